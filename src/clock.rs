@@ -1,0 +1,120 @@
+//! The one place time comes from.
+//!
+//! Decisions take `now` as an argument; only the edges ask a [`Clock`]. A durable time is a
+//! [`Timestamp`] (wall clock, milliseconds since 1970 UTC); a wait is a `tokio::time` duration.
+//! Under test the clock follows `tokio::time`, so that paused time moves both together.
+
+use std::fmt;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+/// A wall-clock instant, in milliseconds since 1970-01-01T00:00:00Z.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, serde::Serialize, serde::Deserialize)]
+pub struct Timestamp(pub i64);
+
+impl Timestamp {
+    /// The same instant as a [`SystemTime`].
+    pub fn to_system(self) -> SystemTime {
+        match u64::try_from(self.0) {
+            Ok(ms) => UNIX_EPOCH + Duration::from_millis(ms),
+            Err(_) => UNIX_EPOCH,
+        }
+    }
+
+    /// `self + d`, saturating.
+    pub fn after(self, d: Duration) -> Timestamp {
+        Timestamp(self.0.saturating_add(i64::try_from(d.as_millis()).unwrap_or(i64::MAX)))
+    }
+
+    /// How long from `earlier` to `self`; zero when `earlier` is later.
+    pub fn since(self, earlier: Timestamp) -> Duration {
+        Duration::from_millis(self.0.saturating_sub(earlier.0).max(0) as u64)
+    }
+}
+
+impl fmt::Debug for Timestamp {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Timestamp({self})")
+    }
+}
+
+/// RFC 3339 in UTC with milliseconds: `2026-11-21T08:49:00.123Z`.
+impl fmt::Display for Timestamp {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (days, ms) = (self.0.div_euclid(86_400_000), self.0.rem_euclid(86_400_000));
+        let (y, m, d) = civil_from_days(days);
+        write!(
+            f,
+            "{y:04}-{m:02}-{d:02}T{:02}:{:02}:{:02}.{:03}Z",
+            ms / 3_600_000,
+            ms / 60_000 % 60,
+            ms / 1000 % 60,
+            ms % 1000
+        )
+    }
+}
+
+/// Days since 1970-01-01 to (year, month, day) in the proleptic Gregorian calendar.
+fn civil_from_days(days: i64) -> (i64, u32, u32) {
+    let z = days + 719_468;
+    let era = z.div_euclid(146_097);
+    let doe = z.rem_euclid(146_097);
+    let yoe = (doe - doe / 1460 + doe / 36_524 - doe / 146_096) / 365;
+    let doy = doe - (365 * yoe + yoe / 4 - yoe / 100);
+    let mp = (5 * doy + 2) / 153;
+    let d = (doy - (153 * mp + 2) / 5 + 1) as u32;
+    let m = if mp < 10 { mp + 3 } else { mp - 9 } as u32;
+    (yoe + era * 400 + i64::from(m <= 2), m, d)
+}
+
+/// Where wall-clock time comes from. Cheap to copy.
+#[derive(Clone, Copy, Debug)]
+pub enum Clock {
+    /// The system's clock.
+    System,
+    /// A wall clock that started at `base` and advances with `tokio::time` (which tests pause).
+    Tokio {
+        /// Wall-clock time at `start`.
+        base: Timestamp,
+        /// The tokio instant that corresponds to `base`.
+        start: tokio::time::Instant,
+    },
+}
+
+impl Clock {
+    /// A clock that follows `tokio::time` from a fixed date, for tests on paused time.
+    pub fn for_tests() -> Clock {
+        Clock::Tokio { base: Timestamp(1_790_000_000_000), start: tokio::time::Instant::now() }
+    }
+
+    /// The wall-clock time now.
+    pub fn now(&self) -> Timestamp {
+        match self {
+            Clock::System => {
+                let d = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+                Timestamp(i64::try_from(d.as_millis()).unwrap_or(i64::MAX))
+            }
+            Clock::Tokio { base, start } => base.after(start.elapsed()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn prints_rfc3339() {
+        assert_eq!(Timestamp(0).to_string(), "1970-01-01T00:00:00.000Z");
+        assert_eq!(Timestamp(1_709_164_799_999).to_string(), "2024-02-28T23:59:59.999Z");
+        assert_eq!(Timestamp(1_709_164_800_000).to_string(), "2024-02-29T00:00:00.000Z");
+        assert_eq!(Timestamp(1_795_250_940_123).to_string(), "2026-11-21T08:49:00.123Z");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn test_clock_follows_paused_time() {
+        let clock = Clock::for_tests();
+        let t0 = clock.now();
+        tokio::time::advance(Duration::from_secs(3600)).await;
+        assert_eq!(clock.now().since(t0), Duration::from_secs(3600));
+    }
+}

@@ -1,0 +1,342 @@
+//! The checked configuration: what every other part takes. No Options where there is a default.
+//!
+//! `file` reads TOML and refuses what it does not know; `units` are the values that parse and
+//! print themselves. A [`Config`] is immutable; a reload makes a new one.
+
+pub mod units;
+
+use std::fmt;
+use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::mail::{Address, LaneName};
+use units::{Pattern, Rate};
+
+/// Everything `config.toml` says, checked, with defaults filled in.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// EHLO name, `Received:`, Reporting-MTA. Default: the system's FQDN.
+    pub hostname: String,
+    /// At least one.
+    pub listeners: Vec<Arc<Listener>>,
+    /// The queue.
+    pub queue: Queue,
+    /// Name resolution.
+    pub dns: Dns,
+    /// Limits of a destination that no provider matches (its `name` is `default`).
+    pub default: Arc<Provider>,
+    /// Providers in the order of the file.
+    pub providers: Vec<Arc<Provider>>,
+    /// Routes in the order of the file; the first match wins.
+    pub routes: Vec<Route>,
+    /// Where the admin API listens, if anywhere.
+    pub admin: Option<SocketAddr>,
+    /// Log settings.
+    pub log: Log,
+    /// Time that transactions in flight get at shutdown.
+    pub drain: Duration,
+}
+
+impl Config {
+    /// The provider of that name.
+    pub fn provider(&self, name: &str) -> Option<&Arc<Provider>> {
+        self.providers.iter().find(|p| p.name == name)
+    }
+
+    /// The provider whose `match.domains` has this recipient domain.
+    pub fn provider_for_domain(&self, domain: &str) -> Option<&Arc<Provider>> {
+        self.providers.iter().find(|p| p.match_domains.iter().any(|d| d.matches(domain)))
+    }
+
+    /// The provider whose `match.mx` has this MX host.
+    pub fn provider_for_mx(&self, host: &str) -> Option<&Arc<Provider>> {
+        self.providers.iter().find(|p| p.match_mx.iter().any(|d| d.matches(host)))
+    }
+
+    /// The first route that matches (`sender` is `None` for `<>`).
+    pub fn route_for(&self, sender: Option<&Address>, recipient: &Address) -> Option<&Route> {
+        self.routes.iter().find(|r| r.matches(sender, recipient))
+    }
+}
+
+/// `[[listener]]`.
+#[derive(Clone, Debug)]
+pub struct Listener {
+    /// Where it listens.
+    pub address: SocketAddr,
+    /// Clients that may relay.
+    pub allow: Vec<units::Network>,
+    /// In bytes.
+    pub max_message_size: u64,
+    /// Recipients a transaction may have.
+    pub max_recipients: usize,
+    /// Sessions at once.
+    pub max_connections: usize,
+    /// The protocol engine.
+    pub engine: Engine,
+    /// End a message at a bare LF dot line and take bare LF as line end in commands: for devices
+    /// that speak LF only. Off by default (smuggling).
+    pub lf_only: bool,
+    /// Longest wait for a command.
+    pub command_timeout: Duration,
+    /// Longest wait between reads of message data.
+    pub data_timeout: Duration,
+    /// Longest session.
+    pub session_timeout: Duration,
+    /// Window in which a message sent again gets the first queue id; zero: off.
+    pub dedupe: Duration,
+}
+
+/// `engine`.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Engine {
+    /// Ours, on tokio and smtp-proto.
+    Native,
+    /// mailin-embedded: one thread a session, fewer features.
+    Mailin,
+}
+
+/// `[queue]`.
+#[derive(Clone, Debug)]
+pub struct Queue {
+    /// The store.
+    pub store: Store,
+    /// Budget in bytes for bodies and recipients kept in memory.
+    pub memory: u64,
+    /// How long dead letters are kept.
+    pub keep_failed: Duration,
+}
+
+/// `[queue] store`.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Store {
+    /// `sqlite:PATH`.
+    Sqlite(PathBuf),
+}
+
+/// `[retry]`, also inside a provider.
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub struct Retry {
+    /// Delay after the first failed attempt.
+    pub first: Duration,
+    /// Each delay is this many times the one before; at least 1.
+    pub factor: f64,
+    /// Longest delay.
+    pub max: Duration,
+    /// Each delay is multiplied by a random 1 ± jitter; 0 to 1.
+    pub jitter: f64,
+    /// Age at which a recipient expires.
+    pub expire: Duration,
+    /// Age at which a delay DSN is due.
+    pub warn: Duration,
+}
+
+/// `[dns]`.
+#[derive(Clone, Debug)]
+pub struct Dns {
+    /// Empty: the system's (`/etc/resolv.conf`).
+    pub nameservers: Vec<Nameserver>,
+    /// One query to one server.
+    pub timeout: Duration,
+    /// Tries a query.
+    pub attempts: usize,
+    /// Shortest time an answer is cached.
+    pub ttl_min: Duration,
+    /// Longest time an answer is cached.
+    pub ttl_max: Duration,
+    /// Longest time a negative answer is cached.
+    pub negative_ttl_max: Duration,
+    /// Cached routes and hosts at most.
+    pub cache_size: u64,
+}
+
+/// An entry of `[dns] nameservers`.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Nameserver {
+    /// Address and port.
+    pub address: SocketAddr,
+    /// How to talk to it.
+    pub protocol: DnsProtocol,
+    /// Name its certificate must have, for TLS and HTTPS.
+    pub tls_name: String,
+}
+
+/// How to talk to a name server.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum DnsProtocol {
+    /// UDP, TCP when truncated: `192.0.2.53` or `192.0.2.53:5353`.
+    Plain,
+    /// `tls://192.0.2.53:853#dns.example`.
+    Tls,
+    /// `https://192.0.2.53:443#dns.example`.
+    Https,
+}
+
+/// `[provider.NAME]`, and `[default]`.
+#[derive(Clone, Debug)]
+pub struct Provider {
+    /// The table's name; also the name of its lane.
+    pub name: String,
+    /// `match.mx`: patterns of MX host names.
+    pub match_mx: Vec<Pattern>,
+    /// `match.domains`: patterns of recipient domains.
+    pub match_domains: Vec<Pattern>,
+    /// A smart host; `None`: by MX.
+    pub relay: Option<Relay>,
+    /// Connections at once.
+    pub connections: u32,
+    /// Messages after which a connection is closed.
+    pub messages_per_connection: u32,
+    /// Recipients of one transaction.
+    pub recipients_per_message: u32,
+    /// Every one holds; empty: no rate limit.
+    pub rate: Vec<Rate>,
+    /// Transactions (or recipients) that may leave at once after a pause; 0: what 10 ms of the
+    /// rate bring, at least 1.
+    pub burst: u32,
+    /// What rates count.
+    pub count: Count,
+    /// How long an idle connection is kept.
+    pub idle_timeout: Duration,
+    /// Port of MX hosts.
+    pub port: u16,
+    /// Deliver to loopback and private addresses found in DNS.
+    pub allow_private: bool,
+    /// TLS to its hosts.
+    pub tls: TlsMode,
+    /// PEM file of extra trusted roots, for a private CA.
+    pub tls_ca: Option<PathBuf>,
+    /// TLS session resumption.
+    pub tls_resume: bool,
+    /// Local addresses to connect from; empty: the system chooses.
+    pub source: Vec<IpAddr>,
+    /// Use PIPELINING where offered.
+    pub pipelining: bool,
+    /// Use CHUNKING (BDAT) where offered.
+    pub chunking: bool,
+    /// What to do with a DKIM- or S/MIME-signed message that a host without 8BITMIME would need
+    /// converted, or whose long lines would need folding.
+    pub signed_conversion: SignedConversion,
+    /// Retry schedule.
+    pub retry: Retry,
+}
+
+impl Provider {
+    /// The name of the lane of this provider.
+    pub fn lane(&self) -> LaneName {
+        LaneName::provider(&self.name)
+    }
+}
+
+/// A smart host.
+#[derive(Clone, Debug)]
+pub struct Relay {
+    /// Host name or IP address.
+    pub host: String,
+    /// Port.
+    pub port: u16,
+    /// TLS from the first byte (port 465 by default), else STARTTLS.
+    pub implicit_tls: bool,
+    /// AUTH PLAIN or LOGIN.
+    pub auth: Option<Credentials>,
+}
+
+/// User and password for a smart host.
+#[derive(Clone, Debug)]
+pub struct Credentials {
+    /// User name.
+    pub user: String,
+    /// Password.
+    pub password: Secret,
+}
+
+/// A secret: never printed.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Secret(String);
+
+impl Secret {
+    /// Wraps a secret.
+    pub fn new(s: String) -> Secret {
+        Secret(s)
+    }
+
+    /// The secret itself, for the one place that sends it.
+    pub fn reveal(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("<secret>")
+    }
+}
+
+/// `count`.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Count {
+    /// A transaction is one.
+    Messages,
+    /// Each recipient is one.
+    Recipients,
+}
+
+/// `tls`.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum TlsMode {
+    /// Never.
+    Off,
+    /// If offered, whatever the certificate; once more in clear text when it fails.
+    Opportunistic,
+    /// Encrypted or not at all, whatever the certificate.
+    Required,
+    /// Encrypted, with a certificate that is valid for the host's name. Default of smart hosts.
+    Verified,
+}
+
+/// `signed_conversion`.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum SignedConversion {
+    /// Convert although the signature breaks (what Postfix does).
+    Convert,
+    /// Bounce with 5.6.3 rather than break the signature.
+    Bounce,
+}
+
+/// `[[route]]`.
+#[derive(Clone, Debug)]
+pub struct Route {
+    /// Pattern of the reverse-path; `<>` matches the null sender.
+    pub sender: Pattern,
+    /// Pattern of the recipient.
+    pub recipient: Pattern,
+    /// The provider it goes through.
+    pub via: Arc<Provider>,
+}
+
+impl Route {
+    /// Whether this route takes a message from `sender` to `recipient`.
+    pub fn matches(&self, sender: Option<&Address>, recipient: &Address) -> bool {
+        self.sender.matches(sender.map_or("<>", Address::as_str)) && self.recipient.matches(recipient.as_str())
+    }
+}
+
+/// `[log]`.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Log {
+    /// Text or JSON.
+    pub format: LogFormat,
+    /// A level, or a filter like `info,mailweir::route=debug`.
+    pub level: String,
+}
+
+/// `[log] format`.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum LogFormat {
+    /// For people.
+    Text,
+    /// One JSON object a line.
+    Json,
+}

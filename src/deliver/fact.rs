@@ -1,0 +1,179 @@
+//! What happened, without judgement: at which stage of which connection, with which reply or error.
+
+use std::fmt;
+use std::net::IpAddr;
+use std::time::Duration;
+
+/// The stage of a delivery at which something happened.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum Stage {
+    /// Finding hosts in DNS.
+    Route,
+    /// TCP connect.
+    Connect,
+    /// The 220 greeting.
+    Greeting,
+    /// EHLO or HELO.
+    Ehlo,
+    /// STARTTLS command and handshake.
+    StartTls,
+    /// AUTH.
+    Auth,
+    /// MAIL FROM.
+    Mail,
+    /// RCPT TO.
+    Rcpt,
+    /// DATA command up to the 354.
+    Data,
+    /// Sending the body.
+    Body,
+    /// The reply to the final dot or last BDAT.
+    Final,
+    /// RSET or QUIT between messages.
+    Idle,
+}
+
+impl fmt::Display for Stage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Stage::Route => "route",
+            Stage::Connect => "connect",
+            Stage::Greeting => "greeting",
+            Stage::Ehlo => "EHLO",
+            Stage::StartTls => "STARTTLS",
+            Stage::Auth => "AUTH",
+            Stage::Mail => "MAIL",
+            Stage::Rcpt => "RCPT",
+            Stage::Data => "DATA",
+            Stage::Body => "body",
+            Stage::Final => "end of data",
+            Stage::Idle => "idle",
+        })
+    }
+}
+
+/// A reply of a server, decoded lossily and cut to a bounded length.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Reply {
+    /// Basic code, 200 to 599.
+    pub code: u16,
+    /// Enhanced code; `None` if absent or of another class than the basic code (the basic digit wins).
+    pub enhanced: Option<(u8, u16, u16)>,
+    /// Text of all lines, joined with spaces, without the enhanced code; printable, at most 1,000 bytes.
+    pub text: String,
+}
+
+impl Reply {
+    /// 2yz.
+    pub fn is_positive(&self) -> bool {
+        (200..300).contains(&self.code)
+    }
+
+    /// 4yz.
+    pub fn is_transient(&self) -> bool {
+        (400..500).contains(&self.code)
+    }
+
+    /// 5yz.
+    pub fn is_permanent(&self) -> bool {
+        self.code >= 500
+    }
+}
+
+impl fmt::Display for Reply {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.code)?;
+        if let Some((a, b, c)) = self.enhanced {
+            write!(f, " {a}.{b}.{c}")?;
+        }
+        if !self.text.is_empty() {
+            write!(f, " {}", self.text)?;
+        }
+        Ok(())
+    }
+}
+
+/// What happened.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Event {
+    /// The server replied (positive or not).
+    Reply(Reply),
+    /// No answer within this time.
+    Timeout(Duration),
+    /// The connection was closed or reset by the peer.
+    Closed,
+    /// Could not connect or another I/O error; the text is the system's.
+    Io(String),
+    /// TLS failed (handshake, certificate, not offered though required).
+    Tls(String),
+    /// The server's bytes make no sense: endless or unparsable reply, input pending at STARTTLS.
+    Garbled(String),
+    /// The message cannot be sent to this host as it is (e.g. SMTPUTF8 needed and not offered).
+    Unsendable {
+        /// Enhanced code, e.g. `5.6.7`.
+        enhanced: &'static str,
+        /// For people.
+        text: String,
+    },
+    /// Our own side could not go on (body could not be read from the queue).
+    Local(String),
+    /// DNS gave no way; permanent or not.
+    NoRoute {
+        /// Never will be a way.
+        permanent: bool,
+        /// Basic code, e.g. 556; 450 for temporary ones.
+        code: u16,
+        /// Enhanced code.
+        enhanced: &'static str,
+        /// For people.
+        text: String,
+    },
+}
+
+impl fmt::Display for Event {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Event::Reply(r) => r.fmt(f),
+            Event::Timeout(d) => write!(f, "no answer within {} s", d.as_secs()),
+            Event::Closed => f.write_str("the server closed the connection"),
+            Event::Io(e) => f.write_str(e),
+            Event::Tls(e) => write!(f, "TLS: {e}"),
+            Event::Garbled(e) => write!(f, "unintelligible server: {e}"),
+            Event::Unsendable { enhanced, text } => write!(f, "{enhanced} {text}"),
+            Event::Local(e) => write!(f, "local: {e}"),
+            Event::NoRoute { code, enhanced, text, .. } => write!(f, "{code} {enhanced} {text}"),
+        }
+    }
+}
+
+/// The host at the other end.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Peer {
+    /// Host name, or address as text.
+    pub host: String,
+    /// Its address; `None` before there is one.
+    pub ip: Option<IpAddr>,
+    /// e.g. `TLSv1.3`; `None` in clear text.
+    pub tls: Option<&'static str>,
+}
+
+/// One thing that happened to a delivery.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Fact {
+    /// Where in the dialog.
+    pub stage: Stage,
+    /// What.
+    pub event: Event,
+    /// With whom; `None` if nobody was asked yet.
+    pub peer: Option<Peer>,
+}
+
+impl fmt::Display for Fact {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.peer {
+            Some(Peer { host, ip: Some(ip), .. }) => write!(f, "{host}[{ip}] {}: {}", self.stage, self.event),
+            Some(Peer { host, ip: None, .. }) => write!(f, "{host} {}: {}", self.stage, self.event),
+            None => self.event.fmt(f),
+        }
+    }
+}

@@ -1,0 +1,45 @@
+//! mailweir: an SMTP relay proxy that shapes what leaves.
+//!
+//! # The map
+//!
+//! ```text
+//!  app ─SMTP─► listener ─► queue (durable) ─250─► app
+//!                             │ claim what is due
+//!                             ▼
+//!                         schedule ─► route ─► shape ─► deliver ─► outcome ─┐
+//!                         (lanes)     (MX,      (permit)  (pooled    (classify,
+//!                             ▲        provider)           session)   settle, DSN)
+//!                             └──────────── due again / feedback ────────────┘
+//! ```
+//!
+//! `pipeline` shows that journey on one screen; stages do not import one another.
+//!
+//! # Invariants
+//!
+//! 1. **Durable before 250.** Message, envelope and all recipients are fsynced before the final `250`.
+//! 2. **One fate each.** A recipient leaves the queue only by upstream acceptance, a permanent
+//!    failure, expiry, or an operator's command; the DSN is queued in the same transaction.
+//! 3. **Never above the limit.** No provider sees more than its rate, connections, messages per
+//!    connection or recipients per message.
+//! 4. **No head-of-line blocking.** A provider that is slow or paused delays nobody else.
+//! 5. **Bounded.** Memory is bounded by configuration; start-up time does not grow with the backlog.
+//! 6. **`kill -9` at any instant** loses nothing acknowledged; a duplicate is possible only for a
+//!    transaction whose final reply was in flight.
+//! 7. **Not an open relay.** Loopback by default; any other address needs an allow list.
+//! 8. **Every message can be explained** by `queue show` and the log.
+//! 9. **Nothing illegal leaves.** No bare CR or LF, no unstuffed dot, no 8-bit or SMTPUTF8 to a
+//!    host that did not offer it.
+
+pub mod admin;
+pub mod cli;
+pub mod clock;
+pub mod config;
+pub mod deliver;
+pub mod listener;
+pub mod mail;
+pub mod outcome;
+pub mod queue;
+pub mod route;
+pub mod schedule;
+pub mod shape;
+pub mod smtp;

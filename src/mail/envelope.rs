@@ -1,0 +1,108 @@
+//! The envelope: reverse-path, forward-paths and their ESMTP parameters (RFC 5321, 3461, 6152,
+//! 6531, 6710). Values are kept decoded; xtext (RFC 3461 §4) is a matter of the wire.
+
+use super::Address;
+
+/// `BODY=` of MAIL (RFC 6152).
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum BodyKind {
+    /// `7BIT`, or no BODY parameter.
+    #[default]
+    SevenBit,
+    /// `8BITMIME`.
+    EightBitMime,
+}
+
+/// `RET=` of MAIL (RFC 3461 §4.3): what a failure DSN returns of the message.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Ret {
+    /// The whole message.
+    Full,
+    /// The header section only.
+    Headers,
+}
+
+/// `NOTIFY=` of RCPT (RFC 3461 §4.1). The default, when absent, is FAILURE and DELAY by our choice.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Notify {
+    /// The parameter was given (so it must be passed on to a host with DSN).
+    pub given: bool,
+    /// A DSN on success.
+    pub success: bool,
+    /// A DSN on failure.
+    pub failure: bool,
+    /// A DSN on delay.
+    pub delay: bool,
+}
+
+impl Notify {
+    /// `NOTIFY=NEVER`.
+    pub const NEVER: Notify = Notify { given: true, success: false, failure: false, delay: false };
+
+    /// One byte for the store: bit 0 given, 1 success, 2 failure, 3 delay.
+    pub fn to_bits(self) -> u8 {
+        u8::from(self.given) | u8::from(self.success) << 1 | u8::from(self.failure) << 2 | u8::from(self.delay) << 3
+    }
+
+    /// The inverse of [`Notify::to_bits`].
+    pub fn from_bits(bits: u8) -> Notify {
+        Notify { given: bits & 1 != 0, success: bits & 2 != 0, failure: bits & 4 != 0, delay: bits & 8 != 0 }
+    }
+}
+
+impl Default for Notify {
+    fn default() -> Notify {
+        Notify { given: false, success: false, failure: true, delay: true }
+    }
+}
+
+/// `ORCPT=` of RCPT (RFC 3461 §4.2), decoded from xtext.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Orcpt {
+    /// Address type, e.g. `rfc822`.
+    pub kind: String,
+    /// The original recipient address.
+    pub address: String,
+}
+
+/// What MAIL said.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Envelope {
+    /// `None` is the null reverse-path `<>`: never gets a DSN.
+    pub reverse_path: Option<Address>,
+    /// `BODY=`.
+    pub body: BodyKind,
+    /// `SMTPUTF8` was asked for (RFC 6531).
+    pub smtputf8: bool,
+    /// `RET=`.
+    pub ret: Option<Ret>,
+    /// `ENVID=`, decoded.
+    pub envid: Option<String>,
+    /// Delivery priority, −9 (bulk) to 9; 0 is normal (RFC 6710 levels).
+    pub priority: i8,
+}
+
+impl Envelope {
+    /// The reverse-path as text, empty for `<>`.
+    pub fn sender(&self) -> &str {
+        self.reverse_path.as_ref().map_or("", Address::as_str)
+    }
+}
+
+/// What one RCPT said.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Recipient {
+    /// The forward-path.
+    pub address: Address,
+    /// `NOTIFY=`.
+    pub notify: Notify,
+    /// `ORCPT=`.
+    pub orcpt: Option<Orcpt>,
+}
+
+impl Recipient {
+    /// A recipient without parameters.
+    pub fn new(address: Address) -> Recipient {
+        Recipient { address, notify: Notify::default(), orcpt: None }
+    }
+}

@@ -1,0 +1,162 @@
+//! A message as the stages pass it on. The body is bytes with CRLF line ends, header fix-ups
+//! already made (`Received:` prepended and so on), not dot-stuffed; it is stored once whatever the
+//! number of recipients, in chunks of [`CHUNK`] bytes so that no stage ever needs all of it.
+
+use std::fmt;
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use super::{Envelope, QueueId, Recipient};
+use crate::clock::Timestamp;
+
+/// Size of a body chunk in bytes; every chunk but the last has exactly this size. A message of at
+/// most one chunk is stored inline with its envelope.
+pub const CHUNK: usize = 256 * 1024;
+
+/// The name of a lane: a provider's name (`gmail`), or `@domain` while no provider is known.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct LaneName(Arc<str>);
+
+impl LaneName {
+    /// The lane of a provider.
+    pub fn provider(name: &str) -> LaneName {
+        LaneName(name.into())
+    }
+
+    /// The lane of a recipient domain (folded to lower case) that no provider is known for.
+    pub fn domain(domain: &str) -> LaneName {
+        LaneName(format!("@{}", domain.to_lowercase()).into())
+    }
+
+    /// The lane name as stored and printed.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// The domain, if this is a domain's lane.
+    pub fn as_domain(&self) -> Option<&str> {
+        self.0.strip_prefix('@')
+    }
+}
+
+impl From<&str> for LaneName {
+    fn from(s: &str) -> LaneName {
+        LaneName(s.into())
+    }
+}
+
+impl fmt::Display for LaneName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl fmt::Debug for LaneName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(&*self.0, f)
+    }
+}
+
+/// What a scan of the body found while it came in, so that nobody has to scan it again.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct BodyTraits {
+    /// A byte over 127 in the header section (needs SMTPUTF8 at the next host).
+    pub eight_bit_header: bool,
+    /// A byte over 127 in the body (needs 8BITMIME at the next host, or a conversion).
+    pub eight_bit_body: bool,
+    /// A line of more than 998 bytes (RFC 5321 §4.5.3.1.6): to be re-encoded or folded on the way out.
+    pub long_line: bool,
+    /// A line that starts with a dot: to be stuffed on the way out (RFC 5321 §4.5.2).
+    pub leading_dot: bool,
+}
+
+impl BodyTraits {
+    /// One byte for the store.
+    pub fn to_bits(self) -> u8 {
+        u8::from(self.eight_bit_header)
+            | u8::from(self.eight_bit_body) << 1
+            | u8::from(self.long_line) << 2
+            | u8::from(self.leading_dot) << 3
+    }
+
+    /// The inverse of [`BodyTraits::to_bits`].
+    pub fn from_bits(bits: u8) -> BodyTraits {
+        BodyTraits {
+            eight_bit_header: bits & 1 != 0,
+            eight_bit_body: bits & 2 != 0,
+            long_line: bits & 4 != 0,
+            leading_dot: bits & 8 != 0,
+        }
+    }
+}
+
+/// Where a message came from.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Origin {
+    /// An SMTP client of a listener.
+    Client {
+        /// Its address.
+        ip: IpAddr,
+        /// The name it gave in EHLO/HELO; empty without one.
+        helo: String,
+    },
+    /// Written by mailweir itself: a DSN.
+    Dsn,
+    /// Injected by `mailweir send` straight into the queue.
+    Local,
+}
+
+/// A queued message without its body. Never changes once accepted; shared by `Arc`.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Message {
+    /// Queue id.
+    pub id: QueueId,
+    /// When it was accepted.
+    pub received: Timestamp,
+    /// Envelope without the recipients.
+    pub envelope: Envelope,
+    /// Where it came from.
+    pub origin: Origin,
+    /// Bytes of the stored body (the header section included), before dot-stuffing.
+    pub size: u64,
+    /// What the body contains.
+    pub traits: BodyTraits,
+}
+
+impl Message {
+    /// Number of chunks of the stored body; at least 1.
+    pub fn chunks(&self) -> u32 {
+        u32::try_from(self.size.div_ceil(CHUNK as u64)).unwrap_or(u32::MAX).max(1)
+    }
+}
+
+/// One recipient of a message about to be queued.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct NewRecipient {
+    /// The forward-path and its parameters.
+    pub recipient: Recipient,
+    /// The lane it waits in.
+    pub lane: LaneName,
+    /// Store it as leased: the accepting process hands it to its own scheduler at once.
+    pub leased: bool,
+}
+
+/// A message about to be queued.
+#[derive(Clone, Debug)]
+pub struct NewMessage {
+    /// All but recipients and body.
+    pub message: Arc<Message>,
+    /// At least one.
+    pub recipients: Vec<NewRecipient>,
+    /// Chunk 0 of the body; the chunks 1.. were given to [`crate::queue::Queue::spill`] before.
+    pub head: Bytes,
+}
+
+/// Where the bytes of a stored body come from: memory while it is still there, else the queue.
+#[async_trait::async_trait]
+pub trait Body: Send + Sync {
+    /// Chunk `index` (from 0) of the body; the error is text for a log line.
+    async fn chunk(&self, index: u32) -> Result<Bytes, String>;
+}

@@ -1,0 +1,14 @@
+//! What is relayed: addresses, envelopes, messages, queue ids, and the life of a recipient.
+//! Pure values; nothing here does I/O or reads a clock.
+
+pub mod address;
+pub mod envelope;
+pub mod id;
+pub mod lifecycle;
+pub mod message;
+
+pub use address::{Address, AddressError};
+pub use envelope::{BodyKind, Envelope, Notify, Orcpt, Recipient, Ret};
+pub use id::{IdSource, QueueId, RecipientKey};
+pub use lifecycle::State;
+pub use message::{Body, BodyTraits, CHUNK, LaneName, Message, NewMessage, NewRecipient, Origin};

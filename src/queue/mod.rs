@@ -1,0 +1,252 @@
+//! The durable queue: what the rest of the relay may ask of it, and what it promises.
+//!
+//! Every backend passes `tests/contract`. Invariants:
+//! - `accept` returns `Ok` only when message, envelope and all recipients are on stable storage.
+//! - `settle` applies all its settlements and stores all its follow-up messages, or nothing.
+//! - A recipient is given to at most one holder at a time (`claim`), until it is settled or the
+//!   process that holds it is gone.
+//! - An error changes nothing: the caller may try again.
+//! - No call takes time that grows with the whole backlog.
+
+pub mod sqlite;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+
+use crate::clock::Timestamp;
+use crate::mail::{LaneName, Message, NewMessage, QueueId, Recipient, RecipientKey, State};
+
+/// Why the queue could not do what was asked. Nothing was changed.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum QueueError {
+    /// The disk is full (or a size limit is reached): answer 452.
+    #[error("the queue's storage is full: {0}")]
+    Full(String),
+    /// It may work later: locked, I/O error, read-only, the server is gone: answer 451.
+    #[error("the queue is not available: {0}")]
+    Unavailable(String),
+    /// The store's content is damaged or of a version this program does not know.
+    #[error("the queue's store cannot be used: {0}")]
+    Damaged(String),
+    /// Another process has the store open.
+    #[error("another mailweir has this queue open: {0}")]
+    InUse(String),
+    /// The queue is shutting down.
+    #[error("the queue is closed")]
+    Closed,
+}
+
+/// A recipient that the caller now holds.
+#[derive(Clone, Debug)]
+pub struct Leased {
+    /// Which.
+    pub key: RecipientKey,
+    /// Its message, shared between the recipients of one claim.
+    pub message: Arc<Message>,
+    /// The forward-path and its parameters.
+    pub recipient: Recipient,
+    /// The lane it waited in.
+    pub lane: LaneName,
+    /// Attempts so far; 0 for a new one.
+    pub attempts: u32,
+    /// A delay DSN was sent.
+    pub warned: bool,
+}
+
+/// What became of a recipient that was held.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Verdict {
+    /// Accepted upstream: it leaves the queue.
+    Delivered,
+    /// Try again at `due`.
+    Deferred {
+        /// When.
+        due: Timestamp,
+        /// Why: the reply or error, as logged. At most 1,000 bytes are stored.
+        reason: String,
+        /// Whether this counts as an attempt (RFC-wise a try, not a wait of our own).
+        counts: bool,
+        /// The final reply was lost: it may have arrived.
+        uncertain: bool,
+        /// A delay DSN is among the follow-ups.
+        warned: bool,
+        /// The lane it waits in from now on.
+        lane: LaneName,
+    },
+    /// Permanent failure or expiry: a dead letter.
+    Failed {
+        /// Why.
+        reason: String,
+    },
+}
+
+/// The settlement of one held recipient.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Settlement {
+    /// Which.
+    pub key: RecipientKey,
+    /// What became of it.
+    pub verdict: Verdict,
+}
+
+/// A lane in the store that has something queued.
+#[derive(Clone, Debug, PartialEq)]
+pub struct LaneDue {
+    /// Its name.
+    pub lane: LaneName,
+    /// The earliest due time of its queued recipients.
+    pub due: Timestamp,
+}
+
+/// Which recipients an operator means; every given condition must hold. Patterns are globs.
+#[derive(Clone, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Filter {
+    /// Queue id, as printed.
+    pub id: Option<String>,
+    /// Glob over the reverse-path; `<>` for the null one.
+    pub sender: Option<String>,
+    /// Glob over the recipient address.
+    pub recipient: Option<String>,
+    /// The recipient's domain, exactly (case does not matter).
+    pub domain: Option<String>,
+    /// Lane or provider name, exactly.
+    pub provider: Option<String>,
+    /// State, as printed.
+    pub state: Option<String>,
+    /// Received at or before this time (ms since 1970).
+    pub received_before: Option<i64>,
+    /// Glob over the last reason.
+    pub reason: Option<String>,
+}
+
+/// A recipient as an operator sees it: one line of `queue list --json`.
+#[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
+pub struct Row {
+    /// Queue id.
+    pub id: String,
+    /// Position in the envelope.
+    pub index: u32,
+    /// Reverse-path; empty for `<>`.
+    pub sender: String,
+    /// Forward-path.
+    pub recipient: String,
+    /// Lane: a provider's name or `@domain`.
+    pub provider: String,
+    /// See [`State`].
+    pub state: String,
+    /// Delivery priority.
+    pub priority: i8,
+    /// Attempts so far.
+    pub attempts: u32,
+    /// When it is due, RFC 3339; for a dead letter: when it failed.
+    pub due: String,
+    /// Bytes of the message.
+    pub size: u64,
+    /// When it was accepted, RFC 3339.
+    pub received: String,
+    /// Last reply or error; empty before the first attempt.
+    pub reason: String,
+}
+
+/// A page of rows.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Page {
+    /// In order of (id, index).
+    pub rows: Vec<(RecipientKey, State, Row)>,
+    /// Where the next page starts (exclusive); `None`: this was the last.
+    pub next: Option<RecipientKey>,
+}
+
+/// What an operator does to recipients.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Operation {
+    /// Due now; a dead letter is queued again.
+    Retry,
+    /// Put aside.
+    Hold,
+    /// No longer put aside, due now.
+    Release,
+    /// Remove, without a DSN.
+    Cancel,
+}
+
+/// Recipients by state, and messages.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct Counts {
+    /// Messages stored.
+    pub messages: u64,
+    /// Recipients queued (waiting, whether due or not).
+    pub queued: u64,
+    /// Recipients held by a scheduler.
+    pub leased: u64,
+    /// Recipients put aside.
+    pub held: u64,
+    /// Dead letters.
+    pub failed: u64,
+    /// Recipients that may have arrived.
+    pub uncertain: u64,
+}
+
+/// A durable queue. All methods may be called concurrently.
+#[async_trait]
+pub trait Queue: Send + Sync + 'static {
+    /// A fresh queue id.
+    fn next_id(&self, now: Timestamp) -> QueueId;
+
+    /// Stores chunk `index` (from 1) of the body of a message that is still coming in. Not durable
+    /// until `accept`; what was never accepted is dropped by `unspill` or at the next start.
+    async fn spill(&self, id: QueueId, index: u32, chunk: Bytes) -> Result<(), QueueError>;
+
+    /// Drops the chunks of a message that will not be accepted.
+    async fn unspill(&self, id: QueueId);
+
+    /// Stores a message. Durable (fsync) before `Ok`.
+    async fn accept(&self, message: NewMessage) -> Result<(), QueueError>;
+
+    /// Takes up to `limit` due recipients of a lane: highest priority first, senders taking turns
+    /// within a priority, then by due time.
+    async fn claim(&self, lane: &LaneName, now: Timestamp, limit: usize) -> Result<Vec<Leased>, QueueError>;
+
+    /// Ends leases and stores the messages (DSNs) that follow from them, in one transaction. A key
+    /// that is no longer held (an operator cancelled it) is passed over.
+    async fn settle(&self, settlements: Vec<Settlement>, follow_ups: Vec<NewMessage>) -> Result<(), QueueError>;
+
+    /// One chunk of a body, or `None` if the message is not there.
+    async fn chunk(&self, id: QueueId, index: u32) -> Result<Option<Bytes>, QueueError>;
+
+    /// Lanes with queued recipients, in order of name, after `after`, at most `limit`.
+    async fn lanes(&self, after: Option<LaneName>, limit: usize) -> Result<Vec<LaneDue>, QueueError>;
+
+    /// The earliest due time in a lane, if it has anything queued.
+    async fn lane_due(&self, lane: &LaneName) -> Result<Option<Timestamp>, QueueError>;
+
+    /// Moves what is queued in lane `from` to lane `to`, at most `limit`; returns how many.
+    async fn move_lane(&self, from: &LaneName, to: &LaneName, limit: usize) -> Result<usize, QueueError>;
+
+    /// Recipients that match, in order of key, after `after`.
+    async fn inspect(&self, filter: &Filter, after: Option<RecipientKey>, limit: usize) -> Result<Page, QueueError>;
+
+    /// Does an operation to the recipients named, where the state table allows it; `withdrawn` are
+    /// those that this process holds and has given up. Returns how many were changed.
+    async fn operate(
+        &self,
+        op: Operation,
+        keys: &[RecipientKey],
+        withdrawn: &[RecipientKey],
+        now: Timestamp,
+    ) -> Result<usize, QueueError>;
+
+    /// Recipients by state.
+    async fn counts(&self) -> Result<Counts, QueueError>;
+
+    /// Deletes up to `limit` dead letters that failed before `now − keep`; returns how many.
+    async fn forget(&self, now: Timestamp, keep: Duration, limit: usize) -> Result<usize, QueueError>;
+
+    /// Commits what waits and closes the store. Further calls fail with `Closed`.
+    async fn close(&self);
+}

@@ -1,0 +1,60 @@
+//! Where a recipient goes: recipient → provider, lane and hosts.
+//!
+//! A route of the configuration (smart host) wins over MX. Everything that DNS says is checked
+//! here: null MX, ourselves in the list, private addresses.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use crate::config::Provider;
+use crate::mail::LaneName;
+
+/// One host to try.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Host {
+    /// Name (without trailing dot, lower case), or the IP address as text for a literal.
+    pub name: String,
+    /// MX preference; 0 for smart hosts, literals and the fall-back to A/AAAA.
+    pub preference: u16,
+    /// Addresses in the order to try; v6 and v4 interleaved. At least one.
+    pub addresses: Vec<IpAddr>,
+}
+
+/// The resolved way to a destination.
+#[derive(Clone, Debug)]
+pub struct Route {
+    /// The lane this recipient belongs in: the provider's, or the domain's own.
+    pub lane: LaneName,
+    /// Whose limits hold.
+    pub provider: Arc<Provider>,
+    /// The recipient domain (lower case), or the relay's host name for a smart host: transactions
+    /// of one message to recipients with equal `destination` and lane may be shared.
+    pub destination: Arc<str>,
+    /// Hosts in order of preference; at least one.
+    pub hosts: Arc<[Host]>,
+    /// Port to connect to.
+    pub port: u16,
+}
+
+/// Why there is no way. `Permanent` bounces, `Temporary` defers.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum RouteError {
+    /// Never will be: no such domain, null MX, mail loop.
+    #[error("{code} {enhanced} {text}")]
+    Permanent {
+        /// Basic code, e.g. 556.
+        code: u16,
+        /// Enhanced code, e.g. `5.1.10`.
+        enhanced: &'static str,
+        /// For people.
+        text: String,
+    },
+    /// May be later: SERVFAIL, time-out, MX without address.
+    #[error("{enhanced} {text}")]
+    Temporary {
+        /// Enhanced code, e.g. `4.4.3`.
+        enhanced: &'static str,
+        /// For people.
+        text: String,
+    },
+}

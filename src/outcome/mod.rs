@@ -1,1 +1,8 @@
-//! To come.
+//! What a delivery attempt means: facts in, fates out.
+//!
+//! `classify` holds all failure policy in one table. `settle` turns judgements into settlements for
+//! the queue. `bounce` writes delivery status notifications.
+
+pub mod classify;
+
+pub use classify::{Fate, Judgement, Scope, judge, judge_unreached};

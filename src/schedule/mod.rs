@@ -1,1 +1,418 @@
-//! To come.
+//! Who leaves next: lanes, and how they are fed from the queue.
+//!
+//! Every provider (and every domain without one) has a [`Lane`] with a bounded window of
+//! recipients in memory. What does not fit stays in the queue and is claimed lane by lane when its
+//! turn or its due time comes, so that a deep or slow lane takes nothing from the others
+//! (invariant 4) and memory does not grow with the backlog (invariant 5).
+//!
+//! A timer holds one entry a lane: the earliest due time of what the queue holds for it.
+
+pub mod budget;
+pub mod job;
+pub mod lane;
+pub mod ready;
+pub mod retry;
+
+use std::collections::{BTreeSet, HashMap};
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use parking_lot::{Mutex, RwLock};
+use tokio::sync::{Notify, watch};
+
+use crate::clock::{Clock, Timestamp};
+use crate::config::Provider;
+use crate::mail::{Address, LaneName, Message, NewRecipient, Recipient, RecipientKey};
+use crate::queue::{Leased, Queue};
+use budget::Budget;
+pub use job::{Held, Job, Shared, sender_key};
+pub use lane::{Empty, Lane, Snapshot, Wake};
+
+/// Recipients a lane has in memory at most, ready and in flight.
+pub const WINDOW: usize = 4096;
+/// Recipients of one sender that go straight to memory while the queue holds more for the lane.
+const SHARE: usize = 16;
+/// What a recipient and its part of a message cost in memory, roughly, in bytes.
+const RECIPIENT_COST: u64 = 512;
+/// Recipients claimed at once when the budget is used up: every lane must go on.
+const CLAIM_WITHOUT_BUDGET: usize = 8;
+/// Longest sleep of the timer, so that a jump of the wall clock is noticed.
+const TIMER_MAX: Duration = Duration::from_secs(10);
+/// How often lanes that are no longer used are forgotten.
+const SWEEP: Duration = Duration::from_secs(60);
+/// How long a lane waits after the queue failed.
+const QUEUE_TROUBLE: Duration = Duration::from_secs(1);
+
+/// Starts a worker for a lane.
+type Start = Box<dyn Fn(Arc<Lane>) + Send + Sync>;
+/// Whose limits hold in a lane.
+type ProviderOf = Box<dyn Fn(&LaneName) -> Arc<Provider> + Send + Sync>;
+
+/// All lanes, and the timer.
+pub struct Scheduler {
+    queue: Arc<dyn Queue>,
+    clock: Clock,
+    budget: Arc<Budget>,
+    provider_of: ProviderOf,
+    start: OnceLock<Start>,
+    lanes: RwLock<HashMap<LaneName, Arc<Lane>>>,
+    timer: Mutex<Timer>,
+    timer_changed: Notify,
+}
+
+#[derive(Default)]
+struct Timer {
+    by_time: BTreeSet<(Timestamp, LaneName)>,
+    by_lane: HashMap<LaneName, Timestamp>,
+}
+
+impl Timer {
+    /// Keeps the earlier of the two; true if `due` is the earliest of all now.
+    fn set(&mut self, lane: &LaneName, due: Timestamp) -> bool {
+        match self.by_lane.get(lane) {
+            Some(old) if *old <= due => return false,
+            Some(old) => {
+                self.by_time.remove(&(*old, lane.clone()));
+            }
+            None => {}
+        }
+        self.by_lane.insert(lane.clone(), due);
+        self.by_time.insert((due, lane.clone()));
+        self.by_time.first().is_some_and(|(first, name)| *first == due && name == lane)
+    }
+
+    fn pop_due(&mut self, now: Timestamp) -> Option<LaneName> {
+        if self.by_time.first()?.0 > now {
+            return None;
+        }
+        let (_, lane) = self.by_time.pop_first()?;
+        self.by_lane.remove(&lane);
+        Some(lane)
+    }
+}
+
+/// What was decided about a message that is about to be queued.
+pub struct Admission {
+    /// For the queue, with `leased` decided.
+    pub recipients: Vec<NewRecipient>,
+    /// For the lanes, once the queue has it.
+    pub jobs: Vec<(Arc<Lane>, Job)>,
+    /// Lanes of recipients that stay in the queue.
+    pub stored: Vec<Arc<Lane>>,
+}
+
+impl Scheduler {
+    /// `memory`: the budget in bytes. `provider_of`: whose limits hold in a lane of that name.
+    pub fn new(
+        queue: Arc<dyn Queue>,
+        clock: Clock,
+        memory: u64,
+        provider_of: impl Fn(&LaneName) -> Arc<Provider> + Send + Sync + 'static,
+    ) -> Arc<Scheduler> {
+        Arc::new(Scheduler {
+            queue,
+            clock,
+            budget: Budget::new(memory),
+            provider_of: Box::new(provider_of),
+            start: OnceLock::new(),
+            lanes: RwLock::default(),
+            timer: Mutex::default(),
+            timer_changed: Notify::new(),
+        })
+    }
+
+    /// Says how a worker is started; before this, nothing leaves.
+    pub fn on_start(&self, start: impl Fn(Arc<Lane>) + Send + Sync + 'static) {
+        if self.start.set(Box::new(start)).is_err() {
+            tracing::error!("the scheduler was started twice");
+        }
+    }
+
+    /// The lane of that name.
+    pub fn lane(&self, name: &LaneName) -> Arc<Lane> {
+        if let Some(lane) = self.lanes.read().get(name) {
+            return lane.clone();
+        }
+        let provider = (self.provider_of)(name);
+        self.lanes.write().entry(name.clone()).or_insert_with(|| Arc::new(Lane::new(name.clone(), provider))).clone()
+    }
+
+    /// All lanes, in order of name.
+    pub fn lanes(&self) -> Vec<Arc<Lane>> {
+        let mut lanes: Vec<_> = self.lanes.read().values().cloned().collect();
+        lanes.sort_by(|a, b| a.name.cmp(&b.name));
+        lanes
+    }
+
+    /// Decides for a message about to be queued which recipients go straight to memory.
+    pub fn admit(
+        &self,
+        message: &Arc<Message>,
+        recipients: Vec<(Recipient, LaneName)>,
+        head: &bytes::Bytes,
+    ) -> Admission {
+        let sender = sender_key(message.envelope.sender());
+        let overhead = RECIPIENT_COST * (1 + recipients.len() as u64);
+        let with_body = self.budget.reserve(overhead + head.len() as u64);
+        let kept_head = with_body.as_ref().map(|_| head.clone());
+        let ticket = with_body.or_else(|| self.budget.reserve(overhead));
+        let affordable = ticket.is_some();
+        let shared = Arc::new(Shared { message: message.clone(), head: kept_head, ticket });
+
+        let mut admission =
+            Admission { recipients: Vec::with_capacity(recipients.len()), jobs: Vec::new(), stored: Vec::new() };
+        // Most messages have one recipient, and most others a few lanes: a linear search is fine,
+        // the last lane used is tried first.
+        let mut lanes: Vec<(Arc<Lane>, bool, usize)> = Vec::new();
+        let mut counts: HashMap<&LaneName, usize> = HashMap::new();
+        if recipients.len() > 1 {
+            for (_, lane) in &recipients {
+                *counts.entry(lane).or_default() += 1;
+            }
+        }
+        let wanted: Vec<usize> =
+            recipients.iter().map(|(_, lane)| counts.get(lane).copied().unwrap_or(1)).collect();
+        drop(counts);
+        let mut by_destination: HashMap<(usize, Arc<str>), usize> = HashMap::new();
+        for (index, ((recipient, name), wanted)) in recipients.into_iter().zip(wanted).enumerate() {
+            let at = match lanes.iter().rposition(|(lane, ..)| lane.name == name) {
+                Some(at) => at,
+                None => {
+                    let lane = self.lane(&name);
+                    let direct = affordable && lane.has_room(sender, wanted, WINDOW, SHARE);
+                    if !direct {
+                        admission.stored.push(lane.clone());
+                    }
+                    lanes.push((lane, direct, 0));
+                    lanes.len() - 1
+                }
+            };
+            let (lane, direct, _) = &lanes[at];
+            if *direct {
+                let index = u32::try_from(index).unwrap_or(u32::MAX);
+                let held = Held::fresh(index, recipient.clone());
+                let destination = destination(&lane.provider, &recipient.address);
+                match by_destination.get(&(at, destination.clone())) {
+                    Some(job) => admission.jobs[*job].1.recipients.push(held),
+                    None => {
+                        let mut job = Job::new(shared.clone(), destination.clone());
+                        job.recipients.push(held);
+                        by_destination.insert((at, destination), admission.jobs.len());
+                        admission.jobs.push((lane.clone(), job));
+                    }
+                }
+            }
+            admission.recipients.push(NewRecipient { recipient, lane: name, leased: *direct });
+        }
+        admission
+    }
+
+    /// The queue has the message: its jobs become ready.
+    pub fn submit(self: &Arc<Scheduler>, jobs: Vec<(Arc<Lane>, Job)>, stored: Vec<Arc<Lane>>, now: Timestamp) {
+        for (lane, job) in jobs {
+            let wake = lane.push([job]);
+            self.wake(&lane, wake);
+        }
+        for lane in stored {
+            self.note_stored(&lane, now);
+        }
+    }
+
+    /// Starts a worker if one is needed.
+    pub fn wake(&self, lane: &Arc<Lane>, wake: Wake) {
+        if wake == Wake::Start
+            && let Some(start) = self.start.get()
+        {
+            start(lane.clone());
+        }
+    }
+
+    /// Moves jobs to the lane they belong in now that their provider is known.
+    pub fn transfer(&self, jobs: Vec<Job>, to: &LaneName) {
+        let lane = self.lane(to);
+        let wake = lane.push(jobs);
+        self.wake(&lane, wake);
+    }
+
+    /// The queue holds something for `lane` that is due at `due`.
+    pub fn note_stored(self: &Arc<Scheduler>, lane: &Arc<Lane>, due: Timestamp) {
+        lane.note_stored(due);
+        self.attend(lane);
+    }
+
+    /// Claims if something is due and there is room; else sets the timer.
+    pub fn attend(self: &Arc<Scheduler>, lane: &Arc<Lane>) {
+        let now = self.clock.now();
+        match lane.stored_due() {
+            None => {}
+            Some(due) if due <= now => {
+                if let Some(room) = lane.begin_claim(now, WINDOW) {
+                    tokio::spawn(self.clone().claim(lane.clone(), now, room));
+                }
+            }
+            Some(due) => {
+                if self.timer.lock().set(&lane.name, due) {
+                    self.timer_changed.notify_one();
+                }
+            }
+        }
+    }
+
+    async fn claim(self: Arc<Scheduler>, lane: Arc<Lane>, mut now: Timestamp, mut room: usize) {
+        loop {
+            let ticket = self.budget.reserve(RECIPIENT_COST * room as u64);
+            if ticket.is_none() {
+                room = room.min(CLAIM_WITHOUT_BUDGET);
+            }
+            drop(ticket);
+            match self.queue.claim(&lane.name, now, room).await {
+                Ok(leased) => {
+                    let due = if leased.len() >= room {
+                        Ok(Some(now))
+                    } else {
+                        // Nothing more is due now; never ask again at once for what cannot be had.
+                        let floor = now.after(Duration::from_millis(1));
+                        self.queue.lane_due(&lane.name).await.map(|due| due.map(|d| d.max(floor)))
+                    };
+                    let wake = lane.push(self.jobs(&lane, leased));
+                    self.wake(&lane, wake);
+                    lane.end_claim(due.unwrap_or(Some(now.after(QUEUE_TROUBLE))));
+                }
+                Err(error) => {
+                    tracing::warn!(lane = %lane.name, %error, "could not read the queue; trying again");
+                    lane.end_claim(Some(self.clock.now().after(QUEUE_TROUBLE)));
+                }
+            }
+            now = self.clock.now();
+            match lane.begin_claim(now, WINDOW) {
+                Some(more) => room = more,
+                None => break,
+            }
+        }
+        if lane.stored_due().is_some_and(|due| due > now) {
+            self.attend(&lane);
+        }
+    }
+
+    /// Groups what was claimed: recipients of one message to one destination share a job.
+    fn jobs(&self, lane: &Lane, leased: Vec<Leased>) -> Vec<Job> {
+        let mut jobs: Vec<Job> = Vec::new();
+        let mut at: HashMap<(i64, Arc<str>), usize> = HashMap::new();
+        let mut shared: HashMap<i64, Arc<Shared>> = HashMap::new();
+        for item in leased {
+            let id = item.key.id.0;
+            let destination = destination(&lane.provider, &item.recipient.address);
+            let index = *at.entry((id, destination.clone())).or_insert_with(|| {
+                let message = shared.entry(id).or_insert_with(|| {
+                    let ticket = self.budget.reserve(RECIPIENT_COST * 2);
+                    Arc::new(Shared { message: item.message.clone(), head: None, ticket })
+                });
+                jobs.push(Job::new(message.clone(), destination));
+                jobs.len() - 1
+            });
+            jobs[index].recipients.push(Held {
+                index: item.key.index,
+                recipient: item.recipient,
+                attempts: item.attempts,
+                warned: item.warned,
+                untried: 0,
+            });
+        }
+        jobs
+    }
+
+    /// Takes waiting recipients out of memory for an operator; returns those taken.
+    pub fn withdraw(&self, keys: &[RecipientKey]) -> Vec<RecipientKey> {
+        let wanted: std::collections::HashSet<RecipientKey> = keys.iter().copied().collect();
+        self.lanes().iter().flat_map(|lane| lane.withdraw(&mut |key| wanted.contains(&key))).collect()
+    }
+
+    /// Finds what the queue holds from before, then keeps the timer until `shutdown`.
+    pub async fn run(self: Arc<Scheduler>, mut shutdown: watch::Receiver<bool>) {
+        let mut after = None;
+        let mut found = false;
+        let mut swept = tokio::time::Instant::now();
+        loop {
+            if *shutdown.borrow() {
+                return;
+            }
+            if !found {
+                // A page at a time, so that mail to the first lanes leaves while others are found.
+                match self.queue.lanes(after.clone(), 1000).await {
+                    Ok(page) => {
+                        found = page.is_empty();
+                        after = page.last().map(|l| l.lane.clone()).or(after);
+                        for item in page {
+                            self.note_stored(&self.lane(&item.lane), item.due);
+                        }
+                        continue;
+                    }
+                    Err(error) => tracing::warn!(%error, "could not read the lanes of the queue; trying again"),
+                }
+            }
+            let now = self.clock.now();
+            while let Some(name) = { self.timer.lock().pop_due(now) } {
+                self.attend(&self.lane(&name));
+            }
+            if swept.elapsed() >= SWEEP {
+                swept = tokio::time::Instant::now();
+                self.forget_unused();
+            }
+            let next = self.timer.lock().by_time.first().map(|(due, _)| *due);
+            let mut wait = next.map_or(TIMER_MAX, |due| due.since(now)).min(TIMER_MAX).max(Duration::from_millis(1));
+            if !found {
+                wait = wait.min(QUEUE_TROUBLE);
+            }
+            tokio::select! {
+                () = tokio::time::sleep(wait) => {}
+                () = self.timer_changed.notified() => {}
+                _ = shutdown.changed() => {}
+            }
+        }
+    }
+
+    fn forget_unused(&self) {
+        self.lanes.write().retain(|_, lane| Arc::strong_count(lane) > 1 || !lane.is_disposable());
+    }
+
+    /// Bytes of the memory budget in use.
+    pub fn memory_used(&self) -> u64 {
+        self.budget.used()
+    }
+}
+
+/// What may share a transaction: everything to a smart host, else the recipients of one domain.
+fn destination(provider: &Provider, address: &Address) -> Arc<str> {
+    match &provider.relay {
+        Some(relay) => relay.host.as_str().into(),
+        None => address.domain().to_lowercase().into(),
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod testing {
+    //! Jobs for tests of this folder.
+    use super::*;
+    use crate::mail::{BodyTraits, Envelope, Origin, QueueId};
+
+    /// A job from `sender` to recipients with these indices at `destination`.
+    pub(crate) fn job(sender: &str, destination: &str, priority: i8, indices: &[u32]) -> Job {
+        let message = Arc::new(Message {
+            id: QueueId(i64::from(indices[0])),
+            received: Timestamp(0),
+            envelope: Envelope { reverse_path: Address::parse(sender).ok(), priority, ..Envelope::default() },
+            origin: Origin::Local,
+            size: 1,
+            traits: BodyTraits::default(),
+        });
+        let mut job = Job::new(Arc::new(Shared { message, head: None, ticket: None }), destination.into());
+        job.recipients = indices
+            .iter()
+            .map(|i| {
+                let address = Address::parse(&format!("r{i}@{destination}")).expect("an address");
+                Held::fresh(*i, Recipient::new(address))
+            })
+            .collect();
+        job
+    }
+}

@@ -1,0 +1,303 @@
+//! All failure policy, in ONE table: what a fact means for the recipient, and how far it reaches.
+//!
+//! The first row that matches decides. Nothing else in mailweir turns a reply or an error into
+//! "delivered", "again" or "failed". `docs/operations.md` explains the table to administrators.
+
+use crate::deliver::{Event, Fact, Reply, Stage};
+
+/// What becomes of the recipient.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Fate {
+    /// Accepted upstream.
+    Delivered,
+    /// Try again later.
+    Again {
+        /// It was an attempt (else it was not really tried).
+        counts: bool,
+        /// The final reply was lost: it may have arrived.
+        uncertain: bool,
+    },
+    /// Try again at once on another connection; not an attempt. Later if it happens again.
+    AtOnce,
+    /// Permanent failure.
+    Fail,
+}
+
+/// How far a fact reaches; never wider than it says.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Scope {
+    /// This recipient.
+    Recipient,
+    /// All recipients of this message in this transaction.
+    Message,
+    /// This connection: close it.
+    Connection,
+    /// This host: try the next one.
+    Host,
+    /// The provider refuses us altogether: stop, alert, probe.
+    Provider,
+}
+
+/// The judgement of one fact.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Judgement {
+    /// For the recipient.
+    pub fate: Fate,
+    /// Reach.
+    pub scope: Scope,
+    /// A throttle reply: "slow down" rather than "this message is bad".
+    pub throttled: bool,
+    /// The row's reason, for `queue show` and debugging.
+    pub why: &'static str,
+}
+
+const LATER: Fate = Fate::Again { counts: true, uncertain: false };
+const UNTRIED: Fate = Fate::Again { counts: false, uncertain: false };
+const UNCERTAIN: Fate = Fate::Again { counts: true, uncertain: true };
+
+struct Row {
+    when: fn(&Fact) -> bool,
+    fate: Fate,
+    scope: Scope,
+    throttled: bool,
+    why: &'static str,
+}
+
+const fn row(when: fn(&Fact) -> bool, fate: Fate, scope: Scope, why: &'static str) -> Row {
+    Row { when, fate, scope, throttled: false, why }
+}
+
+const fn throttle(when: fn(&Fact) -> bool, fate: Fate, scope: Scope, why: &'static str) -> Row {
+    Row { when, fate, scope, throttled: true, why }
+}
+
+/// The table.
+const TABLE: &[Row] = &[
+    row(
+        |f| f.stage == Stage::Final && reply(f, Reply::is_positive),
+        Fate::Delivered,
+        Scope::Recipient,
+        "accepted",
+    ),
+    // --- the way there ---
+    row(
+        |f| matches!(f.event, Event::NoRoute { permanent: true, .. }),
+        Fate::Fail,
+        Scope::Recipient,
+        "no way to the domain",
+    ),
+    row(|f| matches!(f.event, Event::NoRoute { .. }), LATER, Scope::Recipient, "no way to the domain for now"),
+    // A smart host that refuses our password refuses everything: keep the mail, tell the operator.
+    row(
+        |f| f.stage == Stage::Auth && reply(f, Reply::is_permanent),
+        LATER,
+        Scope::Provider,
+        "the server refuses our credentials",
+    ),
+    row(|f| f.stage == Stage::Auth, LATER, Scope::Host, "authentication did not work this time"),
+    row(|f| matches!(f.event, Event::Tls(_)), LATER, Scope::Host, "TLS did not work as the policy demands"),
+    // --- our own side ---
+    row(|f| matches!(f.event, Event::Unsendable { .. }), Fate::Fail, Scope::Message, "cannot be sent to this host"),
+    row(|f| matches!(f.event, Event::Local(_)), UNTRIED, Scope::Message, "the body could not be read"),
+    // --- replies whose code alone misleads ---
+    // RFC 5321 §4.5.3.1.10; RFC 3463 X.5.3; some servers say 552 as RFC 821 did.
+    row(
+        |f| f.stage == Stage::Rcpt && reply(f, too_many_recipients),
+        Fate::AtOnce,
+        Scope::Recipient,
+        "too many recipients in one transaction",
+    ),
+    // 550 of QQ and others that only means "slow down".
+    throttle(
+        |f| reply(f, |r| r.is_permanent() && has(r, &["frequency limited"])),
+        LATER,
+        Scope::Provider,
+        "slow down",
+    ),
+    // RFC 5321 §3.8: the server closes the channel; what was not accepted was not tried.
+    throttle(|f| reply(f, |r| r.code == 421 && is_throttle(r)), UNTRIED, Scope::Connection, "slow down"),
+    row(
+        |f| f.stage != Stage::Final && reply(f, |r| r.code == 421),
+        Fate::AtOnce,
+        Scope::Connection,
+        "the server closes this connection",
+    ),
+    // --- the greeting and EHLO judge the host, not the message ---
+    row(
+        |f| before_mail(f.stage) && reply(f, Reply::is_permanent),
+        Fate::Fail,
+        Scope::Host,
+        "the host does not talk to us",
+    ),
+    row(|f| before_mail(f.stage), LATER, Scope::Host, "the host cannot be reached or is not ready"),
+    // --- a connection that was closed while idle, or at the server's own limit of messages ---
+    row(
+        |f| f.stage == Stage::Mail && matches!(f.event, Event::Closed | Event::Io(_)),
+        Fate::AtOnce,
+        Scope::Connection,
+        "the connection was closed between messages",
+    ),
+    row(|f| f.stage == Stage::Idle, Fate::AtOnce, Scope::Connection, "the connection ended between messages"),
+    // --- the final reply is lost: it may have arrived (RFC 1047) ---
+    row(
+        |f| f.stage == Stage::Final && !matches!(f.event, Event::Reply(_)),
+        UNCERTAIN,
+        Scope::Connection,
+        "no final reply: it may have arrived",
+    ),
+    // --- ordinary replies ---
+    throttle(|f| reply(f, |r| r.is_transient() && is_throttle(r)), LATER, Scope::Provider, "slow down"),
+    row(
+        |f| f.stage == Stage::Rcpt && reply(f, Reply::is_permanent),
+        Fate::Fail,
+        Scope::Recipient,
+        "the recipient was refused",
+    ),
+    row(|f| f.stage == Stage::Rcpt && reply(f, |_| true), LATER, Scope::Recipient, "the recipient was refused for now"),
+    row(|f| reply(f, Reply::is_permanent), Fate::Fail, Scope::Message, "the message was refused"),
+    row(|f| reply(f, |_| true), LATER, Scope::Message, "the message was refused for now"),
+    // --- everything else is trouble on the line ---
+    row(|_| true, LATER, Scope::Connection, "the connection failed"),
+];
+
+fn reply(fact: &Fact, test: impl Fn(&Reply) -> bool) -> bool {
+    matches!(&fact.event, Event::Reply(r) if test(r))
+}
+
+fn before_mail(stage: Stage) -> bool {
+    matches!(stage, Stage::Route | Stage::Connect | Stage::Greeting | Stage::Ehlo | Stage::StartTls)
+}
+
+fn too_many_recipients(reply: &Reply) -> bool {
+    match (reply.code, reply.enhanced) {
+        (452, None) => true,
+        (452, Some((_, 5, 3) | (_, 3, 1))) => true,
+        (552, Some((_, 5, 3))) => true,
+        (452 | 552, _) => has(reply, &["too many recipients"]),
+        _ => false,
+    }
+}
+
+/// Generic wordings of "slow down"; providers' own are data of the profiles.
+fn is_throttle(reply: &Reply) -> bool {
+    has(
+        reply,
+        &["too many", "rate limit", "try again later", "throttl", "frequency limited", "temporarily deferred"],
+    )
+}
+
+fn has(reply: &Reply, words: &[&str]) -> bool {
+    let text = reply.text.to_ascii_lowercase();
+    words.iter().any(|word| text.contains(word))
+}
+
+/// Judges one fact.
+pub fn judge(fact: &Fact) -> Judgement {
+    for row in TABLE {
+        if (row.when)(fact) {
+            return Judgement { fate: row.fate, scope: row.scope, throttled: row.throttled, why: row.why };
+        }
+    }
+    Judgement { fate: LATER, scope: Scope::Connection, throttled: false, why: "the connection failed" }
+}
+
+/// Judges a route none of whose hosts took us, from what each of them said; returns the judgement
+/// and the fact to tell. It fails only when every MX said 5yz; a smart host never fails a message
+/// by refusing the connection, because that is a matter of its operator or ours.
+pub fn judge_unreached(facts: &[Fact], smart_host: bool) -> (Judgement, Option<&Fact>) {
+    let judged: Vec<(Judgement, &Fact)> = facts.iter().map(|fact| (judge(fact), fact)).collect();
+    let Some((first, _)) = judged.first() else {
+        let why = "no host was tried";
+        return (Judgement { fate: UNTRIED, scope: Scope::Host, throttled: false, why }, None);
+    };
+    if let Some((judgement, fact)) = judged.iter().find(|(j, _)| j.scope == Scope::Provider) {
+        return (*judgement, Some(fact));
+    }
+    if !smart_host && judged.iter().all(|(j, _)| j.fate == Fate::Fail) {
+        return (*first, judged.first().map(|(_, fact)| *fact));
+    }
+    // The last one tried is the least preferred; what the best host said explains most, unless it
+    // said 5yz while another one only failed for now.
+    let told = judged.iter().find(|(j, _)| j.fate != Fate::Fail).or(judged.first());
+    let (scope, throttled, why) = told.map_or((Scope::Host, false, first.why), |(j, _)| (j.scope, j.throttled, j.why));
+    (Judgement { fate: LATER, scope, throttled, why }, told.map(|(_, fact)| *fact))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::Duration;
+
+    fn said(stage: Stage, code: u16, enhanced: Option<(u8, u16, u16)>, text: &str) -> Fact {
+        Fact { stage, event: Event::Reply(Reply { code, enhanced, text: text.into() }), peer: None }
+    }
+
+    fn event(stage: Stage, event: Event) -> Fact {
+        Fact { stage, event, peer: None }
+    }
+
+    #[test]
+    fn the_table_row_by_row() {
+        let cases: Vec<(Fact, Fate, Scope)> = vec![
+            (said(Stage::Final, 250, None, ""), Fate::Delivered, Scope::Recipient),
+            (said(Stage::Rcpt, 550, Some((5, 1, 1)), "no such user"), Fate::Fail, Scope::Recipient),
+            (said(Stage::Rcpt, 450, Some((4, 2, 1)), "greylisted"), LATER, Scope::Recipient),
+            (said(Stage::Rcpt, 452, Some((4, 5, 3)), "Too many recipients"), Fate::AtOnce, Scope::Recipient),
+            (said(Stage::Rcpt, 552, Some((5, 5, 3)), "recipients"), Fate::AtOnce, Scope::Recipient),
+            (said(Stage::Rcpt, 552, Some((5, 2, 2)), "mailbox full"), Fate::Fail, Scope::Recipient),
+            (said(Stage::Rcpt, 452, Some((4, 2, 2)), "mailbox full"), LATER, Scope::Recipient),
+            (said(Stage::Mail, 550, Some((5, 7, 1)), "sender refused"), Fate::Fail, Scope::Message),
+            (said(Stage::Mail, 451, None, "later"), LATER, Scope::Message),
+            (said(Stage::Mail, 421, None, "closing"), Fate::AtOnce, Scope::Connection),
+            (said(Stage::Mail, 421, Some((4, 7, 0)), "Try again later"), UNTRIED, Scope::Connection),
+            (said(Stage::Final, 421, None, "closing"), LATER, Scope::Message),
+            (said(Stage::Final, 554, Some((5, 7, 1)), "spam"), Fate::Fail, Scope::Message),
+            (said(Stage::Final, 452, Some((4, 3, 1)), "disk full"), LATER, Scope::Message),
+            (said(Stage::Final, 550, None, "Ip frequency limited"), LATER, Scope::Provider),
+            (said(Stage::Data, 554, None, "no valid recipients"), Fate::Fail, Scope::Message),
+            (said(Stage::Greeting, 554, None, "go away"), Fate::Fail, Scope::Host),
+            (said(Stage::Greeting, 421, None, "busy"), Fate::AtOnce, Scope::Connection),
+            (said(Stage::Auth, 535, Some((5, 7, 8)), "bad password"), LATER, Scope::Provider),
+            (said(Stage::Auth, 454, None, "later"), LATER, Scope::Host),
+            (event(Stage::StartTls, Event::Tls("expired".into())), LATER, Scope::Host),
+            (event(Stage::Connect, Event::Io("refused".into())), LATER, Scope::Host),
+            (event(Stage::Greeting, Event::Timeout(Duration::from_secs(300))), LATER, Scope::Host),
+            (event(Stage::Mail, Event::Closed), Fate::AtOnce, Scope::Connection),
+            (event(Stage::Rcpt, Event::Closed), LATER, Scope::Connection),
+            (event(Stage::Body, Event::Closed), LATER, Scope::Connection),
+            (event(Stage::Final, Event::Closed), UNCERTAIN, Scope::Connection),
+            (event(Stage::Final, Event::Timeout(Duration::from_secs(600))), UNCERTAIN, Scope::Connection),
+            (event(Stage::Final, Event::Garbled("x".into())), UNCERTAIN, Scope::Connection),
+            (event(Stage::Rcpt, Event::Garbled("x".into())), LATER, Scope::Connection),
+            (
+                event(Stage::Mail, Event::Unsendable { enhanced: "5.6.7", text: String::new() }),
+                Fate::Fail,
+                Scope::Message,
+            ),
+            (event(Stage::Body, Event::Local("disk".into())), UNTRIED, Scope::Message),
+        ];
+        for (fact, fate, scope) in cases {
+            let judgement = judge(&fact);
+            assert_eq!((judgement.fate, judgement.scope), (fate, scope), "{fact:?}: {}", judgement.why);
+        }
+    }
+
+    #[test]
+    fn only_a_final_acceptance_is_delivery() {
+        for stage in [Stage::Mail, Stage::Rcpt, Stage::Data, Stage::Body, Stage::Auth, Stage::Ehlo, Stage::Idle] {
+            assert_ne!(judge(&said(stage, 250, None, "ok")).fate, Fate::Delivered, "{stage}");
+        }
+    }
+
+    #[test]
+    fn bounces_only_when_every_mx_said_5xx_and_never_for_a_smart_host() {
+        let no = said(Stage::Greeting, 554, None, "go away");
+        let down = event(Stage::Connect, Event::Io("connection refused".into()));
+        assert_eq!(judge_unreached(&[no.clone(), no.clone()], false).0.fate, Fate::Fail);
+        let both = [no.clone(), down.clone()];
+        let (mixed, told) = judge_unreached(&both, false);
+        assert_eq!((mixed.fate, told), (LATER, Some(&down)));
+        assert_eq!(judge_unreached(&[no], true).0.fate, LATER);
+        assert_eq!(judge_unreached(&[], false).0.fate, UNTRIED);
+    }
+}

@@ -1,0 +1,83 @@
+//! What waits in a lane: a message and those of its recipients that can share transactions.
+
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use super::budget::Ticket;
+use crate::mail::{Message, Recipient, RecipientKey};
+
+/// A message in memory, shared by its jobs. The body may or may not be here too.
+#[derive(Debug)]
+pub struct Shared {
+    /// The message.
+    pub message: Arc<Message>,
+    /// Chunk 0 of the body, while the budget allows it.
+    pub head: Option<Bytes>,
+    /// What the above costs.
+    pub ticket: Option<Ticket>,
+}
+
+/// A recipient held by this process.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Held {
+    /// Its position in the envelope.
+    pub index: u32,
+    /// The forward-path.
+    pub recipient: Recipient,
+    /// Attempts before this one.
+    pub attempts: u32,
+    /// A delay DSN was sent.
+    pub warned: bool,
+    /// Times it came back untried since it was claimed: bounds requeueing in memory.
+    pub untried: u8,
+}
+
+/// One message and recipients that go to the same destination.
+#[derive(Debug)]
+pub struct Job {
+    /// The message.
+    pub message: Arc<Shared>,
+    /// At least one, unless it was just made by [`Job::without_recipients`].
+    pub recipients: Vec<Held>,
+    /// The recipient domain in lower case, or the smart host: what may share a transaction.
+    pub destination: Arc<str>,
+    /// Hash of the reverse-path: whose turn it is.
+    pub sender: u64,
+}
+
+impl Job {
+    /// A job of `message` without recipients yet.
+    pub fn new(message: Arc<Shared>, destination: Arc<str>) -> Job {
+        let sender = sender_key(message.message.envelope.sender());
+        Job { message, recipients: Vec::new(), destination, sender }
+    }
+
+    /// Delivery priority.
+    pub fn priority(&self) -> i8 {
+        self.message.message.envelope.priority
+    }
+
+    /// The same, without the recipients.
+    pub fn without_recipients(&self) -> Job {
+        Job {
+            message: self.message.clone(),
+            recipients: Vec::new(),
+            destination: self.destination.clone(),
+            sender: self.sender,
+        }
+    }
+
+    /// The key of one of its recipients.
+    pub fn key(&self, index: u32) -> RecipientKey {
+        RecipientKey { id: self.message.message.id, index }
+    }
+}
+
+/// Whose turn it is goes by this; a collision only makes two senders share one turn.
+pub fn sender_key(sender: &str) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    sender.hash(&mut hasher);
+    hasher.finish()
+}

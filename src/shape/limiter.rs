@@ -1,0 +1,334 @@
+//! The rates of one lane: several GCRA limiters (governor) that hold together, all or nothing.
+//!
+//! Invariant: with rate `r` and burst `b`, the permits given in any window of length `t` are at
+//! most `r × t + b`, for every rate of the lane at once; permits given back unused do not count.
+//! governor decides; its state lives in a cell that we share, so that a taking that one of several
+//! rates refuses can be undone in the others, and so that the wait can be foreseen without taking.
+
+use std::num::NonZeroU32;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use governor::clock::Clock;
+use governor::middleware::NoOpMiddleware;
+use governor::nanos::Nanos;
+use governor::state::{NotKeyed, StateStore};
+use governor::{Quota, RateLimiter};
+use parking_lot::Mutex;
+
+use crate::config::units::Rate;
+
+/// governor's clock, following `tokio::time` so that tests run on paused time.
+#[derive(Clone, Copy, Debug)]
+struct TokioClock {
+    start: tokio::time::Instant,
+}
+
+impl Clock for TokioClock {
+    type Instant = Duration;
+
+    fn now(&self) -> Duration {
+        self.start.elapsed()
+    }
+}
+
+/// The theoretical arrival time (GCRA) in nanoseconds since the limiter began; 0 before first use.
+/// Only ever touched under the limiter's lock.
+#[derive(Clone, Debug, Default)]
+struct Arrival(Arc<AtomicU64>);
+
+impl Arrival {
+    fn get(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+
+    fn set(&self, nanos: u64) {
+        self.0.store(nanos, Ordering::Relaxed);
+    }
+}
+
+impl StateStore for Arrival {
+    type Key = NotKeyed;
+
+    fn measure_and_replace<T, F, E>(&self, _key: &NotKeyed, f: F) -> Result<T, E>
+    where
+        F: Fn(Option<Nanos>) -> Result<(T, Nanos), E>,
+    {
+        let before = self.get();
+        let (result, after) = f((before != 0).then(|| Nanos::from(before)))?;
+        self.set(after.as_u64());
+        Ok(result)
+    }
+}
+
+struct Bucket {
+    governor: RateLimiter<NotKeyed, Arrival, TokioClock, NoOpMiddleware<Duration>>,
+    arrival: Arrival,
+    /// Nanoseconds one cell takes.
+    period: u64,
+    burst: u32,
+    /// Since when the arrival time has grown without a pause; before it, giving back is void.
+    busy_since: u64,
+}
+
+impl Bucket {
+    fn new(rate: Rate, burst: u32, clock: TokioClock) -> Bucket {
+        // Rounded up, so that rounding never makes the pace faster than the rate.
+        let per = u64::try_from(rate.per.as_nanos()).unwrap_or(u64::MAX);
+        let period = per.div_ceil(u64::from(rate.count.max(1))).max(1);
+        let burst = NonZeroU32::new(if burst == 0 { natural_burst(period) } else { burst }).unwrap_or(NonZeroU32::MIN);
+        let quota = Quota::with_period(Duration::from_nanos(period))
+            .unwrap_or_else(|| Quota::per_second(NonZeroU32::MIN))
+            .allow_burst(burst);
+        let arrival = Arrival::default();
+        Bucket {
+            governor: RateLimiter::new(quota, arrival.clone(), clock),
+            arrival,
+            period,
+            burst: burst.get(),
+            busy_since: 0,
+        }
+    }
+
+    /// How long until `n` cells conform, if nobody takes any meanwhile.
+    fn wait_for(&self, n: u32, now: u64) -> Duration {
+        let tolerance = self.period.saturating_mul(u64::from(self.burst.saturating_sub(n.min(self.burst))));
+        Duration::from_nanos(self.arrival.get().saturating_sub(tolerance).saturating_sub(now))
+    }
+}
+
+/// What 10 ms bring, at least 1: timers have a grain of about a millisecond, so that a fast rate
+/// without any burst could never be reached.
+fn natural_burst(period_nanos: u64) -> u32 {
+    u32::try_from(10_000_000 / period_nanos).unwrap_or(u32::MAX).max(1)
+}
+
+/// The rates of one lane. Without rates it always permits.
+pub struct Limiter {
+    clock: TokioClock,
+    buckets: Mutex<Vec<Bucket>>,
+    largest: u32,
+}
+
+impl Limiter {
+    /// `burst` 0: what 10 ms of each rate bring, at least 1. Begins with a full burst.
+    pub fn new(rates: &[Rate], burst: u32) -> Limiter {
+        let clock = TokioClock { start: tokio::time::Instant::now() };
+        let buckets: Vec<Bucket> = rates.iter().map(|rate| Bucket::new(*rate, burst, clock)).collect();
+        let largest = buckets.iter().map(|b| b.burst).min().unwrap_or(u32::MAX);
+        Limiter { clock, buckets: Mutex::new(buckets), largest }
+    }
+
+    /// The most cells one permit can hold: more would exceed a burst and never be given.
+    pub fn largest(&self) -> u32 {
+        self.largest
+    }
+
+    /// Takes `cells` (clamped to [`Limiter::largest`]) from every rate, or from none.
+    ///
+    /// # Errors
+    /// How long to wait before asking again.
+    pub fn try_take(self: &Arc<Limiter>, cells: u32) -> Result<Permit, Duration> {
+        let cells = NonZeroU32::new(cells.min(self.largest)).unwrap_or(NonZeroU32::MIN);
+        let mut buckets = self.buckets.lock();
+        if buckets.is_empty() {
+            return Ok(Permit { limiter: None, cells: 0, at: 0 });
+        }
+        let now = self.now();
+        for i in 0..buckets.len() {
+            let before = buckets[i].arrival.get();
+            let wait = match buckets[i].governor.check_n(cells) {
+                Ok(Ok(())) => None,
+                Ok(Err(not_until)) => Some(not_until.wait_time_from(self.clock.now())),
+                // Cannot be: cells were clamped to the smallest burst.
+                Err(_) => Some(Duration::from_secs(1)),
+            };
+            if let Some(wait) = wait {
+                for taken in &buckets[..i] {
+                    let cost = taken.period.saturating_mul(u64::from(cells.get()));
+                    taken.arrival.set(taken.arrival.get().saturating_sub(cost));
+                }
+                return Err(wait.max(Duration::from_micros(1)));
+            }
+            if before <= now {
+                buckets[i].busy_since = now;
+            }
+        }
+        Ok(Permit { limiter: Some(self.clone()), cells: cells.get(), at: now })
+    }
+
+    /// How long until `cells` would be permitted, if nobody takes any meanwhile. Takes nothing.
+    pub fn wait_for(&self, cells: u32) -> Duration {
+        let now = self.now();
+        self.buckets.lock().iter().map(|b| b.wait_for(cells, now)).max().unwrap_or_default()
+    }
+
+    /// Nothing was taken lately: a new limiter would permit no more than this one.
+    pub fn is_full(&self) -> bool {
+        let now = self.now();
+        self.buckets.lock().iter().all(|b| b.arrival.get() <= now)
+    }
+
+    fn now(&self) -> u64 {
+        u64::try_from(self.clock.now().as_nanos()).unwrap_or(u64::MAX)
+    }
+
+    fn give_back(&self, cells: u32, at: u64) {
+        for bucket in self.buckets.lock().iter_mut() {
+            // After a pause the arrival time has been caught up by the clock: what was taken before
+            // it no longer weighs, and taking it off again would permit too much.
+            if at >= bucket.busy_since {
+                let cost = bucket.period.saturating_mul(u64::from(cells));
+                bucket.arrival.set(bucket.arrival.get().saturating_sub(cost));
+            }
+        }
+    }
+}
+
+impl std::fmt::Debug for Limiter {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Limiter").field("largest", &self.largest).finish_non_exhaustive()
+    }
+}
+
+/// The right to make one transaction now. Given back when dropped without [`Permit::spend`].
+#[must_use = "a permit that is dropped unspent goes back to the limiter"]
+#[derive(Debug)]
+pub struct Permit {
+    limiter: Option<Arc<Limiter>>,
+    cells: u32,
+    at: u64,
+}
+
+impl Permit {
+    /// The transaction was begun (the server saw MAIL, or may have): the cells stay taken.
+    pub fn spend(mut self) {
+        self.limiter = None;
+    }
+}
+
+impl Drop for Permit {
+    fn drop(&mut self) {
+        if let Some(limiter) = self.limiter.take() {
+            limiter.give_back(self.cells, self.at);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use tokio::time::{Instant, advance, sleep};
+
+    fn rate(count: u32, per_ms: u64) -> Rate {
+        Rate { count, per: Duration::from_millis(per_ms) }
+    }
+
+    /// Every window that starts at one event and ends at another, edges included.
+    fn assert_never_above(events: &[Duration], rate: Rate, burst: u32) {
+        for (i, from) in events.iter().enumerate() {
+            for (j, to) in events.iter().enumerate().skip(i) {
+                let seen = (j - i + 1) as f64;
+                let window = (*to - *from).as_secs_f64();
+                let most = window * f64::from(rate.count) / rate.per.as_secs_f64() + f64::from(burst);
+                assert!(seen <= most + 1e-6, "{seen} in {window} s, allowed {most}");
+            }
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn invariant_3_never_above_the_limit_and_live() {
+        let limiter = Arc::new(Limiter::new(&[rate(20, 1000)], 5));
+        let start = Instant::now();
+        let mut events = Vec::new();
+        while events.len() < 200 {
+            match limiter.try_take(1) {
+                Ok(permit) => {
+                    permit.spend();
+                    events.push(start.elapsed());
+                }
+                Err(wait) => sleep(wait).await,
+            }
+        }
+        assert_never_above(&events, rate(20, 1000), 5);
+        let took = start.elapsed().as_secs_f64();
+        assert!(took < 195.0 / 20.0 + 0.3, "only {} in {took} s", events.len());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn several_rates_are_taken_all_or_none() {
+        let limiter = Arc::new(Limiter::new(&[rate(10, 1000), rate(30, 60_000)], 3));
+        for _ in 0..3 {
+            limiter.try_take(1).expect("burst").spend();
+        }
+        // The slow rate refuses now for 2 s; the fast one must not lose cells to the refusals.
+        for _ in 0..50 {
+            assert!(limiter.try_take(1).is_err());
+        }
+        advance(Duration::from_millis(2000)).await;
+        limiter.try_take(1).expect("one cell of the slow rate").spend();
+        assert!(limiter.try_take(1).is_err());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_dropped_permit_goes_back_and_a_spent_one_does_not() {
+        let limiter = Arc::new(Limiter::new(&[rate(1, 60_000)], 1));
+        drop(limiter.try_take(1).expect("first"));
+        let permit = limiter.try_take(1).expect("came back");
+        permit.spend();
+        assert!(limiter.try_take(1).is_err());
+        assert!(limiter.wait_for(1) > Duration::from_secs(59));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn giving_back_after_a_pause_permits_nothing_extra() {
+        let limiter = Arc::new(Limiter::new(&[rate(1, 1000)], 2));
+        let old = limiter.try_take(2).expect("burst");
+        advance(Duration::from_secs(10)).await;
+        limiter.try_take(2).expect("replenished").spend();
+        drop(old);
+        assert!(limiter.try_take(1).is_err(), "the old permit weighs nothing any more");
+    }
+
+    #[test]
+    fn natural_burst_lets_fast_rates_run() {
+        assert_eq!(natural_burst(50_000_000), 1);
+        assert_eq!(natural_burst(1_000_000), 10);
+        assert_eq!(natural_burst(1_000), 10_000);
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(64))]
+        #[test]
+        fn random_takers_never_exceed_any_rate(
+            count in 1u32..50, per in 1u64..5000, burst in 1u32..8, second in 1u32..200,
+            steps in proptest::collection::vec((0u64..400, 1u32..4, proptest::bool::weighted(0.2)), 1..120)
+        ) {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
+            runtime.block_on(async {
+                let rates = [rate(count, per), rate(second, 60_000)];
+                let limiter = Arc::new(Limiter::new(&rates, burst));
+                let start = Instant::now();
+                let mut events = Vec::new();
+                for (pause, cells, unused) in steps {
+                    advance(Duration::from_millis(pause)).await;
+                    if let Ok(permit) = limiter.try_take(cells) {
+                        if unused {
+                            drop(permit);
+                        } else {
+                            permit.spend();
+                            for _ in 0..cells.min(limiter.largest()) {
+                                events.push(start.elapsed());
+                            }
+                        }
+                    }
+                }
+                for rate in rates {
+                    assert_never_above(&events, rate, burst);
+                }
+            });
+        }
+    }
+}

@@ -31,13 +31,16 @@
 //!    host that did not offer it.
 
 pub mod admin;
+pub mod app;
 pub mod cli;
 pub mod clock;
 pub mod config;
 pub mod deliver;
 pub mod listener;
 pub mod mail;
+pub mod observe;
 pub mod outcome;
+pub mod pipeline;
 pub mod queue;
 pub mod route;
 pub mod schedule;

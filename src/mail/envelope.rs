@@ -22,7 +22,7 @@ pub enum Ret {
     Headers,
 }
 
-/// `NOTIFY=` of RCPT (RFC 3461 §4.1). The default, when absent, is FAILURE and DELAY by our choice.
+/// `NOTIFY=` of RCPT (RFC 3461 §4.1). When absent, FAILURE: a delay DSN only goes to who asked for it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Notify {
     /// The parameter was given (so it must be passed on to a host with DSN).
@@ -52,7 +52,7 @@ impl Notify {
 
 impl Default for Notify {
     fn default() -> Notify {
-        Notify { given: false, success: false, failure: true, delay: true }
+        Notify { given: false, success: false, failure: true, delay: false }
     }
 }
 

@@ -73,12 +73,7 @@ const fn throttle(when: fn(&Fact) -> bool, fate: Fate, scope: Scope, why: &'stat
 
 /// The table.
 const TABLE: &[Row] = &[
-    row(
-        |f| f.stage == Stage::Final && reply(f, Reply::is_positive),
-        Fate::Delivered,
-        Scope::Recipient,
-        "accepted",
-    ),
+    row(|f| f.stage == Stage::Final && reply(f, Reply::is_positive), Fate::Delivered, Scope::Recipient, "accepted"),
     // --- the way there ---
     row(
         |f| matches!(f.event, Event::NoRoute { permanent: true, .. }),
@@ -108,12 +103,7 @@ const TABLE: &[Row] = &[
         "too many recipients in one transaction",
     ),
     // 550 of QQ and others that only means "slow down".
-    throttle(
-        |f| reply(f, |r| r.is_permanent() && has(r, &["frequency limited"])),
-        LATER,
-        Scope::Provider,
-        "slow down",
-    ),
+    throttle(|f| reply(f, |r| r.is_permanent() && has(r, &["frequency limited"])), LATER, Scope::Provider, "slow down"),
     // RFC 5321 §3.8: the server closes the channel; what was not accepted was not tried.
     throttle(|f| reply(f, |r| r.code == 421 && is_throttle(r)), UNTRIED, Scope::Connection, "slow down"),
     row(
@@ -180,10 +170,7 @@ fn too_many_recipients(reply: &Reply) -> bool {
 
 /// Generic wordings of "slow down"; providers' own are data of the profiles.
 fn is_throttle(reply: &Reply) -> bool {
-    has(
-        reply,
-        &["too many", "rate limit", "try again later", "throttl", "frequency limited", "temporarily deferred"],
-    )
+    has(reply, &["too many", "rate limit", "try again later", "throttl", "frequency limited", "temporarily deferred"])
 }
 
 fn has(reply: &Reply, words: &[&str]) -> bool {

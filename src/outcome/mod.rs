@@ -4,5 +4,6 @@
 //! the queue. `bounce` writes delivery status notifications.
 
 pub mod classify;
+pub mod settle;
 
 pub use classify::{Fate, Judgement, Scope, judge, judge_unreached};

@@ -51,6 +51,16 @@ struct State {
     circuit: Option<Circuit>,
     stored: Stored,
     last_error: Option<String>,
+    limited: Limited,
+}
+
+/// How often and how long the limiter held somebody back.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Limited {
+    /// How often.
+    pub waits: u64,
+    /// How long in all.
+    pub waited: Duration,
 }
 
 /// Why nothing leaves for a while although nobody paused the lane.
@@ -231,6 +241,8 @@ impl Lane {
         }
         let wait = self.limiter.wait_for(state.let_through.saturating_add(1));
         if wait > LEAD {
+            state.limited.waits += 1;
+            state.limited.waited += wait - LEAD;
             return Err(Some(wait - LEAD));
         }
         let Some(job) = state.ready.pop(self.most_recipients(), destination) else { return Err(None) };
@@ -263,9 +275,24 @@ impl Lane {
                     self.overtake(&mut state, job);
                     return permit;
                 }
-                Err(wait) => tokio::time::sleep(wait).await,
+                Err(wait) => {
+                    self.note_limited(wait);
+                    tokio::time::sleep(wait).await;
+                }
             }
         }
+    }
+
+    fn note_limited(&self, wait: Duration) {
+        let limited = &mut self.state.lock().limited;
+        limited.waits += 1;
+        limited.waited += wait;
+    }
+
+    /// What the limiter held back since this was last asked, if anything.
+    pub fn take_limited(&self) -> Option<Limited> {
+        let limited = std::mem::take(&mut self.state.lock().limited);
+        (limited.waits > 0).then_some(limited)
     }
 
     fn overtake(&self, state: &mut State, job: &mut Job) {

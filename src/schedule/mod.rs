@@ -170,8 +170,7 @@ impl Scheduler {
                 *counts.entry(lane).or_default() += 1;
             }
         }
-        let wanted: Vec<usize> =
-            recipients.iter().map(|(_, lane)| counts.get(lane).copied().unwrap_or(1)).collect();
+        let wanted: Vec<usize> = recipients.iter().map(|(_, lane)| counts.get(lane).copied().unwrap_or(1)).collect();
         drop(counts);
         let mut by_destination: HashMap<(usize, Arc<str>), usize> = HashMap::new();
         for (index, ((recipient, name), wanted)) in recipients.into_iter().zip(wanted).enumerate() {

@@ -1,0 +1,234 @@
+//! The only wiring: configuration → parts → run → drain.
+//!
+//! Order matters. Everything that can refuse to start does so before the first listener is bound;
+//! a client that connects finds a relay that works. At shutdown the listeners stop first, then
+//! transactions in flight may finish within `drain`; what is left is in the queue anyway.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use anyhow::Context as _;
+use async_trait::async_trait;
+use tokio::sync::watch;
+
+use crate::admin::control::{self, Controls};
+use crate::admin::{LaneStatus, Status, http};
+use crate::clock::Clock;
+use crate::config::{Config, Store};
+use crate::deliver::Connector;
+use crate::listener::Server;
+use crate::mail::{LaneName, RecipientKey};
+use crate::observe;
+use crate::pipeline::Relay;
+use crate::queue::sqlite::SqliteQueue;
+use crate::queue::{Queue, QueueError};
+use crate::route::Router;
+use crate::schedule::Scheduler;
+
+/// How often dead letters are looked through and waits are reported.
+const HOUSEKEEPING: Duration = Duration::from_secs(60);
+/// Dead letters deleted in one transaction.
+const FORGET_AT_ONCE: usize = 1000;
+
+/// Why mailweir does not start; the exit code follows from it.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// Exit 75: it may work later.
+    #[error("{0}")]
+    Temporary(String),
+    /// Exit 69: something it needs cannot be had.
+    #[error("{0}")]
+    Unavailable(String),
+    /// Exit 78: the configuration asks for what cannot be.
+    #[error("{0}")]
+    Config(String),
+}
+
+/// Runs the relay until SIGTERM or SIGINT.
+///
+/// # Errors
+/// A [`StartError`], or an I/O error at start.
+pub async fn run(config: Config, config_path: Option<PathBuf>) -> anyhow::Result<()> {
+    observe::start_log(&config.log).map_err(StartError::Config)?;
+    let file = config_path.as_deref().map_or("none".into(), |p| p.display().to_string());
+    tracing::info!(version = env!("CARGO_PKG_VERSION"), config = %file, hostname = %config.hostname, "starting");
+
+    let began = Instant::now();
+    let config = Arc::new(config);
+    let clock = Clock::System;
+    let Store::Sqlite(store) = &config.queue.store;
+    let queue = open_queue(store.clone(), clock).await?;
+    let counts = queue.counts().await.map_err(|e| StartError::Temporary(e.to_string()))?;
+    tracing::info!(
+        store = %store.display(),
+        messages = counts.messages,
+        queued = counts.queued + counts.uncertain,
+        held = counts.held,
+        failed = counts.failed,
+        "queue open"
+    );
+
+    let router = Router::new(config.clone(), clock).map_err(|e| StartError::Config(e.to_string()))?;
+    let connector = Connector::new(&config.hostname).map_err(|e| StartError::Unavailable(e.to_string()))?;
+    let provider_of = {
+        let config = config.clone();
+        move |lane: &LaneName| match lane.as_domain() {
+            Some(_) => config.default.clone(),
+            // A lane of a provider that is no longer configured: its mail is routed anew.
+            None => config.provider(lane.as_str()).unwrap_or(&config.default).clone(),
+        }
+    };
+    let scheduler = Scheduler::new(queue.clone(), clock, config.queue.memory, provider_of);
+    let (stop, stopping) = watch::channel(false);
+    let relay =
+        Relay::new(config.clone(), clock, queue.clone(), router, connector, scheduler.clone(), stopping.clone());
+
+    let mut servers = Vec::new();
+    for listener in &config.listeners {
+        let server = Server::bind(listener.clone(), &config.hostname, relay.clone())
+            .map_err(|e| StartError::Unavailable(format!("cannot listen on {}: {e}", listener.address)))?;
+        tracing::info!(address = %server.local_addr(), engine = ?listener.engine, "listening");
+        servers.push(server);
+    }
+    let controls: Arc<dyn Controls> = Arc::new(Operator { relay: relay.clone(), began });
+    let control = control::Server::bind(&control::socket_path(store), controls.clone())
+        .with_context(|| format!("cannot open the control socket {}", control::socket_path(store).display()))?;
+    let control = tokio::spawn(control.run(stopping.clone()));
+    if let Some(address) = config.admin {
+        let bound = http::bind(address)
+            .await
+            .map_err(|e| StartError::Unavailable(format!("cannot listen on {address} ([admin] address): {e}")))?;
+        tracing::info!(%address, "admin listening");
+        tokio::spawn(http::serve(bound, controls, relay.clone(), stopping.clone()));
+    }
+
+    let scheduling = tokio::spawn(scheduler.run(stopping.clone()));
+    let housekeeping = tokio::spawn(keep_house(relay.clone(), stopping.clone()));
+    let listening: Vec<_> =
+        servers.into_iter().map(|server| tokio::spawn(server.run(stopping.clone(), config.drain))).collect();
+    tracing::info!(took_ms = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX), "ready");
+
+    let signal = wait_for_signal().await?;
+    tracing::info!(signal, drain_s = config.drain.as_secs(), "stopping: no new sessions, finishing what is in flight");
+    let _ = stop.send(true);
+    let finished = tokio::time::timeout(config.drain, async {
+        for task in listening {
+            let _ = task.await;
+        }
+        relay.workers.none().await;
+    })
+    .await;
+    if finished.is_err() {
+        tracing::warn!(
+            transactions = relay.workers.count(),
+            "not all was finished in time: those recipients stay queued and may arrive twice"
+        );
+    }
+    for task in [scheduling, housekeeping] {
+        let _ = task.await;
+    }
+    let _ = control.await;
+    queue.close().await;
+    tracing::info!("stopped");
+    Ok(())
+}
+
+async fn open_queue(path: PathBuf, clock: Clock) -> Result<Arc<dyn Queue>, StartError> {
+    let shown = path.display().to_string();
+    let opened = tokio::task::spawn_blocking(move || SqliteQueue::open(&path, clock)).await;
+    match opened {
+        Ok(Ok(queue)) => Ok(queue),
+        Ok(Err(error @ (QueueError::InUse(_) | QueueError::Unavailable(_) | QueueError::Full(_)))) => {
+            Err(StartError::Temporary(format!("{error} ([queue] store = \"sqlite:{shown}\")")))
+        }
+        Ok(Err(error)) => Err(StartError::Unavailable(format!("{error} ([queue] store = \"sqlite:{shown}\")"))),
+        Err(error) => Err(StartError::Unavailable(error.to_string())),
+    }
+}
+
+async fn wait_for_signal() -> anyhow::Result<&'static str> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let mut term = signal(SignalKind::terminate())?;
+    let mut int = signal(SignalKind::interrupt())?;
+    tokio::select! {
+        _ = term.recv() => Ok("SIGTERM"),
+        _ = int.recv() => Ok("SIGINT"),
+    }
+}
+
+/// Forgets old dead letters and tells, once a minute and lane, how long the limiter held mail back.
+async fn keep_house(relay: Arc<Relay>, mut stopping: watch::Receiver<bool>) {
+    while !*stopping.borrow() {
+        loop {
+            match relay.queue.forget(relay.clock.now(), relay.config.queue.keep_failed, FORGET_AT_ONCE).await {
+                Ok(0) => break,
+                Ok(n) => tracing::info!(recipients = n, "dead letters forgotten: older than [queue] keep_failed"),
+                Err(error) => {
+                    tracing::warn!(%error, "could not look through the dead letters");
+                    break;
+                }
+            }
+        }
+        for lane in relay.scheduler.lanes() {
+            if let Some(held) = lane.take_limited() {
+                tracing::info!(
+                    provider = %lane.name,
+                    waits = held.waits,
+                    waited_ms = u64::try_from(held.waited.as_millis()).unwrap_or(u64::MAX),
+                    "held back by our own rate limit in the last minute"
+                );
+            }
+        }
+        tokio::select! {
+            () = tokio::time::sleep(HOUSEKEEPING) => {}
+            _ = stopping.changed() => {}
+        }
+    }
+}
+
+/// What operators can do to the running relay.
+struct Operator {
+    relay: Arc<Relay>,
+    began: Instant,
+}
+
+#[async_trait]
+impl Controls for Operator {
+    fn queue(&self) -> Arc<dyn Queue> {
+        self.relay.queue.clone()
+    }
+
+    fn withdraw(&self, keys: &[RecipientKey]) -> Vec<RecipientKey> {
+        self.relay.scheduler.withdraw(keys)
+    }
+
+    fn wake(&self, lanes: &[LaneName]) {
+        let now = self.relay.clock.now();
+        for name in lanes {
+            let lane = self.relay.scheduler.lane(name);
+            self.relay.scheduler.note_stored(&lane, now);
+        }
+    }
+
+    fn lanes(&self) -> Vec<LaneStatus> {
+        self.relay.scheduler.lanes().iter().map(|lane| LaneStatus::new(lane)).collect()
+    }
+
+    fn pause(&self, lane_or_provider: &str, paused: bool) -> bool {
+        let name = LaneName::from(lane_or_provider);
+        let known = self.relay.config.provider(lane_or_provider).is_some() || name.as_domain().is_some();
+        if known {
+            let lane = self.relay.scheduler.lane(&name);
+            let wake = lane.pause(paused);
+            self.relay.scheduler.wake(&lane, wake);
+            self.relay.scheduler.attend(&lane);
+            tracing::info!(provider = %name, paused, "by an operator");
+        }
+        known
+    }
+
+    fn status(&self) -> Status {
+        Status::new(self.began, &self.relay.stats.all(), self.relay.scheduler.memory_used())
+    }
+}

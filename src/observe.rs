@@ -1,0 +1,138 @@
+//! What can be watched: log set-up, counters, and who is still alive.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+
+use tokio::sync::Notify;
+use tracing_subscriber::EnvFilter;
+
+use crate::config::{Log, LogFormat};
+
+/// A number that only grows.
+#[derive(Debug, Default)]
+pub struct Counter(AtomicU64);
+
+impl Counter {
+    /// Adds `n`.
+    pub fn add(&self, n: u64) {
+        self.0.fetch_add(n, Ordering::Relaxed);
+    }
+
+    /// The number.
+    pub fn get(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+/// Counts since the start: messages accepted, and recipients by what became of an attempt.
+#[derive(Debug, Default)]
+pub struct Stats {
+    /// Messages accepted from clients.
+    pub accepted: Counter,
+    /// Recipients accepted upstream.
+    pub delivered: Counter,
+    /// Recipients deferred.
+    pub deferred: Counter,
+    /// Recipients that failed.
+    pub bounced: Counter,
+    /// Recipients that expired.
+    pub expired: Counter,
+    /// Throttle replies.
+    pub throttled: Counter,
+    /// DSNs queued.
+    pub dsn: Counter,
+}
+
+impl Stats {
+    /// Name and value of each.
+    pub fn all(&self) -> [(&'static str, u64); 7] {
+        [
+            ("accepted", self.accepted.get()),
+            ("delivered", self.delivered.get()),
+            ("deferred", self.deferred.get()),
+            ("bounced", self.bounced.get()),
+            ("expired", self.expired.get()),
+            ("throttled", self.throttled.get()),
+            ("dsn", self.dsn.get()),
+        ]
+    }
+}
+
+/// Tasks alive, so that shutdown can wait for them.
+#[derive(Clone, Debug, Default)]
+pub struct Active(Arc<(AtomicUsize, Notify)>);
+
+impl Active {
+    /// Counts one until the guard is dropped.
+    pub fn begin(&self) -> ActiveGuard {
+        self.0.0.fetch_add(1, Ordering::AcqRel);
+        ActiveGuard(self.clone())
+    }
+
+    /// How many.
+    pub fn count(&self) -> usize {
+        self.0.0.load(Ordering::Acquire)
+    }
+
+    /// Returns when none is left.
+    pub async fn none(&self) {
+        loop {
+            let changed = self.0.1.notified();
+            if self.count() == 0 {
+                return;
+            }
+            changed.await;
+        }
+    }
+}
+
+/// One task alive.
+#[derive(Debug)]
+pub struct ActiveGuard(Active);
+
+impl Drop for ActiveGuard {
+    fn drop(&mut self) {
+        if self.0.0.0.fetch_sub(1, Ordering::AcqRel) == 1 {
+            self.0.0.1.notify_waiters();
+        }
+    }
+}
+
+/// Sets the log up, to standard error. `MAILWEIR_LOG` overrides the configured level.
+///
+/// # Errors
+/// The level is not a filter that tracing knows.
+pub fn start_log(log: &Log) -> Result<(), String> {
+    let level = std::env::var("MAILWEIR_LOG").unwrap_or_else(|_| log.level.clone());
+    let filter = EnvFilter::try_new(&level).map_err(|e| format!("log level `{level}`: {e}"))?;
+    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let done = match log.format {
+        LogFormat::Text => {
+            builder.with_target(false).with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr())).try_init()
+        }
+        LogFormat::Json => builder.json().flatten_event(true).with_target(false).try_init(),
+    };
+    done.map_err(|e| e.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn waits_until_none_is_left() {
+        let active = Active::default();
+        active.none().await;
+        let (a, b) = (active.begin(), active.begin());
+        let waiting = tokio::spawn({
+            let active = active.clone();
+            async move { active.none().await }
+        });
+        tokio::task::yield_now().await;
+        drop(a);
+        tokio::task::yield_now().await;
+        assert!(!waiting.is_finished());
+        drop(b);
+        waiting.await.expect("ends");
+    }
+}

@@ -1,0 +1,283 @@
+//! The way of a message, on one screen: in by [`Relay::accept`], out by [`Relay::work`].
+//!
+//! Everything a stage needs of another passes through here as a value. The commit points are
+//! `queue.accept` (then, and only then, the client hears `250`) and `queue.settle` (then, and only
+//! then, a worker begins its next transaction: what a `kill -9` can repeat is never more than the
+//! transactions in flight, invariant 6).
+
+mod body;
+mod record;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use tokio::sync::{Semaphore, watch};
+
+use crate::clock::Clock;
+use crate::config::Config;
+use crate::deliver::{Connection, Connector, Event, Fact, Stage, Transaction};
+use crate::listener::Intake;
+use crate::mail::{Message, NewMessage, QueueId, Recipient};
+use crate::observe::{Active, Stats};
+use crate::outcome::{Judgement, judge_unreached};
+use crate::queue::{Queue, QueueError};
+use crate::route::{Route, RouteError, Router};
+use crate::schedule::{Job, Lane, Scheduler};
+use body::{Outgoing, QueuedBody};
+use record::Attempt;
+
+/// Bodies converted at once: each is in memory as a whole.
+const CONVERSIONS: usize = 2;
+
+/// All stages, wired.
+pub struct Relay {
+    /// The configuration in force.
+    pub config: Arc<Config>,
+    /// The clock.
+    pub clock: Clock,
+    /// The durable queue.
+    pub queue: Arc<dyn Queue>,
+    /// Where recipients go.
+    pub router: Router,
+    /// Opens connections.
+    pub connector: Connector,
+    /// Who leaves next.
+    pub scheduler: Arc<Scheduler>,
+    /// Counters.
+    pub stats: Stats,
+    /// Workers alive.
+    pub workers: Active,
+    stopping: watch::Receiver<bool>,
+    conversions: Semaphore,
+}
+
+#[async_trait]
+impl Intake for Relay {
+    fn queue(&self) -> &Arc<dyn Queue> {
+        &self.queue
+    }
+
+    fn clock(&self) -> Clock {
+        self.clock
+    }
+
+    async fn accept(&self, message: Message, recipients: Vec<Recipient>, head: Bytes) -> Result<QueueId, QueueError> {
+        let message = Arc::new(message);
+        // Which lane each recipient waits in, and whether it goes straight to memory.
+        let sender = message.envelope.reverse_path.as_ref();
+        let laned = recipients.into_iter().map(|r| (self.router.lane_of(sender, &r.address), r)).map(|(l, r)| (r, l));
+        let admission = self.scheduler.admit(&message, laned.collect(), &head);
+
+        // The commit point: durable before 250.
+        let id = message.id;
+        let new = NewMessage { message, recipients: admission.recipients, head };
+        if let Err(error) = self.queue.accept(new).await {
+            self.queue.unspill(id).await;
+            return Err(error);
+        }
+        self.stats.accepted.add(1);
+        self.scheduler.submit(admission.jobs, admission.stored, self.clock.now());
+        Ok(id)
+    }
+}
+
+impl Relay {
+    /// Wires the stages; `stopping` turns true at shutdown.
+    pub fn new(
+        config: Arc<Config>,
+        clock: Clock,
+        queue: Arc<dyn Queue>,
+        router: Router,
+        connector: Connector,
+        scheduler: Arc<Scheduler>,
+        stopping: watch::Receiver<bool>,
+    ) -> Arc<Relay> {
+        let relay = Arc::new(Relay {
+            config,
+            clock,
+            queue,
+            router,
+            connector,
+            scheduler,
+            stats: Stats::default(),
+            workers: Active::default(),
+            stopping,
+            conversions: Semaphore::new(CONVERSIONS),
+        });
+        let weak = Arc::downgrade(&relay);
+        relay.scheduler.on_start(move |lane| {
+            if let Some(relay) = weak.upgrade() {
+                let alive = relay.workers.begin();
+                tokio::spawn(async move {
+                    relay.work(&lane).await;
+                    relay.scheduler.wake(&lane, lane.worker_gone());
+                    drop(alive);
+                });
+            }
+        });
+        relay
+    }
+
+    /// The life of one worker, that is of one upstream connection at a time.
+    async fn work(&self, lane: &Arc<Lane>) {
+        let mut stopping = self.stopping.clone();
+        let mut connection: Option<Connection> = None;
+        let mut serves: Option<Arc<str>> = None;
+        let idle = lane.provider.idle_timeout;
+        while !*stopping.borrow() {
+            // The next job, in the lane's order, when the limiter is near.
+            let next = tokio::select! {
+                next = lane.next(serves.as_deref(), idle) => next,
+                _ = stopping.changed() => break,
+            };
+            let Ok((job, wake)) = next else { break };
+            self.scheduler.wake(lane, wake);
+            let mut attempt = Attempt::new(job, self.clock.now());
+
+            // Where it goes. A domain whose provider became known moves to the provider's lane.
+            let route = match self.route(&attempt.job).await {
+                Ok(route) if route.lane != lane.name => {
+                    lane.not_needed();
+                    self.move_to(lane, &route, attempt.job);
+                    continue;
+                }
+                Ok(route) => route,
+                Err(error) => {
+                    lane.not_needed();
+                    attempt.everyone(no_route(error));
+                    self.settle(lane, attempt, None).await;
+                    continue;
+                }
+            };
+
+            // An open connection: the one at hand if it suits, else a new one.
+            if !connection.as_mut().is_some_and(|c| suits(c, lane, &route)) {
+                if let Some(old) = connection.take() {
+                    self.retire(old);
+                }
+                let began = tokio::time::Instant::now();
+                match self.connector.open(&lane.provider, &route).await {
+                    Ok(new) => connection = Some(new),
+                    Err(facts) => {
+                        lane.not_needed();
+                        let (judgement, fact) = unreached(&facts, &lane.provider.relay.is_some());
+                        attempt.connect = began.elapsed();
+                        attempt.everyone(fact);
+                        self.settle(lane, attempt, Some(judgement)).await;
+                        continue;
+                    }
+                }
+                attempt.connect = began.elapsed();
+            }
+            serves = Some(attempt.job.destination.clone());
+            let Some(open) = connection.as_mut() else { continue };
+
+            // The body as this host can take it; then the permit, as late as possible.
+            let began = tokio::time::Instant::now();
+            let permit = tokio::select! {
+                permit = lane.permit(&mut attempt.job) => permit,
+                _ = stopping.changed() => {
+                    lane.not_needed();
+                    let _ = lane.give_back(attempt.job);
+                    break;
+                }
+            };
+            attempt.limiter = began.elapsed();
+            let source = QueuedBody { shared: attempt.job.message.clone(), queue: self.queue.clone() };
+            let outgoing = match self.convert(&source, open, &lane.provider).await {
+                Ok(outgoing) => outgoing,
+                Err(event) => {
+                    drop(permit);
+                    attempt.everyone(Fact { stage: Stage::Mail, event, peer: Some(open.peer().clone()) });
+                    self.settle(lane, attempt, None).await;
+                    continue;
+                }
+            };
+
+            // One transaction; then its outcome is durable before the next begins.
+            permit.spend();
+            let recipients: Vec<Recipient> = attempt.job.recipients.iter().map(|held| held.recipient.clone()).collect();
+            let report = match &outgoing {
+                Outgoing::AsIs(message) => {
+                    open.send(&Transaction { message, recipients: &recipients, body: &source }).await
+                }
+                Outgoing::Converted { message, body } => {
+                    open.send(&Transaction { message, recipients: &recipients, body }).await
+                }
+            };
+            attempt.transaction = report.took;
+            attempt.dsn = report.dsn;
+            attempt.facts = report.facts;
+            self.settle(lane, attempt, None).await;
+            if !open.is_usable() || open.sent() >= lane.provider.messages_per_connection {
+                if let Some(done) = connection.take() {
+                    self.retire(done);
+                }
+            }
+        }
+        if let Some(open) = connection {
+            open.quit().await;
+        }
+    }
+
+    async fn route(&self, job: &Job) -> Result<Arc<Route>, RouteError> {
+        let sender = job.message.message.envelope.reverse_path.as_ref();
+        match job.recipients.first() {
+            Some(held) => self.router.resolve(sender, &held.recipient.address).await,
+            None => Err(RouteError::Temporary { enhanced: "4.3.0", text: "a job without recipients".into() }),
+        }
+    }
+
+    /// What waits for a domain goes to the lane of its provider, in memory and in the queue.
+    fn move_to(&self, lane: &Arc<Lane>, route: &Route, job: Job) {
+        self.scheduler.transfer(lane.surrender(job), &route.lane);
+        if lane.stored_due().is_some() {
+            let (queue, scheduler) = (self.queue.clone(), self.scheduler.clone());
+            let (from, to, now) = (lane.clone(), scheduler.lane(&route.lane), self.clock.now());
+            tokio::spawn(async move {
+                while let Ok(moved) = queue.move_lane(&from.name, &to.name, 1000).await {
+                    if moved == 0 {
+                        break;
+                    }
+                    scheduler.note_stored(&to, now);
+                }
+            });
+        }
+    }
+
+    /// Says QUIT without keeping the worker.
+    fn retire(&self, connection: Connection) {
+        let alive = self.workers.begin();
+        tokio::spawn(async move {
+            connection.quit().await;
+            drop(alive);
+        });
+    }
+}
+
+/// Whether the connection at hand may carry the next transaction.
+fn suits(connection: &mut Connection, lane: &Lane, route: &Route) -> bool {
+    connection.is_usable()
+        && connection.sent() < lane.provider.messages_per_connection
+        && route.hosts.iter().any(|host| host.name == connection.host())
+        && connection.is_alive()
+}
+
+fn no_route(error: RouteError) -> Fact {
+    let event = match error {
+        RouteError::Permanent { code, enhanced, text } => Event::NoRoute { permanent: true, code, enhanced, text },
+        RouteError::Temporary { enhanced, text } => Event::NoRoute { permanent: false, code: 450, enhanced, text },
+    };
+    Fact { stage: Stage::Route, event, peer: None }
+}
+
+fn unreached(facts: &[Fact], smart_host: &bool) -> (Judgement, Fact) {
+    let (judgement, told) = judge_unreached(facts, *smart_host);
+    let nobody = || Fact { stage: Stage::Connect, event: Event::Io("no host was tried".into()), peer: None };
+    (judgement, told.cloned().unwrap_or_else(nobody))
+}
+
+/// How long an outcome waits before the queue is asked again to store it.
+const SETTLE_AGAIN: Duration = Duration::from_millis(500);

@@ -1,0 +1,270 @@
+//! What becomes of an attempt: plan, DSN, one transaction in the queue, log lines.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::{Relay, SETTLE_AGAIN};
+use crate::clock::Timestamp;
+use crate::deliver::{Event, Fact, Reply};
+use crate::mail::{NewMessage, Recipient};
+use crate::outcome::bounce::{self, Action, Item};
+use crate::outcome::settle::{Context, Notice, Outcome, Planned, Tried, plan, status};
+use crate::outcome::{Judgement, Scope};
+use crate::queue::QueueError;
+use crate::schedule::{Held, Job, Lane};
+
+/// How long the first probe of a provider that refuses us altogether waits, and the longest.
+const CIRCUIT_FIRST: Duration = Duration::from_secs(60);
+const CIRCUIT_LONGEST: Duration = Duration::from_secs(3600);
+
+/// One attempt at a job.
+pub(super) struct Attempt {
+    pub(super) job: Job,
+    /// When the worker took it.
+    pub(super) began: Timestamp,
+    pub(super) connect: Duration,
+    pub(super) limiter: Duration,
+    pub(super) transaction: Duration,
+    /// The host offers DSN.
+    pub(super) dsn: bool,
+    /// One a recipient.
+    pub(super) facts: Vec<Fact>,
+}
+
+impl Attempt {
+    pub(super) fn new(job: Job, now: Timestamp) -> Attempt {
+        Attempt {
+            job,
+            began: now,
+            connect: Duration::ZERO,
+            limiter: Duration::ZERO,
+            transaction: Duration::ZERO,
+            dsn: false,
+            facts: Vec::new(),
+        }
+    }
+
+    /// The same happened to every recipient.
+    pub(super) fn everyone(&mut self, fact: Fact) {
+        self.facts = vec![fact; self.job.recipients.len()];
+    }
+}
+
+impl Relay {
+    /// Stores what became of an attempt, notifies, logs, and gives back what was not tried. Does
+    /// not return before it is durable (or the queue is closed: then the lease ends at the next start).
+    pub(super) async fn settle(&self, lane: &Arc<Lane>, attempt: Attempt, judged: Option<Judgement>) {
+        let message = attempt.job.message.message.clone();
+        let now = self.clock.now();
+        let context = Context {
+            id: message.id,
+            received: message.received,
+            lane: &lane.name,
+            retry: &lane.provider.retry,
+            dsn: attempt.dsn,
+            now,
+        };
+        let tried: Vec<Tried<'_>> = attempt
+            .job
+            .recipients
+            .iter()
+            .zip(&attempt.facts)
+            .map(|(held, fact)| Tried {
+                index: held.index,
+                recipient: &held.recipient,
+                attempts: held.attempts,
+                warned: held.warned,
+                untried: held.untried,
+                fact,
+                judged,
+            })
+            .collect();
+        let mut planned = plan(&context, &tried, &mut fastrand::f64);
+        let settlements: Vec<_> = planned.iter_mut().filter_map(|p| p.settlement.take()).collect();
+        let settled = settlements.len();
+
+        if settled > 0 {
+            let dsn = self.dsn(&attempt, &planned, now).await;
+            let (follow_ups, jobs, stored) = match dsn {
+                Some((message, recipient, body)) => {
+                    let sender = message.envelope.reverse_path.as_ref();
+                    let to = self.router.lane_of(sender, &recipient.address);
+                    let message = Arc::new(message);
+                    let admission = self.scheduler.admit(&message, vec![(recipient, to)], &body);
+                    let new = NewMessage { message, recipients: admission.recipients, head: body };
+                    self.stats.dsn.add(1);
+                    (vec![new], admission.jobs, admission.stored)
+                }
+                None => (Vec::new(), Vec::new(), Vec::new()),
+            };
+            loop {
+                match self.queue.settle(settlements.clone(), follow_ups.clone()).await {
+                    Ok(()) => break,
+                    Err(QueueError::Closed) => return,
+                    Err(error) => {
+                        tracing::error!(id = %message.id, %error, "could not store an outcome; trying again");
+                        tokio::time::sleep(SETTLE_AGAIN).await;
+                    }
+                }
+            }
+            lane.settled(settled);
+            self.scheduler.submit(jobs, stored, now);
+        }
+
+        for planned in &planned {
+            self.log(lane, &attempt, planned, now);
+        }
+        self.consequences(lane, attempt, &planned);
+    }
+
+    /// What follows for the lane: later attempts, a circuit, jobs given back.
+    fn consequences(&self, lane: &Arc<Lane>, attempt: Attempt, planned: &[Planned]) {
+        let earliest = planned
+            .iter()
+            .filter_map(|p| match p.outcome {
+                Outcome::Deferred(due) => Some(due),
+                _ => None,
+            })
+            .min();
+        if let Some(due) = earliest {
+            self.scheduler.note_stored(lane, due);
+        } else {
+            self.scheduler.attend(lane);
+        }
+
+        let refused = planned.iter().find(|p| p.judgement.scope == Scope::Provider && !p.judgement.throttled);
+        if let Some(refused) = refused {
+            let reason = attempt.facts.get(refused.at).map(ToString::to_string).unwrap_or_default();
+            tracing::error!(
+                provider = %lane.name,
+                reply = %reason,
+                "the provider refuses us altogether: its mail is kept, one message is tried now and then"
+            );
+            lane.open_circuit(reason, CIRCUIT_FIRST, CIRCUIT_LONGEST);
+        } else if planned.iter().any(|p| p.outcome == Outcome::Delivered) {
+            let wake = lane.close_circuit();
+            self.scheduler.wake(lane, wake);
+        }
+
+        let mut again = attempt.job.without_recipients();
+        let back: Vec<usize> = planned.iter().filter(|p| p.outcome == Outcome::Again).map(|p| p.at).collect();
+        if !back.is_empty() {
+            let held = attempt.job.recipients.into_iter().enumerate().filter(|(at, _)| back.contains(at));
+            again.recipients = held.map(|(_, held)| Held { untried: held.untried.saturating_add(1), ..held }).collect();
+            let wake = lane.give_back(again);
+            self.scheduler.wake(lane, wake);
+        }
+    }
+
+    /// The DSN that this attempt makes due, if any: one for all its recipients.
+    async fn dsn(
+        &self,
+        attempt: &Attempt,
+        planned: &[Planned],
+        now: Timestamp,
+    ) -> Option<(crate::mail::Message, Recipient, bytes::Bytes)> {
+        let message = &attempt.job.message.message;
+        if message.envelope.reverse_path.is_none() || planned.iter().all(|p| p.notice == Notice::None) {
+            return None;
+        }
+        let body = super::QueuedBody { shared: attempt.job.message.clone(), queue: self.queue.clone() };
+        let head = crate::mail::Body::chunk(&body, 0).await.unwrap_or_default();
+        let expires = message.received.after(self.config.default.retry.expire);
+        let items: Vec<Item<'_>> = planned
+            .iter()
+            .filter_map(|p| {
+                let action = match p.notice {
+                    Notice::None => return None,
+                    Notice::Failed => Action::Failed,
+                    Notice::Delayed => Action::Delayed,
+                    Notice::Relayed => Action::Relayed,
+                };
+                let held = attempt.job.recipients.get(p.at)?;
+                let fact = attempt.facts.get(p.at)?;
+                Some(Item {
+                    recipient: &held.recipient,
+                    action,
+                    status: status(p.outcome, fact),
+                    diagnostic: Some(fact),
+                    last_attempt: now,
+                    will_retry_until: (action == Action::Delayed).then_some(expires),
+                })
+            })
+            .collect();
+        bounce::dsn(message, &head, &items, &self.config.hostname, self.queue.next_id(now), now)
+    }
+
+    /// One line per fate, with everything an administrator asks for.
+    fn log(&self, lane: &Lane, attempt: &Attempt, planned: &Planned, now: Timestamp) {
+        let (Some(held), Some(fact)) = (attempt.job.recipients.get(planned.at), attempt.facts.get(planned.at)) else {
+            return;
+        };
+        let message = &attempt.job.message.message;
+        let peer = fact.peer.as_ref();
+        let ip = peer.and_then(|p| p.ip).map(|ip| ip.to_string()).unwrap_or_default();
+        if planned.judgement.throttled {
+            self.stats.throttled.add(1);
+            tracing::info!(id = %message.id, provider = %lane.name, reply = %fact.event, "throttled");
+        }
+        macro_rules! line {
+            ($level:ident, $what:literal $(, $key:ident = $value:expr)*) => {
+                tracing::$level!(
+                    id = %message.id,
+                    sender = message.envelope.sender(),
+                    recipient = held.recipient.address.as_str(),
+                    provider = lane.name.as_str(),
+                    host = peer.map_or("", |p| p.host.as_str()),
+                    ip,
+                    tls = peer.and_then(|p| p.tls).unwrap_or(""),
+                    attempt = held.attempts + 1,
+                    age_ms = ms(now.since(message.received)),
+                    queued_ms = ms(attempt.began.since(message.received)),
+                    connect_ms = ms(attempt.connect),
+                    limiter_ms = ms(attempt.limiter),
+                    transaction_ms = ms(attempt.transaction),
+                    size = message.size,
+                    $($key = $value,)*
+                    reply = %Told(fact),
+                    $what
+                )
+            };
+        }
+        match planned.outcome {
+            Outcome::Delivered => {
+                self.stats.delivered.add(1);
+                line!(info, "delivered");
+            }
+            Outcome::Deferred(due) => {
+                self.stats.deferred.add(1);
+                lane.note_error(fact.to_string());
+                line!(info, "deferred", stage = %fact.stage, why = planned.judgement.why, due = %due);
+            }
+            Outcome::Bounced => {
+                self.stats.bounced.add(1);
+                lane.note_error(fact.to_string());
+                line!(warn, "bounced", stage = %fact.stage, why = planned.judgement.why);
+            }
+            Outcome::Expired => {
+                self.stats.expired.add(1);
+                line!(warn, "expired", stage = %fact.stage, why = planned.judgement.why);
+            }
+            Outcome::Again => line!(debug, "requeued", stage = %fact.stage, why = planned.judgement.why),
+        }
+    }
+}
+
+fn ms(d: Duration) -> u64 {
+    u64::try_from(d.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// The server's words, without the host that other fields name.
+struct Told<'a>(&'a Fact);
+
+impl std::fmt::Display for Told<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match &self.0.event {
+            Event::Reply(reply) => Reply::fmt(reply, f),
+            event => event.fmt(f),
+        }
+    }
+}

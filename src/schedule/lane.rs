@@ -91,6 +91,17 @@ pub enum Empty {
     Idle,
 }
 
+/// What a worker waits for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Hold {
+    /// A new job, the end of a pause, another worker.
+    Change,
+    /// The probe of an open circuit.
+    Circuit(Duration),
+    /// The limiter.
+    Limiter(Duration),
+}
+
 /// What a new job means for the lane's workers.
 #[must_use]
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -200,52 +211,56 @@ impl Lane {
         let deadline = Instant::now() + idle;
         let waiting = Waiting::new(self);
         let _turn = tokio::time::timeout_at(deadline, self.turn.lock()).await.map_err(|_| Empty::Idle)?;
-        loop {
+        let mut limited: Option<Instant> = None;
+        let got = loop {
             let changed = self.changed.notified();
-            let wait = match self.try_next(destination) {
-                Ok(job) => {
-                    // Not waiting any more, so that what else is ready wakes somebody else.
-                    drop(waiting);
-                    return Ok((job, self.poke()));
+            let until = match self.try_next(destination) {
+                Ok(job) => break Ok(job),
+                Err(Hold::Change) => deadline,
+                Err(Hold::Circuit(wait)) => Instant::now() + wait,
+                Err(Hold::Limiter(wait)) => {
+                    limited.get_or_insert_with(Instant::now);
+                    Instant::now() + wait
                 }
-                Err(wait) => wait,
             };
-            let until = wait.map_or(deadline, |w| (Instant::now() + w).min(deadline));
             tokio::select! {
                 () = changed => {}
-                () = tokio::time::sleep_until(until) => {
-                    // A job that only the limiter holds back ends no connection early, but a wait
-                    // beyond the idle time does: the server would close it anyway.
+                () = tokio::time::sleep_until(until.min(deadline)) => {
+                    // A wait beyond the idle time ends the connection: the server would close it.
                     if Instant::now() >= deadline {
-                        return Err(Empty::Idle);
+                        break Err(Empty::Idle);
                     }
                 }
             }
+        };
+        if let Some(since) = limited {
+            self.note_limited(since.elapsed());
         }
+        // Not waiting any more, so that what else is ready wakes somebody else.
+        drop(waiting);
+        got.map(|job| (job, self.poke()))
     }
 
-    /// A job now, or how long to wait (`None`: until something changes).
-    fn try_next(&self, destination: Option<&str>) -> Result<Job, Option<Duration>> {
+    /// A job now, or what it waits for.
+    fn try_next(&self, destination: Option<&str>) -> Result<Job, Hold> {
         let mut state = self.state.lock();
         if state.paused || state.ready.is_empty() {
-            return Err(None);
+            return Err(Hold::Change);
         }
         if let Some(circuit) = &state.circuit {
             let left = circuit.until.saturating_duration_since(Instant::now());
             if !left.is_zero() {
-                return Err(Some(left));
+                return Err(Hold::Circuit(left));
             }
             if state.in_flight > 0 {
-                return Err(None);
+                return Err(Hold::Change);
             }
         }
         let wait = self.limiter.wait_for(state.let_through.saturating_add(1));
         if wait > LEAD {
-            state.limited.waits += 1;
-            state.limited.waited += wait - LEAD;
-            return Err(Some(wait - LEAD));
+            return Err(Hold::Limiter(wait - LEAD));
         }
-        let Some(job) = state.ready.pop(self.most_recipients(), destination) else { return Err(None) };
+        let Some(job) = state.ready.pop(self.most_recipients(), destination) else { return Err(Hold::Change) };
         state.in_flight += job.recipients.len();
         state.let_through += 1;
         Ok(job)
@@ -478,5 +493,160 @@ impl Held {
     /// A recipient that was just accepted.
     pub fn fresh(index: u32, recipient: crate::mail::Recipient) -> Held {
         Held { index, recipient, attempts: 0, warned: false, untried: 0 }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::units::Rate;
+    use crate::schedule::testing::{job, provider};
+
+    fn lane(change: impl FnOnce(&mut Provider)) -> Arc<Lane> {
+        let mut provider = provider("p");
+        change(&mut provider);
+        Arc::new(Lane::new(LaneName::from("p"), Arc::new(provider)))
+    }
+
+    const IDLE: Duration = Duration::from_secs(30);
+
+    #[tokio::test(start_paused = true)]
+    async fn starts_one_worker_a_job_up_to_the_limit_of_connections() {
+        let lane = lane(|p| p.connections = 2);
+        assert_eq!(lane.push([job("a@a", "x.example", 0, &[0])]), Wake::Start);
+        assert_eq!(lane.push([job("a@a", "x.example", 0, &[1])]), Wake::Start);
+        assert_eq!(lane.push([job("a@a", "x.example", 0, &[2])]), Wake::Nobody);
+        assert_eq!(lane.worker_gone(), Wake::Start, "there is work left");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_idle_worker_is_woken_instead_of_starting_another() {
+        let lane = lane(|p| p.connections = 5);
+        let worker = tokio::spawn({
+            let lane = lane.clone();
+            async move { lane.next(None, IDLE).await.map(|(job, _)| job.recipients.len()) }
+        });
+        tokio::task::yield_now().await;
+        assert_eq!(lane.push([job("a@a", "x.example", 0, &[0, 1])]), Wake::Nobody);
+        assert_eq!(worker.await.expect("worker"), Ok(2));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn ends_idle_and_while_paused() {
+        let lane = lane(|_| {});
+        assert_eq!(lane.next(None, IDLE).await.map(|_| ()), Err(Empty::Idle));
+        let _ = lane.pause(true);
+        assert_eq!(lane.push([job("a@a", "x.example", 0, &[0])]), Wake::Nobody);
+        assert_eq!(lane.next(None, IDLE).await.map(|_| ()), Err(Empty::Idle));
+        assert_eq!(lane.pause(false), Wake::Start);
+        assert!(lane.next(None, IDLE).await.is_ok());
+    }
+
+    /// Workers with slow connections: what the receiver sees still keeps the rate.
+    #[tokio::test(start_paused = true)]
+    async fn invariant_3_rate_holds_with_many_workers() {
+        let rate = Rate { count: 10, per: Duration::from_secs(1) };
+        let lane = lane(|p| {
+            p.connections = 20;
+            p.rate = vec![rate];
+            p.burst = 3;
+        });
+        for i in 0..100 {
+            let _ = lane.push([job("a@a", "x.example", 0, &[i])]);
+        }
+        let start = Instant::now();
+        let seen = Arc::new(Mutex::new(Vec::new()));
+        let workers: Vec<_> = (0..20u64)
+            .map(|n| {
+                let (lane, seen) = (lane.clone(), seen.clone());
+                tokio::spawn(async move {
+                    while let Ok((mut job, _)) = lane.next(None, Duration::from_secs(5)).await {
+                        tokio::time::sleep(Duration::from_millis(n * 13)).await;
+                        lane.permit(&mut job).await.spend();
+                        seen.lock().push(start.elapsed());
+                        tokio::time::sleep(Duration::from_millis(50 + n * 7)).await;
+                        lane.settled(1);
+                    }
+                })
+            })
+            .collect();
+        for worker in workers {
+            worker.await.expect("worker");
+        }
+        let seen = seen.lock();
+        assert_eq!(seen.len(), 100);
+        for (i, from) in seen.iter().enumerate() {
+            for (j, to) in seen.iter().enumerate().skip(i) {
+                let most = (*to - *from).as_secs_f64() * 10.0 + 3.0;
+                assert!((j - i + 1) as f64 <= most + 1e-6);
+            }
+        }
+        assert!(seen.last().is_some_and(|last| *last < Duration::from_millis(10_500)), "live: {:?}", seen.last());
+        assert!(lane.take_limited().is_some());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_slow_rate_holds_neither_jobs_nor_connections() {
+        let lane = lane(|p| p.rate = vec![Rate { count: 1, per: Duration::from_secs(60) }]);
+        for i in 0..10 {
+            let _ = lane.push([job("a@a", "x.example", 0, &[i])]);
+        }
+        let (mut first, _) = lane.next(None, IDLE).await.expect("the first");
+        assert!(lane.next(None, IDLE).await.is_err(), "one is on its way, the next is a minute off");
+        lane.permit(&mut first).await.spend();
+        let began = Instant::now();
+        assert!(lane.next(None, IDLE).await.is_err());
+        assert!(began.elapsed() >= IDLE);
+        assert!(lane.next(None, Duration::from_secs(40)).await.is_ok());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_urgent_job_overtakes_within_one_transaction() {
+        let lane = lane(|p| p.rate = vec![Rate { count: 1, per: Duration::from_secs(1) }]);
+        for i in 0..5 {
+            let _ = lane.push([job("bulk@a", "x.example", -2, &[i])]);
+        }
+        let (mut first, _) = lane.next(None, IDLE).await.expect("a job");
+        lane.permit(&mut first).await.spend();
+        let (mut second, _) = lane.next(None, IDLE).await.expect("a job");
+        let _ = lane.push([job("reset@b", "x.example", 5, &[99])]);
+        lane.permit(&mut second).await.spend();
+        assert_eq!(second.recipients[0].index, 99);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_open_circuit_lets_one_probe_through_and_closes_on_success() {
+        let lane = lane(|p| p.connections = 5);
+        for i in 0..4 {
+            let _ = lane.push([job("a@a", "x.example", 0, &[i])]);
+        }
+        lane.open_circuit("535 no".into(), Duration::from_secs(60), Duration::from_secs(600));
+        assert!(lane.next(None, IDLE).await.is_err());
+        let began = Instant::now();
+        let (probe, _) = lane.next(None, Duration::from_secs(100)).await.expect("the probe");
+        assert!(began.elapsed() >= Duration::from_secs(30));
+        assert!(lane.next(None, IDLE).await.is_err(), "only one probe");
+        lane.open_circuit("535 no".into(), Duration::from_secs(60), Duration::from_secs(600));
+        assert!(lane.snapshot().circuit.is_some_and(|(_, left)| left > Duration::from_secs(100)), "twice as long");
+        lane.settled(probe.recipients.len());
+        let _ = lane.close_circuit();
+        assert!(lane.next(None, IDLE).await.is_ok() && lane.next(None, IDLE).await.is_ok());
+    }
+
+    #[test]
+    fn claims_come_one_at_a_time_and_forget_nothing_noted_meanwhile() {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().expect("runtime");
+        let _guard = runtime.enter();
+        let lane = lane(|_| {});
+        assert_eq!(lane.begin_claim(Timestamp(10), 100), None, "nothing is stored");
+        lane.note_stored(Timestamp(10));
+        assert_eq!(lane.begin_claim(Timestamp(9), 100), None, "not due");
+        assert_eq!(lane.begin_claim(Timestamp(10), 100), Some(100));
+        assert_eq!(lane.begin_claim(Timestamp(10), 100), None, "one at a time");
+        lane.note_stored(Timestamp(7));
+        lane.end_claim(None);
+        assert_eq!(lane.stored_due(), Some(Timestamp(7)));
+        let _ = lane.push((0..60).map(|i| job("a@a", "x.example", 0, &[i])));
+        assert_eq!(lane.begin_claim(Timestamp(10), 100), None, "more than half of the window is full");
     }
 }

@@ -91,10 +91,15 @@ impl Bucket {
         }
     }
 
-    /// How long until `n` cells conform, if nobody takes any meanwhile.
+    /// How long until the last of `n` cells conforms, if nobody else takes any meanwhile.
     fn wait_for(&self, n: u32, now: u64) -> Duration {
-        let tolerance = self.period.saturating_mul(u64::from(self.burst.saturating_sub(n.min(self.burst))));
-        Duration::from_nanos(self.arrival.get().saturating_sub(tolerance).saturating_sub(now))
+        let cells = |n: u32| self.period.saturating_mul(u64::from(n));
+        let arrival = self.arrival.get();
+        let at = match n.checked_sub(self.burst) {
+            None | Some(0) => arrival.saturating_sub(cells(self.burst - n)),
+            Some(beyond) => arrival.max(now).saturating_add(cells(beyond)),
+        };
+        Duration::from_nanos(at.saturating_sub(now))
     }
 }
 

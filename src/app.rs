@@ -100,7 +100,7 @@ pub async fn run(config: Config, config_path: Option<PathBuf>) -> anyhow::Result
             .await
             .map_err(|e| StartError::Unavailable(format!("cannot listen on {address} ([admin] address): {e}")))?;
         tracing::info!(%address, "admin listening");
-        tokio::spawn(http::serve(bound, controls, relay.clone(), stopping.clone()));
+        tokio::spawn(http::serve(bound, queue.clone(), stopping.clone()));
     }
 
     let scheduling = tokio::spawn(scheduler.run(stopping.clone()));

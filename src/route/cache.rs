@@ -91,9 +91,10 @@ impl Bounds {
     fn ttl(&self, kind: Kind) -> Duration {
         match kind {
             Kind::Positive(ttl) => Duration::from_secs(ttl.into()).clamp(self.min, self.max),
-            Kind::Negative(ttl) => {
-                ttl.map_or(NEGATIVE_WITHOUT_SOA, |ttl| Duration::from_secs(ttl.into())).max(self.min).min(self.negative_max)
-            }
+            Kind::Negative(ttl) => ttl
+                .map_or(NEGATIVE_WITHOUT_SOA, |ttl| Duration::from_secs(ttl.into()))
+                .max(self.min)
+                .min(self.negative_max),
             Kind::Failure => FAILURE_TTL,
         }
     }

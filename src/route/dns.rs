@@ -11,6 +11,7 @@
 //! so that only records that belong to the name asked for are used.
 
 use std::collections::HashSet;
+use std::net::{Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
@@ -89,7 +90,8 @@ impl Dns {
     /// Connects to nothing yet.
     pub(super) fn new(config: &config::Dns) -> Result<Dns, RouterError> {
         let servers = if config.nameservers.is_empty() {
-            let (system, _) = system_conf::read_system_conf().map_err(|e| RouterError::SystemResolver(e.to_string()))?;
+            let (system, _) =
+                system_conf::read_system_conf().map_err(|e| RouterError::SystemResolver(e.to_string()))?;
             system.name_servers().iter().map(|s| (s.ip.to_string(), s.clone())).collect()
         } else {
             config.nameservers.iter().map(|s| (s.address.to_string(), server_config(s))).collect::<Vec<_>>()
@@ -114,6 +116,9 @@ impl Dns {
 
     /// Asks for the records of `name`, following CNAMEs.
     pub(super) async fn lookup(&self, name: &Name, kind: RecordType) -> Result<Answer, Failure> {
+        if let Some(answer) = localhost(name, kind) {
+            return Ok(answer);
+        }
         let mut visited = HashSet::from([name.clone()]);
         let mut current = name.clone();
         let mut shortest = u32::MAX;
@@ -143,7 +148,8 @@ impl Dns {
             if !data.is_empty() {
                 return Ok(Answer::Found { data, canonical: current, ttl: shortest });
             }
-            let followed = response.answers.iter().any(|r| matches!(r.data, RData::CNAME(_)) && visited.contains(&r.name));
+            let followed =
+                response.answers.iter().any(|r| matches!(r.data, RData::CNAME(_)) && visited.contains(&r.name));
             let ttl = response.negative_ttl().map(|ttl| ttl.min(shortest));
             match response.response_code {
                 // The code speaks of the end of the chain (RFC 6604 §3).
@@ -190,7 +196,12 @@ impl Dns {
         Err(Failure(last))
     }
 
-    async fn ask_one(&self, server: &Server, name: &Name, kind: RecordType) -> Result<Result<DnsResponse, Answer>, Refusal> {
+    async fn ask_one(
+        &self,
+        server: &Server,
+        name: &Name,
+        kind: RecordType,
+    ) -> Result<Result<DnsResponse, Answer>, Refusal> {
         let mut edns = true;
         loop {
             let mut options = DnsRequestOptions::default();
@@ -198,15 +209,17 @@ impl Dns {
             options.recursion_desired = true;
             let query = Query::query(name.clone(), kind);
             let response = tokio::time::timeout(self.timeout, server.pool.lookup(query, options).first_answer()).await;
-            let because = |what: &dyn std::fmt::Display| format!("name server {}: {what} for {name} {kind}", server.label);
+            let because =
+                |what: &dyn std::fmt::Display| format!("name server {}: {what} for {name} {kind}", server.label);
             return match response {
-                Err(_) | Ok(Err(NetError::Timeout)) => Err(Refusal::Silent(because(&format_args!(
-                    "no answer within {} s",
-                    self.timeout.as_secs_f32()
-                )))),
+                Err(_) | Ok(Err(NetError::Timeout)) => {
+                    Err(Refusal::Silent(because(&format_args!("no answer within {} s", self.timeout.as_secs_f32()))))
+                }
                 Ok(Ok(response)) => Ok(Ok(response)),
                 // Servers older than EDNS answer like that (RFC 6891 §7).
-                Ok(Err(NetError::Dns(DnsError::ResponseCode(ResponseCode::FormErr | ResponseCode::NotImp)))) if edns => {
+                Ok(Err(NetError::Dns(DnsError::ResponseCode(ResponseCode::FormErr | ResponseCode::NotImp))))
+                    if edns =>
+                {
                     edns = false;
                     continue;
                 }
@@ -224,6 +237,19 @@ impl Dns {
             };
         }
     }
+}
+
+/// RFC 6761 §6.3: names in `localhost` are loopback, and never asked for.
+fn localhost(name: &Name, kind: RecordType) -> Option<Answer> {
+    if !name.iter().next_back().is_some_and(|label| label.eq_ignore_ascii_case(b"localhost")) {
+        return None;
+    }
+    let data = match kind {
+        RecordType::A => RData::A(Ipv4Addr::LOCALHOST.into()),
+        RecordType::AAAA => RData::AAAA(Ipv6Addr::LOCALHOST.into()),
+        _ => return Some(Answer::NoData { ttl: Some(u32::MAX) }),
+    };
+    Some(Answer::Found { data: vec![data], canonical: name.clone(), ttl: u32::MAX })
 }
 
 fn options(config: &config::Dns) -> ResolverOpts {

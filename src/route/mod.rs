@@ -27,7 +27,9 @@ pub use router::Router;
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 pub enum RouterError {
     /// `/etc/resolv.conf` is missing, unreadable, or names no server.
-    #[error("no name server is known: [dns] nameservers is empty and the system's resolver configuration cannot be used: {0}")]
+    #[error(
+        "no name server is known: [dns] nameservers is empty and the system's resolver configuration cannot be used: {0}"
+    )]
     SystemResolver(String),
     /// TLS for name servers could not be set up.
     #[error("the DNS client cannot be set up: {0}")]

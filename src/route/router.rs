@@ -173,9 +173,10 @@ impl Router {
                 let error = match kept.value {
                     Mx::List(list) => Ok((list, false)),
                     // RFC 5321 §5.1: a domain without MX is its own mail host.
-                    Mx::None => {
-                        Ok((Arc::from([Exchange { preference: 0, text: ascii.clone(), at: Place::Name(name.clone()) }]), true))
-                    }
+                    Mx::None => Ok((
+                        Arc::from([Exchange { preference: 0, text: ascii.clone(), at: Place::Name(name.clone()) }]),
+                        true,
+                    )),
                     Mx::Null => Err(RouteError::Permanent {
                         code: 556,
                         enhanced: "5.1.10",
@@ -287,7 +288,7 @@ impl Inner {
     async fn by_relay(&self, provider: &Arc<Provider>, relay: &Relay) -> (Outcome, Instant) {
         let temporary = |enhanced, text| Err(RouteError::Temporary { enhanced, text });
         let name = relay.host.trim_end_matches('.').to_lowercase();
-        let literal = name.trim_start_matches('[').trim_end_matches(']').parse::<IpAddr>();
+        let literal = name.trim_matches(['[', ']']).parse::<IpAddr>();
         let (addresses, until) = match (literal, parse_name(&name)) {
             (Ok(ip), _) => (Addresses::Found(Arc::from([ip])), Instant::now() + LOCAL_TTL),
             (Err(_), None) => (Addresses::NoDomain, Instant::now() + LOCAL_TTL),
@@ -307,7 +308,8 @@ impl Inner {
             Addresses::Failed(text) => return (temporary("4.4.3", format!("the smart host {name}: {text}")), until),
         };
         if addresses.iter().any(|ip| self.ourselves.listens_at(*ip, relay.port)) {
-            let text = format!("the smart host {name}:{} of provider {} is this relay itself", relay.port, provider.name);
+            let text =
+                format!("the smart host {name}:{} of provider {} is this relay itself", relay.port, provider.name);
             return (temporary("4.4.6", text), until);
         }
         let route = Route {
@@ -345,14 +347,7 @@ impl Inner {
     }
 
     async fn look_up_addresses(&self, name: &Name) -> (HostAddresses, Kind) {
-        if name.iter().next_back().is_some_and(|label| label.eq_ignore_ascii_case(b"localhost")) {
-            // RFC 6761 §6.3: never asked for.
-            let loopback = [IpAddr::from([0, 0, 0, 0, 0, 0, 0, 1]), IpAddr::from([127, 0, 0, 1])];
-            let addresses = Addresses::Found(Arc::from(loopback));
-            return (HostAddresses { addresses, canonical: None }, Kind::Positive(u32::MAX));
-        }
-        let (v6, v4) =
-            tokio::join!(self.dns.lookup(name, RecordType::AAAA), self.dns.lookup(name, RecordType::A));
+        let (v6, v4) = tokio::join!(self.dns.lookup(name, RecordType::AAAA), self.dns.lookup(name, RecordType::A));
         combine(name, v6, v4)
     }
 }
@@ -370,16 +365,15 @@ fn exchanges(domain: &Name, data: &[RData]) -> Vec<Exchange> {
     records.sort_by_key(|(preference, _)| *preference);
     let mut exchanges: Vec<Exchange> = Vec::new();
     for (preference, name) in records {
-        let text = printed(name);
         if exchanges.len() == MAX_HOSTS {
             break;
         }
-        if exchanges.iter().any(|e| *e.text == text) {
-            continue;
-        }
-        let at = match text.trim_start_matches('[').trim_end_matches(']').parse::<IpAddr>() {
+        // Some write [192.0.2.1], whose brackets are escaped in a printed name.
+        let mut text = printed(name);
+        let at = match text.trim_matches(['[', ']', '\\']).parse::<IpAddr>() {
             Ok(ip) => {
                 tracing::warn!(%domain, mx = %text, "an MX record names an IP address instead of a host");
+                text = ip.to_string();
                 Place::Ip(ip)
             }
             Err(_) => {
@@ -388,6 +382,9 @@ fn exchanges(domain: &Name, data: &[RData]) -> Vec<Exchange> {
                 Place::Name(name)
             }
         };
+        if exchanges.iter().any(|e| *e.text == text) {
+            continue;
+        }
         exchanges.push(Exchange { preference, text: text.into(), at });
     }
     exchanges

@@ -85,8 +85,12 @@ pub(super) fn select(
     provider: &Provider,
     ourselves: &Ourselves,
 ) -> Result<Vec<Host>, RouteError> {
-    let our_preference =
-        candidates.iter().filter(|c| ourselves.is(c, provider.port)).map(|c| c.preference).min().map_or(u32::MAX, u32::from);
+    let our_preference = candidates
+        .iter()
+        .filter(|c| ourselves.is(c, provider.port))
+        .map(|c| c.preference)
+        .min()
+        .map_or(u32::MAX, u32::from);
     let mut hosts = Vec::new();
     let mut failed: Option<String> = None;
     let mut refused: Option<String> = None;

@@ -1,5 +1,5 @@
 //! Values of the configuration that parse and print themselves: spans `5m`, sizes `25MiB`, rates
-//! `20/s`, patterns `*.google.com`, networks `192.0.2.0/24`.
+//! `20/s`, patterns `*.google.com`, networks `192.0.2.0/24`. What prints parses to the same value.
 
 use std::fmt;
 use std::net::IpAddr;
@@ -13,6 +13,128 @@ pub struct Rate {
     pub count: u32,
     /// In what time: a second, minute, hour or day.
     pub per: Duration,
+}
+
+const SECOND: Duration = Duration::from_secs(1);
+const MINUTE: Duration = Duration::from_secs(60);
+const HOUR: Duration = Duration::from_secs(3600);
+const DAY: Duration = Duration::from_secs(86_400);
+
+impl FromStr for Rate {
+    type Err = String;
+
+    fn from_str(s: &str) -> Result<Rate, String> {
+        let bad =
+            |why: &str| format!("`{s}` is not a rate{why}: expected a count per s, m, h or d, such as 20/s or 500/h");
+        let (count, per) = s.split_once('/').ok_or_else(|| bad(""))?;
+        let per = match per.trim() {
+            "s" => SECOND,
+            "m" => MINUTE,
+            "h" => HOUR,
+            "d" => DAY,
+            _ => return Err(bad("")),
+        };
+        match digits(count.trim()) {
+            Some(0) => Err(bad(" (0 would never send; hold or pause the provider instead)")),
+            Some(n) => Ok(Rate { count: u32::try_from(n).map_err(|_| bad(" (the count is too great)"))?, per }),
+            None => Err(bad("")),
+        }
+    }
+}
+
+impl fmt::Display for Rate {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.per {
+            SECOND => write!(f, "{}/s", self.count),
+            MINUTE => write!(f, "{}/m", self.count),
+            HOUR => write!(f, "{}/h", self.count),
+            DAY => write!(f, "{}/d", self.count),
+            // Not reached from a configuration, which knows only the four.
+            other => write!(f, "{} per {}", self.count, Span(other)),
+        }
+    }
+}
+
+/// A span of time: `500ms`, `30s`, `5m`, `4h`, `5d`; whole milliseconds.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub struct Span(pub Duration);
+
+/// Units of a span in milliseconds, longest first.
+const SPANS: [(&str, u64); 5] = [("d", 86_400_000), ("h", 3_600_000), ("m", 60_000), ("s", 1000), ("ms", 1)];
+
+impl FromStr for Span {
+    type Err = String;
+
+    fn from_str(s: &str) -> Result<Span, String> {
+        let bad =
+            || format!("`{s}` is not a span of time: expected a number and a unit (ms, s, m, h, d), such as 30s or 4h");
+        let (number, unit) = split_unit(s);
+        let unit = SPANS.iter().find(|(name, _)| *name == unit).ok_or_else(bad)?.1;
+        let ms = digits(number).and_then(|n| n.checked_mul(unit)).ok_or_else(bad)?;
+        Ok(Span(Duration::from_millis(ms)))
+    }
+}
+
+impl fmt::Display for Span {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let ms = u64::try_from(self.0.as_millis()).unwrap_or(u64::MAX);
+        if ms == 0 {
+            return f.write_str("0s");
+        }
+        match SPANS.iter().find(|(_, unit)| ms % unit == 0) {
+            Some((name, unit)) => write!(f, "{}{name}", ms / unit),
+            None => write!(f, "{ms}ms"),
+        }
+    }
+}
+
+/// A size in bytes: `1024`, `20MB` (powers of 1000), `25MiB` (powers of 1024).
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub struct Size(pub u64);
+
+/// Units of a size, in the order in which printing prefers them.
+const SIZES: [(&str, u64); 6] =
+    [("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10), ("GB", 1_000_000_000), ("MB", 1_000_000), ("KB", 1000)];
+
+impl FromStr for Size {
+    type Err = String;
+
+    fn from_str(s: &str) -> Result<Size, String> {
+        let bad = || {
+            format!("`{s}` is not a size: expected bytes, or a number with KB, MB, GB, KiB, MiB or GiB, such as 25MiB")
+        };
+        let (number, unit) = split_unit(s);
+        let unit = match unit {
+            "" | "B" => 1,
+            name => SIZES.iter().find(|(known, _)| *known == name).ok_or_else(bad)?.1,
+        };
+        digits(number).and_then(|n| n.checked_mul(unit)).map(Size).ok_or_else(bad)
+    }
+}
+
+impl fmt::Display for Size {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match SIZES.iter().find(|(_, unit)| self.0 != 0 && self.0 % unit == 0) {
+            Some((name, unit)) => write!(f, "{}{name}", self.0 / unit),
+            None => write!(f, "{}", self.0),
+        }
+    }
+}
+
+/// Splits `30s` into `30` and `s`.
+fn split_unit(s: &str) -> (&str, &str) {
+    let at = s.find(|c: char| !c.is_ascii_digit() && c != '_').unwrap_or(s.len());
+    let (number, unit) = s.split_at(at);
+    (number, unit.trim_start())
+}
+
+/// Decimal digits, which `_` may group as in TOML: `1_000`.
+fn digits(s: &str) -> Option<u64> {
+    let well_formed = s.split('_').all(|group| !group.is_empty() && group.bytes().all(|b| b.is_ascii_digit()));
+    if !well_formed {
+        return None;
+    }
+    s.replace('_', "").parse().ok()
 }
 
 /// A pattern in which `*` stands for any run of characters; case does not matter; a trailing dot
@@ -46,6 +168,12 @@ impl Pattern {
     }
 }
 
+impl fmt::Display for Pattern {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
 /// `*` is any run of bytes; everything else is itself. Linear with one point of return.
 fn glob(pattern: &[u8], text: &[u8]) -> bool {
     let (mut p, mut t) = (0, 0);
@@ -76,6 +204,16 @@ pub struct Network {
 }
 
 impl Network {
+    /// Length of the prefix in bits.
+    pub fn prefix(&self) -> u8 {
+        self.prefix
+    }
+
+    /// Whether this is so wide that it means "anybody": wider than 10.0.0.0/8, or than fc00::/7.
+    pub fn is_nearly_everybody(&self) -> bool {
+        self.prefix < if self.base.is_ipv4() { 8 } else { 7 }
+    }
+
     /// Whether `ip` (an IPv4-mapped IPv6 address counts as IPv4) is inside.
     pub fn contains(&self, ip: IpAddr) -> bool {
         match (self.base, ip.to_canonical()) {
@@ -114,5 +252,98 @@ impl FromStr for Network {
 impl fmt::Display for Network {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}/{}", self.base, self.prefix)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn spans() {
+        for (text, ms, printed) in [
+            ("30s", 30_000, "30s"),
+            ("500ms", 500, "500ms"),
+            ("120s", 120_000, "2m"),
+            ("4h", 14_400_000, "4h"),
+            ("5d", 432_000_000, "5d"),
+            ("1_000ms", 1000, "1s"),
+            ("0s", 0, "0s"),
+        ] {
+            let span: Span = text.parse().unwrap();
+            assert_eq!((span.0, span.to_string().as_str()), (Duration::from_millis(ms), printed));
+        }
+        for bad in ["", "5", "s", "5 minutes", "-5s", "1.5h", "5S", "99999999999999999999d", "200000000000000d", "_5s"]
+        {
+            assert!(bad.parse::<Span>().is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn sizes() {
+        for (text, bytes, printed) in [
+            ("25MiB", 25 << 20, "25MiB"),
+            ("20MB", 20_000_000, "20MB"),
+            ("1024", 1024, "1KiB"),
+            ("7", 7, "7"),
+            ("0", 0, "0"),
+            ("1_000 KB", 1_000_000, "1MB"),
+        ] {
+            let size: Size = text.parse().unwrap();
+            assert_eq!((size.0, size.to_string().as_str()), (bytes, printed));
+        }
+        for bad in ["", "MiB", "1.5MiB", "-1", "10 mb", "99999999999GiB", "10TiB"] {
+            assert!(bad.parse::<Size>().is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn rates() {
+        assert_eq!("20/s".parse(), Ok(Rate { count: 20, per: SECOND }));
+        assert_eq!("1_000/h".parse(), Ok(Rate { count: 1000, per: HOUR }));
+        assert_eq!("2000/d".parse::<Rate>().map(|r| r.to_string()), Ok("2000/d".into()));
+        for bad in ["", "20", "20/", "/s", "0/s", "20/w", "-1/s", "1.5/s", "5000000000/s", "20/10s"] {
+            assert!(bad.parse::<Rate>().is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn patterns_and_networks() {
+        let p = Pattern::new("*.Google.com.");
+        assert!(p.matches("ASPMX.l.google.com.") && !p.matches("google.com") && !p.matches("google.com.evil.example"));
+        assert!(Pattern::new("a*b*c").matches("aXbXbc") && !Pattern::new("a*b*c").matches("acb"));
+        let n: Network = "192.0.2.0/24".parse().unwrap();
+        assert!(n.contains("192.0.2.255".parse().unwrap()) && !n.contains("192.0.3.0".parse().unwrap()));
+        assert!(n.contains("::ffff:192.0.2.1".parse().unwrap()));
+        for (wide, is) in
+            [("0.0.0.0/0", true), ("::/0", true), ("128.0.0.0/1", true), ("10.0.0.0/8", false), ("fc00::/7", false)]
+        {
+            assert_eq!(wide.parse::<Network>().unwrap().is_nearly_everybody(), is, "{wide}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn what_prints_parses_to_the_same(ms in 0u64..u64::MAX / 2, bytes in any::<u64>(), count in 1u32.., unit in 0usize..4) {
+            let span = Span(Duration::from_millis(ms));
+            prop_assert_eq!(span.to_string().parse(), Ok(span));
+            let size = Size(bytes);
+            prop_assert_eq!(size.to_string().parse(), Ok(size));
+            let rate = Rate { count, per: [SECOND, MINUTE, HOUR, DAY][unit] };
+            prop_assert_eq!(rate.to_string().parse(), Ok(rate));
+        }
+
+        #[test]
+        fn networks_print_what_they_parse(base in any::<u32>(), prefix in 0u8..=32) {
+            let n = Network { base: IpAddr::V4(base.into()), prefix };
+            prop_assert_eq!(n.to_string().parse(), Ok(n));
+        }
+
+        #[test]
+        fn no_text_makes_a_parser_panic(text in "\\PC{0,40}") {
+            let _ = (text.parse::<Span>(), text.parse::<Size>(), text.parse::<Rate>(), text.parse::<Network>());
+            let _ = Pattern::new(&text).matches(&text);
+        }
     }
 }

@@ -1,0 +1,345 @@
+//! What only shows when values are compared: contradictions are refused with the reason, since a
+//! configuration that contradicts itself does not do what its author believes.
+//!
+//! Also finds this host's name, and puts together what several keys say (`relay`, `auth`, `tls`).
+
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::file::{Draft, Reader};
+use super::keys::{ProviderDraft, RouteDraft, Table};
+use super::report::{self, Setting};
+use super::units::Span;
+use super::value::{check_host, nearest};
+use super::{Config, Credentials, Dns, Listener, Provider, Relay, Retry, Route, TlsMode};
+
+/// Makes the configuration of a draft; faults and warnings go to `reader`. The result is only
+/// good if there are no faults.
+pub(super) fn finish(reader: &mut Reader<'_>, mut draft: Draft) -> (Config, Vec<Setting>) {
+    if draft.listeners.is_empty() && !reader.has("listener") {
+        draft.listeners.push(Listener::defaults());
+    }
+    listeners(reader, &draft.listeners);
+    dns(reader, &draft.dns);
+    retry(reader, "retry", &draft.retry);
+    default(reader, &draft.default);
+    for provider in &draft.providers {
+        self::provider(reader, provider);
+    }
+    overlaps(reader, &draft.providers);
+    unreachable(reader, &draft.providers, &draft.routes);
+    if let Some(address) = draft.admin.address.filter(|a| !a.ip().is_loopback()) {
+        reader.warn(
+            "admin.address",
+            format!("{address} is not a loopback address, and nothing asks who reads the metrics"),
+        );
+    }
+    let hostname = match &draft.top.hostname {
+        Some(name) => name.clone(),
+        None => {
+            let (name, sure) = system_name();
+            if !sure {
+                let message =
+                    format!("the system does not know its full name, so it is \"{name}\": providers may refuse that");
+                reader.warn("hostname", message);
+            }
+            name
+        }
+    };
+
+    let settings = report::settings(reader, &draft, &hostname);
+    let providers: Vec<Arc<Provider>> = draft.providers.into_iter().map(|p| Arc::new(assemble(p))).collect();
+    let routes = routes(reader, draft.routes, &providers);
+    let config = Config {
+        hostname,
+        listeners: draft.listeners.into_iter().map(Arc::new).collect(),
+        queue: draft.queue,
+        dns: draft.dns,
+        default: Arc::new(assemble(draft.default)),
+        providers,
+        routes,
+        admin: draft.admin.address,
+        log: draft.log,
+        drain: draft.top.drain,
+    };
+    (config, settings)
+}
+
+fn listeners(reader: &mut Reader<'_>, listeners: &[Listener]) {
+    if listeners.is_empty() {
+        reader.fault(
+            "listener",
+            "there is none: expected at least one [[listener]], or none of these lines for the default".into(),
+        );
+    }
+    for (i, listener) in listeners.iter().enumerate() {
+        let path = format!("listener[{}]", i + 1);
+        let loopback = listener.address.ip().to_canonical().is_loopback();
+        if !loopback && !reader.has(&format!("{path}.allow")) {
+            let message = format!(
+                "{} can be reached by others, so `allow` must say who may relay, such as allow = [\"192.0.2.0/24\"] (open relay)",
+                listener.address
+            );
+            reader.fault(&format!("{path}.address"), message);
+        }
+        if let Some(wide) = listener.allow.iter().find(|n| !loopback && n.is_nearly_everybody()) {
+            let message = format!(
+                "{wide} lets nearly everybody relay through {} (open relay): name your networks",
+                listener.address
+            );
+            reader.fault(&format!("{path}.allow"), message);
+        }
+        if listener.allow.is_empty() {
+            reader.fault(&format!("{path}.allow"), "nobody may relay: expected at least one address or network".into());
+        }
+        if let Some(j) = listeners.iter().take(i).position(|other| collide(other.address, listener.address)) {
+            let message = format!("{} is already taken by listener[{}]", listener.address, j + 1);
+            reader.fault(&format!("{path}.address"), message);
+        }
+    }
+}
+
+/// Whether two listeners cannot both be bound. Port 0 is a port of its own each time.
+fn collide(a: SocketAddr, b: SocketAddr) -> bool {
+    let covers = |a: IpAddr, b: IpAddr| a.is_unspecified() && (a.is_ipv6() || b.is_ipv4());
+    a.port() == b.port() && a.port() != 0 && (a.ip() == b.ip() || covers(a.ip(), b.ip()) || covers(b.ip(), a.ip()))
+}
+
+fn dns(reader: &mut Reader<'_>, dns: &Dns) {
+    if dns.ttl_min > dns.ttl_max {
+        let message = format!("{} is longer than dns.ttl_max, {}", Span(dns.ttl_min), Span(dns.ttl_max));
+        reader.fault("dns.ttl_min", message);
+    }
+}
+
+fn retry(reader: &mut Reader<'_>, path: &str, retry: &Retry) {
+    let Retry { first, max, expire, warn, .. } = *retry;
+    // The key that this table sets itself is the one to blame.
+    let blame = |reader: &Reader<'_>, a: &str, b: &str| {
+        let (a, b) = (format!("{path}.{a}"), format!("{path}.{b}"));
+        if reader.has(&a) { a } else { b }
+    };
+    if first > max {
+        let at = blame(reader, "first", "max");
+        reader.fault(&at, format!("the first wait, {}, is longer than the longest, max = {}", Span(first), Span(max)));
+    }
+    if expire < first {
+        let at = blame(reader, "expire", "first");
+        let message = format!("mail expires after {}, before the first retry after {}", Span(expire), Span(first));
+        reader.fault(&at, message);
+    }
+    if warn != Duration::ZERO && warn >= expire && reader.has(&format!("{path}.warn")) {
+        let message = format!("never happens: mail is given up after expire = {}", Span(expire));
+        reader.warn(&format!("{path}.warn"), message);
+    }
+}
+
+fn default(reader: &mut Reader<'_>, default: &ProviderDraft) {
+    if reader.has("default.match") {
+        reader.fault("default.match", "[default] is for what no provider matches: expected a [provider.NAME]".into());
+    }
+    for key in ["relay", "auth", "implicit_tls"] {
+        let path = format!("default.{key}");
+        if reader.has(&path) {
+            let message = "a smart host for everything is a provider that a route names: [provider.NAME] and [[route]] via = \"NAME\"";
+            reader.fault(&path, message.into());
+        }
+    }
+    if reader.has("default.retry") {
+        retry(reader, "default.retry", &default.p.retry);
+    }
+}
+
+fn provider(reader: &mut Reader<'_>, draft: &ProviderDraft) {
+    let path = format!("provider.{}", draft.p.name);
+    let at = |key: &str| format!("{path}.{key}");
+    if reader.has(&at("retry")) {
+        retry(reader, &at("retry"), &draft.p.retry);
+    }
+    let Some((host, port)) = &draft.relay else {
+        if reader.has(&at("auth")) {
+            reader.fault(&at("auth"), "a user and password are for a smart host: `relay` is missing".into());
+        }
+        if draft.implicit_tls.is_some() {
+            reader.fault(&at("implicit_tls"), "implicit TLS is for a smart host: `relay` is missing".into());
+        }
+        return;
+    };
+    if reader.has(&at("port")) {
+        reader.fault(&at("port"), format!("`relay` names the port already ({port}): `port` is for MX hosts"));
+    }
+    if draft.implicit_tls == Some(true) && draft.tls == Some(TlsMode::Off) {
+        reader.fault(&at("tls"), "\"off\" contradicts implicit_tls = true".into());
+    }
+    match (&draft.user, &draft.password) {
+        (Some(_), None) if !reader.has(&at("auth.password")) => {
+            reader.fault(&at("auth"), "`password` is missing: { user = …, password = { env = \"NAME\" } }".into());
+        }
+        (None, Some(_)) if !reader.has(&at("auth.user")) => {
+            reader.fault(&at("auth"), "`user` is missing: { user = …, password = … }".into());
+        }
+        (None, None)
+            if reader.has(&at("auth")) && !reader.has(&at("auth.user")) && !reader.has(&at("auth.password")) =>
+        {
+            reader.fault(&at("auth"), "is empty: expected { user = …, password = { env = \"NAME\" } }".into());
+        }
+        (Some(_), Some(_)) if matches!(draft.tls, Some(TlsMode::Off | TlsMode::Opportunistic)) && !is_local(host) => {
+            let message = "the password may travel in clear text: expected \"verified\" (the default) for a host that is not this one";
+            reader.warn(&at("tls"), message.into());
+        }
+        _ => {}
+    }
+}
+
+fn is_local(host: &str) -> bool {
+    host == "localhost" || host.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback())
+}
+
+/// The same pattern in two providers: the second would never see its mail.
+fn overlaps(reader: &mut Reader<'_>, providers: &[ProviderDraft]) {
+    for (i, later) in providers.iter().enumerate() {
+        for earlier in providers.iter().take(i) {
+            for (key, a, b) in [
+                ("match.mx", &earlier.p.match_mx, &later.p.match_mx),
+                ("match.domains", &earlier.p.match_domains, &later.p.match_domains),
+            ] {
+                if let Some(same) = b.iter().find(|p| a.contains(p)) {
+                    let message = format!("\"{same}\" belongs to provider.{} already", earlier.p.name);
+                    reader.fault(&format!("provider.{}.{key}", later.p.name), message);
+                }
+            }
+        }
+    }
+}
+
+/// A provider that nothing leads to: its limits would hold for nobody.
+fn unreachable(reader: &mut Reader<'_>, providers: &[ProviderDraft], routes: &[RouteDraft]) {
+    for provider in providers {
+        let name = &provider.p.name;
+        let path = format!("provider.{name}");
+        let matched = !provider.p.match_mx.is_empty() || !provider.p.match_domains.is_empty();
+        // A pattern that could not be read is reported already.
+        let meant = reader.problems.iter().any(|p| p.key.starts_with(&format!("{path}.match")));
+        if !matched && !meant && !routes.iter().any(|r| r.via == *name) {
+            let message = "nothing ever goes there: expected `match` in it, or a [[route]] via it";
+            reader.fault(&path, message.into());
+        }
+    }
+}
+
+fn routes(reader: &mut Reader<'_>, drafts: Vec<RouteDraft>, providers: &[Arc<Provider>]) -> Vec<Route> {
+    let mut routes: Vec<Route> = Vec::new();
+    for (i, draft) in drafts.into_iter().enumerate() {
+        let path = format!("route[{}]", i + 1);
+        if let Some(before) = routes.iter().position(|r| r.sender.as_str() == "*" && r.recipient.as_str() == "*") {
+            let message = format!("never used: route[{}] takes everything before it", before + 1);
+            reader.fault(&path, message);
+        }
+        let via = format!("{path}.via");
+        if draft.via.is_empty() {
+            if !reader.problems.iter().any(|p| p.key == via) {
+                reader.fault(&path, "`via` is missing: expected the name of a provider".into());
+            }
+            continue;
+        }
+        match providers.iter().find(|p| p.name == draft.via) {
+            Some(provider) => {
+                routes.push(Route { sender: draft.sender, recipient: draft.recipient, via: Arc::clone(provider) });
+            }
+            None => {
+                let names = providers.iter().map(|p| p.name.as_str());
+                let hint = match nearest(&draft.via, names.clone()) {
+                    Some(near) => format!("did you mean \"{near}\"?"),
+                    None if providers.is_empty() => "there are no providers".into(),
+                    None => format!("expected one of {}", names.collect::<Vec<_>>().join(", ")),
+                };
+                // A table that could not be read at all is no reason to complain here too.
+                if !reader.has(&format!("provider.{}", draft.via)) {
+                    reader.fault(&via, format!("there is no provider \"{}\": {hint}", draft.via));
+                }
+            }
+        }
+    }
+    routes
+}
+
+/// Puts `relay`, `implicit_tls`, `auth` and `tls` together.
+fn assemble(draft: ProviderDraft) -> Provider {
+    let mut provider = draft.p;
+    provider.tls = effective_tls(draft.tls, draft.relay.is_some());
+    provider.relay = draft.relay.map(|(host, port)| Relay {
+        implicit_tls: effective_implicit(draft.implicit_tls, draft.tls, port),
+        auth: draft.user.zip(draft.password).map(|(user, password)| Credentials { user, password }),
+        host,
+        port,
+    });
+    provider
+}
+
+/// `tls` where the file says nothing: a smart host is somebody we have a contract with.
+pub(super) fn effective_tls(given: Option<TlsMode>, relay: bool) -> TlsMode {
+    given.unwrap_or(if relay { TlsMode::Verified } else { TlsMode::Opportunistic })
+}
+
+/// `implicit_tls` where the file says nothing: port 465 (RFC 8314 §3.3), unless TLS is off.
+pub(super) fn effective_implicit(given: Option<bool>, tls: Option<TlsMode>, port: u16) -> bool {
+    given.unwrap_or(port == 465 && tls != Some(TlsMode::Off))
+}
+
+/// This host's full name, and whether the system knows it. Asked: the host name, then the first
+/// name on its line in `/etc/hosts`; else `.localdomain` is added.
+fn system_name() -> (String, bool) {
+    let name = hostname::get().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
+    let hosts = std::fs::read_to_string("/etc/hosts").unwrap_or_default();
+    full_name(&name, &hosts)
+}
+
+fn full_name(name: &str, hosts: &str) -> (String, bool) {
+    let name = name.trim_end_matches('.').to_ascii_lowercase();
+    let is_full = |n: &str| n.contains('.') && check_host(n).is_ok() && n.parse::<IpAddr>().is_err();
+    if is_full(&name) {
+        return (name, true);
+    }
+    let canonical = hosts.lines().find_map(|line| {
+        let mut names = line.split('#').next()?.split_whitespace().skip(1);
+        let first = names.clone().next()?;
+        (is_full(first) && names.any(|n| n.eq_ignore_ascii_case(&name))).then(|| first.to_ascii_lowercase())
+    });
+    match canonical {
+        Some(full) => (full, true),
+        None if check_host(&name).is_ok() && !name.contains('.') => (format!("{name}.localdomain"), false),
+        None => ("localhost.localdomain".into(), false),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_host_name_is_always_a_full_one() {
+        let hosts = "127.0.0.1 localhost\n192.0.2.1\tbox.example.com box # box2\n";
+        assert_eq!(full_name("mail.Example.com.", ""), ("mail.example.com".into(), true));
+        assert_eq!(full_name("box", hosts), ("box.example.com".into(), true));
+        assert_eq!(full_name("box2", hosts), ("box2.localdomain".into(), false));
+        assert_eq!(full_name("localhost", hosts), ("localhost.localdomain".into(), false));
+        for bad in ["", "a b", "192.0.2.1", "-x", "a..b"] {
+            assert_eq!(full_name(bad, hosts), ("localhost.localdomain".into(), false), "{bad}");
+        }
+    }
+
+    #[test]
+    fn addresses_that_cannot_both_be_bound() {
+        let hit = |a: &str, b: &str| collide(a.parse().unwrap(), b.parse().unwrap());
+        assert!(
+            hit("127.0.0.1:25", "127.0.0.1:25") && hit("0.0.0.0:25", "127.0.0.1:25") && hit("[::]:25", "0.0.0.0:25")
+        );
+        assert!(
+            !hit("127.0.0.1:25", "127.0.0.1:26")
+                && !hit("127.0.0.1:0", "127.0.0.1:0")
+                && !hit("127.0.0.2:25", "127.0.0.1:25")
+        );
+        assert!(!hit("0.0.0.0:25", "[::1]:25"));
+    }
+}

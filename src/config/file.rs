@@ -1,0 +1,444 @@
+//! Reads `config.toml`: every value is checked against its declaration in `keys`, and every fault
+//! is reported, not only the first, each with file, line, column and the key's full path.
+//!
+//! Nothing is ignored: a key that is not known, or that this version does not keep, is a fault.
+//! What only shows when values are compared is in `check`.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+
+use toml_edit::{Document, Item, TableLike, Value};
+
+use super::keys::{Admin, ProviderDraft, RouteDraft, Table, Top, UNSUPPORTED};
+use super::value::{Val, describe, nearest};
+use super::{Dns, Listener, Log, Queue, Retry};
+
+/// Largest file read, in bytes.
+const MAX_FILE: u64 = 16 << 20;
+
+/// Faults reported at most.
+const MAX_PROBLEMS: usize = 100;
+
+/// Something to know about a place in the file.
+#[derive(Clone, PartialEq, Eq, Debug, serde::Serialize)]
+pub struct Problem {
+    /// Line, from 1; 0 when it is about no line.
+    pub line: usize,
+    /// Column in characters, from 1; 0 when it is about no line.
+    pub column: usize,
+    /// The key's full path, such as `provider.gmail.rate`; entries of lists of tables count from
+    /// 1: `listener[1].address`. Empty when it is about no key.
+    pub key: String,
+    /// What is wrong and what was expected.
+    pub message: String,
+}
+
+/// Why there is no configuration.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct ConfigError {
+    /// The file, or what else the text came from.
+    pub origin: String,
+    /// All that is wrong, in the order of the file; at least one.
+    pub problems: Vec<Problem>,
+}
+
+/// A fault that does not stop mailweir.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Warning {
+    /// The file, or what else the text came from.
+    pub origin: String,
+    /// What and where.
+    pub problem: Problem,
+}
+
+impl Problem {
+    fn write(&self, origin: &str, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(origin)?;
+        if self.line > 0 {
+            write!(f, ":{}:{}", self.line, self.column)?;
+        }
+        if !self.key.is_empty() {
+            write!(f, ": {}", self.key)?;
+        }
+        write!(f, ": {}", self.message)
+    }
+}
+
+impl fmt::Display for Warning {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.problem.write(&self.origin, f)
+    }
+}
+
+/// One line for each problem.
+impl fmt::Display for ConfigError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (i, problem) in self.problems.iter().enumerate() {
+            if i > 0 {
+                f.write_str("\n")?;
+            }
+            problem.write(&self.origin, f)?;
+        }
+        Ok(())
+    }
+}
+
+impl std::error::Error for ConfigError {}
+
+impl ConfigError {
+    fn about_file(path: &Path, message: String) -> ConfigError {
+        let problem = Problem { line: 0, column: 0, key: String::new(), message };
+        ConfigError { origin: path.display().to_string(), problems: vec![problem] }
+    }
+}
+
+/// The values of a file, each in its range, not yet compared with one another.
+pub(super) struct Draft {
+    pub top: Top,
+    pub listeners: Vec<Listener>,
+    pub queue: Queue,
+    pub retry: Retry,
+    pub dns: Dns,
+    pub default: ProviderDraft,
+    pub providers: Vec<ProviderDraft>,
+    pub routes: Vec<RouteDraft>,
+    pub admin: Admin,
+    pub log: Log,
+}
+
+/// The text, and what was found in it so far.
+pub(super) struct Reader<'a> {
+    pub origin: &'a str,
+    text: &'a str,
+    /// Path of every key and table in the file → where it stands.
+    places: BTreeMap<String, Range<usize>>,
+    pub problems: Vec<Problem>,
+    pub warnings: Vec<Problem>,
+}
+
+/// Reads the text of a file that was named, or found at its default place.
+pub(super) fn read_file(path: &Path) -> Result<String, ConfigError> {
+    let failed = |e: std::io::Error| ConfigError::about_file(path, format!("cannot read it: {e}"));
+    let meta = std::fs::metadata(path).map_err(failed)?;
+    if !meta.is_file() && meta.is_dir() {
+        return Err(ConfigError::about_file(path, "is a directory: expected a file".into()));
+    }
+    if meta.len() > MAX_FILE {
+        return Err(ConfigError::about_file(path, format!("has {} bytes: more than {MAX_FILE}", meta.len())));
+    }
+    let bytes = std::fs::read(path).map_err(failed)?;
+    String::from_utf8(bytes).map_err(|e| {
+        let line = e.as_bytes().iter().take(e.utf8_error().valid_up_to()).filter(|b| **b == b'\n').count() + 1;
+        ConfigError::about_file(path, format!("is not UTF-8 text: see line {line}"))
+    })
+}
+
+/// The file to read: the one that was named, else `config.toml` in the working directory if there
+/// is one, else none.
+pub fn find(named: Option<&Path>) -> Option<PathBuf> {
+    match named {
+        Some(path) => Some(path.to_owned()),
+        None => Some(PathBuf::from("config.toml")).filter(|p| p.exists()),
+    }
+}
+
+impl<'a> Reader<'a> {
+    pub(super) fn new(text: &'a str, origin: &'a str) -> Reader<'a> {
+        Reader { origin, text, places: BTreeMap::new(), problems: Vec::new(), warnings: Vec::new() }
+    }
+
+    /// Reads everything; faults go to `problems`.
+    pub(super) fn read(&mut self) -> Draft {
+        let mut draft = Draft {
+            top: Top::defaults(),
+            listeners: Vec::new(),
+            queue: Queue::defaults(),
+            retry: Retry::defaults(),
+            dns: Dns::defaults(),
+            default: ProviderDraft::defaults(),
+            providers: Vec::new(),
+            routes: Vec::new(),
+            admin: Admin::defaults(),
+            log: Log::defaults(),
+        };
+        match Document::parse(self.text) {
+            Ok(document) => self.read_root(document.as_table(), &mut draft),
+            Err(e) => {
+                let message = format!("is not TOML: {}", e.message().replace('\n', ", "));
+                self.problem(e.span(), String::new(), message);
+            }
+        }
+        draft
+    }
+
+    fn read_root(&mut self, root: &toml_edit::Table, draft: &mut Draft) {
+        // What others build on comes first: [retry], then [default], then the providers.
+        if let Some(table) = self.table(root, "retry") {
+            self.read_table(table, "retry", "", &mut draft.retry);
+        }
+        draft.default.p.name = "default".into();
+        draft.default.p.retry = draft.retry;
+        if let Some(table) = self.table(root, "default") {
+            self.read_table(table, "default", "", &mut draft.default);
+        }
+        for (name, item) in root.iter() {
+            let key_span = root.key(name).and_then(|k| k.span());
+            self.place(name, key_span.clone());
+            match name {
+                "retry" | "default" => {}
+                "queue" => self.read_whole(root, name, &mut draft.queue),
+                "dns" => self.read_whole(root, name, &mut draft.dns),
+                "admin" => self.read_whole(root, name, &mut draft.admin),
+                "log" => self.read_whole(root, name, &mut draft.log),
+                "listener" => {
+                    for (path, table) in self.tables(name, item) {
+                        let mut listener = Listener::defaults();
+                        self.read_table(table, &path, "", &mut listener);
+                        draft.listeners.push(listener);
+                    }
+                }
+                "route" => {
+                    for (path, table) in self.tables(name, item) {
+                        let mut route = RouteDraft::defaults();
+                        self.read_table(table, &path, "", &mut route);
+                        draft.routes.push(route);
+                    }
+                }
+                "provider" => {
+                    if let Some(table) = self.table(root, name) {
+                        self.read_providers(table, draft);
+                    }
+                }
+                _ => self.read_entry(name, item, key_span, "", "", &mut draft.top),
+            }
+        }
+    }
+
+    fn read_whole<T: Table>(&mut self, root: &toml_edit::Table, name: &str, into: &mut T) {
+        if let Some(table) = self.table(root, name) {
+            self.read_table(table, name, "", into);
+        }
+    }
+
+    fn read_providers(&mut self, table: &dyn TableLike, draft: &mut Draft) {
+        for (name, item) in table.iter() {
+            let path = format!("provider.{name}");
+            let span = table.key(name).and_then(|k| k.span());
+            self.place(&path, span.clone());
+            let Some(inner) = item.as_table_like() else {
+                let message = format!(
+                    "expected a table [provider.NAME] with the limits of the provider NAME, found {}",
+                    found(item)
+                );
+                self.problem(span, path, message);
+                continue;
+            };
+            let fits = |b: u8| b.is_ascii_alphanumeric() || b == b'-' || b == b'_' || b == b'.';
+            if name.is_empty() || name.len() > 64 || !name.bytes().all(fits) {
+                let message = "is not a name of a provider: expected at most 64 letters, digits, -, _ and .";
+                self.problem(span, path, message.into());
+                continue;
+            }
+            if name == "default" {
+                self.problem(
+                    span,
+                    path,
+                    "the name is taken: expected [default] for destinations without a provider".into(),
+                );
+                continue;
+            }
+            // A provider starts from [default], except for what says which provider it is and where
+            // its hosts are.
+            let mut provider = draft.default.clone();
+            provider.p.name = name.to_owned();
+            self.read_table(inner, &path, "", &mut provider);
+            if provider.relay.is_some() && !self.has(&format!("{path}.tls")) {
+                provider.tls = None;
+            }
+            draft.providers.push(provider);
+        }
+    }
+
+    /// Reads the entries of a table (or of the inner table `prefix` of one).
+    fn read_table<T: Table>(&mut self, table: &dyn TableLike, path: &str, prefix: &str, into: &mut T) {
+        for (name, item) in table.iter() {
+            let span = table.key(name).and_then(|k| k.span());
+            self.read_entry(name, item, span, path, prefix, into);
+        }
+    }
+
+    fn read_entry<T: Table>(
+        &mut self,
+        name: &str,
+        item: &Item,
+        key_span: Option<Range<usize>>,
+        table: &str,
+        prefix: &str,
+        into: &mut T,
+    ) {
+        let local = format!("{prefix}{name}");
+        let path = if table.is_empty() { local.clone() } else { format!("{table}.{local}") };
+        self.place(&path, item.span().filter(|_| !item.is_table_like()).or(key_span.clone()));
+        let inner = format!("{local}.");
+        if let Some(key) = T::KEYS.iter().find(|k| k.name == local) {
+            self.place(&path, item.span().or(key_span.clone()));
+            let read = match item.as_value() {
+                Some(value) => key.kind.read(value),
+                None => match item.clone().into_value() {
+                    Ok(value) => key.kind.read(&value),
+                    Err(_) => Err(format!("expected {}", key.kind.expected())),
+                },
+            };
+            let literal = matches!(read, Ok(Val::Secret { literal: true, .. }));
+            match read.and_then(|value| (key.set)(into, value)) {
+                Ok(()) if literal => {
+                    let message =
+                        "the secret stands in the file: { env = \"NAME\" } or { file = \"path\" } keeps it out of it";
+                    self.warn(&path, message.into());
+                }
+                Ok(()) => {}
+                Err(message) => self.problem(item.span().or(key_span), path, message),
+            }
+        } else if T::KEYS.iter().any(|k| k.name.starts_with(&inner)) {
+            match item.as_table_like() {
+                Some(inner_table) => self.read_table(inner_table, table, &inner, into),
+                None => {
+                    let keys: Vec<&str> = T::KEYS.iter().filter_map(|k| k.name.strip_prefix(&inner)).collect();
+                    let message =
+                        format!("expected a table such as {{ {} = … }}, found {}", keys.join(" = …, "), found(item));
+                    self.problem(item.span().or(key_span), path, message);
+                }
+            }
+        } else if let Some(retry) = into.retry(&local) {
+            match item.as_table_like() {
+                Some(inner_table) => self.read_table(inner_table, &path, "", retry),
+                None => {
+                    let message = format!("expected a table such as {{ first = \"5m\" }}, found {}", found(item));
+                    self.problem(item.span().or(key_span), path, message);
+                }
+            }
+        } else if let Some((_, _, what)) = UNSUPPORTED.iter().find(|(t, k, _)| *t == T::NAME && *k == local) {
+            self.problem(key_span, path, format!("not supported by this version: {what}"));
+        } else {
+            let message = unknown::<T>(name, prefix, table.is_empty());
+            self.problem(key_span, path, message);
+        }
+    }
+
+    /// The table `name` of the root, if it is there and is one.
+    fn table<'t>(&mut self, root: &'t toml_edit::Table, name: &str) -> Option<&'t dyn TableLike> {
+        let item = root.get(name)?;
+        let table = item.as_table_like();
+        if table.is_none() {
+            let span = root.key(name).and_then(|k| k.span());
+            self.problem(span, name.into(), format!("expected a table [{name}], found {}", found(item)));
+        }
+        table
+    }
+
+    /// The tables of `[[name]]`, also written as a list of inline tables, with their paths.
+    fn tables<'t>(&mut self, name: &str, item: &'t Item) -> Vec<(String, &'t dyn TableLike)> {
+        let entries: Vec<(Option<Range<usize>>, Result<&'t dyn TableLike, String>)> = match item {
+            Item::ArrayOfTables(array) => array.iter().map(|t| (t.span(), Ok(t as &dyn TableLike))).collect(),
+            Item::Value(Value::Array(array)) => {
+                let table = |v: &'t Value| v.as_inline_table().map(|t| t as &dyn TableLike).ok_or_else(|| describe(v));
+                array.iter().map(|v| (v.span(), table(v))).collect()
+            }
+            other => vec![(other.span(), Err(found(other)))],
+        };
+        let mut tables = Vec::new();
+        for (i, (span, entry)) in entries.into_iter().enumerate() {
+            let path = format!("{name}[{}]", i + 1);
+            self.place(&path, span.clone());
+            match entry {
+                Ok(table) => tables.push((path, table)),
+                Err(found) => {
+                    let message = format!("there may be several of these: expected [[{name}]], found {found}");
+                    self.problem(span, name.to_owned(), message);
+                }
+            }
+        }
+        tables
+    }
+
+    fn place(&mut self, path: &str, span: Option<Range<usize>>) {
+        if let Some(span) = span {
+            self.places.insert(path.to_owned(), span);
+        }
+    }
+
+    /// Whether the file has this key or table.
+    pub(super) fn has(&self, path: &str) -> bool {
+        self.places.contains_key(path)
+    }
+
+    /// The line of a key or table that the file has.
+    pub(super) fn line(&self, path: &str) -> Option<usize> {
+        self.places.get(path).map(|span| self.position(span.start).0)
+    }
+
+    /// Notes a fault at the place of `path` (or of the nearest table around it that is in the file).
+    pub(super) fn fault(&mut self, path: &str, message: String) {
+        let span = self.nearest_place(path);
+        self.problem(span, path.to_owned(), message);
+    }
+
+    /// Notes a warning at the place of `path`.
+    pub(super) fn warn(&mut self, path: &str, message: String) {
+        let (line, column) = self.nearest_place(path).map_or((0, 0), |s| self.position(s.start));
+        self.warnings.push(Problem { line, column, key: path.to_owned(), message });
+    }
+
+    fn nearest_place(&self, path: &str) -> Option<Range<usize>> {
+        let mut path = path;
+        loop {
+            if let Some(span) = self.places.get(path) {
+                return Some(span.clone());
+            }
+            path = path.rsplit_once('.')?.0;
+        }
+    }
+
+    fn problem(&mut self, span: Option<Range<usize>>, key: String, message: String) {
+        if self.problems.len() < MAX_PROBLEMS {
+            let (line, column) = span.map_or((0, 0), |s| self.position(s.start));
+            self.problems.push(Problem { line, column, key, message });
+        }
+    }
+
+    /// Line and column (in characters) of a byte of the text, from 1.
+    fn position(&self, byte: usize) -> (usize, usize) {
+        let before = self.text.get(..byte).unwrap_or(self.text);
+        let line = before.bytes().filter(|b| *b == b'\n').count() + 1;
+        let column = before.rsplit('\n').next().unwrap_or_default().chars().count() + 1;
+        (line, column)
+    }
+}
+
+/// What stands there instead of what was expected.
+fn found(item: &Item) -> String {
+    match item {
+        Item::Value(value) => describe(value),
+        Item::ArrayOfTables(_) => "a list of tables".into(),
+        _ => "a table".into(),
+    }
+}
+
+/// The message about a key that no declaration names.
+fn unknown<T: Table>(name: &str, prefix: &str, root: bool) -> String {
+    let mut known: Vec<&str> = T::KEYS.iter().filter_map(|k| k.name.strip_prefix(prefix)).collect();
+    known.iter_mut().for_each(|k| *k = k.split('.').next().unwrap_or(k));
+    known.dedup();
+    if T::blank().retry("retry").is_some() && prefix.is_empty() {
+        known.push("retry");
+    }
+    if root {
+        known.extend(["listener", "queue", "retry", "dns", "default", "provider", "route", "admin", "log"]);
+    }
+    match nearest(name, known.iter().copied()) {
+        Some(near) => format!("unknown key: did you mean `{near}`?"),
+        None => format!("unknown key: expected one of {}", known.join(", ")),
+    }
+}

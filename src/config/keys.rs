@@ -1,0 +1,497 @@
+//! Every key of the configuration, declared once: name, range, default, documentation, and the
+//! field it fills. The parser, `mailweir check`, the shipped `config.toml` and the table in the
+//! documentation are all made from these declarations, so that they cannot disagree.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use super::value::{Kind, Val};
+use super::{
+    Count, Dns, Engine, Listener, Log, LogFormat, Provider, Queue, Retry, Secret, SignedConversion, Store, TlsMode,
+    units,
+};
+
+const SECOND: u64 = 1000;
+const MINUTE: u64 = 60 * SECOND;
+const HOUR: u64 = 60 * MINUTE;
+const DAY: u64 = 24 * HOUR;
+
+/// A key of a table whose values go into a `D`.
+pub(super) struct Key<D: 'static> {
+    /// Its name within the table; dotted for a key of an inner table (`match.mx`).
+    pub name: &'static str,
+    /// What it accepts.
+    pub kind: Kind,
+    /// Its default as TOML; empty if there is none.
+    pub default: &'static str,
+    /// What to show where there is no default.
+    pub example: &'static str,
+    /// For people.
+    pub doc: &'static str,
+    /// Stores a value of `kind`.
+    pub set: fn(&mut D, Val) -> Result<(), String>,
+    value: fn(&D) -> Option<Val>,
+}
+
+impl<D> Key<D> {
+    /// The value in `draft`; `None` if there is none.
+    pub(super) fn get(&self, draft: &D) -> Option<Val> {
+        match ((self.value)(draft)?, self.kind) {
+            (Val::Int(n), Kind::Size(..)) => Some(Val::Size(n)),
+            (value, _) => Some(value),
+        }
+    }
+}
+
+/// A table of the file.
+pub(super) trait Table: Sized + 'static {
+    /// Its name, as in the list of what is not supported.
+    const NAME: &'static str;
+    /// Its keys in the order of the documentation.
+    const KEYS: &'static [Key<Self>];
+
+    /// A value whose every field is overwritten by the defaults.
+    fn blank() -> Self;
+
+    /// The retry schedule, if the inner table of this name is one.
+    fn retry(&mut self, _name: &str) -> Option<&mut Retry> {
+        None
+    }
+
+    /// The value that all defaults make.
+    fn defaults() -> Self {
+        let mut draft = Self::blank();
+        for key in Self::KEYS.iter().filter(|k| !k.default.is_empty()) {
+            let read = key.default.parse::<toml_edit::Value>().map_err(|e| e.to_string());
+            let set = read.and_then(|v| key.kind.read(&v)).and_then(|v| (key.set)(&mut draft, v));
+            // A test asserts that no default fails.
+            debug_assert!(set.is_ok(), "default of {}: {set:?}", key.name);
+        }
+        draft
+    }
+}
+
+/// A type of field: from and to the value that was read.
+trait Field: Sized {
+    fn from_val(val: Val) -> Option<Self>;
+    fn to_val(&self) -> Option<Val>;
+}
+
+macro_rules! field {
+    ($($type:ty: $pattern:pat => $from:expr, $this:ident => $to:expr;)*) => {$(
+        impl Field for $type {
+            fn from_val(val: Val) -> Option<Self> {
+                match val { $pattern => $from, _ => None }
+            }
+            fn to_val(&self) -> Option<Val> {
+                let $this = self;
+                Some($to)
+            }
+        }
+    )*};
+}
+
+field! {
+    bool: Val::Flag(b) => Some(b), b => Val::Flag(*b);
+    u64: Val::Int(n) | Val::Size(n) => Some(n), n => Val::Int(*n);
+    u32: Val::Int(n) => n.try_into().ok(), n => Val::Int(u64::from(*n));
+    u16: Val::Int(n) => n.try_into().ok(), n => Val::Int(u64::from(*n));
+    usize: Val::Int(n) => n.try_into().ok(), n => Val::Int(*n as u64);
+    f64: Val::Number(n) => Some(n), n => Val::Number(*n);
+    Duration: Val::Span(d) => Some(d), d => Val::Span(*d);
+    String: Val::Text(t) => Some(t), t => Val::Text(t.clone());
+    SocketAddr: Val::Address(a) => Some(a), a => Val::Address(*a);
+    (String, u16): Val::HostPort(h, p) => Some((h, p)), hp => Val::HostPort(hp.0.clone(), hp.1);
+    PathBuf: Val::Path(p) => Some(p), p => Val::Path(p.clone());
+    Store: Val::Store(s) => Some(s), s => Val::Store(s.clone());
+    Secret: Val::Secret { secret, .. } => Some(secret), s => Val::Secret { secret: s.clone(), literal: false };
+    Vec<units::Network>: Val::Networks(v) => Some(v), v => Val::Networks(v.clone());
+    Vec<units::Pattern>: Val::Patterns(v) => Some(v), v => Val::Patterns(v.clone());
+    units::Pattern: Val::Pattern(p) => Some(p), p => Val::Pattern(p.clone());
+    Vec<units::Rate>: Val::Rates(v) => Some(v), v => Val::Rates(v.clone());
+    Vec<super::Nameserver>: Val::Nameservers(v) => Some(v), v => Val::Nameservers(v.clone());
+    Vec<std::net::IpAddr>: Val::Ips(v) => Some(v), v => Val::Ips(v.clone());
+}
+
+impl<T: Field> Field for Option<T> {
+    fn from_val(val: Val) -> Option<Self> {
+        T::from_val(val).map(Some)
+    }
+
+    fn to_val(&self) -> Option<Val> {
+        self.as_ref().and_then(T::to_val)
+    }
+}
+
+macro_rules! words {
+    ($($type:ident { $($variant:ident = $word:literal),+ })*) => {$(
+        impl $type {
+            /// The words of the configuration.
+            pub const WORDS: &'static [&'static str] = &[$($word),+];
+
+            /// The word in the configuration.
+            pub fn as_str(self) -> &'static str {
+                match self { $($type::$variant => $word),+ }
+            }
+        }
+        impl Field for $type {
+            fn from_val(val: Val) -> Option<Self> {
+                match val { $(Val::Word($word) => Some($type::$variant),)+ _ => None }
+            }
+            fn to_val(&self) -> Option<Val> {
+                Some(Val::Word(self.as_str()))
+            }
+        }
+    )*};
+}
+
+words! {
+    Engine { Native = "native", Mailin = "mailin" }
+    Count { Messages = "messages", Recipients = "recipients" }
+    TlsMode { Off = "off", Opportunistic = "opportunistic", Required = "required", Verified = "verified" }
+    SignedConversion { Convert = "convert", Bounce = "bounce" }
+    LogFormat { Text = "text", Json = "json" }
+}
+
+/// `/// doc`, `"name" field: kind = default [or example];`
+macro_rules! keys {
+    ($($(#[doc = $doc:literal])+ $name:literal $($field:ident).+: $kind:expr $(, default $default:literal)? $(, example $example:literal)?;)*) => {
+        &[$(Key {
+            name: $name,
+            kind: $kind,
+            default: concat!($($default)?),
+            example: concat!($($example)?),
+            doc: concat!($($doc, "\n"),+),
+            set: |d, v| {
+                d.$($field).+ = Field::from_val(v).ok_or("the value does not fit")?;
+                Ok(())
+            },
+            value: |d| Field::to_val(&d.$($field).+),
+        }),*]
+    };
+}
+
+/// Keys outside any table.
+pub(super) struct Top {
+    /// Empty until the system's name is asked for.
+    pub hostname: Option<String>,
+    pub drain: Duration,
+}
+
+impl Table for Top {
+    const NAME: &'static str = "";
+    const KEYS: &'static [Key<Top>] = keys! {
+        /// Name of this relay: in EHLO, `Received:` and reports. Some providers refuse a name that
+        /// does not resolve to the address they see. Default: the system's full host name.
+        "hostname" hostname: Kind::HostName, example r#""relay.example.com""#;
+        /// At shutdown, how long transactions in progress may take to finish. What is cut off is
+        /// sent again after the next start.
+        "drain" drain: Kind::Span(0, HOUR), default r#""30s""#;
+    };
+
+    fn blank() -> Top {
+        Top { hostname: None, drain: Duration::ZERO }
+    }
+}
+
+impl Table for Listener {
+    const NAME: &'static str = "listener";
+    const KEYS: &'static [Key<Listener>] = keys! {
+        /// Where applications hand in their mail. Port 0 lets the system choose. An address that is
+        /// not a loopback one needs `allow`.
+        "address" address: Kind::Address, default r#""127.0.0.1:2525""#;
+        /// Clients that may relay. "Everybody" (`0.0.0.0/0`, `::/0`) is refused: an open relay.
+        "allow" allow: Kind::Networks, default r#"["127.0.0.0/8", "::1/128"]"#;
+        /// Largest message, in bytes. Also announced as SIZE. Larger ones get 552.
+        "max_message_size" max_message_size: Kind::Size(1024, 2 << 30), default r#""25MiB""#;
+        /// Recipients of one transaction. Further ones get 452, and clients send those again.
+        "max_recipients" max_recipients: Kind::Int(1, 100_000), default "1000";
+        /// Sessions at once. One more gets 421.
+        "max_connections" max_connections: Kind::Int(1, 100_000), default "1000";
+        /// `native`, or `mailin` (a thread for each session, fewer extensions).
+        "engine" engine: Kind::Word(Engine::WORDS), default r#""native""#;
+        /// For devices that end lines with a bare LF: also a dot between bare LFs ends a message.
+        /// Never where mail of strangers comes in (SMTP smuggling).
+        "lf_only" lf_only: Kind::Flag, default "false";
+        /// Longest wait for a command.
+        "command_timeout" command_timeout: Kind::Span(100, HOUR), default r#""5m""#;
+        /// Longest wait for more of a message.
+        "data_timeout" data_timeout: Kind::Span(100, HOUR), default r#""3m""#;
+        /// Longest session, however busy. Then 421.
+        "session_timeout" session_timeout: Kind::Span(100, 7 * DAY), default r#""2h""#;
+        /// A message sent again within this time (same sender, recipients, Message-ID and content)
+        /// is not queued twice: the client gets the first queue id. "0s": off.
+        "dedupe" dedupe: Kind::Span(0, DAY), default r#""0s""#;
+    };
+
+    fn blank() -> Listener {
+        Listener {
+            address: SocketAddr::from(([127, 0, 0, 1], 0)),
+            allow: Vec::new(),
+            max_message_size: 0,
+            max_recipients: 0,
+            max_connections: 0,
+            engine: Engine::Native,
+            lf_only: false,
+            command_timeout: Duration::ZERO,
+            data_timeout: Duration::ZERO,
+            session_timeout: Duration::ZERO,
+            dedupe: Duration::ZERO,
+        }
+    }
+}
+
+impl Table for Queue {
+    const NAME: &'static str = "queue";
+    const KEYS: &'static [Key<Queue>] = keys! {
+        /// Where queued mail is kept. A relative path starts at the working directory; missing
+        /// directories are made. The file belongs on a local disk.
+        "store" store: Kind::Store, default r#""sqlite:var/mailweir.db""#;
+        /// Memory for queued messages on their way out. More only saves reading from disk.
+        "memory" memory: Kind::Size(1 << 20, 1 << 40), default r#""256MiB""#;
+        /// How long failed mail is kept, to look at or to send again. "0s": not at all.
+        "keep_failed" keep_failed: Kind::Span(0, 366 * DAY), default r#""7d""#;
+    };
+
+    fn blank() -> Queue {
+        Queue { store: Store::Sqlite(PathBuf::new()), memory: 0, keep_failed: Duration::ZERO }
+    }
+}
+
+impl Table for Retry {
+    const NAME: &'static str = "retry";
+    const KEYS: &'static [Key<Retry>] = keys! {
+        /// Wait after the first failed attempt.
+        "first" first: Kind::Span(10, 7 * DAY), default r#""1m""#;
+        /// Each wait is this many times the one before.
+        "factor" factor: Kind::Number(1.0, 100.0), default "2.0";
+        /// Longest wait.
+        "max" max: Kind::Span(10, 7 * DAY), default r#""4h""#;
+        /// Each wait is changed at random by up to this share, so that retries do not come in waves.
+        "jitter" jitter: Kind::Number(0.0, 1.0), default "0.2";
+        /// Age at which a recipient is given up and the sender told.
+        "expire" expire: Kind::Span(10, 60 * DAY), default r#""5d""#;
+        /// Age at which the sender is told of the delay, once. "0s": never.
+        "warn" warn: Kind::Span(0, 60 * DAY), default r#""4h""#;
+    };
+
+    fn blank() -> Retry {
+        let zero = Duration::ZERO;
+        Retry { first: zero, factor: 1.0, max: zero, jitter: 0.0, expire: zero, warn: zero }
+    }
+}
+
+impl Table for Dns {
+    const NAME: &'static str = "dns";
+    const KEYS: &'static [Key<Dns>] = keys! {
+        /// Name servers to ask: "IP", "IP:port", "tls://IP#name" or "https://IP#name". Empty: those of
+        /// the system.
+        "nameservers" nameservers: Kind::Nameservers, default "[]";
+        /// Longest wait for one answer of one server.
+        "timeout" timeout: Kind::Span(50, MINUTE), default r#""5s""#;
+        /// Times a question is asked.
+        "attempts" attempts: Kind::Int(1, 10), default "2";
+        /// Answers are kept at least this long, whatever their TTL.
+        "ttl_min" ttl_min: Kind::Span(0, HOUR), default r#""30s""#;
+        /// Answers are kept at most this long, whatever their TTL.
+        "ttl_max" ttl_max: Kind::Span(0, 7 * DAY), default r#""1d""#;
+        /// "There is no such name" is kept at most this long.
+        "negative_ttl_max" negative_ttl_max: Kind::Span(0, DAY), default r#""5m""#;
+        /// Answers kept at most.
+        "cache_size" cache_size: Kind::Int(1, 10_000_000), default "100000";
+    };
+
+    fn blank() -> Dns {
+        let zero = Duration::ZERO;
+        Dns {
+            nameservers: Vec::new(),
+            timeout: zero,
+            attempts: 1,
+            ttl_min: zero,
+            ttl_max: zero,
+            negative_ttl_max: zero,
+            cache_size: 0,
+        }
+    }
+}
+
+/// A provider before `relay`, `auth`, `tls` and `implicit_tls` are put together.
+#[derive(Clone)]
+pub(super) struct ProviderDraft {
+    pub p: Provider,
+    pub relay: Option<(String, u16)>,
+    pub implicit_tls: Option<bool>,
+    pub user: Option<String>,
+    pub password: Option<Secret>,
+    pub tls: Option<TlsMode>,
+}
+
+impl Table for ProviderDraft {
+    const NAME: &'static str = "provider";
+    const KEYS: &'static [Key<ProviderDraft>] = keys! {
+        /// Recipients belong to this provider if a mail host (MX) of their domain matches one of these.
+        "match.mx" p.match_mx: Kind::HostPatterns, default "[]";
+        /// Recipients belong to this provider if their domain matches one of these.
+        "match.domains" p.match_domains: Kind::HostPatterns, default "[]";
+        /// A smart host: everything of this provider goes there, as "host:port", instead of to MX hosts.
+        "relay" relay: Kind::HostPort, example r#""email-smtp.eu-west-1.amazonaws.com:587""#;
+        /// TLS from the first byte instead of STARTTLS. Default: only on port 465.
+        "implicit_tls" implicit_tls: Kind::Flag, example "false";
+        /// User name at the smart host.
+        "auth.user" user: Kind::User, example r#""AKIAEXAMPLE""#;
+        /// Password at the smart host: `{ env = "NAME" }`, `{ file = "path" }`, or itself (with a warning).
+        "auth.password" password: Kind::Secret, example r#"{ env = "SES_PASSWORD" }"#;
+        /// Connections at once.
+        "connections" p.connections: Kind::Int(1, 10_000), default "5";
+        /// Messages after which a connection is closed.
+        "messages_per_connection" p.messages_per_connection: Kind::Int(1, 1_000_000), default "100";
+        /// Recipients of one transaction; a message to more is sent in several.
+        "recipients_per_message" p.recipients_per_message: Kind::Int(1, 10_000), default "100";
+        /// Pace, or several that all hold: a count per s, m, h or d. `[]`: no limit.
+        "rate" p.rate: Kind::Rates, default r#"["10/s"]"#;
+        /// How many may leave at once after a pause. 0: what the rate brings in 10 ms, at least one.
+        "burst" p.burst: Kind::Int(0, 1_000_000), default "0";
+        /// What `rate` counts: `messages` (transactions) or `recipients`.
+        "count" p.count: Kind::Word(Count::WORDS), default r#""messages""#;
+        /// How long an idle connection is kept for the next message.
+        "idle_timeout" p.idle_timeout: Kind::Span(0, HOUR), default r#""10s""#;
+        /// Port of MX hosts.
+        "port" p.port: Kind::Int(1, 65_535), default "25";
+        /// Deliver to loopback and private addresses that DNS gives for an MX.
+        "allow_private" p.allow_private: Kind::Flag, default "false";
+        /// `off`; `opportunistic` (if offered, whatever the certificate); `required` (never in clear
+        /// text, whatever the certificate); `verified` (with a valid certificate for the host's
+        /// name). Default: `verified` to a smart host, `opportunistic` to MX hosts.
+        "tls" tls: Kind::Word(TlsMode::WORDS), example r#""opportunistic""#;
+        /// PEM file of certificates to trust besides the system's, for a private CA.
+        "tls_ca" p.tls_ca: Kind::ReadableFile, example r#""/etc/mailweir/ca.pem""#;
+        /// Resume TLS sessions. Off for servers that fail on session tickets.
+        "tls_resume" p.tls_resume: Kind::Flag, default "true";
+        /// Local addresses to connect from. Empty: the system chooses.
+        "source" p.source: Kind::Ips, default "[]";
+        /// Use PIPELINING where it is offered. Off for hosts behind a middlebox that breaks it.
+        "pipelining" p.pipelining: Kind::Flag, default "true";
+        /// Use CHUNKING (BDAT) where it is offered. Off for hosts that announce it but break it.
+        "chunking" p.chunking: Kind::Flag, default "true";
+        /// A signed message that the next host cannot take as it is: `convert` (the signature
+        /// breaks), or `bounce`.
+        "signed_conversion" p.signed_conversion: Kind::Word(SignedConversion::WORDS), default r#""convert""#;
+    };
+
+    fn blank() -> ProviderDraft {
+        ProviderDraft {
+            p: Provider {
+                name: String::new(),
+                match_mx: Vec::new(),
+                match_domains: Vec::new(),
+                relay: None,
+                connections: 1,
+                messages_per_connection: 1,
+                recipients_per_message: 1,
+                rate: Vec::new(),
+                burst: 0,
+                count: Count::Messages,
+                idle_timeout: Duration::ZERO,
+                port: 25,
+                allow_private: false,
+                tls: TlsMode::Opportunistic,
+                tls_ca: None,
+                tls_resume: true,
+                source: Vec::new(),
+                pipelining: true,
+                chunking: true,
+                signed_conversion: SignedConversion::Convert,
+                retry: Retry::blank(),
+            },
+            relay: None,
+            implicit_tls: None,
+            user: None,
+            password: None,
+            tls: None,
+        }
+    }
+
+    fn retry(&mut self, name: &str) -> Option<&mut Retry> {
+        (name == "retry").then_some(&mut self.p.retry)
+    }
+}
+
+/// A route before `via` is looked up.
+pub(super) struct RouteDraft {
+    pub sender: units::Pattern,
+    pub recipient: units::Pattern,
+    pub via: String,
+}
+
+impl Table for RouteDraft {
+    const NAME: &'static str = "route";
+    const KEYS: &'static [Key<RouteDraft>] = keys! {
+        /// Takes messages whose sender matches. "<>" is the null sender of bounces.
+        "sender" sender: Kind::MailPattern(true), default r#""*""#;
+        /// Takes recipients that match.
+        "recipient" recipient: Kind::MailPattern(false), default r#""*""#;
+        /// The provider they go through. Must be given.
+        "via" via: Kind::ProviderName, example r#""ses""#;
+    };
+
+    fn blank() -> RouteDraft {
+        RouteDraft { sender: units::Pattern::any(), recipient: units::Pattern::any(), via: String::new() }
+    }
+}
+
+/// `[admin]`.
+pub(super) struct Admin {
+    pub address: Option<SocketAddr>,
+}
+
+impl Table for Admin {
+    const NAME: &'static str = "admin";
+    const KEYS: &'static [Key<Admin>] = keys! {
+        /// Where `/healthz` and `/metrics` are served over HTTP, without authentication.
+        /// Default: nowhere.
+        "address" address: Kind::Address, example r#""127.0.0.1:8025""#;
+    };
+
+    fn blank() -> Admin {
+        Admin { address: None }
+    }
+}
+
+impl Table for Log {
+    const NAME: &'static str = "log";
+    const KEYS: &'static [Key<Log>] = keys! {
+        /// `text` for people, or `json`: one object a line.
+        "format" format: Kind::Word(LogFormat::WORDS), default r#""text""#;
+        /// A level, or a filter such as "info,mailweir::route=debug".
+        "level" level: Kind::LogFilter, default r#""info""#;
+    };
+
+    fn blank() -> Log {
+        Log { format: LogFormat::Text, level: String::new() }
+    }
+}
+
+/// Keys that are planned but not kept by this version: refused, because nobody may believe in a
+/// limit or a protection that is not there. Table, key, what it would do.
+pub(super) const UNSUPPORTED: &[(&str, &str, &str)] = &[
+    ("", "cluster", "several nodes on one queue"),
+    ("", "opentelemetry", "traces by OpenTelemetry"),
+    ("", "dkim", "DKIM signing"),
+    ("", "user", "users of listeners"),
+    ("listener", "tls", "TLS for clients"),
+    ("listener", "auth", "AUTH for clients"),
+    ("listener", "quota", "quotas of clients"),
+    ("queue", "dsn", "settings of bounces"),
+    ("queue", "quota", "quotas of the queue"),
+    ("dns", "dnssec", "DNSSEC and DANE"),
+    ("provider", "quota", "sliding-window quotas (use `rate`)"),
+    ("provider", "adaptive", "slowing down by itself on throttle replies"),
+    ("provider", "warmup", "warming up of new source addresses"),
+    ("provider", "on_reply", "rules for replies"),
+    ("provider", "dane", "DANE"),
+    ("provider", "mta_sts", "MTA-STS"),
+    ("admin", "token", "authentication of the API"),
+    ("log", "file", "log files (redirect standard output)"),
+    ("log", "opentelemetry", "traces by OpenTelemetry"),
+];

@@ -1,0 +1,407 @@
+//! The configuration in print: the effective values with where each came from (`mailweir check`),
+//! the shipped `config.toml`, and the table of keys for the documentation. All are made from the
+//! declarations in `keys`; tests compare the files in the repository with them.
+
+use std::fmt::{self, Write};
+
+use toml_edit::Value;
+
+use super::check::{effective_implicit, effective_tls};
+use super::file::{Draft, Reader};
+use super::keys::{Admin, Key, ProviderDraft, RouteDraft, Table, Top};
+use super::{Dns, Listener, Log, Queue, Retry};
+
+/// A value of the effective configuration.
+#[derive(Clone, Debug)]
+pub struct Setting {
+    /// The header of its table, such as `[provider.gmail]`; empty for keys outside any table.
+    pub table: String,
+    /// The key within the table; dotted for an inner table.
+    pub key: String,
+    /// The value; `<secret>` for a secret, `None` if there is none.
+    pub value: Option<Value>,
+    /// `default`, `config.toml:12`, `[default], config.toml:7`, or what else it came from.
+    pub from: String,
+}
+
+/// Lists every value of the draft.
+pub(super) fn settings(reader: &Reader<'_>, draft: &Draft, hostname: &str) -> Vec<Setting> {
+    let mut list = Lister { reader, out: Vec::new() };
+    let top = Top { hostname: Some(hostname.to_owned()), drain: draft.top.drain };
+    list.add("", "", "", &[], &top);
+    if let Some(name) = list.out.first_mut().filter(|s| s.from == "default") {
+        name.from = "the system's name".into();
+    }
+    for (i, listener) in draft.listeners.iter().enumerate() {
+        list.add("[[listener]]", &format!("listener[{}]", i + 1), "", &[], listener);
+    }
+    list.add("[queue]", "queue", "", &[], &draft.queue);
+    list.add("[retry]", "retry", "", &[], &draft.retry);
+    list.add("[dns]", "dns", "", &[], &draft.dns);
+    list.provider("[default]", "default", &draft.default);
+    for provider in &draft.providers {
+        let name = quoted(&provider.p.name);
+        list.provider(&format!("[provider.{name}]"), &format!("provider.{}", provider.p.name), provider);
+    }
+    for (i, route) in draft.routes.iter().enumerate() {
+        list.add("[[route]]", &format!("route[{}]", i + 1), "", &[], route);
+    }
+    list.add("[admin]", "admin", "", &[], &draft.admin);
+    list.add("[log]", "log", "", &[], &draft.log);
+    list.out
+}
+
+/// A name as a TOML key: in quotes if it has a dot.
+fn quoted(name: &str) -> String {
+    if name.contains('.') { format!("\"{name}\"") } else { name.to_owned() }
+}
+
+struct Lister<'a, 'b> {
+    reader: &'a Reader<'b>,
+    out: Vec<Setting>,
+}
+
+impl Lister<'_, '_> {
+    /// Lists a table. `heirs` are the tables whose values it takes over where it says nothing.
+    fn add<T: Table>(&mut self, table: &str, path: &str, prefix: &str, heirs: &[&str], draft: &T) {
+        for key in T::KEYS {
+            let value = key.get(draft).map(|v| v.to_toml());
+            let join = |path: &str| if path.is_empty() { key.name.to_owned() } else { format!("{path}.{}", key.name) };
+            let from = match self.reader.line(&join(path)) {
+                Some(line) => format!("{}:{line}", self.reader.origin),
+                None => {
+                    let inherited = heirs.iter().find_map(|heir| Some((heir, self.reader.line(&join(heir))?)));
+                    match inherited {
+                        Some((heir, line)) => format!("[{heir}], {}:{line}", self.reader.origin),
+                        None => "default".into(),
+                    }
+                }
+            };
+            self.out.push(Setting { table: table.to_owned(), key: format!("{prefix}{}", key.name), value, from });
+        }
+    }
+
+    fn provider(&mut self, table: &str, path: &str, draft: &ProviderDraft) {
+        let default = path == "default";
+        let mut shown = draft.clone();
+        shown.tls = Some(effective_tls(draft.tls, draft.relay.is_some()));
+        if let Some((_, port)) = draft.relay {
+            shown.implicit_tls = Some(effective_implicit(draft.implicit_tls, draft.tls, port));
+        }
+        let first = self.out.len();
+        self.add(table, path, "", if default { &[] } else { &["default"] }, &shown);
+        // What [default] cannot say, and what a smart host does not take over from it.
+        let own = |key: &str| key.starts_with("match.") || (draft.relay.is_some() && key == "tls");
+        let refused = |key: &str| {
+            key.starts_with("match.") || key.starts_with("auth.") || key == "relay" || key == "implicit_tls"
+        };
+        for setting in self.out.iter_mut().skip(first) {
+            if own(&setting.key) && setting.from.starts_with('[') {
+                setting.from = "default".into();
+            }
+            if draft.relay.is_some() && setting.key == "port" {
+                setting.value = None;
+            }
+        }
+        if default {
+            self.out.retain(|s| s.table != table || !refused(&s.key));
+        }
+        let heirs: &[&str] = if default { &["retry"] } else { &["default.retry", "retry"] };
+        self.add(table, &format!("{path}.retry"), "retry.", heirs, &draft.p.retry);
+    }
+}
+
+/// The effective configuration as TOML, each value with where it came from.
+pub struct AsToml<'a>(pub &'a [Setting]);
+
+impl fmt::Display for AsToml<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut last: Option<(&str, &str)> = None;
+        for setting in self.0 {
+            // Each entry of a list of tables begins with the first key of its table again.
+            let begins = match last {
+                None => !setting.table.is_empty(),
+                Some((table, first)) => table != setting.table || first == setting.key,
+            };
+            if begins {
+                writeln!(f, "{}{}", if last.is_some() { "\n" } else { "" }, setting.table)?;
+            }
+            if begins || last.is_none() {
+                last = Some((&setting.table, &setting.key));
+            }
+            match &setting.value {
+                Some(value) => writeln!(f, "{} = {}  # {}", setting.key, value.to_string().trim(), setting.from)?,
+                None => writeln!(f, "# {} is not set", setting.key)?,
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The text of the shipped `config.toml`: every key with unit, range and default.
+pub fn shipped() -> String {
+    let mut out = String::from(INTRO);
+    keys_of::<Top>(&mut out, false);
+    section::<Listener>(
+        &mut out,
+        "[[listener]]",
+        "The side that takes mail in. Further [[listener]] may follow.",
+        false,
+    );
+    section::<Queue>(&mut out, "[queue]", "The queue on disk.", false);
+    section::<Retry>(
+        &mut out,
+        "[retry]",
+        "When mail is tried again: waits that grow, and an end. Also for one provider: retry = { first = \"5m\" }.",
+        false,
+    );
+    section::<Dns>(&mut out, "[dns]", "Name resolution.", false);
+    out.push_str(DEFAULT_INTRO);
+    out.push_str("\n[default]\n");
+    provider_keys(
+        &mut out,
+        |k| k.starts_with("match.") || k.starts_with("auth.") || k == "relay" || k == "implicit_tls",
+        false,
+    );
+    out.push_str(PROVIDER_INTRO);
+    out.push_str("\n# [provider.NAME]\n");
+    let only_here =
+        |k: &str| !(k.starts_with("match.") || k.starts_with("auth.") || k == "relay" || k == "implicit_tls");
+    provider_keys(&mut out, only_here, true);
+    section::<RouteDraft>(&mut out, "[[route]]", ROUTE_INTRO, true);
+    section::<Admin>(&mut out, "[admin]", "For monitoring.", false);
+    section::<Log>(&mut out, "[log]", "What is printed to standard output.", false);
+    out
+}
+
+const INTRO: &str = "\
+# mailweir: configuration. Every key is here, with its range and its default, and may be left out.
+# `mailweir check` prints what holds and where it came from. An unknown key is refused.
+#
+# Spans of time: \"500ms\", \"30s\", \"5m\", \"4h\", \"5d\". Sizes: 1024, \"20MB\", \"25MiB\". Rates: \"20/s\",
+# \"30/m\", \"500/h\", \"2000/d\".
+";
+
+const DEFAULT_INTRO: &str = "
+# Limits of each destination domain that no provider matches, and of providers where they say
+# nothing of their own. Every key here may stand in [provider.NAME] too.
+";
+
+const PROVIDER_INTRO: &str = "
+# A provider is a group of destinations that share limits. In the order of the file, the first
+# that matches a recipient has it. These keys are for providers only; for all others see [default].
+#
+# [provider.gmail]
+# match = { mx = [\"*.google.com\", \"*.googlemail.com\"] }
+# connections = 10
+# rate = [\"20/s\", \"600/m\"]
+#
+# [provider.ses]                                  # a smart host
+# relay = \"email-smtp.eu-west-1.amazonaws.com:587\"
+# auth = { user = \"AKIAEXAMPLE\", password = { env = \"SES_PASSWORD\" } }
+# rate = \"14/s\"
+# count = \"recipients\"
+# retry = { first = \"5m\" }
+#
+# [[route]]                                       # everything from shop.example goes through it
+# sender = \"*@shop.example\"
+# via = \"ses\"
+";
+
+const ROUTE_INTRO: &str = "Sends mail through a provider whatever its MX. The first route that matches has it.";
+
+fn section<T: Table>(out: &mut String, header: &str, intro: &str, commented: bool) {
+    let _ = write!(out, "\n# {intro}\n{}{header}\n", if commented { "# " } else { "" });
+    keys_of::<T>(out, commented);
+}
+
+fn keys_of<T: Table>(out: &mut String, commented: bool) {
+    T::KEYS.iter().for_each(|key| one_key(out, key, commented));
+}
+
+fn provider_keys(out: &mut String, skip: fn(&str) -> bool, commented: bool) {
+    ProviderDraft::KEYS.iter().filter(|k| !skip(k.name)).for_each(|key| one_key(out, key, commented));
+}
+
+fn one_key<D>(out: &mut String, key: &Key<D>, commented: bool) {
+    out.push('\n');
+    for line in key.doc.lines() {
+        let _ = writeln!(out, "#{line}");
+    }
+    // The introduction tells how spans and sizes are written.
+    let expected = key.kind.expected();
+    let _ = writeln!(out, "# Expected: {}.", expected.split(", such as").next().unwrap_or_default());
+    let (value, off) = if key.default.is_empty() { (key.example, true) } else { (key.default, commented) };
+    let _ = writeln!(out, "{}{} = {value}", if off { "# " } else { "" }, key.name);
+}
+
+/// The table of keys for the documentation, in Markdown.
+pub fn markdown() -> String {
+    fn rows<T: Table>(out: &mut String, table: &str, prefix: &str) {
+        for key in T::KEYS {
+            let default = if key.default.is_empty() { "none".to_owned() } else { format!("`{}`", key.default) };
+            let doc: Vec<&str> = key.doc.lines().map(str::trim).collect();
+            let expected = key.kind.expected();
+            let _ = writeln!(out, "| {table} | `{prefix}{}` | {default} | {expected} | {} |", key.name, doc.join(" "));
+        }
+    }
+    let mut out = String::from("| table | key | default | expected | meaning |\n| --- | --- | --- | --- | --- |\n");
+    rows::<Top>(&mut out, "", "");
+    rows::<Listener>(&mut out, "`[[listener]]`", "");
+    rows::<Queue>(&mut out, "`[queue]`", "");
+    rows::<Retry>(&mut out, "`[retry]`, `retry` of a provider", "");
+    rows::<Dns>(&mut out, "`[dns]`", "");
+    rows::<ProviderDraft>(&mut out, "`[provider.NAME]`, `[default]`", "");
+    rows::<RouteDraft>(&mut out, "`[[route]]`", "");
+    rows::<Admin>(&mut out, "`[admin]`", "");
+    rows::<Log>(&mut out, "`[log]`", "");
+    out
+}
+
+/// The full names of all keys as they stand in a file, for tests and tools.
+pub fn key_names() -> Vec<String> {
+    fn names<T: Table>(out: &mut Vec<String>, table: &str) {
+        out.extend(T::KEYS.iter().map(|k| format!("{table}{}", k.name)));
+    }
+    let mut out = Vec::new();
+    names::<Top>(&mut out, "");
+    names::<Listener>(&mut out, "listener.");
+    names::<Queue>(&mut out, "queue.");
+    names::<Retry>(&mut out, "retry.");
+    names::<Dns>(&mut out, "dns.");
+    names::<ProviderDraft>(&mut out, "provider.");
+    names::<RouteDraft>(&mut out, "route.");
+    names::<Admin>(&mut out, "admin.");
+    names::<Log>(&mut out, "log.");
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::value::Kind;
+    use super::super::{Config, Loaded};
+    use super::*;
+    use proptest::prelude::*;
+
+    const SHIPPED: &str = include_str!("../../config.toml");
+
+    #[test]
+    fn every_default_is_valid_and_every_example_is_a_value() {
+        fn check<T: Table>() {
+            let mut draft = T::blank();
+            for key in T::KEYS {
+                assert!(!key.doc.trim().is_empty() && key.default.is_empty() != key.example.is_empty(), "{}", key.name);
+                let value: Value = format!("{}{}", key.default, key.example).parse().unwrap();
+                if !key.default.is_empty() {
+                    let read = key.kind.read(&value).and_then(|v| (key.set)(&mut draft, v));
+                    assert_eq!(read, Ok(()), "{}", key.name);
+                    let shown = key.get(&draft).unwrap().to_toml().to_string();
+                    assert_eq!(shown.trim(), value.to_string().trim(), "{} prints what it parses", key.name);
+                } else if !matches!(key.kind, Kind::Secret | Kind::ReadableFile) {
+                    assert!(key.kind.read(&value).is_ok(), "{}", key.name);
+                }
+            }
+        }
+        check::<Top>();
+        check::<Listener>();
+        check::<Queue>();
+        check::<Retry>();
+        check::<Dns>();
+        check::<ProviderDraft>();
+        check::<RouteDraft>();
+        check::<Admin>();
+        check::<Log>();
+    }
+
+    #[test]
+    fn the_shipped_file_is_made_from_the_declarations() {
+        if std::env::var_os("MAILWEIR_WRITE_CONFIG").is_some() {
+            std::fs::write(concat!(env!("CARGO_MANIFEST_DIR"), "/config.toml"), shipped()).unwrap();
+            return;
+        }
+        assert!(
+            SHIPPED == shipped(),
+            "config.toml differs: run this test with MAILWEIR_WRITE_CONFIG=1 and look at the diff"
+        );
+    }
+
+    #[test]
+    fn the_shipped_file_mentions_every_key() {
+        let names = key_names();
+        assert!(names.len() > 50);
+        for name in names {
+            let key = name.split_once('.').map_or(name.as_str(), |(table, key)| {
+                if ["match", "auth"].contains(&table) { name.as_str() } else { key }
+            });
+            let there = SHIPPED.lines().any(|l| l.trim_start_matches("# ").starts_with(&format!("{key} =")));
+            assert!(there, "{name}");
+            assert!(markdown().contains(&format!("`{key}`")), "{name}");
+        }
+    }
+
+    #[test]
+    fn the_shipped_file_says_exactly_the_defaults() {
+        let loaded = Loaded::parse(SHIPPED, "config.toml").unwrap();
+        assert_eq!(format!("{:#?}", loaded.config), format!("{:#?}", Config::default()));
+    }
+
+    #[test]
+    fn the_effective_configuration_parses_to_itself() {
+        let text = "drain = '7s'\n[[listener]]\n[[listener]]\naddress = '[::1]:2526'\n[default]\nrate = []\nretry.max = '2h'\n\
+                    [provider.\"a.b\"]\nmatch.domains = ['x.example']\nretry = { first = '3s' }\n[provider.s]\nrelay = 'h.example:465'\n\
+                    [[route]]\nvia = 's'\n";
+        let loaded = Loaded::parse(text, "my.toml").unwrap();
+        let printed = AsToml(&loaded.settings).to_string();
+        for line in [
+            "drain = \"7s\"  # my.toml:1",
+            "address = \"127.0.0.1:2525\"  # default",
+            "rate = []  # [default], my.toml:6",
+            "retry.first = \"3s\"  # my.toml:10",
+            "retry.max = \"2h\"  # [default.retry], my.toml:7",
+            "implicit_tls = true  # default",
+            "tls = \"verified\"  # default",
+            "[provider.\"a.b\"]",
+        ] {
+            assert!(printed.contains(line), "{line} in\n{printed}");
+        }
+        let again = Loaded::parse(&printed, "again").unwrap_or_else(|e| panic!("{e}\n{printed}"));
+        assert_eq!(format!("{:#?}", again.config), format!("{:#?}", loaded.config));
+    }
+
+    #[test]
+    fn a_secret_is_never_printed() {
+        let text = "hostname = 'a.example'\n[provider.s]\nrelay = 'h.example:587'\nauth = { user = 'u', password = 'hunter2' }\n[[route]]\nvia = 's'\n";
+        let loaded = Loaded::parse(text, "x").unwrap();
+        assert_eq!(loaded.warnings.len(), 1, "{:?}", loaded.warnings);
+        assert!(
+            loaded.warnings[0]
+                .to_string()
+                .starts_with("x:4:33: provider.s.auth.password: the secret stands in the file")
+        );
+        let all = format!("{} {:?} {:?}", AsToml(&loaded.settings), loaded, loaded.warnings);
+        assert!(!all.contains("hunter2") && all.contains("<secret>"));
+        let relay = loaded.config.providers[0].relay.clone().unwrap();
+        assert_eq!(relay.auth.unwrap().password.reveal(), "hunter2");
+    }
+
+    proptest! {
+        #[test]
+        fn no_text_makes_the_parser_panic(text in "\\PC{0,200}") {
+            let _ = Loaded::parse(&text, "x");
+        }
+
+        #[test]
+        fn no_toml_makes_the_parser_panic(
+            lines in proptest::collection::vec(
+                ("(\\[|\\[\\[)?", "(provider|default|listener|route|retry|queue|dns|log|admin|match|auth|via|rate|allow|relay|tls|address|store|port|first)(\\.[a-z\"é]{1,3}|\\.retry|\\.auth|\\.match)?",
+                 "(\\]|\\]\\]| = )", "(\"[a-z0-9/:@*.<>#é-]{0,12}\"|-?[0-9]{1,20}|\\[\"\\PC{0,5}\"\\]|\\{ (env|file|mx) = \"x\" \\}|true|1e400|nan)?"),
+                0..12,
+            )
+        ) {
+            let text: String = lines.into_iter().map(|(a, b, c, d)| format!("{a}{b}{c}{d}\n")).collect();
+            if let Err(e) = Loaded::parse(&text, "x") {
+                prop_assert!(!e.problems.is_empty() && e.to_string().starts_with("x:"));
+            }
+        }
+    }
+}

@@ -1,0 +1,451 @@
+//! The kinds of value a key can have: what each accepts, its range, and how it prints.
+//!
+//! A [`Kind`] is the single place that knows a range: the parser checks it, an error message and
+//! the documentation quote it. Secrets are read here and are never printed.
+
+use std::net::{IpAddr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use toml_edit::{Array, Value};
+
+use super::units::{Network, Pattern, Rate, Size, Span};
+use super::{DnsProtocol, Nameserver, Secret, Store};
+
+/// Longest list a key takes; a configuration is read by people.
+const MAX_LIST: usize = 10_000;
+
+/// What a key accepts.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Kind {
+    /// `true` or `false`.
+    Flag,
+    /// One of these words.
+    Word(&'static [&'static str]),
+    /// A whole number in this range.
+    Int(u64, u64),
+    /// A number in this range.
+    Number(f64, f64),
+    /// A [`Span`] in this range, in milliseconds.
+    Span(u64, u64),
+    /// A [`Size`] in this range, in bytes.
+    Size(u64, u64),
+    /// A fully qualified host name.
+    HostName,
+    /// `IP:port`.
+    Address,
+    /// `host:port`.
+    HostPort,
+    /// The name of a provider.
+    ProviderName,
+    /// A user name.
+    User,
+    /// A file that can be read.
+    ReadableFile,
+    /// `sqlite:PATH`.
+    Store,
+    /// A log level or filter.
+    LogFilter,
+    /// `{ env = }`, `{ file = }` or a text.
+    Secret,
+    /// Networks.
+    Networks,
+    /// Patterns of host names or domains.
+    HostPatterns,
+    /// A pattern of mailbox addresses; the flag allows `<>`.
+    MailPattern(bool),
+    /// One rate or several.
+    Rates,
+    /// Name servers.
+    Nameservers,
+    /// IP addresses.
+    Ips,
+}
+
+/// A value that was read, within its range.
+#[derive(Clone, Debug)]
+pub(super) enum Val {
+    Flag(bool),
+    Word(&'static str),
+    Int(u64),
+    Number(f64),
+    Span(Duration),
+    Size(u64),
+    Text(String),
+    Address(SocketAddr),
+    HostPort(String, u16),
+    Path(PathBuf),
+    Store(Store),
+    Secret { secret: Secret, literal: bool },
+    Networks(Vec<Network>),
+    Patterns(Vec<Pattern>),
+    Pattern(Pattern),
+    Rates(Vec<Rate>),
+    Nameservers(Vec<Nameserver>),
+    Ips(Vec<IpAddr>),
+}
+
+impl Kind {
+    /// What is expected, for messages and documentation: "a span of time from 1s to 1d, …".
+    pub(super) fn expected(self) -> String {
+        let span = |ms: u64| Span(Duration::from_millis(ms));
+        match self {
+            Kind::Flag => "true or false".into(),
+            Kind::Word(words) => {
+                let quoted: Vec<String> = words.iter().map(|w| format!("\"{w}\"")).collect();
+                format!("one of {}", quoted.join(", "))
+            }
+            Kind::Int(min, max) => format!("a whole number from {min} to {max}"),
+            Kind::Number(min, max) => format!("a number from {min} to {max}"),
+            Kind::Span(min, max) => format!("a span of time from {} to {}, such as \"30s\" or \"4h\"", span(min), span(max)),
+            Kind::Size(min, max) => format!("a size from {} to {}, such as \"25MiB\"", Size(min), Size(max)),
+            Kind::HostName => "a fully qualified host name such as \"relay.example.com\"".into(),
+            Kind::Address => "an IP address and port such as \"127.0.0.1:2525\" or \"[::1]:2525\"".into(),
+            Kind::HostPort => "a host and port such as \"smtp.example.com:587\"".into(),
+            Kind::ProviderName => "the name of a provider".into(),
+            Kind::User => "a user name".into(),
+            Kind::ReadableFile => "the path of a PEM file that can be read".into(),
+            Kind::Store => "\"sqlite:\" and the path of a file, such as \"sqlite:var/mailweir.db\"".into(),
+            Kind::LogFilter => {
+                "a level (\"error\", \"warn\", \"info\", \"debug\", \"trace\", \"off\"), which `,target=level` may refine".into()
+            }
+            Kind::Secret => "{ env = \"NAME\" }, { file = \"path\" } or a text".into(),
+            Kind::Networks => "a list of addresses and networks such as [\"127.0.0.0/8\", \"::1\"]".into(),
+            Kind::HostPatterns => "a list of names in which * stands for anything, such as [\"*.google.com\"]".into(),
+            Kind::MailPattern(true) => "an address pattern such as \"*@shop.example\", or \"<>\" for the null sender".into(),
+            Kind::MailPattern(false) => "an address pattern such as \"*@shop.example\"".into(),
+            Kind::Rates => "a rate or a list of rates, such as \"20/s\" or [\"20/s\", \"500/h\"]".into(),
+            Kind::Nameservers => {
+                "a list of servers such as [\"192.0.2.53\", \"192.0.2.53:5353\", \"tls://192.0.2.53#dns.example\"]".into()
+            }
+            Kind::Ips => "a list of IP addresses such as [\"192.0.2.10\"]".into(),
+        }
+    }
+
+    /// Reads a value; the error says what is wrong, without where.
+    pub(super) fn read(self, value: &Value) -> Result<Val, String> {
+        let wrong_type = || format!("expected {}, found {}", self.expected(), describe(value));
+        let outside = |shown: &dyn std::fmt::Display| format!("{shown} is out of range: expected {}", self.expected());
+        let text = || value.as_str().ok_or_else(wrong_type);
+        match self {
+            Kind::Flag => value.as_bool().map(Val::Flag).ok_or_else(wrong_type),
+            Kind::Word(words) => {
+                let text = text()?;
+                let found = words.iter().find(|w| **w == text);
+                found.map(|w| Val::Word(w)).ok_or_else(|| {
+                    let hint = nearest(text, words.iter().copied()).map(|n| format!("; did you mean \"{n}\"?"));
+                    format!("\"{text}\" is not known: expected {}{}", self.expected(), hint.unwrap_or_default())
+                })
+            }
+            Kind::Int(min, max) => {
+                let n = value.as_integer().ok_or_else(wrong_type)?;
+                u64::try_from(n).ok().filter(|n| (min..=max).contains(n)).map(Val::Int).ok_or_else(|| outside(&n))
+            }
+            Kind::Number(min, max) => {
+                let n = value.as_float().or_else(|| value.as_integer().map(|n| n as f64)).ok_or_else(wrong_type)?;
+                if (min..=max).contains(&n) { Ok(Val::Number(n)) } else { Err(outside(&n)) }
+            }
+            Kind::Span(min, max) => {
+                let span: Span = text()?.parse()?;
+                let range = Duration::from_millis(min)..=Duration::from_millis(max);
+                if range.contains(&span.0) { Ok(Val::Span(span.0)) } else { Err(outside(&span)) }
+            }
+            Kind::Size(min, max) => {
+                let size = match value.as_integer() {
+                    Some(n) => Size(u64::try_from(n).map_err(|_| outside(&n))?),
+                    None => text()?.parse()?,
+                };
+                if (min..=max).contains(&size.0) { Ok(Val::Size(size.0)) } else { Err(outside(&size)) }
+            }
+            Kind::HostName => {
+                let name = text()?.trim_end_matches('.');
+                check_host(name)?;
+                if !name.contains('.') {
+                    return Err(format!("\"{name}\" has no domain: expected {}", self.expected()));
+                }
+                Ok(Val::Text(name.to_owned()))
+            }
+            Kind::Address => {
+                let text = text()?;
+                text.parse()
+                    .map(Val::Address)
+                    .map_err(|_| format!("\"{text}\" is not an address: expected {}", self.expected()))
+            }
+            Kind::HostPort => read_host_port(text()?).ok_or_else(wrong_type),
+            Kind::ProviderName => Ok(Val::Text(text()?.to_owned())),
+            Kind::User => {
+                let text = text()?;
+                if text.is_empty() || text.contains('\0') {
+                    return Err("the user name is empty or has a zero byte".into());
+                }
+                Ok(Val::Text(text.to_owned()))
+            }
+            Kind::ReadableFile => {
+                let path = Path::new(text()?);
+                std::fs::File::open(path)
+                    .and_then(|f| f.metadata())
+                    .map_err(|e| format!("cannot read {}: {e}", path.display()))?;
+                Ok(Val::Path(path.to_owned()))
+            }
+            Kind::Store => read_store(text()?).map(Val::Store),
+            Kind::LogFilter => read_filter(text()?),
+            Kind::Secret => read_secret(value),
+            Kind::Networks => list(value, wrong_type, |s| s.parse()).map(Val::Networks),
+            Kind::HostPatterns => list(value, wrong_type, host_pattern).map(Val::Patterns),
+            Kind::MailPattern(null) => mail_pattern(text()?, null).map(Val::Pattern),
+            Kind::Rates => match value.as_str() {
+                Some(one) => Ok(Val::Rates(vec![one.parse()?])),
+                None => list(value, wrong_type, |s| s.parse()).map(Val::Rates),
+            },
+            Kind::Nameservers => list(value, wrong_type, |s| s.parse()).map(Val::Nameservers),
+            Kind::Ips => list(value, wrong_type, |s| {
+                let ip: IpAddr = s.parse().map_err(|_| format!("\"{s}\" is not an IP address"))?;
+                if ip.is_unspecified() || ip.is_multicast() {
+                    return Err(format!("{ip} is not an address to connect from"));
+                }
+                Ok(ip)
+            })
+            .map(Val::Ips),
+        }
+    }
+}
+
+impl Val {
+    /// As TOML; a secret becomes `<secret>`.
+    pub(super) fn to_toml(&self) -> Value {
+        fn texts<T: ToString>(items: &[T]) -> Value {
+            Value::Array(items.iter().map(ToString::to_string).collect::<Array>())
+        }
+        match self {
+            Val::Flag(b) => (*b).into(),
+            Val::Word(w) => (*w).into(),
+            Val::Int(n) => i64::try_from(*n).unwrap_or(i64::MAX).into(),
+            Val::Number(n) => (*n).into(),
+            Val::Span(d) => Span(*d).to_string().into(),
+            Val::Size(n) => Size(*n).to_string().into(),
+            Val::Text(t) => t.into(),
+            Val::Address(a) => a.to_string().into(),
+            Val::HostPort(host, port) if host.contains(':') => format!("[{host}]:{port}").into(),
+            Val::HostPort(host, port) => format!("{host}:{port}").into(),
+            Val::Path(p) => p.display().to_string().into(),
+            Val::Store(s) => s.to_string().into(),
+            Val::Secret { .. } => "<secret>".into(),
+            Val::Networks(v) => texts(v),
+            Val::Patterns(v) => texts(v),
+            Val::Pattern(p) => p.as_str().into(),
+            Val::Rates(v) => texts(v),
+            Val::Nameservers(v) => texts(v),
+            Val::Ips(v) => texts(v),
+        }
+    }
+}
+
+/// The candidate most like `text`, if any is near enough to be meant.
+pub(super) fn nearest<'a>(text: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+    let text = text.to_lowercase();
+    candidates
+        .into_iter()
+        .map(|c| (strsim::jaro_winkler(&text, c), c))
+        .filter(|(score, _)| *score > 0.75)
+        .max_by(|a, b| a.0.total_cmp(&b.0))
+        .map(|(_, c)| c)
+}
+
+/// What a value is, for "found …": its type, and itself if it is short (never inside a secret).
+pub(super) fn describe(value: &Value) -> String {
+    let article = if value.type_name().starts_with(['a', 'i']) { "an" } else { "a" };
+    match value {
+        Value::Integer(_) | Value::Float(_) | Value::Boolean(_) => {
+            format!("the {} {}", value.type_name(), value.to_string().trim())
+        }
+        Value::String(s) if s.value().chars().count() <= 60 => format!("the string {:?}", s.value()),
+        _ => format!("{article} {}", value.type_name()),
+    }
+}
+
+/// Reads a list of strings; the error names the entry.
+fn list<T>(
+    value: &Value,
+    wrong_type: impl Fn() -> String,
+    read: impl Fn(&str) -> Result<T, String>,
+) -> Result<Vec<T>, String> {
+    let array = value.as_array().ok_or_else(&wrong_type)?;
+    if array.len() > MAX_LIST {
+        return Err(format!("the list has {} entries, more than {MAX_LIST}", array.len()));
+    }
+    array.iter().map(|item| read(item.as_str().ok_or_else(&wrong_type)?)).collect()
+}
+
+/// A host name of letters, digits, `-` and `_` in dotted labels (RFC 1123 §2.1, and `_`).
+pub(super) fn check_host(name: &str) -> Result<(), String> {
+    let labels_fit = name.split('.').all(|label| {
+        !label.is_empty()
+            && label.len() <= 63
+            && !label.starts_with('-')
+            && !label.ends_with('-')
+            && label.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_')
+    });
+    if !labels_fit || name.len() > 253 {
+        return Err(format!(
+            "\"{name}\" is not a host name: expected labels of letters, digits and - with dots between"
+        ));
+    }
+    Ok(())
+}
+
+fn read_host_port(text: &str) -> Option<Val> {
+    let (host, port) = text.rsplit_once(':')?;
+    let port = port.parse::<u16>().ok().filter(|p| *p != 0)?;
+    let host = match host.strip_prefix('[').and_then(|h| h.strip_suffix(']')) {
+        Some(v6) => v6.parse::<std::net::Ipv6Addr>().ok()?.to_string(),
+        None => {
+            let host = host.trim_end_matches('.');
+            check_host(host).ok()?;
+            host.to_ascii_lowercase()
+        }
+    };
+    Some(Val::HostPort(host, port))
+}
+
+fn read_store(text: &str) -> Result<Store, String> {
+    if let Some(path) = text.strip_prefix("sqlite:") {
+        let path = path.strip_prefix("//").unwrap_or(path);
+        return match path {
+            "" => Err(format!("\"{text}\" names no file: expected {}", Kind::Store.expected())),
+            ":memory:" => Err("a queue in memory would not survive a restart: expected the path of a file".into()),
+            path if path.contains(['\0', '?']) => {
+                Err(format!("\"{path}\" is not a path: it has a zero byte or a question mark"))
+            }
+            path => Ok(Store::Sqlite(path.into())),
+        };
+    }
+    if text.starts_with("postgres:") || text.starts_with("postgresql:") {
+        return Err("PostgreSQL is not supported by this version: expected \"sqlite:PATH\"".into());
+    }
+    Err(format!("\"{text}\" is not a store: expected {}", Kind::Store.expected()))
+}
+
+fn read_filter(text: &str) -> Result<Val, String> {
+    let level = |w: &str| ["error", "warn", "info", "debug", "trace", "off"].contains(&w.to_ascii_lowercase().as_str());
+    // A bare word that is no level would be taken for a target, and switch everything else off.
+    let words_fit = text.split(',').all(|part| part.contains('=') || level(part.trim()));
+    let parses = tracing_subscriber::EnvFilter::builder().parse(text).is_ok();
+    if words_fit && parses {
+        return Ok(Val::Text(text.to_owned()));
+    }
+    Err(format!("\"{text}\" is not a log filter: expected {}", Kind::LogFilter.expected()))
+}
+
+/// Reads a secret from where the value says. No message repeats what was found there.
+fn read_secret(value: &Value) -> Result<Val, String> {
+    let done = |secret: &str, literal| {
+        if secret.is_empty() {
+            return Err("the secret is empty".to_owned());
+        }
+        if secret.contains('\0') {
+            return Err("the secret has a zero byte".to_owned());
+        }
+        Ok(Val::Secret { secret: Secret::new(secret.to_owned()), literal })
+    };
+    if let Some(literal) = value.as_str() {
+        return done(literal, true);
+    }
+    let expected = || format!("expected {}", Kind::Secret.expected());
+    let table = value.as_inline_table().filter(|t| t.len() == 1).ok_or_else(expected)?;
+    let (from, what) = table.iter().next().ok_or_else(expected)?;
+    let what = what.as_str().ok_or_else(expected)?;
+    match from {
+        "env" => match std::env::var(what) {
+            Ok(secret) => done(&secret, false),
+            Err(std::env::VarError::NotPresent) => Err(format!("the environment variable {what} is not set")),
+            Err(std::env::VarError::NotUnicode(_)) => Err(format!("the environment variable {what} is not UTF-8")),
+        },
+        "file" => match std::fs::read_to_string(what) {
+            Ok(secret) => done(secret.trim_end_matches(['\r', '\n']), false),
+            Err(e) => Err(format!("cannot read the file {what}: {e}")),
+        },
+        other => Err(format!("`{other}` is not known: {}", expected())),
+    }
+}
+
+fn host_pattern(text: &str) -> Result<Pattern, String> {
+    let pattern = Pattern::new(text);
+    let fits = pattern.as_str().split('.').all(|label| {
+        !label.is_empty() && label.chars().all(|c| c.is_alphanumeric() || c == '-' || c == '_' || c == '*')
+    });
+    if !fits || text.len() > 255 {
+        return Err(format!(
+            "\"{text}\" is not a pattern of a host name: expected a name such as mx.example.com or *.example.com"
+        ));
+    }
+    Ok(pattern)
+}
+
+fn mail_pattern(text: &str, null: bool) -> Result<Pattern, String> {
+    if null && text == "<>" {
+        return Ok(Pattern::new(text));
+    }
+    let bad_char = |c: char| c.is_control() || c.is_whitespace() || "<>,;()".contains(c);
+    if text.is_empty() || text.len() > 1000 || text.contains(bad_char) {
+        return Err(format!("\"{text}\" is not an address pattern: expected {}", Kind::MailPattern(null).expected()));
+    }
+    if !text.contains(['@', '*']) {
+        return Err(format!("\"{text}\" would match no address: expected a pattern such as \"*@{text}\""));
+    }
+    Ok(Pattern::new(text))
+}
+
+impl std::str::FromStr for Nameserver {
+    type Err = String;
+
+    fn from_str(s: &str) -> Result<Nameserver, String> {
+        let bad = |why: &str| format!("\"{s}\" is not a name server: {why}");
+        let (protocol, rest, port) = if let Some(rest) = s.strip_prefix("tls://") {
+            (DnsProtocol::Tls, rest, 853)
+        } else if let Some(rest) = s.strip_prefix("https://") {
+            (DnsProtocol::Https, rest, 443)
+        } else if s.contains("://") {
+            return Err(bad("expected an address, tls://ADDRESS#NAME or https://ADDRESS#NAME"));
+        } else {
+            (DnsProtocol::Plain, s, 53)
+        };
+        let (address, tls_name) = rest.split_once('#').unwrap_or((rest, ""));
+        let bare = address.strip_prefix('[').and_then(|a| a.strip_suffix(']')).unwrap_or(address);
+        let address = match bare.parse::<IpAddr>() {
+            Ok(ip) => SocketAddr::new(ip, port),
+            Err(_) => address.parse().map_err(|_| bad("expected an IP address, with or without a port"))?,
+        };
+        if address.port() == 0 || address.ip().is_unspecified() {
+            return Err(bad("the address or port is zero"));
+        }
+        match protocol {
+            DnsProtocol::Plain if s.contains('#') => {
+                return Err(bad("a certificate name (#NAME) needs tls:// or https://"));
+            }
+            DnsProtocol::Tls | DnsProtocol::Https if tls_name.is_empty() => {
+                return Err(bad("the name of its certificate is missing: add #NAME, such as #dns.example"));
+            }
+            DnsProtocol::Tls | DnsProtocol::Https => check_host(tls_name)?,
+            DnsProtocol::Plain => {}
+        }
+        Ok(Nameserver { address, protocol, tls_name: tls_name.to_owned() })
+    }
+}
+
+impl std::fmt::Display for Nameserver {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self.protocol {
+            DnsProtocol::Plain => write!(f, "{}", self.address),
+            DnsProtocol::Tls => write!(f, "tls://{}#{}", self.address, self.tls_name),
+            DnsProtocol::Https => write!(f, "https://{}#{}", self.address, self.tls_name),
+        }
+    }
+}
+
+impl std::fmt::Display for Store {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Store::Sqlite(path) => write!(f, "sqlite:{}", path.display()),
+        }
+    }
+}

@@ -106,6 +106,8 @@ pub enum Event {
     Io(String),
     /// TLS failed (handshake, certificate, not offered though required).
     Tls(String),
+    /// The server does not offer what the configuration asks for, e.g. `AUTH`.
+    Missing(&'static str),
     /// The server's bytes make no sense: endless or unparsable reply, input pending at STARTTLS.
     Garbled(String),
     /// The message cannot be sent to this host as it is (e.g. SMTPUTF8 needed and not offered).
@@ -138,6 +140,7 @@ impl fmt::Display for Event {
             Event::Closed => f.write_str("the server closed the connection"),
             Event::Io(e) => f.write_str(e),
             Event::Tls(e) => write!(f, "TLS: {e}"),
+            Event::Missing(what) => write!(f, "the server does not offer {what}"),
             Event::Garbled(e) => write!(f, "unintelligible server: {e}"),
             Event::Unsendable { enhanced, text } => write!(f, "{enhanced} {text}"),
             Event::Local(e) => write!(f, "local: {e}"),

@@ -1,14 +1,35 @@
-//! The upstream side: one connection (`session`), its transactions, TLS, and body encoding.
+//! The upstream side: one connection, its transactions, TLS, and the body on the wire.
 //!
 //! This module reports facts ([`Fact`]) and judges nothing: what a fact means for a recipient is
 //! decided by `outcome::classify` alone.
+//!
+//! - [`Connector`] (`connect`) finds a host of a route that answers: order, racing, dead addresses.
+//! - [`Connection`] (`session`) is the dialog up to EHLO, STARTTLS and AUTH, and the idle time.
+//! - `transaction` is MAIL to final reply: one fate for each recipient, whatever the server does.
+//! - `wire` owns socket and buffers: it writes and reads at the same time and knows time-outs.
+//! - `reply`, `encode`, `command`, `capabilities` are pure: bytes in, values out.
 
+mod auth;
+pub mod capabilities;
+mod command;
+pub mod connect;
+pub mod encode;
 pub mod fact;
+pub mod reply;
+pub mod session;
+mod tls;
+mod transaction;
+mod wire;
 
 use std::time::Duration;
 
 use crate::mail::{Body, Message, Recipient};
+pub use capabilities::Capabilities;
+pub use connect::{Connector, SetupError};
 pub use fact::{Event, Fact, Peer, Reply, Stage};
+pub use session::Connection;
+pub use tls::TlsSettings;
+pub use wire::Io;
 
 /// One transaction to make: a message and those of its recipients that go to this host.
 pub struct Transaction<'a> {
@@ -22,12 +43,59 @@ pub struct Transaction<'a> {
 
 /// What came of a transaction.
 #[derive(Debug)]
+#[must_use = "the fates of recipients are in it"]
 pub struct Report {
     /// One fact per recipient, in the order given. A positive reply at [`Stage::Final`] is
     /// acceptance; anything else is not.
     pub facts: Vec<Fact>,
     /// The host offered DSN (so it took over the duty to send success DSNs).
     pub dsn: bool,
+    /// The connection had carried a transaction before: if the server closed it at
+    /// [`Stage::Mail`], that says nothing about the server, only about the age of the connection.
+    pub reused: bool,
     /// From the first byte of MAIL to the final reply.
     pub took: Duration,
+}
+
+/// How long to wait for the peer (RFC 5321 §4.5.3.2).
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Timeouts {
+    /// TCP connect to one address.
+    pub connect: Duration,
+    /// The greeting.
+    pub greeting: Duration,
+    /// EHLO, HELO, STARTTLS, AUTH, RSET.
+    pub ehlo: Duration,
+    /// A TLS handshake.
+    pub tls: Duration,
+    /// MAIL.
+    pub mail: Duration,
+    /// Each RCPT.
+    pub rcpt: Duration,
+    /// DATA.
+    pub data: Duration,
+    /// Without progress while writing commands or the body.
+    pub write: Duration,
+    /// The reply to the final dot.
+    pub last: Duration,
+    /// The reply to QUIT.
+    pub quit: Duration,
+}
+
+impl Default for Timeouts {
+    fn default() -> Timeouts {
+        let minutes = |n: u64| Duration::from_secs(n * 60);
+        Timeouts {
+            connect: Duration::from_secs(30),
+            greeting: minutes(5),
+            ehlo: minutes(5),
+            tls: minutes(2),
+            mail: minutes(5),
+            rcpt: minutes(5),
+            data: minutes(2),
+            write: minutes(3),
+            last: minutes(10),
+            quit: Duration::from_secs(5),
+        }
+    }
 }

@@ -1,0 +1,116 @@
+//! What a host offers in its EHLO reply.
+//!
+//! Keywords are recognised by smtp-proto, line by line, so that one odd line costs one keyword and
+//! not the whole reply.
+
+use smtp_proto::{
+    AUTH_LOGIN, AUTH_PLAIN, EXT_8BIT_MIME, EXT_CHUNKING, EXT_DSN, EXT_PIPELINING, EXT_SIZE, EXT_SMTP_UTF8,
+    EXT_START_TLS, EhloResponse,
+};
+
+/// The extensions that matter here.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Capabilities {
+    /// 8BITMIME (RFC 6152).
+    pub eight_bit_mime: bool,
+    /// SMTPUTF8 (RFC 6531).
+    pub smtputf8: bool,
+    /// SIZE (RFC 1870): `Some(0)` is offered without a limit.
+    pub size: Option<u64>,
+    /// PIPELINING (RFC 2920).
+    pub pipelining: bool,
+    /// CHUNKING (RFC 3030).
+    pub chunking: bool,
+    /// DSN (RFC 3461).
+    pub dsn: bool,
+    /// STARTTLS (RFC 3207).
+    pub starttls: bool,
+    /// AUTH PLAIN (RFC 4616).
+    pub auth_plain: bool,
+    /// AUTH LOGIN.
+    pub auth_login: bool,
+}
+
+impl Capabilities {
+    /// From the lines of a 250 reply to EHLO, each without its code; the first is the greeting.
+    pub fn from_lines(lines: &[Vec<u8>]) -> Capabilities {
+        let mut all = Capabilities::default();
+        for line in lines.iter().skip(1) {
+            all.add(line);
+        }
+        all
+    }
+
+    fn add(&mut self, line: &[u8]) {
+        let mut reply = b"250-x\r\n250 ".to_vec();
+        match line.get(..5) {
+            // `AUTH=LOGIN PLAIN`, from a draft that old servers follow.
+            Some(word) if word.eq_ignore_ascii_case(b"AUTH=") => {
+                reply.extend_from_slice(b"AUTH ");
+                reply.extend_from_slice(&line[5..]);
+            }
+            _ => reply.extend_from_slice(line.trim_ascii()),
+        }
+        reply.extend_from_slice(b"\r\n");
+        let Ok(parsed) = EhloResponse::parse(&mut reply.iter()) else { return };
+        let has = |bit: u32| parsed.capabilities & bit != 0;
+        self.eight_bit_mime |= has(EXT_8BIT_MIME);
+        self.smtputf8 |= has(EXT_SMTP_UTF8);
+        self.pipelining |= has(EXT_PIPELINING);
+        self.chunking |= has(EXT_CHUNKING);
+        self.dsn |= has(EXT_DSN);
+        self.starttls |= has(EXT_START_TLS);
+        if has(EXT_SIZE) {
+            self.size = Some(parsed.size as u64);
+        }
+        self.auth_plain |= parsed.auth_mechanisms & AUTH_PLAIN != 0;
+        self.auth_login |= parsed.auth_mechanisms & AUTH_LOGIN != 0;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn offered(lines: &[&str]) -> Capabilities {
+        Capabilities::from_lines(&lines.iter().map(|l| l.as_bytes().to_vec()).collect::<Vec<_>>())
+    }
+
+    #[test]
+    fn reads_what_servers_offer() {
+        let all = offered(&[
+            "mx.example hello",
+            "PIPELINING",
+            "size 35882577",
+            "8BITMIME",
+            "STARTTLS",
+            "ENHANCEDSTATUSCODES",
+            "CHUNKING",
+            "DSN",
+            "SMTPUTF8",
+            "AUTH XOAUTH2 PLAIN LOGIN",
+        ]);
+        assert_eq!(
+            all,
+            Capabilities {
+                eight_bit_mime: true,
+                smtputf8: true,
+                size: Some(35_882_577),
+                pipelining: true,
+                chunking: true,
+                dsn: true,
+                starttls: true,
+                auth_plain: true,
+                auth_login: true,
+            }
+        );
+        assert_eq!(offered(&["DSN"]), Capabilities::default(), "the first line is the host's name");
+        assert_eq!(offered(&["x", "SIZE", "X-ODD \u{e9}", "", "AUTH=LOGIN"]).size, Some(0));
+    }
+
+    #[test]
+    fn one_odd_line_costs_nothing_else() {
+        let caps = offered(&["x", "SIZE lots", "AUTH", "\u{0}", "AUTH=LOGIN", "PIPELINING "]);
+        assert!(caps.pipelining && caps.auth_login && !caps.auth_plain);
+    }
+}

@@ -1,0 +1,251 @@
+//! From a route to a session: which host, which address, in which order.
+//!
+//! Hosts are tried in order of preference, those of equal preference in random order (RFC 5321
+//! §5.1); the addresses of a host race with a head start for the first (RFC 8305). An address that
+//! did not answer is remembered for a while and tried last, so that broken IPv6 or a dead host
+//! costs its time-out once and not for every message.
+//!
+//! Bounded: [`MAX_ADDRESSES`] addresses and [`MAX_SESSIONS`] greetings for one call of
+//! [`Connector::open`]; the memory of dead addresses has a fixed size.
+
+use std::collections::VecDeque;
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
+
+use moka::sync::Cache;
+use socket2::{SockRef, TcpKeepalive};
+use tokio::net::{TcpSocket, TcpStream};
+use tokio::task::JoinSet;
+use tokio::time::{sleep, timeout};
+
+use super::fact::{Event, Fact, Peer, Stage};
+use super::session::{Connection, Setup, SetupFailure};
+use super::tls::TlsSettings;
+use super::{Timeouts, wire};
+use crate::config::{Provider, TlsMode};
+use crate::route::{Host, Route};
+
+/// Addresses tried for one connection.
+pub const MAX_ADDRESSES: usize = 12;
+/// Greetings heard for one connection.
+pub const MAX_SESSIONS: usize = 5;
+/// Head start of an address before the next one of the same host is tried too.
+const HEAD_START: Duration = Duration::from_millis(250);
+/// How long an address that did not answer is tried last.
+const DEAD_FOR: Duration = Duration::from_secs(120);
+/// Dead addresses remembered.
+const DEAD_MAX: u64 = 10_000;
+
+/// The connector cannot be made.
+#[derive(Debug, thiserror::Error)]
+pub enum SetupError {
+    /// The EHLO name would break the command.
+    #[error("`{0}` cannot be said in EHLO: expected a host name or an IP address")]
+    Hostname(String),
+}
+
+/// Makes connections. One for the whole program: it knows the dead addresses and the TLS tickets.
+pub struct Connector {
+    hostname: String,
+    tls: TlsSettings,
+    timeouts: Timeouts,
+    dead: Cache<SocketAddr, ()>,
+}
+
+impl Connector {
+    /// `hostname` is said in EHLO. Loads the system's root certificates.
+    pub fn new(hostname: &str) -> Result<Connector, SetupError> {
+        let fits = |c: char| !c.is_control() && !c.is_whitespace();
+        if hostname.is_empty() || hostname.len() > 255 || !hostname.chars().all(fits) {
+            return Err(SetupError::Hostname(hostname.to_owned()));
+        }
+        Ok(Connector {
+            hostname: hostname.to_owned(),
+            tls: TlsSettings::load(),
+            timeouts: Timeouts::default(),
+            dead: Cache::builder().max_capacity(DEAD_MAX).time_to_live(DEAD_FOR).build(),
+        })
+    }
+
+    /// With other time-outs.
+    pub fn with_timeouts(mut self, timeouts: Timeouts) -> Connector {
+        self.timeouts = timeouts;
+        self
+    }
+
+    /// A session with the first host of the route that wants one, up to and including AUTH. `Err`
+    /// has what happened with each address tried; never empty.
+    pub async fn open(&self, provider: &Provider, route: &Route) -> Result<Connection, Vec<Fact>> {
+        let mut facts = Vec::new();
+        let (mut sessions, mut attempts) = (0, 0);
+        for host in self.order(route) {
+            let mut addresses = self.addresses(host, route.port);
+            while attempts < MAX_ADDRESSES && sessions < MAX_SESSIONS {
+                let before = addresses.len();
+                let connected = self.race(provider, host, &mut addresses, MAX_ADDRESSES - attempts, &mut facts).await;
+                attempts += before - addresses.len();
+                let Some((stream, address)) = connected else { break };
+                sessions += 1;
+                match self.session(provider, host, stream, address).await {
+                    Ok(connection) => return Ok(connection),
+                    Err(fact) => {
+                        let stop = fact.stage == Stage::Auth && matches!(fact.event, Event::Reply(_));
+                        facts.push(fact);
+                        // The same password at the next address would be refused again, and count
+                        // as another break-in attempt.
+                        if stop {
+                            return Err(facts);
+                        }
+                    }
+                }
+            }
+        }
+        if facts.is_empty() {
+            let text = "the route has no address to connect to".to_owned();
+            let event = Event::NoRoute { permanent: false, code: 450, enhanced: "4.4.4", text };
+            facts.push(Fact { stage: Stage::Route, event, peer: None });
+        }
+        Err(facts)
+    }
+
+    /// Hosts in the order to try: by preference, equal ones shuffled, those without a living
+    /// address last.
+    fn order<'r>(&self, route: &'r Route) -> Vec<&'r Host> {
+        let mut hosts: Vec<&Host> = route.hosts.iter().collect();
+        fastrand::shuffle(&mut hosts);
+        let dead = |ip: &IpAddr| self.dead.contains_key(&SocketAddr::new(*ip, route.port));
+        hosts.sort_by_key(|host| (host.addresses.iter().all(dead), host.preference));
+        hosts
+    }
+
+    /// A host's addresses, living ones first.
+    fn addresses(&self, host: &Host, port: u16) -> VecDeque<SocketAddr> {
+        let mut all: Vec<SocketAddr> = host.addresses.iter().map(|ip| SocketAddr::new(*ip, port)).collect();
+        all.sort_by_key(|address| self.dead.contains_key(address));
+        all.into()
+    }
+
+    /// The first of the addresses to answer; those tried are taken off the list (one that was only
+    /// slower than another goes to its end), and a fact is added for each that failed.
+    async fn race(
+        &self,
+        provider: &Provider,
+        host: &Host,
+        addresses: &mut VecDeque<SocketAddr>,
+        mut most: usize,
+        facts: &mut Vec<Fact>,
+    ) -> Option<(TcpStream, SocketAddr)> {
+        let mut racing = JoinSet::new();
+        let mut running = Vec::new();
+        loop {
+            if most > 0 && let Some(address) = addresses.pop_front() {
+                most -= 1;
+                running.push(address);
+                let source = source_for(provider, address.ip());
+                let limit = self.timeouts.connect;
+                racing.spawn(async move { (address, connect(address, source, limit).await) });
+            }
+            let more = most > 0 && !addresses.is_empty();
+            let finished = tokio::select! {
+                finished = racing.join_next() => finished?,
+                () = sleep(HEAD_START), if more => continue,
+            };
+            // A task that panicked or was aborted has no address to report; there is none such.
+            let Ok((address, result)) = finished else { continue };
+            running.retain(|other| *other != address);
+            match result {
+                Ok(stream) => {
+                    self.dead.invalidate(&address);
+                    // Those that did not make it in spite of a head start come last from now on.
+                    for slow in running {
+                        self.dead.insert(slow, ());
+                        addresses.push_back(slow);
+                    }
+                    return Some((stream, address));
+                }
+                Err((event, dead)) => {
+                    if dead {
+                        self.dead.insert(address, ());
+                    }
+                    let peer = Peer { host: host.name.clone(), ip: Some(address.ip()), tls: None };
+                    facts.push(Fact { stage: Stage::Connect, event, peer: Some(peer) });
+                }
+            }
+        }
+    }
+
+    /// A session over a fresh stream; when STARTTLS breaks and nothing demands it, once more over
+    /// another stream to the same address, in clear text.
+    async fn session(
+        &self,
+        provider: &Provider,
+        host: &Host,
+        stream: TcpStream,
+        address: SocketAddr,
+    ) -> Result<Connection, Fact> {
+        let mut setup = Setup {
+            hostname: &self.hostname,
+            provider,
+            host: &host.name,
+            ip: address.ip(),
+            tls: &self.tls,
+            timeouts: self.timeouts,
+            clear_text: false,
+        };
+        let failure = match Connection::establish(stream, setup).await {
+            Ok(connection) => return Ok(connection),
+            Err(failure) => failure,
+        };
+        let implicit = provider.relay.as_ref().is_some_and(|relay| relay.implicit_tls);
+        let SetupFailure { fact, handshake } = failure;
+        if !handshake || implicit || provider.tls != TlsMode::Opportunistic {
+            return Err(fact);
+        }
+        tracing::info!(host = host.name, ip = %address.ip(), reason = %fact.event, "TLS fails, going on in clear text");
+        setup.clear_text = true;
+        match connect(address, source_for(provider, address.ip()), self.timeouts.connect).await {
+            Ok(stream) => Connection::establish(stream, setup).await.map_err(|failure| failure.fact),
+            Err((event, _)) => Err(Fact { stage: Stage::Connect, event, peer: fact.peer }),
+        }
+    }
+}
+
+/// The first configured source address of the right family.
+fn source_for(provider: &Provider, to: IpAddr) -> Option<IpAddr> {
+    provider.source.iter().copied().find(|from| from.is_ipv4() == to.is_ipv4())
+}
+
+/// Connects. The error: what happened, and whether it tells that the address is dead.
+async fn connect(to: SocketAddr, from: Option<IpAddr>, limit: Duration) -> Result<TcpStream, (Event, bool)> {
+    let socket = open_socket(to, from).map_err(|e| (Event::Io(e.to_string()), false))?;
+    match timeout(limit, socket.connect(to)).await {
+        Err(_) => Err((Event::Timeout(limit), true)),
+        Ok(Err(e)) => {
+            // Refused is said by the host itself, but nothing listens there: not worth a try soon.
+            let event = match e.kind() {
+                io::ErrorKind::ConnectionRefused => Event::Io("connection refused".to_owned()),
+                _ => match wire::event_of(&e) {
+                    Event::Closed => Event::Closed,
+                    _ => Event::Io(e.to_string()),
+                },
+            };
+            Err((event, true))
+        }
+        Ok(Ok(stream)) => {
+            // Options that make it better; without them it works as well.
+            let _ = stream.set_nodelay(true);
+            let keepalive = TcpKeepalive::new().with_time(Duration::from_secs(60));
+            let _ = SockRef::from(&stream).set_tcp_keepalive(&keepalive);
+            Ok(stream)
+        }
+    }
+}
+
+fn open_socket(to: SocketAddr, from: Option<IpAddr>) -> io::Result<TcpSocket> {
+    let socket = if to.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
+    if let Some(ip) = from {
+        socket.bind(SocketAddr::new(ip, 0)).map_err(|e| io::Error::new(e.kind(), format!("source address {ip}: {e}")))?;
+    }
+    Ok(socket)
+}

@@ -1,0 +1,255 @@
+//! One connection to one host: greeting, EHLO or HELO, STARTTLS, AUTH; then idle between
+//! transactions; then QUIT.
+//!
+//! Invariants: nothing that came in clear text is believed after STARTTLS (RFC 3207 §6); the
+//! capabilities are those of the last EHLO; once a connection is not usable it never is again.
+
+use std::net::IpAddr;
+use std::time::Duration;
+
+use lettre::transport::smtp::commands::{Ehlo, Quit, Starttls};
+
+use super::fact::{Event, Fact, Peer, Reply, Stage};
+use super::tls::TlsSettings;
+use super::wire::{Io, Wire, Written};
+use super::{Capabilities, Timeouts, auth, command};
+use crate::config::{Provider, TlsMode};
+
+/// What a session is set up with.
+#[derive(Clone, Copy)]
+pub struct Setup<'a> {
+    /// Our name in EHLO.
+    pub hostname: &'a str,
+    /// TLS mode, credentials, and what may be used of what is offered.
+    pub provider: &'a Provider,
+    /// Name of the host, which its certificate must have.
+    pub host: &'a str,
+    /// Its address.
+    pub ip: IpAddr,
+    /// TLS roots and configurations.
+    pub tls: &'a TlsSettings,
+    /// How long to wait.
+    pub timeouts: Timeouts,
+    /// STARTTLS has just failed with this address: go on without.
+    pub clear_text: bool,
+}
+
+/// A session that did not come about.
+#[derive(Debug)]
+pub struct SetupFailure {
+    /// What happened.
+    pub fact: Fact,
+    /// It was the TLS handshake: an opportunistic client may try once more in clear text.
+    pub handshake: bool,
+}
+
+/// A session with a host, ready for transactions.
+pub struct Connection {
+    pub(super) wire: Wire,
+    pub(super) peer: Peer,
+    pub(super) caps: Capabilities,
+    pub(super) timeouts: Timeouts,
+    /// Use PIPELINING, CHUNKING: offered and allowed.
+    pub(super) pipelining: bool,
+    pub(super) chunking: bool,
+    pub(super) usable: bool,
+    /// A transaction was begun and did not end: RSET comes first.
+    pub(super) dirty: bool,
+    pub(super) sent: u32,
+}
+
+type Failed = (Stage, Event);
+
+impl Connection {
+    /// Makes a session over a connected stream, up to and including AUTH.
+    pub async fn establish(io: impl Io + 'static, setup: Setup<'_>) -> Result<Connection, SetupFailure> {
+        let mut peer = Peer { host: setup.host.to_owned(), ip: Some(setup.ip), tls: None };
+        match establish(Box::new(io), &setup, &mut peer).await {
+            Ok((wire, caps)) => Ok(Connection {
+                wire,
+                peer,
+                caps,
+                timeouts: setup.timeouts,
+                pipelining: caps.pipelining && setup.provider.pipelining,
+                chunking: caps.chunking && setup.provider.chunking,
+                usable: true,
+                dirty: false,
+                sent: 0,
+            }),
+            Err(((stage, event), handshake)) => {
+                Err(SetupFailure { fact: Fact { stage, event, peer: Some(peer) }, handshake })
+            }
+        }
+    }
+
+    /// It may carry another transaction: not closed, not garbled, no 421.
+    pub fn is_usable(&self) -> bool {
+        self.usable && !self.wire.is_broken() && !self.wire.is_pending()
+    }
+
+    /// Transactions made so far, accepted or not.
+    pub fn sent(&self) -> u32 {
+        self.sent
+    }
+
+    /// The other end.
+    pub fn peer(&self) -> &Peer {
+        &self.peer
+    }
+
+    /// The host's name as in the route.
+    pub fn host(&self) -> &str {
+        &self.peer.host
+    }
+
+    /// What the host offers.
+    pub fn capabilities(&self) -> Capabilities {
+        self.caps
+    }
+
+    /// A cheap look before reuse: false if the peer has closed, or said something (a 421) while
+    /// idle, as far as this end knows by now.
+    pub fn is_alive(&mut self) -> bool {
+        self.is_usable() && self.wire.is_quiet()
+    }
+
+    /// Says QUIT if that makes sense, waits a bounded time for the reply, and closes.
+    pub async fn quit(mut self) {
+        if self.is_alive() {
+            quit(&mut self.wire, &self.timeouts, true).await;
+        }
+    }
+}
+
+async fn quit(wire: &mut Wire, timeouts: &Timeouts, wait: bool) {
+    command::print(&mut wire.out, Quit);
+    let _ = tokio::time::timeout(timeouts.quit, async {
+        if wire.write(&[], 1, usize::MAX, timeouts.quit).await == Written::All && wait {
+            let _ = wire.read(timeouts.quit).await;
+        }
+    })
+    .await;
+}
+
+/// The whole set-up; the `bool` of the error: it was the handshake.
+async fn establish(
+    io: Box<dyn Io>,
+    setup: &Setup<'_>,
+    peer: &mut Peer,
+) -> Result<(Wire, Capabilities), (Failed, bool)> {
+    let t = &setup.timeouts;
+    let provider = setup.provider;
+    let implicit = provider.relay.as_ref().is_some_and(|relay| relay.implicit_tls);
+    let mut wire = if implicit { start_tls(io, setup, peer).await? } else { Wire::new(io) };
+    match dialog(&mut wire, setup, implicit).await {
+        Ok((caps, false)) => log_in(wire, caps, setup, peer).await.map_err(|failed| (failed, false)),
+        Ok((_, true)) => {
+            let mut wire = start_tls(wire.into_io(), setup, peer).await?;
+            match hello(&mut wire, setup).await {
+                Ok(caps) => log_in(wire, caps, setup, peer).await.map_err(|failed| (failed, false)),
+                Err(failed) => {
+                    part(&mut wire, t, &failed).await;
+                    Err((failed, false))
+                }
+            }
+        }
+        Err(failed) => {
+            part(&mut wire, t, &failed).await;
+            Err((failed, false))
+        }
+    }
+}
+
+async fn start_tls(io: Box<dyn Io>, setup: &Setup<'_>, peer: &mut Peer) -> Result<Wire, (Failed, bool)> {
+    match setup.tls.handshake(setup.provider, setup.host, setup.ip, io, setup.timeouts.tls).await {
+        Ok((io, version)) => {
+            peer.tls = Some(version);
+            Ok(Wire::new(io))
+        }
+        Err(event) => Err(((Stage::StartTls, event), true)),
+    }
+}
+
+/// Greeting, EHLO and STARTTLS up to the handshake; true: the peer waits for the handshake.
+async fn dialog(wire: &mut Wire, setup: &Setup<'_>, implicit: bool) -> Result<(Capabilities, bool), Failed> {
+    let t = &setup.timeouts;
+    let greeting = wire.read(t.greeting).await.map_err(|event| (Stage::Greeting, event))?.reply;
+    positive(Stage::Greeting, greeting)?;
+    let caps = hello(wire, setup).await?;
+    let mode = setup.provider.tls;
+    if implicit || mode == TlsMode::Off || (setup.clear_text && mode == TlsMode::Opportunistic) {
+        return Ok((caps, false));
+    }
+    if !caps.starttls {
+        return match mode {
+            TlsMode::Opportunistic => Ok((caps, false)),
+            _ => Err((Stage::StartTls, Event::Tls("the server does not offer STARTTLS".to_owned()))),
+        };
+    }
+    command::print(&mut wire.out, Starttls);
+    let reply = ask(wire, t, Stage::StartTls).await?;
+    if reply.code == 421 || !reply.is_positive() && mode != TlsMode::Opportunistic {
+        return Err((Stage::StartTls, Event::Reply(reply)));
+    }
+    // Whatever stands in the buffer now was put there in clear text (CVE-2011-0411 and its kin).
+    if wire.is_pending() {
+        return Err((Stage::StartTls, Event::Garbled("input behind the reply to STARTTLS".to_owned())));
+    }
+    Ok((caps, reply.is_positive()))
+}
+
+/// EHLO, or HELO for a host that refuses it (RFC 5321 §3.2).
+async fn hello(wire: &mut Wire, setup: &Setup<'_>) -> Result<Capabilities, Failed> {
+    let t = &setup.timeouts;
+    let name = command::client_id(setup.hostname);
+    wire.keep_lines(true);
+    command::print(&mut wire.out, Ehlo::new(name.clone()));
+    let written = wire.write(&[], 1, usize::MAX, t.write).await;
+    let received = wire.read(t.ehlo).await;
+    wire.keep_lines(false);
+    let received = received.map_err(|event| (Stage::Ehlo, event))?;
+    if received.reply.is_permanent() && written == Written::All {
+        command::print(&mut wire.out, format_args!("HELO {name}\r\n"));
+        positive(Stage::Ehlo, ask(wire, t, Stage::Ehlo).await?)?;
+        return Ok(Capabilities::default());
+    }
+    positive(Stage::Ehlo, received.reply)?;
+    Ok(Capabilities::from_lines(&received.lines))
+}
+
+async fn log_in(
+    mut wire: Wire,
+    caps: Capabilities,
+    setup: &Setup<'_>,
+    peer: &Peer,
+) -> Result<(Wire, Capabilities), Failed> {
+    if let Some(credentials) = setup.provider.relay.as_ref().and_then(|relay| relay.auth.as_ref())
+        && let Err(event) = auth::authenticate(&mut wire, &caps, peer, &setup.timeouts, credentials).await
+    {
+        let failed = (Stage::Auth, event);
+        part(&mut wire, &setup.timeouts, &failed).await;
+        return Err(failed);
+    }
+    Ok((wire, caps))
+}
+
+/// Takes leave of a peer that did not want us, as far as it still listens.
+async fn part(wire: &mut Wire, timeouts: &Timeouts, failed: &Failed) {
+    if matches!(failed.1, Event::Reply(_) | Event::Tls(_) | Event::Missing(_)) && !wire.is_broken() {
+        let brief = Timeouts { quit: timeouts.quit.min(Duration::from_secs(1)), ..*timeouts };
+        quit(wire, &brief, false).await;
+    }
+}
+
+async fn ask(wire: &mut Wire, timeouts: &Timeouts, stage: Stage) -> Result<Reply, Failed> {
+    wire.write(&[], 1, usize::MAX, timeouts.write).await;
+    wire.read(timeouts.ehlo).await.map(|received| received.reply).map_err(|event| (stage, event))
+}
+
+fn positive(stage: Stage, reply: Reply) -> Result<(), Failed> {
+    match reply.code {
+        200..=299 => Ok(()),
+        300..=399 => Err((stage, Event::Garbled(format!("an intermediate reply: {reply}")))),
+        _ => Err((stage, Event::Reply(reply))),
+    }
+}

@@ -1,0 +1,210 @@
+//! TLS to upstream hosts: client configurations, certificate policy, and errors people can read.
+//!
+//! TLS 1.2 and 1.3 on aws-lc-rs. One client configuration is shared by all connections of one
+//! provider, so that session tickets are used again (rustls keeps them per server name); early
+//! data stays off. Without verification the handshake's signatures are still checked, so that the
+//! peer at least owns the key it shows.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use moka::sync::Cache;
+use tokio::time::timeout;
+use tokio_rustls::TlsConnector;
+use tokio_rustls::rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use tokio_rustls::rustls::client::{ClientSessionMemoryCache, Resumption, WebPkiServerVerifier};
+use tokio_rustls::rustls::crypto::{CryptoProvider, aws_lc_rs, verify_tls12_signature, verify_tls13_signature};
+use tokio_rustls::rustls::pki_types::pem::PemObject;
+use tokio_rustls::rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use tokio_rustls::rustls::{
+    CertificateError, ClientConfig, DigitallySignedStruct, Error, ProtocolVersion, RootCertStore, SignatureScheme,
+};
+
+use super::fact::Event;
+use super::wire::{Io, event_of};
+use crate::config::{Provider, TlsMode};
+
+/// Servers whose tickets a provider's configuration remembers.
+const TICKETS: usize = 256;
+/// Client configurations kept (one or two for each provider).
+const CONFIGS: u64 = 1024;
+
+#[derive(Clone, PartialEq, Eq, Hash)]
+struct Key {
+    provider: String,
+    verified: bool,
+    ca: Option<PathBuf>,
+    resume: bool,
+}
+
+/// The roots of trust and the client configurations made so far.
+pub struct TlsSettings {
+    crypto: Arc<CryptoProvider>,
+    roots: Arc<RootCertStore>,
+    configs: Cache<Key, Arc<ClientConfig>>,
+}
+
+impl TlsSettings {
+    /// Loads Mozilla's roots (compiled in) and the system's, once. A system without roots is fine.
+    pub fn load() -> TlsSettings {
+        let mut roots = RootCertStore { roots: webpki_roots::TLS_SERVER_ROOTS.to_vec() };
+        let native = rustls_native_certs::load_native_certs();
+        for error in &native.errors {
+            tracing::warn!(%error, "a root certificate of the system cannot be read");
+        }
+        roots.add_parsable_certificates(native.certs);
+        TlsSettings {
+            crypto: Arc::new(aws_lc_rs::default_provider()),
+            roots: Arc::new(roots),
+            configs: Cache::new(CONFIGS),
+        }
+    }
+
+    /// The configuration for a provider's hosts. The error is for people.
+    async fn config(&self, provider: &Provider) -> Result<Arc<ClientConfig>, String> {
+        let key = Key {
+            provider: provider.name.clone(),
+            verified: provider.tls == TlsMode::Verified,
+            ca: provider.tls_ca.clone(),
+            resume: provider.tls_resume,
+        };
+        if let Some(config) = self.configs.get(&key) {
+            return Ok(config);
+        }
+        let config = Arc::new(self.build(&key).await?);
+        self.configs.insert(key, config.clone());
+        Ok(config)
+    }
+
+    async fn build(&self, key: &Key) -> Result<ClientConfig, String> {
+        let builder = ClientConfig::builder_with_provider(self.crypto.clone())
+            .with_safe_default_protocol_versions()
+            .map_err(|e| e.to_string())?
+            .dangerous();
+        let mut config = if key.verified {
+            let mut roots = RootCertStore::clone(&self.roots);
+            if let Some(path) = &key.ca {
+                let name = path.display();
+                let pem = tokio::fs::read(path).await.map_err(|e| format!("cannot read tls_ca {name}: {e}"))?;
+                let mut found = false;
+                for cert in CertificateDer::pem_slice_iter(&pem) {
+                    let cert = cert.map_err(|e| format!("tls_ca {name} is not PEM: {e}"))?;
+                    roots.add(cert).map_err(|e| format!("tls_ca {name} has an unusable certificate: {e}"))?;
+                    found = true;
+                }
+                if !found {
+                    return Err(format!("tls_ca {name} has no certificate"));
+                }
+            }
+            let verifier = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), self.crypto.clone())
+                .build()
+                .map_err(|e| e.to_string())?;
+            builder.with_custom_certificate_verifier(verifier).with_no_client_auth()
+        } else {
+            let verifier = Arc::new(AnyCertificate(self.crypto.clone()));
+            builder.with_custom_certificate_verifier(verifier).with_no_client_auth()
+        };
+        config.resumption = if key.resume {
+            Resumption::store(Arc::new(ClientSessionMemoryCache::new(TICKETS)))
+        } else {
+            Resumption::disabled()
+        };
+        config.enable_early_data = false;
+        Ok(config)
+    }
+
+    /// Handshake over `io`; gives the encrypted stream and the protocol version.
+    pub(super) async fn handshake(
+        &self,
+        provider: &Provider,
+        host: &str,
+        ip: std::net::IpAddr,
+        io: Box<dyn Io>,
+        limit: Duration,
+    ) -> Result<(Box<dyn Io>, &'static str), Event> {
+        let config = self.config(provider).await.map_err(Event::Tls)?;
+        let name = match ServerName::try_from(host.to_owned()) {
+            Ok(name) => name,
+            // Names that DNS has but certificates cannot have (`_`).
+            Err(_) if provider.tls != TlsMode::Verified => ServerName::IpAddress(ip.into()),
+            Err(_) => return Err(Event::Tls(format!("{host} is not a name that a certificate can have"))),
+        };
+        match timeout(limit, TlsConnector::from(config).connect(name, io)).await {
+            Err(_) => Err(Event::Timeout(limit)),
+            Ok(Err(e)) => Err(match e.get_ref().and_then(|inner| inner.downcast_ref::<Error>()) {
+                Some(tls) => Event::Tls(explain(host, tls)),
+                None => event_of(&e),
+            }),
+            Ok(Ok(stream)) => {
+                let version = match stream.get_ref().1.protocol_version() {
+                    Some(ProtocolVersion::TLSv1_3) => "TLSv1.3",
+                    _ => "TLSv1.2",
+                };
+                Ok((Box::new(stream), version))
+            }
+        }
+    }
+}
+
+/// A TLS error in words.
+fn explain(host: &str, error: &Error) -> String {
+    use CertificateError as C;
+    match error {
+        Error::InvalidCertificate(C::Expired | C::ExpiredContext { .. }) => "the certificate has expired".to_owned(),
+        Error::InvalidCertificate(C::NotValidYet | C::NotValidYetContext { .. }) => {
+            "the certificate is not valid yet".to_owned()
+        }
+        Error::InvalidCertificate(C::UnknownIssuer) => "the certificate is not from a trusted authority".to_owned(),
+        Error::InvalidCertificate(C::NotValidForNameContext { presented, .. }) => {
+            // At most a few names, and nothing a log could choke on: they come from the peer.
+            let names: Vec<String> = presented.iter().take(5).map(|name| printable(name)).collect();
+            format!("the certificate is not for {host}: it has {}", names.join(", "))
+        }
+        Error::InvalidCertificate(C::NotValidForName) => format!("the certificate is not for {host}"),
+        other => other.to_string(),
+    }
+}
+
+fn printable(text: &str) -> String {
+    text.chars().filter(|c| !c.is_control()).take(100).collect()
+}
+
+/// Takes any certificate, as long as the peer has its key.
+#[derive(Debug)]
+struct AnyCertificate(Arc<CryptoProvider>);
+
+impl ServerCertVerifier for AnyCertificate {
+    fn verify_server_cert(
+        &self,
+        _end_entity: &CertificateDer<'_>,
+        _intermediates: &[CertificateDer<'_>],
+        _server_name: &ServerName<'_>,
+        _ocsp_response: &[u8],
+        _now: UnixTime,
+    ) -> Result<ServerCertVerified, Error> {
+        Ok(ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        verify_tls12_signature(message, cert, dss, &self.0.signature_verification_algorithms)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        verify_tls13_signature(message, cert, dss, &self.0.signature_verification_algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.0.signature_verification_algorithms.supported_schemes()
+    }
+}

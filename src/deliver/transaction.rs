@@ -1,0 +1,320 @@
+//! One transaction: MAIL, RCPT, DATA or BDAT, body, final reply; one fate for every recipient.
+//!
+//! Where PIPELINING is offered, everything up to DATA leaves in one write (RFC 2920), and where
+//! CHUNKING is offered too, a body of one chunk goes with it (`BDAT n LAST`, RFC 3030): one round
+//! trip a message. The replies are then read in the order of the commands; without PIPELINING the
+//! same code writes each command just before it reads the reply.
+//!
+//! Fates: a recipient gets its own refusal at [`Stage::Rcpt`]; whatever ends the transaction later
+//! is the fate of all that are left. A connection on which something does not tally (a reply too
+//! many, a positive reply to what must fail, different codes in one reply, 421) finishes its
+//! transaction as far as it can and is not used again.
+
+use bytes::Bytes;
+use lettre::transport::smtp::commands::{Data, Rset};
+use tokio::time::Instant;
+
+use super::command::{self, print};
+use super::encode::Encoder;
+use super::fact::{Event, Fact, Reply, Stage};
+use super::session::Connection;
+use super::wire::Written;
+use super::{Report, Transaction};
+
+/// What ends a transaction and its connection.
+type End = (Stage, Event);
+
+/// One fate for each recipient, given once.
+struct Fates(Vec<Option<End>>);
+
+impl Fates {
+    fn set(&mut self, index: usize, stage: Stage, event: Event) {
+        if let Some(slot) = self.0.get_mut(index) {
+            slot.get_or_insert((stage, event));
+        }
+    }
+
+    /// The fate of everyone who has none yet.
+    fn rest(&mut self, stage: Stage, event: &Event) {
+        for slot in self.0.iter_mut().filter(|slot| slot.is_none()) {
+            *slot = Some((stage, event.clone()));
+        }
+    }
+
+    /// Positions of those who have none yet.
+    fn open(&self) -> Vec<usize> {
+        self.0.iter().enumerate().filter(|(_, fate)| fate.is_none()).map(|(i, _)| i).collect()
+    }
+}
+
+impl Connection {
+    /// Makes a transaction. Never fails as a whole: the report has one fact for each recipient.
+    pub async fn send(&mut self, tx: &Transaction<'_>) -> Report {
+        let started = Instant::now();
+        let reused = self.sent > 0;
+        let mut fates = Fates(vec![None; tx.recipients.len()]);
+        if !self.is_usable() {
+            fates.rest(Stage::Mail, &Event::Closed);
+        }
+        self.refuse_unsendable(tx, &mut fates);
+        let open = fates.open();
+        if !open.is_empty() {
+            match tx.body.chunk(0).await {
+                // Read before MAIL, so that a queue that fails leaves no transaction behind.
+                Err(why) => fates.rest(Stage::Body, &Event::Local(why)),
+                Ok(head) => {
+                    self.sent = self.sent.saturating_add(1);
+                    if let Err((stage, event)) = self.transact(tx, &open, head, &mut fates).await {
+                        self.usable = false;
+                        fates.rest(stage, &event);
+                    }
+                }
+            }
+        }
+        let facts = fates
+            .0
+            .into_iter()
+            .map(|fate| {
+                let (stage, event) =
+                    fate.unwrap_or_else(|| (Stage::Mail, Event::Local("the transaction gave no result".to_owned())));
+                Fact { stage, event, peer: Some(self.peer.clone()) }
+            })
+            .collect();
+        Report { facts, dsn: self.caps.dsn, reused, took: started.elapsed() }
+    }
+
+    /// What this host cannot take, by what it offers, is not tried (RFC 1870 §6.1, 6152, 6531).
+    fn refuse_unsendable(&self, tx: &Transaction<'_>, fates: &mut Fates) {
+        let (message, caps) = (tx.message, &self.caps);
+        let mut refuse_all = |enhanced: &'static str, text: String| {
+            fates.rest(Stage::Mail, &Event::Unsendable { enhanced, text });
+        };
+        let host = self.host();
+        if let Some(limit) = caps.size.filter(|limit| *limit > 0 && message.size > *limit) {
+            refuse_all("5.3.4", format!("the message has {} bytes, {host} takes at most {limit}", message.size));
+        }
+        if !caps.smtputf8 {
+            if message.envelope.smtputf8 && message.traits.eight_bit_header {
+                refuse_all("5.6.7", format!("the header needs SMTPUTF8, which {host} does not offer"));
+            }
+            if !sender_is_ascii(tx) {
+                refuse_all("5.6.7", format!("the sender address needs SMTPUTF8, which {host} does not offer"));
+            }
+            for (i, _) in tx.recipients.iter().enumerate().filter(|(_, r)| !r.address.is_ascii()) {
+                let text = format!("the recipient address needs SMTPUTF8, which {host} does not offer");
+                fates.set(i, Stage::Mail, Event::Unsendable { enhanced: "5.6.7", text });
+            }
+        }
+        if !caps.eight_bit_mime && (message.traits.eight_bit_body || message.traits.eight_bit_header) {
+            fates.rest(
+                Stage::Mail,
+                &Event::Unsendable {
+                    enhanced: "5.6.3",
+                    text: format!("the message has 8-bit content, which {host} does not take, and was not converted"),
+                },
+            );
+        }
+    }
+
+    /// `Err`: the connection is over; so is the fate of those who have none yet.
+    async fn transact(
+        &mut self,
+        tx: &Transaction<'_>,
+        open: &[usize],
+        head: Bytes,
+        fates: &mut Fates,
+    ) -> Result<(), End> {
+        let t = self.timeouts;
+        let smtputf8 = self.needs_smtputf8(tx, open);
+        let pipelined = self.pipelining;
+        let bdat = pipelined && self.chunking && tx.message.chunks() == 1;
+        let reset = self.dirty;
+        let mut whole = Written::All;
+
+        if pipelined {
+            if reset {
+                print(&mut self.wire.out, Rset);
+            }
+            command::mail(&mut self.wire.out, tx.message, &self.caps, smtputf8);
+            for recipient in open.iter().filter_map(|i| tx.recipients.get(*i)) {
+                command::rcpt(&mut self.wire.out, recipient, &self.caps, smtputf8);
+            }
+            let replies = usize::from(reset) + 1 + open.len() + 1;
+            whole = if bdat {
+                let mut encoder = Encoder::for_bdat();
+                let body = encoder.encode(head.clone());
+                let end = encoder.finish();
+                print(&mut self.wire.out, format_args!("BDAT {} LAST\r\n", body.len() + end.len()));
+                self.wire.write(&[&body, &end], replies, replies, t.write).await
+            } else {
+                print(&mut self.wire.out, Data);
+                self.wire.write(&[], replies, usize::MAX, t.write).await
+            };
+        }
+
+        if reset {
+            if !pipelined {
+                print(&mut self.wire.out, Rset);
+                self.say().await;
+            }
+            let reply = self.reply(Stage::Idle, t.ehlo).await?;
+            if !reply.is_positive() {
+                return Err((Stage::Idle, Event::Reply(reply)));
+            }
+            self.dirty = false;
+        }
+
+        if !pipelined {
+            command::mail(&mut self.wire.out, tx.message, &self.caps, smtputf8);
+            self.say().await;
+        }
+        let mail = self.reply(Stage::Mail, t.mail).await?;
+        let begun = mail.is_positive();
+        self.dirty = begun;
+        if !begun {
+            fates.rest(Stage::Mail, &Event::Reply(mail));
+            if !pipelined {
+                return Ok(());
+            }
+        }
+
+        let mut accepted = 0usize;
+        for index in open {
+            if !pipelined && let Some(recipient) = tx.recipients.get(*index) {
+                command::rcpt(&mut self.wire.out, recipient, &self.caps, smtputf8);
+                self.say().await;
+            }
+            let reply = self.reply(Stage::Rcpt, t.rcpt).await?;
+            match (begun, reply.is_positive()) {
+                (true, true) => accepted += 1,
+                (true, false) => fates.set(*index, Stage::Rcpt, Event::Reply(reply)),
+                // A recipient without a sender: replies and commands do not tally.
+                (false, true) => self.usable = false,
+                (false, false) => {}
+            }
+        }
+
+        if bdat { self.end_of_bdat(whole, accepted, fates).await } else { self.data(tx, head, accepted, fates).await }
+    }
+
+    /// The reply to `BDAT n LAST`, whose body is out already.
+    async fn end_of_bdat(&mut self, whole: Written, accepted: usize, fates: &mut Fates) -> Result<(), End> {
+        let stage = if whole == Written::All { Stage::Final } else { Stage::Body };
+        let reply = self.reply(stage, self.timeouts.last).await?;
+        // A failed BDAT leaves the transaction in an undefined state until RSET (RFC 3030 §2).
+        self.dirty = !reply.is_positive();
+        if reply.is_positive() && (accepted == 0 || whole == Written::Early) {
+            let why = format!("a positive reply to what cannot have worked: {reply}");
+            return Err((stage, Event::Garbled(why)));
+        }
+        // Refused before all of the body was out: the rest of it would be taken for commands.
+        self.usable &= whole == Written::All;
+        fates.rest(stage, &Event::Reply(reply));
+        Ok(())
+    }
+
+    /// DATA, body and final reply; `accepted` recipients wait for it.
+    async fn data(
+        &mut self,
+        tx: &Transaction<'_>,
+        head: Bytes,
+        accepted: usize,
+        fates: &mut Fates,
+    ) -> Result<(), End> {
+        let t = self.timeouts;
+        if !self.pipelining {
+            if accepted == 0 {
+                return Ok(());
+            }
+            print(&mut self.wire.out, Data);
+            self.say().await;
+        }
+        let reply = self.reply_or_go(Stage::Data, t.data).await?;
+        match (reply, accepted > 0) {
+            (None, true) => {}
+            (None, false) => {
+                // Nobody is there to get it: an empty message ends what was begun (RFC 2920 §3.1).
+                self.wire.write(&[b".\r\n"], 1, usize::MAX, t.write).await;
+                let reply = self.reply(Stage::Final, t.last).await?;
+                self.usable &= !reply.is_positive();
+                return Ok(());
+            }
+            (Some(reply), _) if reply.is_positive() => {
+                return Err((Stage::Data, Event::Garbled(format!("a final reply to DATA: {reply}"))));
+            }
+            (Some(reply), _) => {
+                fates.rest(Stage::Data, &Event::Reply(reply));
+                return Ok(());
+            }
+        }
+        self.body(tx, head).await?;
+        let reply = self.reply(Stage::Final, t.last).await?;
+        self.dirty = false;
+        fates.rest(Stage::Final, &Event::Reply(reply));
+        Ok(())
+    }
+
+    /// Writes the body and the dot. A reply before the dot ends the connection: what is not sent
+    /// yet would be taken for commands.
+    async fn body(&mut self, tx: &Transaction<'_>, head: Bytes) -> Result<(), End> {
+        let chunks = tx.message.chunks();
+        let mut encoder = Encoder::for_data();
+        let mut chunk = head;
+        for index in 0..chunks {
+            if index > 0 {
+                chunk = tx.body.chunk(index).await.map_err(|why| (Stage::Body, Event::Local(why)))?;
+            }
+            let bytes = encoder.encode(chunk);
+            let last = index + 1 == chunks;
+            let end = if last { encoder.finish() } else { Bytes::new() };
+            let written = self.wire.write(&[&bytes, &end], usize::from(last), 1, self.timeouts.write).await;
+            if written == Written::Early || (!last && !self.wire.is_quiet()) {
+                let reply = self.reply(Stage::Body, self.timeouts.last).await?;
+                return Err(if reply.is_positive() {
+                    (Stage::Body, Event::Garbled(format!("a positive reply before the end of the body: {reply}")))
+                } else {
+                    (Stage::Body, Event::Reply(reply))
+                });
+            }
+            chunk = Bytes::new();
+        }
+        Ok(())
+    }
+
+    /// Sends the command in the buffer. A failure shows when its reply is read.
+    async fn say(&mut self) {
+        self.wire.write(&[], 1, usize::MAX, self.timeouts.write).await;
+    }
+
+    /// The reply to one command; 421 ends the connection whatever it answers, and an intermediate
+    /// reply (3yz) is no answer to anything but DATA.
+    async fn reply(&mut self, stage: Stage, limit: std::time::Duration) -> Result<Reply, End> {
+        match self.reply_or_go(stage, limit).await? {
+            Some(reply) => Ok(reply),
+            None => Err((stage, Event::Garbled("an intermediate reply where none can be".to_owned()))),
+        }
+    }
+
+    /// Like [`Connection::reply`]; `None` is "go on" (354).
+    async fn reply_or_go(&mut self, stage: Stage, limit: std::time::Duration) -> Result<Option<Reply>, End> {
+        let received = self.wire.read(limit).await.map_err(|event| (stage, event))?;
+        self.usable &= !received.mixed;
+        match received.reply.code {
+            421 => Err((stage, Event::Reply(received.reply))),
+            300..=399 => Ok(None),
+            _ => Ok(Some(received.reply)),
+        }
+    }
+
+    /// SMTPUTF8 is asked for only where something needs it (RFC 6531 §3.4).
+    fn needs_smtputf8(&self, tx: &Transaction<'_>, open: &[usize]) -> bool {
+        self.caps.smtputf8
+            && (!sender_is_ascii(tx)
+                || open.iter().filter_map(|i| tx.recipients.get(*i)).any(|r| !r.address.is_ascii())
+                || (tx.message.envelope.smtputf8 && tx.message.traits.eight_bit_header))
+    }
+}
+
+fn sender_is_ascii(tx: &Transaction<'_>) -> bool {
+    tx.message.envelope.reverse_path.as_ref().is_none_or(|a| a.is_ascii())
+}

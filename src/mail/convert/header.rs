@@ -18,7 +18,7 @@ pub fn to_ascii(field: &[u8]) -> Vec<u8> {
     let colon = field.iter().position(|b| *b == b':').unwrap_or(field.len());
     let name = String::from_utf8_lossy(&field[..colon]).trim().to_ascii_lowercase();
     let value: Vec<u8> = unfold(&field[(colon + 1).min(field.len())..]);
-    let mut out = Out(field[..(colon + 1).min(field.len())].to_vec());
+    let mut out = Out { bytes: field[..(colon + 1).min(field.len())].to_vec(), line: 0 };
     match name.as_str() {
         "from"
         | "to"
@@ -61,7 +61,7 @@ pub fn to_ascii(field: &[u8]) -> Vec<u8> {
         _ => text(&value, &mut out),
     }
     // A line name that is itself not ASCII (not a field at all) must not slip through.
-    let ascii: Vec<u8> = out.0.iter().map(|b| if b.is_ascii() { *b } else { b'?' }).collect();
+    let ascii: Vec<u8> = out.bytes.iter().map(|b| if b.is_ascii() { *b } else { b'?' }).collect();
     fold(&ascii)
 }
 
@@ -80,32 +80,40 @@ fn unfold(value: &[u8]) -> Vec<u8> {
     out
 }
 
-/// The field as it grows; knows how long its last line is.
-struct Out(Vec<u8>);
+/// The field as it grows; knows where its last line starts.
+struct Out {
+    bytes: Vec<u8>,
+    line: usize,
+}
 
 impl Out {
     fn column(&self) -> usize {
-        self.0.len() - self.0.iter().rposition(|b| *b == b'\n').map_or(0, |at| at + 1)
+        self.bytes.len() - self.line
     }
 
+    /// Appends `bytes`, which hold no line break.
     fn raw(&mut self, bytes: &[u8]) {
-        self.0.extend_from_slice(bytes);
+        self.bytes.extend_from_slice(bytes);
+    }
+
+    fn newline(&mut self) {
+        self.bytes.extend_from_slice(b"\r\n");
+        self.line = self.bytes.len();
     }
 
     fn ends_with_space(&self) -> bool {
-        matches!(self.0.last(), Some(b' ' | b'\t'))
+        matches!(self.bytes.last(), Some(b' ' | b'\t'))
     }
 
     /// Appends `token`; if the line would get too long and a space precedes, folds before it.
     fn token(&mut self, token: &[u8]) {
         if self.column() + token.len() > LINE && self.ends_with_space() && self.column() > 1 {
-            let blank = self.0.pop().unwrap_or(b' ');
+            let blank = self.bytes.pop().unwrap_or(b' ');
             // No line may consist of white space alone (RFC 5322 §3.2.2).
-            let line = self.0.len() - self.column();
-            if self.0[line..].iter().any(|b| !b.is_ascii_whitespace()) && !self.0.ends_with(b":") {
-                self.raw(b"\r\n");
+            if self.bytes[self.line..].iter().any(|b| !is_blank(*b)) && !self.bytes.ends_with(b":") {
+                self.newline();
             }
-            self.0.push(blank);
+            self.bytes.push(blank);
         }
         self.raw(token);
     }
@@ -122,7 +130,8 @@ impl Out {
         let mut first = true;
         let mut flush = |out: &mut Out, word: &mut Vec<u8>| {
             if !first {
-                out.raw(b"\r\n ");
+                out.newline();
+                out.raw(b" ");
             }
             first = false;
             let whole = [prefix, word.as_slice(), b"?="].concat();
@@ -420,7 +429,11 @@ fn extended(name: &str, data: &[u8], out: &mut Out) {
             None if many => format!("*{n}"),
             None => String::new(),
         };
-        out.raw(if n > 0 { b";\r\n " } else { b"\r\n " });
+        if n > 0 {
+            out.raw(b";");
+        }
+        out.newline();
+        out.raw(b" ");
         out.raw(format!("{base}{number}*={segment}").as_bytes());
     }
 }

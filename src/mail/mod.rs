@@ -2,6 +2,7 @@
 //! Pure values; nothing here does I/O or reads a clock.
 
 pub mod address;
+pub mod convert;
 pub mod envelope;
 pub mod id;
 pub mod lifecycle;

@@ -69,17 +69,12 @@ pub async fn run(config: Config, config_path: Option<PathBuf>) -> anyhow::Result
         "queue open"
     );
 
-    let router = Router::new(config.clone(), clock).map_err(|e| StartError::Config(e.to_string()))?;
+    let router = Arc::new(Router::new(config.clone()).map_err(|e| StartError::Config(e.to_string()))?);
     let connector = Connector::new(&config.hostname).map_err(|e| StartError::Unavailable(e.to_string()))?;
-    let provider_of = {
-        let config = config.clone();
-        move |lane: &LaneName| match lane.as_domain() {
-            Some(_) => config.default.clone(),
-            // A lane of a provider that is no longer configured: its mail is routed anew.
-            None => config.provider(lane.as_str()).unwrap_or(&config.default).clone(),
-        }
-    };
-    let scheduler = Scheduler::new(queue.clone(), clock, config.queue.memory, provider_of);
+    let scheduler = Scheduler::new(queue.clone(), clock, config.queue.memory, {
+        let router = router.clone();
+        move |lane| router.provider_of_lane(lane)
+    });
     let (stop, stopping) = watch::channel(false);
     let relay =
         Relay::new(config.clone(), clock, queue.clone(), router, connector, scheduler.clone(), stopping.clone());

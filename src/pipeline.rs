@@ -40,7 +40,7 @@ pub struct Relay {
     /// The durable queue.
     pub queue: Arc<dyn Queue>,
     /// Where recipients go.
-    pub router: Router,
+    pub router: Arc<Router>,
     /// Opens connections.
     pub connector: Connector,
     /// Who leaves next.
@@ -89,7 +89,7 @@ impl Relay {
         config: Arc<Config>,
         clock: Clock,
         queue: Arc<dyn Queue>,
-        router: Router,
+        router: Arc<Router>,
         connector: Connector,
         scheduler: Arc<Scheduler>,
         stopping: watch::Receiver<bool>,

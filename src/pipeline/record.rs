@@ -207,7 +207,7 @@ impl Relay {
             tracing::info!(id = %message.id, provider = %lane.name, reply = %fact.event, "throttled");
         }
         macro_rules! line {
-            ($level:ident, $what:literal $(, $key:ident = $value:expr)*) => {
+            ($level:ident, $what:literal $(, $($extra:tt)+)?) => {
                 tracing::$level!(
                     id = %message.id,
                     sender = message.envelope.sender(),
@@ -223,7 +223,7 @@ impl Relay {
                     limiter_ms = ms(attempt.limiter),
                     transaction_ms = ms(attempt.transaction),
                     size = message.size,
-                    $($key = $value,)*
+                    $($($extra)+,)?
                     reply = %Told(fact),
                     $what
                 )

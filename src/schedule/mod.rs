@@ -394,41 +394,7 @@ pub(crate) mod testing {
     use super::*;
     use crate::mail::{BodyTraits, Envelope, Origin, QueueId};
 
-    use crate::config::{Count, Retry, SignedConversion, TlsMode};
-
-    /// A provider with generous limits.
-    pub(crate) fn provider(name: &str) -> Provider {
-        Provider {
-            name: name.into(),
-            match_mx: Vec::new(),
-            match_domains: Vec::new(),
-            relay: None,
-            connections: 10,
-            messages_per_connection: 1000,
-            recipients_per_message: 100,
-            rate: Vec::new(),
-            burst: 0,
-            count: Count::Messages,
-            idle_timeout: Duration::from_secs(30),
-            port: 25,
-            allow_private: true,
-            tls: TlsMode::Off,
-            tls_ca: None,
-            tls_resume: true,
-            source: Vec::new(),
-            pipelining: true,
-            chunking: true,
-            signed_conversion: SignedConversion::Convert,
-            retry: Retry {
-                first: Duration::from_secs(60),
-                factor: 2.0,
-                max: Duration::from_secs(3600),
-                jitter: 0.0,
-                expire: Duration::from_secs(86_400),
-                warn: Duration::from_secs(14_400),
-            },
-        }
-    }
+    pub(crate) use crate::config::sample::provider;
 
     /// A job from `sender` to recipients with these indices at `destination`.
     pub(crate) fn job(sender: &str, destination: &str, priority: i8, indices: &[u32]) -> Job {

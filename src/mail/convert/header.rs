@@ -1,6 +1,6 @@
 //! Header fields without 8-bit bytes: encoded words (RFC 2047) for text, phrases and comments,
 //! extended parameters (RFC 2231), empty groups for addresses that cannot be written in ASCII
-//! (RFC 6857 §3.1.4, RFC 6854).
+//! (RFC 6857 §3.1, RFC 6854).
 //!
 //! Legacy software puts raw 8-bit bytes into headers. When they are UTF-8 the words say so, else
 //! their charset is `unknown-8bit` (RFC 1428): no bit is stripped and no charset guessed. In fields
@@ -222,7 +222,7 @@ fn text(value: &[u8], out: &mut Out) {
 }
 
 /// Address lists: display names, comments and quoted strings become encoded words; a mailbox whose
-/// address itself is not ASCII becomes an empty group that shows the address (RFC 6857 §3.1.4).
+/// address itself is not ASCII becomes an empty group that shows the address (RFC 6857 §3.1).
 fn addresses(value: &[u8], out: &mut Out) {
     let mut i = 0;
     while i < value.len() {

@@ -140,6 +140,19 @@ pub fn scan(body: &[u8]) -> BodyTraits {
     traits
 }
 
+/// The header section of a stored message, without the blank line; `body` may be cut after it.
+pub fn header_section(body: &[u8]) -> &[u8] {
+    &body[..Head::of(body, 0..body.len()).end]
+}
+
+/// The value of the first field of that name, as it stands (folded, with the blanks around it).
+pub fn header_field<'a>(body: &'a [u8], name: &str) -> Option<&'a [u8]> {
+    let head = Head::of(body, 0..body.len());
+    let field = head.first(body, name)?;
+    let rest = &body[field.name.end..field.all.end];
+    rest.iter().position(|b| *b == b':').map(|colon| &rest[colon + 1..])
+}
+
 fn has_signature_field(body: &[u8]) -> bool {
     Head::of(body, 0..body.len()).fields.iter().any(|f| f.is(body, "dkim-signature"))
 }
@@ -430,7 +443,7 @@ impl Walk<'_> {
                 let charset = match (content.is_ascii(), std::str::from_utf8(content)) {
                     (true, _) => "us-ascii",
                     (_, Ok(_)) => "utf-8",
-                    // RFC 1428 §3: some charset that nobody named.
+                    // RFC 1428: some charset that nobody named.
                     _ => "unknown-8bit",
                 };
                 added.extend_from_slice(format!("Content-Type: text/plain; charset={charset}\r\n").as_bytes());

@@ -41,7 +41,7 @@ pub struct Hop {
     pub eight_bit: bool,
     /// It offered SMTPUTF8.
     pub smtputf8: bool,
-    /// The envelope asked for SMTPUTF8 (RFC 6531 §3.1 item 8), so 8-bit headers are UTF-8 on purpose.
+    /// The envelope asked for SMTPUTF8 (RFC 6531 §3.4), so 8-bit headers are UTF-8 on purpose.
     pub smtputf8_asked: bool,
     /// Policy for signed messages.
     pub signed: SignedConversion,
@@ -73,8 +73,9 @@ pub enum Conversion {
 
 /// Converts a body (CRLF line ends, not dot-stuffed) for the next host. `traits` are those of `body`.
 pub fn convert(body: &[u8], traits: BodyTraits, hop: Hop) -> Conversion {
-    let eight_bit_header = traits.eight_bit_header && !hop.eight_bit && !hop.smtputf8;
-    let eight_bit = eight_bit_header || (traits.eight_bit_body && !hop.eight_bit && !hop.smtputf8);
+    // A transaction with SMTPUTF8 covers 8-bit headers and bodies (RFC 6531 §3.1: 8BITMIME comes with it).
+    let covered = hop.eight_bit || (hop.smtputf8 && hop.smtputf8_asked);
+    let eight_bit = !covered && (traits.eight_bit_header || traits.eight_bit_body);
     if hop.smtputf8_asked && !hop.smtputf8 && traits.eight_bit_header {
         return Conversion::Refused {
             enhanced: "5.6.7",

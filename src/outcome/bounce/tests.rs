@@ -201,6 +201,18 @@ fn ret_full_returns_the_message_if_it_is_a_failure_and_not_too_large() {
         assert_eq!(parts(&dsn)[2].0, "message/rfc822");
         assert_eq!(dsn.message.traits.eight_bit_body, eight_bit, "{stored}");
         assert_eq!(dsn.message.envelope.body == BodyKind::EightBitMime, eight_bit);
+        // The way back may lead through a host that takes 7-bit only.
+        let seven = Hop { eight_bit: false, smtputf8: false, smtputf8_asked: false, signed: SignedConversion::Bounce };
+        let mut relayed = dsn;
+        match convert::convert(&relayed.body, relayed.message.traits, seven) {
+            Conversion::Converted { body, traits } => {
+                assert!(eight_bit && body.is_ascii());
+                (relayed.message.size, relayed.message.traits, relayed.body) = (body.len() as u64, traits, body);
+                let parts = parts(&relayed);
+                assert_eq!(kinds(&parts), ["text/plain", "message/delivery-status", "message/rfc822"]);
+            }
+            other => assert!(!eight_bit && other == Conversion::NotNeeded, "{other:?}"),
+        }
     }
     // A header section of 1 MB is cut.
     let huge = format!("Subject: x\r\n{}\r\nbody\r\n", "X-Pad: 0123456789\r\n".repeat(50_000));

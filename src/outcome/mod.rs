@@ -3,6 +3,7 @@
 //! `classify` holds all failure policy in one table. `settle` turns judgements into settlements for
 //! the queue. `bounce` writes delivery status notifications.
 
+pub mod bounce;
 pub mod classify;
 pub mod settle;
 

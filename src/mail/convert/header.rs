@@ -1,6 +1,6 @@
 //! Header fields without 8-bit bytes: encoded words (RFC 2047) for text, phrases and comments,
 //! extended parameters (RFC 2231), empty groups for addresses that cannot be written in ASCII
-//! (RFC 6857 §3.1.4, RFC 6854).
+//! (RFC 6857 §3.1, RFC 6854).
 //!
 //! Legacy software puts raw 8-bit bytes into headers. When they are UTF-8 the words say so, else
 //! their charset is `unknown-8bit` (RFC 1428): no bit is stripped and no charset guessed. In fields
@@ -8,6 +8,7 @@
 //! byte becomes `?`.
 
 use super::encode::{contains, fold};
+use super::parameter::parameters;
 
 /// Longest encoded word (RFC 2047 §2), and the line length that folding aims at.
 const MAX_WORD: usize = 75;
@@ -81,7 +82,7 @@ fn unfold(value: &[u8]) -> Vec<u8> {
 }
 
 /// The field as it grows; knows where its last line starts.
-struct Out {
+pub(super) struct Out {
     bytes: Vec<u8>,
     line: usize,
 }
@@ -92,11 +93,11 @@ impl Out {
     }
 
     /// Appends `bytes`, which hold no line break.
-    fn raw(&mut self, bytes: &[u8]) {
+    pub(super) fn raw(&mut self, bytes: &[u8]) {
         self.bytes.extend_from_slice(bytes);
     }
 
-    fn newline(&mut self) {
+    pub(super) fn newline(&mut self) {
         self.bytes.extend_from_slice(b"\r\n");
         self.line = self.bytes.len();
     }
@@ -106,7 +107,7 @@ impl Out {
     }
 
     /// Appends `token`; if the line would get too long and a space precedes, folds before it.
-    fn token(&mut self, token: &[u8]) {
+    pub(super) fn token(&mut self, token: &[u8]) {
         if self.column() + token.len() > LINE && self.ends_with_space() && self.column() > 1 {
             let blank = self.bytes.pop().unwrap_or(b' ');
             // No line may consist of white space alone (RFC 5322 §3.2.2).
@@ -166,7 +167,7 @@ impl Out {
     }
 }
 
-fn is_blank(b: u8) -> bool {
+pub(super) fn is_blank(b: u8) -> bool {
     b == b' ' || b == b'\t'
 }
 
@@ -222,7 +223,7 @@ fn text(value: &[u8], out: &mut Out) {
 }
 
 /// Address lists: display names, comments and quoted strings become encoded words; a mailbox whose
-/// address itself is not ASCII becomes an empty group that shows the address (RFC 6857 §3.1.4).
+/// address itself is not ASCII becomes an empty group that shows the address (RFC 6857 §3.1).
 fn addresses(value: &[u8], out: &mut Out) {
     let mut i = 0;
     while i < value.len() {
@@ -314,7 +315,7 @@ fn space_before(next: Option<&u8>, out: &mut Out) {
     }
 }
 
-fn quoted_end(value: &[u8], start: usize) -> usize {
+pub(super) fn quoted_end(value: &[u8], start: usize) -> usize {
     let mut i = start + 1;
     while i < value.len() {
         match value[i] {
@@ -351,7 +352,7 @@ fn address_end(value: &[u8], from: usize) -> usize {
 }
 
 /// The content of a quoted string.
-fn unquote(quoted: &[u8]) -> Vec<u8> {
+pub(super) fn unquote(quoted: &[u8]) -> Vec<u8> {
     let inner = quoted.strip_prefix(b"\"").unwrap_or(quoted);
     let inner = inner.strip_suffix(b"\"").unwrap_or(inner);
     let mut out = Vec::with_capacity(inner.len());
@@ -363,100 +364,6 @@ fn unquote(quoted: &[u8]) -> Vec<u8> {
         }
     }
     out
-}
-
-/// `value; name=value; …` with 8-bit values as extended parameters (RFC 2231 §4).
-fn parameters(value: &[u8], out: &mut Out) {
-    for (n, piece) in split_parameters(value).into_iter().enumerate() {
-        if n > 0 {
-            out.raw(b";");
-        }
-        if piece.is_ascii() || n == 0 {
-            let ascii: Vec<u8> = piece.iter().map(|b| if b.is_ascii() { *b } else { b'?' }).collect();
-            let blanks = ascii.iter().take_while(|b| is_blank(**b)).count();
-            out.raw(&ascii[..blanks]);
-            out.token(&ascii[blanks..]);
-            continue;
-        }
-        let (name, raw) = match piece.iter().position(|b| *b == b'=') {
-            Some(at) => (piece[..at].trim_ascii(), piece[at + 1..].trim_ascii()),
-            None => (&b"x-unnamed"[..], piece.trim_ascii()),
-        };
-        let name: String = name.iter().map(|b| if b.is_ascii_graphic() { char::from(*b) } else { '?' }).collect();
-        let data = if raw.starts_with(b"\"") { unquote(raw) } else { raw.to_vec() };
-        extended(&name, &data, out);
-    }
-}
-
-/// One parameter in the extended syntax, in segments where it is long (RFC 2231 §3).
-fn extended(name: &str, data: &[u8], out: &mut Out) {
-    const SEGMENT: usize = 54;
-    let (base, index, was_extended) = match name.strip_suffix('*') {
-        Some(base) => (base, None, true),
-        None => match name.rsplit_once('*') {
-            Some((base, n)) => (base, n.parse::<u32>().ok(), false),
-            None => (name, None, false),
-        },
-    };
-    let charset = if std::str::from_utf8(data).is_ok() { "utf-8''" } else { "unknown-8bit''" };
-    let mut escaped: Vec<String> = Vec::with_capacity(data.len());
-    for &b in data {
-        // What was percent-encoded before stays so.
-        let plain = b.is_ascii_alphanumeric() || b"!#$&+-.^_`|~".contains(&b);
-        let kept = was_extended && matches!(b, b'%' | b'\'');
-        escaped.push(if plain || kept { char::from(b).to_string() } else { format!("%{b:02X}") });
-    }
-    let start = if was_extended || index.is_some_and(|n| n > 0) { "" } else { charset };
-    let total: usize = escaped.iter().map(String::len).sum();
-    let mut segments: Vec<String> = vec![start.to_owned()];
-    for piece in escaped {
-        // Segments only for a parameter that has no number of its own yet.
-        if total > SEGMENT
-            && index.is_none()
-            && !was_extended
-            && segments.last().is_some_and(|s| s.len() + piece.len() > SEGMENT)
-        {
-            segments.push(String::new());
-        }
-        if let Some(last) = segments.last_mut() {
-            last.push_str(&piece);
-        }
-    }
-    let many = segments.len() > 1;
-    for (n, segment) in segments.into_iter().enumerate() {
-        let number = match index {
-            Some(i) => format!("*{i}"),
-            None if many => format!("*{n}"),
-            None => String::new(),
-        };
-        if n > 0 {
-            out.raw(b";");
-        }
-        out.newline();
-        out.raw(b" ");
-        out.raw(format!("{base}{number}*={segment}").as_bytes());
-    }
-}
-
-/// Splits at `;` outside of quoted strings.
-fn split_parameters(value: &[u8]) -> Vec<&[u8]> {
-    let (mut pieces, mut start, mut i) = (Vec::new(), 0, 0);
-    while i < value.len() {
-        match value[i] {
-            b'"' => {
-                i = quoted_end(value, i);
-                continue;
-            }
-            b';' => {
-                pieces.push(&value[start..i]);
-                start = i + 1;
-            }
-            _ => {}
-        }
-        i += 1;
-    }
-    pieces.push(&value[start..]);
-    pieces
 }
 
 /// Fields of machine-readable tokens: nothing can encode them.

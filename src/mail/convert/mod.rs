@@ -17,19 +17,21 @@
 
 mod encode;
 mod header;
+mod parameter;
+mod structure;
 #[cfg(test)]
 mod tests;
 
 use std::ops::Range;
 
 use bytes::Bytes;
-use mail_parser::{HeaderValue, MessageParser};
 use memchr::memmem;
 
 use super::BodyTraits;
 use crate::config::SignedConversion;
 pub use encode::{MAX_LINE, quoted_printable};
 use encode::{base64, content, fold, has_eight_bit, has_long_line, lines};
+use structure::{Head, Kind, split};
 
 /// Deepest nesting of parts that is followed; no real mail comes near.
 pub const MAX_DEPTH: u32 = 32;
@@ -41,7 +43,7 @@ pub struct Hop {
     pub eight_bit: bool,
     /// It offered SMTPUTF8.
     pub smtputf8: bool,
-    /// The envelope asked for SMTPUTF8 (RFC 6531 §3.1 item 8), so 8-bit headers are UTF-8 on purpose.
+    /// The envelope asked for SMTPUTF8 (RFC 6531 §3.4), so 8-bit headers are UTF-8 on purpose.
     pub smtputf8_asked: bool,
     /// Policy for signed messages.
     pub signed: SignedConversion,
@@ -73,8 +75,9 @@ pub enum Conversion {
 
 /// Converts a body (CRLF line ends, not dot-stuffed) for the next host. `traits` are those of `body`.
 pub fn convert(body: &[u8], traits: BodyTraits, hop: Hop) -> Conversion {
-    let eight_bit_header = traits.eight_bit_header && !hop.eight_bit && !hop.smtputf8;
-    let eight_bit = eight_bit_header || (traits.eight_bit_body && !hop.eight_bit && !hop.smtputf8);
+    // A transaction with SMTPUTF8 covers 8-bit headers and bodies (RFC 6531 §3.1: 8BITMIME comes with it).
+    let covered = hop.eight_bit || (hop.smtputf8 && hop.smtputf8_asked);
+    let eight_bit = !covered && (traits.eight_bit_header || traits.eight_bit_body);
     if hop.smtputf8_asked && !hop.smtputf8 && traits.eight_bit_header {
         return Conversion::Refused {
             enhanced: "5.6.7",
@@ -140,6 +143,19 @@ pub fn scan(body: &[u8]) -> BodyTraits {
     traits
 }
 
+/// The header section of a stored message, without the blank line; `body` may be cut after it.
+pub fn header_section(body: &[u8]) -> &[u8] {
+    &body[..Head::of(body, 0..body.len()).end]
+}
+
+/// The value of the first field of that name, as it stands (folded, with the blanks around it).
+pub fn header_field<'a>(body: &'a [u8], name: &str) -> Option<&'a [u8]> {
+    let head = Head::of(body, 0..body.len());
+    let field = head.first(body, name)?;
+    let rest = &body[field.name.end..field.all.end];
+    rest.iter().position(|b| *b == b':').map(|colon| &rest[colon + 1..])
+}
+
 fn has_signature_field(body: &[u8]) -> bool {
     Head::of(body, 0..body.len()).fields.iter().any(|f| f.is(body, "dkim-signature"))
 }
@@ -163,141 +179,6 @@ struct Place {
     signed: bool,
     /// Directly inside multipart/digest, where parts are messages by default (RFC 2046 §5.1.5).
     digest: bool,
-}
-
-/// One header field; ranges are in the body.
-struct Field {
-    /// From the name to the end, without the last CRLF.
-    all: Range<usize>,
-    name: Range<usize>,
-}
-
-impl Field {
-    fn is(&self, body: &[u8], name: &str) -> bool {
-        body[self.name.clone()].eq_ignore_ascii_case(name.as_bytes())
-    }
-}
-
-/// The header section of an entity.
-struct Head {
-    fields: Vec<Field>,
-    /// Where a further field would be inserted.
-    end: usize,
-    /// Where the body begins.
-    body: usize,
-    /// A blank line stands between them.
-    separated: bool,
-}
-
-impl Head {
-    /// A line that is neither a field nor the continuation of one ends the header section although
-    /// the blank line is missing, as most readers see it.
-    fn of(body: &[u8], range: Range<usize>) -> Head {
-        let mut head = Head { fields: Vec::new(), end: range.end, body: range.end, separated: false };
-        let mut at = range.start;
-        for line in lines(&body[range.clone()]) {
-            let text = content(line);
-            let end = at + text.len();
-            if text.is_empty() {
-                return Head { end: at, body: at + line.len(), separated: true, ..head };
-            }
-            let continues = matches!(text.first(), Some(b' ' | b'\t'));
-            match (continues, head.fields.last_mut(), field_name(text)) {
-                (true, Some(last), _) => last.all.end = end,
-                (false, _, Some(name)) => head.fields.push(Field { all: at..end, name: at..at + name }),
-                _ => return Head { end: at, body: at, separated: false, ..head },
-            }
-            at += line.len();
-        }
-        head
-    }
-
-    fn first<'a>(&'a self, body: &[u8], name: &str) -> Option<&'a Field> {
-        self.fields.iter().find(|f| f.is(body, name))
-    }
-}
-
-/// The length of the field name, if the line begins with one (RFC 5322 §2.2; blanks before the
-/// colon are obsolete syntax). A `From ` line of a mailbox file passes as a field of its own.
-fn field_name(line: &[u8]) -> Option<usize> {
-    let name = line.iter().take_while(|b| matches!(b, 33..=57 | 59..=126)).count();
-    let rest = line.get(name..)?.trim_ascii_start();
-    let mailbox = line.starts_with(b"From ") || line.starts_with(b">From ");
-    ((name > 0 && rest.first() == Some(&b':')) || mailbox).then_some(name)
-}
-
-/// What the walk needs to know of a Content-Type.
-#[derive(Default)]
-struct Kind {
-    main: String,
-    sub: String,
-    boundary: Option<Vec<u8>>,
-}
-
-impl Kind {
-    fn of(field: &[u8]) -> Kind {
-        let parsed = MessageParser::new().with_mime_headers().parse_headers(field);
-        let value = parsed.as_ref().and_then(|m| m.headers().first()).map(|h| &h.value);
-        let Some(HeaderValue::ContentType(ct)) = value else {
-            return Kind { main: "text".into(), sub: "plain".into(), boundary: None };
-        };
-        Kind {
-            main: ct.ctype().to_ascii_lowercase(),
-            sub: ct.subtype().unwrap_or_default().to_ascii_lowercase(),
-            // RFC 2046 §5.1.1: 1 to 70 characters of ASCII. Delimiter lines are never rewritten, so one
-            // that could break a limit is not followed.
-            boundary: ct
-                .attribute("boundary")
-                .map(|b| b.trim_end().as_bytes().to_vec())
-                .filter(|b| (1..=200).contains(&b.len()) && b.is_ascii()),
-        }
-    }
-
-    fn is(&self, main: &str, sub: &str) -> bool {
-        self.main == main && self.sub == sub
-    }
-}
-
-/// The parts of a multipart, and what stands before and after them.
-struct Parts {
-    preamble: Range<usize>,
-    parts: Vec<Range<usize>>,
-    epilogue: Range<usize>,
-}
-
-/// Splits by delimiter lines; `None` if there is not one.
-fn split(body: &[u8], range: Range<usize>, boundary: &[u8]) -> Option<Parts> {
-    let mut parts = Vec::new();
-    let mut preamble = None;
-    let mut start = range.start;
-    let mut at = range.start;
-    for line in lines(&body[range.clone()]) {
-        let next = at + line.len();
-        let text = content(line);
-        let rest = if text.len() <= MAX_LINE { text.strip_prefix(b"--") } else { None };
-        let rest = rest.and_then(|l| l.strip_prefix(boundary));
-        let Some(rest) = rest else {
-            at = next;
-            continue;
-        };
-        let (rest, close) = rest.strip_prefix(b"--").map_or((rest, false), |r| (r, true));
-        if rest.iter().all(|b| matches!(b, b' ' | b'\t')) {
-            // The CRLF before a delimiter belongs to the delimiter.
-            let end = if at >= start + 2 { at - 2 } else { start };
-            match preamble {
-                None => preamble = Some(start..end),
-                Some(_) => parts.push(start..end),
-            }
-            start = next;
-            if close {
-                return Some(Parts { preamble: preamble?, parts, epilogue: next..range.end });
-            }
-        }
-        at = next;
-    }
-    // The closing delimiter is missing: the last part goes to the end.
-    parts.push(start..range.end);
-    Some(Parts { preamble: preamble?, parts, epilogue: range.end..range.end })
 }
 
 struct Walk<'a> {
@@ -430,7 +311,7 @@ impl Walk<'_> {
                 let charset = match (content.is_ascii(), std::str::from_utf8(content)) {
                     (true, _) => "us-ascii",
                     (_, Ok(_)) => "utf-8",
-                    // RFC 1428 §3: some charset that nobody named.
+                    // RFC 1428: some charset that nobody named.
                     _ => "unknown-8bit",
                 };
                 added.extend_from_slice(format!("Content-Type: text/plain; charset={charset}\r\n").as_bytes());

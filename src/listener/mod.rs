@@ -1,6 +1,14 @@
 //! The side that takes mail in: accept and drain, sessions, admission policy, and the second
 //! engine. A listener knows nothing of lanes or providers; it hands a message to an [`Intake`].
 
+pub mod dedupe;
+mod dialog;
+mod mailin;
+pub mod policy;
+mod server;
+mod session;
+mod submit;
+
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -9,6 +17,7 @@ use bytes::Bytes;
 use crate::clock::Clock;
 use crate::mail::{Message, QueueId, Recipient};
 use crate::queue::{Queue, QueueError};
+pub use server::Server;
 
 /// What a listener hands its messages to.
 #[async_trait]
@@ -23,4 +32,23 @@ pub trait Intake: Send + Sync + 'static {
     /// `head` is chunk 0 of the body; further chunks were spilled before. On `Err` the message was
     /// not queued (spilled chunks are dropped by the intake) and the client gets a 4xx.
     async fn accept(&self, message: Message, recipients: Vec<Recipient>, head: Bytes) -> Result<QueueId, QueueError>;
+}
+
+/// A listener as the tests of this module want it.
+#[cfg(test)]
+fn tests_config() -> crate::config::Listener {
+    use std::time::Duration;
+    crate::config::Listener {
+        address: ([127, 0, 0, 1], 0).into(),
+        allow: ["127.0.0.0/8", "::1"].iter().filter_map(|n| n.parse().ok()).collect(),
+        max_message_size: 1 << 20,
+        max_recipients: 100,
+        max_connections: 100,
+        engine: crate::config::Engine::Native,
+        lf_only: false,
+        command_timeout: Duration::from_secs(300),
+        data_timeout: Duration::from_secs(180),
+        session_timeout: Duration::from_secs(3600),
+        dedupe: Duration::ZERO,
+    }
 }

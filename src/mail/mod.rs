@@ -3,12 +3,15 @@
 
 pub mod address;
 pub mod convert;
+pub mod date;
+pub mod draft;
 pub mod envelope;
 pub mod id;
 pub mod lifecycle;
 pub mod message;
 
 pub use address::{Address, AddressError};
+pub use draft::{Draft, Finished, Refusal, Trace};
 pub use envelope::{BodyKind, Envelope, Notify, Orcpt, Recipient, Ret};
 pub use id::{IdSource, QueueId, RecipientKey};
 pub use lifecycle::State;

@@ -1,0 +1,261 @@
+//! The server's side of the dialog as a pure state machine: a command line in, replies out, and
+//! what the session has to do next. No sockets, no time-outs, no queue.
+//!
+//! Order of commands (RFC 5321 §4.1.4): HELO may be left out on loopback; MAIL, then RCPT, then
+//! DATA or BDAT; RSET and a new HELO go back to the start from anywhere.
+
+use std::sync::Arc;
+
+use super::policy::TOO_MANY_ERRORS;
+use super::submit::{Client, Shared, Transaction};
+use crate::mail::{Envelope, Recipient};
+use crate::smtp::command::{Bad, MailParams, RcptParams};
+use crate::smtp::{Command, Reply, reply};
+
+/// Bad commands after which the client is cut off.
+const MAX_BAD: u32 = 100;
+
+/// Longest name kept from HELO, in bytes.
+const MAX_HELO: usize = 255;
+
+/// What the session does next.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(super) enum Next {
+    /// Look for the next command.
+    Command,
+    /// Send what is waiting at once, then as before (RFC 2920 §3.2).
+    Flush,
+    /// Send what is waiting and read message data up to the final dot.
+    Data,
+    /// Read a chunk of message data (RFC 3030 §2).
+    Chunk { size: u64, last: bool },
+    /// Read a chunk that belongs to no message, and only then refuse it (RFC 3030 §2).
+    Discard { size: u64, reply: Reply },
+    /// Send what is waiting and close.
+    Close,
+}
+
+/// State of one dialog.
+pub(super) struct Dialog {
+    shared: Arc<Shared>,
+    pub client: Client,
+    greeted: bool,
+    pub transaction: Option<Transaction>,
+    /// A BDAT has begun: only BDAT, RSET and the like may follow.
+    pub chunking: bool,
+    bad: u32,
+}
+
+const OK: Reply = Reply::new(250, "2.0.0", "Ok");
+const SENDER_OK: Reply = Reply::new(250, "2.1.0", "Sender ok");
+const RECIPIENT_OK: Reply = Reply::new(250, "2.1.5", "Recipient ok");
+const GO_AHEAD: Reply = Reply::new(354, "", "End data with <CR><LF>.<CR><LF>");
+const BYE: Reply = Reply::new(221, "2.0.0", "Bye");
+const CANNOT_VRFY: Reply = Reply::new(252, "2.0.0", "Cannot verify; send mail and see");
+const NO_EXPN: Reply = Reply::new(502, "5.5.1", "EXPN is not available");
+const NO_STARTTLS: Reply = Reply::new(502, "5.5.1", "STARTTLS is not offered");
+const NO_AUTH: Reply = Reply::new(502, "5.5.1", "AUTH is not offered");
+const HELO_FIRST: Reply = Reply::new(503, "5.5.1", "Send HELO or EHLO first");
+const NESTED_MAIL: Reply = Reply::new(503, "5.5.1", "Nested MAIL command");
+const MAIL_FIRST: Reply = Reply::new(503, "5.5.1", "MAIL first");
+const RCPT_FIRST: Reply = Reply::new(503, "5.5.1", "RCPT first");
+const NO_RECIPIENTS: Reply = Reply::new(554, "5.5.1", "No valid recipients");
+const BDAT_BEGUN: Reply = Reply::new(503, "5.5.1", "Only BDAT may follow BDAT in a transaction");
+const TOO_LONG: Reply = Reply::new(500, "5.5.2", "Line too long");
+const BARE_LF: Reply = Reply::new(500, "5.5.2", "Line does not end in <CR><LF>");
+
+impl Dialog {
+    pub fn new(shared: Arc<Shared>, ip: std::net::IpAddr) -> Dialog {
+        let client = Client { ip, helo: String::new(), esmtp: false };
+        Dialog { shared, client, greeted: false, transaction: None, chunking: false, bad: 0 }
+    }
+
+    /// The greeting.
+    pub fn greet(&self, out: &mut Vec<u8>) {
+        Reply::with(220, "", format!("{} ESMTP mailweir", self.shared.hostname)).write_to(out);
+    }
+
+    /// Takes a command line without its line end.
+    pub fn command(&mut self, line: &[u8], crlf: bool, out: &mut Vec<u8>) -> Next {
+        if !crlf && !self.shared.listener.lf_only {
+            return self.refuse(&BARE_LF, out);
+        }
+        match Command::parse(line) {
+            Ok(command) => self.serve(command, out),
+            Err(Bad::Refuse(reply)) => {
+                tracing::debug!(client = %self.client.ip, line = %escape(line), reply = %reply, "command refused");
+                self.refuse(&reply, out)
+            }
+            Err(Bad::Close(reply)) => {
+                tracing::info!(client = %self.client.ip, line = %escape(line), reply = %reply, "not a mail client");
+                reply.write_to(out);
+                Next::Close
+            }
+        }
+    }
+
+    /// A line over the limit was skipped.
+    pub fn too_long(&mut self, out: &mut Vec<u8>) -> Next {
+        self.refuse(&TOO_LONG, out)
+    }
+
+    /// Back to the start of a transaction.
+    pub fn reset(&mut self) {
+        self.transaction = None;
+        self.chunking = false;
+    }
+
+    fn serve(&mut self, command: Command<'_>, out: &mut Vec<u8>) -> Next {
+        let reply = match command {
+            Command::Helo(name) => {
+                self.hello(name, false);
+                Reply::with(250, "", self.shared.hostname.to_string())
+            }
+            Command::Ehlo(name) => {
+                self.hello(name, true);
+                self.write_extensions(out);
+                return Next::Flush;
+            }
+            Command::Mail(path, params) => match self.mail(path, params) {
+                Ok(()) => SENDER_OK,
+                Err(reply) => return self.refuse(&reply, out),
+            },
+            Command::Rcpt(path, params) => match self.rcpt(path, params) {
+                Ok(()) => RECIPIENT_OK,
+                Err(reply) => return self.refuse(&reply, out),
+            },
+            Command::Data => {
+                return match self.may_send() {
+                    _ if self.chunking => self.refuse(&BDAT_BEGUN, out),
+                    Ok(()) => {
+                        GO_AHEAD.write_to(out);
+                        Next::Data
+                    }
+                    Err(reply) => self.refuse(&reply, out),
+                };
+            }
+            Command::Bdat { size, last } => {
+                return match self.may_send() {
+                    Ok(()) => {
+                        self.chunking = true;
+                        Next::Chunk { size, last }
+                    }
+                    Err(reply) => Next::Discard { size, reply },
+                };
+            }
+            Command::Rset => {
+                self.reset();
+                OK
+            }
+            Command::Noop => OK,
+            Command::Quit => {
+                BYE.write_to(out);
+                return Next::Close;
+            }
+            Command::Vrfy => CANNOT_VRFY,
+            Command::Help => Reply::new(214, "2.0.0", "This is mailweir; see RFC 5321"),
+            Command::Expn => return self.refuse(&NO_EXPN, out),
+            Command::StartTls => return self.refuse(&NO_STARTTLS, out),
+            Command::Auth => return self.refuse(&NO_AUTH, out),
+        };
+        reply.write_to(out);
+        Next::Command
+    }
+
+    /// A mistake is answered; too many end the session.
+    pub fn refuse(&mut self, reply: &Reply, out: &mut Vec<u8>) -> Next {
+        reply.write_to(out);
+        if reply.code >= 500 && reply.code != 552 {
+            self.bad += 1;
+        }
+        if self.bad >= MAX_BAD {
+            tracing::info!(client = %self.client.ip, helo = self.client.helo, "too many errors");
+            TOO_MANY_ERRORS.write_to(out);
+            return Next::Close;
+        }
+        Next::Command
+    }
+
+    fn hello(&mut self, name: &str, esmtp: bool) {
+        let end = name.char_indices().map(|(i, c)| i + c.len_utf8()).take_while(|end| *end <= MAX_HELO).last();
+        name[..end.unwrap_or(0)].clone_into(&mut self.client.helo);
+        self.client.esmtp = esmtp;
+        self.greeted = true;
+        self.reset();
+    }
+
+    fn write_extensions(&self, out: &mut Vec<u8>) {
+        let size = format!("SIZE {}", self.shared.listener.max_message_size);
+        reply::write_lines(
+            out,
+            250,
+            &[
+                &*self.shared.hostname,
+                "PIPELINING",
+                &size,
+                "8BITMIME",
+                "SMTPUTF8",
+                "ENHANCEDSTATUSCODES",
+                "DSN",
+                "CHUNKING",
+                "MT-PRIORITY",
+                "VRFY",
+                "HELP",
+            ],
+        );
+    }
+
+    fn mail(&mut self, path: &str, params: MailParams) -> Result<(), Reply> {
+        if self.transaction.is_some() {
+            return Err(NESTED_MAIL);
+        }
+        if !self.greeted && self.shared.policy.needs_helo(self.client.ip) {
+            return Err(HELO_FIRST);
+        }
+        let reverse_path = self.shared.policy.sender(path, params.smtputf8)?;
+        self.shared.policy.announced_size(params.size)?;
+        let envelope = Envelope {
+            reverse_path,
+            body: params.body,
+            smtputf8: params.smtputf8,
+            ret: params.ret,
+            envid: params.envid,
+            priority: params.priority,
+        };
+        self.transaction = Some(Transaction::new(envelope, params.size));
+        Ok(())
+    }
+
+    fn rcpt(&mut self, path: &str, params: RcptParams) -> Result<(), Reply> {
+        if self.chunking {
+            return Err(BDAT_BEGUN);
+        }
+        let Some(tx) = &mut self.transaction else { return Err(MAIL_FIRST) };
+        match self.shared.policy.recipient(self.client.ip, tx.recipients.len(), path, tx.envelope.smtputf8) {
+            Ok(address) => {
+                tx.recipients.push(Recipient { address, notify: params.notify, orcpt: params.orcpt });
+                Ok(())
+            }
+            Err(reply) => {
+                tx.refused = true;
+                tracing::info!(client = %self.client.ip, helo = self.client.helo, sender = tx.envelope.sender(),
+                    recipient = %escape(path.as_bytes()), reply = %reply, "recipient refused");
+                Err(reply)
+            }
+        }
+    }
+
+    fn may_send(&self) -> Result<(), Reply> {
+        match &self.transaction {
+            None => Err(MAIL_FIRST),
+            Some(tx) if tx.recipients.is_empty() && tx.refused => Err(NO_RECIPIENTS),
+            Some(tx) if tx.recipients.is_empty() => Err(RCPT_FIRST),
+            Some(_) => Ok(()),
+        }
+    }
+}
+
+/// Bytes of a client for a log line: printable, and not too many of them.
+fn escape(line: &[u8]) -> impl std::fmt::Display + '_ {
+    line.get(..100).unwrap_or(line).escape_ascii()
+}

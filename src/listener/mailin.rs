@@ -1,0 +1,472 @@
+//! The second engine: mailin-embedded, behind the same policy, bodies and queue.
+//!
+//! mailin parses and answers; it knows no limits, cannot be stopped, keeps no account of who is
+//! connected, and takes a bare LF for a line end. So nobody talks to it directly:
+//!
+//! ```text
+//!  client ──► gate (this file, tokio) ──► mailin on a private loopback port ──► Hook ──► submit
+//!             who, how many, how long,     one thread a session                policy, body,
+//!             line length, shutdown                                            bare LF
+//! ```
+//!
+//! - The gate opens each session with `EHLO` and a random ticket; the [`Hook`] finds the real
+//!   client by it and serves nobody without one. So another program on this machine that connects
+//!   to the private port gets a 421.
+//! - It fails closed: what mailin cannot do right ends the session. mailin stays in DATA after an
+//!   error there, so every refusal at the end of data closes the connection (temporary ones as a
+//!   421); a bare LF in a message is refused, since mailin ends messages at LF `.` CR LF (smuggling).
+//! - mailin's accept loop never returns. It is ended by unwinding out of `Hook::clone`, which that
+//!   loop calls for each connection; the unwinding is caught at the top of its thread.
+//!
+//! `docs/engines.md`, made by `tests/engines.rs`, lists how the two engines differ.
+
+use std::collections::HashMap;
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::Duration;
+
+use mailin_embedded::{Action, Handler, Response, Server};
+use memchr::memrchr;
+use parking_lot::Mutex;
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
+use tokio::net::TcpStream;
+use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
+use tokio::runtime::Handle;
+use tokio::sync::watch;
+use tokio::time::{Instant, timeout};
+use tracing::{debug, info, warn};
+
+use super::policy::{CLOSING, TIMEOUT};
+use super::session::{Stop, hang_up};
+use super::submit::{Client, Shared, Transaction};
+use crate::mail::{BodyKind, Draft, Envelope, Recipient};
+use crate::queue::QueueError;
+use crate::smtp::{LineEnds, Reply};
+
+/// Most sessions, each of which has a thread from the start.
+const MAX_SESSIONS: usize = 256;
+
+/// Longest line, of commands and of data: mailin holds a whole line in memory.
+const MAX_LINE: usize = 64 * 1024;
+
+/// Time that mailin gets to answer what it has already read once the client may send no more.
+const LAST_WORDS: Duration = Duration::from_secs(5);
+
+const LINE_TOO_LONG: Reply = Reply::new(421, "4.5.2", "Line too long for this engine, closing connection");
+const NOT_YOU: Reply = Reply::new(421, "4.3.0", "Not a client of this listener, closing connection");
+const HELO_FIRST: Reply = Reply::new(503, "5.5.1", "Send HELO or EHLO first");
+const NO_TRANSACTION: Reply = Reply::new(503, "5.5.1", "No mail transaction");
+const BARE_LF: Reply =
+    Reply::new(554, "5.6.0", "Message with a bare LF, which this engine cannot take; closing connection");
+const NO_BACKEND: Reply = Reply::new(421, "4.3.0", "The engine is not available, closing connection");
+
+/// Where a session is, as its hook sees it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Phase {
+    Idle,
+    Transaction,
+    Data,
+}
+
+/// A session between the gate and the hook.
+struct Visit {
+    ip: IpAddr,
+    phase: watch::Sender<Phase>,
+}
+
+struct Registry {
+    shared: Arc<Shared>,
+    handle: Handle,
+    visits: Mutex<HashMap<String, Arc<Visit>>>,
+    stopping: AtomicBool,
+}
+
+/// The front of a listener with this engine.
+pub(super) struct Gate {
+    registry: Arc<Registry>,
+    backend: SocketAddr,
+    sessions: usize,
+    thread: Option<thread::JoinHandle<()>>,
+}
+
+impl Gate {
+    /// Starts mailin. Must be called inside a tokio runtime.
+    pub fn start(shared: Arc<Shared>) -> io::Result<Gate> {
+        let sessions = shared.listener.max_connections.clamp(1, MAX_SESSIONS);
+        if sessions < shared.listener.max_connections {
+            warn!(sessions, "engine \"mailin\" has a thread for each session: max_connections is limited");
+        }
+        let socket = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
+        let backend = socket.local_addr()?;
+        let registry = Arc::new(Registry {
+            shared,
+            handle: Handle::current(),
+            visits: Mutex::default(),
+            stopping: AtomicBool::new(false),
+        });
+        let mut server = Server::new(Hook::new(registry.clone()));
+        server
+            .with_name(registry.shared.hostname.to_string())
+            .with_num_threads(u32::try_from(sessions).unwrap_or(1))
+            .with_tcp_listener(socket);
+        let (stopping, thread) = (registry.clone(), thread::Builder::new().name("mailin".into()));
+        let thread = thread.spawn(move || match catch_unwind(AssertUnwindSafe(|| server.serve())) {
+            Ok(Err(error)) => warn!(%error, "the mailin engine ended"),
+            _ if stopping.stopping.load(Ordering::Acquire) => {}
+            _ => warn!("the mailin engine ended unexpectedly"),
+        })?;
+        Ok(Gate { registry, backend, sessions, thread: Some(thread) })
+    }
+
+    /// Sessions it takes at once.
+    pub fn sessions(&self) -> usize {
+        self.sessions
+    }
+
+    /// Ends mailin's accept loop and waits for its threads. All sessions must be over.
+    pub async fn stop(mut self) {
+        let thread = self.thread.take();
+        drop(self);
+        if let Some(thread) = thread {
+            let joined = timeout(LAST_WORDS, tokio::task::spawn_blocking(move || thread.join())).await;
+            if joined.is_err() {
+                warn!("the mailin engine does not end");
+            }
+        }
+    }
+
+    /// Serves one client to its end.
+    pub async fn session(&self, mut stream: TcpStream, ip: IpAddr, stop: Stop) {
+        let (phase, phases) = watch::channel(Phase::Idle);
+        let mut line = Vec::new();
+        match timeout(LAST_WORDS, self.enter(Visit { ip, phase })).await {
+            Ok(Ok((greeting, backend))) => {
+                let (mut from_client, mut to_client) = stream.into_split();
+                let (from_backend, to_backend) = backend.into_inner().into_split();
+                let told = to_client.write_all(&greeting).await;
+                let mut up = Up {
+                    shared: &self.registry.shared,
+                    client: &mut from_client,
+                    backend: to_backend,
+                    phases,
+                    stop,
+                    deadline: Instant::now() + self.registry.shared.listener.session_timeout,
+                };
+                let last = if told.is_ok() { exchange(&mut up, from_backend, &mut to_client).await } else { None };
+                drop(up);
+                if let Ok(whole) = from_client.reunite(to_client) {
+                    stream = whole;
+                } else {
+                    return;
+                }
+                if let Some(reply) = last {
+                    debug!(client = %ip, %reply, "session ended by us");
+                    reply.write_to(&mut line);
+                }
+            }
+            Ok(Err(error)) => {
+                warn!(client = %ip, %error, "the mailin engine does not answer");
+                NO_BACKEND.write_to(&mut line);
+            }
+            Err(_) => {
+                warn!(client = %ip, "the mailin engine does not answer in time");
+                NO_BACKEND.write_to(&mut line);
+            }
+        }
+        if let Ok(Ok(())) = timeout(LAST_WORDS, stream.write_all(&line)).await {
+            hang_up(&mut stream).await;
+        }
+    }
+
+    /// Connects to mailin and shows the ticket; returns its greeting, not yet sent to the client.
+    async fn enter(&self, visit: Visit) -> io::Result<(Vec<u8>, BufReader<TcpStream>)> {
+        let ticket = ticket()?;
+        let mut backend = BufReader::new(TcpStream::connect(self.backend).await?);
+        backend.get_ref().set_nodelay(true)?;
+        let mut greeting = Vec::new();
+        backend.read_until(b'\n', &mut greeting).await?;
+        self.registry.visits.lock().insert(ticket.clone(), Arc::new(visit));
+        let answer = async {
+            backend.write_all(format!("EHLO {ticket}\r\n").as_bytes()).await?;
+            loop {
+                let mut line = Vec::new();
+                backend.read_until(b'\n', &mut line).await?;
+                match line.as_slice() {
+                    [b'2', b'5', b'0', b' ', ..] => return Ok(()),
+                    [b'2', b'5', b'0', b'-', ..] => {}
+                    _ => return Err(io::Error::other("the engine refused the ticket")),
+                }
+            }
+        }
+        .await;
+        self.registry.visits.lock().remove(&ticket);
+        answer.map(|()| (greeting, backend))
+    }
+}
+
+impl Drop for Gate {
+    fn drop(&mut self) {
+        self.registry.stopping.store(true, Ordering::Release);
+        // Wakes the accept loop, which then finds out.
+        let _ = std::net::TcpStream::connect_timeout(&self.backend, Duration::from_secs(1));
+    }
+}
+
+/// 128 random bits that nobody can guess.
+fn ticket() -> io::Result<String> {
+    let mut bits = [0u8; 16];
+    tokio_rustls::rustls::crypto::aws_lc_rs::default_provider()
+        .secure_random
+        .fill(&mut bits)
+        .map_err(|_| io::Error::other("no random numbers"))?;
+    Ok(format!("{:032x}", u128::from_be_bytes(bits)))
+}
+
+/// From the client to mailin.
+struct Up<'a> {
+    shared: &'a Shared,
+    client: &'a mut OwnedReadHalf,
+    backend: OwnedWriteHalf,
+    phases: watch::Receiver<Phase>,
+    stop: Stop,
+    deadline: Instant,
+}
+
+impl Up<'_> {
+    /// Passes lines on until the client closes (`None`) or the session must end with a reply.
+    async fn pump(&mut self) -> Option<Reply> {
+        let mut buffer = vec![0u8; 4096];
+        let (mut column, mut line_since, mut stopping) = (0, Instant::now(), false);
+        loop {
+            let now = Instant::now();
+            let patience = match *self.phases.borrow() {
+                Phase::Data => now + self.shared.listener.data_timeout,
+                _ => line_since + self.shared.listener.command_timeout,
+            };
+            let read = tokio::select! {
+                biased;
+                read = self.client.read(&mut buffer) => read,
+                () = self.stop.asked(), if !stopping => {
+                    stopping = true;
+                    self.deadline = self.deadline.min(Instant::now() + self.stop.drain);
+                    continue;
+                }
+                _ = self.phases.wait_for(|phase| *phase == Phase::Idle), if stopping => return Some(CLOSING),
+                () = tokio::time::sleep_until(patience.min(self.deadline)) => {
+                    return Some(if stopping { CLOSING } else { TIMEOUT });
+                }
+            };
+            let bytes = match read {
+                Ok(n @ 1..) => buffer.get(..n)?,
+                _ => return None,
+            };
+            match memrchr(b'\n', bytes) {
+                Some(last) => {
+                    column = bytes.len() - last - 1;
+                    line_since = Instant::now();
+                }
+                None => column += bytes.len(),
+            }
+            // A line may be over by one read, which is what bounds mailin's memory.
+            if column > MAX_LINE {
+                return Some(LINE_TOO_LONG);
+            }
+            if !matches!(timeout(self.shared.listener.data_timeout, self.backend.write_all(bytes)).await, Ok(Ok(()))) {
+                return None;
+            }
+        }
+    }
+}
+
+/// Passes bytes both ways until one side ends; then mailin sees the end of input and its last
+/// answers still go out. Returns what is left to say.
+async fn exchange(up: &mut Up<'_>, mut from: OwnedReadHalf, to: &mut OwnedWriteHalf) -> Option<Reply> {
+    let patience = up.shared.listener.command_timeout;
+    let mut down = std::pin::pin!(async {
+        let mut buffer = vec![0u8; 4096];
+        while let Ok(n @ 1..) = from.read(&mut buffer).await {
+            let written = timeout(patience, to.write_all(buffer.get(..n).unwrap_or_default())).await;
+            if !matches!(written, Ok(Ok(()))) {
+                return;
+            }
+        }
+    });
+    let last = tokio::select! {
+        () = &mut down => return None,
+        last = up.pump() => last,
+    };
+    let _ = up.backend.shutdown().await;
+    // A message that is being stored may take its time; it is bounded by the queue.
+    let _ = timeout(patience, down).await;
+    last
+}
+
+/// mailin's view of us: one for each session, made by `clone` in its accept loop.
+struct Hook {
+    registry: Arc<Registry>,
+    visit: Option<Arc<Visit>>,
+    client: Client,
+    transaction: Option<Transaction>,
+    body: Option<Box<Body>>,
+}
+
+struct Body {
+    draft: Draft,
+    ends: LineEnds,
+    bare_lf: bool,
+    failed: Option<QueueError>,
+}
+
+impl Hook {
+    fn new(registry: Arc<Registry>) -> Hook {
+        let client = Client { ip: Ipv4Addr::UNSPECIFIED.into(), helo: String::new(), esmtp: false };
+        Hook { registry, visit: None, client, transaction: None, body: None }
+    }
+
+    fn phase(&self, phase: Phase) {
+        if let Some(visit) = &self.visit {
+            visit.phase.send_replace(phase);
+        }
+    }
+
+    /// Drops what came of a message that will not be queued.
+    fn abandon(&mut self) -> Option<u64> {
+        let mut body = self.body.take()?;
+        let shared = &self.registry.shared;
+        self.registry.handle.block_on(body.draft.abandon(shared.queue()));
+        Some(body.draft.content())
+    }
+}
+
+impl Clone for Hook {
+    fn clone(&self) -> Hook {
+        if self.registry.stopping.load(Ordering::Acquire) {
+            // See the module: the only way out of mailin's accept loop. No panic message.
+            resume_unwind(Box::new("the listener is closed"));
+        }
+        Hook::new(self.registry.clone())
+    }
+}
+
+impl Drop for Hook {
+    fn drop(&mut self) {
+        let sender = self.transaction.as_ref().map_or(String::new(), |t| t.envelope.sender().to_owned());
+        if let Some(size) = self.abandon() {
+            info!(sender, client = %self.client.ip, helo = self.client.helo, size,
+                "disconnected before the end of the message, nothing queued");
+        }
+    }
+}
+
+fn response(reply: &Reply) -> Response {
+    let space = if reply.enhanced.is_empty() { "" } else { " " };
+    Response::custom(reply.code, format!("{}{space}{}", reply.enhanced, reply.text))
+}
+
+/// mailin stays in DATA after an error at its end, and would take commands for content: close.
+fn closing(reply: &Reply) -> Response {
+    let mut response = if reply.is_transient() {
+        Response::custom(421, format!("{} {}", reply.enhanced, reply.text))
+    } else {
+        response(reply)
+    };
+    response.action = Action::Close;
+    response
+}
+
+impl Handler for Hook {
+    fn helo(&mut self, _ip: IpAddr, domain: &str) -> Response {
+        if self.visit.is_none() {
+            let Some(visit) = self.registry.visits.lock().remove(domain) else { return closing(&NOT_YOU) };
+            self.client.ip = visit.ip;
+            self.visit = Some(visit);
+        } else {
+            self.client.helo = domain.chars().take(255).collect();
+            self.transaction = None;
+            self.phase(Phase::Idle);
+        }
+        mailin_embedded::response::OK
+    }
+
+    fn mail(&mut self, _ip: IpAddr, _domain: &str, from: &str) -> Response {
+        let policy = &self.registry.shared.policy;
+        if self.client.helo.is_empty() && policy.needs_helo(self.client.ip) {
+            return response(&HELO_FIRST);
+        }
+        match policy.sender(from, false) {
+            Ok(reverse_path) => {
+                self.transaction = Some(Transaction::new(Envelope { reverse_path, ..Envelope::default() }, 0));
+                self.phase(Phase::Transaction);
+                response(&Reply::new(250, "2.1.0", "Sender ok"))
+            }
+            Err(reply) => response(&reply),
+        }
+    }
+
+    fn rcpt(&mut self, to: &str) -> Response {
+        let Some(tx) = &mut self.transaction else { return response(&NO_TRANSACTION) };
+        let policy = &self.registry.shared.policy;
+        match policy.recipient(self.client.ip, tx.recipients.len(), to, false) {
+            Ok(address) => {
+                tx.recipients.push(Recipient::new(address));
+                response(&Reply::new(250, "2.1.5", "Recipient ok"))
+            }
+            Err(reply) => {
+                info!(client = %self.client.ip, helo = self.client.helo, sender = tx.envelope.sender(),
+                    recipient = %to.escape_debug(), %reply, "recipient refused");
+                response(&reply)
+            }
+        }
+    }
+
+    fn data_start(&mut self, _domain: &str, _from: &str, is8bit: bool, _to: &[String]) -> Response {
+        let Some(tx) = &mut self.transaction else { return response(&NO_TRANSACTION) };
+        if is8bit {
+            tx.envelope.body = BodyKind::EightBitMime;
+        }
+        let draft = self.registry.shared.draft(&self.client, tx);
+        self.body = Some(Box::new(Body { draft, ends: LineEnds::new(), bare_lf: false, failed: None }));
+        self.phase(Phase::Data);
+        mailin_embedded::response::OK
+    }
+
+    /// One line, its leading dot already removed.
+    fn data(&mut self, line: &[u8]) -> io::Result<()> {
+        let Some(body) = self.body.as_deref_mut() else { return Ok(()) };
+        body.bare_lf |= !line.ends_with(b"\r\n");
+        if body.bare_lf || body.failed.is_some() {
+            // An error here would be answered line by line; it is answered at the end.
+            return Ok(());
+        }
+        let Body { draft, ends, failed, .. } = body;
+        ends.feed(line, |run| draft.push(run));
+        if draft.has_chunk() {
+            *failed = self.registry.handle.block_on(draft.spill(self.registry.shared.queue())).err();
+        }
+        Ok(())
+    }
+
+    fn data_end(&mut self) -> Response {
+        let (Some(tx), Some(mut body)) = (self.transaction.take(), self.body.take()) else {
+            return closing(&NO_TRANSACTION);
+        };
+        let shared = &self.registry.shared;
+        let response = if body.bare_lf {
+            self.registry.handle.block_on(body.draft.abandon(shared.queue()));
+            info!(client = %self.client.ip, helo = self.client.helo, sender = tx.envelope.sender(), reply = %BARE_LF, "refused");
+            closing(&BARE_LF)
+        } else {
+            let Body { draft, failed, .. } = *body;
+            match self.registry.handle.block_on(shared.submit(&self.client, tx, draft, failed)) {
+                Ok(accepted) => response(&accepted.reply()),
+                Err(reply) => closing(&reply),
+            }
+        };
+        self.phase(Phase::Idle);
+        response
+    }
+}

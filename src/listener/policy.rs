@@ -1,0 +1,139 @@
+//! Who may relay what: the admission policy, the same for both engines.
+//!
+//! It knows the listener's configuration and nothing of sockets or time. A refusal is a reply.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use crate::config;
+use crate::mail::{Address, AddressError, Refusal};
+use crate::queue::QueueError;
+use crate::smtp::Reply;
+
+/// Too many sessions, or shutting down.
+pub(super) const CLOSING: Reply = Reply::new(421, "4.3.2", "Service is shutting down, closing connection");
+pub(super) const TOO_MANY_SESSIONS: Reply = Reply::new(421, "4.3.2", "Too many connections, try again later");
+pub(super) const TIMEOUT: Reply = Reply::new(421, "4.4.2", "Timeout, closing connection");
+pub(super) const TOO_MANY_ERRORS: Reply = Reply::new(421, "4.7.0", "Too many errors, closing connection");
+pub(super) const TOO_LARGE: Reply = Reply::new(552, "5.3.4", "Message exceeds the size limit");
+const NEEDS_SMTPUTF8: Reply = Reply::new(553, "5.6.7", "Address with non-ASCII characters needs SMTPUTF8");
+const RELAY_DENIED: Reply = Reply::new(554, "5.7.1", "Relay access denied");
+const TOO_MANY_RECIPIENTS: Reply = Reply::new(452, "4.5.3", "Too many recipients");
+
+/// The policy of one listener.
+#[derive(Clone, Debug)]
+pub struct Policy {
+    listener: Arc<config::Listener>,
+    hostname: Arc<str>,
+}
+
+impl Policy {
+    /// `hostname` stands for the domain of `<postmaster>`.
+    pub fn new(listener: Arc<config::Listener>, hostname: &str) -> Policy {
+        Policy { listener, hostname: hostname.into() }
+    }
+
+    /// Whether this client may relay (invariant 7).
+    pub fn may_relay(&self, client: IpAddr) -> bool {
+        self.listener.allow.iter().any(|network| network.contains(client))
+    }
+
+    /// Whether this client must say HELO or EHLO before MAIL: programs on this machine need not.
+    pub fn needs_helo(&self, client: IpAddr) -> bool {
+        !client.to_canonical().is_loopback()
+    }
+
+    /// The reverse-path; an empty one is the null sender.
+    pub fn sender(&self, path: &str, smtputf8: bool) -> Result<Option<Address>, Reply> {
+        if path.is_empty() {
+            return Ok(None);
+        }
+        self.address(path, smtputf8).map(Some).map_err(|e| match e {
+            BadAddress::Syntax(e) => Reply::with(501, "5.1.7", format!("Bad sender address: {e}")),
+            BadAddress::NotAscii => NEEDS_SMTPUTF8,
+        })
+    }
+
+    /// The size announced by `SIZE=` (RFC 1870 §6.1).
+    pub fn announced_size(&self, size: u64) -> Result<(), Reply> {
+        if size > self.listener.max_message_size { Err(TOO_LARGE) } else { Ok(()) }
+    }
+
+    /// A forward-path; `have`: recipients that the transaction has already.
+    pub fn recipient(&self, client: IpAddr, have: usize, path: &str, smtputf8: bool) -> Result<Address, Reply> {
+        let address = self.address(path, smtputf8).map_err(|e| match e {
+            BadAddress::Syntax(e) => Reply::with(501, "5.1.3", format!("Bad recipient address: {e}")),
+            BadAddress::NotAscii => NEEDS_SMTPUTF8,
+        })?;
+        if !self.may_relay(client) {
+            return Err(RELAY_DENIED);
+        }
+        if have >= self.listener.max_recipients {
+            return Err(TOO_MANY_RECIPIENTS);
+        }
+        Ok(address)
+    }
+
+    fn address(&self, path: &str, smtputf8: bool) -> Result<Address, BadAddress> {
+        let address = if path.eq_ignore_ascii_case("postmaster") {
+            // RFC 5321 §4.5.1: the one mailbox that needs no domain.
+            Address::parse(&format!("{path}@{}", self.hostname))
+        } else {
+            Address::parse(path)
+        };
+        let address = address.map_err(BadAddress::Syntax)?;
+        if smtputf8 || address.is_ascii() { Ok(address) } else { Err(BadAddress::NotAscii) }
+    }
+
+    /// What a client hears when the body of its message is not acceptable.
+    pub fn refusal(why: Refusal) -> Reply {
+        match why {
+            Refusal::TooLarge => TOO_LARGE,
+            Refusal::HeaderTooLarge => Reply::new(552, "5.3.4", "Header section exceeds the size limit"),
+            Refusal::Loop => Reply::new(554, "5.4.6", "Too many Received fields: the message loops"),
+        }
+    }
+
+    /// What a client hears when the queue cannot take its message: never a 250 (invariant 1).
+    pub fn queue_error(error: &QueueError) -> Reply {
+        match error {
+            QueueError::Full(_) => Reply::new(452, "4.3.1", "Insufficient system storage, try again later"),
+            _ => Reply::new(451, "4.3.0", "The queue is not available, try again later"),
+        }
+    }
+}
+
+enum BadAddress {
+    Syntax(AddressError),
+    NotAscii,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::listener::tests_config;
+
+    #[test]
+    fn decides_as_configured() {
+        let mut listener = tests_config();
+        listener.allow = vec!["192.0.2.0/24".parse().unwrap()];
+        listener.max_recipients = 2;
+        listener.max_message_size = 1000;
+        let policy = Policy::new(Arc::new(listener), "relay.example");
+        let friend: IpAddr = "192.0.2.9".parse().unwrap();
+        let stranger: IpAddr = "127.0.0.1".parse().unwrap();
+        let code = |r: Result<Address, Reply>| r.map(|a| a.to_string()).map_err(|e| e.code);
+        assert_eq!(code(policy.recipient(friend, 0, "a@b", false)), Ok("a@b".into()));
+        assert_eq!(code(policy.recipient(stranger, 0, "a@b", false)), Err(554));
+        assert_eq!(code(policy.recipient(friend, 2, "a@b", false)), Err(452));
+        assert_eq!(code(policy.recipient(friend, 0, "", false)), Err(501));
+        assert_eq!(code(policy.recipient(friend, 0, "nobody", false)), Err(501));
+        assert_eq!(code(policy.recipient(friend, 0, "PostMaster", false)), Ok("PostMaster@relay.example".into()));
+        assert_eq!(code(policy.recipient(friend, 0, "ü@b", false)), Err(553));
+        assert_eq!(code(policy.recipient(friend, 0, "ü@b", true)), Ok("ü@b".into()));
+        assert_eq!(policy.sender("", false), Ok(None));
+        assert_eq!(policy.sender("x y@z", false).map_err(|r| r.code), Err(501));
+        assert!(policy.announced_size(1000).is_ok() && policy.announced_size(1001).is_err());
+        assert!(policy.needs_helo(friend) && !policy.needs_helo("::ffff:127.0.0.1".parse().unwrap()));
+    }
+}

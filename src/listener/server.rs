@@ -1,0 +1,163 @@
+//! Accept and drain. The caller owns the stop signal; the address may have port 0.
+//!
+//! Sessions over `max_connections` hear a 421 at once instead of waiting in a queue they cannot
+//! see. What goes wrong with one connection never ends the accept loop.
+
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{Semaphore, watch};
+use tokio::task::JoinSet;
+use tracing::{info, warn};
+
+use super::policy::TOO_MANY_SESSIONS;
+use super::session::{self, Stop};
+use super::submit::Shared;
+use super::{Intake, mailin};
+use crate::config::{Engine, Listener};
+
+/// Connections waiting in the kernel to be accepted.
+const BACKLOG: i32 = 1024;
+
+/// Refused connections that are closed politely at the same time; further ones are just closed.
+const MAX_REFUSALS: usize = 64;
+
+/// Time that sessions get over the drain time to say good bye.
+const GRACE: Duration = Duration::from_secs(2);
+
+/// Pause after an error of `accept`: the process is out of file descriptors or memory.
+const BREATHER: Duration = Duration::from_millis(100);
+
+/// A listener that is bound and not yet accepting.
+pub struct Server {
+    socket: std::net::TcpListener,
+    shared: Arc<Shared>,
+}
+
+impl Server {
+    /// Binds the address of `listener`. Errors: the address is in use or not ours; or the engine
+    /// cannot do what the listener is configured to do.
+    pub fn bind(listener: Arc<Listener>, hostname: &str, intake: Arc<dyn Intake>) -> io::Result<Server> {
+        if listener.engine == Engine::Mailin && listener.lf_only {
+            return Err(io::Error::new(
+                io::ErrorKind::InvalidInput,
+                "engine \"mailin\" cannot take clients that speak LF only: use engine \"native\" with lf_only",
+            ));
+        }
+        let address = listener.address;
+        let socket = socket2::Socket::new(
+            socket2::Domain::for_address(address),
+            socket2::Type::STREAM,
+            Some(socket2::Protocol::TCP),
+        )?;
+        socket.set_reuse_address(true)?;
+        socket.bind(&address.into())?;
+        socket.listen(BACKLOG)?;
+        socket.set_nonblocking(true)?;
+        Ok(Server { socket: socket.into(), shared: Arc::new(Shared::new(listener, hostname, intake)) })
+    }
+
+    /// The address it is bound to.
+    pub fn local_addr(&self) -> io::Result<SocketAddr> {
+        self.socket.local_addr()
+    }
+
+    /// Accepts until `shutdown` is true. Then sessions between transactions are closed with a 421,
+    /// the others may finish theirs within `drain`; returns when all are gone.
+    pub async fn run(self, shutdown: watch::Receiver<bool>, drain: Duration) -> io::Result<()> {
+        let mut stop = Stop { signal: shutdown, drain };
+        let socket = TcpListener::from_std(self.socket)?;
+        let address = socket.local_addr()?;
+        let shared = self.shared;
+        let gate = match shared.listener.engine {
+            Engine::Native => None,
+            Engine::Mailin => Some(Arc::new(mailin::Gate::start(shared.clone())?)),
+        };
+        let most = match &gate {
+            Some(gate) => gate.sessions(),
+            None => shared.listener.max_connections,
+        };
+        let (slots, refusals) = (Arc::new(Semaphore::new(most)), Arc::new(Semaphore::new(MAX_REFUSALS)));
+        let mut sessions = JoinSet::new();
+        info!(%address, engine = ?shared.listener.engine, "listening");
+        loop {
+            let accepted = tokio::select! {
+                biased;
+                () = stop.asked() => break,
+                Some(_) = sessions.join_next(), if !sessions.is_empty() => continue,
+                accepted = socket.accept() => accepted,
+            };
+            let (stream, peer) = match accepted {
+                Ok(accepted) => accepted,
+                Err(error) if is_of_one_connection(&error) => continue,
+                Err(error) => {
+                    warn!(%address, %error, "cannot accept connections");
+                    tokio::time::sleep(BREATHER).await;
+                    continue;
+                }
+            };
+            // Replies leave when they are written, not when the client has acknowledged the last ones.
+            let _ = stream.set_nodelay(true);
+            let ip = peer.ip().to_canonical();
+            match slots.clone().try_acquire_owned() {
+                Ok(slot) => {
+                    let (shared, stop, gate) = (shared.clone(), stop.clone(), gate.clone());
+                    sessions.spawn(async move {
+                        match gate {
+                            None => session::run(stream, ip, shared, stop).await,
+                            Some(gate) => gate.session(stream, ip, stop).await,
+                        }
+                        drop(slot);
+                    });
+                }
+                Err(_) => {
+                    warn!(%address, client = %ip, max_connections = most, "too many connections, refused");
+                    if let Ok(slot) = refusals.clone().try_acquire_owned() {
+                        sessions.spawn(async move {
+                            turn_away(stream).await;
+                            drop(slot);
+                        });
+                    }
+                }
+            }
+        }
+        drop(socket);
+        info!(%address, sessions = most - slots.available_permits(), "no longer listening");
+        let gone = async { while sessions.join_next().await.is_some() {} };
+        if tokio::time::timeout(drain + GRACE, gone).await.is_err() {
+            warn!(%address, sessions = sessions.len(), "sessions did not end in time, cut off");
+            sessions.shutdown().await;
+        }
+        if let Some(gate) = gate.and_then(Arc::into_inner) {
+            gate.stop().await;
+        }
+        Ok(())
+    }
+
+    /// Serves one connection that comes from elsewhere than the socket: tests on paused time.
+    #[doc(hidden)]
+    pub async fn serve<S>(&self, stream: S, ip: IpAddr, shutdown: watch::Receiver<bool>, drain: Duration)
+    where
+        S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin + Send,
+    {
+        session::run(stream, ip, self.shared.clone(), Stop { signal: shutdown, drain }).await;
+    }
+}
+
+/// Errors of `accept` that tell about the connection, not about us (accept(2)).
+fn is_of_one_connection(error: &io::Error) -> bool {
+    use io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset, Interrupted};
+    matches!(error.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset | Interrupted)
+}
+
+async fn turn_away(mut stream: TcpStream) {
+    let mut line = Vec::new();
+    TOO_MANY_SESSIONS.write_to(&mut line);
+    // The send buffer of a new connection has room for a line.
+    if stream.try_write(&line).is_ok() {
+        session::hang_up(&mut stream).await;
+    }
+}

@@ -1,0 +1,424 @@
+//! One session of the native engine: the I/O around [`Dialog`].
+//!
+//! - One read and one write per flight: replies wait in a buffer until the input is used up
+//!   (RFC 2920 §3.2), or until the client has to see one before it can go on (EHLO, DATA, the last
+//!   BDAT, QUIT).
+//! - Buffers are small while a session waits and grow only while data flows; what waits to be
+//!   written is bounded.
+//! - A command has `command_timeout` from its first wait to its last byte, so that a byte a second
+//!   does not keep a session open; data has `data_timeout` between reads; everything ends at
+//!   `session_timeout`.
+//! - At shutdown a session between transactions gets a 421 at once; one inside a transaction may
+//!   finish it within the drain time.
+
+use std::future::pending;
+use std::io;
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::sync::watch;
+use tokio::time::{Instant, timeout_at};
+use tracing::{debug, info};
+
+use super::dialog::{Dialog, Next};
+use super::policy::{CLOSING, TIMEOUT};
+use super::submit::Shared;
+use crate::mail::Draft;
+use crate::queue::QueueError;
+use crate::smtp::{DotReader, Fed, Line, LineEnds, LineReader, Reply};
+
+/// Longest command line in bytes with its line end: 512 (RFC 5321 §4.5.3.1.4) and what extensions
+/// add, rounded up.
+const MAX_COMMAND: usize = 2048;
+
+/// Read buffer of a session that waits for commands, and of one whose data fills it.
+const SMALL: usize = 4 * 1024;
+const LARGE: usize = 64 * 1024;
+
+/// Replies waiting to be written at most.
+const MAX_WAITING: usize = 16 * 1024;
+
+/// Why a session ended before its QUIT.
+#[derive(Debug)]
+enum End {
+    /// The client closed, or the connection broke.
+    Gone(io::Error),
+    /// We close, and say so.
+    Because(Reply),
+    /// The dialog is over and everything was said.
+    Over,
+}
+
+impl From<io::Error> for End {
+    fn from(error: io::Error) -> End {
+        End::Gone(error)
+    }
+}
+
+/// What a session is waiting for, which decides how long.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Wait {
+    /// The next command, until then.
+    Command(Instant),
+    Data,
+}
+
+/// Tells sessions to stop, and how long they may take.
+#[derive(Clone, Debug)]
+pub(super) struct Stop {
+    pub signal: watch::Receiver<bool>,
+    pub drain: Duration,
+}
+
+impl Stop {
+    /// Resolves when it is time to stop; never when nobody is left to say so.
+    pub async fn asked(&mut self) {
+        if self.signal.wait_for(|stop| *stop).await.is_err() {
+            pending::<()>().await;
+        }
+    }
+}
+
+struct Session<S> {
+    stream: S,
+    shared: Arc<Shared>,
+    dialog: Dialog,
+    lines: LineReader,
+    input: Vec<u8>,
+    /// Start of what is unread in `input`.
+    start: usize,
+    output: Vec<u8>,
+    /// End of the whole session; comes closer at shutdown.
+    deadline: Instant,
+    stop: Stop,
+    stopping: bool,
+    /// The message that comes in by BDAT.
+    chunks: Option<Box<Chunks>>,
+}
+
+struct Chunks {
+    draft: Draft,
+    ends: LineEnds,
+    failed: Option<QueueError>,
+}
+
+/// Runs a session to its end.
+pub(super) async fn run<S>(stream: S, ip: IpAddr, shared: Arc<Shared>, stop: Stop)
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send,
+{
+    let mut session = Session {
+        stream,
+        dialog: Dialog::new(shared.clone(), ip),
+        lines: LineReader::default(),
+        input: Vec::with_capacity(SMALL),
+        start: 0,
+        output: Vec::new(),
+        deadline: Instant::now() + shared.listener.session_timeout,
+        stop,
+        stopping: false,
+        chunks: None,
+        shared,
+    };
+    let end = session.serve().await;
+    session.close(end).await;
+}
+
+impl<S> Session<S>
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send,
+{
+    async fn serve(&mut self) -> Result<(), End> {
+        self.dialog.greet(&mut self.output);
+        self.flush().await?;
+        loop {
+            match self.next_command().await? {
+                Next::Command => {}
+                Next::Flush => self.flush().await?,
+                Next::Data => {
+                    self.flush().await?;
+                    self.data().await?;
+                }
+                Next::Chunk { size, last } => self.chunk(size, last).await?,
+                Next::Discard { size, reply } => {
+                    self.take(size, |_| {}).await?;
+                    if self.dialog.refuse(&reply, &mut self.output) == Next::Close {
+                        return Err(End::Over);
+                    }
+                }
+                Next::Close => return Err(End::Over),
+            }
+            if self.output.len() > MAX_WAITING {
+                self.flush().await?;
+            }
+            if self.dialog.transaction.is_none() {
+                self.drop_chunks().await;
+            }
+        }
+    }
+
+    /// Reads and serves one command.
+    async fn next_command(&mut self) -> Result<Next, End> {
+        let patience = Instant::now() + self.shared.listener.command_timeout;
+        loop {
+            let waiting = &self.input[self.start..];
+            match self.lines.next(waiting, MAX_COMMAND) {
+                Line::Complete { len, used, crlf } => {
+                    let next = self.dialog.command(&waiting[..len], crlf, &mut self.output);
+                    self.start += used;
+                    return Ok(next);
+                }
+                Line::TooLong { used } => {
+                    self.start += used;
+                    return Ok(self.dialog.too_long(&mut self.output));
+                }
+                Line::Incomplete { discard } => {
+                    self.start += discard;
+                    self.fill(Wait::Command(patience)).await?;
+                }
+            }
+        }
+    }
+
+    /// Reads message data to its real end, whatever becomes of it, and answers.
+    async fn data(&mut self) -> Result<(), End> {
+        let Some(tx) = &self.dialog.transaction else { return Ok(()) };
+        let mut draft = self.shared.draft(&self.dialog.client, tx);
+        let mut reader = DotReader::new(self.shared.listener.lf_only);
+        let mut failed: Option<QueueError> = None;
+        loop {
+            let fed = reader.feed(&self.input[self.start..], |run| {
+                if failed.is_none() {
+                    draft.push(run);
+                }
+            });
+            let done = match fed {
+                Fed::More => {
+                    self.start = self.input.len();
+                    false
+                }
+                Fed::End(used) => {
+                    self.start += used;
+                    true
+                }
+            };
+            if failed.is_none() {
+                failed = draft.spill(self.shared.queue()).await.err();
+            }
+            if done {
+                break;
+            }
+            if let Err(end) = self.fill(Wait::Data).await {
+                self.lost(&mut draft, &end).await;
+                return Err(end);
+            }
+        }
+        self.submit(draft, failed).await;
+        Ok(())
+    }
+
+    /// Reads a chunk (RFC 3030) and answers.
+    async fn chunk(&mut self, size: u64, last: bool) -> Result<(), End> {
+        let Some(tx) = &self.dialog.transaction else { return Ok(()) };
+        let mut chunks = match self.chunks.take() {
+            Some(chunks) => chunks,
+            None => {
+                let draft = self.shared.draft(&self.dialog.client, tx);
+                Box::new(Chunks { draft, ends: LineEnds::new(), failed: None })
+            }
+        };
+        let mut left = size;
+        while left > 0 {
+            let waiting = &self.input[self.start..];
+            let n = waiting.len().min(usize::try_from(left).unwrap_or(usize::MAX));
+            if n == 0 {
+                if let Err(end) = self.fill(Wait::Data).await {
+                    self.lost(&mut chunks.draft, &end).await;
+                    return Err(end);
+                }
+                continue;
+            }
+            let Chunks { draft, ends, failed } = &mut *chunks;
+            if failed.is_none() {
+                ends.feed(&waiting[..n], |run| draft.push(run));
+                *failed = draft.spill(self.shared.queue()).await.err();
+            }
+            self.start += n;
+            left -= n as u64;
+        }
+        let Chunks { draft, ends, failed } = &mut *chunks;
+        if last {
+            if failed.is_none() {
+                ends.finish(|run| draft.push(run));
+            }
+            let Chunks { draft, failed, .. } = *chunks;
+            self.submit(draft, failed).await;
+            return self.flush().await;
+        }
+        if failed.is_some() || draft.refusal().is_some() {
+            // The transaction is over; further chunks find no MAIL (RFC 3030 §2).
+            let Chunks { draft, failed, .. } = *chunks;
+            self.submit(draft, failed).await;
+            return Ok(());
+        }
+        Reply::with(250, "2.0.0", format!("{size} octets received")).write_to(&mut self.output);
+        self.chunks = Some(chunks);
+        Ok(())
+    }
+
+    /// Takes exactly `size` bytes that are no commands.
+    async fn take(&mut self, size: u64, mut each: impl FnMut(&[u8])) -> Result<(), End> {
+        let mut left = size;
+        while left > 0 {
+            let waiting = &self.input[self.start..];
+            let n = waiting.len().min(usize::try_from(left).unwrap_or(usize::MAX));
+            if n == 0 {
+                self.fill(Wait::Data).await?;
+                continue;
+            }
+            each(&waiting[..n]);
+            self.start += n;
+            left -= n as u64;
+        }
+        Ok(())
+    }
+
+    /// Queues the message and answers.
+    async fn submit(&mut self, draft: Draft, failed: Option<QueueError>) {
+        let Some(tx) = self.dialog.transaction.take() else { return };
+        self.dialog.reset();
+        let reply = match self.shared.submit(&self.dialog.client, tx, draft, failed).await {
+            Ok(accepted) => accepted.reply(),
+            Err(reply) => reply,
+        };
+        reply.write_to(&mut self.output);
+    }
+
+    /// The client went away inside a message: nothing is queued (RFC 5321 §4.1.1.4).
+    async fn lost(&mut self, draft: &mut Draft, end: &End) {
+        draft.abandon(self.shared.queue()).await;
+        let tx = self.dialog.transaction.as_ref();
+        let why = match end {
+            End::Gone(error) => error.to_string(),
+            End::Because(reply) => reply.to_string(),
+            End::Over => String::new(),
+        };
+        info!(sender = tx.map_or("", |t| t.envelope.sender()), recipients = tx.map_or(0, |t| t.recipients.len()),
+            client = %self.dialog.client.ip, helo = self.dialog.client.helo, size = draft.content(), why,
+            "disconnected before the end of the message, nothing queued");
+    }
+
+    async fn drop_chunks(&mut self) {
+        if let Some(mut chunks) = self.chunks.take() {
+            chunks.draft.abandon(self.shared.queue()).await;
+        }
+    }
+
+    /// Sends what waits, then reads at least a byte.
+    async fn fill(&mut self, wait: Wait) -> Result<(), End> {
+        self.flush().await?;
+        self.make_room(wait);
+        let idle = wait != Wait::Data && self.dialog.transaction.is_none();
+        loop {
+            let limit = match wait {
+                Wait::Command(until) => until,
+                Wait::Data => Instant::now() + self.shared.listener.data_timeout,
+            };
+            let expires = limit.min(self.deadline);
+            let read = self.stream.read_buf(&mut self.input);
+            let result = if self.stopping {
+                if idle {
+                    return Err(End::Because(CLOSING));
+                }
+                timeout_at(expires, read).await
+            } else {
+                tokio::select! {
+                    biased;
+                    result = timeout_at(expires, read) => result,
+                    () = self.stop.asked() => {
+                        self.stopping = true;
+                        self.deadline = self.deadline.min(Instant::now() + self.stop.drain);
+                        continue;
+                    }
+                }
+            };
+            return match result {
+                Ok(Ok(0)) => Err(End::Gone(io::ErrorKind::UnexpectedEof.into())),
+                Ok(Ok(_)) => Ok(()),
+                Ok(Err(error)) => Err(End::Gone(error)),
+                Err(_) if self.stopping && expires == self.deadline => Err(End::Because(CLOSING)),
+                Err(_) => Err(End::Because(TIMEOUT)),
+            };
+        }
+    }
+
+    /// Makes the input buffer fit what is going on.
+    fn make_room(&mut self, wait: Wait) {
+        let full = self.input.len() == self.input.capacity();
+        if self.start == self.input.len() {
+            self.input.clear();
+        } else {
+            self.input.drain(..self.start);
+        }
+        self.start = 0;
+        if wait == Wait::Data && full && self.input.capacity() < LARGE {
+            self.input.reserve_exact(LARGE - self.input.len());
+        } else if wait != Wait::Data && self.input.is_empty() && self.input.capacity() > SMALL {
+            self.input = Vec::with_capacity(SMALL);
+        } else if self.input.len() == self.input.capacity() {
+            self.input.reserve(SMALL);
+        }
+    }
+
+    /// Writes all replies that wait, in one write.
+    async fn flush(&mut self) -> Result<(), End> {
+        if self.output.is_empty() {
+            return Ok(());
+        }
+        let expires = (Instant::now() + self.shared.listener.command_timeout).min(self.deadline);
+        let written = timeout_at(expires, async {
+            self.stream.write_all(&self.output).await?;
+            self.stream.flush().await
+        })
+        .await
+        .unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()));
+        self.output.clear();
+        self.output.shrink_to(1024);
+        Ok(written?)
+    }
+
+    /// Says what is left to say and closes.
+    async fn close(&mut self, end: Result<(), End>) {
+        self.drop_chunks().await;
+        match end {
+            Ok(()) | Err(End::Over) => {}
+            Err(End::Because(reply)) => {
+                debug!(client = %self.dialog.client.ip, helo = self.dialog.client.helo, reply = %reply, "session ended by us");
+                reply.write_to(&mut self.output);
+            }
+            Err(End::Gone(error)) => {
+                debug!(client = %self.dialog.client.ip, helo = self.dialog.client.helo, %error, "client closed the connection");
+                return;
+            }
+        }
+        // A session that ran out of time may still say so.
+        self.deadline = self.deadline.max(Instant::now() + Duration::from_secs(1));
+        if self.flush().await.is_ok() {
+            hang_up(&mut self.stream).await;
+        }
+    }
+}
+
+/// Closes so that the last reply arrives: a close with unread input would reset the connection
+/// and take the reply with it (RFC 1122 §4.2.2.13).
+pub(super) async fn hang_up<S: AsyncRead + AsyncWrite + Unpin>(stream: &mut S) {
+    const PATIENCE: Duration = Duration::from_secs(1);
+    if stream.shutdown().await.is_err() {
+        return;
+    }
+    let mut rest = [0u8; 1024];
+    let until = Instant::now() + PATIENCE;
+    while let Ok(Ok(1..)) = timeout_at(until, stream.read(&mut rest)).await {}
+}

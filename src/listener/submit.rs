@@ -1,0 +1,213 @@
+//! From a transaction and its finished body to the reply: the last step of both engines, and the
+//! only place where a listener says that a message was accepted (invariant 1).
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::Instant;
+use tracing::{info, warn};
+
+use super::Intake;
+use super::dedupe::{Dedupe, Once};
+use super::policy::Policy;
+use crate::clock::Timestamp;
+use crate::config;
+use crate::mail::{Draft, Envelope, Finished, Message, Origin, QueueId, Recipient, Refusal, Trace};
+use crate::queue::{Queue, QueueError};
+use crate::smtp::Reply;
+
+/// Recipients named in a log line; the others are counted.
+const LOGGED_RECIPIENTS: usize = 3;
+
+/// What all sessions of a listener share.
+pub(super) struct Shared {
+    pub listener: Arc<config::Listener>,
+    pub hostname: Arc<str>,
+    pub policy: Policy,
+    pub intake: Arc<dyn Intake>,
+    pub dedupe: Option<Dedupe>,
+}
+
+/// The client of a session.
+#[derive(Clone, Debug)]
+pub(super) struct Client {
+    pub ip: IpAddr,
+    /// Name given in HELO or EHLO, printable; empty without one.
+    pub helo: String,
+    /// It said EHLO.
+    pub esmtp: bool,
+}
+
+/// A mail transaction (RFC 5321 §3.3) from MAIL on.
+#[derive(Debug)]
+pub(super) struct Transaction {
+    pub envelope: Envelope,
+    pub recipients: Vec<Recipient>,
+    /// `SIZE=`.
+    pub announced: u64,
+    /// A recipient was refused.
+    pub refused: bool,
+    pub began: Instant,
+}
+
+impl Transaction {
+    pub fn new(envelope: Envelope, announced: u64) -> Transaction {
+        Transaction { envelope, recipients: Vec::new(), announced, refused: false, began: Instant::now() }
+    }
+
+    /// The first few recipients, for a log line.
+    fn some_recipients(&self) -> String {
+        let mut text = String::new();
+        for recipient in self.recipients.iter().take(LOGGED_RECIPIENTS) {
+            if !text.is_empty() {
+                text.push(' ');
+            }
+            text.push_str(recipient.address.as_str());
+        }
+        if self.recipients.len() > LOGGED_RECIPIENTS {
+            text.push_str(" …");
+        }
+        text
+    }
+}
+
+impl Shared {
+    pub fn new(listener: Arc<config::Listener>, hostname: &str, intake: Arc<dyn Intake>) -> Shared {
+        let dedupe = (!listener.dedupe.is_zero()).then(|| Dedupe::new(listener.dedupe, intake.clock()));
+        Shared { policy: Policy::new(listener.clone(), hostname), hostname: hostname.into(), listener, intake, dedupe }
+    }
+
+    pub fn queue(&self) -> &dyn Queue {
+        self.intake.queue().as_ref()
+    }
+
+    /// Starts the body of a transaction.
+    pub fn draft(&self, client: &Client, tx: &Transaction) -> Draft {
+        let now: Timestamp = self.intake.clock().now();
+        let recipient = match tx.recipients.as_slice() {
+            [only] => Some(&only.address),
+            _ => None,
+        };
+        let trace = Trace {
+            helo: &client.helo,
+            ip: client.ip,
+            hostname: &self.hostname,
+            esmtp: client.esmtp,
+            smtputf8: tx.envelope.smtputf8,
+            recipient,
+        };
+        let hash = self.dedupe.as_ref().map(|d| d.begin(&tx.envelope, &tx.recipients));
+        Draft::new(self.queue().next_id(now), now, &trace, self.listener.max_message_size, tx.announced, hash)
+    }
+
+    /// Queues a complete message, or says why not. `failed`: the queue failed while it came in.
+    pub async fn submit(
+        &self,
+        client: &Client,
+        tx: Transaction,
+        mut draft: Draft,
+        failed: Option<QueueError>,
+    ) -> Result<Accepted, Reply> {
+        let size = draft.content();
+        let result = match failed {
+            Some(error) => {
+                draft.abandon(self.queue()).await;
+                Err(Failure::Queue(error))
+            }
+            None => self.store(client, &tx, &mut draft).await,
+        };
+        let took = tx.began.elapsed();
+        match result {
+            Ok(once) => {
+                let (id, again) = match once {
+                    Once::First(id) => (id, false),
+                    Once::Again(id) => (id, true),
+                };
+                self.log_accepted(id, again, client, &tx, size, took);
+                Ok(Accepted(id))
+            }
+            Err(failure) => {
+                let reply = match &failure {
+                    Failure::Refused(why) => Policy::refusal(*why),
+                    Failure::Queue(error) => Policy::queue_error(error),
+                };
+                let sender = tx.envelope.sender();
+                let recipients = tx.recipients.len();
+                match failure {
+                    Failure::Refused(_) => {
+                        info!(sender, recipients, client = %client.ip, helo = client.helo, size, reply = %reply, "refused");
+                    }
+                    Failure::Queue(error) => {
+                        warn!(sender, recipients, client = %client.ip, helo = client.helo, size, reply = %reply, error = %error, "refused");
+                    }
+                }
+                Err(reply)
+            }
+        }
+    }
+
+    async fn store(&self, client: &Client, tx: &Transaction, draft: &mut Draft) -> Result<Once, Failure> {
+        let content = draft.content();
+        let finished = match draft.finish(self.queue()).await {
+            Ok(Ok(finished)) => finished,
+            Ok(Err(why)) => return Err(Failure::Refused(why)),
+            Err(error) => {
+                draft.abandon(self.queue()).await;
+                return Err(Failure::Queue(error));
+            }
+        };
+        let (own, fingerprint) = (finished.id, finished.fingerprint);
+        let accept = self.accept(client, tx, finished);
+        let once = match (&self.dedupe, fingerprint) {
+            (Some(dedupe), Some(fingerprint)) => dedupe.once(fingerprint, content, accept).await,
+            _ => accept.await.map(Once::First),
+        }
+        .map_err(Failure::Queue)?;
+        if let Once::Again(_) = once {
+            // This copy will not be queued.
+            self.queue().unspill(own).await;
+        }
+        Ok(once)
+    }
+
+    async fn accept(&self, client: &Client, tx: &Transaction, finished: Finished) -> Result<QueueId, QueueError> {
+        let message = Message {
+            id: finished.id,
+            received: finished.received,
+            envelope: tx.envelope.clone(),
+            origin: Origin::Client { ip: client.ip, helo: client.helo.clone() },
+            size: finished.size,
+            traits: finished.traits,
+        };
+        self.intake.accept(message, tx.recipients.clone(), finished.head).await
+    }
+
+    fn log_accepted(&self, id: QueueId, again: bool, client: &Client, tx: &Transaction, size: u64, took: Duration) {
+        let took_ms = u64::try_from(took.as_millis()).unwrap_or(u64::MAX);
+        if again {
+            info!(%id, sender = tx.envelope.sender(), count = tx.recipients.len(), recipients = tx.some_recipients(),
+                client = %client.ip, helo = client.helo, size, took_ms, "sent again, already accepted");
+        } else {
+            info!(%id, sender = tx.envelope.sender(), count = tx.recipients.len(), recipients = tx.some_recipients(),
+                client = %client.ip, helo = client.helo, size, took_ms, "accepted");
+        }
+    }
+}
+
+/// The message is durable under this id.
+#[derive(Clone, Copy, Debug)]
+#[must_use]
+pub(super) struct Accepted(pub QueueId);
+
+impl Accepted {
+    /// The reply that hands the responsibility over to us (RFC 5321 §4.1.1.4).
+    pub fn reply(self) -> Reply {
+        Reply::with(250, "2.0.0", format!("Ok: queued as {}", self.0))
+    }
+}
+
+enum Failure {
+    Refused(Refusal),
+    Queue(QueueError),
+}

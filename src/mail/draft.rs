@@ -1,0 +1,416 @@
+//! A stored body in the making: content comes in as decoded runs, the header section is fixed up
+//! once, and what is more than a chunk goes to the queue while the rest is still coming.
+//!
+//! Invariants:
+//! - What is stored has CRLF line ends only (the readers of `smtp::dot` see to that) and ends in CRLF.
+//! - Every chunk but the last has exactly [`CHUNK`] bytes.
+//! - Memory: chunk 0, plus at most one chunk and one read.
+//! - After a refusal the content is only counted: the session reads to the real end of the message
+//!   and then says why.
+//!
+//! The fix-ups (RFC 6409 §8, RFC 5321 §4.4): `Received:` goes on top; `Date:` and `Message-ID:`
+//! are added at the end of the header section where they are missing; `Bcc:` goes away. The header
+//! section ends at an empty line, or before the first line that cannot be part of one (then an
+//! empty line is put in), so a body without any header survives as a body.
+
+use std::hash::{DefaultHasher, Hasher};
+use std::io::Write;
+use std::net::IpAddr;
+use std::ops::Range;
+
+use bytes::Bytes;
+use memchr::{memchr, memchr_iter};
+
+use super::{Address, BodyTraits, CHUNK, QueueId, date};
+use crate::clock::Timestamp;
+use crate::queue::{Queue, QueueError};
+
+/// Longest line in bytes without its CRLF (RFC 5321 §4.5.3.1.6).
+const MAX_LINE: usize = 998;
+
+/// `Received:` fields over which a message is taken to loop (RFC 5321 §6.3).
+const MAX_RECEIVED: u32 = 50;
+
+/// Longest forward-path that is worth a `for` clause: it must fit a header line.
+const MAX_FOR: usize = 320;
+
+/// What the `Received:` line says (RFC 5321 §4.4, RFC 3848, RFC 6531 §3.7.3).
+#[derive(Clone, Copy, Debug)]
+pub struct Trace<'a> {
+    /// Name the client gave; empty without HELO.
+    pub helo: &'a str,
+    /// Its address.
+    pub ip: IpAddr,
+    /// Our name.
+    pub hostname: &'a str,
+    /// EHLO rather than HELO.
+    pub esmtp: bool,
+    /// The transaction has SMTPUTF8.
+    pub smtputf8: bool,
+    /// The only recipient, if there is only one: two must not learn of each other (RFC 5321 §7.2).
+    pub recipient: Option<&'a Address>,
+}
+
+impl Trace<'_> {
+    fn write(&self, id: QueueId, date: &str, out: &mut Vec<u8>) {
+        let helo: String = self
+            .helo
+            .chars()
+            .take(255)
+            .map(|c| if is_plain(c) || (self.smtputf8 && !c.is_ascii()) { c } else { '?' })
+            .collect();
+        let tag = if self.ip.to_canonical().is_ipv6() { "IPv6:" } else { "" };
+        let with = match (self.smtputf8, self.esmtp) {
+            (true, _) => "UTF8SMTP",
+            (false, true) => "ESMTP",
+            (false, false) => "SMTP",
+        };
+        let helo = if helo.is_empty() { "unknown" } else { &helo };
+        // Writing to a Vec cannot fail.
+        let _ = write!(
+            out,
+            "Received: from {helo} ([{tag}{}])\r\n\tby {} with {with} id {id}",
+            self.ip.to_canonical(),
+            self.hostname
+        );
+        match self.recipient {
+            Some(to) if to.as_str().len() <= MAX_FOR && (self.smtputf8 || to.is_ascii()) => {
+                let _ = write!(out, "\r\n\tfor <{to}>; {date}\r\n");
+            }
+            _ => {
+                let _ = write!(out, ";\r\n\t{date}\r\n");
+            }
+        }
+    }
+}
+
+/// May stand in the `from` clause: visible ASCII that neither opens a comment nor ends the clause.
+fn is_plain(c: char) -> bool {
+    c.is_ascii_graphic() && !"()<>@,;\\\"".contains(c)
+}
+
+/// Why a message will not be taken, whatever else is in it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Refusal {
+    /// More content than allowed.
+    TooLarge,
+    /// A header section of more than one chunk.
+    HeaderTooLarge,
+    /// Too many `Received:` fields.
+    Loop,
+}
+
+/// A finished body.
+#[derive(Clone, Debug)]
+pub struct Finished {
+    /// Its queue id.
+    pub id: QueueId,
+    /// When it came.
+    pub received: Timestamp,
+    /// Chunk 0; the others are in the queue's spill.
+    pub head: Bytes,
+    /// Bytes of all chunks.
+    pub size: u64,
+    /// What is in it.
+    pub traits: BodyTraits,
+    /// Hash of the content as received, if one was asked for and the content had a `Message-ID:`
+    /// (two messages without one cannot be told from one message sent twice).
+    pub fingerprint: Option<u64>,
+}
+
+#[derive(Debug, Default)]
+struct Header {
+    /// Start of the line that is not complete yet.
+    line: usize,
+    /// Up to here there is no line end to be found any more.
+    searched: usize,
+    /// There was a field, so a line that starts with white space continues it.
+    any: bool,
+    received: u32,
+    date: bool,
+    message_id: bool,
+    /// The current field is one to strip.
+    stripping: bool,
+    strip: Vec<Range<usize>>,
+}
+
+/// See the module.
+#[derive(Debug)]
+pub struct Draft {
+    id: QueueId,
+    received: Timestamp,
+    date: String,
+    hostname: String,
+    limit: u64,
+    content: u64,
+    buf: Vec<u8>,
+    /// While the header section comes in.
+    header: Option<Header>,
+    message_id: bool,
+    /// Bytes of the current body line so far.
+    column: usize,
+    traits: BodyTraits,
+    refusal: Option<Refusal>,
+    hash: Option<DefaultHasher>,
+    head: Option<Bytes>,
+    /// Chunks handed to the queue.
+    spilled: u32,
+    /// Bytes in chunks already cut off.
+    cut: u64,
+}
+
+impl Draft {
+    /// Starts a body with its `Received:` line. `limit`: most bytes of content; `expected`: bytes
+    /// the client announced, 0 if it did not; `hash`: begin of the fingerprint, if one is wanted.
+    pub fn new(
+        id: QueueId,
+        received: Timestamp,
+        trace: &Trace<'_>,
+        limit: u64,
+        expected: u64,
+        hash: Option<DefaultHasher>,
+    ) -> Draft {
+        let expected = usize::try_from(expected).unwrap_or(CHUNK).clamp(2048, CHUNK);
+        let mut buf = Vec::with_capacity(expected + 1024);
+        let date = date::rfc5322(received);
+        trace.write(id, &date, &mut buf);
+        let header = Header { line: buf.len(), searched: buf.len(), ..Header::default() };
+        Draft {
+            id,
+            received,
+            date,
+            hostname: trace.hostname.to_owned(),
+            limit,
+            content: 0,
+            buf,
+            header: Some(header),
+            message_id: false,
+            column: 0,
+            traits: BodyTraits::default(),
+            refusal: None,
+            hash,
+            head: None,
+            spilled: 0,
+            cut: 0,
+        }
+    }
+
+    /// The queue id it will have.
+    pub fn id(&self) -> QueueId {
+        self.id
+    }
+
+    /// Bytes of content so far (RFC 1870: stuffing and dot line not counted).
+    pub fn content(&self) -> u64 {
+        self.content
+    }
+
+    /// Why it will not be taken, if that is already clear.
+    pub fn refusal(&self) -> Option<Refusal> {
+        self.refusal
+    }
+
+    /// Takes decoded content.
+    pub fn push(&mut self, run: &[u8]) {
+        self.content = self.content.saturating_add(run.len() as u64);
+        if self.refusal.is_some() {
+            return;
+        }
+        if self.content > self.limit {
+            return self.refuse(Refusal::TooLarge);
+        }
+        if let Some(hash) = &mut self.hash {
+            hash.write(run);
+        }
+        let from = self.buf.len();
+        self.buf.extend_from_slice(run);
+        match self.header {
+            Some(_) => self.scan_header(),
+            None => self.scan_body(from),
+        }
+    }
+
+    fn refuse(&mut self, why: Refusal) {
+        self.refusal = Some(why);
+        self.buf = Vec::new();
+        self.head = None;
+    }
+
+    /// Classifies the header lines that are complete.
+    fn scan_header(&mut self) {
+        let Some(mut header) = self.header.take() else { return };
+        while let Some(n) = memchr(b'\n', &self.buf[header.searched..]) {
+            let (start, end) = (header.line, header.searched + n + 1);
+            let line = &self.buf[start..end];
+            match line.first() {
+                Some(b'\r') if line.len() == 2 => return self.end_header(header, start, true),
+                Some(b' ' | b'\t') if header.any => {}
+                _ => match field_name(line) {
+                    Some(name) => {
+                        header.any = true;
+                        header.stripping =
+                            name.eq_ignore_ascii_case(b"bcc") || name.eq_ignore_ascii_case(b"resent-bcc");
+                        header.date |= name.eq_ignore_ascii_case(b"date");
+                        header.message_id |= name.eq_ignore_ascii_case(b"message-id");
+                        header.received += u32::from(name.eq_ignore_ascii_case(b"received"));
+                        if header.received > MAX_RECEIVED {
+                            return self.refuse(Refusal::Loop);
+                        }
+                    }
+                    None => return self.end_header(header, start, false),
+                },
+            }
+            if header.stripping {
+                match header.strip.last_mut() {
+                    Some(last) if last.end == start => last.end = end,
+                    _ => header.strip.push(start..end),
+                }
+            } else {
+                self.traits.leading_dot |= line.first() == Some(&b'.');
+                self.traits.long_line |= line.len() > MAX_LINE + 2;
+            }
+            header.line = end;
+            header.searched = end;
+        }
+        header.searched = self.buf.len();
+        if self.buf.len() > CHUNK {
+            // A long line that is no field is the start of a body without a header.
+            let line = &self.buf[header.line..];
+            let continued = header.any && matches!(line.first(), Some(b' ' | b'\t'));
+            if !continued && line.len() > MAX_LINE && field_name(line).is_none() {
+                let at = header.line;
+                return self.end_header(header, at, false);
+            }
+            return self.refuse(Refusal::HeaderTooLarge);
+        }
+        self.header = Some(header);
+    }
+
+    /// Makes the fix-ups: the header lines end before `at`, where an empty line is or has to be put in.
+    fn end_header(&mut self, header: Header, mut at: usize, empty_line: bool) {
+        for range in header.strip.into_iter().rev() {
+            at -= range.len();
+            self.buf.drain(range);
+        }
+        let mut extra = Vec::new();
+        // Writing to a Vec cannot fail.
+        if !header.date {
+            let _ = write!(extra, "Date: {}\r\n", self.date);
+        }
+        if !header.message_id {
+            let _ = write!(extra, "Message-ID: <{}@{}>\r\n", self.id, self.hostname);
+        }
+        if !empty_line {
+            extra.extend_from_slice(b"\r\n");
+        }
+        if !extra.is_empty() {
+            self.buf.splice(at..at, extra.iter().copied());
+        }
+        self.traits.eight_bit_header = !self.buf[..at].is_ascii();
+        self.message_id = header.message_id;
+        self.scan_body(at + extra.len() + if empty_line { 2 } else { 0 });
+    }
+
+    /// Notes the traits of body bytes that were appended at `from`.
+    fn scan_body(&mut self, from: usize) {
+        let bytes = self.buf.get(from..).unwrap_or_default();
+        self.traits.eight_bit_body = self.traits.eight_bit_body || !bytes.is_ascii();
+        let mut start = 0;
+        for lf in memchr_iter(b'\n', bytes) {
+            self.traits.leading_dot |= self.column == 0 && bytes[start] == b'.';
+            // CR and LF belong to the count here.
+            self.traits.long_line |= self.column + (lf + 1 - start) > MAX_LINE + 2;
+            self.column = 0;
+            start = lf + 1;
+        }
+        if start < bytes.len() {
+            self.traits.leading_dot |= self.column == 0 && bytes[start] == b'.';
+            self.column += bytes.len() - start;
+        }
+    }
+
+    /// A whole chunk waits to be handed to the queue.
+    pub fn has_chunk(&self) -> bool {
+        self.header.is_none() && self.buf.len() >= CHUNK
+    }
+
+    /// Hands whole chunks to the queue; to be called after each read. On `Err` the body is lost and
+    /// the caller goes on reading to the end of the message, without further pushes.
+    pub async fn spill(&mut self, queue: &dyn Queue) -> Result<(), QueueError> {
+        while self.has_chunk() {
+            let rest = self.buf.get(CHUNK..).unwrap_or_default();
+            let mut next = Vec::with_capacity(CHUNK + CHUNK / 4);
+            next.extend_from_slice(rest);
+            self.buf.truncate(CHUNK);
+            let chunk = Bytes::from(std::mem::replace(&mut self.buf, next));
+            self.hand_over(queue, chunk).await?;
+        }
+        Ok(())
+    }
+
+    async fn hand_over(&mut self, queue: &dyn Queue, chunk: Bytes) -> Result<(), QueueError> {
+        self.cut += chunk.len() as u64;
+        if self.head.is_none() {
+            self.head = Some(chunk);
+            return Ok(());
+        }
+        self.spilled += 1;
+        queue.spill(self.id, self.spilled, chunk).await
+    }
+
+    /// The content is complete. On `Err` the spilled chunks are still to be dropped by [`Queue::unspill`].
+    pub async fn finish(&mut self, queue: &dyn Queue) -> Result<Result<Finished, Refusal>, QueueError> {
+        if self.refusal.is_none() && self.content > 0 && self.buf.last().or(Some(&b'\n')) != Some(&b'\n') {
+            // Only BDAT can end a message inside a line. The added CRLF is not content.
+            let content = self.content;
+            self.limit = u64::MAX;
+            self.push(b"\r\n");
+            self.content = content;
+        }
+        if let (None, Some(header)) = (self.refusal, self.header.take()) {
+            let at = self.buf.len();
+            self.end_header(header, at, true);
+        }
+        if let Some(why) = self.refusal {
+            self.abandon(queue).await;
+            return Ok(Err(why));
+        }
+        self.spill(queue).await?;
+        if !self.buf.is_empty() || self.head.is_none() {
+            let mut last = std::mem::take(&mut self.buf);
+            if last.capacity() - last.len() > last.len() / 4 + 1024 {
+                last.shrink_to_fit();
+            }
+            self.hand_over(queue, Bytes::from(last)).await?;
+        }
+        Ok(Ok(Finished {
+            id: self.id,
+            received: self.received,
+            head: self.head.take().unwrap_or_default(),
+            size: self.cut,
+            traits: self.traits,
+            fingerprint: self.hash.take().filter(|_| self.message_id).map(|h| h.finish()),
+        }))
+    }
+
+    /// The message will not be queued: what was spilled is dropped.
+    pub async fn abandon(&mut self, queue: &dyn Queue) {
+        self.buf = Vec::new();
+        self.head = None;
+        if std::mem::take(&mut self.spilled) > 0 {
+            queue.unspill(self.id).await;
+        }
+    }
+}
+
+/// The name of a header field (RFC 5322 §3.6.8; white space before the colon is obsolete but
+/// seen), or `None` if the line is no field.
+fn field_name(line: &[u8]) -> Option<&[u8]> {
+    let colon = memchr(b':', line)?;
+    let name = line.get(..colon)?.trim_ascii_end();
+    (!name.is_empty() && name.iter().all(|b| (33..=126).contains(b))).then_some(name)
+}
+
+#[cfg(test)]
+#[path = "draft_tests.rs"]
+mod tests;

@@ -1,0 +1,243 @@
+//! Tests of [`Draft`] against a queue that keeps spilled chunks in memory.
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::mail::{IdSource, LaneName, NewMessage, RecipientKey};
+use crate::queue::{Counts, Filter, LaneDue, Leased, Operation, Page, Settlement};
+
+/// Keeps what is spilled.
+#[derive(Default)]
+struct Spill(parking_lot::Mutex<std::collections::BTreeMap<u32, Bytes>>);
+
+#[async_trait::async_trait]
+impl Queue for Spill {
+    fn next_id(&self, now: Timestamp) -> QueueId {
+        IdSource::new(None).next(now)
+    }
+    async fn spill(&self, _: QueueId, index: u32, chunk: Bytes) -> Result<(), QueueError> {
+        assert!(self.0.lock().insert(index, chunk).is_none());
+        Ok(())
+    }
+    async fn unspill(&self, _: QueueId) {
+        self.0.lock().clear();
+    }
+    async fn accept(&self, _: NewMessage) -> Result<(), QueueError> {
+        Err(QueueError::Closed)
+    }
+    async fn claim(&self, _: &LaneName, _: Timestamp, _: usize) -> Result<Vec<Leased>, QueueError> {
+        Err(QueueError::Closed)
+    }
+    async fn settle(&self, _: Vec<Settlement>, _: Vec<NewMessage>) -> Result<(), QueueError> {
+        Err(QueueError::Closed)
+    }
+    async fn chunk(&self, _: QueueId, _: u32) -> Result<Option<Bytes>, QueueError> {
+        Err(QueueError::Closed)
+    }
+    async fn lanes(&self, _: Option<LaneName>, _: usize) -> Result<Vec<LaneDue>, QueueError> {
+        Err(QueueError::Closed)
+    }
+    async fn lane_due(&self, _: &LaneName) -> Result<Option<Timestamp>, QueueError> {
+        Err(QueueError::Closed)
+    }
+    async fn move_lane(&self, _: &LaneName, _: &LaneName, _: usize) -> Result<usize, QueueError> {
+        Err(QueueError::Closed)
+    }
+    async fn inspect(&self, _: &Filter, _: Option<RecipientKey>, _: usize) -> Result<Page, QueueError> {
+        Err(QueueError::Closed)
+    }
+    async fn operate(
+        &self,
+        _: Operation,
+        _: &[RecipientKey],
+        _: &[RecipientKey],
+        _: Timestamp,
+    ) -> Result<usize, QueueError> {
+        Err(QueueError::Closed)
+    }
+    async fn counts(&self) -> Result<Counts, QueueError> {
+        Err(QueueError::Closed)
+    }
+    async fn forget(&self, _: Timestamp, _: Duration, _: usize) -> Result<usize, QueueError> {
+        Err(QueueError::Closed)
+    }
+    async fn close(&self) {}
+}
+
+use std::time::Duration;
+
+fn trace(recipient: Option<&Address>) -> Trace<'_> {
+    Trace {
+        helo: "app.example",
+        ip: [192, 0, 2, 7].into(),
+        hostname: "relay.example",
+        esmtp: true,
+        smtputf8: false,
+        recipient,
+    }
+}
+
+const NOW: Timestamp = Timestamp(1_795_250_940_123);
+
+fn build(parts: &[&[u8]], limit: u64) -> Result<(Finished, Vec<u8>), Refusal> {
+    let spill = Spill::default();
+    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    runtime.block_on(async {
+        let mut draft = Draft::new(QueueId(1), NOW, &trace(None), limit, 0, None);
+        for part in parts {
+            draft.push(part);
+            draft.spill(&spill).await.unwrap();
+        }
+        let finished = match draft.finish(&spill).await.unwrap() {
+            Ok(finished) => finished,
+            Err(why) => {
+                assert!(spill.0.lock().is_empty(), "spilled chunks of a refused message are dropped");
+                return Err(why);
+            }
+        };
+        let mut whole = finished.head.to_vec();
+        let chunks = spill.0.lock();
+        for (i, (index, chunk)) in chunks.iter().enumerate() {
+            assert_eq!(*index as usize, i + 1);
+            assert_eq!(whole.len() % CHUNK, 0, "only the last chunk may be short");
+            whole.extend_from_slice(chunk);
+        }
+        assert_eq!(whole.len() as u64, finished.size);
+        assert_eq!(whole.len().div_ceil(CHUNK).max(1), chunks.len() + 1);
+        drop(chunks);
+        Ok((finished, whole))
+    })
+}
+
+const RECEIVED: &str = "Received: from app.example ([192.0.2.7])\r\n\tby relay.example with ESMTP id 0000000000001;\r\n\tSat, 21 Nov 2026 08:49:00 +0000\r\n";
+const DATE: &str = "Date: Sat, 21 Nov 2026 08:49:00 +0000\r\n";
+const ID: &str = "Message-ID: <0000000000001@relay.example>\r\n";
+
+fn stored(content: &str) -> String {
+    let (_, whole) = build(&[content.as_bytes()], 1 << 30).unwrap();
+    let whole = String::from_utf8(whole).unwrap();
+    whole.strip_prefix(RECEIVED).unwrap_or_else(|| panic!("{whole}")).to_owned()
+}
+
+#[test]
+fn a_complete_message_only_gets_its_received_line() {
+    let content = "From: a@b\r\nDate: x\r\nmessage-id : <1@b>\r\n\r\nHello\r\n.\r\n";
+    assert_eq!(stored(content), content);
+}
+
+#[test]
+fn adds_what_a_submission_lacks_and_strips_bcc() {
+    assert_eq!(stored("Subject: x\r\n\r\nhi\r\n"), format!("Subject: x\r\n{DATE}{ID}\r\nhi\r\n"));
+    assert_eq!(
+        stored("Bcc: a@b,\r\n\tc@d\r\nDate: x\r\nBCC: e@f\r\nbcc: g@h\r\n i@j\r\nTo: k\r\n l\r\n\r\nBcc: stays\r\n"),
+        format!("Date: x\r\nTo: k\r\n l\r\n{ID}\r\nBcc: stays\r\n")
+    );
+    assert_eq!(stored("Bcc: a@b\r\n\r\n"), format!("{DATE}{ID}\r\n"));
+}
+
+#[test]
+fn a_body_without_a_header_survives_as_a_body() {
+    assert_eq!(stored("Hello world\r\nDate: x\r\n"), format!("{DATE}{ID}\r\nHello world\r\nDate: x\r\n"));
+    assert_eq!(stored("\r\nHello\r\n"), format!("{DATE}{ID}\r\nHello\r\n"));
+    assert_eq!(stored(" Hello\r\n"), format!("{DATE}{ID}\r\n Hello\r\n"));
+    assert_eq!(stored("To: a\r\nno field\r\n"), format!("To: a\r\n{DATE}{ID}\r\nno field\r\n"));
+    assert_eq!(stored("To: a\r\n"), format!("To: a\r\n{DATE}{ID}"));
+    assert_eq!(stored(""), format!("{DATE}{ID}"));
+    assert_eq!(stored("To: a\r\n\r\nlast line"), format!("To: a\r\n{DATE}{ID}\r\nlast line\r\n"));
+    let long = "x".repeat(CHUNK + 10);
+    assert_eq!(stored(&long), format!("{DATE}{ID}\r\n{long}\r\n"));
+}
+
+#[test]
+fn the_received_line_names_the_only_recipient_and_nothing_unsafe() {
+    let to: Address = "you@example.org".parse().unwrap();
+    let mut out = Vec::new();
+    trace(Some(&to)).write(QueueId(1), "DATE", &mut out);
+    assert!(String::from_utf8_lossy(&out).ends_with("id 0000000000001\r\n\tfor <you@example.org>; DATE\r\n"));
+    let mut out = Vec::new();
+    let odd = Trace { helo: "a(b\r\n c\u{e9}", ip: "::1".parse().unwrap(), esmtp: false, ..trace(None) };
+    odd.write(QueueId(1), "DATE", &mut out);
+    assert!(out.starts_with(b"Received: from a?b???c? ([IPv6:::1])\r\n\tby relay.example with SMTP id"));
+    let mut out = Vec::new();
+    Trace { helo: "", smtputf8: true, ..trace(None) }.write(QueueId(1), "DATE", &mut out);
+    assert!(out.starts_with(b"Received: from unknown ([192.0.2.7])\r\n\tby relay.example with UTF8SMTP id"));
+}
+
+#[test]
+fn refuses_loops_long_headers_and_large_messages() {
+    let loops = |n: usize| format!("{}\r\n", "Received: x\r\n".repeat(n));
+    assert!(build(&[loops(50).as_bytes()], 1 << 30).is_ok());
+    let refused = |parts: &[&[u8]], limit| build(parts, limit).map(|(finished, _)| finished.size);
+    assert_eq!(refused(&[loops(51).as_bytes()], 1 << 30), Err(Refusal::Loop));
+    let header = "X: y\r\n".repeat(CHUNK / 6 + 1);
+    assert_eq!(refused(&[header.as_bytes(), b"\r\n"], 1 << 30), Err(Refusal::HeaderTooLarge));
+    let body = "x".repeat(1000);
+    assert!(build(&[b"a: b\r\n\r\n", body.as_bytes()], 1008).is_ok());
+    assert_eq!(refused(&[b"a: b\r\n\r\n", body.as_bytes(), b"y"], 1008), Err(Refusal::TooLarge));
+    let large = vec![b'x'; 3 * CHUNK];
+    assert_eq!(refused(&[b"\r\n", &large, &large], 5 * CHUNK as u64), Err(Refusal::TooLarge));
+}
+
+#[test]
+fn notes_what_is_in_the_body() {
+    let traits = |content: &[u8]| build(&[content], 1 << 30).unwrap().0.traits;
+    let none = BodyTraits::default();
+    let line = |n: usize| [b"\r\n".to_vec(), vec![b'x'; n], b"\r\n".to_vec()].concat();
+    assert_eq!(traits(b"a: b\r\n\r\nx.y\r\n"), none);
+    assert_eq!(traits(&line(998)), none);
+    assert_eq!(traits(&line(999)), BodyTraits { long_line: true, ..none });
+    assert_eq!(traits(b"\r\nx\r\n.y\r\n"), BodyTraits { leading_dot: true, ..none });
+    assert_eq!(traits(b"\r\n.y\r\n"), BodyTraits { leading_dot: true, ..none });
+    assert_eq!(traits(".a: b\r\n\r\n".as_bytes()), BodyTraits { leading_dot: true, ..none });
+    assert_eq!(traits("a: ü\r\n\r\n".as_bytes()), BodyTraits { eight_bit_header: true, ..none });
+    assert_eq!(traits("a: b\r\n\r\nü\r\n".as_bytes()), BodyTraits { eight_bit_body: true, ..none });
+    assert_eq!(traits("Bcc: ü\r\n\r\nx\r\n".as_bytes()), none);
+}
+
+#[test]
+fn chunks_are_whole_at_every_size() {
+    for extra in [-300i64, -1, 0, 1] {
+        for chunks in [1, 2, 3] {
+            let fixed = build(&[b"\r\n"], 1 << 30).unwrap().1.len() as i64;
+            let n = usize::try_from(chunks * CHUNK as i64 - fixed - 2 + extra).unwrap();
+            let content = [b"\r\n".to_vec(), vec![b'x'; n], b"\r\n".to_vec()].concat();
+            let parts: Vec<&[u8]> = content.chunks(60_000).collect();
+            let (finished, whole) = build(&parts, 1 << 30).unwrap();
+            assert_eq!(finished.size as i64, chunks * CHUNK as i64 + extra);
+            assert!(whole.ends_with(&content[2..]));
+        }
+    }
+}
+
+/// Content with CRLF line ends as the readers of `smtp::dot` give it.
+fn content() -> impl Strategy<Value = Vec<u8>> {
+    prop::collection::vec(
+        prop_oneof![
+            Just("Bcc: x"),
+            Just(" y"),
+            Just("Date: z"),
+            Just(""),
+            Just(".dot"),
+            Just("text"),
+            Just("Message-Id: <a>"),
+            Just("\u{e9}")
+        ],
+        0..12,
+    )
+    .prop_map(|lines| lines.iter().flat_map(|l| format!("{l}\r\n").into_bytes()).collect())
+}
+
+proptest! {
+    #[test]
+    fn any_split_stores_the_same(content in content(), cuts in prop::collection::vec(0usize..100, 0..6)) {
+        let mut cuts: Vec<usize> = cuts.iter().map(|c| c % (content.len() + 1)).collect();
+        cuts.sort_unstable();
+        cuts.push(content.len());
+        let mut from = 0;
+        let parts: Vec<&[u8]> = cuts.iter().map(|to| { let part = &content[from..*to]; from = *to; part }).collect();
+        let (a, whole) = build(&[&content], 1 << 30).unwrap();
+        let (b, pieces) = build(&parts, 1 << 30).unwrap();
+        prop_assert_eq!(whole, pieces);
+        prop_assert_eq!(a.traits, b.traits);
+    }
+}

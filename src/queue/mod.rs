@@ -34,6 +34,10 @@ pub enum QueueError {
     /// Another process has the store open.
     #[error("another mailweir has this queue open: {0}")]
     InUse(String),
+    /// The request makes no sense (a queue id twice, no recipients, chunks missing): trying again
+    /// will not help. A mistake of the caller, so answer 451.
+    #[error("the queue refused a request: {0}")]
+    Invalid(String),
     /// The queue is shutting down.
     #[error("the queue is closed")]
     Closed,
@@ -232,7 +236,9 @@ pub trait Queue: Send + Sync + 'static {
     async fn inspect(&self, filter: &Filter, after: Option<RecipientKey>, limit: usize) -> Result<Page, QueueError>;
 
     /// Does an operation to the recipients named, where the state table allows it; `withdrawn` are
-    /// those that this process holds and has given up. Returns how many were changed.
+    /// those that this process holds and has given up. A recipient that is held and not withdrawn
+    /// is left alone; one that is withdrawn but not changed goes back to its lane. Returns how
+    /// many were changed.
     async fn operate(
         &self,
         op: Operation,
@@ -244,7 +250,8 @@ pub trait Queue: Send + Sync + 'static {
     /// Recipients by state.
     async fn counts(&self) -> Result<Counts, QueueError>;
 
-    /// Deletes up to `limit` dead letters that failed before `now − keep`; returns how many.
+    /// Deletes up to `limit` dead letters that failed before `now − keep`; returns how many. The
+    /// body goes with a message's last recipient.
     async fn forget(&self, now: Timestamp, keep: Duration, limit: usize) -> Result<usize, QueueError>;
 
     /// Commits what waits and closes the store. Further calls fail with `Closed`.

@@ -1,0 +1,180 @@
+//! Taking what is due from a lane, and looking where something is.
+//!
+//! The index `recipient_ready` orders a lane by bucket (priority, then sender slot) and a bucket
+//! by due time. Going from bucket to bucket is one seek each, at most 19 × 64 of them however
+//! much is queued; what is not due, and other lanes, are never read (invariant 4).
+
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+use std::sync::Arc;
+
+use rusqlite::{Connection, OptionalExtension, params};
+
+use super::rows::{self, Ready, SLOTS};
+use super::sql;
+use super::store::Store;
+use crate::clock::Timestamp;
+use crate::mail::lifecycle::{Event, Next};
+use crate::mail::{LaneName, Message, QueueId, State};
+use crate::queue::{LaneDue, Leased, QueueError};
+
+/// What a claim knows while it goes through a lane.
+struct Claim<'a, 'c> {
+    store: &'a mut Store<'c>,
+    lane: &'a LaneName,
+    now: Timestamp,
+    messages: HashMap<QueueId, Arc<Message>>,
+}
+
+/// Leases up to `limit` due recipients of `lane`.
+pub(super) fn claim(
+    store: &mut Store<'_>,
+    lane: &LaneName,
+    now: Timestamp,
+    limit: usize,
+) -> Result<Vec<Leased>, QueueError> {
+    let mut claim = Claim { store, lane, now, messages: HashMap::new() };
+    let mut taken = Vec::new();
+    let mut after = -1;
+    // Buckets of one priority that have something due.
+    let mut turn: Vec<i64> = Vec::new();
+    while taken.len() < limit {
+        let next = next_bucket(&claim.store.tx, lane, after)?;
+        let same_priority = |a: i64, b: i64| a / SLOTS == b / SLOTS;
+        if turn.first().is_some_and(|first| next.is_none_or(|(bucket, _)| !same_priority(*first, bucket))) {
+            claim.take_turns(std::mem::take(&mut turn), limit, &mut taken)?;
+        }
+        let Some((bucket, due)) = next else { break };
+        if due <= now && taken.len() < limit {
+            turn.push(bucket);
+        }
+        after = bucket;
+    }
+    Ok(taken)
+}
+
+impl Claim<'_, '_> {
+    /// Fills `taken` up to `limit` from the buckets of one priority, each in its turn.
+    fn take_turns(&mut self, buckets: Vec<i64>, limit: usize, taken: &mut Vec<Leased>) -> Result<(), QueueError> {
+        let mut room = limit.saturating_sub(taken.len());
+        let mut queues: Vec<(i64, Vec<Leased>)> = buckets.into_iter().map(|bucket| (bucket, Vec::new())).collect();
+        // Whoever stands first gets the odd one: not always the same.
+        let first = fastrand::usize(..queues.len().max(1));
+        queues.rotate_left(first);
+        let mut more: Vec<usize> = (0..queues.len()).collect();
+        while room > 0 && !more.is_empty() {
+            let share = (room / more.len()).max(1);
+            let mut still = Vec::new();
+            for i in more {
+                let Some((bucket, queue)) = queues.get_mut(i) else { continue };
+                let want = share.min(room);
+                if want == 0 {
+                    break;
+                }
+                let (found, got) = self.take(*bucket, want, queue)?;
+                room -= got;
+                if found == want {
+                    still.push(i);
+                }
+            }
+            more = still;
+        }
+        let mut queues: Vec<_> = queues.into_iter().map(|(_, queue)| queue.into_iter()).collect();
+        while !queues.is_empty() {
+            queues.retain_mut(|queue| match queue.next() {
+                Some(leased) => {
+                    taken.push(leased);
+                    true
+                }
+                None => false,
+            });
+        }
+        Ok(())
+    }
+
+    /// Leases up to `want` of a bucket, in order of due time. Returns how many were found, and how
+    /// many of them could be leased.
+    fn take(&mut self, bucket: i64, want: usize, out: &mut Vec<Leased>) -> Result<(usize, usize), QueueError> {
+        let mut statement = self.store.tx.prepare_cached(sql::DUE_IN_BUCKET)?;
+        let limit = i64::try_from(want).unwrap_or(i64::MAX);
+        let found: Vec<Ready> = statement
+            .query_and_then(params![self.lane.as_str(), bucket, self.now.0, limit], rows::ready)?
+            .collect::<Result<_, _>>()?;
+        drop(statement);
+        let (count, before) = (found.len(), out.len());
+        for ready in found {
+            out.extend(self.lease(ready)?);
+        }
+        Ok((count, out.len() - before))
+    }
+
+    fn lease(&mut self, ready: Ready) -> Result<Option<Leased>, QueueError> {
+        let Ready { key, state, attempts, warned, recipient } = ready;
+        let (recipient, message) = match (recipient, self.message(key.id)) {
+            (Ok(recipient), Ok(message)) => (recipient, message),
+            (_, Err(e)) if !matches!(e, QueueError::Damaged(_)) => return Err(e),
+            (Err(e), _) | (_, Err(e)) => {
+                // One unreadable record must not stop its lane: it waits for an operator.
+                tracing::error!(id = %key.id, index = key.index, error = %e, "put aside");
+                let number = State::Held as u8;
+                let reason = format!("put aside: {e}");
+                let mut statement = self.store.tx.prepare_cached(sql::SET_STATE_REASON)?;
+                statement.execute(params![key.id.0, key.index, number, rows::cut(&reason)])?;
+                self.store.tally.moved(Some(state), Some(State::Held));
+                return Ok(None);
+            }
+        };
+        let Some(Next::To(leased)) = state.on(Event::Claim) else { return Ok(None) };
+        let mut statement = self.store.tx.prepare_cached(sql::SET_STATE)?;
+        statement.execute(params![key.id.0, key.index, leased as u8])?;
+        self.store.tally.moved(Some(state), Some(leased));
+        Ok(Some(Leased { key, message, recipient, lane: self.lane.clone(), attempts, warned }))
+    }
+
+    fn message(&mut self, id: QueueId) -> Result<Arc<Message>, QueueError> {
+        match self.messages.entry(id) {
+            Entry::Occupied(known) => Ok(Arc::clone(known.get())),
+            Entry::Vacant(slot) => {
+                let message = message(&self.store.tx, id)?
+                    .ok_or_else(|| QueueError::Damaged(format!("message {id} is missing from the store")))?;
+                Ok(Arc::clone(slot.insert(Arc::new(message))))
+            }
+        }
+    }
+}
+
+/// A message without its body.
+pub(super) fn message(conn: &Connection, id: QueueId) -> Result<Option<Message>, QueueError> {
+    let mut statement = conn.prepare_cached(sql::MESSAGE)?;
+    let mut found = statement.query([id.0])?;
+    found.next()?.map(rows::message).transpose()
+}
+
+fn next_bucket(conn: &Connection, lane: &LaneName, after: i64) -> Result<Option<(i64, Timestamp)>, QueueError> {
+    let mut statement = conn.prepare_cached(sql::NEXT_BUCKET)?;
+    let next = statement.query_row(params![lane.as_str(), after], |row| Ok((row.get(0)?, Timestamp(row.get(1)?))));
+    Ok(next.optional()?)
+}
+
+/// The earliest due time in a lane.
+pub(super) fn lane_due(conn: &Connection, lane: &LaneName) -> Result<Option<Timestamp>, QueueError> {
+    let (mut earliest, mut after) = (None::<Timestamp>, -1);
+    while let Some((bucket, due)) = next_bucket(conn, lane, after)? {
+        earliest = Some(earliest.map_or(due, |e| e.min(due)));
+        after = bucket;
+    }
+    Ok(earliest)
+}
+
+/// Lanes with something queued, from seek to seek.
+pub(super) fn lanes(conn: &Connection, after: Option<LaneName>, limit: usize) -> Result<Vec<LaneDue>, QueueError> {
+    let mut found: Vec<LaneDue> = Vec::new();
+    let mut statement = conn.prepare_cached(sql::NEXT_LANE)?;
+    while found.len() < limit {
+        let after = found.last().map(|l| &l.lane).or(after.as_ref()).map_or("", LaneName::as_str);
+        let Some(lane) = statement.query_row([after], |row| rows::lane(row, 0)).optional()? else { break };
+        let Some(due) = lane_due(conn, &lane)? else { break };
+        found.push(LaneDue { lane, due });
+    }
+    Ok(found)
+}

@@ -1,0 +1,276 @@
+//! The queue in one SQLite file: see `docs/queue.md` for the schema and what it promises.
+//!
+//! - `writer`: the one thread that changes anything, by group commit; `store` and `claim` are what
+//!   it does to the tables.
+//! - `read`: connections beside it for bodies and lists.
+//! - `schema`: the file, its versions; `sql`: every statement; `rows`: values to columns and back.
+//! - `lock`: one mailweir a file; `error`: what SQLite's faults mean.
+//!
+//! Memory: at most [`Options::pending_bytes`] of operations wait, plus SQLite's page caches (32 MiB
+//! and four times 4 MiB). Start-up costs what the process before had in memory, not what is queued.
+
+mod claim;
+mod error;
+mod lock;
+mod read;
+mod rows;
+mod schema;
+mod sql;
+mod store;
+mod writer;
+
+use std::fs::{DirBuilder, OpenOptions};
+use std::io::ErrorKind;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use parking_lot::Mutex;
+use tokio::sync::{Semaphore, mpsc, oneshot};
+
+use self::error::at_path;
+use self::lock::Lock;
+use self::read::Readers;
+use self::writer::{Answer, Job, Op, Shared, Writer};
+use super::{Counts, Filter, LaneDue, Leased, Operation, Page, Queue, QueueError, Settlement};
+use crate::clock::{Clock, Timestamp};
+use crate::mail::{IdSource, LaneName, NewMessage, QueueId, RecipientKey};
+
+/// Operations that may wait for the writer.
+const PENDING: usize = 4096;
+
+/// Most recipients one call may claim, move or forget: one call must not keep the writer for long.
+const MOST: usize = 10_000;
+
+/// Most lanes, and most rows, of one answer.
+const MOST_LISTED: usize = 10_000;
+
+/// Limits of a store.
+#[derive(Clone, Copy, Debug)]
+pub struct Options {
+    /// Size of the database file in bytes beyond which nothing more is accepted
+    /// ([`QueueError::Full`]); `None`: what the disk holds.
+    pub max_bytes: Option<u64>,
+    /// Bytes of operations that may wait for the writer before callers wait too; at least 1 MiB is
+    /// taken.
+    pub pending_bytes: usize,
+}
+
+impl Default for Options {
+    fn default() -> Options {
+        Options { max_bytes: None, pending_bytes: 64 << 20 }
+    }
+}
+
+/// A queue in a SQLite file. Dropping it does what was asked for before, without waiting;
+/// [`Queue::close`] waits.
+pub struct SqliteQueue {
+    jobs: mpsc::Sender<Job>,
+    /// KiB of operations that may still be sent.
+    budget: Arc<Semaphore>,
+    budget_total: u32,
+    ids: IdSource,
+    shared: Arc<Shared>,
+    readers: Arc<Readers>,
+    lock: Mutex<Option<Arc<Lock>>>,
+}
+
+impl SqliteQueue {
+    /// Opens the store at `path`, creating it (mode 0600) and its directories (0700) as needed.
+    /// What a process that is gone held is queued again.
+    ///
+    /// # Errors
+    /// [`QueueError::InUse`] with the process that has it; [`QueueError::Damaged`] for a file that
+    /// is not a queue, is damaged or of a newer version; [`QueueError::Unavailable`] when it cannot
+    /// be opened or written.
+    pub fn open(path: &Path, clock: Clock) -> Result<Arc<SqliteQueue>, QueueError> {
+        SqliteQueue::open_with(path, clock, Options::default())
+    }
+
+    /// For a command line tool while no mailweir runs: the same as [`SqliteQueue::open`], the lock
+    /// included, so that a mailweir that does run refuses it with [`QueueError::InUse`].
+    ///
+    /// # Errors
+    /// As [`SqliteQueue::open`], and [`QueueError::Unavailable`] if there is no such file: looking
+    /// does not create one.
+    pub fn open_for_inspection(path: &Path) -> Result<Arc<SqliteQueue>, QueueError> {
+        if let Err(e) = std::fs::metadata(path) {
+            return Err(at_path(path, QueueError::Unavailable(e.to_string())));
+        }
+        SqliteQueue::open(path, Clock::System)
+    }
+
+    /// [`SqliteQueue::open`] with limits.
+    ///
+    /// # Errors
+    /// As [`SqliteQueue::open`].
+    pub fn open_with(path: &Path, clock: Clock, options: Options) -> Result<Arc<SqliteQueue>, QueueError> {
+        let path = create(path)?;
+        let lock = Arc::new(Lock::take(&path)?);
+        let mut conn = schema::connect_writer(&path, options.max_bytes)?;
+        schema::prepare(&mut conn, &path)?;
+        let recovered = store::recover(&mut conn).map_err(|e| at_path(&path, e))?;
+        if recovered.leases > 0 || recovered.incoming > 0 {
+            tracing::info!(
+                recipients = recovered.leases,
+                unfinished = recovered.incoming,
+                "the queue was not closed: what was in memory is queued again, unfinished messages are dropped"
+            );
+        }
+        let shared = Arc::new(Shared { counts: Mutex::new(recovered.counts), ..Shared::default() });
+        let (jobs, receiver) = mpsc::channel(PENDING);
+        let _ = shared.wake.set(jobs.downgrade());
+        let writer = Writer {
+            path: path.clone(),
+            max_bytes: options.max_bytes,
+            clock,
+            conn: Some(conn),
+            jobs: receiver,
+            shared: Arc::clone(&shared),
+            last_id: recovered.last_id,
+            lock: Some(Arc::clone(&lock)),
+            ailing: false,
+        };
+        let thread = std::thread::Builder::new().name("queue-writer".into()).spawn(move || writer.run());
+        thread.map_err(|e| QueueError::Unavailable(format!("cannot start the queue's thread: {e}")))?;
+        let budget_total = u32::try_from(options.pending_bytes.max(1 << 20) / 1024).unwrap_or(u32::MAX / 2);
+        Ok(Arc::new(SqliteQueue {
+            jobs,
+            budget: Arc::new(Semaphore::new(budget_total as usize)),
+            budget_total,
+            ids: IdSource::new(Some(QueueId(recovered.last_id))),
+            shared,
+            readers: Arc::new(Readers::new(path)),
+            lock: Mutex::new(Some(lock)),
+        }))
+    }
+
+    /// Hands an operation to the writer and waits for its commit.
+    async fn write(&self, op: Op) -> Result<Answer, QueueError> {
+        // Something heavier than the whole budget waits until it is alone.
+        let weight = u32::try_from(op.weight() / 1024 + 1).unwrap_or(u32::MAX).min(self.budget_total);
+        let budget = Arc::clone(&self.budget).acquire_many_owned(weight).await.map_err(|_| QueueError::Closed)?;
+        let (reply, answer) = oneshot::channel();
+        let job = Job { op, reply: Some(reply), budget: Some(budget) };
+        self.jobs.send(job).await.map_err(|_| QueueError::Closed)?;
+        Ok(answer.await.map_err(|_| QueueError::Closed)??.take())
+    }
+
+    async fn count(&self, op: Op) -> Result<usize, QueueError> {
+        match self.write(op).await? {
+            Answer::Count(n) => Ok(n),
+            Answer::Leased(leased) => Ok(leased.len()),
+            Answer::Done => Ok(0),
+        }
+    }
+}
+
+/// Makes sure that the file and its directories are there; returns the path without symbolic
+/// links, so that the lock is the same by whatever name the file is opened.
+fn create(path: &Path) -> Result<PathBuf, QueueError> {
+    let failed =
+        |what: &str, e: std::io::Error| Err(QueueError::Unavailable(format!("cannot {what} {}: {e}", path.display())));
+    if let Some(parent) = path.parent().filter(|p| !p.as_os_str().is_empty())
+        && let Err(e) = DirBuilder::new().recursive(true).mode(0o700).create(parent)
+    {
+        return failed("create the directory of", e);
+    }
+    // Never opened when it is there: closing any descriptor of it would drop the locks that SQLite
+    // may hold on it in this process (POSIX).
+    match OpenOptions::new().write(true).create_new(true).mode(0o600).open(path) {
+        Err(e) if e.kind() != ErrorKind::AlreadyExists => return failed("create", e),
+        _ => {}
+    }
+    std::fs::canonicalize(path).or_else(|e| failed("open", e))
+}
+
+#[async_trait]
+impl Queue for SqliteQueue {
+    fn next_id(&self, now: Timestamp) -> QueueId {
+        self.ids.next(now)
+    }
+
+    async fn spill(&self, id: QueueId, index: u32, chunk: Bytes) -> Result<(), QueueError> {
+        self.write(Op::Spill(id, index, chunk)).await.map(drop)
+    }
+
+    async fn unspill(&self, id: QueueId) {
+        if let Err(e) = self.write(Op::Unspill(id)).await {
+            tracing::warn!(%id, error = %e, "an unfinished message is dropped at the next start");
+        }
+    }
+
+    async fn accept(&self, message: NewMessage) -> Result<(), QueueError> {
+        self.write(Op::Accept(message)).await.map(drop)
+    }
+
+    async fn claim(&self, lane: &LaneName, now: Timestamp, limit: usize) -> Result<Vec<Leased>, QueueError> {
+        match self.write(Op::Claim(lane.clone(), now, limit.min(MOST))).await? {
+            Answer::Leased(leased) => Ok(leased),
+            Answer::Done | Answer::Count(_) => Ok(Vec::new()),
+        }
+    }
+
+    async fn settle(&self, settlements: Vec<Settlement>, follow_ups: Vec<NewMessage>) -> Result<(), QueueError> {
+        self.write(Op::Settle(settlements, follow_ups)).await.map(drop)
+    }
+
+    async fn chunk(&self, id: QueueId, index: u32) -> Result<Option<Bytes>, QueueError> {
+        self.readers.run(move |conn| read::chunk(conn, id, index)).await
+    }
+
+    async fn lanes(&self, after: Option<LaneName>, limit: usize) -> Result<Vec<LaneDue>, QueueError> {
+        self.readers.run(move |conn| claim::lanes(conn, after, limit.min(MOST_LISTED))).await
+    }
+
+    async fn lane_due(&self, lane: &LaneName) -> Result<Option<Timestamp>, QueueError> {
+        let lane = lane.clone();
+        self.readers.run(move |conn| claim::lane_due(conn, &lane)).await
+    }
+
+    async fn move_lane(&self, from: &LaneName, to: &LaneName, limit: usize) -> Result<usize, QueueError> {
+        self.count(Op::MoveLane(from.clone(), to.clone(), limit.min(MOST) as i64)).await
+    }
+
+    async fn inspect(&self, filter: &Filter, after: Option<RecipientKey>, limit: usize) -> Result<Page, QueueError> {
+        let filter = filter.clone();
+        self.readers.run(move |conn| read::inspect(conn, &filter, after, limit.min(MOST_LISTED))).await
+    }
+
+    async fn operate(
+        &self,
+        op: Operation,
+        keys: &[RecipientKey],
+        withdrawn: &[RecipientKey],
+        now: Timestamp,
+    ) -> Result<usize, QueueError> {
+        self.count(Op::Operate(op, keys.to_vec(), withdrawn.to_vec(), now)).await
+    }
+
+    async fn counts(&self) -> Result<Counts, QueueError> {
+        if self.jobs.is_closed() {
+            return Err(QueueError::Closed);
+        }
+        Ok(*self.shared.counts.lock())
+    }
+
+    async fn forget(&self, now: Timestamp, keep: Duration, limit: usize) -> Result<usize, QueueError> {
+        let keep = i64::try_from(keep.as_millis()).unwrap_or(i64::MAX);
+        let before = Timestamp(now.0.saturating_sub(keep));
+        self.count(Op::Forget(before, limit.min(MOST) as i64)).await
+    }
+
+    async fn close(&self) {
+        let (reply, done) = oneshot::channel();
+        if self.jobs.send(Job { op: Op::Close, reply: Some(reply), budget: None }).await.is_ok() {
+            // An error means that the thread has ended: closed all the same.
+            let _ = done.await;
+        }
+        self.budget.close();
+        self.readers.close().await;
+        *self.lock.lock() = None;
+    }
+}

@@ -1,0 +1,194 @@
+//! Reading beside the writer: a few connections of their own on blocking threads, so that a body
+//! or a list never waits for a commit (a WAL reader sees the last one).
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use parking_lot::Mutex;
+use rusqlite::{Connection, OptionalExtension, params};
+use tokio::sync::Semaphore;
+
+use super::claim::message;
+use super::rows;
+use super::{schema, sql};
+use crate::clock::Timestamp;
+use crate::config::units::Pattern;
+use crate::mail::{Message, QueueId, RecipientKey, State};
+use crate::queue::{Filter, Page, QueueError, Row};
+
+/// Connections, and so reads at once.
+const READERS: u32 = 4;
+
+/// Recipients that one `inspect` looks at; a page may be short, or empty, and not the last.
+pub(super) const SCAN: usize = 50_000;
+
+/// The pool.
+pub(super) struct Readers {
+    path: PathBuf,
+    slots: Arc<Semaphore>,
+    idle: Mutex<Vec<Connection>>,
+}
+
+impl Readers {
+    pub(super) fn new(path: PathBuf) -> Readers {
+        Readers { path, slots: Arc::new(Semaphore::new(READERS as usize)), idle: Mutex::new(Vec::new()) }
+    }
+
+    /// Runs `read` in a read transaction: it sees one state of the store.
+    pub(super) async fn run<T: Send + 'static>(
+        self: &Arc<Readers>,
+        read: impl FnOnce(&Connection) -> Result<T, QueueError> + Send + 'static,
+    ) -> Result<T, QueueError> {
+        let slot = Arc::clone(&self.slots).acquire_owned().await.map_err(|_| QueueError::Closed)?;
+        let pool = Arc::clone(self);
+        let task = tokio::task::spawn_blocking(move || {
+            let idle = pool.idle.lock().pop();
+            let conn = match idle {
+                Some(conn) => conn,
+                None => schema::connect_reader(&pool.path)?,
+            };
+            let result = read_in_transaction(&conn, read);
+            if result.is_ok() {
+                pool.idle.lock().push(conn);
+            }
+            // Only now may `close` go on.
+            drop(slot);
+            result
+        });
+        task.await.unwrap_or_else(|e| Err(QueueError::Unavailable(format!("a read was abandoned: {e}"))))
+    }
+
+    /// Waits for reads that are under way, refuses others, and closes the connections.
+    pub(super) async fn close(&self) {
+        let all = self.slots.acquire_many(READERS).await;
+        self.slots.close();
+        self.idle.lock().clear();
+        drop(all);
+    }
+}
+
+fn read_in_transaction<T>(
+    conn: &Connection,
+    read: impl FnOnce(&Connection) -> Result<T, QueueError>,
+) -> Result<T, QueueError> {
+    let tx = conn.unchecked_transaction()?;
+    read(&tx)
+}
+
+/// A chunk of an accepted message.
+pub(super) fn chunk(conn: &Connection, id: QueueId, index: u32) -> Result<Option<Bytes>, QueueError> {
+    let data: Option<Vec<u8>> = match index {
+        0 => conn.prepare_cached(sql::HEAD)?.query_row([id.0], |row| row.get(0)).optional()?,
+        _ => conn.prepare_cached(sql::CHUNK)?.query_row(params![id.0, index], |row| row.get(0)).optional()?,
+    };
+    Ok(data.map(Bytes::from))
+}
+
+/// A [`Filter`], parsed.
+struct Wanted<'f> {
+    id: Option<QueueId>,
+    sender: Option<Pattern>,
+    recipient: Option<Pattern>,
+    domain: Option<&'f str>,
+    provider: Option<&'f str>,
+    state: Option<State>,
+    received_before: Option<i64>,
+    reason: Option<Pattern>,
+}
+
+impl<'f> Wanted<'f> {
+    fn parse(filter: &'f Filter) -> Result<Wanted<'f>, QueueError> {
+        let pattern = |p: &Option<String>| p.as_deref().map(Pattern::new);
+        let id = filter.id.as_deref().map(str::parse).transpose();
+        let state = filter.state.as_deref().map(str::parse).transpose();
+        Ok(Wanted {
+            id: id.map_err(|e: crate::mail::id::NotAQueueId| QueueError::Invalid(e.to_string()))?,
+            sender: pattern(&filter.sender),
+            recipient: pattern(&filter.recipient),
+            domain: filter.domain.as_deref(),
+            provider: filter.provider.as_deref(),
+            state: state.map_err(QueueError::Invalid)?,
+            received_before: filter.received_before,
+            reason: pattern(&filter.reason),
+        })
+    }
+
+    /// What can be told from the recipient alone.
+    fn fits(&self, state: State, lane: &str, address: &str, reason: &str) -> bool {
+        let domain = || address.rsplit_once('@').map_or("", |(_, domain)| domain);
+        self.state.is_none_or(|s| s == state)
+            && self.provider.is_none_or(|p| p == lane)
+            && self.domain.is_none_or(|d| d.to_lowercase() == domain().to_lowercase())
+            && self.recipient.as_ref().is_none_or(|p| p.matches(address))
+            && self.reason.as_ref().is_none_or(|p| p.matches(reason))
+    }
+
+    fn fits_message(&self, message: &Message) -> bool {
+        let sender = || message.envelope.reverse_path.as_ref().map_or("<>", |a| a.as_str());
+        self.received_before.is_none_or(|t| message.received.0 <= t)
+            && self.sender.as_ref().is_none_or(|p| p.matches(sender()))
+    }
+}
+
+/// A page of the recipients that match, in order of key.
+pub(super) fn inspect(
+    conn: &Connection,
+    filter: &Filter,
+    after: Option<RecipientKey>,
+    limit: usize,
+) -> Result<Page, QueueError> {
+    let wanted = Wanted::parse(filter)?;
+    let after = after.unwrap_or(RecipientKey { id: QueueId(i64::MIN), index: 0 });
+    let from = (after.id.0, after.index);
+    let text = match (&wanted.id, wanted.provider, wanted.state) {
+        (Some(_), _, _) => sql::LIST_MESSAGE,
+        (None, _, Some(State::Leased)) => sql::LIST_LEASED,
+        (None, Some(_), _) => sql::LIST_LANE,
+        (None, None, _) => sql::LIST,
+    };
+    let mut statement = conn.prepare_cached(text)?;
+    let mut found = match (wanted.id, wanted.provider) {
+        (Some(id), _) => statement.query(params![from.0, from.1, id.0])?,
+        (None, Some(lane)) if text == sql::LIST_LANE => statement.query(params![from.0, from.1, lane])?,
+        _ => statement.query(params![from.0, from.1])?,
+    };
+    let mut page = Page::default();
+    let mut last: Option<RecipientKey> = None;
+    let mut cached: Option<Message> = None;
+    let mut seen = 0;
+    while let Some(row) = found.next()? {
+        if seen == SCAN || page.rows.len() >= limit.max(1) {
+            page.next = last;
+            break;
+        }
+        seen += 1;
+        let key = rows::key(row)?;
+        last = Some(key);
+        let state = rows::state(row.get(2)?)?;
+        let (lane, address, reason) = (rows::text(row, 3)?, rows::text(row, 6)?, rows::text(row, 7)?);
+        if !wanted.fits(state, lane, address, reason) {
+            continue;
+        }
+        if cached.as_ref().is_none_or(|m| m.id != key.id) {
+            cached = message(conn, key.id)?;
+        }
+        let Some(message) = cached.as_ref().filter(|m| wanted.fits_message(m)) else { continue };
+        let row = Row {
+            id: key.id.to_string(),
+            index: key.index,
+            sender: message.envelope.sender().to_owned(),
+            recipient: address.to_owned(),
+            provider: lane.to_owned(),
+            state: state.to_string(),
+            priority: message.envelope.priority,
+            attempts: row.get(4)?,
+            due: Timestamp(row.get(5)?).to_string(),
+            size: message.size,
+            received: message.received.to_string(),
+            reason: reason.to_owned(),
+        };
+        page.rows.push((key, state, row));
+    }
+    Ok(page)
+}

@@ -1,0 +1,344 @@
+//! What each operation does to the tables, inside a transaction that the writer opened.
+//!
+//! Invariants kept here: a message is there exactly as long as one of its recipients is; a
+//! recipient changes state only as [`State::on`] allows; the tally is what a count would give.
+
+use std::collections::HashSet;
+
+use rusqlite::{OptionalExtension, Transaction, params};
+
+use super::{rows, sql};
+use crate::clock::Timestamp;
+use crate::mail::lifecycle::{Event, Next};
+use crate::mail::{CHUNK, LaneName, NewMessage, QueueId, RecipientKey, State};
+use crate::queue::{Counts, Operation, QueueError, Settlement, Verdict};
+
+/// How far ahead the mark below which no new id may be is set, in ids: 10 s worth of them, so that
+/// it is written once in 10 s and not with every message.
+const ID_MARGIN: i64 = 10_000 << 20;
+
+/// What a transaction changes of the tally.
+#[derive(Clone, Copy, Default, Debug)]
+pub(super) struct Tally {
+    messages: i64,
+    states: [i64; State::ALL.len()],
+    last_id: i64,
+}
+
+impl Tally {
+    /// One recipient went from `from` to `to`; `None` is out of the store.
+    pub(super) fn moved(&mut self, from: Option<State>, to: Option<State>) {
+        for (state, step) in [(from, -1), (to, 1)] {
+            if let Some(n) = state.and_then(|s| self.states.get_mut(s as usize)) {
+                *n += step;
+            }
+        }
+    }
+
+    fn of(&self, state: State) -> i64 {
+        self.states.get(state as usize).copied().unwrap_or(0)
+    }
+
+    /// Applies the change to counts in memory.
+    pub(super) fn apply(&self, counts: &mut Counts) {
+        let add = |n: &mut u64, step: i64| *n = n.saturating_add_signed(step);
+        add(&mut counts.messages, self.messages);
+        add(&mut counts.queued, self.of(State::Queued));
+        add(&mut counts.leased, self.of(State::Leased));
+        add(&mut counts.held, self.of(State::Held));
+        add(&mut counts.failed, self.of(State::Failed));
+        add(&mut counts.uncertain, self.of(State::Uncertain));
+    }
+}
+
+/// A transaction of the writer and what it changes besides the tables.
+pub(super) struct Store<'c> {
+    pub(super) tx: Transaction<'c>,
+    pub(super) tally: Tally,
+    /// The stored mark that ids are under.
+    pub(super) last_id: i64,
+}
+
+impl<'c> Store<'c> {
+    pub(super) fn new(tx: Transaction<'c>, last_id: i64) -> Store<'c> {
+        Store { tx, tally: Tally::default(), last_id }
+    }
+
+    /// Writes the tally and commits: the commit point of everything in the batch. When it
+    /// returns, all of it is on stable storage.
+    pub(super) fn commit(self) -> Result<(Tally, i64), QueueError> {
+        let t = &self.tally;
+        if t.messages != 0 || t.last_id != 0 || t.states.iter().any(|n| *n != 0) {
+            self.tx.prepare_cached(sql::ADD_TO_TALLY)?.execute(params![
+                t.messages,
+                t.of(State::Queued),
+                t.of(State::Leased),
+                t.of(State::Held),
+                t.of(State::Failed),
+                t.of(State::Uncertain),
+                t.last_id
+            ])?;
+        }
+        self.tx.commit()?;
+        Ok((self.tally, self.last_id))
+    }
+
+    /// Stores a message whose further chunks are there already.
+    pub(super) fn accept(&mut self, new: &NewMessage) -> Result<(), QueueError> {
+        let message = &*new.message;
+        let id = message.id;
+        let invalid = |what: &str| Err(QueueError::Invalid(format!("message {id} {what}")));
+        if new.recipients.is_empty() {
+            return invalid("has no recipients");
+        }
+        let head = new.head.len() as u64;
+        if head != message.size.min(CHUNK as u64) {
+            return invalid("has a first chunk of the wrong length");
+        }
+        if message.chunks() > 1 {
+            let spilled: (u32, u32, i64) = self
+                .tx
+                .prepare_cached(sql::SPILLED)?
+                .query_row([id.0], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?;
+            let last = message.chunks() - 1;
+            if spilled != (last, last, rows::signed(message.size - head)) {
+                return invalid("has chunks missing or of the wrong length");
+            }
+            self.tx.prepare_cached(sql::UNMARK_INCOMING)?.execute([id.0])?;
+        }
+        match rows::insert_message(&mut *self.tx.prepare_cached(sql::INSERT_MESSAGE)?, new) {
+            Err(e) if e.sqlite_error_code() == Some(rusqlite::ErrorCode::ConstraintViolation) => {
+                return invalid("is in the queue already");
+            }
+            other => other?,
+        };
+        let bucket = rows::bucket(message);
+        let mut insert = self.tx.prepare_cached(sql::INSERT_RECIPIENT)?;
+        for (index, recipient) in (0u32..).zip(&new.recipients) {
+            rows::insert_recipient(&mut insert, message, bucket, index, recipient)?;
+            self.tally.moved(None, Some(if recipient.leased { State::Leased } else { State::Queued }));
+        }
+        self.tally.messages += 1;
+        if id.0 > self.last_id {
+            self.last_id = id.0.saturating_add(ID_MARGIN);
+            self.tally.last_id = self.last_id;
+        }
+        Ok(())
+    }
+
+    /// Stores a chunk of a message that is still coming in.
+    pub(super) fn spill(&mut self, id: QueueId, index: u32, chunk: &[u8]) -> Result<(), QueueError> {
+        if index == 0 || chunk.is_empty() || chunk.len() > CHUNK {
+            return Err(QueueError::Invalid(format!("chunk {index} of {id} has {} bytes", chunk.len())));
+        }
+        let first = self.tx.prepare_cached(sql::MARK_INCOMING)?.execute([id.0])? == 1;
+        if first && self.tx.prepare_cached(sql::MESSAGE_EXISTS)?.exists([id.0])? {
+            return Err(QueueError::Invalid(format!("message {id} is in the queue already")));
+        }
+        self.tx.prepare_cached(sql::INSERT_CHUNK)?.execute(params![id.0, index, chunk])?;
+        Ok(())
+    }
+
+    /// Drops the chunks of a message, unless it was accepted.
+    pub(super) fn unspill(&mut self, id: QueueId) -> Result<(), QueueError> {
+        if self.tx.prepare_cached(sql::UNMARK_INCOMING)?.execute([id.0])? == 1 {
+            self.tx.prepare_cached(sql::DELETE_CHUNKS)?.execute([id.0])?;
+        }
+        Ok(())
+    }
+
+    /// Ends leases and stores what follows from them.
+    pub(super) fn settle(
+        &mut self,
+        settlements: &[Settlement],
+        follow_ups: &[NewMessage],
+        now: Timestamp,
+    ) -> Result<(), QueueError> {
+        let mut done = Vec::new();
+        for Settlement { key, verdict } in settlements {
+            let event = match verdict {
+                Verdict::Delivered => Event::Deliver,
+                Verdict::Deferred { uncertain: false, .. } => Event::Defer,
+                Verdict::Deferred { uncertain: true, .. } => Event::DeferUncertain,
+                Verdict::Failed { .. } => Event::Fail,
+            };
+            let (id, index) = (key.id.0, key.index);
+            let next = legal(State::Leased, event)?;
+            let changed = match (verdict, next) {
+                (Verdict::Deferred { due, reason, counts, warned, lane, .. }, Next::To(state)) => {
+                    self.tx.prepare_cached(sql::DEFER_LEASED)?.execute(params![
+                        id,
+                        index,
+                        state as u8,
+                        due.0,
+                        rows::cut(reason),
+                        counts,
+                        warned,
+                        lane.as_str()
+                    ])?
+                }
+                (Verdict::Failed { reason }, Next::To(state)) => self
+                    .tx
+                    .prepare_cached(sql::FAIL_LEASED)?
+                    .execute(params![id, index, state as u8, now.0, rows::cut(reason)])?,
+                _ => self.tx.prepare_cached(sql::DELETE_LEASED)?.execute(params![id, index])?,
+            };
+            if changed == 1 {
+                let to = match next {
+                    Next::To(state) => Some(state),
+                    Next::Gone => {
+                        done.push(key.id);
+                        None
+                    }
+                };
+                self.tally.moved(Some(State::Leased), to);
+            }
+        }
+        self.drop_finished(done)?;
+        follow_ups.iter().try_for_each(|new| self.accept(new))
+    }
+
+    /// Leases that ended without a settlement: their holder gave up before it knew of them.
+    pub(super) fn give_back(&mut self, keys: &[RecipientKey]) -> Result<usize, QueueError> {
+        let mut statement = self.tx.prepare_cached(sql::RETURN_LEASED)?;
+        let mut given_back = 0;
+        for key in keys {
+            if statement.execute(params![key.id.0, key.index])? == 1 {
+                self.tally.moved(Some(State::Leased), Some(State::Queued));
+                given_back += 1;
+            }
+        }
+        Ok(given_back)
+    }
+
+    /// An operator's command.
+    pub(super) fn operate(
+        &mut self,
+        op: Operation,
+        keys: &[RecipientKey],
+        withdrawn: &[RecipientKey],
+        now: Timestamp,
+    ) -> Result<usize, QueueError> {
+        let event = match op {
+            Operation::Retry => Event::Retry,
+            Operation::Hold => Event::Hold,
+            Operation::Release => Event::Release,
+            Operation::Cancel => Event::Cancel,
+        };
+        let given_up: HashSet<&RecipientKey> = withdrawn.iter().collect();
+        let (mut changed, mut done) = (0, Vec::new());
+        for key in keys {
+            let (id, index) = (key.id.0, key.index);
+            let number = self.tx.prepare_cached(sql::STATE)?.query_row(params![id, index], |r| r.get(0)).optional()?;
+            let Some(number) = number else { continue };
+            let state = rows::state(number)?;
+            if state == State::Leased && !given_up.contains(key) {
+                continue;
+            }
+            let to = match state.on(event) {
+                None => continue,
+                Some(Next::Gone) => {
+                    self.tx.prepare_cached(sql::DELETE_RECIPIENT)?.execute(params![id, index])?;
+                    done.push(key.id);
+                    None
+                }
+                Some(Next::To(State::Queued)) => {
+                    let number = State::Queued as u8;
+                    self.tx.prepare_cached(sql::SET_STATE_DUE)?.execute(params![id, index, number, now.0])?;
+                    Some(State::Queued)
+                }
+                Some(Next::To(next)) => {
+                    self.tx.prepare_cached(sql::SET_STATE)?.execute(params![id, index, next as u8])?;
+                    Some(next)
+                }
+            };
+            self.tally.moved(Some(state), to);
+            changed += 1;
+        }
+        self.drop_finished(done)?;
+        self.give_back(withdrawn)?;
+        Ok(changed)
+    }
+
+    /// Moves what is queued from one lane to another.
+    pub(super) fn move_lane(&mut self, from: &LaneName, to: &LaneName, limit: i64) -> Result<usize, QueueError> {
+        if from == to {
+            return Ok(0);
+        }
+        let keys = self.keys(sql::QUEUED_IN_LANE, params![from.as_str(), limit])?;
+        let mut statement = self.tx.prepare_cached(sql::SET_LANE)?;
+        for key in &keys {
+            statement.execute(params![key.id.0, key.index, to.as_str()])?;
+        }
+        Ok(keys.len())
+    }
+
+    /// Deletes dead letters that failed before `before`.
+    pub(super) fn forget(&mut self, before: Timestamp, limit: i64) -> Result<usize, QueueError> {
+        let keys = self.keys(sql::FAILED_BEFORE, params![before.0, limit])?;
+        for key in &keys {
+            self.tx.prepare_cached(sql::DELETE_RECIPIENT)?.execute(params![key.id.0, key.index])?;
+            self.tally.moved(Some(State::Failed), None);
+        }
+        self.drop_finished(keys.iter().map(|key| key.id).collect())?;
+        Ok(keys.len())
+    }
+
+    fn keys(&self, text: &str, params: impl rusqlite::Params) -> Result<Vec<RecipientKey>, QueueError> {
+        let mut statement = self.tx.prepare_cached(text)?;
+        let keys = statement.query_map(params, rows::key)?.collect::<Result<_, _>>()?;
+        Ok(keys)
+    }
+
+    /// Deletes those of these messages that have no recipient left, with their bodies.
+    fn drop_finished(&mut self, mut ids: Vec<QueueId>) -> Result<(), QueueError> {
+        ids.sort_unstable();
+        ids.dedup();
+        for id in ids {
+            if self.tx.prepare_cached(sql::DELETE_MESSAGE_IF_DONE)?.execute([id.0])? == 1 {
+                self.tx.prepare_cached(sql::DELETE_CHUNKS)?.execute([id.0])?;
+                self.tally.messages -= 1;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// What start-up learns from the store.
+pub(super) struct Recovered {
+    pub(super) counts: Counts,
+    pub(super) last_id: i64,
+    pub(super) leases: usize,
+    pub(super) incoming: usize,
+}
+
+/// Puts the store in order after a process that is gone: its leases are queued again with the due
+/// time they had, and what was never accepted is dropped. Costs what that process had in memory.
+pub(super) fn recover(conn: &mut rusqlite::Connection) -> Result<Recovered, QueueError> {
+    let tx = conn.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate)?;
+    legal(State::Leased, Event::Recover)?;
+    let leases = tx.execute(sql::RECOVER, [])?;
+    let incoming: Vec<i64> = tx.prepare(sql::INCOMING)?.query_map([], |row| row.get(0))?.collect::<Result<_, _>>()?;
+    for id in &incoming {
+        tx.execute(sql::DELETE_CHUNKS, [id])?;
+        tx.execute(sql::UNMARK_INCOMING, [id])?;
+    }
+    let (mut counts, mark) = tx.query_row(sql::TALLY, [], |row| {
+        let n = |i| row.get(i).map(rows::unsigned);
+        let counts =
+            Counts { messages: n(0)?, queued: n(1)?, leased: n(2)?, held: n(3)?, failed: n(4)?, uncertain: n(5)? };
+        Ok((counts, row.get::<_, i64>(6)?))
+    })?;
+    let newest: i64 = tx.query_row(sql::LAST_MESSAGE, [], |row| row.get(0))?;
+    let mut store = Store::new(tx, mark.max(newest));
+    for _ in 0..leases {
+        store.tally.moved(Some(State::Leased), Some(State::Queued));
+    }
+    let (tally, last_id) = store.commit()?;
+    tally.apply(&mut counts);
+    Ok(Recovered { counts, last_id, leases, incoming: incoming.len() })
+}
+
+fn legal(state: State, event: Event) -> Result<Next, QueueError> {
+    state.on(event).ok_or_else(|| QueueError::Invalid(format!("{event:?} is not legal for {state}")))
+}

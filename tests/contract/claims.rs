@@ -1,0 +1,180 @@
+//! Lanes, and whose turn it is.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use mailweir::mail::LaneName;
+use mailweir::queue::{Counts, LaneDue};
+use parking_lot::Mutex;
+
+use super::{Rig, T0, deferred, delivered, key, letter};
+
+pub async fn higher_priority_first(rig: Rig) {
+    let queue = &*rig.queue;
+    for (n, priority) in [0, -9, 9, 4, 0, -1, 9, 0].into_iter().enumerate() {
+        letter(&format!("s{n}@{n}.example"), "x").priority(priority).post(queue).await;
+    }
+    let mut seen = Vec::new();
+    for limit in [1, 3, 10] {
+        let leased = queue.claim(&"x".into(), T0, limit).await.unwrap();
+        assert!(leased.len() <= limit);
+        seen.extend(leased.iter().map(|l| l.message.envelope.priority));
+    }
+    assert_eq!(seen, [9, 9, 4, 0, 0, 0, -1, -9]);
+}
+
+pub async fn senders_take_turns(rig: Rig) {
+    let queue = &*rig.queue;
+    for n in 0..300 {
+        // One mailing, an address of its own for every message.
+        letter(&format!("list+{n}=x@bulk.example"), "x").post(queue).await;
+    }
+    let small = 16;
+    for n in 0..small {
+        let later = T0.after(Duration::from_secs(1));
+        letter(&format!("person@{n}.example"), "x").received(later).post(queue).await;
+    }
+    let leased = queue.claim(&"x".into(), T0.after(Duration::from_secs(2)), 64).await.unwrap();
+    assert_eq!(leased.len(), 64);
+    let small_ones = leased.iter().filter(|l| !l.message.envelope.sender().ends_with("@bulk.example")).count();
+    // Turns may be shared by a few senders, so not every one need be in.
+    assert!(small_ones >= small * 3 / 4, "{small_ones} of {small} small senders behind a big one");
+    let first_turns = leased.iter().take(small).filter(|l| l.message.envelope.sender().contains("bulk")).count();
+    assert!(first_turns <= small / 4, "the big sender has {first_turns} of the first {small} turns");
+
+    // Within one sender: by due time.
+    let order: Vec<_> = leased.iter().filter(|l| l.message.envelope.sender().contains("bulk")).map(|l| l.key).collect();
+    assert!(order.is_sorted(), "{order:?}");
+    let mut rest = 0;
+    loop {
+        let leased = queue.claim(&"x".into(), T0.after(Duration::from_secs(2)), 64).await.unwrap();
+        if leased.is_empty() {
+            break;
+        }
+        rest += leased.len();
+    }
+    assert_eq!(rest, 300 + small - 64);
+}
+
+pub async fn what_is_not_due_stays(rig: Rig) {
+    let queue = &*rig.queue;
+    for n in 0..10 {
+        let at = T0.after(Duration::from_secs(n));
+        letter("a@here.example", "x").priority(n as i8 - 5).received(at).post(queue).await;
+    }
+    for n in 0..10 {
+        let now = T0.after(Duration::from_secs(n));
+        let leased = queue.claim(&"x".into(), now, 10).await.unwrap();
+        assert_eq!(leased.iter().map(|l| l.message.received).collect::<Vec<_>>(), [now]);
+    }
+}
+
+pub async fn lanes_are_apart(rig: Rig) {
+    let queue = &*rig.queue;
+    let id = letter("a@here.example", "x").to(&[("a@x.example", "x"), ("b@y.example", "y")]).post(queue).await;
+    assert!(queue.claim(&"".into(), T0, 9).await.unwrap().is_empty());
+    assert!(queue.claim(&"z".into(), T0, 9).await.unwrap().is_empty());
+    assert!(queue.claim(&"x".into(), T0, 0).await.unwrap().is_empty());
+    let y = queue.claim(&"y".into(), T0, 9).await.unwrap();
+    assert_eq!((y.len(), y[0].key, y[0].recipient.address.as_str()), (1, key(id, 1), "b@y.example"));
+    assert_eq!(queue.lane_due(&"x".into()).await.unwrap(), Some(T0));
+    assert_eq!(queue.lane_due(&"y".into()).await.unwrap(), None);
+}
+
+pub async fn lanes_are_listed_in_order_with_their_due_time(rig: Rig) {
+    let queue = &*rig.queue;
+    let names = ["@b.example", "@a.example", "gmail", "ses", "Zoo", "ümlaut"];
+    for (n, name) in names.iter().enumerate() {
+        for later in [2, 1, 3] {
+            let at = T0.after(Duration::from_secs(n as u64 * 10 + later));
+            // The earliest is of low priority: priority does not hide it.
+            letter(&format!("a@{later}.example"), name).priority(later as i8).received(at).post(queue).await;
+        }
+    }
+    let mut expected: Vec<LaneDue> = (0u64..)
+        .zip(names)
+        .map(|(n, name)| LaneDue { lane: name.into(), due: T0.after(Duration::from_secs(n * 10 + 1)) })
+        .collect();
+    expected.sort_by(|a, b| a.lane.cmp(&b.lane));
+    assert_eq!(queue.lanes(None, 100).await.unwrap(), expected);
+    let (mut pages, mut after): (Vec<LaneDue>, Option<LaneName>) = (Vec::new(), None);
+    loop {
+        let page = queue.lanes(after, 4).await.unwrap();
+        let Some(last) = page.last() else { break };
+        after = Some(last.lane.clone());
+        pages.extend(page);
+    }
+    assert_eq!(pages, expected);
+    for lane in &expected {
+        assert_eq!(queue.lane_due(&lane.lane).await.unwrap(), Some(lane.due));
+    }
+}
+
+pub async fn a_lane_is_moved_in_steps(rig: Rig) {
+    let queue = &*rig.queue;
+    let (from, to) = (LaneName::domain("x.example"), LaneName::provider("gmail"));
+    for n in 0..25 {
+        letter(&format!("a{n}@here.example"), from.as_str()).post(queue).await;
+    }
+    let held = letter("b@here.example", from.as_str()).leased().post(queue).await;
+    let mut moved = Vec::new();
+    loop {
+        let n = queue.move_lane(&from, &to, 10).await.unwrap();
+        if n == 0 {
+            break;
+        }
+        moved.push(n);
+    }
+    assert_eq!(moved, [10, 10, 5]);
+    assert_eq!(queue.move_lane(&to, &to, 10).await.unwrap(), 0, "onto itself");
+    let leased = queue.claim(&to, T0, 100).await.unwrap();
+    assert_eq!(leased.len(), 25);
+    assert!(leased.iter().all(|l| l.lane == to));
+    // A lease is its holder's: it says where it waits next.
+    queue.settle(vec![deferred(key(held, 0), T0, to.as_str())], vec![]).await.unwrap();
+    assert_eq!(queue.lanes(None, 9).await.unwrap(), [LaneDue { lane: to, due: T0 }]);
+}
+
+pub async fn every_recipient_has_one_holder(rig: Rig) {
+    const TASKS: usize = 16;
+    const EACH: usize = 40;
+    let held = Arc::new(Mutex::new(HashSet::new()));
+    let done = Arc::new(Mutex::new(0usize));
+    let mut tasks = Vec::new();
+    for t in 0..TASKS {
+        let (queue, held, done) = (Arc::clone(&rig.queue), Arc::clone(&held), Arc::clone(&done));
+        tasks.push(tokio::spawn(async move {
+            let lane: LaneName = ["x", "y", "z"][t % 3].into();
+            let mut posted = 0;
+            while posted < EACH || *done.lock() < TASKS * EACH {
+                if posted < EACH {
+                    letter(&format!("a@{t}.example"), lane.as_str()).priority((posted % 3) as i8).post(&*queue).await;
+                    posted += 1;
+                }
+                // Whichever lane: the posts of a task may be delivered by another.
+                for lane in ["x", "y", "z"] {
+                    let leased = queue.claim(&lane.into(), T0, 7).await.unwrap();
+                    for l in &leased {
+                        assert!(held.lock().insert(l.key), "{:?} has two holders", l.key);
+                    }
+                    let fates = leased.iter().enumerate().map(|(n, l)| match (n % 3, l.attempts) {
+                        (0, 0) => deferred(l.key, T0, lane),
+                        _ => delivered(l.key),
+                    });
+                    let fates: Vec<_> = fates.collect();
+                    for fate in &fates {
+                        held.lock().remove(&fate.key);
+                    }
+                    *done.lock() += fates.iter().filter(|f| **f == delivered(f.key)).count();
+                    queue.settle(fates, vec![]).await.unwrap();
+                }
+            }
+        }));
+    }
+    for task in tasks {
+        task.await.unwrap();
+    }
+    assert_eq!(*done.lock(), TASKS * EACH);
+    assert_eq!(rig.queue.counts().await.unwrap(), Counts::default());
+}

@@ -1,0 +1,370 @@
+//! Random operations, with restarts at random points, against a model that is a map in memory.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use mailweir::clock::{Clock, Timestamp};
+use mailweir::mail::lifecycle::{Event, Next};
+use mailweir::mail::{CHUNK, LaneName, QueueId, RecipientKey, State};
+use mailweir::queue::{Counts, Filter, LaneDue, Operation, Settlement, Verdict};
+use proptest::prelude::*;
+use proptest::strategy::ValueTree;
+use proptest::test_runner::{Config, TestRunner};
+
+use super::{Rig, T0, letter, list};
+
+const LANES: [&str; 3] = ["gmail", "ses", "@x.example"];
+const SENDERS: [&str; 4] = ["", "a@one.example", "b@two.example", "c@three.example"];
+
+#[derive(Clone, Debug)]
+enum Step {
+    Accept { lanes: Vec<usize>, sender: usize, priority: i8, leased: bool, big: bool, delay: u64 },
+    AcceptAgain { nth: usize },
+    Claim { lane: usize, limit: usize },
+    Settle { picks: Vec<(usize, Fate)>, follow_up: FollowUp },
+    Operate { op: Operation, picks: Vec<usize>, withdraw: bool },
+    Move { from: usize, to: usize, limit: usize },
+    Forget,
+    Wait { seconds: u64 },
+    Reopen { close: bool },
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Fate {
+    Delivered,
+    Deferred { seconds: u64, counts: bool, uncertain: bool, warned: bool, lane: usize },
+    Failed,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum FollowUp {
+    None,
+    Dsn,
+    Impossible,
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    let fate = prop_oneof![
+        3 => Just(Fate::Delivered),
+        4 => (0..100u64, any::<bool>(), any::<bool>(), any::<bool>(), 0..3usize).prop_map(
+            |(seconds, counts, uncertain, warned, lane)| Fate::Deferred { seconds, counts, uncertain, warned, lane }
+        ),
+        2 => Just(Fate::Failed),
+    ];
+    let follow_up = prop_oneof![4 => Just(FollowUp::None), 2 => Just(FollowUp::Dsn), 1 => Just(FollowUp::Impossible)];
+    let op = prop::sample::select(vec![Operation::Retry, Operation::Hold, Operation::Release, Operation::Cancel]);
+    let lanes = prop::collection::vec(0..3usize, 1..5);
+    prop_oneof![
+        8 => (lanes, 0..4usize, -9..=9i8, any::<bool>(), prop::bool::weighted(0.05), 0..50u64).prop_map(
+            |(lanes, sender, priority, leased, big, delay)| Step::Accept { lanes, sender, priority, leased, big, delay }
+        ),
+        1 => any::<usize>().prop_map(|nth| Step::AcceptAgain { nth }),
+        6 => (0..3usize, 0..12usize).prop_map(|(lane, limit)| Step::Claim { lane, limit }),
+        6 => (prop::collection::vec((any::<usize>(), fate), 1..8), follow_up)
+            .prop_map(|(picks, follow_up)| Step::Settle { picks, follow_up }),
+        4 => (op, prop::collection::vec(any::<usize>(), 1..6), any::<bool>())
+            .prop_map(|(op, picks, withdraw)| Step::Operate { op, picks, withdraw }),
+        2 => (0..3usize, 0..3usize, 1..10usize).prop_map(|(from, to, limit)| Step::Move { from, to, limit }),
+        1 => Just(Step::Forget),
+        3 => (1..60u64).prop_map(|seconds| Step::Wait { seconds }),
+        1 => any::<bool>().prop_map(|close| Step::Reopen { close }),
+    ]
+}
+
+#[derive(Clone, Debug)]
+struct Entry {
+    state: State,
+    lane: LaneName,
+    due: Timestamp,
+    priority: i8,
+    attempts: u32,
+    warned: bool,
+    reason: String,
+}
+
+struct Model {
+    rig: Rig,
+    now: Timestamp,
+    entries: BTreeMap<RecipientKey, Entry>,
+}
+
+pub async fn random_operations_agree_with_a_model(rig: Rig) {
+    // The runner only makes the cases: each goes on with the store that the one before left.
+    let mut runner = TestRunner::new(Config::default());
+    let mut model = Model { rig, now: T0, entries: BTreeMap::new() };
+    let mut done = Vec::new();
+    for _ in 0..24 {
+        let steps = prop::collection::vec(step(), 1..80).new_tree(&mut runner).expect("steps").current();
+        for step in steps {
+            done.push(step.clone());
+            if let Err(e) = model.apply(step).await {
+                panic!("{e}\nafter {done:#?}");
+            }
+        }
+        if let Err(e) = model.compare().await {
+            panic!("{e}\nafter {done:#?}");
+        }
+    }
+    assert!(!model.entries.is_empty(), "the model held something");
+}
+
+fn check(agree: bool, what: impl FnOnce() -> String) -> Result<(), String> {
+    if agree { Ok(()) } else { Err(what()) }
+}
+
+impl Model {
+    fn pick(&self, n: usize, of: impl Fn(&Entry) -> bool) -> Option<RecipientKey> {
+        let keys: Vec<_> = self.entries.iter().filter(|(_, e)| of(e)).map(|(k, _)| *k).collect();
+        (!keys.is_empty()).then(|| keys[n % keys.len()])
+    }
+
+    fn insert(&mut self, id: QueueId, lanes: &[usize], priority: i8, leased: bool, due: Timestamp) {
+        for (index, lane) in (0u32..).zip(lanes) {
+            let entry = Entry {
+                state: if leased { State::Leased } else { State::Queued },
+                lane: LANES[*lane].into(),
+                due,
+                priority,
+                attempts: 0,
+                warned: false,
+                reason: String::new(),
+            };
+            self.entries.insert(RecipientKey { id, index }, entry);
+        }
+    }
+
+    fn waiting(&self, lane: &LaneName) -> impl Iterator<Item = (&RecipientKey, &Entry)> {
+        let queued = |e: &Entry| matches!(e.state, State::Queued | State::Uncertain);
+        self.entries.iter().filter(move |(_, e)| queued(e) && e.lane == *lane)
+    }
+
+    async fn apply(&mut self, step: Step) -> Result<(), String> {
+        let queue = std::sync::Arc::clone(&self.rig.queue);
+        match step {
+            Step::Accept { lanes, sender, priority, leased, big, delay } => {
+                let to: Vec<_> = lanes.iter().map(|n| ("r@x.example", LANES[*n])).collect();
+                let at = self.now.after(Duration::from_secs(delay));
+                let mut post = letter(SENDERS[sender], "").to(&to).priority(priority).received(at);
+                post.leased = leased;
+                if big {
+                    post = post.body(vec![b'b'; CHUNK + 100]);
+                }
+                let id = post.post(&*queue).await;
+                self.insert(id, &lanes, priority, leased, at);
+            }
+            Step::AcceptAgain { nth } => {
+                let Some(key) = self.pick(nth, |_| true) else { return Ok(()) };
+                let again = queue.accept(letter("", "ses").build(key.id)).await;
+                check(again.is_err(), || format!("{} was accepted twice", key.id))?;
+            }
+            Step::Claim { lane, limit } => self.claim(&LANES[lane].into(), limit).await?,
+            Step::Settle { picks, follow_up } => self.settle(picks, follow_up).await?,
+            Step::Operate { op, picks, withdraw } => {
+                let mut keys: Vec<_> = picks.iter().filter_map(|n| self.pick(*n, |_| true)).collect();
+                keys.sort_unstable();
+                keys.dedup();
+                let leased = |k: &RecipientKey| self.entries[k].state == State::Leased;
+                let withdrawn: Vec<_> = keys.iter().copied().filter(|k| withdraw && leased(k)).collect();
+                let expected = self.operate(op, &keys, &withdrawn);
+                let changed = queue.operate(op, &keys, &withdrawn, self.now).await.map_err(|e| e.to_string())?;
+                check(changed == expected, || format!("{op:?} changed {changed}, not {expected}"))?;
+            }
+            Step::Move { from, to, limit } => {
+                let (from, to) = (LaneName::from(LANES[from]), LaneName::from(LANES[to]));
+                let expected = if from == to { 0 } else { self.waiting(&from).count().min(limit) };
+                let moved = queue.move_lane(&from, &to, limit).await.map_err(|e| e.to_string())?;
+                check(moved == expected, || format!("moved {moved}, not {expected}"))?;
+                // Which ones is the backend's choice: look.
+                for row in list(&*queue, &Filter::default(), 1000).await {
+                    let key = RecipientKey { id: row.id.parse().expect("an id"), index: row.index };
+                    let entry = self.entries.get_mut(&key).ok_or("an unknown recipient")?;
+                    if entry.lane == from && matches!(entry.state, State::Queued | State::Uncertain) {
+                        entry.lane = row.provider.as_str().into();
+                    }
+                }
+            }
+            Step::Forget => {
+                let long_after = Clock::System.now().after(Duration::from_secs(1000));
+                let expected = self.entries.values().filter(|e| e.state == State::Failed).count();
+                let forgot = queue.forget(long_after, Duration::from_secs(1), 1000).await.map_err(|e| e.to_string())?;
+                check(forgot == expected, || format!("forgot {forgot}, not {expected}"))?;
+                self.entries.retain(|_, e| e.state != State::Failed);
+            }
+            Step::Wait { seconds } => self.now = self.now.after(Duration::from_secs(seconds)),
+            Step::Reopen { close } => {
+                drop(queue);
+                if close {
+                    self.rig.reopen().await;
+                } else {
+                    self.rig.drop_and_reopen().await;
+                }
+                for entry in self.entries.values_mut().filter(|e| e.state == State::Leased) {
+                    entry.state = State::Queued;
+                }
+                self.compare().await?;
+            }
+        }
+        let counts = self.rig.queue.counts().await.map_err(|e| e.to_string())?;
+        let expected = self.counts();
+        check(counts == expected, || format!("counts are {counts:?}, not {expected:?}"))
+    }
+
+    async fn claim(&mut self, lane: &LaneName, limit: usize) -> Result<(), String> {
+        let mut due: Vec<i8> = self.waiting(lane).filter(|(_, e)| e.due <= self.now).map(|(_, e)| e.priority).collect();
+        due.sort_unstable_by(|a, b| b.cmp(a));
+        due.truncate(limit);
+        let leased = self.rig.queue.claim(lane, self.now, limit).await.map_err(|e| e.to_string())?;
+        let got: Vec<i8> = leased.iter().map(|l| l.message.envelope.priority).collect();
+        check(got == due, || format!("claimed priorities {got:?}, not {due:?}"))?;
+        for l in leased {
+            let entry = self.entries.get_mut(&l.key).ok_or("claimed an unknown recipient")?;
+            let right = entry.due <= self.now && entry.lane == *lane && l.lane == *lane;
+            let right = right && (entry.attempts, entry.warned) == (l.attempts, l.warned);
+            check(right, || format!("{l:?} is not {entry:?}"))?;
+            let Some(Next::To(state)) = entry.state.on(Event::Claim) else {
+                return Err(format!("claimed {entry:?}"));
+            };
+            entry.state = state;
+        }
+        Ok(())
+    }
+
+    async fn settle(&mut self, picks: Vec<(usize, Fate)>, follow_up: FollowUp) -> Result<(), String> {
+        let queue = std::sync::Arc::clone(&self.rig.queue);
+        let mut settlements: Vec<Settlement> = Vec::new();
+        for (n, fate) in picks {
+            // Mostly what is held; now and then what is not.
+            let held = |e: &Entry| n % 7 == 0 || e.state == State::Leased;
+            let Some(key) = self.pick(n, held).filter(|k| settlements.iter().all(|s| s.key != *k)) else { continue };
+            let verdict = match fate {
+                Fate::Delivered => Verdict::Delivered,
+                Fate::Failed => Verdict::Failed { reason: "550 no".into() },
+                Fate::Deferred { seconds, counts, uncertain, warned, lane } => Verdict::Deferred {
+                    due: self.now.after(Duration::from_secs(seconds)),
+                    reason: format!("451 {seconds}"),
+                    counts,
+                    uncertain,
+                    warned,
+                    lane: LANES[lane].into(),
+                },
+            };
+            settlements.push(Settlement { key, verdict });
+        }
+        let dsn = queue.next_id(self.now);
+        let post = letter("", LANES[0]).received(self.now);
+        let follow_ups = match follow_up {
+            FollowUp::None => vec![],
+            FollowUp::Dsn => vec![post.build(dsn)],
+            FollowUp::Impossible => vec![post.build(dsn), post.build(dsn)],
+        };
+        let settled = queue.settle(settlements.clone(), follow_ups).await;
+        if matches!(follow_up, FollowUp::Impossible) {
+            return check(settled.is_err(), || "an impossible follow-up was stored".into());
+        }
+        settled.map_err(|e| e.to_string())?;
+        if matches!(follow_up, FollowUp::Dsn) {
+            self.insert(dsn, &[0], 0, false, self.now);
+        }
+        for Settlement { key, verdict } in settlements {
+            let entry = self.entries.get_mut(&key).ok_or("settled an unknown recipient")?;
+            if entry.state != State::Leased {
+                continue;
+            }
+            match verdict {
+                Verdict::Delivered => {
+                    self.entries.remove(&key);
+                }
+                Verdict::Failed { reason } => {
+                    entry.state = State::Failed;
+                    entry.reason = reason;
+                }
+                Verdict::Deferred { due, reason, counts, uncertain, warned, lane } => {
+                    entry.state = if uncertain { State::Uncertain } else { State::Queued };
+                    entry.attempts += u32::from(counts);
+                    entry.warned |= warned;
+                    (entry.due, entry.reason, entry.lane) = (due, reason, lane);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn operate(&mut self, op: Operation, keys: &[RecipientKey], withdrawn: &[RecipientKey]) -> usize {
+        let event = match op {
+            Operation::Retry => Event::Retry,
+            Operation::Hold => Event::Hold,
+            Operation::Release => Event::Release,
+            Operation::Cancel => Event::Cancel,
+        };
+        let mut changed = 0;
+        for key in keys {
+            let entry = self.entries.get_mut(key).expect("picked from the model");
+            let given_up = withdrawn.contains(key);
+            if entry.state == State::Leased && !given_up {
+                continue;
+            }
+            match entry.state.on(event) {
+                None if given_up => entry.state = State::Queued,
+                None => continue,
+                Some(Next::Gone) => {
+                    self.entries.remove(key);
+                    changed += 1;
+                }
+                Some(Next::To(state)) => {
+                    entry.state = state;
+                    if state == State::Queued {
+                        entry.due = self.now;
+                    }
+                    changed += 1;
+                }
+            }
+        }
+        changed
+    }
+
+    fn counts(&self) -> Counts {
+        let mut counts = Counts::default();
+        for entry in self.entries.values() {
+            *match entry.state {
+                State::Queued => &mut counts.queued,
+                State::Leased => &mut counts.leased,
+                State::Held => &mut counts.held,
+                State::Failed => &mut counts.failed,
+                State::Uncertain => &mut counts.uncertain,
+            } += 1;
+        }
+        let mut ids: Vec<_> = self.entries.keys().map(|k| k.id).collect();
+        ids.dedup();
+        counts.messages = ids.len() as u64;
+        counts
+    }
+
+    /// Everything that can be seen of the store.
+    async fn compare(&self) -> Result<(), String> {
+        let queue = &*self.rig.queue;
+        let rows = list(queue, &Filter::default(), 50).await;
+        check(rows.len() == self.entries.len(), || format!("{} rows, not {}", rows.len(), self.entries.len()))?;
+        for (row, (key, entry)) in rows.iter().zip(&self.entries) {
+            let same = (row.id.as_str(), row.index) == (key.id.to_string().as_str(), key.index)
+                && row.state == entry.state.as_str()
+                && row.provider == entry.lane.as_str()
+                && (entry.state == State::Failed || row.due == entry.due.to_string())
+                && (row.attempts, row.priority, &row.reason) == (entry.attempts, entry.priority, &entry.reason);
+            check(same, || format!("{row:?} is not {entry:?}"))?;
+            let head = queue.chunk(key.id, 0).await.map_err(|e| e.to_string())?;
+            check(head.is_some(), || format!("{} has no body", key.id))?;
+        }
+        let mut due: BTreeMap<LaneName, Timestamp> = BTreeMap::new();
+        for lane in LANES.map(LaneName::from) {
+            let earliest = self.waiting(&lane).map(|(_, e)| e.due).min();
+            let told = queue.lane_due(&lane).await.map_err(|e| e.to_string())?;
+            check(told == earliest, || format!("{lane} is due {told:?}, not {earliest:?}"))?;
+            if let Some(earliest) = earliest {
+                due.insert(lane, earliest);
+            }
+        }
+        let expected: Vec<_> = due.into_iter().map(|(lane, due)| LaneDue { lane, due }).collect();
+        let lanes = queue.lanes(None, 10).await.map_err(|e| e.to_string())?;
+        check(lanes == expected, || format!("lanes are {lanes:?}, not {expected:?}"))
+    }
+}

@@ -31,6 +31,7 @@
 //!    host that did not offer it.
 
 pub mod admin;
+pub mod app;
 pub mod cli;
 pub mod clock;
 pub mod config;

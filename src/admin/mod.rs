@@ -1,1 +1,96 @@
-//! To come.
+//! What operators ask of a running mailweir: the trait that the application implements, and the
+//! values it answers with. `control` carries them over a Unix socket, `requests` does the work.
+
+pub mod control;
+pub mod requests;
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use serde::{Deserialize, Serialize};
+
+use crate::mail::{LaneName, RecipientKey};
+use crate::queue::{Counts, Queue};
+
+/// The handles of a running relay.
+#[async_trait]
+pub trait Controls: Send + Sync + 'static {
+    /// The queue.
+    fn queue(&self) -> Arc<dyn Queue>;
+
+    /// Takes recipients that wait in memory (not in a transaction) away from the scheduler;
+    /// returns those taken. Keys it does not have are passed over.
+    fn withdraw(&self, keys: &[RecipientKey]) -> Vec<RecipientKey>;
+
+    /// Tells the scheduler that lanes may have something due now.
+    fn wake(&self, lanes: &[LaneName]);
+
+    /// The lanes that have something in memory, are paused, or are in trouble.
+    fn lanes(&self) -> Vec<LaneStatus>;
+
+    /// Stops or starts a lane or provider; `false` if there is none of that name.
+    fn pause(&self, lane_or_provider: &str, paused: bool) -> bool;
+
+    /// Applies the configuration file anew, and says what changed; or keeps the old one, and says why.
+    async fn reload(&self) -> Result<String, String>;
+
+    /// How the relay is.
+    fn status(&self) -> Status;
+}
+
+/// A lane as an operator sees it: one line of `provider list --json`.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct LaneStatus {
+    /// A provider's name or `@domain`.
+    pub name: String,
+    /// The provider whose limits hold; `default` for a domain without one.
+    pub provider: String,
+    /// Recipients that wait in memory.
+    pub waiting: u64,
+    /// Recipients in a transaction.
+    pub in_flight: u64,
+    /// Open connections.
+    pub connections: u64,
+    /// Limit of connections.
+    pub max_connections: u64,
+    /// The rates, as in the configuration.
+    pub rate: Vec<String>,
+    /// Put to rest by an operator.
+    pub paused: bool,
+    /// Why mailweir itself has stopped it for now; empty if it has not.
+    pub stopped: String,
+    /// The last error or refusal, with its time; empty if there was none.
+    pub last_error: String,
+}
+
+/// How the relay is: `mailweir status --json`.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Status {
+    /// Version of the program.
+    pub version: String,
+    /// Process id.
+    pub pid: u32,
+    /// Host name in use.
+    pub hostname: String,
+    /// The configuration file; empty if there is none.
+    pub config: String,
+    /// Since when it runs, RFC 3339.
+    pub started: String,
+    /// Seconds since the start.
+    pub uptime: u64,
+    /// Where it listens.
+    pub listeners: Vec<String>,
+    /// Client sessions now.
+    pub sessions: u64,
+    /// Messages accepted since the start.
+    pub accepted: u64,
+    /// Recipients delivered since the start.
+    pub delivered: u64,
+    /// Attempts put off since the start.
+    pub deferred: u64,
+    /// Recipients bounced or expired since the start.
+    pub bounced: u64,
+    /// What is in the queue; filled in by `requests`.
+    #[serde(default)]
+    pub queue: Counts,
+}

@@ -1,1 +1,149 @@
-//! To come.
+//! The command line: arguments, exit codes, and one file for each command.
+//!
+//! Exit codes (sysexits.h): 0; 64 wrong usage; 69 unavailable: mailweir is not running, or refuses;
+//! 75 temporary: try again; 78 the configuration is wrong. Results go to standard output, all else
+//! to standard error.
+
+mod check;
+pub mod connect;
+mod control;
+mod queue;
+mod run;
+mod send;
+pub mod text;
+
+use std::fmt;
+use std::io::{self, Write};
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+use crate::config::{ConfigError, Loaded};
+
+/// How a command ends, if not well.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Code {
+    /// EX_USAGE.
+    Usage = 64,
+    /// EX_UNAVAILABLE.
+    Unavailable = 69,
+    /// EX_TEMPFAIL.
+    Temporary = 75,
+    /// EX_CONFIG.
+    Config = 78,
+}
+
+/// Why a command did not work, and the exit code that says so.
+#[derive(Debug)]
+pub struct Failed {
+    /// Exit code.
+    pub code: Code,
+    /// For standard error; empty if all is said.
+    pub message: String,
+    /// The reader of standard output is gone (`| head`): no failure at all.
+    pub broken_pipe: bool,
+}
+
+impl Failed {
+    fn new(code: Code, message: impl fmt::Display) -> Failed {
+        Failed { code, message: message.to_string(), broken_pipe: false }
+    }
+}
+
+/// Trouble with standard output or the control socket.
+impl From<io::Error> for Failed {
+    fn from(e: io::Error) -> Failed {
+        let broken_pipe = e.kind() == io::ErrorKind::BrokenPipe;
+        Failed { code: Code::Temporary, message: e.to_string(), broken_pipe }
+    }
+}
+
+impl From<ConfigError> for Failed {
+    fn from(e: ConfigError) -> Failed {
+        Failed::new(Code::Config, e)
+    }
+}
+
+type Outcome = Result<(), Failed>;
+
+/// An SMTP relay proxy with a durable queue and outbound rate shaping.
+#[derive(Parser, Debug)]
+#[command(name = "mailweir", version, max_term_width = 100)]
+pub struct Cli {
+    /// Configuration file [default: config.toml in the working directory if there is one, else
+    /// built-in values]
+    #[arg(long, short = 'c', value_name = "FILE", global = true)]
+    config: Option<PathBuf>,
+    #[command(subcommand)]
+    command: Option<Command>,
+}
+
+#[derive(Subcommand, Debug)]
+enum Command {
+    /// Run the relay (the default)
+    Run,
+    /// Check the configuration and print what holds, with where each value came from
+    Check {
+        /// One JSON object
+        #[arg(long)]
+        json: bool,
+    },
+    /// Look at the queue, and change it
+    #[command(subcommand)]
+    Queue(queue::QueueCommand),
+    /// Look at providers and lanes, stop and start them
+    #[command(subcommand)]
+    Provider(control::ProviderCommand),
+    /// How the running relay is
+    Status {
+        /// One JSON object
+        #[arg(long)]
+        json: bool,
+    },
+    /// Make the running relay read its configuration again
+    Reload,
+    /// Hand a message to the running relay, as sendmail does
+    Send(send::Send),
+}
+
+/// Parses the arguments, does the command, says what went wrong, and returns the exit code.
+pub fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(e) => {
+            let _ = e.print();
+            return if e.use_stderr() { ExitCode::from(Code::Usage as u8) } else { ExitCode::SUCCESS };
+        }
+    };
+    match dispatch(cli) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failed) if failed.broken_pipe => ExitCode::SUCCESS,
+        Err(failed) => {
+            for line in failed.message.lines() {
+                let _ = writeln!(io::stderr(), "mailweir: {line}");
+            }
+            ExitCode::from(failed.code as u8)
+        }
+    }
+}
+
+fn dispatch(cli: Cli) -> Outcome {
+    let loaded = || Loaded::read(cli.config.as_deref());
+    let command = cli.command.unwrap_or(Command::Run);
+    match command {
+        Command::Run => run::run(loaded()?),
+        Command::Check { json } => check::check(loaded(), json),
+        Command::Queue(command) => block_on(queue::queue(&loaded()?.config, command)),
+        Command::Provider(command) => block_on(control::provider(&loaded()?.config, command)),
+        Command::Status { json } => block_on(control::status(&loaded()?.config, json)),
+        Command::Reload => block_on(control::reload(&loaded()?.config)),
+        Command::Send(send) => send::send(&loaded()?.config, &send),
+    }
+}
+
+/// Runs a short command on a runtime of one thread.
+fn block_on(command: impl Future<Output = Outcome>) -> Outcome {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(command)
+}

@@ -340,7 +340,7 @@ impl<'a> Reader<'a> {
 
     /// The tables of `[[name]]`, also written as a list of inline tables, with their paths.
     fn tables<'t>(&mut self, name: &str, item: &'t Item) -> Vec<(String, &'t dyn TableLike)> {
-        let entries: Vec<(Option<Range<usize>>, Result<&'t dyn TableLike, String>)> = match item {
+        let entries: Vec<Entry<'t>> = match item {
             Item::ArrayOfTables(array) => array.iter().map(|t| (t.span(), Ok(t as &dyn TableLike))).collect(),
             Item::Value(Value::Array(array)) => {
                 let table = |v: &'t Value| v.as_inline_table().map(|t| t as &dyn TableLike).ok_or_else(|| describe(v));
@@ -416,6 +416,9 @@ impl<'a> Reader<'a> {
         (line, column)
     }
 }
+
+/// Where an entry of a list of tables stands, and its table or what it is instead.
+type Entry<'t> = (Option<Range<usize>>, Result<&'t dyn TableLike, String>);
 
 /// What stands there instead of what was expected.
 fn found(item: &Item) -> String {

@@ -81,7 +81,7 @@ impl fmt::Display for Span {
         if ms == 0 {
             return f.write_str("0s");
         }
-        match SPANS.iter().find(|(_, unit)| ms % unit == 0) {
+        match SPANS.iter().find(|(_, unit)| ms.is_multiple_of(*unit)) {
             Some((name, unit)) => write!(f, "{}{name}", ms / unit),
             None => write!(f, "{ms}ms"),
         }
@@ -114,7 +114,7 @@ impl FromStr for Size {
 
 impl fmt::Display for Size {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match SIZES.iter().find(|(_, unit)| self.0 != 0 && self.0 % unit == 0) {
+        match SIZES.iter().find(|(_, unit)| self.0 != 0 && self.0.is_multiple_of(*unit)) {
             Some((name, unit)) => write!(f, "{}{name}", self.0 / unit),
             None => write!(f, "{}", self.0),
         }

@@ -1,0 +1,222 @@
+//! The control channel: a Unix socket beside the queue file, for the command line.
+//!
+//! A connection carries one request, a line of JSON, and its replies, a line of JSON each (after
+//! [`Reply::Bytes`] come that many bytes of a message). Who may use it is a matter of the file
+//! system: the socket has mode 0600. Lines, connections and waiting times are bounded; a client
+//! that does not read loses its connection, never the relay's time.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader, BufWriter};
+use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
+use tokio::net::{UnixListener, UnixStream};
+use tokio::sync::Semaphore;
+use tokio::task::JoinSet;
+use tokio::time::timeout;
+
+use super::Controls;
+use super::requests::{Done, Failure, Reply, Request, Sink, handle};
+use crate::clock::Clock;
+use crate::config::Store;
+use crate::mail::CHUNK;
+
+/// Longest line in either direction, in bytes.
+const MAX_LINE: usize = 256 * 1024;
+/// Requests at once.
+const MAX_CLIENTS: usize = 16;
+/// Time for a client to send its request.
+const REQUEST_TIME: Duration = Duration::from_secs(10);
+/// Time for a client to take a part of the answer; a pager may stand still for a while.
+const WRITE_TIME: Duration = Duration::from_secs(300);
+/// Time for requests in progress when the relay stops.
+const DRAIN_TIME: Duration = Duration::from_secs(5);
+
+/// Where the control socket of a queue is.
+pub fn socket_path(store: &Store) -> PathBuf {
+    match store {
+        Store::Sqlite(path) => {
+            let mut name = path.clone().into_os_string();
+            name.push(".sock");
+            PathBuf::from(name)
+        }
+    }
+}
+
+/// The listening side. The socket's file goes with it.
+#[derive(Debug)]
+pub struct ControlServer {
+    listener: UnixListener,
+    path: PathBuf,
+}
+
+impl ControlServer {
+    /// Binds the socket. To be called while holding the queue's lock: a socket that is there
+    /// already is then one that a killed process left, and is replaced.
+    ///
+    /// # Errors
+    /// The path is longer than a socket address (107 bytes), its directory cannot be written, or
+    /// another process answers there.
+    pub fn bind(path: &Path) -> io::Result<ControlServer> {
+        use std::os::unix::fs::PermissionsExt;
+
+        if std::os::unix::net::UnixStream::connect(path).is_ok() {
+            return Err(io::Error::new(io::ErrorKind::AddrInUse, format!("another process answers at {}", path.display())));
+        }
+        // Bound under another name and renamed, so that nobody meets it before its mode is right.
+        let mut new = path.as_os_str().to_owned();
+        new.push("+");
+        let new = PathBuf::from(new);
+        match std::fs::remove_file(&new) {
+            Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
+            _ => {}
+        }
+        let listener = UnixListener::bind(&new)
+            .map_err(|e| io::Error::new(e.kind(), format!("cannot make the control socket {}: {e}", path.display())))?;
+        std::fs::set_permissions(&new, std::fs::Permissions::from_mode(0o600))?;
+        std::fs::rename(&new, path)?;
+        Ok(ControlServer { listener, path: path.to_owned() })
+    }
+
+    /// Answers requests until `stop` is ready; then those in progress get a few seconds.
+    pub async fn run(self, controls: Arc<dyn Controls>, clock: Clock, stop: impl Future<Output = ()>) {
+        let permits = Arc::new(Semaphore::new(MAX_CLIENTS));
+        let mut clients = JoinSet::new();
+        tokio::pin!(stop);
+        loop {
+            let stream = tokio::select! {
+                () = &mut stop => break,
+                Some(_) = clients.join_next() => continue,
+                accepted = self.listener.accept() => match accepted {
+                    Ok((stream, _)) => stream,
+                    Err(e) => {
+                        tracing::warn!("control socket: {e}");
+                        tokio::time::sleep(Duration::from_millis(100)).await;
+                        continue;
+                    }
+                },
+            };
+            let controls = Arc::clone(&controls);
+            match Arc::clone(&permits).try_acquire_owned() {
+                Ok(permit) => {
+                    clients.spawn(async move {
+                        let _permit = permit;
+                        if let Err(e) = serve(stream, &*controls, clock).await {
+                            tracing::debug!("control socket: {e}");
+                        }
+                    });
+                }
+                Err(_) => {
+                    let message = format!("{MAX_CLIENTS} requests are in progress already");
+                    // A short line fits in the socket's buffer, so a client cannot make this wait.
+                    let line = line_of(&failure(message, true)).unwrap_or_default();
+                    let _ = stream.try_write(&line);
+                }
+            }
+        }
+        let drained = timeout(DRAIN_TIME, async { while clients.join_next().await.is_some() {} }).await;
+        if drained.is_err() {
+            tracing::debug!("control socket: requests in progress were cut off");
+        }
+    }
+}
+
+impl Drop for ControlServer {
+    fn drop(&mut self) {
+        // Nothing to do if it is gone: the next start replaces it anyway.
+        let _ = std::fs::remove_file(&self.path);
+    }
+}
+
+fn failure(message: String, temporary: bool) -> Reply {
+    Reply::Error(Failure { message, temporary, done: Done::default() })
+}
+
+async fn serve(stream: UnixStream, controls: &dyn Controls, clock: Clock) -> io::Result<()> {
+    let (read, write) = stream.into_split();
+    let mut sink = SocketSink { out: BufWriter::new(write) };
+    let line = timeout(REQUEST_TIME, read_line(&mut BufReader::new(read))).await.map_err(|_| timed_out())?;
+    let request = match line {
+        Ok(Some(line)) => serde_json::from_slice::<Request>(&line).map_err(|e| format!("not a request: {e}")),
+        Ok(None) => return Ok(()),
+        Err(e) => Err(e.to_string()),
+    };
+    match request {
+        Ok(request) => handle(controls, clock, request, &mut sink).await?,
+        Err(message) => sink.put(failure(message, false), &[]).await?,
+    }
+    timeout(WRITE_TIME, sink.out.shutdown()).await.map_err(|_| timed_out())?
+}
+
+fn timed_out() -> io::Error {
+    io::Error::new(io::ErrorKind::TimedOut, "the other side takes too long")
+}
+
+/// Reads a line without its end; `None` at the end of the stream.
+async fn read_line(reader: &mut BufReader<OwnedReadHalf>) -> io::Result<Option<Vec<u8>>> {
+    let mut line = Vec::new();
+    let n = reader.take(MAX_LINE as u64 + 1).read_until(b'\n', &mut line).await?;
+    if n == 0 {
+        return Ok(None);
+    }
+    if line.pop() != Some(b'\n') {
+        let why = if n > MAX_LINE { "the line is too long" } else { "the line is cut off" };
+        return Err(io::Error::new(io::ErrorKind::InvalidData, why));
+    }
+    Ok(Some(line))
+}
+
+fn line_of<T: serde::Serialize>(value: &T) -> io::Result<Vec<u8>> {
+    let mut line = serde_json::to_vec(value)?;
+    line.push(b'\n');
+    Ok(line)
+}
+
+struct SocketSink {
+    out: BufWriter<OwnedWriteHalf>,
+}
+
+#[async_trait]
+impl Sink for SocketSink {
+    async fn put(&mut self, reply: Reply, bytes: &[u8]) -> io::Result<()> {
+        let line = line_of(&reply)?;
+        let out = &mut self.out;
+        let write = async {
+            out.write_all(&line).await?;
+            out.write_all(bytes).await
+        };
+        timeout(WRITE_TIME, write).await.map_err(|_| timed_out())?
+    }
+}
+
+/// Asks a running mailweir: sends the request and gives every reply, the last one too, to `sink`.
+///
+/// # Errors
+/// The connection breaks, the answer is not one, or the sink fails.
+pub async fn ask(stream: UnixStream, request: &Request, sink: &mut dyn Sink) -> io::Result<()> {
+    let (read, mut write) = stream.into_split();
+    let mut reader = BufReader::new(read);
+    write.write_all(&line_of(request)?).await?;
+    loop {
+        let Some(line) = read_line(&mut reader).await? else {
+            return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "mailweir closed the control connection"));
+        };
+        let reply: Reply = serde_json::from_slice(&line)?;
+        let mut bytes = Vec::new();
+        if let Reply::Bytes(n) = reply {
+            if n > CHUNK {
+                return Err(io::Error::new(io::ErrorKind::InvalidData, "the answer is not one of mailweir"));
+            }
+            bytes.resize(n, 0);
+            reader.read_exact(&mut bytes).await?;
+        }
+        let last = matches!(reply, Reply::Done(_) | Reply::Error(_));
+        sink.put(reply, &bytes).await?;
+        if last {
+            return Ok(());
+        }
+    }
+}

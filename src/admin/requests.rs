@@ -1,0 +1,343 @@
+//! Does what a request asks, page by page, whether it came over the control socket or straight
+//! from the command line (while no mailweir runs).
+//!
+//! Invariants: an operation touches only what was in the queue when it began, so it ends; what is
+//! in a transaction is left alone and counted; what was taken from the scheduler always goes back
+//! to the queue, also when the operation fails.
+
+use std::collections::BTreeSet;
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use serde::{Deserialize, Serialize};
+
+use super::{Controls, LaneStatus, Status};
+use crate::clock::{Clock, Timestamp};
+use crate::mail::lifecycle::Event;
+use crate::mail::{CHUNK, LaneName, QueueId, RecipientKey, State};
+use crate::queue::{Filter, Operation, Page, Queue, QueueError, Row, Settlement, Verdict};
+
+/// Recipients looked at or changed in one step.
+const PAGE: usize = 500;
+
+/// Times a failed give-back is tried again, one second after another.
+const GIVE_BACK_TRIES: usize = 30;
+
+/// What an operator asks.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "do", rename_all = "snake_case", deny_unknown_fields)]
+pub enum Request {
+    /// How the relay is.
+    Status,
+    /// The lanes.
+    Lanes,
+    /// Stop or start a lane or provider.
+    Pause {
+        /// Its name.
+        name: String,
+        /// Stop or start.
+        paused: bool,
+    },
+    /// Apply the configuration file anew.
+    Reload,
+    /// Recipients that match.
+    List {
+        /// Which.
+        filter: Filter,
+        /// At most this many.
+        limit: u64,
+    },
+    /// Do an operation to the recipients that match.
+    Operate {
+        /// What.
+        op: Operation,
+        /// Which; an empty filter means all.
+        filter: Filter,
+    },
+    /// The bytes of a message.
+    Body {
+        /// Queue id.
+        id: String,
+        /// Only up to the first empty line.
+        headers_only: bool,
+    },
+}
+
+/// A part of an answer. `Done` or `Error` is the last.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Reply {
+    /// How the relay is.
+    Status(Box<Status>),
+    /// A lane.
+    Lane(Box<LaneStatus>),
+    /// A recipient.
+    Row(Box<Row>),
+    /// This many bytes of a message follow.
+    Bytes(usize),
+    /// Something in words.
+    Note(String),
+    /// The end.
+    Done(Done),
+    /// The end: it did not work.
+    Error(Failure),
+}
+
+/// What was done.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Done {
+    /// Recipients that matched (rows listed).
+    pub matched: u64,
+    /// Recipients changed.
+    pub changed: u64,
+    /// Recipients that matched and are in a transaction just now, so they were left alone.
+    pub in_flight: u64,
+    /// There is more than the limit allowed.
+    pub more: bool,
+}
+
+/// Why it did not work.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
+#[error("{message}")]
+pub struct Failure {
+    /// For people.
+    pub message: String,
+    /// It may work later.
+    pub temporary: bool,
+    /// What was done before it failed.
+    pub done: Done,
+}
+
+impl Failure {
+    fn refused(message: impl Into<String>) -> Failure {
+        Failure { message: message.into(), temporary: false, done: Done::default() }
+    }
+
+    fn of_queue(error: QueueError, done: Done) -> Failure {
+        let temporary = !matches!(error, QueueError::Damaged(_));
+        Failure { message: error.to_string(), temporary, done }
+    }
+}
+
+/// Where replies go.
+#[async_trait]
+pub trait Sink: Send {
+    /// Takes a reply; `bytes` is empty but for [`Reply::Bytes`]. An error ends the request.
+    async fn put(&mut self, reply: Reply, bytes: &[u8]) -> io::Result<()>;
+}
+
+/// Does what `request` asks. The error is that of the sink.
+pub async fn handle(controls: &dyn Controls, clock: Clock, request: Request, sink: &mut dyn Sink) -> io::Result<()> {
+    let last = match answer(controls, clock, request, sink).await? {
+        Ok(done) => Reply::Done(done),
+        Err(failure) => Reply::Error(failure),
+    };
+    sink.put(last, &[]).await
+}
+
+async fn answer(
+    controls: &dyn Controls,
+    clock: Clock,
+    request: Request,
+    sink: &mut dyn Sink,
+) -> io::Result<Result<Done, Failure>> {
+    match request {
+        Request::Status => {
+            let mut status = controls.status();
+            match controls.queue().counts().await {
+                Ok(counts) => status.queue = counts,
+                Err(e) => return Ok(Err(Failure::of_queue(e, Done::default()))),
+            }
+            sink.put(Reply::Status(Box::new(status)), &[]).await?;
+        }
+        Request::Lanes => {
+            for lane in controls.lanes() {
+                sink.put(Reply::Lane(Box::new(lane)), &[]).await?;
+            }
+        }
+        Request::Pause { name, paused } => {
+            if !controls.pause(&name, paused) {
+                return Ok(Err(Failure::refused(format!("there is no provider or lane `{name}`"))));
+            }
+        }
+        Request::Reload => match controls.reload().await {
+            Ok(note) => sink.put(Reply::Note(note), &[]).await?,
+            Err(why) => return Ok(Err(Failure::refused(why))),
+        },
+        Request::List { filter, limit } => return list(&*controls.queue(), &filter, limit, sink).await,
+        Request::Operate { op, filter } => return Ok(operate(controls, clock, op, filter).await),
+        Request::Body { id, headers_only } => return body(&*controls.queue(), &id, headers_only, sink).await,
+    }
+    Ok(Ok(Done::default()))
+}
+
+/// Refuses what no recipient could match, so that a typing mistake is not taken for "none".
+fn check(filter: &Filter) -> Result<(), Failure> {
+    if let Some(id) = &filter.id {
+        id.parse::<QueueId>().map_err(|e| Failure::refused(e.to_string()))?;
+    }
+    if let Some(state) = &filter.state {
+        state.parse::<State>().map_err(Failure::refused)?;
+    }
+    Ok(())
+}
+
+async fn list(queue: &dyn Queue, filter: &Filter, limit: u64, sink: &mut dyn Sink) -> io::Result<Result<Done, Failure>> {
+    let mut done = Done::default();
+    if let Err(failure) = check(filter) {
+        return Ok(Err(failure));
+    }
+    let mut after = None;
+    loop {
+        let left = limit.saturating_sub(done.matched);
+        let page = usize::try_from(left).unwrap_or(PAGE).min(PAGE);
+        if page == 0 {
+            // One more tells whether the limit cut something off.
+            let more = queue.inspect(filter, after, 1).await;
+            done.more = more.is_ok_and(|p| !p.rows.is_empty());
+            return Ok(Ok(done));
+        }
+        let Page { rows, next } = match queue.inspect(filter, after, page).await {
+            Ok(page) => page,
+            Err(e) => return Ok(Err(Failure::of_queue(e, done))),
+        };
+        for (_, _, row) in rows.into_iter().take(page) {
+            done.matched += 1;
+            sink.put(Reply::Row(Box::new(row)), &[]).await?;
+        }
+        match next {
+            Some(key) if after.is_none_or(|a| key > a) => after = Some(key),
+            _ => return Ok(Ok(done)),
+        }
+    }
+}
+
+async fn operate(controls: &dyn Controls, clock: Clock, op: Operation, mut filter: Filter) -> Result<Done, Failure> {
+    check(&filter)?;
+    let queue = controls.queue();
+    let now = clock.now();
+    // Mail that arrives meanwhile is not meant, and must not keep this going for ever.
+    let until = filter.received_before.unwrap_or(i64::MAX);
+    filter.received_before = Some(until.min(now.0));
+    let mut done = Done::default();
+    let mut after: Option<RecipientKey> = None;
+    loop {
+        let page = queue.inspect(&filter, after, PAGE).await.map_err(|e| Failure::of_queue(e, done))?;
+        done.matched += page.rows.len() as u64;
+        operate_page(controls, &queue, op, &page, now, &mut done).await.map_err(|e| Failure::of_queue(e, done))?;
+        match page.next {
+            Some(key) if after.is_none_or(|a| key > a) => after = Some(key),
+            _ => return Ok(done),
+        }
+    }
+}
+
+async fn operate_page(
+    controls: &dyn Controls,
+    queue: &Arc<dyn Queue>,
+    op: Operation,
+    page: &Page,
+    now: Timestamp,
+    done: &mut Done,
+) -> Result<(), QueueError> {
+    // Releasing makes no sense for what is not held, so nothing is taken from the scheduler for it.
+    let from_lease = State::Leased.on(event(op)).is_some();
+    // All of the page is asked for: what was queued a moment ago may be leased by now.
+    let all: Vec<RecipientKey> = page.rows.iter().map(|(key, ..)| *key).collect();
+    let withdrawn = if from_lease { controls.withdraw(&all) } else { Vec::new() };
+    let taken: BTreeSet<RecipientKey> = withdrawn.iter().copied().collect();
+    let in_flight = |key: &RecipientKey, state: State| state == State::Leased && !taken.contains(key);
+    done.in_flight += page.rows.iter().filter(|(key, state, _)| in_flight(key, *state)).count() as u64;
+    let keys: Vec<RecipientKey> =
+        page.rows.iter().filter(|(key, state, _)| !in_flight(key, *state)).map(|(key, ..)| *key).collect();
+    if keys.is_empty() {
+        return Ok(());
+    }
+    let lanes: BTreeSet<LaneName> = page.rows.iter().map(|(.., row)| LaneName::from(row.provider.as_str())).collect();
+    let lanes: Vec<LaneName> = lanes.into_iter().collect();
+    match queue.operate(op, &keys, &withdrawn, now).await {
+        Ok(changed) => {
+            done.changed += changed as u64;
+            if matches!(op, Operation::Retry | Operation::Release) || changed < withdrawn.len() {
+                controls.wake(&lanes);
+            }
+            Ok(())
+        }
+        Err(e) => {
+            give_back(Arc::clone(queue), page, &taken, now);
+            Err(e)
+        }
+    }
+}
+
+/// The event of the state table that an operation is.
+fn event(op: Operation) -> Event {
+    match op {
+        Operation::Retry => Event::Retry,
+        Operation::Hold => Event::Hold,
+        Operation::Release => Event::Release,
+        Operation::Cancel => Event::Cancel,
+    }
+}
+
+/// Ends the leases of what was taken from the scheduler for an operation that then failed. The
+/// store is in trouble, so this tries for a while; after that a restart recovers them.
+fn give_back(queue: Arc<dyn Queue>, page: &Page, taken: &BTreeSet<RecipientKey>, now: Timestamp) {
+    let settlements: Vec<Settlement> = page
+        .rows
+        .iter()
+        .filter(|(key, ..)| taken.contains(key))
+        .map(|(key, _, row)| Settlement {
+            key: *key,
+            verdict: Verdict::Deferred {
+                due: now,
+                reason: row.reason.clone(),
+                counts: false,
+                uncertain: false,
+                warned: false,
+                lane: LaneName::from(row.provider.as_str()),
+            },
+        })
+        .collect();
+    if settlements.is_empty() {
+        return;
+    }
+    tokio::spawn(async move {
+        for _ in 0..GIVE_BACK_TRIES {
+            if queue.settle(settlements.clone(), Vec::new()).await.is_ok() {
+                return;
+            }
+            tokio::time::sleep(Duration::from_secs(1)).await;
+        }
+        tracing::error!(recipients = settlements.len(), "could not be put back in the queue: they wait for a restart");
+    });
+}
+
+async fn body(queue: &dyn Queue, id: &str, headers_only: bool, sink: &mut dyn Sink) -> io::Result<Result<Done, Failure>> {
+    let id: QueueId = match id.parse() {
+        Ok(id) => id,
+        Err(e) => return Ok(Err(Failure::refused(format!("{e}")))),
+    };
+    // Headers that do not end within a chunk are cut there: the scan keeps no state between chunks.
+    let chunks = if headers_only { 1 } else { u32::MAX };
+    for index in 0..chunks {
+        let chunk = match queue.chunk(id, index).await {
+            Ok(Some(chunk)) => chunk,
+            Ok(None) if index == 0 => return Ok(Err(Failure::refused(format!("there is no message {id} in the queue")))),
+            Ok(None) => break,
+            Err(e) => return Ok(Err(Failure::of_queue(e, Done::default()))),
+        };
+        let end = match memchr::memmem::find(&chunk, b"\r\n\r\n").filter(|_| headers_only) {
+            Some(at) => at + 2,
+            None => chunk.len(),
+        };
+        let bytes = chunk.get(..end).unwrap_or_default();
+        sink.put(Reply::Bytes(bytes.len()), bytes).await?;
+        if chunk.len() < CHUNK {
+            break;
+        }
+    }
+    Ok(Ok(Done::default()))
+}

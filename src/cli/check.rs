@@ -1,0 +1,52 @@
+//! `mailweir check`: the effective configuration, or all that is wrong with it.
+
+use std::io::{self, Write};
+
+use serde_json::{Value as Json, json};
+use toml_edit::Value;
+
+use super::{Code, Failed, Outcome};
+use crate::config::report::AsToml;
+use crate::config::{ConfigError, Loaded};
+
+pub(super) fn check(loaded: Result<Loaded, ConfigError>, json: bool) -> Outcome {
+    let mut out = io::stdout().lock();
+    if json {
+        writeln!(out, "{}", as_json(&loaded))?;
+        return loaded.map(drop).map_err(|_| Failed::new(Code::Config, ""));
+    }
+    let loaded = loaded?;
+    for warning in &loaded.warnings {
+        writeln!(io::stderr(), "mailweir: warning: {warning}")?;
+    }
+    write!(out, "{}", AsToml(&loaded.settings))?;
+    Ok(())
+}
+
+fn as_json(loaded: &Result<Loaded, ConfigError>) -> Json {
+    match loaded {
+        Ok(loaded) => {
+            let settings: Vec<Json> = loaded
+                .settings
+                .iter()
+                .map(|s| json!({ "table": s.table, "key": s.key, "value": s.value.as_ref().map(plain), "from": s.from }))
+                .collect();
+            let warnings: Vec<_> = loaded.warnings.iter().map(|w| &w.problem).collect();
+            json!({ "ok": true, "file": loaded.file, "settings": settings, "warnings": warnings, "problems": [] })
+        }
+        Err(e) => json!({ "ok": false, "file": e.origin, "settings": [], "warnings": [], "problems": e.problems }),
+    }
+}
+
+/// A TOML value as JSON.
+fn plain(value: &Value) -> Json {
+    match value {
+        Value::String(s) => json!(s.value()),
+        Value::Integer(n) => json!(n.value()),
+        Value::Float(n) => json!(n.value()),
+        Value::Boolean(b) => json!(b.value()),
+        Value::Array(items) => items.iter().map(plain).collect(),
+        // No key has a value of another type.
+        other => json!(other.to_string()),
+    }
+}

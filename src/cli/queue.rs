@@ -1,0 +1,303 @@
+//! `mailweir queue`: list, show, and the operations.
+
+use std::io::{self, Write};
+
+use clap::{Args, Subcommand};
+
+use super::connect::{Target, connect};
+use super::text::{Table, age_of};
+use super::{Code, Failed, Outcome};
+use crate::admin::requests::{Done, Reply, Request};
+use crate::clock::{Clock, Timestamp};
+use crate::config::Config;
+use crate::config::units::{Size, Span};
+use crate::mail::{QueueId, State};
+use crate::queue::{Filter, Operation, Row};
+
+/// Rows aligned with one another; more are printed in further blocks.
+const BLOCK: usize = 1000;
+
+#[derive(Subcommand, Debug)]
+pub(super) enum QueueCommand {
+    /// Recipients in the queue, oldest message first
+    List {
+        #[command(flatten)]
+        which: Which,
+        /// At most this many
+        #[arg(long, default_value_t = 1000, value_name = "N")]
+        limit: u64,
+        /// One JSON object a line, for each recipient
+        #[arg(long)]
+        json: bool,
+    },
+    /// One message: its recipients with their states and reasons
+    Show {
+        /// Queue id
+        #[arg(value_parser = queue_id)]
+        id: String,
+        /// Its header section too
+        #[arg(long)]
+        headers: bool,
+        /// The whole message too, header section and body
+        #[arg(long, conflicts_with_all = ["headers", "json"])]
+        body: bool,
+        /// One JSON object a line, for each recipient
+        #[arg(long)]
+        json: bool,
+    },
+    /// Try again now; a failed recipient is queued again
+    Retry(Operate),
+    /// Put aside until `release`
+    Hold(Operate),
+    /// Queue again what was put aside
+    Release(Operate),
+    /// Remove from the queue; nobody is told
+    Cancel(Operate),
+}
+
+/// Which recipients: all conditions must hold.
+#[derive(Args, Debug, Default)]
+pub(super) struct Which {
+    /// Queue ids
+    #[arg(value_name = "ID", value_parser = queue_id)]
+    ids: Vec<String>,
+    /// A queue id; may be given several times
+    #[arg(long = "id", value_name = "ID", value_parser = queue_id)]
+    more_ids: Vec<String>,
+    /// Sender, with * for anything; <> for bounces
+    #[arg(long, value_name = "PATTERN")]
+    sender: Option<String>,
+    /// Recipient, with * for anything
+    #[arg(long, value_name = "PATTERN")]
+    recipient: Option<String>,
+    /// Domain of the recipient
+    #[arg(long)]
+    domain: Option<String>,
+    /// Provider, or lane (@domain)
+    #[arg(long, value_name = "NAME")]
+    provider: Option<String>,
+    /// queued, leased, held, failed or uncertain
+    #[arg(long, value_parser = |s: &str| s.parse::<State>())]
+    state: Option<State>,
+    /// Accepted at least this long ago, such as 2h
+    #[arg(long, value_name = "SPAN", value_parser = |s: &str| s.parse::<Span>())]
+    older_than: Option<Span>,
+    /// Last reply or error, with * for anything
+    #[arg(long, value_name = "PATTERN")]
+    reason: Option<String>,
+}
+
+#[derive(Args, Debug)]
+pub(super) struct Operate {
+    #[command(flatten)]
+    which: Which,
+    /// All recipients of the queue
+    #[arg(long)]
+    all: bool,
+    /// One JSON object
+    #[arg(long)]
+    json: bool,
+}
+
+fn queue_id(text: &str) -> Result<String, String> {
+    text.parse::<QueueId>().map(|id| id.to_string()).map_err(|e| e.to_string())
+}
+
+impl Which {
+    /// One filter for each queue id, or one without.
+    fn filters(self, now: Timestamp) -> Vec<Filter> {
+        let base = Filter {
+            id: None,
+            sender: self.sender,
+            recipient: self.recipient,
+            domain: self.domain,
+            provider: self.provider,
+            state: self.state.map(|s| s.to_string()),
+            received_before: self.older_than.map(|s| {
+                now.0.saturating_sub(i64::try_from(s.0.as_millis()).unwrap_or(i64::MAX))
+            }),
+            reason: self.reason,
+        };
+        let ids: Vec<String> = self.ids.into_iter().chain(self.more_ids).collect();
+        if ids.is_empty() {
+            return vec![base];
+        }
+        ids.into_iter().map(|id| Filter { id: Some(id), ..base.clone() }).collect()
+    }
+}
+
+pub(super) async fn queue(config: &Config, command: QueueCommand) -> Outcome {
+    let (op, operate) = match command {
+        QueueCommand::List { which, limit, json } => {
+            let target = connect(config).await?;
+            let result = list(&target, which, limit, json).await;
+            target.close().await;
+            return result;
+        }
+        QueueCommand::Show { id, headers, body, json } => {
+            let target = connect(config).await?;
+            let result = show(&target, id, headers, body, json).await;
+            target.close().await;
+            return result;
+        }
+        QueueCommand::Retry(o) => (Operation::Retry, o),
+        QueueCommand::Hold(o) => (Operation::Hold, o),
+        QueueCommand::Release(o) => (Operation::Release, o),
+        QueueCommand::Cancel(o) => (Operation::Cancel, o),
+    };
+    let filters = operate.which.filters(Clock::System.now());
+    if filters.iter().all(|f| *f == Filter::default()) && !operate.all {
+        let message = "which recipients? Name queue ids or conditions (see --help), or --all";
+        return Err(Failed::new(Code::Usage, message));
+    }
+    let target = connect(config).await?;
+    let mut total = Done::default();
+    let mut result = Ok(());
+    for filter in filters {
+        match target.request(Request::Operate { op, filter }, |_, _| Ok(())).await {
+            Ok(done) => {
+                total.matched += done.matched;
+                total.changed += done.changed;
+                total.in_flight += done.in_flight;
+            }
+            Err(e) => {
+                result = Err(e);
+                break;
+            }
+        }
+    }
+    target.close().await;
+    report(op, total, operate.json)?;
+    result
+}
+
+fn report(op: Operation, done: Done, json: bool) -> io::Result<()> {
+    let mut out = io::stdout().lock();
+    if json {
+        let line = serde_json::json!({
+            "operation": op, "matched": done.matched, "changed": done.changed, "in_flight": done.in_flight,
+        });
+        return writeln!(out, "{line}");
+    }
+    let word = match op {
+        Operation::Retry => "to be tried now",
+        Operation::Hold => "put aside",
+        Operation::Release => "released",
+        Operation::Cancel => "removed",
+    };
+    write!(out, "{} of {} recipients {word}", done.changed, done.matched)?;
+    match done.in_flight {
+        0 => writeln!(out),
+        n => writeln!(out, "; {n} in flight were left alone"),
+    }
+}
+
+async fn list(target: &Target, which: Which, limit: u64, json: bool) -> Outcome {
+    let now = Clock::System.now();
+    let mut left = limit;
+    let mut more = false;
+    let mut table = list_table();
+    for filter in which.filters(now) {
+        let print = |reply, _: &[u8]| {
+            let Reply::Row(row) = reply else { return Ok(()) };
+            if json {
+                return write_json(&row);
+            }
+            table.row(cells(&row, now));
+            if table.len() >= BLOCK {
+                table.write(&mut io::stdout().lock())?;
+                table = list_table();
+            }
+            Ok(())
+        };
+        let done = target.request(Request::List { filter, limit: left }, print).await?;
+        left = left.saturating_sub(done.matched);
+        more |= done.more;
+    }
+    if !json && !table.is_empty() {
+        table.write(&mut io::stdout().lock())?;
+    }
+    if more {
+        writeln!(io::stderr(), "mailweir: there are more than {limit}: see --limit")?;
+    }
+    Ok(())
+}
+
+fn write_json(row: &Row) -> io::Result<()> {
+    writeln!(io::stdout(), "{}", serde_json::to_string(row)?)
+}
+
+fn list_table() -> Table<9> {
+    Table::new(["ID", "STATE", "TRIES", "DUE", "SIZE", "PROVIDER", "SENDER", "RECIPIENT", "REASON"])
+}
+
+fn cells(row: &Row, now: Timestamp) -> [String; 9] {
+    [
+        row.id.clone(),
+        row.state.clone(),
+        row.attempts.to_string(),
+        age_of(&row.due, now),
+        Size(row.size).to_string(),
+        row.provider.clone(),
+        sender(row),
+        row.recipient.clone(),
+        row.reason.clone(),
+    ]
+}
+
+fn sender(row: &Row) -> String {
+    if row.sender.is_empty() { "<>".into() } else { row.sender.clone() }
+}
+
+async fn show(target: &Target, id: String, headers: bool, body: bool, json: bool) -> Outcome {
+    let now = Clock::System.now();
+    let mut rows: Vec<Row> = Vec::new();
+    let filter = Filter { id: Some(id.clone()), ..Filter::default() };
+    let keep = |reply, _: &[u8]| {
+        if let Reply::Row(row) = reply {
+            rows.push(*row);
+        }
+        Ok(())
+    };
+    target.request(Request::List { filter, limit: u64::MAX }, keep).await?;
+    let Some(first) = rows.first() else {
+        return Err(Failed::new(Code::Unavailable, format!("there is no message {id} in the queue (it may have left)")));
+    };
+    if json {
+        rows.iter().try_for_each(write_json)?;
+    } else {
+        let mut out = io::stdout().lock();
+        writeln!(out, "message     {id}")?;
+        writeln!(out, "sender      {}", sender(first))?;
+        writeln!(out, "received    {}", age_of(&first.received, now))?;
+        writeln!(out, "size        {} bytes", first.size)?;
+        writeln!(out, "priority    {}", first.priority)?;
+        writeln!(out, "recipients  {}\n", rows.len())?;
+        let mut table = Table::new(["RECIPIENT", "STATE", "TRIES", "DUE", "PROVIDER", "REASON"]);
+        for row in &rows {
+            let [_, state, tries, due, _, provider, _, recipient, reason] = cells(row, now);
+            table.row([recipient, state, tries, due, provider, reason]);
+        }
+        table.write(&mut out)?;
+    }
+    if headers || body {
+        let mut text = Vec::new();
+        let mut out = io::stdout();
+        if !json {
+            writeln!(out)?;
+        }
+        let print = |_: Reply, bytes: &[u8]| {
+            if json {
+                text.extend_from_slice(bytes);
+                return Ok(());
+            }
+            out.write_all(bytes)
+        };
+        target.request(Request::Body { id, headers_only: headers }, print).await?;
+        if json {
+            let line = serde_json::json!({ "headers": String::from_utf8_lossy(&text) });
+            writeln!(io::stdout(), "{line}")?;
+        }
+    }
+    Ok(())
+}

@@ -9,6 +9,11 @@
 //! is the fate of all that are left. A connection on which something does not tally (a reply too
 //! many, a positive reply to what must fail, different codes in one reply, 421) finishes its
 //! transaction as far as it can and is not used again.
+//!
+//! A connection that breaks has its fact at the first command without a reply. With BDAT that can
+//! be MAIL although the whole message is out: a server that accepted it would have had to lose all
+//! its replies, in one go, after that. Servers that close an idle connection just as it is used
+//! again are far more common, and look the same.
 
 use std::time::Duration;
 
@@ -68,6 +73,12 @@ impl Connection {
                     self.sent = self.sent.saturating_add(1);
                     if let Err((stage, event)) = self.transact(tx, &open, head, &mut fates).await {
                         self.usable = false;
+                        if self.pipelining
+                            && matches!(event, Event::Garbled(_))
+                            && let Some(serial) = &self.serial
+                        {
+                            serial.insert(self.peer.host.clone(), ());
+                        }
                         fates.rest(stage, &event);
                     }
                 }
@@ -237,13 +248,7 @@ impl Connection {
     }
 
     /// DATA, body and final reply; `accepted` recipients wait for it.
-    async fn data(
-        &mut self,
-        tx: &Transaction<'_>,
-        head: Bytes,
-        accepted: usize,
-        fates: &mut Fates,
-    ) -> Result<(), End> {
+    async fn data(&mut self, tx: &Transaction<'_>, head: Bytes, accepted: usize, fates: &mut Fates) -> Result<(), End> {
         let t = self.timeouts;
         if !self.pipelining {
             if accepted == 0 {

@@ -280,6 +280,18 @@ async fn a_body_of_many_chunks_arrives_whole() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn what_is_illegal_on_the_wire_is_mended_and_bdat_counts_what_is_sent() {
+    let script = chunked() + "S: 250 ok\nS: 250 ok\nS: 250 ok\nS: 250 ok\neof";
+    let (mut connection, server) = session(&script).await;
+    let long = "x".repeat(1500);
+    let mail = Mail::new(format!("Subject: x\r\n\r\n{long}\r\nbare\nlf\rcr"));
+    assert_eq!(fates(&mail.send(&mut connection, &[A, B]).await), ["end of data: 250 ok"; 2]);
+    drop(connection);
+    let expected = format!("Subject: x\r\n\r\n{}\r\n {}\r\nbare\r\nlf\r\ncr\r\n", &long[..998], &long[998..]);
+    assert_eq!(server.done().await.bodies, [expected.into_bytes()]);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_body_that_cannot_be_read_is_our_own_fault() {
     let script = pipelined() + "S: 250 ok\nS: 250 ok\nS: 250 ok\nS: 354 go\ntake 262144\nstall";
     let (mut connection, _server) = session(&script).await;
@@ -421,10 +433,14 @@ async fn babble(pieces: Vec<Vec<u8>>, extensions: &str, to: usize) -> usize {
         let (hello, ehlo) = greeting.split_at(7);
         far.write_all(hello.as_bytes()).await?;
         let mut buf = [0; 4096];
-        far.read(&mut buf).await?;
+        if far.read(&mut buf).await? == 0 {
+            return Ok(());
+        }
         far.write_all(ehlo.as_bytes()).await?;
         for piece in pieces {
-            far.read(&mut buf).await?;
+            if far.read(&mut buf).await? == 0 {
+                break;
+            }
             far.write_all(&piece).await?;
         }
         Ok::<(), std::io::Error>(())

@@ -34,12 +34,15 @@ pub const MAX_SESSIONS: usize = 5;
 const HEAD_START: Duration = Duration::from_millis(250);
 /// How long an address that did not answer is tried last.
 const DEAD_FOR: Duration = Duration::from_secs(120);
-/// Dead addresses remembered.
+/// How long a host that became unintelligible gets one command at a time (a middlebox that breaks
+/// PIPELINING or CHUNKING).
+const SERIAL_FOR: Duration = Duration::from_secs(6 * 3600);
+/// Dead addresses and hosts of that kind remembered.
 const DEAD_MAX: u64 = 10_000;
 
 /// The connector cannot be made.
 #[derive(Debug, thiserror::Error)]
-pub enum SetupError {
+pub enum ConnectorError {
     /// The EHLO name would break the command.
     #[error("`{0}` cannot be said in EHLO: expected a host name or an IP address")]
     Hostname(String),
@@ -51,20 +54,23 @@ pub struct Connector {
     tls: TlsSettings,
     timeouts: Timeouts,
     dead: Cache<SocketAddr, ()>,
+    /// Hosts whose replies made no sense when commands were pipelined; shared with the connections.
+    serial: Cache<String, ()>,
 }
 
 impl Connector {
     /// `hostname` is said in EHLO. Loads the system's root certificates.
-    pub fn new(hostname: &str) -> Result<Connector, SetupError> {
+    pub fn new(hostname: &str) -> Result<Connector, ConnectorError> {
         let fits = |c: char| !c.is_control() && !c.is_whitespace();
         if hostname.is_empty() || hostname.len() > 255 || !hostname.chars().all(fits) {
-            return Err(SetupError::Hostname(hostname.to_owned()));
+            return Err(ConnectorError::Hostname(hostname.to_owned()));
         }
         Ok(Connector {
             hostname: hostname.to_owned(),
             tls: TlsSettings::load(),
             timeouts: Timeouts::default(),
             dead: Cache::builder().max_capacity(DEAD_MAX).time_to_live(DEAD_FOR).build(),
+            serial: Cache::builder().max_capacity(DEAD_MAX).time_to_live(SERIAL_FOR).build(),
         })
     }
 
@@ -88,7 +94,10 @@ impl Connector {
                 let Some((stream, address)) = connected else { break };
                 sessions += 1;
                 match self.session(provider, host, stream, address).await {
-                    Ok(connection) => return Ok(connection),
+                    Ok(mut connection) => {
+                        connection.remember_garbling(self.serial.clone());
+                        return Ok(connection);
+                    }
                     Err(fact) => {
                         let stop = fact.stage == Stage::Auth && matches!(fact.event, Event::Reply(_));
                         facts.push(fact);
@@ -139,7 +148,9 @@ impl Connector {
         let mut racing = JoinSet::new();
         let mut running = Vec::new();
         loop {
-            if most > 0 && let Some(address) = addresses.pop_front() {
+            if most > 0
+                && let Some(address) = addresses.pop_front()
+            {
                 most -= 1;
                 running.push(address);
                 let source = source_for(provider, address.ip());
@@ -245,7 +256,9 @@ async fn connect(to: SocketAddr, from: Option<IpAddr>, limit: Duration) -> Resul
 fn open_socket(to: SocketAddr, from: Option<IpAddr>) -> io::Result<TcpSocket> {
     let socket = if to.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
     if let Some(ip) = from {
-        socket.bind(SocketAddr::new(ip, 0)).map_err(|e| io::Error::new(e.kind(), format!("source address {ip}: {e}")))?;
+        socket
+            .bind(SocketAddr::new(ip, 0))
+            .map_err(|e| io::Error::new(e.kind(), format!("source address {ip}: {e}")))?;
     }
     Ok(socket)
 }

@@ -35,6 +35,7 @@ pub struct Received {
 }
 
 /// The state between two reads.
+#[derive(Default)]
 pub struct ReplyParser {
     receiver: ResponseReceiver,
     /// Start of a line whose end has not come yet, at most [`MAX_LINE`] bytes.
@@ -48,23 +49,6 @@ pub struct ReplyParser {
     text: String,
     keep_lines: bool,
     lines: Vec<Vec<u8>>,
-}
-
-impl Default for ReplyParser {
-    fn default() -> ReplyParser {
-        ReplyParser {
-            receiver: ResponseReceiver::default(),
-            line: Vec::new(),
-            bytes: 0,
-            count: 0,
-            code: 0,
-            mixed: false,
-            enhanced: None,
-            text: String::new(),
-            keep_lines: false,
-            lines: Vec::new(),
-        }
-    }
 }
 
 impl ReplyParser {

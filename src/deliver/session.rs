@@ -8,6 +8,7 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use lettre::transport::smtp::commands::{Ehlo, Quit, Starttls};
+use moka::sync::Cache;
 
 use super::fact::{Event, Fact, Peer, Reply, Stage};
 use super::tls::TlsSettings;
@@ -56,6 +57,8 @@ pub struct Connection {
     /// A transaction was begun and did not end: RSET comes first.
     pub(super) dirty: bool,
     pub(super) sent: u32,
+    /// Hosts that get one command at a time, see [`Connection::remember_garbling`].
+    pub(super) serial: Option<Cache<String, ()>>,
 }
 
 type Failed = (Stage, Event);
@@ -75,11 +78,22 @@ impl Connection {
                 usable: true,
                 dirty: false,
                 sent: 0,
+                serial: None,
             }),
             Err(((stage, event), handshake)) => {
                 Err(SetupFailure { fact: Fact { stage, event, peer: Some(peer) }, handshake })
             }
         }
+    }
+
+    /// Where to remember this host if its replies make no sense while PIPELINING or CHUNKING are
+    /// used; a host that is in there already gets neither.
+    pub(super) fn remember_garbling(&mut self, serial: Cache<String, ()>) {
+        if serial.contains_key(&self.peer.host) {
+            self.pipelining = false;
+            self.chunking = false;
+        }
+        self.serial = Some(serial);
     }
 
     /// It may carry another transaction: not closed, not garbled, no 421.

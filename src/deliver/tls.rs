@@ -166,7 +166,9 @@ fn explain(host: &str, error: &Error) -> String {
     }
 }
 
+/// A name of a certificate, which rustls gives as `DnsName("mx.example")`.
 fn printable(text: &str) -> String {
+    let text = text.split('"').nth(1).unwrap_or(text);
     text.chars().filter(|c| !c.is_control()).take(100).collect()
 }
 

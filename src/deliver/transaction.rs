@@ -9,6 +9,13 @@
 //! is the fate of all that are left. A connection on which something does not tally (a reply too
 //! many, a positive reply to what must fail, different codes in one reply, 421) finishes its
 //! transaction as far as it can and is not used again.
+//!
+//! A connection that breaks has its fact at the first command without a reply. With BDAT that can
+//! be MAIL although the whole message is out: a server that accepted it would have had to lose all
+//! its replies, in one go, after that. Servers that close an idle connection just as it is used
+//! again are far more common, and look the same.
+
+use std::time::Duration;
 
 use bytes::Bytes;
 use lettre::transport::smtp::commands::{Data, Rset};
@@ -53,8 +60,8 @@ impl Connection {
         let started = Instant::now();
         let reused = self.sent > 0;
         let mut fates = Fates(vec![None; tx.recipients.len()]);
-        if !self.is_usable() {
-            fates.rest(Stage::Mail, &Event::Closed);
+        if let Some(event) = self.gone().await {
+            fates.rest(Stage::Mail, &event);
         }
         self.refuse_unsendable(tx, &mut fates);
         let open = fates.open();
@@ -66,6 +73,12 @@ impl Connection {
                     self.sent = self.sent.saturating_add(1);
                     if let Err((stage, event)) = self.transact(tx, &open, head, &mut fates).await {
                         self.usable = false;
+                        if self.pipelining
+                            && matches!(event, Event::Garbled(_))
+                            && let Some(serial) = &self.serial
+                        {
+                            serial.insert(self.peer.host.clone(), ());
+                        }
                         fates.rest(stage, &event);
                     }
                 }
@@ -81,6 +94,23 @@ impl Connection {
             })
             .collect();
         Report { facts, dsn: self.caps.dsn, reused, took: started.elapsed() }
+    }
+
+    /// Why no transaction can be begun, if so.
+    async fn gone(&mut self) -> Option<Event> {
+        if !self.usable {
+            return Some(Event::Closed);
+        }
+        if self.wire.is_quiet() {
+            return None;
+        }
+        self.usable = false;
+        Some(match self.wire.read(Duration::ZERO).await {
+            Ok(received) if received.reply.code == 421 => Event::Reply(received.reply),
+            Ok(received) => Event::Garbled(format!("a reply to no command: {}", received.reply)),
+            Err(Event::Timeout(_)) => Event::Garbled("a part of a reply to no command".to_owned()),
+            Err(event) => event,
+        })
     }
 
     /// What this host cannot take, by what it offers, is not tried (RFC 1870 §6.1, 6152, 6531).
@@ -207,6 +237,10 @@ impl Connection {
             let why = format!("a positive reply to what cannot have worked: {reply}");
             return Err((stage, Event::Garbled(why)));
         }
+        // One reply too many, and this one may have been the answer to a RCPT.
+        if reply.is_positive() && self.wire.has_stray() {
+            return Err((stage, Event::Garbled("more replies than commands".to_owned())));
+        }
         // Refused before all of the body was out: the rest of it would be taken for commands.
         self.usable &= whole == Written::All;
         fates.rest(stage, &Event::Reply(reply));
@@ -214,13 +248,7 @@ impl Connection {
     }
 
     /// DATA, body and final reply; `accepted` recipients wait for it.
-    async fn data(
-        &mut self,
-        tx: &Transaction<'_>,
-        head: Bytes,
-        accepted: usize,
-        fates: &mut Fates,
-    ) -> Result<(), End> {
+    async fn data(&mut self, tx: &Transaction<'_>, head: Bytes, accepted: usize, fates: &mut Fates) -> Result<(), End> {
         let t = self.timeouts;
         if !self.pipelining {
             if accepted == 0 {
@@ -246,6 +274,10 @@ impl Connection {
                 fates.rest(Stage::Data, &Event::Reply(reply));
                 return Ok(());
             }
+        }
+        // The 354 answered the last command: what came besides could pass for the final reply.
+        if self.wire.has_stray() {
+            return Err((Stage::Data, Event::Garbled("more replies than commands".to_owned())));
         }
         self.body(tx, head).await?;
         let reply = self.reply(Stage::Final, t.last).await?;
@@ -288,7 +320,7 @@ impl Connection {
 
     /// The reply to one command; 421 ends the connection whatever it answers, and an intermediate
     /// reply (3yz) is no answer to anything but DATA.
-    async fn reply(&mut self, stage: Stage, limit: std::time::Duration) -> Result<Reply, End> {
+    async fn reply(&mut self, stage: Stage, limit: Duration) -> Result<Reply, End> {
         match self.reply_or_go(stage, limit).await? {
             Some(reply) => Ok(reply),
             None => Err((stage, Event::Garbled("an intermediate reply where none can be".to_owned()))),
@@ -296,7 +328,7 @@ impl Connection {
     }
 
     /// Like [`Connection::reply`]; `None` is "go on" (354).
-    async fn reply_or_go(&mut self, stage: Stage, limit: std::time::Duration) -> Result<Option<Reply>, End> {
+    async fn reply_or_go(&mut self, stage: Stage, limit: Duration) -> Result<Option<Reply>, End> {
         let received = self.wire.read(limit).await.map_err(|event| (stage, event))?;
         self.usable &= !received.mixed;
         match received.reply.code {

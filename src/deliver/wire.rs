@@ -103,6 +103,11 @@ impl Wire {
         !self.is_broken() && !self.is_pending()
     }
 
+    /// Without waiting: whether a reply lies there that no command asked for, other than a 421.
+    pub fn has_stray(&mut self) -> bool {
+        !self.is_quiet() && self.replies.front().is_some_and(|r| r.reply.code != 421)
+    }
+
     /// Writes the commands in `out`, then `rest`; `replies` more may be expected from now on.
     /// Fails (`Early`) after `limit` without progress, or as soon as `stop_at` replies wait.
     pub async fn write(&mut self, rest: &[&[u8]], replies: usize, stop_at: usize, limit: Duration) -> Written {

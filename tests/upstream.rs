@@ -1,0 +1,14 @@
+//! The upstream side against scripted servers: what real servers do wrong, and what is reported.
+
+#[path = "upstream/common.rs"]
+mod common;
+#[path = "upstream/connecting.rs"]
+mod connecting;
+#[path = "upstream/encryption.rs"]
+mod encryption;
+#[path = "upstream/server.rs"]
+mod server;
+#[path = "upstream/sessions.rs"]
+mod sessions;
+#[path = "upstream/transactions.rs"]
+mod transactions;

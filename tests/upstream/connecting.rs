@@ -1,0 +1,184 @@
+//! Which host and address of a route, on real sockets.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use mailweir::config::Provider;
+use mailweir::deliver::{Connection, Connector, Fact};
+use mailweir::mail::LaneName;
+use mailweir::route::{Host, Route};
+use tokio::net::TcpListener;
+
+use crate::common::*;
+
+pub fn connector() -> Connector {
+    Connector::new("relay.example").expect("a name for EHLO")
+}
+
+pub fn host(name: &str, preference: u16, addresses: &[&str]) -> Host {
+    let addresses: Vec<IpAddr> = addresses.iter().map(|a| a.parse().expect("an IP address")).collect();
+    Host { name: name.into(), preference, addresses }
+}
+
+pub fn route(port: u16, hosts: Vec<Host>) -> Route {
+    Route {
+        lane: LaneName::provider("test"),
+        provider: Arc::new(provider()),
+        destination: "x.example".into(),
+        hosts: hosts.into(),
+        port,
+    }
+}
+
+/// A server on each of these addresses of loopback, all on one port; each plays its script once.
+async fn servers(scripts: &[(&str, &str)]) -> (u16, Vec<Server>) {
+    let mut port = 0;
+    let mut servers = Vec::new();
+    for (ip, script) in scripts {
+        let listener = TcpListener::bind((*ip, port)).await.expect("a port");
+        port = listener.local_addr().expect("an address").port();
+        let script = script.to_string();
+        servers.push(Server::accept(listener, script, None));
+    }
+    (port, servers)
+}
+
+fn failed(result: Result<Connection, Vec<Fact>>) -> Vec<String> {
+    match result {
+        Ok(connection) => panic!("connected to {}", connection.host()),
+        Err(facts) => facts.iter().map(ToString::to_string).collect(),
+    }
+}
+
+#[tokio::test]
+async fn a_refused_connection_or_a_554_greeting_goes_to_the_next_mx() {
+    let (port, servers) =
+        servers(&[("127.0.0.12", "S: 554 no\nC: QUIT"), ("127.0.0.13", "hello\nC: QUIT\nS: 221 bye")]).await;
+    let route = route(
+        port,
+        vec![
+            host("third.example", 30, &["127.0.0.13"]),
+            host("first.example", 10, &["127.0.0.11"]),
+            host("second.example", 20, &["127.0.0.12"]),
+        ],
+    );
+    let connection = connector().open(&provider(), &route).await.expect("the third takes it");
+    assert_eq!(connection.host(), "third.example");
+    assert_eq!(connection.peer().ip, Some("127.0.0.13".parse().expect("an IP address")));
+    connection.quit().await;
+    for server in servers {
+        server.done().await;
+    }
+}
+
+#[tokio::test]
+async fn when_every_host_fails_there_is_a_fact_for_each() {
+    let (port, _servers) = servers(&[("127.0.0.22", "S: 554 5.7.1 no"), ("127.0.0.23", "close")]).await;
+    let route = route(
+        port,
+        vec![
+            host("a.example", 10, &["127.0.0.21"]),
+            host("b.example", 20, &["127.0.0.22"]),
+            host("c.example", 30, &["127.0.0.23"]),
+        ],
+    );
+    assert_eq!(
+        failed(connector().open(&provider(), &route).await),
+        [
+            "a.example[127.0.0.21] connect: connection refused",
+            "b.example[127.0.0.22] greeting: 554 5.7.1 no",
+            "c.example[127.0.0.23] greeting: the server closed the connection",
+        ]
+    );
+    let nowhere = crate::connecting::route(port, vec![host("a.example", 10, &[])]);
+    assert_eq!(failed(connector().open(&provider(), &nowhere).await).len(), 1);
+}
+
+#[tokio::test]
+async fn a_dead_address_is_remembered_and_tried_last() {
+    let (port, _servers) = servers(&[("127.0.0.32", "S: 554 one"), ("127.0.0.33", "S: 554 two")]).await;
+    let connector = connector();
+    let all = route(port, vec![host("a.example", 10, &["127.0.0.31", "127.0.0.32"])]);
+    assert_eq!(
+        failed(connector.open(&provider(), &all).await),
+        ["a.example[127.0.0.31] connect: connection refused", "a.example[127.0.0.32] greeting: 554 one"]
+    );
+    let all = route(port, vec![host("a.example", 10, &["127.0.0.31", "127.0.0.33"])]);
+    assert_eq!(
+        failed(connector.open(&provider(), &all).await),
+        ["a.example[127.0.0.33] greeting: 554 two", "a.example[127.0.0.31] connect: connection refused"]
+    );
+}
+
+#[tokio::test]
+async fn broken_ipv6_costs_only_its_head_start() {
+    // 2001:db8::/32 leads nowhere: either there is no IPv6 at all, or packets vanish.
+    let (port, servers) = servers(&[("127.0.0.41", "hello\nC: QUIT\nS: 221 bye")]).await;
+    let all = route(port, vec![host("a.example", 10, &["2001:db8::1", "127.0.0.41"])]);
+    let connection = connector().open(&provider(), &all).await.expect("over IPv4");
+    assert_eq!(connection.peer().ip, Some("127.0.0.41".parse().expect("an IP address")));
+    connection.quit().await;
+    for server in servers {
+        server.done().await;
+    }
+}
+
+#[tokio::test]
+async fn the_number_of_tries_is_bounded() {
+    let hosts: Vec<Host> = (100..160).map(|i| host("a.example", i, &[&format!("127.0.0.{i}")])).collect();
+    let (port, _servers) = servers(&[("127.0.0.51", "close")]).await;
+    let facts = failed(connector().open(&provider(), &route(port, hosts)).await);
+    assert_eq!(facts.len(), mailweir::deliver::connect::MAX_ADDRESSES);
+}
+
+#[tokio::test]
+async fn the_source_address_is_of_the_family_of_the_host() {
+    let listener = TcpListener::bind("127.0.0.61:0").await.expect("a port");
+    let port = listener.local_addr().expect("an address").port();
+    let seen = tokio::spawn(async move { listener.accept().await.expect("a client").1.ip() });
+    let p = Provider {
+        source: vec!["::1".parse().expect("an IP address"), "127.0.0.62".parse().expect("an IP address")],
+        ..provider()
+    };
+    let route = route(port, vec![host("a.example", 10, &["127.0.0.61"])]);
+    failed(connector().open(&p, &route).await);
+    assert_eq!(seen.await.expect("a client").to_string(), "127.0.0.62");
+}
+
+#[tokio::test]
+async fn a_transaction_can_be_made_from_any_task() {
+    let script =
+        "hello PIPELINING\nC: MAIL*\nC: RCPT*\nC: DATA\nS: 250 ok\nS: 250 ok\nS: 354 go\ndata\nS: 250 ok\nC: QUIT";
+    let (port, _servers) = servers(&[("127.0.0.71", script)]).await;
+    let task = tokio::spawn(async move {
+        let route = route(port, vec![host("a.example", 10, &["127.0.0.71"])]);
+        let mut connection = connector().open(&provider(), &route).await.expect("a session");
+        let report = hello().send(&mut connection, &["a@x.example"]).await;
+        connection.quit().await;
+        fates(&report)
+    });
+    assert_eq!(task.await.expect("no panic"), ["end of data: 250 ok"]);
+}
+
+#[tokio::test]
+async fn pipelining_that_a_middlebox_breaks_goes_off_by_itself() {
+    let listener = TcpListener::bind("127.0.0.81:0").await.expect("a port");
+    let port = listener.local_addr().expect("an address").port();
+    let garbled = "hello PIPELINING\nC: MAIL*\nC: RCPT*\nC: DATA\nS: XXXX XX\nclose";
+    let serial = "hello PIPELINING\nC: MAIL*\nS: 250 ok\nC: RCPT*\nS: 250 ok\nC: DATA\nS: 354 go\ndata\nS: 250 ok\neof";
+    let server = Server::accept_all(listener, &[garbled, serial], None);
+    let route = route(port, vec![host("a.example", 10, &["127.0.0.81"])]);
+    let connector = connector();
+    for expected in ["MAIL: unintelligible server: a reply line without a code: \"XXXX XX\"", "end of data: 250 ok"] {
+        let mut connection = connector.open(&provider(), &route).await.expect("a session");
+        assert_eq!(fates(&hello().send(&mut connection, &["a@x.example"]).await), [expected]);
+    }
+    server.done().await;
+}
+
+#[test]
+fn a_name_that_would_break_ehlo_is_refused() {
+    for bad in ["", "a b", "a\r\nQUIT", &"x".repeat(256)] {
+        assert!(Connector::new(bad).is_err(), "{bad:?}");
+    }
+}

@@ -1,0 +1,132 @@
+//! Greeting, EHLO, AUTH, idle time, and leaving.
+
+use mailweir::config::{Credentials, Relay, Secret};
+use mailweir::deliver::Connection;
+
+use crate::common::*;
+
+#[tokio::test(start_paused = true)]
+async fn a_554_greeting_is_a_fact_and_answered_with_quit() {
+    let (failed, server) = over_pipe(&provider(), 4096, "S: 554 5.7.1 no service\nC: QUIT").await;
+    let fact = failed.err().expect("refused").fact;
+    assert_eq!(fact.to_string(), "mx.example[127.0.0.1] greeting: 554 5.7.1 no service");
+    server.done().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_421_greeting_a_closed_and_a_silent_one() {
+    let p = provider();
+    assert_eq!(failure_of(&p, "S: 421 4.3.2 too many").await, "greeting: 421 4.3.2 too many");
+    assert_eq!(failure_of(&p, "close").await, "greeting: the server closed the connection");
+    assert_eq!(failure_of(&p, "stall").await, "greeting: no answer within 300 s");
+    assert_eq!(failure_of(&p, "raw: 220-\nstall").await, "greeting: no answer within 300 s");
+    assert_eq!(failure_of(&p, "S: 220 x\nC: EHLO relay.example\nstall").await, "EHLO: no answer within 300 s");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_server_of_another_protocol_is_unintelligible() {
+    for script in
+        ["S: SSH-2.0-OpenSSH_9.2", "raw: \\x16\\x03\\x01\\x00\\x00\\n", "S: HTTP/1.1 400 Bad Request", "S: 354 go on"]
+    {
+        let failure = failure_of(&provider(), script).await;
+        assert!(failure.starts_with("greeting: unintelligible server: "), "{failure}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn ehlo_refused_with_5xx_goes_on_with_helo() {
+    let (connection, server) = session(
+        "S: 220 old\nC: EHLO relay.example\nS: 502 what\nC: HELO relay.example\nS: 250 hi\n\
+         C: MAIL FROM:<from@example.org>\nS: 250 ok\nC: RCPT TO:<a@x.example>\nS: 250 ok\nC: DATA\nS: 354 go\ndata\nS: 250 ok",
+    )
+    .await;
+    let mut connection = connection;
+    assert_eq!(connection.capabilities(), Default::default());
+    let report = hello().send(&mut connection, &["a@x.example"]).await;
+    assert_eq!(fates(&report), ["end of data: 250 ok"]);
+    server.done().await;
+    let temporary = "S: 220 x\nC: EHLO relay.example\nS: 451 4.3.0 later";
+    assert_eq!(failure_of(&provider(), temporary).await, "EHLO: 451 4.3.0 later");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_closed_or_talking_server_is_noticed_before_reuse() {
+    let (mut connection, server) = session("hello PIPELINING\nclose").await;
+    server.done().await;
+    assert!(!connection.is_alive());
+    let report = hello().send(&mut connection, &["a@x.example"]).await;
+    assert_eq!(fates(&report), ["MAIL: the server closed the connection"]);
+
+    let (mut connection, server) = session("hello PIPELINING\nS: 421 4.4.2 idle too long\nclose").await;
+    server.done().await;
+    let report = hello().send(&mut connection, &["a@x.example"]).await;
+    assert_eq!(fates(&report), ["MAIL: 421 4.4.2 idle too long"]);
+    assert!(!connection.is_usable() && !connection.is_alive());
+
+    let (mut connection, _server) = session("hello PIPELINING\nstall").await;
+    assert!(connection.is_alive());
+}
+
+#[tokio::test(start_paused = true)]
+async fn quit_waits_for_its_reply_but_not_for_ever() {
+    let (connection, server) = session("hello\nC: QUIT\nS: 221 bye\neof").await;
+    connection.quit().await;
+    server.done().await;
+    let (connection, _server) = session("hello\nC: QUIT\nstall").await;
+    let before = tokio::time::Instant::now();
+    connection.quit().await;
+    assert_eq!(before.elapsed().as_secs(), 5);
+}
+
+fn with_password() -> mailweir::config::Provider {
+    let mut p = provider();
+    p.relay = Some(Relay {
+        host: "mx.example".into(),
+        port: 587,
+        implicit_tls: false,
+        auth: Some(Credentials { user: "user".into(), password: Secret::new("pass".into()) }),
+    });
+    p
+}
+
+#[tokio::test(start_paused = true)]
+async fn auth_plain_is_preferred_with_an_initial_response() {
+    let script = "hello AUTH LOGIN PLAIN\nC: AUTH PLAIN AHVzZXIAcGFzcw==\nS: 235 2.7.0 ok\neof";
+    let (connection, server) = over_pipe(&with_password(), 4096, script).await;
+    drop(connection.expect("logged in"));
+    server.done().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn auth_login_whatever_the_prompts_say() {
+    let script =
+        "hello AUTH=LOGIN\nC: AUTH LOGIN\nS: 334 QmVudXR6ZXI6\nC: dXNlcg==\nS: 334\nC: cGFzcw==\nS: 235 ok\neof";
+    let (connection, server) = over_pipe(&with_password(), 4096, script).await;
+    drop(connection.expect("logged in"));
+    server.done().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_535_is_a_fact_of_auth() {
+    let p = with_password();
+    let plain = "hello AUTH PLAIN\nC: AUTH PLAIN *\nS: 535 5.7.8 wrong\nC: QUIT";
+    assert_eq!(failure_of(&p, plain).await, "AUTH: 535 5.7.8 wrong");
+    let login = "hello AUTH LOGIN\nC: AUTH LOGIN\nS: 334 x\nC: dXNlcg==\nS: 535 5.7.8 no such user\nC: QUIT";
+    assert_eq!(failure_of(&p, login).await, "AUTH: 535 5.7.8 no such user");
+    let none = "hello AUTH GSSAPI\nC: QUIT";
+    assert_eq!(failure_of(&p, none).await, "AUTH: the server does not offer AUTH PLAIN or LOGIN");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_password_is_not_sent_in_clear_text_off_loopback() {
+    let (near, far) = tokio::io::duplex(4096);
+    let server = Server::spawn(far, "hello AUTH PLAIN\nC: QUIT\neof");
+    let p = with_password();
+    let failed = Connection::establish(near, setup(&p, "192.0.2.1")).await;
+    let fact = failed.err().expect("refused").fact;
+    assert_eq!(
+        fact.to_string(),
+        "mx.example[192.0.2.1] AUTH: TLS: the password is not sent in clear text: the connection has no TLS"
+    );
+    server.done().await;
+}

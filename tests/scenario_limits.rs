@@ -1,0 +1,113 @@
+//! The limits of a provider, measured at the receiver, while smtp-source pushes about 100 times
+//! faster than the relay may send.
+
+mod support;
+
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use support::daemon::Setup;
+use support::mail::message;
+use support::senders::{FROM, TO};
+use support::sink::{Options, Sink};
+use support::{Port, SOON, TestDir, program, run_ok};
+
+/// The time that may pass between the moment the relay takes a permit and the moment the receiver's
+/// thread reads the clock: it differs from message to message and so shortens or stretches a window
+/// as the receiver sees it. It is a time, not a number of messages: no message too many is excused.
+const JITTER: Duration = Duration::from_millis(25);
+
+/// The greatest excess over `rate × t + burst` in any window, in messages; `times` ascending.
+fn worst_excess(times: &[Instant], rate: f64, burst: f64) -> f64 {
+    let mut worst = f64::MIN;
+    for (i, first) in times.iter().enumerate() {
+        for (j, last) in times.iter().enumerate().skip(i) {
+            let window = (*last - *first + JITTER).as_secs_f64();
+            worst = worst.max((j - i + 1) as f64 - (rate * window + burst));
+        }
+    }
+    worst
+}
+
+#[test]
+fn rate_connections_and_messages_per_connection_hold_against_a_flood() {
+    const RATE: f64 = 50.0;
+    const BURST: f64 = 5.0;
+    const MESSAGES: usize = 250;
+    let (dir, port) = (TestDir::new(), Port::reserve());
+    let sink = Sink::start(port.at(2));
+    let limits = "connections = 3\nmessages_per_connection = 7\nrate = \"50/s\"\nburst = 5";
+    let daemon = Setup::new(&dir).via("example", "example.test", sink.address, limits).start();
+
+    let pushed = Instant::now();
+    let mut source = Command::new(program("smtp-source"));
+    source.args(["-s", "20", "-m", &MESSAGES.to_string(), "-f", FROM, "-t", TO]).arg(daemon.smtp.to_string());
+    run_ok(&mut source, b"", Duration::from_secs(60));
+    println!("smtp-source pushed {MESSAGES} messages in {:?}", pushed.elapsed());
+
+    let received = sink.wait(MESSAGES, Duration::from_secs(30));
+    let mut times: Vec<Instant> = received.iter().map(|message| message.began).collect();
+    times.sort();
+    let took = times[MESSAGES - 1] - times[0];
+    let worst = worst_excess(&times, RATE, BURST);
+    println!("{MESSAGES} messages in {took:?}; worst window: {worst:.2} messages over the limit; {} connections at most", sink.peak());
+    assert!(worst <= 0.0, "{worst:.2} messages too many in a window");
+    // And the relay uses what it may: not more than a quarter slower than the limit.
+    let ideal = Duration::from_secs_f64((MESSAGES as f64 - BURST) / RATE);
+    assert!(took < ideal.mul_f64(1.25), "{took:?} for what the rate allows in {ideal:?}");
+    assert!(sink.peak() <= 3, "{} connections at once", sink.peak());
+    for connection in sink.connections() {
+        assert!(connection.transactions <= 7, "{connection:?}");
+    }
+    assert!(sink.connections().iter().any(|connection| connection.transactions > 1), "connections are reused");
+    daemon.wait_queue_empty(SOON);
+    assert_eq!(sink.count(), MESSAGES);
+    sink.assert_legal();
+}
+
+/// SES and others count recipients: a transaction of four costs four.
+#[test]
+fn a_rate_that_counts_recipients_holds_and_transactions_are_split() {
+    const RATE: f64 = 40.0;
+    const BURST: f64 = 4.0;
+    let (dir, port) = (TestDir::new(), Port::reserve());
+    let sink = Sink::start(port.at(2));
+    let limits = "connections = 2\nrecipients_per_message = 4\nrate = \"40/s\"\nburst = 4\ncount = \"recipients\"";
+    let daemon = Setup::new(&dir).via("example", "example.test", sink.address, limits).start();
+    let recipients: Vec<String> = (0..30).map(|n| format!("<r{n}@example.test>")).collect();
+    let to: Vec<&str> = recipients.iter().map(String::as_str).collect();
+    let mut client = daemon.client();
+    for n in 0..5 {
+        client.send("<sender@sender.test>", &to, &message(&format!("list {n}")));
+    }
+    daemon.wait_queue_empty(Duration::from_secs(30));
+    let received = sink.messages();
+    let mut times: Vec<Instant> = received.iter().flat_map(|m| m.to.iter().map(|_| m.began)).collect();
+    times.sort();
+    assert_eq!(times.len(), 150, "every recipient once");
+    assert!(received.iter().all(|message| message.to.len() <= 4));
+    let worst = worst_excess(&times, RATE, BURST);
+    println!("150 recipients in {:?}; worst window: {worst:.2} over the limit", times[149] - times[0]);
+    assert!(worst <= 0.0, "{worst:.2} recipients too many in a window");
+}
+
+/// A server that takes two connections and answers 421 to more costs nobody an attempt.
+#[test]
+fn a_server_that_refuses_further_connections_loses_nothing() {
+    let (dir, port) = (TestDir::new(), Port::reserve());
+    let sink = Sink::with(port.at(2), Options { max_connections: 2, ..Options::default() });
+    let daemon = Setup::new(&dir)
+        .via("example", "example.test", sink.address, "connections = 8\nrate = []")
+        .with("[retry]\nfirst = \"1s\"\nmax = \"1s\"")
+        .start();
+    let mut client = daemon.client();
+    for n in 0..100 {
+        client.send("<sender@sender.test>", &["<somebody@example.test>"], &message(&format!("full {n}")));
+    }
+    sink.wait(100, Duration::from_secs(60));
+    daemon.wait_queue_empty(SOON);
+    let mut subjects: Vec<String> = sink.messages().iter().map(|message| message.subject()).collect();
+    subjects.sort();
+    subjects.dedup();
+    assert_eq!((subjects.len(), sink.count()), (100, 100), "every message once");
+}

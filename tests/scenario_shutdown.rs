@@ -1,0 +1,153 @@
+//! SIGTERM lets transactions in flight finish and keeps the rest; what must not start refuses with
+//! its exit code and a reason.
+
+mod support;
+
+use std::collections::BTreeSet;
+use std::net::TcpStream;
+use std::time::Duration;
+
+use support::client::Client;
+use support::daemon::{Setup, refused_start};
+use support::mail::message;
+use support::sink::{Answer, Gate, Options, Sink};
+use support::{Port, SOON, TestDir, wait_for};
+
+#[test]
+fn sigterm_finishes_what_is_in_flight_and_keeps_the_rest() {
+    let (dir, port) = (TestDir::new(), Port::reserve());
+    let (gate, dots) = (Gate::default(), std::sync::Arc::new(std::sync::atomic::AtomicUsize::new(0)));
+    let sink = {
+        let (gate, dots) = (gate.clone(), dots.clone());
+        Sink::with(port.at(2), Options::script(move |ask| match ask.verb {
+            "DOT" => {
+                dots.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
+                Answer::After(gate.clone())
+            }
+            _ => Answer::Yes,
+        }))
+    };
+    let mut daemon = Setup::new(&dir).via("example", "example.test", sink.address, "connections = 1\nrate = []").start();
+    let mut client = daemon.client();
+    for n in 0..5 {
+        client.send("<sender@sender.test>", &["<somebody@example.test>"], &message(&format!("shutdown {n}")));
+    }
+    wait_for("a transaction in flight", SOON, || (dots.load(std::sync::atomic::Ordering::SeqCst) == 1).then_some(()));
+    daemon.terminate();
+    wait_for("the end of the listener", SOON, || {
+        let refused = match Client::open(daemon.smtp) {
+            Err(_) => true,
+            Ok(mut client) => client.read().map_or(true, |greeting| greeting.code == 421),
+        };
+        refused.then_some(())
+    });
+    // The transaction in flight waits for its reply, and the daemon for the transaction.
+    gate.open();
+    let status = daemon.wait_exit(Duration::from_secs(30));
+    assert_eq!(status.code(), Some(0));
+    assert_eq!(sink.count(), 1, "the one in flight, and no new one");
+
+    daemon.start();
+    sink.wait(5, SOON);
+    daemon.wait_queue_empty(SOON);
+    let subjects: BTreeSet<String> = sink.messages().iter().map(|message| message.subject()).collect();
+    assert_eq!((subjects.len(), sink.count()), (5, 5), "every message once: {subjects:?}");
+    assert!(sink.connections().iter().all(|connection| connection.quit), "each connection ends with QUIT");
+}
+
+/// A host that never answers cannot keep the daemon from ending, and the message is not lost.
+#[test]
+fn a_transaction_that_never_ends_holds_the_shutdown_only_for_the_drain_time() {
+    let (dir, port) = (TestDir::new(), Port::reserve());
+    let (gate, stuck) = (Gate::default(), Gate::default());
+    let sink = {
+        let (gate, stuck) = (gate.clone(), stuck.clone());
+        Sink::with(port.at(2), Options::script(move |ask| match ask.verb {
+            "DOT" if !gate.is_open() => {
+                stuck.open();
+                Answer::After(gate.clone())
+            }
+            _ => Answer::Yes,
+        }))
+    };
+    let mut daemon = Setup::new(&dir).via("example", "example.test", sink.address, "connections = 1").start();
+    daemon.client().send("<sender@sender.test>", &["<somebody@example.test>"], &message("stuck"));
+    wait_for("the transaction in flight", SOON, || stuck.is_open().then_some(()));
+    daemon.terminate();
+    let status = daemon.wait_exit(Duration::from_secs(90));
+    assert_eq!(status.code(), Some(0));
+    // From here on the receiver answers.
+    gate.open();
+    daemon.start();
+    daemon.command_ok(&["queue", "retry"], b"");
+    daemon.wait_queue_empty(SOON);
+    assert!(sink.messages().iter().any(|message| message.subject() == "stuck"));
+}
+
+#[test]
+fn sigterm_while_a_client_sends_loses_nothing_that_was_acknowledged() {
+    let (dir, port) = (TestDir::new(), Port::reserve());
+    let sink = Sink::start(port.at(2));
+    let mut daemon = Setup::new(&dir).via("example", "example.test", sink.address, "rate = []").start();
+    let mut client = daemon.client();
+    client.command(250, "MAIL FROM:<sender@sender.test>");
+    client.command(250, "RCPT TO:<somebody@example.test>");
+    daemon.terminate();
+    // Whatever the session says now, a 250 is a promise.
+    let reply = client.try_command("DATA").and_then(|reply| {
+        if reply.code != 354 {
+            return Ok(reply);
+        }
+        client.write(&support::client::stuffed(&message("late")))?;
+        client.read()
+    });
+    assert_eq!(daemon.wait_exit(Duration::from_secs(60)).code(), Some(0));
+    daemon.start();
+    daemon.wait_queue_empty(SOON);
+    match reply {
+        Ok(reply) if reply.code == 250 => {
+            sink.wait_subject("late", SOON);
+        }
+        Ok(reply) => {
+            assert_eq!(reply.code, 421, "{}", reply.text());
+            assert_eq!(sink.count(), 0);
+        }
+        Err(_) => assert_eq!(sink.count(), 0),
+    }
+}
+
+#[test]
+fn a_second_daemon_on_the_same_queue_refuses_to_start() {
+    let dir = TestDir::new();
+    let daemon = Setup::new(&dir).start();
+    let second = Setup::new(&dir);
+    let (code, said) = refused_start(&second.write("second.toml"));
+    assert!([75, 78].contains(&code), "exit code {code}: {said}");
+    assert!(said.contains("another mailweir") && said.contains("queue.db"), "{said}");
+    assert!(TcpStream::connect(second.smtp()).is_err());
+    daemon.client().command(250, "NOOP");
+}
+
+#[test]
+fn a_listener_on_every_address_without_an_allow_list_refuses_to_start() {
+    let dir = TestDir::new();
+    let setup = Setup::new(&dir);
+    let path = setup.write("open.toml");
+    let text = std::fs::read_to_string(&path).expect("read");
+    let open = text.replace(&setup.smtp().to_string(), &format!("0.0.0.0:{}", setup.smtp().port()));
+    assert_ne!(open, text);
+    std::fs::write(&path, open).expect("write");
+    let (code, said) = refused_start(&path);
+    assert_eq!(code, 78, "{said}");
+    assert!(said.contains("allow") && said.contains("0.0.0.0"), "{said}");
+}
+
+#[test]
+fn an_address_in_use_is_named() {
+    let dir = TestDir::new();
+    let setup = Setup::new(&dir);
+    let _holder = std::net::TcpListener::bind(setup.smtp()).expect("bind");
+    let (code, said) = refused_start(&setup.write("config.toml"));
+    assert!([69, 75, 78].contains(&code), "exit code {code}: {said}");
+    assert!(said.contains(&setup.smtp().to_string()), "{said}");
+}

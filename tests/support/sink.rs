@@ -1,0 +1,563 @@
+//! A receiver that records what a real server does not tell: when each connection, transaction and
+//! message came, the raw bytes, and whatever on the wire was not legal. It answers as it is told.
+//!
+//! One thread a connection. What it records is in the order of the final replies.
+
+use std::collections::VecDeque;
+use std::io::{self, BufRead, BufReader, Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use super::{mail, wait_for};
+
+/// A question the sink answers: what came, where.
+#[derive(Clone, Debug)]
+pub struct Ask {
+    /// `CONNECT`, `EHLO`, `HELO`, `MAIL`, `RCPT`, `DATA`, or `DOT` for the end of a message (the
+    /// last BDAT too).
+    pub verb: &'static str,
+    /// What followed the verb; the whole content as text for `DOT`.
+    pub argument: String,
+    /// Number of the connection, from 0.
+    pub connection: usize,
+    /// When it was complete at the receiver.
+    pub at: Instant,
+}
+
+/// How the sink answers.
+pub enum Answer {
+    /// The usual positive reply.
+    Yes,
+    /// This reply, without the line end. A refused RCPT or message is not recorded as received.
+    Say(String),
+    /// The usual positive reply, once the gate is open.
+    After(Gate),
+    /// Close the connection without a reply.
+    Close,
+}
+
+impl Answer {
+    pub fn say(reply: &str) -> Answer {
+        Answer::Say(reply.to_owned())
+    }
+}
+
+/// Closed until it is opened; for good.
+#[derive(Clone, Default)]
+pub struct Gate(Arc<(Mutex<bool>, Condvar)>);
+
+impl Gate {
+    pub fn open(&self) {
+        *lock(&self.0.0) = true;
+        self.0.1.notify_all();
+    }
+
+    pub fn is_open(&self) -> bool {
+        *lock(&self.0.0)
+    }
+
+    /// At most ten minutes, so that no thread outlives a test that failed.
+    fn wait(&self) {
+        let guard = lock(&self.0.0);
+        drop(self.0.1.wait_timeout_while(guard, Duration::from_secs(600), |open| !*open));
+    }
+}
+
+/// One accepted transaction.
+#[derive(Clone, Debug)]
+pub struct Received {
+    /// When MAIL was complete.
+    pub began: Instant,
+    /// When the end of the data was complete.
+    pub at: Instant,
+    /// Number of the connection, from 0.
+    pub connection: usize,
+    /// The name given in EHLO or HELO.
+    pub helo: String,
+    /// What followed `MAIL FROM:`, with parameters.
+    pub from: String,
+    /// What followed `RCPT TO:`, with parameters, of each accepted recipient.
+    pub to: Vec<String>,
+    /// The message with the dots unstuffed, without the final dot line.
+    pub content: Arc<[u8]>,
+}
+
+impl Received {
+    pub fn subject(&self) -> String {
+        mail::subject(&self.content)
+    }
+}
+
+/// One connection.
+#[derive(Clone, Debug)]
+pub struct Connection {
+    pub opened: Instant,
+    /// `None` while it is open.
+    pub closed: Option<Instant>,
+    /// Transactions that reached MAIL.
+    pub transactions: usize,
+    /// It ended with QUIT.
+    pub quit: bool,
+}
+
+/// How a [`Sink`] behaves.
+pub struct Options {
+    /// EHLO keywords.
+    pub extensions: Vec<&'static str>,
+    /// Further connections get a 421.
+    pub max_connections: usize,
+    /// Answers; the default says yes to everything.
+    pub script: Box<dyn Fn(&Ask) -> Answer + Send + Sync>,
+}
+
+impl Default for Options {
+    fn default() -> Options {
+        Options {
+            extensions: vec!["PIPELINING", "8BITMIME", "SMTPUTF8", "ENHANCEDSTATUSCODES", "SIZE 60000000"],
+            max_connections: 10_000,
+            script: Box::new(|_| Answer::Yes),
+        }
+    }
+}
+
+impl Options {
+    /// Answers by a script.
+    pub fn script(script: impl Fn(&Ask) -> Answer + Send + Sync + 'static) -> Options {
+        Options { script: Box::new(script), ..Options::default() }
+    }
+
+    /// Offers just these extensions.
+    pub fn offering(extensions: &[&'static str]) -> Options {
+        Options { extensions: extensions.to_vec(), ..Options::default() }
+    }
+}
+
+#[derive(Default)]
+struct Record {
+    connections: Vec<Connection>,
+    messages: Vec<Received>,
+    violations: Vec<String>,
+}
+
+struct Shared {
+    options: Options,
+    record: Mutex<Record>,
+    /// Signalled at every new message.
+    news: Condvar,
+    open: AtomicUsize,
+    peak: AtomicUsize,
+    stop: AtomicBool,
+}
+
+/// A running receiver. Stops listening when dropped.
+pub struct Sink {
+    pub address: SocketAddr,
+    shared: Arc<Shared>,
+}
+
+impl Sink {
+    /// Accepts everything.
+    pub fn start(address: SocketAddr) -> Sink {
+        Sink::with(address, Options::default())
+    }
+
+    pub fn with(address: SocketAddr, options: Options) -> Sink {
+        let listener =
+            TcpListener::bind(address).unwrap_or_else(|e| panic!("the sink cannot listen on {address}: {e}"));
+        let shared = Arc::new(Shared {
+            options,
+            record: Mutex::default(),
+            news: Condvar::new(),
+            open: AtomicUsize::new(0),
+            peak: AtomicUsize::new(0),
+            stop: AtomicBool::new(false),
+        });
+        let of_thread = shared.clone();
+        thread::spawn(move || {
+            for stream in listener.incoming() {
+                if of_thread.stop.load(Ordering::SeqCst) {
+                    return;
+                }
+                let Ok(stream) = stream else { continue };
+                let shared = of_thread.clone();
+                thread::spawn(move || serve(&shared, stream));
+            }
+        });
+        Sink { address, shared }
+    }
+
+    /// Everything received so far.
+    pub fn messages(&self) -> Vec<Received> {
+        lock(&self.shared.record).messages.clone()
+    }
+
+    /// How many messages were received so far.
+    pub fn count(&self) -> usize {
+        lock(&self.shared.record).messages.len()
+    }
+
+    pub fn connections(&self) -> Vec<Connection> {
+        lock(&self.shared.record).connections.clone()
+    }
+
+    /// The greatest number of connections that were open at once.
+    pub fn peak(&self) -> usize {
+        self.shared.peak.load(Ordering::SeqCst)
+    }
+
+    /// Waits until at least `n` messages are there, and returns all of them. Panics at the deadline.
+    pub fn wait(&self, n: usize, deadline: Duration) -> Vec<Received> {
+        let guard = lock(&self.shared.record);
+        let (guard, _) = self
+            .shared
+            .news
+            .wait_timeout_while(guard, deadline, |record| record.messages.len() < n)
+            .expect("the record");
+        let have = guard.messages.len();
+        assert!(have >= n, "{have} of {n} messages arrived at {} within {deadline:?}", self.address);
+        guard.messages.clone()
+    }
+
+    /// Waits for a message with this subject.
+    pub fn wait_subject(&self, subject: &str, deadline: Duration) -> Received {
+        wait_for(&format!("the message `{subject}` at {}", self.address), deadline, || {
+            lock(&self.shared.record).messages.iter().find(|m| m.subject() == subject).cloned()
+        })
+    }
+
+    /// Panics if anything was not legal on the wire: bare CR or LF, a line over 998 bytes, 8-bit
+    /// bytes or parameters that were not offered.
+    pub fn assert_legal(&self) {
+        let record = lock(&self.shared.record);
+        assert!(record.violations.is_empty(), "not legal on the wire: {:#?}", record.violations);
+    }
+}
+
+impl Drop for Sink {
+    fn drop(&mut self) {
+        self.shared.stop.store(true, Ordering::SeqCst);
+        // Wakes the thread that accepts, which then drops the listener.
+        drop(TcpStream::connect_timeout(&self.address, Duration::from_secs(1)));
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+}
+
+fn serve(shared: &Arc<Shared>, stream: TcpStream) {
+    let open = shared.open.fetch_add(1, Ordering::SeqCst) + 1;
+    shared.peak.fetch_max(open, Ordering::SeqCst);
+    let number = {
+        let mut record = lock(&shared.record);
+        let opened = Instant::now();
+        record.connections.push(Connection { opened, closed: None, transactions: 0, quit: false });
+        record.connections.len() - 1
+    };
+    let session = Session::new(shared, &stream, number);
+    if let Ok(mut session) = session {
+        // An error is the end of the connection: the daemon may be killed at any time.
+        let _ = session.run(open);
+    }
+    lock(&shared.record).connections[number].closed = Some(Instant::now());
+    shared.open.fetch_sub(1, Ordering::SeqCst);
+}
+
+struct Session<'a> {
+    shared: &'a Shared,
+    reader: BufReader<TcpStream>,
+    writer: TcpStream,
+    number: usize,
+    helo: String,
+    from: Option<(String, Instant)>,
+    to: Vec<String>,
+    bdat: Vec<u8>,
+    /// Replies that wait until the client has nothing more in flight.
+    pending: VecDeque<u8>,
+}
+
+impl<'a> Session<'a> {
+    fn new(shared: &'a Shared, stream: &TcpStream, number: usize) -> io::Result<Session<'a>> {
+        stream.set_nodelay(true)?;
+        stream.set_read_timeout(Some(Duration::from_secs(600)))?;
+        Ok(Session {
+            shared,
+            reader: BufReader::with_capacity(64 * 1024, stream.try_clone()?),
+            writer: stream.try_clone()?,
+            number,
+            helo: String::new(),
+            from: None,
+            to: Vec::new(),
+            bdat: Vec::new(),
+            pending: VecDeque::new(),
+        })
+    }
+
+    fn run(&mut self, open: usize) -> io::Result<()> {
+        if open > self.shared.options.max_connections {
+            return self.say("421 4.3.2 too many connections").and_then(|()| self.flush());
+        }
+        if !self.ask("CONNECT", "", "220 sink.test ESMTP")? {
+            return Ok(());
+        }
+        loop {
+            if self.reader.buffer().is_empty() {
+                self.flush()?;
+            }
+            let mut line = Vec::new();
+            if self.reader.read_until(b'\n', &mut line)? == 0 {
+                return Ok(());
+            }
+            self.check_line("command", &line);
+            let text = String::from_utf8_lossy(&line).trim_end().to_owned();
+            let (verb, argument) = text.split_once(' ').unwrap_or((&text, ""));
+            let go_on = match verb.to_ascii_uppercase().as_str() {
+                "EHLO" => {
+                    self.helo = argument.to_owned();
+                    let mut reply = String::from("250-sink.test");
+                    let extensions = &self.shared.options.extensions;
+                    for extension in extensions {
+                        reply.push_str("\r\n250-");
+                        reply.push_str(extension);
+                    }
+                    reply.push_str("\r\n250 HELP");
+                    self.ask("EHLO", argument, &reply)?
+                }
+                "HELO" => {
+                    self.helo = argument.to_owned();
+                    self.ask("HELO", argument, "250 sink.test")?
+                }
+                "MAIL" => self.mail(argument)?,
+                "RCPT" => self.rcpt(argument)?,
+                "DATA" => self.data()?,
+                "BDAT" => self.chunk(argument)?,
+                "RSET" => {
+                    self.reset();
+                    self.say("250 2.0.0 ok")?;
+                    true
+                }
+                "NOOP" => {
+                    self.say("250 2.0.0 ok")?;
+                    true
+                }
+                "QUIT" => {
+                    lock(&self.shared.record).connections[self.number].quit = true;
+                    self.say("221 2.0.0 bye")?;
+                    false
+                }
+                _ => {
+                    self.say("500 5.5.2 what?")?;
+                    true
+                }
+            };
+            if !go_on {
+                return self.flush();
+            }
+        }
+    }
+
+    fn mail(&mut self, argument: &str) -> io::Result<bool> {
+        let at = Instant::now();
+        let path = after_colon(argument);
+        self.check_parameters(&path);
+        lock(&self.shared.record).connections[self.number].transactions += 1;
+        let before = self.pending.len();
+        let go_on = self.ask("MAIL", &path, "250 2.1.0 ok")?;
+        if self.positive(before) {
+            self.from = Some((path, at));
+        }
+        Ok(go_on)
+    }
+
+    fn rcpt(&mut self, argument: &str) -> io::Result<bool> {
+        let path = after_colon(argument);
+        self.check_parameters(&path);
+        if self.from.is_none() {
+            self.say("503 5.5.1 MAIL first")?;
+            return Ok(true);
+        }
+        let before = self.pending.len();
+        let go_on = self.ask("RCPT", &path, "250 2.1.5 ok")?;
+        if self.positive(before) {
+            self.to.push(path);
+        }
+        Ok(go_on)
+    }
+
+    fn data(&mut self) -> io::Result<bool> {
+        if self.to.is_empty() {
+            self.say("554 5.5.1 no valid recipients")?;
+            return Ok(true);
+        }
+        let before = self.pending.len();
+        if !self.ask("DATA", "", "354 go ahead")? {
+            return Ok(false);
+        }
+        if self.pending.get(before) != Some(&b'3') {
+            return Ok(true);
+        }
+        self.flush()?;
+        let mut content = Vec::new();
+        let mut line = Vec::new();
+        loop {
+            line.clear();
+            if self.reader.read_until(b'\n', &mut line)? == 0 {
+                return Ok(false);
+            }
+            // Only CRLF.CRLF ends a message; a bare LF before the dot is a violation of its own.
+            if line == b".\r\n" && (content.is_empty() || content.ends_with(b"\r\n")) {
+                break;
+            }
+            self.check_line("content", &line);
+            content.extend_from_slice(line.strip_prefix(b".").unwrap_or(&line));
+        }
+        self.complete(content)
+    }
+
+    fn chunk(&mut self, argument: &str) -> io::Result<bool> {
+        let mut words = argument.split(' ');
+        let size: u64 = words.next().and_then(|n| n.parse().ok()).ok_or(io::ErrorKind::InvalidData)?;
+        let last = words.next().is_some_and(|w| w.eq_ignore_ascii_case("LAST"));
+        let read = (&mut self.reader).take(size).read_to_end(&mut self.bdat)?;
+        if read as u64 != size {
+            return Ok(false);
+        }
+        if !self.shared.options.extensions.contains(&"CHUNKING") {
+            self.violation("BDAT without CHUNKING".into());
+        }
+        if !last {
+            self.say("250 2.0.0 ok")?;
+            return Ok(true);
+        }
+        let content = std::mem::take(&mut self.bdat);
+        for line in content.split_inclusive(|b| *b == b'\n') {
+            self.check_line("content", line);
+        }
+        self.complete(content)
+    }
+
+    fn complete(&mut self, content: Vec<u8>) -> io::Result<bool> {
+        let at = Instant::now();
+        if !self.offers("8BITMIME") && !content.is_ascii() {
+            self.violation("8-bit content without 8BITMIME".into());
+        }
+        let (from, began) = self.from.take().ok_or(io::ErrorKind::InvalidData)?;
+        let to = std::mem::take(&mut self.to);
+        let ask =
+            Ask { verb: "DOT", argument: String::from_utf8_lossy(&content).into_owned(), connection: self.number, at };
+        match (self.shared.options.script)(&ask) {
+            Answer::Say(reply) if !reply.starts_with('2') => {
+                self.say(&reply)?;
+                return Ok(!reply.starts_with("421"));
+            }
+            Answer::Close => return Ok(false),
+            Answer::After(gate) => gate.wait(),
+            Answer::Say(_) | Answer::Yes => {}
+        }
+        // Recorded before the reply: what the daemon knows as delivered must be in the record.
+        let received =
+            Received { began, at, connection: self.number, helo: self.helo.clone(), from, to, content: content.into() };
+        lock(&self.shared.record).messages.push(received);
+        self.shared.news.notify_all();
+        self.say("250 2.0.0 taken")?;
+        Ok(true)
+    }
+
+    fn reset(&mut self) {
+        self.from = None;
+        self.to.clear();
+        self.bdat.clear();
+    }
+
+    /// Asks the script; `false` closes the connection.
+    fn ask(&mut self, verb: &'static str, argument: &str, yes: &str) -> io::Result<bool> {
+        let ask = Ask { verb, argument: argument.to_owned(), connection: self.number, at: Instant::now() };
+        match (self.shared.options.script)(&ask) {
+            Answer::Yes => self.say(yes)?,
+            Answer::Say(reply) => {
+                self.say(&reply)?;
+                return Ok(!reply.starts_with("421"));
+            }
+            Answer::After(gate) => {
+                self.flush()?;
+                gate.wait();
+                self.say(yes)?;
+            }
+            Answer::Close => return Ok(false),
+        }
+        Ok(true)
+    }
+
+    /// Whether the reply that starts at `from` in the buffer is a 2yz.
+    fn positive(&self, from: usize) -> bool {
+        self.pending.get(from) == Some(&b'2')
+    }
+
+    fn say(&mut self, reply: &str) -> io::Result<()> {
+        self.pending.extend(reply.as_bytes());
+        self.pending.extend(b"\r\n");
+        Ok(())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.writer.write_all(self.pending.make_contiguous())?;
+        self.pending.clear();
+        Ok(())
+    }
+
+    fn offers(&self, keyword: &str) -> bool {
+        self.shared.options.extensions.iter().any(|e| e.split(' ').next() == Some(keyword))
+    }
+
+    /// RFC 5321 §2.3.8 (CR and LF only together), §4.5.3.1.4 and .6 (lengths).
+    fn check_line(&self, what: &str, line: &[u8]) {
+        let start = String::from_utf8_lossy(&line[..line.len().min(60)]).into_owned();
+        match line.strip_suffix(b"\r\n") {
+            None => self.violation(format!("{what} line ends with a bare LF: {start:?}")),
+            Some(inner) if inner.contains(&b'\r') => self.violation(format!("{what} line has a bare CR: {start:?}")),
+            // The stuffed dot does not count.
+            Some(inner) if inner.strip_prefix(b".").unwrap_or(inner).len() > 998 => {
+                self.violation(format!("{what} line of {} bytes: {start:?}", inner.len()));
+            }
+            Some(_) => {}
+        }
+    }
+
+    /// No parameter of an extension that was not offered (RFC 5321 §4.1.1.11), no 8-bit path
+    /// without SMTPUTF8 (RFC 6531 §3.3).
+    fn check_parameters(&self, path: &str) {
+        let needs = [
+            ("SIZE=", "SIZE"),
+            ("BODY=", "8BITMIME"),
+            ("SMTPUTF8", "SMTPUTF8"),
+            ("NOTIFY=", "DSN"),
+            ("ORCPT=", "DSN"),
+            ("RET=", "DSN"),
+            ("ENVID=", "DSN"),
+        ];
+        for parameter in path.split(' ').skip(1) {
+            for (prefix, keyword) in needs {
+                if parameter.starts_with(prefix) && !self.offers(keyword) {
+                    self.violation(format!("{parameter} without {keyword}"));
+                }
+            }
+        }
+        if !path.is_ascii() && !self.offers("SMTPUTF8") {
+            self.violation(format!("8-bit path {path} without SMTPUTF8"));
+        }
+    }
+
+    fn violation(&self, text: String) {
+        let mut record = lock(&self.shared.record);
+        if record.violations.len() < 100 {
+            record.violations.push(text);
+        }
+    }
+}
+
+fn after_colon(argument: &str) -> String {
+    argument.split_once(':').map_or(argument, |(_, path)| path).trim().to_owned()
+}

@@ -3,6 +3,8 @@
 //! `file` reads TOML and refuses what it does not know; `units` are the values that parse and
 //! print themselves. A [`Config`] is immutable; a reload makes a new one.
 
+#[doc(hidden)]
+pub mod sample;
 pub mod units;
 
 use std::fmt;

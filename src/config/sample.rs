@@ -1,0 +1,97 @@
+//! A complete configuration for tests: one loopback listener, no providers, short DNS time-outs.
+//! Tests change the fields they are about.
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::units::Pattern;
+use super::{
+    Config, Count, Dns, DnsProtocol, Engine, Listener, Log, LogFormat, Nameserver, Provider, Queue, Retry,
+    SignedConversion, Store, TlsMode,
+};
+
+/// A configuration that talks to nobody: its only name server is a closed port on loopback.
+pub fn config() -> Config {
+    Config {
+        hostname: "relay.example".into(),
+        listeners: vec![Arc::new(Listener {
+            address: SocketAddr::from((Ipv4Addr::LOCALHOST, 2525)),
+            allow: Vec::new(),
+            max_message_size: 25 << 20,
+            max_recipients: 1000,
+            max_connections: 1000,
+            engine: Engine::Native,
+            lf_only: false,
+            command_timeout: Duration::from_secs(300),
+            data_timeout: Duration::from_secs(180),
+            session_timeout: Duration::from_secs(3600),
+            dedupe: Duration::ZERO,
+        })],
+        queue: Queue {
+            store: Store::Sqlite(PathBuf::from("mailweir.db")),
+            memory: 64 << 20,
+            keep_failed: Duration::from_secs(7 * 86_400),
+        },
+        dns: Dns {
+            nameservers: vec![nameserver(SocketAddr::from((Ipv4Addr::LOCALHOST, 1)))],
+            timeout: Duration::from_secs(5),
+            attempts: 2,
+            ttl_min: Duration::from_secs(60),
+            ttl_max: Duration::from_secs(86_400),
+            negative_ttl_max: Duration::from_secs(900),
+            cache_size: 10_000,
+        },
+        default: Arc::new(provider("default")),
+        providers: Vec::new(),
+        routes: Vec::new(),
+        admin: None,
+        log: Log { format: LogFormat::Text, level: "info".into() },
+        drain: Duration::from_secs(10),
+    }
+}
+
+/// A provider without matches, relay or rates; fields are public to be changed.
+pub fn provider(name: &str) -> Provider {
+    Provider {
+        name: name.into(),
+        match_mx: Vec::new(),
+        match_domains: Vec::new(),
+        relay: None,
+        connections: 5,
+        messages_per_connection: 100,
+        recipients_per_message: 100,
+        rate: Vec::new(),
+        burst: 0,
+        count: Count::Messages,
+        idle_timeout: Duration::from_secs(10),
+        port: 25,
+        allow_private: false,
+        tls: TlsMode::Opportunistic,
+        tls_ca: None,
+        tls_resume: true,
+        source: Vec::new(),
+        pipelining: true,
+        chunking: true,
+        signed_conversion: SignedConversion::Convert,
+        retry: Retry {
+            first: Duration::from_secs(60),
+            factor: 2.0,
+            max: Duration::from_secs(4 * 3600),
+            jitter: 0.2,
+            expire: Duration::from_secs(5 * 86_400),
+            warn: Duration::from_secs(4 * 3600),
+        },
+    }
+}
+
+/// A plain name server.
+pub fn nameserver(address: SocketAddr) -> Nameserver {
+    Nameserver { address, protocol: DnsProtocol::Plain, tls_name: String::new() }
+}
+
+/// Patterns from their texts.
+pub fn patterns(texts: &[&str]) -> Vec<Pattern> {
+    texts.iter().map(|t| Pattern::new(t)).collect()
+}

@@ -1,13 +1,40 @@
 //! Where a recipient goes: recipient → provider, lane and hosts.
 //!
 //! A route of the configuration (smart host) wins over MX. Everything that DNS says is checked
-//! here: null MX, ourselves in the list, private addresses.
+//! here: null MX, ourselves in the list, private addresses. `docs/routing.md` tells the rules.
+//!
+//! - [`Router`] decides; `dns` asks the name servers; `cache` keeps what they said; `select` makes
+//!   the list of hosts; `domain` is the one form of a domain; `private` knows private addresses.
+//!
+//! Invariants: mail bounces only for what an authoritative answer says (never for a name server
+//! that fails); a warm answer waits for nobody; everything DNS sends is cut to a bound.
+
+mod cache;
+mod dns;
+mod domain;
+mod private;
+mod router;
+mod select;
 
 use std::net::IpAddr;
 use std::sync::Arc;
 
 use crate::config::Provider;
 use crate::mail::LaneName;
+pub use router::Router;
+
+/// Why the router cannot be made. Fatal at start; at a reload the old one stays.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum RouterError {
+    /// `/etc/resolv.conf` is missing, unreadable, or names no server.
+    #[error(
+        "no name server is known: [dns] nameservers is empty and the system's resolver configuration cannot be used: {0}"
+    )]
+    SystemResolver(String),
+    /// TLS for name servers could not be set up.
+    #[error("the DNS client cannot be set up: {0}")]
+    Resolver(String),
+}
 
 /// One host to try.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -27,7 +54,7 @@ pub struct Route {
     pub lane: LaneName,
     /// Whose limits hold.
     pub provider: Arc<Provider>,
-    /// The recipient domain (lower case), or the relay's host name for a smart host: transactions
+    /// The recipient domain (A-labels, lower case), or the relay's host name for a smart host: transactions
     /// of one message to recipients with equal `destination` and lane may be shared.
     pub destination: Arc<str>,
     /// Hosts in order of preference; at least one.

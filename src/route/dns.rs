@@ -1,0 +1,337 @@
+//! Questions to the name servers, and what their answers mean.
+//!
+//! Invariants:
+//! - Only an answer says "no such record". SERVFAIL, REFUSED, time-outs, referrals and answers
+//!   about other names are failures: they defer mail, they never bounce it.
+//! - Names are fully qualified: search lists and `ndots` of the system never apply.
+//! - At most [`MAX_QUERIES`] questions are under way at once, each one bounded in time.
+//!
+//! hickory sends, retransmits, and falls back to TCP; there is one pool per name server, because a
+//! pool of several takes the first SERVFAIL or REFUSED for the answer. CNAMEs are followed here,
+//! so that only records that belong to the name asked for are used.
+
+use std::collections::HashSet;
+use std::net::{Ipv4Addr, Ipv6Addr};
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use hickory_resolver::config::{
+    ConnectionConfig, NameServerConfig, ProtocolConfig, ResolveHosts, ResolverOpts, ServerOrderingStrategy,
+};
+use hickory_resolver::net::runtime::TokioRuntimeProvider;
+use hickory_resolver::net::xfer::{DnsHandle, FirstAnswer};
+use hickory_resolver::net::{DnsError, NetError};
+use hickory_resolver::proto::op::{DnsRequestOptions, DnsResponse, Query, ResponseCode};
+use hickory_resolver::proto::rr::{Name, RData, RecordType};
+use hickory_resolver::{NameServerPool, PoolContext, TlsConfig, system_conf};
+use tokio::sync::Semaphore;
+use tokio_rustls::rustls::client::WebPkiServerVerifier;
+use tokio_rustls::rustls::{ClientConfig, RootCertStore};
+
+use super::RouterError;
+use crate::config::{self, DnsProtocol};
+
+/// Where the system's name servers stand.
+const RESOLV_CONF: &str = "/etc/resolv.conf";
+/// Questions under way at once. hickory opens up to four sockets for one that is not answered, and
+/// the usual limit of a process is 1,024 files.
+const MAX_QUERIES: usize = 100;
+/// CNAMEs followed from one name; recursive servers follow about as many.
+const MAX_CNAMES: usize = 12;
+
+/// What DNS knows about a name and type.
+#[derive(Clone, PartialEq, Debug)]
+pub(super) enum Answer {
+    /// At least one record of the type asked for.
+    Found {
+        /// Records, at the end of the CNAME chain.
+        data: Vec<RData>,
+        /// Where the CNAME chain ends; the name itself if there is none.
+        canonical: Name,
+        /// The shortest TTL of chain and records, in seconds.
+        ttl: u32,
+    },
+    /// The name exists, but has no record of this type.
+    NoData {
+        /// From the SOA record (RFC 2308 §5), if there was one.
+        ttl: Option<u32>,
+    },
+    /// The name does not exist.
+    NoDomain {
+        /// From the SOA record, if there was one.
+        ttl: Option<u32>,
+    },
+}
+
+/// No answer, for now. The text names the server that was asked last.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(super) struct Failure(pub(super) String);
+
+/// The name servers.
+pub(super) struct Dns {
+    servers: Vec<Server>,
+    /// Where to start: the server that answered last.
+    preferred: AtomicUsize,
+    slots: Semaphore,
+    timeout: Duration,
+    attempts: usize,
+}
+
+struct Server {
+    label: String,
+    pool: NameServerPool<TokioRuntimeProvider>,
+}
+
+/// Why one server gave no answer.
+enum Refusal {
+    /// It said so (SERVFAIL, REFUSED, ...): asking it again at once is of no use.
+    Final(String),
+    /// It said nothing (in time).
+    Silent(String),
+}
+
+impl Dns {
+    /// Connects to nothing yet.
+    pub(super) fn new(config: &config::Dns) -> Result<Dns, RouterError> {
+        let servers = match config.nameservers.as_slice() {
+            [] => system_servers(Path::new(RESOLV_CONF))?,
+            own => own.iter().map(|s| (s.address.to_string(), server_config(s))).collect(),
+        };
+        let encrypted = config.nameservers.iter().any(|s| s.protocol != DnsProtocol::Plain);
+        let servers = servers
+            .into_iter()
+            .map(|(label, server)| {
+                let tls = TlsConfig::new().map_err(|e| RouterError::Resolver(e.to_string()))?;
+                let mut context = PoolContext::new(options(config), tls);
+                if encrypted {
+                    trust_system_roots(&mut context.tls)?;
+                }
+                let pool = NameServerPool::from_config([server], Arc::new(context), TokioRuntimeProvider::default());
+                Ok(Server { label, pool })
+            })
+            .collect::<Result<Vec<_>, RouterError>>()?;
+        Ok(Dns {
+            servers,
+            preferred: AtomicUsize::new(0),
+            slots: Semaphore::new(MAX_QUERIES),
+            timeout: config.timeout,
+            attempts: config.attempts.max(1),
+        })
+    }
+
+    /// Asks for the records of `name`, following CNAMEs.
+    pub(super) async fn lookup(&self, name: &Name, kind: RecordType) -> Result<Answer, Failure> {
+        if let Some(answer) = localhost(name, kind) {
+            return Ok(answer);
+        }
+        let mut visited = HashSet::from([name.clone()]);
+        let mut current = name.clone();
+        let mut shortest = u32::MAX;
+        for _ in 0..=MAX_CNAMES {
+            let asked = current.clone();
+            let response = match self.ask(&current, kind).await? {
+                Ok(response) => response,
+                Err(negative) => return Ok(negative),
+            };
+            // Walk from the name asked for through the CNAMEs of this answer, in whatever order
+            // they stand; records of other owners are none of our business.
+            while let Some((target, ttl)) = response.answers.iter().find_map(|r| match &r.data {
+                RData::CNAME(target) if r.name == current => Some((&target.0, r.ttl)),
+                _ => None,
+            }) {
+                shortest = shortest.min(ttl);
+                current = target.clone();
+                current.set_fqdn(true);
+                if visited.len() > MAX_CNAMES || !visited.insert(current.clone()) {
+                    return Err(Failure(format!("the CNAME records of {name} make a loop or are too many")));
+                }
+            }
+            let mut data = Vec::new();
+            for record in response.answers.iter().filter(|r| r.name == current && r.record_type() == kind) {
+                shortest = shortest.min(record.ttl);
+                data.push(record.data.clone());
+            }
+            if !data.is_empty() {
+                return Ok(Answer::Found { data, canonical: current, ttl: shortest });
+            }
+            let followed = current != asked;
+            let ttl = response.negative_ttl().map(|ttl| ttl.min(shortest));
+            match response.response_code {
+                // The code speaks of the end of the chain (RFC 6604 §3).
+                ResponseCode::NXDomain => return Ok(Answer::NoDomain { ttl }),
+                ResponseCode::NoError if !followed => {
+                    return Err(Failure(format!("the answer for {current} is about other names")));
+                }
+                ResponseCode::NoError if ttl.is_some() => return Ok(Answer::NoData { ttl }),
+                // The server does not follow CNAMEs out of its zone: ask on.
+                ResponseCode::NoError => {}
+                code => return Err(Failure(format!("{current}: {code}"))),
+            }
+        }
+        Err(Failure(format!("the CNAME records of {name} make a loop or are too many")))
+    }
+
+    /// Asks the servers in turn until one gives an answer (which may be negative).
+    async fn ask(&self, name: &Name, kind: RecordType) -> Result<Result<DnsResponse, Answer>, Failure> {
+        let _slot = self.slots.acquire().await.map_err(|_| Failure("shutting down".into()))?;
+        let first = self.preferred.load(Ordering::Relaxed);
+        let mut refused = vec![false; self.servers.len()];
+        let mut last = String::from("no name server is configured");
+        for _ in 0..self.attempts {
+            for step in 0..self.servers.len() {
+                let index = (first + step) % self.servers.len();
+                let (Some(server), Some(refused)) = (self.servers.get(index), refused.get_mut(index)) else { continue };
+                if *refused {
+                    continue;
+                }
+                match self.ask_one(server, name, kind).await {
+                    Ok(answer) => {
+                        self.preferred.store(index, Ordering::Relaxed);
+                        return Ok(answer);
+                    }
+                    Err(Refusal::Final(text)) => {
+                        *refused = true;
+                        last = text;
+                    }
+                    Err(Refusal::Silent(text)) => last = text,
+                }
+            }
+        }
+        tracing::debug!(%name, ?kind, error = %last, "DNS lookup failed");
+        Err(Failure(last))
+    }
+
+    async fn ask_one(
+        &self,
+        server: &Server,
+        name: &Name,
+        kind: RecordType,
+    ) -> Result<Result<DnsResponse, Answer>, Refusal> {
+        let mut edns = true;
+        loop {
+            let mut options = DnsRequestOptions::default();
+            options.use_edns = edns;
+            options.recursion_desired = true;
+            let query = Query::query(name.clone(), kind);
+            let response = tokio::time::timeout(self.timeout, server.pool.lookup(query, options).first_answer()).await;
+            let because =
+                |what: &dyn std::fmt::Display| format!("name server {}: {what} for {name} {kind}", server.label);
+            return match response {
+                Err(_) | Ok(Err(NetError::Timeout)) => {
+                    Err(Refusal::Silent(because(&format_args!("no answer within {} s", self.timeout.as_secs_f32()))))
+                }
+                Ok(Ok(response)) => Ok(Ok(response)),
+                // Servers older than EDNS answer like that (RFC 6891 §7).
+                Ok(Err(NetError::Dns(DnsError::ResponseCode(ResponseCode::FormErr | ResponseCode::NotImp))))
+                    if edns =>
+                {
+                    edns = false;
+                    continue;
+                }
+                Ok(Err(NetError::Dns(DnsError::ResponseCode(code)))) => Err(Refusal::Final(because(&code))),
+                Ok(Err(NetError::Dns(DnsError::NoRecordsFound(none)))) => match none.response_code {
+                    ResponseCode::NXDomain => Ok(Err(Answer::NoDomain { ttl: none.negative_ttl })),
+                    // Name servers instead of an answer: it does not look further for us.
+                    ResponseCode::NoError if none.soa.is_none() && none.ns.is_some() => {
+                        Err(Refusal::Final(because(&"a referral (it does not recurse)")))
+                    }
+                    ResponseCode::NoError => Ok(Err(Answer::NoData { ttl: none.negative_ttl })),
+                    code => Err(Refusal::Final(because(&code))),
+                },
+                Ok(Err(other)) => Err(Refusal::Silent(because(&other))),
+            };
+        }
+    }
+}
+
+/// RFC 6761 §6.3: names in `localhost` are loopback, and never asked for.
+fn localhost(name: &Name, kind: RecordType) -> Option<Answer> {
+    if !name.iter().next_back().is_some_and(|label| label.eq_ignore_ascii_case(b"localhost")) {
+        return None;
+    }
+    let data = match kind {
+        RecordType::A => RData::A(Ipv4Addr::LOCALHOST.into()),
+        RecordType::AAAA => RData::AAAA(Ipv6Addr::LOCALHOST.into()),
+        _ => return Some(Answer::NoData { ttl: Some(u32::MAX) }),
+    };
+    Some(Answer::Found { data: vec![data], canonical: name.clone(), ttl: u32::MAX })
+}
+
+fn options(config: &config::Dns) -> ResolverOpts {
+    let mut options = ResolverOpts::default();
+    options.ndots = 0;
+    options.timeout = config.timeout;
+    options.attempts = 0;
+    options.edns0 = true;
+    options.cache_size = 0;
+    options.use_hosts_file = ResolveHosts::Never;
+    options.num_concurrent_reqs = 1;
+    options.max_active_requests = MAX_QUERIES;
+    options.server_ordering_strategy = ServerOrderingStrategy::UserProvidedOrder;
+    options
+}
+
+/// The name servers of the system; its search list and options are of no concern.
+fn system_servers(path: &Path) -> Result<Vec<(String, NameServerConfig)>, RouterError> {
+    let unusable = |e: &dyn std::fmt::Display| RouterError::SystemResolver(format!("{}: {e}", path.display()));
+    let text = std::fs::read(path).map_err(|e| unusable(&e))?;
+    let (system, _) = system_conf::parse_resolv_conf(text).map_err(|e| unusable(&e))?;
+    Ok(system.name_servers().iter().map(|s| (s.ip.to_string(), s.clone())).collect())
+}
+
+/// Certificates of name servers are checked against the roots that the system trusts (a private CA
+/// may be among them); without any, against those that hickory brings.
+fn trust_system_roots(tls: &mut ClientConfig) -> Result<(), RouterError> {
+    let mut roots = RootCertStore::empty();
+    roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+    if roots.is_empty() {
+        return Ok(());
+    }
+    let verifier = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), tls.crypto_provider().clone())
+        .build()
+        .map_err(|e| RouterError::Resolver(e.to_string()))?;
+    tls.dangerous().set_certificate_verifier(verifier);
+    Ok(())
+}
+
+fn server_config(server: &config::Nameserver) -> NameServerConfig {
+    let name: Arc<str> = match server.tls_name.as_str() {
+        "" => server.address.ip().to_string().into(),
+        name => name.into(),
+    };
+    let protocols = match server.protocol {
+        DnsProtocol::Plain => vec![ProtocolConfig::Udp, ProtocolConfig::Tcp],
+        DnsProtocol::Tls => vec![ProtocolConfig::Tls { server_name: name }],
+        DnsProtocol::Https => vec![ProtocolConfig::Https { server_name: name, path: "/dns-query".into() }],
+    };
+    let connections = protocols
+        .into_iter()
+        .map(|protocol| {
+            let mut connection = ConnectionConfig::new(protocol);
+            connection.port = server.address.port();
+            connection
+        })
+        .collect();
+    NameServerConfig::new(server.address.ip(), true, connections)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_system_without_name_servers_is_an_error_that_says_so() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("resolv.conf");
+        let missing = system_servers(&path).err().unwrap().to_string();
+        assert!(missing.contains("[dns] nameservers is empty") && missing.contains("resolv.conf"), "{missing}");
+        std::fs::write(&path, "search lan.example\noptions ndots:5\n").unwrap();
+        let none = system_servers(&path).err().unwrap().to_string();
+        assert!(none.contains("no nameservers found"), "{none}");
+        std::fs::write(&path, "nameserver 192.0.2.53\nnameserver 2001:db8::53\nsearch lan.example\n").unwrap();
+        let labels: Vec<String> = system_servers(&path).unwrap().into_iter().map(|(label, _)| label).collect();
+        assert_eq!(labels, ["192.0.2.53", "2001:db8::53"]);
+    }
+}

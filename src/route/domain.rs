@@ -1,0 +1,135 @@
+//! The one form of a recipient domain that lanes, caches and queries use: A-labels in lower case
+//! without a trailing dot, or an address literal in its canonical text.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use hickory_resolver::proto::rr::Name;
+
+use crate::mail::Address;
+
+/// Where a recipient's domain points.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(super) enum Target {
+    /// A domain to look up.
+    Domain {
+        /// A-labels, lower case, no trailing dot.
+        ascii: Arc<str>,
+        /// The same with U-labels, if it has any: patterns may be written either way.
+        unicode: Option<String>,
+        /// For queries; always fully qualified, so that no search list applies.
+        name: Name,
+    },
+    /// An address literal (RFC 5321 §4.1.3).
+    Literal {
+        /// The address; an IPv4-mapped one is IPv4.
+        ip: IpAddr,
+        /// Bracketed, canonical, lower case.
+        text: Arc<str>,
+    },
+    /// Not a name that DNS could know: a label over 63 or a name over 253 bytes, or bad IDN.
+    Invalid {
+        /// As received, in lower case.
+        text: Arc<str>,
+    },
+}
+
+impl Target {
+    pub(super) fn of(recipient: &Address) -> Target {
+        if let Some(ip) = recipient.literal() {
+            let ip = ip.to_canonical();
+            let text = match ip {
+                IpAddr::V4(ip) => format!("[{ip}]"),
+                IpAddr::V6(ip) => format!("[ipv6:{ip}]"),
+            };
+            return Target::Literal { ip, text: text.into() };
+        }
+        match parse_name(recipient.domain()) {
+            Some(name) => {
+                let ascii = printed(&name);
+                let unicode = ascii.contains("xn--").then(|| name.to_utf8().trim_end_matches('.').to_lowercase());
+                Target::Domain { ascii: ascii.into(), unicode, name }
+            }
+            None => Target::Invalid { text: recipient.domain().to_lowercase().into() },
+        }
+    }
+
+    /// The text that lanes and caches use.
+    pub(super) fn text(&self) -> &Arc<str> {
+        match self {
+            Target::Domain { ascii, .. } => ascii,
+            Target::Literal { text, .. } | Target::Invalid { text } => text,
+        }
+    }
+}
+
+/// A fully qualified name from a domain in A- or U-labels.
+pub(super) fn parse_name(domain: &str) -> Option<Name> {
+    let domain = domain.trim_end_matches('.');
+    if domain.is_empty() {
+        return None;
+    }
+    let mut name = if domain.is_ascii() {
+        Name::from_ascii(domain.to_ascii_lowercase()).ok()?
+    } else {
+        // IDNA separates labels at these dots too (UTS 46); the name parser knows only `.`.
+        Name::from_utf8(domain.replace(['\u{3002}', '\u{ff0e}', '\u{ff61}'], ".")).ok()?.to_lowercase()
+    };
+    name.set_fqdn(true);
+    // 253 printed bytes and the final dot: 255 on the wire (RFC 1035 §2.3.4).
+    (name.len() <= 255).then_some(name)
+}
+
+/// A name as text: lower case, no trailing dot, anything odd escaped.
+pub(super) fn printed(name: &Name) -> String {
+    let mut text = name.to_ascii();
+    text.make_ascii_lowercase();
+    if text.ends_with('.') {
+        text.pop();
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn target(address: &str) -> Target {
+        Target::of(&Address::parse(address).unwrap())
+    }
+
+    #[test]
+    fn domains_have_one_form() {
+        for (address, text) in [
+            ("a@Example.COM", "example.com"),
+            ("a@example.com.", "example.com"),
+            ("a@müller.example", "xn--mller-kva.example"),
+            ("a@MÜLLER.example", "xn--mller-kva.example"),
+            ("a@xn--mller-kva.example", "xn--mller-kva.example"),
+            ("a@XN--MLLER-KVA.example", "xn--mller-kva.example"),
+            ("a@müller\u{3002}example", "xn--mller-kva.example"),
+            ("a@ex_ample.com", "ex_ample.com"),
+            ("a@[192.0.2.1]", "[192.0.2.1]"),
+            ("a@[IPv6:2001:DB8:0::1]", "[ipv6:2001:db8::1]"),
+            ("a@[IPv6:::ffff:192.0.2.1]", "[192.0.2.1]"),
+        ] {
+            assert_eq!(&**target(address).text(), text, "{address}");
+        }
+    }
+
+    #[test]
+    fn names_are_fully_qualified_and_bounded() {
+        let Target::Domain { name, .. } = target("a@host") else { panic!() };
+        assert!(name.is_fqdn());
+        let long = format!("a@{}.example", "x".repeat(64));
+        assert!(matches!(target(&long), Target::Invalid { .. }));
+        let deep = format!("a@{}example", "abcdefg.".repeat(31));
+        assert!(matches!(target(&deep), Target::Invalid { .. }), "{:?}", target(&deep));
+    }
+
+    #[test]
+    fn idn_domains_keep_both_forms() {
+        let Target::Domain { unicode, .. } = target("a@xn--mller-kva.example") else { panic!() };
+        assert_eq!(unicode.as_deref(), Some("müller.example"));
+    }
+}

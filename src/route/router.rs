@@ -1,0 +1,432 @@
+//! The router: which provider, which hosts, from configuration and DNS.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use hickory_resolver::Hosts;
+use hickory_resolver::proto::op::Query;
+use hickory_resolver::proto::rr::{Name, RData, RecordType};
+use tokio::task::JoinSet;
+use tokio::time::Instant;
+
+use super::cache::{Bounds, Kept, Kind, Memo, routes_cache};
+use super::dns::{Answer, Dns, Failure};
+use super::domain::{Target, parse_name, printed};
+use super::select::{Addresses, Candidate, Ourselves, interleave, no_such_domain, select};
+use super::{Host, Route, RouteError, RouterError};
+use crate::config::{Config, Provider, Relay};
+use crate::mail::{Address, LaneName};
+
+/// MX hosts of a domain that are looked up, the preferred ones.
+const MAX_HOSTS: usize = 10;
+/// Addresses of a host that are used.
+const MAX_ADDRESSES: usize = 8;
+/// How long an entry of `/etc/hosts` holds, and the address of an address literal.
+const LOCAL_TTL: Duration = Duration::from_secs(3600);
+
+type Outcome = Result<Arc<Route>, RouteError>;
+
+/// Finds the way for recipients. Cheap to clone; a reload makes a new one.
+#[derive(Clone)]
+pub struct Router {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    config: Arc<Config>,
+    dns: Dns,
+    /// For smart hosts only: their names are the operator's, so `/etc/hosts` may know them.
+    hosts_file: Hosts,
+    ourselves: Ourselves,
+    mx: Memo<Mx>,
+    hosts: Memo<HostAddresses>,
+    routes: moka::sync::Cache<Arc<str>, Kept<Outcome>>,
+}
+
+/// What the MX records of a domain say.
+#[derive(Clone, Debug)]
+enum Mx {
+    /// In order of preference; at least one, at most [`MAX_HOSTS`].
+    List(Arc<[Exchange]>),
+    /// RFC 7505.
+    Null,
+    /// The domain exists, without MX.
+    None,
+    NoDomain,
+    Failed(Arc<str>),
+}
+
+#[derive(Clone, PartialEq, Debug)]
+struct Exchange {
+    preference: u16,
+    text: Arc<str>,
+    at: Place,
+}
+
+#[derive(Clone, PartialEq, Debug)]
+enum Place {
+    Name(Name),
+    /// Forbidden by RFC 5321 §5.1, and found in the wild.
+    Ip(IpAddr),
+}
+
+#[derive(Clone, Debug)]
+struct HostAddresses {
+    addresses: Addresses,
+    canonical: Option<Arc<str>>,
+}
+
+/// What the configuration alone decides about a recipient.
+enum Way<'a> {
+    /// To the smart host of this provider.
+    Relay(&'a Arc<Provider>, &'a Relay),
+    /// By MX; the provider, if it is known before MX.
+    Mx(Option<&'a Arc<Provider>>),
+}
+
+impl Router {
+    /// Reads the system's resolver configuration if the configuration names no name servers;
+    /// sends nothing yet.
+    pub fn new(config: Arc<Config>) -> Result<Router, RouterError> {
+        let bounds = Bounds::new(&config.dns);
+        let size = config.dns.cache_size;
+        Ok(Router {
+            inner: Arc::new(Inner {
+                dns: Dns::new(&config.dns)?,
+                hosts_file: Hosts::from_system().unwrap_or_default(),
+                ourselves: Ourselves::new(&config),
+                mx: Memo::new(size, bounds),
+                hosts: Memo::new(size, bounds),
+                routes: routes_cache(size),
+                config,
+            }),
+        })
+    }
+
+    /// The lane a new recipient waits in, from what is known without I/O: `[[route]]`,
+    /// `match.domains`, or the provider that the domain's MX led to when it was looked up last;
+    /// else the lane of its domain.
+    pub fn lane_of(&self, sender: Option<&Address>, recipient: &Address) -> LaneName {
+        let target = Target::of(recipient);
+        let way = self.inner.way(sender, recipient, &target);
+        match way {
+            Way::Relay(provider, _) | Way::Mx(Some(provider)) => provider.lane(),
+            Way::Mx(None) => match self.inner.routes.get(target.text()) {
+                Some(Kept { value: Ok(route), .. }) => route.lane.clone(),
+                _ => LaneName::domain(target.text()),
+            },
+        }
+    }
+
+    /// The way to go now. Waits for DNS unless the answer is at hand; the wait is bounded by
+    /// `[dns] timeout` and `attempts` for each of the questions it takes.
+    pub async fn resolve(&self, sender: Option<&Address>, recipient: &Address) -> Result<Arc<Route>, RouteError> {
+        let inner = &self.inner;
+        let target = Target::of(recipient);
+        let way = inner.way(sender, recipient, &target);
+        // No domain has a space in it.
+        let key: Arc<str> = match &way {
+            Way::Mx(None) => target.text().clone(),
+            Way::Mx(Some(provider)) => format!("{} via {}", target.text(), provider.name).into(),
+            Way::Relay(provider, _) => format!("via {}", provider.name).into(),
+        };
+        if let Some(kept) = inner.routes.get(&key)
+            && Instant::now() < kept.until
+        {
+            return kept.value;
+        }
+        let (outcome, until) = match way {
+            Way::Relay(provider, relay) => inner.by_relay(provider, relay).await,
+            Way::Mx(provider) => self.by_mx(&target, provider).await,
+        };
+        inner.routes.insert(key, Kept::new(outcome.clone(), until));
+        outcome
+    }
+
+    /// The provider whose limits hold in a lane; those of `[default]` for the lane of a domain and
+    /// for a provider that the configuration no longer has.
+    pub fn provider_of_lane(&self, lane: &LaneName) -> Arc<Provider> {
+        let config = &self.inner.config;
+        config.provider(lane.as_str()).unwrap_or(&config.default).clone()
+    }
+
+    async fn by_mx(&self, target: &Target, chosen: Option<&Arc<Provider>>) -> (Outcome, Instant) {
+        let inner = &self.inner;
+        let destination = target.text();
+        let fallback = match (chosen, &inner.config.default.relay) {
+            (None, Some(relay)) => Some(relay),
+            _ => None,
+        };
+        let (exchanges, implicit, until) = match target {
+            Target::Invalid { text } => {
+                let text = format!("{text} is not a domain name");
+                let error = RouteError::Permanent { code: 550, enhanced: "5.1.2", text };
+                return (Err(error), Instant::now() + LOCAL_TTL);
+            }
+            Target::Literal { ip, .. } => {
+                let host = Exchange { preference: 0, text: ip.to_string().into(), at: Place::Ip(*ip) };
+                (Arc::from([host]), false, Instant::now() + LOCAL_TTL)
+            }
+            Target::Domain { name, ascii, .. } => {
+                let kept = inner.mx.get(ascii, inner.look_up_mx(name)).await;
+                let error = match kept.value {
+                    Mx::List(list) => Ok((list, false)),
+                    // RFC 5321 §5.1: a domain without MX is its own mail host.
+                    Mx::None => Ok((
+                        Arc::from([Exchange { preference: 0, text: ascii.clone(), at: Place::Name(name.clone()) }]),
+                        true,
+                    )),
+                    Mx::Null => Err(RouteError::Permanent {
+                        code: 556,
+                        enhanced: "5.1.10",
+                        text: format!("the domain {ascii} accepts no mail (null MX)"),
+                    }),
+                    Mx::NoDomain => Err(no_such_domain(ascii, true)),
+                    Mx::Failed(text) => Err(RouteError::Temporary { enhanced: "4.4.3", text: text.to_string() }),
+                };
+                match (error, fallback) {
+                    (Ok((list, implicit)), _) => (list, implicit, kept.until),
+                    // A default smart host may know what our DNS does not.
+                    (Err(_), Some(relay)) => return inner.by_relay(&inner.config.default, relay).await,
+                    (Err(error), None) => return (Err(error), kept.until),
+                }
+            }
+        };
+
+        // The hosts of the best preference decide the provider; those with a smart host need no addresses.
+        let best = exchanges.first().map_or(0, |e| e.preference);
+        let by_name = |names: &mut dyn Iterator<Item = &str>| {
+            let names: Vec<&str> = names.collect();
+            inner.config.providers.iter().find(|p| p.match_mx.iter().any(|m| names.iter().any(|n| m.matches(n))))
+        };
+        let provider =
+            chosen.or_else(|| by_name(&mut exchanges.iter().filter(|e| e.preference == best).map(|e| &*e.text)));
+        if let Some((provider, relay)) = provider.and_then(|p| Some((p, p.relay.as_ref()?))) {
+            return inner.by_relay(provider, relay).await;
+        }
+
+        let (candidates, until) = self.look_up_hosts(&exchanges, until).await;
+        let provider = provider.or_else(|| {
+            by_name(&mut candidates.iter().filter(|c| c.preference == best).filter_map(|c| c.canonical.as_deref()))
+        });
+        let (provider, lane) = match (provider, fallback) {
+            (Some(provider), _) => (provider, provider.lane()),
+            (None, Some(relay)) => return inner.by_relay(&inner.config.default, relay).await,
+            (None, None) => (&inner.config.default, LaneName::domain(destination)),
+        };
+        if let Some(relay) = &provider.relay {
+            return inner.by_relay(provider, relay).await;
+        }
+        let outcome = select(destination, &candidates, implicit, provider, &inner.ourselves).map(|hosts| {
+            Arc::new(Route {
+                lane,
+                provider: provider.clone(),
+                destination: destination.clone(),
+                hosts: hosts.into(),
+                port: provider.port,
+            })
+        });
+        (outcome, until)
+    }
+
+    /// The addresses of all hosts, asked for at the same time.
+    async fn look_up_hosts(&self, exchanges: &[Exchange], mut until: Instant) -> (Vec<Candidate>, Instant) {
+        let mut tasks = JoinSet::new();
+        let mut candidates: Vec<Candidate> = Vec::with_capacity(exchanges.len());
+        for (index, exchange) in exchanges.iter().enumerate() {
+            let addresses = match &exchange.at {
+                Place::Ip(ip) => Addresses::Found(Arc::from([*ip])),
+                Place::Name(name) => {
+                    let (inner, name, key) = (self.inner.clone(), name.clone(), exchange.text.clone());
+                    tasks.spawn(async move { (index, inner.hosts.get(&key, inner.look_up_addresses(&name)).await) });
+                    Addresses::Failed("the look-up was broken off".into())
+                }
+            };
+            let Exchange { text, preference, .. } = exchange;
+            candidates.push(Candidate { name: text.clone(), canonical: None, preference: *preference, addresses });
+        }
+        while let Some(done) = tasks.join_next().await {
+            if let Ok((index, kept)) = done
+                && let Some(candidate) = candidates.get_mut(index)
+            {
+                until = until.min(kept.until);
+                candidate.addresses = kept.value.addresses;
+                candidate.canonical = kept.value.canonical;
+            }
+        }
+        (candidates, until)
+    }
+}
+
+impl Inner {
+    fn way(&self, sender: Option<&Address>, recipient: &Address, target: &Target) -> Way<'_> {
+        let by_domain = || match target {
+            Target::Domain { ascii, unicode, .. } => self
+                .config
+                .provider_for_domain(ascii)
+                .or_else(|| unicode.as_deref().and_then(|domain| self.config.provider_for_domain(domain))),
+            Target::Literal { text, .. } | Target::Invalid { text } => self.config.provider_for_domain(text),
+        };
+        let chosen = self.config.route_for(sender, recipient).map(|route| &route.via).or_else(by_domain);
+        if let Some(provider) = chosen {
+            return match &provider.relay {
+                Some(relay) => Way::Relay(provider, relay),
+                None => Way::Mx(Some(provider)),
+            };
+        }
+        match &self.config.default.relay {
+            Some(relay) if self.config.providers.iter().all(|p| p.match_mx.is_empty()) => {
+                Way::Relay(&self.config.default, relay)
+            }
+            _ => Way::Mx(None),
+        }
+    }
+
+    /// A smart host: its addresses, no MX. The operator named it, so it may be anywhere but here;
+    /// whatever is wrong with it is mended by the operator, so mail waits.
+    async fn by_relay(&self, provider: &Arc<Provider>, relay: &Relay) -> (Outcome, Instant) {
+        let temporary = |enhanced, text| Err(RouteError::Temporary { enhanced, text });
+        let name = relay.host.trim_end_matches('.').to_lowercase();
+        let literal = name.trim_matches(['[', ']']).parse::<IpAddr>();
+        let (addresses, until) = match (literal, parse_name(&name)) {
+            (Ok(ip), _) => (Addresses::Found(Arc::from([ip])), Instant::now() + LOCAL_TTL),
+            (Err(_), None) => (Addresses::NoDomain, Instant::now() + LOCAL_TTL),
+            (Err(_), Some(dns_name)) => match self.in_hosts_file(&dns_name) {
+                Some(ips) => (Addresses::Found(ips.into()), Instant::now() + LOCAL_TTL),
+                None => {
+                    let key: Arc<str> = printed(&dns_name).into();
+                    let kept = self.hosts.get(&key, self.look_up_addresses(&dns_name)).await;
+                    (kept.value.addresses, kept.until)
+                }
+            },
+        };
+        let addresses: Vec<IpAddr> = match addresses {
+            Addresses::Found(ips) => ips.iter().map(IpAddr::to_canonical).collect(),
+            Addresses::None => return (temporary("4.4.4", format!("the smart host {name} has no address")), until),
+            Addresses::NoDomain => return (temporary("4.4.4", format!("the smart host {name} does not exist")), until),
+            Addresses::Failed(text) => return (temporary("4.4.3", format!("the smart host {name}: {text}")), until),
+        };
+        if addresses.iter().any(|ip| self.ourselves.listens_at(*ip, relay.port)) {
+            let text =
+                format!("the smart host {name}:{} of provider {} is this relay itself", relay.port, provider.name);
+            return (temporary("4.4.6", text), until);
+        }
+        let route = Route {
+            lane: provider.lane(),
+            provider: provider.clone(),
+            destination: name.as_str().into(),
+            hosts: Arc::from([Host { name, preference: 0, addresses }]),
+            port: relay.port,
+        };
+        (Ok(Arc::new(route)), until)
+    }
+
+    fn in_hosts_file(&self, name: &Name) -> Option<Vec<IpAddr>> {
+        let [v6, v4] = [RecordType::AAAA, RecordType::A].map(|kind| {
+            let found = self.hosts_file.lookup_static_host(&Query::query(name.clone(), kind));
+            found.iter().flat_map(|l| l.answers()).filter_map(|r| r.data.ip_addr()).collect::<Vec<_>>()
+        });
+        let ips = interleave(v6, v4, MAX_ADDRESSES);
+        (!ips.is_empty()).then_some(ips)
+    }
+
+    async fn look_up_mx(&self, domain: &Name) -> (Mx, Kind) {
+        match self.dns.lookup(domain, RecordType::MX).await {
+            Err(Failure(text)) => (Mx::Failed(text.into()), Kind::Failure),
+            Ok(Answer::NoData { ttl }) => (Mx::None, Kind::Negative(ttl)),
+            Ok(Answer::NoDomain { ttl }) => (Mx::NoDomain, Kind::Negative(ttl)),
+            Ok(Answer::Found { data, ttl, .. }) => {
+                let exchanges = exchanges(domain, &data);
+                match exchanges.is_empty() {
+                    true => (Mx::Null, Kind::Negative(Some(ttl))),
+                    false => (Mx::List(exchanges.into()), Kind::Positive(ttl)),
+                }
+            }
+        }
+    }
+
+    async fn look_up_addresses(&self, name: &Name) -> (HostAddresses, Kind) {
+        let (v6, v4) = tokio::join!(self.dns.lookup(name, RecordType::AAAA), self.dns.lookup(name, RecordType::A));
+        combine(name, v6, v4)
+    }
+}
+
+/// The hosts of MX records in order of preference, each once; empty for the null MX.
+fn exchanges(domain: &Name, data: &[RData]) -> Vec<Exchange> {
+    let mut records: Vec<(u16, &Name)> = data
+        .iter()
+        .filter_map(|data| match data {
+            // `.` means "no mail" when alone (RFC 7505 §3), and nothing beside other hosts.
+            RData::MX(mx) if !mx.exchange.is_root() => Some((mx.preference, &mx.exchange)),
+            _ => None,
+        })
+        .collect();
+    records.sort_by_key(|(preference, _)| *preference);
+    let mut exchanges: Vec<Exchange> = Vec::new();
+    for (preference, name) in records {
+        if exchanges.len() == MAX_HOSTS {
+            break;
+        }
+        // Some write [192.0.2.1], whose brackets are escaped in a printed name.
+        let mut text = printed(name);
+        let at = match text.trim_matches(['[', ']', '\\']).parse::<IpAddr>() {
+            Ok(ip) => {
+                tracing::warn!(%domain, mx = %text, "an MX record names an IP address instead of a host");
+                text = ip.to_string();
+                Place::Ip(ip)
+            }
+            Err(_) => {
+                let mut name = name.to_lowercase();
+                name.set_fqdn(true);
+                Place::Name(name)
+            }
+        };
+        if exchanges.iter().any(|e| *e.text == text) {
+            continue;
+        }
+        exchanges.push(Exchange { preference, text: text.into(), at });
+    }
+    exchanges
+}
+
+/// One result of the AAAA and the A look-up of a host.
+fn combine(name: &Name, v6: Result<Answer, Failure>, v4: Result<Answer, Failure>) -> (HostAddresses, Kind) {
+    let mut canonical = None;
+    let mut shortest = u32::MAX;
+    let mut negative_ttl: Option<u32> = None;
+    let mut missing = false;
+    let mut failure: Option<String> = None;
+    let [v6, v4] = [v6, v4].map(|answer| match answer {
+        Ok(Answer::Found { data, canonical: end, ttl }) => {
+            shortest = shortest.min(ttl);
+            if end != *name {
+                canonical = Some(Arc::from(printed(&end)));
+            }
+            data.iter().filter_map(RData::ip_addr).collect()
+        }
+        Ok(Answer::NoData { ttl }) => {
+            negative_ttl = negative_ttl.into_iter().chain(ttl).min();
+            Vec::new()
+        }
+        Ok(Answer::NoDomain { ttl }) => {
+            missing = true;
+            negative_ttl = negative_ttl.into_iter().chain(ttl).min();
+            Vec::new()
+        }
+        Err(Failure(text)) => {
+            failure.get_or_insert(text);
+            Vec::new()
+        }
+    });
+    let ips = interleave(v6, v4, MAX_ADDRESSES);
+    let (addresses, kind) = match (ips.is_empty(), failure) {
+        // Half an answer is used, but not for long.
+        (false, Some(_)) => (Addresses::Found(ips.into()), Kind::Positive(0)),
+        (false, None) => (Addresses::Found(ips.into()), Kind::Positive(shortest)),
+        (true, Some(text)) => (Addresses::Failed(text.into()), Kind::Failure),
+        (true, None) if missing => (Addresses::NoDomain, Kind::Negative(negative_ttl)),
+        (true, None) => (Addresses::None, Kind::Negative(negative_ttl)),
+    };
+    (HostAddresses { addresses, canonical }, kind)
+}

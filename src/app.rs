@@ -4,6 +4,7 @@
 //! a client that connects finds a relay that works. At shutdown the listeners stop first, then
 //! transactions in flight may finish within `drain`; what is left is in the queue anyway.
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -12,9 +13,9 @@ use anyhow::Context as _;
 use async_trait::async_trait;
 use tokio::sync::watch;
 
-use crate::admin::control::{self, Controls};
-use crate::admin::{LaneStatus, Status, http};
-use crate::clock::Clock;
+use crate::admin::control::{ControlServer, socket_path};
+use crate::admin::{Controls, LaneStatus, Status, http};
+use crate::clock::{Clock, Timestamp};
 use crate::config::{Config, Store};
 use crate::deliver::Connector;
 use crate::listener::Server;
@@ -22,9 +23,9 @@ use crate::mail::{LaneName, RecipientKey};
 use crate::observe;
 use crate::pipeline::Relay;
 use crate::queue::sqlite::SqliteQueue;
-use crate::queue::{Queue, QueueError};
+use crate::queue::{Counts, Queue, QueueError};
 use crate::route::Router;
-use crate::schedule::Scheduler;
+use crate::schedule::{Lane, Scheduler};
 
 /// How often dead letters are looked through and waits are reported.
 const HOUSEKEEPING: Duration = Duration::from_secs(60);
@@ -79,17 +80,26 @@ pub async fn run(config: Config, config_path: Option<PathBuf>) -> anyhow::Result
     let relay =
         Relay::new(config.clone(), clock, queue.clone(), router, connector, scheduler.clone(), stopping.clone());
 
-    let mut servers = Vec::new();
+    let (mut servers, mut listening) = (Vec::new(), Vec::new());
     for listener in &config.listeners {
         let server = Server::bind(listener.clone(), &config.hostname, relay.clone())
             .map_err(|e| StartError::Unavailable(format!("cannot listen on {}: {e}", listener.address)))?;
-        tracing::info!(address = %server.local_addr(), engine = ?listener.engine, "listening");
+        let address = server.local_addr()?;
+        tracing::info!(%address, engine = ?listener.engine, "listening");
+        listening.push(address);
         servers.push(server);
     }
-    let controls: Arc<dyn Controls> = Arc::new(Operator { relay: relay.clone(), began });
-    let control = control::Server::bind(&control::socket_path(store), controls.clone())
-        .with_context(|| format!("cannot open the control socket {}", control::socket_path(store).display()))?;
-    let control = tokio::spawn(control.run(stopping.clone()));
+    let controls: Arc<dyn Controls> = Arc::new(Operator { relay: relay.clone(), started: clock.now(), file: config_path, listening });
+    let path = socket_path(&config.queue.store);
+    let control = ControlServer::bind(&path)
+        .with_context(|| format!("cannot open the control socket {}", path.display()))?;
+    let stop_control = {
+        let mut stopping = stopping.clone();
+        async move {
+            let _ = stopping.wait_for(|stop| *stop).await;
+        }
+    };
+    let control = tokio::spawn(control.run(controls, clock, stop_control));
     if let Some(address) = config.admin {
         let bound = http::bind(address)
             .await
@@ -100,7 +110,7 @@ pub async fn run(config: Config, config_path: Option<PathBuf>) -> anyhow::Result
 
     let scheduling = tokio::spawn(scheduler.run(stopping.clone()));
     let housekeeping = tokio::spawn(keep_house(relay.clone(), stopping.clone()));
-    let listening: Vec<_> =
+    let servers: Vec<_> =
         servers.into_iter().map(|server| tokio::spawn(server.run(stopping.clone(), config.drain))).collect();
     tracing::info!(took_ms = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX), "ready");
 
@@ -108,7 +118,7 @@ pub async fn run(config: Config, config_path: Option<PathBuf>) -> anyhow::Result
     tracing::info!(signal, drain_s = config.drain.as_secs(), "stopping: no new sessions, finishing what is in flight");
     let _ = stop.send(true);
     let finished = tokio::time::timeout(config.drain, async {
-        for task in listening {
+        for task in servers {
             let _ = task.await;
         }
         relay.workers.none().await;
@@ -185,7 +195,9 @@ async fn keep_house(relay: Arc<Relay>, mut stopping: watch::Receiver<bool>) {
 /// What operators can do to the running relay.
 struct Operator {
     relay: Arc<Relay>,
-    began: Instant,
+    started: Timestamp,
+    file: Option<PathBuf>,
+    listening: Vec<SocketAddr>,
 }
 
 #[async_trait]
@@ -207,7 +219,7 @@ impl Controls for Operator {
     }
 
     fn lanes(&self) -> Vec<LaneStatus> {
-        self.relay.scheduler.lanes().iter().map(|lane| LaneStatus::new(lane)).collect()
+        self.relay.scheduler.lanes().iter().map(|lane| lane_status(lane)).collect()
     }
 
     fn pause(&self, lane_or_provider: &str, paused: bool) -> bool {
@@ -224,6 +236,39 @@ impl Controls for Operator {
     }
 
     fn status(&self) -> Status {
-        Status::new(self.began, &self.relay.stats.all(), self.relay.scheduler.memory_used())
+        let (relay, stats) = (&self.relay, &self.relay.stats);
+        Status {
+            version: env!("CARGO_PKG_VERSION").into(),
+            pid: std::process::id(),
+            hostname: relay.config.hostname.clone(),
+            config: self.file.as_ref().map(|p| p.display().to_string()).unwrap_or_default(),
+            started: self.started.to_string(),
+            uptime: relay.clock.now().since(self.started).as_secs(),
+            listeners: self.listening.iter().map(ToString::to_string).collect(),
+            accepted: stats.accepted.get(),
+            delivered: stats.delivered.get(),
+            deferred: stats.deferred.get(),
+            bounced: stats.bounced.get() + stats.expired.get(),
+            queue: Counts::default(),
+        }
+    }
+}
+
+fn lane_status(lane: &Lane) -> LaneStatus {
+    let now = lane.snapshot();
+    LaneStatus {
+        name: lane.name.to_string(),
+        provider: lane.provider.name.clone(),
+        waiting: now.ready as u64,
+        in_flight: now.in_flight as u64,
+        connections: u64::from(now.workers),
+        max_connections: u64::from(lane.provider.connections),
+        rate: lane.provider.rate.iter().map(ToString::to_string).collect(),
+        paused: now.paused,
+        stopped: now
+            .circuit
+            .map(|(reason, left)| format!("{reason} (next try in {} s)", left.as_secs()))
+            .unwrap_or_default(),
+        last_error: now.last_error.unwrap_or_default(),
     }
 }

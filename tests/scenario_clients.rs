@@ -134,7 +134,10 @@ fn bare_cr_and_lf_become_line_ends_and_never_end_a_message() {
     content.extend_from_slice(normal);
     // Whether a lone dot after a bare LF was stuffed cannot be known; the relay may take it either way.
     let lines = |bytes: &[u8]| -> Vec<Vec<u8>> {
-        bytes.split(|b| *b == b'\n').map(|l| l.iter().copied().filter(|b| *b != b'\r' && *b != b'.').collect()).collect()
+        bytes
+            .split(|b| *b == b'\n')
+            .map(|l| l.iter().copied().filter(|b| *b != b'\r' && *b != b'.').collect())
+            .collect()
     };
     assert_eq!(lines(split_received(&arrived.content).1), lines(&content));
     client.command(250, "NOOP");

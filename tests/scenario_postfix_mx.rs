@@ -24,7 +24,10 @@ struct World {
 fn world(access: &str) -> World {
     let (dir, port) = (TestDir::new(), Port::reserve());
     let table = postfix::table(&dir, "mx", "access", access);
-    let main = format!("smtpd_recipient_restrictions = check_recipient_access texthash:{}, reject_unauth_destination", table.display());
+    let main = format!(
+        "smtpd_recipient_restrictions = check_recipient_access texthash:{}, reject_unauth_destination",
+        table.display()
+    );
     let options = postfix::Options { domains: &["example.test", "sender.test"], main: &main, submission: None };
     let postfix = Postfix::start(&dir, "mx", port.at(4), &options);
     let nsd = Nsd::start(&dir, ZONE);

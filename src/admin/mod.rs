@@ -2,6 +2,7 @@
 //! values it answers with. `control` carries them over a Unix socket, `requests` does the work.
 
 pub mod control;
+pub mod http;
 pub mod requests;
 
 use std::sync::Arc;
@@ -30,9 +31,6 @@ pub trait Controls: Send + Sync + 'static {
 
     /// Stops or starts a lane or provider; `false` if there is none of that name.
     fn pause(&self, lane_or_provider: &str, paused: bool) -> bool;
-
-    /// Applies the configuration file anew, and says what changed; or keeps the old one, and says why.
-    async fn reload(&self) -> Result<String, String>;
 
     /// How the relay is.
     fn status(&self) -> Status;
@@ -80,8 +78,6 @@ pub struct Status {
     pub uptime: u64,
     /// Where it listens.
     pub listeners: Vec<String>,
-    /// Client sessions now.
-    pub sessions: u64,
     /// Messages accepted since the start.
     pub accepted: u64,
     /// Recipients delivered since the start.

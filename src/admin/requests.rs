@@ -40,8 +40,6 @@ pub enum Request {
         /// Stop or start.
         paused: bool,
     },
-    /// Apply the configuration file anew.
-    Reload,
     /// Recipients that match.
     List {
         /// Which.
@@ -162,10 +160,6 @@ async fn answer(
                 return Ok(Err(Failure::refused(format!("there is no provider or lane `{name}`"))));
             }
         }
-        Request::Reload => match controls.reload().await {
-            Ok(note) => sink.put(Reply::Note(note), &[]).await?,
-            Err(why) => return Ok(Err(Failure::refused(why))),
-        },
         Request::List { filter, limit } => return list(&*controls.queue(), &filter, limit, sink).await,
         Request::Operate { op, filter } => return Ok(operate(controls, clock, op, filter).await),
         Request::Body { id, headers_only } => return body(&*controls.queue(), &id, headers_only, sink).await,

@@ -153,10 +153,6 @@ impl Controls for Direct {
         false
     }
 
-    async fn reload(&self) -> Result<String, String> {
-        Err("mailweir is not running".into())
-    }
-
     fn status(&self) -> Status {
         Status::default()
     }

@@ -1,4 +1,4 @@
-//! `mailweir provider`, `status` and `reload`: commands to the relay that runs.
+//! `mailweir provider` and `status`: commands to the relay that runs.
 
 use std::io::{self, Write};
 
@@ -148,17 +148,4 @@ pub(super) async fn status(config: &Config, json: bool) -> Outcome {
         q.messages, q.queued, q.leased, q.held, q.failed, q.uncertain
     )?;
     Ok(())
-}
-
-pub(super) async fn reload(config: &Config) -> Outcome {
-    let print = |reply, _: &[u8]| match reply {
-        Reply::Note(note) => writeln!(io::stdout(), "{note}"),
-        _ => Ok(()),
-    };
-    match must_run(config).await?.request(Request::Reload, print).await {
-        Err(failed) if failed.code == Code::Unavailable => {
-            Err(Failed::new(Code::Config, format!("the old configuration stays: {}", failed.message)))
-        }
-        other => other.map(drop),
-    }
 }

@@ -101,8 +101,6 @@ enum Command {
         #[arg(long)]
         json: bool,
     },
-    /// Make the running relay read its configuration again
-    Reload,
     /// Hand a message to the running relay, as sendmail does
     Send(send::Send),
 }
@@ -137,7 +135,6 @@ fn dispatch(cli: Cli) -> Outcome {
         Command::Queue(command) => block_on(queue::queue(&loaded()?.config, command)),
         Command::Provider(command) => block_on(control::provider(&loaded()?.config, command)),
         Command::Status { json } => block_on(control::status(&loaded()?.config, json)),
-        Command::Reload => block_on(control::reload(&loaded()?.config)),
         Command::Send(send) => send::send(&loaded()?.config, &send),
     }
 }

@@ -8,7 +8,7 @@ use bytes::{Bytes, BytesMut};
 use super::Relay;
 use crate::config::Provider;
 use crate::deliver::{Connection, Event};
-use crate::mail::convert::{Conversion, convert};
+use crate::mail::convert::{Conversion, Hop, convert};
 use crate::mail::{Body, CHUNK, Message};
 use crate::queue::Queue;
 use crate::schedule::Shared;
@@ -66,12 +66,8 @@ impl Relay {
         let message = &source.shared.message;
         let host = connection.capabilities();
         let traits = message.traits;
-        // A host with SMTPUTF8 has 8BITMIME, too (RFC 6531 §3.1); raw 8-bit headers of legacy
-        // software are encoded for everybody else.
-        let needed = traits.long_line
-            || traits.eight_bit_body && !host.eight_bit_mime
-            || traits.eight_bit_header && !(message.envelope.smtputf8 && host.smtputf8) && !host.eight_bit_mime;
-        if !needed {
+        let eight_bit = traits.eight_bit_body || traits.eight_bit_header;
+        if !traits.long_line && (host.eight_bit_mime || !eight_bit) {
             return Ok(Outgoing::AsIs(message.clone()));
         }
         let Ok(_one_of_few) = self.conversions.acquire().await else {
@@ -81,8 +77,13 @@ impl Relay {
         for index in 0..message.chunks() {
             whole.extend_from_slice(&source.chunk(index).await.map_err(Event::Local)?);
         }
-        let (eight_bit, signed) = (host.eight_bit_mime, provider.signed_conversion);
-        let converted = tokio::task::spawn_blocking(move || convert(&whole, traits, eight_bit, signed)).await;
+        let hop = Hop {
+            eight_bit: host.eight_bit_mime,
+            smtputf8: host.smtputf8,
+            smtputf8_asked: message.envelope.smtputf8,
+            signed: provider.signed_conversion,
+        };
+        let converted = tokio::task::spawn_blocking(move || convert(&whole, traits, hop)).await;
         match converted {
             Ok(Conversion::Converted { body, traits }) => {
                 let message = Message { size: body.len() as u64, traits, ..Message::clone(message) };

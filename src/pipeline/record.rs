@@ -6,8 +6,8 @@ use std::time::Duration;
 use super::{Relay, SETTLE_AGAIN};
 use crate::clock::Timestamp;
 use crate::deliver::{Event, Fact, Reply};
-use crate::mail::{NewMessage, Recipient};
-use crate::outcome::bounce::{self, Action, Item};
+use crate::mail::{Body, CHUNK, NewMessage};
+use crate::outcome::bounce::{self, Action, Diagnostic, Dsn, Item};
 use crate::outcome::settle::{Context, Notice, Outcome, Planned, Tried, plan, status};
 use crate::outcome::{Judgement, Scope};
 use crate::queue::QueueError;
@@ -84,9 +84,16 @@ impl Relay {
         let settled = settlements.len();
 
         if settled > 0 {
-            let dsn = self.dsn(&attempt, &planned, now).await;
+            let mut dsn = self.dsn(lane, &attempt, &planned, now).await;
+            if let Some(dsn) = &mut dsn {
+                // What does not fit one chunk (very many recipients) goes before, as from a client.
+                for (index, chunk) in (0u32..).zip(dsn.chunks()).skip(1) {
+                    self.persist(|| self.queue.spill(dsn.message.id, index, chunk.clone())).await;
+                }
+                dsn.body.truncate(CHUNK);
+            }
             let (follow_ups, jobs, stored) = match dsn {
-                Some((message, recipient, body)) => {
+                Some(Dsn { message, recipient, body }) => {
                     let sender = message.envelope.reverse_path.as_ref();
                     let to = self.router.lane_of(sender, &recipient.address);
                     let message = Arc::new(message);
@@ -97,15 +104,8 @@ impl Relay {
                 }
                 None => (Vec::new(), Vec::new(), Vec::new()),
             };
-            loop {
-                match self.queue.settle(settlements.clone(), follow_ups.clone()).await {
-                    Ok(()) => break,
-                    Err(QueueError::Closed) => return,
-                    Err(error) => {
-                        tracing::error!(id = %message.id, %error, "could not store an outcome; trying again");
-                        tokio::time::sleep(SETTLE_AGAIN).await;
-                    }
-                }
+            if !self.persist(|| self.queue.settle(settlements.clone(), follow_ups.clone())).await {
+                return;
             }
             lane.settled(settled);
             self.scheduler.submit(jobs, stored, now);
@@ -115,6 +115,21 @@ impl Relay {
             self.log(lane, &attempt, planned, now);
         }
         self.consequences(lane, attempt, &planned);
+    }
+
+    /// Asks the queue until it has stored what must not be lost. False: it is closed; what it does
+    /// not know it does again after the next start.
+    async fn persist<F: Future<Output = Result<(), QueueError>>>(&self, mut store: impl FnMut() -> F) -> bool {
+        loop {
+            match store().await {
+                Ok(()) => return true,
+                Err(QueueError::Closed) => return false,
+                Err(error) => {
+                    tracing::error!(%error, "could not store an outcome; trying again");
+                    tokio::time::sleep(SETTLE_AGAIN).await;
+                }
+            }
+        }
     }
 
     /// What follows for the lane: later attempts, a circuit, jobs given back.
@@ -159,17 +174,19 @@ impl Relay {
     /// The DSN that this attempt makes due, if any: one for all its recipients.
     async fn dsn(
         &self,
+        lane: &Lane,
         attempt: &Attempt,
         planned: &[Planned],
         now: Timestamp,
-    ) -> Option<(crate::mail::Message, Recipient, bytes::Bytes)> {
+    ) -> Option<Dsn> {
         let message = &attempt.job.message.message;
         if message.envelope.reverse_path.is_none() || planned.iter().all(|p| p.notice == Notice::None) {
             return None;
         }
         let body = super::QueuedBody { shared: attempt.job.message.clone(), queue: self.queue.clone() };
-        let head = crate::mail::Body::chunk(&body, 0).await.unwrap_or_default();
-        let expires = message.received.after(self.config.default.retry.expire);
+        let head = body.chunk(0).await.unwrap_or_default();
+        let expires = message.received.after(lane.provider.retry.expire);
+        let texts: Vec<String> = attempt.facts.iter().map(|fact| fact.event.to_string()).collect();
         let items: Vec<Item<'_>> = planned
             .iter()
             .filter_map(|p| {
@@ -181,12 +198,17 @@ impl Relay {
                 };
                 let held = attempt.job.recipients.get(p.at)?;
                 let fact = attempt.facts.get(p.at)?;
+                let text = texts.get(p.at)?;
                 Some(Item {
                     recipient: &held.recipient,
                     action,
                     status: status(p.outcome, fact),
-                    diagnostic: Some(fact),
-                    last_attempt: now,
+                    diagnostic: Some(match &fact.event {
+                        Event::Reply(reply) => Diagnostic::Smtp(reply),
+                        _ => Diagnostic::Local(text),
+                    }),
+                    remote_mta: fact.peer.as_ref().map(|peer| peer.host.as_str()),
+                    last_attempt: Some(now),
                     will_retry_until: (action == Action::Delayed).then_some(expires),
                 })
             })

@@ -141,3 +141,75 @@ impl<V: Clone + Send + Sync + 'static> Memo<V> {
         self.cache.entry(key.clone()).or_insert_with_if(Box::pin(refresh), expired).await.into_value()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicU32, Ordering};
+
+    use super::*;
+
+    fn memo(min: u64, max: u64, negative_max: u64) -> Memo<u32> {
+        let [min, max, negative_max] = [min, max, negative_max].map(Duration::from_secs);
+        Memo::new(100, Bounds { min, max, negative_max })
+    }
+
+    #[test]
+    fn ttls_stay_within_bounds() {
+        let bounds = memo(60, 3600, 300).bounds;
+        for (kind, seconds) in [
+            (Kind::Positive(0), 60),
+            (Kind::Positive(61), 61),
+            (Kind::Positive(u32::MAX), 3600),
+            (Kind::Negative(Some(0)), 60),
+            (Kind::Negative(Some(200)), 200),
+            (Kind::Negative(Some(u32::MAX)), 300),
+            (Kind::Negative(None), 60),
+            (Kind::Failure, 30),
+        ] {
+            assert_eq!(bounds.ttl(kind), Duration::from_secs(seconds), "{kind:?}");
+        }
+        assert_eq!(memo(60, 3600, 10).bounds.ttl(Kind::Negative(Some(500))), Duration::from_secs(10));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn one_looks_up_while_the_others_wait() {
+        let (memo, key, calls) = (Arc::new(memo(0, 3600, 300)), Arc::<str>::from("a"), Arc::new(AtomicU32::new(0)));
+        let mut tasks = tokio::task::JoinSet::new();
+        for _ in 0..100 {
+            let (memo, key, calls) = (memo.clone(), key.clone(), calls.clone());
+            tasks.spawn(async move {
+                let lookup = async {
+                    tokio::time::sleep(Duration::from_secs(1)).await;
+                    (calls.fetch_add(1, Ordering::Relaxed), Kind::Positive(10))
+                };
+                memo.get(&key, lookup).await.value
+            });
+        }
+        assert_eq!(tasks.join_all().await, vec![0; 100]);
+        assert_eq!(calls.load(Ordering::Relaxed), 1);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_waiter_takes_over_when_the_one_who_looks_up_is_dropped() {
+        let (memo, key) = (Arc::new(memo(0, 3600, 300)), Arc::<str>::from("a"));
+        let (first_memo, first_key) = (memo.clone(), key.clone());
+        let first = tokio::spawn(async move {
+            first_memo.get(&first_key, std::future::pending()).await;
+        });
+        tokio::task::yield_now().await;
+        let second = tokio::spawn(async move { memo.get(&key, async { (2, Kind::Positive(10)) }).await.value });
+        tokio::task::yield_now().await;
+        first.abort();
+        assert_eq!(second.await.unwrap(), 2);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn only_positive_answers_are_used_after_their_end() {
+        for (kind, expected) in [(Kind::Positive(10), 1), (Kind::Negative(Some(10)), 2), (Kind::Failure, 2)] {
+            let (memo, key) = (memo(0, 3600, 300), Arc::<str>::from("a"));
+            assert_eq!(memo.get(&key, async { (1, kind) }).await.value, 1);
+            tokio::time::advance(Duration::from_secs(31)).await;
+            assert_eq!(memo.get(&key, async { (2, Kind::Failure) }).await.value, expected, "{kind:?}");
+        }
+    }
+}

@@ -12,6 +12,7 @@
 
 use std::collections::HashSet;
 use std::net::{Ipv4Addr, Ipv6Addr};
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
@@ -26,12 +27,17 @@ use hickory_resolver::proto::op::{DnsRequestOptions, DnsResponse, Query, Respons
 use hickory_resolver::proto::rr::{Name, RData, RecordType};
 use hickory_resolver::{NameServerPool, PoolContext, TlsConfig, system_conf};
 use tokio::sync::Semaphore;
+use tokio_rustls::rustls::client::WebPkiServerVerifier;
+use tokio_rustls::rustls::{ClientConfig, RootCertStore};
 
 use super::RouterError;
 use crate::config::{self, DnsProtocol};
 
-/// Questions under way at once.
-const MAX_QUERIES: usize = 256;
+/// Where the system's name servers stand.
+const RESOLV_CONF: &str = "/etc/resolv.conf";
+/// Questions under way at once. hickory opens up to four sockets for one that is not answered, and
+/// the usual limit of a process is 1,024 files.
+const MAX_QUERIES: usize = 100;
 /// CNAMEs followed from one name; recursive servers follow about as many.
 const MAX_CNAMES: usize = 12;
 
@@ -89,19 +95,20 @@ enum Refusal {
 impl Dns {
     /// Connects to nothing yet.
     pub(super) fn new(config: &config::Dns) -> Result<Dns, RouterError> {
-        let servers = if config.nameservers.is_empty() {
-            let (system, _) =
-                system_conf::read_system_conf().map_err(|e| RouterError::SystemResolver(e.to_string()))?;
-            system.name_servers().iter().map(|s| (s.ip.to_string(), s.clone())).collect()
-        } else {
-            config.nameservers.iter().map(|s| (s.address.to_string(), server_config(s))).collect::<Vec<_>>()
+        let servers = match config.nameservers.as_slice() {
+            [] => system_servers(Path::new(RESOLV_CONF))?,
+            own => own.iter().map(|s| (s.address.to_string(), server_config(s))).collect(),
         };
+        let encrypted = config.nameservers.iter().any(|s| s.protocol != DnsProtocol::Plain);
         let servers = servers
             .into_iter()
             .map(|(label, server)| {
                 let tls = TlsConfig::new().map_err(|e| RouterError::Resolver(e.to_string()))?;
-                let context = Arc::new(PoolContext::new(options(config), tls));
-                let pool = NameServerPool::from_config([server], context, TokioRuntimeProvider::default());
+                let mut context = PoolContext::new(options(config), tls);
+                if encrypted {
+                    trust_system_roots(&mut context.tls)?;
+                }
+                let pool = NameServerPool::from_config([server], Arc::new(context), TokioRuntimeProvider::default());
                 Ok(Server { label, pool })
             })
             .collect::<Result<Vec<_>, RouterError>>()?;
@@ -122,7 +129,8 @@ impl Dns {
         let mut visited = HashSet::from([name.clone()]);
         let mut current = name.clone();
         let mut shortest = u32::MAX;
-        while visited.len() <= MAX_CNAMES {
+        for _ in 0..=MAX_CNAMES {
+            let asked = current.clone();
             let response = match self.ask(&current, kind).await? {
                 Ok(response) => response,
                 Err(negative) => return Ok(negative),
@@ -148,8 +156,7 @@ impl Dns {
             if !data.is_empty() {
                 return Ok(Answer::Found { data, canonical: current, ttl: shortest });
             }
-            let followed =
-                response.answers.iter().any(|r| matches!(r.data, RData::CNAME(_)) && visited.contains(&r.name));
+            let followed = current != asked;
             let ttl = response.negative_ttl().map(|ttl| ttl.min(shortest));
             match response.response_code {
                 // The code speaks of the end of the chain (RFC 6604 §3).
@@ -266,6 +273,29 @@ fn options(config: &config::Dns) -> ResolverOpts {
     options
 }
 
+/// The name servers of the system; its search list and options are of no concern.
+fn system_servers(path: &Path) -> Result<Vec<(String, NameServerConfig)>, RouterError> {
+    let unusable = |e: &dyn std::fmt::Display| RouterError::SystemResolver(format!("{}: {e}", path.display()));
+    let text = std::fs::read(path).map_err(|e| unusable(&e))?;
+    let (system, _) = system_conf::parse_resolv_conf(text).map_err(|e| unusable(&e))?;
+    Ok(system.name_servers().iter().map(|s| (s.ip.to_string(), s.clone())).collect())
+}
+
+/// Certificates of name servers are checked against the roots that the system trusts (a private CA
+/// may be among them); without any, against those that hickory brings.
+fn trust_system_roots(tls: &mut ClientConfig) -> Result<(), RouterError> {
+    let mut roots = RootCertStore::empty();
+    roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+    if roots.is_empty() {
+        return Ok(());
+    }
+    let verifier = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), tls.crypto_provider().clone())
+        .build()
+        .map_err(|e| RouterError::Resolver(e.to_string()))?;
+    tls.dangerous().set_certificate_verifier(verifier);
+    Ok(())
+}
+
 fn server_config(server: &config::Nameserver) -> NameServerConfig {
     let name: Arc<str> = match server.tls_name.as_str() {
         "" => server.address.ip().to_string().into(),
@@ -285,4 +315,23 @@ fn server_config(server: &config::Nameserver) -> NameServerConfig {
         })
         .collect();
     NameServerConfig::new(server.address.ip(), true, connections)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_system_without_name_servers_is_an_error_that_says_so() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("resolv.conf");
+        let missing = system_servers(&path).err().unwrap().to_string();
+        assert!(missing.contains("[dns] nameservers is empty") && missing.contains("resolv.conf"), "{missing}");
+        std::fs::write(&path, "search lan.example\noptions ndots:5\n").unwrap();
+        let none = system_servers(&path).err().unwrap().to_string();
+        assert!(none.contains("no nameservers found"), "{none}");
+        std::fs::write(&path, "nameserver 192.0.2.53\nnameserver 2001:db8::53\nsearch lan.example\n").unwrap();
+        let labels: Vec<String> = system_servers(&path).unwrap().into_iter().map(|(label, _)| label).collect();
+        assert_eq!(labels, ["192.0.2.53", "2001:db8::53"]);
+    }
 }

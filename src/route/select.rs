@@ -71,9 +71,10 @@ impl Ourselves {
     }
 }
 
-/// Whether an interface of this machine has the address: only then can a socket be bound to it.
+/// Whether an interface of this machine has the address: only then can a socket be bound to it
+/// (and to multicast addresses, which nobody has).
 fn is_local(ip: IpAddr) -> bool {
-    ip.is_loopback() || UdpSocket::bind((ip, 0)).is_ok()
+    ip.is_loopback() || (!ip.is_multicast() && UdpSocket::bind((ip, 0)).is_ok())
 }
 
 /// The hosts to try for `destination`, in order of preference, or why there is none. `candidates`

@@ -1,7 +1,7 @@
 //! DNS for tests: a real authoritative server (NSD) over `tests/zones`, and in front of it a proxy
 //! that counts questions and can fail the way broken name servers do.
 
-#![allow(dead_code)]
+#![allow(dead_code, clippy::unwrap_used)]
 
 use std::collections::HashMap;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener as StdTcpListener, UdpSocket as StdUdpSocket};
@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use hickory_resolver::proto::op::{Message, OpCode, ResponseCode};
-use hickory_resolver::proto::rr::rdata::{A, MX, NS};
+use hickory_resolver::proto::rr::rdata::{A, CNAME, MX, NS};
 use hickory_resolver::proto::rr::{Name, RData, Record, RecordType};
 use parking_lot::Mutex;
 use tokio::net::{TcpListener, TcpStream, UdpSocket};
@@ -128,12 +128,14 @@ pub enum Mood {
     Code(ResponseCode),
     /// Answers every question with records of other names.
     Lie,
+    /// Answers every question with a CNAME that was followed before.
+    Circle,
     /// Answers with name servers to ask instead.
     Refer,
     /// Like a server older than EDNS: FORMERR to a question with OPT, else asks the real server.
     NoEdns,
-    /// Forwards questions for A, says SERVFAIL to those for AAAA.
-    BrokenAaaa,
+    /// Says SERVFAIL to questions for this type, forwards the others.
+    Broken(RecordType),
 }
 
 /// A name server of its own address that counts, and forwards or misbehaves.
@@ -235,7 +237,7 @@ async fn answer(state: &State, question: Vec<u8>, server: SocketAddr) -> Option<
         Mood::Silent => return None,
         Mood::Code(code) => reply.metadata.response_code = code,
         Mood::NoEdns if message.edns.is_some() => reply.metadata.response_code = ResponseCode::FormErr,
-        Mood::BrokenAaaa if query.query_type() == RecordType::AAAA => {
+        Mood::Broken(kind) if query.query_type() == kind => {
             reply.metadata.response_code = ResponseCode::ServFail;
         }
         Mood::Lie => {
@@ -245,10 +247,15 @@ async fn answer(state: &State, question: Vec<u8>, server: SocketAddr) -> Option<
             };
             reply.add_answer(Record::from_rdata(stranger, 300, data));
         }
+        Mood::Circle => {
+            // `first.example` leads to `second.example`, and so says every answer.
+            let [first, second] = ["first.example.", "second.example."].map(|n| Name::from_ascii(n).unwrap());
+            reply.add_answer(Record::from_rdata(first, 300, RData::CNAME(CNAME(second))));
+        }
         Mood::Refer => {
             reply.add_authority(Record::from_rdata(query.name().clone(), 300, RData::NS(NS(stranger))));
         }
-        Mood::Forward | Mood::NoEdns | Mood::BrokenAaaa => {
+        Mood::Forward | Mood::NoEdns | Mood::Broken(_) => {
             let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
             socket.send_to(&question, server).await.unwrap();
             let mut buffer = vec![0; 4096];

@@ -89,10 +89,11 @@ pub async fn run(config: Config, config_path: Option<PathBuf>) -> anyhow::Result
         listening.push(address);
         servers.push(server);
     }
-    let controls: Arc<dyn Controls> = Arc::new(Operator { relay: relay.clone(), started: clock.now(), file: config_path, listening });
+    let controls: Arc<dyn Controls> =
+        Arc::new(Operator { relay: relay.clone(), started: clock.now(), file: config_path, listening });
     let path = socket_path(&config.queue.store);
-    let control = ControlServer::bind(&path)
-        .with_context(|| format!("cannot open the control socket {}", path.display()))?;
+    let control =
+        ControlServer::bind(&path).with_context(|| format!("cannot open the control socket {}", path.display()))?;
     let stop_control = {
         let mut stopping = stopping.clone();
         async move {

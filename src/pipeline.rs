@@ -186,7 +186,7 @@ impl Relay {
             };
             attempt.limiter = began.elapsed();
             let source = QueuedBody { shared: attempt.job.message.clone(), queue: self.queue.clone() };
-            let outgoing = match self.convert(&source, open, &lane.provider).await {
+            let outgoing = match self.convert(&source, open.capabilities(), &lane.provider).await {
                 Ok(outgoing) => outgoing,
                 Err(event) => {
                     drop(permit);

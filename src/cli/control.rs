@@ -81,7 +81,8 @@ pub(super) async fn provider(config: &Config, command: ProviderCommand) -> Outco
     if name.is_some() {
         return lanes.iter().try_for_each(|lane| show(&mut out, lane)).map_err(Failed::from);
     }
-    let mut table = Table::new(["NAME", "PROVIDER", "WAITING", "IN FLIGHT", "CONNECTIONS", "RATE", "STATE", "LAST ERROR"]);
+    let mut table =
+        Table::new(["NAME", "PROVIDER", "WAITING", "IN FLIGHT", "CONNECTIONS", "RATE", "STATE", "LAST ERROR"]);
     for lane in &lanes {
         table.row([
             lane.name.clone(),
@@ -136,7 +137,7 @@ pub(super) async fn status(config: &Config, json: bool) -> Outcome {
     writeln!(out, "mailweir {} on {}, process {}", status.version, status.hostname, status.pid)?;
     writeln!(out, "running    since {}", age_of(&status.started, Clock::System.now()))?;
     writeln!(out, "config     {}", if status.config.is_empty() { "built-in values" } else { &status.config })?;
-    writeln!(out, "listening  {}, {} sessions", status.listeners.join(", "), status.sessions)?;
+    writeln!(out, "listening  {}", status.listeners.join(", "))?;
     writeln!(
         out,
         "so far     {} messages accepted; recipients: {} delivered, {} deferred, {} bounced",

@@ -3,8 +3,8 @@
 use std::io::{self, Write};
 
 use super::{Code, Failed, Outcome};
+use crate::app::StartError;
 use crate::config::Loaded;
-use crate::queue::QueueError;
 
 pub(super) fn run(loaded: Loaded) -> Outcome {
     for warning in &loaded.warnings {
@@ -19,8 +19,9 @@ pub(super) fn run(loaded: Loaded) -> Outcome {
 
 /// A supervisor may start again what is only busy; the rest needs somebody to look at it.
 fn code(error: &anyhow::Error) -> Code {
-    match error.downcast_ref::<QueueError>() {
-        Some(QueueError::Full(_) | QueueError::Unavailable(_) | QueueError::InUse(_)) => Code::Temporary,
-        _ => Code::Unavailable,
+    match error.downcast_ref::<StartError>() {
+        Some(StartError::Temporary(_)) => Code::Temporary,
+        Some(StartError::Config(_)) => Code::Config,
+        Some(StartError::Unavailable(_)) | None => Code::Unavailable,
     }
 }

@@ -7,7 +7,7 @@ use bytes::{Bytes, BytesMut};
 
 use super::Relay;
 use crate::config::Provider;
-use crate::deliver::{Connection, Event};
+use crate::deliver::{Capabilities, Event};
 use crate::mail::convert::{Conversion, Hop, convert};
 use crate::mail::{Body, CHUNK, Message};
 use crate::queue::Queue;
@@ -60,11 +60,10 @@ impl Relay {
     pub(super) async fn convert(
         &self,
         source: &QueuedBody,
-        connection: &Connection,
+        host: Capabilities,
         provider: &Provider,
     ) -> Result<Outgoing, Event> {
         let message = &source.shared.message;
-        let host = connection.capabilities();
         let traits = message.traits;
         let eight_bit = traits.eight_bit_body || traits.eight_bit_header;
         if !traits.long_line && (host.eight_bit_mime || !eight_bit) {

@@ -172,13 +172,7 @@ impl Relay {
     }
 
     /// The DSN that this attempt makes due, if any: one for all its recipients.
-    async fn dsn(
-        &self,
-        lane: &Lane,
-        attempt: &Attempt,
-        planned: &[Planned],
-        now: Timestamp,
-    ) -> Option<Dsn> {
+    async fn dsn(&self, lane: &Lane, attempt: &Attempt, planned: &[Planned], now: Timestamp) -> Option<Dsn> {
         let message = &attempt.job.message.message;
         if message.envelope.reverse_path.is_none() || planned.iter().all(|p| p.notice == Notice::None) {
             return None;

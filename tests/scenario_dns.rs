@@ -143,7 +143,8 @@ fn servfail_and_an_mx_without_address_defer_and_never_bounce() {
         let senders = Sink::start(world.host(9));
         let id = world.send("waits", recipient);
         // The second attempt: it was tried again after the first.
-        let line = world.daemon.wait_log("the second deferral", |line| line.is("deferred", &id) && line.get("attempt") == "2");
+        let line =
+            world.daemon.wait_log("the second deferral", |line| line.is("deferred", &id) && line.get("attempt") == "2");
         assert!(line.why().contains(status), "{recipient}: {}", line.0);
         let rows = world.daemon.queue_list(&[]);
         assert_eq!(rows.len(), 1, "{recipient}");

@@ -21,14 +21,22 @@ fn two_hundred_thousand_for_a_stalled_provider_delay_nobody_else() {
     let stalled = {
         let gate = gate.clone();
         // It greets, takes the recipients, and never answers the data.
-        Sink::with(port.at(2), Options::script(move |ask| match ask.verb {
-            "DOT" => Answer::After(gate.clone()),
-            _ => Answer::Yes,
-        }))
+        Sink::with(
+            port.at(2),
+            Options::script(move |ask| match ask.verb {
+                "DOT" => Answer::After(gate.clone()),
+                _ => Answer::Yes,
+            }),
+        )
     };
     let quick = Sink::start(port.at(3));
     let mut daemon = Setup::new(&dir)
-        .via("stalled", "stalled.test", stalled.address, "connections = 3\nrate = \"20/s\"\nrecipients_per_message = 10")
+        .via(
+            "stalled",
+            "stalled.test",
+            stalled.address,
+            "connections = 3\nrate = \"20/s\"\nrecipients_per_message = 10",
+        )
         .via("quick", "quick.test", quick.address, "connections = 3\nrate = []")
         .start();
 

@@ -50,7 +50,10 @@ fn rate_connections_and_messages_per_connection_hold_against_a_flood() {
     times.sort();
     let took = times[MESSAGES - 1] - times[0];
     let worst = worst_excess(&times, RATE, BURST);
-    println!("{MESSAGES} messages in {took:?}; worst window: {worst:.2} messages over the limit; {} connections at most", sink.peak());
+    println!(
+        "{MESSAGES} messages in {took:?}; worst window: {worst:.2} messages over the limit; {} connections at most",
+        sink.peak()
+    );
     assert!(worst <= 0.0, "{worst:.2} messages too many in a window");
     // And the relay uses what it may: not more than a quarter slower than the limit.
     let ideal = Duration::from_secs_f64((MESSAGES as f64 - BURST) / RATE);

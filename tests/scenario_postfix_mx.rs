@@ -24,7 +24,10 @@ struct World {
 fn world(access: &str) -> World {
     let (dir, port) = (TestDir::new(), Port::reserve());
     let table = postfix::table(&dir, "mx", "access", access);
-    let main = format!("smtpd_recipient_restrictions = check_recipient_access texthash:{}, reject_unauth_destination", table.display());
+    let main = format!(
+        "smtpd_recipient_restrictions = check_recipient_access texthash:{}, reject_unauth_destination",
+        table.display()
+    );
     let options = postfix::Options { domains: &["example.test", "sender.test"], main: &main, submission: None };
     let postfix = Postfix::start(&dir, "mx", port.at(4), &options);
     let nsd = Nsd::start(&dir, ZONE);
@@ -85,7 +88,7 @@ fn a_450_is_tried_again_and_the_550_after_it_comes_back_as_a_dsn_that_python_und
     let text = String::from_utf8_lossy(&stored);
     assert!(text.starts_with("Return-Path: <>\n"), "a DSN has the null reverse-path: {text}");
     let report = Report::parse(&as_sent(&stored));
-    assert_eq!(report.header("to"), "sender@sender.test");
+    assert_eq!(report.header("to"), "<sender@sender.test>");
     assert_eq!(report.header("auto-submitted"), "auto-replied");
     assert!(!report.header("message-id").is_empty() && !report.header("date").is_empty());
     assert_eq!(report.message_field("reporting-mta"), "dns; relay.test");

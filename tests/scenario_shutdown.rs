@@ -19,15 +19,19 @@ fn sigterm_finishes_what_is_in_flight_and_keeps_the_rest() {
     let (gate, dots) = (Gate::default(), std::sync::Arc::new(std::sync::atomic::AtomicUsize::new(0)));
     let sink = {
         let (gate, dots) = (gate.clone(), dots.clone());
-        Sink::with(port.at(2), Options::script(move |ask| match ask.verb {
-            "DOT" => {
-                dots.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
-                Answer::After(gate.clone())
-            }
-            _ => Answer::Yes,
-        }))
+        Sink::with(
+            port.at(2),
+            Options::script(move |ask| match ask.verb {
+                "DOT" => {
+                    dots.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
+                    Answer::After(gate.clone())
+                }
+                _ => Answer::Yes,
+            }),
+        )
     };
-    let mut daemon = Setup::new(&dir).via("example", "example.test", sink.address, "connections = 1\nrate = []").start();
+    let mut daemon =
+        Setup::new(&dir).via("example", "example.test", sink.address, "connections = 1\nrate = []").start();
     let mut client = daemon.client();
     for n in 0..5 {
         client.send("<sender@sender.test>", &["<somebody@example.test>"], &message(&format!("shutdown {n}")));
@@ -62,13 +66,16 @@ fn a_transaction_that_never_ends_holds_the_shutdown_only_for_the_drain_time() {
     let (gate, stuck) = (Gate::default(), Gate::default());
     let sink = {
         let (gate, stuck) = (gate.clone(), stuck.clone());
-        Sink::with(port.at(2), Options::script(move |ask| match ask.verb {
-            "DOT" if !gate.is_open() => {
-                stuck.open();
-                Answer::After(gate.clone())
-            }
-            _ => Answer::Yes,
-        }))
+        Sink::with(
+            port.at(2),
+            Options::script(move |ask| match ask.verb {
+                "DOT" if !gate.is_open() => {
+                    stuck.open();
+                    Answer::After(gate.clone())
+                }
+                _ => Answer::Yes,
+            }),
+        )
     };
     let mut daemon = Setup::new(&dir).via("example", "example.test", sink.address, "connections = 1").start();
     daemon.client().send("<sender@sender.test>", &["<somebody@example.test>"], &message("stuck"));

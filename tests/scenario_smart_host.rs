@@ -1,9 +1,9 @@
 //! A real Postfix as the smart host: STARTTLS with a certificate of a test CA, AUTH against a SASL
 //! database. A wrong password and a wrong certificate each defer with the reason and lose nothing.
 
-mod support;
 #[path = "support/ca.rs"]
 mod ca;
+mod support;
 
 use std::path::Path;
 
@@ -30,7 +30,8 @@ impl World {
         let (dir, port) = (TestDir::new(), Port::reserve());
         let authority = Authority::new(&dir, "test-ca");
         let certificate = authority.certificate(&dir, "smart.test");
-        let submission = Submission { user: "relay", password: PASSWORD, certificate: &certificate.file, key: &certificate.key };
+        let submission =
+            Submission { user: "relay", password: PASSWORD, certificate: &certificate.file, key: &certificate.key };
         let options = postfix::Options { domains: &["example.test"], main: "", submission: Some(submission) };
         let postfix = Postfix::start(&dir, "smart", port.at(3), &options);
         let nsd = Nsd::start(&dir, "smart A 127.0.0.3\nother A 127.0.0.3\n");

@@ -80,7 +80,7 @@ fn a_full_disk_is_a_452_and_nothing_acknowledged_is_lost() {
     let sink = Sink::start(port.at(2));
     let late = daemon.client().send("<sender@sender.test>", &["<somebody@example.test>"], &message("after"));
     acknowledged.insert("after".into());
-    daemon.command_ok(&["queue", "retry"], b"");
+    daemon.command_ok(&["queue", "retry", "--all"], b"");
     sink.wait(acknowledged.len(), SOON);
     daemon.wait_queue_empty(SOON);
     let arrived: BTreeSet<String> = sink.messages().iter().map(|message| message.subject()).collect();

@@ -88,7 +88,7 @@ fn a_450_is_tried_again_and_the_550_after_it_comes_back_as_a_dsn_that_python_und
     let text = String::from_utf8_lossy(&stored);
     assert!(text.starts_with("Return-Path: <>\n"), "a DSN has the null reverse-path: {text}");
     let report = Report::parse(&as_sent(&stored));
-    assert_eq!(report.header("to"), "sender@sender.test");
+    assert_eq!(report.header("to"), "<sender@sender.test>");
     assert_eq!(report.header("auto-submitted"), "auto-replied");
     assert!(!report.header("message-id").is_empty() && !report.header("date").is_empty());
     assert_eq!(report.message_field("reporting-mta"), "dns; relay.test");

@@ -86,7 +86,7 @@ fn a_transaction_that_never_ends_holds_the_shutdown_only_for_the_drain_time() {
     // From here on the receiver answers.
     gate.open();
     daemon.start();
-    daemon.command_ok(&["queue", "retry"], b"");
+    daemon.command_ok(&["queue", "retry", "--all"], b"");
     daemon.wait_queue_empty(SOON);
     assert!(sink.messages().iter().any(|message| message.subject() == "stuck"));
 }

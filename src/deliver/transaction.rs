@@ -10,10 +10,10 @@
 //! many, a positive reply to what must fail, different codes in one reply, 421) finishes its
 //! transaction as far as it can and is not used again.
 //!
-//! A connection that breaks has its fact at the first command without a reply. With BDAT that can
-//! be MAIL although the whole message is out: a server that accepted it would have had to lose all
-//! its replies, in one go, after that. Servers that close an idle connection just as it is used
-//! again are far more common, and look the same.
+//! A connection that breaks has its fact at the first command without a reply. With BDAT the whole
+//! message is out by then, so that fact is [`Stage::Final`]: it may have arrived. The exception is
+//! a reused connection that breaks before the first reply: a server that closed an idle connection
+//! just as it was used again, which is common, while losing all replies at once is not.
 
 use std::time::Duration;
 

@@ -16,9 +16,9 @@ pub fn message(subject: &str) -> Vec<u8> {
     .into_bytes()
 }
 
-/// The value of the first header field of that name, unfolded.
+/// The value of the first header field of that name, unfolded. Looks at the first 64 KB only.
 pub fn header(content: &[u8], name: &str) -> Option<String> {
-    let text = String::from_utf8_lossy(content);
+    let text = String::from_utf8_lossy(&content[..content.len().min(64 * 1024)]);
     let head = text.split("\r\n\r\n").next()?;
     let unfolded = head.replace("\r\n\t", " ").replace("\r\n ", " ");
     unfolded.split("\r\n").find_map(|line| {

@@ -1,0 +1,188 @@
+//! The command line while the daemon runs: look at the queue, hold, release, try again, cancel, and
+//! hand a message in.
+
+mod support;
+
+use std::time::Duration;
+
+use support::daemon::{Daemon, Setup};
+use support::mail::{message, split_received};
+use support::sink::Sink;
+use support::{Port, SOON, TestDir, wait_for};
+
+/// A relay whose one host is down and that tries again after an hour only.
+fn relay_to_nobody(dir: &TestDir) -> (Daemon, Port) {
+    let port = Port::reserve();
+    let daemon = Setup::new(dir)
+        .via("example", "example.test", port.at(2), "connections = 2")
+        .with("[retry]\nfirst = \"1h\"\njitter = 0.0")
+        .start();
+    (daemon, port)
+}
+
+fn send_and_defer(daemon: &Daemon, subject: &str, to: &[&str]) -> String {
+    let id = daemon.client().send("<sender@sender.test>", to, &message(subject));
+    for recipient in to {
+        let recipient = recipient.trim_matches(['<', '>']);
+        daemon.wait_log("deferred", |line| line.is("deferred", &id) && line.get("recipient") == recipient);
+    }
+    id
+}
+
+fn state_of(daemon: &Daemon, id: &str) -> Vec<String> {
+    daemon.queue_list(&[]).iter().filter(|row| row.id() == id).map(|row| row.state()).collect()
+}
+
+#[test]
+fn queue_list_tells_everything_about_a_waiting_recipient() {
+    let dir = TestDir::new();
+    let (daemon, _port) = relay_to_nobody(&dir);
+    assert_eq!(daemon.queue_list(&[]).len(), 0);
+    let content = message("waiting");
+    let id = send_and_defer(&daemon, "waiting", &["<one@example.test>", "<two@example.test>"]);
+    let rows = daemon.queue_list(&[]);
+    assert_eq!(rows.len(), 2);
+    for (row, recipient) in rows.iter().zip(["one@example.test", "two@example.test"]) {
+        assert_eq!(row.id(), id);
+        assert_eq!(row.text("sender"), "sender@sender.test");
+        assert_eq!(row.recipient(), recipient);
+        assert_eq!(row.text("provider"), "example");
+        assert_eq!(row.state(), "queued");
+        assert_eq!(row.number("priority"), 0);
+        assert_eq!(row.attempts(), 1);
+        assert!(row.number("size") > content.len() as i64, "with its Received: {}", row.0);
+        // RFC 3339 in UTC sorts as text.
+        assert!(row.text("due") > row.text("received") && row.text("received").ends_with('Z'), "{}", row.0);
+        assert!(!row.reason().is_empty());
+    }
+    let shown = daemon.command_ok(&["queue", "show", &id], b"");
+    for part in [&id, "sender@sender.test", "one@example.test", "two@example.test", "example"] {
+        assert!(shown.contains(part), "`{part}` is not in\n{shown}");
+    }
+    let filters: [(&[&str], usize); 8] = [
+        (&["--recipient", "one@*"], 1),
+        (&["--recipient", "nobody@*"], 0),
+        (&["--sender", "sender@sender.test"], 2),
+        (&["--domain", "example.test"], 2),
+        (&["--domain", "example.org"], 0),
+        (&["--provider", "example"], 2),
+        (&["--state", "queued"], 2),
+        (&["--state", "failed"], 0),
+    ];
+    for (filter, expected) in filters {
+        assert_eq!(daemon.queue_list(filter).len(), expected, "{filter:?}");
+    }
+}
+
+#[test]
+fn what_is_held_stays_and_what_is_released_leaves() {
+    let dir = TestDir::new();
+    let (daemon, port) = relay_to_nobody(&dir);
+    let id = send_and_defer(&daemon, "held", &["<one@example.test>"]);
+    daemon.command_ok(&["queue", "hold", &id], b"");
+    assert_eq!(state_of(&daemon, &id), ["held"]);
+    let sink = Sink::start(port.at(2));
+    let free = send_and_defer_or_deliver(&daemon, &sink);
+    assert_eq!(state_of(&daemon, &id), ["held"], "while {free} went out");
+    // A retry does not touch what is held.
+    let _ = daemon.command(&["queue", "retry", &id], b"");
+    assert_eq!(state_of(&daemon, &id), ["held"]);
+    daemon.command_ok(&["queue", "release", &id], b"");
+    sink.wait_subject("held", SOON);
+    wait_for("the end of the row", SOON, || state_of(&daemon, &id).is_empty().then_some(()));
+    assert_eq!(sink.messages().iter().filter(|message| message.subject() == "held").count(), 1);
+}
+
+/// Sends a second message, now that the host is up, and waits until it is there. The relay may
+/// remember that the host was down; an operator does not need to wait for that.
+fn send_and_defer_or_deliver(daemon: &Daemon, sink: &Sink) -> String {
+    let id = daemon.client().send("<sender@sender.test>", &["<two@example.test>"], &message("free"));
+    let line = daemon.wait_log("an attempt", |line| line.is("delivered", &id) || line.is("deferred", &id));
+    if line.event() == "deferred" {
+        daemon.command_ok(&["queue", "retry", &id], b"");
+    }
+    sink.wait_subject("free", SOON);
+    id
+}
+
+#[test]
+fn retry_sends_at_once_what_would_wait_an_hour() {
+    let dir = TestDir::new();
+    let (daemon, port) = relay_to_nobody(&dir);
+    let id = send_and_defer(&daemon, "again", &["<one@example.test>"]);
+    let sink = Sink::start(port.at(2));
+    daemon.command_ok(&["queue", "retry", &id], b"");
+    sink.wait_subject("again", Duration::from_secs(5));
+    let line = daemon.wait_log("delivered", |line| line.is("delivered", &id));
+    assert_eq!(line.get("attempt"), "2");
+}
+
+#[test]
+fn cancel_removes_one_recipient_or_the_message_and_tells_nobody() {
+    let dir = TestDir::new();
+    let (daemon, _port) = relay_to_nobody(&dir);
+    let id = send_and_defer(&daemon, "cancelled", &["<one@example.test>", "<two@example.test>"]);
+    daemon.command_ok(&["queue", "cancel", &id, "--recipient", "two@example.test"], b"");
+    let rows = daemon.queue_list(&[]);
+    assert_eq!(rows.iter().map(support::daemon::Row::recipient).collect::<Vec<_>>(), ["one@example.test"]);
+    daemon.command_ok(&["queue", "cancel", &id], b"");
+    // No DSN either: nothing at all is queued.
+    assert_eq!(daemon.queue_list(&[]).len(), 0);
+}
+
+#[test]
+fn send_hands_in_a_message_from_standard_input_as_sendmail_does() {
+    let (dir, port) = (TestDir::new(), Port::reserve());
+    let sink = Sink::start(port.at(2));
+    let daemon = Setup::new(&dir).via("example", "example.test", sink.address, "connections = 2").start();
+    // A Unix program writes line feeds, and a dot alone in a line is content.
+    let text = String::from_utf8(message("by command")).expect("ASCII").replace("\r\n", "\n") + ".\nafter the dot\n";
+    let said = daemon
+        .command_ok(&["send", "-f", "sender@sender.test", "one@example.test", "two@example.test"], text.as_bytes());
+    let arrived = sink.wait_subject("by command", SOON);
+    let id = arrived_id(&daemon);
+    assert!(said.contains(&id), "the queue id {id} is told: {said}");
+    let body = String::from_utf8(split_received(&arrived.content).1.to_vec()).expect("ASCII");
+    assert_eq!(body, text.replace('\n', "\r\n"));
+    daemon.wait_queue_empty(SOON);
+    let mut to: Vec<String> = sink.messages().into_iter().flat_map(|message| message.to).collect();
+    to.sort();
+    assert_eq!(to, ["<one@example.test>", "<two@example.test>"]);
+}
+
+fn arrived_id(daemon: &Daemon) -> String {
+    daemon.wait_log("delivered", |line| line.event() == "delivered").get("id")
+}
+
+#[test]
+fn a_bad_command_line_exits_with_64_and_shows_the_usage() {
+    let dir = TestDir::new();
+    let (daemon, _port) = relay_to_nobody(&dir);
+    let cases: [&[&str]; 4] = [
+        &["queue", "frobnicate"],
+        &["queue", "show", "not-an-id"],
+        &["queue", "list", "--state", "lost"],
+        &["send", "-f"],
+    ];
+    for arguments in cases {
+        let output = daemon.command(arguments, b"");
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(64), "{arguments:?}: {said}");
+        assert!(!said.trim().is_empty(), "{arguments:?}");
+    }
+}
+
+#[test]
+fn without_a_daemon_the_commands_say_so_and_exit_with_69() {
+    let dir = TestDir::new();
+    let (mut daemon, _port) = relay_to_nobody(&dir);
+    let id = send_and_defer(&daemon, "asleep", &["<one@example.test>"]);
+    daemon.stop();
+    for arguments in [&["queue", "list"][..], &["queue", "retry", &id]] {
+        let output = daemon.command(arguments, b"");
+        assert_eq!(output.status.code(), Some(69), "{arguments:?}: {output:?}");
+        assert!(!output.stderr.is_empty(), "{arguments:?}");
+    }
+    daemon.start();
+    assert_eq!(state_of(&daemon, &id), ["queued"]);
+}

@@ -85,7 +85,6 @@ pub async fn run(config: Config, config_path: Option<PathBuf>) -> anyhow::Result
         let server = Server::bind(listener.clone(), &config.hostname, relay.clone())
             .map_err(|e| StartError::Unavailable(format!("cannot listen on {}: {e}", listener.address)))?;
         let address = server.local_addr()?;
-        tracing::info!(%address, engine = ?listener.engine, "listening");
         listening.push(address);
         servers.push(server);
     }

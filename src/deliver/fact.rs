@@ -4,8 +4,9 @@ use std::fmt;
 use std::net::IpAddr;
 use std::time::Duration;
 
-/// The stage of a delivery at which something happened.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+/// The stage of a delivery at which something happened, in the order of the dialog; `Idle` comes
+/// before MAIL.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub enum Stage {
     /// Finding hosts in DNS.
     Route,
@@ -19,6 +20,8 @@ pub enum Stage {
     StartTls,
     /// AUTH.
     Auth,
+    /// RSET or QUIT between messages.
+    Idle,
     /// MAIL FROM.
     Mail,
     /// RCPT TO.
@@ -29,8 +32,6 @@ pub enum Stage {
     Body,
     /// The reply to the final dot or last BDAT.
     Final,
-    /// RSET or QUIT between messages.
-    Idle,
 }
 
 impl fmt::Display for Stage {

@@ -57,6 +57,8 @@ pub struct Connection {
     /// A transaction was begun and did not end: RSET comes first.
     pub(super) dirty: bool,
     pub(super) sent: u32,
+    /// All of the last transaction was written, its body too, before the first reply was read.
+    pub(super) all_out: bool,
     /// Hosts that get one command at a time, see [`Connection::remember_garbling`].
     pub(super) serial: Option<Cache<String, ()>>,
 }
@@ -78,6 +80,7 @@ impl Connection {
                 usable: true,
                 dirty: false,
                 sent: 0,
+                all_out: false,
                 serial: None,
             }),
             Err(((stage, event), handshake)) => {

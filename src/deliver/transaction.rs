@@ -79,7 +79,9 @@ impl Connection {
                         {
                             serial.insert(self.peer.host.clone(), ());
                         }
-                        fates.rest(stage, &event);
+                        let stale = reused && stage <= Stage::Mail;
+                        let lost = self.all_out && !stale && !matches!(event, Event::Reply(_));
+                        fates.rest(if lost { Stage::Final } else { stage }, &event);
                     }
                 }
             }
@@ -158,6 +160,7 @@ impl Connection {
         let smtputf8 = self.needs_smtputf8(tx, open);
         let pipelined = self.pipelining;
         let bdat = pipelined && self.chunking && tx.message.chunks() == 1;
+        self.all_out = false;
         let reset = self.dirty;
         let mut whole = Written::All;
 
@@ -175,7 +178,9 @@ impl Connection {
                 let body = encoder.encode(head.clone());
                 let end = encoder.finish();
                 print(&mut self.wire.out, format_args!("BDAT {} LAST\r\n", body.len() + end.len()));
-                self.wire.write(&[&body, &end], replies, replies, t.write).await
+                let written = self.wire.write(&[&body, &end], replies, replies, t.write).await;
+                self.all_out = written == Written::All;
+                written
             } else {
                 print(&mut self.wire.out, Data);
                 self.wire.write(&[], replies, usize::MAX, t.write).await

@@ -1,6 +1,8 @@
 //! What goes wrong around the SQLite store, and what the relay hears of it: a clear error, nothing
 //! lost, and service again once the cause is gone.
 
+#![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+
 mod contract;
 
 use std::io::{BufRead, BufReader, Write};
@@ -14,7 +16,7 @@ use contract::{T0, body, deferred, delivered, key, letter, list};
 use mailweir::clock::Clock;
 use mailweir::mail::CHUNK;
 use mailweir::queue::sqlite::{Options, SqliteQueue};
-use mailweir::queue::{Counts, Filter, Queue, QueueError};
+use mailweir::queue::{Counts, Filter, Operation, Queue, QueueError};
 use rusqlite::Connection;
 
 /// Tells the child what to do, and with which file.
@@ -219,13 +221,20 @@ async fn an_unreadable_recipient_is_put_aside_and_holds_up_nobody() {
     let bad = letter("a@here.example", "x").post(&*queue).await;
     let good = letter("a@here.example", "x").post(&*queue).await;
     let foreign = Connection::open(&path).unwrap();
+    let orphan = letter("a@here.example", "x").post(&*queue).await;
     foreign.execute("UPDATE recipient SET address = 'no address' WHERE message = ?1", [bad.0]).unwrap();
-    let mut leased = queue.claim(&"x".into(), T0, 1).await.unwrap();
-    leased.extend(queue.claim(&"x".into(), T0, 1).await.unwrap());
+    foreign.execute("DELETE FROM message WHERE id = ?1", [orphan.0]).unwrap();
+    let mut leased = Vec::new();
+    for _ in 0..3 {
+        leased.extend(queue.claim(&"x".into(), T0, 1).await.unwrap());
+    }
     assert_eq!(leased.iter().map(|l| l.key).collect::<Vec<_>>(), [key(good, 0)]);
     let held = list(&*queue, &Filter { state: Some("held".into()), ..Filter::default() }, 10).await;
-    assert_eq!(held.len(), 1);
-    assert!(held[0].id == bad.to_string() && held[0].reason.contains("cannot be read"), "{held:?}");
+    assert_eq!(held.iter().map(|row| &row.id).collect::<Vec<_>>(), [&bad.to_string(), &orphan.to_string()]);
+    assert!(held[0].reason.contains("cannot be read") && held[1].reason.contains("missing"), "{held:?}");
+    let keys = [key(bad, 0), key(orphan, 0)];
+    assert_eq!(queue.operate(Operation::Cancel, &keys, &[], T0).await.unwrap(), 2);
+    assert_eq!(list(&*queue, &Filter::default(), 10).await.len(), 1);
 }
 
 #[tokio::test]

@@ -144,7 +144,7 @@ impl Claim<'_, '_> {
 }
 
 /// A message without its body.
-pub(super) fn message(conn: &Connection, id: QueueId) -> Result<Option<Message>, QueueError> {
+fn message(conn: &Connection, id: QueueId) -> Result<Option<Message>, QueueError> {
     let mut statement = conn.prepare_cached(sql::MESSAGE)?;
     let mut found = statement.query([id.0])?;
     found.next()?.map(rows::message).transpose()
@@ -177,4 +177,76 @@ pub(super) fn lanes(conn: &Connection, after: Option<LaneName>, limit: usize) ->
         found.push(LaneDue { lane, due });
     }
     Ok(found)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::queue::sqlite::schema;
+    use rusqlite::{StatementStatus, TransactionBehavior};
+
+    const DEEP: i64 = 200_000;
+
+    /// 200,000 recipients of one lane: half of them due, of one sender; the rest not due, in every
+    /// bucket there is. Beside them one in a lane before and one in a lane after.
+    fn backlog(dir: &tempfile::TempDir) -> Connection {
+        let path = dir.path().join("q.db");
+        std::fs::write(&path, b"").unwrap();
+        let mut conn = schema::connect_writer(&path, None).unwrap();
+        schema::prepare(&mut conn, &path).unwrap();
+        conn.pragma_update(None, "synchronous", "off").unwrap();
+        conn.execute_batch(&format!(
+            "BEGIN;
+            WITH RECURSIVE n(i) AS (VALUES (1) UNION ALL SELECT i + 1 FROM n WHERE i < {DEEP})
+            INSERT INTO recipient SELECT i, 0, 0, 'm', iif(i % 2, 580, i % (19 * 64)), iif(i % 2, i, 1000000 + i),
+                0, 0, 12, 'a@b', NULL, '' FROM n;
+            INSERT INTO recipient VALUES (300001, 0, 0, 'a', 580, 7, 0, 0, 12, 'a@b', NULL, ''),
+                (300002, 0, 0, 'z', 580, 7, 0, 0, 12, 'a@b', NULL, '');
+            INSERT INTO message SELECT message, 0, 'a@b', 1, 0, 0, 0, NULL, NULL, 1, NULL, NULL, 0, x'00' FROM recipient;
+            COMMIT"
+        ))
+        .unwrap();
+        conn
+    }
+
+    /// Steps of SQLite's machine since the last call: what was read, whatever time it took.
+    fn steps(conn: &Connection) -> i64 {
+        let of = |text: &&str| i64::from(conn.prepare_cached(text).unwrap().reset_status(StatementStatus::VmStep));
+        sql::ALL.iter().map(of).sum()
+    }
+
+    fn claim_from(conn: &mut Connection, lane: &str, limit: usize) -> usize {
+        let tx = conn.transaction_with_behavior(TransactionBehavior::Immediate).unwrap();
+        let mut store = Store::new(tx, 0);
+        let taken = claim(&mut store, &lane.into(), Timestamp(500_000), limit).unwrap();
+        store.commit().unwrap();
+        taken.len()
+    }
+
+    #[test]
+    fn a_deep_lane_costs_its_neighbours_nothing() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut conn = backlog(&dir);
+        steps(&conn);
+        for lane in ["a", "z", "no such lane"] {
+            let taken = claim_from(&mut conn, lane, 100);
+            assert_eq!(taken, usize::from(lane.len() == 1));
+            let cost = steps(&conn);
+            assert!((1..1000).contains(&cost), "{cost} steps for lane {lane}");
+        }
+        let found = lanes(&conn, None, 10).unwrap();
+        assert_eq!(found, [LaneDue { lane: "m".into(), due: Timestamp(1) }]);
+        let cost = steps(&conn);
+        assert!(cost < 50 * 19 * SLOTS, "{cost} steps to list lanes: some for each bucket, none for each recipient");
+    }
+
+    #[test]
+    fn what_is_not_due_costs_one_seek_a_bucket() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut conn = backlog(&dir);
+        steps(&conn);
+        assert_eq!(claim_from(&mut conn, "m", 200), 200);
+        let cost = steps(&conn);
+        assert!(cost < 50 * 19 * SLOTS + 200 * 200, "{cost} steps to claim 200");
+    }
 }

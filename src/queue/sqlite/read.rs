@@ -9,12 +9,11 @@ use parking_lot::Mutex;
 use rusqlite::{Connection, OptionalExtension, params};
 use tokio::sync::Semaphore;
 
-use super::claim::message;
 use super::rows;
 use super::{schema, sql};
 use crate::clock::Timestamp;
 use crate::config::units::Pattern;
-use crate::mail::{Message, QueueId, RecipientKey, State};
+use crate::mail::{QueueId, RecipientKey, State};
 use crate::queue::{Filter, Page, QueueError, Row};
 
 /// Connections, and so reads at once.
@@ -124,10 +123,31 @@ impl<'f> Wanted<'f> {
             && self.reason.as_ref().is_none_or(|p| p.matches(reason))
     }
 
-    fn fits_message(&self, message: &Message) -> bool {
-        let sender = || message.envelope.reverse_path.as_ref().map_or("<>", |a| a.as_str());
+    fn fits_message(&self, message: &Summary) -> bool {
+        let sender = || if message.sender.is_empty() { "<>" } else { &message.sender };
         self.received_before.is_none_or(|t| message.received.0 <= t)
             && self.sender.as_ref().is_none_or(|p| p.matches(sender()))
+    }
+}
+
+/// What a list shows of a message, as stored: an operator must see also what a claim cannot read.
+struct Summary {
+    id: QueueId,
+    received: Timestamp,
+    sender: String,
+    size: u64,
+    priority: i8,
+}
+
+impl Summary {
+    fn read(conn: &Connection, id: QueueId) -> Result<Summary, QueueError> {
+        let found = conn.prepare_cached(sql::MESSAGE)?.query_row([id.0], |row| {
+            let (received, size) = (Timestamp(row.get(1)?), rows::unsigned(row.get(3)?));
+            Ok(Summary { id, received, sender: row.get(2)?, size, priority: row.get(4)? })
+        });
+        // Without its message (a damaged store) a recipient can still be cancelled.
+        let nothing = || Summary { id, received: Timestamp(0), sender: String::new(), size: 0, priority: 0 };
+        Ok(found.optional()?.unwrap_or_else(nothing))
     }
 }
 
@@ -155,7 +175,7 @@ pub(super) fn inspect(
     };
     let mut page = Page::default();
     let mut last: Option<RecipientKey> = None;
-    let mut cached: Option<Message> = None;
+    let mut cached: Option<Summary> = None;
     let mut seen = 0;
     while let Some(row) = found.next()? {
         if seen == SCAN || page.rows.len() >= limit.max(1) {
@@ -171,17 +191,17 @@ pub(super) fn inspect(
             continue;
         }
         if cached.as_ref().is_none_or(|m| m.id != key.id) {
-            cached = message(conn, key.id)?;
+            cached = Some(Summary::read(conn, key.id)?);
         }
         let Some(message) = cached.as_ref().filter(|m| wanted.fits_message(m)) else { continue };
         let row = Row {
             id: key.id.to_string(),
             index: key.index,
-            sender: message.envelope.sender().to_owned(),
+            sender: message.sender.clone(),
             recipient: address.to_owned(),
             provider: lane.to_owned(),
             state: state.to_string(),
-            priority: message.envelope.priority,
+            priority: message.priority,
             attempts: row.get(4)?,
             due: Timestamp(row.get(5)?).to_string(),
             size: message.size,

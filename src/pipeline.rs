@@ -154,8 +154,9 @@ impl Relay {
 
             // An open connection: the one at hand if it suits, else a new one.
             if !connection.as_mut().is_some_and(|c| suits(c, lane, &route)) {
+                // Closed before the next one is opened: never more connections than the limit.
                 if let Some(old) = connection.take() {
-                    self.retire(old);
+                    old.quit().await;
                 }
                 let began = tokio::time::Instant::now();
                 match self.connector.open(&lane.provider, &route).await {
@@ -213,7 +214,7 @@ impl Relay {
             self.settle(lane, attempt, None).await;
             if !open.is_usable() || open.sent() >= lane.provider.messages_per_connection {
                 if let Some(done) = connection.take() {
-                    self.retire(done);
+                    done.quit().await;
                 }
             }
         }
@@ -245,15 +246,6 @@ impl Relay {
                 }
             });
         }
-    }
-
-    /// Says QUIT without keeping the worker.
-    fn retire(&self, connection: Connection) {
-        let alive = self.workers.begin();
-        tokio::spawn(async move {
-            connection.quit().await;
-            drop(alive);
-        });
     }
 }
 

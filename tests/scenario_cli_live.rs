@@ -173,12 +173,16 @@ fn a_bad_command_line_exits_with_64_and_shows_the_usage() {
 }
 
 #[test]
-fn without_a_daemon_the_commands_say_so_and_exit_with_69() {
+fn without_a_daemon_the_queue_is_still_there_and_the_rest_exits_with_69() {
     let dir = TestDir::new();
     let (mut daemon, _port) = relay_to_nobody(&dir);
     let id = send_and_defer(&daemon, "asleep", &["<one@example.test>"]);
     daemon.stop();
-    for arguments in [&["queue", "list"][..], &["queue", "retry", &id]] {
+    assert_eq!(state_of(&daemon, &id), ["queued"], "read from the store itself");
+    assert!(daemon.command(&["queue", "hold", &id], b"").status.success());
+    assert_eq!(state_of(&daemon, &id), ["held"]);
+    assert!(daemon.command(&["queue", "release", &id], b"").status.success());
+    for arguments in [&["status"][..], &["provider", "list"], &["provider", "pause", "example"]] {
         let output = daemon.command(arguments, b"");
         assert_eq!(output.status.code(), Some(69), "{arguments:?}: {output:?}");
         assert!(!output.stderr.is_empty(), "{arguments:?}");

@@ -151,7 +151,7 @@ fn what_expires_is_reported_with_the_last_reason() {
 #[test]
 fn a_delay_is_reported_once_and_the_message_still_tried() {
     let world = world(&format!("{QUICK}\nwarn = \"1s\""), Options::script(by_name));
-    let id = world.send("<sender@sender.test>", &["<later@example.test>"], "slow");
+    let id = world.send("<sender@sender.test>", &["<later@example.test> NOTIFY=FAILURE,DELAY"], "slow");
     let report = world.dsn();
     assert_eq!((report.recipient_field("action"), report.recipient_field("status")), ("delayed", "4.2.1"));
     assert!(!report.recipient_field("will-retry-until").is_empty());

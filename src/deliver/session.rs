@@ -142,7 +142,9 @@ async fn quit(wire: &mut Wire, timeouts: &Timeouts, wait: bool) {
     command::print(&mut wire.out, Quit);
     let _ = tokio::time::timeout(timeouts.quit, async {
         if wire.write(&[], 1, usize::MAX, timeouts.quit).await == Written::All && wait {
-            let _ = wire.read(timeouts.quit).await;
+            // The reply, then the end: only when the peer has closed too does it no longer count
+            // this connection, and whoever is next may open another.
+            while wire.read(timeouts.quit).await.is_ok() {}
         }
     })
     .await;

@@ -64,7 +64,10 @@ impl ControlServer {
         use std::os::unix::fs::PermissionsExt;
 
         if std::os::unix::net::UnixStream::connect(path).is_ok() {
-            return Err(io::Error::new(io::ErrorKind::AddrInUse, format!("another process answers at {}", path.display())));
+            return Err(io::Error::new(
+                io::ErrorKind::AddrInUse,
+                format!("another process answers at {}", path.display()),
+            ));
         }
         // Bound under another name and renamed, so that nobody meets it before its mode is right.
         let mut new = path.as_os_str().to_owned();

@@ -184,7 +184,12 @@ fn check(filter: &Filter) -> Result<(), Failure> {
     Ok(())
 }
 
-async fn list(queue: &dyn Queue, filter: &Filter, limit: u64, sink: &mut dyn Sink) -> io::Result<Result<Done, Failure>> {
+async fn list(
+    queue: &dyn Queue,
+    filter: &Filter,
+    limit: u64,
+    sink: &mut dyn Sink,
+) -> io::Result<Result<Done, Failure>> {
     let mut done = Done::default();
     if let Err(failure) = check(filter) {
         return Ok(Err(failure));
@@ -315,7 +320,12 @@ fn give_back(queue: Arc<dyn Queue>, page: &Page, taken: &BTreeSet<RecipientKey>,
     });
 }
 
-async fn body(queue: &dyn Queue, id: &str, headers_only: bool, sink: &mut dyn Sink) -> io::Result<Result<Done, Failure>> {
+async fn body(
+    queue: &dyn Queue,
+    id: &str,
+    headers_only: bool,
+    sink: &mut dyn Sink,
+) -> io::Result<Result<Done, Failure>> {
     let id: QueueId = match id.parse() {
         Ok(id) => id,
         Err(e) => return Ok(Err(Failure::refused(format!("{e}")))),
@@ -325,7 +335,9 @@ async fn body(queue: &dyn Queue, id: &str, headers_only: bool, sink: &mut dyn Si
     for index in 0..chunks {
         let chunk = match queue.chunk(id, index).await {
             Ok(Some(chunk)) => chunk,
-            Ok(None) if index == 0 => return Ok(Err(Failure::refused(format!("there is no message {id} in the queue")))),
+            Ok(None) if index == 0 => {
+                return Ok(Err(Failure::refused(format!("there is no message {id} in the queue"))));
+            }
             Ok(None) => break,
             Err(e) => return Ok(Err(Failure::of_queue(e, Done::default()))),
         };

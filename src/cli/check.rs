@@ -29,7 +29,9 @@ fn as_json(loaded: &Result<Loaded, ConfigError>) -> Json {
             let settings: Vec<Json> = loaded
                 .settings
                 .iter()
-                .map(|s| json!({ "table": s.table, "key": s.key, "value": s.value.as_ref().map(plain), "from": s.from }))
+                .map(
+                    |s| json!({ "table": s.table, "key": s.key, "value": s.value.as_ref().map(plain), "from": s.from }),
+                )
                 .collect();
             let warnings: Vec<_> = loaded.warnings.iter().map(|w| &w.problem).collect();
             json!({ "ok": true, "file": loaded.file, "settings": settings, "warnings": warnings, "problems": [] })

@@ -42,7 +42,10 @@ pub async fn connect(config: &Config) -> Result<Target, Failed> {
     let queue: Arc<dyn Queue> = SqliteQueue::open(path, Clock::System).map_err(|e| match e {
         QueueError::InUse(_) => {
             let socket = socket_path(&config.queue.store);
-            Failed::new(Code::Temporary, format!("mailweir is running but does not answer at {}: {e}", socket.display()))
+            Failed::new(
+                Code::Temporary,
+                format!("mailweir is running but does not answer at {}: {e}", socket.display()),
+            )
         }
         QueueError::Damaged(_) => Failed::new(Code::Unavailable, e),
         _ => Failed::new(Code::Temporary, e),

@@ -81,7 +81,8 @@ pub(super) async fn provider(config: &Config, command: ProviderCommand) -> Outco
     if name.is_some() {
         return lanes.iter().try_for_each(|lane| show(&mut out, lane)).map_err(Failed::from);
     }
-    let mut table = Table::new(["NAME", "PROVIDER", "WAITING", "IN FLIGHT", "CONNECTIONS", "RATE", "STATE", "LAST ERROR"]);
+    let mut table =
+        Table::new(["NAME", "PROVIDER", "WAITING", "IN FLIGHT", "CONNECTIONS", "RATE", "STATE", "LAST ERROR"]);
     for lane in &lanes {
         table.row([
             lane.name.clone(),

@@ -113,9 +113,9 @@ impl Which {
             domain: self.domain,
             provider: self.provider,
             state: self.state.map(|s| s.to_string()),
-            received_before: self.older_than.map(|s| {
-                now.0.saturating_sub(i64::try_from(s.0.as_millis()).unwrap_or(i64::MAX))
-            }),
+            received_before: self
+                .older_than
+                .map(|s| now.0.saturating_sub(i64::try_from(s.0.as_millis()).unwrap_or(i64::MAX))),
             reason: self.reason,
         };
         let ids: Vec<String> = self.ids.into_iter().chain(self.more_ids).collect();
@@ -261,7 +261,10 @@ async fn show(target: &Target, id: String, headers: bool, body: bool, json: bool
     };
     target.request(Request::List { filter, limit: u64::MAX }, keep).await?;
     let Some(first) = rows.first() else {
-        return Err(Failed::new(Code::Unavailable, format!("there is no message {id} in the queue (it may have left)")));
+        return Err(Failed::new(
+            Code::Unavailable,
+            format!("there is no message {id} in the queue (it may have left)"),
+        ));
     };
     if json {
         rows.iter().try_for_each(write_json)?;

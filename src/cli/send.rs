@@ -84,14 +84,21 @@ fn read(args: &Send, max: u64) -> Result<Vec<u8>, Failed> {
     match &args.file {
         Some(path) => {
             let cannot = |e: io::Error| Failed::new(Code::Unavailable, format!("cannot read {}: {e}", path.display()));
-            std::fs::File::open(path).map_err(cannot)?.take(max.saturating_add(1)).read_to_end(&mut raw).map_err(cannot)?;
+            std::fs::File::open(path)
+                .map_err(cannot)?
+                .take(max.saturating_add(1))
+                .read_to_end(&mut raw)
+                .map_err(cannot)?;
         }
         None => {
             io::stdin().lock().take(max.saturating_add(1)).read_to_end(&mut raw)?;
         }
     }
     if raw.len() as u64 > max {
-        return Err(Failed::new(Code::Unavailable, format!("the message is larger than max_message_size, {max} bytes: nothing was queued")));
+        return Err(Failed::new(
+            Code::Unavailable,
+            format!("the message is larger than max_message_size, {max} bytes: nothing was queued"),
+        ));
     }
     Ok(raw)
 }
@@ -138,9 +145,17 @@ fn reachable(listener: SocketAddr) -> SocketAddr {
 }
 
 /// Makes one transaction; returns the text of the final reply.
-fn submit(to: SocketAddr, helo: &str, sender: Option<&Address>, recipients: &[Address], message: &[u8]) -> Result<String, Failed> {
+fn submit(
+    to: SocketAddr,
+    helo: &str,
+    sender: Option<&Address>,
+    recipients: &[Address],
+    message: &[u8],
+) -> Result<String, Failed> {
     let mut connection = SmtpConnection::connect(to, Some(PATIENCE), &ClientId::Domain(helo.to_owned()), None, None)
-        .map_err(|e| Failed::new(Code::Temporary, format!("nothing was queued: mailweir does not answer at {to}: {}", text(&e))))?;
+        .map_err(|e| {
+            Failed::new(Code::Temporary, format!("nothing was queued: mailweir does not answer at {to}: {}", text(&e)))
+        })?;
     let refused = |what: &str, e: lettre::transport::smtp::Error| {
         let code = if e.is_permanent() { Code::Unavailable } else { Code::Temporary };
         Failed::new(code, format!("nothing was queued: {what}: {}", text(&e)))
@@ -194,7 +209,10 @@ fn text(error: &dyn std::error::Error) -> String {
 
 /// The queue id in a reply.
 fn queue_id(reply: &str) -> Option<String> {
-    reply.split(|c: char| !c.is_ascii_alphanumeric()).find_map(|word| word.parse::<QueueId>().ok()).map(|id| id.to_string())
+    reply
+        .split(|c: char| !c.is_ascii_alphanumeric())
+        .find_map(|word| word.parse::<QueueId>().ok())
+        .map(|id| id.to_string())
 }
 
 #[cfg(test)]

@@ -12,7 +12,7 @@ use super::keys::{ProviderDraft, RouteDraft, Table};
 use super::report::{self, Setting};
 use super::units::Span;
 use super::value::{check_host, nearest};
-use super::{Config, Credentials, Dns, Listener, Provider, Relay, Retry, Route, TlsMode};
+use super::{Config, Credentials, Dns, Engine, Listener, Provider, Relay, Retry, Route, TlsMode};
 
 /// Makes the configuration of a draft; faults and warnings go to `reader`. The result is only
 /// good if there are no faults.
@@ -93,6 +93,11 @@ fn listeners(reader: &mut Reader<'_>, listeners: &[Listener]) {
         if listener.allow.is_empty() {
             reader.fault(&format!("{path}.allow"), "nobody may relay: expected at least one address or network".into());
         }
+        if listener.engine == Engine::Mailin && listener.lf_only {
+            let message =
+                "engine \"mailin\" cannot end a message at a bare LF: expected engine = \"native\" with lf_only";
+            reader.fault(&format!("{path}.lf_only"), message.into());
+        }
         if let Some(j) = listeners.iter().take(i).position(|other| collide(other.address, listener.address)) {
             let message = format!("{} is already taken by listener[{}]", listener.address, j + 1);
             reader.fault(&format!("{path}.address"), message);
@@ -156,6 +161,10 @@ fn provider(reader: &mut Reader<'_>, draft: &ProviderDraft) {
     let at = |key: &str| format!("{path}.{key}");
     if reader.has(&at("retry")) {
         retry(reader, &at("retry"), &draft.p.retry);
+    }
+    let checks_certificates = effective_tls(draft.tls, draft.relay.is_some()) == TlsMode::Verified;
+    if reader.has(&at("tls_ca")) && !checks_certificates {
+        reader.warn(&at("tls_ca"), "has no effect: certificates are checked with tls = \"verified\" only".into());
     }
     let Some((host, port)) = &draft.relay else {
         if reader.has(&at("auth")) {

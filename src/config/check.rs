@@ -339,6 +339,37 @@ mod tests {
     }
 
     #[test]
+    fn providers_take_limits_from_default_but_a_smart_host_keeps_its_tls() {
+        let text = "retry.max = '3h'\n[default]\ntls = 'off'\nrate = '3/s'\nretry.first = '2s'\n[provider.mx]\n\
+                    match.domains = ['x.example']\nretry.factor = 3\n[provider.s]\nrelay = 'H.example.:465'\nrate = []\n[[route]]\nvia = 's'\n";
+        let config = Config::parse(text, "x").unwrap();
+        let [mx, s] = config.providers.as_slice() else { panic!("{:?}", config.providers) };
+        assert_eq!((config.default.tls, mx.tls, s.tls), (TlsMode::Off, TlsMode::Off, TlsMode::Verified));
+        assert_eq!((mx.rate.len(), s.rate.len()), (1, 0));
+        let (secs, hours) = (Duration::from_secs(2), Duration::from_secs(3 * 3600));
+        assert_eq!((mx.retry.first, mx.retry.factor, mx.retry.max), (secs, 3.0, hours));
+        assert_eq!((s.retry.first, s.retry.factor, s.retry.max), (secs, 2.0, hours));
+        let relay = s.relay.as_ref().unwrap();
+        assert_eq!((relay.host.as_str(), relay.implicit_tls), ("h.example", true));
+        assert_eq!(config.routes[0].via.name, "s");
+        assert_eq!(config.default.name, "default");
+    }
+
+    #[test]
+    fn what_is_odd_but_possible_is_a_warning() {
+        let ca = concat!(env!("CARGO_MANIFEST_DIR"), "/Cargo.toml");
+        let text = format!(
+            "hostname = 'a.example'\nretry.warn = '9d'\nadmin.address = '192.0.2.1:80'\n[provider.s]\nrelay = 'h.example:25'\n\
+             auth = {{ user = 'u', password = {{ file = '{ca}' }} }}\ntls = 'opportunistic'\ntls_ca = '{ca}'\n[[route]]\nvia = 's'\n"
+        );
+        let loaded = super::super::Loaded::parse(&text, "x").unwrap();
+        let mut keys: Vec<&str> = loaded.warnings.iter().map(|w| w.problem.key.as_str()).collect();
+        keys.sort_unstable();
+        assert_eq!(keys, ["admin.address", "provider.s.tls", "provider.s.tls_ca", "retry.warn"]);
+        assert!(loaded.warnings.iter().all(|w| w.problem.line > 0));
+    }
+
+    #[test]
     fn addresses_that_cannot_both_be_bound() {
         let hit = |a: &str, b: &str| collide(a.parse().unwrap(), b.parse().unwrap());
         assert!(

@@ -9,9 +9,10 @@ use std::time::Duration;
 
 use super::file::{Draft, Reader};
 use super::keys::{ProviderDraft, RouteDraft, Table};
+use super::names::check_host;
 use super::report::{self, Setting};
 use super::units::Span;
-use super::value::{check_host, nearest};
+use super::value::nearest;
 use super::{Config, Credentials, Dns, Engine, Listener, Provider, Relay, Retry, Route, TlsMode};
 
 /// Makes the configuration of a draft; faults and warnings go to `reader`. The result is only

@@ -9,10 +9,11 @@ use std::time::Duration;
 
 use super::file::{Draft, Reader};
 use super::keys::{ProviderDraft, RouteDraft, Table};
+use super::names::check_host;
 use super::report::{self, Setting};
 use super::units::Span;
-use super::value::{check_host, nearest};
-use super::{Config, Credentials, Dns, Listener, Provider, Relay, Retry, Route, TlsMode};
+use super::value::nearest;
+use super::{Config, Credentials, Dns, Engine, Listener, Provider, Relay, Retry, Route, TlsMode};
 
 /// Makes the configuration of a draft; faults and warnings go to `reader`. The result is only
 /// good if there are no faults.
@@ -93,6 +94,11 @@ fn listeners(reader: &mut Reader<'_>, listeners: &[Listener]) {
         if listener.allow.is_empty() {
             reader.fault(&format!("{path}.allow"), "nobody may relay: expected at least one address or network".into());
         }
+        if listener.engine == Engine::Mailin && listener.lf_only {
+            let message =
+                "engine \"mailin\" cannot end a message at a bare LF: expected engine = \"native\" with lf_only";
+            reader.fault(&format!("{path}.lf_only"), message.into());
+        }
         if let Some(j) = listeners.iter().take(i).position(|other| collide(other.address, listener.address)) {
             let message = format!("{} is already taken by listener[{}]", listener.address, j + 1);
             reader.fault(&format!("{path}.address"), message);
@@ -156,6 +162,10 @@ fn provider(reader: &mut Reader<'_>, draft: &ProviderDraft) {
     let at = |key: &str| format!("{path}.{key}");
     if reader.has(&at("retry")) {
         retry(reader, &at("retry"), &draft.p.retry);
+    }
+    let checks_certificates = effective_tls(draft.tls, draft.relay.is_some()) == TlsMode::Verified;
+    if reader.has(&at("tls_ca")) && !checks_certificates {
+        reader.warn(&at("tls_ca"), "has no effect: certificates are checked with tls = \"verified\" only".into());
     }
     let Some((host, port)) = &draft.relay else {
         if reader.has(&at("auth")) {
@@ -327,6 +337,37 @@ mod tests {
         for bad in ["", "a b", "192.0.2.1", "-x", "a..b"] {
             assert_eq!(full_name(bad, hosts), ("localhost.localdomain".into(), false), "{bad}");
         }
+    }
+
+    #[test]
+    fn providers_take_limits_from_default_but_a_smart_host_keeps_its_tls() {
+        let text = "retry.max = '3h'\n[default]\ntls = 'off'\nrate = '3/s'\nretry.first = '2s'\n[provider.mx]\n\
+                    match.domains = ['x.example']\nretry.factor = 3\n[provider.s]\nrelay = 'H.example.:465'\nrate = []\n[[route]]\nvia = 's'\n";
+        let config = Config::parse(text, "x").unwrap();
+        let [mx, s] = config.providers.as_slice() else { panic!("{:?}", config.providers) };
+        assert_eq!((config.default.tls, mx.tls, s.tls), (TlsMode::Off, TlsMode::Off, TlsMode::Verified));
+        assert_eq!((mx.rate.len(), s.rate.len()), (1, 0));
+        let (secs, hours) = (Duration::from_secs(2), Duration::from_secs(3 * 3600));
+        assert_eq!((mx.retry.first, mx.retry.factor, mx.retry.max), (secs, 3.0, hours));
+        assert_eq!((s.retry.first, s.retry.factor, s.retry.max), (secs, 2.0, hours));
+        let relay = s.relay.as_ref().unwrap();
+        assert_eq!((relay.host.as_str(), relay.implicit_tls), ("h.example", true));
+        assert_eq!(config.routes[0].via.name, "s");
+        assert_eq!(config.default.name, "default");
+    }
+
+    #[test]
+    fn what_is_odd_but_possible_is_a_warning() {
+        let ca = concat!(env!("CARGO_MANIFEST_DIR"), "/Cargo.toml");
+        let text = format!(
+            "hostname = 'a.example'\nretry.warn = '9d'\nadmin.address = '192.0.2.1:80'\n[provider.s]\nrelay = 'h.example:25'\n\
+             auth = {{ user = 'u', password = {{ file = '{ca}' }} }}\ntls = 'opportunistic'\ntls_ca = '{ca}'\n[[route]]\nvia = 's'\n"
+        );
+        let loaded = super::super::Loaded::parse(&text, "x").unwrap();
+        let mut keys: Vec<&str> = loaded.warnings.iter().map(|w| w.problem.key.as_str()).collect();
+        keys.sort_unstable();
+        assert_eq!(keys, ["admin.address", "provider.s.tls", "provider.s.tls_ca", "retry.warn"]);
+        assert!(loaded.warnings.iter().all(|w| w.problem.line > 0));
     }
 
     #[test]

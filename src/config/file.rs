@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use toml_edit::{Document, Item, TableLike, Value};
 
 use super::keys::{Admin, ProviderDraft, RouteDraft, Table, Top, UNSUPPORTED};
-use super::value::{Val, describe, nearest};
+use super::value::{Kind, Val, describe, nearest};
 use super::{Dns, Listener, Log, Queue, Retry};
 
 /// Largest file read, in bytes.
@@ -305,9 +305,11 @@ impl<'a> Reader<'a> {
             match item.as_table_like() {
                 Some(inner_table) => self.read_table(inner_table, table, &inner, into),
                 None => {
+                    // `auth = "user:password"` is a mistake to name, not to repeat.
+                    let secret = T::KEYS.iter().any(|k| k.name.starts_with(&inner) && matches!(k.kind, Kind::Secret));
+                    let what = if secret { item.type_name().to_owned() } else { found(item) };
                     let keys: Vec<&str> = T::KEYS.iter().filter_map(|k| k.name.strip_prefix(&inner)).collect();
-                    let message =
-                        format!("expected a table such as {{ {} = … }}, found {}", keys.join(" = …, "), found(item));
+                    let message = format!("expected a table such as {{ {} = … }}, found {}", keys.join(" = …, "), what);
                     self.problem(item.span().or(key_span), path, message);
                 }
             }
@@ -379,8 +381,12 @@ impl<'a> Reader<'a> {
         self.places.get(path).map(|span| self.position(span.start).0)
     }
 
-    /// Notes a fault at the place of `path` (or of the nearest table around it that is in the file).
+    /// Notes a fault at the place of `path` (or of the nearest table around it that is in the file),
+    /// unless that key has one already: the second would only follow from the first.
     pub(super) fn fault(&mut self, path: &str, message: String) {
+        if self.problems.iter().any(|p| p.key == path) {
+            return;
+        }
         let span = self.nearest_place(path);
         self.problem(span, path.to_owned(), message);
     }

@@ -6,6 +6,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use super::fields::Field;
 use super::value::{Kind, Val};
 use super::{
     Count, Dns, Engine, Listener, Log, LogFormat, Provider, Queue, Retry, Secret, SignedConversion, Store, TlsMode,
@@ -70,88 +71,6 @@ pub(super) trait Table: Sized + 'static {
         }
         draft
     }
-}
-
-/// A type of field: from and to the value that was read.
-trait Field: Sized {
-    fn from_val(val: Val) -> Option<Self>;
-    fn to_val(&self) -> Option<Val>;
-}
-
-macro_rules! field {
-    ($($type:ty: $pattern:pat => $from:expr, $this:ident => $to:expr;)*) => {$(
-        impl Field for $type {
-            fn from_val(val: Val) -> Option<Self> {
-                match val { $pattern => $from, _ => None }
-            }
-            fn to_val(&self) -> Option<Val> {
-                let $this = self;
-                Some($to)
-            }
-        }
-    )*};
-}
-
-field! {
-    bool: Val::Flag(b) => Some(b), b => Val::Flag(*b);
-    u64: Val::Int(n) | Val::Size(n) => Some(n), n => Val::Int(*n);
-    u32: Val::Int(n) => n.try_into().ok(), n => Val::Int(u64::from(*n));
-    u16: Val::Int(n) => n.try_into().ok(), n => Val::Int(u64::from(*n));
-    usize: Val::Int(n) => n.try_into().ok(), n => Val::Int(*n as u64);
-    f64: Val::Number(n) => Some(n), n => Val::Number(*n);
-    Duration: Val::Span(d) => Some(d), d => Val::Span(*d);
-    String: Val::Text(t) => Some(t), t => Val::Text(t.clone());
-    SocketAddr: Val::Address(a) => Some(a), a => Val::Address(*a);
-    (String, u16): Val::HostPort(h, p) => Some((h, p)), hp => Val::HostPort(hp.0.clone(), hp.1);
-    PathBuf: Val::Path(p) => Some(p), p => Val::Path(p.clone());
-    Store: Val::Store(s) => Some(s), s => Val::Store(s.clone());
-    Secret: Val::Secret { secret, .. } => Some(secret), s => Val::Secret { secret: s.clone(), literal: false };
-    Vec<units::Network>: Val::Networks(v) => Some(v), v => Val::Networks(v.clone());
-    Vec<units::Pattern>: Val::Patterns(v) => Some(v), v => Val::Patterns(v.clone());
-    units::Pattern: Val::Pattern(p) => Some(p), p => Val::Pattern(p.clone());
-    Vec<units::Rate>: Val::Rates(v) => Some(v), v => Val::Rates(v.clone());
-    Vec<super::Nameserver>: Val::Nameservers(v) => Some(v), v => Val::Nameservers(v.clone());
-    Vec<std::net::IpAddr>: Val::Ips(v) => Some(v), v => Val::Ips(v.clone());
-}
-
-impl<T: Field> Field for Option<T> {
-    fn from_val(val: Val) -> Option<Self> {
-        T::from_val(val).map(Some)
-    }
-
-    fn to_val(&self) -> Option<Val> {
-        self.as_ref().and_then(T::to_val)
-    }
-}
-
-macro_rules! words {
-    ($($type:ident { $($variant:ident = $word:literal),+ })*) => {$(
-        impl $type {
-            /// The words of the configuration.
-            pub const WORDS: &'static [&'static str] = &[$($word),+];
-
-            /// The word in the configuration.
-            pub fn as_str(self) -> &'static str {
-                match self { $($type::$variant => $word),+ }
-            }
-        }
-        impl Field for $type {
-            fn from_val(val: Val) -> Option<Self> {
-                match val { $(Val::Word($word) => Some($type::$variant),)+ _ => None }
-            }
-            fn to_val(&self) -> Option<Val> {
-                Some(Val::Word(self.as_str()))
-            }
-        }
-    )*};
-}
-
-words! {
-    Engine { Native = "native", Mailin = "mailin" }
-    Count { Messages = "messages", Recipients = "recipients" }
-    TlsMode { Off = "off", Opportunistic = "opportunistic", Required = "required", Verified = "verified" }
-    SignedConversion { Convert = "convert", Bounce = "bounce" }
-    LogFormat { Text = "text", Json = "json" }
 }
 
 /// `/// doc`, `"name" field: kind = default [or example];`

@@ -1,12 +1,15 @@
 //! The checked configuration: what every other part takes. No Options where there is a default.
 //!
 //! `keys` declares every key once; `file` reads TOML and refuses what it does not know; `check`
-//! compares the values with one another; `report` prints them, and the documentation; `units` are
+//! compares the values with one another; `report` prints them, and the documentation; `load` is the way in; `units` are
 //! the values that parse and print themselves. A [`Config`] is immutable; a reload makes a new one.
 
 mod check;
+mod fields;
 mod file;
 mod keys;
+mod load;
+mod names;
 pub mod report;
 #[doc(hidden)]
 pub mod sample;
@@ -15,14 +18,13 @@ mod value;
 
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use crate::mail::{Address, LaneName};
 pub use file::{ConfigError, Problem, Warning, find};
-use keys::Table;
-use report::Setting;
+pub use load::Loaded;
 use units::{Pattern, Rate};
 
 /// Everything `config.toml` says, checked, with defaults filled in.
@@ -50,109 +52,7 @@ pub struct Config {
     pub drain: Duration,
 }
 
-/// A configuration with all that reading it found out.
-#[derive(Clone, Debug)]
-pub struct Loaded {
-    /// The configuration.
-    pub config: Config,
-    /// What the operator should know.
-    pub warnings: Vec<Warning>,
-    /// Every value with where it came from, in the order of the documentation.
-    pub settings: Vec<Setting>,
-    /// The file it came from; `None`: there was none, so all values are defaults.
-    pub file: Option<PathBuf>,
-}
-
-impl Loaded {
-    /// Reads the file that was named, else `config.toml` in the working directory if there is one,
-    /// else takes the defaults. A file that was named must exist.
-    pub fn read(named: Option<&Path>) -> Result<Loaded, ConfigError> {
-        match find(named) {
-            Some(path) => {
-                let text = file::read_file(&path)?;
-                let loaded = Loaded::parse(&text, &path.display().to_string())?;
-                Ok(Loaded { file: Some(path), ..loaded })
-            }
-            None => Loaded::parse("", "defaults"),
-        }
-    }
-
-    /// Reads a text; `origin` is what messages call it.
-    pub fn parse(text: &str, origin: &str) -> Result<Loaded, ConfigError> {
-        let mut reader = file::Reader::new(text, origin);
-        let draft = reader.read();
-        let (config, settings) = check::finish(&mut reader, draft);
-        let (mut problems, warnings) = (reader.problems, reader.warnings);
-        if !problems.is_empty() {
-            problems.sort_by_key(|p| (p.line, p.column));
-            return Err(ConfigError { origin: origin.to_owned(), problems });
-        }
-        let warnings = warnings.into_iter().map(|problem| Warning { origin: origin.to_owned(), problem }).collect();
-        Ok(Loaded { config, warnings, settings, file: None })
-    }
-}
-
-/// The values without any file.
-impl Default for Config {
-    fn default() -> Config {
-        let mut reader = file::Reader::new("", "defaults");
-        let draft = reader.read();
-        check::finish(&mut reader, draft).0
-    }
-}
-
-impl Default for Listener {
-    fn default() -> Listener {
-        Listener::defaults()
-    }
-}
-
-impl Default for Queue {
-    fn default() -> Queue {
-        Queue::defaults()
-    }
-}
-
-impl Default for Retry {
-    fn default() -> Retry {
-        Retry::defaults()
-    }
-}
-
-impl Default for Dns {
-    fn default() -> Dns {
-        Dns::defaults()
-    }
-}
-
-impl Default for Log {
-    fn default() -> Log {
-        Log::defaults()
-    }
-}
-
-/// The values of `[default]`, and of a provider that says nothing.
-impl Default for Provider {
-    fn default() -> Provider {
-        let mut provider = keys::ProviderDraft::defaults().p;
-        provider.name = "default".into();
-        provider.retry = Retry::default();
-        provider
-    }
-}
-
 impl Config {
-    /// Reads the file that was named, else `config.toml` in the working directory if there is one,
-    /// else takes the defaults. See [`Loaded::read`] for the warnings too.
-    pub fn load(named: Option<&Path>) -> Result<Config, ConfigError> {
-        Loaded::read(named).map(|loaded| loaded.config)
-    }
-
-    /// Reads a text; `origin` is what messages call it.
-    pub fn parse(text: &str, origin: &str) -> Result<Config, ConfigError> {
-        Loaded::parse(text, origin).map(|loaded| loaded.config)
-    }
-
     /// The provider of that name.
     pub fn provider(&self, name: &str) -> Option<&Arc<Provider>> {
         self.providers.iter().find(|p| p.name == name)

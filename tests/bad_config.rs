@@ -1,0 +1,70 @@
+//! Configurations that must be refused: each `tests/bad_config/NAME.toml` has a `NAME.expect` with
+//! the faults it must be told, one a line: the beginning of each, after the name of the file.
+
+use std::path::Path;
+
+use mailweir::config::{Config, Loaded};
+
+#[test]
+fn every_bad_configuration_is_refused_with_its_reason() {
+    let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/bad_config");
+    let mut found = 0;
+    let mut wrong = Vec::new();
+    for entry in std::fs::read_dir(&dir).expect("the fixtures are there") {
+        let path = entry.expect("a directory entry").path();
+        if path.extension().is_none_or(|e| e != "toml") {
+            continue;
+        }
+        found += 1;
+        let expected = std::fs::read_to_string(path.with_extension("expect")).expect("each case says what it expects");
+        let told = match Config::load(Some(&path)) {
+            Ok(_) => "nothing: it was accepted".to_owned(),
+            Err(e) => e.to_string().replace(&*path.to_string_lossy(), "FILE"),
+        };
+        let matches = |told: &str, expected: &str| match expected.split_once(' ') {
+            // Without a place: anywhere in the line.
+            Some((place, _)) if !place.starts_with(|c: char| c.is_ascii_digit()) => told.contains(expected),
+            _ => told.starts_with(&format!("FILE:{expected}")),
+        };
+        let same_count = told.lines().count() == expected.lines().count();
+        if !same_count || !told.lines().zip(expected.lines()).all(|(t, e)| matches(t, e)) {
+            wrong.push(format!("{}\n--- expected\n{expected}--- told\n{told}\n", path.display()));
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+    assert!(found >= 35, "only {found} cases were found");
+}
+
+#[test]
+fn a_file_that_cannot_be_read_is_named() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let missing = dir.path().join("none.toml");
+    let e = Config::load(Some(&missing)).expect_err("it is not there").to_string();
+    assert!(e.starts_with(&format!("{}: cannot read it: ", missing.display())), "{e}");
+    let e = Config::load(Some(dir.path())).expect_err("it is a directory").to_string();
+    assert!(e.ends_with("is a directory: expected a file"), "{e}");
+    let latin1 = dir.path().join("latin1.toml");
+    std::fs::write(&latin1, b"drain = \"1s\"\n# M\xfcller\n").expect("written");
+    let e = Config::load(Some(&latin1)).expect_err("it is not UTF-8").to_string();
+    assert!(e.ends_with("is not UTF-8 text: see line 2"), "{e}");
+}
+
+#[test]
+fn secrets_are_read_from_where_the_file_says() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let secret = dir.path().join("secret");
+    std::fs::write(&secret, "pa ss\n").expect("written");
+    let text = format!(
+        "hostname = 'a.example'\n[provider.s]\nrelay = '[::1]:465'\nauth = {{ user = 'u', password = {{ file = '{}' }} }}\n\
+         [[route]]\nvia = 's'\n",
+        secret.display()
+    );
+    let loaded = Loaded::parse(&text, "x").expect("good");
+    assert!(loaded.warnings.is_empty(), "{:?}", loaded.warnings);
+    let relay = loaded.config.providers[0].relay.as_ref().expect("a smart host");
+    assert_eq!((relay.host.as_str(), relay.port, relay.implicit_tls), ("::1", 465, true));
+    assert_eq!(relay.auth.as_ref().map(|a| a.password.reveal()), Some("pa ss"));
+    std::fs::write(&secret, "\n").expect("written");
+    let e = Config::parse(&text, "x").expect_err("empty").to_string();
+    assert_eq!(e, "x:4:33: provider.s.auth.password: the secret is empty");
+}

@@ -1,0 +1,512 @@
+//! The command line, as a user meets it: the program itself, against a control socket behind which
+//! a small queue in memory stands. No daemon.
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::TcpListener;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+use std::sync::Arc;
+
+use mailweir::admin::Controls;
+use mailweir::admin::control::{ControlServer, socket_path};
+use mailweir::clock::Clock;
+use mailweir::config::{Config, Store};
+use serde_json::Value as Json;
+
+mod cli_support;
+use cli_support::Fake;
+
+/// A directory with a configuration whose queue is in it.
+struct Site {
+    dir: tempfile::TempDir,
+}
+
+impl Site {
+    fn new(more: &str) -> Site {
+        let dir = tempfile::tempdir().expect("a directory");
+        let store = dir.path().join("q.db");
+        let text = format!("hostname = 'relay.example'\n{more}\n[queue]\nstore = 'sqlite:{}'\n", store.display());
+        std::fs::write(dir.path().join("my.toml"), text).expect("written");
+        Site { dir }
+    }
+
+    fn command(&self, args: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_mailweir"));
+        command.current_dir(self.dir.path()).args(["--config", "my.toml"]).args(args).stdin(Stdio::null());
+        command
+    }
+
+    fn run(&self, args: &[&str]) -> Done {
+        Done::from(self.command(args).output().expect("the program starts"))
+    }
+
+    fn socket(&self) -> PathBuf {
+        socket_path(&Store::Sqlite(self.dir.path().join("q.db")))
+    }
+
+    /// Serves the control socket until the value is dropped.
+    fn serve(&self, fake: &Arc<Fake>) -> Serving {
+        let runtime =
+            tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().expect("a runtime");
+        let socket = self.socket();
+        let controls: Arc<dyn Controls> = Arc::clone(fake) as Arc<dyn Controls>;
+        let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
+        let server = {
+            let _guard = runtime.enter();
+            ControlServer::bind(&socket).expect("bound")
+        };
+        let task = runtime.spawn(server.run(controls, Clock::System, async move {
+            let _ = stopped.await;
+        }));
+        Serving { runtime: Some(runtime), stop: Some(stop), task: Some(task) }
+    }
+}
+
+struct Serving {
+    runtime: Option<tokio::runtime::Runtime>,
+    stop: Option<tokio::sync::oneshot::Sender<()>>,
+    task: Option<tokio::task::JoinHandle<()>>,
+}
+
+impl Drop for Serving {
+    fn drop(&mut self) {
+        drop(self.stop.take());
+        if let (Some(runtime), Some(task)) = (self.runtime.take(), self.task.take()) {
+            let _ = runtime.block_on(task);
+        }
+    }
+}
+
+struct Done {
+    code: i32,
+    out: String,
+    err: String,
+}
+
+impl From<Output> for Done {
+    fn from(o: Output) -> Done {
+        Done {
+            code: o.status.code().expect("it was not killed"),
+            out: String::from_utf8(o.stdout).expect("UTF-8"),
+            err: String::from_utf8(o.stderr).expect("UTF-8"),
+        }
+    }
+}
+
+impl Done {
+    #[track_caller]
+    fn ok(self) -> String {
+        assert_eq!(self.code, 0, "{}{}", self.out, self.err);
+        self.out
+    }
+
+    #[track_caller]
+    fn fails(self, code: i32, message: &str) {
+        assert_eq!(self.code, code, "{}{}", self.out, self.err);
+        assert!(self.err.contains(message), "{message} in {}", self.err);
+    }
+}
+
+fn json_lines(text: &str) -> Vec<Json> {
+    text.lines().map(|l| serde_json::from_str(l).expect("a line of JSON")).collect()
+}
+
+#[test]
+fn wrong_usage_exits_64_with_usage() {
+    let site = Site::new("");
+    for args in [
+        &["frobnicate"][..],
+        &["check", "--jsn"],
+        &["queue"],
+        &["queue", "list", "--limit", "many"],
+        &["queue", "list", "--state", "gone"],
+        &["queue", "list", "--older-than", "5"],
+        &["queue", "show"],
+        &["queue", "show", "not-an-id"],
+        &["provider", "pause"],
+    ] {
+        let done = site.run(args);
+        assert!(done.err.contains("Usage") || done.err.contains("--help"), "{args:?}: {}", done.err);
+        assert_eq!((done.code, done.out.as_str()), (64, ""), "{args:?}: {}", done.err);
+    }
+    for op in ["retry", "hold", "release", "cancel"] {
+        site.run(&["queue", op]).fails(64, "which recipients?");
+    }
+    site.run(&["queue", "show", "uuuuuuuuuuuuu"]).fails(64, "is not a queue id: expected 13 letters and digits");
+    site.run(&["send"]).fails(64, "to whom?");
+    site.run(&["send", "a b@x.example"]).fails(64, "`a b@x.example`: the local part");
+    assert!(site.run(&["--help"]).ok().contains("Usage: mailweir"));
+    assert!(site.run(&["--version"]).ok().starts_with("mailweir "));
+}
+
+#[test]
+fn a_bad_configuration_exits_78_whatever_the_command() {
+    let site = Site::new("[default]\nrate = '0/s'\nconections = 3\n");
+    for args in [&["check"][..], &["run"], &[], &["queue", "list"], &["status"], &["send", "a@x.example"]] {
+        let done = site.run(args);
+        assert!(done.err.contains("mailweir: my.toml:3:8: default.rate:"), "{}", done.err);
+        done.fails(78, "mailweir: my.toml:4:1: default.conections: unknown key: did you mean `connections`?");
+    }
+    let done = site.run(&["check", "--json"]);
+    assert_eq!(done.code, 78);
+    let answer: Json = serde_json::from_str(&done.out).expect("JSON");
+    assert_eq!((answer["ok"].as_bool(), answer["problems"][1]["line"].as_u64()), (Some(false), Some(4)));
+    assert_eq!(answer["problems"][1]["key"], "default.conections");
+    let mut command = Command::new(env!("CARGO_BIN_EXE_mailweir"));
+    let done = command.args(["check", "--config", "/nonexistent/c.toml"]).output().expect("it starts");
+    Done::from(done).fails(78, "/nonexistent/c.toml: cannot read it: No such file");
+}
+
+#[test]
+fn check_prints_what_holds_and_where_it_came_from() {
+    let site = Site::new(
+        "[provider.ses]\nrelay = 'h.example:587'\nauth = { user = 'u', password = 'hunter2' }\n[[route]]\nvia = 'ses'\n",
+    );
+    let done = site.run(&["check"]);
+    assert!(
+        done.err.contains("warning: my.toml:4:33: provider.ses.auth.password: the secret stands in the file"),
+        "{}",
+        done.err
+    );
+    let out = done.ok();
+    for line in [
+        "hostname = \"relay.example\"  # my.toml:1",
+        "address = \"127.0.0.1:2525\"  # default",
+        "[provider.ses]",
+        "relay = \"h.example:587\"  # my.toml:3",
+        "auth.password = \"<secret>\"  # my.toml:4",
+        "tls = \"verified\"  # default",
+        "via = \"ses\"  # my.toml:6",
+    ] {
+        assert!(out.lines().any(|l| l == line), "{line} in\n{out}");
+    }
+    assert!(!out.contains("hunter2"));
+    let answer: Json = serde_json::from_str(&site.run(&["check", "--json"]).ok()).expect("JSON");
+    assert_eq!((answer["ok"].as_bool(), answer["file"].as_str()), (Some(true), Some("my.toml")));
+    let settings = answer["settings"].as_array().expect("settings");
+    let memory = settings.iter().find(|s| s["table"] == "[queue]" && s["key"] == "memory").expect("a setting");
+    assert_eq!((memory["value"].as_str(), memory["from"].as_str()), (Some("256MiB"), Some("default")));
+    assert_eq!(answer["warnings"][0]["key"], "provider.ses.auth.password");
+    assert!(!answer.to_string().contains("hunter2"));
+}
+
+#[test]
+fn without_a_file_config_toml_of_the_working_directory_holds_if_there_is_one() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let check = || {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_mailweir"));
+        Done::from(command.arg("check").current_dir(dir.path()).output().expect("it starts")).ok()
+    };
+    assert!(check().contains("drain = \"30s\"  # default"));
+    std::fs::write(dir.path().join("config.toml"), "drain = '9s'\n").expect("written");
+    assert!(check().contains("drain = \"9s\"  # config.toml:1"));
+}
+
+#[test]
+fn without_a_relay_commands_say_so() {
+    let site = Site::new("");
+    for args in [&["status"][..], &["reload"], &["provider", "list"], &["provider", "pause", "gmail"]] {
+        site.run(args).fails(69, "mailweir is not running: nothing answers at ");
+    }
+    site.run(&["queue", "list"]).fails(69, "mailweir is not running, and there is no queue at ");
+    assert!(!site.dir.path().join("q.db").exists(), "looking makes no queue");
+}
+
+#[test]
+fn queue_list_gives_a_line_for_each_recipient() {
+    let (site, fake) = (Site::new(""), Fake::new());
+    let _serving = site.serve(&fake);
+    let rows = json_lines(&site.run(&["queue", "list", "--json"]).ok());
+    assert_eq!(rows.len(), 6);
+    let mut fields: Vec<&String> = rows[0].as_object().expect("an object").keys().collect();
+    fields.sort();
+    let mut want = [
+        "id",
+        "index",
+        "sender",
+        "recipient",
+        "provider",
+        "state",
+        "priority",
+        "attempts",
+        "due",
+        "size",
+        "received",
+        "reason",
+    ];
+    want.sort_unstable();
+    assert_eq!(fields, want);
+    assert_eq!(rows[0]["recipient"], "a@x.example");
+
+    let recipients = |args: &[&str]| -> Vec<String> {
+        let args: Vec<&str> = ["queue", "list", "--json"].iter().chain(args).copied().collect();
+        json_lines(&site.run(&args).ok())
+            .iter()
+            .map(|r| r["recipient"].as_str().unwrap_or_default().to_owned())
+            .collect()
+    };
+    assert_eq!(recipients(&["--state", "failed"]), ["f@y.example"]);
+    assert_eq!(recipients(&["--domain", "y.example", "--state", "queued"]), ["d@y.example"]);
+    assert_eq!(recipients(&["--recipient", "a@*"]), ["a@x.example"]);
+    assert_eq!(recipients(&["--older-than", "2h"]), ["a@x.example", "b@x.example", "c@x.example"]);
+    assert_eq!(recipients(&["--reason", "*try later*"]), ["b@x.example"]);
+    assert_eq!(recipients(&["--sender", "<>"]), ["d@y.example", "e@y.example", "f@y.example"]);
+    assert_eq!(recipients(&[&fake.ids()[1], "--id", &fake.ids()[0], "--limit", "4"]).len(), 4);
+
+    let done = site.run(&["queue", "list", "--limit", "2"]);
+    assert!(done.err.contains("there are more than 2: see --limit"), "{}", done.err);
+    let text = done.ok();
+    let lines: Vec<&str> = text.lines().collect();
+    assert_eq!(lines.len(), 3, "{text}");
+    assert!(lines[0].starts_with("ID ") && lines[0].ends_with(" REASON"), "{text}");
+    assert!(lines[2].ends_with("b@x.example  451 4.3.0 try later?please"), "{text}");
+    let column = |name| lines[0].find(name).expect("a column");
+    assert!(lines[1][column("DUE")..].contains("Z (") && lines[1][column("STATE")..].starts_with("queued"), "{text}");
+    // Whoever stops reading is no error.
+    let mut head = site.command(&["queue", "list", "--json"]).stdout(Stdio::piped()).spawn().expect("it starts");
+    drop(head.stdout.take());
+    assert_eq!(head.wait().expect("it ends").code(), Some(0));
+}
+
+#[test]
+fn queue_show_tells_about_a_message() {
+    let (site, fake) = (Site::new(""), Fake::new());
+    let _serving = site.serve(&fake);
+    let id = &fake.ids()[0];
+    let text = site.run(&["queue", "show", id]).ok();
+    for part in
+        [&format!("message     {id}\n"), "sender      s@shop.example\n", "recipients  3\n", "b@x.example", "(3h ago)"]
+    {
+        assert!(text.contains(part), "{part} in\n{text}");
+    }
+    assert!(!text.contains("Subject"));
+    let text = site.run(&["queue", "show", id, "--headers"]).ok();
+    assert!(text.contains("Subject: hello\r\n") && !text.contains("the body"), "{text}");
+    let text = site.run(&["queue", "show", id, "--body"]).ok();
+    assert!(text.ends_with("\nSubject: hello\r\n\r\nthe body\r\n"), "{text}");
+    let rows = json_lines(&site.run(&["queue", "show", id, "--json", "--headers"]).ok());
+    assert_eq!((rows.len(), rows[3]["headers"].as_str()), (4, Some("Subject: hello\r\n")));
+    site.run(&["queue", "show", "0000000000001"]).fails(69, "there is no message 0000000000001 in the queue");
+}
+
+#[test]
+fn operations_change_what_matches_and_leave_alone_what_is_in_flight() {
+    let (site, fake) = (Site::new(""), Fake::new());
+    let serving = site.serve(&fake);
+    // c waits in memory and is taken from the scheduler; e is in a transaction.
+    let out = site.run(&["queue", "hold", "--all", "--json"]).ok();
+    let done = &json_lines(&out)[0];
+    assert_eq!(
+        (done["operation"].as_str(), done["matched"].as_u64(), done["changed"].as_u64(), done["in_flight"].as_u64()),
+        (Some("hold"), Some(6), Some(4), Some(1))
+    );
+    assert_eq!(fake.states(), ["held", "held", "held", "held", "leased", "failed"]);
+    assert!(fake.woken().is_empty(), "nothing is due");
+    assert_eq!(site.run(&["queue", "release", "--recipient", "a@*"]).ok(), "1 of 1 recipients released\n");
+    assert_eq!(fake.woken(), ["gmail"]);
+    assert_eq!(
+        site.run(&["queue", "retry", &fake.ids()[1]]).ok(),
+        "1 of 3 recipients to be tried now; 1 in flight were left alone\n"
+    );
+    assert_eq!(fake.states(), ["queued", "held", "held", "held", "leased", "queued"]);
+    assert_eq!(site.run(&["queue", "cancel", "--state", "held"]).ok(), "3 of 3 recipients removed\n");
+    assert_eq!(fake.states(), ["queued", "leased", "queued"]);
+    assert_eq!(site.run(&["queue", "cancel", "--sender", "nobody@*"]).ok(), "0 of 0 recipients removed\n");
+    assert!(site.socket().exists());
+    drop(serving);
+    assert!(!site.socket().exists(), "the socket goes with its server");
+}
+
+#[test]
+fn a_queue_in_trouble_is_a_temporary_failure_and_what_was_taken_goes_back() {
+    let (site, fake) = (Site::new(""), Fake::new());
+    let _serving = site.serve(&fake);
+    fake.fail_operations(true);
+    site.run(&["queue", "hold", "--all"])
+        .fails(75, "the queue is not available: disk trouble (after 2 recipients were changed)");
+    // The page with what waits in memory failed; the one before it was done.
+    fake.wait_given_back();
+    assert_eq!(fake.states(), ["held", "held", "queued", "queued", "leased", "failed"]);
+}
+
+#[test]
+fn providers_status_and_reload() {
+    let (site, fake) = (Site::new(""), Fake::new());
+    let _serving = site.serve(&fake);
+    let lanes = json_lines(&site.run(&["provider", "list", "--json"]).ok());
+    assert_eq!(
+        lanes.iter().map(|l| l["name"].as_str().unwrap_or_default()).collect::<Vec<_>>(),
+        ["@y.example", "gmail"]
+    );
+    let text = site.run(&["provider", "list"]).ok();
+    assert!(text.contains("gmail       gmail     7        2          2/10         20/s  open"), "{text}");
+    assert_eq!(
+        site.run(&["provider", "pause", "gmail"]).ok(),
+        "gmail is paused; what is in a transaction now still ends\n"
+    );
+    assert!(site.run(&["provider", "show", "gmail"]).ok().contains("state        paused\n"));
+    assert_eq!(site.run(&["provider", "resume", "gmail"]).ok(), "gmail goes on\n");
+    site.run(&["provider", "pause", "gmial"]).fails(69, "there is no provider or lane `gmial`");
+    site.run(&["provider", "show", "gmial"]).fails(69, "there is no provider or lane `gmial`");
+    let status: Json = serde_json::from_str(&site.run(&["status", "--json"]).ok()).expect("JSON");
+    assert_eq!((status["version"].as_str(), status["queue"]["queued"].as_u64()), (Some("9.9"), Some(3)));
+    assert!(site.run(&["status"]).ok().contains("mailweir 9.9 on relay.example, process 7\n"));
+    assert_eq!(site.run(&["reload"]).ok(), "nothing changed\n");
+    fake.fail_reload();
+    site.run(&["reload"]).fails(78, "the old configuration stays: my.toml:1:1: bad");
+}
+
+#[test]
+fn a_socket_left_by_a_killed_process_is_replaced_and_a_live_one_is_not() {
+    use std::os::unix::fs::PermissionsExt;
+    let (site, fake) = (Site::new(""), Fake::new());
+    drop(std::os::unix::net::UnixListener::bind(site.socket()).expect("bound"));
+    assert!(site.socket().exists());
+    let _serving = site.serve(&fake);
+    let mode = std::fs::metadata(site.socket()).expect("there").permissions().mode();
+    assert_eq!(mode & 0o777, 0o600);
+    assert_eq!(json_lines(&site.run(&["queue", "list", "--json"]).ok()).len(), 6);
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+    let _guard = runtime.enter();
+    let e = ControlServer::bind(&site.socket()).expect_err("it is taken");
+    assert_eq!(e.kind(), std::io::ErrorKind::AddrInUse);
+    let long = site.dir.path().join("x".repeat(120));
+    assert!(ControlServer::bind(&long).expect_err("too long").to_string().contains("cannot make the control socket"));
+}
+
+#[test]
+fn junk_on_the_socket_gets_an_error_and_harms_nothing() {
+    let (site, fake) = (Site::new(""), Fake::new());
+    let _serving = site.serve(&fake);
+    for junk in [
+        &b"GET / HTTP/1.1\r\n\r\n"[..],
+        b"{\"do\":\"explode\"}\n",
+        b"{\"do\":\"list\",\"filter\":{\"id\":\"x\"},\"limit\":1}\n",
+        b"\xff\xfe\n",
+        b"{}",
+    ] {
+        let mut stream = std::os::unix::net::UnixStream::connect(site.socket()).expect("connected");
+        stream.write_all(junk).expect("written");
+        stream.shutdown(std::net::Shutdown::Write).expect("shut");
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).expect("an answer");
+        assert!(answer.starts_with("{\"error\":{\"message\":\"") && answer.ends_with("}\n"), "{answer}");
+    }
+    let mut stream = std::os::unix::net::UnixStream::connect(site.socket()).expect("connected");
+    let long = vec![b'x'; 300_000];
+    // The server stops reading at its limit, so writing may fail: the answer is what counts.
+    let _ = stream.write_all(&long);
+    let mut answer = Vec::new();
+    let _ = stream.read_to_end(&mut answer);
+    assert!(answer.is_empty() || String::from_utf8_lossy(&answer).contains("the line is too long"));
+    assert_eq!(json_lines(&site.run(&["queue", "list", "--json"]).ok()).len(), 6);
+}
+
+/// A relay that takes one message with these replies to the commands, and returns what it was sent.
+fn one_smtp_session(replies: &'static [(&'static str, &'static str)]) -> (u16, std::thread::JoinHandle<String>) {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("bound");
+    let port = listener.local_addr().expect("an address").port();
+    let session = std::thread::spawn(move || {
+        let (stream, _) = listener.accept().expect("a client");
+        let mut out = stream.try_clone().expect("cloned");
+        out.write_all(b"220 relay.example ESMTP\r\n").expect("written");
+        let (mut all, mut in_data) = (String::new(), false);
+        let mut lines = BufReader::new(stream);
+        let mut line = String::new();
+        while lines.read_line(&mut line).is_ok_and(|n| n > 0) {
+            let reply = match (in_data, line.as_str()) {
+                (true, ".\r\n") => {
+                    in_data = false;
+                    "250 2.0.0 queued as 1p8000000000k\r\n".into()
+                }
+                (true, _) => String::new(),
+                (false, command) => {
+                    in_data = command.starts_with("DATA");
+                    let verb = command.split([' ', '\r']).next().unwrap_or_default();
+                    let said = replies.iter().find(|(start, _)| command.starts_with(start)).map(|(_, reply)| *reply);
+                    let usual = match verb {
+                        "EHLO" => "250-relay.example\r\n250-SMTPUTF8\r\n250 8BITMIME",
+                        "DATA" => "354 go on",
+                        "QUIT" => "221 bye",
+                        _ => "250 2.0.0 ok",
+                    };
+                    format!("{}\r\n", said.unwrap_or(usual))
+                }
+            };
+            all.push_str(&line);
+            line.clear();
+            if out.write_all(reply.as_bytes()).is_err() {
+                break;
+            }
+        }
+        all
+    });
+    (port, session)
+}
+
+fn send(port: u16, args: &[&str], message: &[u8]) -> Done {
+    let site = Site::new(&format!("[[listener]]\naddress = '127.0.0.1:{port}'\n"));
+    let args: Vec<&str> = ["send"].iter().chain(args).copied().collect();
+    let mut command = site.command(&args);
+    let mut child =
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("it starts");
+    // It may give up before it has read everything.
+    let _ = child.stdin.take().expect("a pipe").write_all(message);
+    Done::from(child.wait_with_output().expect("it ends"))
+}
+
+#[test]
+fn send_hands_the_message_over_as_it_is() {
+    let (port, session) = one_smtp_session(&[]);
+    let message = b"To: A <a@x.example>, b@x.example\nBcc: c@x.example\nSubject: hi\n\n.\n..two\nJ\xc3\xb6rg\n.";
+    let done = send(port, &["-t", "-i", "-f", "me@shop.example", "z@x.example", "a@x.example"], message);
+    assert_eq!(done.ok(), "1p8000000000k\n");
+    let sent = session.join().expect("the session ends");
+    let after_helo = sent.split_once("\r\n").expect("EHLO").1;
+    assert_eq!(
+        after_helo,
+        "MAIL FROM:<me@shop.example> BODY=8BITMIME\r\nRCPT TO:<z@x.example>\r\nRCPT TO:<a@x.example>\r\n\
+         RCPT TO:<b@x.example>\r\nRCPT TO:<c@x.example>\r\nDATA\r\nTo: A <a@x.example>, b@x.example\r\n\
+         Bcc: c@x.example\r\nSubject: hi\r\n\r\n..\r\n...two\r\nJörg\r\n..\r\n.\r\nQUIT\r\n"
+    );
+}
+
+#[test]
+fn send_from_a_file_with_the_null_sender() {
+    let (port, session) = one_smtp_session(&[]);
+    let dir = tempfile::tempdir().expect("a directory");
+    let file = dir.path().join("m.eml");
+    std::fs::write(&file, "Subject: x\r\n\r\nbody\r\n").expect("written");
+    let file = file.to_string_lossy().into_owned();
+    send(port, &["-f", "", "--file", &file, "a@x.example"], b"").ok();
+    let sent = session.join().expect("the session ends");
+    assert!(
+        sent.contains("MAIL FROM:<>\r\nRCPT TO:<a@x.example>\r\nDATA\r\nSubject: x\r\n\r\nbody\r\n.\r\n"),
+        "{sent}"
+    );
+}
+
+#[test]
+fn send_says_when_nothing_was_queued() {
+    // A port that was free a moment ago: nobody listens there.
+    let port = TcpListener::bind("127.0.0.1:0").and_then(|l| l.local_addr()).expect("a port").port();
+    send(port, &["a@x.example"], b"Subject: x\n\n")
+        .fails(75, "nothing was queued: mailweir does not answer at 127.0.0.1:");
+    let (port, session) = one_smtp_session(&[("RCPT TO:<b", "550 5.7.1 relaying denied")]);
+    send(port, &["a@x.example", "b@x.example"], b"Subject: x\n\n")
+        .fails(69, "nothing was queued: b@x.example is refused: ");
+    assert!(!session.join().expect("ended").contains("DATA"));
+    let (port, session) = one_smtp_session(&[("DATA", "452 4.3.1 the queue's storage is full")]);
+    send(port, &["a@x.example"], b"Subject: x\n\n").fails(75, "nothing was queued: the message is refused: ");
+    drop(session);
+    send(port, &["-t"], b"Subject: x\n\nTo: a@x.example\n").fails(64, "the message has no recipients in To, Cc or Bcc");
+}
+
+#[test]
+fn the_defaults_need_no_file() {
+    let config = Config::default();
+    assert_eq!(config.listeners.len(), 1);
+    assert_eq!(config.listeners[0].address.to_string(), "127.0.0.1:2525");
+    assert_eq!(config.queue.store, Store::Sqlite(Path::new("var/mailweir.db").to_owned()));
+    assert!(config.providers.is_empty() && config.routes.is_empty() && config.admin.is_none());
+}

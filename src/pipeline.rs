@@ -108,7 +108,8 @@ impl Relay {
         });
         let weak = Arc::downgrade(&relay);
         relay.scheduler.on_start(move |lane| {
-            if let Some(relay) = weak.upgrade() {
+            // At shutdown what is ready stays in the queue: no worker takes the place of another.
+            if let Some(relay) = weak.upgrade().filter(|relay| !*relay.stopping.borrow()) {
                 let alive = relay.workers.begin();
                 tokio::spawn(async move {
                     relay.work(&lane).await;

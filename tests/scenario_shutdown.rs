@@ -56,6 +56,7 @@ fn sigterm_finishes_what_is_in_flight_and_keeps_the_rest() {
     daemon.wait_queue_empty(SOON);
     let subjects: BTreeSet<String> = sink.messages().iter().map(|message| message.subject()).collect();
     assert_eq!((subjects.len(), sink.count()), (5, 5), "every message once: {subjects:?}");
+    daemon.stop();
     assert!(sink.connections().iter().all(|connection| connection.quit), "each connection ends with QUIT");
 }
 

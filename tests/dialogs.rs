@@ -209,5 +209,6 @@ async fn the_hot_path_is_two_writes_a_message_and_quick() {
     let took = began.elapsed();
     println!("{:.0} messages/s, client included", MESSAGES as f64 / took.as_secs_f64());
     assert_eq!(rig.writes.load(Ordering::Relaxed) - before, 2 * MESSAGES);
-    assert!(took < Duration::from_secs(20), "{took:?}");
+    let most = Duration::from_secs(if cfg!(debug_assertions) { 20 } else { 2 });
+    assert!(took < most, "{took:?}");
 }

@@ -322,6 +322,14 @@ where
         self.make_room(wait);
         let idle = wait != Wait::Data && self.dialog.transaction.is_none();
         loop {
+            // Asked here too: a client that never stops sending must not escape.
+            if !self.stopping && *self.stop.signal.borrow() {
+                self.stopping = true;
+                self.deadline = self.deadline.min(Instant::now() + self.stop.drain);
+            }
+            if Instant::now() >= self.deadline {
+                return Err(End::Because(if self.stopping { CLOSING } else { TIMEOUT }));
+            }
             let limit = match wait {
                 Wait::Command(until) => until,
                 Wait::Data => Instant::now() + self.shared.listener.data_timeout,
@@ -337,11 +345,7 @@ where
                 tokio::select! {
                     biased;
                     result = timeout_at(expires, read) => result,
-                    () = self.stop.asked() => {
-                        self.stopping = true;
-                        self.deadline = self.deadline.min(Instant::now() + self.stop.drain);
-                        continue;
-                    }
+                    () = self.stop.asked() => continue,
                 }
             };
             return match result {

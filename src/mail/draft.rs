@@ -413,4 +413,4 @@ fn field_name(line: &[u8]) -> Option<&[u8]> {
 
 #[cfg(test)]
 #[path = "draft_tests.rs"]
-mod tests;
+pub(crate) mod tests;

@@ -159,7 +159,7 @@ fn noise() -> impl Strategy<Value = Vec<u8>> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 200, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 200, failure_persistence: None, ..ProptestConfig::default() })]
 
     /// Whatever comes, the session ends in order, says only replies, and queues only clean bodies.
     #[test]
@@ -187,6 +187,129 @@ proptest! {
             assert_eq!(rig.inbox.memory.chunks(), 0);
         });
     }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 100, failure_persistence: None, ..ProptestConfig::default() })]
+
+    /// A dialog has the same replies and the same result however the network cuts it.
+    #[test]
+    fn any_cut_of_a_dialog_goes_the_same_way(cuts in prop::collection::vec(0usize..400, 0..12)) {
+        const DIALOG: &[u8] = b"EHLO x\r\nMAIL FROM:<a@b>\r\nRCPT TO:<c@d>\r\nDATA\r\nBcc: x\r\n y\r\n\r\n..\r\n\n.\r\n.\r\n\
+            MAIL FROM:<a@b>\r\nRCPT TO:<c@d>\r\nBDAT 9\r\nA: b\r\n\r\n\rBDAT 7 LAST\r\n\nQUIT\r\nNOOP\r\n\
+            FOO\r\nBDAT 6\r\nRSET\r\nGET / HTTP/1.1\r\n";
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+        runtime.block_on(async {
+            let mut rig = rig(support::listener());
+            let mut cuts: Vec<usize> = cuts.iter().map(|c| c % DIALOG.len()).collect();
+            cuts.sort_unstable();
+            cuts.push(DIALOG.len());
+            let mut from = 0;
+            for to in cuts {
+                rig.client.write_all(&DIALOG[from..to]).await.expect("a session");
+                for _ in 0..4 {
+                    // The session runs on this thread: it takes what there is.
+                    tokio::task::yield_now().await;
+                }
+                from = to;
+            }
+            let mut got = String::new();
+            rig.client.read_to_string(&mut got).await.expect("replies");
+            let codes: Vec<&str> = got.lines().filter(|l| l.as_bytes()[3] == b' ').map(|l| &l[..3]).collect();
+            let expected = "220 250 250 250 354 250 250 250 250 250 250 500 503 221";
+            assert_eq!(codes.join(" "), expected, "{got}");
+            let stored = rig.inbox.memory.stored.lock();
+            let bodies: Vec<&[u8]> = stored.iter().map(|s| s.body.as_slice()).collect();
+            assert!(bodies[0].ends_with(b"\r\n\r\n.\r\n\r\n.\r\n"), "{}", bodies[0].escape_ascii());
+            assert!(bodies[1].ends_with(b"\r\n\r\n\r\nQUIT\r\n"), "{}", bodies[1].escape_ascii());
+        });
+    }
+}
+
+/// Collects log lines.
+#[derive(Clone, Default)]
+struct Lines(Arc<parking_lot::Mutex<Vec<u8>>>);
+
+impl io::Write for Lines {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.lock().extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// One line for each fate, with who and what, and never content.
+#[tokio::test]
+async fn the_log_tells_the_fate_of_each_message() {
+    let lines = Lines::default();
+    let writer = lines.clone();
+    let subscriber = tracing_subscriber::fmt().with_ansi(false).with_writer(move || writer.clone()).finish();
+    let _guard = tracing::subscriber::set_default(subscriber);
+
+    let mut rig = rig(Listener { max_message_size: 100, ..support::listener() });
+    rig.talk(b"", 1).await;
+    rig.talk(b"EHLO app.example\r\n", 11).await;
+    let open = b"MAIL FROM:<a@b.example>\r\nRCPT TO:<c@d.example>\r\nRCPT TO:<no\xc2\xadbody>\r\nDATA\r\n";
+    rig.talk(open, 4).await;
+    rig.talk(b"Subject: secret\r\n\r\nsecret\r\n.\r\n", 1).await;
+    rig.talk(open, 4).await;
+    rig.talk(&[b"secret ".repeat(100).as_slice(), b"\r\n.\r\n"].concat(), 1).await;
+    rig.talk(open, 4).await;
+    rig.client.write_all(b"half a secret").await.expect("a session");
+    rig.client.shutdown().await.expect("a session");
+    rig.session.await.expect("no panic");
+
+    let log = String::from_utf8(lines.0.lock().clone()).expect("text");
+    let id = rig.inbox.memory.stored.lock()[0].message.id;
+    let line = |what: &str| log.lines().find(|l| l.contains(what)).unwrap_or_else(|| panic!("no `{what}` in\n{log}"));
+    let accepted = line(" accepted ");
+    for field in [
+        &format!("id={id}"),
+        "sender=\"a@b.example\"",
+        "count=1",
+        "recipients=\"c@d.example\"",
+        "client=127.0.0.1",
+        "helo=\"app.example\"",
+        "size=27",
+        "took_ms=",
+    ] {
+        assert!(accepted.contains(field), "{field} in {accepted}");
+    }
+    assert!(line("submit: refused ").contains("552 5.3.4"), "{log}");
+    assert!(line("recipient refused").contains(r"recipient=no\xc2\xadbody"), "{log}");
+    assert!(line("nothing queued").contains("size=13"), "{log}");
+    assert!(!log.contains("secret"), "{log}");
+}
+
+/// Two connections bring the same message at the same time: it is queued once.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn copies_that_race_over_two_connections_are_queued_once() {
+    let listener = Listener { dedupe: Duration::from_secs(600), ..support::listener() };
+    let inbox = Inbox::new(Mood::Works, Clock::System);
+    let server = Server::bind(Arc::new(listener), HOSTNAME, inbox.clone()).expect("a listener");
+    let address = server.local_addr().expect("an address");
+    let (stop, stopped) = watch::channel(false);
+    let serving = tokio::spawn(server.run(stopped, Duration::from_secs(5)));
+    let mut clients = tokio::task::JoinSet::new();
+    for _ in 0..8 {
+        clients.spawn(async move {
+            let mut stream = tokio::net::TcpStream::connect(address).await.expect("a connection");
+            let dialog =
+                b"HELO x\r\nMAIL FROM:<a@b>\r\nRCPT TO:<c@d>\r\nDATA\r\nMessage-ID: <1@b>\r\n\r\nx\r\n.\r\nQUIT\r\n";
+            stream.write_all(dialog).await.expect("a session");
+            let mut got = String::new();
+            stream.read_to_string(&mut got).await.expect("replies");
+            got.lines().find(|l| l.contains("queued as")).expect("accepted").to_owned()
+        });
+    }
+    let replies = clients.join_all().await;
+    assert!(replies.iter().all(|r| *r == replies[0]), "{replies:?}");
+    assert_eq!(inbox.memory.stored.lock().len(), 1);
+    stop.send_replace(true);
+    serving.await.expect("no panic").expect("a clean end");
+    assert!(tokio::net::TcpStream::connect(address).await.is_err(), "no longer listening");
 }
 
 /// The hot path: a message of 2 KB in two flights. Prints what it takes; the bound is far below

@@ -139,9 +139,10 @@ where
                 Next::Flush => self.flush().await?,
                 Next::Data => {
                     self.flush().await?;
-                    self.data().await?;
+                    // Boxed, so that a waiting session has no room for what it does not do.
+                    Box::pin(self.data()).await?;
                 }
-                Next::Chunk { size, last } => self.chunk(size, last).await?,
+                Next::Chunk { size, last } => Box::pin(self.chunk(size, last)).await?,
                 Next::Discard { size, reply } => {
                     self.take(size, |_| {}).await?;
                     if self.dialog.refuse(&reply, &mut self.output) == Next::Close {
@@ -422,7 +423,26 @@ pub(super) async fn hang_up<S: AsyncRead + AsyncWrite + Unpin>(stream: &mut S) {
     if stream.shutdown().await.is_err() {
         return;
     }
-    let mut rest = [0u8; 1024];
+    let mut rest = [0u8; 256];
     let until = Instant::now() + PATIENCE;
     while let Ok(Ok(1..)) = timeout_at(until, stream.read(&mut rest)).await {}
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::listener::tests_config;
+    use crate::mail::draft::tests::NoIntake;
+
+    /// A thousand idle sessions must not need more than a few megabytes.
+    #[tokio::test]
+    async fn an_idle_session_is_small() {
+        let shared = Arc::new(Shared::new(Arc::new(tests_config()), "relay.example", NoIntake::shared()));
+        let (_client, stream) = tokio::io::duplex(1);
+        let (_sender, signal) = watch::channel(false);
+        let stop = Stop { signal, drain: Duration::ZERO };
+        let task = run(stream, [127, 0, 0, 1].into(), shared, stop);
+        let bytes = std::mem::size_of_val(&task) + SMALL + 1024;
+        assert!(bytes < 8 * 1024, "{bytes} bytes");
+    }
 }

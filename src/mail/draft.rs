@@ -34,6 +34,9 @@ const MAX_RECEIVED: u32 = 50;
 /// Longest forward-path that is worth a `for` clause: it must fit a header line.
 const MAX_FOR: usize = 320;
 
+/// Most bytes reserved for what a client only announced.
+const MAX_EXPECTED: usize = 32 * 1024;
+
 /// What the `Received:` line says (RFC 5321 §4.4, RFC 3848, RFC 6531 §3.7.3).
 #[derive(Clone, Copy, Debug)]
 pub struct Trace<'a> {
@@ -170,7 +173,8 @@ impl Draft {
         expected: u64,
         hash: Option<DefaultHasher>,
     ) -> Draft {
-        let expected = usize::try_from(expected).unwrap_or(CHUNK).clamp(2048, CHUNK);
+        // An announcement costs nothing, so it does not get much either.
+        let expected = usize::try_from(expected).unwrap_or(MAX_EXPECTED).clamp(2048, MAX_EXPECTED);
         let mut buf = Vec::with_capacity(expected + 1024);
         let date = date::rfc5322(received);
         trace.write(id, &date, &mut buf);

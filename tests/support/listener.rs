@@ -351,7 +351,7 @@ impl Dialog {
                 let connect = || async move {
                     Box::new(tokio::net::TcpStream::connect(address).await.expect("a connection")) as Box<dyn Link>
                 };
-                let patience = if compare == Compare::Text { 10 } else { 2 };
+                let patience = if compare == Compare::Text { 10 } else { 4 };
                 result = self.run(connect, Some(Duration::from_secs(patience)), compare, &inbox.memory, &stop).await;
                 stop.send_replace(true);
                 serving.await.expect("no panic").expect("a clean end");

@@ -144,7 +144,7 @@ where
                 }
                 Next::Chunk { size, last } => Box::pin(self.chunk(size, last)).await?,
                 Next::Discard { size, reply } => {
-                    self.take(size, |_| {}).await?;
+                    self.skip(size).await?;
                     if self.dialog.refuse(&reply, &mut self.output) == Next::Close {
                         return Err(End::Over);
                     }
@@ -269,17 +269,15 @@ where
         Ok(())
     }
 
-    /// Takes exactly `size` bytes that are no commands.
-    async fn take(&mut self, size: u64, mut each: impl FnMut(&[u8])) -> Result<(), End> {
+    /// Skips exactly `size` bytes, which are no commands.
+    async fn skip(&mut self, size: u64) -> Result<(), End> {
         let mut left = size;
         while left > 0 {
-            let waiting = &self.input[self.start..];
-            let n = waiting.len().min(usize::try_from(left).unwrap_or(usize::MAX));
+            let waiting = self.input.len() - self.start;
+            let n = waiting.min(usize::try_from(left).unwrap_or(usize::MAX));
             if n == 0 {
                 self.fill(Wait::Data).await?;
-                continue;
             }
-            each(&waiting[..n]);
             self.start += n;
             left -= n as u64;
         }
@@ -291,7 +289,10 @@ where
         let Some(tx) = self.dialog.transaction.take() else { return };
         self.dialog.reset();
         let reply = match self.shared.submit(&self.dialog.client, tx, draft, failed).await {
-            Ok(accepted) => accepted.reply(),
+            Ok(accepted) => {
+                self.dialog.forgive();
+                accepted.reply()
+            }
             Err(reply) => reply,
         };
         reply.write_to(&mut self.output);

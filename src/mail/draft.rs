@@ -17,6 +17,7 @@ use std::hash::{DefaultHasher, Hasher};
 use std::io::Write;
 use std::net::IpAddr;
 use std::ops::Range;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use memchr::{memchr, memchr_iter};
@@ -45,7 +46,7 @@ pub struct Trace<'a> {
     /// Its address.
     pub ip: IpAddr,
     /// Our name.
-    pub hostname: &'a str,
+    pub hostname: &'a Arc<str>,
     /// EHLO rather than HELO.
     pub esmtp: bool,
     /// The transaction has SMTPUTF8.
@@ -143,7 +144,7 @@ pub struct Draft {
     id: QueueId,
     received: Timestamp,
     date: String,
-    hostname: String,
+    hostname: Arc<str>,
     limit: u64,
     content: u64,
     buf: Vec<u8>,
@@ -183,7 +184,7 @@ impl Draft {
             id,
             received,
             date,
-            hostname: trace.hostname.to_owned(),
+            hostname: trace.hostname.clone(),
             limit,
             content: 0,
             buf,

@@ -1,6 +1,6 @@
 //! Tests of [`Draft`] against a queue that keeps spilled chunks in memory.
 
-use std::sync::Arc;
+use std::sync::LazyLock;
 use std::time::Duration;
 
 use proptest::prelude::*;
@@ -91,11 +91,13 @@ impl Intake for NoIntake {
     }
 }
 
+static HOSTNAME: LazyLock<Arc<str>> = LazyLock::new(|| "relay.example".into());
+
 fn trace(recipient: Option<&Address>) -> Trace<'_> {
     Trace {
         helo: "app.example",
         ip: [192, 0, 2, 7].into(),
-        hostname: "relay.example",
+        hostname: &HOSTNAME,
         esmtp: true,
         smtputf8: false,
         recipient,

@@ -161,7 +161,8 @@ fn noise() -> impl Strategy<Value = Vec<u8>> {
 proptest! {
     #![proptest_config(ProptestConfig { cases: 200, failure_persistence: None, ..ProptestConfig::default() })]
 
-    /// Whatever comes, the session ends in order, says only replies, and queues only clean bodies.
+    /// Whatever comes, the session ends in order, says only replies, and queues only clean bodies
+    /// (the listener's part of invariant 9).
     #[test]
     fn noise_never_breaks_a_session(bytes in noise()) {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");

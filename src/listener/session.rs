@@ -305,7 +305,7 @@ where
         let why = match end {
             End::Gone(error) => error.to_string(),
             End::Because(reply) => reply.to_string(),
-            End::Over => String::new(),
+            End::Over => "QUIT".to_owned(),
         };
         info!(sender = tx.map_or("", |t| t.envelope.sender()), recipients = tx.map_or(0, |t| t.recipients.len()),
             client = %self.dialog.client.ip, helo = self.dialog.client.helo, size = draft.content(), why,
@@ -397,7 +397,9 @@ where
 
     /// Says what is left to say and closes.
     async fn close(&mut self, end: Result<(), End>) {
-        self.drop_chunks().await;
+        if let (Some(mut chunks), Err(end)) = (self.chunks.take(), &end) {
+            self.lost(&mut chunks.draft, end).await;
+        }
         match end {
             Ok(()) | Err(End::Over) => {}
             Err(End::Because(reply)) => {
@@ -435,7 +437,7 @@ mod tests {
     use crate::listener::tests_config;
     use crate::mail::draft::tests::NoIntake;
 
-    /// A thousand idle sessions must not need more than a few megabytes.
+    /// A thousand idle sessions must not need more than a few megabytes (invariant 5).
     #[tokio::test]
     async fn an_idle_session_is_small() {
         let shared = Arc::new(Shared::new(Arc::new(tests_config()), "relay.example", NoIntake::shared()));

@@ -99,6 +99,11 @@ impl Dialog {
         self.refuse(&TOO_LONG, out)
     }
 
+    /// A message was accepted: its client is no nuisance, and earlier mistakes are forgotten.
+    pub fn forgive(&mut self) {
+        self.bad = 0;
+    }
+
     /// Back to the start of a transaction.
     pub fn reset(&mut self) {
         self.transaction = None;
@@ -122,6 +127,8 @@ impl Dialog {
             },
             Command::Rcpt(path, params) => match self.rcpt(path, params) {
                 Ok(()) => RECIPIENT_OK,
+                // A bad address on a long list is not the client's mistake.
+                Err(reply) if self.transaction.as_ref().is_some_and(|tx| !tx.recipients.is_empty()) => reply,
                 Err(reply) => return self.refuse(&reply, out),
             },
             Command::Data => {

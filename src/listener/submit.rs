@@ -3,7 +3,6 @@
 
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::time::Duration;
 
 use tokio::time::Instant;
 use tracing::{info, warn};
@@ -13,7 +12,7 @@ use super::dedupe::{Dedupe, Once};
 use super::policy::Policy;
 use crate::clock::Timestamp;
 use crate::config;
-use crate::mail::{Draft, Envelope, Finished, Message, Origin, QueueId, Recipient, Refusal, Trace};
+use crate::mail::{Draft, Envelope, Message, Origin, QueueId, Recipient, Refusal, Trace};
 use crate::queue::{Queue, QueueError};
 use crate::smtp::Reply;
 
@@ -109,45 +108,41 @@ impl Shared {
         mut draft: Draft,
         failed: Option<QueueError>,
     ) -> Result<Accepted, Reply> {
-        let size = draft.content();
+        // What the log needs; all else goes on into the queue without a copy.
+        let (sender, recipients) = (tx.envelope.sender().to_owned(), tx.some_recipients());
+        let (count, size, began) = (tx.recipients.len(), draft.content(), tx.began);
         let result = match failed {
             Some(error) => {
                 draft.abandon(self.queue()).await;
                 Err(Failure::Queue(error))
             }
-            None => self.store(client, &tx, &mut draft).await,
+            None => self.store(client, tx, &mut draft).await,
         };
-        let took = tx.began.elapsed();
+        let took_ms = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
         match result {
-            Ok(once) => {
-                let (id, again) = match once {
-                    Once::First(id) => (id, false),
-                    Once::Again(id) => (id, true),
-                };
-                self.log_accepted(id, again, client, &tx, size, took);
+            Ok(Once::First(id)) => {
+                info!(%id, sender, count, recipients, client = %client.ip, helo = client.helo, size, took_ms, "accepted");
                 Ok(Accepted(id))
             }
-            Err(failure) => {
-                let reply = match &failure {
-                    Failure::Refused(why) => Policy::refusal(*why),
-                    Failure::Queue(error) => Policy::queue_error(error),
-                };
-                let sender = tx.envelope.sender();
-                let recipients = tx.recipients.len();
-                match failure {
-                    Failure::Refused(_) => {
-                        info!(sender, recipients, client = %client.ip, helo = client.helo, size, reply = %reply, "refused");
-                    }
-                    Failure::Queue(error) => {
-                        warn!(sender, recipients, client = %client.ip, helo = client.helo, size, reply = %reply, error = %error, "refused");
-                    }
-                }
+            Ok(Once::Again(id)) => {
+                info!(%id, sender, count, recipients, client = %client.ip, helo = client.helo, size, took_ms,
+                    "sent again, already accepted");
+                Ok(Accepted(id))
+            }
+            Err(Failure::Refused(why)) => {
+                let reply = Policy::refusal(why);
+                info!(sender, count, recipients, client = %client.ip, helo = client.helo, size, took_ms, %reply, "refused");
+                Err(reply)
+            }
+            Err(Failure::Queue(error)) => {
+                let reply = Policy::queue_error(&error);
+                warn!(sender, count, recipients, client = %client.ip, helo = client.helo, size, took_ms, %reply, %error, "refused");
                 Err(reply)
             }
         }
     }
 
-    async fn store(&self, client: &Client, tx: &Transaction, draft: &mut Draft) -> Result<Once, Failure> {
+    async fn store(&self, client: &Client, tx: Transaction, draft: &mut Draft) -> Result<Once, Failure> {
         let content = draft.content();
         let finished = match draft.finish(self.queue()).await {
             Ok(Ok(finished)) => finished,
@@ -158,7 +153,15 @@ impl Shared {
             }
         };
         let (own, fingerprint) = (finished.id, finished.fingerprint);
-        let accept = self.accept(client, tx, finished);
+        let message = Message {
+            id: finished.id,
+            received: finished.received,
+            envelope: tx.envelope,
+            origin: Origin::Client { ip: client.ip, helo: client.helo.clone() },
+            size: finished.size,
+            traits: finished.traits,
+        };
+        let accept = self.intake.accept(message, tx.recipients, finished.head);
         let once = match (&self.dedupe, fingerprint) {
             (Some(dedupe), Some(fingerprint)) => dedupe.once(fingerprint, content, accept).await,
             _ => accept.await.map(Once::First),
@@ -169,29 +172,6 @@ impl Shared {
             self.queue().unspill(own).await;
         }
         Ok(once)
-    }
-
-    async fn accept(&self, client: &Client, tx: &Transaction, finished: Finished) -> Result<QueueId, QueueError> {
-        let message = Message {
-            id: finished.id,
-            received: finished.received,
-            envelope: tx.envelope.clone(),
-            origin: Origin::Client { ip: client.ip, helo: client.helo.clone() },
-            size: finished.size,
-            traits: finished.traits,
-        };
-        self.intake.accept(message, tx.recipients.clone(), finished.head).await
-    }
-
-    fn log_accepted(&self, id: QueueId, again: bool, client: &Client, tx: &Transaction, size: u64, took: Duration) {
-        let took_ms = u64::try_from(took.as_millis()).unwrap_or(u64::MAX);
-        if again {
-            info!(%id, sender = tx.envelope.sender(), count = tx.recipients.len(), recipients = tx.some_recipients(),
-                client = %client.ip, helo = client.helo, size, took_ms, "sent again, already accepted");
-        } else {
-            info!(%id, sender = tx.envelope.sender(), count = tx.recipients.len(), recipients = tx.some_recipients(),
-                client = %client.ip, helo = client.helo, size, took_ms, "accepted");
-        }
     }
 }
 

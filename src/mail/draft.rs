@@ -17,6 +17,7 @@ use std::hash::{DefaultHasher, Hasher};
 use std::io::Write;
 use std::net::IpAddr;
 use std::ops::Range;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use memchr::{memchr, memchr_iter};
@@ -34,6 +35,9 @@ const MAX_RECEIVED: u32 = 50;
 /// Longest forward-path that is worth a `for` clause: it must fit a header line.
 const MAX_FOR: usize = 320;
 
+/// Most bytes reserved for what a client only announced.
+const MAX_EXPECTED: usize = 32 * 1024;
+
 /// What the `Received:` line says (RFC 5321 §4.4, RFC 3848, RFC 6531 §3.7.3).
 #[derive(Clone, Copy, Debug)]
 pub struct Trace<'a> {
@@ -42,7 +46,7 @@ pub struct Trace<'a> {
     /// Its address.
     pub ip: IpAddr,
     /// Our name.
-    pub hostname: &'a str,
+    pub hostname: &'a Arc<str>,
     /// EHLO rather than HELO.
     pub esmtp: bool,
     /// The transaction has SMTPUTF8.
@@ -140,7 +144,7 @@ pub struct Draft {
     id: QueueId,
     received: Timestamp,
     date: String,
-    hostname: String,
+    hostname: Arc<str>,
     limit: u64,
     content: u64,
     buf: Vec<u8>,
@@ -170,7 +174,8 @@ impl Draft {
         expected: u64,
         hash: Option<DefaultHasher>,
     ) -> Draft {
-        let expected = usize::try_from(expected).unwrap_or(CHUNK).clamp(2048, CHUNK);
+        // An announcement costs nothing, so it does not get much either.
+        let expected = usize::try_from(expected).unwrap_or(MAX_EXPECTED).clamp(2048, MAX_EXPECTED);
         let mut buf = Vec::with_capacity(expected + 1024);
         let date = date::rfc5322(received);
         trace.write(id, &date, &mut buf);
@@ -179,7 +184,7 @@ impl Draft {
             id,
             received,
             date,
-            hostname: trace.hostname.to_owned(),
+            hostname: trace.hostname.clone(),
             limit,
             content: 0,
             buf,
@@ -413,4 +418,4 @@ fn field_name(line: &[u8]) -> Option<&[u8]> {
 
 #[cfg(test)]
 #[path = "draft_tests.rs"]
-mod tests;
+pub(crate) mod tests;

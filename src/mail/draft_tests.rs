@@ -1,9 +1,14 @@
 //! Tests of [`Draft`] against a queue that keeps spilled chunks in memory.
 
+use std::sync::LazyLock;
+use std::time::Duration;
+
 use proptest::prelude::*;
 
 use super::*;
-use crate::mail::{IdSource, LaneName, NewMessage, RecipientKey};
+use crate::clock::Clock;
+use crate::listener::Intake;
+use crate::mail::{IdSource, LaneName, Message, NewMessage, Recipient, RecipientKey};
 use crate::queue::{Counts, Filter, LaneDue, Leased, Operation, Page, Settlement};
 
 /// Keeps what is spilled.
@@ -64,13 +69,35 @@ impl Queue for Spill {
     async fn close(&self) {}
 }
 
-use std::time::Duration;
+/// Something to hand messages to, for tests that never get that far.
+pub(crate) struct NoIntake(Arc<dyn Queue>);
+
+impl NoIntake {
+    pub(crate) fn shared() -> Arc<dyn Intake> {
+        Arc::new(NoIntake(Arc::new(Spill::default())))
+    }
+}
+
+#[async_trait::async_trait]
+impl Intake for NoIntake {
+    fn queue(&self) -> &Arc<dyn Queue> {
+        &self.0
+    }
+    fn clock(&self) -> Clock {
+        Clock::System
+    }
+    async fn accept(&self, _: Message, _: Vec<Recipient>, _: Bytes) -> Result<QueueId, QueueError> {
+        Err(QueueError::Closed)
+    }
+}
+
+static HOSTNAME: LazyLock<Arc<str>> = LazyLock::new(|| "relay.example".into());
 
 fn trace(recipient: Option<&Address>) -> Trace<'_> {
     Trace {
         helo: "app.example",
         ip: [192, 0, 2, 7].into(),
-        hostname: "relay.example",
+        hostname: &HOSTNAME,
         esmtp: true,
         smtputf8: false,
         recipient,

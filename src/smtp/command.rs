@@ -240,9 +240,22 @@ fn with_line_end(params: &str) -> Vec<u8> {
     [params.as_bytes(), b"\r\n"].concat()
 }
 
+/// A `SIZE=` that no integer holds but RFC 1870 §6 allows (20 digits): over any limit, not bad syntax.
+fn announces_too_much(params: &str) -> bool {
+    params.split([' ', '\t']).filter_map(|word| word.split_once('=')).any(|(key, value)| {
+        key.eq_ignore_ascii_case("SIZE")
+            && (19..=20).contains(&value.len())
+            && value.bytes().all(|b| b.is_ascii_digit())
+            && value.parse::<i64>().is_err()
+    })
+}
+
 fn mail_params(text: &str) -> Result<MailParams, Reply> {
     if text.is_empty() {
         return Ok(MailParams::default());
+    }
+    if announces_too_much(text) {
+        return Ok(MailParams { size: u64::MAX, ..MailParams::default() });
     }
     let line = with_line_end(text);
     let mut bytes = line.iter();
@@ -419,6 +432,16 @@ mod tests {
         assert!(params.notify.given && params.notify.success && params.notify.delay && !params.notify.failure);
         assert_eq!(params.orcpt, Some(Orcpt { kind: "rfc822".into(), address: "x@y".into() }));
         assert!(parse("RCPT TO:<a@b> ORCPT=utf-8;ü@example").is_ok());
+    }
+
+    #[test]
+    fn a_size_of_twenty_digits_is_a_size() {
+        for text in ["99999999999999999999", "18446744073709551615", "9223372036854775808"] {
+            let line = format!("MAIL FROM:<a@b> SIZE={text} BODY=8BITMIME");
+            assert!(matches!(parse(&line), Ok(Command::Mail(_, params)) if params.size == u64::MAX), "{text}");
+        }
+        assert!(matches!(parse("MAIL FROM:<a@b> SIZE=9223372036854775807"),
+            Ok(Command::Mail(_, params)) if params.size == i64::MAX as u64));
     }
 
     #[test]

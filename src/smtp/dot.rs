@@ -234,7 +234,7 @@ mod tests {
             (b"a\r\n.\r\r\n.\r\n", b"a\r\n\r\n\r\n", Some(10)),
             (b"a\r.\r", b"a\r\n.", None),
             (b"a\n.\r", b"a\r\n.", None),
-            (b"..\r\n...\r\n.x\r\n.\r\n", b".\r\n..\r\nx\r\n", Some(17)),
+            (b"..\r\n...\r\n.x\r\n.\r\n", b".\r\n..\r\nx\r\n", Some(16)),
             (b"\r\n.\r\n", b"\r\n", Some(5)),
             (b"a\r\r\n.\r\n", b"a\r\n\r\n", Some(7)),
         ] {

@@ -20,17 +20,20 @@
 //!
 //! `docs/engines.md`, made by `tests/engines.rs`, lists how the two engines differ.
 
+mod hook;
+
 use std::collections::HashMap;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
-use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
 
-use mailin_embedded::{Action, Handler, Response, Server};
-use memchr::memrchr;
+use hook::Hook;
+use mailin_embedded::Server;
+use memchr::{memchr, memrchr};
 use parking_lot::Mutex;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::TcpStream;
@@ -38,14 +41,13 @@ use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::runtime::Handle;
 use tokio::sync::watch;
 use tokio::time::{Instant, timeout};
-use tracing::{debug, info, warn};
+use tracing::{debug, warn};
 
 use super::policy::{CLOSING, TIMEOUT};
 use super::session::{Stop, hang_up};
-use super::submit::{Client, Shared, Transaction};
-use crate::mail::{BodyKind, Draft, Envelope, Recipient};
-use crate::queue::QueueError;
-use crate::smtp::{LineEnds, Reply};
+use super::submit::Shared;
+use crate::smtp::command::Bad;
+use crate::smtp::{Command, Reply};
 
 /// Most sessions, each of which has a thread from the start.
 const MAX_SESSIONS: usize = 256;
@@ -57,11 +59,6 @@ const MAX_LINE: usize = 64 * 1024;
 const LAST_WORDS: Duration = Duration::from_secs(5);
 
 const LINE_TOO_LONG: Reply = Reply::new(421, "4.5.2", "Line too long for this engine, closing connection");
-const NOT_YOU: Reply = Reply::new(421, "4.3.0", "Not a client of this listener, closing connection");
-const HELO_FIRST: Reply = Reply::new(503, "5.5.1", "Send HELO or EHLO first");
-const NO_TRANSACTION: Reply = Reply::new(503, "5.5.1", "No mail transaction");
-const BARE_LF: Reply =
-    Reply::new(554, "5.6.0", "Message with a bare LF, which this engine cannot take; closing connection");
 const NO_BACKEND: Reply = Reply::new(421, "4.3.0", "The engine is not available, closing connection");
 
 /// Where a session is, as its hook sees it.
@@ -241,26 +238,32 @@ impl Up<'_> {
     async fn pump(&mut self) -> Option<Reply> {
         let mut buffer = vec![0u8; 4096];
         let (mut column, mut line_since, mut stopping) = (0, Instant::now(), false);
+        // The first line is kept until it is known to be no browser's.
+        let mut first = Some(Vec::new());
         loop {
             let now = Instant::now();
+            // A client that never stops sending must not escape the time limit.
+            if now >= self.deadline {
+                return Some(if stopping { CLOSING } else { TIMEOUT });
+            }
             let patience = match *self.phases.borrow() {
                 Phase::Data => now + self.shared.listener.data_timeout,
                 _ => line_since + self.shared.listener.command_timeout,
             };
             let read = tokio::select! {
                 biased;
-                read = self.client.read(&mut buffer) => read,
                 () = self.stop.asked(), if !stopping => {
                     stopping = true;
                     self.deadline = self.deadline.min(Instant::now() + self.stop.drain);
                     continue;
                 }
                 _ = self.phases.wait_for(|phase| *phase == Phase::Idle), if stopping => return Some(CLOSING),
+                read = self.client.read(&mut buffer) => read,
                 () = tokio::time::sleep_until(patience.min(self.deadline)) => {
                     return Some(if stopping { CLOSING } else { TIMEOUT });
                 }
             };
-            let bytes = match read {
+            let mut bytes = match read {
                 Ok(n @ 1..) => buffer.get(..n)?,
                 _ => return None,
             };
@@ -275,7 +278,29 @@ impl Up<'_> {
             if column > MAX_LINE {
                 return Some(LINE_TOO_LONG);
             }
-            if !matches!(timeout(self.shared.listener.data_timeout, self.backend.write_all(bytes)).await, Ok(Ok(()))) {
+            let held = match first.take() {
+                Some(mut line) => {
+                    line.extend_from_slice(bytes);
+                    match memchr(b'\n', &line) {
+                        Some(end) => {
+                            if let Err(Bad::Close(reply)) = Command::parse(line.get(..end)?.trim_ascii_end()) {
+                                return Some(reply);
+                            }
+                        }
+                        None => {
+                            first = Some(line);
+                            continue;
+                        }
+                    }
+                    line
+                }
+                None => Vec::new(),
+            };
+            if !held.is_empty() {
+                bytes = &held;
+            }
+            let written = timeout(self.shared.listener.data_timeout, self.backend.write_all(bytes)).await;
+            if !matches!(written, Ok(Ok(()))) {
                 return None;
             }
         }
@@ -305,168 +330,28 @@ async fn exchange(up: &mut Up<'_>, mut from: OwnedReadHalf, to: &mut OwnedWriteH
     last
 }
 
-/// mailin's view of us: one for each session, made by `clone` in its accept loop.
-struct Hook {
-    registry: Arc<Registry>,
-    visit: Option<Arc<Visit>>,
-    client: Client,
-    transaction: Option<Transaction>,
-    body: Option<Box<Body>>,
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::listener::tests_config;
 
-struct Body {
-    draft: Draft,
-    ends: LineEnds,
-    bare_lf: bool,
-    failed: Option<QueueError>,
-}
-
-impl Hook {
-    fn new(registry: Arc<Registry>) -> Hook {
-        let client = Client { ip: Ipv4Addr::UNSPECIFIED.into(), helo: String::new(), esmtp: false };
-        Hook { registry, visit: None, client, transaction: None, body: None }
-    }
-
-    fn phase(&self, phase: Phase) {
-        if let Some(visit) = &self.visit {
-            visit.phase.send_replace(phase);
+    #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+    async fn mailin_serves_nobody_who_does_not_come_through_the_gate_and_ends_when_told() {
+        let listener = Arc::new(crate::config::Listener { max_connections: 2, ..tests_config() });
+        let intake = crate::mail::draft::tests::NoIntake::shared();
+        let gate = Gate::start(Arc::new(Shared::new(listener, "relay.example", intake))).unwrap();
+        for command in ["EHLO 00000000000000000000000000000000\r\n", "MAIL FROM:<a@b>\r\n"] {
+            let mut stream = BufReader::new(TcpStream::connect(gate.backend).await.unwrap());
+            let mut line = String::new();
+            stream.read_line(&mut line).await.unwrap();
+            assert!(line.starts_with("220 "), "{line}");
+            stream.write_all(command.as_bytes()).await.unwrap();
+            line.clear();
+            stream.read_line(&mut line).await.unwrap();
+            assert!(line.starts_with("421 4.3.0") || line.starts_with("503 "), "{line}");
         }
-    }
-
-    /// Drops what came of a message that will not be queued.
-    fn abandon(&mut self) -> Option<u64> {
-        let mut body = self.body.take()?;
-        let shared = &self.registry.shared;
-        self.registry.handle.block_on(body.draft.abandon(shared.queue()));
-        Some(body.draft.content())
-    }
-}
-
-impl Clone for Hook {
-    fn clone(&self) -> Hook {
-        if self.registry.stopping.load(Ordering::Acquire) {
-            // See the module: the only way out of mailin's accept loop. No panic message.
-            resume_unwind(Box::new("the listener is closed"));
-        }
-        Hook::new(self.registry.clone())
-    }
-}
-
-impl Drop for Hook {
-    fn drop(&mut self) {
-        let sender = self.transaction.as_ref().map_or(String::new(), |t| t.envelope.sender().to_owned());
-        if let Some(size) = self.abandon() {
-            info!(sender, client = %self.client.ip, helo = self.client.helo, size,
-                "disconnected before the end of the message, nothing queued");
-        }
-    }
-}
-
-fn response(reply: &Reply) -> Response {
-    let space = if reply.enhanced.is_empty() { "" } else { " " };
-    Response::custom(reply.code, format!("{}{space}{}", reply.enhanced, reply.text))
-}
-
-/// mailin stays in DATA after an error at its end, and would take commands for content: close.
-fn closing(reply: &Reply) -> Response {
-    let mut response = if reply.is_transient() {
-        Response::custom(421, format!("{} {}", reply.enhanced, reply.text))
-    } else {
-        response(reply)
-    };
-    response.action = Action::Close;
-    response
-}
-
-impl Handler for Hook {
-    fn helo(&mut self, _ip: IpAddr, domain: &str) -> Response {
-        if self.visit.is_none() {
-            let Some(visit) = self.registry.visits.lock().remove(domain) else { return closing(&NOT_YOU) };
-            self.client.ip = visit.ip;
-            self.visit = Some(visit);
-        } else {
-            self.client.helo = domain.chars().take(255).collect();
-            self.transaction = None;
-            self.phase(Phase::Idle);
-        }
-        mailin_embedded::response::OK
-    }
-
-    fn mail(&mut self, _ip: IpAddr, _domain: &str, from: &str) -> Response {
-        let policy = &self.registry.shared.policy;
-        if self.client.helo.is_empty() && policy.needs_helo(self.client.ip) {
-            return response(&HELO_FIRST);
-        }
-        match policy.sender(from, false) {
-            Ok(reverse_path) => {
-                self.transaction = Some(Transaction::new(Envelope { reverse_path, ..Envelope::default() }, 0));
-                self.phase(Phase::Transaction);
-                response(&Reply::new(250, "2.1.0", "Sender ok"))
-            }
-            Err(reply) => response(&reply),
-        }
-    }
-
-    fn rcpt(&mut self, to: &str) -> Response {
-        let Some(tx) = &mut self.transaction else { return response(&NO_TRANSACTION) };
-        let policy = &self.registry.shared.policy;
-        match policy.recipient(self.client.ip, tx.recipients.len(), to, false) {
-            Ok(address) => {
-                tx.recipients.push(Recipient::new(address));
-                response(&Reply::new(250, "2.1.5", "Recipient ok"))
-            }
-            Err(reply) => {
-                info!(client = %self.client.ip, helo = self.client.helo, sender = tx.envelope.sender(),
-                    recipient = %to.escape_debug(), %reply, "recipient refused");
-                response(&reply)
-            }
-        }
-    }
-
-    fn data_start(&mut self, _domain: &str, _from: &str, is8bit: bool, _to: &[String]) -> Response {
-        let Some(tx) = &mut self.transaction else { return response(&NO_TRANSACTION) };
-        if is8bit {
-            tx.envelope.body = BodyKind::EightBitMime;
-        }
-        let draft = self.registry.shared.draft(&self.client, tx);
-        self.body = Some(Box::new(Body { draft, ends: LineEnds::new(), bare_lf: false, failed: None }));
-        self.phase(Phase::Data);
-        mailin_embedded::response::OK
-    }
-
-    /// One line, its leading dot already removed.
-    fn data(&mut self, line: &[u8]) -> io::Result<()> {
-        let Some(body) = self.body.as_deref_mut() else { return Ok(()) };
-        body.bare_lf |= !line.ends_with(b"\r\n");
-        if body.bare_lf || body.failed.is_some() {
-            // An error here would be answered line by line; it is answered at the end.
-            return Ok(());
-        }
-        let Body { draft, ends, failed, .. } = body;
-        ends.feed(line, |run| draft.push(run));
-        if draft.has_chunk() {
-            *failed = self.registry.handle.block_on(draft.spill(self.registry.shared.queue())).err();
-        }
-        Ok(())
-    }
-
-    fn data_end(&mut self) -> Response {
-        let (Some(tx), Some(mut body)) = (self.transaction.take(), self.body.take()) else {
-            return closing(&NO_TRANSACTION);
-        };
-        let shared = &self.registry.shared;
-        let response = if body.bare_lf {
-            self.registry.handle.block_on(body.draft.abandon(shared.queue()));
-            info!(client = %self.client.ip, helo = self.client.helo, sender = tx.envelope.sender(), reply = %BARE_LF, "refused");
-            closing(&BARE_LF)
-        } else {
-            let Body { draft, failed, .. } = *body;
-            match self.registry.handle.block_on(shared.submit(&self.client, tx, draft, failed)) {
-                Ok(accepted) => response(&accepted.reply()),
-                Err(reply) => closing(&reply),
-            }
-        };
-        self.phase(Phase::Idle);
-        response
+        let backend = gate.backend;
+        gate.stop().await;
+        assert!(TcpStream::connect(backend).await.is_err());
     }
 }

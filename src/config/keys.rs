@@ -367,7 +367,7 @@ pub(super) struct Admin {
 impl Table for Admin {
     const NAME: &'static str = "admin";
     const KEYS: &'static [Key<Admin>] = keys! {
-        /// Where `/healthz` and `/metrics` are served over HTTP, without authentication.
+        /// Where `/healthz` is served over HTTP: 200 while the queue answers, else 503 and why.
         /// Default: nowhere.
         "address" address: Kind::Address, example r#""127.0.0.1:8025""#;
     };
@@ -411,6 +411,6 @@ pub(super) const UNSUPPORTED: &[(&str, &str, &str)] = &[
     ("provider", "dane", "DANE"),
     ("provider", "mta_sts", "MTA-STS"),
     ("admin", "token", "authentication of the API"),
-    ("log", "file", "log files (redirect standard output)"),
+    ("log", "file", "log files (redirect standard error)"),
     ("log", "opentelemetry", "traces by OpenTelemetry"),
 ];

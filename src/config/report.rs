@@ -170,7 +170,12 @@ pub fn shipped() -> String {
     provider_keys(&mut out, only_here, true);
     section::<RouteDraft>(&mut out, "[[route]]", ROUTE_INTRO, true);
     section::<Admin>(&mut out, "[admin]", "For monitoring.", false);
-    section::<Log>(&mut out, "[log]", "What is printed to standard output.", false);
+    section::<Log>(
+        &mut out,
+        "[log]",
+        "What is printed to standard error. The environment variable MAILWEIR_LOG overrides the level.",
+        false,
+    );
     out
 }
 

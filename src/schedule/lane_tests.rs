@@ -1,0 +1,153 @@
+//! What a lane promises, on paused time.
+
+use super::*;
+use crate::config::units::Rate;
+use crate::schedule::testing::{job, provider};
+
+fn lane(change: impl FnOnce(&mut Provider)) -> Arc<Lane> {
+    let mut provider = provider("p");
+    change(&mut provider);
+    Arc::new(Lane::new(LaneName::from("p"), Arc::new(provider)))
+}
+
+const IDLE: Duration = Duration::from_secs(30);
+
+#[tokio::test(start_paused = true)]
+async fn starts_one_worker_a_job_up_to_the_limit_of_connections() {
+    let lane = lane(|p| p.connections = 2);
+    assert_eq!(lane.push([job("a@a", "x.example", 0, &[0])]), Wake::Start);
+    assert_eq!(lane.push([job("a@a", "x.example", 0, &[1])]), Wake::Start);
+    assert_eq!(lane.push([job("a@a", "x.example", 0, &[2])]), Wake::Nobody);
+    assert_eq!(lane.worker_gone(), Wake::Start, "there is work left");
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_idle_worker_is_woken_instead_of_starting_another() {
+    let lane = lane(|p| p.connections = 5);
+    let worker = tokio::spawn({
+        let lane = lane.clone();
+        async move { lane.next(None, IDLE).await.map(|(job, _)| job.recipients.len()) }
+    });
+    tokio::task::yield_now().await;
+    assert_eq!(lane.push([job("a@a", "x.example", 0, &[0, 1])]), Wake::Nobody);
+    assert_eq!(worker.await.expect("worker"), Ok(2));
+}
+
+#[tokio::test(start_paused = true)]
+async fn ends_idle_and_while_paused() {
+    let lane = lane(|_| {});
+    assert_eq!(lane.next(None, IDLE).await.map(|_| ()), Err(Empty::Idle));
+    let _ = lane.pause(true);
+    assert_eq!(lane.push([job("a@a", "x.example", 0, &[0])]), Wake::Nobody);
+    assert_eq!(lane.next(None, IDLE).await.map(|_| ()), Err(Empty::Idle));
+    assert_eq!(lane.pause(false), Wake::Start);
+    assert!(lane.next(None, IDLE).await.is_ok());
+}
+
+/// Workers with slow connections: what the receiver sees still keeps the rate.
+#[tokio::test(start_paused = true)]
+async fn invariant_3_rate_holds_with_many_workers() {
+    let rate = Rate { count: 10, per: Duration::from_secs(1) };
+    let lane = lane(|p| {
+        p.connections = 20;
+        p.rate = vec![rate];
+        p.burst = 3;
+    });
+    for i in 0..100 {
+        let _ = lane.push([job("a@a", "x.example", 0, &[i])]);
+    }
+    let start = Instant::now();
+    let seen = Arc::new(Mutex::new(Vec::new()));
+    let workers: Vec<_> = (0..20u64)
+        .map(|n| {
+            let (lane, seen) = (lane.clone(), seen.clone());
+            tokio::spawn(async move {
+                while let Ok((mut job, _)) = lane.next(None, Duration::from_secs(5)).await {
+                    tokio::time::sleep(Duration::from_millis(n * 13)).await;
+                    lane.permit(&mut job).await.spend();
+                    seen.lock().push(start.elapsed());
+                    tokio::time::sleep(Duration::from_millis(50 + n * 7)).await;
+                    lane.settled(1);
+                }
+            })
+        })
+        .collect();
+    for worker in workers {
+        worker.await.expect("worker");
+    }
+    let seen = seen.lock();
+    assert_eq!(seen.len(), 100);
+    for (i, from) in seen.iter().enumerate() {
+        for (j, to) in seen.iter().enumerate().skip(i) {
+            let most = (*to - *from).as_secs_f64() * 10.0 + 3.0;
+            assert!((j - i + 1) as f64 <= most + 1e-6);
+        }
+    }
+    assert!(seen.last().is_some_and(|last| *last < Duration::from_millis(10_500)), "live: {:?}", seen.last());
+    assert!(lane.take_limited().is_some());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_slow_rate_holds_neither_jobs_nor_connections() {
+    let lane = lane(|p| p.rate = vec![Rate { count: 1, per: Duration::from_secs(60) }]);
+    for i in 0..10 {
+        let _ = lane.push([job("a@a", "x.example", 0, &[i])]);
+    }
+    let (mut first, _) = lane.next(None, IDLE).await.expect("the first");
+    assert!(lane.next(None, IDLE).await.is_err(), "one is on its way, the next is a minute off");
+    lane.permit(&mut first).await.spend();
+    let began = Instant::now();
+    assert!(lane.next(None, IDLE).await.is_err());
+    assert!(began.elapsed() >= IDLE);
+    assert!(lane.next(None, Duration::from_secs(40)).await.is_ok());
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_urgent_job_overtakes_within_one_transaction() {
+    let lane = lane(|p| p.rate = vec![Rate { count: 1, per: Duration::from_secs(1) }]);
+    for i in 0..5 {
+        let _ = lane.push([job("bulk@a", "x.example", -2, &[i])]);
+    }
+    let (mut first, _) = lane.next(None, IDLE).await.expect("a job");
+    lane.permit(&mut first).await.spend();
+    let (mut second, _) = lane.next(None, IDLE).await.expect("a job");
+    let _ = lane.push([job("reset@b", "x.example", 5, &[99])]);
+    lane.permit(&mut second).await.spend();
+    assert_eq!(second.recipients[0].index, 99);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_open_circuit_lets_one_probe_through_and_closes_on_success() {
+    let lane = lane(|p| p.connections = 5);
+    for i in 0..4 {
+        let _ = lane.push([job("a@a", "x.example", 0, &[i])]);
+    }
+    lane.open_circuit("535 no".into(), Duration::from_secs(60), Duration::from_secs(600));
+    assert!(lane.next(None, IDLE).await.is_err());
+    let began = Instant::now();
+    let (probe, _) = lane.next(None, Duration::from_secs(100)).await.expect("the probe");
+    assert!(began.elapsed() >= Duration::from_secs(30));
+    assert!(lane.next(None, IDLE).await.is_err(), "only one probe");
+    lane.open_circuit("535 no".into(), Duration::from_secs(60), Duration::from_secs(600));
+    assert!(lane.snapshot().circuit.is_some_and(|(_, left)| left > Duration::from_secs(100)), "twice as long");
+    lane.settled(probe.recipients.len());
+    let _ = lane.close_circuit();
+    assert!(lane.next(None, IDLE).await.is_ok() && lane.next(None, IDLE).await.is_ok());
+}
+
+#[test]
+fn claims_come_one_at_a_time_and_forget_nothing_noted_meanwhile() {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().expect("runtime");
+    let _guard = runtime.enter();
+    let lane = lane(|_| {});
+    assert_eq!(lane.begin_claim(Timestamp(10), 100), None, "nothing is stored");
+    lane.note_stored(Timestamp(10));
+    assert_eq!(lane.begin_claim(Timestamp(9), 100), None, "not due");
+    assert_eq!(lane.begin_claim(Timestamp(10), 100), Some(100));
+    assert_eq!(lane.begin_claim(Timestamp(10), 100), None, "one at a time");
+    lane.note_stored(Timestamp(7));
+    lane.end_claim(None);
+    assert_eq!(lane.stored_due(), Some(Timestamp(7)));
+    let _ = lane.push((0..60).map(|i| job("a@a", "x.example", 0, &[i])));
+    assert_eq!(lane.begin_claim(Timestamp(10), 100), None, "more than half of the window is full");
+}

@@ -213,10 +213,9 @@ impl Relay {
             attempt.dsn = report.dsn;
             attempt.facts = report.facts;
             self.settle(lane, attempt, None).await;
-            if !open.is_usable() || open.sent() >= lane.provider.messages_per_connection {
-                if let Some(done) = connection.take() {
-                    done.quit().await;
-                }
+            let spent = !open.is_usable() || open.sent() >= lane.provider.messages_per_connection;
+            if let Some(done) = connection.take_if(|_| spent) {
+                done.quit().await;
             }
         }
         if let Some(open) = connection {

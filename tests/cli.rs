@@ -205,7 +205,7 @@ fn without_a_file_config_toml_of_the_working_directory_holds_if_there_is_one() {
 #[test]
 fn without_a_relay_commands_say_so() {
     let site = Site::new("");
-    for args in [&["status"][..], &["reload"], &["provider", "list"], &["provider", "pause", "gmail"]] {
+    for args in [&["status"][..], &["provider", "list"], &["provider", "pause", "gmail"]] {
         site.run(args).fails(69, "mailweir is not running: nothing answers at ");
     }
     site.run(&["queue", "list"]).fails(69, "mailweir is not running, and there is no queue at ");
@@ -330,7 +330,7 @@ fn a_queue_in_trouble_is_a_temporary_failure_and_what_was_taken_goes_back() {
 }
 
 #[test]
-fn providers_status_and_reload() {
+fn providers_and_status() {
     let (site, fake) = (Site::new(""), Fake::new());
     let _serving = site.serve(&fake);
     let lanes = json_lines(&site.run(&["provider", "list", "--json"]).ok());
@@ -351,9 +351,6 @@ fn providers_status_and_reload() {
     let status: Json = serde_json::from_str(&site.run(&["status", "--json"]).ok()).expect("JSON");
     assert_eq!((status["version"].as_str(), status["queue"]["queued"].as_u64()), (Some("9.9"), Some(3)));
     assert!(site.run(&["status"]).ok().contains("mailweir 9.9 on relay.example, process 7\n"));
-    assert_eq!(site.run(&["reload"]).ok(), "nothing changed\n");
-    fake.fail_reload();
-    site.run(&["reload"]).fails(78, "the old configuration stays: my.toml:1:1: bad");
 }
 
 #[test]

@@ -250,7 +250,8 @@ impl Scheduler {
                 }
             }
             Some(due) => {
-                if self.timer.lock().set(&lane.name, due) {
+                let earliest = self.timer.lock().set(&lane.name, due);
+                if earliest {
                     self.timer_changed.notify_one();
                 }
             }

@@ -25,7 +25,6 @@ pub struct Fake {
     woken: Mutex<Vec<String>>,
     paused: Mutex<bool>,
     operations_fail: Mutex<bool>,
-    reload_fails: Mutex<bool>,
     settled: Mutex<mpsc::Sender<()>>,
     settlements: Mutex<mpsc::Receiver<()>>,
 }
@@ -71,7 +70,6 @@ impl Fake {
             woken: Mutex::default(),
             paused: Mutex::new(false),
             operations_fail: Mutex::new(false),
-            reload_fails: Mutex::new(false),
             settled: Mutex::new(settled),
             settlements: Mutex::new(settlements),
         })
@@ -93,10 +91,6 @@ impl Fake {
 
     pub fn fail_operations(&self, fail: bool) {
         *self.operations_fail.lock() = fail;
-    }
-
-    pub fn fail_reload(&self) {
-        *self.reload_fails.lock() = true;
     }
 
     pub fn wait_given_back(&self) {
@@ -157,10 +151,6 @@ impl Controls for Fake {
     fn pause(&self, lane_or_provider: &str, paused: bool) -> bool {
         *self.paused.lock() = paused;
         lane_or_provider == "gmail"
-    }
-
-    async fn reload(&self) -> Result<String, String> {
-        if *self.reload_fails.lock() { Err("my.toml:1:1: bad".into()) } else { Ok("nothing changed".into()) }
     }
 
     fn status(&self) -> Status {

@@ -101,7 +101,8 @@ fn one_report_about_all_recipients_with_every_field() {
     original.envelope.envid = Some("QQ 314".into());
     let mut bob = recipient("bob@example.com");
     bob.orcpt = Some(Orcpt { kind: "rfc822".into(), address: "robert@example.org".into() });
-    let eve = recipient("eve@example.net");
+    let asks = Notify { given: true, delay: true, ..Notify::default() };
+    let eve = Recipient { notify: asks, ..recipient("eve@example.net") };
     let reply = Reply { code: 550, enhanced: Some((5, 1, 1)), text: "No such user".into() };
     let failed = Item { diagnostic: Some(Diagnostic::Smtp(&reply)), ..item(&bob, Action::Failed) };
     let delayed = Item { status: (4, 4, 1), remote_mta: None, last_attempt: None, ..item(&eve, Action::Delayed) };
@@ -148,7 +149,7 @@ fn nobody_is_told_who_does_not_want_to_know() {
     assert!(write(&message(None, b"A: b\r\n\r\n"), b"A: b\r\n\r\n", &items).is_none(), "a DSN about a DSN");
     let original = message(Some("ann@shop.example"), STORED.as_bytes());
     for (bits, failed, delayed, relayed) in [
-        (Notify::default(), true, true, false),
+        (Notify::default(), true, false, false),
         (Notify::NEVER, false, false, false),
         (Notify { success: true, ..Notify::NEVER }, false, false, true),
         (Notify { failure: true, ..Notify::NEVER }, true, false, false),
@@ -169,7 +170,7 @@ fn nobody_is_told_who_does_not_want_to_know() {
 #[test]
 fn ret_full_returns_the_message_if_it_is_a_failure_and_not_too_large() {
     let bob = recipient("bob@example.com");
-    let asked = Recipient { notify: Notify { success: true, ..Notify::default() }, ..bob.clone() };
+    let asked = Recipient { notify: Notify { success: true, delay: true, ..Notify::default() }, ..bob.clone() };
     let full = |stored: &[u8], action| {
         let mut original = message(Some("ann@shop.example"), stored);
         original.envelope.ret = Some(Ret::Full);
@@ -322,7 +323,8 @@ fn python_reads_the_report() {
     original.envelope.ret = Some(Ret::Full);
     let mut bob = recipient("bob@example.com");
     bob.orcpt = Some(Orcpt { kind: "rfc822".into(), address: "robert@example.org".into() });
-    let eve = recipient("eve@example.net");
+    let asks = Notify { given: true, delay: true, ..Notify::default() };
+    let eve = Recipient { notify: asks, ..recipient("eve@example.net") };
     let reply = Reply { code: 550, enhanced: Some((5, 7, 1)), text: "Grüße, go away ".repeat(30) };
     let items =
         [Item { diagnostic: Some(Diagnostic::Smtp(&reply)), ..item(&bob, Action::Failed) }, item(&eve, Action::Failed)];

@@ -144,7 +144,7 @@ fn plan_one(
         Next::Expired => failed(Outcome::Expired, format!("expired; last: {}", one.fact)),
         Next::At(due) => {
             let late = context.now >= context.received.after(context.retry.warn);
-            let warn = late && !one.warned && notify.delay;
+            let warn = !context.retry.warn.is_zero() && late && !one.warned && notify.delay;
             let verdict = Verdict::Deferred {
                 due,
                 reason: one.fact.to_string(),
@@ -234,6 +234,7 @@ mod tests {
         assert_eq!(outcome(&later, 1, all, 0, false).1, Notice::None);
         assert_eq!(outcome(&later, 4 * 3600, all, 0, false).1, Notice::Delayed);
         assert_eq!(outcome(&later, 4 * 3600, Notify::NEVER, 0, false).1, Notice::None);
+        assert_eq!(outcome(&later, 4 * 3600, Notify::default(), 0, false).1, Notice::None, "not asked for");
         assert_eq!(outcome(&later, 86_400, all, 0, false).0, Outcome::Expired);
         assert_eq!(outcome(&later, 86_400, all, 0, false).1, Notice::Failed);
     }

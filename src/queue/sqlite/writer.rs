@@ -170,6 +170,13 @@ impl Writer {
             }
             self.serve(&mut batch);
         }
+        // What is still leased ends here as it would at the next start, so that a queue closed in
+        // good order has nothing to recover.
+        if let Some(conn) = &mut self.conn
+            && let Err(e) = super::store::recover(conn)
+        {
+            tracing::warn!(error = %e, "leases could not be ended; the next start does it");
+        }
         if let Some(conn) = self.conn.take()
             && let Err(e) = checkpoint(&conn)
         {

@@ -12,7 +12,7 @@
 //!                             └──────────── due again / feedback ────────────┘
 //! ```
 //!
-//! `pipeline` shows that journey on one screen; stages do not import one another.
+//! `pipeline` shows that journey on one screen; stages share values, not work.
 //!
 //! # Invariants
 //!

@@ -33,7 +33,7 @@ pub(super) fn finish(reader: &mut Reader<'_>, mut draft: Draft) -> (Config, Vec<
     if let Some(address) = draft.admin.address.filter(|a| !a.ip().is_loopback()) {
         reader.warn(
             "admin.address",
-            format!("{address} is not a loopback address, and nothing asks who reads the metrics"),
+            format!("{address} is not a loopback address, and nothing asks who looks at /healthz"),
         );
     }
     let hostname = match &draft.top.hostname {

@@ -191,7 +191,8 @@ impl Table for Retry {
         "jitter" jitter: Kind::Number(0.0, 1.0), default "0.2";
         /// Age at which a recipient is given up and the sender told.
         "expire" expire: Kind::Span(10, 60 * DAY), default r#""5d""#;
-        /// Age at which the sender is told of the delay, once. "0s": never.
+        /// Age at which the sender is told of the delay, once, if he asked for that (NOTIFY=DELAY).
+        /// "0s": never.
         "warn" warn: Kind::Span(0, 60 * DAY), default r#""4h""#;
     };
 

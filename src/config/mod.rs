@@ -2,7 +2,7 @@
 //!
 //! `keys` declares every key once; `file` reads TOML and refuses what it does not know; `check`
 //! compares the values with one another; `report` prints them, and the documentation; `load` is the way in; `units` are
-//! the values that parse and print themselves. A [`Config`] is immutable; a reload makes a new one.
+//! the values that parse and print themselves. A [`Config`] is immutable.
 
 mod check;
 mod fields;

@@ -51,6 +51,11 @@ pub(super) fn settings(reader: &Reader<'_>, draft: &Draft, hostname: &str) -> Ve
     list.out
 }
 
+/// Keys that make no sense in `[default]`.
+fn only_of_providers(key: &str) -> bool {
+    key.starts_with("match.") || key.starts_with("auth.") || key == "relay" || key == "implicit_tls"
+}
+
 /// A name as a TOML key: in quotes if it has a dot.
 fn quoted(name: &str) -> String {
     if name.contains('.') { format!("\"{name}\"") } else { name.to_owned() }
@@ -92,9 +97,6 @@ impl Lister<'_, '_> {
         self.add(table, path, "", if default { &[] } else { &["default"] }, &shown);
         // What [default] cannot say, and what a smart host does not take over from it.
         let own = |key: &str| key.starts_with("match.") || (draft.relay.is_some() && key == "tls");
-        let refused = |key: &str| {
-            key.starts_with("match.") || key.starts_with("auth.") || key == "relay" || key == "implicit_tls"
-        };
         for setting in self.out.iter_mut().skip(first) {
             if own(&setting.key) && setting.from.starts_with('[') {
                 setting.from = "default".into();
@@ -104,7 +106,7 @@ impl Lister<'_, '_> {
             }
         }
         if default {
-            self.out.retain(|s| s.table != table || !refused(&s.key));
+            self.out.retain(|s| s.table != table || !only_of_providers(&s.key));
         }
         let heirs: &[&str] = if default { &["retry"] } else { &["default.retry", "retry"] };
         self.add(table, &format!("{path}.retry"), "retry.", heirs, &draft.p.retry);
@@ -158,16 +160,10 @@ pub fn shipped() -> String {
     section::<Dns>(&mut out, "[dns]", "Name resolution.", false);
     out.push_str(DEFAULT_INTRO);
     out.push_str("\n[default]\n");
-    provider_keys(
-        &mut out,
-        |k| k.starts_with("match.") || k.starts_with("auth.") || k == "relay" || k == "implicit_tls",
-        false,
-    );
+    provider_keys(&mut out, only_of_providers, false);
     out.push_str(PROVIDER_INTRO);
     out.push_str("\n# [provider.NAME]\n");
-    let only_here =
-        |k: &str| !(k.starts_with("match.") || k.starts_with("auth.") || k == "relay" || k == "implicit_tls");
-    provider_keys(&mut out, only_here, true);
+    provider_keys(&mut out, |key| !only_of_providers(key), true);
     section::<RouteDraft>(&mut out, "[[route]]", ROUTE_INTRO, true);
     section::<Admin>(&mut out, "[admin]", "For monitoring.", false);
     section::<Log>(
@@ -247,6 +243,7 @@ pub fn markdown() -> String {
             let default = if key.default.is_empty() { "none".to_owned() } else { format!("`{}`", key.default) };
             let doc: Vec<&str> = key.doc.lines().map(str::trim).collect();
             let expected = key.kind.expected();
+            let table = if T::NAME == "provider" && only_of_providers(key.name) { "`[provider.NAME]`" } else { table };
             let _ = writeln!(out, "| {table} | `{prefix}{}` | {default} | {expected} | {} |", key.name, doc.join(" "));
         }
     }

@@ -269,6 +269,46 @@ mod tests {
         }
     }
 
+    /// docs/operations.md has a line for each row, in the order of the table; the last column, what
+    /// it means for an administrator, is written by hand.
+    #[test]
+    fn the_operations_manual_explains_every_row() {
+        let page = include_str!("../../docs/operations.md");
+        let fate = |row: &Row| match row.fate {
+            Fate::Delivered => "delivered",
+            Fate::Again { uncertain: true, .. } => "again later, *uncertain*",
+            Fate::Again { counts: true, .. } => "again later",
+            Fate::Again { counts: false, .. } => "again later, no attempt counted",
+            Fate::AtOnce => "again at once",
+            Fate::Fail => "bounce",
+        };
+        let scope = |row: &Row| match row.scope {
+            Scope::Recipient => "recipient",
+            Scope::Message => "message",
+            Scope::Connection => "connection",
+            Scope::Host => "host",
+            Scope::Provider => "provider",
+        };
+        let wanted: Vec<String> = TABLE
+            .iter()
+            .map(|row| {
+                let throttled = if row.throttled { ", *throttled*" } else { "" };
+                format!("| {} | {} | {}{throttled} | ", row.why, fate(row), scope(row))
+            })
+            .collect();
+        let lines: Vec<&str> = page
+            .lines()
+            .skip_while(|line| !line.starts_with("| `why` | what becomes"))
+            .skip(2)
+            .take_while(|line| line.starts_with('|'))
+            .collect();
+        for (line, wanted) in lines.iter().zip(&wanted) {
+            let meaning = line.strip_prefix(wanted.as_str());
+            assert!(meaning.is_some_and(|m| m.len() > 20), "expected `{wanted}…` instead of `{line}`");
+        }
+        assert_eq!(lines.len(), wanted.len(), "{}", wanted.join("\n"));
+    }
+
     #[test]
     fn only_a_final_acceptance_is_delivery() {
         for stage in [Stage::Mail, Stage::Rcpt, Stage::Data, Stage::Body, Stage::Auth, Stage::Ehlo, Stage::Idle] {

@@ -143,8 +143,9 @@ fn plan_one(
     match after_failure(context.retry, context.received, attempts.max(1), context.now, random()) {
         Next::Expired => failed(Outcome::Expired, format!("expired; last: {}", one.fact)),
         Next::At(due) => {
-            let late = context.now >= context.received.after(context.retry.warn);
-            let warn = !context.retry.warn.is_zero() && late && !one.warned && notify.delay;
+            let never = context.retry.warn.is_zero();
+            let late = !never && context.now >= context.received.after(context.retry.warn);
+            let warn = late && !one.warned && notify.delay;
             let verdict = Verdict::Deferred {
                 due,
                 reason: one.fact.to_string(),
@@ -237,6 +238,33 @@ mod tests {
         assert_eq!(outcome(&later, 4 * 3600, Notify::default(), 0, false).1, Notice::None, "not asked for");
         assert_eq!(outcome(&later, 86_400, all, 0, false).0, Outcome::Expired);
         assert_eq!(outcome(&later, 86_400, all, 0, false).1, Notice::Failed);
+    }
+
+    #[test]
+    fn a_warn_of_zero_means_no_delay_dsn_ever() {
+        let recipient = Recipient {
+            notify: Notify { given: true, success: false, failure: false, delay: true },
+            ..Recipient::new(Address::parse("a@b.example").expect("an address"))
+        };
+        let (lane, fact) = (LaneName::from("x"), said(Stage::Rcpt, 450));
+        let notice = |warn: Duration| {
+            let retry = Retry { warn, ..RETRY };
+            let now = Timestamp(5 * 3600 * 1000);
+            let context =
+                Context { id: QueueId(1), received: Timestamp(0), lane: &lane, retry: &retry, dsn: false, now };
+            let tried = Tried {
+                index: 0,
+                recipient: &recipient,
+                attempts: 0,
+                warned: false,
+                untried: 0,
+                fact: &fact,
+                judged: None,
+            };
+            plan(&context, &[tried], &mut || 0.5).remove(0).notice
+        };
+        assert_eq!(notice(RETRY.warn), Notice::Delayed);
+        assert_eq!(notice(Duration::ZERO), Notice::None);
     }
 
     #[test]

@@ -233,6 +233,11 @@ impl Controls for Operator {
             let lane = self.relay.scheduler.lane(&name);
             let wake = lane.pause(paused);
             self.relay.scheduler.wake(&lane, wake);
+            // Whoever resumes a provider has mended what kept it away: no need to wait for a probe.
+            if !paused {
+                let wake = lane.close_circuit();
+                self.relay.scheduler.wake(&lane, wake);
+            }
             self.relay.scheduler.attend(&lane);
             tracing::info!(provider = %name, paused, "by an operator");
         }

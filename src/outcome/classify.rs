@@ -90,7 +90,13 @@ const TABLE: &[Row] = &[
         "the server refuses our credentials",
     ),
     row(|f| f.stage == Stage::Auth, LATER, Scope::Host, "authentication did not work this time"),
-    row(|f| matches!(f.event, Event::Tls(_)), LATER, Scope::Host, "TLS did not work as the policy demands"),
+    // A 5yz to STARTTLS speaks of TLS and not of the message.
+    row(
+        |f| matches!(f.event, Event::Tls(_)) || f.stage == Stage::StartTls && !reply(f, |r| r.code == 421),
+        LATER,
+        Scope::Host,
+        "TLS did not work as the policy demands",
+    ),
     // --- our own side ---
     row(|f| matches!(f.event, Event::Unsendable { .. }), Fate::Fail, Scope::Message, "cannot be sent to this host"),
     row(|f| matches!(f.event, Event::Local(_)), UNTRIED, Scope::Message, "the body could not be read"),
@@ -247,6 +253,8 @@ mod tests {
             (said(Stage::Auth, 535, Some((5, 7, 8)), "bad password"), LATER, Scope::Provider),
             (said(Stage::Auth, 454, None, "later"), LATER, Scope::Host),
             (event(Stage::StartTls, Event::Tls("expired".into())), LATER, Scope::Host),
+            (said(Stage::StartTls, 554, Some((5, 7, 3)), "no TLS today"), LATER, Scope::Host),
+            (event(Stage::Auth, Event::Tls("clear text".into())), LATER, Scope::Host),
             (event(Stage::Connect, Event::Io("refused".into())), LATER, Scope::Host),
             (event(Stage::Greeting, Event::Timeout(Duration::from_secs(300))), LATER, Scope::Host),
             (event(Stage::Mail, Event::Closed), Fate::AtOnce, Scope::Connection),

@@ -107,6 +107,17 @@ impl Relay {
             if !self.persist(|| self.queue.settle(settlements.clone(), follow_ups.clone())).await {
                 return;
             }
+            for dsn in &follow_ups {
+                // So that who looks for the one finds the other.
+                tracing::info!(
+                    id = %dsn.message.id,
+                    about = %message.id,
+                    sender = "",
+                    recipients = message.envelope.sender(),
+                    size = dsn.message.size,
+                    "accepted"
+                );
+            }
             lane.settled(settled);
             self.scheduler.submit(jobs, stored, now);
         }

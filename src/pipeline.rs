@@ -231,10 +231,11 @@ impl Relay {
         }
     }
 
-    /// What waits for a domain goes to the lane of its provider, in memory and in the queue.
+    /// What waits for a domain goes to the lane of its provider, in memory and in the queue. A
+    /// domain that left its provider (its MX changed) takes nothing of the others along.
     fn move_to(&self, lane: &Arc<Lane>, route: &Route, job: Job) {
         self.scheduler.transfer(lane.surrender(job), &route.lane);
-        if lane.stored_due().is_some() {
+        if lane.name.as_domain().is_some() && lane.stored_due().is_some() {
             let (queue, scheduler) = (self.queue.clone(), self.scheduler.clone());
             let (from, to, now) = (lane.clone(), scheduler.lane(&route.lane), self.clock.now());
             tokio::spawn(async move {
@@ -244,7 +245,11 @@ impl Relay {
                     }
                     scheduler.note_stored(&to, now);
                 }
+                // What could not be moved goes job by job: nobody else may be left to ask for it.
+                scheduler.attend(&from);
             });
+        } else {
+            self.scheduler.attend(lane);
         }
     }
 }

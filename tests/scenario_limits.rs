@@ -114,3 +114,28 @@ fn a_server_that_refuses_further_connections_loses_nothing() {
     subjects.dedup();
     assert_eq!((subjects.len(), sink.count()), (100, 100), "every message once");
 }
+
+/// Bodies that have to be converted for the host take time: the permits must not pile up meanwhile
+/// and leave together.
+#[test]
+fn a_rate_holds_while_bodies_are_converted() {
+    const RATE: f64 = 5.0;
+    const MESSAGES: usize = 8;
+    let (dir, port) = (TestDir::new(), Port::reserve());
+    let sink = Sink::with(port.at(2), Options { extensions: vec!["PIPELINING"], ..Options::default() });
+    let limits = "connections = 8\nmessages_per_connection = 1\nrate = \"5/s\"\nburst = 1";
+    let daemon = Setup::new(&dir).via("example", "example.test", sink.address, limits).start();
+    let mut client = daemon.client();
+    for n in 0..MESSAGES {
+        // The larger ones first, so that who waited longest is done together with who came last.
+        let mut content = message(&format!("converted {n}"));
+        let lines = (MESSAGES - n) * 20_000;
+        content.extend_from_slice("Grüße, die nicht durch sieben Bit passen\r\n".repeat(lines).as_bytes());
+        client.send(FROM, &[TO], &content);
+    }
+    let mut times: Vec<Instant> = sink.wait(MESSAGES, Duration::from_secs(60)).iter().map(|m| m.began).collect();
+    times.sort();
+    let worst = worst_excess(&times, RATE, 1.0);
+    assert!(worst <= 0.0, "{worst:.2} messages too many in a window");
+    sink.assert_legal();
+}

@@ -330,6 +330,11 @@ impl Lane {
         }
     }
 
+    /// A worker gave its permit back because another job took the place, and will ask again.
+    pub fn let_through_again(&self) {
+        self.state.lock().let_through += 1;
+    }
+
     /// A worker let through by `next` will not ask for its permit (its job could not be tried).
     pub fn not_needed(&self) {
         let mut state = self.state.lock();

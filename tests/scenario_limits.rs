@@ -4,6 +4,7 @@
 mod support;
 
 use std::process::Command;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use support::daemon::Setup;
@@ -16,6 +17,12 @@ use support::{Port, SOON, TestDir, program, run_ok};
 /// thread reads the clock: it differs from message to message and so shortens or stretches a window
 /// as the receiver sees it. It is a time, not a number of messages: no message too many is excused.
 const JITTER: Duration = Duration::from_millis(25);
+
+/// What is measured is a matter of milliseconds: the tests of this file run one after another.
+fn alone() -> MutexGuard<'static, ()> {
+    static ALONE: Mutex<()> = Mutex::new(());
+    ALONE.lock().unwrap_or_else(PoisonError::into_inner)
+}
 
 /// The greatest excess over `rate × t + burst` in any window, in messages; `times` ascending.
 fn worst_excess(times: &[Instant], rate: f64, burst: f64) -> f64 {
@@ -31,6 +38,7 @@ fn worst_excess(times: &[Instant], rate: f64, burst: f64) -> f64 {
 
 #[test]
 fn rate_connections_and_messages_per_connection_hold_against_a_flood() {
+    let _alone = alone();
     const RATE: f64 = 50.0;
     const BURST: f64 = 5.0;
     const MESSAGES: usize = 250;
@@ -71,6 +79,7 @@ fn rate_connections_and_messages_per_connection_hold_against_a_flood() {
 /// SES and others count recipients: a transaction of four costs four.
 #[test]
 fn a_rate_that_counts_recipients_holds_and_transactions_are_split() {
+    let _alone = alone();
     const RATE: f64 = 40.0;
     const BURST: f64 = 4.0;
     let (dir, port) = (TestDir::new(), Port::reserve());
@@ -97,6 +106,7 @@ fn a_rate_that_counts_recipients_holds_and_transactions_are_split() {
 /// A server that takes two connections and answers 421 to more costs nobody an attempt.
 #[test]
 fn a_server_that_refuses_further_connections_loses_nothing() {
+    let _alone = alone();
     let (dir, port) = (TestDir::new(), Port::reserve());
     let sink = Sink::with(port.at(2), Options { max_connections: 2, ..Options::default() });
     let daemon = Setup::new(&dir)
@@ -119,6 +129,7 @@ fn a_server_that_refuses_further_connections_loses_nothing() {
 /// and leave together.
 #[test]
 fn a_rate_holds_while_bodies_are_converted() {
+    let _alone = alone();
     const RATE: f64 = 5.0;
     const MESSAGES: usize = 8;
     let (dir, port) = (TestDir::new(), Port::reserve());

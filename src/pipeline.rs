@@ -9,10 +9,12 @@ mod body;
 mod record;
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use parking_lot::Mutex;
 use tokio::sync::{Semaphore, watch};
 
 use crate::clock::Clock;
@@ -112,8 +114,15 @@ impl Relay {
             if let Some(relay) = weak.upgrade().filter(|relay| !*relay.stopping.borrow()) {
                 let alive = relay.workers.begin();
                 tokio::spawn(async move {
-                    relay.work(&lane).await;
-                    relay.scheduler.wake(&lane, lane.worker_gone());
+                    let hand = Arc::new(Hand::new(lane));
+                    let _gone = Gone { relay: relay.clone(), lane: hand.lane.clone() };
+                    let worker = tokio::spawn({
+                        let (relay, hand) = (relay.clone(), hand.clone());
+                        async move { relay.work(&hand).await }
+                    });
+                    if worker.await.is_err() {
+                        relay.after_fault(&hand).await;
+                    }
                     drop(alive);
                 });
             }
@@ -122,12 +131,13 @@ impl Relay {
     }
 
     /// The life of one worker, that is of one upstream connection at a time.
-    async fn work(&self, lane: &Arc<Lane>) {
+    async fn work(&self, hand: &Hand) {
+        let lane = &hand.lane;
         let mut stopping = self.stopping.clone();
         let mut connection: Option<Connection> = None;
         let mut serves: Option<Arc<str>> = None;
         let idle = lane.provider.idle_timeout;
-        while !*stopping.borrow() {
+        'jobs: while !*stopping.borrow() {
             // The next job, in the lane's order, when the limiter is near.
             let next = tokio::select! {
                 next = lane.next(serves.as_deref(), idle) => next,
@@ -135,20 +145,22 @@ impl Relay {
             };
             let Ok((job, wake)) = next else { break };
             self.scheduler.wake(lane, wake);
+            hand.hold(&job);
             let mut attempt = Attempt::new(job, self.clock.now());
 
             // Where it goes. A domain whose provider became known moves to the provider's lane.
             let route = match self.route(&attempt.job).await {
                 Ok(route) if route.lane != lane.name => {
-                    lane.not_needed();
+                    hand.not_needed();
+                    hand.empty();
                     self.move_to(lane, &route, attempt.job);
                     continue;
                 }
                 Ok(route) => route,
                 Err(error) => {
-                    lane.not_needed();
+                    hand.not_needed();
                     attempt.everyone(no_route(error));
-                    self.settle(lane, attempt, None).await;
+                    self.finish(hand, attempt, None).await;
                     continue;
                 }
             };
@@ -163,11 +175,11 @@ impl Relay {
                 match self.connector.open(&lane.provider, &route).await {
                     Ok(new) => connection = Some(new),
                     Err(facts) => {
-                        lane.not_needed();
+                        hand.not_needed();
                         let (judgement, fact) = unreached(&facts, &lane.provider.relay.is_some());
                         attempt.connect = began.elapsed();
                         attempt.everyone(fact);
-                        self.settle(lane, attempt, Some(judgement)).await;
+                        self.finish(hand, attempt, Some(judgement)).await;
                         continue;
                     }
                 }
@@ -176,26 +188,38 @@ impl Relay {
             serves = Some(attempt.job.destination.clone());
             let Some(open) = connection.as_mut() else { continue };
 
-            // The body as this host can take it; then the permit, as late as possible.
-            let began = tokio::time::Instant::now();
-            let permit = tokio::select! {
-                permit = lane.permit(&mut attempt.job) => permit,
-                _ = stopping.changed() => {
-                    lane.not_needed();
-                    let _ = lane.give_back(attempt.job);
-                    break;
+            // The body as this host can take it; then the permit, as late as possible: permits that
+            // waited for bodies would all be used at once (invariant 3).
+            let (permit, source, outgoing) = loop {
+                let source = QueuedBody { shared: attempt.job.message.clone(), queue: self.queue.clone() };
+                let outgoing = match self.convert(&source, open.capabilities(), &lane.provider).await {
+                    Ok(outgoing) => outgoing,
+                    Err(event) => {
+                        hand.not_needed();
+                        attempt.everyone(Fact { stage: Stage::Mail, event, peer: Some(open.peer().clone()) });
+                        self.finish(hand, attempt, None).await;
+                        continue 'jobs;
+                    }
+                };
+                let began = tokio::time::Instant::now();
+                let permit = tokio::select! {
+                    permit = lane.permit(&mut attempt.job) => permit,
+                    _ = stopping.changed() => {
+                        hand.not_needed();
+                        hand.empty();
+                        let _ = lane.give_back(attempt.job);
+                        break 'jobs;
+                    }
+                };
+                attempt.limiter += began.elapsed();
+                if Arc::ptr_eq(&source.shared, &attempt.job.message) {
+                    hand.permitted();
+                    break (permit, source, outgoing);
                 }
-            };
-            attempt.limiter = began.elapsed();
-            let source = QueuedBody { shared: attempt.job.message.clone(), queue: self.queue.clone() };
-            let outgoing = match self.convert(&source, open.capabilities(), &lane.provider).await {
-                Ok(outgoing) => outgoing,
-                Err(event) => {
-                    drop(permit);
-                    attempt.everyone(Fact { stage: Stage::Mail, event, peer: Some(open.peer().clone()) });
-                    self.settle(lane, attempt, None).await;
-                    continue;
-                }
+                // A more urgent message took the place: its body first, then a permit for it.
+                drop(permit);
+                lane.let_through_again();
+                hand.hold(&attempt.job);
             };
 
             // One transaction; then its outcome is durable before the next begins.
@@ -212,7 +236,7 @@ impl Relay {
             attempt.transaction = report.took;
             attempt.dsn = report.dsn;
             attempt.facts = report.facts;
-            self.settle(lane, attempt, None).await;
+            self.finish(hand, attempt, None).await;
             let spent = !open.is_usable() || open.sent() >= lane.provider.messages_per_connection;
             if let Some(done) = connection.take_if(|_| spent) {
                 done.quit().await;
@@ -223,6 +247,25 @@ impl Relay {
         }
     }
 
+    /// The end of an attempt, and nothing in hand any more.
+    async fn finish(&self, hand: &Hand, attempt: Attempt, judged: Option<Judgement>) {
+        self.settle(&hand.lane, attempt, judged).await;
+        hand.empty();
+    }
+
+    /// A worker panicked: what it had in hand goes back to the queue, or nobody would try it again
+    /// before a restart.
+    async fn after_fault(&self, hand: &Hand) {
+        hand.not_needed();
+        let Some(job) = hand.job.lock().take() else { return };
+        let id = job.message.message.id;
+        tracing::error!(%id, provider = %hand.lane.name, "a fault of mailweir itself ended this attempt: please report it");
+        let mut attempt = Attempt::new(job, self.clock.now());
+        let event = Event::Local("a fault of mailweir itself".into());
+        attempt.everyone(Fact { stage: Stage::Mail, event, peer: None });
+        self.settle(&hand.lane, attempt, None).await;
+    }
+
     async fn route(&self, job: &Job) -> Result<Arc<Route>, RouteError> {
         let sender = job.message.message.envelope.reverse_path.as_ref();
         match job.recipients.first() {
@@ -231,10 +274,11 @@ impl Relay {
         }
     }
 
-    /// What waits for a domain goes to the lane of its provider, in memory and in the queue.
+    /// What waits for a domain goes to the lane of its provider, in memory and in the queue. A
+    /// domain that left its provider (its MX changed) takes nothing of the others along.
     fn move_to(&self, lane: &Arc<Lane>, route: &Route, job: Job) {
         self.scheduler.transfer(lane.surrender(job), &route.lane);
-        if lane.stored_due().is_some() {
+        if lane.name.as_domain().is_some() && lane.stored_due().is_some() {
             let (queue, scheduler) = (self.queue.clone(), self.scheduler.clone());
             let (from, to, now) = (lane.clone(), scheduler.lane(&route.lane), self.clock.now());
             tokio::spawn(async move {
@@ -244,8 +288,57 @@ impl Relay {
                     }
                     scheduler.note_stored(&to, now);
                 }
+                // What could not be moved goes job by job: nobody else may be left to ask for it.
+                scheduler.attend(&from);
             });
+        } else {
+            self.scheduler.attend(lane);
         }
+    }
+}
+
+/// The job that a worker has, known also to those who outlive it.
+struct Hand {
+    lane: Arc<Lane>,
+    job: Mutex<Option<Job>>,
+    /// It was let through and has neither its permit nor given up on it.
+    let_through: AtomicBool,
+}
+
+impl Hand {
+    fn new(lane: Arc<Lane>) -> Hand {
+        Hand { lane, job: Mutex::new(None), let_through: AtomicBool::new(false) }
+    }
+
+    fn hold(&self, job: &Job) {
+        *self.job.lock() = Some(job.clone());
+        self.let_through.store(true, Ordering::Relaxed);
+    }
+
+    fn permitted(&self) {
+        self.let_through.store(false, Ordering::Relaxed);
+    }
+
+    fn not_needed(&self) {
+        if self.let_through.swap(false, Ordering::Relaxed) {
+            self.lane.not_needed();
+        }
+    }
+
+    fn empty(&self) {
+        *self.job.lock() = None;
+    }
+}
+
+/// Counts a worker out however it ended, and starts another if the lane needs one.
+struct Gone {
+    relay: Arc<Relay>,
+    lane: Arc<Lane>,
+}
+
+impl Drop for Gone {
+    fn drop(&mut self) {
+        self.relay.scheduler.wake(&self.lane, self.lane.worker_gone());
     }
 }
 
@@ -273,3 +366,6 @@ fn unreached(facts: &[Fact], smart_host: &bool) -> (Judgement, Fact) {
 
 /// How long an outcome waits before the queue is asked again to store it.
 const SETTLE_AGAIN: Duration = Duration::from_millis(500);
+
+#[cfg(test)]
+mod tests;

@@ -4,6 +4,7 @@
 mod support;
 
 use std::process::Command;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use support::daemon::Setup;
@@ -16,6 +17,12 @@ use support::{Port, SOON, TestDir, program, run_ok};
 /// thread reads the clock: it differs from message to message and so shortens or stretches a window
 /// as the receiver sees it. It is a time, not a number of messages: no message too many is excused.
 const JITTER: Duration = Duration::from_millis(25);
+
+/// What is measured is a matter of milliseconds: the tests of this file run one after another.
+fn alone() -> MutexGuard<'static, ()> {
+    static ALONE: Mutex<()> = Mutex::new(());
+    ALONE.lock().unwrap_or_else(PoisonError::into_inner)
+}
 
 /// The greatest excess over `rate × t + burst` in any window, in messages; `times` ascending.
 fn worst_excess(times: &[Instant], rate: f64, burst: f64) -> f64 {
@@ -31,6 +38,7 @@ fn worst_excess(times: &[Instant], rate: f64, burst: f64) -> f64 {
 
 #[test]
 fn rate_connections_and_messages_per_connection_hold_against_a_flood() {
+    let _alone = alone();
     const RATE: f64 = 50.0;
     const BURST: f64 = 5.0;
     const MESSAGES: usize = 250;
@@ -71,6 +79,7 @@ fn rate_connections_and_messages_per_connection_hold_against_a_flood() {
 /// SES and others count recipients: a transaction of four costs four.
 #[test]
 fn a_rate_that_counts_recipients_holds_and_transactions_are_split() {
+    let _alone = alone();
     const RATE: f64 = 40.0;
     const BURST: f64 = 4.0;
     let (dir, port) = (TestDir::new(), Port::reserve());
@@ -97,6 +106,7 @@ fn a_rate_that_counts_recipients_holds_and_transactions_are_split() {
 /// A server that takes two connections and answers 421 to more costs nobody an attempt.
 #[test]
 fn a_server_that_refuses_further_connections_loses_nothing() {
+    let _alone = alone();
     let (dir, port) = (TestDir::new(), Port::reserve());
     let sink = Sink::with(port.at(2), Options { max_connections: 2, ..Options::default() });
     let daemon = Setup::new(&dir)
@@ -113,4 +123,30 @@ fn a_server_that_refuses_further_connections_loses_nothing() {
     subjects.sort();
     subjects.dedup();
     assert_eq!((subjects.len(), sink.count()), (100, 100), "every message once");
+}
+
+/// Bodies that have to be converted for the host take time: the permits must not pile up meanwhile
+/// and leave together.
+#[test]
+fn a_rate_holds_while_bodies_are_converted() {
+    let _alone = alone();
+    const RATE: f64 = 5.0;
+    const MESSAGES: usize = 8;
+    let (dir, port) = (TestDir::new(), Port::reserve());
+    let sink = Sink::with(port.at(2), Options { extensions: vec!["PIPELINING"], ..Options::default() });
+    let limits = "connections = 8\nmessages_per_connection = 1\nrate = \"5/s\"\nburst = 1";
+    let daemon = Setup::new(&dir).via("example", "example.test", sink.address, limits).start();
+    let mut client = daemon.client();
+    for n in 0..MESSAGES {
+        // The larger ones first, so that who waited longest is done together with who came last.
+        let mut content = message(&format!("converted {n}"));
+        let lines = (MESSAGES - n) * 20_000;
+        content.extend_from_slice("Grüße, die nicht durch sieben Bit passen\r\n".repeat(lines).as_bytes());
+        client.send(FROM, &[TO], &content);
+    }
+    let mut times: Vec<Instant> = sink.wait(MESSAGES, Duration::from_secs(60)).iter().map(|m| m.began).collect();
+    times.sort();
+    let worst = worst_excess(&times, RATE, 1.0);
+    assert!(worst <= 0.0, "{worst:.2} messages too many in a window");
+    sink.assert_legal();
 }

@@ -265,7 +265,8 @@ async fn operate_page(
             Ok(())
         }
         Err(e) => {
-            give_back(Arc::clone(queue), page, &taken, now);
+            give_back(&**queue, page, &taken, now).await;
+            controls.wake(&lanes);
             Err(e)
         }
     }
@@ -283,7 +284,7 @@ fn event(op: Operation) -> Event {
 
 /// Ends the leases of what was taken from the scheduler for an operation that then failed. The
 /// store is in trouble, so this tries for a while; after that a restart recovers them.
-fn give_back(queue: Arc<dyn Queue>, page: &Page, taken: &BTreeSet<RecipientKey>, now: Timestamp) {
+async fn give_back(queue: &dyn Queue, page: &Page, taken: &BTreeSet<RecipientKey>, now: Timestamp) {
     let settlements: Vec<Settlement> = page
         .rows
         .iter()
@@ -303,15 +304,13 @@ fn give_back(queue: Arc<dyn Queue>, page: &Page, taken: &BTreeSet<RecipientKey>,
     if settlements.is_empty() {
         return;
     }
-    tokio::spawn(async move {
-        for _ in 0..GIVE_BACK_TRIES {
-            if queue.settle(settlements.clone(), Vec::new()).await.is_ok() {
-                return;
-            }
-            tokio::time::sleep(Duration::from_secs(1)).await;
+    for _ in 0..GIVE_BACK_TRIES {
+        if queue.settle(settlements.clone(), Vec::new()).await.is_ok() {
+            return;
         }
-        tracing::error!(recipients = settlements.len(), "could not be put back in the queue: they wait for a restart");
-    });
+        tokio::time::sleep(Duration::from_secs(1)).await;
+    }
+    tracing::error!(recipients = settlements.len(), "could not be put back in the queue: they wait for a restart");
 }
 
 async fn body(

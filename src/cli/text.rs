@@ -17,9 +17,11 @@ impl<const N: usize> Table<N> {
         Table { rows: vec![header.map(str::to_owned)] }
     }
 
-    /// Adds a row. Control characters (a reply may have any) become `?`.
+    /// Adds a row. Control characters, and those that turn the direction of writing and so could
+    /// make one address look like another, become `?` (a reply or an address may have any).
     pub fn row(&mut self, cells: [String; N]) {
-        self.rows.push(cells.map(|c| c.chars().map(|ch| if ch.is_control() { '?' } else { ch }).collect()));
+        let turns = |c| matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
+        self.rows.push(cells.map(|c| c.chars().map(|c| if c.is_control() || turns(c) { '?' } else { c }).collect()));
     }
 
     /// Rows without the header.
@@ -100,10 +102,10 @@ mod tests {
     #[test]
     fn columns_line_up() {
         let mut table = Table::new(["A", "LONGER", "Z"]);
-        table.row(["jörg".into(), "1".into(), "x\r\ny".into()]);
+        table.row(["jörg".into(), "1".into(), "x\r\ny\u{202e}z".into()]);
         let mut out = Vec::new();
         table.write(&mut out).unwrap();
-        assert_eq!(String::from_utf8(out).unwrap(), "A     LONGER  Z\njörg  1       x??y\n");
+        assert_eq!(String::from_utf8(out).unwrap(), "A     LONGER  Z\njörg  1       x??y?z\n");
         assert_eq!((table.len(), table.is_empty()), (1, false));
     }
 

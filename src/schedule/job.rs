@@ -35,7 +35,7 @@ pub struct Held {
 }
 
 /// One message and recipients that go to the same destination.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Job {
     /// The message.
     pub message: Arc<Shared>,

@@ -164,12 +164,15 @@ impl Lane {
         self.wake(&mut state)
     }
 
-    /// Jobs leave the lane for another one (the provider became known), with whatever is ready.
+    /// A job leaves the lane for another one. From the lane of a domain, whose provider became
+    /// known, whatever is ready goes with it; in the lane of a provider the other domains stay.
     pub fn surrender(&self, job: Job) -> Vec<Job> {
         let mut state = self.state.lock();
         state.in_flight = state.in_flight.saturating_sub(job.recipients.len());
         let mut jobs = vec![job];
-        jobs.extend(std::iter::from_fn(|| state.ready.pop(usize::MAX, None)));
+        if self.name.as_domain().is_some() {
+            jobs.extend(std::iter::from_fn(|| state.ready.pop(usize::MAX, None)));
+        }
         jobs
     }
 
@@ -327,6 +330,11 @@ impl Lane {
         }
     }
 
+    /// A worker gave its permit back because another job took the place, and will ask again.
+    pub fn let_through_again(&self) {
+        self.state.lock().let_through += 1;
+    }
+
     /// A worker let through by `next` will not ask for its permit (its job could not be tried).
     pub fn not_needed(&self) {
         let mut state = self.state.lock();
@@ -380,6 +388,10 @@ impl Lane {
     /// The provider refuses us altogether (e.g. 535): nothing leaves until a probe succeeds.
     pub fn open_circuit(&self, reason: String, first: Duration, longest: Duration) {
         let mut state = self.state.lock();
+        // Connections that were under way when it opened are no further probes.
+        if state.circuit.as_ref().is_some_and(|c| c.until > Instant::now()) {
+            return;
+        }
         let times = state.circuit.as_ref().map_or(0, |c| c.times).saturating_add(1);
         let wait = first.saturating_mul(1 << times.saturating_sub(1).min(10)).min(longest);
         state.circuit = Some(Circuit { until: Instant::now() + wait, reason, times });

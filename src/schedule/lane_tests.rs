@@ -151,3 +151,32 @@ fn claims_come_one_at_a_time_and_forget_nothing_noted_meanwhile() {
     let _ = lane.push((0..60).map(|i| job("a@a", "x.example", 0, &[i])));
     assert_eq!(lane.begin_claim(Timestamp(10), 100), None, "more than half of the window is full");
 }
+
+/// The MX of one domain changed: the thousand others of its old provider do not move with it.
+#[tokio::test(start_paused = true)]
+async fn only_the_lane_of_a_domain_moves_as_a_whole() {
+    for (name, moved) in [("p", 1), ("@x.example", 3)] {
+        let lane = Lane::new(LaneName::from(name), Arc::new(provider("p")));
+        for i in 0..3 {
+            let _ = lane.push([job("a@a", "x.example", 0, &[i])]);
+        }
+        let (first, _) = lane.next(None, IDLE).await.expect("a job");
+        assert_eq!(lane.surrender(first).len(), moved, "{name}");
+        assert_eq!(lane.in_memory(), 3 - moved, "{name}");
+    }
+}
+
+/// Ten connections that hear 535 at the same moment are one refusal, not ten in a row.
+#[tokio::test(start_paused = true)]
+async fn a_circuit_waits_longer_for_each_probe_not_for_each_connection() {
+    let lane = lane(|_| {});
+    let (first, longest) = (Duration::from_secs(60), Duration::from_secs(3600));
+    let wait = |lane: &Lane| lane.snapshot().circuit.expect("open").1;
+    for _ in 0..10 {
+        lane.open_circuit("535".into(), first, longest);
+    }
+    assert_eq!(wait(&lane), first);
+    tokio::time::advance(first).await;
+    lane.open_circuit("535".into(), first, longest);
+    assert_eq!(wait(&lane), first * 2);
+}

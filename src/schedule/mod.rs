@@ -322,9 +322,18 @@ impl Scheduler {
     }
 
     /// Takes waiting recipients out of memory for an operator; returns those taken.
-    pub fn withdraw(&self, keys: &[RecipientKey]) -> Vec<RecipientKey> {
+    pub fn withdraw(self: &Arc<Scheduler>, keys: &[RecipientKey]) -> Vec<RecipientKey> {
         let wanted: std::collections::HashSet<RecipientKey> = keys.iter().copied().collect();
-        self.lanes().iter().flat_map(|lane| lane.withdraw(&mut |key| wanted.contains(&key))).collect()
+        let mut taken = Vec::new();
+        for lane in self.lanes() {
+            let before = taken.len();
+            taken.extend(lane.withdraw(&mut |key| wanted.contains(&key)));
+            if taken.len() > before {
+                // There is room again, and perhaps no transaction whose end would notice.
+                self.attend(&lane);
+            }
+        }
+        taken
     }
 
     /// Finds what the queue holds from before, then keeps the timer until `shutdown`.

@@ -130,11 +130,14 @@ impl Connection {
         self.is_usable() && self.wire.is_quiet()
     }
 
-    /// Says QUIT if that makes sense, waits a bounded time for the reply, and closes.
+    /// Says QUIT if that makes sense, and closes. Waits a bounded time for the peer to close too:
+    /// only then does it no longer count this connection, and whoever is next may open another.
     pub async fn quit(mut self) {
+        let limit = tokio::time::Instant::now() + self.timeouts.quit;
         if self.is_alive() {
             quit(&mut self.wire, &self.timeouts, true).await;
         }
+        self.wire.close(limit.saturating_duration_since(tokio::time::Instant::now())).await;
     }
 }
 
@@ -142,9 +145,7 @@ async fn quit(wire: &mut Wire, timeouts: &Timeouts, wait: bool) {
     command::print(&mut wire.out, Quit);
     let _ = tokio::time::timeout(timeouts.quit, async {
         if wire.write(&[], 1, usize::MAX, timeouts.quit).await == Written::All && wait {
-            // The reply, then the end: only when the peer has closed too does it no longer count
-            // this connection, and whoever is next may open another.
-            while wire.read(timeouts.quit).await.is_ok() {}
+            let _ = wire.read(timeouts.quit).await;
         }
     })
     .await;

@@ -15,7 +15,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::time::{Instant, timeout, timeout_at};
 
 use super::fact::Event;
@@ -157,6 +157,17 @@ impl Wire {
                 self.broken = Some(Event::Timeout(limit));
             }
         }
+    }
+
+    /// Ends the connection from this side and waits up to `limit` for the peer to end it too: until
+    /// then the peer counts it. What it still says is thrown away.
+    pub async fn close(&mut self, limit: Duration) {
+        let ended = async {
+            if self.io.shutdown().await.is_ok() {
+                while self.io.read(&mut self.input).await.is_ok_and(|n| n > 0) {}
+            }
+        };
+        let _ = timeout(limit, ended).await;
     }
 
     /// Overwrites the printed commands, for those that carried a secret.

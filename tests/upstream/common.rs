@@ -8,7 +8,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 use mailweir::clock::Timestamp;
-use mailweir::config::{Count, Provider, Retry, SignedConversion, TlsMode};
+use mailweir::config::Provider;
 use mailweir::deliver::session::{Setup, SetupFailure};
 use mailweir::deliver::{Connection, Report, Timeouts, TlsSettings, Transaction};
 use mailweir::mail::{Address, Body, BodyTraits, CHUNK, Envelope, Message, Origin, QueueId, Recipient};

@@ -60,6 +60,7 @@ pub(super) fn finish(reader: &mut Reader<'_>, mut draft: Draft) -> (Config, Vec<
         default: Arc::new(assemble(draft.default)),
         providers,
         routes,
+        limits: Vec::new(),
         admin: draft.admin.address,
         log: draft.log,
         drain: draft.top.drain,

@@ -44,6 +44,8 @@ pub struct Config {
     pub providers: Vec<Arc<Provider>>,
     /// Routes in the order of the file; the first match wins.
     pub routes: Vec<Route>,
+    /// `[[limit]]` in the order of the file; every one that matches holds.
+    pub limits: Vec<Arc<Limit>>,
     /// Where the admin API listens, if anywhere.
     pub admin: Option<SocketAddr>,
     /// Log settings.
@@ -234,6 +236,106 @@ pub struct Provider {
     pub signed_conversion: SignedConversion,
     /// Retry schedule.
     pub retry: Retry,
+    /// Sliding-window caps: never more than `count` in *any* window of length `per`, across
+    /// restarts; counted like the rates (`count`). Empty: none.
+    pub quota: Vec<Rate>,
+    /// New connections; empty: no limit.
+    pub connection_rate: Vec<Rate>,
+    /// Slow down on throttle replies and speed up again by itself.
+    pub adaptive: bool,
+    /// What replies mean here: the configuration's rules first, then the built-in ones. The first
+    /// rule that matches decides.
+    pub rules: Vec<ReplyRule>,
+    /// A plan for new source addresses.
+    pub warmup: Option<Warmup>,
+}
+
+/// `[[provider.NAME.on_reply]]`, or a built-in rule: what a reply means and what follows.
+#[derive(Clone, PartialEq, Debug)]
+pub struct ReplyRule {
+    /// Where it was written: `built-in gmail` or `config.toml:12`.
+    pub origin: String,
+    /// Only at this stage.
+    pub stage: Option<crate::deliver::Stage>,
+    /// Only this basic code.
+    pub code: Option<u16>,
+    /// Only an enhanced code that matches, e.g. `4.7.28` or `4.7.*`.
+    pub enhanced: Option<Pattern>,
+    /// Only a text that contains this (case does not matter; `*` stands for any run of characters).
+    pub text: Option<String>,
+    /// How far it reaches.
+    pub scope: RuleScope,
+    /// What is done; at least one.
+    pub actions: Vec<RuleAction>,
+    /// How long the actions last.
+    pub lasting: Duration,
+    /// Only after that many matches in that time (`3/h`); before, the reply is judged as usual.
+    pub after: Option<Rate>,
+}
+
+/// `scope` of a rule.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum RuleScope {
+    /// The recipient that was refused.
+    Recipient,
+    /// The connection on which it was said.
+    Connection,
+    /// The provider (seen from one source address).
+    Provider,
+    /// The account at a smart host.
+    Account,
+}
+
+/// One action of a rule.
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub enum RuleAction {
+    /// `delay`: these recipients wait that long.
+    Delay(Duration),
+    /// `slow_to`: at most this rate.
+    SlowTo(Rate),
+    /// `connections`: at most so many.
+    Connections(u32),
+    /// `messages_per_connection`: at most so many.
+    MessagesPerConnection(u32),
+    /// `pause = true`: nothing leaves.
+    Pause,
+    /// `treat_as = "temporary"`: try again, whatever the code.
+    Temporary,
+    /// `treat_as = "permanent"`: bounce, whatever the code.
+    Permanent,
+    /// `alert = true`: an error line in the log, for somebody to look at.
+    Alert,
+}
+
+/// `warmup`: how much may leave on which day since `start` (UTC days). Counts like the rates.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Warmup {
+    /// Midnight UTC of the first day.
+    pub start: crate::clock::Timestamp,
+    /// Most per day: day 1 first; the last entry holds from then until `end`.
+    pub days: Vec<u32>,
+    /// Number of days after which no warm-up limit holds any more (the plan's length).
+    pub length: u32,
+}
+
+/// `[[limit]]`: a share of a provider for some senders or clients, so that one application cannot
+/// eat another's.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Limit {
+    /// Reverse-paths it is about.
+    pub sender: Pattern,
+    /// Client addresses it is about; empty: all.
+    pub client: Vec<units::Network>,
+    /// Providers (lanes) it is about.
+    pub provider: Pattern,
+    /// Rates.
+    pub rate: Vec<Rate>,
+    /// Quotas.
+    pub quota: Vec<Rate>,
+    /// What they count.
+    pub count: Count,
+    /// Each sender domain has its own (else all that match share one).
+    pub each_domain: bool,
 }
 
 impl Provider {

@@ -46,6 +46,7 @@ pub fn config() -> Config {
         default: Arc::new(provider("default")),
         providers: Vec::new(),
         routes: Vec::new(),
+        limits: Vec::new(),
         admin: None,
         log: Log { format: LogFormat::Text, level: "info".into() },
         drain: Duration::from_secs(10),
@@ -83,6 +84,11 @@ pub fn provider(name: &str) -> Provider {
             expire: Duration::from_secs(5 * 86_400),
             warn: Duration::from_secs(4 * 3600),
         },
+        quota: Vec::new(),
+        connection_rate: Vec::new(),
+        adaptive: false,
+        rules: Vec::new(),
+        warmup: None,
     }
 }
 

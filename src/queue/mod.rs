@@ -254,6 +254,13 @@ pub trait Queue: Send + Sync + 'static {
     /// body goes with a message's last recipient.
     async fn forget(&self, now: Timestamp, keep: Duration, limit: usize) -> Result<usize, QueueError>;
 
+    /// Stores small named values (quota reservations, feedback state); `None` removes one. Durable
+    /// (fsync) before `Ok`.
+    async fn remember(&self, entries: Vec<(String, Option<Bytes>)>) -> Result<(), QueueError>;
+
+    /// The stored values whose name starts with `prefix`, in order of name.
+    async fn recall(&self, prefix: &str) -> Result<Vec<(String, Bytes)>, QueueError>;
+
     /// Commits what waits and closes the store. Further calls fail with `Closed`.
     async fn close(&self);
 }

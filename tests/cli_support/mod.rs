@@ -259,5 +259,11 @@ impl Queue for Fake {
         Err(QueueError::Closed)
     }
 
+    async fn remember(&self, _: Vec<(String, Option<Bytes>)>) -> Result<(), QueueError> {
+        Err(QueueError::Closed)
+    }
+    async fn recall(&self, _: &str) -> Result<Vec<(String, Bytes)>, QueueError> {
+        Err(QueueError::Closed)
+    }
     async fn close(&self) {}
 }

@@ -181,6 +181,20 @@ pub async fn dead_letters_are_kept_then_forgotten(mut rig: Rig) {
     assert_eq!(queue.chunk(ids[0], 0).await.unwrap(), None);
 }
 
+pub async fn named_values_are_kept_replaced_and_removed(mut rig: Rig) {
+    let value = |text: &'static str| Some(bytes::Bytes::from_static(text.as_bytes()));
+    let entries = [("quota/a", "1"), ("quota/b", "2"), ("state/a", "3"), ("quota", "4")];
+    rig.queue.remember(entries.map(|(name, text)| (name.to_owned(), value(text))).to_vec()).await.unwrap();
+    rig.queue.remember(vec![("quota/b".into(), value("5")), ("quota/a".into(), None)]).await.unwrap();
+    rig.drop_and_reopen().await;
+    let names = |found: Vec<(String, bytes::Bytes)>| -> Vec<String> {
+        found.into_iter().map(|(name, text)| format!("{name}={}", String::from_utf8_lossy(&text))).collect()
+    };
+    assert_eq!(names(rig.queue.recall("quota/").await.unwrap()), ["quota/b=5"]);
+    assert_eq!(names(rig.queue.recall("").await.unwrap()), ["quota=4", "quota/b=5", "state/a=3"]);
+    assert_eq!(names(rig.queue.recall("none").await.unwrap()), [""; 0]);
+}
+
 pub async fn follow_ups_are_stored_with_the_failure_or_not_at_all(rig: Rig) {
     let queue = &*rig.queue;
     let to = [("a@x.example", "x"), ("b@x.example", "x")];

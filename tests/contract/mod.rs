@@ -104,6 +104,12 @@ impl Queue for Gone {
     async fn forget(&self, _: Timestamp, _: std::time::Duration, _: usize) -> Result<usize, QueueError> {
         Err(QueueError::Closed)
     }
+    async fn remember(&self, _: Vec<(String, Option<Bytes>)>) -> Result<(), QueueError> {
+        Err(QueueError::Closed)
+    }
+    async fn recall(&self, _: &str) -> Result<Vec<(String, Bytes)>, QueueError> {
+        Err(QueueError::Closed)
+    }
     async fn close(&self) {}
 }
 
@@ -260,6 +266,7 @@ macro_rules! suite {
                 life: deferred_comes_back_when_due,
                 life: a_message_stays_as_long_as_a_recipient,
                 life: dead_letters_are_kept_then_forgotten,
+                life: named_values_are_kept_replaced_and_removed,
                 life: follow_ups_are_stored_with_the_failure_or_not_at_all,
                 life: settling_what_is_not_held_is_passed_over,
                 life: operations_follow_the_state_table,

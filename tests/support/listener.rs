@@ -131,6 +131,12 @@ impl Queue for Memory {
     async fn forget(&self, _: Timestamp, _: Duration, _: usize) -> Result<usize, QueueError> {
         Err(QueueError::Closed)
     }
+    async fn remember(&self, _: Vec<(String, Option<Bytes>)>) -> Result<(), QueueError> {
+        Err(QueueError::Closed)
+    }
+    async fn recall(&self, _: &str) -> Result<Vec<(String, Bytes)>, QueueError> {
+        Err(QueueError::Closed)
+    }
     async fn close(&self) {}
 }
 

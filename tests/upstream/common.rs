@@ -8,7 +8,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 use mailweir::clock::Timestamp;
-use mailweir::config::{Count, Provider, Retry, SignedConversion, TlsMode};
+use mailweir::config::Provider;
 use mailweir::deliver::session::{Setup, SetupFailure};
 use mailweir::deliver::{Connection, Report, Timeouts, TlsSettings, Transaction};
 use mailweir::mail::{Address, Body, BodyTraits, CHUNK, Envelope, Message, Origin, QueueId, Recipient};
@@ -21,34 +21,10 @@ use crate::server::{Seen, play};
 /// A provider without limits, TLS or relay; everything that is offered may be used.
 pub fn provider() -> Provider {
     Provider {
-        name: "test".into(),
-        match_mx: vec![],
-        match_domains: vec![],
-        relay: None,
         connections: 1,
         messages_per_connection: 100,
-        recipients_per_message: 100,
-        rate: vec![],
-        burst: 0,
-        count: Count::Messages,
         idle_timeout: Duration::from_secs(10),
-        port: 25,
-        allow_private: true,
-        tls: TlsMode::Off,
-        tls_ca: None,
-        tls_resume: true,
-        source: vec![],
-        pipelining: true,
-        chunking: true,
-        signed_conversion: SignedConversion::Convert,
-        retry: Retry {
-            first: Duration::from_secs(60),
-            factor: 2.0,
-            max: Duration::from_secs(3600),
-            jitter: 0.0,
-            expire: Duration::from_secs(86_400),
-            warn: Duration::from_secs(3600),
-        },
+        ..mailweir::config::sample::provider("test")
     }
 }
 

@@ -263,6 +263,15 @@ impl Queue for SqliteQueue {
         self.count(Op::Forget(before, limit.min(MOST) as i64)).await
     }
 
+    async fn remember(&self, entries: Vec<(String, Option<Bytes>)>) -> Result<(), QueueError> {
+        self.write(Op::Remember(entries)).await.map(drop)
+    }
+
+    async fn recall(&self, prefix: &str) -> Result<Vec<(String, Bytes)>, QueueError> {
+        let prefix = prefix.to_owned();
+        self.readers.run(move |conn| read::recall(conn, &prefix)).await
+    }
+
     async fn close(&self) {
         let (reply, done) = oneshot::channel();
         if self.jobs.send(Job { op: Op::Close, reply: Some(reply), budget: None }).await.is_ok() {

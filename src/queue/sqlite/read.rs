@@ -84,6 +84,22 @@ pub(super) fn chunk(conn: &Connection, id: QueueId, index: u32) -> Result<Option
     Ok(data.map(Bytes::from))
 }
 
+/// The named values that start with `prefix`.
+pub(super) fn recall(conn: &Connection, prefix: &str) -> Result<Vec<(String, Bytes)>, QueueError> {
+    let mut statement = conn.prepare_cached(sql::MEMOS)?;
+    let mut rows = statement.query([prefix])?;
+    let mut found = Vec::new();
+    while let Some(row) = rows.next()? {
+        let name: String = row.get(0)?;
+        // In order of name, so the first that does not start with it ends the search.
+        if !name.starts_with(prefix) {
+            break;
+        }
+        found.push((name, Bytes::from(row.get::<_, Vec<u8>>(1)?)));
+    }
+    Ok(found)
+}
+
 /// A [`Filter`], parsed.
 struct Wanted<'f> {
     id: Option<QueueId>,

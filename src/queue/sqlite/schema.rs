@@ -77,6 +77,12 @@ CREATE TABLE incoming (
   message   INTEGER PRIMARY KEY
 ) STRICT;
 
+-- Small named values of other parts: quota reservations, feedback state.
+CREATE TABLE memo (
+  name      TEXT PRIMARY KEY,
+  value     BLOB NOT NULL
+) STRICT, WITHOUT ROWID;
+
 -- One row: what would take a scan to count, and the id below which no new one may be.
 CREATE TABLE tally (
   messages  INTEGER NOT NULL,

@@ -81,6 +81,10 @@ statements! {
 
     RECOVER = "UPDATE recipient INDEXED BY recipient_leased SET state = 0 WHERE state = 1";
     LAST_MESSAGE = "SELECT coalesce(max(id), 0) FROM message";
+    PUT_MEMO = "INSERT INTO memo (name, value) VALUES (?1, ?2) ON CONFLICT (name) DO UPDATE SET value = excluded.value";
+    DELETE_MEMO = "DELETE FROM memo WHERE name = ?1";
+    MEMOS = "SELECT name, value FROM memo WHERE name >= ?1 ORDER BY name";
+
     TALLY = "SELECT messages, queued, leased, held, failed, uncertain, last_id FROM tally";
     ADD_TO_TALLY = "UPDATE tally SET messages = messages + ?1, queued = queued + ?2, leased = leased + ?3,
         held = held + ?4, failed = failed + ?5, uncertain = uncertain + ?6, last_id = max(last_id, ?7)";

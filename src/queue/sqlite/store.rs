@@ -284,6 +284,17 @@ impl<'c> Store<'c> {
         Ok(keys.len())
     }
 
+    /// Stores, replaces or removes named values.
+    pub(super) fn remember(&mut self, entries: &[(String, Option<bytes::Bytes>)]) -> Result<(), QueueError> {
+        for (name, value) in entries {
+            match value {
+                Some(value) => self.tx.prepare_cached(sql::PUT_MEMO)?.execute(params![name, &value[..]])?,
+                None => self.tx.prepare_cached(sql::DELETE_MEMO)?.execute([name])?,
+            };
+        }
+        Ok(())
+    }
+
     fn keys(&self, text: &str, params: impl rusqlite::Params) -> Result<Vec<RecipientKey>, QueueError> {
         let mut statement = self.tx.prepare_cached(text)?;
         let keys = statement.query_map(params, rows::key)?.collect::<Result<_, _>>()?;

@@ -40,6 +40,7 @@ pub(super) enum Op {
     Operate(Operation, Vec<RecipientKey>, Vec<RecipientKey>, Timestamp),
     Forget(Timestamp, i64),
     GiveBack(Vec<RecipientKey>),
+    Remember(Vec<(String, Option<Bytes>)>),
     /// Ends the thread once everything before it is done.
     Close,
 }
@@ -55,6 +56,9 @@ impl Op {
                 512 * settlements.len() + follow_ups.iter().map(message).sum::<usize>()
             }
             Op::Claim(_, _, limit) => 512 * limit,
+            Op::Remember(entries) => {
+                entries.iter().map(|(name, value)| 64 + name.len() + value.as_ref().map_or(0, Bytes::len)).sum()
+            }
             Op::Operate(_, keys, withdrawn, _) => 16 * (keys.len() + withdrawn.len()),
             _ => 0,
         }
@@ -311,6 +315,10 @@ fn perform(store: &mut Store<'_>, op: &Op, now: Timestamp) -> Result<Answer, Que
         Op::Operate(op, keys, withdrawn, now) => Answer::Count(store.operate(*op, keys, withdrawn, *now)?),
         Op::Forget(before, limit) => Answer::Count(store.forget(*before, *limit)?),
         Op::GiveBack(keys) => Answer::Count(store.give_back(keys)?),
+        Op::Remember(entries) => {
+            store.remember(entries)?;
+            Answer::Done
+        }
         Op::Close => Answer::Done,
     })
 }

@@ -11,6 +11,7 @@ mod keys;
 mod load;
 mod names;
 pub mod report;
+mod rules;
 #[doc(hidden)]
 pub mod sample;
 pub mod units;

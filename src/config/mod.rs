@@ -280,7 +280,7 @@ pub struct Provider {
 /// `[[provider.NAME.on_reply]]`, or a built-in rule: what a reply means and what follows.
 #[derive(Clone, PartialEq, Debug)]
 pub struct ReplyRule {
-    /// Where it was written: `built-in gmail` or `config.toml:12`.
+    /// Where it was written: `built-in gmail: vendor page` or `config.toml:12`.
     pub origin: String,
     /// Only at this stage.
     pub stage: Option<crate::deliver::Stage>,

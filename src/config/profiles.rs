@@ -13,7 +13,7 @@ use super::file::Reader;
 use super::keys::{ProviderDraft, Table};
 use super::rule_keys::RuleDraft;
 use super::shaping;
-use super::{ConfigError, TlsMode};
+use super::{ConfigError, ReplyRule, TlsMode};
 
 /// The file.
 const TEXT: &str = include_str!("profiles.toml");
@@ -87,6 +87,11 @@ impl Profile {
         &self.draft.rules
     }
 
+    /// Its rules as they are applied.
+    pub fn reply_rules(&self) -> Vec<ReplyRule> {
+        self.draft.rules.iter().map(|rule| rule.assemble(self.is_for_smart_hosts())).collect()
+    }
+
     /// Its values as a provider would have them.
     pub(super) fn draft(&self) -> &ProviderDraft {
         &self.draft
@@ -146,7 +151,8 @@ pub fn markdown() -> String {
         };
         let values: Vec<String> =
             profile.sources.keys().filter(|k| !k.starts_with("match.")).filter_map(|k| shown(k)).collect();
-        let rules: Vec<String> = profile.rules().iter().map(rule_cell).collect();
+        let rules: Vec<String> =
+            profile.rules().iter().map(|rule| rule_cell(rule, profile.is_for_smart_hosts())).collect();
         let kind = if profile.is_for_smart_hosts() { " (smart host)" } else { "" };
         let _ = writeln!(
             out,
@@ -157,11 +163,16 @@ pub fn markdown() -> String {
             rules.join("<br>")
         );
     }
-    let generic: Vec<String> = generic_rules().iter().map(rule_cell).collect();
+    let generic: Vec<String> = generic_rules().iter().map(|rule| rule_cell(rule, false)).collect();
     let _ = writeln!(out, "| everybody | whoever no rule above is about | | {} |", generic.join("<br>"));
     out
 }
 
-fn rule_cell(rule: &RuleDraft) -> String {
-    format!("{} ({})", rule.assemble(false).to_string().replace('|', "\\|"), rule.source)
+fn rule_cell(rule: &RuleDraft, smart_host: bool) -> String {
+    format!("{} ({})", rule.assemble(smart_host).to_string().replace('|', "\\|"), rule.source)
+}
+
+/// The generic rules as they are applied to MX hosts.
+pub fn generic_reply_rules() -> Vec<ReplyRule> {
+    generic_rules().iter().map(|rule| rule.assemble(false)).collect()
 }

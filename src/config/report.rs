@@ -65,11 +65,11 @@ pub(super) fn settings(reader: &Reader<'_>, draft: &Draft, hostname: &str) -> Ve
     list.add("[dns]", "dns", "", &[], &draft.dns);
     list.provider("[default]", "default", &draft.default);
     let generic = if draft.top.builtin_profiles { profiles::generic_rules() } else { &[] };
-    list.rules("[[default.on_reply]]", draft.default.rules.iter().chain(generic), false);
+    list.rules("[[default.on_reply]]", draft.default.rules.iter().chain(generic), None);
     for provider in &draft.providers {
         let name = quoted(&provider.p.name);
         list.provider(&format!("[provider.{name}]"), &format!("provider.{}", provider.p.name), provider);
-        list.rules(&format!("[[provider.{name}.on_reply]]"), provider.nearer_rules(), provider.relay.is_some());
+        list.rules(&format!("[[provider.{name}.on_reply]]"), provider.nearer_rules(), Some(provider.relay.is_some()));
     }
     list.provider = None;
     list.built_in = false;
@@ -87,6 +87,21 @@ pub(super) fn settings(reader: &Reader<'_>, draft: &Draft, hostname: &str) -> Ve
 /// A name as a TOML key: in quotes if it has a dot.
 fn quoted(name: &str) -> String {
     if name.contains('.') { format!("\"{name}\"") } else { name.to_owned() }
+}
+
+/// What a built-in profile says itself, but for its rules.
+pub fn profile_settings(profile: &'static Profile) -> Vec<Setting> {
+    let keys = ProviderDraft::KEYS.iter().chain(ProviderDraft::BUILT_IN_KEYS);
+    let said = keys.filter_map(|key| Some((key.name, key.get(profile.draft())?.to_toml(), profile.source(key.name)?)));
+    said.map(|(key, value, source)| Setting {
+        table: format!("[provider.{}]", profile.name()),
+        key: key.to_owned(),
+        value: Some(value),
+        from: format!("built-in {}: {source}", profile.name()),
+        provider: Some(profile.name().to_owned()),
+        built_in: true,
+    })
+    .collect()
 }
 
 struct Lister<'a, 'b> {
@@ -125,15 +140,13 @@ impl Lister<'_, '_> {
         self.out.push(Setting { table: table.to_owned(), key, value, from, provider, built_in });
     }
 
-    /// Lists rules: what each says, its scope first.
-    fn rules<'r>(&mut self, table: &str, rules: impl IntoIterator<Item = &'r RuleDraft>, smart_host: bool) {
+    /// Lists rules: what each says, its scope first, even if it depends on the provider (`smart_host`
+    /// is `None` for [default]).
+    fn rules<'r>(&mut self, table: &str, rules: impl IntoIterator<Item = &'r RuleDraft>, smart_host: Option<bool>) {
         for rule in rules {
-            let from = match rule.source.as_str() {
-                "" => rule.origin.clone(),
-                source => format!("{}: {source}", rule.origin),
-            };
-            let scope = rule.effective_scope(smart_host).as_str();
-            self.push(table, "scope".into(), Some(scope.into()), from.clone());
+            let from = rule.from();
+            let scope = rule.scope.or_else(|| Some(rule.effective_scope(smart_host?)));
+            self.push(table, "scope".into(), scope.map(|s| s.as_str().into()), from.clone());
             for key in RuleDraft::KEYS.iter().filter(|k| k.name != "scope") {
                 let value = key.get(rule).map(|v| v.to_toml()).filter(|v| v.as_bool() != Some(false));
                 if value.is_some() {

@@ -143,11 +143,16 @@ impl RuleDraft {
         .collect()
     }
 
+    /// Where it came from, with the kind of source of a built-in one.
+    pub(super) fn from(&self) -> String {
+        if self.source.is_empty() { self.origin.clone() } else { format!("{}: {}", self.origin, self.source) }
+    }
+
     /// The rule as it is applied, in a provider with or without a smart host.
     pub(super) fn assemble(&self, smart_host: bool) -> ReplyRule {
         let alert = if self.alert { ALERT_AGAIN } else { Duration::ZERO };
         ReplyRule {
-            origin: self.origin.clone(),
+            origin: self.from(),
             stage: self.stage,
             code: self.code,
             enhanced: self.enhanced.clone(),

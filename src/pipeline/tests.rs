@@ -69,6 +69,12 @@ impl Queue for Faulty {
     async fn forget(&self, now: Timestamp, keep: Duration, limit: usize) -> Result<usize, QueueError> {
         self.queue.forget(now, keep, limit).await
     }
+    async fn remember(&self, entries: Vec<(String, Option<Bytes>)>) -> Result<(), QueueError> {
+        self.queue.remember(entries).await
+    }
+    async fn recall(&self, prefix: &str) -> Result<Vec<(String, Bytes)>, QueueError> {
+        self.queue.recall(prefix).await
+    }
     async fn close(&self) {
         self.queue.close().await;
     }

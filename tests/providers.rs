@@ -244,3 +244,15 @@ proptest! {
 fn toml(text: &str) -> String {
     format!("\"{}\"", text.replace('"', "\\\""))
 }
+
+#[test]
+fn a_pattern_that_also_matches_others_is_a_warning() {
+    let text = "hostname = 'a.example'\n[provider.p]\nmatch.mx = ['*example.com']\n";
+    let warnings = Loaded::parse(text, "x").expect("good").warnings;
+    let told: Vec<String> = warnings.iter().map(ToString::to_string).collect();
+    assert_eq!(
+        told,
+        ["x:3:12: provider.p.match.mx: \"*example.com\" also matches other people's names such as notexample.com: \
+         \"*.example.com\" does not"]
+    );
+}

@@ -217,7 +217,7 @@ fn providers_can_be_looked_at_without_a_relay() {
     let site =
         Site::new("[provider.gmail]\nconnections = 3\n[[provider.gmail.on_reply]]\ntext = 'slow'\ndelay = '1h'\n");
     let text = site.run(&["provider", "list"]).ok();
-    assert!(text.lines().any(|l| l.starts_with("gmail ") && l.contains("-/3") && l.contains("not running")), "{text}");
+    assert!(text.lines().any(|l| l.starts_with("gmail ") && l.contains("-/3") && l.contains("my.toml")), "{text}");
     assert!(text.lines().any(|l| l.starts_with("qq ") && l.contains("-/4") && l.contains("built-in")), "{text}");
     let shown = site.run(&["provider", "show", "gmail"]).ok();
     for line in [
@@ -371,7 +371,7 @@ fn providers_and_status() {
     assert_eq!((gmail["waiting"].as_u64(), gmail["messages_per_connection"].as_u64()), (Some(7), Some(50)));
     assert_eq!((gmail["running"].as_bool(), gmail["from"].as_str()), (Some(true), Some("built-in")));
     let text = site.run(&["provider", "list"]).ok();
-    assert!(text.contains("gmail       gmail     7        2          2/10         20/s  open"), "{text}");
+    assert!(text.contains("gmail         gmail         7        2          2/10         20/s  open   50 "), "{text}");
     assert_eq!(
         site.run(&["provider", "pause", "gmail"]).ok(),
         "gmail is paused; what is in a transaction now still ends\n"

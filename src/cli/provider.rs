@@ -95,15 +95,22 @@ struct Row {
     connection_rate: Vec<String>,
     adaptive: bool,
     rules: usize,
-    /// `built-in`, or the file.
+    /// `built-in`, the file, or `default`.
     from: String,
 }
 
 impl Row {
     fn new(loaded: &Loaded, lane: LaneStatus, running: bool) -> Row {
         let provider = loaded.config.provider(&lane.provider).unwrap_or(&loaded.config.default);
-        let built_in = loaded.settings.iter().any(|s| s.built_in && s.provider.as_deref() == Some(&provider.name));
-        let file = || loaded.file.as_ref().map_or("default".to_owned(), |f| f.display().to_string());
+        let mut own = loaded.settings.iter().filter(|s| s.provider.as_deref() == Some(&provider.name));
+        let file = loaded.file.as_ref().map(|f| f.display().to_string());
+        // Something in it was written there, not only taken over from [default].
+        let written = |s: &Setting| file.as_ref().is_some_and(|f| s.from.starts_with(f.as_str()));
+        let from = match &file {
+            _ if own.clone().any(|s| s.built_in) => "built-in".to_owned(),
+            Some(file) if own.any(written) => file.clone(),
+            _ => "default".into(),
+        };
         let texts = |rates: &[crate::config::units::Rate]| rates.iter().map(ToString::to_string).collect();
         Row {
             lane,
@@ -114,7 +121,7 @@ impl Row {
             connection_rate: texts(&provider.connection_rate),
             adaptive: provider.adaptive,
             rules: provider.rules.len(),
-            from: if built_in { "built-in".into() } else { file() },
+            from,
         }
     }
 }

@@ -178,7 +178,9 @@ impl Scheduler {
                 Some(at) => at,
                 None => {
                     let lane = self.lane(&name);
-                    let direct = affordable && lane.has_room(sender, wanted, WINDOW, SHARE);
+                    let direct = affordable
+                        && (lane.has_room(sender, wanted, WINDOW, SHARE)
+                            || lane.has_room_before(message.envelope.priority, wanted, WINDOW));
                     if !direct {
                         admission.stored.push(lane.clone());
                     }

@@ -156,13 +156,15 @@ impl Relay {
             };
 
             // An open connection: the one at hand if it suits, else a new one.
-            if !connection.as_mut().is_some_and(|c| suits(c, lane, &route)) {
+            let from = attempt.job.sender_domain().to_owned();
+            let same_source = |c: &Connection| self.connector.is_from_source_of(c, &lane.provider, &lane.name, &from);
+            if !connection.as_mut().is_some_and(|c| suits(c, lane, &route) && same_source(c)) {
                 // Closed before the next one is opened: never more connections than the limit.
                 if let Some(old) = connection.take() {
                     old.quit().await;
                 }
                 let began = tokio::time::Instant::now();
-                match self.connector.open(&lane.provider, &route).await {
+                match self.connector.open_for(&lane.provider, &route, &from).await {
                     Ok(new) => connection = Some(new),
                     Err(facts) => {
                         lane.not_needed();

@@ -48,6 +48,7 @@ fn plain(value: &Value) -> Json {
         Value::Float(n) => json!(n.value()),
         Value::Boolean(b) => json!(b.value()),
         Value::Array(items) => items.iter().map(plain).collect(),
+        Value::InlineTable(table) => table.iter().map(|(key, value)| (key.to_owned(), plain(value))).collect(),
         // No key has a value of another type.
         other => json!(other.to_string()),
     }

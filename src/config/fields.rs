@@ -46,7 +46,7 @@ field! {
     units::Pattern: Val::Pattern(p) => Some(p), p => Val::Pattern(p.clone());
     Vec<units::Rate>: Val::Rates(v) => Some(v), v => Val::Rates(v.clone());
     Vec<super::Nameserver>: Val::Nameservers(v) => Some(v), v => Val::Nameservers(v.clone());
-    Vec<std::net::IpAddr>: Val::Ips(v) => Some(v), v => Val::Ips(v.clone());
+    Vec<super::Source>: Val::Sources(v) => Some(v), v => Val::Sources(v.clone());
 }
 
 impl<T: Field> Field for Option<T> {

@@ -62,6 +62,11 @@ impl Job {
         self.message.message.envelope.priority
     }
 
+    /// The domain of the reverse-path; empty for the null one.
+    pub fn sender_domain(&self) -> &str {
+        self.message.message.envelope.reverse_path.as_ref().map_or("", |address| address.domain())
+    }
+
     /// The same, without the recipients.
     pub fn without_recipients(&self) -> Job {
         Job {

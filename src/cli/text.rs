@@ -19,7 +19,7 @@ impl<const N: usize> Table<N> {
 
     /// Adds a row. Control characters (a reply may have any) become `?`.
     pub fn row(&mut self, cells: [String; N]) {
-        self.rows.push(cells.map(|c| c.chars().map(|ch| if ch.is_control() { '?' } else { ch }).collect()));
+        self.rows.push(cells.map(|c| printable(&c)));
     }
 
     /// Rows without the header.
@@ -49,6 +49,11 @@ impl<const N: usize> Table<N> {
         }
         Ok(())
     }
+}
+
+/// The text with `?` for control characters: a reply, or DNS, may have any.
+pub fn printable(text: &str) -> String {
+    text.chars().map(|c| if c.is_control() { '?' } else { c }).collect()
 }
 
 /// `2026-11-21T08:49:00.123Z (5m ago)`, or `(in 5m)`; a text that is no time stays as it is.

@@ -40,8 +40,7 @@ pub(super) fn settings(reader: &Reader<'_>, draft: &Draft, hostname: &str) -> Ve
     list.add("[dns]", "dns", "", &[], &draft.dns);
     list.provider("[default]", "default", &draft.default);
     for provider in &draft.providers {
-        let name = quoted(&provider.p.name);
-        list.provider(&format!("[provider.{name}]"), &format!("provider.{}", provider.p.name), provider);
+        list.provider(&provider_table(&provider.p.name), &format!("provider.{}", provider.p.name), provider);
     }
     for (i, route) in draft.routes.iter().enumerate() {
         list.add("[[route]]", &format!("route[{}]", i + 1), "", &[], route);
@@ -49,6 +48,14 @@ pub(super) fn settings(reader: &Reader<'_>, draft: &Draft, hostname: &str) -> Ve
     list.add("[admin]", "admin", "", &[], &draft.admin);
     list.add("[log]", "log", "", &[], &draft.log);
     list.out
+}
+
+/// The header of a provider's table, as in [`Setting::table`]; `default` is `[default]`.
+pub fn provider_table(name: &str) -> String {
+    match name {
+        "default" => "[default]".into(),
+        name => format!("[provider.{}]", quoted(name)),
+    }
 }
 
 /// A name as a TOML key: in quotes if it has a dot.

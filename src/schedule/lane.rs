@@ -460,6 +460,13 @@ impl Lane {
             && self.limiter.is_full()
     }
 
+    /// Recipients in memory that leave before new ones of this priority: those as urgent or more,
+    /// and those in transactions.
+    pub fn ahead_of(&self, priority: i8) -> usize {
+        let state = self.state.lock();
+        state.ready.at_least(priority) + state.in_flight
+    }
+
     /// What an operator sees.
     pub fn snapshot(&self) -> Snapshot {
         let state = self.state.lock();

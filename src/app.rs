@@ -14,12 +14,14 @@ use async_trait::async_trait;
 use tokio::sync::watch;
 
 use crate::admin::control::{ControlServer, socket_path};
-use crate::admin::{Controls, LaneStatus, Status, http};
+use crate::admin::explain::{LaneExplained, explain};
+use crate::admin::{Controls, Explanation, LaneStatus, Status, http};
 use crate::clock::{Clock, Timestamp};
+use crate::config::report::Setting;
 use crate::config::{Config, Store};
 use crate::deliver::Connector;
 use crate::listener::Server;
-use crate::mail::{LaneName, RecipientKey};
+use crate::mail::{Address, LaneName, RecipientKey};
 use crate::observe;
 use crate::pipeline::Relay;
 use crate::queue::sqlite::SqliteQueue;
@@ -46,11 +48,11 @@ pub enum StartError {
     Config(String),
 }
 
-/// Runs the relay until SIGTERM or SIGINT.
+/// Runs the relay until SIGTERM or SIGINT. `settings`: where each value of `config` came from.
 ///
 /// # Errors
 /// A [`StartError`], or an I/O error at start.
-pub async fn run(config: Config, config_path: Option<PathBuf>) -> anyhow::Result<()> {
+pub async fn run(config: Config, settings: Vec<Setting>, config_path: Option<PathBuf>) -> anyhow::Result<()> {
     observe::start_log(&config.log).map_err(StartError::Config)?;
     let file = config_path.as_deref().map_or("none".into(), |p| p.display().to_string());
     tracing::info!(version = env!("CARGO_PKG_VERSION"), config = %file, hostname = %config.hostname, "starting");
@@ -89,7 +91,7 @@ pub async fn run(config: Config, config_path: Option<PathBuf>) -> anyhow::Result
         servers.push(server);
     }
     let controls: Arc<dyn Controls> =
-        Arc::new(Operator { relay: relay.clone(), started: clock.now(), file: config_path, listening });
+        Arc::new(Operator { relay: relay.clone(), settings, started: clock.now(), file: config_path, listening });
     let path = socket_path(&config.queue.store);
     let control =
         ControlServer::bind(&path).with_context(|| format!("cannot open the control socket {}", path.display()))?;
@@ -199,6 +201,7 @@ async fn keep_house(relay: Arc<Relay>, mut stopping: watch::Receiver<bool>) {
 /// What operators can do to the running relay.
 struct Operator {
     relay: Arc<Relay>,
+    settings: Vec<Setting>,
     started: Timestamp,
     file: Option<PathBuf>,
     listening: Vec<SocketAddr>,
@@ -260,6 +263,28 @@ impl Controls for Operator {
             bounced: stats.bounced.get() + stats.expired.get(),
             queue: Counts::default(),
         }
+    }
+
+    async fn explain(
+        &self,
+        sender: Option<&Address>,
+        recipient: &Address,
+        priority: i8,
+    ) -> Result<Explanation, String> {
+        let relay = &self.relay;
+        let told = explain(&relay.config, &self.settings, &relay.router, sender, recipient, priority).await;
+        let mut told = Explanation { running: true, ..told };
+        if !told.route.permanent {
+            let name = LaneName::from(told.route.lane.as_str());
+            let lane = relay.scheduler.lane(&name);
+            let now = lane.snapshot();
+            let mut state =
+                LaneExplained::new(lane_status(&lane), &now, &lane.provider, lane.ahead_of(priority) as u64);
+            let counted = state.count_stored(&*relay.queue, &name, priority, &now, &lane.provider).await;
+            counted.map_err(|error| error.to_string())?;
+            told.lane = Some(state);
+        }
+        Ok(told)
     }
 }
 

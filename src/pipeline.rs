@@ -66,6 +66,8 @@ impl Intake for Relay {
     }
 
     async fn accept(&self, message: Message, recipients: Vec<Recipient>, head: Bytes) -> Result<QueueId, QueueError> {
+        let mut message = message;
+        message.envelope.priority = self.priority_for(&message, &recipients);
         let message = Arc::new(message);
         // Which lane each recipient waits in, and whether it goes straight to memory.
         let sender = message.envelope.reverse_path.as_ref();
@@ -166,13 +168,15 @@ impl Relay {
             };
 
             // An open connection: the one at hand if it suits, else a new one.
-            if !connection.as_mut().is_some_and(|c| suits(c, lane, &route)) {
+            let from = attempt.job.sender_domain().to_owned();
+            let same_source = |c: &Connection| self.connector.is_from_source_of(c, &lane.provider, &lane.name, &from);
+            if !connection.as_mut().is_some_and(|c| suits(c, lane, &route) && same_source(c)) {
                 // Closed before the next one is opened: never more connections than the limit.
                 if let Some(old) = connection.take() {
                     old.quit().await;
                 }
                 let began = tokio::time::Instant::now();
-                match self.connector.open(&lane.provider, &route).await {
+                match self.connector.open_for(&lane.provider, &route, &from).await {
                     Ok(new) => connection = Some(new),
                     Err(facts) => {
                         hand.not_needed();
@@ -264,6 +268,14 @@ impl Relay {
         let event = Event::Local("a fault of mailweir itself".into());
         attempt.everyone(Fact { stage: Stage::Mail, event, peer: None });
         self.settle(&hand.lane, attempt, None).await;
+    }
+
+    /// A message has one priority, whoever its recipients are: the highest that a `[[route]]` gives
+    /// it for one of them, else that of MT-PRIORITY, of its header fields, or 0.
+    fn priority_for(&self, message: &Message, recipients: &[Recipient]) -> i8 {
+        let sender = message.envelope.reverse_path.as_ref();
+        let ruled = recipients.iter().filter_map(|r| self.config.priority_for(sender, &r.address)).max();
+        ruled.unwrap_or(message.envelope.priority)
     }
 
     async fn route(&self, job: &Job) -> Result<Arc<Route>, RouteError> {

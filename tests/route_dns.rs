@@ -65,6 +65,46 @@ fn relay(host: &str, port: u16) -> Option<Relay> {
 const MX1: &str = "mx1.example 2001:db8::1,192.0.2.1";
 
 #[tokio::test]
+async fn explains_who_has_a_recipient_and_why() {
+    let nsd = Nsd::start();
+    let mut config = base(nsd.address);
+    let by_mx = with(sample::provider("by-mx"), |p| p.match_mx = sample::patterns(&["mx2.*", "mx1.*"]));
+    let by_domain =
+        with(sample::provider("by-domain"), |p| p.match_domains = sample::patterns(&["nomx?.example", "nomx4.*"]));
+    let smart = with(sample::provider("smart"), |p| p.relay = relay("192.0.2.99", 587));
+    config.routes = vec![
+        RouteRule { sender: Pattern::new("<>"), recipient: Pattern::new("*@never.example"), via: by_mx.clone() },
+        RouteRule { sender: Pattern::new("*@shop.example"), recipient: Pattern::any(), via: smart.clone() },
+    ];
+    config.providers = vec![by_domain, by_mx, smart];
+    let router = router(config);
+
+    let told = router.explain(None, &address("a@two.example")).await;
+    assert_eq!((told.provider.as_str(), told.lane.as_str(), told.port), ("by-mx", "by-mx", 25));
+    assert_eq!(told.why, "the mail host mx1.example matches match.mx = \"mx1.*\"");
+    let hosts: Vec<(&str, u16, bool)> = told.hosts.iter().map(|h| (h.name.as_str(), h.preference, h.used)).collect();
+    assert_eq!(hosts, [("mx1.example", 10, true), ("mx2.example", 20, true)]);
+    assert!(told.mx_ttl.is_some_and(|ttl| ttl > 0) && told.hosts.iter().all(|h| h.ttl.is_some_and(|ttl| ttl > 0)));
+
+    let told = router.explain(None, &address("a@nomx4.example")).await;
+    assert_eq!((told.provider.as_str(), told.hosts.len()), ("by-domain", 1));
+    assert_eq!(told.why, "the domain nomx4.example matches match.domains = \"nomx4.*\"");
+
+    let told = router.explain(Some(&address("s@shop.example")), &address("a@two.example")).await;
+    assert_eq!((told.provider.as_str(), told.route, told.smart_host, told.port), ("smart", Some(2), true, 587));
+    assert_eq!((told.hosts[0].name.as_str(), told.hosts[0].ttl), ("192.0.2.99", None));
+    assert!(told.why.contains("sender = \"*@shop.example\""), "{}", told.why);
+
+    let told = router.explain(None, &address("a@mxip.example")).await;
+    assert_eq!((told.provider.as_str(), told.lane.as_str()), ("default", "@mxip.example"));
+    assert!(told.why.contains("no provider matches"));
+    let told = router.explain(None, &address("a@nullmx.example")).await;
+    assert!(told.permanent && told.problem.contains("null MX") && told.hosts.is_empty(), "{told:?}");
+    let told = router.explain(None, &address("a@mxgone.example")).await;
+    assert!(!told.permanent && !told.hosts[0].used && told.hosts[0].problem == "there is no such host", "{told:?}");
+}
+
+#[tokio::test]
 async fn each_kind_of_domain_leads_where_the_rfcs_say() {
     let nsd = Nsd::start();
     let router = router(base(nsd.address));

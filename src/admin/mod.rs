@@ -2,6 +2,7 @@
 //! values it answers with. `control` carries them over a Unix socket, `requests` does the work.
 
 pub mod control;
+pub mod explain;
 pub mod http;
 pub mod requests;
 
@@ -10,7 +11,9 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 
-use crate::mail::{LaneName, RecipientKey};
+pub use explain::Explanation;
+
+use crate::mail::{Address, LaneName, RecipientKey};
 use crate::queue::{Counts, Queue};
 
 /// The handles of a running relay.
@@ -34,6 +37,17 @@ pub trait Controls: Send + Sync + 'static {
 
     /// How the relay is.
     fn status(&self) -> Status;
+
+    /// What would become of a message from `sender` (`None` for `<>`) to `recipient` sent now. The
+    /// error is for people: nobody is there who knows.
+    async fn explain(
+        &self,
+        _sender: Option<&Address>,
+        _recipient: &Address,
+        _priority: i8,
+    ) -> Result<Explanation, String> {
+        Err("mailweir is not running".into())
+    }
 }
 
 /// A lane as an operator sees it: one line of `provider list --json`.

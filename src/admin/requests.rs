@@ -13,10 +13,10 @@ use std::time::Duration;
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 
-use super::{Controls, LaneStatus, Status};
+use super::{Controls, Explanation, LaneStatus, Status};
 use crate::clock::{Clock, Timestamp};
 use crate::mail::lifecycle::Event;
-use crate::mail::{CHUNK, LaneName, QueueId, RecipientKey, State};
+use crate::mail::{Address, CHUNK, LaneName, QueueId, RecipientKey, State};
 use crate::queue::{Filter, Operation, Page, Queue, QueueError, Row, Settlement, Verdict};
 
 /// Recipients looked at or changed in one step.
@@ -61,6 +61,15 @@ pub enum Request {
         /// Only up to the first empty line.
         headers_only: bool,
     },
+    /// What would become of a message sent now.
+    Explain {
+        /// Reverse-path; empty for the null one.
+        sender: String,
+        /// Forward-path.
+        recipient: String,
+        /// Its priority.
+        priority: i8,
+    },
 }
 
 /// A part of an answer. `Done` or `Error` is the last.
@@ -71,6 +80,8 @@ pub enum Reply {
     Status(Box<Status>),
     /// A lane.
     Lane(Box<LaneStatus>),
+    /// What would become of a message.
+    Explanation(Box<Explanation>),
     /// A recipient.
     Row(Box<Row>),
     /// This many bytes of a message follow.
@@ -158,6 +169,21 @@ async fn answer(
         Request::Pause { name, paused } => {
             if !controls.pause(&name, paused) {
                 return Ok(Err(Failure::refused(format!("there is no provider or lane `{name}`"))));
+            }
+        }
+        Request::Explain { sender, recipient, priority } => {
+            let parse = |text: &str| Address::parse(text).map_err(|e| Failure::refused(format!("`{text}`: {e}")));
+            let sender = match sender.as_str() {
+                "" => Ok(None),
+                text => parse(text).map(Some),
+            };
+            let (sender, recipient) = match (sender, parse(&recipient)) {
+                (Ok(sender), Ok(recipient)) => (sender, recipient),
+                (Err(failure), _) | (_, Err(failure)) => return Ok(Err(failure)),
+            };
+            match controls.explain(sender.as_ref(), &recipient, priority).await {
+                Ok(explanation) => sink.put(Reply::Explanation(Box::new(explanation)), &[]).await?,
+                Err(message) => return Ok(Err(Failure { temporary: true, ..Failure::refused(message) })),
             }
         }
         Request::List { filter, limit } => return list(&*controls.queue(), &filter, limit, sink).await,

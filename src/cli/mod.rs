@@ -7,6 +7,7 @@
 mod check;
 pub mod connect;
 mod control;
+mod explain;
 mod provider;
 mod queue;
 mod run;
@@ -102,6 +103,8 @@ enum Command {
         #[arg(long)]
         json: bool,
     },
+    /// Where a message to this address would go and why, under which limits, and when it would leave
+    Explain(explain::Explain),
     /// Hand a message to the running relay, as sendmail does
     Send(send::Send),
 }
@@ -136,6 +139,7 @@ fn dispatch(cli: Cli) -> Outcome {
         Command::Queue(command) => block_on(queue::queue(&loaded()?.config, command)),
         Command::Provider(command) => block_on(provider::provider(&loaded()?, command)),
         Command::Status { json } => block_on(control::status(&loaded()?.config, json)),
+        Command::Explain(asked) => block_on(explain::explain(loaded()?, asked)),
         Command::Send(send) => send::send(&loaded()?.config, &send),
     }
 }

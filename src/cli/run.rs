@@ -11,7 +11,7 @@ pub(super) fn run(loaded: Loaded) -> Outcome {
         let _ = writeln!(io::stderr(), "mailweir: warning: {warning}");
     }
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(threads()).enable_all().build()?;
-    let result = runtime.block_on(crate::app::run(loaded.config, loaded.file));
+    let result = runtime.block_on(crate::app::run(loaded.config, loaded.settings, loaded.file));
     // Blocking work that is still in progress (a name lookup, a read) must not keep the process.
     runtime.shutdown_background();
     result.map_err(|e| Failed::new(code(&e), format!("{e:#}")))

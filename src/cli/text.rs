@@ -20,8 +20,7 @@ impl<const N: usize> Table<N> {
     /// Adds a row. Control characters, and those that turn the direction of writing and so could
     /// make one address look like another, become `?` (a reply or an address may have any).
     pub fn row(&mut self, cells: [String; N]) {
-        let turns = |c| matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
-        self.rows.push(cells.map(|c| c.chars().map(|c| if c.is_control() || turns(c) { '?' } else { c }).collect()));
+        self.rows.push(cells.map(|c| printable(&c)));
     }
 
     /// Rows without the header.
@@ -51,6 +50,12 @@ impl<const N: usize> Table<N> {
         }
         Ok(())
     }
+}
+
+/// The text with `?` for control characters: a reply, or DNS, may have any.
+pub fn printable(text: &str) -> String {
+    let turns = |c| matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
+    text.chars().map(|c| if c.is_control() || turns(c) { '?' } else { c }).collect()
 }
 
 /// `2026-11-21T08:49:00.123Z (5m ago)`, or `(in 5m)`; a text that is no time stays as it is.

@@ -372,6 +372,19 @@ mod tests {
     }
 
     #[test]
+    fn sources_are_addresses_or_tables_and_print_as_they_were_meant() {
+        let text = "hostname = 'a.example'\n[provider.p]\nmatch.domains = ['x.example']\n\
+                    source = ['192.0.2.1', { address = '2001:db8::1', name = 'out.example', weight = 3 }]\n";
+        let loaded = super::super::Loaded::parse(text, "x").unwrap();
+        let [first, second] = loaded.config.providers[0].source.as_slice() else { panic!() };
+        assert_eq!((first.address.to_string().as_str(), &first.name, first.weight), ("192.0.2.1", &None, 1));
+        let second = (second.address.to_string(), second.name.as_deref(), second.weight);
+        assert_eq!(second, ("2001:db8::1".into(), Some("out.example"), 3));
+        let again = Config::parse(&report::AsToml(&loaded.settings).to_string(), "again").unwrap();
+        assert_eq!(again.providers[0].source, loaded.config.providers[0].source);
+    }
+
+    #[test]
     fn what_is_odd_but_possible_is_a_warning() {
         let ca = concat!(env!("CARGO_MANIFEST_DIR"), "/Cargo.toml");
         let text = format!(

@@ -51,7 +51,7 @@ field! {
     Vec<super::Nameserver>: Val::Nameservers(v) => Some(v), v => Val::Nameservers(v.clone());
     units::Rate: Val::Rate(r) => Some(r), r => Val::Rate(*r);
     Warmup: Val::Warmup(w) => Some(w), w => Val::Warmup(w.clone());
-    Vec<std::net::IpAddr>: Val::Ips(v) => Some(v), v => Val::Ips(v.clone());
+    Vec<super::Source>: Val::Sources(v) => Some(v), v => Val::Sources(v.clone());
 }
 
 impl<T: Field> Field for Option<T> {

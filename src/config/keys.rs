@@ -320,8 +320,10 @@ impl Table for ProviderDraft {
         "tls_ca" p.tls_ca: Kind::ReadableFile, example r#""/etc/mailweir/ca.pem""#;
         /// Resume TLS sessions. Off for servers that fail on session tickets.
         "tls_resume" p.tls_resume: Kind::Flag, default "true";
-        /// Local addresses to connect from. Empty: the system chooses.
-        "source" p.source: Kind::Ips, default "[]";
+        /// Local addresses to connect from, each with the name to say in EHLO and a weight, if wanted.
+        /// Mail of one sender domain stays with one of them while it works. The limits of the provider
+        /// hold for all of them together. Empty: the system chooses.
+        "source" p.source: Kind::Sources, default "[]";
         /// Use PIPELINING where it is offered. Off for hosts behind a middlebox that breaks it.
         "pipelining" p.pipelining: Kind::Flag, default "true";
         /// Use CHUNKING (BDAT) where it is offered. Off for hosts that announce it but break it.

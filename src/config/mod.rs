@@ -17,6 +17,7 @@ mod rules;
 #[doc(hidden)]
 pub mod sample;
 mod shaping;
+pub mod sources;
 pub mod units;
 mod value;
 mod warmup;
@@ -253,7 +254,7 @@ pub struct Provider {
     /// TLS session resumption.
     pub tls_resume: bool,
     /// Local addresses to connect from; empty: the system chooses.
-    pub source: Vec<IpAddr>,
+    pub source: Vec<Source>,
     /// Use PIPELINING where offered.
     pub pipelining: bool,
     /// Use CHUNKING (BDAT) where offered.
@@ -369,6 +370,24 @@ impl Provider {
     /// The name of the lane of this provider.
     pub fn lane(&self) -> LaneName {
         LaneName::provider(&self.name)
+    }
+}
+
+/// A local address to connect from.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Source {
+    /// The address.
+    pub address: IpAddr,
+    /// Said in EHLO; `None`: the relay's host name.
+    pub name: Option<String>,
+    /// Its part of the sender domains is this, of the sum of all weights; at least 1.
+    pub weight: u32,
+}
+
+impl Source {
+    /// An address of weight 1 without a name of its own.
+    pub fn new(address: IpAddr) -> Source {
+        Source { address, name: None, weight: 1 }
     }
 }
 

@@ -67,8 +67,9 @@ pub(super) fn settings(reader: &Reader<'_>, draft: &Draft, hostname: &str) -> Ve
     let generic = if draft.top.builtin_profiles { profiles::generic_rules() } else { &[] };
     list.rules("[[default.on_reply]]", draft.default.rules.iter().chain(generic), None);
     for provider in &draft.providers {
+        let table = provider_table(&provider.p.name);
+        list.provider(&table, &format!("provider.{}", provider.p.name), provider);
         let name = quoted(&provider.p.name);
-        list.provider(&format!("[provider.{name}]"), &format!("provider.{}", provider.p.name), provider);
         list.rules(&format!("[[provider.{name}.on_reply]]"), provider.nearer_rules(), Some(provider.relay.is_some()));
     }
     list.provider = None;
@@ -87,6 +88,14 @@ pub(super) fn settings(reader: &Reader<'_>, draft: &Draft, hostname: &str) -> Ve
 /// Keys that make no sense in `[default]`.
 fn only_of_providers(key: &str) -> bool {
     key.starts_with("match.") || key.starts_with("auth.") || key == "relay" || key == "implicit_tls"
+}
+
+/// The header of a provider's table, as in [`Setting::table`]; `default` is `[default]`.
+pub fn provider_table(name: &str) -> String {
+    match name {
+        "default" => "[default]".into(),
+        name => format!("[provider.{}]", quoted(name)),
+    }
 }
 
 /// A name as a TOML key: in quotes if it has a dot.

@@ -7,13 +7,13 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use toml_edit::{Array, Value};
+use toml_edit::{Array, InlineTable, Value};
 
 use super::names::{
     check_host, enhanced_pattern, host_pattern, lane_pattern, mail_pattern, read_host_port, read_store, reply_text,
 };
 use super::units::{Network, Pattern, Rate, Size, Span};
-use super::{Nameserver, Secret, Store, Warmup, warmup};
+use super::{Nameserver, Secret, Source, Store, Warmup, warmup};
 
 /// Longest list a key takes; a configuration is read by people.
 const MAX_LIST: usize = 10_000;
@@ -63,8 +63,6 @@ pub(super) enum Kind {
     Rates,
     /// Name servers.
     Nameservers,
-    /// IP addresses.
-    Ips,
     /// One rate.
     Rate,
     /// A plan for new source addresses.
@@ -75,6 +73,8 @@ pub(super) enum Kind {
     ReplyText,
     /// A pattern of the names of providers and lanes.
     LanePattern,
+    /// Local addresses to connect from.
+    Sources,
 }
 
 /// A value that was read, within its range.
@@ -98,9 +98,9 @@ pub(super) enum Val {
     Pattern(Pattern),
     Rates(Vec<Rate>),
     Nameservers(Vec<Nameserver>),
-    Ips(Vec<IpAddr>),
     Rate(Rate),
     Warmup(Warmup),
+    Sources(Vec<Source>),
 }
 
 impl Kind {
@@ -137,12 +137,14 @@ impl Kind {
             Kind::Nameservers => {
                 "a list of servers such as [\"192.0.2.53\", \"192.0.2.53:5353\", \"tls://192.0.2.53#dns.example\"]".into()
             }
-            Kind::Ips => "a list of IP addresses such as [\"192.0.2.10\"]".into(),
             Kind::Rate => "a rate, such as \"10/m\" or \"3/h\"".into(),
             Kind::Warmup => warmup::EXPECTED.into(),
             Kind::Enhanced => "an enhanced code, such as \"4.7.28\" or \"4.7.*\"".into(),
             Kind::ReplyText => "words of the reply, with * for any run of characters, such as \"unusual rate\"".into(),
             Kind::LanePattern => "a name of a provider, or \"@domain\", with * for anything, such as \"gmail\"".into(),
+            Kind::Sources => {
+                "a list of addresses such as [\"192.0.2.10\"] or [{ address = \"192.0.2.10\", name = \"out1.example.com\", weight = 3 }]".into()
+            }
         }
     }
 
@@ -226,19 +228,12 @@ impl Kind {
                 None => list(value, wrong_type, |s| s.parse()).map(Val::Rates),
             },
             Kind::Nameservers => list(value, wrong_type, |s| s.parse()).map(Val::Nameservers),
-            Kind::Ips => list(value, wrong_type, |s| {
-                let ip: IpAddr = s.parse().map_err(|_| format!("\"{s}\" is not an IP address"))?;
-                if ip.is_unspecified() || ip.is_multicast() {
-                    return Err(format!("{ip} is not an address to connect from"));
-                }
-                Ok(ip)
-            })
-            .map(Val::Ips),
             Kind::Rate => text()?.parse().map(Val::Rate),
             Kind::Warmup => warmup::read(value).map(Val::Warmup),
             Kind::Enhanced => enhanced_pattern(text()?).map(Val::Pattern),
             Kind::ReplyText => reply_text(text()?).map(Val::Text),
             Kind::LanePattern => lane_pattern(text()?).map(Val::Pattern),
+            Kind::Sources => read_sources(value, wrong_type).map(Val::Sources),
         }
     }
 }
@@ -269,9 +264,9 @@ impl Val {
             Val::Pattern(p) => p.as_str().into(),
             Val::Rates(v) => texts(v),
             Val::Nameservers(v) => texts(v),
-            Val::Ips(v) => texts(v),
             Val::Rate(r) => r.to_string().into(),
             Val::Warmup(w) => w.to_toml(),
+            Val::Sources(v) => Value::Array(v.iter().map(source_to_toml).collect::<Array>()),
         }
     }
 }
@@ -310,6 +305,80 @@ fn list<T>(
         return Err(format!("the list has {} entries, more than {MAX_LIST}", array.len()));
     }
     array.iter().map(|item| read(item.as_str().ok_or_else(&wrong_type)?)).collect()
+}
+
+/// Heaviest weight of a source.
+const MAX_WEIGHT: i64 = 1000;
+
+/// Reads addresses, or tables with `address` and what else is known of it.
+fn read_sources(value: &Value, wrong_type: impl Fn() -> String) -> Result<Vec<Source>, String> {
+    let array = value.as_array().ok_or_else(&wrong_type)?;
+    if array.len() > MAX_LIST {
+        return Err(format!("the list has {} entries, more than {MAX_LIST}", array.len()));
+    }
+    let mut sources: Vec<Source> = Vec::new();
+    for item in array {
+        let source = match (item.as_str(), item.as_inline_table()) {
+            (Some(text), _) => Source::new(source_address(text)?),
+            (None, Some(table)) => read_source(table)?,
+            (None, None) => return Err(wrong_type()),
+        };
+        if sources.iter().any(|s| s.address == source.address) {
+            return Err(format!("{} is there twice", source.address));
+        }
+        sources.push(source);
+    }
+    Ok(sources)
+}
+
+fn read_source(table: &InlineTable) -> Result<Source, String> {
+    const KEYS: [&str; 3] = ["address", "name", "weight"];
+    let address = table.get("address").ok_or("`address` is missing: { address = \"192.0.2.10\", … }")?;
+    let address = address.as_str().ok_or_else(|| format!("`address`: expected a text, found {}", describe(address)))?;
+    let mut source = Source::new(source_address(address)?);
+    for (key, value) in table.iter() {
+        match key {
+            "address" => {}
+            "name" => match Kind::HostName.read(value).map_err(|e| format!("`name`: {e}"))? {
+                Val::Text(name) => source.name = Some(name),
+                _ => return Err("`name`: expected a text".into()),
+            },
+            "weight" => {
+                let weight = value.as_integer().filter(|n| (1..=MAX_WEIGHT).contains(n));
+                let weight = weight.and_then(|n| u32::try_from(n).ok());
+                source.weight = weight.ok_or_else(|| {
+                    format!("`weight`: expected a whole number from 1 to {MAX_WEIGHT}, found {}", describe(value))
+                })?;
+            }
+            other => {
+                let hint = nearest(other, KEYS).map(|n| format!("; did you mean `{n}`?")).unwrap_or_default();
+                return Err(format!("`{other}` is not known: expected address, name or weight{hint}"));
+            }
+        }
+    }
+    Ok(source)
+}
+
+fn source_address(text: &str) -> Result<IpAddr, String> {
+    let ip: IpAddr = text.parse().map_err(|_| format!("\"{text}\" is not an IP address"))?;
+    if ip.is_unspecified() || ip.is_multicast() {
+        return Err(format!("{ip} is not an address to connect from"));
+    }
+    Ok(ip)
+}
+
+/// An address alone where nothing else is said.
+fn source_to_toml(source: &Source) -> Value {
+    if source.name.is_none() && source.weight == 1 {
+        return source.address.to_string().into();
+    }
+    let mut table = InlineTable::new();
+    table.insert("address", source.address.to_string().into());
+    if let Some(name) = &source.name {
+        table.insert("name", name.into());
+    }
+    table.insert("weight", i64::from(source.weight).into());
+    Value::InlineTable(table)
 }
 
 fn read_filter(text: &str) -> Result<Val, String> {

@@ -8,7 +8,7 @@
 //! Bounded: [`MAX_ADDRESSES`] addresses and [`MAX_SESSIONS`] greetings for one call of
 //! [`Connector::open`]; the memory of dead addresses has a fixed size.
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
@@ -21,9 +21,11 @@ use tokio::time::{sleep, timeout};
 
 use super::fact::{Event, Fact, Peer, Stage};
 use super::session::{Connection, Setup, SetupFailure};
+use super::source::Sources;
 use super::tls::TlsSettings;
 use super::{Timeouts, wire};
-use crate::config::{Provider, TlsMode};
+use crate::config::{Provider, Source, TlsMode};
+use crate::mail::LaneName;
 use crate::route::{Host, Route};
 
 /// Addresses tried for one connection.
@@ -54,6 +56,8 @@ pub struct Connector {
     tls: TlsSettings,
     timeouts: Timeouts,
     dead: Cache<SocketAddr, ()>,
+    /// Local addresses that do not work.
+    sources: Sources,
     /// Hosts whose replies made no sense when commands were pipelined; shared with the connections.
     serial: Cache<String, ()>,
 }
@@ -70,6 +74,7 @@ impl Connector {
             tls: TlsSettings::load(),
             timeouts: Timeouts::default(),
             dead: Cache::builder().max_capacity(DEAD_MAX).time_to_live(DEAD_FOR).build(),
+            sources: Sources::new(),
             serial: Cache::builder().max_capacity(DEAD_MAX).time_to_live(SERIAL_FOR).build(),
         })
     }
@@ -80,21 +85,86 @@ impl Connector {
         self
     }
 
-    /// A session with the first host of the route that wants one, up to and including AUTH. `Err`
-    /// has what happened with each address tried; never empty.
+    /// [`Connector::open_for`] the null sender.
     pub async fn open(&self, provider: &Provider, route: &Route) -> Result<Connection, Vec<Fact>> {
+        self.open_for(provider, route, "").await
+    }
+
+    /// A session with the first host of the route that wants one, up to and including AUTH, from the
+    /// source address of this sender domain. `Err` has what happened with each address tried; never
+    /// empty.
+    pub async fn open_for(
+        &self,
+        provider: &Provider,
+        route: &Route,
+        sender_domain: &str,
+    ) -> Result<Connection, Vec<Fact>> {
+        let sources = self.sources.usable(&provider.source, sender_domain, &route.lane);
+        let result = self.try_hosts(provider, route, &sources).await;
+        if provider.source.len() > 1 {
+            self.note(&result, &sources, &route.lane);
+        }
+        result
+    }
+
+    /// Whether mail of this sender domain would leave from the source of this connection now.
+    pub fn is_from_source_of(
+        &self,
+        connection: &Connection,
+        provider: &Provider,
+        lane: &LaneName,
+        sender_domain: &str,
+    ) -> bool {
+        if provider.source.len() < 2 {
+            return true;
+        }
+        let Some(peer) = connection.peer().ip else { return false };
+        let sources = self.sources.usable(&provider.source, sender_domain, lane);
+        of_family(&sources, peer).next().map(|source| source.address) == connection.source()
+    }
+
+    /// Learns from an attempt whether its source address works.
+    fn note(&self, result: &Result<Connection, Vec<Fact>>, sources: &[&Source], lane: &LaneName) {
+        let facts = match result {
+            Ok(connection) => {
+                if let Some(source) = connection.source() {
+                    self.sources.greeted(source, lane);
+                }
+                return;
+            }
+            Err(facts) => facts,
+        };
+        for v4 in [true, false] {
+            let of_family = |fact: &&Fact| fact.peer.as_ref().and_then(|p| p.ip).is_some_and(|ip| ip.is_ipv4() == v4);
+            let mut seen = facts.iter().filter(of_family).peekable();
+            let Some(source) = sources.iter().find(|s| s.address.is_ipv4() == v4) else { continue };
+            // Whoever replied could be reached, and what it said is about us, not about the address.
+            let silent = |fact: &Fact| fact.stage <= Stage::Greeting && !matches!(fact.event, Event::Reply(_));
+            if seen.peek().is_some() && seen.all(silent) && self.sources.failed(source.address, lane) {
+                tracing::warn!(source = %source.address, provider = %lane, "no connection from this address works: resting it");
+            }
+        }
+    }
+
+    async fn try_hosts(
+        &self,
+        provider: &Provider,
+        route: &Route,
+        sources: &[&Source],
+    ) -> Result<Connection, Vec<Fact>> {
         let mut facts = Vec::new();
         let (mut sessions, mut attempts) = (0, 0);
         for host in self.order(route) {
             let mut addresses = self.addresses(host, route.port);
             while attempts < MAX_ADDRESSES && sessions < MAX_SESSIONS {
                 let before = addresses.len();
-                let connected = self.race(provider, host, &mut addresses, MAX_ADDRESSES - attempts, &mut facts).await;
+                let connected = self.race(sources, host, &mut addresses, MAX_ADDRESSES - attempts, &mut facts).await;
                 attempts += before - addresses.len();
-                let Some((stream, address)) = connected else { break };
+                let Some((stream, address, source)) = connected else { break };
                 sessions += 1;
-                match self.session(provider, host, stream, address).await {
+                match self.session(provider, host, stream, address, source).await {
                     Ok(mut connection) => {
+                        connection.source = source.map(|source| source.address);
                         connection.remember_garbling(self.serial.clone());
                         return Ok(connection);
                     }
@@ -137,25 +207,27 @@ impl Connector {
 
     /// The first of the addresses to answer; those tried are taken off the list (one that was only
     /// slower than another goes to its end), and a fact is added for each that failed.
-    async fn race(
+    async fn race<'s>(
         &self,
-        provider: &Provider,
+        sources: &[&'s Source],
         host: &Host,
         addresses: &mut VecDeque<SocketAddr>,
         mut most: usize,
         facts: &mut Vec<Fact>,
-    ) -> Option<(TcpStream, SocketAddr)> {
+    ) -> Option<(TcpStream, SocketAddr, Option<&'s Source>)> {
         let mut racing = JoinSet::new();
         let mut running = Vec::new();
+        let mut from: HashMap<SocketAddr, Option<&'s Source>> = HashMap::new();
         loop {
             if most > 0
                 && let Some(address) = addresses.pop_front()
             {
                 most -= 1;
                 running.push(address);
-                let source = source_for(provider, address.ip());
                 let limit = self.timeouts.connect;
-                racing.spawn(async move { (address, connect(address, source, limit).await) });
+                let (socket, source) = self.open_socket(address, sources);
+                racing.spawn(async move { (address, connect(socket, address, limit).await) });
+                from.insert(address, source);
             }
             let more = most > 0 && !addresses.is_empty();
             let finished = tokio::select! {
@@ -173,7 +245,7 @@ impl Connector {
                         self.dead.insert(slow, ());
                         addresses.push_back(slow);
                     }
-                    return Some((stream, address));
+                    return Some((stream, address, from.remove(&address).flatten()));
                 }
                 Err((event, dead)) => {
                     if dead {
@@ -194,9 +266,10 @@ impl Connector {
         host: &Host,
         stream: TcpStream,
         address: SocketAddr,
+        source: Option<&Source>,
     ) -> Result<Connection, Fact> {
         let mut setup = Setup {
-            hostname: &self.hostname,
+            hostname: source.and_then(|source| source.name.as_deref()).unwrap_or(&self.hostname),
             provider,
             host: &host.name,
             ip: address.ip(),
@@ -215,21 +288,38 @@ impl Connector {
         }
         tracing::info!(host = host.name, ip = %address.ip(), reason = %fact.event, "TLS fails, going on in clear text");
         setup.clear_text = true;
-        match connect(address, source_for(provider, address.ip()), self.timeouts.connect).await {
+        let (socket, _) = self.open_socket(address, source.as_slice());
+        match connect(socket, address, self.timeouts.connect).await {
             Ok(stream) => Connection::establish(stream, setup).await.map_err(|failure| failure.fact),
             Err((event, _)) => Err(Fact { stage: Stage::Connect, event, peer: fact.peer }),
         }
     }
+
+    /// A socket bound to the first of the sources that can be; to none if there is none of that
+    /// family.
+    fn open_socket<'s>(&self, to: SocketAddr, sources: &[&'s Source]) -> (io::Result<TcpSocket>, Option<&'s Source>) {
+        let new = || if to.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() };
+        let mut result = new();
+        for source in of_family(sources, to.ip()) {
+            result = new().and_then(|socket| socket.bind(SocketAddr::new(source.address, 0)).map(|()| socket));
+            let Err(error) = result else { return (result, Some(source)) };
+            if self.sources.cannot_bind(source.address) {
+                tracing::warn!(source = %source.address, %error, "cannot connect from this address");
+            }
+            result = Err(io::Error::new(error.kind(), format!("source address {}: {error}", source.address)));
+        }
+        (result, None)
+    }
 }
 
-/// The first configured source address of the right family.
-fn source_for(provider: &Provider, to: IpAddr) -> Option<IpAddr> {
-    provider.source.iter().copied().find(|from| from.is_ipv4() == to.is_ipv4())
+/// The sources from which this address can be reached.
+fn of_family<'a, 's>(sources: &'a [&'s Source], to: IpAddr) -> impl Iterator<Item = &'s Source> + use<'a, 's> {
+    sources.iter().copied().filter(move |source| source.address.is_ipv4() == to.is_ipv4())
 }
 
 /// Connects. The error: what happened, and whether it tells that the address is dead.
-async fn connect(to: SocketAddr, from: Option<IpAddr>, limit: Duration) -> Result<TcpStream, (Event, bool)> {
-    let socket = open_socket(to, from).map_err(|e| (Event::Io(e.to_string()), false))?;
+async fn connect(socket: io::Result<TcpSocket>, to: SocketAddr, limit: Duration) -> Result<TcpStream, (Event, bool)> {
+    let socket = socket.map_err(|e| (Event::Io(e.to_string()), false))?;
     match timeout(limit, socket.connect(to)).await {
         Err(_) => Err((Event::Timeout(limit), true)),
         Ok(Err(e)) => {
@@ -251,14 +341,4 @@ async fn connect(to: SocketAddr, from: Option<IpAddr>, limit: Duration) -> Resul
             Ok(stream)
         }
     }
-}
-
-fn open_socket(to: SocketAddr, from: Option<IpAddr>) -> io::Result<TcpSocket> {
-    let socket = if to.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
-    if let Some(ip) = from {
-        socket
-            .bind(SocketAddr::new(ip, 0))
-            .map_err(|e| io::Error::new(e.kind(), format!("source address {ip}: {e}")))?;
-    }
-    Ok(socket)
 }

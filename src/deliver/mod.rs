@@ -17,6 +17,7 @@ pub mod encode;
 pub mod fact;
 pub mod reply;
 pub mod session;
+mod source;
 mod tls;
 mod transaction;
 mod wire;

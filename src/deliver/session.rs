@@ -57,6 +57,8 @@ pub struct Connection {
     /// A transaction was begun and did not end: RSET comes first.
     pub(super) dirty: bool,
     pub(super) sent: u32,
+    /// The local address it was bound to; `None`: the system chose.
+    pub(super) source: Option<IpAddr>,
     /// All of the last transaction was written, its body too, before the first reply was read.
     pub(super) all_out: bool,
     /// Hosts that get one command at a time, see [`Connection::remember_garbling`].
@@ -80,6 +82,7 @@ impl Connection {
                 usable: true,
                 dirty: false,
                 sent: 0,
+                source: None,
                 all_out: false,
                 serial: None,
             }),
@@ -107,6 +110,11 @@ impl Connection {
     /// Transactions made so far, accepted or not.
     pub fn sent(&self) -> u32 {
         self.sent
+    }
+
+    /// The configured local address it comes from; `None`: the system chose.
+    pub fn source(&self) -> Option<IpAddr> {
+        self.source
     }
 
     /// The other end.

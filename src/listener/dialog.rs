@@ -227,9 +227,11 @@ impl Dialog {
             smtputf8: params.smtputf8,
             ret: params.ret,
             envid: params.envid,
-            priority: params.priority,
+            priority: params.priority.unwrap_or(0),
         };
-        self.transaction = Some(Transaction::new(envelope, params.size));
+        let mut transaction = Transaction::new(envelope, params.size);
+        transaction.priority_given = params.priority.is_some();
+        self.transaction = Some(transaction);
         Ok(())
     }
 

@@ -47,12 +47,21 @@ pub(super) struct Transaction {
     pub announced: u64,
     /// A recipient was refused.
     pub refused: bool,
+    /// MAIL had MT-PRIORITY (RFC 6710): header fields are not asked.
+    pub priority_given: bool,
     pub began: Instant,
 }
 
 impl Transaction {
     pub fn new(envelope: Envelope, announced: u64) -> Transaction {
-        Transaction { envelope, recipients: Vec::new(), announced, refused: false, began: Instant::now() }
+        Transaction {
+            envelope,
+            recipients: Vec::new(),
+            announced,
+            refused: false,
+            priority_given: false,
+            began: Instant::now(),
+        }
     }
 
     /// The first few recipients, for a log line.
@@ -153,10 +162,14 @@ impl Shared {
             }
         };
         let (own, fingerprint) = (finished.id, finished.fingerprint);
+        let mut envelope = tx.envelope;
+        if !tx.priority_given {
+            envelope.priority = finished.priority.unwrap_or(0);
+        }
         let message = Message {
             id: finished.id,
             received: finished.received,
-            envelope: tx.envelope,
+            envelope,
             origin: Origin::Client { ip: client.ip, helo: client.helo.clone() },
             size: finished.size,
             traits: finished.traits,

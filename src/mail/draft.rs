@@ -22,6 +22,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use memchr::{memchr, memchr_iter};
 
+use super::urgency::Urgency;
 use super::{Address, BodyTraits, CHUNK, QueueId, date};
 use crate::clock::Timestamp;
 use crate::queue::{Queue, QueueError};
@@ -117,6 +118,8 @@ pub struct Finished {
     pub size: u64,
     /// What is in it.
     pub traits: BodyTraits,
+    /// The priority that header fields ask for, if any does; see [`super::urgency`].
+    pub priority: Option<i8>,
     /// Hash of the content as received, if one was asked for and the content had a `Message-ID:`
     /// (two messages without one cannot be told from one message sent twice).
     pub fingerprint: Option<u64>,
@@ -133,6 +136,7 @@ struct Header {
     received: u32,
     date: bool,
     message_id: bool,
+    urgency: Urgency,
     /// The current field is one to strip.
     stripping: bool,
     strip: Vec<Range<usize>>,
@@ -151,6 +155,7 @@ pub struct Draft {
     /// While the header section comes in.
     header: Option<Header>,
     message_id: bool,
+    urgency: Urgency,
     /// Bytes of the current body line so far.
     column: usize,
     traits: BodyTraits,
@@ -190,6 +195,7 @@ impl Draft {
             buf,
             header: Some(header),
             message_id: false,
+            urgency: Urgency::default(),
             column: 0,
             traits: BodyTraits::default(),
             refusal: None,
@@ -257,6 +263,7 @@ impl Draft {
                             name.eq_ignore_ascii_case(b"bcc") || name.eq_ignore_ascii_case(b"resent-bcc");
                         header.date |= name.eq_ignore_ascii_case(b"date");
                         header.message_id |= name.eq_ignore_ascii_case(b"message-id");
+                        header.urgency.field(name, line);
                         header.received += u32::from(name.eq_ignore_ascii_case(b"received"));
                         if header.received > MAX_RECEIVED {
                             return self.refuse(Refusal::Loop);
@@ -313,6 +320,7 @@ impl Draft {
         }
         self.traits.eight_bit_header = !self.buf[..at].is_ascii();
         self.message_id = header.message_id;
+        self.urgency = header.urgency;
         self.scan_body(at + extra.len() + if empty_line { 2 } else { 0 });
     }
 
@@ -394,6 +402,7 @@ impl Draft {
             head: self.head.take().unwrap_or_default(),
             size: self.cut,
             traits: self.traits,
+            priority: self.urgency.priority(),
             fingerprint: self.hash.take().filter(|_| self.message_id).map(|h| h.finish()),
         }))
     }

@@ -9,6 +9,7 @@ pub mod envelope;
 pub mod id;
 pub mod lifecycle;
 pub mod message;
+pub mod urgency;
 
 pub use address::{Address, AddressError};
 pub use draft::{Draft, Finished, Refusal, Trace};

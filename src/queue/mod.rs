@@ -213,7 +213,8 @@ pub trait Queue: Send + Sync + 'static {
     async fn accept(&self, message: NewMessage) -> Result<(), QueueError>;
 
     /// Takes up to `limit` due recipients of a lane: highest priority first, senders taking turns
-    /// within a priority, then by due time.
+    /// within a priority, then by due time. Of every eight, one is for lower priorities than the
+    /// one that would use up all, so that a stream of urgent mail starves nobody.
     async fn claim(&self, lane: &LaneName, now: Timestamp, limit: usize) -> Result<Vec<Leased>, QueueError>;
 
     /// Ends leases and stores the messages (DSNs) that follow from them, in one transaction. A key

@@ -111,6 +111,11 @@ impl<V: Clone + Send + Sync + 'static> Memo<V> {
         Memo { cache: Cache::builder().max_capacity(size).expire_after(Keep).build(), bounds }
     }
 
+    /// What is kept for `key`, which may have ended; nobody is asked.
+    pub(super) async fn kept(&self, key: &Arc<str>) -> Option<Kept<V>> {
+        self.cache.get(key).await
+    }
+
     /// The answer for `key`: kept, or looked up by one of those who ask while the others wait. When
     /// the look-up fails and an older positive answer is at hand, that one.
     pub(super) async fn get(&self, key: &Arc<str>, lookup: impl Future<Output = (V, Kind)>) -> Kept<V> {

@@ -3,7 +3,7 @@
 //! A route of the configuration (smart host) wins over MX. Everything that DNS says is checked
 //! here: null MX, ourselves in the list, private addresses. `docs/routing.md` tells the rules.
 //!
-//! - [`Router`] decides; `dns` asks the name servers; `cache` keeps what they said; `select` makes
+//! - [`Router`] decides, and explains; `dns` asks the name servers; `cache` keeps what they said; `select` makes
 //!   the list of hosts; `domain` is the one form of a domain; `private` knows private addresses.
 //!
 //! Invariants: mail bounces only for what an authoritative answer says (never for a name server
@@ -21,7 +21,7 @@ use std::sync::Arc;
 
 use crate::config::Provider;
 use crate::mail::LaneName;
-pub use router::Router;
+pub use router::{Explained, ExplainedHost, Router};
 
 /// Why the router cannot be made. Fatal at start; at a reload the old one stays.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]

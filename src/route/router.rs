@@ -1,5 +1,8 @@
 //! The router: which provider, which hosts, from configuration and DNS.
 
+#[path = "explain.rs"]
+mod explain;
+
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -24,6 +27,8 @@ const MAX_HOSTS: usize = 10;
 const MAX_ADDRESSES: usize = 8;
 /// How long an entry of `/etc/hosts` holds, and the address of an address literal.
 const LOCAL_TTL: Duration = Duration::from_secs(3600);
+
+pub use explain::{Explained, ExplainedHost};
 
 type Outcome = Result<Arc<Route>, RouteError>;
 

@@ -41,22 +41,30 @@ pub struct Job {
     pub message: Arc<Shared>,
     /// At least one, unless it was just made by [`Job::without_recipients`].
     pub recipients: Vec<Held>,
-    /// The recipient domain in lower case, or the smart host: what may share a transaction.
+    /// What may share a transaction and a connection: the recipient domain in lower case, or the
+    /// smart host; and the source address where the provider has several.
     pub destination: Arc<str>,
     /// Hash of the reverse-path: whose turn it is.
     pub sender: u64,
+    /// It leaves as the share of a lower priority, so it is not overtaken.
+    pub of_share: bool,
 }
 
 impl Job {
     /// A job of `message` without recipients yet.
     pub fn new(message: Arc<Shared>, destination: Arc<str>) -> Job {
         let sender = sender_key(message.message.envelope.sender());
-        Job { message, recipients: Vec::new(), destination, sender }
+        Job { message, recipients: Vec::new(), destination, sender, of_share: false }
     }
 
     /// Delivery priority.
     pub fn priority(&self) -> i8 {
         self.message.message.envelope.priority
+    }
+
+    /// The domain of the reverse-path; empty for the null one.
+    pub fn sender_domain(&self) -> &str {
+        self.message.message.envelope.reverse_path.as_ref().map_or("", |address| address.domain())
     }
 
     /// The same, without the recipients.
@@ -66,6 +74,7 @@ impl Job {
             recipients: Vec::new(),
             destination: self.destination.clone(),
             sender: self.sender,
+            of_share: false,
         }
     }
 

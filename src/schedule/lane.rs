@@ -22,6 +22,9 @@ use crate::shape::{Limiter, Permit};
 /// How long before its permit a worker is let through, to have time to connect.
 const LEAD: Duration = Duration::from_secs(1);
 
+/// This part of the window comes on top of it for mail more urgent than what fills it.
+const URGENT_PART: usize = 8;
+
 /// A lane. Shared by `Arc` between the scheduler and its workers.
 #[derive(Debug)]
 pub struct Lane {
@@ -314,19 +317,13 @@ impl Lane {
     }
 
     fn overtake(&self, state: &mut State, job: &mut Job) {
-        if state.ready.best_priority().is_none_or(|best| best <= job.priority()) {
-            return;
-        }
         let most = match self.provider.count {
             Count::Messages => self.most_recipients(),
             Count::Recipients => job.recipients.len(),
         };
-        let Some(better) = state.ready.pop(most, Some(&*job.destination)) else { return };
-        if better.destination == job.destination {
+        if let Some(better) = state.ready.overtaking(job, most) {
             state.in_flight = (state.in_flight + better.recipients.len()).saturating_sub(job.recipients.len());
             state.ready.push_front(std::mem::replace(job, better));
-        } else {
-            state.ready.push_front(better);
         }
     }
 
@@ -376,6 +373,16 @@ impl Lane {
             return false;
         }
         state.stored.due.is_none() || state.ready.of_sender(sender) + recipients <= share
+    }
+
+    /// Whether recipients of `priority` may wait in memory although the window is full: a few of a
+    /// higher priority than what fills it, so that they need not wait in the queue behind it.
+    pub fn has_room_before(&self, priority: i8, recipients: usize, window: usize) -> bool {
+        let state = self.state.lock();
+        let held = state.ready.recipients() + state.in_flight;
+        held + recipients <= window + window / URGENT_PART
+            && state.ready.at_least(priority) + recipients <= window / URGENT_PART
+            && state.ready.lowest_priority().is_some_and(|lowest| priority > lowest)
     }
 
     /// Stops or starts the lane on an operator's word.
@@ -463,6 +470,13 @@ impl Lane {
             && state.stored.due.is_none()
             && !state.stored.claiming
             && self.limiter.is_full()
+    }
+
+    /// Recipients in memory that leave before new ones of this priority: those as urgent or more,
+    /// and those in transactions.
+    pub fn ahead_of(&self, priority: i8) -> usize {
+        let state = self.state.lock();
+        state.ready.at_least(priority) + state.in_flight
     }
 
     /// What an operator sees.

@@ -116,6 +116,51 @@ async fn an_urgent_job_overtakes_within_one_transaction() {
     assert_eq!(second.recipients[0].index, 99);
 }
 
+/// Half a million of bulk are ready; an urgent one comes: it leaves within one transaction slot.
+#[tokio::test(start_paused = true)]
+async fn a_password_reset_overtakes_a_newsletter_and_the_newsletter_goes_on() {
+    let slot = Duration::from_millis(50);
+    let lane = lane(|p| {
+        p.connections = 1;
+        p.rate = vec![Rate { count: 20, per: Duration::from_secs(1) }];
+    });
+    let _ = lane.push((0..500_000).map(|i| job("news@a", "x.example", -4, &[i])));
+    let left = |lane: Arc<Lane>| async move {
+        let (mut job, _) = lane.next(None, IDLE).await.expect("a job");
+        lane.permit(&mut job).await.spend();
+        lane.settled(job.recipients.len());
+        job.priority()
+    };
+    for _ in 0..100 {
+        assert_eq!(left(lane.clone()).await, -4);
+    }
+    let came = Instant::now();
+    let _ = lane.push([job("reset@b", "x.example", 4, &[0])]);
+    assert_eq!(left(lane.clone()).await, 4);
+    assert!(came.elapsed() <= slot, "{:?}", came.elapsed());
+    // A flood of urgent mail: the newsletter keeps one of eight.
+    let _ = lane.push((1..1000).map(|i| job("reset@b", "x.example", 4, &[i])));
+    let mut bulk = 0;
+    for _ in 0..160 {
+        bulk += u32::from(left(lane.clone()).await == -4);
+    }
+    assert!((19..=21).contains(&bulk), "{bulk} of 160");
+}
+
+#[tokio::test(start_paused = true)]
+async fn urgent_mail_finds_room_in_a_window_full_of_bulk_but_not_without_end() {
+    let lane = lane(|_| {});
+    let _ = lane.push((0..64).map(|i| job("news@a", "x.example", -4, &[i])));
+    assert!(!lane.has_room(1, 1, 64, 16));
+    assert!(!lane.has_room_before(-4, 1, 64), "more bulk has to wait in the queue");
+    let mut came = 0;
+    while lane.has_room_before(0, 1, 64) {
+        let _ = lane.push([job("reset@b", "x.example", 0, &[came])]);
+        came += 1;
+    }
+    assert_eq!(came, 8);
+}
+
 #[tokio::test(start_paused = true)]
 async fn an_open_circuit_lets_one_probe_through_and_closes_on_success() {
     let lane = lane(|p| p.connections = 5);

@@ -21,7 +21,7 @@ use parking_lot::{Mutex, RwLock};
 use tokio::sync::{Notify, watch};
 
 use crate::clock::{Clock, Timestamp};
-use crate::config::Provider;
+use crate::config::{Provider, sources};
 use crate::mail::{Address, LaneName, Message, NewRecipient, Recipient, RecipientKey};
 use crate::queue::{Leased, Queue};
 use budget::Budget;
@@ -178,7 +178,9 @@ impl Scheduler {
                 Some(at) => at,
                 None => {
                     let lane = self.lane(&name);
-                    let direct = affordable && lane.has_room(sender, wanted, WINDOW, SHARE);
+                    let direct = affordable
+                        && (lane.has_room(sender, wanted, WINDOW, SHARE)
+                            || lane.has_room_before(message.envelope.priority, wanted, WINDOW));
                     if !direct {
                         admission.stored.push(lane.clone());
                     }
@@ -190,7 +192,7 @@ impl Scheduler {
             if *direct {
                 let index = u32::try_from(index).unwrap_or(u32::MAX);
                 let held = Held::fresh(index, recipient.clone());
-                let destination = destination(&lane.provider, &recipient.address);
+                let destination = destination(&lane.provider, message, &recipient.address);
                 match by_destination.get(&(at, destination.clone())) {
                     Some(job) => admission.jobs[*job].1.recipients.push(held),
                     None => {
@@ -301,7 +303,7 @@ impl Scheduler {
         let mut shared: HashMap<i64, Arc<Shared>> = HashMap::new();
         for item in leased {
             let id = item.key.id.0;
-            let destination = destination(&lane.provider, &item.recipient.address);
+            let destination = destination(&lane.provider, &item.message, &item.recipient.address);
             let index = *at.entry((id, destination.clone())).or_insert_with(|| {
                 let message = shared.entry(id).or_insert_with(|| {
                     let ticket = self.budget.reserve(RECIPIENT_COST * 2);
@@ -390,11 +392,17 @@ impl Scheduler {
     }
 }
 
-/// What may share a transaction: everything to a smart host, else the recipients of one domain.
-fn destination(provider: &Provider, address: &Address) -> Arc<str> {
-    match &provider.relay {
-        Some(relay) => relay.host.as_str().into(),
-        None => address.domain().to_lowercase().into(),
+/// What may share a transaction and a connection: everything to a smart host, else the recipients
+/// of one domain; from one source address, where there are several.
+fn destination(provider: &Provider, message: &Message, address: &Address) -> Arc<str> {
+    let to = match &provider.relay {
+        Some(relay) => relay.host.clone(),
+        None => address.domain().to_lowercase(),
+    };
+    let sender = message.envelope.reverse_path.as_ref().map_or("", |sender| sender.domain());
+    match sources::affinity(&provider.source, sender).as_str() {
+        "" => to.into(),
+        from => format!("{to} from {from}").into(),
     }
 }
 

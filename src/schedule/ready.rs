@@ -2,8 +2,14 @@
 //! within a sender first in, first out. Pure.
 //!
 //! A job is one message and those of its recipients that can share transactions. `pop` may look a
-//! few jobs ahead within the sender whose turn it is for one that suits the connection at hand, so
-//! that a lane with several destination domains does not reconnect for every message.
+//! few jobs ahead within the sender whose turn it is, and a few senders ahead, for one that suits
+//! the connection at hand, so that a lane with several destinations does not reconnect for every
+//! message.
+//!
+//! Nothing starves: of [`ONE_OF`] jobs that leave, one is of a lower priority while such a job
+//! waits (of that which was passed over longest), and neither a job nor a sender is passed over
+//! for the sake of a connection more than [`MAX_PASSED`] times in a row. So every job leaves after
+//! a number of pops that does not depend on what comes behind it.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, HashMap, VecDeque};
@@ -12,19 +18,89 @@ use super::Job;
 
 /// How far `pop` looks for a job that suits the connection.
 const LOOK_AHEAD: usize = 16;
+/// Senders among whose first jobs `pop` looks for one that suits the connection.
+const SENDERS_AHEAD: usize = 8;
+/// Times in a row that somebody is passed over for a job that suits the connection.
+const MAX_PASSED: u32 = 16;
+/// Of so many jobs that leave, one is of a lower priority, if there is one.
+pub const ONE_OF: u32 = 8;
 
 /// Jobs in the order in which they leave.
 #[derive(Debug, Default)]
 pub struct Ready {
     levels: BTreeMap<Reverse<i8>, Level>,
     recipients: usize,
+    /// Jobs of the best priority that left in a row while others waited.
+    best_in_a_row: u32,
 }
 
 /// One priority: senders in turn.
 #[derive(Debug, Default)]
 struct Level {
     turns: VecDeque<u64>,
-    senders: HashMap<u64, VecDeque<Job>>,
+    senders: HashMap<u64, Sender>,
+    /// Recipients in all jobs.
+    recipients: usize,
+    /// Jobs of other priorities that left since one of this did.
+    passed: u32,
+    /// Times in a row that the first sender was passed over for a better suited job.
+    skipped: u32,
+}
+
+/// The jobs of a sender in one priority.
+#[derive(Debug, Default)]
+struct Sender {
+    jobs: VecDeque<Job>,
+    /// Times in a row that the first job was passed over for a better suited one.
+    skipped: u32,
+}
+
+impl Sender {
+    /// Where the job is that leaves next, and whether it suits `destination`.
+    fn next(&self, destination: Option<&str>, ahead: usize) -> (usize, bool) {
+        let Some(wanted) = destination else { return (0, true) };
+        let ahead = if self.skipped < MAX_PASSED { ahead } else { 1 };
+        match self.jobs.iter().take(ahead).position(|job| *job.destination == *wanted) {
+            Some(at) => (at, true),
+            None => (0, false),
+        }
+    }
+}
+
+impl Level {
+    /// Takes a job of the sender whose turn it is, or of one of the next few if that suits better.
+    fn pop(&mut self, limit: usize, destination: Option<&str>) -> Option<Job> {
+        let suits = |sender: &u64, ahead| self.senders.get(sender).is_some_and(|s| s.next(destination, ahead).1);
+        let mut turn = 0;
+        if self.skipped < MAX_PASSED && !self.turns.front().is_some_and(|sender| suits(sender, LOOK_AHEAD)) {
+            turn = self.turns.iter().take(SENDERS_AHEAD).position(|sender| suits(sender, 1)).unwrap_or(0);
+        }
+        self.skipped = if turn == 0 { 0 } else { self.skipped + 1 };
+        let sender = self.turns.remove(turn)?;
+        let of_sender = self.senders.get_mut(&sender)?;
+        let (at, _) = of_sender.next(destination, if turn == 0 { LOOK_AHEAD } else { 1 });
+        let job = take(&mut of_sender.jobs, at, limit);
+        of_sender.skipped = if at == 0 { 0 } else { of_sender.skipped + 1 };
+        if of_sender.jobs.is_empty() {
+            self.senders.remove(&sender);
+        } else {
+            self.turns.push_back(sender);
+        }
+        job
+    }
+}
+
+/// Takes the job at `at`, or the first `limit` of its recipients; the others stay there.
+fn take(jobs: &mut VecDeque<Job>, at: usize, limit: usize) -> Option<Job> {
+    let limit = limit.max(1);
+    match jobs.get_mut(at) {
+        Some(job) if job.recipients.len() > limit => {
+            let rest = job.recipients.split_off(limit);
+            let now = std::mem::replace(&mut job.recipients, rest);
+            Some(Job { recipients: now, ..job.without_recipients() })
+        }
+        _ => jobs.remove(at),
+    }
 }
 
 impl Ready {
@@ -43,12 +119,22 @@ impl Ready {
         self.levels.keys().next().map(|Reverse(p)| *p)
     }
 
+    /// The lowest priority that waits.
+    pub fn lowest_priority(&self) -> Option<i8> {
+        self.levels.keys().next_back().map(|Reverse(p)| *p)
+    }
+
+    /// Recipients of this and higher priorities.
+    pub fn at_least(&self, priority: i8) -> usize {
+        self.levels.range(..=Reverse(priority)).map(|(_, level)| level.recipients).sum()
+    }
+
     /// Recipients of that sender in all priorities.
     pub fn of_sender(&self, sender: u64) -> usize {
         self.levels
             .values()
             .filter_map(|level| level.senders.get(&sender))
-            .map(|jobs| jobs.iter().map(|job| job.recipients.len()).sum::<usize>())
+            .map(|sender| sender.jobs.iter().map(|job| job.recipients.len()).sum::<usize>())
             .sum()
     }
 
@@ -62,58 +148,90 @@ impl Ready {
         self.insert(job, true);
     }
 
-    fn insert(&mut self, job: Job, front: bool) {
+    fn insert(&mut self, mut job: Job, front: bool) {
+        job.of_share = false;
         if job.recipients.is_empty() {
             return;
         }
         self.recipients += job.recipients.len();
         let sender = job.sender;
         let level = self.levels.entry(Reverse(job.priority())).or_default();
+        level.recipients += job.recipients.len();
         let jobs = level.senders.entry(sender).or_insert_with(|| {
             if front {
                 level.turns.push_front(sender);
             } else {
                 level.turns.push_back(sender);
             }
-            VecDeque::new()
+            Sender::default()
         });
         if front {
-            jobs.push_front(job);
+            jobs.jobs.push_front(job);
         } else {
-            jobs.push_back(job);
+            jobs.jobs.push_back(job);
         }
     }
 
     /// Takes the next job, at most `limit` of its recipients (the rest stays in front), preferring
-    /// one for `destination` among the first few of the sender whose turn it is.
+    /// one for `destination` among the first few.
     pub fn pop(&mut self, limit: usize, destination: Option<&str>) -> Option<Job> {
-        let mut entry = self.levels.first_entry()?;
-        let level = entry.get_mut();
-        let sender = level.turns.pop_front()?;
-        let jobs = level.senders.get_mut(&sender)?;
-        let at = match destination {
-            Some(wanted) => jobs.iter().take(LOOK_AHEAD).position(|job| *job.destination == *wanted).unwrap_or(0),
-            None => 0,
-        };
-        let limit = limit.max(1);
-        let job = match jobs.get_mut(at) {
-            Some(job) if job.recipients.len() > limit => {
-                let rest = job.recipients.split_off(limit);
-                let now = std::mem::replace(&mut job.recipients, rest);
-                Some(Job { recipients: now, ..job.without_recipients() })
-            }
-            _ => jobs.remove(at),
-        };
-        if jobs.is_empty() {
-            level.senders.remove(&sender);
-        } else {
-            level.turns.push_back(sender);
+        let best = self.best_priority()?;
+        let others = self.levels.len() > 1;
+        if others && self.best_in_a_row + 1 >= ONE_OF {
+            // The share of the others: whoever was passed over longest; of equals the better one.
+            let waiting = self.levels.iter().skip(1).rev().max_by_key(|(_, level)| level.passed);
+            let priority = waiting.map(|(Reverse(priority), _)| *priority)?;
+            let job = self.pop_from(priority, limit, destination)?;
+            self.best_in_a_row = 0;
+            return Some(Job { of_share: true, ..job });
         }
+        self.best_in_a_row = if others { self.best_in_a_row + 1 } else { self.best_in_a_row };
+        self.pop_from(best, limit, destination)
+    }
+
+    fn pop_from(&mut self, priority: i8, limit: usize, destination: Option<&str>) -> Option<Job> {
+        for (_, level) in self.levels.iter_mut().filter(|(Reverse(p), _)| *p != priority) {
+            level.passed = level.passed.saturating_add(1);
+        }
+        let level = self.levels.get_mut(&Reverse(priority))?;
+        let job = level.pop(limit, destination);
+        let taken = job.as_ref().map_or(0, |job| job.recipients.len());
+        level.passed = 0;
+        level.recipients -= taken;
         if level.senders.is_empty() {
-            entry.remove();
+            self.levels.remove(&Reverse(priority));
         }
-        self.recipients -= job.as_ref().map_or(0, |job| job.recipients.len());
+        self.recipients -= taken;
         job
+    }
+
+    /// `job` is about to leave: takes one of higher priority to the same destination that should
+    /// leave instead, if there is one and it is not `job`'s turn. The caller puts `job` back.
+    pub fn overtaking(&mut self, job: &Job, limit: usize) -> Option<Job> {
+        let best = self.best_priority().filter(|best| *best > job.priority());
+        let Some(best) = best else {
+            if self.lowest_priority().is_none_or(|lowest| lowest >= job.priority()) {
+                // The lowest of all leaves: the others have had their share.
+                self.best_in_a_row = 0;
+            }
+            return None;
+        };
+        if job.of_share || self.best_in_a_row + 1 >= ONE_OF {
+            self.best_in_a_row = 0;
+            return None;
+        }
+        let level = self.levels.get(&Reverse(best))?;
+        // Only if one for that connection is where `pop` finds it.
+        let first = level.turns.front().and_then(|sender| level.senders.get(sender));
+        let near = level.turns.iter().take(SENDERS_AHEAD).filter_map(|sender| level.senders.get(sender));
+        let suits = |sender: &Sender, ahead| sender.next(Some(&job.destination), ahead).1;
+        let found = first.is_some_and(|sender| suits(sender, LOOK_AHEAD))
+            || level.skipped < MAX_PASSED && near.into_iter().any(|sender| suits(sender, 1));
+        if !found {
+            return None;
+        }
+        self.best_in_a_row += 1;
+        self.pop_from(best, limit, Some(&job.destination))
     }
 
     /// Takes the recipients that `wanted` names out of all jobs, and returns them.
@@ -176,6 +294,120 @@ mod tests {
         ready.push(job("a@a", "two.example", 0, &[1]));
         assert_eq!(&*ready.pop(1, Some("two.example")).unwrap().destination, "two.example");
         assert_eq!(&*ready.pop(1, Some("two.example")).unwrap().destination, "one.example");
+    }
+
+    #[test]
+    fn a_job_that_suits_nobody_is_not_passed_over_for_ever() {
+        let mut ready = Ready::default();
+        ready.push(job("a@a", "one.example", 0, &[0]));
+        for i in 1..200 {
+            ready.push(job("a@a", "two.example", 0, &[i]));
+            ready.push(job("b@b", "two.example", 0, &[i]));
+        }
+        let pops = (1..).find(|_| *ready.pop(1, Some("two.example")).unwrap().destination == *"one.example");
+        assert!(pops.is_some_and(|n| (MAX_PASSED..=4 * MAX_PASSED).contains(&n)), "{pops:?}");
+    }
+
+    #[test]
+    fn senders_with_a_connection_at_hand_go_first_for_a_while() {
+        let mut ready = Ready::default();
+        for i in 0..100 {
+            ready.push(job("a@a", "one.example", 0, &[i]));
+            ready.push(job("b@b", "two.example", 0, &[i]));
+        }
+        let mut at = None;
+        let (mut changes, mut served) = (0, HashMap::<String, u32>::new());
+        for _ in 0..100 {
+            let next = ready.pop(1, at.as_deref()).unwrap();
+            changes += u32::from(at.is_some_and(|at: String| *at != *next.destination));
+            *served.entry(next.message.message.envelope.sender().to_owned()).or_default() += 1;
+            at = Some(next.destination.to_string());
+        }
+        assert!((2..=20).contains(&changes), "{changes} reconnections for 100 messages");
+        assert!(served.values().all(|n| *n >= 30), "{served:?}");
+    }
+
+    #[test]
+    fn one_of_eight_is_bulk_while_urgent_mail_keeps_coming() {
+        let mut ready = Ready::default();
+        for i in 0..100 {
+            ready.push(job("bulk@a", "x.example", -4, &[i]));
+            ready.push(job("reset@b", "x.example", 4, &[i]));
+        }
+        let left: Vec<i8> = (0..80).map(|_| ready.pop(1, None).unwrap().priority()).collect();
+        assert_eq!(left[..8], [4, 4, 4, 4, 4, 4, 4, -4]);
+        assert_eq!(left.iter().filter(|p| **p == -4).count(), 10);
+    }
+
+    #[test]
+    fn urgent_mail_never_waits_for_more_than_the_share_of_bulk() {
+        let mut ready = Ready::default();
+        for i in 0..100 {
+            ready.push(job("bulk@a", "x.example", -4, &[i]));
+        }
+        for _ in 0..20 {
+            let bulk = ready.pop(1, None).unwrap();
+            assert!(ready.overtaking(&bulk, 1).is_none());
+        }
+        ready.push(job("reset@b", "x.example", 4, &[0]));
+        assert_eq!(ready.pop(1, None).unwrap().priority(), 4, "at once: bulk alone has earned nothing");
+    }
+
+    #[test]
+    fn bulk_that_is_overtaken_again_and_again_leaves_at_last() {
+        let mut ready = Ready::default();
+        ready.push(job("bulk@a", "x.example", -4, &[0]));
+        let mut overtaken = 0;
+        for i in 0..100 {
+            // When a connection is free there is bulk only; before its permit comes, urgent mail does.
+            let bulk = ready.pop(1, None).unwrap();
+            ready.push(job("reset@b", "x.example", 4, &[i]));
+            match ready.overtaking(&bulk, 1) {
+                Some(urgent) => {
+                    assert_eq!(urgent.priority(), 4);
+                    overtaken += 1;
+                    ready.push_front(bulk);
+                }
+                None => break,
+            }
+        }
+        assert_eq!(overtaken, ONE_OF - 1);
+    }
+
+    proptest::proptest! {
+        /// However much comes behind it, and whatever connections are at hand: a job that waits
+        /// leaves after a number of pops that depends only on what may wait at once.
+        #[test]
+        fn every_job_leaves_within_a_bounded_number_of_pops(
+            first in proptest::collection::vec((0u8..4, -9i8..=9, 0u8..3), 1..24),
+            flood in proptest::collection::vec((0u8..4, -9i8..=9, 0u8..3), 1..40),
+            at_hand in proptest::collection::vec(proptest::option::of(0u8..3), 1..10),
+        ) {
+            const MOST: usize = 32;
+            let make = |(sender, priority, to): (u8, i8, u8), index: u32| {
+                job(&format!("s@{sender}.example"), &format!("{to}.example"), priority, &[index])
+            };
+            let mut ready = Ready::default();
+            let old = u32::try_from(first.len()).unwrap();
+            for (n, one) in (0..).zip(first) {
+                ready.push(make(one, n));
+            }
+            let (mut left, mut pops, mut next) = (0, 0usize, old);
+            // A level leaves once in ONE_OF × 18 pops at the latest; a sender has its turn after at most
+            // MAX_PASSED + 1 for each sender; a job is passed over MAX_PASSED times at most.
+            let bound = ONE_OF as usize * 19 * 4 * (MAX_PASSED as usize + 1) * (MOST + MAX_PASSED as usize);
+            while left < old {
+                while ready.recipients() < MOST {
+                    ready.push(make(flood[next as usize % flood.len()], next));
+                    next += 1;
+                }
+                let wanted = at_hand[pops % at_hand.len()].map(|to| format!("{to}.example"));
+                let job = ready.pop(1, wanted.as_deref()).unwrap();
+                left += u32::from(job.recipients[0].index < old);
+                pops += 1;
+                proptest::prop_assert!(pops <= bound, "{left} of {old} left after {pops} pops");
+            }
+        }
     }
 
     #[test]

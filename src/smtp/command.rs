@@ -31,7 +31,7 @@ pub struct MailParams {
     /// `ENVID=`, decoded.
     pub envid: Option<String>,
     /// `MT-PRIORITY=` (RFC 6710).
-    pub priority: i8,
+    pub priority: Option<i8>,
 }
 
 /// Parameters of RCPT.
@@ -292,8 +292,18 @@ fn mail_params(text: &str) -> Result<MailParams, Reply> {
         smtputf8: given.flags & MAIL_SMTPUTF8 != 0,
         ret,
         envid: given.env_id.map(Cow::into_owned),
-        priority: priority.ok_or_else(|| bad_param("MT-PRIORITY"))?,
+        // 0 may have been said, or not: a header field is only asked in the second case.
+        priority: match priority.ok_or_else(|| bad_param("MT-PRIORITY"))? {
+            0 if !says_priority(text) => None,
+            given => Some(given),
+        },
     })
+}
+
+/// Whether there is an MT-PRIORITY parameter.
+fn says_priority(text: &str) -> bool {
+    let name = |parameter: &str| parameter.split('=').next().unwrap_or_default().to_ascii_uppercase();
+    text.split_ascii_whitespace().any(|parameter| name(parameter) == "MT-PRIORITY")
 }
 
 fn rcpt_params(text: &str) -> Result<RcptParams, Reply> {
@@ -388,6 +398,15 @@ mod tests {
     }
 
     #[test]
+    fn a_priority_of_0_that_was_said_is_not_one_that_was_not() {
+        for (text, expected) in
+            [("", None), ("MT-PRIORITY=0", Some(0)), ("SIZE=1 mt-priority=0", Some(0)), ("ENVID=MT-PRIORITY", None)]
+        {
+            assert_eq!(mail_params(text).unwrap().priority, expected, "{text}");
+        }
+    }
+
+    #[test]
     fn takes_paths_as_legacy_clients_write_them() {
         for line in [
             "MAIL FROM:<a@b.example>",
@@ -423,7 +442,7 @@ mod tests {
                 smtputf8: true,
                 ret: Some(Ret::Headers),
                 envid: Some("a+b".into()),
-                priority: -3
+                priority: Some(-3)
             }
         );
         let Ok(Command::Rcpt(_, params)) = parse("RCPT TO:<a@b> NOTIFY=SUCCESS,DELAY ORCPT=rfc822;x+40y") else {

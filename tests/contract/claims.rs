@@ -24,6 +24,37 @@ pub async fn higher_priority_first(rig: Rig) {
     assert_eq!(seen, [9, 9, 4, 0, 0, 0, -1, -9]);
 }
 
+pub async fn a_stream_of_urgent_mail_leaves_the_others_a_share(rig: Rig) {
+    let queue = &*rig.queue;
+    for n in 0..64 {
+        for priority in [5, 0, -4, -9] {
+            letter(&format!("s{n}@p{}.example", priority + 9), "x").priority(priority).post(queue).await;
+        }
+    }
+    let mut last = 0;
+    for _ in 0..40 {
+        // As much urgent mail comes as leaves.
+        let urgent = queue.claim(&"x".into(), T0, 16).await.unwrap();
+        let priorities: Vec<i8> = urgent.iter().map(|l| l.message.envelope.priority).collect();
+        assert!(priorities.len() == 16 && priorities.iter().rev().is_sorted(), "{priorities:?}");
+        let low = priorities.iter().filter(|p| **p < 5).count();
+        assert_eq!(low, 2, "one of eight: {priorities:?}");
+        last += priorities.iter().filter(|p| **p == -9).count();
+        for n in 0..16 {
+            letter(&format!("more{n}@5.example"), "x").priority(5).post(queue).await;
+        }
+    }
+    assert!(last > 5, "{last} of the lowest priority in 40 claims");
+
+    // Nobody else is there: no room stays empty, and the odd ones go to whoever is left.
+    for n in 0..20 {
+        letter(&format!("s{n}@y.example"), "y").priority(5).post(queue).await;
+    }
+    letter("s@y.example", "y").priority(-9).post(queue).await;
+    assert_eq!(queue.claim(&"y".into(), T0, 16).await.unwrap().len(), 16);
+    assert_eq!(queue.claim(&"y".into(), T0, 16).await.unwrap().len(), 5);
+}
+
 pub async fn senders_take_turns(rig: Rig) {
     let queue = &*rig.queue;
     for n in 0..300 {

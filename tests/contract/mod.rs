@@ -279,6 +279,7 @@ macro_rules! suite {
                 life: ids_grow_over_restarts_and_clock_steps,
                 life: a_lease_nobody_waited_for_goes_back,
                 claims: higher_priority_first,
+                claims: a_stream_of_urgent_mail_leaves_the_others_a_share,
                 claims: senders_take_turns,
                 claims: what_is_not_due_stays,
                 claims: lanes_are_apart,

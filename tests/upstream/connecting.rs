@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use mailweir::config::Provider;
+use mailweir::config::{Provider, Source};
 use mailweir::deliver::{Connection, Connector, Fact};
 use mailweir::mail::LaneName;
 use mailweir::route::{Host, Route};
@@ -131,15 +131,65 @@ async fn the_number_of_tries_is_bounded() {
     assert_eq!(facts.len(), mailweir::deliver::connect::MAX_ADDRESSES);
 }
 
+fn source(ip: &str) -> Source {
+    Source::new(ip.parse().expect("an IP address"))
+}
+
+#[tokio::test]
+async fn a_source_that_cannot_be_bound_gives_way_to_the_next_with_its_own_name() {
+    let script = "S: 220 hi\nC: EHLO out2.example\nS: 250 hi\nC: QUIT\nS: 221 bye";
+    let (port, servers) = servers(&[("127.0.0.91", script)]).await;
+    // 192.0.2.1 is an address for documentation: this machine does not have it.
+    let p = Provider {
+        source: vec![
+            Source { weight: 1000, ..source("192.0.2.1") },
+            Source { name: Some("out2.example".into()), ..source("127.0.0.92") },
+        ],
+        ..provider()
+    };
+    let (connector, route) = (connector(), route(port, vec![host("a.example", 10, &["127.0.0.91"])]));
+    let connection = connector.open_for(&p, &route, "a.example").await.expect("from the second");
+    assert_eq!(connection.source(), Some(p.source[1].address));
+    assert!(connector.is_from_source_of(&connection, &p, &route.lane, "a.example"), "the first one rests");
+    connection.quit().await;
+    for server in servers {
+        server.done().await;
+    }
+}
+
+#[tokio::test]
+async fn connections_that_keep_failing_move_to_the_next_source_but_a_refusal_does_not() {
+    let listener = TcpListener::bind("127.0.0.95:0").await.expect("a port");
+    let port = listener.local_addr().expect("an address").port();
+    let p = Provider { source: ["127.0.0.96", "127.0.0.97"].map(source).into(), ..provider() };
+    let seen = tokio::spawn(async move {
+        let mut seen = Vec::new();
+        for n in 0..9 {
+            let (mut stream, peer) = listener.accept().await.expect("a client");
+            seen.push(peer.ip());
+            if n < 5 {
+                // The first five hear a refusal, the others nothing at all.
+                use tokio::io::AsyncWriteExt;
+                stream.write_all(b"554 go away\r\n").await.expect("a client that reads");
+            }
+        }
+        seen
+    });
+    let (connector, route) = (connector(), route(port, vec![host("a.example", 10, &["127.0.0.95"])]));
+    for _ in 0..9 {
+        assert!(connector.open_for(&p, &route, "a.example").await.is_err());
+    }
+    let seen = seen.await.expect("the server");
+    assert!(seen[..8].iter().all(|ip| *ip == seen[0]), "{seen:?}");
+    assert_ne!(seen[8], seen[0]);
+}
+
 #[tokio::test]
 async fn the_source_address_is_of_the_family_of_the_host() {
     let listener = TcpListener::bind("127.0.0.61:0").await.expect("a port");
     let port = listener.local_addr().expect("an address").port();
     let seen = tokio::spawn(async move { listener.accept().await.expect("a client").1.ip() });
-    let p = Provider {
-        source: vec!["::1".parse().expect("an IP address"), "127.0.0.62".parse().expect("an IP address")],
-        ..provider()
-    };
+    let p = Provider { source: ["::1", "127.0.0.62"].map(source).into(), ..provider() };
     let route = route(port, vec![host("a.example", 10, &["127.0.0.61"])]);
     failed(connector().open(&p, &route).await);
     assert_eq!(seen.await.expect("a client").to_string(), "127.0.0.62");

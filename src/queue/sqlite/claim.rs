@@ -18,6 +18,9 @@ use crate::mail::lifecycle::{Event, Next};
 use crate::mail::{LaneName, Message, QueueId, State};
 use crate::queue::{LaneDue, Leased, QueueError};
 
+/// Of so many recipients claimed, one is of a lower priority, if such a one is due.
+const ONE_OF: usize = 8;
+
 /// What a claim knows while it goes through a lane.
 struct Claim<'a, 'c> {
     store: &'a mut Store<'c>,
@@ -26,7 +29,8 @@ struct Claim<'a, 'c> {
     messages: HashMap<QueueId, Arc<Message>>,
 }
 
-/// Leases up to `limit` due recipients of `lane`.
+/// Leases up to `limit` due recipients of `lane`: highest priority first, but for one of every
+/// [`ONE_OF`], which is for lower priorities than the one that uses the others up.
 pub(super) fn claim(
     store: &mut Store<'_>,
     lane: &LaneName,
@@ -34,30 +38,76 @@ pub(super) fn claim(
     limit: usize,
 ) -> Result<Vec<Leased>, QueueError> {
     let mut claim = Claim { store, lane, now, messages: HashMap::new() };
-    let mut taken = Vec::new();
-    let mut after = -1;
-    // Buckets of one priority that have something due.
-    let mut turn: Vec<i64> = Vec::new();
-    while taken.len() < limit {
-        let next = next_bucket(&claim.store.tx, lane, after)?;
-        let same_priority = |a: i64, b: i64| a / SLOTS == b / SLOTS;
-        if turn.first().is_some_and(|first| next.is_none_or(|(bucket, _)| !same_priority(*first, bucket))) {
-            claim.take_turns(std::mem::take(&mut turn), limit, &mut taken)?;
+    let mut levels = claim.levels()?;
+    let share = limit / ONE_OF;
+    let mut room = limit;
+    let mut taken: Vec<Leased> = Vec::new();
+    while let Some(level) = (!levels.is_empty() && room > 0).then(|| levels.remove(0)) {
+        // What a level leaves over goes to the next; the last one need not leave anything.
+        let kept = if levels.is_empty() { 0 } else { share.min(room.saturating_sub(1)) };
+        let got = claim.take_turns(&level, room - kept, &mut taken)?;
+        let full = got == room - kept;
+        room -= got;
+        if full && kept > 0 {
+            let lower = claim.share(&levels, kept)?;
+            room -= lower.len();
+            // What the lower ones could not use is for the others again.
+            claim.take_turns(&level, room, &mut taken)?;
+            taken.extend(lower);
+            break;
         }
-        let Some((bucket, due)) = next else { break };
-        if due <= now && taken.len() < limit {
-            turn.push(bucket);
-        }
-        after = bucket;
     }
     Ok(taken)
 }
 
 impl Claim<'_, '_> {
-    /// Fills `taken` up to `limit` from the buckets of one priority, each in its turn.
-    fn take_turns(&mut self, buckets: Vec<i64>, limit: usize, taken: &mut Vec<Leased>) -> Result<(), QueueError> {
-        let mut room = limit.saturating_sub(taken.len());
-        let mut queues: Vec<(i64, Vec<Leased>)> = buckets.into_iter().map(|bucket| (bucket, Vec::new())).collect();
+    /// The buckets that have something due, by priority, highest first.
+    fn levels(&mut self) -> Result<Vec<Vec<i64>>, QueueError> {
+        let mut levels: Vec<Vec<i64>> = Vec::new();
+        let mut after = -1;
+        while let Some((bucket, due)) = next_bucket(&self.store.tx, self.lane, after)? {
+            after = bucket;
+            if due > self.now {
+                continue;
+            }
+            match levels.last_mut() {
+                Some(level) if level.first().is_some_and(|first| first / SLOTS == bucket / SLOTS) => level.push(bucket),
+                _ => levels.push(vec![bucket]),
+            }
+        }
+        Ok(levels)
+    }
+
+    /// Up to `room` recipients of all these priorities, each its part. Whoever gets the odd ones is
+    /// left to chance, so that none of many priorities starves.
+    fn share(&mut self, levels: &[Vec<i64>], mut room: usize) -> Result<Vec<Leased>, QueueError> {
+        let mut order: Vec<usize> = (0..levels.len()).collect();
+        fastrand::shuffle(&mut order);
+        let mut shares: Vec<Vec<Leased>> = levels.iter().map(|_| Vec::new()).collect();
+        let mut waiting = order.len();
+        while room > 0 && !order.is_empty() {
+            let mut still = Vec::new();
+            for at in order {
+                let want = room.div_ceil(waiting.max(1));
+                let (Some(level), Some(share)) = (levels.get(at), shares.get_mut(at)) else { continue };
+                let got = self.take_turns(level, want, share)?;
+                room -= got;
+                waiting -= 1;
+                if got == want && got > 0 {
+                    still.push(at);
+                }
+            }
+            waiting = still.len();
+            order = still;
+        }
+        Ok(shares.into_iter().flatten().collect())
+    }
+
+    /// Takes up to `room` recipients from the buckets of one priority, each in its turn; returns how
+    /// many were taken.
+    fn take_turns(&mut self, buckets: &[i64], mut room: usize, taken: &mut Vec<Leased>) -> Result<usize, QueueError> {
+        let before = taken.len();
+        let mut queues: Vec<(i64, Vec<Leased>)> = buckets.iter().map(|bucket| (*bucket, Vec::new())).collect();
         // Whoever stands first gets the odd one: not always the same.
         let first = fastrand::usize(..queues.len().max(1));
         queues.rotate_left(first);
@@ -89,7 +139,7 @@ impl Claim<'_, '_> {
                 None => false,
             });
         }
-        Ok(())
+        Ok(taken.len() - before)
     }
 
     /// Leases up to `want` of a bucket, in order of due time. Returns how many were found, and how

@@ -5,7 +5,7 @@
 
 mod session;
 
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::thread;
@@ -94,6 +94,8 @@ impl Received {
 /// One connection.
 #[derive(Clone, Debug)]
 pub struct Connection {
+    /// Where it came from.
+    pub from: IpAddr,
     pub opened: Instant,
     /// `None` while it is open.
     pub closed: Option<Instant>,

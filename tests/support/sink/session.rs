@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 use std::io::{self, BufRead, BufReader, Read, Write};
-use std::net::TcpStream;
+use std::net::{IpAddr, TcpStream};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
@@ -16,7 +16,8 @@ pub(super) fn serve(shared: &Arc<Shared>, stream: TcpStream) {
     let number = {
         let mut record = lock(&shared.record);
         let opened = Instant::now();
-        record.connections.push(Connection { opened, closed: None, transactions: 0, quit: false });
+        let from = stream.peer_addr().map_or(IpAddr::from([0, 0, 0, 0]), |peer| peer.ip());
+        record.connections.push(Connection { from, opened, closed: None, transactions: 0, quit: false });
         record.connections.len() - 1
     };
     let session = Session::new(shared, &stream, number);

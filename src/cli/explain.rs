@@ -1,0 +1,183 @@
+//! `mailweir explain`: where a message would go, under which limits, and when.
+//!
+//! A running relay is asked, which knows what waits; without one the configuration and DNS tell
+//! the rest.
+
+use std::io::{self, Write};
+use std::sync::Arc;
+use std::time::Duration;
+
+use clap::Args;
+
+use super::connect::running;
+use super::text::{Table, printable};
+use super::{Code, Failed, Outcome};
+use crate::admin::Explanation;
+use crate::admin::explain::{LaneExplained, explain as explain_here};
+use crate::admin::requests::{Reply, Request};
+use crate::config::Loaded;
+use crate::config::units::Span;
+use crate::mail::Address;
+use crate::route::{Explained, Router};
+
+#[derive(Args, Debug)]
+pub(super) struct Explain {
+    /// The recipient
+    address: String,
+    /// The sender (reverse-path); without one, the null sender
+    #[arg(long, short, value_name = "ADDRESS", default_value = "")]
+    sender: String,
+    /// The priority the message would have, -9 to 9
+    #[arg(long, default_value_t = 0, allow_negative_numbers = true, value_parser = clap::value_parser!(i8).range(-9..=9))]
+    priority: i8,
+    /// One JSON object
+    #[arg(long)]
+    json: bool,
+}
+
+pub(super) async fn explain(loaded: Loaded, asked: Explain) -> Outcome {
+    let parse = |text: &str| Address::parse(text).map_err(|e| Failed::new(Code::Usage, format!("`{text}`: {e}")));
+    let recipient = parse(&asked.address)?;
+    let sender = match asked.sender.trim_matches(['<', '>']) {
+        "" => None,
+        text => Some(parse(text)?),
+    };
+    let told = match running(&loaded.config).await? {
+        Some(target) => {
+            let mut told = None;
+            let request = Request::Explain {
+                sender: sender.as_ref().map_or("", Address::as_str).to_owned(),
+                recipient: recipient.as_str().to_owned(),
+                priority: asked.priority,
+            };
+            let keep = |reply, _: &[u8]| {
+                if let Reply::Explanation(explanation) = reply {
+                    told = Some(*explanation);
+                }
+                Ok(())
+            };
+            target.request(request, keep).await?;
+            told.ok_or_else(|| Failed::new(Code::Temporary, "mailweir did not explain anything"))?
+        }
+        None => {
+            let config = Arc::new(loaded.config);
+            let router = Router::new(config.clone()).map_err(|e| Failed::new(Code::Config, e))?;
+            explain_here(&config, &loaded.settings, &router, sender.as_ref(), &recipient, asked.priority).await
+        }
+    };
+    let mut out = io::stdout().lock();
+    if asked.json {
+        writeln!(out, "{}", serde_json::to_string(&told).map_err(io::Error::from)?)?;
+        return Ok(());
+    }
+    write(&mut out, &told).map_err(Failed::from)
+}
+
+fn write(out: &mut impl Write, told: &Explanation) -> io::Result<()> {
+    let sender = if told.sender.is_empty() { "<>" } else { &told.sender };
+    writeln!(out, "{} from {sender}, priority {}", told.recipient, told.priority)?;
+    write_route(out, &told.route, &told.route_from)?;
+    if told.sources.len() > 1 {
+        let list: Vec<String> = told.sources.iter().map(ToString::to_string).collect();
+        writeln!(out, "from      {}  (in this order for this sender's domain)", list.join(", then "))?;
+    } else if let Some(source) = told.sources.first() {
+        writeln!(out, "from      {source}")?;
+    }
+    if !told.limits.is_empty() {
+        writeln!(out, "\nLimits")?;
+        let mut table = Table::new(["  KEY", "VALUE", "SET BY"]);
+        for limit in &told.limits {
+            table.row([format!("  {}", limit.key), limit.value.clone(), limit.from.clone()]);
+        }
+        table.write(out)?;
+    }
+    writeln!(out)?;
+    match &told.lane {
+        Some(lane) => write_lane(out, lane),
+        None if told.running => Ok(()),
+        None => writeln!(out, "mailweir is not running: what waits, and when a message would leave, is not known"),
+    }
+}
+
+fn write_route(out: &mut impl Write, route: &Explained, from: &str) -> io::Result<()> {
+    if !route.problem.is_empty() {
+        let what = if route.permanent { "a message would bounce" } else { "a message would wait and be tried again" };
+        writeln!(out, "no way    {what}: {}", printable(&route.problem))?;
+    }
+    let from = if from.is_empty() { String::new() } else { format!(" ({from})") };
+    let provider = if route.provider.is_empty() { "unknown" } else { &route.provider };
+    writeln!(out, "provider  {provider}")?;
+    writeln!(out, "because   {}{from}", printable(&route.why))?;
+    if route.smart_host {
+        writeln!(out, "to        the smart host {}, port {}", route.destination, route.port)?;
+    } else if route.port > 0 {
+        let ttl = route.mx_ttl.map(|ttl| format!("; DNS is asked again in {}", span(ttl))).unwrap_or_default();
+        writeln!(out, "to        the mail hosts of {}, port {}{ttl}", route.destination, route.port)?;
+    }
+    for host in &route.hosts {
+        let addresses: Vec<String> = host.addresses.iter().map(ToString::to_string).collect();
+        let mut line = format!("          {:>5} {}  {}", host.preference, host.name, addresses.join(" "));
+        if let Some(ttl) = host.ttl {
+            line.push_str(&format!("  (for {})", span(ttl)));
+        }
+        match (host.problem.as_str(), host.used) {
+            ("", true) => {}
+            ("", false) => line.push_str("  not used"),
+            (problem, _) => line.push_str(&format!("  not used: {problem}")),
+        }
+        writeln!(out, "{}", printable(&line))?;
+    }
+    Ok(())
+}
+
+fn write_lane(out: &mut impl Write, lane: &LaneExplained) -> io::Result<()> {
+    let status = &lane.status;
+    writeln!(out, "Now, in the lane {}", status.name)?;
+    writeln!(
+        out,
+        "  waiting      {} in memory, {} in transactions over {} of {} connections",
+        status.waiting, status.in_flight, status.connections, status.max_connections
+    )?;
+    let more = if lane.more_stored { "more than " } else { "" };
+    writeln!(
+        out,
+        "  ahead of it  {} in memory, {more}{} in the queue, as urgent or more",
+        lane.ahead_in_memory, lane.ahead_stored
+    )?;
+    for line in lane.quota.iter().chain(&lane.feedback) {
+        writeln!(out, "  {}", printable(line))?;
+    }
+    if !status.last_error.is_empty() {
+        writeln!(out, "  last error   {}", printable(&status.last_error))?;
+    }
+    match (lane.held.as_str(), lane.earliest, lane.latest) {
+        ("", Some(earliest), Some(latest)) if earliest == latest => {
+            writeln!(out, "  would leave  {} (an estimate)", ahead(latest))
+        }
+        ("", Some(earliest), Some(latest)) => {
+            writeln!(
+                out,
+                "  would leave  {} if its sender has nothing waiting, {} if all that is ahead goes first (an estimate)",
+                ahead(earliest),
+                ahead(latest)
+            )
+        }
+        ("", Some(earliest), None) => {
+            writeln!(
+                out,
+                "  would leave  {} if its sender has nothing waiting; for the rest nobody can tell (an estimate)",
+                ahead(earliest)
+            )
+        }
+        ("", ..) => writeln!(out, "  would leave  nobody can tell when"),
+        (held, ..) => writeln!(out, "  would leave  not now: {}", printable(held)),
+    }
+}
+
+fn span(seconds: u64) -> Span {
+    Span(Duration::from_secs(seconds))
+}
+
+fn ahead(seconds: u64) -> String {
+    if seconds <= 1 { "at once".into() } else { format!("in about {}", span(seconds)) }
+}

@@ -1,0 +1,76 @@
+//! `mailweir explain` beside a relay that runs, and without one.
+
+mod support;
+
+use serde_json::Value;
+use support::daemon::{Daemon, Setup};
+use support::mail::message;
+use support::sink::{Answer, Gate, Options, Sink};
+use support::{Port, TestDir};
+
+fn explained(daemon: &Daemon, arguments: &[&str]) -> Value {
+    let all = [&["explain", "--json"], arguments].concat();
+    serde_json::from_str(&daemon.command_ok(&all, b"")).expect("one JSON object")
+}
+
+#[test]
+fn tells_route_limits_and_when_it_would_leave() {
+    let (dir, port) = (TestDir::new(), Port::reserve());
+    let gate = Gate::default();
+    let sink = {
+        let gate = gate.clone();
+        let script = Options::script(move |ask| match ask.verb {
+            "DOT" => Answer::After(gate.clone()),
+            _ => Answer::Yes,
+        });
+        Sink::with(port.at(2), script)
+    };
+    let keys = "connections = 2\nrate = \"30/m\"\nsource = [\"127.0.0.2\", \"127.0.0.3\"]";
+    let mut daemon = Setup::new(&dir).via("p", "p.test", sink.address, keys).start();
+    let mut client = daemon.client();
+    for n in 0..41 {
+        client.send("<news@sender.test> MT-PRIORITY=-4", &["<r@p.test>"], &message(&format!("bulk {n}")));
+    }
+    daemon.wait_log("a log", |line| line.event() == "accepted");
+
+    let told = explained(&daemon, &["x@p.test", "--sender", "app@sender.test", "--priority", "-4"]);
+    assert_eq!(told["running"], true);
+    assert_eq!(told["route"]["provider"], "p");
+    assert_eq!(told["route"]["smart_host"], true);
+    assert_eq!(told["route"]["hosts"][0]["addresses"][0], "127.0.0.2");
+    assert!(told["route_from"].as_str().is_some_and(|at| at.contains("config.toml:")), "{told}");
+    assert_eq!(told["sources"].as_array().map(Vec::len), Some(2));
+    let limit = |key: &str| told["limits"].as_array().expect("limits").iter().find(|l| l["key"] == key).cloned();
+    let rate = limit("rate").expect("a rate");
+    assert_eq!(rate["value"], "[\"30/m\"]");
+    assert!(rate["from"].as_str().is_some_and(|at| at.contains("config.toml:")), "{rate}");
+    assert_eq!(limit("burst").expect("a burst")["from"], "default");
+    let lane = &told["lane"];
+    let ahead = lane["ahead_in_memory"].as_u64().expect("a number");
+    assert!((39..=41).contains(&ahead), "{lane}");
+    let latest = lane["latest"].as_u64().expect("an estimate");
+    assert!((75..=90).contains(&latest), "{latest} s for {ahead} at 30/m");
+    assert!(lane["earliest"].as_u64() <= Some(2), "{lane}");
+
+    // A more urgent one has less before it.
+    let urgent = explained(&daemon, &["x@p.test"]);
+    assert!(urgent["lane"]["ahead_in_memory"].as_u64() <= Some(2), "{urgent}");
+
+    let text = daemon.command_ok(&["explain", "x@p.test"], b"");
+    for line in ["provider  p", "because   a [[route]] takes it", "  rate", "30/m", "would leave", "(an estimate)"] {
+        assert!(text.contains(line), "`{line}` is not in\n{text}");
+    }
+    daemon.command_ok(&["provider", "pause", "p"], b"");
+    let text = daemon.command_ok(&["explain", "x@p.test"], b"");
+    assert!(text.contains("would leave  not now: an operator has paused it"), "{text}");
+
+    gate.open();
+    daemon.kill();
+    let told = explained(&daemon, &["x@p.test"]);
+    assert_eq!((told["running"].as_bool(), told["lane"].is_null()), (Some(false), true));
+    assert_eq!(told["route"]["provider"], "p");
+    let text = daemon.command_ok(&["explain", "x@p.test"], b"");
+    assert!(text.contains("mailweir is not running"), "{text}");
+    let refused = daemon.command(&["explain", "nobody"], b"");
+    assert_eq!(refused.status.code(), Some(64), "an address without a domain");
+}

@@ -10,6 +10,7 @@ mod control;
 mod queue;
 mod run;
 mod send;
+mod sink;
 pub mod text;
 
 use std::fmt;
@@ -103,6 +104,8 @@ enum Command {
     },
     /// Hand a message to the running relay, as sendmail does
     Send(send::Send),
+    /// Be a fake provider that throttles, greylists and fails on demand
+    Sink(Box<sink::Sink>),
 }
 
 /// Parses the arguments, does the command, says what went wrong, and returns the exit code.
@@ -136,6 +139,7 @@ fn dispatch(cli: Cli) -> Outcome {
         Command::Provider(command) => block_on(control::provider(&loaded()?.config, command)),
         Command::Status { json } => block_on(control::status(&loaded()?.config, json)),
         Command::Send(send) => send::send(&loaded()?.config, &send),
+        Command::Sink(args) => sink::sink(&args),
     }
 }
 

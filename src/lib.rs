@@ -46,5 +46,6 @@ pub mod queue;
 pub mod route;
 pub mod schedule;
 pub mod shape;
+pub mod simulate;
 pub mod sink;
 pub mod smtp;

@@ -10,6 +10,7 @@ mod control;
 mod queue;
 mod run;
 mod send;
+mod simulate;
 mod sink;
 pub mod text;
 
@@ -106,6 +107,8 @@ enum Command {
     Send(send::Send),
     /// Be a fake provider that throttles, greylists and fails on demand
     Sink(Box<sink::Sink>),
+    /// See how much mail would go how fast: the scheduler on virtual time against model providers
+    Simulate(Box<simulate::Simulate>),
 }
 
 /// Parses the arguments, does the command, says what went wrong, and returns the exit code.
@@ -140,6 +143,7 @@ fn dispatch(cli: Cli) -> Outcome {
         Command::Status { json } => block_on(control::status(&loaded()?.config, json)),
         Command::Send(send) => send::send(&loaded()?.config, &send),
         Command::Sink(args) => sink::sink(&args),
+        Command::Simulate(args) => simulate::simulate(&loaded()?.config, &args),
     }
 }
 

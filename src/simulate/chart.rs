@@ -232,10 +232,14 @@ pub(super) fn grouped(value: f64) -> String {
 /// `1 d 2 h`, `3 h 20 min`, `4 min 5 s`.
 pub fn clock(seconds: f64) -> String {
     let s = seconds.max(0.0) as u64;
+    let two = |great: u64, unit: &str, small: u64, part: &str| match small {
+        0 => format!("{great} {unit}"),
+        _ => format!("{great} {unit} {small} {part}"),
+    };
     match s {
-        86_400.. => format!("{} d {} h", s / 86_400, s / 3600 % 24),
-        3600.. => format!("{} h {} min", s / 3600, s / 60 % 60),
-        60.. => format!("{} min {} s", s / 60, s % 60),
+        86_400.. => two(s / 86_400, "d", s / 3600 % 24, "h"),
+        3600.. => two(s / 3600, "h", s / 60 % 60, "min"),
+        60.. => two(s / 60, "min", s % 60, "s"),
         _ => format!("{s} s"),
     }
 }

@@ -12,6 +12,8 @@ mod provider;
 mod queue;
 mod run;
 mod send;
+mod simulate;
+mod sink;
 pub mod text;
 
 use std::fmt;
@@ -107,6 +109,10 @@ enum Command {
     Explain(explain::Explain),
     /// Hand a message to the running relay, as sendmail does
     Send(send::Send),
+    /// Be a fake provider that throttles, greylists and fails on demand
+    Sink(Box<sink::Sink>),
+    /// See how much mail would go how fast: the scheduler on virtual time against model providers
+    Simulate(Box<simulate::Simulate>),
 }
 
 /// Parses the arguments, does the command, says what went wrong, and returns the exit code.
@@ -141,6 +147,8 @@ fn dispatch(cli: Cli) -> Outcome {
         Command::Status { json } => block_on(control::status(&loaded()?.config, json)),
         Command::Explain(asked) => block_on(explain::explain(loaded()?, asked)),
         Command::Send(send) => send::send(&loaded()?.config, &send),
+        Command::Sink(args) => sink::sink(&args),
+        Command::Simulate(args) => simulate::simulate(&loaded()?.config, &args),
     }
 }
 

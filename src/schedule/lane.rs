@@ -230,6 +230,8 @@ impl Lane {
                 }
             };
             tokio::select! {
+                // What came at the last moment is still taken.
+                biased;
                 () = changed => {}
                 () = tokio::time::sleep_until(until.min(deadline)) => {
                     // A wait beyond the idle time ends the connection: the server would close it.

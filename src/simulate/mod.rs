@@ -1,0 +1,299 @@
+//! A day of mail in seconds: the real lanes, limiters and failure policy on virtual time, against
+//! model providers.
+//!
+//! Real: [`Lane`] with its limiter, window and workers, the table that judges replies, the plan of
+//! retries. Modelled: the queue on disk (`store`), the provider ([`crate::model`]), connections
+//! (a number of round trips). There is no DNS, no body, no disk, and one recipient a message.
+//!
+//! One thread, paused time, seeded randomness: the same [`Plan`] gives the same result, always.
+
+pub mod chart;
+mod report;
+mod store;
+mod worker;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use tokio::sync::Notify;
+use tokio::time::Instant;
+
+use crate::clock::Timestamp;
+use crate::config::Provider;
+use crate::mail::{Address, AddressError, BodyTraits, Envelope, LaneName, Message, Origin, QueueId, Recipient};
+use crate::model::{Caps, Change, Model, Persona};
+use crate::schedule::{Lane, Shared, WINDOW};
+pub use report::{GroupReport, Point, Report};
+use store::Store;
+
+/// How often the lanes are looked at.
+const SAMPLE: Duration = Duration::from_secs(60);
+/// Midnight UTC, 2026-01-01: when the simulated day begins.
+const BEGIN: Timestamp = Timestamp(1_767_225_600_000);
+
+/// Part of the mail: a provider, or many domains that no provider matches.
+#[derive(Clone, Debug)]
+pub struct Group {
+    /// As in the mix.
+    pub name: String,
+    /// Messages for it.
+    pub messages: u32,
+    /// Whose limits hold.
+    pub provider: Arc<Provider>,
+    /// Where these limits are written, for the report.
+    pub limits_from: String,
+    /// Domains, each with a lane and a server of its own; 1 for a provider. Their sizes fall as 1/n.
+    pub domains: u32,
+    /// How its servers talk.
+    pub persona: &'static Persona,
+    /// What they enforce.
+    pub caps: Caps,
+    /// And when that changes.
+    pub changes: Vec<Change>,
+}
+
+/// What is simulated.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    /// The mail, in the order of the report.
+    pub groups: Vec<Group>,
+    /// Messages arrive evenly over this time; zero: all at once.
+    pub arrive: Duration,
+    /// A round trip to a provider, beside the latency of its model.
+    pub round_trip: Duration,
+    /// It ends then at the latest.
+    pub until: Duration,
+    /// Of all that is random.
+    pub seed: u64,
+}
+
+/// Why there is nothing to simulate.
+#[derive(Debug, thiserror::Error)]
+pub enum SimulateError {
+    /// A group's name cannot be a domain.
+    #[error("`{0}` cannot stand in a mix: {1}")]
+    Name(String, AddressError),
+    /// The runtime could not be set up.
+    #[error("cannot set up virtual time: {0}")]
+    Runtime(#[from] std::io::Error),
+}
+
+/// What happened in a group so far.
+#[derive(Clone, Copy, Default, Debug)]
+struct Tally {
+    delivered: u64,
+    failed: u64,
+    /// Attempts the provider refused to slow us down.
+    throttled: u64,
+    /// Recipients put off, to be tried again.
+    deferred: u64,
+    /// Connections opened.
+    connections: u64,
+    /// When the last message was done with.
+    finished: Duration,
+}
+
+/// A lane, its server, and what waits for it.
+struct Site {
+    group: usize,
+    lane: Arc<Lane>,
+    model: Mutex<Model>,
+    store: Mutex<Store>,
+    message: Arc<Shared>,
+    recipient: Recipient,
+    destination: Arc<str>,
+    /// What is stored became due earlier.
+    changed: Notify,
+}
+
+struct World {
+    sites: Vec<Arc<Site>>,
+    tallies: Mutex<Vec<Tally>>,
+    /// Messages not done with.
+    left: Mutex<u64>,
+    done: Notify,
+    rng: Mutex<fastrand::Rng>,
+    start: Instant,
+    round_trip: Duration,
+}
+
+/// Runs the plan to its end.
+///
+/// # Errors
+/// See [`SimulateError`].
+pub fn run(plan: &Plan) -> Result<Report, SimulateError> {
+    // What the scheduler draws by itself follows the seed, too.
+    fastrand::seed(plan.seed);
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build()?;
+    runtime.block_on(simulate(plan))
+}
+
+async fn simulate(plan: &Plan) -> Result<Report, SimulateError> {
+    let mut rng = fastrand::Rng::with_seed(plan.seed);
+    let mut sites = Vec::new();
+    for (group, of) in plan.groups.iter().enumerate() {
+        for (domain, messages) in (0u32..).zip(shares(of.messages, of.domains)) {
+            if messages > 0 {
+                sites.push(Arc::new(site(plan, group, domain, messages, &mut rng)?));
+            }
+        }
+    }
+    let total = sites.iter().map(|site| site.store.lock().left() as u64).sum();
+    let world = Arc::new(World {
+        sites,
+        tallies: Mutex::new(vec![Tally::default(); plan.groups.len()]),
+        left: Mutex::new(total),
+        done: Notify::new(),
+        rng: Mutex::new(rng),
+        start: Instant::now(),
+        round_trip: plan.round_trip,
+    });
+    for site in &world.sites {
+        tokio::spawn(feed(world.clone(), site.clone()));
+    }
+    let mut samples = vec![world.sample()];
+    if total > 0 {
+        let end = world.start + plan.until;
+        for look in 1u32.. {
+            let next = (world.start + SAMPLE * look).min(end);
+            tokio::select! {
+                biased;
+                () = world.done.notified() => break,
+                () = tokio::time::sleep_until(next) => {}
+            }
+            samples.push(world.sample());
+            if Instant::now() >= end {
+                break;
+            }
+        }
+    }
+    samples.push(world.sample());
+    Ok(report::report(plan, &samples))
+}
+
+/// `messages` over `domains` whose sizes fall as 1, 1/2, 1/3, …; exact in the sum.
+fn shares(messages: u32, domains: u32) -> Vec<u32> {
+    let weights: f64 = (1..=domains.max(1)).map(|n| 1.0 / f64::from(n)).sum();
+    let (mut sum, mut given) = (0.0, 0);
+    (1..=domains.max(1))
+        .map(|n| {
+            sum += 1.0 / f64::from(n);
+            let upto = if n == domains.max(1) { messages } else { (f64::from(messages) * sum / weights) as u32 };
+            let share = upto.saturating_sub(given);
+            given += share;
+            share
+        })
+        .collect()
+}
+
+fn site(plan: &Plan, group: usize, domain: u32, messages: u32, rng: &mut fastrand::Rng) -> Result<Site, SimulateError> {
+    let of = &plan.groups[group];
+    let (lane, host) = match of.domains {
+        1 => (LaneName::provider(&of.name), format!("{}.example", of.name)),
+        _ => {
+            let host = format!("d{}.{}.example", domain + 1, of.name);
+            (LaneName::domain(&host), host)
+        }
+    };
+    let bad = |e| SimulateError::Name(of.name.clone(), e);
+    let recipient = Recipient::new(Address::parse(&format!("someone@{host}")).map_err(bad)?);
+    let sender = Address::parse("bulk@sender.example").map_err(bad)?;
+    let message = Message {
+        id: QueueId(1),
+        received: BEGIN,
+        envelope: Envelope { reverse_path: Some(sender), ..Envelope::default() },
+        origin: Origin::Local,
+        size: 1,
+        traits: BodyTraits::default(),
+    };
+    // Each in its own part of the time, so that the pace is even and no two runs differ in it.
+    let part = plan.arrive.as_millis() as f64 / f64::from(messages);
+    let arrivals = (0..messages).map(|i| BEGIN.after(ms((f64::from(i) + rng.f64()) * part))).collect();
+    Ok(Site {
+        group,
+        lane: Arc::new(Lane::new(lane, of.provider.clone())),
+        model: Mutex::new(Model::new(of.persona, of.caps.clone(), of.changes.clone(), rng.u64(..))),
+        store: Mutex::new(Store::new(arrivals)),
+        message: Arc::new(Shared { message: Arc::new(message), head: None, ticket: None }),
+        recipient,
+        destination: host.into(),
+        changed: Notify::new(),
+    })
+}
+
+fn ms(ms: f64) -> Duration {
+    Duration::from_millis(ms as u64)
+}
+
+/// Brings what is due into the lane's window, as the scheduler does.
+async fn feed(world: Arc<World>, site: Arc<Site>) {
+    if let Some(due) = site.store.lock().due() {
+        site.lane.note_stored(due);
+    }
+    loop {
+        let changed = site.changed.notified();
+        attend(&world, &site);
+        match site.lane.stored_due().map(|due| due.since(world.now())) {
+            Some(wait) if !wait.is_zero() => tokio::select! {
+                biased;
+                () = changed => {}
+                () = tokio::time::sleep(wait) => {}
+            },
+            // Nothing is stored, or the window is full: whoever changes that attends.
+            _ => changed.await,
+        }
+    }
+}
+
+/// Claims what is due if there is room.
+fn attend(world: &Arc<World>, site: &Arc<Site>) {
+    let now = world.now();
+    if site.lane.stored_due().is_none_or(|due| due > now) {
+        return;
+    }
+    let Some(room) = site.lane.begin_claim(now, WINDOW) else { return };
+    let (jobs, due) = {
+        let mut store = site.store.lock();
+        (store.claim(now, room, site), store.due())
+    };
+    let wake = site.lane.push(jobs);
+    world.wake(site, wake);
+    site.lane.end_claim(due);
+}
+
+impl World {
+    fn elapsed(&self) -> Duration {
+        self.start.elapsed()
+    }
+
+    fn now(&self) -> Timestamp {
+        BEGIN.after(self.elapsed())
+    }
+
+    fn tally(&self, site: &Site, count: impl FnOnce(&mut Tally)) {
+        if let Some(tally) = self.tallies.lock().get_mut(site.group) {
+            count(tally);
+        }
+    }
+
+    fn finished(&self) {
+        let mut left = self.left.lock();
+        *left = left.saturating_sub(1);
+        if *left == 0 {
+            self.done.notify_one();
+        }
+    }
+
+    fn sample(&self) -> report::Sample {
+        let (at, now) = (self.elapsed(), self.now());
+        let mut arrived = vec![0; self.tallies.lock().len()];
+        for site in &self.sites {
+            arrived[site.group] += site.store.lock().arrived(now) as u64;
+        }
+        report::Sample { at, arrived, tallies: self.tallies.lock().clone() }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,190 @@
+//! What a simulation says: sums and a series for each group.
+
+use std::time::Duration;
+
+use serde::Serialize;
+
+use super::{Plan, Tally};
+
+/// Points of the series at most, as long as a step of a day allows it.
+const POINTS: u64 = 48;
+/// Steps of the series, in seconds.
+const STEPS: [u64; 7] = [60, 300, 600, 1800, 3600, 6 * 3600, 86_400];
+
+/// A look at everything.
+pub(super) struct Sample {
+    pub(super) at: Duration,
+    /// By group.
+    pub(super) arrived: Vec<u64>,
+    pub(super) tallies: Vec<Tally>,
+}
+
+/// What came of a plan.
+#[derive(Clone, PartialEq, Debug, Serialize)]
+pub struct Report {
+    /// Messages of all groups.
+    pub messages: u64,
+    /// Seconds until the last message was done with, or until the simulation was stopped.
+    pub seconds: u64,
+    /// All messages were done with.
+    pub complete: bool,
+    /// Seconds between the points of the series.
+    pub step_seconds: u64,
+    /// The groups of the plan.
+    pub groups: Vec<GroupReport>,
+}
+
+/// What came of a group.
+#[derive(Clone, PartialEq, Debug, Serialize)]
+pub struct GroupReport {
+    /// Its name.
+    pub name: String,
+    /// The limits in force, and where they are written.
+    pub limits: String,
+    /// What its servers enforce.
+    pub enforced: String,
+    /// Messages for it.
+    pub messages: u64,
+    /// Accepted.
+    pub delivered: u64,
+    /// Bounced or expired.
+    pub failed: u64,
+    /// Attempts refused to slow us down.
+    pub throttled: u64,
+    /// `throttled / (throttled + delivered)`.
+    pub throttled_share: f64,
+    /// Recipients put off and tried again.
+    pub retries: u64,
+    /// Connections opened.
+    pub connections: u64,
+    /// Most that waited at any look (one a minute).
+    pub peak_depth: u64,
+    /// Seconds until its last message was done with; `None`: some are left.
+    pub done_seconds: Option<u64>,
+    /// Delivered a second until then.
+    pub rate: f64,
+    /// From the start on, a step apart; the last point is the end.
+    pub series: Vec<Point>,
+}
+
+/// A group at a time.
+#[derive(Clone, Copy, PartialEq, Debug, Serialize)]
+pub struct Point {
+    /// Seconds since the start.
+    pub at: u64,
+    /// Messages that have arrived and are not done with.
+    pub depth: u64,
+    /// Delivered since the point before.
+    pub delivered: u64,
+    /// Throttled since the point before.
+    pub throttled: u64,
+    /// Put off since the point before.
+    pub retries: u64,
+}
+
+pub(super) fn report(plan: &Plan, samples: &[Sample]) -> Report {
+    let Some(last) = samples.last() else {
+        return Report { messages: 0, seconds: 0, complete: true, step_seconds: 60, groups: Vec::new() };
+    };
+    let seconds = last.at.as_secs_f64().ceil() as u64;
+    let step = STEPS.into_iter().find(|step| seconds.div_ceil(*step) <= POINTS).unwrap_or(86_400);
+    let groups: Vec<GroupReport> =
+        plan.groups.iter().enumerate().map(|(i, _)| group(plan, i, samples, last, step)).collect();
+    Report {
+        messages: groups.iter().map(|g| g.messages).sum(),
+        seconds,
+        complete: groups.iter().all(|g| g.done_seconds.is_some()),
+        step_seconds: step,
+        groups,
+    }
+}
+
+fn group(plan: &Plan, i: usize, samples: &[Sample], last: &Sample, step: u64) -> GroupReport {
+    let of = &plan.groups[i];
+    let depth = |s: &Sample| s.arrived[i].saturating_sub(s.tallies[i].delivered + s.tallies[i].failed);
+    let end = last.tallies[i];
+    let mut series: Vec<Point> = Vec::new();
+    let mut before = Tally::default();
+    let is_last = |n: usize| n + 1 == samples.len();
+    for (_, s) in samples.iter().enumerate().filter(|(n, s)| is_last(*n) || s.at.as_secs().is_multiple_of(step)) {
+        let t = s.tallies[i];
+        let point = Point {
+            at: s.at.as_secs_f64().ceil() as u64,
+            depth: depth(s),
+            delivered: t.delivered - before.delivered,
+            throttled: t.throttled - before.throttled,
+            retries: t.deferred - before.deferred,
+        };
+        match series.last_mut().filter(|p| p.at == point.at) {
+            Some(same) => {
+                let Point { delivered, throttled, retries, .. } = point;
+                *same = Point {
+                    delivered: same.delivered + delivered,
+                    throttled: same.throttled + throttled,
+                    retries: same.retries + retries,
+                    ..point
+                };
+            }
+            None => series.push(point),
+        }
+        before = t;
+    }
+    let done = end.delivered + end.failed >= u64::from(of.messages);
+    let active = if done { end.finished } else { last.at };
+    let limits = limits(&of.provider);
+    GroupReport {
+        name: of.name.clone(),
+        limits: format!("{limits} ({})", of.limits_from),
+        enforced: enforced(of),
+        messages: u64::from(of.messages),
+        delivered: end.delivered,
+        failed: end.failed,
+        throttled: end.throttled,
+        throttled_share: share(end.throttled, end.throttled + end.delivered),
+        retries: end.deferred,
+        connections: end.connections,
+        peak_depth: samples.iter().map(depth).max().unwrap_or(0),
+        done_seconds: done.then(|| active.as_secs_f64().ceil() as u64),
+        rate: if active.is_zero() { 0.0 } else { round(end.delivered as f64 / active.as_secs_f64()) },
+        series,
+    }
+}
+
+/// Three digits after the point are enough for people, and the same everywhere.
+fn round(x: f64) -> f64 {
+    (x * 1000.0).round() / 1000.0
+}
+
+fn share(part: u64, whole: u64) -> f64 {
+    if whole == 0 { 0.0 } else { (part as f64 / whole as f64 * 1e6).round() / 1e6 }
+}
+
+fn limits(provider: &crate::config::Provider) -> String {
+    let rates: Vec<String> = provider.rate.iter().map(ToString::to_string).collect();
+    let quotas: Vec<String> = provider.quota.iter().map(|q| format!("quota {q}")).collect();
+    let rate = if rates.is_empty() { "no rate".to_owned() } else { rates.join(" ") };
+    let all = [vec![rate], quotas, vec![format!("{} connections", provider.connections)]].concat();
+    format!("{}, {} messages each", all.join(", "), provider.messages_per_connection)
+}
+
+fn enforced(of: &super::Group) -> String {
+    let caps = &of.caps;
+    let mut all: Vec<String> = caps.rates.iter().map(ToString::to_string).collect();
+    if caps.connections != u32::MAX {
+        all.push(format!("{} connections", caps.connections));
+    }
+    all.extend(caps.connect_rates.iter().map(|r| format!("{r} new connections")));
+    if caps.messages_per_connection != u32::MAX {
+        all.push(format!("{} messages each", caps.messages_per_connection));
+    }
+    if !caps.greylist.is_zero() {
+        all.push("greylisting".into());
+    }
+    if caps.fail_temporary + caps.fail_permanent > 0.0 {
+        all.push(format!("{:.1} % fail", (caps.fail_temporary + caps.fail_permanent) * 100.0));
+    }
+    if !of.changes.is_empty() {
+        all.push(format!("{} changes", of.changes.len()));
+    }
+    if all.is_empty() { "nothing".into() } else { all.join(", ") }
+}

@@ -1,0 +1,91 @@
+use super::*;
+use crate::config::sample;
+use crate::config::units::Rate;
+use crate::model::Setting;
+
+fn group(name: &str, messages: u32, rate: u32, hidden: &str) -> Group {
+    let mut provider = sample::provider(name);
+    if rate > 0 {
+        provider.rate = vec![Rate { count: rate, per: Duration::from_secs(1) }];
+    }
+    let mut caps = Caps::default();
+    if !hidden.is_empty() {
+        Setting::list(hidden).expect("settings").iter().for_each(|s| caps.set(s));
+    }
+    Group {
+        name: name.into(),
+        messages,
+        provider: Arc::new(provider),
+        limits_from: "test".into(),
+        domains: 1,
+        persona: Persona::find(name).unwrap_or(Persona::generic()),
+        caps,
+        changes: Vec::new(),
+    }
+}
+
+fn plan(groups: Vec<Group>) -> Plan {
+    Plan {
+        groups,
+        arrive: Duration::ZERO,
+        round_trip: Duration::from_millis(50),
+        until: Duration::from_secs(7 * 86_400),
+        seed: 1,
+    }
+}
+
+#[test]
+fn a_rate_decides_when_it_is_done_and_nothing_is_throttled() {
+    let report = run(&plan(vec![group("gmail", 6000, 10, "rate=10/s,messages-per-connection=100")])).expect("a report");
+    let gmail = &report.groups[0];
+    assert!(report.complete);
+    assert_eq!((gmail.delivered, gmail.failed, gmail.throttled), (6000, 0, 0));
+    assert!((590..=615).contains(&gmail.done_seconds.expect("done")), "{:?}", gmail.done_seconds);
+    assert_eq!(gmail.series.iter().map(|p| p.delivered).sum::<u64>(), 6000);
+    assert_eq!(gmail.peak_depth, 6000);
+    // Half way the lane is half empty.
+    let half = gmail.series.iter().find(|p| p.at == 300).expect("five minutes");
+    assert!((2900..=3100).contains(&half.depth), "{half:?}");
+}
+
+#[test]
+fn a_slow_provider_delays_nobody_else() {
+    let alone = run(&plan(vec![group("yahoo", 2000, 20, "")])).expect("a report");
+    let both = run(&plan(vec![group("gmail", 2000, 1, ""), group("yahoo", 2000, 20, "")])).expect("a report");
+    let (a, b) = (alone.groups[0].done_seconds.expect("done"), both.groups[1].done_seconds.expect("done"));
+    assert!(a.abs_diff(b) <= 1, "{a} {b}");
+    assert!(both.groups[0].done_seconds.expect("done") >= 1990);
+}
+
+#[test]
+fn a_hidden_cap_throttles_and_every_message_still_has_one_fate() {
+    let mut hidden = group("microsoft", 3000, 0, "rate=5/s,fail=1%:5xx,messages-per-connection=7");
+    hidden.changes = vec!["10m rate=50/s".parse().expect("a change")];
+    let report = run(&plan(vec![hidden])).expect("a report");
+    let g = &report.groups[0];
+    assert!(report.complete);
+    assert_eq!(g.delivered + g.failed, 3000);
+    assert!((10..60).contains(&g.failed), "{}", g.failed);
+    assert!(g.throttled > 100 && g.retries > 100, "{g:?}");
+    // Never above the cap at the provider: 5/s for ten minutes.
+    let first: u64 = g.series.iter().filter(|p| p.at <= 600).map(|p| p.delivered).sum();
+    assert!(first <= 3005, "{first}");
+}
+
+#[test]
+fn stops_when_it_is_told_to() {
+    let mut plan = plan(vec![group("gmail", 1000, 1, "")]);
+    plan.until = Duration::from_secs(300);
+    let report = run(&plan).expect("a report");
+    assert!(!report.complete && report.seconds == 300);
+    assert!((299..=302).contains(&report.groups[0].delivered));
+    assert_eq!(report.groups[0].series.last().map(|p| p.depth), Some(1000 - report.groups[0].delivered));
+}
+
+#[test]
+fn shares_add_up_and_fall() {
+    assert_eq!(shares(100, 1), [100]);
+    let shares = shares(10_000, 50);
+    assert_eq!(shares.iter().sum::<u32>(), 10_000);
+    assert!(shares[0] > shares[10] && shares[10] > shares[40]);
+}

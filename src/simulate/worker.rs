@@ -1,0 +1,205 @@
+//! A worker of a lane: what `pipeline` does with a connection, done with a model.
+//!
+//! A connection takes a round trip to be made, and four more until MAIL (EHLO, STARTTLS, the
+//! handshake, EHLO again). A transaction takes two: MAIL, RCPT and DATA go together (RFC 2920),
+//! then the body. Every answer takes the latency of the model besides.
+
+use std::net::{IpAddr, Ipv4Addr};
+use std::sync::Arc;
+
+use super::store::Waiting;
+use super::{Site, World, attend};
+use crate::deliver::{Event, Fact, Reply, Stage};
+use crate::model::{Connection, Refusal};
+use crate::outcome::settle::{Context, Outcome, Planned, Tried, plan};
+use crate::outcome::{Judgement, judge_unreached};
+use crate::queue::Verdict;
+use crate::schedule::{Held, Job, Wake};
+
+/// Whom the providers see.
+const US: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1));
+
+/// Counts the connection out when the worker is gone.
+struct Open<'a> {
+    site: &'a Site,
+    connection: Option<Connection>,
+    sent: u32,
+}
+
+impl Drop for Open<'_> {
+    fn drop(&mut self) {
+        if let Some(connection) = self.connection.take() {
+            self.site.model.lock().disconnect(connection);
+        }
+    }
+}
+
+impl World {
+    /// Starts a worker if the lane says so.
+    pub(super) fn wake(self: &Arc<World>, site: &Arc<Site>, wake: Wake) {
+        if wake == Wake::Start {
+            let (world, site) = (self.clone(), site.clone());
+            tokio::spawn(async move {
+                world.work(&site).await;
+                world.wake(&site, site.lane.worker_gone());
+            });
+        }
+    }
+
+    async fn work(self: &Arc<World>, site: &Arc<Site>) {
+        let lane = &site.lane;
+        let provider = &lane.provider;
+        let mut open: Option<Open<'_>> = None;
+        loop {
+            let serves = open.as_ref().map(|_| &*site.destination);
+            let Ok((mut job, wake)) = lane.next(serves, provider.idle_timeout).await else { break };
+            self.wake(site, wake);
+            let connection = match &mut open {
+                Some(open) => open,
+                None => match self.connect(site).await {
+                    Ok(new) => open.insert(new),
+                    Err(fact) => {
+                        lane.not_needed();
+                        let (judgement, _) = judge_unreached(std::slice::from_ref(&fact), provider.relay.is_some());
+                        self.settle(site, job, fact, Some(judgement));
+                        continue;
+                    }
+                },
+            };
+            lane.permit(&mut job).await.spend();
+            let (fact, closed) = self.transaction(site, connection).await;
+            let spent = closed || connection.sent >= provider.messages_per_connection;
+            self.settle(site, job, fact, None);
+            if spent {
+                open = None;
+            }
+        }
+    }
+
+    async fn round_trip(&self, site: &Site, times: u32) {
+        let latency = site.model.lock().latency(self.elapsed());
+        tokio::time::sleep((self.round_trip + latency) * times).await;
+    }
+
+    async fn connect<'a>(&self, site: &'a Site) -> Result<Open<'a>, Fact> {
+        self.round_trip(site, 1).await;
+        let connected = site.model.lock().connect(self.elapsed(), US);
+        match connected {
+            Ok(connection) => {
+                self.tally(site, |t| t.connections += 1);
+                let open = Open { site, connection: Some(connection), sent: 0 };
+                self.round_trip(site, 4).await;
+                Ok(open)
+            }
+            Err(refusal) => Err(self.refused(site, Stage::Greeting, refusal)),
+        }
+    }
+
+    /// One transaction; what happened, and whether the provider closed the connection.
+    async fn transaction(&self, site: &Site, open: &mut Open<'_>) -> (Fact, bool) {
+        open.sent += 1;
+        let Some(connection) = &mut open.connection else {
+            return (Fact { stage: Stage::Mail, event: Event::Closed, peer: None }, true);
+        };
+        let sender = site.message.message.envelope.sender();
+        let begun = {
+            let (mut model, now) = (site.model.lock(), self.elapsed());
+            let mail = model.mail(now, connection).map_err(|refusal| (Stage::Mail, refusal));
+            let to = site.recipient.address.as_str();
+            mail.and_then(|()| model.rcpt(now, connection, sender, to).map_err(|refusal| (Stage::Rcpt, refusal)))
+        };
+        self.round_trip(site, 1).await;
+        if let Err((stage, refusal)) = begun {
+            let close = refusal.close;
+            return (self.refused(site, stage, refusal), close);
+        }
+        let ended = site.model.lock().end(self.elapsed(), connection);
+        self.round_trip(site, 1).await;
+        match ended {
+            Ok(()) => {
+                let reply = Reply { code: 250, enhanced: Some((2, 0, 0)), text: "Ok".into() };
+                (Fact { stage: Stage::Final, event: Event::Reply(reply), peer: None }, false)
+            }
+            Err(refusal) => {
+                let close = refusal.close;
+                (self.refused(site, Stage::Final, refusal), close)
+            }
+        }
+    }
+
+    fn refused(&self, site: &Site, stage: Stage, refusal: Refusal) -> Fact {
+        if refusal.by.throttles() {
+            self.tally(site, |t| t.throttled += 1);
+        }
+        let event = match refusal.reply {
+            Some(reply) => {
+                let mut parts = reply.enhanced.split('.').map(str::parse::<u16>);
+                let enhanced = match (parts.next(), parts.next(), parts.next()) {
+                    (Some(Ok(class)), Some(Ok(b)), Some(Ok(c))) => u8::try_from(class).ok().map(|class| (class, b, c)),
+                    _ => None,
+                };
+                Event::Reply(Reply { code: reply.code, enhanced, text: reply.text.into_owned() })
+            }
+            None => Event::Closed,
+        };
+        Fact { stage, event, peer: None }
+    }
+
+    /// What follows from an attempt: the real plan, on the store of the simulation.
+    fn settle(self: &Arc<World>, site: &Arc<Site>, job: Job, fact: Fact, judged: Option<Judgement>) {
+        let (lane, now) = (&site.lane, self.now());
+        let mut back = job.without_recipients();
+        let mut settled = 0;
+        for held in job.recipients {
+            let received = site.store.lock().received(held.index);
+            let retry = &lane.provider.retry;
+            let context = Context { id: back.key(0).id, received, lane: &lane.name, retry, dsn: true, now };
+            let tried = Tried {
+                index: held.index,
+                recipient: &held.recipient,
+                attempts: held.attempts,
+                warned: held.warned,
+                untried: held.untried,
+                fact: &fact,
+                judged,
+            };
+            let planned = {
+                let mut rng = self.rng.lock();
+                plan(&context, &[tried], &mut || rng.f64()).pop()
+            };
+            let Some(Planned { outcome, settlement, .. }) = planned else { continue };
+            if outcome == Outcome::Again {
+                back.recipients.push(Held { untried: held.untried.saturating_add(1), ..held });
+                continue;
+            }
+            settled += 1;
+            match (outcome, settlement.map(|s| s.verdict)) {
+                (_, Some(Verdict::Deferred { due, counts, .. })) => {
+                    let attempts = held.attempts + u32::from(counts);
+                    site.store.lock().put_off(Waiting { due, index: held.index, attempts });
+                    lane.note_stored(due);
+                    site.changed.notify_one();
+                    self.tally(site, |t| t.deferred += 1);
+                }
+                (outcome, _) => {
+                    let finished = self.elapsed();
+                    self.tally(site, |t| {
+                        t.finished = finished;
+                        if outcome == Outcome::Delivered { t.delivered += 1 } else { t.failed += 1 }
+                    });
+                    self.finished();
+                }
+            }
+        }
+        lane.settled(settled);
+        attend(self, site);
+        // What is stored beyond the window has its own due time, which `feed` waits for.
+        if lane.stored_due().is_some_and(|due| due <= now) {
+            site.changed.notify_one();
+        }
+        if !back.recipients.is_empty() {
+            let wake = lane.give_back(back);
+            self.wake(site, wake);
+        }
+    }
+}

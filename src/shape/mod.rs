@@ -5,5 +5,7 @@
 //! the limiter allowed. A permit that was not used goes back when it is dropped.
 
 pub mod limiter;
+pub mod quota;
+pub mod warmup;
 
 pub use limiter::{Limiter, Permit};

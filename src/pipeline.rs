@@ -31,6 +31,9 @@ use record::Attempt;
 /// Bodies converted at once: each is in memory as a whole.
 const CONVERSIONS: usize = 2;
 
+/// Recipients that expire in one go while they are held back; the next are looked for soon.
+const EXPIRE_AT_ONCE: usize = 200;
+
 /// All stages, wired.
 pub struct Relay {
     /// The configuration in force.
@@ -133,20 +136,23 @@ impl Relay {
                 next = lane.next(serves.as_deref(), idle) => next,
                 _ = stopping.changed() => break,
             };
-            let Ok((job, wake)) = next else { break };
+            let Ok((job, wake)) = next else {
+                self.expire_held(lane).await;
+                break;
+            };
             self.scheduler.wake(lane, wake);
             let mut attempt = Attempt::new(job, self.clock.now());
 
             // Where it goes. A domain whose provider became known moves to the provider's lane.
             let route = match self.route(&attempt.job).await {
                 Ok(route) if route.lane != lane.name => {
-                    lane.not_needed();
+                    lane.not_needed(&mut attempt.job);
                     self.move_to(lane, &route, attempt.job);
                     continue;
                 }
                 Ok(route) => route,
                 Err(error) => {
-                    lane.not_needed();
+                    lane.not_needed(&mut attempt.job);
                     attempt.everyone(no_route(error));
                     self.settle(lane, attempt, None).await;
                     continue;
@@ -160,10 +166,19 @@ impl Relay {
                     old.quit().await;
                 }
                 let began = tokio::time::Instant::now();
+                tokio::select! {
+                    () = lane.may_connect() => {}
+                    _ = stopping.changed() => {
+                        lane.not_needed(&mut attempt.job);
+                        let _ = lane.give_back(attempt.job);
+                        break;
+                    }
+                }
                 match self.connector.open(&lane.provider, &route).await {
                     Ok(new) => connection = Some(new),
                     Err(facts) => {
-                        lane.not_needed();
+                        lane.not_needed(&mut attempt.job);
+                        lane.connected_more(greeted(&facts).saturating_sub(1));
                         let (judgement, fact) = unreached(&facts, &lane.provider.relay.is_some());
                         attempt.connect = began.elapsed();
                         attempt.everyone(fact);
@@ -181,10 +196,15 @@ impl Relay {
             let permit = tokio::select! {
                 permit = lane.permit(&mut attempt.job) => permit,
                 _ = stopping.changed() => {
-                    lane.not_needed();
+                    lane.not_needed(&mut attempt.job);
                     let _ = lane.give_back(attempt.job);
                     break;
                 }
+            };
+            // A quota was used up meanwhile: the job waits in the lane, and it was no attempt.
+            let Ok(permit) = permit else {
+                self.scheduler.wake(lane, lane.give_back(attempt.job));
+                continue;
             };
             attempt.limiter = began.elapsed();
             let source = QueuedBody { shared: attempt.job.message.clone(), queue: self.queue.clone() };
@@ -223,6 +243,15 @@ impl Relay {
         }
     }
 
+    /// What our own limits hold back does not wait for an attempt to expire.
+    pub async fn expire_held(&self, lane: &Arc<Lane>) {
+        for (held, job) in lane.expired(self.clock.now(), EXPIRE_AT_ONCE) {
+            let mut attempt = Attempt::new(job, self.clock.now());
+            attempt.everyone(Fact { stage: Stage::Route, event: Event::Held(held.by), peer: None });
+            self.settle(lane, attempt, None).await;
+        }
+    }
+
     async fn route(&self, job: &Job) -> Result<Arc<Route>, RouteError> {
         let sender = job.message.message.envelope.reverse_path.as_ref();
         match job.recipients.first() {
@@ -255,6 +284,11 @@ fn suits(connection: &mut Connection, lane: &Lane, route: &Route) -> bool {
         && connection.sent() < lane.provider.messages_per_connection
         && route.hosts.iter().any(|host| host.name == connection.host())
         && connection.is_alive()
+}
+
+/// Connections on which a server was heard, or could have been.
+fn greeted(facts: &[Fact]) -> u32 {
+    u32::try_from(facts.iter().filter(|fact| fact.stage > Stage::Connect).count()).unwrap_or(u32::MAX)
 }
 
 fn no_route(error: RouteError) -> Fact {

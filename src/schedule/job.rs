@@ -7,6 +7,7 @@ use bytes::Bytes;
 
 use super::budget::Ticket;
 use crate::mail::{Message, Recipient, RecipientKey};
+use crate::shape::Gate;
 
 /// A message in memory, shared by its jobs. The body may or may not be here too.
 #[derive(Debug)]
@@ -45,13 +46,15 @@ pub struct Job {
     pub destination: Arc<str>,
     /// Hash of the reverse-path: whose turn it is.
     pub sender: u64,
+    /// The limits at which it counts as on its way to a permit.
+    pub gates: Vec<Arc<Gate>>,
 }
 
 impl Job {
     /// A job of `message` without recipients yet.
     pub fn new(message: Arc<Shared>, destination: Arc<str>) -> Job {
         let sender = sender_key(message.message.envelope.sender());
-        Job { message, recipients: Vec::new(), destination, sender }
+        Job { message, recipients: Vec::new(), destination, sender, gates: Vec::new() }
     }
 
     /// Delivery priority.
@@ -66,6 +69,7 @@ impl Job {
             recipients: Vec::new(),
             destination: self.destination.clone(),
             sender: self.sender,
+            gates: Vec::new(),
         }
     }
 

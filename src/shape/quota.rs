@@ -172,9 +172,10 @@ impl Window {
         }
     }
 
-    /// The most cells in a window.
-    pub fn most(&self) -> u32 {
-        self.most
+    /// A record by which all of it was used just now: for one that cannot be read.
+    pub fn used_up(&self, now: i64, wall: Timestamp) -> Record {
+        let reserved = (self.newest, self.most);
+        Record { window: self.window_ms, slot: self.slot_ms, time: now, wall, used: Vec::new(), reserved }
     }
 
     /// Moves on to `now`; what has left the window is free again.

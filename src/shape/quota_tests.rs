@@ -58,7 +58,7 @@ impl Life {
         self.take_skewed(cells, now, 0)
     }
 
-    /// With a time that is `skew` late. The wall clock of records never is: see `Pace::now`.
+    /// With a time that is `skew` late. The wall clock of records never is: see `Ledger::now`.
     fn take_skewed(&mut self, cells: u32, now: i64, skew: i64) -> Result<Taken, Refusal> {
         let time = now + skew + self.offset;
         match self.window.try_take(cells, time) {

@@ -99,9 +99,9 @@ impl Day {
         self.most().saturating_sub(self.used)
     }
 
-    /// How long until `cells` (at most a day's number) could be taken.
+    /// How long until `cells` could be taken: nothing, or until the next day.
     pub fn wait_for(&mut self, cells: u32, now: Timestamp) -> Duration {
-        if cells.min(self.most()).max(1) <= self.room(now) {
+        if cells <= self.room(now) {
             return Duration::ZERO;
         }
         let tomorrow = Timestamp(self.midnight().0.saturating_add(DAY_MS));

@@ -31,6 +31,8 @@ use crate::schedule::{Lane, Scheduler};
 
 /// How often dead letters are looked through and waits are reported.
 const HOUSEKEEPING: Duration = Duration::from_secs(60);
+/// How often records of quotas that count nothing any more are removed.
+const SWEEP_QUOTAS: Duration = Duration::from_secs(86_400);
 /// Dead letters deleted in one transaction.
 const FORGET_AT_ONCE: usize = 1000;
 
@@ -74,7 +76,7 @@ pub async fn run(config: Config, settings: Vec<Setting>, config_path: Option<Pat
 
     let router = Arc::new(Router::new(config.clone()).map_err(|e| StartError::Config(e.to_string()))?);
     let connector = Connector::new(&config.hostname).map_err(|e| StartError::Unavailable(e.to_string()))?;
-    let scheduler = Scheduler::new(queue.clone(), clock, config.queue.memory, {
+    let scheduler = Scheduler::new(queue.clone(), clock, config.queue.memory, config.limits.clone(), {
         let router = router.clone();
         move |lane| router.provider_of_lane(lane)
     });
@@ -170,6 +172,7 @@ async fn wait_for_signal() -> anyhow::Result<&'static str> {
 
 /// Forgets old dead letters and tells, once a minute and lane, how long the limiter held mail back.
 async fn keep_house(relay: Arc<Relay>, mut stopping: watch::Receiver<bool>) {
+    let mut swept = None;
     while !*stopping.borrow() {
         loop {
             match relay.queue.forget(relay.clock.now(), relay.config.queue.keep_failed, FORGET_AT_ONCE).await {
@@ -181,13 +184,20 @@ async fn keep_house(relay: Arc<Relay>, mut stopping: watch::Receiver<bool>) {
                 }
             }
         }
+        if swept.is_none_or(|at: Instant| at.elapsed() >= SWEEP_QUOTAS) {
+            swept = Some(Instant::now());
+            if let Err(error) = relay.scheduler.sweep_quotas().await {
+                tracing::warn!(%error, "could not look through the records of quotas");
+            }
+        }
         for lane in relay.scheduler.lanes() {
+            relay.expire_held(&lane).await;
             if let Some(held) = lane.take_limited() {
                 tracing::info!(
                     provider = %lane.name,
                     waits = held.waits,
                     waited_ms = u64::try_from(held.waited.as_millis()).unwrap_or(u64::MAX),
-                    "held back by our own rate limit in the last minute"
+                    "held back by our own limits in the last minute"
                 );
             }
         }
@@ -302,6 +312,8 @@ fn lane_status(lane: &Lane) -> LaneStatus {
         stopped: now
             .circuit
             .map(|(reason, left)| format!("{reason} (next try in {} s)", left.as_secs()))
+            .or_else(|| now.held.as_ref().map(ToString::to_string))
+            .or_else(|| now.held_aside.first().map(|(held, waiting)| format!("{held} ({waiting} recipients wait)")))
             .unwrap_or_default(),
         last_error: now.last_error.unwrap_or_default(),
     }

@@ -33,6 +33,9 @@ use record::Attempt;
 /// Bodies converted at once: each is in memory as a whole.
 const CONVERSIONS: usize = 2;
 
+/// Recipients that expire in one go while they are held back; the next are looked for soon.
+const EXPIRE_AT_ONCE: usize = 200;
+
 /// All stages, wired.
 pub struct Relay {
     /// The configuration in force.
@@ -145,7 +148,10 @@ impl Relay {
                 next = lane.next(serves.as_deref(), idle) => next,
                 _ = stopping.changed() => break,
             };
-            let Ok((job, wake)) = next else { break };
+            let Ok((job, wake)) = next else {
+                self.expire_held(lane).await;
+                break;
+            };
             self.scheduler.wake(lane, wake);
             hand.hold(&job);
             let mut attempt = Attempt::new(job, self.clock.now());
@@ -153,14 +159,14 @@ impl Relay {
             // Where it goes. A domain whose provider became known moves to the provider's lane.
             let route = match self.route(&attempt.job).await {
                 Ok(route) if route.lane != lane.name => {
-                    hand.not_needed();
+                    hand.not_needed(&mut attempt.job);
                     hand.empty();
                     self.move_to(lane, &route, attempt.job);
                     continue;
                 }
                 Ok(route) => route,
                 Err(error) => {
-                    hand.not_needed();
+                    hand.not_needed(&mut attempt.job);
                     attempt.everyone(no_route(error));
                     self.finish(hand, attempt, None).await;
                     continue;
@@ -176,10 +182,20 @@ impl Relay {
                     old.quit().await;
                 }
                 let began = tokio::time::Instant::now();
+                tokio::select! {
+                    () = lane.may_connect() => {}
+                    _ = stopping.changed() => {
+                        hand.not_needed(&mut attempt.job);
+                        hand.empty();
+                        let _ = lane.give_back(attempt.job);
+                        break;
+                    }
+                }
                 match self.connector.open_for(&lane.provider, &route, &from).await {
                     Ok(new) => connection = Some(new),
                     Err(facts) => {
-                        hand.not_needed();
+                        hand.not_needed(&mut attempt.job);
+                        lane.connected_more(greeted(&facts).saturating_sub(1));
                         let (judgement, fact) = unreached(&facts, &lane.provider.relay.is_some());
                         attempt.connect = began.elapsed();
                         attempt.everyone(fact);
@@ -199,7 +215,7 @@ impl Relay {
                 let outgoing = match self.convert(&source, open.capabilities(), &lane.provider).await {
                     Ok(outgoing) => outgoing,
                     Err(event) => {
-                        hand.not_needed();
+                        hand.not_needed(&mut attempt.job);
                         attempt.everyone(Fact { stage: Stage::Mail, event, peer: Some(open.peer().clone()) });
                         self.finish(hand, attempt, None).await;
                         continue 'jobs;
@@ -209,20 +225,27 @@ impl Relay {
                 let permit = tokio::select! {
                     permit = lane.permit(&mut attempt.job) => permit,
                     _ = stopping.changed() => {
-                        hand.not_needed();
+                        hand.not_needed(&mut attempt.job);
                         hand.empty();
                         let _ = lane.give_back(attempt.job);
                         break 'jobs;
                     }
                 };
                 attempt.limiter += began.elapsed();
+                // A quota was used up meanwhile: the job waits in the lane, and it was no attempt.
+                let Ok(permit) = permit else {
+                    hand.permitted();
+                    hand.empty();
+                    self.scheduler.wake(lane, lane.give_back(attempt.job));
+                    continue 'jobs;
+                };
                 if Arc::ptr_eq(&source.shared, &attempt.job.message) {
                     hand.permitted();
                     break (permit, source, outgoing);
                 }
                 // A more urgent message took the place: its body first, then a permit for it.
                 drop(permit);
-                lane.let_through_again();
+                lane.let_through_again(&mut attempt.job);
                 hand.hold(&attempt.job);
             };
 
@@ -260,8 +283,8 @@ impl Relay {
     /// A worker panicked: what it had in hand goes back to the queue, or nobody would try it again
     /// before a restart.
     async fn after_fault(&self, hand: &Hand) {
-        hand.not_needed();
-        let Some(job) = hand.job.lock().take() else { return };
+        let Some(mut job) = hand.job.lock().take() else { return };
+        hand.not_needed(&mut job);
         let id = job.message.message.id;
         tracing::error!(%id, provider = %hand.lane.name, "a fault of mailweir itself ended this attempt: please report it");
         let mut attempt = Attempt::new(job, self.clock.now());
@@ -276,6 +299,15 @@ impl Relay {
         let sender = message.envelope.reverse_path.as_ref();
         let ruled = recipients.iter().filter_map(|r| self.config.priority_for(sender, &r.address)).max();
         ruled.unwrap_or(message.envelope.priority)
+    }
+
+    /// What our own limits hold back does not wait for an attempt to expire.
+    pub async fn expire_held(&self, lane: &Arc<Lane>) {
+        for (held, job) in lane.expired(self.clock.now(), EXPIRE_AT_ONCE) {
+            let mut attempt = Attempt::new(job, self.clock.now());
+            attempt.everyone(Fact { stage: Stage::Route, event: Event::Held(held.by), peer: None });
+            self.settle(lane, attempt, None).await;
+        }
     }
 
     async fn route(&self, job: &Job) -> Result<Arc<Route>, RouteError> {
@@ -331,9 +363,9 @@ impl Hand {
         self.let_through.store(false, Ordering::Relaxed);
     }
 
-    fn not_needed(&self) {
+    fn not_needed(&self, job: &mut Job) {
         if self.let_through.swap(false, Ordering::Relaxed) {
-            self.lane.not_needed();
+            self.lane.not_needed(job);
         }
     }
 
@@ -360,6 +392,11 @@ fn suits(connection: &mut Connection, lane: &Lane, route: &Route) -> bool {
         && connection.sent() < lane.provider.messages_per_connection
         && route.hosts.iter().any(|host| host.name == connection.host())
         && connection.is_alive()
+}
+
+/// Connections on which a server was heard, or could have been.
+fn greeted(facts: &[Fact]) -> u32 {
+    u32::try_from(facts.iter().filter(|fact| fact.stage > Stage::Connect).count()).unwrap_or(u32::MAX)
 }
 
 fn no_route(error: RouteError) -> Fact {

@@ -137,6 +137,11 @@ fn limits(settings: &[Setting], provider: &str) -> Vec<LimitExplained> {
     .collect()
 }
 
+/// How long the lane's own rates and quotas hold the next transaction back.
+fn wait_of(now: &Snapshot) -> Duration {
+    now.held.as_ref().map(|held| held.wait).unwrap_or_default()
+}
+
 impl LaneExplained {
     /// From the lane's state; `ahead`: recipients in memory that are as urgent or more.
     pub fn new(status: LaneStatus, now: &Snapshot, provider: &Provider, ahead: u64) -> LaneExplained {
@@ -147,8 +152,10 @@ impl LaneExplained {
             }
             (false, None) => String::new(),
         };
-        let mut told = LaneExplained { status, ahead_in_memory: ahead, held, ..LaneExplained::default() };
-        told.estimate(now.limiter_wait, provider);
+        let quota =
+            now.held.iter().chain(now.held_aside.iter().map(|(held, _)| held)).map(ToString::to_string).collect();
+        let mut told = LaneExplained { status, ahead_in_memory: ahead, held, quota, ..LaneExplained::default() };
+        told.estimate(wait_of(now), provider);
         told
     }
 
@@ -176,7 +183,7 @@ impl LaneExplained {
                 break;
             }
         }
-        self.estimate(now.limiter_wait, provider);
+        self.estimate(wait_of(now), provider);
         Ok(())
     }
 
@@ -217,7 +224,8 @@ mod tests {
             paused: false,
             circuit: None,
             stored_due: None,
-            limiter_wait: Duration::from_millis(300),
+            held: Some(crate::shape::Held { by: "rate 20/s".into(), wait: Duration::from_millis(300) }),
+            held_aside: Vec::new(),
             last_error: None,
         }
     }

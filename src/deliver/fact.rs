@@ -120,6 +120,8 @@ pub enum Event {
     },
     /// Our own side could not go on (body could not be read from the queue).
     Local(String),
+    /// Our own rate, quota or limit (its text) held it back until it expired.
+    Held(String),
     /// DNS gave no way; permanent or not.
     NoRoute {
         /// Never will be a way.
@@ -145,6 +147,7 @@ impl fmt::Display for Event {
             Event::Garbled(e) => write!(f, "unintelligible server: {e}"),
             Event::Unsendable { enhanced, text } => write!(f, "{enhanced} {text}"),
             Event::Local(e) => write!(f, "local: {e}"),
+            Event::Held(by) => write!(f, "held back by {by}"),
             Event::NoRoute { code, enhanced, text, .. } => write!(f, "{code} {enhanced} {text}"),
         }
     }

@@ -141,7 +141,10 @@ fn plan_one(
     };
     let attempts = one.attempts + u32::from(counts);
     match after_failure(context.retry, context.received, attempts.max(1), context.now, random()) {
-        Next::Expired => failed(Outcome::Expired, format!("expired; last: {}", one.fact)),
+        Next::Expired => match &one.fact.event {
+            Event::Held(by) => failed(Outcome::Expired, format!("expired while held back by {by}")),
+            _ => failed(Outcome::Expired, format!("expired; last: {}", one.fact)),
+        },
         Next::At(due) => {
             let never = context.retry.warn.is_zero();
             let late = !never && context.now >= context.received.after(context.retry.warn);

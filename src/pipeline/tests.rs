@@ -125,7 +125,7 @@ async fn a_worker_that_panics_loses_no_recipient_and_stalls_no_lane() {
     });
     let router = Arc::new(Router::new(config.clone()).expect("a router"));
     // Without memory every body is read from the queue.
-    let scheduler = Scheduler::new(queue.clone(), clock, 0, {
+    let scheduler = Scheduler::new(queue.clone(), clock, 0, Vec::new(), {
         let router = router.clone();
         move |lane| router.provider_of_lane(lane)
     });

@@ -7,6 +7,7 @@ use bytes::Bytes;
 
 use super::budget::Ticket;
 use crate::mail::{Message, Recipient, RecipientKey};
+use crate::shape::Gate;
 
 /// A message in memory, shared by its jobs. The body may or may not be here too.
 #[derive(Debug)]
@@ -48,13 +49,15 @@ pub struct Job {
     pub sender: u64,
     /// It leaves as the share of a lower priority, so it is not overtaken.
     pub of_share: bool,
+    /// The limits at which it counts as on its way to a permit.
+    pub gates: Vec<Arc<Gate>>,
 }
 
 impl Job {
     /// A job of `message` without recipients yet.
     pub fn new(message: Arc<Shared>, destination: Arc<str>) -> Job {
         let sender = sender_key(message.message.envelope.sender());
-        Job { message, recipients: Vec::new(), destination, sender, of_share: false }
+        Job { message, recipients: Vec::new(), destination, sender, of_share: false, gates: Vec::new() }
     }
 
     /// Delivery priority.
@@ -75,6 +78,7 @@ impl Job {
             destination: self.destination.clone(),
             sender: self.sender,
             of_share: false,
+            gates: Vec::new(),
         }
     }
 

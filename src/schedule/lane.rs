@@ -2,8 +2,9 @@
 //! and what keeps it from leaving.
 //!
 //! Workers (one per connection) call [`Lane::next`]. Invariants: at most `connections` workers; a
-//! worker is only let through when the limiter will permit its transaction within [`LEAD`], so
-//! that slow rates hold no jobs and no connections open; nothing leaves while the lane is paused.
+//! worker is only let through when rates, quotas and limits will permit its transaction within
+//! [`LEAD`], so that slow rates and used-up quotas hold no jobs and no connections open; nothing
+//! leaves while the lane is paused.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,15 +13,18 @@ use parking_lot::Mutex;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
-use super::ready::Ready;
+use super::backlog::{Backlog, Next};
+use super::stored::Stored;
 use super::{Held, Job};
 use crate::clock::Timestamp;
-use crate::config::{Count, Provider};
+use crate::config::{Limit, Provider};
 use crate::mail::{LaneName, RecipientKey};
-use crate::shape::{Limiter, Permit};
+use crate::shape::{self, Gate, Ledger, Limiter, Limits, Permit, Refused};
 
 /// How long before its permit a worker is let through, to have time to connect.
 const LEAD: Duration = Duration::from_secs(1);
+/// Limits that a snapshot names.
+const HELD_SHOWN: usize = 10;
 
 /// This part of the window comes on top of it for mail more urgent than what fills it.
 const URGENT_PART: usize = 8;
@@ -32,7 +36,10 @@ pub struct Lane {
     pub name: LaneName,
     /// Whose limits hold.
     pub provider: Arc<Provider>,
-    limiter: Arc<Limiter>,
+    gate: Arc<Gate>,
+    limits: Limits,
+    /// New connections.
+    connects: Arc<Limiter>,
     state: Mutex<State>,
     /// Somebody may be let through now.
     changed: Notify,
@@ -42,14 +49,12 @@ pub struct Lane {
 
 #[derive(Debug, Default)]
 struct State {
-    ready: Ready,
+    ready: Backlog,
     /// Recipients with workers.
     in_flight: usize,
     workers: u32,
     /// Workers that wait in `next`.
     waiting: u32,
-    /// Workers let through that have no permit yet.
-    let_through: u32,
     paused: bool,
     circuit: Option<Circuit>,
     stored: Stored,
@@ -77,16 +82,6 @@ pub struct Circuit {
     pub times: u32,
 }
 
-/// What is known about this lane in the queue.
-#[derive(Debug, Default)]
-struct Stored {
-    /// Earliest due time; `None`: nothing is stored.
-    due: Option<Timestamp>,
-    claiming: bool,
-    /// Something was stored while a claim was under way.
-    noted: Option<Timestamp>,
-}
-
 /// Why a worker was not given a job.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Empty {
@@ -94,15 +89,21 @@ pub enum Empty {
     Idle,
 }
 
+/// A quota or limit was used up while a job waited for its permit.
+#[derive(Debug, PartialEq, Eq)]
+pub struct NotNow;
+
 /// What a worker waits for.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Debug)]
 enum Hold {
     /// A new job, the end of a pause, another worker.
     Change,
     /// The probe of an open circuit.
     Circuit(Duration),
-    /// The limiter.
+    /// A rate, a quota or a limit.
     Limiter(Duration),
+    /// What a quota has let through before is not known yet.
+    Load(Arc<Gate>),
 }
 
 /// What a new job means for the lane's workers.
@@ -130,20 +131,23 @@ pub struct Snapshot {
     pub circuit: Option<(String, Duration)>,
     /// The earliest due time of what waits in the queue.
     pub stored_due: Option<Timestamp>,
-    /// How long until the limiter would permit a transaction.
-    pub limiter_wait: Duration,
+    /// The rate or quota that holds the next transaction back.
+    pub held: Option<shape::Held>,
+    /// Limits inside the provider that hold something back, and how many recipients.
+    pub held_aside: Vec<(shape::Held, usize)>,
     /// The last reply or error that was not an acceptance.
     pub last_error: Option<String>,
 }
 
 impl Lane {
-    /// A lane with the limits of `provider`.
-    pub fn new(name: LaneName, provider: Arc<Provider>) -> Lane {
-        let limiter = Arc::new(Limiter::new(&provider.rate, provider.burst));
+    /// A lane with the limits of `provider` and those of `limits` that are about it.
+    pub fn new(name: LaneName, provider: Arc<Provider>, limits: &[Arc<Limit>], ledger: &Arc<Ledger>) -> Lane {
         Lane {
+            gate: Arc::new(Gate::of_provider(ledger, name.as_str(), &provider)),
+            limits: Limits::new(&name, &provider, limits, ledger),
+            connects: Arc::new(Limiter::new(&provider.connection_rate, 0)),
             name,
             provider,
-            limiter,
             state: Mutex::default(),
             changed: Notify::new(),
             turn: tokio::sync::Mutex::new(()),
@@ -174,7 +178,7 @@ impl Lane {
         state.in_flight = state.in_flight.saturating_sub(job.recipients.len());
         let mut jobs = vec![job];
         if self.name.as_domain().is_some() {
-            jobs.extend(std::iter::from_fn(|| state.ready.pop(usize::MAX, None)));
+            jobs.extend(state.ready.drain());
         }
         jobs
     }
@@ -189,7 +193,8 @@ impl Lane {
         }
         // With an open circuit one worker probes; the others come when it has closed.
         let most = if state.circuit.is_some() { 1 } else { self.provider.connections };
-        if state.workers < most {
+        // One worker may wait for its connection; more would only hold jobs.
+        if state.workers < most && (state.workers == 0 || self.connects.wait_for(1) <= LEAD) {
             state.workers += 1;
             return Wake::Start;
         }
@@ -226,7 +231,16 @@ impl Lane {
                 Err(Hold::Circuit(wait)) => Instant::now() + wait,
                 Err(Hold::Limiter(wait)) => {
                     limited.get_or_insert_with(Instant::now);
-                    Instant::now() + wait
+                    let until = Instant::now() + wait;
+                    // Longer than the connection would be kept: it is closed at once.
+                    if destination.is_some() && until > deadline {
+                        break Err(Empty::Idle);
+                    }
+                    until
+                }
+                Err(Hold::Load(gate)) => {
+                    gate.load().await;
+                    continue;
                 }
             };
             tokio::select! {
@@ -264,45 +278,105 @@ impl Lane {
                 return Err(Hold::Change);
             }
         }
-        let wait = self.limiter.wait_for(state.let_through.saturating_add(1));
+        if !self.gate.is_loaded() {
+            return Err(Hold::Load(self.gate.clone()));
+        }
+        let wait = self.gate.wait();
         if wait > LEAD {
             return Err(Hold::Limiter(wait - LEAD));
         }
-        let Some(job) = state.ready.pop(self.most_recipients(), destination) else { return Err(Hold::Change) };
-        state.in_flight += job.recipients.len();
-        state.let_through += 1;
-        Ok(job)
+        match state.ready.pop(&self.limits, self.most_recipients(), destination, LEAD) {
+            Next::Job(job) => {
+                state.in_flight += job.recipients.len();
+                self.gate.let_through(self.gate.cells(job.recipients.len()));
+                Ok(job)
+            }
+            Next::Load(gate) => Err(Hold::Load(gate)),
+            Next::Wait(until) => Err(Hold::Limiter(until.saturating_duration_since(Instant::now()))),
+            Next::Nothing => Err(Hold::Change),
+        }
     }
 
     /// Recipients of one transaction.
     fn most_recipients(&self) -> usize {
-        let most = match self.provider.count {
-            Count::Messages => self.provider.recipients_per_message,
-            Count::Recipients => self.provider.recipients_per_message.min(self.limiter.largest()),
-        };
-        most.max(1) as usize
+        self.provider.recipients_per_message.min(self.gate.most_recipients()).max(1) as usize
     }
 
     /// Waits for the right to make the transaction of `job`, on an open connection. A job of higher
     /// priority that came meanwhile takes its place (if it goes to the same destination).
-    pub async fn permit(&self, job: &mut Job) -> Permit {
+    ///
+    /// # Errors
+    /// A quota or limit was used up meanwhile: the job is to be given back, it is held in the lane.
+    pub async fn permit(&self, job: &mut Job) -> Result<Permit, NotNow> {
         loop {
-            let cells = match self.provider.count {
-                Count::Messages => 1,
-                Count::Recipients => u32::try_from(job.recipients.len()).unwrap_or(u32::MAX),
-            };
-            match self.limiter.try_take(cells) {
+            self.overtake(job);
+            let (gate, cells, refused) = match self.try_take(job) {
                 Ok(permit) => {
-                    let mut state = self.state.lock();
-                    state.let_through = state.let_through.saturating_sub(1);
-                    self.overtake(&mut state, job);
-                    return permit;
+                    self.arrived(job);
+                    return Ok(permit);
                 }
+                Err(refused) => refused,
+            };
+            match refused {
+                Refused::Reserve => gate.reserve(cells).await,
+                // What made it wait is what `next` sees, too: there it waits without a connection.
+                Refused::Rate(_) if gate.wait_alone() > LEAD => {
+                    self.not_needed(job);
+                    return Err(NotNow);
+                }
+                Refused::Quota(_) => {
+                    self.not_needed(job);
+                    return Err(NotNow);
+                }
+                Refused::Rate(wait) => {
+                    self.note_limited(wait);
+                    tokio::time::sleep(wait).await;
+                }
+            }
+        }
+    }
+
+    /// Takes of all gates of a job, or tells which one refuses how many cells.
+    fn try_take(&self, job: &Job) -> Result<Permit, (Arc<Gate>, u32, Refused)> {
+        let take = |gate: &Arc<Gate>| {
+            let cells = gate.cells(job.recipients.len());
+            gate.try_take(cells).map_err(|refused| (gate.clone(), cells, refused))
+        };
+        let own = take(&self.gate)?;
+        // Without limits this allocates nothing.
+        let more = job.gates.iter().map(take).collect::<Result<Vec<_>, _>>()?;
+        Ok(own.and(more))
+    }
+
+    /// A job is no longer on its way to a permit.
+    fn arrived(&self, job: &mut Job) {
+        for gate in self.gates_of(job) {
+            gate.arrived(gate.cells(job.recipients.len()));
+        }
+        job.gates.clear();
+    }
+
+    fn gates_of<'a>(&'a self, job: &'a Job) -> impl Iterator<Item = &'a Arc<Gate>> {
+        std::iter::once(&self.gate).chain(&job.gates)
+    }
+
+    /// Waits until a new connection may be opened; it counts from then on.
+    pub async fn may_connect(&self) {
+        loop {
+            match self.connects.try_take(1) {
+                Ok(tokens) => return tokens.spend(),
                 Err(wait) => {
                     self.note_limited(wait);
                     tokio::time::sleep(wait).await;
                 }
             }
+        }
+    }
+
+    /// More connections were made than the one that was asked for (other hosts of the route).
+    pub fn connected_more(&self, connections: u32) {
+        if connections > 0 {
+            self.connects.charge(connections);
         }
     }
 
@@ -318,27 +392,31 @@ impl Lane {
         (limited.waits > 0).then_some(limited)
     }
 
-    fn overtake(&self, state: &mut State, job: &mut Job) {
-        let most = match self.provider.count {
-            Count::Messages => self.most_recipients(),
-            Count::Recipients => job.recipients.len(),
-        };
-        if let Some(better) = state.ready.overtaking(job, most) {
-            state.in_flight = (state.in_flight + better.recipients.len()).saturating_sub(job.recipients.len());
-            state.ready.push_front(std::mem::replace(job, better));
+    fn overtake(&self, job: &mut Job) {
+        let mut state = self.state.lock();
+        if state.ready.is_empty() {
+            return;
         }
+        let Some(mut better) = state.ready.overtaking(&self.limits, job, self.most_recipients(), LEAD) else { return };
+        self.gate.let_through(self.gate.cells(better.recipients.len()));
+        state.in_flight = (state.in_flight + better.recipients.len()).saturating_sub(job.recipients.len());
+        std::mem::swap(job, &mut better);
+        self.arrived(&mut better);
+        state.ready.push_front(better);
     }
 
     /// A worker gave its permit back because another job took the place, and will ask again.
-    pub fn let_through_again(&self) {
-        self.state.lock().let_through += 1;
+    pub fn let_through_again(&self, job: &mut Job) {
+        self.gate.let_through(self.gate.cells(job.recipients.len()));
+        job.gates = self.limits.gates(&job.message.message);
+        for gate in &job.gates {
+            gate.let_through(gate.cells(job.recipients.len()));
+        }
     }
 
     /// A worker let through by `next` will not ask for its permit (its job could not be tried).
-    pub fn not_needed(&self) {
-        let mut state = self.state.lock();
-        state.let_through = state.let_through.saturating_sub(1);
-        drop(state);
+    pub fn not_needed(&self, job: &mut Job) {
+        self.arrived(job);
         self.changed.notify_one();
     }
 
@@ -356,8 +434,7 @@ impl Lane {
 
     /// Takes everything that waits out of memory, for shutdown.
     pub fn drain(&self) -> Vec<Job> {
-        let mut state = self.state.lock();
-        std::iter::from_fn(|| state.ready.pop(usize::MAX, None)).collect()
+        self.state.lock().ready.drain()
     }
 
     /// Recipients in memory: ready and in flight.
@@ -420,14 +497,33 @@ impl Lane {
         self.state.lock().last_error = Some(text);
     }
 
+    /// Takes out of memory what is older than `expire` while a rate, quota or limit holds it back,
+    /// at most about `most` recipients, with what held them back. They count as with a worker.
+    pub fn expired(&self, now: Timestamp, most: usize) -> Vec<(shape::Held, Job)> {
+        let mut state = self.state.lock();
+        if state.ready.is_empty() {
+            return Vec::new();
+        }
+        let expire = self.provider.retry.expire;
+        let mut left = most;
+        let mut old = |job: &Job, _: u32| {
+            let old = left > 0 && job.message.message.received.after(expire) <= now;
+            left -= usize::from(old);
+            old
+        };
+        let out: Vec<(shape::Held, Job)> = match self.gate.held().filter(|held| held.wait > LEAD) {
+            Some(held) => state.ready.withdraw(&mut old).into_iter().map(|job| (held.clone(), job)).collect(),
+            None => {
+                state.ready.withdraw_aside(&mut old).into_iter().filter_map(|(held, job)| Some((held?, job))).collect()
+            }
+        };
+        state.in_flight += out.iter().map(|(_, job)| job.recipients.len()).sum::<usize>();
+        out
+    }
+
     /// The queue holds something of this lane, due at `due`.
     pub fn note_stored(&self, due: Timestamp) {
-        let mut state = self.state.lock();
-        let stored = &mut state.stored;
-        stored.due = Some(stored.due.map_or(due, |d| d.min(due)));
-        if stored.claiming {
-            stored.noted = Some(stored.noted.map_or(due, |d| d.min(due)));
-        }
+        self.state.lock().stored.note(due);
     }
 
     /// The earliest due time of what the queue holds.
@@ -439,26 +535,16 @@ impl Lane {
     pub fn begin_claim(&self, now: Timestamp, window: usize) -> Option<usize> {
         let mut state = self.state.lock();
         let held = state.ready.recipients() + state.in_flight;
-        if state.paused || state.stored.claiming || state.circuit.is_some() && !state.ready.is_empty() {
+        if state.paused || state.circuit.is_some() && !state.ready.is_empty() {
             return None;
         }
         // Below half of the window, so that claims come in batches.
-        if held * 2 > window || state.stored.due.is_none_or(|due| due > now) {
-            return None;
-        }
-        state.stored.claiming = true;
-        Some(window - held)
+        (held * 2 <= window && state.stored.begin_claim(now)).then_some(window - held)
     }
 
-    /// Ends a claim: `due` is what the queue says now; what was noted meanwhile counts, too.
+    /// Ends a claim: `due` is what the queue says now.
     pub fn end_claim(&self, due: Option<Timestamp>) {
-        let mut state = self.state.lock();
-        let stored = &mut state.stored;
-        stored.claiming = false;
-        stored.due = match (due, stored.noted.take()) {
-            (Some(a), Some(b)) => Some(a.min(b)),
-            (a, b) => a.or(b),
-        };
+        self.state.lock().stored.end_claim(due);
     }
 
     /// Nothing is here, nothing is stored, nothing is remembered that matters: may be forgotten.
@@ -471,7 +557,9 @@ impl Lane {
             && state.circuit.is_none()
             && state.stored.due.is_none()
             && !state.stored.claiming
-            && self.limiter.is_full()
+            && self.gate.is_disposable()
+            && self.limits.is_disposable()
+            && self.connects.is_full()
     }
 
     /// Recipients in memory that leave before new ones of this priority: those as urgent or more,
@@ -494,7 +582,8 @@ impl Lane {
                 .as_ref()
                 .map(|c| (c.reason.clone(), c.until.saturating_duration_since(Instant::now()))),
             stored_due: state.stored.due,
-            limiter_wait: self.limiter.wait_for(1),
+            held: self.gate.held().filter(|held| held.wait > LEAD),
+            held_aside: state.ready.held(HELD_SHOWN),
             last_error: state.last_error.clone(),
         }
     }

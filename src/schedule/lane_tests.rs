@@ -3,11 +3,12 @@
 use super::*;
 use crate::config::units::Rate;
 use crate::schedule::testing::{job, provider};
+use crate::shape::reserve::testing::ledger;
 
 fn lane(change: impl FnOnce(&mut Provider)) -> Arc<Lane> {
     let mut provider = provider("p");
     change(&mut provider);
-    Arc::new(Lane::new(LaneName::from("p"), Arc::new(provider)))
+    Arc::new(Lane::new(LaneName::from("p"), Arc::new(provider), &[], &ledger()))
 }
 
 const IDLE: Duration = Duration::from_secs(30);
@@ -64,7 +65,7 @@ async fn invariant_3_rate_holds_with_many_workers() {
             tokio::spawn(async move {
                 while let Ok((mut job, _)) = lane.next(None, Duration::from_secs(5)).await {
                     tokio::time::sleep(Duration::from_millis(n * 13)).await;
-                    lane.permit(&mut job).await.spend();
+                    lane.permit(&mut job).await.expect("a permit").spend();
                     seen.lock().push(start.elapsed());
                     tokio::time::sleep(Duration::from_millis(50 + n * 7)).await;
                     lane.settled(1);
@@ -95,7 +96,7 @@ async fn a_slow_rate_holds_neither_jobs_nor_connections() {
     }
     let (mut first, _) = lane.next(None, IDLE).await.expect("the first");
     assert!(lane.next(None, IDLE).await.is_err(), "one is on its way, the next is a minute off");
-    lane.permit(&mut first).await.spend();
+    lane.permit(&mut first).await.expect("a permit").spend();
     let began = Instant::now();
     assert!(lane.next(None, IDLE).await.is_err());
     assert!(began.elapsed() >= IDLE);
@@ -109,10 +110,10 @@ async fn an_urgent_job_overtakes_within_one_transaction() {
         let _ = lane.push([job("bulk@a", "x.example", -2, &[i])]);
     }
     let (mut first, _) = lane.next(None, IDLE).await.expect("a job");
-    lane.permit(&mut first).await.spend();
+    lane.permit(&mut first).await.expect("a permit").spend();
     let (mut second, _) = lane.next(None, IDLE).await.expect("a job");
     let _ = lane.push([job("reset@b", "x.example", 5, &[99])]);
-    lane.permit(&mut second).await.spend();
+    lane.permit(&mut second).await.expect("a permit").spend();
     assert_eq!(second.recipients[0].index, 99);
 }
 
@@ -127,7 +128,7 @@ async fn a_password_reset_overtakes_a_newsletter_and_the_newsletter_goes_on() {
     let _ = lane.push((0..500_000).map(|i| job("news@a", "x.example", -4, &[i])));
     let left = |lane: Arc<Lane>| async move {
         let (mut job, _) = lane.next(None, IDLE).await.expect("a job");
-        lane.permit(&mut job).await.spend();
+        lane.permit(&mut job).await.expect("a permit").spend();
         lane.settled(job.recipients.len());
         job.priority()
     };
@@ -201,7 +202,7 @@ fn claims_come_one_at_a_time_and_forget_nothing_noted_meanwhile() {
 #[tokio::test(start_paused = true)]
 async fn only_the_lane_of_a_domain_moves_as_a_whole() {
     for (name, moved) in [("p", 1), ("@x.example", 3)] {
-        let lane = Lane::new(LaneName::from(name), Arc::new(provider("p")));
+        let lane = Lane::new(LaneName::from(name), Arc::new(provider("p")), &[], &ledger());
         for i in 0..3 {
             let _ = lane.push([job("a@a", "x.example", 0, &[i])]);
         }

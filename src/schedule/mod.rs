@@ -7,26 +7,31 @@
 //!
 //! A timer holds one entry a lane: the earliest due time of what the queue holds for it.
 
+pub mod backlog;
 pub mod budget;
 pub mod job;
 pub mod lane;
 pub mod ready;
 pub mod retry;
+pub mod stored;
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
+use async_trait::async_trait;
+use bytes::Bytes;
 use parking_lot::{Mutex, RwLock};
 use tokio::sync::{Notify, watch};
 
 use crate::clock::{Clock, Timestamp};
-use crate::config::{Provider, sources};
+use crate::config::{Limit, Provider, sources};
 use crate::mail::{Address, LaneName, Message, NewRecipient, Recipient, RecipientKey};
 use crate::queue::{Leased, Queue};
+use crate::shape::{Ledger, Memos};
 use budget::Budget;
 pub use job::{Held, Job, Shared, sender_key};
-pub use lane::{Empty, Lane, Snapshot, Wake};
+pub use lane::{Empty, Lane, NotNow, Snapshot, Wake};
 
 /// Recipients a lane has in memory at most, ready and in flight.
 pub const WINDOW: usize = 4096;
@@ -54,6 +59,9 @@ pub struct Scheduler {
     clock: Clock,
     budget: Arc<Budget>,
     provider_of: ProviderOf,
+    limits: Vec<Arc<Limit>>,
+    /// Where quotas are kept.
+    ledger: Arc<Ledger>,
     start: OnceLock<Start>,
     lanes: RwLock<HashMap<LaneName, Arc<Lane>>>,
     timer: Mutex<Timer>,
@@ -102,14 +110,18 @@ pub struct Admission {
 }
 
 impl Scheduler {
-    /// `memory`: the budget in bytes. `provider_of`: whose limits hold in a lane of that name.
+    /// `memory`: the budget in bytes. `limits`: shares inside providers. `provider_of`: whose
+    /// limits hold in a lane of that name.
     pub fn new(
         queue: Arc<dyn Queue>,
         clock: Clock,
         memory: u64,
+        limits: Vec<Arc<Limit>>,
         provider_of: impl Fn(&LaneName) -> Arc<Provider> + Send + Sync + 'static,
     ) -> Arc<Scheduler> {
         Arc::new(Scheduler {
+            ledger: Ledger::new(Arc::new(QueueMemos(queue.clone())), clock),
+            limits,
             queue,
             clock,
             budget: Budget::new(memory),
@@ -134,7 +146,8 @@ impl Scheduler {
             return lane.clone();
         }
         let provider = (self.provider_of)(name);
-        self.lanes.write().entry(name.clone()).or_insert_with(|| Arc::new(Lane::new(name.clone(), provider))).clone()
+        let lane = || Arc::new(Lane::new(name.clone(), provider, &self.limits, &self.ledger));
+        self.lanes.write().entry(name.clone()).or_insert_with(lane).clone()
     }
 
     /// All lanes, in order of name.
@@ -145,12 +158,7 @@ impl Scheduler {
     }
 
     /// Decides for a message about to be queued which recipients go straight to memory.
-    pub fn admit(
-        &self,
-        message: &Arc<Message>,
-        recipients: Vec<(Recipient, LaneName)>,
-        head: &bytes::Bytes,
-    ) -> Admission {
+    pub fn admit(&self, message: &Arc<Message>, recipients: Vec<(Recipient, LaneName)>, head: &Bytes) -> Admission {
         let sender = sender_key(message.envelope.sender());
         let overhead = RECIPIENT_COST * (1 + recipients.len() as u64);
         let with_body = self.budget.reserve(overhead + head.len() as u64);
@@ -386,9 +394,31 @@ impl Scheduler {
         self.lanes.write().retain(|_, lane| Arc::strong_count(lane) > 1 || !lane.is_disposable());
     }
 
+    /// Removes records of quotas that count nothing any more; something for now and then.
+    ///
+    /// # Errors
+    /// The queue's, as text.
+    pub async fn sweep_quotas(&self) -> Result<usize, String> {
+        self.ledger.sweep().await
+    }
+
     /// Bytes of the memory budget in use.
     pub fn memory_used(&self) -> u64 {
         self.budget.used()
+    }
+}
+
+/// Quotas are kept in the queue's store, next to the mail they are about.
+struct QueueMemos(Arc<dyn Queue>);
+
+#[async_trait]
+impl Memos for QueueMemos {
+    async fn remember(&self, entries: Vec<(String, Option<Bytes>)>) -> Result<(), String> {
+        self.0.remember(entries).await.map_err(|error| error.to_string())
+    }
+
+    async fn recall(&self, prefix: &str) -> Result<Vec<(String, Bytes)>, String> {
+        self.0.recall(prefix).await.map_err(|error| error.to_string())
     }
 }
 

@@ -134,11 +134,11 @@ impl Limiter {
     ///
     /// # Errors
     /// How long to wait before asking again.
-    pub fn try_take(self: &Arc<Limiter>, cells: u32) -> Result<Permit, Duration> {
+    pub fn try_take(self: &Arc<Limiter>, cells: u32) -> Result<Tokens, Duration> {
         let cells = NonZeroU32::new(cells.min(self.largest)).unwrap_or(NonZeroU32::MIN);
         let mut buckets = self.buckets.lock();
         if buckets.is_empty() {
-            return Ok(Permit { limiter: None, cells: 0, at: 0 });
+            return Ok(Tokens { limiter: None, cells: 0, at: 0 });
         }
         let now = self.now();
         for i in 0..buckets.len() {
@@ -160,13 +160,33 @@ impl Limiter {
                 buckets[i].busy_since = now;
             }
         }
-        Ok(Permit { limiter: Some(self.clone()), cells: cells.get(), at: now })
+        Ok(Tokens { limiter: Some(self.clone()), cells: cells.get(), at: now })
     }
 
     /// How long until `cells` would be permitted, if nobody takes any meanwhile. Takes nothing.
     pub fn wait_for(&self, cells: u32) -> Duration {
         let now = self.now();
         self.buckets.lock().iter().map(|b| b.wait_for(cells, now)).max().unwrap_or_default()
+    }
+
+    /// The rate (its place in the list) that makes `cells` wait longest, and how long.
+    pub fn held_by(&self, cells: u32) -> Option<(usize, Duration)> {
+        let now = self.now();
+        let buckets = self.buckets.lock();
+        let waits = buckets.iter().enumerate().map(|(at, b)| (b.wait_for(cells, now), at));
+        waits.filter(|(wait, _)| !wait.is_zero()).max().map(|(wait, at)| (at, wait))
+    }
+
+    /// Takes `cells` that were used without asking; who asks next waits for them, too.
+    pub fn charge(&self, cells: u32) {
+        let now = self.now();
+        for bucket in self.buckets.lock().iter_mut() {
+            let arrival = bucket.arrival.get();
+            if arrival <= now {
+                bucket.busy_since = now;
+            }
+            bucket.arrival.set(arrival.max(now).saturating_add(bucket.period.saturating_mul(u64::from(cells))));
+        }
     }
 
     /// Nothing was taken lately: a new limiter would permit no more than this one.
@@ -197,23 +217,23 @@ impl std::fmt::Debug for Limiter {
     }
 }
 
-/// The right to make one transaction now. Given back when dropped without [`Permit::spend`].
-#[must_use = "a permit that is dropped unspent goes back to the limiter"]
+/// Cells of every rate. Given back when dropped without [`Tokens::spend`].
+#[must_use = "tokens that are dropped unspent go back to the limiter"]
 #[derive(Debug)]
-pub struct Permit {
+pub struct Tokens {
     limiter: Option<Arc<Limiter>>,
     cells: u32,
     at: u64,
 }
 
-impl Permit {
+impl Tokens {
     /// The transaction was begun (the server saw MAIL, or may have): the cells stay taken.
     pub fn spend(mut self) {
         self.limiter = None;
     }
 }
 
-impl Drop for Permit {
+impl Drop for Tokens {
     fn drop(&mut self) {
         if let Some(limiter) = self.limiter.take() {
             limiter.give_back(self.cells, self.at);

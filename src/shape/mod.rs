@@ -1,9 +1,21 @@
-//! Never above the limit: rate limiters and the permits they give.
+//! Never above the limit: rates, quotas, and the permits they give.
 //!
 //! A permit is the right to make one transaction now. It is asked for as late as possible, on an
 //! open connection right before MAIL, because only then does what the receiver sees follow what
-//! the limiter allowed. A permit that was not used goes back when it is dropped.
+//! was allowed. A permit that was not used goes back when it is dropped.
+//!
+//! - `limiter`: rates (GCRA, governor), in memory.
+//! - `quota`, `warmup`: sliding windows and days, pure; `reserve` keeps them in the store.
+//! - `gate`: rates and quotas that hold together; `limits`: which gates a message has to pass.
 
+pub mod gate;
 pub mod limiter;
+pub mod limits;
+pub mod quota;
+pub mod reserve;
+pub mod warmup;
 
-pub use limiter::{Limiter, Permit};
+pub use gate::{Gate, Held, Permit, Refused};
+pub use limiter::Limiter;
+pub use limits::Limits;
+pub use reserve::{Ledger, Memos};

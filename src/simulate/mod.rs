@@ -19,11 +19,12 @@ use parking_lot::Mutex;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
-use crate::clock::Timestamp;
+use crate::clock::{Clock, Timestamp};
 use crate::config::Provider;
 use crate::mail::{Address, AddressError, BodyTraits, Envelope, LaneName, Message, Origin, QueueId, Recipient};
 use crate::model::{Caps, Change, Model, Persona};
 use crate::schedule::{Lane, Shared, WINDOW};
+use crate::shape::{Ledger, Memos};
 pub use report::{GroupReport, Point, Report};
 use store::Store;
 
@@ -130,12 +131,14 @@ pub fn run(plan: &Plan) -> Result<Report, SimulateError> {
 }
 
 async fn simulate(plan: &Plan) -> Result<Report, SimulateError> {
+    let clock = Clock::Tokio { base: BEGIN, start: tokio::time::Instant::now() };
+    let ledger = Ledger::new(Arc::new(Forgotten), clock);
     let mut rng = fastrand::Rng::with_seed(plan.seed);
     let mut sites = Vec::new();
     for (group, of) in plan.groups.iter().enumerate() {
         for (domain, messages) in (0u32..).zip(shares(of.messages, of.domains)) {
             if messages > 0 {
-                sites.push(Arc::new(site(plan, group, domain, messages, &mut rng)?));
+                sites.push(Arc::new(site(plan, group, domain, messages, &mut rng, &ledger)?));
             }
         }
     }
@@ -187,7 +190,28 @@ fn shares(messages: u32, domains: u32) -> Vec<u32> {
         .collect()
 }
 
-fn site(plan: &Plan, group: usize, domain: u32, messages: u32, rng: &mut fastrand::Rng) -> Result<Site, SimulateError> {
+/// Quotas of a simulation live as long as it does.
+struct Forgotten;
+
+#[async_trait::async_trait]
+impl Memos for Forgotten {
+    async fn remember(&self, _: Vec<(String, Option<bytes::Bytes>)>) -> Result<(), String> {
+        Ok(())
+    }
+
+    async fn recall(&self, _: &str) -> Result<Vec<(String, bytes::Bytes)>, String> {
+        Ok(Vec::new())
+    }
+}
+
+fn site(
+    plan: &Plan,
+    group: usize,
+    domain: u32,
+    messages: u32,
+    rng: &mut fastrand::Rng,
+    ledger: &Arc<Ledger>,
+) -> Result<Site, SimulateError> {
     let of = &plan.groups[group];
     let (lane, host) = match of.domains {
         1 => (LaneName::provider(&of.name), format!("{}.example", of.name)),
@@ -212,7 +236,7 @@ fn site(plan: &Plan, group: usize, domain: u32, messages: u32, rng: &mut fastran
     let arrivals = (0..messages).map(|i| BEGIN.after(ms((f64::from(i) + rng.f64()) * part))).collect();
     Ok(Site {
         group,
-        lane: Arc::new(Lane::new(lane, of.provider.clone())),
+        lane: Arc::new(Lane::new(lane, of.provider.clone(), &[], ledger)),
         model: Mutex::new(Model::new(of.persona, of.caps.clone(), of.changes.clone(), rng.u64(..))),
         store: Mutex::new(Store::new(arrivals)),
         message: Arc::new(Shared { message: Arc::new(message), head: None, ticket: None }),

@@ -56,17 +56,25 @@ impl World {
             self.wake(site, wake);
             let connection = match &mut open {
                 Some(open) => open,
-                None => match self.connect(site).await {
+                None => match {
+                    lane.may_connect().await;
+                    self.connect(site).await
+                } {
                     Ok(new) => open.insert(new),
                     Err(fact) => {
-                        lane.not_needed();
+                        lane.not_needed(&mut job);
                         let (judgement, _) = judge_unreached(std::slice::from_ref(&fact), provider.relay.is_some());
                         self.settle(site, job, fact, Some(judgement));
                         continue;
                     }
                 },
             };
-            lane.permit(&mut job).await.spend();
+            // A quota was used up meanwhile: the job waits in the lane, as in the real relay.
+            let Ok(permit) = lane.permit(&mut job).await else {
+                self.wake(site, lane.give_back(job));
+                continue;
+            };
+            permit.spend();
             let (fact, closed) = self.transaction(site, connection).await;
             let spent = closed || connection.sent >= provider.messages_per_connection;
             self.settle(site, job, fact, None);

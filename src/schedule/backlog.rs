@@ -1,0 +1,264 @@
+//! What waits in a lane: the ready jobs, and aside from them the jobs whose `[[limit]]` is used up
+//! for now, so that they hold back nobody else (invariant 4 inside a lane).
+//!
+//! Jobs that have to pass the same gates wait together, with the time at which the next one may
+//! pass. When that has come the better priority leaves first; at equal priority those aside and
+//! those ready take turns, so that neither waits for the other for long.
+
+use std::cmp::Reverse;
+use std::collections::{BTreeSet, HashMap};
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::Job;
+use super::ready::Ready;
+use crate::shape::{Gate, Held, Limits};
+
+/// Which gates: their addresses, which stay as long as somebody waits for them.
+type Key = Vec<usize>;
+
+/// What a lane has in memory and nobody works on.
+#[derive(Debug, Default)]
+pub struct Backlog {
+    ready: Ready,
+    aside: HashMap<Key, Aside>,
+    by_time: BTreeSet<(Instant, Key)>,
+    recipients_aside: usize,
+    /// Whose turn it was last: those aside.
+    aside_had_turn: bool,
+}
+
+/// Jobs that wait for the same gates.
+#[derive(Debug)]
+struct Aside {
+    gates: Vec<Arc<Gate>>,
+    jobs: Ready,
+    /// When one of them may be let through.
+    wake: Instant,
+}
+
+/// What comes next.
+#[derive(Debug)]
+pub enum Next {
+    /// This job; its gates count it as on its way.
+    Job(Job),
+    /// Nobody knows yet what this gate has let through before.
+    Load(Arc<Gate>),
+    /// All that waits is held back by limits until then.
+    Wait(Instant),
+    /// Nothing waits.
+    Nothing,
+}
+
+fn key(gates: &[Arc<Gate>]) -> Key {
+    gates.iter().map(|gate| Arc::as_ptr(gate).addr()).collect()
+}
+
+impl Backlog {
+    /// Recipients in all jobs.
+    pub fn recipients(&self) -> usize {
+        self.ready.recipients() + self.recipients_aside
+    }
+
+    /// Nothing waits.
+    pub fn is_empty(&self) -> bool {
+        self.recipients() == 0
+    }
+
+    /// Recipients of that sender.
+    pub fn of_sender(&self, sender: u64) -> usize {
+        self.ready.of_sender(sender) + self.aside.values().map(|a| a.jobs.of_sender(sender)).sum::<usize>()
+    }
+
+    /// Adds a job behind the others of its sender.
+    pub fn push(&mut self, job: Job) {
+        self.ready.push(job);
+    }
+
+    /// Puts a job back before the others of its sender, whose turn is next.
+    pub fn push_front(&mut self, job: Job) {
+        self.ready.push_front(job);
+    }
+
+    /// The priority of what would leave next.
+    pub fn best_priority(&self, now: Instant) -> Option<i8> {
+        let due = self.due(now).and_then(|at| self.aside.get(at)).and_then(|aside| aside.jobs.best_priority());
+        self.ready.best_priority().max(due)
+    }
+
+    /// The lowest priority that waits.
+    pub fn lowest_priority(&self) -> Option<i8> {
+        self.aside.values().filter_map(|aside| aside.jobs.lowest_priority()).chain(self.ready.lowest_priority()).min()
+    }
+
+    /// Recipients of this and higher priorities.
+    pub fn at_least(&self, priority: i8) -> usize {
+        self.ready.at_least(priority) + self.aside.values().map(|a| a.jobs.at_least(priority)).sum::<usize>()
+    }
+
+    /// A job of higher priority to the same destination that should leave instead of `job`, which
+    /// its limits let through within `lead`; its gates count it as on its way.
+    pub fn overtaking(&mut self, limits: &Limits, job: &Job, most: usize, lead: Duration) -> Option<Job> {
+        let mut better = self.ready.overtaking(job, most)?;
+        let gates = limits.gates(&better.message.message);
+        let fits = |gate: &Arc<Gate>| {
+            gate.is_loaded() && gate.wait() <= lead && better.recipients.len() <= gate.most_recipients() as usize
+        };
+        if !gates.iter().all(fits) {
+            // Not worth a second search: it has its turn with the next worker.
+            self.ready.push_front(better);
+            return None;
+        }
+        for gate in &gates {
+            gate.let_through(gate.cells(better.recipients.len()));
+        }
+        better.gates = gates;
+        Some(better)
+    }
+
+    /// The group aside that is due now and has the best priority; among equals the one due longest.
+    fn due(&self, now: Instant) -> Option<&Key> {
+        let due = self.by_time.iter().take_while(|(wake, _)| *wake <= now);
+        due.map(|(_, key)| key).min_by_key(|key| Reverse(self.aside.get(*key).and_then(|a| a.jobs.best_priority())))
+    }
+
+    /// The next job that its limits let through within `lead`, at most `most` of its recipients.
+    pub fn pop(&mut self, limits: &Limits, most: usize, destination: Option<&str>, lead: Duration) -> Next {
+        if limits.is_empty() {
+            return self.ready.pop(most, destination).map_or(Next::Nothing, Next::Job);
+        }
+        let now = Instant::now();
+        // Each round gives a job, or puts one aside until later: no more rounds than jobs.
+        loop {
+            let from_aside = self.whose_turn(now);
+            let job = match &from_aside {
+                Some(key) => self.pop_aside(key, now, most, destination),
+                None => self.ready.pop(most, destination),
+            };
+            let Some(mut job) = job else {
+                return self.by_time.first().map_or(Next::Nothing, |(wake, _)| Next::Wait(*wake));
+            };
+            let gates = limits.gates(&job.message.message);
+            if gates.is_empty() {
+                return Next::Job(job);
+            }
+            if let Some(unknown) = gates.iter().find(|gate| !gate.is_loaded()) {
+                let gate = unknown.clone();
+                self.ready.push_front(job);
+                return Next::Load(gate);
+            }
+            // Others of its group have waited longer.
+            if from_aside.is_none()
+                && let Some(aside) = self.aside.get(&key(&gates))
+            {
+                let wake = aside.wake;
+                self.put_aside(gates, job, wake, false);
+                continue;
+            }
+            let wait = gates.iter().map(|gate| gate.wait()).max().unwrap_or_default();
+            if wait > lead {
+                self.put_aside(gates, job, now + (wait - lead), true);
+                continue;
+            }
+            let most = gates.iter().map(|gate| gate.most_recipients()).min().unwrap_or(u32::MAX) as usize;
+            if job.recipients.len() > most {
+                let mut rest = job.without_recipients();
+                rest.recipients = job.recipients.split_off(most);
+                self.ready.push_front(rest);
+            }
+            for gate in &gates {
+                gate.let_through(gate.cells(job.recipients.len()));
+            }
+            job.gates = gates;
+            return Next::Job(job);
+        }
+    }
+
+    /// The group aside whose turn it is; `None`: the ready ones.
+    fn whose_turn(&mut self, now: Instant) -> Option<Key> {
+        let key = self.due(now)?;
+        let aside = self.aside.get(key)?.jobs.best_priority();
+        let ready = self.ready.best_priority();
+        let turn = if aside == ready { !self.aside_had_turn } else { aside > ready };
+        let key = turn.then(|| key.clone());
+        self.aside_had_turn = turn;
+        key
+    }
+
+    fn pop_aside(&mut self, key: &Key, now: Instant, most: usize, destination: Option<&str>) -> Option<Job> {
+        let aside = self.aside.get_mut(key)?;
+        let job = aside.jobs.pop(most, destination);
+        self.recipients_aside -= job.as_ref().map_or(0, |job| job.recipients.len());
+        self.by_time.remove(&(aside.wake, key.clone()));
+        if aside.jobs.is_empty() {
+            self.aside.remove(key);
+        } else {
+            // Behind the other groups that are due.
+            aside.wake = now;
+            self.by_time.insert((now, key.clone()));
+        }
+        job
+    }
+
+    fn put_aside(&mut self, gates: Vec<Arc<Gate>>, job: Job, wake: Instant, front: bool) {
+        let key = key(&gates);
+        self.recipients_aside += job.recipients.len();
+        let aside = self.aside.entry(key.clone()).or_insert_with(|| Aside { gates, jobs: Ready::default(), wake });
+        self.by_time.remove(&(aside.wake, key.clone()));
+        aside.wake = wake;
+        self.by_time.insert((wake, key));
+        if front {
+            aside.jobs.push_front(job);
+        } else {
+            aside.jobs.push(job);
+        }
+    }
+
+    /// Takes the recipients that `wanted` names out of all jobs, and returns them.
+    pub fn withdraw(&mut self, wanted: &mut dyn FnMut(&Job, u32) -> bool) -> Vec<Job> {
+        let mut out = self.ready.withdraw(wanted);
+        out.extend(self.withdraw_aside(wanted).into_iter().map(|(_, job)| job));
+        out
+    }
+
+    /// The same of those aside only, each with what holds it back.
+    pub fn withdraw_aside(&mut self, wanted: &mut dyn FnMut(&Job, u32) -> bool) -> Vec<(Option<Held>, Job)> {
+        let mut out = Vec::new();
+        let (by_time, recipients) = (&mut self.by_time, &mut self.recipients_aside);
+        self.aside.retain(|key, aside| {
+            let taken = aside.jobs.withdraw(wanted);
+            *recipients -= taken.iter().map(|job| job.recipients.len()).sum::<usize>();
+            let held = if taken.is_empty() { None } else { held(&aside.gates) };
+            out.extend(taken.into_iter().map(|job| (held.clone(), job)));
+            if aside.jobs.is_empty() {
+                by_time.remove(&(aside.wake, key.clone()));
+            }
+            !aside.jobs.is_empty()
+        });
+        out
+    }
+
+    /// Takes everything out.
+    pub fn drain(&mut self) -> Vec<Job> {
+        let mut jobs: Vec<Job> = std::iter::from_fn(|| self.ready.pop(usize::MAX, None)).collect();
+        for (_, mut aside) in std::mem::take(&mut self.aside) {
+            jobs.extend(std::iter::from_fn(|| aside.jobs.pop(usize::MAX, None)));
+        }
+        self.by_time.clear();
+        self.recipients_aside = 0;
+        jobs
+    }
+
+    /// What waits aside: by which limit, how many recipients. At most `most` entries.
+    pub fn held(&self, most: usize) -> Vec<(Held, usize)> {
+        let groups = self.by_time.iter().take(most).filter_map(|(_, key)| self.aside.get(key));
+        groups.filter_map(|aside| Some((held(&aside.gates)?, aside.jobs.recipients()))).collect()
+    }
+}
+
+/// The one of these gates that holds back longest.
+fn held(gates: &[Arc<Gate>]) -> Option<Held> {
+    gates.iter().filter_map(|gate| gate.held()).max_by_key(|held| held.wait)
+}

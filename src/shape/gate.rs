@@ -1,0 +1,233 @@
+//! A gate: rates and quotas that hold together, for a provider or for a `[[limit]]` inside it.
+//!
+//! Who goes through in two steps. [`Gate::let_through`] counts a transaction as on its way, so that
+//! no more are sent for than can pass soon; [`Gate::try_take`] takes its cells, of everything or of
+//! nothing. A [`Permit`] that is dropped unspent gives them back.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+
+use super::limiter::{Limiter, Tokens};
+use super::quota::Refusal;
+use super::reserve::{Charge, Ledger, Quotas};
+use crate::config::units::Rate;
+use crate::config::{Count, Provider};
+
+/// What holds mail back, as `provider show` tells it.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Held {
+    /// The rate or quota, e.g. `quota 500/h`.
+    pub by: String,
+    /// How long until a transaction may pass.
+    pub wait: Duration,
+}
+
+/// `quota 500/h, next in 12m`.
+impl std::fmt::Display for Held {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let s = self.wait.as_millis().div_ceil(1000);
+        write!(f, "{}, next in ", self.by)?;
+        match s {
+            0..60 => write!(f, "{s}s"),
+            60..3600 => write!(f, "{}m", s.div_ceil(60)),
+            _ => write!(f, "{}h {}m", s / 3600, s % 3600 / 60),
+        }
+    }
+}
+
+/// Why a permit was not given.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Refused {
+    /// A block of a quota has to be made durable first: [`Gate::reserve`].
+    Reserve,
+    /// A rate: so long.
+    Rate(Duration),
+    /// A quota is used up: so long.
+    Quota(Duration),
+}
+
+/// Rates and quotas that hold together.
+#[derive(Debug)]
+pub struct Gate {
+    /// Empty for the provider itself, else which limit it is.
+    name: String,
+    rates: Vec<Rate>,
+    limiter: Arc<Limiter>,
+    quotas: Option<Quotas>,
+    count: Count,
+    /// Cells of transactions on their way.
+    pending: AtomicU32,
+}
+
+impl Gate {
+    /// The gate of a provider in its lane.
+    pub fn of_provider(ledger: &Arc<Ledger>, lane: &str, provider: &Provider) -> Gate {
+        Gate {
+            name: String::new(),
+            rates: provider.rate.clone(),
+            limiter: Arc::new(Limiter::new(&provider.rate, provider.burst)),
+            quotas: Quotas::new(ledger, lane, "provider", &provider.quota, provider.warmup.as_ref()),
+            count: provider.count,
+            pending: AtomicU32::new(0),
+        }
+    }
+
+    /// The gate of a limit that is called `name`, in reports and in the store.
+    pub fn of_limit(ledger: &Arc<Ledger>, lane: &str, name: String, limit: &crate::config::Limit) -> Gate {
+        Gate {
+            rates: limit.rate.clone(),
+            limiter: Arc::new(Limiter::new(&limit.rate, 0)),
+            quotas: Quotas::new(ledger, lane, &name, &limit.quota, None),
+            count: limit.count,
+            pending: AtomicU32::new(0),
+            name,
+        }
+    }
+
+    /// What a transaction with so many recipients costs here.
+    pub fn cells(&self, recipients: usize) -> u32 {
+        match self.count {
+            Count::Messages => 1,
+            Count::Recipients => u32::try_from(recipients).unwrap_or(u32::MAX).max(1),
+        }
+    }
+
+    /// Whether what was used in earlier lives is known; else [`Gate::load`] first.
+    pub fn is_loaded(&self) -> bool {
+        self.quotas.as_ref().is_none_or(Quotas::is_loaded)
+    }
+
+    /// Learns what was used in earlier lives.
+    pub async fn load(&self) {
+        if let Some(quotas) = &self.quotas {
+            quotas.load().await;
+        }
+    }
+
+    /// How long until one more transaction, behind those on their way, could pass.
+    pub fn wait(&self) -> Duration {
+        self.wait_behind(self.pending())
+    }
+
+    /// How long until one transaction could pass if nobody was on its way.
+    pub fn wait_alone(&self) -> Duration {
+        self.wait_behind(0)
+    }
+
+    fn wait_behind(&self, pending: u32) -> Duration {
+        let cells = pending.saturating_add(1);
+        let quota = self.quotas.as_ref().map(|quotas| quotas.wait_for(cells)).unwrap_or_default();
+        self.limiter.wait_for(cells).max(quota)
+    }
+
+    /// What one more transaction would wait for.
+    pub fn held(&self) -> Option<Held> {
+        let quota = self.quotas.as_ref().and_then(|quotas| quotas.held_by(1));
+        let rate = self.limiter.held_by(1).and_then(|(at, wait)| Some((format!("rate {}", self.rates.get(at)?), wait)));
+        let (text, wait) = [quota, rate].into_iter().flatten().max_by_key(|(_, wait)| *wait)?;
+        let by = if self.name.is_empty() { text } else { format!("{}: {text}", self.name) };
+        Some(Held { by, wait })
+    }
+
+    /// Recipients that a transaction may have to pass soon: what a burst and the quotas leave room for.
+    pub fn most_recipients(&self) -> u32 {
+        match self.count {
+            Count::Messages => u32::MAX,
+            Count::Recipients => {
+                let room = self.quotas.as_ref().map_or(u32::MAX, |q| q.room().saturating_sub(self.pending()));
+                self.limiter.largest().min(room).max(1)
+            }
+        }
+    }
+
+    fn pending(&self) -> u32 {
+        self.pending.load(Ordering::Relaxed)
+    }
+
+    /// A transaction of `cells` is on its way.
+    pub fn let_through(&self, cells: u32) {
+        self.pending.fetch_add(cells, Ordering::Relaxed);
+    }
+
+    /// It has its permit, or does not need one any more.
+    pub fn arrived(&self, cells: u32) {
+        let fewer = |pending: u32| Some(pending.saturating_sub(cells));
+        // Always `Ok`: the closure never says no.
+        let _ = self.pending.fetch_update(Ordering::Relaxed, Ordering::Relaxed, fewer);
+    }
+
+    /// Takes `cells` of every rate and quota, or nothing. Without quotas this costs what the rates do.
+    ///
+    /// # Errors
+    /// What has to happen first.
+    pub fn try_take(self: &Arc<Gate>, cells: u32) -> Result<Permit, Refused> {
+        let tokens = self.limiter.try_take(cells).map_err(Refused::Rate)?;
+        let Some(quotas) = &self.quotas else { return Ok(Permit { tokens, charged: None, more: Vec::new() }) };
+        // The tokens go back when a quota refuses.
+        match quotas.try_take(cells) {
+            Ok(charge) => {
+                let charged = Some(Charged { gate: self.clone(), charge: Some(charge) });
+                Ok(Permit { tokens, charged, more: Vec::new() })
+            }
+            Err(Refusal::Reserve) => Err(Refused::Reserve),
+            Err(Refusal::Wait(wait)) => Err(Refused::Quota(wait)),
+        }
+    }
+
+    /// Makes a block of the quotas durable from which `cells` can be taken.
+    pub async fn reserve(&self, cells: u32) {
+        if let Some(quotas) = &self.quotas {
+            quotas.reserve(cells).await;
+        }
+    }
+
+    /// Nobody is on its way, and a new gate would let no more through than this one: quotas forget
+    /// nothing, they are in the store.
+    pub fn is_disposable(&self) -> bool {
+        self.pending() == 0 && self.limiter.is_full()
+    }
+}
+
+/// The right to make one transaction now. Given back when dropped without [`Permit::spend`].
+#[must_use = "a permit that is dropped unspent goes back"]
+#[derive(Debug)]
+pub struct Permit {
+    tokens: Tokens,
+    charged: Option<Charged>,
+    more: Vec<Permit>,
+}
+
+impl Permit {
+    /// With what the limits inside the provider gave.
+    pub fn and(mut self, more: Vec<Permit>) -> Permit {
+        self.more = more;
+        self
+    }
+
+    /// The transaction was begun (the server saw MAIL, or may have): the cells stay taken.
+    pub fn spend(self) {
+        self.tokens.spend();
+        if let Some(mut charged) = self.charged {
+            charged.charge = None;
+        }
+        for permit in self.more {
+            permit.spend();
+        }
+    }
+}
+
+/// Cells of quotas, given back when dropped.
+#[derive(Debug)]
+struct Charged {
+    gate: Arc<Gate>,
+    charge: Option<Charge>,
+}
+
+impl Drop for Charged {
+    fn drop(&mut self) {
+        if let (Some(charge), Some(quotas)) = (self.charge.take(), &self.gate.quotas) {
+            quotas.give_back(charge);
+        }
+    }
+}

@@ -1,0 +1,131 @@
+//! `[[limit]]`: shares of a provider for some senders or clients. Each counts inside each lane by
+//! itself; every one that matches a message holds for it.
+//!
+//! Bounded: of a limit with `each_domain` at most [`MAX_DOMAINS`] sender domains have a gate of
+//! their own at once; while all of those are busy the others share one, which is never more than
+//! each of them was allowed.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+
+use super::gate::Gate;
+use super::reserve::Ledger;
+use crate::config::{Limit, Provider};
+use crate::mail::{Address, LaneName, Message, Origin};
+
+/// Sender domains of one limit in one lane with a gate of their own.
+const MAX_DOMAINS: usize = 10_000;
+
+/// The limits that hold in one lane.
+#[derive(Debug)]
+pub struct Limits {
+    lane: LaneName,
+    ledger: Arc<Ledger>,
+    shares: Vec<Share>,
+}
+
+#[derive(Debug)]
+struct Share {
+    limit: Arc<Limit>,
+    name: String,
+    /// All that match, or with `each_domain` those that found no place.
+    common: Arc<Gate>,
+    domains: Mutex<HashMap<String, Arc<Gate>>>,
+}
+
+impl Limits {
+    /// Those of `limits` that are about this lane.
+    pub fn new(lane: &LaneName, provider: &Provider, limits: &[Arc<Limit>], ledger: &Arc<Ledger>) -> Limits {
+        let about =
+            |limit: &&Arc<Limit>| limit.provider.matches(&provider.name) || limit.provider.matches(lane.as_str());
+        let mut names: HashMap<String, u32> = HashMap::new();
+        let shares = limits.iter().filter(about).map(|limit| {
+            let mut name = name(limit);
+            // Two limits with the same conditions must not write one record.
+            let same = names.entry(name.clone()).and_modify(|n| *n += 1).or_insert(1);
+            if *same > 1 {
+                name.push_str(&format!(" (no. {same})"));
+            }
+            let common = Arc::new(Gate::of_limit(ledger, lane.as_str(), name.clone(), limit));
+            Share { limit: limit.clone(), name, common, domains: Mutex::default() }
+        });
+        let shares = shares.collect();
+        Limits { lane: lane.clone(), ledger: ledger.clone(), shares }
+    }
+
+    /// No limit is about this lane.
+    pub fn is_empty(&self) -> bool {
+        self.shares.is_empty()
+    }
+
+    /// The gates that a message has to pass besides the provider's, in the order of the file.
+    pub fn gates(&self, message: &Message) -> Vec<Arc<Gate>> {
+        self.shares.iter().filter(|share| share.is_about(message)).map(|share| self.gate(share, message)).collect()
+    }
+
+    fn gate(&self, share: &Share, message: &Message) -> Arc<Gate> {
+        if !share.limit.each_domain {
+            return share.common.clone();
+        }
+        let domain = message.envelope.reverse_path.as_ref().map_or_else(|| "<>".into(), domain_of);
+        let mut domains = share.domains.lock();
+        if let Some(gate) = domains.get(&domain) {
+            return gate.clone();
+        }
+        if domains.len() >= MAX_DOMAINS {
+            // One that somebody holds must stay: two gates must never write one record.
+            domains.retain(|_, gate| Arc::strong_count(gate) > 1 || !gate.is_disposable());
+            if domains.len() >= MAX_DOMAINS {
+                return share.common.clone();
+            }
+        }
+        let name = format!("{} of {domain}", share.name);
+        let gate = Arc::new(Gate::of_limit(&self.ledger, self.lane.as_str(), name, &share.limit));
+        domains.insert(domain, gate.clone());
+        gate
+    }
+
+    /// Nobody is on its way, and nothing is remembered that is not in the store.
+    pub fn is_disposable(&self) -> bool {
+        self.shares
+            .iter()
+            .all(|share| share.common.is_disposable() && share.domains.lock().values().all(|gate| gate.is_disposable()))
+    }
+}
+
+impl Share {
+    fn is_about(&self, message: &Message) -> bool {
+        let sender = message.envelope.reverse_path.as_ref().map_or("<>", Address::as_str);
+        let client = match &message.origin {
+            Origin::Client { ip, .. } => Some(*ip),
+            Origin::Dsn | Origin::Local => None,
+        };
+        let networks = &self.limit.client;
+        self.limit.sender.matches(sender)
+            && (networks.is_empty() || client.is_some_and(|ip| networks.iter().any(|network| network.contains(ip))))
+    }
+}
+
+fn domain_of(address: &Address) -> String {
+    address.domain().to_lowercase()
+}
+
+/// What a limit is called in reports and in the store: its conditions. A limit whose conditions
+/// change starts anew; one whose numbers change goes on.
+fn name(limit: &Limit) -> String {
+    let mut name = format!("limit {}", limit.sender);
+    if !limit.client.is_empty() {
+        let networks: Vec<String> = limit.client.iter().map(ToString::to_string).collect();
+        name.push_str(&format!(" from {}", networks.join(",")));
+    }
+    if limit.provider.as_str() != "*" {
+        name.push_str(&format!(" to {}", limit.provider));
+    }
+    name
+}
+
+#[cfg(test)]
+#[path = "limits_tests.rs"]
+mod tests;

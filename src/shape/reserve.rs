@@ -1,0 +1,460 @@
+//! The quotas of one gate with their place in the store: loading, and reserving ahead.
+//!
+//! Nothing is taken before it was loaded, and no block is used before its record is durable. All
+//! quotas of a gate are taken together or not at all, and reserved in one write. The store holds
+//! one record for each length of window (`quota/LANE/GATE/1h`): a quota whose number changed goes
+//! on with the same record, one with a new length starts from the longest record there is. A
+//! provider or limit that was renamed starts anew.
+//!
+//! As every record counts at least what was used, a gate may be forgotten at any time when nobody
+//! holds cells of it, and loaded again when it is needed: memory does not grow with what was sent.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use parking_lot::Mutex;
+
+use super::quota::{Record, Refusal, Reservation, Taken, Window};
+use super::warmup::{Day, DayRecord, DayReservation};
+use crate::clock::{Clock, Timestamp};
+use crate::config::Warmup;
+use crate::config::units::{Rate, Span};
+
+/// First part of the names of all records.
+const PREFIX: &str = "quota/";
+/// How long to wait when the store fails.
+const TROUBLE: Duration = Duration::from_secs(1);
+
+/// A store for small named values; see [`crate::queue::Queue::remember`].
+#[async_trait]
+pub trait Memos: Send + Sync + 'static {
+    /// Stores or removes; durable before `Ok`. The error is text for a log line.
+    async fn remember(&self, entries: Vec<(String, Option<Bytes>)>) -> Result<(), String>;
+    /// The values whose name starts with `prefix`.
+    async fn recall(&self, prefix: &str) -> Result<Vec<(String, Bytes)>, String>;
+}
+
+/// What all quotas share: the store and the time.
+pub struct Ledger {
+    memos: Arc<dyn Memos>,
+    clock: Clock,
+    started: Timestamp,
+    start: tokio::time::Instant,
+    /// Written by who removes old records, read by who writes one.
+    sweeping: tokio::sync::RwLock<()>,
+}
+
+/// One instant, on three clocks.
+#[derive(Clone, Copy, Debug)]
+struct Now {
+    /// Milliseconds since the ledger began; never jumps.
+    steady: i64,
+    /// The wall clock, but never behind what the steady one has counted since the start.
+    wall: Timestamp,
+    /// The wall clock as it is: whose day it is.
+    clock: Timestamp,
+}
+
+impl Ledger {
+    /// A ledger kept in `memos`.
+    pub fn new(memos: Arc<dyn Memos>, clock: Clock) -> Arc<Ledger> {
+        let (started, start) = (clock.now(), tokio::time::Instant::now());
+        Arc::new(Ledger { memos, clock, started, start, sweeping: tokio::sync::RwLock::default() })
+    }
+
+    fn now(&self) -> Now {
+        let elapsed = self.start.elapsed();
+        let clock = self.clock.now();
+        let steady = i64::try_from(elapsed.as_millis()).unwrap_or(i64::MAX);
+        Now { steady, wall: clock.max(self.started.after(elapsed)), clock }
+    }
+
+    /// Removes records that count nothing any more; returns how many. Reads all records at once:
+    /// something for now and then.
+    ///
+    /// # Errors
+    /// The store's, as text.
+    pub async fn sweep(&self) -> Result<usize, String> {
+        let _alone = self.sweeping.write().await;
+        let now = self.now();
+        let today = now.clock.0.div_euclid(86_400_000);
+        let over = |value: &Bytes| match serde_json::from_slice::<Record>(value) {
+            Ok(record) => record.is_over(now.wall),
+            Err(_) => serde_json::from_slice::<DayRecord>(value).is_ok_and(|record| record.day + 1 < today),
+        };
+        let found = self.memos.recall(PREFIX).await?;
+        let old: Vec<_> = found.into_iter().filter(|(_, value)| over(value)).map(|(name, _)| (name, None)).collect();
+        let count = old.len();
+        if count > 0 {
+            self.memos.remember(old).await?;
+        }
+        Ok(count)
+    }
+}
+
+impl std::fmt::Debug for Ledger {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Ledger").field("started", &self.started).finish_non_exhaustive()
+    }
+}
+
+/// One quota, or the plan of a warm-up.
+#[derive(Debug)]
+enum Meter {
+    /// The quota's own time is the steady one plus `offset`.
+    Window {
+        key: String,
+        text: String,
+        window: Window,
+        offset: i64,
+    },
+    Day {
+        key: String,
+        day: Day,
+    },
+}
+
+/// Cells of one meter.
+#[derive(Clone, Copy, Debug)]
+enum Cells {
+    Window(Taken),
+    Day(i64),
+}
+
+/// Cells of all meters.
+#[derive(Debug)]
+pub struct Charge {
+    cells: u32,
+    taken: Vec<Cells>,
+}
+
+/// What is to be confirmed once it is durable.
+enum Promise {
+    Window(Reservation),
+    Day(DayReservation),
+}
+
+impl Meter {
+    fn check(&mut self, cells: u32, now: Now) -> Result<(), Refusal> {
+        match self {
+            Meter::Window { window, offset, .. } => window.check(cells, now.steady.saturating_add(*offset)),
+            Meter::Day { day, .. } => day.check(cells, now.clock),
+        }
+    }
+
+    fn take(&mut self, cells: u32, now: Now) -> Result<Cells, Refusal> {
+        match self {
+            Meter::Window { window, offset, .. } => {
+                window.try_take(cells, now.steady.saturating_add(*offset)).map(Cells::Window)
+            }
+            Meter::Day { day, .. } => day.try_take(cells, now.clock).map(Cells::Day),
+        }
+    }
+
+    fn give_back(&mut self, taken: Cells, cells: u32, now: Now) {
+        match (self, taken) {
+            (Meter::Window { window, offset, .. }, Cells::Window(taken)) => {
+                window.give_back(taken, cells, now.steady.saturating_add(*offset));
+            }
+            (Meter::Day { day, .. }, Cells::Day(of)) => day.give_back(of, cells),
+            _ => {}
+        }
+    }
+
+    fn wait_for(&mut self, cells: u32, now: Now) -> Duration {
+        match self {
+            // More than a whole quota never comes at once: a full one is all there is to wait for.
+            Meter::Window { window, offset, .. } => window.wait_for(cells, now.steady.saturating_add(*offset)),
+            Meter::Day { day, .. } => day.wait_for(cells, now.clock),
+        }
+    }
+
+    fn room(&mut self, now: Now) -> u32 {
+        match self {
+            Meter::Window { window, offset, .. } => window.room(now.steady.saturating_add(*offset)),
+            Meter::Day { day, .. } => day.room(now.clock),
+        }
+    }
+
+    fn text(&self) -> String {
+        match self {
+            Meter::Window { text, .. } => format!("quota {text}"),
+            Meter::Day { day, .. } => day.text(),
+        }
+    }
+
+    fn reserve(&mut self, cells: u32, now: Now) -> Option<(String, Bytes, Promise)> {
+        match self {
+            Meter::Window { key, window, offset, .. } => {
+                let reservation = window.reserve(cells, now.steady.saturating_add(*offset), now.wall)?;
+                Some((key.clone(), json(&reservation.record), Promise::Window(reservation)))
+            }
+            Meter::Day { key, day } => {
+                let reservation = day.reserve(cells, now.clock)?;
+                Some((key.clone(), json(&reservation.record), Promise::Day(reservation)))
+            }
+        }
+    }
+
+    fn confirm(&mut self, promise: &Promise, now: Now) {
+        match (self, promise) {
+            (Meter::Window { window, offset, .. }, Promise::Window(reservation)) => {
+                window.confirm(reservation, now.steady.saturating_add(*offset));
+            }
+            (Meter::Day { day, .. }, Promise::Day(reservation)) => day.confirm(reservation, now.clock),
+            _ => {}
+        }
+    }
+}
+
+fn json(record: &impl serde::Serialize) -> Bytes {
+    // Numbers and lists of numbers always print.
+    Bytes::from(serde_json::to_vec(record).unwrap_or_default())
+}
+
+/// The quotas of one gate.
+pub struct Quotas {
+    ledger: Arc<Ledger>,
+    prefix: String,
+    rates: Vec<Rate>,
+    warmup: Option<Warmup>,
+    loaded: AtomicBool,
+    /// Empty until loaded.
+    meters: Mutex<Vec<Meter>>,
+    /// Held by the one who writes records of this gate.
+    writing: tokio::sync::Mutex<()>,
+}
+
+impl Quotas {
+    /// The quotas `rates` and `warmup` of the gate `name` of a lane; `None` without any.
+    pub fn new(
+        ledger: &Arc<Ledger>,
+        lane: &str,
+        name: &str,
+        rates: &[Rate],
+        warmup: Option<&Warmup>,
+    ) -> Option<Quotas> {
+        // Of several quotas with one window the smallest decides.
+        let mut smallest: Vec<Rate> = Vec::new();
+        for rate in rates {
+            match smallest.iter_mut().find(|other| other.per == rate.per) {
+                Some(other) => other.count = other.count.min(rate.count),
+                None => smallest.push(*rate),
+            }
+        }
+        if smallest.is_empty() && warmup.is_none() {
+            return None;
+        }
+        Some(Quotas {
+            ledger: ledger.clone(),
+            prefix: format!("{PREFIX}{lane}/{name}/"),
+            rates: smallest,
+            warmup: warmup.cloned(),
+            loaded: AtomicBool::new(false),
+            meters: Mutex::default(),
+            writing: tokio::sync::Mutex::default(),
+        })
+    }
+
+    /// Whether what was used before is known.
+    pub fn is_loaded(&self) -> bool {
+        self.loaded.load(Ordering::Acquire)
+    }
+
+    /// Reads what was used before. Tries until the store answers.
+    pub async fn load(&self) {
+        let _alone = self.writing.lock().await;
+        while !self.is_loaded() {
+            match self.ledger.memos.recall(&self.prefix).await {
+                Ok(found) => {
+                    *self.meters.lock() = self.meters_from(&found);
+                    self.loaded.store(true, Ordering::Release);
+                }
+                Err(error) => {
+                    tracing::warn!(%error, "could not read the quotas; trying again");
+                    tokio::time::sleep(TROUBLE).await;
+                }
+            }
+        }
+    }
+
+    fn meters_from(&self, found: &[(String, Bytes)]) -> Vec<Meter> {
+        let now = self.ledger.now();
+        let records: Vec<(&str, Option<Record>)> =
+            found.iter().map(|(name, value)| (name.as_str(), serde_json::from_slice(value).ok())).collect();
+        let longest = records.iter().filter_map(|(_, record)| record.as_ref()).max_by_key(|record| record.window);
+        let mut meters = Vec::new();
+        for rate in &self.rates {
+            let key = format!("{}{}", self.prefix, Span(rate.per));
+            let full;
+            let record = match records.iter().find(|(name, _)| *name == key) {
+                Some((_, Some(record))) => Some(record),
+                Some((_, None)) => {
+                    tracing::error!(name = key, "the record of a quota cannot be read: it counts as used up");
+                    full = Window::new(*rate, now.wall.0).used_up(now.wall.0, now.wall);
+                    Some(&full)
+                }
+                None => longest,
+            };
+            let (window, time) = match record {
+                Some(record) => Window::restore(*rate, record, now.wall),
+                None => (Window::new(*rate, now.wall.0), now.wall.0),
+            };
+            let offset = time.saturating_sub(now.steady);
+            meters.push(Meter::Window { key, text: rate.to_string(), window, offset });
+        }
+        if let Some(plan) = &self.warmup {
+            let key = format!("{}warmup", self.prefix);
+            let stored = found.iter().find(|(name, _)| *name == key);
+            let record = stored.map(|(_, value)| {
+                serde_json::from_slice(value).unwrap_or_else(|_| {
+                    tracing::error!(name = key, "the record of a warm-up cannot be read: today counts as used up");
+                    DayRecord { day: now.clock.0.div_euclid(86_400_000), count: u32::MAX }
+                })
+            });
+            meters.push(Meter::Day { day: Day::new(plan.clone(), record, now.clock), key });
+        }
+        meters
+    }
+
+    /// Takes `cells` of every quota, or of none.
+    ///
+    /// # Errors
+    /// What has to happen first: [`Refusal::Reserve`] is for [`Quotas::reserve`].
+    pub fn try_take(&self, cells: u32) -> Result<Charge, Refusal> {
+        if !self.is_loaded() {
+            return Err(Refusal::Reserve);
+        }
+        let now = self.ledger.now();
+        let mut meters = self.meters.lock();
+        let mut refused = None;
+        for meter in meters.iter_mut() {
+            match (meter.check(cells, now), refused) {
+                (Ok(()), _) | (Err(Refusal::Reserve), Some(_)) => {}
+                (Err(Refusal::Wait(wait)), Some(Refusal::Wait(longer))) if wait <= longer => {}
+                (Err(refusal), _) => refused = Some(refusal),
+            }
+        }
+        if let Some(refusal) = refused {
+            return Err(refusal);
+        }
+        let taken = meters.iter_mut().map(|meter| meter.take(cells, now)).collect::<Result<_, _>>()?;
+        Ok(Charge { cells, taken })
+    }
+
+    /// The cells were not used.
+    pub fn give_back(&self, charge: Charge) {
+        let now = self.ledger.now();
+        for (meter, taken) in self.meters.lock().iter_mut().zip(charge.taken) {
+            meter.give_back(taken, charge.cells, now);
+        }
+    }
+
+    /// Makes a block durable from which `cells` can be taken, where one is needed and there is
+    /// room. Comes back also when the store failed, after a while: ask again.
+    pub async fn reserve(&self, cells: u32) {
+        self.load().await;
+        let _alone = self.writing.lock().await;
+        let _no_sweep = self.ledger.sweeping.read().await;
+        let now = self.ledger.now();
+        let promised: Vec<_> = self.meters.lock().iter_mut().map(|meter| meter.reserve(cells, now)).collect();
+        let entries: Vec<_> =
+            promised.iter().flatten().map(|(key, value, _)| (key.clone(), Some(value.clone()))).collect();
+        if entries.is_empty() {
+            return;
+        }
+        match self.ledger.memos.remember(entries).await {
+            Ok(()) => {
+                let now = self.ledger.now();
+                for (meter, promised) in self.meters.lock().iter_mut().zip(&promised) {
+                    if let Some((_, _, promise)) = promised {
+                        meter.confirm(promise, now);
+                    }
+                }
+            }
+            Err(error) => {
+                tracing::warn!(%error, "could not reserve a part of a quota; trying again");
+                tokio::time::sleep(TROUBLE).await;
+            }
+        }
+    }
+
+    /// How long until `cells` could be taken, and which quota says so. Zero before it was loaded.
+    pub fn wait_for(&self, cells: u32) -> Duration {
+        let now = self.ledger.now();
+        self.meters.lock().iter_mut().map(|meter| meter.wait_for(cells, now)).max().unwrap_or_default()
+    }
+
+    /// The quota that makes `cells` wait longest, and how long.
+    pub fn held_by(&self, cells: u32) -> Option<(String, Duration)> {
+        let now = self.ledger.now();
+        let mut meters = self.meters.lock();
+        let waits = meters.iter_mut().map(|meter| (meter.wait_for(cells, now), meter.text()));
+        waits.filter(|(wait, _)| !wait.is_zero()).max().map(|(wait, text)| (text, wait))
+    }
+
+    /// The most cells that could be taken now.
+    pub fn room(&self) -> u32 {
+        let now = self.ledger.now();
+        self.meters.lock().iter_mut().map(|meter| meter.room(now)).min().unwrap_or(u32::MAX)
+    }
+}
+
+impl std::fmt::Debug for Quotas {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Quotas").field("prefix", &self.prefix).finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod testing {
+    //! A store in memory that can be killed with its process.
+    use super::*;
+    use std::collections::BTreeMap;
+
+    /// What is durable. Clones share it.
+    #[derive(Clone, Default)]
+    pub(crate) struct Store {
+        pub(crate) entries: Arc<Mutex<BTreeMap<String, Bytes>>>,
+        /// How long a write takes.
+        pub(crate) slow: Duration,
+        /// Writes so far.
+        pub(crate) writes: Arc<std::sync::atomic::AtomicUsize>,
+        /// Fails every write.
+        pub(crate) broken: Arc<AtomicBool>,
+    }
+
+    #[async_trait]
+    impl Memos for Store {
+        async fn remember(&self, entries: Vec<(String, Option<Bytes>)>) -> Result<(), String> {
+            if !self.slow.is_zero() {
+                tokio::time::sleep(self.slow).await;
+            }
+            if self.broken.load(Ordering::Relaxed) {
+                return Err("the disk is full".into());
+            }
+            self.writes.fetch_add(1, Ordering::Relaxed);
+            let mut stored = self.entries.lock();
+            for (name, value) in entries {
+                match value {
+                    Some(value) => stored.insert(name, value),
+                    None => stored.remove(&name),
+                };
+            }
+            Ok(())
+        }
+
+        async fn recall(&self, prefix: &str) -> Result<Vec<(String, Bytes)>, String> {
+            let found = self.entries.lock();
+            Ok(found.iter().filter(|(name, _)| name.starts_with(prefix)).map(|(n, v)| (n.clone(), v.clone())).collect())
+        }
+    }
+
+    /// A ledger with a store of its own.
+    pub(crate) fn ledger() -> Arc<Ledger> {
+        Ledger::new(Arc::new(Store::default()), Clock::for_tests())
+    }
+}

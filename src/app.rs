@@ -29,6 +29,8 @@ use crate::schedule::{Lane, Scheduler};
 
 /// How often dead letters are looked through and waits are reported.
 const HOUSEKEEPING: Duration = Duration::from_secs(60);
+/// How long the last writing of feedback may take at shutdown.
+const FEEDBACK_LAST: Duration = Duration::from_secs(2);
 /// Dead letters deleted in one transaction.
 const FORGET_AT_ONCE: usize = 1000;
 
@@ -80,6 +82,8 @@ pub async fn run(config: Config, config_path: Option<PathBuf>) -> anyhow::Result
     let relay =
         Relay::new(config.clone(), clock, queue.clone(), router, connector, scheduler.clone(), stopping.clone());
 
+    relay.recall_feedback().await.map_err(|e| StartError::Temporary(e.to_string()))?;
+
     let (mut servers, mut listening) = (Vec::new(), Vec::new());
     for listener in &config.listeners {
         let server = Server::bind(listener.clone(), &config.hostname, relay.clone())
@@ -110,6 +114,7 @@ pub async fn run(config: Config, config_path: Option<PathBuf>) -> anyhow::Result
 
     let scheduling = tokio::spawn(scheduler.run(stopping.clone()));
     let housekeeping = tokio::spawn(keep_house(relay.clone(), stopping.clone()));
+    let feedback = tokio::spawn(relay.clone().keep_feedback(stopping.clone()));
     let servers: Vec<_> =
         servers.into_iter().map(|server| tokio::spawn(server.run(stopping.clone(), config.drain))).collect();
     tracing::info!(took_ms = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX), "ready");
@@ -133,6 +138,8 @@ pub async fn run(config: Config, config_path: Option<PathBuf>) -> anyhow::Result
     for task in [scheduling, housekeeping] {
         let _ = task.await;
     }
+    // With transactions that did not end in time, what was stored last is good enough.
+    let _ = tokio::time::timeout(FEEDBACK_LAST, feedback).await;
     let _ = control.await;
     queue.close().await;
     tracing::info!("stopped");
@@ -256,6 +263,7 @@ impl Controls for Operator {
 
 fn lane_status(lane: &Lane) -> LaneStatus {
     let now = lane.snapshot();
+    let held = lane.hold().map(|(left, why)| format!("{why} (for {} s)", left.as_secs()));
     LaneStatus {
         name: lane.name.to_string(),
         provider: lane.provider.name.clone(),
@@ -268,6 +276,7 @@ fn lane_status(lane: &Lane) -> LaneStatus {
         stopped: now
             .circuit
             .map(|(reason, left)| format!("{reason} (next try in {} s)", left.as_secs()))
+            .or(held)
             .unwrap_or_default(),
         last_error: now.last_error.unwrap_or_default(),
     }

@@ -6,6 +6,8 @@
 //! transactions in flight, invariant 6).
 
 mod body;
+mod feedback;
+mod link;
 mod record;
 
 use std::sync::Arc;
@@ -17,15 +19,16 @@ use tokio::sync::{Semaphore, watch};
 
 use crate::clock::Clock;
 use crate::config::Config;
-use crate::deliver::{Connection, Connector, Event, Fact, Stage, Transaction};
+use crate::deliver::{Connector, Event, Fact, Stage, Transaction};
 use crate::listener::Intake;
 use crate::mail::{Message, NewMessage, QueueId, Recipient};
 use crate::observe::{Active, Stats};
-use crate::outcome::{Judgement, judge_unreached};
 use crate::queue::{Queue, QueueError};
 use crate::route::{Route, RouteError, Router};
 use crate::schedule::{Job, Lane, Scheduler};
 use body::{Outgoing, QueuedBody};
+use feedback::Feedback;
+use link::Link;
 use record::Attempt;
 
 /// Bodies converted at once: each is in memory as a whole.
@@ -49,6 +52,7 @@ pub struct Relay {
     pub stats: Stats,
     /// Workers alive.
     pub workers: Active,
+    feedback: Feedback,
     stopping: watch::Receiver<bool>,
     conversions: Semaphore,
 }
@@ -103,6 +107,7 @@ impl Relay {
             scheduler,
             stats: Stats::default(),
             workers: Active::default(),
+            feedback: Feedback::default(),
             stopping,
             conversions: Semaphore::new(CONVERSIONS),
         });
@@ -124,10 +129,10 @@ impl Relay {
     /// The life of one worker, that is of one upstream connection at a time.
     async fn work(&self, lane: &Arc<Lane>) {
         let mut stopping = self.stopping.clone();
-        let mut connection: Option<Connection> = None;
+        let mut link: Option<Link> = None;
         let mut serves: Option<Arc<str>> = None;
         let idle = lane.provider.idle_timeout;
-        while !*stopping.borrow() {
+        while !*stopping.borrow() && !lane.retire() {
             // The next job, in the lane's order, when the limiter is near.
             let next = tokio::select! {
                 next = lane.next(serves.as_deref(), idle) => next,
@@ -154,17 +159,26 @@ impl Relay {
             };
 
             // An open connection: the one at hand if it suits, else a new one.
-            if !connection.as_mut().is_some_and(|c| suits(c, lane, &route)) {
+            if !link.as_mut().is_some_and(|link| link.suits(lane, &route)) {
                 // Closed before the next one is opened: never more connections than the limit.
-                if let Some(old) = connection.take() {
+                if let Some(mut old) = link.take() {
+                    if let Some(messages) = old.closed_early() {
+                        self.note_closed(lane, messages);
+                    }
                     old.quit().await;
                 }
                 let began = tokio::time::Instant::now();
                 match self.connector.open(&lane.provider, &route).await {
-                    Ok(new) => connection = Some(new),
+                    Ok(new) => {
+                        let new = Link::new(new, lane);
+                        self.note_opened(lane, new.open);
+                        link = Some(new);
+                        let wake = lane.close_circuit();
+                        self.scheduler.wake(lane, wake);
+                    }
                     Err(facts) => {
                         lane.not_needed();
-                        let (judgement, fact) = unreached(&facts, &lane.provider.relay.is_some());
+                        let (judgement, fact) = self.unreached(lane, &facts);
                         attempt.connect = began.elapsed();
                         attempt.everyone(fact);
                         self.settle(lane, attempt, Some(judgement)).await;
@@ -174,12 +188,18 @@ impl Relay {
                 attempt.connect = began.elapsed();
             }
             serves = Some(attempt.job.destination.clone());
-            let Some(open) = connection.as_mut() else { continue };
+            let Some(open) = link.as_mut() else { continue };
 
             // The body as this host can take it; then the permit, as late as possible.
             let began = tokio::time::Instant::now();
             let permit = tokio::select! {
                 permit = lane.permit(&mut attempt.job) => permit,
+                // No connection waits for the end of a long pause.
+                () = lane.long_hold() => {
+                    lane.not_needed();
+                    let _ = lane.give_back(attempt.job);
+                    break;
+                }
                 _ = stopping.changed() => {
                     lane.not_needed();
                     let _ = lane.give_back(attempt.job);
@@ -188,11 +208,11 @@ impl Relay {
             };
             attempt.limiter = began.elapsed();
             let source = QueuedBody { shared: attempt.job.message.clone(), queue: self.queue.clone() };
-            let outgoing = match self.convert(&source, open.capabilities(), &lane.provider).await {
+            let outgoing = match self.convert(&source, open.connection.capabilities(), &lane.provider).await {
                 Ok(outgoing) => outgoing,
                 Err(event) => {
                     drop(permit);
-                    attempt.everyone(Fact { stage: Stage::Mail, event, peer: Some(open.peer().clone()) });
+                    attempt.everyone(Fact { stage: Stage::Mail, event, peer: Some(open.connection.peer().clone()) });
                     self.settle(lane, attempt, None).await;
                     continue;
                 }
@@ -203,22 +223,23 @@ impl Relay {
             let recipients: Vec<Recipient> = attempt.job.recipients.iter().map(|held| held.recipient.clone()).collect();
             let report = match &outgoing {
                 Outgoing::AsIs(message) => {
-                    open.send(&Transaction { message, recipients: &recipients, body: &source }).await
+                    open.connection.send(&Transaction { message, recipients: &recipients, body: &source }).await
                 }
                 Outgoing::Converted { message, body } => {
-                    open.send(&Transaction { message, recipients: &recipients, body }).await
+                    open.connection.send(&Transaction { message, recipients: &recipients, body }).await
                 }
             };
             attempt.transaction = report.took;
             attempt.dsn = report.dsn;
             attempt.facts = report.facts;
+            attempt.carried = open.carried(&attempt.facts);
             self.settle(lane, attempt, None).await;
-            let spent = !open.is_usable() || open.sent() >= lane.provider.messages_per_connection;
-            if let Some(done) = connection.take_if(|_| spent) {
+            let spent = !open.connection.is_usable() || open.connection.sent() >= lane.messages_per_connection();
+            if let Some(done) = link.take_if(|_| spent) {
                 done.quit().await;
             }
         }
-        if let Some(open) = connection {
+        if let Some(open) = link {
             open.quit().await;
         }
     }
@@ -249,26 +270,12 @@ impl Relay {
     }
 }
 
-/// Whether the connection at hand may carry the next transaction.
-fn suits(connection: &mut Connection, lane: &Lane, route: &Route) -> bool {
-    connection.is_usable()
-        && connection.sent() < lane.provider.messages_per_connection
-        && route.hosts.iter().any(|host| host.name == connection.host())
-        && connection.is_alive()
-}
-
 fn no_route(error: RouteError) -> Fact {
     let event = match error {
         RouteError::Permanent { code, enhanced, text } => Event::NoRoute { permanent: true, code, enhanced, text },
         RouteError::Temporary { enhanced, text } => Event::NoRoute { permanent: false, code: 450, enhanced, text },
     };
     Fact { stage: Stage::Route, event, peer: None }
-}
-
-fn unreached(facts: &[Fact], smart_host: &bool) -> (Judgement, Fact) {
-    let (judgement, told) = judge_unreached(facts, *smart_host);
-    let nobody = || Fact { stage: Stage::Connect, event: Event::Io("no host was tried".into()), peer: None };
-    (judgement, told.cloned().unwrap_or_else(nobody))
 }
 
 /// How long an outcome waits before the queue is asked again to store it.

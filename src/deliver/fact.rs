@@ -120,6 +120,13 @@ pub enum Event {
     },
     /// Our own side could not go on (body could not be read from the queue).
     Local(String),
+    /// Nobody was asked: every address has failed lately and is left alone for a while.
+    BackOff {
+        /// For so long.
+        left: Duration,
+        /// What happened the last time.
+        why: String,
+    },
     /// DNS gave no way; permanent or not.
     NoRoute {
         /// Never will be a way.
@@ -145,6 +152,9 @@ impl fmt::Display for Event {
             Event::Garbled(e) => write!(f, "unintelligible server: {e}"),
             Event::Unsendable { enhanced, text } => write!(f, "{enhanced} {text}"),
             Event::Local(e) => write!(f, "local: {e}"),
+            Event::BackOff { left, why } => {
+                write!(f, "not tried: the host does not answer, next try in {} s; last: {why}", left.as_secs())
+            }
             Event::NoRoute { code, enhanced, text, .. } => write!(f, "{code} {enhanced} {text}"),
         }
     }

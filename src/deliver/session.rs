@@ -130,6 +130,11 @@ impl Connection {
         self.is_usable() && self.wire.is_quiet()
     }
 
+    /// The peer has said nothing and not closed, as far as this end knows.
+    pub fn is_quiet(&mut self) -> bool {
+        self.wire.is_quiet()
+    }
+
     /// Says QUIT if that makes sense, waits a bounded time for the reply, and closes.
     pub async fn quit(mut self) {
         if self.is_alive() {

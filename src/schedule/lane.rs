@@ -5,6 +5,8 @@
 //! worker is only let through when the limiter will permit its transaction within [`LEAD`], so
 //! that slow rates hold no jobs and no connections open; nothing leaves while the lane is paused.
 
+mod feedback;
+
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -17,7 +19,10 @@ use super::{Held, Job};
 use crate::clock::Timestamp;
 use crate::config::{Count, Provider};
 use crate::mail::{LaneName, RecipientKey};
+use crate::shape::adapt::{Adapt, Configured};
 use crate::shape::{Limiter, Permit};
+use feedback::Narrowed;
+pub use feedback::OpenGuard;
 
 /// How long before its permit a worker is let through, to have time to connect.
 const LEAD: Duration = Duration::from_secs(1);
@@ -31,6 +36,10 @@ pub struct Lane {
     pub provider: Arc<Provider>,
     limiter: Arc<Limiter>,
     state: Mutex<State>,
+    /// What replies taught; locked before `state`.
+    adapt: Mutex<Adapt>,
+    /// A long hold began.
+    held: Notify,
     /// Somebody may be let through now.
     changed: Notify,
     /// Held by the one worker that waits for the lane; the others wait for it.
@@ -52,6 +61,8 @@ struct State {
     stored: Stored,
     last_error: Option<String>,
     limited: Limited,
+    /// What feedback narrowed.
+    narrowed: Narrowed,
 }
 
 /// How often and how long the limiter held somebody back.
@@ -137,11 +148,14 @@ impl Lane {
     /// A lane with the limits of `provider`.
     pub fn new(name: LaneName, provider: Arc<Provider>) -> Lane {
         let limiter = Arc::new(Limiter::new(&provider.rate, provider.burst));
+        let configured = Configured::of(&provider);
         Lane {
             name,
             provider,
             limiter,
             state: Mutex::default(),
+            adapt: Mutex::new(Adapt::new(configured)),
+            held: Notify::new(),
             changed: Notify::new(),
             turn: tokio::sync::Mutex::new(()),
         }
@@ -181,9 +195,10 @@ impl Lane {
             self.changed.notify_one();
             return Wake::Nobody;
         }
-        // With an open circuit one worker probes; the others come when it has closed.
-        let most = if state.circuit.is_some() { 1 } else { self.provider.connections };
-        if state.workers < most {
+        if state.narrowed.held().is_some() {
+            return Wake::Nobody;
+        }
+        if state.workers < state.most_workers(self.provider.connections) {
             state.workers += 1;
             return Wake::Start;
         }
@@ -199,6 +214,7 @@ impl Lane {
     pub fn worker_gone(&self) -> Wake {
         let mut state = self.state.lock();
         state.workers = state.workers.saturating_sub(1);
+        state.narrowed.gone();
         self.wake(&mut state)
     }
 
@@ -246,6 +262,9 @@ impl Lane {
         let mut state = self.state.lock();
         if state.paused || state.ready.is_empty() {
             return Err(Hold::Change);
+        }
+        if let Some(left) = state.narrowed.held() {
+            return Err(Hold::Circuit(left));
         }
         if let Some(circuit) = &state.circuit {
             let left = circuit.until.saturating_duration_since(Instant::now());
@@ -417,6 +436,10 @@ impl Lane {
     /// Whether to claim now, and how many; at most one claim is under way.
     pub fn begin_claim(&self, now: Timestamp, window: usize) -> Option<usize> {
         let mut state = self.state.lock();
+        let held = state.narrowed.held().is_some();
+        if held && !state.ready.is_empty() {
+            return None;
+        }
         let held = state.ready.recipients() + state.in_flight;
         if state.paused || state.stored.claiming || state.circuit.is_some() && !state.ready.is_empty() {
             return None;

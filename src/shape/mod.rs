@@ -4,6 +4,7 @@
 //! open connection right before MAIL, because only then does what the receiver sees follow what
 //! the limiter allowed. A permit that was not used goes back when it is dropped.
 
+pub mod adapt;
 pub mod limiter;
 
 pub use limiter::{Limiter, Permit};

@@ -53,6 +53,24 @@ impl fmt::Display for Timestamp {
     }
 }
 
+impl Timestamp {
+    /// Midnight UTC of a day of the proleptic Gregorian calendar; `None` if there is no such day,
+    /// or it is before 1970 or after 9999.
+    pub fn from_date(year: i64, month: u32, day: u32) -> Option<Timestamp> {
+        if !(1970..=9999).contains(&year) || !(1..=12).contains(&month) || !(1..=31).contains(&day) {
+            return None;
+        }
+        // The inverse of `civil_from_days`: years begin in March, so that the leap day is the last.
+        let y = year - i64::from(month <= 2);
+        let shifted = i64::from(if month > 2 { month - 3 } else { month + 9 });
+        let (era, yoe) = (y.div_euclid(400), y.rem_euclid(400));
+        let doy = (153 * shifted + 2) / 5 + i64::from(day) - 1;
+        let days = era * 146_097 + yoe * 365 + yoe / 4 - yoe / 100 + doy - 719_468;
+        // The 31st of a short month comes out as another day.
+        (civil_from_days(days) == (year, month, day)).then_some(Timestamp(days * 86_400_000))
+    }
+}
+
 /// Days since 1970-01-01 to (year, month, day) in the proleptic Gregorian calendar.
 fn civil_from_days(days: i64) -> (i64, u32, u32) {
     let z = days + 719_468;
@@ -108,6 +126,17 @@ mod tests {
         assert_eq!(Timestamp(1_709_164_799_999).to_string(), "2024-02-28T23:59:59.999Z");
         assert_eq!(Timestamp(1_709_164_800_000).to_string(), "2024-02-29T00:00:00.000Z");
         assert_eq!(Timestamp(1_795_250_940_123).to_string(), "2026-11-21T08:49:00.123Z");
+    }
+
+    #[test]
+    fn dates_become_midnights() {
+        for (y, m, d, text) in [(1970, 1, 1, "1970-01-01"), (2026, 12, 1, "2026-12-01"), (2028, 2, 29, "2028-02-29")] {
+            let midnight = Timestamp::from_date(y, m, d).expect("a day");
+            assert_eq!(midnight.to_string(), format!("{text}T00:00:00.000Z"));
+        }
+        for (y, m, d) in [(2027, 2, 29), (2026, 4, 31), (2026, 13, 1), (2026, 0, 1), (1969, 12, 31), (2026, 1, 0)] {
+            assert_eq!(Timestamp::from_date(y, m, d), None, "{y}-{m}-{d}");
+        }
     }
 
     #[tokio::test(start_paused = true)]

@@ -205,11 +205,42 @@ fn without_a_file_config_toml_of_the_working_directory_holds_if_there_is_one() {
 #[test]
 fn without_a_relay_commands_say_so() {
     let site = Site::new("");
-    for args in [&["status"][..], &["provider", "list"], &["provider", "pause", "gmail"]] {
+    for args in [&["status"][..], &["provider", "resume", "gmail"], &["provider", "pause", "gmail"]] {
         site.run(args).fails(69, "mailweir is not running: nothing answers at ");
     }
     site.run(&["queue", "list"]).fails(69, "mailweir is not running, and there is no queue at ");
     assert!(!site.dir.path().join("q.db").exists(), "looking makes no queue");
+}
+
+#[test]
+fn providers_can_be_looked_at_without_a_relay() {
+    let site =
+        Site::new("[provider.gmail]\nconnections = 3\n[[provider.gmail.on_reply]]\ntext = 'slow'\ndelay = '1h'\n");
+    let text = site.run(&["provider", "list"]).ok();
+    assert!(text.lines().any(|l| l.starts_with("gmail ") && l.contains("-/3") && l.contains("my.toml")), "{text}");
+    assert!(text.lines().any(|l| l.starts_with("qq ") && l.contains("-/4") && l.contains("built-in")), "{text}");
+    let shown = site.run(&["provider", "show", "gmail"]).ok();
+    for line in [
+        "connections = 3  # my.toml:",
+        "messages_per_connection = 50  # built-in gmail: shaping rules",
+        "burst = 0  # default",
+        "  1. \"slow\" → recipient: delay 1h  # my.toml:",
+        "  2. 4.7.28 → provider: slow_to 10/m for 30m  # built-in gmail: postmaster page",
+    ] {
+        assert!(shown.contains(line), "{line} in {shown}");
+    }
+    let json: Json = serde_json::from_str(&site.run(&["provider", "show", "gmail", "--json"]).ok()).expect("JSON");
+    assert_eq!((json["name"].as_str(), json["running"].as_bool()), (Some("gmail"), Some(false)));
+    assert!(
+        json["rules"].as_array().is_some_and(|r| r.len() > 5)
+            && json["values"].as_array().is_some_and(|v| v.len() > 20)
+    );
+    let profile = site.run(&["provider", "show", "ses"]).ok();
+    assert!(
+        profile.contains("no provider uses now")
+            && profile.contains("count = \"recipients\"  # built-in ses: vendor page")
+    );
+    site.run(&["provider", "show", "gmial"]).fails(69, "there is no provider or lane `gmial`");
 }
 
 #[test]
@@ -334,12 +365,13 @@ fn providers_and_status() {
     let (site, fake) = (Site::new(""), Fake::new());
     let _serving = site.serve(&fake);
     let lanes = json_lines(&site.run(&["provider", "list", "--json"]).ok());
-    assert_eq!(
-        lanes.iter().map(|l| l["name"].as_str().unwrap_or_default()).collect::<Vec<_>>(),
-        ["@y.example", "gmail"]
-    );
+    let names: Vec<&str> = lanes.iter().filter_map(|l| l["name"].as_str()).collect();
+    assert!(names.is_sorted() && names.contains(&"@y.example") && names.contains(&"yahoo"), "{names:?}");
+    let gmail = lanes.iter().find(|l| l["name"] == "gmail").expect("a lane");
+    assert_eq!((gmail["waiting"].as_u64(), gmail["messages_per_connection"].as_u64()), (Some(7), Some(50)));
+    assert_eq!((gmail["running"].as_bool(), gmail["from"].as_str()), (Some(true), Some("built-in")));
     let text = site.run(&["provider", "list"]).ok();
-    assert!(text.contains("gmail       gmail     7        2          2/10         20/s  open"), "{text}");
+    assert!(text.contains("gmail         gmail         7        2          2/10         20/s  open   50 "), "{text}");
     assert_eq!(
         site.run(&["provider", "pause", "gmail"]).ok(),
         "gmail is paused; what is in a transaction now still ends\n"
@@ -505,5 +537,5 @@ fn the_defaults_need_no_file() {
     assert_eq!(config.listeners.len(), 1);
     assert_eq!(config.listeners[0].address.to_string(), "127.0.0.1:2525");
     assert_eq!(config.queue.store, Store::Sqlite(Path::new("var/mailweir.db").to_owned()));
-    assert!(config.providers.is_empty() && config.routes.is_empty() && config.admin.is_none());
+    assert!(config.providers.iter().all(|p| p.relay.is_none()) && config.routes.is_empty() && config.admin.is_none());
 }

@@ -182,7 +182,7 @@ fn without_a_daemon_the_queue_is_still_there_and_the_rest_exits_with_69() {
     assert!(daemon.command(&["queue", "hold", &id], b"").status.success());
     assert_eq!(state_of(&daemon, &id), ["held"]);
     assert!(daemon.command(&["queue", "release", &id], b"").status.success());
-    for arguments in [&["status"][..], &["provider", "list"], &["provider", "pause", "example"]] {
+    for arguments in [&["status"][..], &["provider", "resume", "example"], &["provider", "pause", "example"]] {
         let output = daemon.command(arguments, b"");
         assert_eq!(output.status.code(), Some(69), "{arguments:?}: {output:?}");
         assert!(!output.stderr.is_empty(), "{arguments:?}");

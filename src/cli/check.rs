@@ -41,12 +41,13 @@ fn as_json(loaded: &Result<Loaded, ConfigError>) -> Json {
 }
 
 /// A TOML value as JSON.
-fn plain(value: &Value) -> Json {
+pub(super) fn plain(value: &Value) -> Json {
     match value {
         Value::String(s) => json!(s.value()),
         Value::Integer(n) => json!(n.value()),
         Value::Float(n) => json!(n.value()),
         Value::Boolean(b) => json!(b.value()),
+        Value::InlineTable(table) => table.iter().map(|(key, value)| (key.to_owned(), plain(value))).collect(),
         Value::Array(items) => items.iter().map(plain).collect(),
         // No key has a value of another type.
         other => json!(other.to_string()),

@@ -7,6 +7,7 @@
 mod check;
 pub mod connect;
 mod control;
+mod provider;
 mod queue;
 mod run;
 mod send;
@@ -94,7 +95,7 @@ enum Command {
     Queue(queue::QueueCommand),
     /// Look at providers and lanes, stop and start them
     #[command(subcommand)]
-    Provider(control::ProviderCommand),
+    Provider(provider::ProviderCommand),
     /// How the running relay is
     Status {
         /// One JSON object
@@ -133,7 +134,7 @@ fn dispatch(cli: Cli) -> Outcome {
         Command::Run => run::run(loaded()?),
         Command::Check { json } => check::check(loaded(), json),
         Command::Queue(command) => block_on(queue::queue(&loaded()?.config, command)),
-        Command::Provider(command) => block_on(control::provider(&loaded()?.config, command)),
+        Command::Provider(command) => block_on(provider::provider(&loaded()?, command)),
         Command::Status { json } => block_on(control::status(&loaded()?.config, json)),
         Command::Send(send) => send::send(&loaded()?.config, &send),
     }

@@ -11,9 +11,12 @@ use super::file::{Draft, Reader};
 use super::keys::{ProviderDraft, RouteDraft, Table};
 use super::names::check_host;
 use super::report::{self, Setting};
+use super::rule_keys::RuleDraft;
 use super::units::Span;
 use super::value::nearest;
-use super::{Config, Credentials, Dns, Engine, Listener, Provider, Relay, Retry, Route, TlsMode};
+use super::{
+    Config, Credentials, Dns, Engine, Listener, PriorityRule, Provider, Relay, Retry, Route, TlsMode, profiles, shaping,
+};
 
 /// Makes the configuration of a draft; faults and warnings go to `reader`. The result is only
 /// good if there are no faults.
@@ -28,7 +31,7 @@ pub(super) fn finish(reader: &mut Reader<'_>, mut draft: Draft) -> (Config, Vec<
     for provider in &draft.providers {
         self::provider(reader, provider);
     }
-    overlaps(reader, &draft.providers);
+    shaping::check(reader, &draft);
     unreachable(reader, &draft.providers, &draft.routes);
     if let Some(address) = draft.admin.address.filter(|a| !a.ip().is_loopback()) {
         reader.warn(
@@ -50,17 +53,24 @@ pub(super) fn finish(reader: &mut Reader<'_>, mut draft: Draft) -> (Config, Vec<
     };
 
     let settings = report::settings(reader, &draft, &hostname);
-    let providers: Vec<Arc<Provider>> = draft.providers.into_iter().map(|p| Arc::new(assemble(p))).collect();
-    let routes = routes(reader, draft.routes, &providers);
+    let mut rules = draft.default.rules.clone();
+    if draft.top.builtin_profiles {
+        rules.extend_from_slice(profiles::generic_rules());
+    }
+    let assembled = |p: ProviderDraft| Arc::new(assemble(p, &rules));
+    let providers: Vec<Arc<Provider>> = draft.providers.into_iter().map(&assembled).collect();
+    let (routes, priorities) = routes(reader, draft.routes, &providers, draft.top.builtin_profiles);
     let config = Config {
         hostname,
         listeners: draft.listeners.into_iter().map(Arc::new).collect(),
         queue: draft.queue,
         dns: draft.dns,
-        default: Arc::new(assemble(draft.default)),
+        default: assembled(draft.default),
         providers,
         routes,
-        limits: Vec::new(),
+        limits: shaping::limits(draft.limits),
+        priorities,
+        origins: report::origins(&settings),
         admin: draft.admin.address,
         log: draft.log,
         drain: draft.top.drain,
@@ -207,23 +217,6 @@ fn is_local(host: &str) -> bool {
     host == "localhost" || host.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback())
 }
 
-/// The same pattern in two providers: the second would never see its mail.
-fn overlaps(reader: &mut Reader<'_>, providers: &[ProviderDraft]) {
-    for (i, later) in providers.iter().enumerate() {
-        for earlier in providers.iter().take(i) {
-            for (key, a, b) in [
-                ("match.mx", &earlier.p.match_mx, &later.p.match_mx),
-                ("match.domains", &earlier.p.match_domains, &later.p.match_domains),
-            ] {
-                if let Some(same) = b.iter().find(|p| a.contains(p)) {
-                    let message = format!("\"{same}\" belongs to provider.{} already", earlier.p.name);
-                    reader.fault(&format!("provider.{}.{key}", later.p.name), message);
-                }
-            }
-        }
-    }
-}
-
 /// A provider that nothing leads to: its limits would hold for nobody.
 fn unreachable(reader: &mut Reader<'_>, providers: &[ProviderDraft], routes: &[RouteDraft]) {
     for provider in providers {
@@ -239,45 +232,66 @@ fn unreachable(reader: &mut Reader<'_>, providers: &[ProviderDraft], routes: &[R
     }
 }
 
-fn routes(reader: &mut Reader<'_>, drafts: Vec<RouteDraft>, providers: &[Arc<Provider>]) -> Vec<Route> {
-    let mut routes: Vec<Route> = Vec::new();
-    for (i, draft) in drafts.into_iter().enumerate() {
+fn routes(
+    reader: &mut Reader<'_>,
+    drafts: Vec<RouteDraft>,
+    providers: &[Arc<Provider>],
+    profiles: bool,
+) -> (Vec<Route>, Vec<PriorityRule>) {
+    let (mut routes, mut priorities) = (Vec::new(), Vec::new());
+    // The first route that takes everything, and the first that gives everything a priority.
+    let (mut all_sent, mut all_rated): (Option<usize>, Option<usize>) = (None, None);
+    for (i, RouteDraft { sender, recipient, via, priority }) in drafts.into_iter().enumerate() {
         let path = format!("route[{}]", i + 1);
-        if let Some(before) = routes.iter().position(|r| r.sender.as_str() == "*" && r.recipient.as_str() == "*") {
-            let message = format!("never used: route[{}] takes everything before it", before + 1);
-            reader.fault(&path, message);
-        }
-        let via = format!("{path}.via");
-        if draft.via.is_empty() {
-            if !reader.problems.iter().any(|p| p.key == via) {
-                reader.fault(&path, "`via` is missing: expected the name of a provider".into());
+        let key = format!("{path}.via");
+        if via.is_empty() && priority.is_none() {
+            if !reader.problems.iter().any(|p| p.key.starts_with(&format!("{path}."))) {
+                reader.fault(&path, "`via` is missing: expected the name of a provider, or a `priority`".into());
             }
             continue;
         }
-        match providers.iter().find(|p| p.name == draft.via) {
-            Some(provider) => {
-                routes.push(Route { sender: draft.sender, recipient: draft.recipient, via: Arc::clone(provider) });
-            }
-            None => {
-                let names = providers.iter().map(|p| p.name.as_str());
-                let hint = match nearest(&draft.via, names.clone()) {
-                    Some(near) => format!("did you mean \"{near}\"?"),
-                    None if providers.is_empty() => "there are no providers".into(),
-                    None => format!("expected one of {}", names.collect::<Vec<_>>().join(", ")),
-                };
-                // A table that could not be read at all is no reason to complain here too.
-                if !reader.has(&format!("provider.{}", draft.via)) {
-                    reader.fault(&via, format!("there is no provider \"{}\": {hint}", draft.via));
-                }
-            }
+        let sends = all_sent.filter(|_| !via.is_empty());
+        let rates = all_rated.filter(|_| priority.is_some());
+        let used = (!via.is_empty() && all_sent.is_none()) || (priority.is_some() && all_rated.is_none());
+        if let Some(before) = sends.or(rates).filter(|_| !used) {
+            reader.fault(&path, format!("never used: route[{}] takes everything before it", before + 1));
+        }
+        let everything = sender.as_str() == "*" && recipient.as_str() == "*";
+        if let Some(priority) = priority {
+            all_rated = all_rated.or(everything.then_some(i));
+            priorities.push(PriorityRule { sender: sender.clone(), recipient: recipient.clone(), priority });
+        }
+        if via.is_empty() {
+            continue;
+        }
+        all_sent = all_sent.or(everything.then_some(i));
+        match providers.iter().find(|p| p.name == via) {
+            Some(provider) => routes.push(Route { sender, recipient, via: Arc::clone(provider) }),
+            // A table that could not be read at all is no reason to complain here too.
+            None if reader.has(&format!("provider.{via}")) => {}
+            None => reader.fault(&key, unknown_provider(&via, providers, profiles)),
         }
     }
-    routes
+    (routes, priorities)
 }
 
-/// Puts `relay`, `implicit_tls`, `auth` and `tls` together.
-fn assemble(draft: ProviderDraft) -> Provider {
+fn unknown_provider(via: &str, providers: &[Arc<Provider>], profiles: bool) -> String {
+    let names = || providers.iter().map(|p| p.name.as_str());
+    let smart_host = |p: &&profiles::Profile| profiles && p.is_for_smart_hosts() && p.name() == via;
+    let hint = match (nearest(via, names()), profiles::all().iter().find(smart_host)) {
+        (_, Some(_)) => format!("its profile needs to know your host: [provider.{via}] relay = \"host:port\""),
+        (Some(near), None) => format!("did you mean \"{near}\"?"),
+        (None, None) if providers.is_empty() => "there are no providers".into(),
+        (None, None) => format!("expected one of {}", names().collect::<Vec<_>>().join(", ")),
+    };
+    format!("there is no provider \"{via}\": {hint}")
+}
+
+/// Puts `relay`, `implicit_tls`, `auth`, `tls` and the rules together.
+fn assemble(draft: ProviderDraft, default_rules: &[RuleDraft]) -> Provider {
+    let rules = draft.effective_rules(default_rules);
     let mut provider = draft.p;
+    provider.rules = rules;
     provider.tls = effective_tls(draft.tls, draft.relay.is_some());
     provider.relay = draft.relay.map(|(host, port)| Relay {
         implicit_tls: effective_implicit(draft.implicit_tls, draft.tls, port),
@@ -342,7 +356,7 @@ mod tests {
 
     #[test]
     fn providers_take_limits_from_default_but_a_smart_host_keeps_its_tls() {
-        let text = "retry.max = '3h'\n[default]\ntls = 'off'\nrate = '3/s'\nretry.first = '2s'\n[provider.mx]\n\
+        let text = "builtin_profiles = false\nretry.max = '3h'\n[default]\ntls = 'off'\nrate = '3/s'\nretry.first = '2s'\n[provider.mx]\n\
                     match.domains = ['x.example']\nretry.factor = 3\n[provider.s]\nrelay = 'H.example.:465'\nrate = []\n[[route]]\nvia = 's'\n";
         let config = Config::parse(text, "x").unwrap();
         let [mx, s] = config.providers.as_slice() else { panic!("{:?}", config.providers) };

@@ -4,8 +4,10 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use super::rule_keys::TreatAs;
 use super::value::Val;
-use super::{Count, Engine, LogFormat, Secret, SignedConversion, Store, TlsMode, units};
+use super::{Count, Engine, LogFormat, RuleScope, Secret, SignedConversion, Store, TlsMode, Warmup, units};
+use crate::deliver::Stage;
 
 /// A type of field: from and to the value that was read.
 pub(super) trait Field: Sized {
@@ -32,6 +34,7 @@ field! {
     u64: Val::Int(n) | Val::Size(n) => Some(n), n => Val::Int(*n);
     u32: Val::Int(n) => n.try_into().ok(), n => Val::Int(u64::from(*n));
     u16: Val::Int(n) => n.try_into().ok(), n => Val::Int(u64::from(*n));
+    i8: Val::Signed(n) => n.try_into().ok(), n => Val::Signed(i64::from(*n));
     usize: Val::Int(n) => n.try_into().ok(), n => Val::Int(*n as u64);
     f64: Val::Number(n) => Some(n), n => Val::Number(*n);
     Duration: Val::Span(d) => Some(d), d => Val::Span(*d);
@@ -46,6 +49,8 @@ field! {
     units::Pattern: Val::Pattern(p) => Some(p), p => Val::Pattern(p.clone());
     Vec<units::Rate>: Val::Rates(v) => Some(v), v => Val::Rates(v.clone());
     Vec<super::Nameserver>: Val::Nameservers(v) => Some(v), v => Val::Nameservers(v.clone());
+    units::Rate: Val::Rate(r) => Some(r), r => Val::Rate(*r);
+    Warmup: Val::Warmup(w) => Some(w), w => Val::Warmup(w.clone());
     Vec<std::net::IpAddr>: Val::Ips(v) => Some(v), v => Val::Ips(v.clone());
 }
 
@@ -87,4 +92,47 @@ words! {
     TlsMode { Off = "off", Opportunistic = "opportunistic", Required = "required", Verified = "verified" }
     SignedConversion { Convert = "convert", Bounce = "bounce" }
     LogFormat { Text = "text", Json = "json" }
+    RuleScope { Recipient = "recipient", Connection = "connection", Provider = "provider", Account = "account" }
+    TreatAs { Temporary = "temporary", Permanent = "permanent" }
+}
+
+/// The stages at which a server replies, as they stand in a rule.
+const STAGES: [(&str, Stage); 10] = [
+    ("greeting", Stage::Greeting),
+    ("ehlo", Stage::Ehlo),
+    ("starttls", Stage::StartTls),
+    ("auth", Stage::Auth),
+    ("idle", Stage::Idle),
+    ("mail", Stage::Mail),
+    ("rcpt", Stage::Rcpt),
+    ("data", Stage::Data),
+    ("body", Stage::Body),
+    ("final", Stage::Final),
+];
+
+/// The words for [`STAGES`].
+pub(super) const STAGE_WORDS: &[&str] =
+    &["greeting", "ehlo", "starttls", "auth", "idle", "mail", "rcpt", "data", "body", "final"];
+
+impl Field for Stage {
+    fn from_val(val: Val) -> Option<Stage> {
+        match val {
+            Val::Word(word) => STAGES.iter().find(|(w, _)| *w == word).map(|(_, stage)| *stage),
+            _ => None,
+        }
+    }
+
+    fn to_val(&self) -> Option<Val> {
+        STAGES.iter().find(|(_, stage)| stage == self).map(|(word, _)| Val::Word(word))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_stage_of_a_rule_has_its_word() {
+        assert_eq!(STAGES.map(|(word, _)| word), STAGE_WORDS);
+    }
 }

@@ -12,6 +12,8 @@ use std::path::{Path, PathBuf};
 use toml_edit::{Document, Item, TableLike, Value};
 
 use super::keys::{Admin, ProviderDraft, RouteDraft, Table, Top, UNSUPPORTED};
+use super::profiles;
+use super::rule_keys::{LimitDraft, RuleDraft};
 use super::value::{Kind, Val, describe, nearest};
 use super::{Dns, Listener, Log, Queue, Retry};
 
@@ -104,6 +106,7 @@ pub(super) struct Draft {
     pub default: ProviderDraft,
     pub providers: Vec<ProviderDraft>,
     pub routes: Vec<RouteDraft>,
+    pub limits: Vec<LimitDraft>,
     pub admin: Admin,
     pub log: Log,
 }
@@ -112,6 +115,8 @@ pub(super) struct Draft {
 pub(super) struct Reader<'a> {
     pub origin: &'a str,
     text: &'a str,
+    /// This is the file of built-in profiles itself.
+    built_in: bool,
     /// Path of every key and table in the file → where it stands.
     places: BTreeMap<String, Range<usize>>,
     pub problems: Vec<Problem>,
@@ -146,7 +151,12 @@ pub fn find(named: Option<&Path>) -> Option<PathBuf> {
 
 impl<'a> Reader<'a> {
     pub(super) fn new(text: &'a str, origin: &'a str) -> Reader<'a> {
-        Reader { origin, text, places: BTreeMap::new(), problems: Vec::new(), warnings: Vec::new() }
+        Reader { origin, text, built_in: false, places: BTreeMap::new(), problems: Vec::new(), warnings: Vec::new() }
+    }
+
+    /// For the file of built-in profiles, which has keys of its own and builds on no profile.
+    pub(super) fn built_in(text: &'a str, origin: &'a str) -> Reader<'a> {
+        Reader { built_in: true, ..Reader::new(text, origin) }
     }
 
     /// Reads everything; faults go to `problems`.
@@ -160,6 +170,7 @@ impl<'a> Reader<'a> {
             default: ProviderDraft::defaults(),
             providers: Vec::new(),
             routes: Vec::new(),
+            limits: Vec::new(),
             admin: Admin::defaults(),
             log: Log::defaults(),
         };
@@ -174,7 +185,10 @@ impl<'a> Reader<'a> {
     }
 
     fn read_root(&mut self, root: &toml_edit::Table, draft: &mut Draft) {
-        // What others build on comes first: [retry], then [default], then the providers.
+        // What others build on comes first: whether there are profiles, [retry], then [default], then
+        // the providers.
+        draft.top.builtin_profiles =
+            !self.built_in && root.get("builtin_profiles").and_then(Item::as_bool).unwrap_or(true);
         if let Some(table) = self.table(root, "retry") {
             self.read_table(table, "retry", "", &mut draft.retry);
         }
@@ -206,12 +220,28 @@ impl<'a> Reader<'a> {
                         draft.routes.push(route);
                     }
                 }
+                "limit" => {
+                    for (path, table) in self.tables(name, item) {
+                        let mut limit = LimitDraft::defaults();
+                        self.read_table(table, &path, "", &mut limit);
+                        draft.limits.push(limit);
+                    }
+                }
                 "provider" => {
                     if let Some(table) = self.table(root, name) {
                         self.read_providers(table, draft);
                     }
                 }
                 _ => self.read_entry(name, item, key_span, "", "", &mut draft.top),
+            }
+        }
+        if draft.top.builtin_profiles {
+            for profile in profiles::all().iter().filter(|p| !p.is_for_smart_hosts()) {
+                if !self.has(&format!("provider.{}", profile.name())) {
+                    let mut provider = from_default(&draft.default, profile.name());
+                    profile.apply(&mut provider);
+                    draft.providers.push(provider);
+                }
             }
         }
     }
@@ -249,10 +279,13 @@ impl<'a> Reader<'a> {
                 );
                 continue;
             }
-            // A provider starts from [default], except for what says which provider it is and where
-            // its hosts are.
-            let mut provider = draft.default.clone();
-            provider.p.name = name.to_owned();
+            let mut provider = from_default(&draft.default, name);
+            let relay = inner.get("relay").and_then(Item::as_str).and_then(|r| r.rsplit_once(':'));
+            if let Some(profile) =
+                draft.top.builtin_profiles.then(|| profiles::for_provider(name, relay.map(|r| r.0))).flatten()
+            {
+                profile.apply(&mut provider);
+            }
             self.read_table(inner, &path, "", &mut provider);
             if provider.relay.is_some() && !self.has(&format!("{path}.tls")) {
                 provider.tls = None;
@@ -282,7 +315,8 @@ impl<'a> Reader<'a> {
         let path = if table.is_empty() { local.clone() } else { format!("{table}.{local}") };
         self.place(&path, item.span().filter(|_| !item.is_table_like()).or(key_span.clone()));
         let inner = format!("{local}.");
-        if let Some(key) = T::KEYS.iter().find(|k| k.name == local) {
+        let built_in = if self.built_in { T::BUILT_IN_KEYS } else { &[] };
+        if let Some(key) = T::KEYS.iter().chain(built_in).find(|k| k.name == local) {
             self.place(&path, item.span().or(key_span.clone()));
             let read = match item.as_value() {
                 Some(value) => key.kind.read(value),
@@ -313,6 +347,9 @@ impl<'a> Reader<'a> {
                     self.problem(item.span().or(key_span), path, message);
                 }
             }
+        } else if into.rules(&local).is_some() {
+            let rules = self.read_rules(&path, item);
+            into.rules(&local).into_iter().for_each(|list| list.clone_from(&rules));
         } else if let Some(retry) = into.retry(&local) {
             match item.as_table_like() {
                 Some(inner_table) => self.read_table(inner_table, &path, "", retry),
@@ -327,6 +364,32 @@ impl<'a> Reader<'a> {
             let message = unknown::<T>(name, prefix, table.is_empty());
             self.problem(key_span, path, message);
         }
+    }
+
+    fn read_rules(&mut self, path: &str, item: &Item) -> Vec<RuleDraft> {
+        let mut rules = Vec::new();
+        for (path, table) in self.tables(path, item) {
+            let mut rule = RuleDraft::defaults();
+            self.read_table(table, &path, "", &mut rule);
+            let line = self.line(&path).unwrap_or(0);
+            if self.built_in {
+                let whose = path.strip_prefix("provider.").and_then(|p| p.split_once(".on_reply"));
+                rule.origin = format!("built-in {}", whose.map_or("rules", |(name, _)| name));
+                rule.source = self.comment(line);
+            } else {
+                rule.origin = format!("{}:{line}", self.origin);
+            }
+            rule.path = path;
+            rules.push(rule);
+        }
+        rules
+    }
+
+    /// The comment at the end of a line, up to a semicolon; empty if there is none.
+    pub(super) fn comment(&self, line: usize) -> String {
+        let text = line.checked_sub(1).and_then(|n| self.text.lines().nth(n)).unwrap_or_default();
+        let comment = text.rsplit_once("# ").map_or("", |(_, comment)| comment);
+        comment.split(';').next().unwrap_or_default().trim().to_owned()
     }
 
     /// The table `name` of the root, if it is there and is one.
@@ -423,6 +486,14 @@ impl<'a> Reader<'a> {
     }
 }
 
+/// A provider starts from [default], except for the rules, which come after its own.
+fn from_default(default: &ProviderDraft, name: &str) -> ProviderDraft {
+    let mut provider = default.clone();
+    provider.p.name = name.to_owned();
+    provider.rules.clear();
+    provider
+}
+
 /// Where an entry of a list of tables stands, and its table or what it is instead.
 type Entry<'t> = (Option<Range<usize>>, Result<&'t dyn TableLike, String>);
 
@@ -443,8 +514,11 @@ fn unknown<T: Table>(name: &str, prefix: &str, root: bool) -> String {
     if T::blank().retry("retry").is_some() && prefix.is_empty() {
         known.push("retry");
     }
+    if T::blank().rules("on_reply").is_some() && prefix.is_empty() {
+        known.push("on_reply");
+    }
     if root {
-        known.extend(["listener", "queue", "retry", "dns", "default", "provider", "route", "admin", "log"]);
+        known.extend(["listener", "queue", "retry", "dns", "default", "provider", "route", "limit", "admin", "log"]);
     }
     match nearest(name, known.iter().copied()) {
         Some(near) => format!("unknown key: did you mean `{near}`?"),

@@ -7,6 +7,8 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::fields::Field;
+use super::profiles::Profile;
+use super::rule_keys::RuleDraft;
 use super::value::{Kind, Val};
 use super::{
     Count, Dns, Engine, Listener, Log, LogFormat, Provider, Queue, Retry, Secret, SignedConversion, Store, TlsMode,
@@ -32,7 +34,7 @@ pub(super) struct Key<D: 'static> {
     pub doc: &'static str,
     /// Stores a value of `kind`.
     pub set: fn(&mut D, Val) -> Result<(), String>,
-    value: fn(&D) -> Option<Val>,
+    pub value: fn(&D) -> Option<Val>,
 }
 
 impl<D> Key<D> {
@@ -51,12 +53,19 @@ pub(super) trait Table: Sized + 'static {
     const NAME: &'static str;
     /// Its keys in the order of the documentation.
     const KEYS: &'static [Key<Self>];
+    /// Keys that only the built-in profiles may have.
+    const BUILT_IN_KEYS: &'static [Key<Self>] = &[];
 
     /// A value whose every field is overwritten by the defaults.
     fn blank() -> Self;
 
     /// The retry schedule, if the inner table of this name is one.
     fn retry(&mut self, _name: &str) -> Option<&mut Retry> {
+        None
+    }
+
+    /// The rules, if the inner list of tables of this name are some.
+    fn rules(&mut self, _name: &str) -> Option<&mut Vec<RuleDraft>> {
         None
     }
 
@@ -90,12 +99,14 @@ macro_rules! keys {
         }),*]
     };
 }
+pub(super) use keys;
 
 /// Keys outside any table.
 pub(super) struct Top {
     /// Empty until the system's name is asked for.
     pub hostname: Option<String>,
     pub drain: Duration,
+    pub builtin_profiles: bool,
 }
 
 impl Table for Top {
@@ -107,10 +118,14 @@ impl Table for Top {
         /// At shutdown, how long transactions in progress may take to finish. What is cut off is
         /// sent again after the next start.
         "drain" drain: Kind::Span(0, HOUR), default r#""30s""#;
+        /// What mailweir knows of big providers: limits, and what their replies mean. A
+        /// [provider.NAME] changes single values of the profile NAME; false switches all off.
+        /// `mailweir provider list` and `provider show NAME` print them.
+        "builtin_profiles" builtin_profiles: Kind::Flag, default "true";
     };
 
     fn blank() -> Top {
-        Top { hostname: None, drain: Duration::ZERO }
+        Top { hostname: None, drain: Duration::ZERO, builtin_profiles: true }
     }
 }
 
@@ -244,6 +259,12 @@ pub(super) struct ProviderDraft {
     pub user: Option<String>,
     pub password: Option<Secret>,
     pub tls: Option<TlsMode>,
+    /// Of its own: those of [default] and of profiles come after them.
+    pub rules: Vec<RuleDraft>,
+    /// `match.relay` of a profile: smart hosts it is about.
+    pub match_relay: Vec<units::Pattern>,
+    /// The built-in profile that it builds on.
+    pub profile: Option<&'static Profile>,
 }
 
 impl Table for ProviderDraft {
@@ -267,12 +288,23 @@ impl Table for ProviderDraft {
         "messages_per_connection" p.messages_per_connection: Kind::Int(1, 1_000_000), default "100";
         /// Recipients of one transaction; a message to more is sent in several.
         "recipients_per_message" p.recipients_per_message: Kind::Int(1, 10_000), default "100";
-        /// Pace, or several that all hold: a count per s, m, h or d. `[]`: no limit.
+        /// Pace, or several that all hold: a count per s, m, h or d, or per span as in 5000/180s.
+        /// `[]`: no limit.
         "rate" p.rate: Kind::Rates, default r#"["10/s"]"#;
         /// How many may leave at once after a pause. 0: what the rate brings in 10 ms, at least one.
         "burst" p.burst: Kind::Int(0, 1_000_000), default "0";
-        /// What `rate` counts: `messages` (transactions) or `recipients`.
+        /// Caps that hold in every window of that length, wherever it begins, also across restarts.
+        "quota" p.quota: Kind::Rates, default "[]";
+        /// Pace of new connections.
+        "connection_rate" p.connection_rate: Kind::Rates, default "[]";
+        /// What `rate`, `quota` and `warmup` count: `messages` (transactions) or `recipients`.
         "count" p.count: Kind::Word(Count::WORDS), default r#""messages""#;
+        /// Slow down by itself on replies that say so, and speed up again.
+        "adaptive" p.adaptive: Kind::Flag, default "true";
+        /// How much may leave on each day (UTC) from `start`, for source addresses that nobody knows
+        /// yet. After the last day, or after the day on which `until` is reached, the other limits
+        /// alone hold; with `end`, the last number holds until then.
+        "warmup" p.warmup: Kind::Warmup, example r#"{ start = "2026-12-01", day_1 = "50/d", double_every = "1d", until = "20000/d" }"#;
         /// How long an idle connection is kept for the next message.
         "idle_timeout" p.idle_timeout: Kind::Span(0, HOUR), default r#""10s""#;
         /// Port of MX hosts.
@@ -296,6 +328,11 @@ impl Table for ProviderDraft {
         /// A signed message that the next host cannot take as it is: `convert` (the signature
         /// breaks), or `bounce`.
         "signed_conversion" p.signed_conversion: Kind::Word(SignedConversion::WORDS), default r#""convert""#;
+    };
+
+    const BUILT_IN_KEYS: &'static [Key<ProviderDraft>] = keys! {
+        /// Smart hosts that the profile is about.
+        "match.relay" match_relay: Kind::HostPatterns, default "[]";
     };
 
     fn blank() -> ProviderDraft {
@@ -333,7 +370,14 @@ impl Table for ProviderDraft {
             user: None,
             password: None,
             tls: None,
+            rules: Vec::new(),
+            match_relay: Vec::new(),
+            profile: None,
         }
+    }
+
+    fn rules(&mut self, name: &str) -> Option<&mut Vec<RuleDraft>> {
+        (name == "on_reply").then_some(&mut self.rules)
     }
 
     fn retry(&mut self, name: &str) -> Option<&mut Retry> {
@@ -346,6 +390,7 @@ pub(super) struct RouteDraft {
     pub sender: units::Pattern,
     pub recipient: units::Pattern,
     pub via: String,
+    pub priority: Option<i8>,
 }
 
 impl Table for RouteDraft {
@@ -355,12 +400,20 @@ impl Table for RouteDraft {
         "sender" sender: Kind::MailPattern(true), default r#""*""#;
         /// Takes recipients that match.
         "recipient" recipient: Kind::MailPattern(false), default r#""*""#;
-        /// The provider they go through. Must be given.
+        /// The provider they go through. Without it, `priority` must be given, and later routes may
+        /// still say the way.
         "via" via: Kind::ProviderName, example r#""ses""#;
+        /// Which mail goes first when several wait for one provider: the greater number.
+        "priority" priority: Kind::Signed(-9, 9), example "5";
     };
 
     fn blank() -> RouteDraft {
-        RouteDraft { sender: units::Pattern::any(), recipient: units::Pattern::any(), via: String::new() }
+        RouteDraft {
+            sender: units::Pattern::any(),
+            recipient: units::Pattern::any(),
+            via: String::new(),
+            priority: None,
+        }
     }
 }
 
@@ -409,10 +462,6 @@ pub(super) const UNSUPPORTED: &[(&str, &str, &str)] = &[
     ("queue", "dsn", "settings of bounces"),
     ("queue", "quota", "quotas of the queue"),
     ("dns", "dnssec", "DNSSEC and DANE"),
-    ("provider", "quota", "sliding-window quotas (use `rate`)"),
-    ("provider", "adaptive", "slowing down by itself on throttle replies"),
-    ("provider", "warmup", "warming up of new source addresses"),
-    ("provider", "on_reply", "rules for replies"),
     ("provider", "dane", "DANE"),
     ("provider", "mta_sts", "MTA-STS"),
     ("admin", "token", "authentication of the API"),

@@ -10,13 +10,18 @@ mod file;
 mod keys;
 mod load;
 mod names;
+pub mod profiles;
 pub mod report;
+mod rule_keys;
 mod rules;
 #[doc(hidden)]
 pub mod sample;
+mod shaping;
 pub mod units;
 mod value;
+mod warmup;
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
@@ -47,6 +52,10 @@ pub struct Config {
     pub routes: Vec<Route>,
     /// `[[limit]]` in the order of the file; every one that matches holds.
     pub limits: Vec<Arc<Limit>>,
+    /// `[[route]]` with `priority`, in the order of the file; the first match decides.
+    pub priorities: Vec<PriorityRule>,
+    /// Where the values of providers came from.
+    pub origins: Origins,
     /// Where the admin API listens, if anywhere.
     pub admin: Option<SocketAddr>,
     /// Log settings.
@@ -74,6 +83,23 @@ impl Config {
     /// The first route that matches (`sender` is `None` for `<>`).
     pub fn route_for(&self, sender: Option<&Address>, recipient: &Address) -> Option<&Route> {
         self.routes.iter().find(|r| r.matches(sender, recipient))
+    }
+
+    /// The priority that the first `[[route]]` with one gives (`sender` is `None` for `<>`).
+    pub fn priority_for(&self, sender: Option<&Address>, recipient: &Address) -> Option<i8> {
+        self.priorities.iter().find(|r| r.matches(sender, recipient)).map(|r| r.priority)
+    }
+}
+
+/// Where each value of each provider came from, for those who ask why a limit holds.
+#[derive(Clone, Default, Debug)]
+pub struct Origins(BTreeMap<String, BTreeMap<String, String>>);
+
+impl Origins {
+    /// Where the value of `key` (such as `rate`) of a provider came from: `config.toml:12`,
+    /// `built-in: vendor page`, `[default], config.toml:7` or `default`.
+    pub fn of(&self, provider: &str, key: &str) -> &str {
+        self.0.get(provider).and_then(|keys| keys.get(key)).map_or("default", String::as_str)
     }
 }
 
@@ -254,7 +280,7 @@ pub struct Provider {
 /// `[[provider.NAME.on_reply]]`, or a built-in rule: what a reply means and what follows.
 #[derive(Clone, PartialEq, Debug)]
 pub struct ReplyRule {
-    /// Where it was written: `built-in gmail` or `config.toml:12`.
+    /// Where it was written: `built-in gmail: vendor page` or `config.toml:12`.
     pub origin: String,
     /// Only at this stage.
     pub stage: Option<crate::deliver::Stage>,
@@ -430,6 +456,24 @@ pub struct Route {
     pub recipient: Pattern,
     /// The provider it goes through.
     pub via: Arc<Provider>,
+}
+
+/// A `[[route]]` with `priority`.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct PriorityRule {
+    /// Pattern of the reverse-path; `<>` matches the null sender.
+    pub sender: Pattern,
+    /// Pattern of the recipient.
+    pub recipient: Pattern,
+    /// -9 (last) to 9 (first).
+    pub priority: i8,
+}
+
+impl PriorityRule {
+    /// Whether it is about a message from `sender` to `recipient`.
+    pub fn matches(&self, sender: Option<&Address>, recipient: &Address) -> bool {
+        self.sender.matches(sender.map_or("<>", Address::as_str)) && self.recipient.matches(recipient.as_str())
+    }
 }
 
 impl Route {

@@ -82,6 +82,48 @@ pub(super) fn mail_pattern(text: &str, null: bool) -> Result<Pattern, String> {
     Ok(Pattern::new(text))
 }
 
+/// `4.7.28`, `4.7.*`, `5.*`. A pattern that no code can match is refused.
+pub(super) fn enhanced_pattern(text: &str) -> Result<Pattern, String> {
+    let parts: Vec<&str> = text.split('.').collect();
+    let numbers =
+        parts.iter().all(|p| (1..=3).contains(&p.len()) && p.bytes().all(|b| b.is_ascii_digit() || b == b'*'));
+    let class = parts.first().is_some_and(|c| ["4", "5", "*"].contains(c));
+    let whole = parts.len() == 3 || (parts.len() < 3 && parts.last() == Some(&"*"));
+    if !numbers || !class || !whole {
+        return Err(format!("\"{text}\" matches no enhanced code: expected {}", Kind::Enhanced.expected()));
+    }
+    Ok(Pattern::new(text))
+}
+
+/// Words to look for in a reply. What looks like a regular expression would silently never match.
+pub(super) fn reply_text(text: &str) -> Result<String, String> {
+    let regex = ["\\", ".*", ".+", "(?", "[^"].into_iter().find(|mark| text.contains(mark));
+    let anchored = text.starts_with('^') || text.ends_with('$');
+    if let Some(mark) = regex.or(anchored.then_some("^ or $")) {
+        return Err(format!(
+            "{text:?} has {mark}: this is no regular expression; write the words as they stand in the reply, without \
+             escapes, with * for any run of characters"
+        ));
+    }
+    if text.len() > 500 || text.contains(char::is_control) {
+        return Err(format!("{text:?} cannot stand in a reply: expected at most 500 printable characters"));
+    }
+    if text.trim_matches(['*', ' ']).is_empty() {
+        return Err(format!("{text:?} matches every reply: expected {}", Kind::ReplyText.expected()));
+    }
+    Ok(text.to_owned())
+}
+
+/// A pattern of the names of lanes: providers, and `@domain` for destinations without one.
+pub(super) fn lane_pattern(text: &str) -> Result<Pattern, String> {
+    let name = text.strip_prefix('@').unwrap_or(text);
+    let fits = |c: char| c.is_alphanumeric() || "-_.*".contains(c);
+    if name.is_empty() || text.len() > 255 || !name.chars().all(fits) {
+        return Err(format!("\"{text}\" is not a pattern of providers: expected {}", Kind::LanePattern.expected()));
+    }
+    Ok(Pattern::new(text))
+}
+
 impl std::str::FromStr for Nameserver {
     type Err = String;
 

@@ -9,7 +9,9 @@ use toml_edit::Value;
 use super::check::{effective_implicit, effective_tls};
 use super::file::{Draft, Reader};
 use super::keys::{Admin, Key, ProviderDraft, RouteDraft, Table, Top};
-use super::{Dns, Listener, Log, Queue, Retry};
+use super::profiles::{self, Profile};
+use super::rule_keys::{LimitDraft, RuleDraft};
+use super::{Dns, Listener, Log, Origins, Queue, Retry, TlsMode};
 
 /// A value of the effective configuration.
 #[derive(Clone, Debug)]
@@ -20,14 +22,37 @@ pub struct Setting {
     pub key: String,
     /// The value; `<secret>` for a secret, `None` if there is none.
     pub value: Option<Value>,
-    /// `default`, `config.toml:12`, `[default], config.toml:7`, or what else it came from.
+    /// `default`, `config.toml:12`, `[default], config.toml:7`, `built-in gmail: vendor page`, or
+    /// what else it came from.
     pub from: String,
+    /// The provider whose value it is; `default` for `[default]`.
+    pub provider: Option<String>,
+    /// The file does not mention that provider: it is a built-in profile as it stands.
+    pub built_in: bool,
+}
+
+impl Setting {
+    /// It is part of a rule for replies.
+    pub fn is_rule(&self) -> bool {
+        self.table.ends_with(".on_reply]]")
+    }
+}
+
+/// Where the values of providers came from.
+pub(super) fn origins(settings: &[Setting]) -> Origins {
+    let mut origins = Origins::default();
+    for setting in settings.iter().filter(|s| s.from != "default" && !s.is_rule()) {
+        if let Some(provider) = &setting.provider {
+            origins.0.entry(provider.clone()).or_default().insert(setting.key.clone(), setting.from.clone());
+        }
+    }
+    origins
 }
 
 /// Lists every value of the draft.
 pub(super) fn settings(reader: &Reader<'_>, draft: &Draft, hostname: &str) -> Vec<Setting> {
-    let mut list = Lister { reader, out: Vec::new() };
-    let top = Top { hostname: Some(hostname.to_owned()), drain: draft.top.drain };
+    let mut list = Lister { reader, out: Vec::new(), provider: None, profile: None, built_in: false };
+    let top = Top { hostname: Some(hostname.to_owned()), ..draft.top };
     list.add("", "", "", &[], &top);
     if let Some(name) = list.out.first_mut().filter(|s| s.from == "default") {
         name.from = "the system's name".into();
@@ -39,12 +64,20 @@ pub(super) fn settings(reader: &Reader<'_>, draft: &Draft, hostname: &str) -> Ve
     list.add("[retry]", "retry", "", &[], &draft.retry);
     list.add("[dns]", "dns", "", &[], &draft.dns);
     list.provider("[default]", "default", &draft.default);
+    let generic = if draft.top.builtin_profiles { profiles::generic_rules() } else { &[] };
+    list.rules("[[default.on_reply]]", draft.default.rules.iter().chain(generic), None);
     for provider in &draft.providers {
         let name = quoted(&provider.p.name);
         list.provider(&format!("[provider.{name}]"), &format!("provider.{}", provider.p.name), provider);
+        list.rules(&format!("[[provider.{name}.on_reply]]"), provider.nearer_rules(), Some(provider.relay.is_some()));
     }
+    list.provider = None;
+    list.built_in = false;
     for (i, route) in draft.routes.iter().enumerate() {
         list.add("[[route]]", &format!("route[{}]", i + 1), "", &[], route);
+    }
+    for (i, limit) in draft.limits.iter().enumerate() {
+        list.add("[[limit]]", &format!("limit[{}]", i + 1), "", &[], limit);
     }
     list.add("[admin]", "admin", "", &[], &draft.admin);
     list.add("[log]", "log", "", &[], &draft.log);
@@ -56,9 +89,28 @@ fn quoted(name: &str) -> String {
     if name.contains('.') { format!("\"{name}\"") } else { name.to_owned() }
 }
 
+/// What a built-in profile says itself, but for its rules.
+pub fn profile_settings(profile: &'static Profile) -> Vec<Setting> {
+    let keys = ProviderDraft::KEYS.iter().chain(ProviderDraft::BUILT_IN_KEYS);
+    let said = keys.filter_map(|key| Some((key.name, key.get(profile.draft())?.to_toml(), profile.source(key.name)?)));
+    said.map(|(key, value, source)| Setting {
+        table: format!("[provider.{}]", profile.name()),
+        key: key.to_owned(),
+        value: Some(value),
+        from: format!("built-in {}: {source}", profile.name()),
+        provider: Some(profile.name().to_owned()),
+        built_in: true,
+    })
+    .collect()
+}
+
 struct Lister<'a, 'b> {
     reader: &'a Reader<'b>,
     out: Vec<Setting>,
+    /// Whose values are listed, on which profile they build, and whether that is all.
+    provider: Option<String>,
+    profile: Option<&'static Profile>,
+    built_in: bool,
 }
 
 impl Lister<'_, '_> {
@@ -67,9 +119,11 @@ impl Lister<'_, '_> {
         for key in T::KEYS {
             let value = key.get(draft).map(|v| v.to_toml());
             let join = |path: &str| if path.is_empty() { key.name.to_owned() } else { format!("{path}.{}", key.name) };
-            let from = match self.reader.line(&join(path)) {
-                Some(line) => format!("{}:{line}", self.reader.origin),
-                None => {
+            let known = self.profile.and_then(|p| Some((p.name(), p.source(key.name)?)));
+            let from = match (self.reader.line(&join(path)), known) {
+                (Some(line), _) => format!("{}:{line}", self.reader.origin),
+                (None, Some((profile, source))) => format!("built-in {profile}: {source}"),
+                (None, None) => {
                     let inherited = heirs.iter().find_map(|heir| Some((heir, self.reader.line(&join(heir))?)));
                     match inherited {
                         Some((heir, line)) => format!("[{heir}], {}:{line}", self.reader.origin),
@@ -77,7 +131,28 @@ impl Lister<'_, '_> {
                     }
                 }
             };
-            self.out.push(Setting { table: table.to_owned(), key: format!("{prefix}{}", key.name), value, from });
+            self.push(table, format!("{prefix}{}", key.name), value, from);
+        }
+    }
+
+    fn push(&mut self, table: &str, key: String, value: Option<Value>, from: String) {
+        let (provider, built_in) = (self.provider.clone(), self.built_in);
+        self.out.push(Setting { table: table.to_owned(), key, value, from, provider, built_in });
+    }
+
+    /// Lists rules: what each says, its scope first, even if it depends on the provider (`smart_host`
+    /// is `None` for [default]).
+    fn rules<'r>(&mut self, table: &str, rules: impl IntoIterator<Item = &'r RuleDraft>, smart_host: Option<bool>) {
+        for rule in rules {
+            let from = rule.from();
+            let scope = rule.scope.or_else(|| Some(rule.effective_scope(smart_host?)));
+            self.push(table, "scope".into(), scope.map(|s| s.as_str().into()), from.clone());
+            for key in RuleDraft::KEYS.iter().filter(|k| k.name != "scope") {
+                let value = key.get(rule).map(|v| v.to_toml()).filter(|v| v.as_bool() != Some(false));
+                if value.is_some() {
+                    self.push(table, key.name.to_owned(), value, from.clone());
+                }
+            }
         }
     }
 
@@ -88,10 +163,24 @@ impl Lister<'_, '_> {
         if let Some((_, port)) = draft.relay {
             shown.implicit_tls = Some(effective_implicit(draft.implicit_tls, draft.tls, port));
         }
+        self.provider = Some(draft.p.name.clone());
+        self.built_in = draft.is_built_in(self.reader);
+        let smart_host = draft.relay.is_some();
+        // Its TLS mode may be another one: that of a smart host, or a stricter one of [default].
+        let tls = |p: &Profile| p.draft().tls == shown.tls;
+        self.profile = draft.profile;
         let first = self.out.len();
         self.add(table, path, "", if default { &[] } else { &["default"] }, &shown);
+        let other_tls = !draft.profile.is_some_and(tls);
+        let kept = if smart_host || draft.tls != Some(TlsMode::Verified) { "default" } else { "[default]" };
+        for setting in self.out.iter_mut().skip(first) {
+            if other_tls && setting.key == "tls" && setting.from.starts_with("built-in") {
+                setting.from = kept.into();
+            }
+        }
+        self.profile = None;
         // What [default] cannot say, and what a smart host does not take over from it.
-        let own = |key: &str| key.starts_with("match.") || (draft.relay.is_some() && key == "tls");
+        let own = |key: &str| key.starts_with("match.") || (smart_host && key == "tls");
         let refused = |key: &str| {
             key.starts_with("match.") || key.starts_with("auth.") || key == "relay" || key == "implicit_tls"
         };
@@ -99,7 +188,7 @@ impl Lister<'_, '_> {
             if own(&setting.key) && setting.from.starts_with('[') {
                 setting.from = "default".into();
             }
-            if draft.relay.is_some() && setting.key == "port" {
+            if smart_host && setting.key == "port" {
                 setting.value = None;
             }
         }
@@ -117,7 +206,8 @@ pub struct AsToml<'a>(pub &'a [Setting]);
 impl fmt::Display for AsToml<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut last: Option<(&str, &str)> = None;
-        for setting in self.0 {
+        // Of a built-in profile only what it says itself: for all else see [default].
+        for setting in self.0.iter().filter(|s| !s.built_in || s.from.starts_with("built-in")) {
             // Each entry of a list of tables begins with the first key of its table again.
             let begins = match last {
                 None => !setting.table.is_empty(),
@@ -168,7 +258,9 @@ pub fn shipped() -> String {
     let only_here =
         |k: &str| !(k.starts_with("match.") || k.starts_with("auth.") || k == "relay" || k == "implicit_tls");
     provider_keys(&mut out, only_here, true);
+    section::<RuleDraft>(&mut out, "[[provider.NAME.on_reply]]", RULE_INTRO, true);
     section::<RouteDraft>(&mut out, "[[route]]", ROUTE_INTRO, true);
+    section::<LimitDraft>(&mut out, "[[limit]]", LIMIT_INTRO, true);
     section::<Admin>(&mut out, "[admin]", "For monitoring.", false);
     section::<Log>(
         &mut out,
@@ -184,7 +276,7 @@ const INTRO: &str = "\
 # `mailweir check` prints what holds and where it came from. An unknown key is refused.
 #
 # Spans of time: \"500ms\", \"30s\", \"5m\", \"4h\", \"5d\". Sizes: 1024, \"20MB\", \"25MiB\". Rates: \"20/s\",
-# \"30/m\", \"500/h\", \"2000/d\".
+# \"30/m\", \"500/h\", \"2000/d\", \"5000/180s\".
 ";
 
 const DEFAULT_INTRO: &str = "
@@ -194,12 +286,12 @@ const DEFAULT_INTRO: &str = "
 
 const PROVIDER_INTRO: &str = "
 # A provider is a group of destinations that share limits. In the order of the file, the first
-# that matches a recipient has it. These keys are for providers only; for all others see [default].
+# that matches a recipient has it; then come the built-in ones. These keys are for providers only;
+# for all others see [default].
 #
-# [provider.gmail]
-# match = { mx = [\"*.google.com\", \"*.googlemail.com\"] }
-# connections = 10
+# [provider.gmail]                                # builds on the built-in profile of that name
 # rate = [\"20/s\", \"600/m\"]
+# quota = \"50000/d\"
 #
 # [provider.ses]                                  # a smart host
 # relay = \"email-smtp.eu-west-1.amazonaws.com:587\"
@@ -213,7 +305,29 @@ const PROVIDER_INTRO: &str = "
 # via = \"ses\"
 ";
 
-const ROUTE_INTRO: &str = "Sends mail through a provider whatever its MX. The first route that matches has it.";
+const RULE_INTRO: &str = "\
+What replies mean, also as [[default.on_reply]]: conditions that must all hold, and what follows. The
+# first rule that matches a reply decides: those here in order, then the built-in ones of the
+# provider's profile, then those of [default]. For example:
+#
+# [[provider.gmail.on_reply]]
+# code = 421
+# enhanced = \"4.7.28\"
+# slow_to = \"10/m\"
+# for = \"30m\"";
+
+const LIMIT_INTRO: &str = "\
+A share of a provider for some senders or clients, so that one application cannot eat another's.
+# Every one that matches holds, besides the limits of the provider. For example:
+#
+# [[limit]]
+# sender = \"*@shop.example\"
+# provider = \"gmail\"
+# quota = \"5000/d\"";
+
+const ROUTE_INTRO: &str = "\
+Sends mail through a provider whatever its MX, or gives it a priority. The first route that
+# matches and has a `via` decides the way, the first that matches and has a `priority` decides that.";
 
 fn section<T: Table>(out: &mut String, header: &str, intro: &str, commented: bool) {
     let _ = write!(out, "\n# {intro}\n{}{header}\n", if commented { "# " } else { "" });
@@ -257,7 +371,9 @@ pub fn markdown() -> String {
     rows::<Retry>(&mut out, "`[retry]`, `retry` of a provider", "");
     rows::<Dns>(&mut out, "`[dns]`", "");
     rows::<ProviderDraft>(&mut out, "`[provider.NAME]`, `[default]`", "");
+    rows::<RuleDraft>(&mut out, "`[[provider.NAME.on_reply]]`, `[[default.on_reply]]`", "");
     rows::<RouteDraft>(&mut out, "`[[route]]`", "");
+    rows::<LimitDraft>(&mut out, "`[[limit]]`", "");
     rows::<Admin>(&mut out, "`[admin]`", "");
     rows::<Log>(&mut out, "`[log]`", "");
     out
@@ -275,7 +391,9 @@ pub fn key_names() -> Vec<String> {
     names::<Retry>(&mut out, "retry.");
     names::<Dns>(&mut out, "dns.");
     names::<ProviderDraft>(&mut out, "provider.");
+    names::<RuleDraft>(&mut out, "on_reply.");
     names::<RouteDraft>(&mut out, "route.");
+    names::<LimitDraft>(&mut out, "limit.");
     names::<Admin>(&mut out, "admin.");
     names::<Log>(&mut out, "log.");
     out
@@ -284,11 +402,25 @@ pub fn key_names() -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use super::super::value::Kind;
-    use super::super::{Config, Loaded};
+    use super::super::{Config, Loaded, Provider};
     use super::*;
+    use std::sync::Arc;
+
     use proptest::prelude::*;
 
     const SHIPPED: &str = include_str!("../../config.toml");
+
+    /// All of a configuration but where it came from.
+    fn plain(config: &Config) -> String {
+        let mut config = Config { origins: Origins::default(), ..config.clone() };
+        let anonymous = |provider: &mut Arc<Provider>| {
+            Arc::make_mut(provider).rules.iter_mut().for_each(|rule| rule.origin.clear());
+        };
+        config.providers.iter_mut().for_each(anonymous);
+        anonymous(&mut config.default);
+        config.routes.iter_mut().for_each(|route| anonymous(&mut route.via));
+        format!("{config:#?}")
+    }
 
     #[test]
     fn every_default_is_valid_and_every_example_is_a_value() {
@@ -313,7 +445,9 @@ mod tests {
         check::<Retry>();
         check::<Dns>();
         check::<ProviderDraft>();
+        check::<RuleDraft>();
         check::<RouteDraft>();
+        check::<LimitDraft>();
         check::<Admin>();
         check::<Log>();
     }
@@ -347,14 +481,19 @@ mod tests {
     #[test]
     fn the_shipped_file_says_exactly_the_defaults() {
         let loaded = Loaded::parse(SHIPPED, "config.toml").unwrap();
-        assert_eq!(format!("{:#?}", loaded.config), format!("{:#?}", Config::default()));
+        assert!(plain(&loaded.config) == plain(&Config::default()));
     }
 
     #[test]
     fn the_effective_configuration_parses_to_itself() {
         let text = "drain = '7s'\n[[listener]]\n[[listener]]\naddress = '[::1]:2526'\n[default]\nrate = []\nretry.max = '2h'\n\
                     [provider.\"a.b\"]\nmatch.domains = ['x.example']\nretry = { first = '3s' }\n[provider.s]\nrelay = 'h.example:465'\n\
-                    [[route]]\nvia = 's'\n";
+                    warmup = { start = '2026-12-01', day_1 = '50/d', double_every = '1d', until = '200/d' }\n\
+                    [[provider.s.on_reply]]\ntext = 'slow'\nslow_to = '1/m'\nfor = '1h'\nafter = '3/h'\n\
+                    [[default.on_reply]]\nstage = 'final'\ncode = 554\ntreat_as = 'temporary'\nalert = true\n\
+                    [provider.gmail]\nrate = '7/s'\n[provider.mailer]\nrelay = 'email-smtp.eu-west-1.amazonaws.com:587'\n\
+                    [[route]]\nsender = '<>'\npriority = -3\n[[route]]\nsender = '*@a.example'\nvia = 'mailer'\n\
+                    [[route]]\nvia = 's'\n[[limit]]\nprovider = 'gmail'\nquota = '50/90s'\n";
         let loaded = Loaded::parse(text, "my.toml").unwrap();
         let printed = AsToml(&loaded.settings).to_string();
         for line in [
@@ -366,11 +505,18 @@ mod tests {
             "implicit_tls = true  # default",
             "tls = \"verified\"  # default",
             "[provider.\"a.b\"]",
+            "warmup = { start = \"2026-12-01\", days = [50, 100, 200] }  # my.toml:13",
+            "[[provider.s.on_reply]]\nscope = \"account\"  # my.toml:14\ntext = \"slow\"  # my.toml:14",
+            "rate = [\"7/s\"]  # my.toml:25",
+            "messages_per_connection = 50  # built-in gmail: shaping rules",
+            "recipients_per_message = 50  # built-in ses: vendor page",
+            "quota = [\"50/90s\"]  # my.toml:38",
+            "priority = -3  # my.toml:30",
         ] {
             assert!(printed.contains(line), "{line} in\n{printed}");
         }
         let again = Loaded::parse(&printed, "again").unwrap_or_else(|e| panic!("{e}\n{printed}"));
-        assert_eq!(format!("{:#?}", again.config), format!("{:#?}", loaded.config));
+        assert!(plain(&again.config) == plain(&loaded.config), "{printed}");
     }
 
     #[test]
@@ -398,7 +544,7 @@ mod tests {
         #[test]
         fn no_toml_makes_the_parser_panic(
             lines in proptest::collection::vec(
-                ("(\\[|\\[\\[)?", "(provider|default|listener|route|retry|queue|dns|log|admin|match|auth|via|rate|allow|relay|tls|address|store|port|first)(\\.[a-z\"é]{1,3}|\\.retry|\\.auth|\\.match)?",
+                ("(\\[|\\[\\[)?", "(provider|default|listener|route|limit|retry|queue|dns|log|admin|match|auth|via|rate|quota|warmup|text|for|code|priority|allow|relay|tls|address|store|port|first)(\\.[a-z\"é]{1,3}|\\.gmail|\\.retry|\\.auth|\\.match|\\.on_reply|\\.gmail\\.on_reply)?",
                  "(\\]|\\]\\]| = )", "(\"[a-z0-9/:@*.<>#é-]{0,12}\"|-?[0-9]{1,20}|\\[\"\\PC{0,5}\"\\]|\\{ (env|file|mx) = \"x\" \\}|true|1e400|nan)?"),
                 0..12,
             )

@@ -1,6 +1,10 @@
-//! When a reply rule applies: every condition that it states must hold. Pure.
+//! When a reply rule applies: every condition that it states must hold. Pure. Also how it prints.
 
-use super::ReplyRule;
+use std::fmt;
+
+use super::fields::Field;
+use super::units::Span;
+use super::{ReplyRule, RuleAction};
 use crate::deliver::{Reply, Stage};
 
 impl ReplyRule {
@@ -17,6 +21,47 @@ impl ReplyRule {
                 Some(code) => contains(text, &format!("{code} {}", reply.text)),
                 None => contains(text, &reply.text),
             })
+    }
+}
+
+/// Conditions, an arrow, what follows: `421 4.7.28 "unusual rate" → provider: slow_to 10/m for 30m`.
+impl fmt::Display for ReplyRule {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(code) = self.code {
+            write!(f, "{code} ")?;
+        }
+        if let Some(enhanced) = &self.enhanced {
+            write!(f, "{enhanced} ")?;
+        }
+        if let Some(text) = &self.text {
+            write!(f, "\"{text}\" ")?;
+        }
+        if let Some(word) = self.stage.and_then(|stage| stage.to_val()) {
+            write!(f, "at {} ", word.to_toml().as_str().unwrap_or_default())?;
+        }
+        if let Some(after) = self.after {
+            write!(f, "after {after} ")?;
+        }
+        write!(f, "→ {}:", self.scope.as_str())?;
+        for (i, action) in self.actions.iter().enumerate() {
+            write!(f, "{} {action}", if i > 0 { "," } else { "" })?;
+        }
+        if self.lasting.is_zero() { Ok(()) } else { write!(f, " for {}", Span(self.lasting)) }
+    }
+}
+
+impl fmt::Display for RuleAction {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            RuleAction::Delay(d) => write!(f, "delay {}", Span(*d)),
+            RuleAction::SlowTo(rate) => write!(f, "slow_to {rate}"),
+            RuleAction::Connections(n) => write!(f, "connections {n}"),
+            RuleAction::MessagesPerConnection(n) => write!(f, "messages_per_connection {n}"),
+            RuleAction::Pause => f.write_str("pause"),
+            RuleAction::Temporary => f.write_str("temporary"),
+            RuleAction::Permanent => f.write_str("permanent"),
+            RuleAction::Alert => f.write_str("alert"),
+        }
     }
 }
 

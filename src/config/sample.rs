@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use super::units::Pattern;
 use super::{
-    Config, Count, Dns, DnsProtocol, Engine, Listener, Log, LogFormat, Nameserver, Provider, Queue, Retry,
+    Config, Count, Dns, DnsProtocol, Engine, Listener, Log, LogFormat, Nameserver, Origins, Provider, Queue, Retry,
     SignedConversion, Store, TlsMode,
 };
 
@@ -47,6 +47,8 @@ pub fn config() -> Config {
         providers: Vec::new(),
         routes: Vec::new(),
         limits: Vec::new(),
+        priorities: Vec::new(),
+        origins: Origins::default(),
         admin: None,
         log: Log { format: LogFormat::Text, level: "info".into() },
         drain: Duration::from_secs(10),

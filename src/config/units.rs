@@ -6,12 +6,12 @@ use std::net::IpAddr;
 use std::str::FromStr;
 use std::time::Duration;
 
-/// A pace: `20/s`, `30/m`, `500/h`, `2000/d`.
+/// A pace: `20/s`, `30/m`, `500/h`, `2000/d`, or in any other span: `5000/180s`.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Rate {
     /// How many; at least 1.
     pub count: u32,
-    /// In what time: a second, minute, hour or day.
+    /// In what time: whole milliseconds, from a second to 366 days.
     pub per: Duration,
 }
 
@@ -19,21 +19,29 @@ const SECOND: Duration = Duration::from_secs(1);
 const MINUTE: Duration = Duration::from_secs(60);
 const HOUR: Duration = Duration::from_secs(3600);
 const DAY: Duration = Duration::from_secs(86_400);
+/// Longest span of a rate.
+const LONGEST: Duration = Duration::from_secs(366 * 86_400);
 
 impl FromStr for Rate {
     type Err = String;
 
     fn from_str(s: &str) -> Result<Rate, String> {
-        let bad =
-            |why: &str| format!("`{s}` is not a rate{why}: expected a count per s, m, h or d, such as 20/s or 500/h");
+        let bad = |why: &str| {
+            format!(
+                "`{s}` is not a rate{why}: expected a count per s, m, h or d, or per span, such as 20/s, 500/h or 50/300s"
+            )
+        };
         let (count, per) = s.split_once('/').ok_or_else(|| bad(""))?;
         let per = match per.trim() {
             "s" => SECOND,
             "m" => MINUTE,
             "h" => HOUR,
             "d" => DAY,
-            _ => return Err(bad("")),
+            other => other.parse::<Span>().map_err(|_| bad(""))?.0,
         };
+        if !(SECOND..=LONGEST).contains(&per) {
+            return Err(bad(" (the span is shorter than 1s or longer than 366d)"));
+        }
         match digits(count.trim()) {
             Some(0) => Err(bad(" (0 would never send; hold or pause the provider instead)")),
             Some(n) => Ok(Rate { count: u32::try_from(n).map_err(|_| bad(" (the count is too great)"))?, per }),
@@ -49,8 +57,7 @@ impl fmt::Display for Rate {
             MINUTE => write!(f, "{}/m", self.count),
             HOUR => write!(f, "{}/h", self.count),
             DAY => write!(f, "{}/d", self.count),
-            // Not reached from a configuration, which knows only the four.
-            other => write!(f, "{} per {}", self.count, Span(other)),
+            other => write!(f, "{}/{}", self.count, Span(other)),
         }
     }
 }
@@ -303,7 +310,11 @@ mod tests {
         assert_eq!("20/s".parse(), Ok(Rate { count: 20, per: SECOND }));
         assert_eq!("1_000/h".parse(), Ok(Rate { count: 1000, per: HOUR }));
         assert_eq!("2000/d".parse::<Rate>().map(|r| r.to_string()), Ok("2000/d".into()));
-        for bad in ["", "20", "20/", "/s", "0/s", "20/w", "-1/s", "1.5/s", "5000000000/s", "20/10s"] {
+        for (odd, printed) in [("5000/180s", "5000/3m"), ("50/300 s", "50/5m"), ("7/60s", "7/m"), ("1/90s", "1/90s")] {
+            assert_eq!(odd.parse::<Rate>().map(|r| r.to_string()), Ok(printed.into()));
+        }
+        for bad in ["", "20", "20/", "/s", "0/s", "20/w", "-1/s", "1.5/s", "5000000000/s", "20/0s", "1/999ms", "1/367d"]
+        {
             assert!(bad.parse::<Rate>().is_err(), "{bad}");
         }
     }
@@ -325,12 +336,14 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_prints_parses_to_the_same(ms in 0u64..u64::MAX / 2, bytes in any::<u64>(), count in 1u32.., unit in 0usize..4) {
+        fn what_prints_parses_to_the_same(ms in 0u64..u64::MAX / 2, bytes in any::<u64>(), count in 1u32.., unit in 0usize..4, odd in 1000u64..=366 * 86_400_000) {
             let span = Span(Duration::from_millis(ms));
             prop_assert_eq!(span.to_string().parse(), Ok(span));
             let size = Size(bytes);
             prop_assert_eq!(size.to_string().parse(), Ok(size));
             let rate = Rate { count, per: [SECOND, MINUTE, HOUR, DAY][unit] };
+            prop_assert_eq!(rate.to_string().parse(), Ok(rate));
+            let rate = Rate { count, per: Duration::from_millis(odd) };
             prop_assert_eq!(rate.to_string().parse(), Ok(rate));
         }
 

@@ -9,9 +9,11 @@ use std::time::Duration;
 
 use toml_edit::{Array, Value};
 
-use super::names::{check_host, host_pattern, mail_pattern, read_host_port, read_store};
+use super::names::{
+    check_host, enhanced_pattern, host_pattern, lane_pattern, mail_pattern, read_host_port, read_store, reply_text,
+};
 use super::units::{Network, Pattern, Rate, Size, Span};
-use super::{Nameserver, Secret, Store};
+use super::{Nameserver, Secret, Store, Warmup, warmup};
 
 /// Longest list a key takes; a configuration is read by people.
 const MAX_LIST: usize = 10_000;
@@ -25,6 +27,8 @@ pub(super) enum Kind {
     Word(&'static [&'static str]),
     /// A whole number in this range.
     Int(u64, u64),
+    /// A whole number in this range, which may be negative.
+    Signed(i64, i64),
     /// A number in this range.
     Number(f64, f64),
     /// A [`Span`] in this range, in milliseconds.
@@ -61,6 +65,16 @@ pub(super) enum Kind {
     Nameservers,
     /// IP addresses.
     Ips,
+    /// One rate.
+    Rate,
+    /// A plan for new source addresses.
+    Warmup,
+    /// An enhanced status code, `*` for any number.
+    Enhanced,
+    /// Words of a reply, `*` for any run of characters.
+    ReplyText,
+    /// A pattern of the names of providers and lanes.
+    LanePattern,
 }
 
 /// A value that was read, within its range.
@@ -69,6 +83,7 @@ pub(super) enum Val {
     Flag(bool),
     Word(&'static str),
     Int(u64),
+    Signed(i64),
     Number(f64),
     Span(Duration),
     Size(u64),
@@ -84,6 +99,8 @@ pub(super) enum Val {
     Rates(Vec<Rate>),
     Nameservers(Vec<Nameserver>),
     Ips(Vec<IpAddr>),
+    Rate(Rate),
+    Warmup(Warmup),
 }
 
 impl Kind {
@@ -97,6 +114,7 @@ impl Kind {
                 format!("one of {}", quoted.join(", "))
             }
             Kind::Int(min, max) => format!("a whole number from {min} to {max}"),
+            Kind::Signed(min, max) => format!("a whole number from {min} to {max}"),
             Kind::Number(min, max) => format!("a number from {min} to {max}"),
             Kind::Span(min, max) => format!("a span of time from {} to {}, such as \"30s\" or \"4h\"", span(min), span(max)),
             Kind::Size(min, max) => format!("a size from {} to {}, such as \"25MiB\"", Size(min), Size(max)),
@@ -120,6 +138,11 @@ impl Kind {
                 "a list of servers such as [\"192.0.2.53\", \"192.0.2.53:5353\", \"tls://192.0.2.53#dns.example\"]".into()
             }
             Kind::Ips => "a list of IP addresses such as [\"192.0.2.10\"]".into(),
+            Kind::Rate => "a rate, such as \"10/m\" or \"3/h\"".into(),
+            Kind::Warmup => warmup::EXPECTED.into(),
+            Kind::Enhanced => "an enhanced code, such as \"4.7.28\" or \"4.7.*\"".into(),
+            Kind::ReplyText => "words of the reply, with * for any run of characters, such as \"unusual rate\"".into(),
+            Kind::LanePattern => "a name of a provider, or \"@domain\", with * for anything, such as \"gmail\"".into(),
         }
     }
 
@@ -141,6 +164,10 @@ impl Kind {
             Kind::Int(min, max) => {
                 let n = value.as_integer().ok_or_else(wrong_type)?;
                 u64::try_from(n).ok().filter(|n| (min..=max).contains(n)).map(Val::Int).ok_or_else(|| outside(&n))
+            }
+            Kind::Signed(min, max) => {
+                let n = value.as_integer().ok_or_else(wrong_type)?;
+                if (min..=max).contains(&n) { Ok(Val::Signed(n)) } else { Err(outside(&n)) }
             }
             Kind::Number(min, max) => {
                 let n = value.as_float().or_else(|| value.as_integer().map(|n| n as f64)).ok_or_else(wrong_type)?;
@@ -207,6 +234,11 @@ impl Kind {
                 Ok(ip)
             })
             .map(Val::Ips),
+            Kind::Rate => text()?.parse().map(Val::Rate),
+            Kind::Warmup => warmup::read(value).map(Val::Warmup),
+            Kind::Enhanced => enhanced_pattern(text()?).map(Val::Pattern),
+            Kind::ReplyText => reply_text(text()?).map(Val::Text),
+            Kind::LanePattern => lane_pattern(text()?).map(Val::Pattern),
         }
     }
 }
@@ -221,6 +253,7 @@ impl Val {
             Val::Flag(b) => (*b).into(),
             Val::Word(w) => (*w).into(),
             Val::Int(n) => i64::try_from(*n).unwrap_or(i64::MAX).into(),
+            Val::Signed(n) => (*n).into(),
             Val::Number(n) => (*n).into(),
             Val::Span(d) => Span(*d).to_string().into(),
             Val::Size(n) => Size(*n).to_string().into(),
@@ -237,6 +270,8 @@ impl Val {
             Val::Rates(v) => texts(v),
             Val::Nameservers(v) => texts(v),
             Val::Ips(v) => texts(v),
+            Val::Rate(r) => r.to_string().into(),
+            Val::Warmup(w) => w.to_toml(),
         }
     }
 }

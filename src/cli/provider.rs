@@ -1,0 +1,280 @@
+//! `mailweir provider`: the limits of all providers, configured and built in, with where each came
+//! from; with a relay that runs also what happens there now, and commands to it.
+
+use std::io::{self, Write};
+
+use clap::Subcommand;
+use serde::Serialize;
+use serde_json::{Value as Json, json};
+
+use super::check::plain;
+use super::connect::{must_run, running};
+use super::text::Table;
+use super::{Code, Failed, Outcome};
+use crate::admin::LaneStatus;
+use crate::admin::requests::{Reply, Request};
+use crate::config::report::{Setting, profile_settings};
+use crate::config::{Config, Loaded, Provider, profiles};
+
+#[derive(Subcommand, Debug)]
+pub(super) enum ProviderCommand {
+    /// Providers with their limits, and, if mailweir runs, what waits, is on its way, or is stopped
+    List {
+        /// One JSON object a line
+        #[arg(long)]
+        json: bool,
+    },
+    /// All values and rules of a provider, with where each came from
+    Show {
+        /// Name of a provider, a built-in profile, or @domain
+        name: String,
+        /// One JSON object
+        #[arg(long)]
+        json: bool,
+    },
+    /// Send nothing there until `resume`
+    Pause {
+        /// Name of a provider, or @domain
+        name: String,
+    },
+    /// Go on after `pause`
+    Resume {
+        /// Name of a provider, or @domain
+        name: String,
+    },
+}
+
+pub(super) async fn provider(loaded: &Loaded, command: ProviderCommand) -> Outcome {
+    let config = &loaded.config;
+    match command {
+        ProviderCommand::List { json } => list(loaded, live(config).await?, json),
+        ProviderCommand::Show { name, json } => show(loaded, live(config).await?, &name, json),
+        ProviderCommand::Pause { name } => {
+            pause(config, &name, true).await?;
+            writeln!(io::stdout(), "{name} is paused; what is in a transaction now still ends")?;
+            Ok(())
+        }
+        ProviderCommand::Resume { name } => {
+            pause(config, &name, false).await?;
+            writeln!(io::stdout(), "{name} goes on")?;
+            Ok(())
+        }
+    }
+}
+
+async fn pause(config: &Config, name: &str, paused: bool) -> Outcome {
+    let request = Request::Pause { name: name.to_owned(), paused };
+    must_run(config).await?.request(request, |_, _| Ok(())).await?;
+    Ok(())
+}
+
+/// The lanes of the relay that runs; `None` if none does.
+async fn live(config: &Config) -> Result<Option<Vec<LaneStatus>>, Failed> {
+    let Some(target) = running(config).await? else { return Ok(None) };
+    let mut lanes: Vec<LaneStatus> = Vec::new();
+    let keep = |reply, _: &[u8]| {
+        if let Reply::Lane(lane) = reply {
+            lanes.push(*lane);
+        }
+        Ok(())
+    };
+    target.request(Request::Lanes, keep).await?;
+    Ok(Some(lanes))
+}
+
+/// A provider or lane: what happens there, and its limits.
+#[derive(Serialize)]
+struct Row {
+    #[serde(flatten)]
+    lane: LaneStatus,
+    /// The numbers of the lane are those of a relay that runs.
+    running: bool,
+    messages_per_connection: u32,
+    recipients_per_message: u32,
+    quota: Vec<String>,
+    connection_rate: Vec<String>,
+    adaptive: bool,
+    rules: usize,
+    /// `built-in`, the file, or `default`.
+    from: String,
+}
+
+impl Row {
+    fn new(loaded: &Loaded, lane: LaneStatus, running: bool) -> Row {
+        let provider = loaded.config.provider(&lane.provider).unwrap_or(&loaded.config.default);
+        let mut own = loaded.settings.iter().filter(|s| s.provider.as_deref() == Some(&provider.name));
+        let file = loaded.file.as_ref().map(|f| f.display().to_string());
+        // Something in it was written there, not only taken over from [default].
+        let written = |s: &Setting| file.as_ref().is_some_and(|f| s.from.starts_with(f.as_str()));
+        let from = match &file {
+            _ if own.clone().any(|s| s.built_in) => "built-in".to_owned(),
+            Some(file) if own.any(written) => file.clone(),
+            _ => "default".into(),
+        };
+        let texts = |rates: &[crate::config::units::Rate]| rates.iter().map(ToString::to_string).collect();
+        Row {
+            lane,
+            running,
+            messages_per_connection: provider.messages_per_connection,
+            recipients_per_message: provider.recipients_per_message,
+            quota: texts(&provider.quota),
+            connection_rate: texts(&provider.connection_rate),
+            adaptive: provider.adaptive,
+            rules: provider.rules.len(),
+            from,
+        }
+    }
+}
+
+/// A provider with nothing in its lane.
+fn idle(provider: &Provider) -> LaneStatus {
+    LaneStatus {
+        name: provider.name.clone(),
+        provider: provider.name.clone(),
+        max_connections: u64::from(provider.connections),
+        rate: provider.rate.iter().map(ToString::to_string).collect(),
+        ..LaneStatus::default()
+    }
+}
+
+/// Live lanes, then providers without one; by name.
+fn rows(loaded: &Loaded, live: Option<Vec<LaneStatus>>) -> Vec<Row> {
+    let running = live.is_some();
+    let mut lanes = live.unwrap_or_default();
+    let config = &loaded.config;
+    for provider in config.providers.iter().chain([&config.default]) {
+        if !lanes.iter().any(|l| l.name == provider.name) {
+            lanes.push(idle(provider));
+        }
+    }
+    lanes.sort_by(|a, b| a.name.cmp(&b.name));
+    lanes.into_iter().map(|lane| Row::new(loaded, lane, running)).collect()
+}
+
+fn list(loaded: &Loaded, live: Option<Vec<LaneStatus>>, json: bool) -> Outcome {
+    let rows = rows(loaded, live);
+    let mut out = io::stdout().lock();
+    if json {
+        for row in &rows {
+            writeln!(out, "{}", serde_json::to_string(row).map_err(io::Error::from)?)?;
+        }
+        return Ok(());
+    }
+    let mut table = Table::new([
+        "NAME",
+        "PROVIDER",
+        "WAITING",
+        "IN FLIGHT",
+        "CONNECTIONS",
+        "RATE",
+        "STATE",
+        "PER CONNECTION",
+        "QUOTA",
+        "FROM",
+        "LAST ERROR",
+    ]);
+    for row in rows {
+        let lane = row.lane;
+        let now = |shown: String| if row.running { shown } else { "-".into() };
+        table.row([
+            lane.name.clone(),
+            lane.provider.clone(),
+            now(lane.waiting.to_string()),
+            now(lane.in_flight.to_string()),
+            format!("{}/{}", now(lane.connections.to_string()), lane.max_connections),
+            lane.rate.join(" "),
+            if row.running { state(&lane) } else { "not running".into() },
+            row.messages_per_connection.to_string(),
+            row.quota.join(" "),
+            row.from,
+            lane.last_error.clone(),
+        ]);
+    }
+    table.write(&mut out)?;
+    Ok(())
+}
+
+fn state(lane: &LaneStatus) -> String {
+    match (lane.paused, lane.stopped.is_empty()) {
+        (true, _) => "paused".into(),
+        (false, true) => "open".into(),
+        (false, false) => format!("stopped: {}", lane.stopped),
+    }
+}
+
+fn show(loaded: &Loaded, live: Option<Vec<LaneStatus>>, name: &str, json: bool) -> Outcome {
+    let running = live.is_some();
+    let Some(row) = rows(loaded, live).into_iter().find(|row| row.lane.name == name) else {
+        return show_profile(name, json);
+    };
+    let provider = loaded.config.provider(&row.lane.provider).unwrap_or(&loaded.config.default);
+    let values = loaded.settings.iter().filter(|s| !s.is_rule() && s.provider.as_deref() == Some(&provider.name));
+    let values: Vec<&Setting> = values.filter(|s| s.value.is_some()).collect();
+    let mut out = io::stdout().lock();
+    if json {
+        let mut object = serde_json::to_value(&row).map_err(io::Error::from)?;
+        object["values"] = values.iter().copied().map(as_json).collect();
+        object["rules"] = provider.rules.iter().map(|r| json!({ "rule": r.to_string(), "from": r.origin })).collect();
+        writeln!(out, "{object}")?;
+        return Ok(());
+    }
+    let lane = &row.lane;
+    writeln!(out, "name         {}", lane.name)?;
+    writeln!(out, "provider     {}", lane.provider)?;
+    if running {
+        writeln!(out, "state        {}", state(lane))?;
+        writeln!(out, "waiting      {} in memory", lane.waiting)?;
+        writeln!(out, "in flight    {}", lane.in_flight)?;
+        writeln!(out, "connections  {} of {}", lane.connections, lane.max_connections)?;
+        writeln!(out, "rate         {}", if lane.rate.is_empty() { "no limit".into() } else { lane.rate.join(" ") })?;
+        writeln!(out, "last error   {}", if lane.last_error.is_empty() { "none" } else { &lane.last_error })?;
+    } else {
+        writeln!(out, "state        mailweir is not running")?;
+    }
+    write_values(&mut out, &values)?;
+    if !provider.rules.is_empty() {
+        writeln!(out, "\nrules: the first that matches a reply decides")?;
+        for (i, rule) in provider.rules.iter().enumerate() {
+            writeln!(out, "{:3}. {rule}  # {}", i + 1, rule.origin)?;
+        }
+    }
+    Ok(())
+}
+
+/// A profile that no provider of the configuration uses.
+fn show_profile(name: &str, json: bool) -> Outcome {
+    let Some(profile) = profiles::all().iter().find(|p| p.name() == name) else {
+        return Err(Failed::new(Code::Unavailable, format!("there is no provider or lane `{name}`")));
+    };
+    let settings = profile_settings(profile);
+    let values: Vec<&Setting> = settings.iter().collect();
+    let rules = profile.reply_rules();
+    let mut out = io::stdout().lock();
+    if json {
+        let rules: Json = rules.iter().map(|r| json!({ "rule": r.to_string(), "from": r.origin })).collect();
+        let values: Json = values.into_iter().map(as_json).collect();
+        writeln!(out, "{}", json!({ "name": name, "in_use": false, "values": values, "rules": rules }))?;
+        return Ok(());
+    }
+    writeln!(out, "name         {name}")?;
+    writeln!(out, "state        a built-in profile that no provider uses now")?;
+    writeln!(out, "hosts        {}", profile.patterns().join(" "))?;
+    write_values(&mut out, &values)?;
+    for (i, rule) in rules.iter().enumerate() {
+        writeln!(out, "{}{:3}. {rule}  # {}", if i == 0 { "\n" } else { "" }, i + 1, rule.origin)?;
+    }
+    Ok(())
+}
+
+fn as_json(setting: &Setting) -> Json {
+    json!({ "key": setting.key, "value": setting.value.as_ref().map(plain), "from": setting.from })
+}
+
+fn write_values(out: &mut impl Write, values: &[&Setting]) -> io::Result<()> {
+    writeln!(out)?;
+    for setting in values {
+        let value = setting.value.as_ref().map(ToString::to_string).unwrap_or_default();
+        writeln!(out, "{} = {}  # {}", setting.key, value.trim(), setting.from)?;
+    }
+    Ok(())
+}

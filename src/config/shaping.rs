@@ -1,0 +1,238 @@
+//! Contradictions in what shapes: reply rules, quotas, warm-up, `[[limit]]`, and patterns that can
+//! never match. Each is refused with the reason. Also the order of the rules of a provider.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::file::{Draft, Reader};
+use super::keys::{ProviderDraft, RouteDraft};
+use super::rule_keys::{LimitDraft, RuleDraft, TreatAs};
+use super::units::{Pattern, Rate};
+use super::value::nearest;
+use super::{Limit, ReplyRule, RuleScope, Warmup};
+
+const DAY: Duration = Duration::from_secs(86_400);
+
+/// Notes every contradiction in `draft`.
+pub(super) fn check(reader: &mut Reader<'_>, draft: &Draft) {
+    shape(reader, "default", &draft.default);
+    for provider in &draft.providers {
+        if provider.is_built_in(reader) {
+            continue;
+        }
+        shape(reader, &format!("provider.{}", provider.p.name), provider);
+    }
+    dead_patterns(reader, &draft.providers, &draft.routes);
+    for (i, limit) in draft.limits.iter().enumerate() {
+        self::limit(reader, &format!("limit[{}]", i + 1), limit, &draft.providers);
+    }
+}
+
+impl ProviderDraft {
+    /// The file says nothing about it: it is a built-in profile as it stands.
+    pub(super) fn is_built_in(&self, reader: &Reader<'_>) -> bool {
+        self.profile.is_some() && !reader.has(&format!("provider.{}", self.p.name))
+    }
+
+    /// Its own rules, then those of its profile.
+    pub(super) fn nearer_rules(&self) -> Vec<&RuleDraft> {
+        let built_in = self.profile.map(|p| p.rules()).unwrap_or_default();
+        distinct(self.rules.iter().chain(built_in), self.relay.is_some())
+    }
+
+    /// All its rules in the order in which they are asked: the nearer ones, then those of
+    /// `[default]` (with the generic ones).
+    pub(super) fn effective_rules(&self, default: &[RuleDraft]) -> Vec<ReplyRule> {
+        let smart_host = self.relay.is_some();
+        let rules = distinct(self.nearer_rules().into_iter().chain(default), smart_host);
+        rules.into_iter().map(|rule| rule.assemble(smart_host)).collect()
+    }
+}
+
+/// Leaves out what an earlier rule says word for word, so that a printed configuration, which has
+/// the built-in rules in it, means the same when it is read.
+fn distinct<'a>(rules: impl IntoIterator<Item = &'a RuleDraft>, smart_host: bool) -> Vec<&'a RuleDraft> {
+    let anonymous = |rule: &RuleDraft| ReplyRule { origin: String::new(), ..rule.assemble(smart_host) };
+    let mut seen: Vec<ReplyRule> = Vec::new();
+    let mut kept = Vec::new();
+    for rule in rules {
+        let this = anonymous(rule);
+        if !seen.contains(&this) {
+            seen.push(this);
+            kept.push(rule);
+        }
+    }
+    kept
+}
+
+fn shape(reader: &mut Reader<'_>, path: &str, draft: &ProviderDraft) {
+    rules(reader, &draft.rules, draft.relay.is_some());
+    let Some(Warmup { days, .. }) = &draft.p.warmup else { return };
+    let first = days.first().copied().unwrap_or(0);
+    // The most that each quota lets through in a day, rounded up.
+    let in_a_day = |quota: &Rate| {
+        let windows = if quota.per >= DAY { 1 } else { DAY.as_millis().div_ceil(quota.per.as_millis().max(1)) };
+        u128::from(quota.count) * windows
+    };
+    if let Some(small) = draft.p.quota.iter().find(|q| in_a_day(q) < u128::from(first)) {
+        let at = if reader.has(&format!("{path}.warmup")) { "warmup" } else { "quota" };
+        let message = format!("warm-up starts with {first} a day, more than quota = \"{small}\" ever allows");
+        reader.fault(&format!("{path}.{at}"), message);
+    }
+}
+
+/// Notes what is wrong with rules that stand in the file.
+pub(super) fn rules(reader: &mut Reader<'_>, rules: &[RuleDraft], smart_host: bool) {
+    for (i, rule) in rules.iter().enumerate() {
+        // A key that could not be read is reported already; what is missing may be just that.
+        if reader.problems.iter().any(|p| p.key.starts_with(&format!("{}.", rule.path))) {
+            continue;
+        }
+        if let Some((key, message)) = fault_of(rule, smart_host) {
+            let at = if key.is_empty() { rule.path.clone() } else { format!("{}.{key}", rule.path) };
+            reader.fault(&at, message);
+            continue;
+        }
+        let before = rules.iter().take(i).position(|other| other.after.is_none() && same_conditions(other, rule));
+        if let Some(before) = before {
+            reader.fault(&rule.path, format!("never used: on_reply[{}] takes all these replies", before + 1));
+        }
+    }
+}
+
+/// The first contradiction in a rule: the key to blame (empty: the rule), and why.
+fn fault_of(rule: &RuleDraft, smart_host: bool) -> Option<(&'static str, String)> {
+    let told = |key, message: &str| Some((key, message.to_owned()));
+    let scope = rule.effective_scope(smart_host);
+    if rule.stage.is_none() && rule.code.is_none() && rule.enhanced.is_none() && rule.text.is_none() {
+        return told("", "has no condition, so it would take every reply: expected stage, code, enhanced or text");
+    }
+    if rule.actions().is_empty() {
+        return told(
+            "",
+            "does nothing: expected delay, slow_to, connections, messages_per_connection, pause, treat_as or alert",
+        );
+    }
+    if rule.is_lasting() && rule.lasting.is_none() {
+        return told("", "`for` is missing: how long this lasts, such as for = \"30m\"");
+    }
+    if !rule.is_lasting() && !rule.alert && rule.lasting.is_some() {
+        return told("for", "nothing in this rule lasts: `delay` says how long a recipient waits");
+    }
+    if rule.is_lasting() && matches!(scope, RuleScope::Recipient | RuleScope::Connection) {
+        let message = format!(
+            "a limit or pause reaches further than one {0}: expected \"provider\" or \"account\"",
+            scope.as_str()
+        );
+        return Some(("scope", message));
+    }
+    if scope == RuleScope::Account && !smart_host {
+        return told("scope", "an account is one at a smart host, and this provider has no `relay`");
+    }
+    if rule.pause {
+        let moot = [
+            ("slow_to", rule.slow_to.is_some()),
+            ("connections", rule.connections.is_some()),
+            ("messages_per_connection", rule.messages_per_connection.is_some()),
+        ];
+        if let Some((key, _)) = moot.into_iter().find(|(_, given)| *given) {
+            return told(key, "contradicts pause = true: nothing is sent then");
+        }
+    }
+    if rule.treat_as == Some(TreatAs::Permanent) && rule.delay.is_some() {
+        return told("delay", "contradicts treat_as = \"permanent\": there is no next attempt");
+    }
+    if let (Some(code), Some(enhanced)) = (rule.code, &rule.enhanced) {
+        let class = enhanced.as_str().split('.').next().unwrap_or_default();
+        if class != "*" && class != (code / 100).to_string() {
+            // An enhanced code of another class is dropped: the basic digit wins.
+            let message = format!("never matches: a reply {code} has no enhanced code of class {class} (RFC 2034)");
+            return Some(("enhanced", message));
+        }
+    }
+    None
+}
+
+fn same_conditions(a: &RuleDraft, b: &RuleDraft) -> bool {
+    let text = |r: &RuleDraft| r.text.as_ref().map(|t| t.to_lowercase());
+    a.stage == b.stage && a.code == b.code && a.enhanced == b.enhanced && text(a) == text(b)
+}
+
+/// Patterns whose every name an earlier provider takes, and providers that have no others.
+fn dead_patterns(reader: &mut Reader<'_>, providers: &[ProviderDraft], routes: &[RouteDraft]) {
+    let covers = |earlier: &Pattern, later: &Pattern| earlier.matches(later.as_str());
+    for (i, later) in providers.iter().enumerate() {
+        if later.is_built_in(reader) {
+            continue;
+        }
+        let path = format!("provider.{}", later.p.name);
+        let (mut patterns, mut dead) = (0, None);
+        let mut all_dead = true;
+        for key in ["match.mx", "match.domains"] {
+            let of =
+                |p: &'_ ProviderDraft| if key == "match.mx" { p.p.match_mx.clone() } else { p.p.match_domains.clone() };
+            let own = reader.has(&format!("{path}.{key}"));
+            for pattern in of(later) {
+                patterns += 1;
+                let earlier = providers
+                    .iter()
+                    .take(i)
+                    .find_map(|p| of(p).into_iter().find(|e| covers(e, &pattern)).map(|e| (p.p.name.clone(), e)));
+                match earlier {
+                    Some((name, same)) if own && same == pattern => {
+                        reader.fault(
+                            &format!("{path}.{key}"),
+                            format!("\"{pattern}\" belongs to provider.{name} already"),
+                        );
+                    }
+                    Some((name, wide)) if own => {
+                        let message =
+                            format!("\"{pattern}\" never matches: \"{wide}\" of provider.{name} comes before it");
+                        reader.fault(&format!("{path}.{key}"), message);
+                    }
+                    Some((name, _)) => dead = Some(name),
+                    None => all_dead = false,
+                }
+                if let Some(rest) =
+                    pattern.as_str().strip_prefix('*').filter(|r| own && r.starts_with(char::is_alphanumeric))
+                {
+                    let message = format!(
+                        "\"{pattern}\" also matches other people's names such as not{rest}: \"*.{rest}\" does not"
+                    );
+                    reader.warn(&format!("{path}.{key}"), message);
+                }
+            }
+        }
+        let routed = routes.iter().any(|r| r.via == later.p.name);
+        if let Some(name) = dead.filter(|_| patterns > 0 && all_dead && !routed) {
+            let message =
+                format!("never matches: provider.{name} comes before it and takes all that its profile matches");
+            reader.fault(&path, message);
+        }
+    }
+}
+
+fn limit(reader: &mut Reader<'_>, path: &str, limit: &LimitDraft, providers: &[ProviderDraft]) {
+    let unread = |reader: &Reader<'_>, key: &str| reader.problems.iter().any(|p| p.key == format!("{path}.{key}"));
+    if limit.rate.is_empty() && limit.quota.is_empty() && !unread(reader, "rate") && !unread(reader, "quota") {
+        reader.fault(path, "limits nothing: expected `rate` or `quota`".into());
+    }
+    let (pattern, names) = (&limit.provider, providers.iter().map(|p| p.p.name.as_str()));
+    let lane = pattern.as_str().starts_with(['@', '*']);
+    if !lane && !names.clone().any(|name| pattern.matches(name)) {
+        let hint = match nearest(pattern.as_str(), names) {
+            Some(near) => format!("did you mean \"{near}\"?"),
+            None => "destinations without a provider are \"@domain\"".into(),
+        };
+        reader.fault(&format!("{path}.provider"), format!("there is no provider \"{pattern}\": {hint}"));
+    }
+}
+
+/// The limits as they are applied.
+pub(super) fn limits(drafts: Vec<LimitDraft>) -> Vec<Arc<Limit>> {
+    let made = |d: LimitDraft| {
+        let LimitDraft { sender, client, provider, rate, quota, count, each_domain } = d;
+        Arc::new(Limit { sender, client, provider, rate, quota, count, each_domain })
+    };
+    drafts.into_iter().map(made).collect()
+}

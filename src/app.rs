@@ -218,6 +218,8 @@ impl Controls for Operator {
     }
 
     fn wake(&self, lanes: &[LaneName]) {
+        // An operator who says "now" means it, also for a host that has not answered lately.
+        self.relay.connector.forget_dead();
         let now = self.relay.clock.now();
         for name in lanes {
             let lane = self.relay.scheduler.lane(name);

@@ -34,7 +34,8 @@ pub const MAX_ADDRESSES: usize = 12;
 pub const MAX_SESSIONS: usize = 5;
 /// Head start of an address before the next one of the same host is tried too.
 const HEAD_START: Duration = Duration::from_millis(250);
-/// How long an address that did not answer is left alone: at first, and at most.
+/// How long an address that did not answer is left alone: at first, and at most (and never longer
+/// than the provider's retry schedule would wait).
 const DEAD_FIRST: Duration = Duration::from_secs(30);
 const DEAD_LONGEST: Duration = Duration::from_secs(3600);
 /// When a dead address that nobody tried is forgotten.
@@ -175,19 +176,25 @@ impl Connector {
         Some(Fact { stage: Stage::Connect, event, peer: Some(peer) })
     }
 
+    /// Asks every address again: somebody says that it is worth a try.
+    pub fn forget_dead(&self) {
+        self.dead.invalidate_all();
+    }
+
     fn mark_alive(&self, address: SocketAddr) {
         self.dead.invalidate(&address);
         self.alive.insert(address, ());
     }
 
     /// Counts a failure, once for all that were under way at the same time.
-    fn mark_dead(&self, address: SocketAddr, why: &Event) {
+    fn mark_dead(&self, address: SocketAddr, why: &Event, provider: &Provider) {
         let before = self.dead.get(&address);
         if before.as_ref().is_some_and(|dead| !dead.probing && !dead.left().is_zero()) {
             return;
         }
         let times = before.map_or(0, |dead| dead.times);
-        let wait = DEAD_FIRST.saturating_mul(1 << times.min(10)).min(DEAD_LONGEST);
+        let (first, longest) = (DEAD_FIRST.min(provider.retry.first), DEAD_LONGEST.min(provider.retry.max));
+        let wait = first.saturating_mul(1 << times.min(10)).min(longest);
         let (until, why) = (Instant::now() + wait, why.clone());
         let dead = Dead { times: times.saturating_add(1), until, probing: false, why };
         self.dead.insert(address, dead);
@@ -245,14 +252,14 @@ impl Connector {
                     self.mark_alive(address);
                     // Those that did not make it in spite of a head start come last from now on.
                     for slow in running {
-                        self.mark_dead(slow, &Event::Timeout(HEAD_START));
+                        self.mark_dead(slow, &Event::Timeout(HEAD_START), provider);
                         addresses.push_back(slow);
                     }
                     return Some((stream, address));
                 }
                 Err((event, dead)) => {
                     if dead && self.alive.remove(&address).is_none() {
-                        self.mark_dead(address, &event);
+                        self.mark_dead(address, &event, provider);
                     }
                     let peer = Peer { host: host.name.clone(), ip: Some(address.ip()), tls: None };
                     facts.push(Fact { stage: Stage::Connect, event, peer: Some(peer) });

@@ -237,15 +237,16 @@ fn finds_limits_that_nobody_told() {
         prove("connections of 20", configured(None, 20), Hidden::Connections(2), 20.0, Hidden::Connections(4), 0.1),
     ];
     assert!(proofs.iter().all(|holds| *holds), "{proofs:?}");
-    // What a connection costs is in the goodput: 10 messages and a round trip to connect.
+    // A connection costs a round trip besides those of its 10 messages; each begins a step later.
+    let most = 5.0 * 10.0 / (11.0 * (0.048 + STEP as f64 / 1000.0));
     for told in [false, true] {
-        let run = simulate(configured(None, 5), Hidden::Messages(10, told), None, 240, 0.05);
+        let run = simulate(configured(None, 5), Hidden::Messages(10, told), None, 240, 0.048);
         println!(
-            "10 messages, told {told}: {:.1}/s of 90.9/s, throttled {:.2} %",
+            "10 messages, told {told}: {:.1}/s of {most:.1}/s, throttled {:.2} %",
             run.rate(60, 240),
             100.0 * run.throttled(60, 240)
         );
-        assert!(run.rate(60, 240) >= 0.9 * 90.9 && run.throttled(60, 240) < 0.03);
+        assert!(run.rate(60, 240) >= 0.9 * most && run.throttled(60, 240) < 0.03);
     }
 }
 

@@ -33,6 +33,8 @@ use crate::schedule::{Lane, Scheduler};
 const HOUSEKEEPING: Duration = Duration::from_secs(60);
 /// How often records of quotas that count nothing any more are removed.
 const SWEEP_QUOTAS: Duration = Duration::from_secs(86_400);
+/// How long the last writing of feedback may take at shutdown.
+const FEEDBACK_LAST: Duration = Duration::from_secs(2);
 /// Dead letters deleted in one transaction.
 const FORGET_AT_ONCE: usize = 1000;
 
@@ -84,6 +86,8 @@ pub async fn run(config: Config, settings: Vec<Setting>, config_path: Option<Pat
     let relay =
         Relay::new(config.clone(), clock, queue.clone(), router, connector, scheduler.clone(), stopping.clone());
 
+    relay.recall_feedback().await.map_err(|e| StartError::Temporary(e.to_string()))?;
+
     let (mut servers, mut listening) = (Vec::new(), Vec::new());
     for listener in &config.listeners {
         let server = Server::bind(listener.clone(), &config.hostname, relay.clone())
@@ -114,6 +118,7 @@ pub async fn run(config: Config, settings: Vec<Setting>, config_path: Option<Pat
 
     let scheduling = tokio::spawn(scheduler.run(stopping.clone()));
     let housekeeping = tokio::spawn(keep_house(relay.clone(), stopping.clone()));
+    let feedback = tokio::spawn(relay.clone().keep_feedback(stopping.clone()));
     let servers: Vec<_> =
         servers.into_iter().map(|server| tokio::spawn(server.run(stopping.clone(), config.drain))).collect();
     tracing::info!(took_ms = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX), "ready");
@@ -137,6 +142,8 @@ pub async fn run(config: Config, settings: Vec<Setting>, config_path: Option<Pat
     for task in [scheduling, housekeeping] {
         let _ = task.await;
     }
+    // With transactions that did not end in time, what was stored last is good enough.
+    let _ = tokio::time::timeout(FEEDBACK_LAST, feedback).await;
     let _ = control.await;
     queue.close().await;
     tracing::info!("stopped");
@@ -228,6 +235,8 @@ impl Controls for Operator {
     }
 
     fn wake(&self, lanes: &[LaneName]) {
+        // An operator who says "now" means it, also for a host that has not answered lately.
+        self.relay.connector.forget_dead();
         let now = self.relay.clock.now();
         for name in lanes {
             let lane = self.relay.scheduler.lane(name);
@@ -300,6 +309,7 @@ impl Controls for Operator {
 
 fn lane_status(lane: &Lane) -> LaneStatus {
     let now = lane.snapshot();
+    let held = lane.hold().map(|(left, why)| format!("{why} (for {} s)", left.as_secs()));
     LaneStatus {
         name: lane.name.to_string(),
         provider: lane.provider.name.clone(),
@@ -312,6 +322,7 @@ fn lane_status(lane: &Lane) -> LaneStatus {
         stopped: now
             .circuit
             .map(|(reason, left)| format!("{reason} (next try in {} s)", left.as_secs()))
+            .or(held)
             .or_else(|| now.held.as_ref().map(ToString::to_string))
             .or_else(|| now.held_aside.first().map(|(held, waiting)| format!("{held} ({waiting} recipients wait)")))
             .unwrap_or_default(),

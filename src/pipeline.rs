@@ -6,6 +6,8 @@
 //! transactions in flight, invariant 6).
 
 mod body;
+mod feedback;
+mod link;
 mod record;
 
 use std::sync::Arc;
@@ -19,15 +21,17 @@ use tokio::sync::{Semaphore, watch};
 
 use crate::clock::Clock;
 use crate::config::Config;
-use crate::deliver::{Connection, Connector, Event, Fact, Stage, Transaction};
+use crate::deliver::{Connector, Event, Fact, Stage, Transaction};
 use crate::listener::Intake;
 use crate::mail::{Message, NewMessage, QueueId, Recipient};
 use crate::observe::{Active, Stats};
-use crate::outcome::{Judgement, judge_unreached};
+use crate::outcome::Judgement;
 use crate::queue::{Queue, QueueError};
 use crate::route::{Route, RouteError, Router};
 use crate::schedule::{Job, Lane, Scheduler};
 use body::{Outgoing, QueuedBody};
+use feedback::Feedback;
+use link::Link;
 use record::Attempt;
 
 /// Bodies converted at once: each is in memory as a whole.
@@ -54,6 +58,7 @@ pub struct Relay {
     pub stats: Stats,
     /// Workers alive.
     pub workers: Active,
+    feedback: Feedback,
     stopping: watch::Receiver<bool>,
     conversions: Semaphore,
 }
@@ -110,6 +115,7 @@ impl Relay {
             scheduler,
             stats: Stats::default(),
             workers: Active::default(),
+            feedback: Feedback::default(),
             stopping,
             conversions: Semaphore::new(CONVERSIONS),
         });
@@ -139,10 +145,10 @@ impl Relay {
     async fn work(&self, hand: &Hand) {
         let lane = &hand.lane;
         let mut stopping = self.stopping.clone();
-        let mut connection: Option<Connection> = None;
+        let mut link: Option<Link> = None;
         let mut serves: Option<Arc<str>> = None;
         let idle = lane.provider.idle_timeout;
-        'jobs: while !*stopping.borrow() {
+        'jobs: while !*stopping.borrow() && !lane.retire() {
             // The next job, in the lane's order, when the limiter is near.
             let next = tokio::select! {
                 next = lane.next(serves.as_deref(), idle) => next,
@@ -175,10 +181,13 @@ impl Relay {
 
             // An open connection: the one at hand if it suits, else a new one.
             let from = attempt.job.sender_domain().to_owned();
-            let same_source = |c: &Connection| self.connector.is_from_source_of(c, &lane.provider, &lane.name, &from);
-            if !connection.as_mut().is_some_and(|c| suits(c, lane, &route) && same_source(c)) {
+            let same_source = |link: &Link| self.connector.is_from_source_of(&link.connection, &lane.provider, &lane.name, &from);
+            if !link.as_mut().is_some_and(|link| link.suits(lane, &route) && same_source(link)) {
                 // Closed before the next one is opened: never more connections than the limit.
-                if let Some(old) = connection.take() {
+                if let Some(mut old) = link.take() {
+                    if let Some(messages) = old.closed_early() {
+                        self.note_closed(lane, messages);
+                    }
                     old.quit().await;
                 }
                 let began = tokio::time::Instant::now();
@@ -192,11 +201,17 @@ impl Relay {
                     }
                 }
                 match self.connector.open_for(&lane.provider, &route, &from).await {
-                    Ok(new) => connection = Some(new),
+                    Ok(new) => {
+                        let new = Link::new(new, lane);
+                        self.note_opened(lane, new.open);
+                        link = Some(new);
+                        let wake = lane.close_circuit();
+                        self.scheduler.wake(lane, wake);
+                    }
                     Err(facts) => {
                         hand.not_needed(&mut attempt.job);
                         lane.connected_more(greeted(&facts).saturating_sub(1));
-                        let (judgement, fact) = unreached(&facts, &lane.provider.relay.is_some());
+                        let (judgement, fact) = self.unreached(lane, &facts);
                         attempt.connect = began.elapsed();
                         attempt.everyone(fact);
                         self.finish(hand, attempt, Some(judgement)).await;
@@ -206,17 +221,17 @@ impl Relay {
                 attempt.connect = began.elapsed();
             }
             serves = Some(attempt.job.destination.clone());
-            let Some(open) = connection.as_mut() else { continue };
+            let Some(open) = link.as_mut() else { continue };
 
             // The body as this host can take it; then the permit, as late as possible: permits that
             // waited for bodies would all be used at once (invariant 3).
             let (permit, source, outgoing) = loop {
                 let source = QueuedBody { shared: attempt.job.message.clone(), queue: self.queue.clone() };
-                let outgoing = match self.convert(&source, open.capabilities(), &lane.provider).await {
+                let outgoing = match self.convert(&source, open.connection.capabilities(), &lane.provider).await {
                     Ok(outgoing) => outgoing,
                     Err(event) => {
                         hand.not_needed(&mut attempt.job);
-                        attempt.everyone(Fact { stage: Stage::Mail, event, peer: Some(open.peer().clone()) });
+                        attempt.everyone(Fact { stage: Stage::Mail, event, peer: Some(open.connection.peer().clone()) });
                         self.finish(hand, attempt, None).await;
                         continue 'jobs;
                     }
@@ -224,6 +239,13 @@ impl Relay {
                 let began = tokio::time::Instant::now();
                 let permit = tokio::select! {
                     permit = lane.permit(&mut attempt.job) => permit,
+                    // No connection waits for the end of a long pause.
+                    () = lane.long_hold() => {
+                        hand.not_needed(&mut attempt.job);
+                        hand.empty();
+                        let _ = lane.give_back(attempt.job);
+                        break 'jobs;
+                    }
                     _ = stopping.changed() => {
                         hand.not_needed(&mut attempt.job);
                         hand.empty();
@@ -254,22 +276,23 @@ impl Relay {
             let recipients: Vec<Recipient> = attempt.job.recipients.iter().map(|held| held.recipient.clone()).collect();
             let report = match &outgoing {
                 Outgoing::AsIs(message) => {
-                    open.send(&Transaction { message, recipients: &recipients, body: &source }).await
+                    open.connection.send(&Transaction { message, recipients: &recipients, body: &source }).await
                 }
                 Outgoing::Converted { message, body } => {
-                    open.send(&Transaction { message, recipients: &recipients, body }).await
+                    open.connection.send(&Transaction { message, recipients: &recipients, body }).await
                 }
             };
             attempt.transaction = report.took;
             attempt.dsn = report.dsn;
             attempt.facts = report.facts;
+            attempt.carried = open.carried(&attempt.facts);
             self.finish(hand, attempt, None).await;
-            let spent = !open.is_usable() || open.sent() >= lane.provider.messages_per_connection;
-            if let Some(done) = connection.take_if(|_| spent) {
+            let spent = !open.connection.is_usable() || open.connection.sent() >= lane.messages_per_connection();
+            if let Some(done) = link.take_if(|_| spent) {
                 done.quit().await;
             }
         }
-        if let Some(open) = connection {
+        if let Some(open) = link {
             open.quit().await;
         }
     }
@@ -386,14 +409,6 @@ impl Drop for Gone {
     }
 }
 
-/// Whether the connection at hand may carry the next transaction.
-fn suits(connection: &mut Connection, lane: &Lane, route: &Route) -> bool {
-    connection.is_usable()
-        && connection.sent() < lane.provider.messages_per_connection
-        && route.hosts.iter().any(|host| host.name == connection.host())
-        && connection.is_alive()
-}
-
 /// Connections on which a server was heard, or could have been.
 fn greeted(facts: &[Fact]) -> u32 {
     u32::try_from(facts.iter().filter(|fact| fact.stage > Stage::Connect).count()).unwrap_or(u32::MAX)
@@ -405,12 +420,6 @@ fn no_route(error: RouteError) -> Fact {
         RouteError::Temporary { enhanced, text } => Event::NoRoute { permanent: false, code: 450, enhanced, text },
     };
     Fact { stage: Stage::Route, event, peer: None }
-}
-
-fn unreached(facts: &[Fact], smart_host: &bool) -> (Judgement, Fact) {
-    let (judgement, told) = judge_unreached(facts, *smart_host);
-    let nobody = || Fact { stage: Stage::Connect, event: Event::Io("no host was tried".into()), peer: None };
-    (judgement, told.cloned().unwrap_or_else(nobody))
 }
 
 /// How long an outcome waits before the queue is asked again to store it.

@@ -2,8 +2,10 @@
 //!
 //! Hosts are tried in order of preference, those of equal preference in random order (RFC 5321
 //! §5.1); the addresses of a host race with a head start for the first (RFC 8305). An address that
-//! did not answer is remembered for a while and tried last, so that broken IPv6 or a dead host
-//! costs its time-out once and not for every message.
+//! did not answer is remembered and tried last, so that broken IPv6 or a dead host costs its
+//! time-out once and not for every message. When a route has no other address, nobody is asked
+//! until the back-off of one of them is over (half a minute at first, twice as long after every
+//! further failure, an hour at most), and then by one caller only; the others hear so at once.
 //!
 //! Bounded: [`MAX_ADDRESSES`] addresses and [`MAX_SESSIONS`] greetings for one call of
 //! [`Connector::open`]; the memory of dead addresses has a fixed size.
@@ -17,7 +19,7 @@ use moka::sync::Cache;
 use socket2::{SockRef, TcpKeepalive};
 use tokio::net::{TcpSocket, TcpStream};
 use tokio::task::JoinSet;
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, timeout};
 
 use super::fact::{Event, Fact, Peer, Stage};
 use super::session::{Connection, Setup, SetupFailure};
@@ -34,8 +36,16 @@ pub const MAX_ADDRESSES: usize = 12;
 pub const MAX_SESSIONS: usize = 5;
 /// Head start of an address before the next one of the same host is tried too.
 const HEAD_START: Duration = Duration::from_millis(250);
-/// How long an address that did not answer is tried last.
-const DEAD_FOR: Duration = Duration::from_secs(120);
+/// How long an address that did not answer is left alone: at first, and at most (and never longer
+/// than the provider's retry schedule would wait).
+const DEAD_FIRST: Duration = Duration::from_secs(30);
+const DEAD_LONGEST: Duration = Duration::from_secs(3600);
+/// When a dead address that nobody tried is forgotten.
+const DEAD_FORGET: Duration = Duration::from_secs(2 * 3600);
+/// How long the one that probes a dead address keeps the others away.
+const PROBE: Duration = Duration::from_secs(60);
+/// A refusal by an address that has answered so lately does not tell that it is dead.
+const ALIVE: Duration = Duration::from_secs(60);
 /// How long a host that became unintelligible gets one command at a time (a middlebox that breaks
 /// PIPELINING or CHUNKING).
 const SERIAL_FOR: Duration = Duration::from_secs(6 * 3600);
@@ -50,12 +60,32 @@ pub enum ConnectorError {
     Hostname(String),
 }
 
+/// What is known of an address that did not answer.
+#[derive(Clone)]
+struct Dead {
+    /// Failures in a row.
+    times: u32,
+    /// Left alone until then.
+    until: Instant,
+    /// Somebody is probing it.
+    probing: bool,
+    /// What happened.
+    why: Event,
+}
+
+impl Dead {
+    fn left(&self) -> Duration {
+        self.until.saturating_duration_since(Instant::now())
+    }
+}
+
 /// Makes connections. One for the whole program: it knows the dead addresses and the TLS tickets.
 pub struct Connector {
     hostname: String,
     tls: TlsSettings,
     timeouts: Timeouts,
-    dead: Cache<SocketAddr, ()>,
+    dead: Cache<SocketAddr, Dead>,
+    alive: Cache<SocketAddr, ()>,
     /// Local addresses that do not work.
     sources: Sources,
     /// Hosts whose replies made no sense when commands were pipelined; shared with the connections.
@@ -73,7 +103,8 @@ impl Connector {
             hostname: hostname.to_owned(),
             tls: TlsSettings::load(),
             timeouts: Timeouts::default(),
-            dead: Cache::builder().max_capacity(DEAD_MAX).time_to_live(DEAD_FOR).build(),
+            dead: Cache::builder().max_capacity(DEAD_MAX).time_to_live(DEAD_FORGET).build(),
+            alive: Cache::builder().max_capacity(DEAD_MAX).time_to_live(ALIVE).build(),
             sources: Sources::new(),
             serial: Cache::builder().max_capacity(DEAD_MAX).time_to_live(SERIAL_FOR).build(),
         })
@@ -152,13 +183,16 @@ impl Connector {
         route: &Route,
         sources: &[&Source],
     ) -> Result<Connection, Vec<Fact>> {
+        if let Some(fact) = self.back_off(route) {
+            return Err(vec![fact]);
+        }
         let mut facts = Vec::new();
         let (mut sessions, mut attempts) = (0, 0);
         for host in self.order(route) {
             let mut addresses = self.addresses(host, route.port);
             while attempts < MAX_ADDRESSES && sessions < MAX_SESSIONS {
                 let before = addresses.len();
-                let connected = self.race(sources, host, &mut addresses, MAX_ADDRESSES - attempts, &mut facts).await;
+                let connected = self.race(provider, sources, host, &mut addresses, MAX_ADDRESSES - attempts, &mut facts).await;
                 attempts += before - addresses.len();
                 let Some((stream, address, source)) = connected else { break };
                 sessions += 1;
@@ -188,6 +222,54 @@ impl Connector {
         Err(facts)
     }
 
+    /// Why nobody is asked now: every address is dead and its back-off is not over. Else the caller
+    /// is the one who probes, and others are kept away meanwhile.
+    fn back_off(&self, route: &Route) -> Option<Fact> {
+        let mut first: Option<(SocketAddr, &Host, Dead)> = None;
+        for host in route.hosts.iter() {
+            for ip in &host.addresses {
+                let address = SocketAddr::new(*ip, route.port);
+                let dead = self.dead.get(&address)?;
+                if first.as_ref().is_none_or(|(_, _, other)| dead.until < other.until) {
+                    first = Some((address, host, dead));
+                }
+            }
+        }
+        let (address, host, dead) = first?;
+        let left = dead.left();
+        if left.is_zero() {
+            self.dead.insert(address, Dead { until: Instant::now() + PROBE, probing: true, ..dead });
+            return None;
+        }
+        let peer = Peer { host: host.name.clone(), ip: Some(address.ip()), tls: None };
+        let event = Event::BackOff { left, why: dead.why.to_string() };
+        Some(Fact { stage: Stage::Connect, event, peer: Some(peer) })
+    }
+
+    /// Asks every address again: somebody says that it is worth a try.
+    pub fn forget_dead(&self) {
+        self.dead.invalidate_all();
+    }
+
+    fn mark_alive(&self, address: SocketAddr) {
+        self.dead.invalidate(&address);
+        self.alive.insert(address, ());
+    }
+
+    /// Counts a failure, once for all that were under way at the same time.
+    fn mark_dead(&self, address: SocketAddr, why: &Event, provider: &Provider) {
+        let before = self.dead.get(&address);
+        if before.as_ref().is_some_and(|dead| !dead.probing && !dead.left().is_zero()) {
+            return;
+        }
+        let times = before.map_or(0, |dead| dead.times);
+        let (first, longest) = (DEAD_FIRST.min(provider.retry.first), DEAD_LONGEST.min(provider.retry.max));
+        let wait = first.saturating_mul(1 << times.min(10)).min(longest);
+        let (until, why) = (Instant::now() + wait, why.clone());
+        let dead = Dead { times: times.saturating_add(1), until, probing: false, why };
+        self.dead.insert(address, dead);
+    }
+
     /// Hosts in the order to try: by preference, equal ones shuffled, those without a living
     /// address last.
     fn order<'r>(&self, route: &'r Route) -> Vec<&'r Host> {
@@ -209,6 +291,7 @@ impl Connector {
     /// slower than another goes to its end), and a fact is added for each that failed.
     async fn race<'s>(
         &self,
+        provider: &Provider,
         sources: &[&'s Source],
         host: &Host,
         addresses: &mut VecDeque<SocketAddr>,
@@ -239,17 +322,17 @@ impl Connector {
             running.retain(|other| *other != address);
             match result {
                 Ok(stream) => {
-                    self.dead.invalidate(&address);
+                    self.mark_alive(address);
                     // Those that did not make it in spite of a head start come last from now on.
                     for slow in running {
-                        self.dead.insert(slow, ());
+                        self.mark_dead(slow, &Event::Timeout(HEAD_START), provider);
                         addresses.push_back(slow);
                     }
                     return Some((stream, address, from.remove(&address).flatten()));
                 }
                 Err((event, dead)) => {
-                    if dead {
-                        self.dead.insert(address, ());
+                    if dead && self.alive.remove(&address).is_none() {
+                        self.mark_dead(address, &event, provider);
                     }
                     let peer = Peer { host: host.name.clone(), ip: Some(address.ip()), tls: None };
                     facts.push(Fact { stage: Stage::Connect, event, peer: Some(peer) });

@@ -122,6 +122,13 @@ pub enum Event {
     Local(String),
     /// Our own rate, quota or limit (its text) held it back until it expired.
     Held(String),
+    /// Nobody was asked: every address has failed lately and is left alone for a while.
+    BackOff {
+        /// For so long.
+        left: Duration,
+        /// What happened the last time.
+        why: String,
+    },
     /// DNS gave no way; permanent or not.
     NoRoute {
         /// Never will be a way.
@@ -148,6 +155,9 @@ impl fmt::Display for Event {
             Event::Unsendable { enhanced, text } => write!(f, "{enhanced} {text}"),
             Event::Local(e) => write!(f, "local: {e}"),
             Event::Held(by) => write!(f, "held back by {by}"),
+            Event::BackOff { left, why } => {
+                write!(f, "not tried: the host does not answer, next try in {} s; last: {why}", left.as_secs())
+            }
             Event::NoRoute { code, enhanced, text, .. } => write!(f, "{code} {enhanced} {text}"),
         }
     }

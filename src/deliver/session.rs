@@ -138,6 +138,11 @@ impl Connection {
         self.is_usable() && self.wire.is_quiet()
     }
 
+    /// The peer has said nothing and not closed, as far as this end knows.
+    pub fn is_quiet(&mut self) -> bool {
+        self.wire.is_quiet()
+    }
+
     /// Says QUIT if that makes sense, and closes. Waits a bounded time for the peer to close too:
     /// only then does it no longer count this connection, and whoever is next may open another.
     pub async fn quit(mut self) {

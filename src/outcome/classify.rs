@@ -1,9 +1,13 @@
 //! All failure policy, in ONE table: what a fact means for the recipient, and how far it reaches.
 //!
-//! The first row that matches decides. Nothing else in mailweir turns a reply or an error into
+//! The provider's rules come first ([`by_rule`]); then the first row that matches decides. Nothing else in mailweir turns a reply or an error into
 //! "delivered", "again" or "failed". `docs/operations.md` explains the table to administrators.
 
+use std::time::Duration;
+
+use crate::config::{ReplyRule, RuleAction, RuleScope};
 use crate::deliver::{Event, Fact, Reply, Stage};
+use crate::shape::adapt::is_throttle as slows;
 
 /// What becomes of the recipient.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -19,6 +23,12 @@ pub enum Fate {
     },
     /// Try again at once on another connection; not an attempt. Later if it happens again.
     AtOnce,
+    /// Back to the lane, which is slower now: it leaves when the lane lets it, not after a delay.
+    /// Later if that happens again and again.
+    Back {
+        /// It was an attempt.
+        counts: bool,
+    },
     /// Permanent failure.
     Fail,
 }
@@ -49,7 +59,14 @@ pub struct Judgement {
     pub throttled: bool,
     /// The row's reason, for `queue show` and debugging.
     pub why: &'static str,
+    /// How long a rule makes the recipient wait, instead of the retry schedule.
+    pub delay: Option<Duration>,
+    /// A rule of the provider decided.
+    pub ruled: bool,
 }
+
+/// Those that wait for a host that does not answer come a little later than the one that probes.
+const AFTER_PROBE: Duration = Duration::from_secs(1);
 
 const LATER: Fate = Fate::Again { counts: true, uncertain: false };
 const UNTRIED: Fate = Fate::Again { counts: false, uncertain: false };
@@ -119,6 +136,12 @@ const TABLE: &[Row] = &[
         Scope::Connection,
         "the server closes this connection",
     ),
+    row(
+        |f| matches!(f.event, Event::BackOff { .. }),
+        UNTRIED,
+        Scope::Host,
+        "no host has answered lately, the next try is not due",
+    ),
     // --- the greeting and EHLO judge the host, not the message ---
     row(
         |f| before_mail(f.stage) && reply(f, Reply::is_permanent),
@@ -143,7 +166,12 @@ const TABLE: &[Row] = &[
         "no final reply: it may have arrived",
     ),
     // --- ordinary replies ---
-    throttle(|f| reply(f, |r| r.is_transient() && is_throttle(r)), LATER, Scope::Provider, "slow down"),
+    throttle(
+        |f| reply(f, |r| r.is_transient() && is_throttle(r)) && !(f.stage == Stage::Rcpt && reply(f, is_greylisting)),
+        LATER,
+        Scope::Provider,
+        "slow down",
+    ),
     row(
         |f| f.stage == Stage::Rcpt && reply(f, Reply::is_permanent),
         Fate::Fail,
@@ -180,6 +208,12 @@ fn is_throttle(reply: &Reply) -> bool {
     has(reply, &["too many", "rate limit", "try again later", "throttl", "frequency limited", "temporarily deferred"])
 }
 
+/// Of one recipient only: greylisting (RFC 6647) and "try again later" without another word.
+fn is_greylisting(reply: &Reply) -> bool {
+    has(reply, &["greylist", "graylist", "grey list", "gray list"])
+        || !has(reply, &["too many", "rate limit", "throttl", "frequency limited"])
+}
+
 fn has(reply: &Reply, words: &[&str]) -> bool {
     let text = reply.text.to_ascii_lowercase();
     words.iter().any(|word| text.contains(word))
@@ -189,22 +223,71 @@ fn has(reply: &Reply, words: &[&str]) -> bool {
 pub fn judge(fact: &Fact) -> Judgement {
     for row in TABLE {
         if (row.when)(fact) {
-            return Judgement { fate: row.fate, scope: row.scope, throttled: row.throttled, why: row.why };
+            return judgement(row.fate, row.scope, row.throttled, row.why);
         }
     }
-    Judgement { fate: LATER, scope: Scope::Connection, throttled: false, why: "the connection failed" }
+    judgement(LATER, Scope::Connection, false, "the connection failed")
+}
+
+const fn judgement(fate: Fate, scope: Scope, throttled: bool, why: &'static str) -> Judgement {
+    Judgement { fate, scope, throttled, why, delay: None, ruled: false }
+}
+
+/// Judges a reply by a rule that acts: its scope, its delay, and what it treats the reply as. A
+/// rule that slows, pauses or delays says by that that the refusal is not for good.
+pub fn by_rule(rule: &ReplyRule, fact: &Fact) -> Judgement {
+    let usual = judge(fact);
+    let has = |wanted: RuleAction| rule.actions.contains(&wanted);
+    let delay = rule.actions.iter().find_map(|action| match action {
+        RuleAction::Delay(delay) => Some(*delay),
+        _ => None,
+    });
+    let (throttled, lane) = (slows(rule), matches!(rule.scope, RuleScope::Provider | RuleScope::Account));
+    let fate = if has(RuleAction::Permanent) {
+        Fate::Fail
+    } else if usual.fate == Fate::AtOnce {
+        Fate::AtOnce
+    } else if throttled && lane && delay.is_none() {
+        Fate::Back { counts: !matches!(usual.fate, Fate::Again { counts: false, .. }) }
+    } else if usual.fate == Fate::Fail && (throttled || has(RuleAction::Temporary)) {
+        LATER
+    } else {
+        usual.fate
+    };
+    let scope = match rule.scope {
+        RuleScope::Recipient => Scope::Recipient,
+        RuleScope::Connection => Scope::Connection,
+        RuleScope::Provider | RuleScope::Account => Scope::Provider,
+    };
+    let why = if fate == Fate::Fail { "a rule says it is refused" } else { "a rule says what this means" };
+    Judgement { fate, scope, throttled, why, delay, ruled: true }
+}
+
+/// A throttled recipient goes back to a lane that learns from it, instead of waiting on its own.
+pub fn learned(mut judgement: Judgement) -> Judgement {
+    if judgement.throttled && !judgement.ruled {
+        judgement.fate = match judgement.fate {
+            Fate::Again { counts, uncertain: false } => Fate::Back { counts },
+            fate => fate,
+        };
+    }
+    judgement
 }
 
 /// Judges a route none of whose hosts took us, from what each of them said; returns the judgement
 /// and the fact to tell. It fails only when every MX said 5yz; a smart host never fails a message
 /// by refusing the connection, because that is a matter of its operator or ours.
-pub fn judge_unreached(facts: &[Fact], smart_host: bool) -> (Judgement, Option<&Fact>) {
+pub fn judge_unreached<'f>(
+    facts: &'f [Fact],
+    smart_host: bool,
+    judge: &mut dyn FnMut(&Fact) -> Judgement,
+) -> (Judgement, Option<&'f Fact>) {
     let judged: Vec<(Judgement, &Fact)> = facts.iter().map(|fact| (judge(fact), fact)).collect();
     let Some((first, _)) = judged.first() else {
         let why = "no host was tried";
-        return (Judgement { fate: UNTRIED, scope: Scope::Host, throttled: false, why }, None);
+        return (judgement(UNTRIED, Scope::Host, false, why), None);
     };
-    if let Some((judgement, fact)) = judged.iter().find(|(j, _)| j.scope == Scope::Provider) {
+    if let Some((judgement, fact)) = judged.iter().find(|(j, _)| j.scope == Scope::Provider || j.ruled) {
         return (*judgement, Some(fact));
     }
     if !smart_host && judged.iter().all(|(j, _)| j.fate == Fate::Fail) {
@@ -214,7 +297,17 @@ pub fn judge_unreached(facts: &[Fact], smart_host: bool) -> (Judgement, Option<&
     // said 5yz while another one only failed for now.
     let told = judged.iter().find(|(j, _)| j.fate != Fate::Fail).or(judged.first());
     let (scope, throttled, why) = told.map_or((Scope::Host, false, first.why), |(j, _)| (j.scope, j.throttled, j.why));
-    (Judgement { fate: LATER, scope, throttled, why }, told.map(|(_, fact)| *fact))
+    // A connection too many, or a host that is known to be down, was no attempt.
+    let fate = match told.map(|(j, _)| j.fate) {
+        Some(fate @ (Fate::Back { .. } | UNTRIED)) => fate,
+        _ => LATER,
+    };
+    let delay = told.and_then(|(_, fact)| match fact.event {
+        // A little later than the one that probes.
+        Event::BackOff { left, .. } => Some(left + AFTER_PROBE),
+        _ => None,
+    });
+    (Judgement { delay, ..judgement(fate, scope, throttled, why) }, told.map(|(_, fact)| *fact))
 }
 
 #[cfg(test)]
@@ -329,11 +422,11 @@ mod tests {
     fn bounces_only_when_every_mx_said_5xx_and_never_for_a_smart_host() {
         let no = said(Stage::Greeting, 554, None, "go away");
         let down = event(Stage::Connect, Event::Io("connection refused".into()));
-        assert_eq!(judge_unreached(&[no.clone(), no.clone()], false).0.fate, Fate::Fail);
+        assert_eq!(judge_unreached(&[no.clone(), no.clone()], false, &mut judge).0.fate, Fate::Fail);
         let both = [no.clone(), down.clone()];
-        let (mixed, told) = judge_unreached(&both, false);
+        let (mixed, told) = judge_unreached(&both, false, &mut judge);
         assert_eq!((mixed.fate, told), (LATER, Some(&down)));
-        assert_eq!(judge_unreached(&[no], true).0.fate, LATER);
-        assert_eq!(judge_unreached(&[], false).0.fate, UNTRIED);
+        assert_eq!(judge_unreached(&[no], true, &mut judge).0.fate, LATER);
+        assert_eq!(judge_unreached(&[], false, &mut judge).0.fate, UNTRIED);
     }
 }

@@ -12,6 +12,8 @@ use super::classify::{Fate, Judgement, Scope, judge};
 
 /// Times a recipient may come back untried before it waits like a failed one.
 const UNTRIED_MOST: u8 = 2;
+/// Times a throttled recipient goes back to its lane before it waits like a failed one.
+const BACK_MOST: u8 = 5;
 
 /// One recipient after an attempt.
 #[derive(Debug)]
@@ -61,7 +63,10 @@ pub enum Outcome {
     /// Too old.
     Expired,
     /// Given back to the lane at once.
-    Again,
+    Again {
+        /// It was an attempt.
+        counts: bool,
+    },
 }
 
 /// Which DSN is due.
@@ -135,8 +140,16 @@ fn plan_one(
             return planned(Outcome::Delivered, notice, Some(Verdict::Delivered));
         }
         Fate::Fail => return failed(Outcome::Bounced, one.fact.to_string()),
-        Fate::AtOnce if one.untried < UNTRIED_MOST => return planned(Outcome::Again, Notice::None, None),
+        Fate::AtOnce if one.untried < UNTRIED_MOST => {
+            return planned(Outcome::Again { counts: false }, Notice::None, None);
+        }
         Fate::AtOnce => (false, false),
+        Fate::Back { counts }
+            if one.untried < BACK_MOST && context.now < context.received.after(context.retry.expire) =>
+        {
+            return planned(Outcome::Again { counts }, Notice::None, None);
+        }
+        Fate::Back { counts } => (counts, false),
         Fate::Again { counts, uncertain } => (counts, uncertain),
     };
     let attempts = one.attempts + u32::from(counts);
@@ -146,6 +159,10 @@ fn plan_one(
             _ => failed(Outcome::Expired, format!("expired; last: {}", one.fact)),
         },
         Next::At(due) => {
+            let due = match judgement.delay {
+                Some(delay) => context.now.after(delay).min(context.received.after(context.retry.expire)),
+                None => due,
+            };
             let never = context.retry.warn.is_zero();
             let late = !never && context.now >= context.received.after(context.retry.warn);
             let warn = late && !one.warned && notify.delay;
@@ -167,7 +184,7 @@ fn plan_one(
 pub fn status(outcome: Outcome, fact: &Fact) -> (u8, u16, u16) {
     let class = match outcome {
         Outcome::Delivered => 2,
-        Outcome::Deferred(_) | Outcome::Again => 4,
+        Outcome::Deferred(_) | Outcome::Again { .. } => 4,
         Outcome::Bounced => 5,
         Outcome::Expired => return (4, 4, 7),
     };
@@ -273,8 +290,11 @@ mod tests {
     #[test]
     fn what_was_not_tried_counts_no_attempt_and_does_not_come_back_for_ever() {
         let closed = Fact { stage: Stage::Mail, event: Event::Closed, peer: None };
-        assert_eq!(outcome(&closed, 1, Notify::default(), 0, false), (Outcome::Again, Notice::None, None));
-        assert_eq!(outcome(&closed, 1, Notify::default(), 1, false).0, Outcome::Again);
+        assert_eq!(
+            outcome(&closed, 1, Notify::default(), 0, false),
+            (Outcome::Again { counts: false }, Notice::None, None)
+        );
+        assert_eq!(outcome(&closed, 1, Notify::default(), 1, false).0, Outcome::Again { counts: false });
         match outcome(&closed, 1, Notify::default(), 2, false).2 {
             Some(Verdict::Deferred { counts, uncertain, .. }) => assert!(!counts && !uncertain),
             other => panic!("{other:?}"),
@@ -306,7 +326,7 @@ mod tests {
         let outcomes = |list: &[Tried<'_>]| -> Vec<Outcome> {
             plan(&context, list, &mut || 0.5).iter().map(|p| p.outcome).collect()
         };
-        assert_eq!(outcomes(&[tried(0, &ok), tried(1, &many)]), [Outcome::Delivered, Outcome::Again]);
+        assert_eq!(outcomes(&[tried(0, &ok), tried(1, &many)]), [Outcome::Delivered, Outcome::Again { counts: false }]);
         assert_eq!(outcomes(&[tried(0, &many)]), [Outcome::Deferred(Timestamp(61_000))]);
     }
 

@@ -25,6 +25,8 @@ pub(super) struct Attempt {
     pub(super) connect: Duration,
     pub(super) limiter: Duration,
     pub(super) transaction: Duration,
+    /// Messages the connection had carried right before.
+    pub(super) carried: Option<u32>,
     /// The host offers DSN.
     pub(super) dsn: bool,
     /// One a recipient.
@@ -39,6 +41,7 @@ impl Attempt {
             connect: Duration::ZERO,
             limiter: Duration::ZERO,
             transaction: Duration::ZERO,
+            carried: None,
             dsn: false,
             facts: Vec::new(),
         }
@@ -64,19 +67,24 @@ impl Relay {
             dsn: attempt.dsn,
             now,
         };
+        let judgements = self.judgements(lane, &attempt, judged);
+        if judged.is_none() {
+            self.learn(lane, &attempt, &judgements);
+        }
         let tried: Vec<Tried<'_>> = attempt
             .job
             .recipients
             .iter()
             .zip(&attempt.facts)
-            .map(|(held, fact)| Tried {
+            .zip(judgements)
+            .map(|((held, fact), judgement)| Tried {
                 index: held.index,
                 recipient: &held.recipient,
                 attempts: held.attempts,
                 warned: held.warned,
                 untried: held.untried,
                 fact,
-                judged,
+                judged: Some(judgement),
             })
             .collect();
         let mut planned = plan(&context, &tried, &mut fastrand::f64);
@@ -128,6 +136,21 @@ impl Relay {
         self.consequences(lane, attempt, &planned);
     }
 
+    /// What each fact means here. A reply that was given for several recipients is one reply.
+    fn judgements(&self, lane: &Arc<Lane>, attempt: &Attempt, judged: Option<Judgement>) -> Vec<Judgement> {
+        let mut last: Option<(&Fact, Judgement)> = None;
+        let judge = |fact| match (judged, last) {
+            (Some(judgement), _) => judgement,
+            (None, Some((same, judgement))) if same == fact => judgement,
+            _ => {
+                let judgement = self.judge(lane, fact);
+                last = Some((fact, judgement));
+                judgement
+            }
+        };
+        attempt.facts.iter().map(judge).collect()
+    }
+
     /// Asks the queue until it has stored what must not be lost. False: it is closed; what it does
     /// not know it does again after the next start.
     async fn persist<F: Future<Output = Result<(), QueueError>>>(&self, mut store: impl FnMut() -> F) -> bool {
@@ -158,7 +181,9 @@ impl Relay {
             self.scheduler.attend(lane);
         }
 
-        let refused = planned.iter().find(|p| p.judgement.scope == Scope::Provider && !p.judgement.throttled);
+        let refused = planned
+            .iter()
+            .find(|p| p.judgement.scope == Scope::Provider && !p.judgement.throttled && !p.judgement.ruled);
         if let Some(refused) = refused {
             let reason = attempt.facts.get(refused.at).map(ToString::to_string).unwrap_or_default();
             tracing::error!(
@@ -167,16 +192,19 @@ impl Relay {
                 "the provider refuses us altogether: its mail is kept, one message is tried now and then"
             );
             lane.open_circuit(reason, CIRCUIT_FIRST, CIRCUIT_LONGEST);
-        } else if planned.iter().any(|p| p.outcome == Outcome::Delivered) {
-            let wake = lane.close_circuit();
-            self.scheduler.wake(lane, wake);
         }
 
         let mut again = attempt.job.without_recipients();
-        let back: Vec<usize> = planned.iter().filter(|p| p.outcome == Outcome::Again).map(|p| p.at).collect();
-        if !back.is_empty() {
-            let held = attempt.job.recipients.into_iter().enumerate().filter(|(at, _)| back.contains(at));
-            again.recipients = held.map(|(_, held)| Held { untried: held.untried.saturating_add(1), ..held }).collect();
+        let mut held: Vec<Option<Held>> = attempt.job.recipients.into_iter().map(Some).collect();
+        for plan in planned {
+            if let Outcome::Again { counts } = plan.outcome
+                && let Some(held) = held.get_mut(plan.at).and_then(Option::take)
+            {
+                let (untried, attempts) = (held.untried.saturating_add(1), held.attempts + u32::from(counts));
+                again.recipients.push(Held { untried, attempts, ..held });
+            }
+        }
+        if !again.recipients.is_empty() {
             let wake = lane.give_back(again);
             self.scheduler.wake(lane, wake);
         }
@@ -229,10 +257,6 @@ impl Relay {
         let message = &attempt.job.message.message;
         let peer = fact.peer.as_ref();
         let ip = peer.and_then(|p| p.ip).map(|ip| ip.to_string()).unwrap_or_default();
-        if planned.judgement.throttled {
-            self.stats.throttled.add(1);
-            tracing::info!(id = %message.id, provider = %lane.name, reply = %fact.event, "throttled");
-        }
         macro_rules! line {
             ($level:ident, $what:literal $(, $($extra:tt)+)?) => {
                 tracing::$level!(
@@ -275,7 +299,7 @@ impl Relay {
                 self.stats.expired.add(1);
                 line!(warn, "expired", stage = %fact.stage, why = planned.judgement.why);
             }
-            Outcome::Again => line!(debug, "requeued", stage = %fact.stage, why = planned.judgement.why),
+            Outcome::Again { .. } => line!(debug, "requeued", stage = %fact.stage, why = planned.judgement.why),
         }
     }
 }

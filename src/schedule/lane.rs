@@ -6,6 +6,8 @@
 //! [`LEAD`], so that slow rates and used-up quotas hold no jobs and no connections open; nothing
 //! leaves while the lane is paused.
 
+mod feedback;
+
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -19,7 +21,10 @@ use super::{Held, Job};
 use crate::clock::Timestamp;
 use crate::config::{Limit, Provider};
 use crate::mail::{LaneName, RecipientKey};
+use crate::shape::adapt::{Adapt, Configured};
 use crate::shape::{self, Gate, Ledger, Limiter, Limits, Permit, Refused};
+use feedback::Narrowed;
+pub use feedback::OpenGuard;
 
 /// How long before its permit a worker is let through, to have time to connect.
 const LEAD: Duration = Duration::from_secs(1);
@@ -41,6 +46,10 @@ pub struct Lane {
     /// New connections.
     connects: Arc<Limiter>,
     state: Mutex<State>,
+    /// What replies taught; locked before `state`.
+    adapt: Mutex<Adapt>,
+    /// A long hold began.
+    held: Notify,
     /// Somebody may be let through now.
     changed: Notify,
     /// Held by the one worker that waits for the lane; the others wait for it.
@@ -60,6 +69,8 @@ struct State {
     stored: Stored,
     last_error: Option<String>,
     limited: Limited,
+    /// What feedback narrowed.
+    narrowed: Narrowed,
 }
 
 /// How often and how long the limiter held somebody back.
@@ -142,6 +153,7 @@ pub struct Snapshot {
 impl Lane {
     /// A lane with the limits of `provider` and those of `limits` that are about it.
     pub fn new(name: LaneName, provider: Arc<Provider>, limits: &[Arc<Limit>], ledger: &Arc<Ledger>) -> Lane {
+        let configured = Configured::of(&provider);
         Lane {
             gate: Arc::new(Gate::of_provider(ledger, name.as_str(), &provider)),
             limits: Limits::new(&name, &provider, limits, ledger),
@@ -149,6 +161,8 @@ impl Lane {
             name,
             provider,
             state: Mutex::default(),
+            adapt: Mutex::new(Adapt::new(configured)),
+            held: Notify::new(),
             changed: Notify::new(),
             turn: tokio::sync::Mutex::new(()),
         }
@@ -191,8 +205,10 @@ impl Lane {
             self.changed.notify_one();
             return Wake::Nobody;
         }
-        // With an open circuit one worker probes; the others come when it has closed.
-        let most = if state.circuit.is_some() { 1 } else { self.provider.connections };
+        if state.narrowed.held().is_some() {
+            return Wake::Nobody;
+        }
+        let most = state.most_workers(self.provider.connections);
         // One worker may wait for its connection; more would only hold jobs.
         if state.workers < most && (state.workers == 0 || self.connects.wait_for(1) <= LEAD) {
             state.workers += 1;
@@ -210,6 +226,7 @@ impl Lane {
     pub fn worker_gone(&self) -> Wake {
         let mut state = self.state.lock();
         state.workers = state.workers.saturating_sub(1);
+        state.narrowed.gone();
         self.wake(&mut state)
     }
 
@@ -268,6 +285,9 @@ impl Lane {
         let mut state = self.state.lock();
         if state.paused || state.ready.is_empty() {
             return Err(Hold::Change);
+        }
+        if let Some(left) = state.narrowed.held() {
+            return Err(Hold::Circuit(left));
         }
         if let Some(circuit) = &state.circuit {
             let left = circuit.until.saturating_duration_since(Instant::now());
@@ -534,6 +554,10 @@ impl Lane {
     /// Whether to claim now, and how many; at most one claim is under way.
     pub fn begin_claim(&self, now: Timestamp, window: usize) -> Option<usize> {
         let mut state = self.state.lock();
+        let held = state.narrowed.held().is_some();
+        if held && !state.ready.is_empty() {
+            return None;
+        }
         let held = state.ready.recipients() + state.in_flight;
         if state.paused || state.circuit.is_some() && !state.ready.is_empty() {
             return None;

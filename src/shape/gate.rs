@@ -105,6 +105,11 @@ impl Gate {
         }
     }
 
+    /// Its rates, for who makes them slower.
+    pub fn limiter(&self) -> &Limiter {
+        &self.limiter
+    }
+
     /// How long until one more transaction, behind those on their way, could pass.
     pub fn wait(&self) -> Duration {
         self.wait_behind(self.pending())

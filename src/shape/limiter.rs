@@ -103,6 +103,33 @@ impl Bucket {
     }
 }
 
+/// A pace that changes while it holds: what feedback allows, besides the configured rates. Its
+/// progress towards the next cell is kept when it changes, so that the cells permitted in any
+/// window are at most the integral of the pace over it, plus the burst and the cells of one permit:
+/// never more than the faster of two paces would have given.
+#[derive(Debug)]
+struct Pace {
+    /// Nanoseconds one cell takes.
+    period: f64,
+    /// The next cell conforms then, in nanoseconds since the limiter began.
+    arrival: f64,
+    /// Nothing conforms before.
+    stopped: f64,
+}
+
+impl Pace {
+    fn wait_for(&self, n: u32, now: f64) -> f64 {
+        // Timers have a grain, see `natural_burst`; more than one cell is taken on credit.
+        let ahead = self.arrival.max(now) + self.period * f64::from(n.saturating_sub(1));
+        (ahead - now - 10_000_000.0).max(self.stopped - now).max(0.0)
+    }
+
+    fn change(&mut self, period: f64, now: f64) {
+        self.arrival = now + (self.arrival - now).max(0.0) * (period / self.period);
+        self.period = period;
+    }
+}
+
 /// What 10 ms bring, at least 1: timers have a grain of about a millisecond, so that a fast rate
 /// without any burst could never be reached.
 fn natural_burst(period_nanos: u64) -> u32 {
@@ -113,6 +140,7 @@ fn natural_burst(period_nanos: u64) -> u32 {
 pub struct Limiter {
     clock: TokioClock,
     buckets: Mutex<Vec<Bucket>>,
+    pace: Mutex<Option<Pace>>,
     largest: u32,
 }
 
@@ -122,12 +150,34 @@ impl Limiter {
         let clock = TokioClock { start: tokio::time::Instant::now() };
         let buckets: Vec<Bucket> = rates.iter().map(|rate| Bucket::new(*rate, burst, clock)).collect();
         let largest = buckets.iter().map(|b| b.burst).min().unwrap_or(u32::MAX);
-        Limiter { clock, buckets: Mutex::new(buckets), largest }
+        Limiter { clock, buckets: Mutex::new(buckets), pace: Mutex::default(), largest }
     }
 
     /// The most cells one permit can hold: more would exceed a burst and never be given.
     pub fn largest(&self) -> u32 {
         self.largest
+    }
+
+    /// From now on at most `per_second` cells a second, besides the configured rates, which hold in
+    /// any case; `None`: no further limit. A first pace begins with a whole cell to wait for.
+    pub fn set_pace(&self, per_second: Option<f64>) {
+        let now = self.now() as f64;
+        let mut pace = self.pace.lock();
+        // Bounds, so that no arithmetic can leave them: from 1 cell in 100 days to 1 a nanosecond.
+        let period = per_second.map(|rate| (1e9 / rate).clamp(1.0, 1e16)).filter(|p| p.is_finite());
+        match (&mut *pace, period) {
+            (Some(pace), Some(period)) => pace.change(period, now),
+            (None, Some(period)) => *pace = Some(Pace { period, arrival: now + period, stopped: 0.0 }),
+            (_, None) => *pace = None,
+        }
+    }
+
+    /// Nothing more is permitted for `wait`.
+    pub fn stop_for(&self, wait: Duration) {
+        let until = self.now() as f64 + wait.as_nanos() as f64;
+        let mut pace = self.pace.lock();
+        let pace = pace.get_or_insert(Pace { period: 1.0, arrival: 0.0, stopped: 0.0 });
+        pace.stopped = pace.stopped.max(until);
     }
 
     /// Takes `cells` (clamped to [`Limiter::largest`]) from every rate, or from none.
@@ -137,10 +187,17 @@ impl Limiter {
     pub fn try_take(self: &Arc<Limiter>, cells: u32) -> Result<Tokens, Duration> {
         let cells = NonZeroU32::new(cells.min(self.largest)).unwrap_or(NonZeroU32::MIN);
         let mut buckets = self.buckets.lock();
-        if buckets.is_empty() {
+        let mut pace = self.pace.lock();
+        if buckets.is_empty() && pace.is_none() {
             return Ok(Tokens { limiter: None, cells: 0, at: 0 });
         }
         let now = self.now();
+        if let Some(pace) = &*pace {
+            let wait = pace.wait_for(1, now as f64);
+            if wait > 0.0 {
+                return Err(Duration::from_nanos(wait as u64).max(Duration::from_micros(1)));
+            }
+        }
         for i in 0..buckets.len() {
             let before = buckets[i].arrival.get();
             let wait = match buckets[i].governor.check_n(cells) {
@@ -160,13 +217,19 @@ impl Limiter {
                 buckets[i].busy_since = now;
             }
         }
+        if let Some(pace) = &mut *pace {
+            // Nothing conforms for what was not used, but for the grain of timers.
+            pace.arrival = pace.arrival.max(now as f64) + pace.period * f64::from(cells.get());
+        }
         Ok(Tokens { limiter: Some(self.clone()), cells: cells.get(), at: now })
     }
 
     /// How long until `cells` would be permitted, if nobody takes any meanwhile. Takes nothing.
     pub fn wait_for(&self, cells: u32) -> Duration {
         let now = self.now();
-        self.buckets.lock().iter().map(|b| b.wait_for(cells, now)).max().unwrap_or_default()
+        let configured = self.buckets.lock().iter().map(|b| b.wait_for(cells, now)).max().unwrap_or_default();
+        let pace = self.pace.lock().as_ref().map_or(0.0, |pace| pace.wait_for(cells, now as f64));
+        configured.max(Duration::from_nanos(pace as u64))
     }
 
     /// The rate (its place in the list) that makes `cells` wait longest, and how long.
@@ -200,6 +263,9 @@ impl Limiter {
     }
 
     fn give_back(&self, cells: u32, at: u64) {
+        if let Some(pace) = &mut *self.pace.lock() {
+            pace.arrival -= pace.period * f64::from(cells);
+        }
         for bucket in self.buckets.lock().iter_mut() {
             // After a pause the arrival time has been caught up by the clock: what was taken before
             // it no longer weighs, and taking it off again would permit too much.
@@ -315,6 +381,36 @@ mod tests {
         limiter.try_take(2).expect("replenished").spend();
         drop(old);
         assert!(limiter.try_take(1).is_err(), "the old permit weighs nothing any more");
+    }
+
+    /// The pace changes all the time: the cells in a window are at most its integral, plus one and
+    /// what 10 ms bring; the configured rate holds besides; a stop holds.
+    #[tokio::test(start_paused = true)]
+    async fn invariant_3_a_changing_pace_permits_no_more_than_its_integral() {
+        let limiter = Arc::new(Limiter::new(&[rate(50, 1000)], 1));
+        let start = Instant::now();
+        let (mut integral, mut taken) = (0.0f64, Vec::new());
+        for step in 0..4000u32 {
+            let pace = [5.0, 20.0, 0.5, 400.0][(step / 400) as usize % 4];
+            limiter.set_pace(Some(pace));
+            while limiter.try_take(1).map(Tokens::spend).is_ok() {
+                taken.push((start.elapsed(), integral));
+            }
+            advance(Duration::from_millis(5)).await;
+            integral += pace * 0.005;
+        }
+        assert_never_above(&taken.iter().map(|(at, _)| *at).collect::<Vec<_>>(), rate(50, 1000), 1);
+        for (i, (_, from)) in taken.iter().enumerate() {
+            for (j, (at, to)) in taken.iter().enumerate().skip(i) {
+                assert!((j - i + 1) as f64 <= to - from + 1.0 + 4.0 + 1e-6, "{at:?}");
+            }
+        }
+        assert!(taken.len() > 300, "live: {}", taken.len());
+        limiter.stop_for(Duration::from_secs(2));
+        advance(Duration::from_millis(1990)).await;
+        assert!(limiter.try_take(1).is_err());
+        limiter.set_pace(None);
+        assert!(limiter.try_take(1).is_ok());
     }
 
     #[test]

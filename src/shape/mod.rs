@@ -8,6 +8,7 @@
 //! - `quota`, `warmup`: sliding windows and days, pure; `reserve` keeps them in the store.
 //! - `gate`: rates and quotas that hold together; `limits`: which gates a message has to pass.
 
+pub mod adapt;
 pub mod gate;
 pub mod limiter;
 pub mod limits;

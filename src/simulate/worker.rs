@@ -12,7 +12,7 @@ use super::{Site, World, attend};
 use crate::deliver::{Event, Fact, Reply, Stage};
 use crate::model::{Connection, Refusal};
 use crate::outcome::settle::{Context, Outcome, Planned, Tried, plan};
-use crate::outcome::{Judgement, judge_unreached};
+use crate::outcome::{Judgement, judge, judge_unreached};
 use crate::queue::Verdict;
 use crate::schedule::{Held, Job, Wake};
 
@@ -63,7 +63,7 @@ impl World {
                     Ok(new) => open.insert(new),
                     Err(fact) => {
                         lane.not_needed(&mut job);
-                        let (judgement, _) = judge_unreached(std::slice::from_ref(&fact), provider.relay.is_some());
+                        let (judgement, _) = judge_unreached(std::slice::from_ref(&fact), provider.relay.is_some(), &mut judge);
                         self.settle(site, job, fact, Some(judgement));
                         continue;
                     }
@@ -176,8 +176,9 @@ impl World {
                 plan(&context, &[tried], &mut || rng.f64()).pop()
             };
             let Some(Planned { outcome, settlement, .. }) = planned else { continue };
-            if outcome == Outcome::Again {
-                back.recipients.push(Held { untried: held.untried.saturating_add(1), ..held });
+            if let Outcome::Again { counts } = outcome {
+                let (untried, attempts) = (held.untried.saturating_add(1), held.attempts + u32::from(counts));
+                back.recipients.push(Held { untried, attempts, ..held });
                 continue;
             }
             settled += 1;

@@ -1,0 +1,138 @@
+//! What feedback does to a lane: a pace, fewer connections, fewer messages on each, a hold. The
+//! limits of the configuration hold besides; an operator's pause is another matter.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::{Lane, State, Wake};
+use crate::clock::Timestamp;
+use crate::shape::adapt::{Adapt, Limits};
+
+/// A pause up to this long keeps the connections; a longer one gives the jobs back and closes them.
+const SHORT: Duration = Duration::from_secs(5);
+
+/// Limits in force because of feedback.
+#[derive(Debug, Default)]
+pub(super) struct Narrowed {
+    connections: Option<u32>,
+    messages: Option<u32>,
+    /// Nothing leaves before, and why.
+    hold: Option<(Instant, String)>,
+    /// Connections open.
+    open: u32,
+    /// Workers that have been told to end.
+    retiring: u32,
+}
+
+impl Narrowed {
+    /// How long the hold lasts, if there is one.
+    pub(super) fn held(&self) -> Option<Duration> {
+        let left = self.hold.as_ref()?.0.saturating_duration_since(Instant::now());
+        (!left.is_zero()).then_some(left)
+    }
+
+    /// Connections at most, of `configured`.
+    pub(super) fn most(&self, configured: u32) -> u32 {
+        self.connections.map_or(configured, |cap| cap.min(configured))
+    }
+
+    /// A worker has ended.
+    pub(super) fn gone(&mut self) {
+        self.retiring = self.retiring.saturating_sub(1);
+    }
+}
+
+impl Lane {
+    /// Feeds or asks the feedback state, and applies the limits that follow from it.
+    pub fn feedback<T>(&self, now: Timestamp, with: impl FnOnce(&mut Adapt, u32) -> T) -> (T, Wake) {
+        let mut adapt = self.adapt.lock();
+        let open = self.state.lock().narrowed.open;
+        let result = with(&mut adapt, open);
+        adapt.advance(open, now);
+        let limits = adapt.limits(now);
+        let wake = self.apply(limits, now);
+        (result, wake)
+    }
+
+    fn apply(&self, limits: Limits, now: Timestamp) -> Wake {
+        self.gate.limiter().set_pace(limits.rate);
+        let mut state = self.state.lock();
+        let narrowed = &mut state.narrowed;
+        narrowed.connections = (limits.connections < self.provider.connections).then_some(limits.connections);
+        narrowed.messages = Some(limits.messages);
+        narrowed.hold = limits.paused.map(|(until, why)| {
+            let left = until.since(now);
+            self.gate.limiter().stop_for(left);
+            (Instant::now() + left, why)
+        });
+        if narrowed.held().is_some_and(|left| left > SHORT) {
+            self.held.notify_waiters();
+        }
+        self.wake(&mut state)
+    }
+
+    /// Messages on one connection at most, now.
+    pub fn messages_per_connection(&self) -> u32 {
+        let most = self.provider.messages_per_connection;
+        self.state.lock().narrowed.messages.map_or(most, |cap| cap.min(most))
+    }
+
+    /// Why nothing leaves, and for how long, if feedback holds the lane.
+    pub fn hold(&self) -> Option<(Duration, String)> {
+        let state = self.state.lock();
+        let why = state.narrowed.hold.as_ref()?.1.clone();
+        Some((state.narrowed.held()?, why))
+    }
+
+    /// Returns when feedback holds the lane for longer than a connection should wait for it.
+    pub async fn long_hold(&self) {
+        loop {
+            let changed = self.held.notified();
+            if self.state.lock().narrowed.held().is_some_and(|left| left > SHORT) {
+                return;
+            }
+            changed.await;
+        }
+    }
+
+    /// Whether this worker is one too many and has to end after its transaction.
+    pub fn retire(&self) -> bool {
+        let mut state = self.state.lock();
+        let most = state.narrowed.most(self.provider.connections);
+        let surplus = state.workers.saturating_sub(state.narrowed.retiring) > most;
+        state.narrowed.retiring += u32::from(surplus);
+        surplus
+    }
+
+    /// A connection was opened; returns how many are open with it, and the guard that counts it.
+    pub fn opened(self: &std::sync::Arc<Lane>) -> (u32, OpenGuard) {
+        let mut state = self.state.lock();
+        state.narrowed.open += 1;
+        (state.narrowed.open, OpenGuard(self.clone()))
+    }
+
+    /// What is in force because of feedback, in words.
+    pub fn explain(&self, now: Timestamp) -> Vec<String> {
+        self.adapt.lock().explain(now)
+    }
+}
+
+/// Counts a connection as open while it lives.
+#[derive(Debug)]
+pub struct OpenGuard(std::sync::Arc<Lane>);
+
+impl Drop for OpenGuard {
+    fn drop(&mut self) {
+        let narrowed = &mut self.0.state.lock().narrowed;
+        narrowed.open = narrowed.open.saturating_sub(1);
+    }
+}
+
+impl State {
+    /// Connections at most, now.
+    pub(super) fn most_workers(&self, configured: u32) -> u32 {
+        // With an open circuit one worker probes; the others come when it has closed.
+        if self.circuit.is_some() { 1 } else { self.narrowed.most(configured) + self.narrowed.retiring }
+    }
+}

@@ -1,0 +1,325 @@
+//! Feedback: what one lane learned from replies, and what follows for its limits. Pure.
+//!
+//! Two sources. Rules (the configuration's and the built-in ones) say what a reply means: their
+//! effects hold for their time and come back little by little (`effects`). Beyond rules, with
+//! `adaptive`, unknown throttling teaches a rate (`pace`), a number of connections and a number of
+//! messages per connection (`crowd`). [`Limits`] is the strictest of all; every one of them can be
+//! explained, and none is ever wider than the configuration. The whole state is stored as JSON:
+//! fields that a later version adds are passed over, what has ended is dropped.
+
+mod crowd;
+mod effects;
+mod pace;
+
+use serde::{Deserialize, Serialize};
+
+use crate::clock::Timestamp;
+use crate::config::{Provider, ReplyRule, RuleAction};
+use crowd::{Crowd, Spent};
+use effects::Effects;
+pub use effects::{Effect, What};
+use pace::Pace;
+
+/// Version of the stored form; a greater one is not read.
+const VERSION: u32 = 1;
+/// Bytes of a reply that are kept as a reason.
+const REASON: usize = 200;
+
+/// What limits of the configuration a lane has.
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub struct Configured {
+    /// The strictest rate, in cells a second; `None`: no rate.
+    pub rate: Option<f64>,
+    /// Connections.
+    pub connections: u32,
+    /// Messages per connection.
+    pub messages: u32,
+    /// Learn beyond the rules.
+    pub adaptive: bool,
+}
+
+impl Configured {
+    /// Of a provider.
+    pub fn of(provider: &Provider) -> Configured {
+        let rates = provider.rate.iter().map(|r| f64::from(r.count) / r.per.as_secs_f64().max(0.001));
+        Configured {
+            rate: rates.min_by(f64::total_cmp),
+            connections: provider.connections.max(1),
+            messages: provider.messages_per_connection.max(1),
+            adaptive: provider.adaptive,
+        }
+    }
+}
+
+/// What a throttle reply without a rule is about.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum About {
+    /// The pace: whatever says no more.
+    Rate,
+    /// The number of connections.
+    Connections,
+    /// The number of messages on this connection.
+    Messages,
+}
+
+impl About {
+    /// From the words of a reply; `early`: it was said before MAIL.
+    pub fn told(text: &str, early: bool) -> About {
+        let text = text.to_ascii_lowercase();
+        let has = |words: &[&str]| words.iter().any(|w| text.contains(w));
+        let per = ["per connection", "per session", "this session", "this connection", "on one connection"];
+        if has(&["message", "mail", "transaction"]) && has(&per) {
+            About::Messages
+        } else if has(&["connection", "concurren", "session", "thread limit"]) && !has(&["closing connection"])
+            || early && has(&["too many"])
+        {
+            About::Connections
+        } else {
+            About::Rate
+        }
+    }
+}
+
+/// A transaction that was throttled.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Tried {
+    /// What it counts for the rate.
+    pub cells: u32,
+    /// Messages that its connection had carried before.
+    pub before: u32,
+    /// Connections open, this one included.
+    pub open: u32,
+    /// When it began.
+    pub began: Timestamp,
+}
+
+/// What holds now.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Limits {
+    /// At most so many cells a second, besides the configured rates.
+    pub rate: Option<f64>,
+    /// Connections at most; never more than configured, at least 1.
+    pub connections: u32,
+    /// Messages per connection at most; never more than configured, at least 1.
+    pub messages: u32,
+    /// Nothing leaves until then, and why.
+    pub paused: Option<(Timestamp, String)>,
+}
+
+/// The feedback state of one lane.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Adapt {
+    configured: Configured,
+    pace: Pace,
+    crowd: Crowd,
+    spent: Spent,
+    effects: Effects,
+    changed: bool,
+}
+
+/// The stored form.
+#[derive(Serialize, Deserialize)]
+struct Stored {
+    version: u32,
+    #[serde(default)]
+    pace: Pace,
+    #[serde(default)]
+    crowd: Crowd,
+    #[serde(default)]
+    spent: Spent,
+    #[serde(default)]
+    effects: Effects,
+}
+
+impl Adapt {
+    /// Nothing is known.
+    pub fn new(configured: Configured) -> Adapt {
+        Adapt {
+            configured,
+            pace: Pace::default(),
+            crowd: Crowd::default(),
+            spent: Spent::default(),
+            effects: Effects::default(),
+            changed: false,
+        }
+    }
+
+    /// From what [`Adapt::store`] gave; `None` if it cannot be read or nothing of it still holds.
+    pub fn restore(configured: Configured, json: &[u8], now: Timestamp) -> Option<Adapt> {
+        let stored: Stored = serde_json::from_slice(json).ok()?;
+        if stored.version > VERSION {
+            return None;
+        }
+        let Stored { pace, crowd, spent, effects, .. } = stored;
+        let mut adapt = Adapt { configured, pace, crowd, spent, effects, changed: false };
+        if !configured.adaptive {
+            (adapt.pace, adapt.crowd, adapt.spent) = Default::default();
+        }
+        adapt.advance(0, now);
+        (!adapt.is_idle()).then_some(adapt)
+    }
+
+    /// For the queue; `None`: there is nothing to remember.
+    pub fn store(&self) -> Option<Vec<u8>> {
+        if self.is_idle() {
+            return None;
+        }
+        let Adapt { pace, crowd, spent, effects, .. } = self.clone();
+        serde_json::to_vec(&Stored { version: VERSION, pace, crowd, spent, effects }).ok()
+    }
+
+    /// Whether something was learned, done or dropped since this was last asked.
+    pub fn take_changed(&mut self) -> bool {
+        std::mem::take(&mut self.changed)
+    }
+
+    /// Nothing is known and nothing holds.
+    pub fn is_idle(&self) -> bool {
+        self.pace.is_free() && self.crowd.is_free() && self.spent.is_free() && self.effects.is_empty()
+    }
+
+    /// A rule matched a reply: whether it acts now (else its threshold is not reached, and the reply
+    /// is judged as usual).
+    pub fn counts(&mut self, rule: &ReplyRule, now: Timestamp) -> bool {
+        self.changed |= rule.after.is_some();
+        self.effects.counts(rule, now)
+    }
+
+    /// A rule acts; returns what it does to the lane.
+    pub fn ruled(&mut self, rule: &ReplyRule, reply: &str, now: Timestamp) -> Vec<Effect> {
+        let made = self.effects.act(rule, cut(reply), now);
+        self.changed |= !made.is_empty();
+        made
+    }
+
+    /// `cells` that left at `began` were accepted.
+    pub fn delivered(&mut self, cells: u32, began: Timestamp, now: Timestamp) {
+        self.pace.delivered(cells, began, now);
+        self.crowd.delivered();
+    }
+
+    /// A transaction was throttled and no rule says what it means.
+    pub fn throttled(&mut self, about: About, tried: Tried, now: Timestamp, reply: &str) {
+        let Tried { cells, before, open, began } = tried;
+        if !self.configured.adaptive {
+            return;
+        }
+        let reply = cut(reply);
+        self.changed = true;
+        match about {
+            About::Messages if before > 0 => {
+                self.spent.closed(before, true, now, reply);
+            }
+            About::Connections => self.crowd.refused(open.saturating_sub(1), now, reply),
+            About::Rate | About::Messages => {
+                self.pace.throttled(cells, began, now, self.configured.rate, reply);
+            }
+        }
+    }
+
+    /// A connection was refused, as one too many or for no reason, while `open` others were open.
+    pub fn refused(&mut self, open: u32, now: Timestamp, reply: &str) {
+        if self.configured.adaptive {
+            self.crowd.refused(open, now, cut(reply));
+            self.changed = true;
+        }
+    }
+
+    /// A connection was opened; `open` with it.
+    pub fn opened(&mut self, open: u32, now: Timestamp) {
+        self.crowd.opened(open, now);
+    }
+
+    /// The server closed a connection that had carried `messages`, right after the last one.
+    pub fn closed(&mut self, messages: u32, now: Timestamp, how: &str) {
+        if self.configured.adaptive && messages < self.configured.messages {
+            self.changed |= self.spent.closed(messages, false, now, cut(how));
+        }
+    }
+
+    /// Lets time pass; `open` connections are open.
+    pub fn advance(&mut self, open: u32, now: Timestamp) {
+        let configured = self.configured;
+        self.changed |= self.pace.advance(now, configured.rate);
+        self.changed |= self.crowd.advance(open, configured.connections, now);
+        self.changed |= self.spent.advance(now);
+        self.changed |= self.effects.advance(now, configured.rate, configured.connections);
+    }
+
+    /// What holds at `now`.
+    pub fn limits(&self, now: Timestamp) -> Limits {
+        let configured = &self.configured;
+        let rates = [self.pace.rate(now), self.effects.rate(now)];
+        let rate = rates.into_iter().flatten().min_by(f64::total_cmp);
+        let connections = [self.crowd.cap(), self.effects.connections(now)].into_iter().flatten().min();
+        let messages = [self.spent.cap(), self.effects.messages()].into_iter().flatten().min();
+        let learned = |until: Option<Timestamp>, reason: Option<&str>| {
+            until.map(|until| (until, format!("learned: {}", reason.unwrap_or_default())))
+        };
+        let pauses = [
+            self.effects.pause(now).map(|e| (e.until, format!("{}: {}", e.rule, e.reply))),
+            learned(self.pace.stopped(now), self.pace.reason()),
+            learned(self.crowd.stopped(now), self.crowd.reason()),
+        ];
+        Limits {
+            rate: rate.filter(|rate| configured.rate.is_none_or(|limit| *rate < limit)),
+            connections: connections.unwrap_or(u32::MAX).clamp(1, configured.connections),
+            messages: messages.unwrap_or(u32::MAX).clamp(1, configured.messages),
+            paused: pauses.into_iter().flatten().max_by_key(|(until, _)| *until),
+        }
+    }
+
+    /// The rate now as a part of the configured one: in (0, 1]; 1 when no rate is configured.
+    pub fn factor(&self, now: Timestamp) -> f64 {
+        match (self.limits(now).rate, self.configured.rate) {
+            (Some(rate), Some(limit)) if limit > 0.0 => (rate / limit).clamp(f64::MIN_POSITIVE, 1.0),
+            _ => 1.0,
+        }
+    }
+
+    /// Every effect in words: what, until when, because of what.
+    pub fn explain(&self, now: Timestamp) -> Vec<String> {
+        let mut out: Vec<String> = self
+            .effects
+            .list()
+            .iter()
+            .map(|e| if now < e.until { e.to_string() } else { format!("{e} (over, coming back)") })
+            .collect();
+        if let (Some(rate), Some(reason)) = (self.pace.rate(now), self.pace.reason()) {
+            out.push(format!("slow to {} learned from: {reason}", readable(rate)));
+        }
+        if let (Some(cap), Some(reason)) = (self.crowd.cap(), self.crowd.reason()) {
+            out.push(format!("{cap} connections learned from: {reason}"));
+        }
+        if let Some(cap) = self.spent.cap() {
+            let (until, reason) = (self.spent.until(), self.spent.reason());
+            out.push(format!("{cap} messages per connection until {until} learned from: {reason}"));
+        }
+        out
+    }
+}
+
+/// Whether a rule slows, pauses or narrows the lane, or makes recipients wait.
+pub fn is_throttle(rule: &ReplyRule) -> bool {
+    rule.actions
+        .iter()
+        .any(|action| !matches!(action, RuleAction::Alert | RuleAction::Temporary | RuleAction::Permanent))
+}
+
+/// A rate for people.
+fn readable(per_second: f64) -> String {
+    match per_second {
+        r if r >= 1.0 => format!("{r:.1}/s"),
+        r if r >= 1.0 / 60.0 => format!("{:.1}/m", r * 60.0),
+        r => format!("{:.1}/h", r * 3600.0),
+    }
+}
+
+fn cut(text: &str) -> &str {
+    let end = (0..=text.len().min(REASON)).rev().find(|at| text.is_char_boundary(*at));
+    text.get(..end.unwrap_or(0)).unwrap_or_default()
+}
+
+#[cfg(test)]
+#[path = "adapt_tests.rs"]
+mod tests;

@@ -1,0 +1,195 @@
+//! Learning how many connections a server takes, and how many messages on one.
+
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use super::pace::FORGET;
+use crate::clock::Timestamp;
+
+/// Transactions that a refused connection costs before one more is tried.
+const CLEAN: u32 = 40;
+/// Refused connections that count for that.
+const HURT_MOST: u32 = 10;
+/// Least and greatest time at one number, and the time after which a further one was taken well.
+const HOLD_LEAST: Duration = Duration::from_secs(10);
+const HOLD_MOST: Duration = Duration::from_secs(600);
+const STEP: Duration = Duration::from_secs(5);
+/// A connection that succeeds so soon after another was refused was under way at the same time.
+const RACE: Duration = Duration::from_secs(2);
+/// Stops when not even one connection is taken.
+const STOP: Duration = Duration::from_secs(1);
+const STOP_MOST: Duration = Duration::from_secs(60);
+
+/// How many connections: the number that was open when a further one was refused; one more is
+/// tried after a while, and when that is taken, ever more at once.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub(super) struct Crowd {
+    learned: Option<Learned>,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+struct Learned {
+    cap: u32,
+    /// How many more the next step tries; 0 while the number is held.
+    step: u32,
+    /// Since when the number is as it is.
+    since: Timestamp,
+    /// Transactions accepted, connections refused since then.
+    clean: u32,
+    hurt: u32,
+    /// Refusals in a row with nothing open.
+    closed: u32,
+    resume: Timestamp,
+    last: Timestamp,
+    reason: String,
+}
+
+impl Crowd {
+    pub(super) fn is_free(&self) -> bool {
+        self.learned.is_none()
+    }
+
+    /// Connections at most; `None`: as configured.
+    pub(super) fn cap(&self) -> Option<u32> {
+        self.learned.as_ref().map(|l| l.cap)
+    }
+
+    /// Nothing may connect until then.
+    pub(super) fn stopped(&self, now: Timestamp) -> Option<Timestamp> {
+        self.learned.as_ref().map(|l| l.resume).filter(|resume| *resume > now)
+    }
+
+    pub(super) fn reason(&self) -> Option<&str> {
+        self.learned.as_ref().map(|l| l.reason.as_str())
+    }
+
+    /// A connection was refused while `open` others were accepted and open.
+    pub(super) fn refused(&mut self, open: u32, now: Timestamp, reason: &str) {
+        let cap = open.max(1);
+        let (hurt, closed) = match &mut self.learned {
+            // Others that were under way at the same time.
+            Some(l) if l.cap <= cap && (now.since(l.last) < RACE || now < l.resume) => {
+                l.hurt = l.hurt.saturating_add(1);
+                l.last = now;
+                return;
+            }
+            Some(l) => (if l.step > 0 { 0 } else { l.hurt }, if open == 0 { l.closed + 1 } else { 0 }),
+            None => (0, u32::from(open == 0)),
+        };
+        let stop = match closed {
+            0 => Duration::ZERO,
+            n => STOP.saturating_mul(1 << (n - 1).min(10)).min(STOP_MOST),
+        };
+        self.learned = Some(Learned {
+            cap: self.cap().map_or(cap, |old| old.min(cap)),
+            step: 0,
+            since: now,
+            clean: 0,
+            hurt: hurt.saturating_add(1),
+            closed,
+            resume: now.after(stop),
+            last: now,
+            reason: reason.to_owned(),
+        });
+    }
+
+    /// A connection was accepted; `open` with it.
+    pub(super) fn opened(&mut self, open: u32, now: Timestamp) {
+        if let Some(l) = &mut self.learned {
+            l.closed = 0;
+            if open > l.cap && l.step == 0 && now.since(l.last) < RACE {
+                l.cap = open;
+            }
+        }
+    }
+
+    pub(super) fn delivered(&mut self) {
+        if let Some(l) = &mut self.learned {
+            l.clean = l.clean.saturating_add(1);
+        }
+    }
+
+    /// Brings the state up to date; `open` are open now.
+    pub(super) fn advance(&mut self, open: u32, configured: u32, now: Timestamp) -> bool {
+        let Some(l) = &mut self.learned else { return false };
+        let held = now.since(l.since);
+        let full = open >= l.cap;
+        let more = if l.step == 0 {
+            let enough = l.clean >= CLEAN * l.hurt.clamp(1, HURT_MOST) && held >= HOLD_LEAST;
+            full && (enough || held >= HOLD_MOST)
+        } else {
+            full && held >= STEP
+        };
+        if more {
+            l.step = l.step.saturating_mul(2).max(1);
+            l.cap = l.cap.saturating_add(l.step);
+            l.since = now;
+            l.clean = 0;
+        }
+        if l.cap >= configured && l.step > 0 && now.since(l.since) >= STEP || now.since(l.last) >= FORGET {
+            self.learned = None;
+            return true;
+        }
+        false
+    }
+}
+
+/// How many messages a connection takes: the number after which the server closed it, twice in a
+/// row without a pause before, or once when it says so.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub(super) struct Spent {
+    cap: Option<u32>,
+    #[serde(default)]
+    until: Timestamp,
+    #[serde(default)]
+    reason: String,
+    /// The number seen last.
+    #[serde(skip)]
+    seen: Option<u32>,
+}
+
+impl Spent {
+    pub(super) fn is_free(&self) -> bool {
+        self.cap.is_none()
+    }
+
+    pub(super) fn cap(&self) -> Option<u32> {
+        self.cap
+    }
+
+    pub(super) fn until(&self) -> Timestamp {
+        self.until
+    }
+
+    pub(super) fn reason(&self) -> &str {
+        &self.reason
+    }
+
+    /// The server closed a connection that had carried `messages`. True if that was learned.
+    pub(super) fn closed(&mut self, messages: u32, said: bool, now: Timestamp, reason: &str) -> bool {
+        if messages == 0 {
+            return false;
+        }
+        let again = self.seen.replace(messages) == Some(messages);
+        // A smaller number than a learned one is believed on the same terms.
+        if (said || again) && self.cap.is_none_or(|cap| messages < cap) {
+            *self = Spent {
+                cap: Some(messages),
+                until: now.after(FORGET),
+                reason: reason.to_owned(),
+                seen: Some(messages),
+            };
+            return true;
+        }
+        false
+    }
+
+    pub(super) fn advance(&mut self, now: Timestamp) -> bool {
+        let over = self.cap.is_some() && now >= self.until;
+        if over {
+            *self = Spent::default();
+        }
+        over
+    }
+}

@@ -1,0 +1,204 @@
+//! Receivers with limits that nobody told: what they say, what they do not say, and what is
+//! remembered of it.
+
+mod support;
+
+use std::collections::BTreeMap;
+use std::sync::Mutex;
+use std::time::{Duration, Instant};
+
+use support::daemon::{Daemon, Setup};
+use support::mail::message;
+use support::sink::{Answer, Ask, Options, Sink};
+use support::{Port, SOON, TestDir, wait_for};
+
+fn send(daemon: &Daemon, from: usize, to: usize) {
+    let mut client = daemon.client();
+    for n in from..to {
+        client.send("<sender@sender.test>", &["<somebody@example.test>"], &message(&format!("feedback {n}")));
+    }
+}
+
+fn subjects(sink: &Sink) -> Vec<String> {
+    let mut subjects: Vec<String> = sink.messages().iter().map(|message| message.subject()).collect();
+    subjects.sort();
+    subjects.dedup();
+    subjects
+}
+
+fn deferred(daemon: &Daemon) -> usize {
+    daemon.log_lines().iter().filter(|line| line.event() == "deferred").count()
+}
+
+/// Says `reply` to the first `times` messages, at MAIL.
+fn refuse_first(times: usize, reply: &'static str) -> Options {
+    let said = Mutex::new(0);
+    Options::script(move |ask: &Ask| {
+        let mut said = said.lock().expect("the count");
+        if ask.verb == "MAIL" && *said < times {
+            *said += 1;
+            return Answer::say(reply);
+        }
+        Answer::Yes
+    })
+}
+
+const SLOW: &str =
+    "\n[[provider.example.on_reply]]\ncode = 451\ntext = \"4.7.99 too fast\"\nslow_to = \"120/m\"\nfor = \"1h\"";
+
+#[test]
+fn a_rule_slows_the_lane_and_nothing_is_deferred_and_a_kill_forgets_nothing() {
+    let (dir, port) = (TestDir::new(), Port::reserve());
+    let sink = Sink::with(port.at(2), refuse_first(1, "451 4.7.99 Too fast, my friend"));
+    let keys = format!("rate = \"100/s\"\nconnections = 2{SLOW}");
+    let mut daemon = Setup::new(&dir).via("example", "example.test", sink.address, &keys).start();
+    send(&daemon, 0, 6);
+    let line = daemon.wait_log("throttled", |line| line.event() == "throttled");
+    assert!(line.get("effect").starts_with("slow to 120/m until 20"), "{:?}", line.0);
+    assert!(line.get("rule").contains("config.toml:"), "{:?}", line.0);
+    sink.wait(6, SOON);
+    let mut times: Vec<Instant> = sink.messages().iter().map(|m| m.began).collect();
+    times.sort();
+    assert!(times[5] - times[0] > Duration::from_millis(2300), "two a second: {:?}", times[5] - times[0]);
+    assert_eq!(deferred(&daemon), 0, "the lane waits, not the message");
+
+    // What is in the store is not lost by a kill.
+    wait_for("the state in the store", SOON, || {
+        let files = ["queue.db", "queue.db-wal"].map(|name| std::fs::read(dir.join(name)).unwrap_or_default());
+        files.iter().any(|bytes| bytes.windows(13).any(|w| w == b"adapt/example")).then_some(())
+    });
+    daemon.kill();
+    daemon.start();
+    daemon.wait_log("what holds from before", |line| {
+        line.get("effect").starts_with("slow to 120/m until 20") && line.event().contains("before")
+    });
+    send(&daemon, 6, 10);
+    sink.wait(10, SOON);
+    let mut times: Vec<Instant> = sink.messages().iter().skip(6).map(|m| m.began).collect();
+    times.sort();
+    assert!(times[3] - times[0] > Duration::from_millis(1300), "still two a second: {:?}", times[3] - times[0]);
+    daemon.wait_queue_empty(SOON);
+}
+
+#[test]
+fn a_rule_makes_a_550_temporary_and_delays_that_recipient_only() {
+    let (dir, port) = (TestDir::new(), Port::reserve());
+    let sink = Sink::with(port.at(2), refuse_first(1, "550 Mail frequency is over"));
+    let rule = "\n[[provider.example.on_reply]]\ntext = \"frequency is over\"\ntreat_as = \"temporary\"\ndelay = \"2s\"\nscope = \"recipient\"";
+    let daemon =
+        Setup::new(&dir).via("example", "example.test", sink.address, &format!("connections = 1{rule}")).start();
+    let sent = Instant::now();
+    send(&daemon, 0, 4);
+    sink.wait(3, SOON);
+    assert!(sent.elapsed() < Duration::from_secs(2), "the others do not wait");
+    sink.wait(4, SOON);
+    assert!(sent.elapsed() >= Duration::from_secs(2));
+    assert_eq!(subjects(&sink).len(), 4);
+    assert!(!daemon.log_lines().iter().any(|line| line.event() == "bounced"));
+    daemon.wait_queue_empty(SOON);
+}
+
+#[test]
+fn a_rule_pauses_the_lane_after_its_threshold_and_says_why() {
+    let (dir, port) = (TestDir::new(), Port::reserve());
+    let sink = Sink::with(port.at(2), refuse_first(2, "450 4.7.2 take a break"));
+    let rule = "\n[[provider.example.on_reply]]\ncode = 450\ntext = \"take a break\"\npause = true\nfor = \"3s\"\nafter = \"2/h\"";
+    let keys = format!("connections = 1\nretry = {{ first = \"1s\" }}{rule}");
+    let daemon = Setup::new(&dir).via("example", "example.test", sink.address, &keys).start();
+    send(&daemon, 0, 5);
+    let line = daemon.wait_log("throttled", |line| line.event() == "throttled");
+    assert!(line.get("effect").starts_with("pause until 20"), "{:?}", line.0);
+    let paused = Instant::now();
+    let shown = daemon.command_ok(&["provider", "show", "example", "--json"], b"");
+    assert!(shown.contains("take a break"), "{shown}");
+    let before = sink.count();
+    wait_for("the end of the pause", SOON, || (sink.count() > before).then_some(()));
+    assert!(paused.elapsed() > Duration::from_millis(2000), "{:?}", paused.elapsed());
+    sink.wait(5, SOON);
+    daemon.wait_queue_empty(SOON);
+}
+
+#[test]
+fn a_hidden_limit_of_connections_is_found() {
+    let (dir, port) = (TestDir::new(), Port::reserve());
+    let sink = Sink::with(port.at(2), Options { max_connections: 3, ..Options::default() });
+    let daemon =
+        Setup::new(&dir).via("example", "example.test", sink.address, "connections = 10\nrate = \"100/s\"").start();
+    send(&daemon, 0, 400);
+    sink.wait(400, Duration::from_secs(30));
+    daemon.wait_queue_empty(SOON);
+    assert_eq!((subjects(&sink).len(), sink.count(), deferred(&daemon)), (400, 400, 0));
+    let refused = sink.connections().iter().filter(|c| c.transactions == 0).count();
+    println!("{refused} connections refused of {}", sink.connections().len());
+    assert!(refused <= 12, "{refused} connections were refused for 400 messages");
+}
+
+#[test]
+fn a_server_that_closes_silently_after_some_messages_costs_nothing() {
+    const MOST: usize = 5;
+    let (dir, port) = (TestDir::new(), Port::reserve());
+    let carried: Mutex<BTreeMap<usize, usize>> = Mutex::default();
+    let options = Options::script(move |ask: &Ask| {
+        let mut carried = carried.lock().expect("the counts");
+        let count = carried.entry(ask.connection).or_default();
+        match ask.verb {
+            "MAIL" if *count >= MOST => Answer::Close,
+            "MAIL" => {
+                *count += 1;
+                Answer::Yes
+            }
+            _ => Answer::Yes,
+        }
+    });
+    let sink = Sink::with(port.at(2), options);
+    let daemon = Setup::new(&dir).via("example", "example.test", sink.address, "connections = 1\nrate = []").start();
+    let began = Instant::now();
+    send(&daemon, 0, 60);
+    sink.wait(60, SOON);
+    daemon.wait_queue_empty(SOON);
+    assert_eq!((subjects(&sink).len(), sink.count(), deferred(&daemon)), (60, 60, 0));
+    assert!(began.elapsed() < Duration::from_secs(10), "reconnects at once: {:?}", began.elapsed());
+    let over = sink.connections().iter().filter(|c| c.transactions > MOST).count();
+    assert!(over <= 3, "{over} connections ran into the limit before it was learned");
+}
+
+/// A token bucket of 20 messages a second that the configuration does not know.
+#[test]
+fn a_hidden_rate_is_found_and_used() {
+    const RATE: f64 = 20.0;
+    let (dir, port) = (TestDir::new(), Port::reserve());
+    let bucket = Mutex::new((RATE, Instant::now()));
+    let refused = std::sync::Arc::new(Mutex::new(Vec::new()));
+    let noted = refused.clone();
+    let options = Options::script(move |ask: &Ask| {
+        if ask.verb != "MAIL" {
+            return Answer::Yes;
+        }
+        let mut bucket = bucket.lock().expect("the bucket");
+        bucket.0 = (bucket.0 + ask.at.saturating_duration_since(bucket.1).as_secs_f64() * RATE).min(RATE);
+        bucket.1 = ask.at;
+        if bucket.0 < 1.0 {
+            noted.lock().expect("the refusals").push(ask.at);
+            return Answer::say("451 4.7.0 Too many messages, slow down");
+        }
+        bucket.0 -= 1.0;
+        Answer::Yes
+    });
+    let sink = Sink::with(port.at(2), options);
+    let keys = "connections = 4\nrate = [\"200/s\"]";
+    let daemon = Setup::new(&dir).via("example", "example.test", sink.address, keys).start();
+    send(&daemon, 0, 1000);
+    let began = Instant::now();
+    sink.wait(1000, Duration::from_secs(120));
+    daemon.wait_queue_empty(SOON);
+    assert_eq!(subjects(&sink).len(), 1000, "every message once");
+    let mut times: Vec<Instant> = sink.messages().iter().map(|m| m.began).collect();
+    times.sort();
+    let last = times[999] - times[600];
+    let goodput = 399.0 / last.as_secs_f64();
+    let late = refused.lock().expect("the refusals").iter().filter(|at| **at > times[600]).count();
+    println!("1000 messages in {:?}; the last 400 at {goodput:.1}/s of {RATE}/s with {late} refused", began.elapsed());
+    assert!(goodput > 0.8 * RATE, "{goodput:.1}/s");
+    assert!(late <= 12, "{late} refused");
+    assert!(deferred(&daemon) <= 5, "{}", deferred(&daemon));
+}

@@ -412,6 +412,53 @@ mod tests {
     }
 
     #[test]
+    fn rules_come_first_and_reach_no_further_than_they_say() {
+        let rule = |scope, actions: &[RuleAction]| ReplyRule {
+            origin: "config.toml:1".into(),
+            stage: None,
+            code: None,
+            enhanced: None,
+            text: None,
+            scope,
+            actions: actions.to_vec(),
+            lasting: Duration::from_secs(60),
+            after: None,
+        };
+        let (no, later) = (said(Stage::Rcpt, 550, None, "no"), said(Stage::Rcpt, 450, None, "later"));
+        let wait = RuleAction::Delay(Duration::from_secs(3600));
+        let cases = [
+            (&no, rule(RuleScope::Recipient, &[RuleAction::Temporary]), LATER, Scope::Recipient, None),
+            (&later, rule(RuleScope::Recipient, &[RuleAction::Permanent]), Fate::Fail, Scope::Recipient, None),
+            (&no, rule(RuleScope::Recipient, &[wait]), LATER, Scope::Recipient, Some(3600)),
+            (
+                &later,
+                rule(RuleScope::Provider, &[RuleAction::Pause]),
+                Fate::Back { counts: true },
+                Scope::Provider,
+                None,
+            ),
+            (&no, rule(RuleScope::Account, &[RuleAction::Pause, wait]), LATER, Scope::Provider, Some(3600)),
+            (&no, rule(RuleScope::Provider, &[RuleAction::Alert]), Fate::Fail, Scope::Provider, None),
+            (&later, rule(RuleScope::Connection, &[RuleAction::Connections(1)]), LATER, Scope::Connection, None),
+        ];
+        for (fact, rule, fate, scope, delay) in cases {
+            let j = by_rule(&rule, fact);
+            assert_eq!((j.fate, j.scope, j.delay.map(|d| d.as_secs())), (fate, scope, delay), "{rule:?}");
+            assert!(j.ruled);
+        }
+    }
+
+    #[test]
+    fn greylisting_slows_nobody_down() {
+        let grey = judge(&said(Stage::Rcpt, 451, Some((4, 7, 1)), "Greylisted, try again later"));
+        assert_eq!((grey.fate, grey.scope, grey.throttled), (LATER, Scope::Recipient, false));
+        let slow = judge(&said(Stage::Rcpt, 451, Some((4, 7, 1)), "Too many messages, try again later"));
+        assert!(slow.throttled);
+        assert_eq!(learned(slow).fate, Fate::Back { counts: true });
+        assert_eq!(learned(grey).fate, LATER);
+    }
+
+    #[test]
     fn only_a_final_acceptance_is_delivery() {
         for stage in [Stage::Mail, Stage::Rcpt, Stage::Data, Stage::Body, Stage::Auth, Stage::Ehlo, Stage::Idle] {
             assert_ne!(judge(&said(stage, 250, None, "ok")).fate, Fate::Delivered, "{stage}");

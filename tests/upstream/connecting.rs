@@ -110,6 +110,37 @@ async fn a_dead_address_is_remembered_and_tried_last() {
     );
 }
 
+/// Nobody hammers a dead host: the first hears what is wrong, the others that it is not their turn,
+/// and only one asks again when the time has come.
+#[tokio::test]
+async fn a_route_with_nothing_but_dead_addresses_is_probed_by_one() {
+    let (port, _servers) = servers(&[("127.0.0.35", "S: 554 one")]).await;
+    let connector = connector();
+    let mut provider = provider();
+    provider.retry.first = std::time::Duration::from_millis(300);
+    let dead = route(port, vec![host("a.example", 10, &["127.0.0.34"])]);
+    let refused = "a.example[127.0.0.34] connect: connection refused";
+    assert_eq!(failed(connector.open(&provider, &dead).await), [refused]);
+    let wait = failed(connector.open(&provider, &dead).await);
+    assert_eq!(
+        wait,
+        [
+            "a.example[127.0.0.34] connect: not tried: the host does not answer, next try in 0 s; last: connection refused"
+        ]
+    );
+    // Another MX goes on.
+    let two = route(port, vec![host("a.example", 10, &["127.0.0.34"]), host("b.example", 20, &["127.0.0.35"])]);
+    assert_eq!(failed(connector.open(&provider, &two).await)[0], "b.example[127.0.0.35] greeting: 554 one");
+    connector.forget_dead();
+    assert_eq!(failed(connector.open(&provider, &dead).await), [refused]);
+    let end = tokio::time::Instant::now() + std::time::Duration::from_secs(10);
+    while failed(connector.open(&provider, &dead).await) != [refused] {
+        assert!(tokio::time::Instant::now() < end, "nobody asks again");
+        tokio::task::yield_now().await;
+    }
+    assert_ne!(failed(connector.open(&provider, &dead).await), [refused], "the next wait has begun");
+}
+
 #[tokio::test]
 async fn broken_ipv6_costs_only_its_head_start() {
     // 2001:db8::/32 leads nowhere: either there is no IPv6 at all, or packets vanish.

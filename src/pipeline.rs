@@ -181,7 +181,8 @@ impl Relay {
 
             // An open connection: the one at hand if it suits, else a new one.
             let from = attempt.job.sender_domain().to_owned();
-            let same_source = |link: &Link| self.connector.is_from_source_of(&link.connection, &lane.provider, &lane.name, &from);
+            let same_source =
+                |link: &Link| self.connector.is_from_source_of(&link.connection, &lane.provider, &lane.name, &from);
             if !link.as_mut().is_some_and(|link| link.suits(lane, &route) && same_source(link)) {
                 // Closed before the next one is opened: never more connections than the limit.
                 if let Some(mut old) = link.take() {
@@ -231,7 +232,11 @@ impl Relay {
                     Ok(outgoing) => outgoing,
                     Err(event) => {
                         hand.not_needed(&mut attempt.job);
-                        attempt.everyone(Fact { stage: Stage::Mail, event, peer: Some(open.connection.peer().clone()) });
+                        attempt.everyone(Fact {
+                            stage: Stage::Mail,
+                            event,
+                            peer: Some(open.connection.peer().clone()),
+                        });
                         self.finish(hand, attempt, None).await;
                         continue 'jobs;
                     }

@@ -192,7 +192,8 @@ impl Connector {
             let mut addresses = self.addresses(host, route.port);
             while attempts < MAX_ADDRESSES && sessions < MAX_SESSIONS {
                 let before = addresses.len();
-                let connected = self.race(provider, sources, host, &mut addresses, MAX_ADDRESSES - attempts, &mut facts).await;
+                let connected =
+                    self.race(provider, sources, host, &mut addresses, MAX_ADDRESSES - attempts, &mut facts).await;
                 attempts += before - addresses.len();
                 let Some((stream, address, source)) = connected else { break };
                 sessions += 1;

@@ -382,6 +382,7 @@ mod tests {
             Fate::Again { counts: true, .. } => "again later",
             Fate::Again { counts: false, .. } => "again later, no attempt counted",
             Fate::AtOnce => "again at once",
+            Fate::Back { .. } => "again at the lane's pace",
             Fate::Fail => "bounce",
         };
         let scope = |row: &Row| match row.scope {

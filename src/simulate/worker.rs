@@ -63,7 +63,8 @@ impl World {
                     Ok(new) => open.insert(new),
                     Err(fact) => {
                         lane.not_needed(&mut job);
-                        let (judgement, _) = judge_unreached(std::slice::from_ref(&fact), provider.relay.is_some(), &mut judge);
+                        let (judgement, _) =
+                            judge_unreached(std::slice::from_ref(&fact), provider.relay.is_some(), &mut judge);
                         self.settle(site, job, fact, Some(judgement));
                         continue;
                     }

@@ -56,10 +56,7 @@ impl World {
             self.wake(site, wake);
             let connection = match &mut open {
                 Some(open) => open,
-                None => match {
-                    lane.may_connect().await;
-                    self.connect(site).await
-                } {
+                None => match self.connect(site).await {
                     Ok(new) => open.insert(new),
                     Err(fact) => {
                         lane.not_needed(&mut job);
@@ -91,6 +88,7 @@ impl World {
     }
 
     async fn connect<'a>(&self, site: &'a Site) -> Result<Open<'a>, Fact> {
+        site.lane.may_connect().await;
         self.round_trip(site, 1).await;
         let connected = site.model.lock().connect(self.elapsed(), US);
         match connected {

@@ -307,16 +307,17 @@ impl Lane {
             };
             match refused {
                 Refused::Reserve => gate.reserve(cells).await,
-                // What made it wait is what `next` sees, too: there it waits without a connection.
+                // Too long to hold a connection: `next` sees the same and waits without one, or cuts
+                // the job to what is left of a quota.
                 Refused::Rate(_) if gate.wait_alone() > LEAD => {
                     self.not_needed(job);
                     return Err(NotNow);
                 }
-                Refused::Quota(_) => {
+                Refused::Quota(wait) if wait > LEAD => {
                     self.not_needed(job);
                     return Err(NotNow);
                 }
-                Refused::Rate(wait) => {
+                Refused::Rate(wait) | Refused::Quota(wait) => {
                     self.note_limited(wait);
                     tokio::time::sleep(wait).await;
                 }

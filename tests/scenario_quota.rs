@@ -115,7 +115,7 @@ fn what_expires_while_it_is_held_back_says_so() {
     client.send("<sender@sender.test>", &["<somebody@example.test>"], &message("second"));
     let dsn = back.wait(1, SOON).remove(0);
     let text = String::from_utf8_lossy(&dsn.content).into_owned();
-    assert!(text.contains("4.4.7") && text.contains("quota 1/d"), "{text}");
+    assert!(text.contains("Status: 5.4.7") && text.contains("held back by quota 1/d"), "{text}");
     daemon.wait_log("the expiry", |line| line.event() == "expired");
     let failed = daemon.queue_list(&["--state", "failed"]);
     assert_eq!(failed.len(), 1, "{failed:?}");

@@ -273,12 +273,12 @@ impl Lane {
         if !self.gate.is_loaded() {
             return Err(Hold::Load(self.gate.clone()));
         }
-        let wait = self.gate.wait();
+        let wait = self.gate.wait(1);
         if wait > LEAD {
             return Err(Hold::Limiter(wait - LEAD));
         }
         let most = self.provider.recipients_per_message.min(self.gate.most_recipients()).max(1) as usize;
-        match state.ready.pop(&self.limits, most, destination, LEAD) {
+        match state.ready.pop(&self.limits, most, destination) {
             Next::Job(job) => {
                 state.in_flight += job.recipients.len();
                 self.gate.let_through(self.gate.cells(job.recipients.len()));
@@ -308,12 +308,12 @@ impl Lane {
             match refused {
                 Refused::Reserve => gate.reserve(cells).await,
                 // Too long to hold a connection: `next` sees the same and waits without one, or cuts
-                // the job to what is left of a quota.
-                Refused::Rate(_) if gate.wait_alone() > LEAD => {
+                // the job to what is left of a quota. A share of somebody never holds one.
+                Refused::Rate(_) if !Arc::ptr_eq(&gate, &self.gate) || gate.wait_alone() > LEAD => {
                     self.not_needed(job);
                     return Err(NotNow);
                 }
-                Refused::Quota(wait) if wait > LEAD => {
+                Refused::Quota(wait) if !Arc::ptr_eq(&gate, &self.gate) || wait > LEAD => {
                     self.not_needed(job);
                     return Err(NotNow);
                 }
@@ -389,7 +389,7 @@ impl Lane {
         }
         // Not more cells than were waited for.
         let most = job.recipients.len().max(1);
-        let Next::Job(mut better) = state.ready.pop(&self.limits, most, Some(&*job.destination), LEAD) else { return };
+        let Next::Job(mut better) = state.ready.pop(&self.limits, most, Some(&*job.destination)) else { return };
         self.gate.let_through(self.gate.cells(better.recipients.len()));
         if better.destination == job.destination && better.priority() > job.priority() {
             state.in_flight = (state.in_flight + better.recipients.len()).saturating_sub(job.recipients.len());

@@ -8,7 +8,6 @@
 use std::cmp::Reverse;
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
-use std::time::Duration;
 
 use tokio::time::Instant;
 
@@ -99,12 +98,13 @@ impl Backlog {
     }
 
     /// A job of higher priority to the same destination that should leave instead of `job`, which
-    /// its limits let through within `lead`; its gates count it as on its way.
-    pub fn overtaking(&mut self, limits: &Limits, job: &Job, most: usize, lead: Duration) -> Option<Job> {
+    /// its limits let through now; its gates count it as on its way.
+    pub fn overtaking(&mut self, limits: &Limits, job: &Job, most: usize) -> Option<Job> {
         let mut better = self.ready.overtaking(job, most)?;
         let gates = limits.gates(&better.message.message);
         let fits = |gate: &Arc<Gate>| {
-            gate.is_loaded() && gate.wait() <= lead && better.recipients.len() <= gate.most_recipients() as usize
+            let count = better.recipients.len();
+            gate.is_loaded() && gate.wait(gate.cells(count)).is_zero() && count <= gate.most_recipients() as usize
         };
         if !gates.iter().all(fits) {
             // Not worth a second search: it has its turn with the next worker.
@@ -124,8 +124,9 @@ impl Backlog {
         due.map(|(_, key)| key).min_by_key(|key| Reverse(self.aside.get(*key).and_then(|a| a.jobs.best_priority())))
     }
 
-    /// The next job that its limits let through within `lead`, at most `most` of its recipients.
-    pub fn pop(&mut self, limits: &Limits, most: usize, destination: Option<&str>, lead: Duration) -> Next {
+    /// The next job that its limits let through now, at most `most` of its recipients. Now and not
+    /// soon: a job that waited for its limit on a connection would keep it from the others.
+    pub fn pop(&mut self, limits: &Limits, most: usize, destination: Option<&str>) -> Next {
         if limits.is_empty() {
             return self.ready.pop(most, destination).map_or(Next::Nothing, Next::Job);
         }
@@ -157,15 +158,16 @@ impl Backlog {
                 self.put_aside(gates, job, wake, false);
                 continue;
             }
-            let wait = gates.iter().map(|gate| gate.wait()).max().unwrap_or_default();
-            if wait > lead {
-                self.put_aside(gates, job, now + (wait - lead), true);
+            let most = gates.iter().map(|gate| gate.most_recipients()).min().unwrap_or(u32::MAX) as usize;
+            let count = job.recipients.len().min(most);
+            let wait = gates.iter().map(|gate| gate.wait(gate.cells(count))).max().unwrap_or_default();
+            if !wait.is_zero() {
+                self.put_aside(gates, job, now + wait, true);
                 continue;
             }
-            let most = gates.iter().map(|gate| gate.most_recipients()).min().unwrap_or(u32::MAX) as usize;
-            if job.recipients.len() > most {
+            if job.recipients.len() > count {
                 let mut rest = job.without_recipients();
-                rest.recipients = job.recipients.split_off(most);
+                rest.recipients = job.recipients.split_off(count);
                 self.ready.push_front(rest);
             }
             for gate in &gates {

@@ -301,11 +301,11 @@ impl Lane {
         if !self.gate.is_loaded() {
             return Err(Hold::Load(self.gate.clone()));
         }
-        let wait = self.gate.wait();
+        let wait = self.gate.wait(1);
         if wait > LEAD {
             return Err(Hold::Limiter(wait - LEAD));
         }
-        match state.ready.pop(&self.limits, self.most_recipients(), destination, LEAD) {
+        match state.ready.pop(&self.limits, self.most_recipients(), destination) {
             Next::Job(job) => {
                 state.in_flight += job.recipients.len();
                 self.gate.let_through(self.gate.cells(job.recipients.len()));
@@ -339,16 +339,17 @@ impl Lane {
             };
             match refused {
                 Refused::Reserve => gate.reserve(cells).await,
-                // What made it wait is what `next` sees, too: there it waits without a connection.
-                Refused::Rate(_) if gate.wait_alone() > LEAD => {
+                // Too long to hold a connection: `next` sees the same and waits without one, or cuts
+                // the job to what is left of a quota. A share of somebody never holds one.
+                Refused::Rate(_) if !Arc::ptr_eq(&gate, &self.gate) || gate.wait_alone() > LEAD => {
                     self.not_needed(job);
                     return Err(NotNow);
                 }
-                Refused::Quota(_) => {
+                Refused::Quota(wait) if !Arc::ptr_eq(&gate, &self.gate) || wait > LEAD => {
                     self.not_needed(job);
                     return Err(NotNow);
                 }
-                Refused::Rate(wait) => {
+                Refused::Rate(wait) | Refused::Quota(wait) => {
                     self.note_limited(wait);
                     tokio::time::sleep(wait).await;
                 }
@@ -417,7 +418,7 @@ impl Lane {
         if state.ready.is_empty() {
             return;
         }
-        let Some(mut better) = state.ready.overtaking(&self.limits, job, self.most_recipients(), LEAD) else { return };
+        let Some(mut better) = state.ready.overtaking(&self.limits, job, self.most_recipients()) else { return };
         self.gate.let_through(self.gate.cells(better.recipients.len()));
         state.in_flight = (state.in_flight + better.recipients.len()).saturating_sub(job.recipients.len());
         std::mem::swap(job, &mut better);

@@ -226,3 +226,151 @@ async fn a_circuit_waits_longer_for_each_probe_not_for_each_connection() {
     lane.open_circuit("535".into(), first, longest);
     assert_eq!(wait(&lane), first * 2);
 }
+
+fn shared(sender: &str, change: impl FnOnce(&mut Limit)) -> Arc<Limit> {
+    let mut limit = Limit {
+        sender: crate::config::units::Pattern::new(sender),
+        client: Vec::new(),
+        provider: crate::config::units::Pattern::any(),
+        rate: Vec::new(),
+        quota: Vec::new(),
+        count: crate::config::Count::Messages,
+        each_domain: false,
+    };
+    change(&mut limit);
+    Arc::new(limit)
+}
+
+fn limited(limits: &[Arc<Limit>], change: impl FnOnce(&mut Provider)) -> Arc<Lane> {
+    let mut provider = provider("p");
+    change(&mut provider);
+    Arc::new(Lane::new(LaneName::from("p"), Arc::new(provider), limits, &ledger()))
+}
+
+/// Works like a connection until nothing comes for `idle`; the recipients of each transaction.
+async fn work(lane: &Lane, idle: Duration, start: Instant, seen: &Mutex<Vec<(String, Duration, usize)>>) {
+    while let Ok((mut job, _)) = lane.next(None, idle).await {
+        let Ok(permit) = lane.permit(&mut job).await else {
+            let _ = lane.give_back(job);
+            continue;
+        };
+        permit.spend();
+        let sender = job.message.message.envelope.sender().to_owned();
+        seen.lock().push((sender, start.elapsed(), job.recipients.len()));
+        lane.settled(job.recipients.len());
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_used_up_limit_holds_back_its_own_senders_only() {
+    let hour = Duration::from_secs(3600);
+    let limit = shared("*@news.example", |l| {
+        l.rate = vec![Rate { count: 1, per: Duration::from_secs(10) }];
+        l.quota = vec![Rate { count: 3, per: hour }];
+    });
+    let lane = limited(&[limit], |p| p.connections = 2);
+    for i in 0..20 {
+        let _ = lane.push([job("a@news.example", "x.example", 0, &[i]), job("b@shop.example", "x.example", 0, &[i])]);
+    }
+    let (start, seen) = (Instant::now(), Mutex::default());
+    work(&lane, IDLE, start, &seen).await;
+    let of = |sender: &str| seen.lock().iter().filter(|(s, ..)| s == sender).map(|(_, at, _)| *at).collect::<Vec<_>>();
+    assert_eq!(of("b@shop.example").len(), 20);
+    assert!(of("b@shop.example").iter().all(|at| *at < Duration::from_secs(1)), "nobody waited");
+    let news = of("a@news.example");
+    assert_eq!(news.len(), 3, "{news:?}");
+    assert!(news[1] >= Duration::from_secs(10) && news[1] <= Duration::from_secs(11), "{news:?}");
+    let told = lane.snapshot();
+    assert_eq!((told.ready, told.in_flight), (17, 0));
+    assert_eq!(told.held_aside[0].0.by, "limit *@news.example: quota 3/h");
+    assert_eq!(told.held_aside[0].1, 17);
+    // And it goes on by itself.
+    work(&lane, 2 * hour, start, &seen).await;
+    assert!(of("a@news.example").len() >= 6);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_used_up_quota_holds_neither_jobs_nor_connections_and_is_told() {
+    let lane = lane(|p| {
+        p.quota = vec![Rate { count: 5, per: Duration::from_secs(3600) }];
+        p.connections = 4;
+    });
+    for i in 0..9 {
+        let _ = lane.push([job("a@a", "x.example", 0, &[i])]);
+    }
+    let seen = Mutex::default();
+    work(&lane, IDLE, Instant::now(), &seen).await;
+    assert_eq!(seen.lock().len(), 5);
+    let told = lane.snapshot();
+    assert_eq!((told.ready, told.in_flight), (4, 0));
+    assert!(told.held.is_some_and(|held| held.to_string().starts_with("quota 5/h, next in 1h")));
+    let began = Instant::now();
+    assert!(lane.next(Some("x.example"), IDLE).await.is_err());
+    assert!(began.elapsed() < Duration::from_millis(10), "an open connection is closed at once");
+    work(&lane, Duration::from_secs(4000), Instant::now(), &seen).await;
+    assert_eq!(seen.lock().len(), 9);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_quota_of_recipients_cuts_transactions_to_what_is_left() {
+    let lane = lane(|p| {
+        p.count = crate::config::Count::Recipients;
+        p.quota = vec![Rate { count: 10, per: Duration::from_secs(3600) }];
+        p.recipients_per_message = 7;
+    });
+    let all: Vec<u32> = (0..25).collect();
+    let _ = lane.push([job("a@a", "x.example", 0, &all)]);
+    let (start, seen) = (Instant::now(), Mutex::default());
+    work(&lane, Duration::from_secs(3700), start, &seen).await;
+    let sizes: Vec<usize> = seen.lock().iter().map(|(.., n)| *n).collect();
+    assert_eq!(sizes[..2], [7, 3], "the second is cut to what is left");
+    assert_eq!(sizes.iter().sum::<usize>(), 25);
+    let seen = seen.lock();
+    for (i, (_, from, _)) in seen.iter().enumerate() {
+        let inside = seen[i..].iter().take_while(|(_, at, _)| *at - *from < Duration::from_secs(3600));
+        assert!(inside.map(|(.., n)| n).sum::<usize>() <= 10, "{seen:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_rate_of_connections_holds_and_starts_no_workers_in_vain() {
+    let lane = lane(|p| {
+        p.connections = 5;
+        p.connection_rate = vec![Rate { count: 6, per: Duration::from_secs(60) }];
+    });
+    let start = Instant::now();
+    let mut times = Vec::new();
+    for _ in 0..4 {
+        lane.may_connect().await;
+        times.push(start.elapsed().as_secs());
+    }
+    assert_eq!(times, [0, 10, 20, 30]);
+    assert_eq!(lane.push([job("a@a", "x.example", 0, &[0])]), Wake::Start, "one may wait");
+    assert_eq!(lane.push([job("a@a", "x.example", 0, &[1])]), Wake::Nobody);
+    lane.connected_more(1);
+    lane.may_connect().await;
+    assert_eq!(start.elapsed().as_secs(), 50);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_held_back_expires_and_says_why() {
+    let lane = limited(
+        &[shared("*@news.example", |l| l.quota = vec![Rate { count: 1, per: Duration::from_secs(86_400) }])],
+        |_| {},
+    );
+    for i in 0..4 {
+        let _ = lane.push([job("a@news.example", "x.example", 0, &[i, i + 10])]);
+    }
+    let expired = Timestamp(0).after(lane.provider.retry.expire);
+    assert!(lane.expired(expired, 100).is_empty(), "nothing is held back yet");
+    let seen = Mutex::default();
+    work(&lane, IDLE, Instant::now(), &seen).await;
+    assert_eq!(seen.lock().len(), 1);
+    assert!(lane.expired(Timestamp(expired.0 - 1), 100).is_empty());
+    let some = lane.expired(expired, 2);
+    assert_eq!(some.iter().map(|(_, job)| job.recipients.len()).sum::<usize>(), 2);
+    let rest = lane.expired(expired, 100);
+    assert_eq!(rest.iter().map(|(_, job)| job.recipients.len()).sum::<usize>(), 4);
+    assert_eq!(rest[0].0.by, "limit *@news.example: quota 1/d");
+    assert_eq!((lane.snapshot().ready, lane.snapshot().in_flight), (0, 6));
+}

@@ -110,18 +110,17 @@ impl Gate {
         &self.limiter
     }
 
-    /// How long until one more transaction, behind those on their way, could pass.
-    pub fn wait(&self) -> Duration {
-        self.wait_behind(self.pending())
+    /// How long until a transaction of `cells`, behind those on their way, could pass.
+    pub fn wait(&self, cells: u32) -> Duration {
+        self.wait_for(self.pending().saturating_add(cells))
     }
 
-    /// How long until one transaction could pass if nobody was on its way.
+    /// How long until the smallest transaction could pass if nobody was on its way.
     pub fn wait_alone(&self) -> Duration {
-        self.wait_behind(0)
+        self.wait_for(1)
     }
 
-    fn wait_behind(&self, pending: u32) -> Duration {
-        let cells = pending.saturating_add(1);
+    fn wait_for(&self, cells: u32) -> Duration {
         let quota = self.quotas.as_ref().map(|quotas| quotas.wait_for(cells)).unwrap_or_default();
         self.limiter.wait_for(cells).max(quota)
     }

@@ -172,7 +172,7 @@ fn advice(status: (u8, u16, u16)) -> &'static str {
         (6, _) => "send the message in plain text, or its attachments in another format.",
         (7, _) => "the receiving side refused the message by its rules; ask your postmaster or the recipient.",
         (4, _) if status.0 == 4 => {
-            "the receiving side could not be reached for a long time; check the address, then send it again."
+            "the message could not be handed over for a long time; check the address, then send it again."
         }
         _ => "check the address, and ask your postmaster if it is right.",
     }

@@ -564,7 +564,7 @@ impl Lane {
             return None;
         }
         // Below half of the window, so that claims come in batches.
-        (held * 2 <= window && state.stored.begin_claim(now)).then_some(window - held)
+        (held * 2 <= window && state.stored.begin_claim(now)).then(|| window - held)
     }
 
     /// Ends a claim: `due` is what the queue says now.

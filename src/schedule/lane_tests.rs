@@ -196,6 +196,7 @@ fn claims_come_one_at_a_time_and_forget_nothing_noted_meanwhile() {
     assert_eq!(lane.stored_due(), Some(Timestamp(7)));
     let _ = lane.push((0..60).map(|i| job("a@a", "x.example", 0, &[i])));
     assert_eq!(lane.begin_claim(Timestamp(10), 100), None, "more than half of the window is full");
+    assert_eq!(lane.begin_claim(Timestamp(10), 50), None, "urgent mail may stand beyond the window");
 }
 
 /// The MX of one domain changed: the thousand others of its old provider do not move with it.

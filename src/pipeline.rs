@@ -79,7 +79,10 @@ impl Intake for Relay {
         let message = Arc::new(message);
         // Which lane each recipient waits in, and whether it goes straight to memory.
         let sender = message.envelope.reverse_path.as_ref();
-        let laned = recipients.into_iter().map(|r| (self.router.lane_of(sender, &r.address), r)).map(|(l, r)| (r, l));
+        let laned = recipients.into_iter().map(|r| {
+            let lane = self.router.lane_of(sender, &r.address);
+            (r, lane)
+        });
         let admission = self.scheduler.admit(&message, laned.collect(), &head);
 
         // The commit point: durable before 250.

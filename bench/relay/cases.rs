@@ -9,12 +9,11 @@ use std::time::{Duration, Instant};
 
 use crate::support::dns::Server;
 use crate::support::figures::Figures;
-use crate::support::load::{Client, Load, Until, block_on, body};
-use crate::support::now_nanos;
+use crate::support::load::{Load, Until};
+use crate::support::measure::{Metrics, measure, metric, single, singles, warm_up};
 use crate::support::relay::{Relay, Setup};
 use crate::support::sink::{Options, Sink};
 use crate::support::tls::Certificates;
-use crate::support::usage::Meter;
 
 /// What all cases need.
 pub struct Context {
@@ -27,9 +26,6 @@ pub struct Context {
     /// Ask NSD where real name servers will do.
     pub nsd: bool,
 }
-
-/// What a run gave, by name.
-pub type Metrics = Vec<(&'static str, f64)>;
 
 /// Something to measure.
 pub struct Case {
@@ -63,39 +59,17 @@ pub const CASES: &[Case] = &[
 /// How long everything that was sent may take to arrive after the last acknowledgement.
 const DRAIN: Duration = Duration::from_secs(60);
 
-fn arrived(sink: &Sink, messages: u64) -> io::Result<()> {
-    match sink.seen.wait(messages, DRAIN) {
-        came if came >= messages => Ok(()),
-        came => Err(io::Error::other(format!("only {came} of {messages} messages arrived"))),
-    }
-}
+/// Single messages of a run.
+const SINGLES: u64 = 100;
 
-/// Warms up, then sends and counts until the last message has arrived.
+/// Warms up and measures; everything has to arrive.
 fn throughput(relay: &Relay, sink: &Sink, load: &Load) -> io::Result<Metrics> {
-    let warm = Load { until: Until::Time(Duration::from_millis(500)), ..load.clone() };
-    let (before, _) = warm.send()?;
-    arrived(sink, before)?;
-    measured(relay, sink, load, before)
-}
-
-fn measured(relay: &Relay, sink: &Sink, load: &Load, before: u64) -> io::Result<Metrics> {
-    let meter = Meter::start(relay.group());
-    let began = now_nanos();
-    let (sent, took) = load.send()?;
-    arrived(sink, before + sent)?;
-    // The last outcomes are being stored and logged: that is part of the price.
-    thread::sleep(Duration::from_millis(100));
-    let used = meter.finish();
-    let seconds = sink.seen.last().saturating_sub(began) as f64 / 1e9;
-    let mut metrics = vec![
-        ("messages", sent as f64),
-        ("per_second", sent as f64 / seconds),
-        ("accepted_per_second", sent as f64 / took.as_secs_f64()),
-        ("peak_pss_mb", used.peak_pss as f64 / 1e6),
-        ("others", used.others),
-    ];
-    metrics.extend(used.cpu.map(|cpu| ("cpu_per_1000", cpu * 1000.0 / sent as f64)));
-    Ok(metrics)
+    warm_up(sink, load, DRAIN)?;
+    let metrics = measure(&relay.group(), sink, load, DRAIN)?;
+    match metric(&metrics, "left") {
+        Some(left) if left > 0.0 => Err(io::Error::other(format!("{left} messages did not arrive"))),
+        _ => Ok(metrics),
+    }
 }
 
 fn flow(context: &Context, size: usize, kept: bool) -> io::Result<Option<Metrics>> {
@@ -111,65 +85,15 @@ fn wan(context: &Context) -> io::Result<Option<Metrics>> {
     let sink = Sink::start(Options { delay: Duration::from_millis(50), ..Options::default() })?;
     let setup = Setup { connections: 5, ..Setup::new(&context.program, sink.address) };
     let relay = Relay::start(&setup)?;
-    let (before, _) = Load::new(relay.smtp, Until::Count(25)).send()?;
-    arrived(&sink, before)?;
     // As many as 100 a second would be in the time of a run.
     let count = 100 * context.time.as_secs().max(2);
-    measured(&relay, &sink, &Load::new(relay.smtp, Until::Count(count)), before).map(Some)
-}
-
-/// Milliseconds from the final dot, and from the 250, to the receipt of single messages.
-fn single(relay: &Relay, sink: &Sink, number: u64) -> io::Result<(f64, f64)> {
-    let (dot, reply) = block_on(async {
-        let mut client = Client::open(relay.smtp, None).await?;
-        client.envelope("from@bench.example", &format!("probe-{number}@there.example")).await?;
-        let text = body(2048);
-        let dot = now_nanos();
-        client.say(&text).await?;
-        let reply = now_nanos();
-        client.say(b"QUIT\r\n").await?;
-        io::Result::Ok((dot, reply))
-    })??;
-    let began = Instant::now();
-    loop {
-        if let Some(came) = sink.seen.take_probe(number) {
-            // A message can be there before its 250 is read.
-            let ms = |from: u64| (came as f64 - from as f64) / 1e6;
-            return Ok((ms(dot), ms(reply)));
-        }
-        if began.elapsed() > DRAIN {
-            return Err(io::Error::other("a single message did not arrive"));
-        }
-        thread::sleep(Duration::from_micros(200));
-    }
-}
-
-fn singles(relay: &Relay, sink: &Sink) -> io::Result<Metrics> {
-    let (mut dot, mut reply) = (Figures::default(), Figures::default());
-    for number in 0..105 {
-        thread::sleep(Duration::from_millis(20));
-        let (from_dot, from_reply) = single(relay, sink, number)?;
-        // The first ones open connections and fill caches.
-        if number >= 5 {
-            dot.push(from_dot);
-            reply.push(from_reply);
-        }
-    }
-    let at = |figures: &Figures, share: f64| figures.at(share).unwrap_or(f64::NAN);
-    Ok(vec![
-        ("dot_ms", at(&dot, 0.5)),
-        ("dot_ms_90", at(&dot, 0.9)),
-        ("dot_ms_most", at(&dot, 1.0)),
-        ("reply_ms", at(&reply, 0.5)),
-        ("reply_ms_90", at(&reply, 0.9)),
-        ("reply_ms_most", at(&reply, 1.0)),
-    ])
+    throughput(&relay, &sink, &Load::new(relay.smtp, Until::Count(count))).map(Some)
 }
 
 fn idle(context: &Context) -> io::Result<Option<Metrics>> {
     let sink = Sink::start(Options::default())?;
     let relay = Relay::start(&Setup::new(&context.program, sink.address))?;
-    singles(&relay, &sink).map(Some)
+    singles(relay.smtp, &sink, SINGLES).map(Some)
 }
 
 fn encrypted_setup(context: &Context, sink: &Sink, out: bool, within: bool) -> Setup {
@@ -210,7 +134,7 @@ fn pooled(context: &Context, per_connection: u32, resume: bool) -> io::Result<Op
     }
     let relay = Relay::start(&setup)?;
     let mut metrics = throughput(&relay, &sink, &Load::new(relay.smtp, Until::Time(context.time)))?;
-    metrics.extend(singles(&relay, &sink)?);
+    metrics.extend(singles(relay.smtp, &sink, SINGLES)?);
     let resumed = sink.seen.resumed.load(Ordering::SeqCst) as f64;
     let full = sink.seen.full.load(Ordering::SeqCst) as f64;
     metrics.push(("handshakes", resumed + full));
@@ -314,22 +238,5 @@ fn cold(context: &Context) -> io::Result<Option<Metrics>> {
 
 /// Milliseconds from the 250 to the receipt of one message to the known domain.
 fn probe(relay: &Relay, sink: &Sink, number: u64) -> io::Result<f64> {
-    let reply = block_on(async {
-        let mut client = Client::open(relay.smtp, None).await?;
-        client.envelope("from@bench.example", &format!("probe-{number}@d1.bench.example")).await?;
-        client.say(&body(2048)).await?;
-        let reply = now_nanos();
-        client.say(b"QUIT\r\n").await?;
-        io::Result::Ok(reply)
-    })??;
-    let began = Instant::now();
-    loop {
-        if let Some(came) = sink.seen.take_probe(number) {
-            return Ok((came as f64 - reply as f64).max(0.0) / 1e6);
-        }
-        if began.elapsed() > DRAIN {
-            return Err(io::Error::other("a message to the known domain did not arrive"));
-        }
-        thread::sleep(Duration::from_micros(500));
-    }
+    single(relay.smtp, sink, "d1.bench.example", number).map(|(_, from_reply)| from_reply)
 }

@@ -13,6 +13,12 @@ use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::rustls::pki_types::ServerName;
 
+/// How long after the end of its time a load may still wait for replies.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Between the first connections of two sessions.
+const PAUSE: Duration = Duration::from_millis(2);
+
 /// When to stop.
 #[derive(Clone, Copy)]
 pub enum Until {
@@ -54,14 +60,28 @@ impl Load {
         let sent = block_on(async {
             let (taken, body) = (Arc::new(AtomicU64::new(0)), Arc::new(body(self.size)));
             let mut tasks = tokio::task::JoinSet::new();
-            for _ in 0..self.sessions {
-                tasks.spawn(self.clone().session(taken.clone(), body.clone(), began));
+            for at in 0..self.sessions {
+                let session = self.clone().session(taken.clone(), body.clone(), began);
+                // Some relays let the kernel queue five new connections and drop the others.
+                let turn = PAUSE * u32::try_from(at.min(100)).unwrap_or(0);
+                tasks.spawn(async move {
+                    tokio::time::sleep(turn).await;
+                    session.await
+                });
             }
-            let mut sent = 0;
-            while let Some(done) = tasks.join_next().await {
-                sent += done.map_err(io::Error::other)??;
-            }
-            io::Result::Ok(sent)
+            let all = async {
+                let mut sent = 0;
+                while let Some(done) = tasks.join_next().await {
+                    sent += done.map_err(io::Error::other)??;
+                }
+                io::Result::Ok(sent)
+            };
+            let longest = match self.until {
+                Until::Time(time) => time + PATIENCE,
+                Until::Count(_) => Duration::from_secs(24 * 3600),
+            };
+            let stalled = |_| io::Error::other("sessions wait for replies that do not come");
+            tokio::time::timeout(longest, all).await.map_err(stalled)?
         })??;
         Ok((sent, began.elapsed()))
     }

@@ -17,6 +17,7 @@ pub mod chart;
 pub mod dns;
 pub mod figures;
 pub mod load;
+pub mod measure;
 pub mod page;
 pub mod relay;
 pub mod sink;

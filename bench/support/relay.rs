@@ -1,8 +1,9 @@
 //! mailweir as the thing under test: a process with a queue in a temporary directory.
 
 use std::fs;
-use std::io;
+use std::io::{self, Read};
 use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -72,11 +73,21 @@ impl Setup {
     }
 }
 
+/// Whether somebody says 220 there.
+pub fn greets(smtp: SocketAddr) -> bool {
+    let mut greeting = [0; 3];
+    let connected = TcpStream::connect(smtp).and_then(|mut stream| {
+        stream.set_read_timeout(Some(Duration::from_secs(5)))?;
+        stream.read_exact(&mut greeting)
+    });
+    connected.is_ok() && greeting == *b"220"
+}
+
 /// A relay that runs; stopped when dropped.
 pub struct Relay {
     /// Where it takes mail.
     pub smtp: SocketAddr,
-    /// From start to the first accepted connection.
+    /// From start to the first greeting and an answering control socket.
     pub start_up: Duration,
     child: Child,
     program: PathBuf,
@@ -110,7 +121,8 @@ impl Relay {
             .spawn()?;
         let (program, directory) = (setup.program.clone(), directory.to_owned());
         let mut relay = Relay { smtp, start_up: Duration::ZERO, child, program, directory, _own: None };
-        while TcpStream::connect(smtp).is_err() {
+        let control = relay.directory.join("queue.db.sock");
+        while !greets(smtp) || UnixStream::connect(&control).is_err() {
             if relay.child.try_wait()?.is_some() || began.elapsed() > Duration::from_secs(120) {
                 let log = fs::read_to_string(relay.directory.join("log")).unwrap_or_default();
                 return Err(io::Error::other(format!("mailweir did not start:\n{log}")));

@@ -2,8 +2,8 @@
 //! `--help` for the options.
 //!
 //! - **Queue**: messages are queued for a provider that is paused. At several depths up to the one
-//!   asked for: memory, acceptance, delivery to another provider (as a share of the same on an empty
-//!   queue), the first page of `queue list`, and the time a restart takes.
+//!   asked for: memory, acceptance and delivery to another provider (also as a share of what a second
+//!   relay, whose queue is empty, does in turn with it), the first page of `queue list`, and the time a restart takes.
 //! - **Connections**: idle clients, and open connections to a provider; memory for each.
 //! - **Message**: one big message passes through; memory before it and at its peak.
 
@@ -105,18 +105,15 @@ fn table_of(curve: &[depth::Point]) -> Table {
         "`queue list`, first page, ms",
         "queue file, MB",
     ]);
-    let first = curve.first();
-    let share = |of: fn(&depth::Point) -> f64, point: &depth::Point| {
-        first.map_or("–".into(), |first| format!("{:.0} %", 100.0 * of(point) / of(first)))
-    };
+    let share = |share: f64| format!("{:.0} %", 100.0 * share);
     for point in curve {
         table.row([
             number(point.messages as f64, 0),
             number(point.rss_mb, 0),
             point.filled_per_second.map_or("–".into(), |rate| number(rate, 0)),
             number(point.other_per_second, 0),
-            share(|p| p.other_per_second, point),
-            share(|p| p.accepted_per_second, point),
+            share(point.other_share),
+            share(point.accepted_share),
             number(point.start_up, 2),
             number(point.rss_started_mb, 0),
             number(point.first_page * 1000.0, 0),

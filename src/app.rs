@@ -57,7 +57,7 @@ pub enum StartError {
 /// # Errors
 /// A [`StartError`], or an I/O error at start.
 pub async fn run(config: Config, settings: Vec<Setting>, config_path: Option<PathBuf>) -> anyhow::Result<()> {
-    observe::start_log(&config.log).map_err(StartError::Config)?;
+    let _log = observe::start_log(&config.log).map_err(StartError::Config)?;
     let file = config_path.as_deref().map_or("none".into(), |p| p.display().to_string());
     tracing::info!(version = env!("CARGO_PKG_VERSION"), config = %file, hostname = %config.hostname, "starting");
 

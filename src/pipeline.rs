@@ -60,6 +60,7 @@ pub struct Relay {
     pub workers: Active,
     feedback: Feedback,
     stopping: watch::Receiver<bool>,
+    cut: watch::Sender<bool>,
     conversions: Semaphore,
 }
 
@@ -120,6 +121,7 @@ impl Relay {
             workers: Active::default(),
             feedback: Feedback::default(),
             stopping,
+            cut: watch::Sender::new(false),
             conversions: Semaphore::new(CONVERSIONS),
         });
         let weak = Arc::downgrade(&relay);
@@ -130,18 +132,32 @@ impl Relay {
                 tokio::spawn(async move {
                     let hand = Arc::new(Hand::new(lane));
                     let _gone = Gone { relay: relay.clone(), lane: hand.lane.clone() };
-                    let worker = tokio::spawn({
+                    let mut worker = tokio::spawn({
                         let (relay, hand) = (relay.clone(), hand.clone());
                         async move { relay.work(&hand).await }
                     });
-                    if worker.await.is_err() {
-                        relay.after_fault(&hand).await;
+                    let mut cut = relay.cut.subscribe();
+                    let cut_off = async move {
+                        let _ = cut.wait_for(|cut| *cut).await;
+                    };
+                    tokio::select! {
+                        ended = &mut worker => if ended.is_err() {
+                            relay.after_fault(&hand).await;
+                        },
+                        // The lease of what it has in hand ends with the queue.
+                        () = cut_off => worker.abort(),
                     }
                     drop(alive);
                 });
             }
         });
         relay
+    }
+
+    /// Ends all workers where they are, their connections with them. To be called only when the
+    /// queue is closed next: what they had in hand stays leased until then.
+    pub fn cut_off(&self) {
+        self.cut.send_replace(true);
     }
 
     /// The life of one worker, that is of one upstream connection at a time.

@@ -19,6 +19,7 @@ use crate::admin::{Controls, Explanation, LaneStatus, Status, http};
 use crate::clock::{Clock, Timestamp};
 use crate::config::report::Setting;
 use crate::config::{Config, Store};
+use crate::crash;
 use crate::deliver::Connector;
 use crate::listener::Server;
 use crate::mail::{Address, LaneName, RecipientKey};
@@ -123,7 +124,18 @@ pub async fn run(config: Config, settings: Vec<Setting>, config_path: Option<Pat
         servers.into_iter().map(|server| tokio::spawn(server.run(stopping.clone(), config.drain))).collect();
     tracing::info!(took_ms = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX), "ready");
 
-    let signal = wait_for_signal().await?;
+    crash::point("ready");
+    let signal = tokio::select! {
+        signal = wait_for_signal() => signal?,
+        () = queue.failed() => {
+            // Nothing that anybody does from here on would be stored. Another process recovers
+            // what this one held, and its clients and hosts are used to connections that break.
+            let why = "the thread that writes the queue has ended by a fault of mailweir itself: please report it";
+            tracing::error!("{why}; exiting, so that mailweir is started again");
+            return Err(StartError::Temporary(why.into()).into());
+        }
+    };
+    crash::point("drain.begin");
     tracing::info!(signal, drain_s = config.drain.as_secs(), "stopping: no new sessions, finishing what is in flight");
     let _ = stop.send(true);
     let finished = tokio::time::timeout(config.drain, async {
@@ -145,6 +157,7 @@ pub async fn run(config: Config, settings: Vec<Setting>, config_path: Option<Pat
     // With transactions that did not end in time, what was stored last is good enough.
     let _ = tokio::time::timeout(FEEDBACK_LAST, feedback).await;
     let _ = control.await;
+    crash::point("drain.done");
     queue.close().await;
     tracing::info!("stopped");
     Ok(())

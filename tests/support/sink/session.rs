@@ -221,9 +221,20 @@ impl<'a> Session<'a> {
             Answer::Say(_) | Answer::Yes => {}
         }
         // Recorded before the reply: what the daemon knows as delivered must be in the record.
-        let received =
-            Received { began, at, connection: self.number, helo: self.helo.clone(), from, to, content: content.into() };
-        lock(&self.shared.record).messages.push(received);
+        let mut record = lock(&self.shared.record);
+        let transaction = record.connections[self.number].transactions;
+        let (connection, helo) = (self.number, self.helo.clone());
+        record.messages.push(Received {
+            began,
+            at,
+            connection,
+            transaction,
+            helo,
+            from,
+            to,
+            content: content.into(),
+        });
+        drop(record);
         self.shared.news.notify_all();
         self.say("250 2.0.0 taken")?;
         Ok(true)

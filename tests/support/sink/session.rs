@@ -191,6 +191,11 @@ impl<'a> Session<'a> {
         if !self.shared.options.extensions.contains(&"CHUNKING") {
             self.violation("BDAT without CHUNKING".into());
         }
+        if self.to.is_empty() {
+            self.bdat.clear();
+            self.say("503 5.5.1 no valid recipients")?;
+            return Ok(true);
+        }
         if !last {
             self.say("250 2.0.0 ok")?;
             return Ok(true);

@@ -4,7 +4,7 @@
 //!   it does to the tables.
 //! - `read`: connections beside it for bodies and lists.
 //! - `schema`: the file, its versions; `sql`: every statement; `rows`: values to columns and back.
-//! - `lock`: one mailweir a file; `error`: what SQLite's faults mean.
+//! - `lock`: one mailweir a file; `error`: what SQLite's faults mean; `log`: after a failed disk.
 //!
 //! Memory: at most [`Options::pending_bytes`] of operations wait, plus SQLite's page caches (32 MiB
 //! and four times 4 MiB). Start-up costs what the process before had in memory, not what is queued.
@@ -12,6 +12,7 @@
 mod claim;
 mod error;
 mod lock;
+mod log;
 mod read;
 mod rows;
 mod schema;
@@ -121,6 +122,7 @@ impl SqliteQueue {
         let path = create(path)?;
         let lock = Arc::new(Lock::take(&path)?);
         let mut conn = schema::connect_writer(&path, &options)?;
+        log::rewrite(&mut conn, &path).map_err(|e| at_path(&path, e))?;
         schema::prepare(&mut conn, &path)?;
         let recovered = store::recover(&mut conn).map_err(|e| at_path(&path, e))?;
         if recovered.leases > 0 || recovered.incoming > 0 {
@@ -138,6 +140,7 @@ impl SqliteQueue {
             options,
             clock,
             conn: Some(conn),
+            anchor: Some(log::anchor(&path).map_err(|e| at_path(&path, e))?),
             jobs: receiver,
             shared: Arc::clone(&shared),
             last_id: recovered.last_id,

@@ -149,6 +149,8 @@ pub(super) struct Writer {
     pub(super) options: Options,
     pub(super) clock: Clock,
     pub(super) conn: Option<Connection>,
+    /// See [`super::log::anchor`].
+    pub(super) anchor: Option<Connection>,
     pub(super) jobs: mpsc::Receiver<Job>,
     pub(super) shared: Arc<Shared>,
     pub(super) last_id: i64,
@@ -187,6 +189,8 @@ impl Writer {
         {
             tracing::warn!(error = %e, "leases could not be ended; the next start does it");
         }
+        // So that closing the other one is the end of the log.
+        self.anchor = None;
         if let Some(conn) = self.conn.take()
             && let Err(e) = checkpoint(&conn)
         {

@@ -71,7 +71,9 @@ impl<'a> Session<'a> {
                 self.flush()?;
             }
             let mut line = Vec::new();
-            if self.reader.read_until(b'\n', &mut line)? == 0 {
+            self.reader.read_until(b'\n', &mut line)?;
+            // Also a line that the end of the connection cuts off is the end.
+            if !line.ends_with(b"\n") {
                 return Ok(());
             }
             self.check_line("command", &line);
@@ -167,7 +169,8 @@ impl<'a> Session<'a> {
         let mut line = Vec::new();
         loop {
             line.clear();
-            if self.reader.read_until(b'\n', &mut line)? == 0 {
+            self.reader.read_until(b'\n', &mut line)?;
+            if !line.ends_with(b"\n") {
                 return Ok(false);
             }
             // Only CRLF.CRLF ends a message; a bare LF before the dot is a violation of its own.

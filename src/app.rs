@@ -18,6 +18,7 @@ use tokio::sync::{mpsc, watch};
 use crate::admin::control::{ControlServer, socket_path};
 use crate::clock::Clock;
 use crate::config::Loaded;
+use crate::crash;
 use crate::observe;
 use crate::pipeline::Relay;
 use operator::Front;
@@ -74,13 +75,22 @@ pub async fn run(loaded: Loaded, named: Option<PathBuf>) -> anyhow::Result<()> {
     }));
     tracing::info!(took_ms = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX), "ready");
 
+    crash::point("ready");
     let signal = loop {
+        let queue = running.relay.queue.clone();
         let reply = tokio::select! {
             signal = signals.next() => match signal {
                 Signal::Stop(name) => break name,
                 Signal::Reload => None,
             },
             Some(reply) = asked.recv() => Some(reply),
+            () = queue.failed() => {
+                // Nothing that anybody does from here on would be stored. Another process recovers
+                // what this one held, and its clients and hosts are used to connections that break.
+                let why = "the thread that writes the queue has ended by a fault of mailweir itself: please report it";
+                tracing::error!("{why}; exiting, so that mailweir is started again");
+                return Err(StartError::Temporary(why.into()).into());
+            }
         };
         let told = match process.read(&current).await {
             Ok((parts, next)) => {
@@ -98,6 +108,7 @@ pub async fn run(loaded: Loaded, named: Option<PathBuf>) -> anyhow::Result<()> {
             let _ = reply.send(told);
         }
     };
+    crash::point("drain.begin");
     let drain_s = current.config.drain.as_secs();
     tracing::info!(signal, drain_s, "stopping: no new sessions, finishing what is in flight");
     running.stop().await;

@@ -21,9 +21,10 @@ use tokio::sync::{Semaphore, watch};
 
 use crate::clock::Clock;
 use crate::config::Config;
+use crate::crash;
 use crate::deliver::{Connector, Event, Fact, Stage, Transaction};
 use crate::listener::Intake;
-use crate::mail::{Message, NewMessage, QueueId, Recipient};
+use crate::mail::{Message, NewMessage, QueueId, Recipient, RecipientKey};
 use crate::observe::{Active, Stats};
 use crate::outcome::Judgement;
 use crate::queue::{Queue, QueueError};
@@ -89,10 +90,12 @@ impl Intake for Relay {
         // The commit point: durable before 250.
         let id = message.id;
         let new = NewMessage { message, recipients: admission.recipients, head };
+        crash::point("accept.begin");
         if let Err(error) = self.queue.accept(new).await {
             self.queue.unspill(id).await;
             return Err(error);
         }
+        crash::point("accept.done");
         self.stats.accepted.add(1);
         self.scheduler.submit(admission.jobs, admission.stored, self.clock.now());
         Ok(id)
@@ -328,8 +331,8 @@ impl Relay {
     }
 
     /// A worker panicked: what it had in hand goes back to the queue, or nobody would try it again
-    /// before a restart.
-    async fn after_fault(&self, hand: &Hand) {
+    /// before a restart. If that panics too, it is put aside for an operator.
+    async fn after_fault(self: &Arc<Self>, hand: &Hand) {
         let Some(mut job) = hand.job.lock().take() else { return };
         hand.not_needed(&mut job);
         let id = job.message.message.id;
@@ -337,7 +340,17 @@ impl Relay {
         let mut attempt = Attempt::new(job, self.clock.now());
         let event = Event::Local("a fault of mailweir itself".into());
         attempt.everyone(Fact { stage: Stage::Mail, event, peer: None });
-        self.settle(&hand.lane, attempt, None).await;
+        let keys: Vec<RecipientKey> =
+            attempt.job.recipients.iter().map(|held| RecipientKey { id, index: held.index }).collect();
+        let again = tokio::spawn({
+            let (relay, lane) = (self.clone(), hand.lane.clone());
+            async move { relay.settle(&lane, attempt, None).await }
+        });
+        if again.await.is_err() {
+            // Whatever it is about this message, it would happen at every attempt.
+            hand.lane.settled(keys.len());
+            self.put_aside(&keys, "mailweir cannot handle its outcome").await;
+        }
     }
 
     /// A message has one priority, whoever its recipients are: the highest that a `[[route]]` gives

@@ -19,6 +19,7 @@ use super::{StartError, keep_house};
 use crate::admin::http;
 use crate::clock::Clock;
 use crate::config::{Config, Store};
+use crate::crash;
 use crate::deliver::Connector;
 use crate::listener::{self, Server};
 use crate::mail::LaneName;
@@ -208,6 +209,7 @@ impl Running {
         }
         // With transactions that did not end in time, what was stored last is good enough.
         let _ = tokio::time::timeout(FEEDBACK_LAST, self.feedback).await;
+        crash::point("drain.done");
         self.relay.queue.close().await;
     }
 }

@@ -96,8 +96,7 @@ pub async fn run(config: Config, settings: Vec<Setting>, config_path: Option<Pat
         listening.push(address);
         servers.push(server);
     }
-    let controls: Arc<dyn Controls> =
-        Arc::new(Operator { relay: relay.clone(), settings, started: clock.now(), file: config_path, listening });
+    let controls = operator(relay.clone(), settings, config_path, listening);
     let path = socket_path(&config.queue.store);
     let control =
         ControlServer::bind(&path).with_context(|| format!("cannot open the control socket {}", path.display()))?;
@@ -178,7 +177,8 @@ async fn wait_for_signal() -> anyhow::Result<&'static str> {
 }
 
 /// Forgets old dead letters and tells, once a minute and lane, how long the limiter held mail back.
-async fn keep_house(relay: Arc<Relay>, mut stopping: watch::Receiver<bool>) {
+#[doc(hidden)]
+pub async fn keep_house(relay: Arc<Relay>, mut stopping: watch::Receiver<bool>) {
     let mut swept = None;
     while !*stopping.borrow() {
         loop {
@@ -191,8 +191,8 @@ async fn keep_house(relay: Arc<Relay>, mut stopping: watch::Receiver<bool>) {
                 }
             }
         }
-        if swept.is_none_or(|at: Instant| at.elapsed() >= SWEEP_QUOTAS) {
-            swept = Some(Instant::now());
+        if swept.is_none_or(|at: tokio::time::Instant| at.elapsed() >= SWEEP_QUOTAS) {
+            swept = Some(tokio::time::Instant::now());
             if let Err(error) = relay.scheduler.sweep_quotas().await {
                 tracing::warn!(%error, "could not look through the records of quotas");
             }
@@ -209,10 +209,23 @@ async fn keep_house(relay: Arc<Relay>, mut stopping: watch::Receiver<bool>) {
             }
         }
         tokio::select! {
+            biased;
             () = tokio::time::sleep(HOUSEKEEPING) => {}
             _ = stopping.changed() => {}
         }
     }
+}
+
+/// The handles of `relay` for operators.
+#[doc(hidden)]
+pub fn operator(
+    relay: Arc<Relay>,
+    settings: Vec<Setting>,
+    file: Option<PathBuf>,
+    listening: Vec<SocketAddr>,
+) -> Arc<dyn Controls> {
+    let started = relay.clock.now();
+    Arc::new(Operator { relay, settings, started, file, listening })
 }
 
 /// What operators can do to the running relay.

@@ -25,6 +25,9 @@ use operator::Front;
 use reload::{InForce, Process, Signal, Signals};
 use running::{Parts, Running, Sockets};
 
+#[doc(hidden)]
+pub use operator::controls as operator;
+
 /// How often dead letters are looked through and waits are reported.
 const HOUSEKEEPING: Duration = Duration::from_secs(60);
 /// How often records of quotas that count nothing any more are removed.
@@ -119,7 +122,8 @@ pub async fn run(loaded: Loaded, named: Option<PathBuf>) -> anyhow::Result<()> {
 }
 
 /// Forgets old dead letters and tells, once a minute and lane, how long the limiter held mail back.
-async fn keep_house(relay: Arc<Relay>, mut stopping: watch::Receiver<bool>) {
+#[doc(hidden)]
+pub async fn keep_house(relay: Arc<Relay>, mut stopping: watch::Receiver<bool>) {
     let mut swept = None;
     while !*stopping.borrow() {
         loop {
@@ -132,8 +136,8 @@ async fn keep_house(relay: Arc<Relay>, mut stopping: watch::Receiver<bool>) {
                 }
             }
         }
-        if swept.is_none_or(|at: Instant| at.elapsed() >= SWEEP_QUOTAS) {
-            swept = Some(Instant::now());
+        if swept.is_none_or(|at: tokio::time::Instant| at.elapsed() >= SWEEP_QUOTAS) {
+            swept = Some(tokio::time::Instant::now());
             if let Err(error) = relay.scheduler.sweep_quotas().await {
                 tracing::warn!(%error, "could not look through the records of quotas");
             }
@@ -150,6 +154,7 @@ async fn keep_house(relay: Arc<Relay>, mut stopping: watch::Receiver<bool>) {
             }
         }
         tokio::select! {
+            biased;
             () = tokio::time::sleep(HOUSEKEEPING) => {}
             _ = stopping.changed() => {}
         }

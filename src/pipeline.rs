@@ -173,8 +173,9 @@ impl Relay {
         'jobs: while !*stopping.borrow() && !lane.retire() {
             // The next job, in the lane's order, when the limiter is near.
             let next = tokio::select! {
-                next = lane.next(serves.as_deref(), idle) => next,
+                biased;
                 _ = stopping.changed() => break,
+                next = lane.next(serves.as_deref(), idle) => next,
             };
             let Ok((job, wake)) = next else {
                 self.expire_held(lane).await;
@@ -215,6 +216,7 @@ impl Relay {
                 }
                 let began = tokio::time::Instant::now();
                 tokio::select! {
+                    biased;
                     () = lane.may_connect() => {}
                     _ = stopping.changed() => {
                         hand.not_needed(&mut attempt.job);
@@ -265,6 +267,7 @@ impl Relay {
                 };
                 let began = tokio::time::Instant::now();
                 let permit = tokio::select! {
+                    biased;
                     permit = lane.permit(&mut attempt.job) => permit,
                     // No connection waits for the end of a long pause.
                     () = lane.long_hold() => {

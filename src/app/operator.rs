@@ -21,6 +21,17 @@ use crate::schedule::Lane;
 /// Whom a reload answers: what it did, or why it did nothing.
 pub(super) type Reloaded = oneshot::Sender<Result<String, String>>;
 
+/// The handles of `relay` for operators.
+pub fn controls(
+    relay: Arc<Relay>,
+    settings: Vec<Setting>,
+    file: Option<PathBuf>,
+    listening: Vec<SocketAddr>,
+) -> Arc<dyn Controls> {
+    let started = relay.clock.now();
+    Arc::new(Operator { relay, settings: settings.into(), started, file, listening })
+}
+
 /// What operators can do to the running relay.
 pub(super) struct Operator {
     pub(super) relay: Arc<Relay>,

@@ -13,11 +13,13 @@
 use std::collections::{HashMap, VecDeque};
 use std::io;
 use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 use std::time::Duration;
 
+use async_trait::async_trait;
 use moka::sync::Cache;
 use socket2::{SockRef, TcpKeepalive};
-use tokio::net::{TcpSocket, TcpStream};
+use tokio::net::TcpSocket;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout};
 
@@ -25,7 +27,7 @@ use super::fact::{Event, Fact, Peer, Stage};
 use super::session::{Connection, Setup, SetupFailure};
 use super::source::Sources;
 use super::tls::TlsSettings;
-use super::{Timeouts, wire};
+use super::{Io, Timeouts, wire};
 use crate::config::{Provider, Source, TlsMode};
 use crate::mail::LaneName;
 use crate::route::{Host, Route};
@@ -79,17 +81,30 @@ impl Dead {
     }
 }
 
+/// Where streams come from, if not from the system: for simulations. No source address is bound, no
+/// socket option set.
+#[async_trait]
+pub trait Dialer: Send + Sync + 'static {
+    /// A connected stream.
+    ///
+    /// # Errors
+    /// As `connect(2)`.
+    async fn dial(&self, to: SocketAddr) -> io::Result<Box<dyn Io>>;
+}
+
 /// Makes connections. One for the whole program: it knows the dead addresses and the TLS tickets.
 pub struct Connector {
     hostname: String,
     tls: TlsSettings,
     timeouts: Timeouts,
     dead: Cache<SocketAddr, Dead>,
-    alive: Cache<SocketAddr, ()>,
+    alive: Cache<SocketAddr, Instant>,
     /// Local addresses that do not work.
     sources: Sources,
     /// Hosts whose replies made no sense when commands were pipelined; shared with the connections.
     serial: Cache<String, ()>,
+    /// Makes streams instead of the system.
+    dialer: Option<Arc<dyn Dialer>>,
 }
 
 impl Connector {
@@ -107,12 +122,20 @@ impl Connector {
             alive: Cache::builder().max_capacity(DEAD_MAX).time_to_live(ALIVE).build(),
             sources: Sources::new(),
             serial: Cache::builder().max_capacity(DEAD_MAX).time_to_live(SERIAL_FOR).build(),
+            dialer: None,
         })
     }
 
     /// With other time-outs.
     pub fn with_timeouts(mut self, timeouts: Timeouts) -> Connector {
         self.timeouts = timeouts;
+        self
+    }
+
+    /// Over streams that `dialer` makes instead of TCP: for simulations.
+    #[doc(hidden)]
+    pub fn with_dialer(mut self, dialer: Arc<dyn Dialer>) -> Connector {
+        self.dialer = Some(dialer);
         self
     }
 
@@ -254,12 +277,12 @@ impl Connector {
 
     fn mark_alive(&self, address: SocketAddr) {
         self.dead.invalidate(&address);
-        self.alive.insert(address, ());
+        self.alive.insert(address, Instant::now());
     }
 
     /// Counts a failure, once for all that were under way at the same time.
     fn mark_dead(&self, address: SocketAddr, why: &Event, provider: &Provider) {
-        let before = self.dead.get(&address);
+        let before = self.dead.get(&address).filter(|dead| dead.until.elapsed() < DEAD_FORGET);
         if before.as_ref().is_some_and(|dead| !dead.probing && !dead.left().is_zero()) {
             return;
         }
@@ -298,7 +321,7 @@ impl Connector {
         addresses: &mut VecDeque<SocketAddr>,
         mut most: usize,
         facts: &mut Vec<Fact>,
-    ) -> Option<(TcpStream, SocketAddr, Option<&'s Source>)> {
+    ) -> Option<(Box<dyn Io>, SocketAddr, Option<&'s Source>)> {
         let mut racing = JoinSet::new();
         let mut running = Vec::new();
         let mut from: HashMap<SocketAddr, Option<&'s Source>> = HashMap::new();
@@ -309,12 +332,22 @@ impl Connector {
                 most -= 1;
                 running.push(address);
                 let limit = self.timeouts.connect;
-                let (socket, source) = self.open_socket(address, sources);
-                racing.spawn(async move { (address, connect(socket, address, limit).await) });
+                let source = match self.dialer.clone() {
+                    None => {
+                        let (socket, source) = self.open_socket(address, sources);
+                        racing.spawn(async move { (address, connect(socket, address, limit).await) });
+                        source
+                    }
+                    Some(dialer) => {
+                        racing.spawn(async move { (address, dial(&*dialer, address, limit).await) });
+                        None
+                    }
+                };
                 from.insert(address, source);
             }
             let more = most > 0 && !addresses.is_empty();
             let finished = tokio::select! {
+                biased;
                 finished = racing.join_next() => finished?,
                 () = sleep(HEAD_START), if more => continue,
             };
@@ -332,7 +365,7 @@ impl Connector {
                     return Some((stream, address, from.remove(&address).flatten()));
                 }
                 Err((event, dead)) => {
-                    if dead && self.alive.remove(&address).is_none() {
+                    if dead && self.alive.remove(&address).is_none_or(|at| at.elapsed() >= ALIVE) {
                         self.mark_dead(address, &event, provider);
                     }
                     let peer = Peer { host: host.name.clone(), ip: Some(address.ip()), tls: None };
@@ -348,7 +381,7 @@ impl Connector {
         &self,
         provider: &Provider,
         host: &Host,
-        stream: TcpStream,
+        stream: Box<dyn Io>,
         address: SocketAddr,
         source: Option<&Source>,
     ) -> Result<Connection, Fact> {
@@ -361,7 +394,7 @@ impl Connector {
             timeouts: self.timeouts,
             clear_text: false,
         };
-        let failure = match Connection::establish(stream, setup).await {
+        let failure = match Connection::establish_over(stream, setup).await {
             Ok(connection) => return Ok(connection),
             Err(failure) => failure,
         };
@@ -372,9 +405,15 @@ impl Connector {
         }
         tracing::info!(host = host.name, ip = %address.ip(), reason = %fact.event, "TLS fails, going on in clear text");
         setup.clear_text = true;
-        let (socket, _) = self.open_socket(address, source.as_slice());
-        match connect(socket, address, self.timeouts.connect).await {
-            Ok(stream) => Connection::establish(stream, setup).await.map_err(|failure| failure.fact),
+        let again = match &self.dialer {
+            None => {
+                let (socket, _) = self.open_socket(address, source.as_slice());
+                connect(socket, address, self.timeouts.connect).await
+            }
+            Some(dialer) => dial(&**dialer, address, self.timeouts.connect).await,
+        };
+        match again {
+            Ok(stream) => Connection::establish_over(stream, setup).await.map_err(|failure| failure.fact),
             Err((event, _)) => Err(Fact { stage: Stage::Connect, event, peer: fact.peer }),
         }
     }
@@ -401,28 +440,39 @@ fn of_family<'a, 's>(sources: &'a [&'s Source], to: IpAddr) -> impl Iterator<Ite
     sources.iter().copied().filter(move |source| source.address.is_ipv4() == to.is_ipv4())
 }
 
+/// [`connect`] by a dialer.
+async fn dial(dialer: &dyn Dialer, to: SocketAddr, limit: Duration) -> Result<Box<dyn Io>, (Event, bool)> {
+    match timeout(limit, dialer.dial(to)).await {
+        Err(_) => Err((Event::Timeout(limit), true)),
+        Ok(Err(e)) => Err((not_connected(&e), true)),
+        Ok(Ok(stream)) => Ok(stream),
+    }
+}
+
+/// Why there is no connection.
+fn not_connected(e: &io::Error) -> Event {
+    // Refused is said by the host itself, but nothing listens there: not worth a try soon.
+    match e.kind() {
+        io::ErrorKind::ConnectionRefused => Event::Io("connection refused".to_owned()),
+        _ => match wire::event_of(e) {
+            Event::Closed => Event::Closed,
+            _ => Event::Io(e.to_string()),
+        },
+    }
+}
+
 /// Connects. The error: what happened, and whether it tells that the address is dead.
-async fn connect(socket: io::Result<TcpSocket>, to: SocketAddr, limit: Duration) -> Result<TcpStream, (Event, bool)> {
+async fn connect(socket: io::Result<TcpSocket>, to: SocketAddr, limit: Duration) -> Result<Box<dyn Io>, (Event, bool)> {
     let socket = socket.map_err(|e| (Event::Io(e.to_string()), false))?;
     match timeout(limit, socket.connect(to)).await {
         Err(_) => Err((Event::Timeout(limit), true)),
-        Ok(Err(e)) => {
-            // Refused is said by the host itself, but nothing listens there: not worth a try soon.
-            let event = match e.kind() {
-                io::ErrorKind::ConnectionRefused => Event::Io("connection refused".to_owned()),
-                _ => match wire::event_of(&e) {
-                    Event::Closed => Event::Closed,
-                    _ => Event::Io(e.to_string()),
-                },
-            };
-            Err((event, true))
-        }
+        Ok(Err(e)) => Err((not_connected(&e), true)),
         Ok(Ok(stream)) => {
             // Options that make it better; without them it works as well.
             let _ = stream.set_nodelay(true);
             let keepalive = TcpKeepalive::new().with_time(Duration::from_secs(60));
             let _ = SockRef::from(&stream).set_tcp_keepalive(&keepalive);
-            Ok(stream)
+            Ok(Box::new(stream))
         }
     }
 }

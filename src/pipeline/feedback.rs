@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use parking_lot::Mutex;
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 
 use super::{Attempt, Relay};
@@ -40,6 +40,8 @@ const ALERTS: usize = 1000;
 #[derive(Default)]
 pub(super) struct Feedback {
     active: Mutex<BTreeMap<LaneName, Active>>,
+    /// The first of them came.
+    stirred: Notify,
     alerts: Mutex<HashMap<String, Instant>>,
 }
 
@@ -56,6 +58,9 @@ struct Active {
 impl Feedback {
     fn with<T>(&self, lane: &Arc<Lane>, act: impl FnOnce(&mut Active) -> T) -> T {
         let mut active = self.active.lock();
+        if active.is_empty() {
+            self.stirred.notify_one();
+        }
         act(active.entry(lane.name.clone()).or_insert_with(|| Active {
             lane: lane.clone(),
             changed: false,
@@ -245,9 +250,13 @@ impl Relay {
     /// Lets time pass for feedback and stores it, until shutdown; then stores what is left.
     pub async fn keep_feedback(self: Arc<Relay>, mut stopping: watch::Receiver<bool>) {
         while !*stopping.borrow() {
+            // Nothing to do for a relay that has no trouble, so it is not woken.
+            let idle = self.feedback.active.lock().is_empty();
             tokio::select! {
-                () = tokio::time::sleep(TICK) => {}
+                biased;
                 _ = stopping.changed() => {}
+                () = self.feedback.stirred.notified(), if idle => continue,
+                () = tokio::time::sleep(TICK), if !idle => {}
             }
             self.pass_time();
             self.store_feedback(false).await;

@@ -7,6 +7,7 @@
 
 mod body;
 mod feedback;
+pub(crate) mod lesson;
 mod link;
 mod record;
 
@@ -31,6 +32,7 @@ use crate::route::{Route, RouteError, Router};
 use crate::schedule::{Job, Lane, Scheduler};
 use body::{Outgoing, QueuedBody};
 use feedback::Feedback;
+use lesson::Teach;
 use link::Link;
 use record::Attempt;
 
@@ -190,7 +192,7 @@ impl Relay {
                 // Closed before the next one is opened: never more connections than the limit.
                 if let Some(mut old) = link.take() {
                     if let Some(messages) = old.closed_early() {
-                        self.note_closed(lane, messages);
+                        self.of(lane).note_closed(messages);
                     }
                     old.quit().await;
                 }
@@ -207,7 +209,7 @@ impl Relay {
                 match self.connector.open_for(&lane.provider, &route, &from).await {
                     Ok(new) => {
                         let new = Link::new(new, lane);
-                        self.note_opened(lane, new.open);
+                        self.of(lane).note_opened(new.open);
                         link = Some(new);
                         let wake = lane.close_circuit();
                         self.scheduler.wake(lane, wake);
@@ -215,7 +217,7 @@ impl Relay {
                     Err(facts) => {
                         hand.not_needed(&mut attempt.job);
                         lane.connected_more(greeted(&facts).saturating_sub(1));
-                        let (judgement, fact) = self.unreached(lane, &facts);
+                        let (judgement, fact) = self.of(lane).unreached(&facts);
                         attempt.connect = began.elapsed();
                         attempt.everyone(fact);
                         self.finish(hand, attempt, Some(judgement)).await;

@@ -3,19 +3,16 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::lesson::{CIRCUIT_FIRST, CIRCUIT_LONGEST, Lesson, Teach, refuses_us};
 use super::{Relay, SETTLE_AGAIN};
 use crate::clock::Timestamp;
 use crate::deliver::{Event, Fact, Reply};
 use crate::mail::{Body, CHUNK, NewMessage};
 use crate::outcome::bounce::{self, Action, Diagnostic, Dsn, Item};
 use crate::outcome::settle::{Context, Notice, Outcome, Planned, Tried, plan, status};
-use crate::outcome::{Judgement, Scope};
+use crate::outcome::Judgement;
 use crate::queue::QueueError;
 use crate::schedule::{Held, Job, Lane};
-
-/// How long the first probe of a provider that refuses us altogether waits, and the longest.
-const CIRCUIT_FIRST: Duration = Duration::from_secs(60);
-const CIRCUIT_LONGEST: Duration = Duration::from_secs(3600);
 
 /// One attempt at a job.
 pub(super) struct Attempt {
@@ -69,7 +66,13 @@ impl Relay {
         };
         let judgements = self.judgements(lane, &attempt, judged);
         if judged.is_none() {
-            self.learn(lane, &attempt, &judgements);
+            let lesson = Lesson {
+                took: attempt.transaction,
+                carried: attempt.carried,
+                facts: &attempt.facts,
+                judgements: &judgements,
+            };
+            self.of(lane).learn(&lesson);
         }
         let tried: Vec<Tried<'_>> = attempt
             .job
@@ -143,7 +146,7 @@ impl Relay {
             (Some(judgement), _) => judgement,
             (None, Some((same, judgement))) if same == fact => judgement,
             _ => {
-                let judgement = self.judge(lane, fact);
+                let judgement = self.of(lane).judge(fact);
                 last = Some((fact, judgement));
                 judgement
             }
@@ -183,7 +186,7 @@ impl Relay {
 
         let refused = planned
             .iter()
-            .find(|p| p.judgement.scope == Scope::Provider && !p.judgement.throttled && !p.judgement.ruled);
+            .find(|p| refuses_us(&p.judgement));
         if let Some(refused) = refused {
             let reason = attempt.facts.get(refused.at).map(ToString::to_string).unwrap_or_default();
             tracing::error!(

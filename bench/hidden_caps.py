@@ -4,7 +4,7 @@
     bench/hidden_caps.py [--mailweir PROGRAM] [--only NAME,...] [--jobs N] [--write docs/feedback.md]
 
 For every case `mailweir sink` enforces caps that the relay does not know; a campaign of more mail than
-they let through is handed to the relay at once, and the sink tells second by second what it accepted and
+they let through is handed to the relay, ten times as fast as it may leave, and the sink tells second by second what it accepted and
 what it refused to slow the relay down. Printed, and with --write put into the document between its two
 marks, with a chart beside it: goodput from the 60th second on as a part of the cap, the share of refused
 attempts from then on, and how long it takes to use a cap that was raised.
@@ -46,7 +46,7 @@ class Case:
     caps: tuple  # (from which second, messages a second or None: as measured with these options told)
     seconds: int
     changes: tuple = ()  # (second, settings)
-    pace: float = 0.0  # the relay is fed at this pace; 0: everything at once
+    pace: float = 0.0  # the relay is fed at this pace; 0: ten times the cap
     told: tuple = ()  # keys that tell mailweir the caps of each part, where no rate says what they allow
     tuned: bool = True  # in the search for the controller's numbers; false: held out
 
@@ -57,6 +57,7 @@ def rate(name, cap, *more, text=None, seconds=180, changes=(), caps=None, **othe
 
 
 SLOW = ("--latency", "50ms")
+SLOWER = ("--latency", "200ms")
 CASES = [
     rate("rate-20", 20),
     rate("rate-7", 7, tuned=False),
@@ -73,10 +74,10 @@ CASES = [
          told=("connections = 3",), tuned=False),
     Case("connections-double", "3 connections, from 120 s on 6", ("--max-connections", "3", *SLOW),
          ((0, None), (120, None)), 330, ((120, "connections=6"),), told=("connections = 3", "connections = 6")),
-    Case("messages-17", "17 messages on a connection, then 421", ("--messages-per-connection", "17", *SLOW),
+    Case("messages-17", "17 messages on a connection, then 421", ("--messages-per-connection", "17", *SLOWER),
          ((0, None),), 180, told=("messages_per_connection = 17",), tuned=False),
     Case("messages-17-silent", "17 messages on a connection, then closed without a word",
-         ("--messages-per-connection", "17", "--close-silently", *SLOW), ((0, None),), 180,
+         ("--messages-per-connection", "17", "--close-silently", *SLOWER), ((0, None),), 180,
          told=("messages_per_connection = 17",), tuned=False),
     rate("all", 25, "--max-connections", "4", "--messages-per-connection", "17", *SLOW, tuned=False,
          text="25/s, 4 connections, 17 messages on each"),
@@ -189,7 +190,7 @@ smtpd_client_connection_count_limit = 0
 
 
 def load(port, messages, pace, stop, failed):
-    """A session that hands over `messages`, as fast as they are taken or at a pace."""
+    """A session that hands over `messages` at a pace, or as fast as they are taken."""
     body = b"Subject: hidden caps\r\nFrom: <app@shop.test>\r\n\r\n" + b"x" * 70 + b"\r\n.\r\n"
     envelope = f"MAIL FROM:<app@shop.test>\r\nRCPT TO:<someone@{DOMAIN}>\r\nDATA\r\n".encode()
     try:
@@ -211,8 +212,7 @@ def load(port, messages, pace, stop, failed):
             for n in range(messages):
                 if stop.is_set():
                     return
-                if pace:
-                    time.sleep(max(0.0, began + n / pace - time.monotonic()))
+                time.sleep(max(0.0, began + n / pace - time.monotonic()))
                 stream.sendall(envelope)
                 for code in (b"250", b"250", b"354"):
                     answer(code)
@@ -242,8 +242,8 @@ def run(program, case, relay, seconds, keys="connections = 20", sink_args=None, 
         wait_port(sink_port, sink, "the sink")
         began = time.monotonic()
         messages = int(1.2 * most * seconds) + 100
-        sessions = 1 if case.pace else 4
-        threads = [threading.Thread(target=load, args=(server.port, messages // sessions, case.pace, stop, failed))
+        sessions, pace = 2, case.pace or min(10 * most, 400.0)
+        threads = [threading.Thread(target=load, args=(server.port, messages // sessions, pace / sessions, stop, failed))
                    for _ in range(sessions)]
         for thread in threads:
             thread.start()

@@ -33,7 +33,7 @@ use crate::schedule::{Job, Lane, Scheduler};
 use body::{Outgoing, QueuedBody};
 use feedback::Feedback;
 use lesson::Teach;
-use link::Link;
+use link::{Link, Sockets};
 use record::Attempt;
 
 /// Bodies converted at once: each is in memory as a whole.
@@ -206,7 +206,8 @@ impl Relay {
                         break;
                     }
                 }
-                match self.connector.open_for(&lane.provider, &route, &from).await {
+                let sockets = Sockets::first_is_paid(lane, &self.stopping);
+                match self.connector.open_for(&lane.provider, &route, &from, &sockets).await {
                     Ok(new) => {
                         let new = Link::new(new, lane);
                         self.of(lane).note_opened(new.open);
@@ -216,7 +217,6 @@ impl Relay {
                     }
                     Err(facts) => {
                         hand.not_needed(&mut attempt.job);
-                        lane.connected_more(greeted(&facts).saturating_sub(1));
                         let (judgement, fact) = self.of(lane).unreached(&facts);
                         attempt.connect = began.elapsed();
                         attempt.everyone(fact);
@@ -417,11 +417,6 @@ impl Drop for Gone {
     fn drop(&mut self) {
         self.relay.scheduler.wake(&self.lane, self.lane.worker_gone());
     }
-}
-
-/// Connections on which a server was heard, or could have been.
-fn greeted(facts: &[Fact]) -> u32 {
-    u32::try_from(facts.iter().filter(|fact| fact.stage > Stage::Connect).count()).unwrap_or(u32::MAX)
 }
 
 fn no_route(error: RouteError) -> Fact {

@@ -242,7 +242,13 @@ fn print(r: &Report, out: &mut impl Write) -> io::Result<()> {
     table.write(out)?;
     let mut table = Table::new(["WORST WINDOW", "CONNECTIONS", "ATTEMPTS", "MESSAGES", "RECIPIENTS"]);
     for w in &r.windows {
-        table.row([w.length.to_owned(), w.connections.to_string(), w.attempts.to_string(), w.messages.to_string(), w.recipients.to_string()]);
+        table.row([
+            w.length.to_owned(),
+            w.connections.to_string(),
+            w.attempts.to_string(),
+            w.messages.to_string(),
+            w.recipients.to_string(),
+        ]);
     }
     writeln!(out)?;
     table.write(out)?;

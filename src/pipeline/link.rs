@@ -1,10 +1,43 @@
 //! A worker's connection, and what feedback wants to know of it.
 
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use async_trait::async_trait;
+use tokio::sync::watch;
+
 use super::lesson::Carried;
-use crate::deliver::{Connection, Fact};
+use crate::deliver::{Admit, Connection, Fact};
 use crate::route::Route;
 use crate::schedule::Lane;
 use crate::schedule::lane::OpenGuard;
+
+/// Sockets of one opening: each counts for the lane's rate of connections, the first was asked for.
+pub(super) struct Sockets<'a> {
+    lane: &'a Lane,
+    stopping: &'a watch::Receiver<bool>,
+    first: AtomicBool,
+}
+
+impl<'a> Sockets<'a> {
+    pub(super) fn first_is_paid(lane: &'a Lane, stopping: &'a watch::Receiver<bool>) -> Sockets<'a> {
+        Sockets { lane, stopping, first: AtomicBool::new(true) }
+    }
+}
+
+#[async_trait]
+impl Admit for Sockets<'_> {
+    async fn admit(&self) -> bool {
+        if self.first.swap(false, Ordering::Relaxed) {
+            return true;
+        }
+        let mut stopping = self.stopping.clone();
+        tokio::select! {
+            biased;
+            () = self.lane.may_connect() => true,
+            _ = stopping.wait_for(|stopping| *stopping) => false,
+        }
+    }
+}
 
 /// An open connection, counted by its lane.
 pub(super) struct Link {

@@ -8,9 +8,9 @@ use super::{Relay, SETTLE_AGAIN};
 use crate::clock::Timestamp;
 use crate::deliver::{Event, Fact, Reply};
 use crate::mail::{Body, CHUNK, NewMessage};
+use crate::outcome::Judgement;
 use crate::outcome::bounce::{self, Action, Diagnostic, Dsn, Item};
 use crate::outcome::settle::{Context, Notice, Outcome, Planned, Tried, plan, status};
-use crate::outcome::Judgement;
 use crate::queue::QueueError;
 use crate::schedule::{Held, Job, Lane};
 
@@ -184,9 +184,7 @@ impl Relay {
             self.scheduler.attend(lane);
         }
 
-        let refused = planned
-            .iter()
-            .find(|p| refuses_us(&p.judgement));
+        let refused = planned.iter().find(|p| refuses_us(&p.judgement));
         if let Some(refused) = refused {
             let reason = attempt.facts.get(refused.at).map(ToString::to_string).unwrap_or_default();
             tracing::error!(

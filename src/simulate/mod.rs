@@ -197,7 +197,8 @@ async fn simulate(plan: &Plan) -> Result<Report, SimulateError> {
     samples.push(world.sample());
     let waits = world.waited.lock().iter_mut().map(report::waits).collect();
     // The largest of each group tells what its lanes have learned.
-    let learned = |group: usize| world.sites.iter().find(|site| site.group == group).map(|site| site.lane.explain(world.now()));
+    let learned =
+        |group: usize| world.sites.iter().find(|site| site.group == group).map(|site| site.lane.explain(world.now()));
     let learned = (0..plan.groups.len()).map(|group| learned(group).unwrap_or_default()).collect();
     Ok(report::report(plan, &samples, waits, learned))
 }

@@ -51,7 +51,8 @@ pub(super) struct Store {
 impl Store {
     /// `arrivals` in order of time, of so many senders.
     pub(super) fn new(arrivals: Vec<Arrival>, senders: usize) -> Store {
-        let mut lines = [(); 2].map(|()| std::iter::repeat_with(Line::default).take(senders.max(1)).collect::<Vec<_>>());
+        let mut lines =
+            [(); 2].map(|()| std::iter::repeat_with(Line::default).take(senders.max(1)).collect::<Vec<_>>());
         for (index, arrival) in (0u32..).zip(&arrivals) {
             if let Some(line) = lines[usize::from(arrival.bulk)].get_mut(usize::from(arrival.sender)) {
                 line.fresh.push(index);

@@ -139,8 +139,13 @@ impl World {
                 self.tally(site, |t| t.connections += 1);
                 // The server counts it from its greeting on.
                 let (open, counted) = site.lane.opened();
-                let taken =
-                    Open { site, connection: Some(connection), sent: 0, carried: Carried::nothing(), _counted: counted };
+                let taken = Open {
+                    site,
+                    connection: Some(connection),
+                    sent: 0,
+                    carried: Carried::nothing(),
+                    _counted: counted,
+                };
                 self.round_trip(site, 4).await;
                 OfSite { world: self, site }.note_opened(open);
                 let wake = site.lane.close_circuit();

@@ -35,15 +35,19 @@ const HURT_MOST: u32 = 10;
 /// Bounds of the time at one level.
 const HOLD_LEAST: Duration = Duration::from_secs(10);
 const HOLD_MOST: Duration = Duration::from_secs(600);
-/// The longest time between probes that meet the same limit again and again, and how far apart two
-/// limits are the same. A limit that was doubled has to be found within two minutes.
+/// The longest time between probes that meet the same limit again and again, at a level so near to
+/// it; and how far apart two limits are the same. A limit that was doubled has to be found within
+/// two minutes.
 const HOLD_SAME: Duration = Duration::from_secs(40);
+const CLOSE: f64 = 0.92;
 const SAME: f64 = 1.25;
 /// The first stop and the longest.
 const STOP: Duration = Duration::from_millis(250);
 const STOP_MOST: Duration = Duration::from_secs(60);
 /// Closed for so long: a long window is full.
 const LONG: f64 = 3.0;
+/// What was accepted further back counts less, in seconds.
+const MEMORY: f64 = 120.0;
 /// Not known to be over when it was last asked, so likely longer.
 const LONGER: f64 = 1.4;
 /// A rate below this part of the one that was too much is far below it: it is held for a moment
@@ -135,7 +139,7 @@ struct Learned {
     /// Probes in a row that met the same limit.
     #[serde(default)]
     same: u32,
-    /// When the episode began, and cells accepted in so many seconds right before.
+    /// When the episode began, and cells accepted in so many seconds before, see `remembered`.
     #[serde(default)]
     begun: Timestamp,
     #[serde(default)]
@@ -240,7 +244,7 @@ impl Pace {
         let ceiling = l.rate(now);
         let target = match l.probing {
             // The receiver's burst let the probe go further than it may: what was held weighs more.
-            Some(_) if ceiling < l.good * 1.3 => l.good * 0.7 + ceiling * 0.3,
+            Some(_) if ceiling < l.good * 1.3 => l.good * 0.5 + ceiling * 0.5,
             // Far from what is known: what was accepted lately tells more.
             Some(_) => (accepted * 0.97).clamp((ceiling * 0.5).max(l.good).min(ceiling), ceiling),
             None if l.good > 0.0 && l.good < l.target => std::mem::take(&mut l.good) * 0.98,
@@ -256,7 +260,7 @@ impl Pace {
         let believed = if far { (target * ceiling).sqrt() } else { ceiling };
         let again = l.probing.is_some() && believed < l.ceiling * SAME && believed * SAME > l.ceiling;
         let same = if again { l.same.saturating_add(1) } else { 0 };
-        let before = (self.meter.accepted, self.meter.age(now));
+        let before = l.remembered(now);
         *l = Learned { good: l.good, same, before, ..Learned::at(target.min(ceiling * 0.97), believed, now, reason) };
         self.meter.restart(now);
     }
@@ -279,7 +283,8 @@ impl Pace {
                     let hurt = if l.good > 0.0 { l.hurt.clamp(1, 3) } else { 1 };
                     (CLEAN_FAR * hurt, HOLD_FAR)
                 } else {
-                    let same = HOLD_LEAST.saturating_mul(1 << l.same.min(8)).min(HOLD_SAME);
+                    let same = if l.target < l.ceiling * CLOSE { 0 } else { l.same.min(8) };
+                    let same = HOLD_LEAST.saturating_mul(1 << same).min(HOLD_SAME);
                     (CLEAN * l.hurt.clamp(1, HURT_MOST), same)
                 };
                 if l.clean >= clean && held >= least || held >= HOLD_MOST {
@@ -318,12 +323,20 @@ impl Learned {
         }
     }
 
+    /// Cells accepted up to now, in so many seconds.
+    fn remembered(&self, now: Timestamp) -> (f64, f64) {
+        let cells = self.before.0 + f64::from(self.clean);
+        let seconds = self.before.1 + now.since(self.begun).as_secs_f64();
+        let part = (MEMORY / seconds.max(1.0)).min(1.0);
+        (cells * part, seconds * part)
+    }
+
     /// Refused again, and nothing was accepted since the episode began: what was accepted before is
     /// what the window takes, once in the time that it is full.
     fn closed_long(&mut self, now: Timestamp) {
         let closed = now.since(self.begun).as_secs_f64();
         let (cells, seconds) = self.before;
-        if closed >= LONG && closed > seconds && cells > 0.0 {
+        if closed >= LONG && cells > 0.0 {
             let most = (cells / (seconds + closed * LONGER)).max(SLOWEST);
             if most < self.target {
                 self.target = most;

@@ -7,6 +7,7 @@
 
 mod body;
 mod feedback;
+pub(crate) mod lesson;
 mod link;
 mod record;
 
@@ -32,7 +33,8 @@ use crate::route::{Route, RouteError, Router};
 use crate::schedule::{Job, Lane, Scheduler};
 use body::{Outgoing, QueuedBody};
 use feedback::Feedback;
-use link::Link;
+use lesson::Teach;
+use link::{Link, Sockets};
 use record::Attempt;
 
 /// Bodies converted at once: each is in memory as a whole.
@@ -210,7 +212,7 @@ impl Relay {
                 // Closed before the next one is opened: never more connections than the limit.
                 if let Some(mut old) = link.take() {
                     if let Some(messages) = old.closed_early() {
-                        self.note_closed(lane, messages);
+                        self.of(lane).note_closed(messages);
                     }
                     old.quit().await;
                 }
@@ -225,18 +227,18 @@ impl Relay {
                         break;
                     }
                 }
-                match self.connector.open_for(&lane.provider, &route, &from).await {
+                let sockets = Sockets::first_is_paid(lane, &self.stopping);
+                match self.connector.open_for(&lane.provider, &route, &from, &sockets).await {
                     Ok(new) => {
                         let new = Link::new(new, lane);
-                        self.note_opened(lane, new.open);
+                        self.of(lane).note_opened(new.open);
                         link = Some(new);
                         let wake = lane.close_circuit();
                         self.scheduler.wake(lane, wake);
                     }
                     Err(facts) => {
                         hand.not_needed(&mut attempt.job);
-                        lane.connected_more(greeted(&facts).saturating_sub(1));
-                        let (judgement, fact) = self.unreached(lane, &facts);
+                        let (judgement, fact) = self.of(lane).unreached(&facts);
                         attempt.connect = began.elapsed();
                         attempt.everyone(fact);
                         self.finish(hand, attempt, Some(judgement)).await;
@@ -447,11 +449,6 @@ impl Drop for Gone {
     fn drop(&mut self) {
         self.relay.scheduler.wake(&self.lane, self.lane.worker_gone());
     }
-}
-
-/// Connections on which a server was heard, or could have been.
-fn greeted(facts: &[Fact]) -> u32 {
-    u32::try_from(facts.iter().filter(|fact| fact.stage > Stage::Connect).count()).unwrap_or(u32::MAX)
 }
 
 fn no_route(error: RouteError) -> Fact {

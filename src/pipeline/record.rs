@@ -3,20 +3,17 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::lesson::{CIRCUIT_FIRST, CIRCUIT_LONGEST, Lesson, Teach, refuses_us};
 use super::{Relay, SETTLE_AGAIN};
 use crate::clock::Timestamp;
 use crate::crash;
 use crate::deliver::{Event, Fact, Reply};
 use crate::mail::{Body, CHUNK, NewMessage, RecipientKey};
+use crate::outcome::Judgement;
 use crate::outcome::bounce::{self, Action, Diagnostic, Dsn, Item};
 use crate::outcome::settle::{Context, Notice, Outcome, Planned, Tried, plan, status};
-use crate::outcome::{Judgement, Scope};
 use crate::queue::{Operation, QueueError, Settlement};
 use crate::schedule::{Held, Job, Lane};
-
-/// How long the first probe of a provider that refuses us altogether waits, and the longest.
-const CIRCUIT_FIRST: Duration = Duration::from_secs(60);
-const CIRCUIT_LONGEST: Duration = Duration::from_secs(3600);
 
 /// Times the queue may say that an outcome makes no sense to it before the message is put aside. A
 /// damaged page may read well the next time; a mistake of ours never does.
@@ -75,7 +72,13 @@ impl Relay {
         };
         let judgements = self.judgements(lane, &attempt, judged);
         if judged.is_none() {
-            self.learn(lane, &attempt, &judgements);
+            let lesson = Lesson {
+                took: attempt.transaction,
+                carried: attempt.carried,
+                facts: &attempt.facts,
+                judgements: &judgements,
+            };
+            self.of(lane).learn(&lesson);
         }
         let tried: Vec<Tried<'_>> = attempt
             .job
@@ -169,7 +172,7 @@ impl Relay {
             (Some(judgement), _) => judgement,
             (None, Some((same, judgement))) if same == fact => judgement,
             _ => {
-                let judgement = self.judge(lane, fact);
+                let judgement = self.of(lane).judge(fact);
                 last = Some((fact, judgement));
                 judgement
             }
@@ -261,9 +264,7 @@ impl Relay {
             self.scheduler.attend(lane);
         }
 
-        let refused = planned
-            .iter()
-            .find(|p| p.judgement.scope == Scope::Provider && !p.judgement.throttled && !p.judgement.ruled);
+        let refused = planned.iter().find(|p| refuses_us(&p.judgement));
         if let Some(refused) = refused {
             let reason = attempt.facts.get(refused.at).map(ToString::to_string).unwrap_or_default();
             tracing::error!(

@@ -259,8 +259,9 @@ impl Plan {
 
     /// A domain changes its provider, and perhaps changes back.
     fn move_a_domain(&mut self, rng: &mut Rng) {
-        let movable: Vec<usize> =
-            (0..self.domains.len()).filter(|d| !self.domains[*d].name.contains(".p0.") && self.domains[*d].name != "smart.test").collect();
+        let movable: Vec<usize> = (0..self.domains.len())
+            .filter(|d| !self.domains[*d].name.contains(".p0.") && self.domains[*d].name != "smart.test")
+            .collect();
         let (from, to) = (movable[rng.usize(..movable.len())], movable[rng.usize(..movable.len())]);
         let (there, back) = (self.domains[to].mx[0].1.clone(), self.domains[from].mx[0].1.clone());
         let at = instant(rng, self.heal);

@@ -161,9 +161,12 @@ impl Server {
             match verb.as_str() {
                 "EHLO" => {
                     let mut text = format!("250-{}\r\n", host.name);
-                    for (has, word) in
-                        [(host.pipelining, "PIPELINING"), (host.chunking, "CHUNKING"), (host.dsn, "DSN"), (true, "8BITMIME")]
-                    {
+                    for (has, word) in [
+                        (host.pipelining, "PIPELINING"),
+                        (host.chunking, "CHUNKING"),
+                        (host.dsn, "DSN"),
+                        (true, "8BITMIME"),
+                    ] {
                         if has {
                             text.push_str(&format!("250-{word}\r\n"));
                         }

@@ -193,7 +193,9 @@ impl Model {
                     about = address.to_owned();
                 } else if let Some(action) = line.strip_prefix("Action: ") {
                     named += 1;
-                    let fits = |(a, x, s): &(String, &str, String)| *a == about && x.trim_start_matches('?') == action && s == to;
+                    let fits = |(a, x, s): &(String, &str, String)| {
+                        *a == about && x.trim_start_matches('?') == action && s == to
+                    };
                     match due.iter().position(fits) {
                         Some(at) => drop(due.swap_remove(at)),
                         None => self.wrong.push(format!("a DSN to {to} that is not due: {about} {action}")),
@@ -210,7 +212,13 @@ impl Model {
     }
 
     /// An operator did something to these; `rows` is what is there of each now.
-    pub fn operated(&mut self, op: Operation, key: RecipientKey, row: Option<&(RecipientKey, State, Row)>, now: Timestamp) {
+    pub fn operated(
+        &mut self,
+        op: Operation,
+        key: RecipientKey,
+        row: Option<&(RecipientKey, State, Row)>,
+        now: Timestamp,
+    ) {
         let Some(record) = self.records.get_mut(&key) else { return };
         match (record.fate, row) {
             (None, None) if op == Operation::Cancel => {
@@ -232,7 +240,8 @@ impl Model {
     pub fn taken(&mut self, id: QueueId, address: &str, began: i64, began_at: Instant, ended: Instant, told: Mark) {
         let life = self.life;
         let from = RecipientKey { id, index: 0 };
-        let found = self.records.range_mut(from..).take_while(|(key, _)| key.id == id).find(|(_, r)| r.address == address);
+        let found =
+            self.records.range_mut(from..).take_while(|(key, _)| key.id == id).find(|(_, r)| r.address == address);
         let Some((key, record)) = found else {
             self.wrong.push(format!("{id} arrived for {address}, which is not in the queue"));
             return;
@@ -285,7 +294,8 @@ impl Model {
             }
             let waited = now.0 - record.since.max(self.quiet_since);
             if record.calm && record.fate.is_none() && waited > PROMPT && state != Some(State::Held) {
-                self.wrong.push(format!("{key:?} {} of the calm provider waits {waited} ms ({state:?})", record.address));
+                self.wrong
+                    .push(format!("{key:?} {} of the calm provider waits {waited} ms ({state:?})", record.address));
             }
         }
         for key in there.keys() {

@@ -90,11 +90,8 @@ pub fn run(seed: u64) -> Outcome {
     let mut lives = 0;
     loop {
         lives += 1;
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_time()
-            .start_paused(true)
-            .build()
-            .expect("a runtime");
+        let runtime =
+            tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().expect("a runtime");
         let (ended, now) = runtime.block_on(live(&world, base, &mut queue));
         // Nothing of this life goes on: no task, no stream, no timer.
         world.kill();
@@ -148,9 +145,8 @@ async fn live(world: &Arc<World>, base: Timestamp, kept: &mut Option<Arc<InlineQ
         world.note(format_args!("no start: {error}"));
         tokio::time::sleep(Duration::from_secs(10)).await;
     }
-    let server = Arc::new(
-        Server::bind(Arc::new(listener(&config)), &config.hostname, relay.clone()).expect("a listener"),
-    );
+    let server =
+        Arc::new(Server::bind(Arc::new(listener(&config)), &config.hostname, relay.clone()).expect("a listener"));
     store.audit().await;
     world.note(format_args!("life {base}"));
 
@@ -195,6 +191,7 @@ async fn live(world: &Arc<World>, base: Timestamp, kept: &mut Option<Arc<InlineQ
             }
         }
         if !world.model(|model| model.wrong.is_empty()) {
+            world.note(shown(&scheduler));
             return (Ended::Over, clock.now());
         }
         let open = world.model(|model| model.open());
@@ -202,13 +199,18 @@ async fn live(world: &Arc<World>, base: Timestamp, kept: &mut Option<Arc<InlineQ
             return (Ended::Over, clock.now());
         }
         if world.now() >= deadline {
-            let lanes: Vec<String> = scheduler.lanes().iter().map(|lane| format!("{}: {:?}", lane.name, lane.snapshot())).collect();
-            world.wrong([format!("all is well since {:?}, and these wait: {open:?}; {lanes:?}", world.plan.heal)]);
+            world.note(shown(&scheduler));
+            world.wrong([format!("all is well since {:?}, and these wait: {open:?}", world.plan.heal)]);
             return (Ended::Over, clock.now());
         }
     }
     let now = clock.now();
     (Ended::Down(world.wait(Duration::from_secs(300))), now)
+}
+
+/// The lanes, for the end of a trace.
+fn shown(scheduler: &Scheduler) -> String {
+    scheduler.lanes().iter().map(|lane| format!("{}: {:?}\n", lane.name, lane.snapshot())).collect()
 }
 
 fn listener(config: &mailweir::config::Config) -> mailweir::config::Listener {

@@ -10,9 +10,7 @@ use bytes::Bytes;
 use mailweir::clock::Timestamp;
 use mailweir::mail::{LaneName, NewMessage, QueueId, RecipientKey, State};
 use mailweir::queue::sqlite::InlineQueue;
-use mailweir::queue::{
-    Counts, Filter, LaneDue, Leased, Operation, Page, Queue, QueueError, Row, Settlement, Verdict,
-};
+use mailweir::queue::{Counts, Filter, LaneDue, Leased, Operation, Page, Queue, QueueError, Row, Settlement, Verdict};
 use tokio::sync::Mutex;
 
 use super::plan::Disk;

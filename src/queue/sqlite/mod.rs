@@ -34,11 +34,11 @@ use parking_lot::Mutex;
 use tokio::sync::{Semaphore, mpsc, oneshot};
 
 use self::error::at_path;
+#[doc(hidden)]
+pub use self::inline::InlineQueue;
 use self::lock::Lock;
 use self::read::Readers;
 use self::writer::{Answer, Job, Op, Shared, Writer};
-#[doc(hidden)]
-pub use self::inline::InlineQueue;
 use super::{Counts, Filter, LaneDue, Leased, Operation, Page, Queue, QueueError, Settlement};
 use crate::clock::{Clock, Timestamp};
 use crate::mail::{IdSource, LaneName, NewMessage, QueueId, RecipientKey};

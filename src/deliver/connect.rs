@@ -7,6 +7,9 @@
 //! until the back-off of one of them is over (half a minute at first, twice as long after every
 //! further failure, an hour at most), and then by one caller only; the others hear so at once.
 //!
+//! Every socket is asked for ([`Admit`]) before it connects: the addresses that race, further hosts,
+//! and the one that goes on in clear text when STARTTLS fails.
+//!
 //! Bounded: [`MAX_ADDRESSES`] addresses and [`MAX_SESSIONS`] greetings for one call of
 //! [`Connector::open`]; the memory of dead addresses has a fixed size.
 
@@ -60,6 +63,24 @@ pub enum ConnectorError {
     /// The EHLO name would break the command.
     #[error("`{0}` cannot be said in EHLO: expected a host name or an IP address")]
     Hostname(String),
+}
+
+/// Who says when one more socket may connect.
+#[async_trait]
+pub trait Admit: Send + Sync {
+    /// Returns when one may, which counts from then on; false: no more of them.
+    async fn admit(&self) -> bool;
+}
+
+/// As many as are wanted, at once.
+#[derive(Clone, Copy, Debug)]
+pub struct Freely;
+
+#[async_trait]
+impl Admit for Freely {
+    async fn admit(&self) -> bool {
+        true
+    }
 }
 
 /// What is known of an address that did not answer.
@@ -139,22 +160,23 @@ impl Connector {
         self
     }
 
-    /// [`Connector::open_for`] the null sender.
+    /// [`Connector::open_for`] the null sender, with as many sockets as it takes.
     pub async fn open(&self, provider: &Provider, route: &Route) -> Result<Connection, Vec<Fact>> {
-        self.open_for(provider, route, "").await
+        self.open_for(provider, route, "", &Freely).await
     }
 
     /// A session with the first host of the route that wants one, up to and including AUTH, from the
-    /// source address of this sender domain. `Err` has what happened with each address tried; never
-    /// empty.
+    /// source address of this sender domain, each socket as `admit` lets it. `Err` has what happened
+    /// with each address tried; never empty.
     pub async fn open_for(
         &self,
         provider: &Provider,
         route: &Route,
         sender_domain: &str,
+        admit: &dyn Admit,
     ) -> Result<Connection, Vec<Fact>> {
         let sources = self.sources.usable(&provider.source, sender_domain, &route.lane);
-        let result = self.try_hosts(provider, route, &sources).await;
+        let result = self.try_hosts(provider, route, &sources, admit).await;
         if provider.source.len() > 1 {
             self.note(&result, &sources, &route.lane);
         }
@@ -205,6 +227,7 @@ impl Connector {
         provider: &Provider,
         route: &Route,
         sources: &[&Source],
+        admit: &dyn Admit,
     ) -> Result<Connection, Vec<Fact>> {
         if let Some(fact) = self.back_off(route) {
             return Err(vec![fact]);
@@ -215,12 +238,12 @@ impl Connector {
             let mut addresses = self.addresses(host, route.port);
             while attempts < MAX_ADDRESSES && sessions < MAX_SESSIONS {
                 let before = addresses.len();
-                let connected =
-                    self.race(provider, sources, host, &mut addresses, MAX_ADDRESSES - attempts, &mut facts).await;
+                let most = MAX_ADDRESSES - attempts;
+                let connected = self.race(provider, sources, host, &mut addresses, most, &mut facts, admit).await;
                 attempts += before - addresses.len();
                 let Some((stream, address, source)) = connected else { break };
                 sessions += 1;
-                match self.session(provider, host, stream, address, source).await {
+                match self.session(provider, host, stream, address, source, admit).await {
                     Ok(mut connection) => {
                         connection.source = source.map(|source| source.address);
                         connection.remember_garbling(self.serial.clone());
@@ -313,6 +336,7 @@ impl Connector {
 
     /// The first of the addresses to answer; those tried are taken off the list (one that was only
     /// slower than another goes to its end), and a fact is added for each that failed.
+    #[allow(clippy::too_many_arguments)]
     async fn race<'s>(
         &self,
         provider: &Provider,
@@ -321,14 +345,15 @@ impl Connector {
         addresses: &mut VecDeque<SocketAddr>,
         mut most: usize,
         facts: &mut Vec<Fact>,
+        admit: &dyn Admit,
     ) -> Option<(Box<dyn Io>, SocketAddr, Option<&'s Source>)> {
         let mut racing = JoinSet::new();
         let mut running = Vec::new();
         let mut from: HashMap<SocketAddr, Option<&'s Source>> = HashMap::new();
+        // The first, and who follows one that failed, has nobody to wait for.
+        let (mut start, mut head_start) = (false, Duration::ZERO);
         loop {
-            if most > 0
-                && let Some(address) = addresses.pop_front()
-            {
+            if start && let Some(address) = addresses.pop_front() {
                 most -= 1;
                 running.push(address);
                 let limit = self.timeouts.connect;
@@ -346,11 +371,23 @@ impl Connector {
                 from.insert(address, source);
             }
             let more = most > 0 && !addresses.is_empty();
+            if racing.is_empty() && !more {
+                return None;
+            }
+            let next = async {
+                sleep(head_start).await;
+                admit.admit().await
+            };
             let finished = tokio::select! {
                 biased;
-                finished = racing.join_next() => finished?,
-                () = sleep(HEAD_START), if more => continue,
+                Some(finished) = racing.join_next() => finished,
+                admitted = next, if more => {
+                    (start, head_start) = (admitted, HEAD_START);
+                    most = if admitted { most } else { 0 };
+                    continue;
+                }
             };
+            (start, head_start) = (false, Duration::ZERO);
             // A task that panicked or was aborted has no address to report; there is none such.
             let Ok((address, result)) = finished else { continue };
             running.retain(|other| *other != address);
@@ -384,6 +421,7 @@ impl Connector {
         stream: Box<dyn Io>,
         address: SocketAddr,
         source: Option<&Source>,
+        admit: &dyn Admit,
     ) -> Result<Connection, Fact> {
         let mut setup = Setup {
             hostname: source.and_then(|source| source.name.as_deref()).unwrap_or(&self.hostname),
@@ -401,6 +439,9 @@ impl Connector {
         let implicit = provider.relay.as_ref().is_some_and(|relay| relay.implicit_tls);
         let SetupFailure { fact, handshake } = failure;
         if !handshake || implicit || provider.tls != TlsMode::Opportunistic {
+            return Err(fact);
+        }
+        if !admit.admit().await {
             return Err(fact);
         }
         tracing::info!(host = host.name, ip = %address.ip(), reason = %fact.event, "TLS fails, going on in clear text");

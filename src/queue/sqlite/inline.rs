@@ -56,9 +56,10 @@ impl InlineQueue {
         let (_, jobs) = mpsc::channel(1);
         let writer = Writer {
             path: PathBuf::from(":memory:"),
-            max_bytes: None,
+            options: super::Options::default(),
             clock,
             conn: Some(conn),
+            anchor: None,
             jobs,
             shared: Arc::clone(&shared),
             last_id: recovered.last_id,

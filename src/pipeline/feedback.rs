@@ -13,8 +13,9 @@ use parking_lot::Mutex;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
+use super::moves::source;
 use super::{Attempt, Relay};
-use crate::config::{Count, RuleAction};
+use crate::config::{Count, ReplyRule, RuleAction, RuleScope};
 use crate::deliver::{Event, Fact, Stage};
 use crate::mail::LaneName;
 use crate::outcome::classify::{by_rule, judge, judge_unreached, learned};
@@ -95,6 +96,9 @@ impl Relay {
                 if rule.actions.contains(&RuleAction::Alert) {
                     self.alert(lane, &rule.origin, fact);
                 }
+                if rule.scope == RuleScope::Account {
+                    self.tell_the_account(lane, rule, &reply.to_string());
+                }
                 let judgement = by_rule(rule, fact);
                 if judgement.throttled {
                     self.log_throttled(lane, fact, &rule.origin, &effects);
@@ -104,6 +108,16 @@ impl Relay {
         }
         let judgement = judge(fact);
         if lane.provider.adaptive { learned(judgement) } else { judgement }
+    }
+
+    /// An account is one, from whatever address it is used.
+    fn tell_the_account(&self, lane: &Arc<Lane>, rule: &ReplyRule, reply: &str) {
+        let now = self.clock.now();
+        let others =
+            self.router.lanes_of(&LaneName::from(lane.name.base())).into_iter().filter(|name| *name != lane.name);
+        for name in others {
+            self.teach(&self.scheduler.lane(&name), |adapt, _| adapt.ruled(rule, reply, now));
+        }
     }
 
     /// Judges a route that took nobody, and tells the lane when it was a connection too many.
@@ -195,7 +209,8 @@ impl Relay {
                 effect = lane.explain(self.clock.now());
             }
             tracing::info!(
-                provider = %lane.name,
+                provider = lane.name.base(),
+                source = source(&lane.name),
                 stage = %fact.stage,
                 rule,
                 effect = effect.join("; "),
@@ -215,7 +230,8 @@ impl Relay {
         }
         alerts.insert(key, now);
         drop(alerts);
-        tracing::error!(provider = %lane.name, rule = origin, reply = %fact, "a reply that somebody should look at");
+        let (provider, source) = (lane.name.base(), source(&lane.name));
+        tracing::error!(provider, source, rule = origin, reply = %fact, "a reply that somebody should look at");
     }
 
     /// Takes up what was known before the last end. Lanes whose effects are over are forgotten.
@@ -226,20 +242,36 @@ impl Relay {
         let mut over = Vec::new();
         let now = self.clock.now();
         for (key, json) in self.queue.recall(PREFIX).await? {
-            let name = LaneName::from(key.strip_prefix(PREFIX).unwrap_or_default());
-            let lane = self.scheduler.lane(&name);
-            match Adapt::restore(Configured::of(&lane.provider), &json, now) {
-                Some(adapt) => {
-                    for effect in adapt.explain(now) {
-                        tracing::info!(provider = %name, effect, "feedback from before the start still holds");
-                    }
-                    self.teach(&lane, |slot, _| *slot = adapt);
-                    self.feedback.with(&lane, |active| active.changed = false);
+            let former = LaneName::from(key.strip_prefix(PREFIX).unwrap_or_default());
+            let lanes = self.lanes_for(&former);
+            let kept = lanes.contains(&former);
+            let mut holds = false;
+            for name in lanes {
+                let lane = self.scheduler.lane(&name);
+                let Some(adapt) = Adapt::restore(Configured::of(&lane.provider), &json, now) else { continue };
+                for effect in adapt.explain(now) {
+                    let (provider, source) = (name.base(), source(&name));
+                    tracing::info!(provider, source, effect, "feedback from before the start still holds");
                 }
-                None => over.push((key, None)),
+                holds = true;
+                self.teach(&lane, |slot, _| *slot = adapt);
+                self.feedback.with(&lane, |active| active.changed = !kept);
+            }
+            if !kept || !holds {
+                over.push((key, None));
             }
         }
         if over.is_empty() { Ok(()) } else { self.queue.remember(over).await }
+    }
+
+    /// For which lanes the state of a lane of an earlier configuration holds: what was learned for all
+    /// sources together holds for each; what was learned from one that is no longer used is of no use.
+    fn lanes_for(&self, former: &LaneName) -> Vec<LaneName> {
+        let now = self.router.lanes_of(&LaneName::from(former.base()));
+        match former.source() {
+            Some(_) => now.into_iter().filter(|lane| lane == former).collect(),
+            None => now,
+        }
     }
 
     /// Lets time pass for feedback and stores it, until shutdown; then stores what is left.
@@ -266,7 +298,13 @@ impl Relay {
         let now = Instant::now();
         for active in self.feedback.active.lock().values_mut() {
             if active.left_out > 0 && now - active.summary >= SUMMARY {
-                tracing::info!(provider = %active.lane.name, count = active.left_out, "throttled, further times");
+                let name = &active.lane.name;
+                tracing::info!(
+                    provider = name.base(),
+                    source = source(name),
+                    count = active.left_out,
+                    "throttled, further times"
+                );
                 active.left_out = 0;
                 active.summary = now;
             }

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::moves::source;
 use super::{Relay, SETTLE_AGAIN};
 use crate::clock::Timestamp;
 use crate::deliver::{Event, Fact, Reply};
@@ -153,7 +154,10 @@ impl Relay {
 
     /// Asks the queue until it has stored what must not be lost. False: it is closed; what it does
     /// not know it does again after the next start.
-    async fn persist<F: Future<Output = Result<(), QueueError>>>(&self, mut store: impl FnMut() -> F) -> bool {
+    pub(super) async fn persist<F: Future<Output = Result<(), QueueError>>>(
+        &self,
+        mut store: impl FnMut() -> F,
+    ) -> bool {
         loop {
             match store().await {
                 Ok(()) => return true,
@@ -187,7 +191,8 @@ impl Relay {
         if let Some(refused) = refused {
             let reason = attempt.facts.get(refused.at).map(ToString::to_string).unwrap_or_default();
             tracing::error!(
-                provider = %lane.name,
+                provider = lane.name.base(),
+                source = source(&lane.name),
                 reply = %reason,
                 "the provider refuses us altogether: its mail is kept, one message is tried now and then"
             );
@@ -263,7 +268,8 @@ impl Relay {
                     id = %message.id,
                     sender = message.envelope.sender(),
                     recipient = held.recipient.address.as_str(),
-                    provider = lane.name.as_str(),
+                    provider = lane.name.base(),
+                    source = source(&lane.name),
                     host = peer.map_or("", |p| p.host.as_str()),
                     ip,
                     tls = peer.and_then(|p| p.tls).unwrap_or(""),

@@ -12,6 +12,7 @@ use std::sync::Arc;
 use super::Relay;
 use crate::deliver::{Event, Fact};
 use crate::mail::LaneName;
+use crate::queue::QueueError;
 use crate::route::Route;
 use crate::schedule::{Held, Job, Lane, WINDOW, stored_in};
 
@@ -122,8 +123,11 @@ impl Relay {
             };
             let settlements: Vec<_> = jobs.iter().flat_map(settle).collect();
             for some in settlements.chunks(AT_ONCE) {
-                if !self.persist(|| self.queue.settle(some.to_vec(), Vec::new())).await {
-                    return;
+                match self.persist(|| self.queue.settle(some.to_vec(), Vec::new())).await {
+                    Ok(()) => {}
+                    Err(QueueError::Closed) => return,
+                    // They keep their leases, which end with the process.
+                    Err(error) => tracing::error!(%error, lane = %to, "could not move what waits; the next start does it"),
                 }
             }
             self.scheduler.note_stored(&self.scheduler.lane(&to), now);

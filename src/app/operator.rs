@@ -62,13 +62,23 @@ impl Controls for Operator {
     }
 
     fn lanes(&self) -> Vec<LaneStatus> {
-        self.relay.scheduler.lanes().iter().map(|lane| lane_status(lane)).collect()
+        // Lanes that mail only passes through are of interest while there is some.
+        let used = |lane: &Arc<Lane>| lane.in_memory() > 0 || self.relay.router.leads_to(&lane.name);
+        self.relay.scheduler.lanes().iter().filter(|lane| used(lane)).map(|lane| lane_status(lane)).collect()
     }
 
     fn pause(&self, lane_or_provider: &str, paused: bool) -> bool {
         let name = LaneName::from(lane_or_provider);
-        let known = self.relay.config.provider(lane_or_provider).is_some() || name.as_domain().is_some();
-        if known {
+        let known = self.relay.config.provider(name.base()).is_some() || name.as_domain().is_some();
+        // A provider, or a domain, with all its sources; or one source.
+        let mut lanes = if known { self.relay.router.lanes_of(&LaneName::from(name.base())) } else { Vec::new() };
+        match name.source() {
+            Some(_) => lanes.retain(|lane| *lane == name),
+            None if known && !lanes.contains(&name) => lanes.push(name.clone()),
+            None => {}
+        }
+        let known = !lanes.is_empty();
+        for name in lanes {
             let lane = self.relay.scheduler.lane(&name);
             let wake = lane.pause(paused);
             self.relay.scheduler.wake(&lane, wake);
@@ -129,6 +139,7 @@ fn lane_status(lane: &Lane) -> LaneStatus {
     let held = lane.hold().map(|(left, why)| format!("{why} (for {} s)", left.as_secs()));
     LaneStatus {
         name: lane.name.to_string(),
+        source: lane.name.source().map(|source| source.to_string()).unwrap_or_default(),
         provider: lane.provider.name.clone(),
         waiting: now.ready as u64,
         in_flight: now.in_flight as u64,

@@ -170,7 +170,7 @@ fn relay(config: &Path) -> io::Result<()> {
         io::Result::Ok(())
     });
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
-    runtime.block_on(mailweir::app::run(loaded.config, loaded.settings, loaded.file)).map_err(io::Error::other)
+    runtime.block_on(mailweir::app::run(loaded, Some(config.to_owned()))).map_err(io::Error::other)
 }
 
 fn points(report: &Value) -> io::Result<impl Iterator<Item = (u64, u64, &Value)>> {

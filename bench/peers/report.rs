@@ -3,14 +3,17 @@
 use std::collections::HashMap;
 
 use super::contest::{CASES, NONE, Peer};
-use crate::support::chart::{self, Group};
+use crate::support::chart::{self, Group, Range};
 use crate::support::figures::{Figures, Table, number};
 use crate::support::measure::Metrics;
 
-/// All runs: relay, case, name of the figure, round.
+/// Relay, case, name of the figure.
+type Key = (String, &'static str, &'static str);
+
+/// All runs, each with its round.
 #[derive(Default)]
 pub struct Results {
-    values: HashMap<(String, &'static str, &'static str), Vec<(u32, f64)>>,
+    values: HashMap<Key, Vec<(u32, f64)>>,
 }
 
 impl Results {
@@ -106,7 +109,10 @@ impl Results {
                     .map(|peer| {
                         let figures = self.figures(&peer.name, case.key, "per_second");
                         let name = if peer.name == NONE { "no relay (ceiling)" } else { &peer.version };
-                        let range = || Some((figures.median()?, figures.at(0.0)?, figures.at(1.0)?));
+                        let range = || {
+                            let (least, most) = (figures.at(0.0)?, figures.at(1.0)?);
+                            Some(Range { median: figures.median()?, least, most })
+                        };
                         (name.to_owned(), range())
                     })
                     .collect(),

@@ -99,7 +99,7 @@ fn idle(context: &Context) -> io::Result<Option<Metrics>> {
 fn encrypted_setup(context: &Context, sink: &Sink, out: bool, within: bool) -> Setup {
     let mut setup = Setup::new(&context.program, sink.address);
     if out {
-        setup.provider = format!("tls = \"required\"\ntls_ca = \"{}\"\n", context.certificates.authority.display());
+        setup.provider = format!("tls = \"verified\"\ntls_ca = \"{}\"\n", context.certificates.authority.display());
     }
     if within {
         let Certificates { certificate, key, .. } = &context.certificates;

@@ -12,12 +12,23 @@ fn escape(text: &str) -> String {
     text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;")
 }
 
-/// A group of bars under one heading; a bar without a value is shown as missing.
+/// What several runs gave.
+#[derive(Clone, Copy)]
+pub struct Range {
+    /// The median, which is how long a bar is.
+    pub median: f64,
+    /// The least of the runs.
+    pub least: f64,
+    /// The most of the runs.
+    pub most: f64,
+}
+
+/// A group of bars under one heading.
 pub struct Group {
     /// Heading.
     pub name: String,
-    /// Names, values, and the range of the runs.
-    pub bars: Vec<(String, Option<(f64, f64, f64)>)>,
+    /// Names and values; a bar without a value is shown as missing.
+    pub bars: Vec<(String, Option<Range>)>,
 }
 
 /// Horizontal bars, each group on its own scale from 0 to its greatest value. `unit` follows a value.
@@ -34,7 +45,7 @@ pub fn bars(title: &str, unit: &str, digits: usize, groups: &[Group]) -> String 
     let mut body = String::new();
     let mut y = 44.0;
     for group in groups {
-        let greatest = group.bars.iter().filter_map(|(_, v)| v.map(|v| v.2)).fold(0.0, f64::max).max(1e-9);
+        let greatest = group.bars.iter().filter_map(|(_, v)| v.map(|v| v.most)).fold(0.0, f64::max).max(1e-9);
         let _ = writeln!(body, "<text x=\"8\" y=\"{y}\" font-weight=\"bold\">{}</text>", escape(&group.name));
         y += 8.0;
         for (name, value) in &group.bars {
@@ -45,7 +56,7 @@ pub fn bars(title: &str, unit: &str, digits: usize, groups: &[Group]) -> String 
                 writeln!(body, "<text x=\"{}\" y=\"{label}\" text-anchor=\"end\">{}</text>", LEFT - 8.0, escape(name));
             let scale = (WIDTH - LEFT - 130.0) / greatest;
             match value {
-                Some((median, least, most)) => {
+                Some(Range { median, least, most }) => {
                     let _ = writeln!(
                         body,
                         "<rect x=\"{LEFT}\" y=\"{}\" width=\"{:.1}\" height=\"{}\" fill=\"{}\"/>\

@@ -11,7 +11,7 @@ use tokio_rustls::rustls::pki_types::pem::PemObject;
 use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use tokio_rustls::rustls::{ClientConfig, RootCertStore, ServerConfig};
 
-/// An authority of our own, and a certificate of it for `localhost`, as PEM files.
+/// An authority of our own, and a certificate of it for `localhost` and 127.0.0.1, as PEM files.
 pub struct Certificates {
     /// What a client must trust.
     pub authority: PathBuf,
@@ -30,7 +30,8 @@ impl Certificates {
         let own = KeyPair::generate().map_err(io::Error::other)?;
         let issuer = CertifiedIssuer::self_signed(params, own).map_err(io::Error::other)?;
         let key = KeyPair::generate().map_err(io::Error::other)?;
-        let params = CertificateParams::new(vec!["localhost".to_owned()]).map_err(io::Error::other)?;
+        let names = vec!["localhost".to_owned(), "127.0.0.1".to_owned()];
+        let params = CertificateParams::new(names).map_err(io::Error::other)?;
         let certificate = params.signed_by(&key, &issuer).map_err(io::Error::other)?;
         let write = |name: &str, text: String| {
             let path = directory.join(name);

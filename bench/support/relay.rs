@@ -21,6 +21,8 @@ pub struct Setup {
     pub connections: u32,
     /// Messages of a connection at most.
     pub per_connection: u32,
+    /// How long a connection to it may rest.
+    pub idle_timeout: &'static str,
     /// Further keys of the provider.
     pub provider: String,
     /// Further keys of the listener.
@@ -37,6 +39,7 @@ impl Setup {
             sink: Some(sink),
             connections: 50,
             per_connection: 100_000,
+            idle_timeout: "60s",
             provider: "tls = \"off\"\n".into(),
             listener: String::new(),
             sections: String::new(),
@@ -54,8 +57,8 @@ impl Setup {
         if let Some(sink) = self.sink {
             text.push_str(&format!(
                 "[provider.sink]\nrelay = \"{sink}\"\nconnections = {}\nmessages_per_connection = {}\nrate = []\n\
-                 idle_timeout = \"60s\"\n{}\n[[route]]\nrecipient = \"*\"\nvia = \"sink\"\n",
-                self.connections, self.per_connection, self.provider
+                 idle_timeout = \"{}\"\n{}\n[[route]]\nrecipient = \"*\"\nvia = \"sink\"\n",
+                self.connections, self.per_connection, self.idle_timeout, self.provider
             ));
         }
         text.push_str(&self.sections);

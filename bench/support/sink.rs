@@ -3,27 +3,20 @@
 //! A recipient `probe-N@…` has the time of its receipt noted under N, so that single messages can be
 //! followed among many. With a delay every flight of replies leaves so much later than its commands
 //! came, as over a link with that round trip; commands that were pipelined are answered together.
+//! With faults it is as bad a receiver as it is told, at random.
 
-use std::collections::{HashMap, VecDeque};
+mod session;
+
+use std::collections::HashMap;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use mailweir::deliver::Io;
-use memchr::memmem;
 use parking_lot::Mutex;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
-use tokio_rustls::TlsAcceptor;
-use tokio_rustls::rustls::{HandshakeKind, ServerConfig};
-
-use super::now_nanos;
-
-/// Bytes of input that are looked at at once.
-const BUFFER: usize = 64 * 1024;
+use tokio_rustls::rustls::ServerConfig;
 
 /// How it behaves.
 #[derive(Clone, Default)]
@@ -32,8 +25,32 @@ pub struct Options {
     pub delay: Duration,
     /// Offers STARTTLS.
     pub tls: Option<Arc<ServerConfig>>,
-    /// The port; 0 lets the system choose.
-    pub port: u16,
+    /// What goes wrong.
+    pub faults: Faults,
+}
+
+/// Shares of all messages, from 0 to 1, to which something happens while `on`.
+#[derive(Clone, Default)]
+pub struct Faults {
+    /// Whether anything goes wrong now.
+    pub on: Arc<AtomicBool>,
+    /// The connection is reset when the message is here, before the final reply; it does not count
+    /// as received.
+    pub reset: f64,
+    /// The recipient gets 450.
+    pub refuse: f64,
+    /// The message gets 451.
+    pub fail: f64,
+    /// The final reply comes late.
+    pub slow: f64,
+    /// By so much.
+    pub slow_by: Duration,
+}
+
+impl Faults {
+    fn strikes(&self, share: f64) -> bool {
+        share > 0.0 && self.on.load(Ordering::Relaxed) && fastrand::f64() < share
+    }
 }
 
 /// What it saw since it started.
@@ -52,6 +69,8 @@ pub struct Seen {
     pub resumed: AtomicU64,
     /// The other handshakes.
     pub full: AtomicU64,
+    /// Faults that were made.
+    pub faults: AtomicU64,
     probes: Mutex<HashMap<u64, u64>>,
 }
 
@@ -61,7 +80,7 @@ impl Seen {
         self.messages.load(Ordering::SeqCst)
     }
 
-    /// When the last message came, on [`now_nanos`]'s clock.
+    /// When the last message came, on the clock of [`super::now_nanos`].
     pub fn last(&self) -> u64 {
         self.last.load(Ordering::SeqCst)
     }
@@ -69,6 +88,11 @@ impl Seen {
     /// When the probe came; takes it out.
     pub fn take_probe(&self, number: u64) -> Option<u64> {
         self.probes.lock().remove(&number)
+    }
+
+    /// All probes that came since the last call, with their times.
+    pub fn take_probes(&self) -> HashMap<u64, u64> {
+        std::mem::take(&mut *self.probes.lock())
     }
 
     /// Waits until that many messages came, at most `limit`; how many came.
@@ -99,7 +123,7 @@ impl Sink {
     pub fn start(options: Options) -> io::Result<Sink> {
         let listener = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None)?;
         listener.set_reuse_address(true)?;
-        listener.bind(&SocketAddr::from(([127, 0, 0, 1], options.port)).into())?;
+        listener.bind(&SocketAddr::from(([127, 0, 0, 1], 0)).into())?;
         listener.listen(4096)?;
         listener.set_nonblocking(true)?;
         let listener: std::net::TcpListener = listener.into();
@@ -118,7 +142,7 @@ impl Sink {
                         seen.connections.fetch_add(1, Ordering::SeqCst);
                         let open = seen.open.fetch_add(1, Ordering::SeqCst) + 1;
                         seen.most_open.fetch_max(open, Ordering::SeqCst);
-                        let _ = serve(stream, &shared).await;
+                        let _ = session::serve(stream, &shared).await;
                         seen.open.fetch_sub(1, Ordering::SeqCst);
                     });
                 }
@@ -127,209 +151,5 @@ impl Sink {
             })
         })?;
         Ok(Sink { address, seen })
-    }
-}
-
-/// How a dialog ended.
-enum End {
-    Over,
-    StartTls,
-}
-
-async fn serve(stream: TcpStream, shared: &Shared) -> io::Result<()> {
-    stream.set_nodelay(true)?;
-    let mut session = Session::new(stream, shared, shared.options.tls.is_some());
-    session.say(b"220 sink.example ESMTP\r\n");
-    if let End::StartTls = session.talk().await? {
-        let Some(config) = &shared.options.tls else { return Ok(()) };
-        session.flush().await?;
-        let stream = TlsAcceptor::from(config.clone()).accept(session.stream).await?;
-        let resumed = stream.get_ref().1.handshake_kind() == Some(HandshakeKind::Resumed);
-        let counter = if resumed { &shared.seen.resumed } else { &shared.seen.full };
-        counter.fetch_add(1, Ordering::SeqCst);
-        let mut session = Session::new(stream, shared, false);
-        session.talk().await?;
-        let _ = session.stream.shutdown().await;
-    }
-    Ok(())
-}
-
-struct Session<'a, S> {
-    stream: S,
-    shared: &'a Shared,
-    starttls: bool,
-    input: Vec<u8>,
-    /// Start of what is unread in `input`.
-    start: usize,
-    output: Vec<u8>,
-    /// Flights of replies on their way.
-    travelling: VecDeque<(tokio::time::Instant, Vec<u8>)>,
-    probes: Vec<u64>,
-}
-
-impl<'a, S: Io> Session<'a, S> {
-    fn new(stream: S, shared: &'a Shared, starttls: bool) -> Self {
-        Session {
-            stream,
-            shared,
-            starttls,
-            input: Vec::with_capacity(4096),
-            start: 0,
-            output: Vec::new(),
-            travelling: VecDeque::new(),
-            probes: Vec::new(),
-        }
-    }
-
-    fn say(&mut self, reply: &[u8]) {
-        self.output.extend_from_slice(reply);
-    }
-
-    /// Sends what was said so far, now or when its time comes.
-    async fn flush(&mut self) -> io::Result<()> {
-        if self.output.is_empty() {
-            return Ok(());
-        }
-        if self.shared.options.delay.is_zero() {
-            self.stream.write_all(&self.output).await?;
-            self.output.clear();
-            // TLS keeps what the socket did not take.
-            return self.stream.flush().await;
-        }
-        let due = tokio::time::Instant::now() + self.shared.options.delay;
-        self.travelling.push_back((due, std::mem::take(&mut self.output)));
-        Ok(())
-    }
-
-    /// More input; false at its end.
-    async fn fill(&mut self) -> io::Result<bool> {
-        self.flush().await?;
-        self.input.drain(..self.start);
-        self.start = 0;
-        self.input.reserve(if self.input.capacity() > 4096 || !self.input.is_empty() { BUFFER } else { 4096 });
-        loop {
-            let Some((due, _)) = self.travelling.front() else {
-                return Ok(self.stream.read_buf(&mut self.input).await? > 0);
-            };
-            tokio::select! {
-                read = self.stream.read_buf(&mut self.input) => return Ok(read? > 0),
-                () = tokio::time::sleep_until(*due) => {
-                    if let Some((_, replies)) = self.travelling.pop_front() {
-                        self.stream.write_all(&replies).await?;
-                    }
-                }
-            }
-        }
-    }
-
-    async fn talk(&mut self) -> io::Result<End> {
-        loop {
-            let waiting = self.input.get(self.start..).unwrap_or_default();
-            let Some(end) = memchr::memchr(b'\n', waiting) else {
-                if waiting.len() > BUFFER || !self.fill().await? {
-                    return Ok(End::Over);
-                }
-                continue;
-            };
-            let line = waiting.get(..end).unwrap_or_default().to_ascii_uppercase();
-            self.start += end + 1;
-            let line = String::from_utf8_lossy(&line);
-            match line.get(..4).unwrap_or_default() {
-                "EHLO" => {
-                    self.say(b"250-sink.example\r\n250-PIPELINING\r\n250-8BITMIME\r\n250-ENHANCEDSTATUSCODES\r\n");
-                    if self.starttls {
-                        self.say(b"250-STARTTLS\r\n");
-                    }
-                    self.say(b"250 CHUNKING\r\n");
-                }
-                "STAR" if self.starttls => {
-                    self.say(b"220 2.0.0 go on\r\n");
-                    return Ok(End::StartTls);
-                }
-                "RCPT" => {
-                    let number = line.split_once("<PROBE-").and_then(|(_, rest)| rest.split_once('@'));
-                    self.probes.extend(number.and_then(|(number, _)| number.parse::<u64>().ok()));
-                    self.say(b"250 2.1.5 Ok\r\n");
-                }
-                "BDAT" => {
-                    let mut words = line.split_whitespace().skip(1);
-                    let size: u64 = words.next().and_then(|n| n.parse().ok()).unwrap_or(0);
-                    let last = words.next() == Some("LAST");
-                    if !self.skip(size).await? {
-                        return Ok(End::Over);
-                    }
-                    if last {
-                        self.received();
-                    }
-                    self.say(b"250 2.0.0 Ok\r\n");
-                }
-                "DATA" => {
-                    self.say(b"354 go on\r\n");
-                    if !self.data().await? {
-                        return Ok(End::Over);
-                    }
-                    self.received();
-                    self.say(b"250 2.0.0 Ok\r\n");
-                }
-                "QUIT" => {
-                    self.say(b"221 2.0.0 Bye\r\n");
-                    self.flush().await?;
-                    while !self.travelling.is_empty() && self.fill().await? {}
-                    return Ok(End::Over);
-                }
-                _ => self.say(b"250 2.0.0 Ok\r\n"),
-            }
-        }
-    }
-
-    async fn skip(&mut self, mut left: u64) -> io::Result<bool> {
-        loop {
-            let here = (self.input.len() - self.start) as u64;
-            let taken = here.min(left);
-            self.start += usize::try_from(taken).unwrap_or(0);
-            left -= taken;
-            if left == 0 {
-                return Ok(true);
-            }
-            if !self.fill().await? {
-                return Ok(false);
-            }
-        }
-    }
-
-    /// Reads up to the dot line.
-    async fn data(&mut self) -> io::Result<bool> {
-        // The reply to DATA goes out before the body can come.
-        while self.input.len() - self.start < 3 {
-            if !self.fill().await? {
-                return Ok(false);
-            }
-        }
-        if self.input.get(self.start..).is_some_and(|rest| rest.starts_with(b".\r\n")) {
-            self.start += 3;
-            return Ok(true);
-        }
-        loop {
-            let waiting = self.input.get(self.start..).unwrap_or_default();
-            if let Some(at) = memmem::find(waiting, b"\r\n.\r\n") {
-                self.start += at + 5;
-                return Ok(true);
-            }
-            // The end may begin in what is here.
-            self.start += waiting.len().saturating_sub(4);
-            if !self.fill().await? {
-                return Ok(false);
-            }
-        }
-    }
-
-    fn received(&mut self) {
-        let (seen, now) = (&self.shared.seen, now_nanos());
-        seen.last.fetch_max(now, Ordering::SeqCst);
-        if !self.probes.is_empty() {
-            let mut probes = seen.probes.lock();
-            probes.extend(self.probes.drain(..).map(|number| (number, now)));
-        }
-        seen.messages.fetch_add(1, Ordering::SeqCst);
     }
 }

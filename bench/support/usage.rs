@@ -5,6 +5,7 @@
 //! over a relay's processes is what it costs; RSS would count shared pages once per process.
 
 use std::fs;
+use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -56,6 +57,11 @@ impl Group {
     pub fn rss(&self) -> u64 {
         self.processes().iter().filter_map(|pid| smaps(*pid, "Rss:")).sum()
     }
+}
+
+/// File descriptors that a process has open.
+pub fn descriptors(pid: u32) -> io::Result<usize> {
+    Ok(fs::read_dir(format!("/proc/{pid}/fd"))?.count())
 }
 
 fn smaps(pid: u32, field: &str) -> Option<u64> {

@@ -1,4 +1,5 @@
-//! What the relay allocates for a message: `cargo bench --bench allocations [-- --messages N] [--top N]`.
+//! What the relay allocates for a message: `cargo bench --bench allocations`, `--help` for
+//! the options.
 //!
 //! Prints allocations and bytes for each message, apart for taking it in (its provider is paused)
 //! and for letting it go (the provider is resumed), and the places that allocate most. The relay
@@ -22,14 +23,21 @@ use serde_json::Value;
 use support::args::Args;
 use support::figures::Table;
 use support::load::{Load, Until};
+use support::page;
 use support::relay::Setup;
 use support::sink::{Options, Sink};
 
 #[global_allocator]
 static ALLOCATOR: dhat::Alloc = dhat::Alloc;
 
-const USAGE: &str = "allocations [--messages N] [--top N] [--size BYTES]\n\
-    counts allocations for each message, and prints the places that allocate most";
+const USAGE: &str = "allocations [--messages N] [--top N] [--size BYTES] [--docs]\n\
+    --messages N    how many are counted, default 5000\n\
+    --top N         places that are printed, default 25\n\
+    --size BYTES    of a message, default 2048\n\
+    --docs          write the totals into docs/performance.md";
+
+/// The program, for its commands.
+const MAILWEIR: &str = env!("CARGO_BIN_EXE_mailweir");
 
 /// Frames noted for each allocation: enough to reach our own code from inside libraries.
 const FRAMES: usize = 30;
@@ -42,6 +50,7 @@ fn main() -> io::Result<()> {
     let messages: u64 = args.value_or("--messages", 5000)?;
     let top: usize = args.value_or("--top", 25)?;
     let size: usize = args.value_or("--size", 2048)?;
+    let docs = args.flag("--docs");
     args.end()?;
 
     let sink = Sink::start(Options::default())?;
@@ -83,6 +92,10 @@ fn main() -> io::Result<()> {
     for (name, report) in [("taking it in", &accept), ("letting it go", &deliver)] {
         println!("{name}: the places that allocate most\n{}", places(report, messages, top)?);
     }
+    if docs {
+        let made = format!("{}; {messages} messages of {size} bytes.", page::version(Path::new(MAILWEIR)));
+        page::put(&page::performance(), "allocations", &format!("{made}\n\n{}", totals.markdown()))?;
+    }
     Ok(())
 }
 
@@ -98,7 +111,7 @@ struct Counted {
 impl Counted {
     fn start(directory: &Path, sink: SocketAddr) -> io::Result<Counted> {
         let smtp = TcpListener::bind("127.0.0.1:0")?.local_addr()?;
-        let setup = Setup::new(Path::new(env!("CARGO_BIN_EXE_mailweir")), sink);
+        let setup = Setup::new(Path::new(MAILWEIR), sink);
         let config = directory.join("config.toml");
         fs::write(&config, setup.text(smtp, directory))?;
         let mut child = Command::new(std::env::current_exe()?)
@@ -133,7 +146,7 @@ impl Counted {
     }
 
     fn provider(&self, what: &str) -> io::Result<()> {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_mailweir"));
+        let mut command = Command::new(MAILWEIR);
         command.args(["provider", what, "sink", "--config"]).arg(self.directory.join("config.toml"));
         match command.stdout(Stdio::null()).status()?.success() {
             true => Ok(()),

@@ -57,8 +57,7 @@ fn main() -> io::Result<()> {
     if queue || all {
         let directory = tempfile::Builder::new().prefix("mailweir-growth-").tempdir_in(&parent)?;
         let curve = depth::measure(&program, directory.path(), messages, steps.max(1), size)?;
-        text.push_str(&table_of(&curve).markdown());
-        text.push('\n');
+        text.push_str(&format!("{}\n![the curve](growth.svg)\n\n", table_of(&curve).markdown()));
         svg = Some(chart_of(&curve));
     }
     let mut facts = Table::new(["what", "figure"]);

@@ -88,7 +88,8 @@ fn finish(
     docs: bool,
 ) -> io::Result<()> {
     let machine = page::machine(&std::env::temp_dir())?;
-    let mut text = format!("{machine}; {runs} rounds, {seconds} s a run.\n\n{}", results.tables(peers));
+    let mut text =
+        format!("{machine}; {runs} rounds, {seconds} s a run.\n\n![the rates](peers.svg)\n\n{}", results.tables(peers));
     for (name, why) in missing {
         text.push_str(&format!("\nNot measured: {name} ({why}).\n"));
     }

@@ -1,6 +1,7 @@
 //! Tables and chart of a contest.
 
 use std::collections::HashMap;
+use std::fmt::Write as _;
 
 use super::contest::{CASES, NONE, Peer};
 use crate::support::chart::{self, Group, Range};
@@ -93,7 +94,34 @@ impl Results {
         } else {
             ""
         };
-        format!("{}{note}\n{}\n{}", rates.markdown(), ratios.markdown(), cost.markdown())
+        let lost = self.lost(peers);
+        format!(
+            "{}{note}\n{}\n{}\nWhere others did better:\n\n{lost}",
+            rates.markdown(),
+            ratios.markdown(),
+            cost.markdown()
+        )
+    }
+
+    /// Where a relay does better than mailweir, in medians.
+    fn lost(&self, peers: &[Peer]) -> String {
+        let compared = [
+            ("per_second", "messages/s", true),
+            ("cpu_per_1000", "CPU s per 1,000", false),
+            ("peak_pss_mb", "MB at the peak", false),
+            ("dot_ms", "ms from final dot to receipt", false),
+        ];
+        let mut text = String::new();
+        for (case, (name, unit, more_is_better)) in CASES.iter().flat_map(|case| compared.map(|row| (case, row))) {
+            let Some(ours) = self.figures("mailweir", case.key, name).median() else { continue };
+            for peer in peers.iter().filter(|peer| peer.name != "mailweir" && peer.name != NONE) {
+                let theirs = self.figures(&peer.name, case.key, name).median();
+                let Some(theirs) = theirs.filter(|theirs| (*theirs > ours) == more_is_better) else { continue };
+                let (theirs, ours) = (number(theirs, 2), number(ours, 2));
+                let _ = writeln!(text, "- {}, {}: {theirs} {unit}, mailweir {ours}", case.name, peer.version);
+            }
+        }
+        if text.is_empty() { "Nowhere in this run.\n".into() } else { text }
     }
 
     /// Rates as bars.

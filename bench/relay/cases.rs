@@ -133,10 +133,14 @@ fn pooled(context: &Context, per_connection: u32, resume: bool) -> io::Result<Op
         setup.provider.push_str("tls_resume = false\n");
     }
     let relay = Relay::start(&setup)?;
-    let mut metrics = throughput(&relay, &sink, &Load::new(relay.smtp, Until::Time(context.time)))?;
+    let load = Load::new(relay.smtp, Until::Time(context.time));
+    // The very first connections have no session that they could resume.
+    warm_up(&sink, &load, DRAIN)?;
+    let handshakes = || (sink.seen.resumed.load(Ordering::SeqCst) as f64, sink.seen.full.load(Ordering::SeqCst) as f64);
+    let before = handshakes();
+    let mut metrics = throughput(&relay, &sink, &load)?;
     metrics.extend(singles(relay.smtp, &sink, SINGLES)?);
-    let resumed = sink.seen.resumed.load(Ordering::SeqCst) as f64;
-    let full = sink.seen.full.load(Ordering::SeqCst) as f64;
+    let (resumed, full) = (handshakes().0 - before.0, handshakes().1 - before.1);
     metrics.push(("handshakes", resumed + full));
     metrics.push(("resumed", resumed / (resumed + full).max(1.0)));
     Ok(Some(metrics))

@@ -71,6 +71,12 @@ fn smaps(pid: u32, field: &str) -> Option<u64> {
     Some(kilobytes * 1024)
 }
 
+/// From here on [`peak_rss`] tells the highest since now.
+pub fn reset_peak(pid: u32) -> io::Result<()> {
+    // See proc_pid_clear_refs(5).
+    fs::write(format!("/proc/{pid}/clear_refs"), "5")
+}
+
 /// The highest resident set size of a process so far, in bytes.
 pub fn peak_rss(pid: u32) -> Option<u64> {
     let text = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;

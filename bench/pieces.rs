@@ -3,13 +3,18 @@
 //!
 //! They say which piece a change made slower; what the relay as a whole does says
 //! `cargo bench --bench relay`. Throughput counts bytes of a message of 2 KB or 20 KB where a piece
-//! looks at bytes, and elements elsewhere.
+//! looks at bytes, and elements elsewhere. With `UPDATE_DOCS=1` in the environment the table in
+//! `docs/performance.md` is written anew (criterion takes the arguments for itself).
+
+#[path = "pieces/report.rs"]
+mod report;
+mod support;
 
 use std::collections::VecDeque;
 use std::hint::black_box;
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use bytes::Bytes;
 use criterion::{BatchSize, BenchmarkId, Criterion, Throughput};
@@ -258,7 +263,9 @@ fn bodies(c: &mut Criterion) {
 }
 
 fn main() -> Result<(), Trouble> {
-    let mut criterion = Criterion::default().configure_from_args();
+    let results = support::page::target()?.join("criterion");
+    let began = SystemTime::now();
+    let mut criterion = Criterion::default().output_directory(&results).configure_from_args();
     lines(&mut criterion);
     dots(&mut criterion);
     headers(&mut criterion);
@@ -268,5 +275,8 @@ fn main() -> Result<(), Trouble> {
     replies(&mut criterion);
     bodies(&mut criterion);
     criterion.final_summary();
+    if std::env::var_os("UPDATE_DOCS").is_some() {
+        report::write(&results, began)?;
+    }
     Ok(())
 }

@@ -11,6 +11,8 @@
 mod contest;
 #[path = "peers/report.rs"]
 mod report;
+#[path = "peers/running.rs"]
+mod running;
 mod support;
 
 use std::fs;
@@ -46,6 +48,7 @@ fn main() -> io::Result<()> {
     let (json, docs) = (args.flag("--json"), args.flag("--docs"));
     args.end()?;
 
+    running::clean_up_when_interrupted()?;
     let contest = Contest { program, fetched, time: Duration::from_secs_f64(seconds) };
     let wanted = |name: &str| only.as_ref().is_none_or(|only| only.split(',').any(|one| one == name));
     let (peers, missing) = contest.peers(&wanted)?;

@@ -1,23 +1,14 @@
 //! One run of one relay in one case: start it, warm it up, measure, and leave nothing behind.
-//!
-//! A relay of many processes runs in a cgroup of its own, so that the CPU time of processes that
-//! came and went is counted too, and nothing survives the run. Where there is no cgroup (version 2,
-//! and the right to make one), the columns of CPU and memory stay empty.
 
 use std::fs;
 use std::io;
-use std::net::{SocketAddr, TcpListener};
-use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
-use std::thread;
-use std::time::{Duration, Instant};
+use std::process::{Command, Stdio};
+use std::time::Duration;
 
-use rustix::process::{Pid, Signal};
-
+use super::running::Running;
 use crate::support::load::{Load, Until};
 use crate::support::measure::{Metrics, measure, singles, warm_up};
-use crate::support::relay::greets;
 use crate::support::sink::{Options, Sink};
 use crate::support::usage::Group;
 
@@ -127,7 +118,7 @@ impl Contest {
         let sink = Sink::start(Options { delay, ..Options::default() })?;
         let running = match peer.name.as_str() {
             NONE => None,
-            name => Some(Running::start(self, name, sink.address, if far { 5 } else { CONNECTIONS })?),
+            name => Some(Running::start(self.script(name), sink.address, if far { 5 } else { CONNECTIONS })?),
         };
         let smtp = running.as_ref().map_or(sink.address, |running| running.smtp);
         // Without a relay there is nothing whose cost could be counted.
@@ -144,88 +135,6 @@ impl Contest {
                 warm_up(&sink, &load, DRAIN)?;
                 measure(&group, &sink, &load, DRAIN)
             }
-        }
-    }
-}
-
-/// A relay that runs; it is stopped, whatever is left of it killed, and its files removed on drop.
-struct Running {
-    smtp: SocketAddr,
-    group: Group,
-    child: Child,
-    cgroup: Option<PathBuf>,
-    directory: tempfile::TempDir,
-}
-
-impl Running {
-    fn start(contest: &Contest, name: &str, sink: SocketAddr, connections: u32) -> io::Result<Running> {
-        let directory = tempfile::Builder::new().prefix("mailweir-peer-").tempdir()?;
-        // Free when this looks, and taken at once.
-        let smtp = TcpListener::bind("127.0.0.1:0")?.local_addr()?;
-        let cgroup = cgroup(&format!("mailweir-bench-{}-{}", std::process::id(), smtp.port()));
-        let script = contest.script(name);
-        // The shell joins the cgroup before it becomes the relay's script.
-        let mut command = Command::new("sh");
-        command.arg("-c").arg("[ -z \"$CGROUP\" ] || echo $$ >\"$CGROUP/cgroup.procs\"; exec \"$@\"").arg("sh");
-        command.arg(script.get_program()).args(script.get_args());
-        command.envs(script.get_envs().filter_map(|(key, value)| Some((key, value?))));
-        command.env("CGROUP", cgroup.as_deref().unwrap_or(Path::new("")));
-        command.env("DIRECTORY", directory.path()).env("PORT", smtp.port().to_string());
-        command.env("SINK_PORT", sink.port().to_string()).env("CONNECTIONS", connections.to_string());
-        let log = fs::File::create(directory.path().join("harness.log"))?;
-        command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log).process_group(0);
-        let child = command.spawn()?;
-        let group = Group::Cgroup(cgroup.clone().unwrap_or_default());
-        let mut running = Running { smtp, group, child, cgroup, directory };
-        let began = Instant::now();
-        while !greets(smtp) {
-            if running.child.try_wait()?.is_some() || began.elapsed() > Duration::from_secs(30) {
-                let log = fs::read_to_string(running.directory.path().join("harness.log")).unwrap_or_default();
-                return Err(io::Error::other(format!("it did not start:\n{log}")));
-            }
-            thread::sleep(Duration::from_millis(50));
-        }
-        Ok(running)
-    }
-}
-
-/// A new cgroup of version 2, if this system lets us have one.
-fn cgroup(name: &str) -> Option<PathBuf> {
-    let mounts = fs::read_to_string("/proc/mounts").ok()?;
-    let mount =
-        mounts.lines().map(|line| line.split(' ').collect::<Vec<_>>()).find(|f| f.get(2) == Some(&"cgroup2"))?;
-    let path = Path::new(mount.get(1)?).join(name);
-    fs::create_dir(&path).ok()?;
-    Some(path)
-}
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        let pid = i32::try_from(self.child.id()).ok().and_then(Pid::from_raw);
-        if let Some(pid) = pid {
-            let _ = rustix::process::kill_process(pid, Signal::TERM);
-        }
-        let began = Instant::now();
-        while began.elapsed() < Duration::from_secs(5) && matches!(self.child.try_wait(), Ok(None)) {
-            thread::sleep(Duration::from_millis(10));
-        }
-        match (&self.cgroup, pid) {
-            (Some(path), _) => {
-                let _ = fs::write(path.join("cgroup.kill"), "1");
-                let _ = self.child.wait();
-                // Gone when the last of its processes is.
-                for _ in 0..200 {
-                    if fs::remove_dir(path).is_ok() {
-                        break;
-                    }
-                    thread::sleep(Duration::from_millis(20));
-                }
-            }
-            (None, Some(pid)) => {
-                let _ = rustix::process::kill_process_group(pid, Signal::KILL);
-                let _ = self.child.wait();
-            }
-            (None, None) => {}
         }
     }
 }

@@ -68,8 +68,8 @@ impl Ledger {
     }
 }
 
-/// Sends `rate` messages a second for `time`, on this thread.
-pub fn send(to: SocketAddr, rate: f64, time: Duration, ledger: &Arc<Ledger>) -> io::Result<()> {
+/// Sends `rate` messages a second for `time`, numbered from `first`, on this thread.
+pub fn send(to: SocketAddr, rate: f64, time: Duration, first: u64, ledger: &Arc<Ledger>) -> io::Result<()> {
     block_on(async {
         let (next, body) = (Arc::new(AtomicU64::new(0)), Arc::new(body(2048)));
         let (began, count) = (Instant::now(), (rate * time.as_secs_f64()) as u64);
@@ -79,11 +79,11 @@ pub fn send(to: SocketAddr, rate: f64, time: Duration, ledger: &Arc<Ledger>) -> 
             tasks.spawn(async move {
                 let mut client = None;
                 loop {
-                    let number = next.fetch_add(1, Ordering::Relaxed);
-                    if number >= count {
+                    let at = next.fetch_add(1, Ordering::Relaxed);
+                    if at >= count {
                         return;
                     }
-                    let due = began + Duration::from_secs_f64(number as f64 / rate);
+                    let (number, due) = (first + at, began + Duration::from_secs_f64(at as f64 / rate));
                     tokio::time::sleep_until(due).await;
                     match one(to, &mut client, number, &body, &ledger).await {
                         Ok(()) => {

@@ -18,6 +18,7 @@ pub mod fact;
 pub mod reply;
 pub mod session;
 mod source;
+mod tickets;
 mod tls;
 mod transaction;
 mod wire;

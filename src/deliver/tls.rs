@@ -1,7 +1,7 @@
 //! TLS to upstream hosts: client configurations, certificate policy, and errors people can read.
 //!
 //! TLS 1.2 and 1.3 on aws-lc-rs. One client configuration is shared by all connections of one
-//! provider, so that session tickets are used again (rustls keeps them per server name); early
+//! provider, so that session tickets are used again (`tickets` keeps them per server name); early
 //! data stays off. Without verification the handshake's signatures are still checked, so that the
 //! peer at least owns the key it shows.
 
@@ -13,7 +13,7 @@ use moka::sync::Cache;
 use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use tokio_rustls::rustls::client::{ClientSessionMemoryCache, Resumption, WebPkiServerVerifier};
+use tokio_rustls::rustls::client::{Resumption, WebPkiServerVerifier};
 use tokio_rustls::rustls::crypto::{CryptoProvider, aws_lc_rs, verify_tls12_signature, verify_tls13_signature};
 use tokio_rustls::rustls::pki_types::pem::PemObject;
 use tokio_rustls::rustls::pki_types::{CertificateDer, ServerName, UnixTime};
@@ -22,11 +22,10 @@ use tokio_rustls::rustls::{
 };
 
 use super::fact::Event;
+use super::tickets::Tickets;
 use super::wire::{Io, event_of};
 use crate::config::{Provider, TlsMode};
 
-/// Servers whose tickets a provider's configuration remembers.
-const TICKETS: usize = 256;
 /// Client configurations kept (one or two for each provider).
 const CONFIGS: u64 = 1024;
 
@@ -105,11 +104,8 @@ impl TlsSettings {
             let verifier = Arc::new(AnyCertificate(self.crypto.clone()));
             builder.with_custom_certificate_verifier(verifier).with_no_client_auth()
         };
-        config.resumption = if key.resume {
-            Resumption::store(Arc::new(ClientSessionMemoryCache::new(TICKETS)))
-        } else {
-            Resumption::disabled()
-        };
+        config.resumption =
+            if key.resume { Resumption::store(Arc::new(Tickets::new())) } else { Resumption::disabled() };
         config.enable_early_data = false;
         Ok(config)
     }

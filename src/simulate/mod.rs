@@ -417,4 +417,6 @@ impl World {
 }
 
 #[cfg(test)]
+mod properties;
+#[cfg(test)]
 mod tests;

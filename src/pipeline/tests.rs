@@ -11,10 +11,27 @@ use crate::mail::{Address, BodyTraits, Envelope, LaneName, Origin};
 use crate::queue::sqlite::SqliteQueue;
 use crate::queue::{Counts, Filter, LaneDue, Leased, Operation, Page, Settlement};
 
-/// A queue whose first `faults` chunks make the reader panic, as a bug would.
+/// A queue that misbehaves so many times.
 struct Faulty {
     queue: Arc<dyn Queue>,
+    /// Chunks that make the reader panic, as a bug would.
     faults: AtomicUsize,
+    /// Settlements that find the store damaged.
+    damaged: AtomicUsize,
+    /// Operations, after those, that find it in trouble.
+    away: AtomicUsize,
+}
+
+impl Faulty {
+    fn over(dir: &tempfile::TempDir) -> Faulty {
+        let queue = SqliteQueue::open(&dir.path().join("q.db"), Clock::System).expect("a queue");
+        Faulty { queue, faults: AtomicUsize::new(0), damaged: AtomicUsize::new(0), away: AtomicUsize::new(0) }
+    }
+}
+
+/// Whether it is one of those times.
+fn counts_down(times: &AtomicUsize) -> bool {
+    times.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |n| n.checked_sub(1)).is_ok()
 }
 
 #[async_trait]
@@ -35,11 +52,13 @@ impl Queue for Faulty {
         self.queue.claim(lane, now, limit).await
     }
     async fn settle(&self, settlements: Vec<Settlement>, follow_ups: Vec<NewMessage>) -> Result<(), QueueError> {
+        if counts_down(&self.damaged) {
+            return Err(QueueError::Damaged("on purpose".into()));
+        }
         self.queue.settle(settlements, follow_ups).await
     }
     async fn chunk(&self, id: QueueId, index: u32) -> Result<Option<Bytes>, QueueError> {
-        let less = |n: usize| n.checked_sub(1);
-        assert!(self.faults.fetch_update(Ordering::SeqCst, Ordering::SeqCst, less).is_err(), "a fault on purpose");
+        assert!(!counts_down(&self.faults), "a fault on purpose");
         self.queue.chunk(id, index).await
     }
     async fn lanes(&self, after: Option<LaneName>, limit: usize) -> Result<Vec<LaneDue>, QueueError> {
@@ -61,6 +80,9 @@ impl Queue for Faulty {
         withdrawn: &[RecipientKey],
         now: Timestamp,
     ) -> Result<usize, QueueError> {
+        if counts_down(&self.away) {
+            return Err(QueueError::Unavailable("on purpose".into()));
+        }
         self.queue.operate(op, keys, withdrawn, now).await
     }
     async fn counts(&self) -> Result<Counts, QueueError> {
@@ -105,56 +127,91 @@ async fn host(listener: TcpListener) {
     }
 }
 
-/// Invariant 2: a fault in a worker costs one attempt, neither the recipient nor the lane.
-#[tokio::test]
-async fn a_worker_that_panics_loses_no_recipient_and_stalls_no_lane() {
-    let dir = tempfile::tempdir().expect("a directory");
-    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
-    let address = listener.local_addr().expect("its address");
-    tokio::spawn(host(listener));
+/// The relay on a queue, with a host for all mail.
+struct Rig {
+    relay: Arc<Relay>,
+    queue: Arc<dyn Queue>,
+    stop: watch::Sender<bool>,
+}
 
-    let text = format!(
-        "[provider.host]\nrelay = \"{address}\"\ntls = \"off\"\nconnections = 1\nrate = []\n\
-         [[route]]\nrecipient = \"*\"\nvia = \"host\"\n[retry]\nfirst = \"1s\"\njitter = 0.0\n"
-    );
-    let config = Arc::new(Config::parse(&text, "test").expect("a configuration"));
-    let clock = Clock::System;
-    let queue: Arc<dyn Queue> = Arc::new(Faulty {
-        queue: SqliteQueue::open(&dir.path().join("q.db"), clock).expect("a queue"),
-        faults: AtomicUsize::new(2),
-    });
-    let router = Arc::new(Router::new(config.clone()).expect("a router"));
-    // Without memory every body is read from the queue.
-    let scheduler = Scheduler::new(queue.clone(), clock, 0, Vec::new(), {
-        let router = router.clone();
-        move |lane| router.provider_of_lane(lane)
-    });
-    let (stop, stopping) = watch::channel(false);
-    let connector = Connector::new("relay.example").expect("a connector");
-    let relay = Relay::new(config, clock, queue.clone(), router, connector, scheduler.clone(), stopping.clone());
-    tokio::spawn(scheduler.run(stopping));
+impl Rig {
+    async fn start(queue: Faulty) -> Rig {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let address = listener.local_addr().expect("its address");
+        tokio::spawn(host(listener));
+        let text = format!(
+            "[provider.host]\nrelay = \"{address}\"\ntls = \"off\"\nconnections = 1\nrate = []\n\
+             [[route]]\nrecipient = \"*\"\nvia = \"host\"\n[retry]\nfirst = \"1s\"\njitter = 0.0\n"
+        );
+        let config = Arc::new(Config::parse(&text, "test").expect("a configuration"));
+        let (clock, queue): (_, Arc<dyn Queue>) = (Clock::System, Arc::new(queue));
+        let router = Arc::new(Router::new(config.clone()).expect("a router"));
+        // Without memory every body is read from the queue.
+        let scheduler = Scheduler::new(queue.clone(), clock, 0, Vec::new(), {
+            let router = router.clone();
+            move |lane| router.provider_of_lane(lane)
+        });
+        let (stop, stopping) = watch::channel(false);
+        let connector = Connector::new("relay.example").expect("a connector");
+        let relay = Relay::new(config, clock, queue.clone(), router, connector, scheduler.clone(), stopping.clone());
+        tokio::spawn(scheduler.run(stopping));
+        Rig { relay, queue, stop }
+    }
 
-    let head = Bytes::from_static(b"Subject: x\r\n\r\nx\r\n");
-    for _ in 0..3 {
+    async fn accept(&self) {
+        let head = Bytes::from_static(b"Subject: x\r\n\r\nx\r\n");
+        let now = Clock::System.now();
         let message = Message {
-            id: queue.next_id(clock.now()),
-            received: clock.now(),
+            id: self.queue.next_id(now),
+            received: now,
             envelope: Envelope { reverse_path: Address::parse("a@a.example").ok(), ..Envelope::default() },
             origin: Origin::Local,
             size: head.len() as u64,
             traits: BodyTraits::default(),
         };
         let recipient = Recipient::new(Address::parse("b@b.example").expect("an address"));
-        relay.accept(message, vec![recipient], head.clone()).await.expect("accepted");
+        self.relay.accept(message, vec![recipient], head).await.expect("accepted");
     }
-    let delivered = async {
-        while relay.stats.delivered.get() < 3 {
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
-    };
-    tokio::time::timeout(Duration::from_secs(20), delivered).await.expect("all three are delivered");
-    assert_eq!(queue.counts().await.expect("counts"), Counts::default());
-    let _ = stop.send(true);
-    relay.workers.none().await;
-    queue.close().await;
+
+    async fn wait(&self, what: &str, done: impl AsyncFn() -> bool) {
+        let until = async {
+            while !done().await {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(20), until).await.expect(what);
+    }
+
+    async fn end(self) {
+        let _ = self.stop.send(true);
+        self.relay.workers.none().await;
+        self.queue.close().await;
+    }
+}
+
+/// Invariant 2: a fault in a worker costs one attempt, neither the recipient nor the lane.
+#[tokio::test]
+async fn a_worker_that_panics_loses_no_recipient_and_stalls_no_lane() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let rig = Rig::start(Faulty { faults: AtomicUsize::new(2), ..Faulty::over(&dir) }).await;
+    for _ in 0..3 {
+        rig.accept().await;
+    }
+    rig.wait("all three are delivered", async || rig.relay.stats.delivered.get() == 3).await;
+    assert_eq!(rig.queue.counts().await.expect("counts"), Counts::default());
+    rig.end().await;
+}
+
+/// An outcome that the store never takes is put aside, and a store that is in trouble at that moment
+/// is waited for: nobody else would end the lease before the next start.
+#[tokio::test]
+async fn what_the_queue_refuses_is_put_aside_once_the_store_can() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let queue = Faulty { damaged: AtomicUsize::new(3), away: AtomicUsize::new(2), ..Faulty::over(&dir) };
+    let rig = Rig::start(queue).await;
+    rig.accept().await;
+    let held = async || rig.queue.counts().await.is_ok_and(|counts| counts.held == 1);
+    rig.wait("it is put aside", held).await;
+    assert_eq!(rig.queue.counts().await.expect("counts"), Counts { messages: 1, held: 1, ..Counts::default() });
+    rig.end().await;
 }

@@ -260,7 +260,8 @@ fn killed_at_any_moment_nothing_acknowledged_is_lost_and_nothing_is_done_twice()
     }
 
     // And the file is sound, as SQLite's own program sees it.
-    let sound = "PRAGMA integrity_check; SELECT count(*) FROM incoming; SELECT count(*) FROM recipient WHERE state <> 3;
+    let sound =
+        "PRAGMA integrity_check; SELECT count(*) FROM incoming; SELECT count(*) FROM recipient WHERE state <> 3;
         SELECT count(*) FROM chunk WHERE message NOT IN (SELECT id FROM message);
         SELECT messages = (SELECT count(*) FROM message) AND failed = (SELECT count(*) FROM recipient)
             AND queued = 0 AND leased = 0 AND held = 0 AND uncertain = 0 FROM tally";

@@ -102,8 +102,7 @@ impl Setup {
     /// Writes the configuration and starts the daemon.
     pub fn start(self) -> Daemon {
         let config = self.write("config.toml");
-        let mut daemon =
-            Daemon {
+        let mut daemon = Daemon {
             smtp: self.smtp(),
             log: self.dir.join("mailweir.log"),
             config,

@@ -88,7 +88,8 @@ impl Disk {
             }
             Step::Resize { path, size } => self.inode(path).pending.push(Change::Resize(*size)),
             Step::Sync(path) if path.is_empty() || self.names.get(path) == Some(&Entry::Directory) => {
-                let (now, later) = std::mem::take(&mut self.pending_names).into_iter().partition(|(p, _)| parent(p) == path);
+                let (now, later) =
+                    std::mem::take(&mut self.pending_names).into_iter().partition(|(p, _)| parent(p) == path);
                 self.pending_names = later;
                 let now: Vec<_> = now;
                 set_names(&mut self.durable_names, &now);

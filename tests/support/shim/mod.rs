@@ -97,8 +97,15 @@ impl Shim {
 #[derive(Clone, Debug, PartialEq)]
 pub enum Step {
     Create(String),
-    Write { path: String, at: u64, data: Vec<u8> },
-    Resize { path: String, size: u64 },
+    Write {
+        path: String,
+        at: u64,
+        data: Vec<u8>,
+    },
+    Resize {
+        path: String,
+        size: u64,
+    },
     /// Of a file, or of a directory (`""` is the root).
     Sync(String),
     /// It failed: what was written since the last one may be there, or not, for good.

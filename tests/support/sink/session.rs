@@ -232,16 +232,7 @@ impl<'a> Session<'a> {
         let mut record = lock(&self.shared.record);
         let transaction = record.connections[self.number].transactions;
         let (connection, helo) = (self.number, self.helo.clone());
-        record.messages.push(Received {
-            began,
-            at,
-            connection,
-            transaction,
-            helo,
-            from,
-            to,
-            content: content.into(),
-        });
+        record.messages.push(Received { began, at, connection, transaction, helo, from, to, content: content.into() });
         drop(record);
         self.shared.news.notify_all();
         self.say("250 2.0.0 taken")?;

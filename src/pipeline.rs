@@ -7,7 +7,9 @@
 
 mod body;
 mod feedback;
+pub(crate) mod lesson;
 mod link;
+mod moves;
 mod record;
 
 use std::sync::Arc;
@@ -32,7 +34,8 @@ use crate::route::{Route, RouteError, Router};
 use crate::schedule::{Job, Lane, Scheduler};
 use body::{Outgoing, QueuedBody};
 use feedback::Feedback;
-use link::Link;
+use lesson::Teach;
+use link::{Link, Sockets};
 use record::Attempt;
 
 /// Bodies converted at once: each is in memory as a whole.
@@ -61,6 +64,7 @@ pub struct Relay {
     pub workers: Active,
     feedback: Feedback,
     stopping: watch::Receiver<bool>,
+    cut: watch::Sender<bool>,
     conversions: Semaphore,
 }
 
@@ -123,8 +127,12 @@ impl Relay {
             workers: Active::default(),
             feedback: Feedback::default(),
             stopping,
+            cut: watch::Sender::new(false),
             conversions: Semaphore::new(CONVERSIONS),
         });
+        let (weak, router) = (Arc::downgrade(&relay), relay.router.clone());
+        relay.router.ask(move |lane| weak.upgrade().is_none_or(|relay| relay.takes(lane)));
+        relay.scheduler.on_claim(move |lane, sender| router.elsewhere(lane, sender));
         let weak = Arc::downgrade(&relay);
         relay.scheduler.on_start(move |lane| {
             // At shutdown what is ready stays in the queue: no worker takes the place of another.
@@ -133,18 +141,32 @@ impl Relay {
                 tokio::spawn(async move {
                     let hand = Arc::new(Hand::new(lane));
                     let _gone = Gone { relay: relay.clone(), lane: hand.lane.clone() };
-                    let worker = tokio::spawn({
+                    let mut worker = tokio::spawn({
                         let (relay, hand) = (relay.clone(), hand.clone());
                         async move { relay.work(&hand).await }
                     });
-                    if worker.await.is_err() {
-                        relay.after_fault(&hand).await;
+                    let mut cut = relay.cut.subscribe();
+                    let cut_off = async move {
+                        let _ = cut.wait_for(|cut| *cut).await;
+                    };
+                    tokio::select! {
+                        ended = &mut worker => if ended.is_err() {
+                            relay.after_fault(&hand).await;
+                        },
+                        // The lease of what it has in hand ends with the queue.
+                        () = cut_off => worker.abort(),
                     }
                     drop(alive);
                 });
             }
         });
         relay
+    }
+
+    /// Ends all workers where they are, their connections with them. To be called only when the
+    /// queue is closed next: what they had in hand stays leased until then.
+    pub fn cut_off(&self) {
+        self.cut.send_replace(true);
     }
 
     /// The life of one worker, that is of one upstream connection at a time.
@@ -155,10 +177,13 @@ impl Relay {
         let mut serves: Option<Arc<str>> = None;
         let idle = lane.provider.idle_timeout;
         'jobs: while !*stopping.borrow() && !lane.retire() {
+            // From a source that takes nothing more today, the rest leaves from elsewhere.
+            self.move_on(lane).await;
             // The next job, in the lane's order, when the limiter is near.
             let next = tokio::select! {
-                next = lane.next(serves.as_deref(), idle) => next,
+                biased;
                 _ = stopping.changed() => break,
+                next = lane.next(serves.as_deref(), idle) => next,
             };
             let Ok((job, wake)) = next else {
                 self.expire_held(lane).await;
@@ -169,11 +194,11 @@ impl Relay {
             let mut attempt = Attempt::new(job, self.clock.now());
 
             // Where it goes. A domain whose provider became known moves to the provider's lane.
-            let route = match self.route(&attempt.job).await {
+            let route = match self.route(lane, &attempt.job).await {
                 Ok(route) if route.lane != lane.name => {
                     hand.not_needed(&mut attempt.job);
                     hand.empty();
-                    self.move_to(lane, &route, attempt.job);
+                    self.move_to(lane, &route, attempt.job).await;
                     continue;
                 }
                 Ok(route) => route,
@@ -193,12 +218,13 @@ impl Relay {
                 // Closed before the next one is opened: never more connections than the limit.
                 if let Some(mut old) = link.take() {
                     if let Some(messages) = old.closed_early() {
-                        self.note_closed(lane, messages);
+                        self.of(lane).note_closed(messages);
                     }
                     old.quit().await;
                 }
                 let began = tokio::time::Instant::now();
                 tokio::select! {
+                    biased;
                     () = lane.may_connect() => {}
                     _ = stopping.changed() => {
                         hand.not_needed(&mut attempt.job);
@@ -207,18 +233,24 @@ impl Relay {
                         break;
                     }
                 }
-                match self.connector.open_for(&lane.provider, &route, &from).await {
+                let sockets = Sockets::first_is_paid(lane, &self.stopping);
+                match self.connector.open_for(&lane.provider, &route, &from, &sockets).await {
                     Ok(new) => {
                         let new = Link::new(new, lane);
-                        self.note_opened(lane, new.open);
+                        self.of(lane).note_opened(new.open);
                         link = Some(new);
                         let wake = lane.close_circuit();
                         self.scheduler.wake(lane, wake);
                     }
                     Err(facts) => {
                         hand.not_needed(&mut attempt.job);
-                        lane.connected_more(greeted(&facts).saturating_sub(1));
-                        let (judgement, fact) = self.unreached(lane, &facts);
+                        if self.fails_over(lane, &facts) {
+                            // It was no attempt: the next round finds the other source, for all that waits.
+                            hand.empty();
+                            self.scheduler.wake(lane, lane.give_back(attempt.job));
+                            continue;
+                        }
+                        let (judgement, fact) = self.of(lane).unreached(&facts);
                         attempt.connect = began.elapsed();
                         attempt.everyone(fact);
                         self.finish(hand, attempt, Some(judgement)).await;
@@ -249,6 +281,7 @@ impl Relay {
                 };
                 let began = tokio::time::Instant::now();
                 let permit = tokio::select! {
+                    biased;
                     permit = lane.permit(&mut attempt.job) => permit,
                     // No connection waits for the end of a long pause.
                     () = lane.long_hold() => {
@@ -320,7 +353,7 @@ impl Relay {
         let Some(mut job) = hand.job.lock().take() else { return };
         hand.not_needed(&mut job);
         let id = job.message.message.id;
-        tracing::error!(%id, provider = %hand.lane.name, "a fault of mailweir itself ended this attempt: please report it");
+        tracing::error!(%id, provider = hand.lane.name.base(), "a fault of mailweir itself ended this attempt: please report it");
         let mut attempt = Attempt::new(job, self.clock.now());
         let event = Event::Local("a fault of mailweir itself".into());
         attempt.everyone(Fact { stage: Stage::Mail, event, peer: None });
@@ -354,33 +387,10 @@ impl Relay {
         }
     }
 
-    async fn route(&self, job: &Job) -> Result<Arc<Route>, RouteError> {
-        let sender = job.message.message.envelope.reverse_path.as_ref();
+    async fn route(&self, lane: &Lane, job: &Job) -> Result<Arc<Route>, RouteError> {
         match job.recipients.first() {
-            Some(held) => self.router.resolve(sender, &held.recipient.address).await,
+            Some(held) => self.router.resolve_in(&lane.name, job.sender(), &held.recipient.address).await,
             None => Err(RouteError::Temporary { enhanced: "4.3.0", text: "a job without recipients".into() }),
-        }
-    }
-
-    /// What waits for a domain goes to the lane of its provider, in memory and in the queue. A
-    /// domain that left its provider (its MX changed) takes nothing of the others along.
-    fn move_to(&self, lane: &Arc<Lane>, route: &Route, job: Job) {
-        self.scheduler.transfer(lane.surrender(job), &route.lane);
-        if lane.name.as_domain().is_some() && lane.stored_due().is_some() {
-            let (queue, scheduler) = (self.queue.clone(), self.scheduler.clone());
-            let (from, to, now) = (lane.clone(), scheduler.lane(&route.lane), self.clock.now());
-            tokio::spawn(async move {
-                while let Ok(moved) = queue.move_lane(&from.name, &to.name, 1000).await {
-                    if moved == 0 {
-                        break;
-                    }
-                    scheduler.note_stored(&to, now);
-                }
-                // What could not be moved goes job by job: nobody else may be left to ask for it.
-                scheduler.attend(&from);
-            });
-        } else {
-            self.scheduler.attend(lane);
         }
     }
 }
@@ -428,11 +438,6 @@ impl Drop for Gone {
     fn drop(&mut self) {
         self.relay.scheduler.wake(&self.lane, self.lane.worker_gone());
     }
-}
-
-/// Connections on which a server was heard, or could have been.
-fn greeted(facts: &[Fact]) -> u32 {
-    u32::try_from(facts.iter().filter(|fact| fact.stage > Stage::Connect).count()).unwrap_or(u32::MAX)
 }
 
 fn no_route(error: RouteError) -> Fact {

@@ -48,13 +48,22 @@ pub trait Controls: Send + Sync + 'static {
     ) -> Result<Explanation, String> {
         Err("mailweir is not running".into())
     }
+
+    /// Reads the configuration again and puts it in force; tells what changed. The error is for
+    /// people; the configuration in force stays then.
+    async fn reload(&self) -> Result<String, String> {
+        Err("mailweir is not running".into())
+    }
 }
 
 /// A lane as an operator sees it: one line of `provider list --json`.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct LaneStatus {
-    /// A provider's name or `@domain`.
+    /// A provider's name or `@domain`; where limits hold for each source, with its address.
     pub name: String,
+    /// The source address whose limits these are; empty where there is one lane for all.
+    #[serde(default)]
+    pub source: String,
     /// The provider whose limits hold; `default` for a domain without one.
     pub provider: String,
     /// Recipients that wait in memory.

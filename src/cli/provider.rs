@@ -14,7 +14,8 @@ use super::{Code, Failed, Outcome};
 use crate::admin::LaneStatus;
 use crate::admin::requests::{Reply, Request};
 use crate::config::report::{Setting, profile_settings};
-use crate::config::{Config, Loaded, Provider, profiles};
+use crate::config::{Config, Loaded, Provider, profiles, sources};
+use crate::mail::LaneName;
 
 #[derive(Subcommand, Debug)]
 pub(super) enum ProviderCommand {
@@ -26,7 +27,7 @@ pub(super) enum ProviderCommand {
     },
     /// All values and rules of a provider, with where each came from
     Show {
-        /// Name of a provider, a built-in profile, or @domain
+        /// Name of a provider, a built-in profile, or @domain; with @address of one of its sources
         name: String,
         /// One JSON object
         #[arg(long)]
@@ -34,12 +35,12 @@ pub(super) enum ProviderCommand {
     },
     /// Send nothing there until `resume`
     Pause {
-        /// Name of a provider, or @domain
+        /// Name of a provider, or @domain; with @address for one of its sources, if limits hold for each
         name: String,
     },
     /// Go on after `pause`
     Resume {
-        /// Name of a provider, or @domain
+        /// Name of a provider, or @domain; with @address for one of its sources, if limits hold for each
         name: String,
     },
 }
@@ -126,15 +127,40 @@ impl Row {
     }
 }
 
-/// A provider with nothing in its lane.
+/// A provider, or one source of it, with nothing in its lane.
 fn idle(provider: &Provider) -> LaneStatus {
+    let source = sources::only(provider);
     LaneStatus {
-        name: provider.name.clone(),
+        name: source.map_or(provider.lane(), |ip| provider.lane().at(ip)).to_string(),
+        source: source.map(|ip| ip.to_string()).unwrap_or_default(),
         provider: provider.name.clone(),
         max_connections: u64::from(provider.connections),
         rate: provider.rate.iter().map(ToString::to_string).collect(),
         ..LaneStatus::default()
     }
+}
+
+/// A provider whose limits hold for each source, as a whole; `None` if nothing is known of it.
+fn whole(name: &str, sources: &[LaneStatus]) -> Option<LaneStatus> {
+    let first = sources.first()?;
+    let sum = |of: fn(&LaneStatus) -> u64| sources.iter().map(of).sum();
+    Some(LaneStatus {
+        name: name.to_owned(),
+        source: String::new(),
+        provider: first.provider.clone(),
+        waiting: sum(|lane| lane.waiting),
+        in_flight: sum(|lane| lane.in_flight),
+        connections: sum(|lane| lane.connections),
+        max_connections: sum(|lane| lane.max_connections),
+        rate: first.rate.clone(),
+        paused: sources.iter().all(|lane| lane.paused),
+        stopped: if sources.iter().all(|lane| !lane.stopped.is_empty()) {
+            first.stopped.clone()
+        } else {
+            String::new()
+        },
+        last_error: sources.iter().map(|lane| &lane.last_error).find(|e| !e.is_empty()).cloned().unwrap_or_default(),
+    })
 }
 
 /// Live lanes, then providers without one; by name.
@@ -143,8 +169,13 @@ fn rows(loaded: &Loaded, live: Option<Vec<LaneStatus>>) -> Vec<Row> {
     let mut lanes = live.unwrap_or_default();
     let config = &loaded.config;
     for provider in config.providers.iter().chain([&config.default]) {
-        if !lanes.iter().any(|l| l.name == provider.name) {
-            lanes.push(idle(provider));
+        // What has no provider has a lane for each domain; [default] stands for the limits alone.
+        let each = if provider.name == config.default.name { Vec::new() } else { sources::each(provider) };
+        let seen: Vec<&Provider> = if each.is_empty() { vec![provider] } else { each.iter().map(|p| &**p).collect() };
+        for lane in seen.into_iter().map(idle) {
+            if !lanes.iter().any(|l| l.name == lane.name) {
+                lanes.push(lane);
+            }
         }
     }
     lanes.sort_by(|a, b| a.name.cmp(&b.name));
@@ -204,8 +235,15 @@ fn state(lane: &LaneStatus) -> String {
 
 fn show(loaded: &Loaded, live: Option<Vec<LaneStatus>>, name: &str, json: bool) -> Outcome {
     let running = live.is_some();
-    let Some(row) = rows(loaded, live).into_iter().find(|row| row.lane.name == name) else {
-        return show_profile(name, json);
+    let rows = rows(loaded, live);
+    let of_name = |row: &&Row| !row.lane.source.is_empty() && LaneName::base_of(&row.lane.name) == name;
+    let sources: Vec<LaneStatus> = rows.iter().filter(of_name).map(|row| row.lane.clone()).collect();
+    let row = match whole(name, &sources) {
+        Some(lane) => Row::new(loaded, lane, running),
+        None => match rows.into_iter().find(|row| row.lane.name == name) {
+            Some(row) => row,
+            None => return show_profile(name, json),
+        },
     };
     let provider = loaded.config.provider(&row.lane.provider).unwrap_or(&loaded.config.default);
     let values = loaded.settings.iter().filter(|s| !s.is_rule() && s.provider.as_deref() == Some(&provider.name));
@@ -213,6 +251,9 @@ fn show(loaded: &Loaded, live: Option<Vec<LaneStatus>>, name: &str, json: bool) 
     let mut out = io::stdout().lock();
     if json {
         let mut object = serde_json::to_value(&row).map_err(io::Error::from)?;
+        if !sources.is_empty() {
+            object["sources"] = serde_json::to_value(&sources).map_err(io::Error::from)?;
+        }
         object["values"] = values.iter().copied().map(as_json).collect();
         object["rules"] = provider.rules.iter().map(|r| json!({ "rule": r.to_string(), "from": r.origin })).collect();
         writeln!(out, "{object}")?;
@@ -230,6 +271,22 @@ fn show(loaded: &Loaded, live: Option<Vec<LaneStatus>>, name: &str, json: bool) 
         writeln!(out, "last error   {}", if lane.last_error.is_empty() { "none" } else { &lane.last_error })?;
     } else {
         writeln!(out, "state        mailweir is not running")?;
+    }
+    if !sources.is_empty() {
+        writeln!(out, "\neach source has these limits for itself:")?;
+        let mut table = Table::new(["  SOURCE", "WAITING", "IN FLIGHT", "CONNECTIONS", "STATE", "LAST ERROR"]);
+        for lane in sources {
+            let now = |shown: String| if running { shown } else { "-".into() };
+            table.row([
+                format!("  {}", lane.source),
+                now(lane.waiting.to_string()),
+                now(lane.in_flight.to_string()),
+                format!("{}/{}", now(lane.connections.to_string()), lane.max_connections),
+                if running { state(&lane) } else { "not running".into() },
+                lane.last_error,
+            ]);
+        }
+        table.write(&mut out)?;
     }
     write_values(&mut out, &values)?;
     if !provider.rules.is_empty() {

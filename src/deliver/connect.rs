@@ -7,17 +7,22 @@
 //! until the back-off of one of them is over (half a minute at first, twice as long after every
 //! further failure, an hour at most), and then by one caller only; the others hear so at once.
 //!
+//! Every socket is asked for ([`Admit`]) before it connects: the addresses that race, further hosts,
+//! and the one that goes on in clear text when STARTTLS fails.
+//!
 //! Bounded: [`MAX_ADDRESSES`] addresses and [`MAX_SESSIONS`] greetings for one call of
 //! [`Connector::open`]; the memory of dead addresses has a fixed size.
 
 use std::collections::{HashMap, VecDeque};
 use std::io;
 use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 use std::time::Duration;
 
+use async_trait::async_trait;
 use moka::sync::Cache;
 use socket2::{SockRef, TcpKeepalive};
-use tokio::net::{TcpSocket, TcpStream};
+use tokio::net::TcpSocket;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout};
 
@@ -25,8 +30,8 @@ use super::fact::{Event, Fact, Peer, Stage};
 use super::session::{Connection, Setup, SetupFailure};
 use super::source::Sources;
 use super::tls::TlsSettings;
-use super::{Timeouts, wire};
-use crate::config::{Provider, Source, TlsMode};
+use super::{Io, Timeouts, wire};
+use crate::config::{Provider, Source, TlsMode, sources};
 use crate::mail::LaneName;
 use crate::route::{Host, Route};
 
@@ -60,6 +65,28 @@ pub enum ConnectorError {
     Hostname(String),
 }
 
+/// Who says when one more socket may connect.
+#[async_trait]
+pub trait Admit: Send + Sync {
+    /// Returns when one may, which counts from then on; false: no more of them.
+    async fn admit(&self) -> bool;
+}
+
+/// As many as are wanted, at once.
+#[derive(Clone, Copy, Debug)]
+pub struct Freely;
+
+#[async_trait]
+impl Admit for Freely {
+    async fn admit(&self) -> bool {
+        true
+    }
+}
+
+/// From where, if limits hold for each source, to where: an address that does not answer the one
+/// may answer the other.
+type Way = (Option<IpAddr>, SocketAddr);
+
 /// What is known of an address that did not answer.
 #[derive(Clone)]
 struct Dead {
@@ -79,17 +106,30 @@ impl Dead {
     }
 }
 
+/// Where streams come from, if not from the system: for simulations. No source address is bound, no
+/// socket option set.
+#[async_trait]
+pub trait Dialer: Send + Sync + 'static {
+    /// A connected stream.
+    ///
+    /// # Errors
+    /// As `connect(2)`.
+    async fn dial(&self, to: SocketAddr) -> io::Result<Box<dyn Io>>;
+}
+
 /// Makes connections. One for the whole program: it knows the dead addresses and the TLS tickets.
 pub struct Connector {
     hostname: String,
     tls: TlsSettings,
     timeouts: Timeouts,
-    dead: Cache<SocketAddr, Dead>,
-    alive: Cache<SocketAddr, ()>,
+    dead: Cache<Way, Dead>,
+    alive: Cache<Way, Instant>,
     /// Local addresses that do not work.
     sources: Sources,
     /// Hosts whose replies made no sense when commands were pipelined; shared with the connections.
     serial: Cache<String, ()>,
+    /// Makes streams instead of the system.
+    dialer: Option<Arc<dyn Dialer>>,
 }
 
 impl Connector {
@@ -107,6 +147,7 @@ impl Connector {
             alive: Cache::builder().max_capacity(DEAD_MAX).time_to_live(ALIVE).build(),
             sources: Sources::new(),
             serial: Cache::builder().max_capacity(DEAD_MAX).time_to_live(SERIAL_FOR).build(),
+            dialer: None,
         })
     }
 
@@ -116,26 +157,39 @@ impl Connector {
         self
     }
 
-    /// [`Connector::open_for`] the null sender.
+    /// Over streams that `dialer` makes instead of TCP: for simulations.
+    #[doc(hidden)]
+    pub fn with_dialer(mut self, dialer: Arc<dyn Dialer>) -> Connector {
+        self.dialer = Some(dialer);
+        self
+    }
+
+    /// [`Connector::open_for`] the null sender, with as many sockets as it takes.
     pub async fn open(&self, provider: &Provider, route: &Route) -> Result<Connection, Vec<Fact>> {
-        self.open_for(provider, route, "").await
+        self.open_for(provider, route, "", &Freely).await
     }
 
     /// A session with the first host of the route that wants one, up to and including AUTH, from the
-    /// source address of this sender domain. `Err` has what happened with each address tried; never
-    /// empty.
+    /// source address of this sender domain, each socket as `admit` lets it. `Err` has what happened
+    /// with each address tried; never empty.
     pub async fn open_for(
         &self,
         provider: &Provider,
         route: &Route,
         sender_domain: &str,
+        admit: &dyn Admit,
     ) -> Result<Connection, Vec<Fact>> {
         let sources = self.sources.usable(&provider.source, sender_domain, &route.lane);
-        let result = self.try_hosts(provider, route, &sources).await;
-        if provider.source.len() > 1 {
+        let result = self.try_hosts(provider, route, &sources, admit).await;
+        if provider.source.len() > 1 || sources::only(provider).is_some() {
             self.note(&result, &sources, &route.lane);
         }
         result
+    }
+
+    /// Whether the source of a lane works; true for lanes without one.
+    pub fn source_works(&self, lane: &LaneName) -> bool {
+        lane.source().is_none_or(|source| self.sources.works(source, lane))
     }
 
     /// Whether mail of this sender domain would leave from the source of this connection now.
@@ -172,7 +226,7 @@ impl Connector {
             // Whoever replied could be reached, and what it said is about us, not about the address.
             let silent = |fact: &Fact| fact.stage <= Stage::Greeting && !matches!(fact.event, Event::Reply(_));
             if seen.peek().is_some() && seen.all(silent) && self.sources.failed(source.address, lane) {
-                tracing::warn!(source = %source.address, provider = %lane, "no connection from this address works: resting it");
+                tracing::warn!(source = %source.address, provider = lane.base(), "no connection from this address works: resting it");
             }
         }
     }
@@ -182,22 +236,23 @@ impl Connector {
         provider: &Provider,
         route: &Route,
         sources: &[&Source],
+        admit: &dyn Admit,
     ) -> Result<Connection, Vec<Fact>> {
-        if let Some(fact) = self.back_off(route) {
+        if let Some(fact) = self.back_off(provider, route) {
             return Err(vec![fact]);
         }
         let mut facts = Vec::new();
         let (mut sessions, mut attempts) = (0, 0);
-        for host in self.order(route) {
-            let mut addresses = self.addresses(host, route.port);
+        for host in self.order(provider, route) {
+            let mut addresses = self.addresses(provider, host, route.port);
             while attempts < MAX_ADDRESSES && sessions < MAX_SESSIONS {
                 let before = addresses.len();
-                let connected =
-                    self.race(provider, sources, host, &mut addresses, MAX_ADDRESSES - attempts, &mut facts).await;
+                let most = MAX_ADDRESSES - attempts;
+                let connected = self.race(provider, sources, host, &mut addresses, most, &mut facts, admit).await;
                 attempts += before - addresses.len();
                 let Some((stream, address, source)) = connected else { break };
                 sessions += 1;
-                match self.session(provider, host, stream, address, source).await {
+                match self.session(provider, host, stream, address, source, admit).await {
                     Ok(mut connection) => {
                         connection.source = source.map(|source| source.address);
                         connection.remember_garbling(self.serial.clone());
@@ -216,7 +271,10 @@ impl Connector {
             }
         }
         if facts.is_empty() {
-            let text = "the route has no address to connect to".to_owned();
+            let text = match sources::only(provider) {
+                Some(source) => format!("no mail host has an address that can be reached from {source}"),
+                None => "the route has no address to connect to".to_owned(),
+            };
             let event = Event::NoRoute { permanent: false, code: 450, enhanced: "4.4.4", text };
             facts.push(Fact { stage: Stage::Route, event, peer: None });
         }
@@ -225,12 +283,13 @@ impl Connector {
 
     /// Why nobody is asked now: every address is dead and its back-off is not over. Else the caller
     /// is the one who probes, and others are kept away meanwhile.
-    fn back_off(&self, route: &Route) -> Option<Fact> {
+    fn back_off(&self, provider: &Provider, route: &Route) -> Option<Fact> {
         let mut first: Option<(SocketAddr, &Host, Dead)> = None;
+        let from = sources::only(provider);
         for host in route.hosts.iter() {
-            for ip in &host.addresses {
+            for ip in host.addresses.iter().filter(|ip| reachable(from, **ip)) {
                 let address = SocketAddr::new(*ip, route.port);
-                let dead = self.dead.get(&address)?;
+                let dead = self.dead.get(&(from, address))?;
                 if first.as_ref().is_none_or(|(_, _, other)| dead.until < other.until) {
                     first = Some((address, host, dead));
                 }
@@ -239,7 +298,7 @@ impl Connector {
         let (address, host, dead) = first?;
         let left = dead.left();
         if left.is_zero() {
-            self.dead.insert(address, Dead { until: Instant::now() + PROBE, probing: true, ..dead });
+            self.dead.insert((from, address), Dead { until: Instant::now() + PROBE, probing: true, ..dead });
             return None;
         }
         let peer = Peer { host: host.name.clone(), ip: Some(address.ip()), tls: None };
@@ -252,14 +311,14 @@ impl Connector {
         self.dead.invalidate_all();
     }
 
-    fn mark_alive(&self, address: SocketAddr) {
-        self.dead.invalidate(&address);
-        self.alive.insert(address, ());
+    fn mark_alive(&self, way: Way) {
+        self.dead.invalidate(&way);
+        self.alive.insert(way, Instant::now());
     }
 
     /// Counts a failure, once for all that were under way at the same time.
-    fn mark_dead(&self, address: SocketAddr, why: &Event, provider: &Provider) {
-        let before = self.dead.get(&address);
+    fn mark_dead(&self, way: Way, why: &Event, provider: &Provider) {
+        let before = self.dead.get(&way).filter(|dead| dead.until.elapsed() < DEAD_FORGET);
         if before.as_ref().is_some_and(|dead| !dead.probing && !dead.left().is_zero()) {
             return;
         }
@@ -268,28 +327,32 @@ impl Connector {
         let wait = first.saturating_mul(1 << times.min(10)).min(longest);
         let (until, why) = (Instant::now() + wait, why.clone());
         let dead = Dead { times: times.saturating_add(1), until, probing: false, why };
-        self.dead.insert(address, dead);
+        self.dead.insert(way, dead);
     }
 
     /// Hosts in the order to try: by preference, equal ones shuffled, those without a living
     /// address last.
-    fn order<'r>(&self, route: &'r Route) -> Vec<&'r Host> {
+    fn order<'r>(&self, provider: &Provider, route: &'r Route) -> Vec<&'r Host> {
+        let from = sources::only(provider);
         let mut hosts: Vec<&Host> = route.hosts.iter().collect();
         fastrand::shuffle(&mut hosts);
-        let dead = |ip: &IpAddr| self.dead.contains_key(&SocketAddr::new(*ip, route.port));
+        let dead = |ip: &IpAddr| self.dead.contains_key(&(from, SocketAddr::new(*ip, route.port)));
         hosts.sort_by_key(|host| (host.addresses.iter().all(dead), host.preference));
         hosts
     }
 
-    /// A host's addresses, living ones first.
-    fn addresses(&self, host: &Host, port: u16) -> VecDeque<SocketAddr> {
-        let mut all: Vec<SocketAddr> = host.addresses.iter().map(|ip| SocketAddr::new(*ip, port)).collect();
-        all.sort_by_key(|address| self.dead.contains_key(address));
+    /// A host's addresses, living ones first; only those that the source can reach, if it is one.
+    fn addresses(&self, provider: &Provider, host: &Host, port: u16) -> VecDeque<SocketAddr> {
+        let from = sources::only(provider);
+        let ips = host.addresses.iter().filter(|ip| reachable(from, **ip));
+        let mut all: Vec<SocketAddr> = ips.map(|ip| SocketAddr::new(*ip, port)).collect();
+        all.sort_by_key(|address| self.dead.contains_key(&(from, *address)));
         all.into()
     }
 
     /// The first of the addresses to answer; those tried are taken off the list (one that was only
     /// slower than another goes to its end), and a fact is added for each that failed.
+    #[allow(clippy::too_many_arguments)]
     async fn race<'s>(
         &self,
         provider: &Provider,
@@ -298,42 +361,66 @@ impl Connector {
         addresses: &mut VecDeque<SocketAddr>,
         mut most: usize,
         facts: &mut Vec<Fact>,
-    ) -> Option<(TcpStream, SocketAddr, Option<&'s Source>)> {
+        admit: &dyn Admit,
+    ) -> Option<(Box<dyn Io>, SocketAddr, Option<&'s Source>)> {
         let mut racing = JoinSet::new();
         let mut running = Vec::new();
         let mut from: HashMap<SocketAddr, Option<&'s Source>> = HashMap::new();
+        let only = sources::only(provider);
+        // The first, and who follows one that failed, has nobody to wait for.
+        let (mut start, mut head_start) = (false, Duration::ZERO);
         loop {
-            if most > 0
-                && let Some(address) = addresses.pop_front()
-            {
+            if start && let Some(address) = addresses.pop_front() {
                 most -= 1;
                 running.push(address);
                 let limit = self.timeouts.connect;
-                let (socket, source) = self.open_socket(address, sources);
-                racing.spawn(async move { (address, connect(socket, address, limit).await) });
+                let source = match self.dialer.clone() {
+                    None => {
+                        let (socket, source) = self.open_socket(address, sources);
+                        racing.spawn(async move { (address, connect(socket, address, limit).await) });
+                        source
+                    }
+                    Some(dialer) => {
+                        racing.spawn(async move { (address, dial(&*dialer, address, limit).await) });
+                        None
+                    }
+                };
                 from.insert(address, source);
             }
             let more = most > 0 && !addresses.is_empty();
-            let finished = tokio::select! {
-                finished = racing.join_next() => finished?,
-                () = sleep(HEAD_START), if more => continue,
+            if racing.is_empty() && !more {
+                return None;
+            }
+            let next = async {
+                sleep(head_start).await;
+                admit.admit().await
             };
+            let finished = tokio::select! {
+                biased;
+                Some(finished) = racing.join_next() => finished,
+                admitted = next, if more => {
+                    (start, head_start) = (admitted, HEAD_START);
+                    most = if admitted { most } else { 0 };
+                    continue;
+                }
+            };
+            (start, head_start) = (false, Duration::ZERO);
             // A task that panicked or was aborted has no address to report; there is none such.
             let Ok((address, result)) = finished else { continue };
             running.retain(|other| *other != address);
             match result {
                 Ok(stream) => {
-                    self.mark_alive(address);
+                    self.mark_alive((only, address));
                     // Those that did not make it in spite of a head start come last from now on.
                     for slow in running {
-                        self.mark_dead(slow, &Event::Timeout(HEAD_START), provider);
+                        self.mark_dead((only, slow), &Event::Timeout(HEAD_START), provider);
                         addresses.push_back(slow);
                     }
                     return Some((stream, address, from.remove(&address).flatten()));
                 }
                 Err((event, dead)) => {
-                    if dead && self.alive.remove(&address).is_none() {
-                        self.mark_dead(address, &event, provider);
+                    if dead && self.alive.remove(&(only, address)).is_none_or(|at| at.elapsed() >= ALIVE) {
+                        self.mark_dead((only, address), &event, provider);
                     }
                     let peer = Peer { host: host.name.clone(), ip: Some(address.ip()), tls: None };
                     facts.push(Fact { stage: Stage::Connect, event, peer: Some(peer) });
@@ -348,9 +435,10 @@ impl Connector {
         &self,
         provider: &Provider,
         host: &Host,
-        stream: TcpStream,
+        stream: Box<dyn Io>,
         address: SocketAddr,
         source: Option<&Source>,
+        admit: &dyn Admit,
     ) -> Result<Connection, Fact> {
         let mut setup = Setup {
             hostname: source.and_then(|source| source.name.as_deref()).unwrap_or(&self.hostname),
@@ -361,7 +449,7 @@ impl Connector {
             timeouts: self.timeouts,
             clear_text: false,
         };
-        let failure = match Connection::establish(stream, setup).await {
+        let failure = match Connection::establish_over(stream, setup).await {
             Ok(connection) => return Ok(connection),
             Err(failure) => failure,
         };
@@ -370,11 +458,20 @@ impl Connector {
         if !handshake || implicit || provider.tls != TlsMode::Opportunistic {
             return Err(fact);
         }
+        if !admit.admit().await {
+            return Err(fact);
+        }
         tracing::info!(host = host.name, ip = %address.ip(), reason = %fact.event, "TLS fails, going on in clear text");
         setup.clear_text = true;
-        let (socket, _) = self.open_socket(address, source.as_slice());
-        match connect(socket, address, self.timeouts.connect).await {
-            Ok(stream) => Connection::establish(stream, setup).await.map_err(|failure| failure.fact),
+        let again = match &self.dialer {
+            None => {
+                let (socket, _) = self.open_socket(address, source.as_slice());
+                connect(socket, address, self.timeouts.connect).await
+            }
+            Some(dialer) => dial(&**dialer, address, self.timeouts.connect).await,
+        };
+        match again {
+            Ok(stream) => Connection::establish_over(stream, setup).await.map_err(|failure| failure.fact),
             Err((event, _)) => Err(Fact { stage: Stage::Connect, event, peer: fact.peer }),
         }
     }
@@ -396,33 +493,49 @@ impl Connector {
     }
 }
 
+/// Whether an address can be reached from the only source there is, if there is one.
+fn reachable(from: Option<IpAddr>, to: IpAddr) -> bool {
+    from.is_none_or(|from| from.is_ipv4() == to.is_ipv4())
+}
+
 /// The sources from which this address can be reached.
 fn of_family<'a, 's>(sources: &'a [&'s Source], to: IpAddr) -> impl Iterator<Item = &'s Source> + use<'a, 's> {
     sources.iter().copied().filter(move |source| source.address.is_ipv4() == to.is_ipv4())
 }
 
+/// [`connect`] by a dialer.
+async fn dial(dialer: &dyn Dialer, to: SocketAddr, limit: Duration) -> Result<Box<dyn Io>, (Event, bool)> {
+    match timeout(limit, dialer.dial(to)).await {
+        Err(_) => Err((Event::Timeout(limit), true)),
+        Ok(Err(e)) => Err((not_connected(&e), true)),
+        Ok(Ok(stream)) => Ok(stream),
+    }
+}
+
+/// Why there is no connection.
+fn not_connected(e: &io::Error) -> Event {
+    // Refused is said by the host itself, but nothing listens there: not worth a try soon.
+    match e.kind() {
+        io::ErrorKind::ConnectionRefused => Event::Io("connection refused".to_owned()),
+        _ => match wire::event_of(e) {
+            Event::Closed => Event::Closed,
+            _ => Event::Io(e.to_string()),
+        },
+    }
+}
+
 /// Connects. The error: what happened, and whether it tells that the address is dead.
-async fn connect(socket: io::Result<TcpSocket>, to: SocketAddr, limit: Duration) -> Result<TcpStream, (Event, bool)> {
+async fn connect(socket: io::Result<TcpSocket>, to: SocketAddr, limit: Duration) -> Result<Box<dyn Io>, (Event, bool)> {
     let socket = socket.map_err(|e| (Event::Io(e.to_string()), false))?;
     match timeout(limit, socket.connect(to)).await {
         Err(_) => Err((Event::Timeout(limit), true)),
-        Ok(Err(e)) => {
-            // Refused is said by the host itself, but nothing listens there: not worth a try soon.
-            let event = match e.kind() {
-                io::ErrorKind::ConnectionRefused => Event::Io("connection refused".to_owned()),
-                _ => match wire::event_of(&e) {
-                    Event::Closed => Event::Closed,
-                    _ => Event::Io(e.to_string()),
-                },
-            };
-            Err((event, true))
-        }
+        Ok(Err(e)) => Err((not_connected(&e), true)),
         Ok(Ok(stream)) => {
             // Options that make it better; without them it works as well.
             let _ = stream.set_nodelay(true);
             let keepalive = TcpKeepalive::new().with_time(Duration::from_secs(60));
             let _ = SockRef::from(&stream).set_tcp_keepalive(&keepalive);
-            Ok(stream)
+            Ok(Box::new(stream))
         }
     }
 }

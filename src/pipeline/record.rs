@@ -3,20 +3,18 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::lesson::{CIRCUIT_FIRST, CIRCUIT_LONGEST, Lesson, Teach, refuses_us};
+use super::moves::source;
 use super::{Relay, SETTLE_AGAIN};
 use crate::clock::Timestamp;
 use crate::crash;
 use crate::deliver::{Event, Fact, Reply};
 use crate::mail::{Body, CHUNK, NewMessage, RecipientKey};
+use crate::outcome::Judgement;
 use crate::outcome::bounce::{self, Action, Diagnostic, Dsn, Item};
 use crate::outcome::settle::{Context, Notice, Outcome, Planned, Tried, plan, status};
-use crate::outcome::{Judgement, Scope};
 use crate::queue::{Operation, QueueError, Settlement};
 use crate::schedule::{Held, Job, Lane};
-
-/// How long the first probe of a provider that refuses us altogether waits, and the longest.
-const CIRCUIT_FIRST: Duration = Duration::from_secs(60);
-const CIRCUIT_LONGEST: Duration = Duration::from_secs(3600);
 
 /// Times the queue may say that an outcome makes no sense to it before the message is put aside. A
 /// damaged page may read well the next time; a mistake of ours never does.
@@ -75,7 +73,13 @@ impl Relay {
         };
         let judgements = self.judgements(lane, &attempt, judged);
         if judged.is_none() {
-            self.learn(lane, &attempt, &judgements);
+            let lesson = Lesson {
+                took: attempt.transaction,
+                carried: attempt.carried,
+                facts: &attempt.facts,
+                judgements: &judgements,
+            };
+            self.of(lane).learn(&lesson);
         }
         let tried: Vec<Tried<'_>> = attempt
             .job
@@ -169,7 +173,7 @@ impl Relay {
             (Some(judgement), _) => judgement,
             (None, Some((same, judgement))) if same == fact => judgement,
             _ => {
-                let judgement = self.judge(lane, fact);
+                let judgement = self.of(lane).judge(fact);
                 last = Some((fact, judgement));
                 judgement
             }
@@ -182,7 +186,7 @@ impl Relay {
     /// # Errors
     /// [`QueueError::Closed`]: what it does not know it does again after the next start.
     /// [`QueueError::Invalid`] or [`QueueError::Damaged`] several times in a row: it never will.
-    async fn persist<F: Future<Output = Result<(), QueueError>>>(
+    pub(super) async fn persist<F: Future<Output = Result<(), QueueError>>>(
         &self,
         mut store: impl FnMut() -> F,
     ) -> Result<(), QueueError> {
@@ -261,13 +265,12 @@ impl Relay {
             self.scheduler.attend(lane);
         }
 
-        let refused = planned
-            .iter()
-            .find(|p| p.judgement.scope == Scope::Provider && !p.judgement.throttled && !p.judgement.ruled);
+        let refused = planned.iter().find(|p| refuses_us(&p.judgement));
         if let Some(refused) = refused {
             let reason = attempt.facts.get(refused.at).map(ToString::to_string).unwrap_or_default();
             tracing::error!(
-                provider = %lane.name,
+                provider = lane.name.base(),
+                source = source(&lane.name),
                 reply = %reason,
                 "the provider refuses us altogether: its mail is kept, one message is tried now and then"
             );
@@ -343,7 +346,8 @@ impl Relay {
                     id = %message.id,
                     sender = message.envelope.sender(),
                     recipient = held.recipient.address.as_str(),
-                    provider = lane.name.as_str(),
+                    provider = lane.name.base(),
+                    source = source(&lane.name),
                     host = peer.map_or("", |p| p.host.as_str()),
                     ip,
                     tls = peer.and_then(|p| p.tls).unwrap_or(""),

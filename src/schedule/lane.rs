@@ -19,7 +19,7 @@ use super::backlog::{Backlog, Next};
 use super::stored::Stored;
 use super::{Held, Job};
 use crate::clock::Timestamp;
-use crate::config::{Limit, Provider};
+use crate::config::{Limit, Overflow, Provider};
 use crate::mail::{LaneName, RecipientKey};
 use crate::shape::adapt::{Adapt, Configured};
 use crate::shape::{self, Gate, Ledger, Limiter, Limits, Permit, Refused};
@@ -42,7 +42,8 @@ pub struct Lane {
     /// Whose limits hold.
     pub provider: Arc<Provider>,
     gate: Arc<Gate>,
-    limits: Limits,
+    /// Shared with the lanes of the provider's other sources.
+    limits: Arc<Limits>,
     /// New connections.
     connects: Arc<Limiter>,
     state: Mutex<State>,
@@ -153,10 +154,16 @@ pub struct Snapshot {
 impl Lane {
     /// A lane with the limits of `provider` and those of `limits` that are about it.
     pub fn new(name: LaneName, provider: Arc<Provider>, limits: &[Arc<Limit>], ledger: &Arc<Ledger>) -> Lane {
+        let limits = Arc::new(Limits::new(&name, &provider, limits, ledger));
+        Lane::sharing(name, provider, limits, ledger)
+    }
+
+    /// A lane with the limits of `provider` and shares that it may have in common with others.
+    pub fn sharing(name: LaneName, provider: Arc<Provider>, limits: Arc<Limits>, ledger: &Arc<Ledger>) -> Lane {
         let configured = Configured::of(&provider);
         Lane {
             gate: Arc::new(Gate::of_provider(ledger, name.as_str(), &provider)),
-            limits: Limits::new(&name, &provider, limits, ledger),
+            limits,
             connects: Arc::new(Limiter::new(&provider.connection_rate, 0)),
             name,
             provider,
@@ -394,13 +401,6 @@ impl Lane {
         }
     }
 
-    /// More connections were made than the one that was asked for (other hosts of the route).
-    pub fn connected_more(&self, connections: u32) {
-        if connections > 0 {
-            self.connects.charge(connections);
-        }
-    }
-
     fn note_limited(&self, wait: Duration) {
         let limited = &mut self.state.lock().limited;
         limited.waits += 1;
@@ -542,6 +542,24 @@ impl Lane {
         out
     }
 
+    /// Whether what waits should leave from another source: the day's number of a warm-up with that
+    /// overflow is reached.
+    pub fn overflows(&self) -> bool {
+        self.may_overflow() && self.gate.day_is_used_up()
+    }
+
+    /// The same, once it is known what was used in earlier lives.
+    pub async fn overflows_now(&self) -> bool {
+        if self.may_overflow() && !self.gate.is_loaded() {
+            self.gate.load().await;
+        }
+        self.overflows()
+    }
+
+    fn may_overflow(&self) -> bool {
+        self.provider.warmup.as_ref().is_some_and(|plan| plan.overflow == Overflow::Source)
+    }
+
     /// The queue holds something of this lane, due at `due`.
     pub fn note_stored(&self, due: Timestamp) {
         self.state.lock().stored.note(due);
@@ -585,6 +603,8 @@ impl Lane {
             && self.gate.is_disposable()
             && self.limits.is_disposable()
             && self.connects.is_full()
+            // Forgotten, it would take mail again until it had asked the store.
+            && !self.overflows()
     }
 
     /// Recipients in memory that leave before new ones of this priority: those as urgent or more,

@@ -13,6 +13,7 @@ pub mod gate;
 pub mod limiter;
 pub mod limits;
 pub mod quota;
+mod related;
 pub mod reserve;
 pub mod warmup;
 

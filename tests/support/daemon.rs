@@ -184,9 +184,13 @@ impl Daemon {
 
     /// Sends SIGTERM and does not wait.
     pub fn terminate(&self) {
+        self.signal(rustix::process::Signal::TERM);
+    }
+
+    /// Sends a signal and does not wait.
+    pub fn signal(&self, signal: rustix::process::Signal) {
         let child = self.child.as_ref().expect("a running daemon");
-        let pid = rustix::process::Pid::from_child(child);
-        rustix::process::kill_process(pid, rustix::process::Signal::TERM).expect("SIGTERM");
+        rustix::process::kill_process(rustix::process::Pid::from_child(child), signal).expect("a signal");
     }
 
     /// Waits for its end.

@@ -4,6 +4,7 @@
 //!   it does to the tables.
 //! - `read`: connections beside it for bodies and lists.
 //! - `schema`: the file, its versions; `sql`: every statement; `rows`: values to columns and back.
+//! - `inline`: the same in the calling task and in memory, for simulations.
 //! - `lock`: one mailweir a file; `error`: what SQLite's faults mean; `log`: after a failed disk.
 //!
 //! Memory: at most [`Options::pending_bytes`] of operations wait, plus SQLite's page caches (32 MiB
@@ -11,6 +12,7 @@
 
 mod claim;
 mod error;
+mod inline;
 mod lock;
 mod log;
 mod read;
@@ -34,6 +36,8 @@ use parking_lot::Mutex;
 use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 
 use self::error::at_path;
+#[doc(hidden)]
+pub use self::inline::InlineQueue;
 use self::lock::Lock;
 use self::read::Readers;
 use self::writer::{Answer, Job, Op, Shared, Writer};

@@ -83,6 +83,11 @@ statements! {
         "INDEXED BY recipient_leased WHERE state = 1 AND lane = ?3 AND (message, idx) > (?1, ?2)
         ORDER BY message, idx");
 
+    HAS_LANE_BETWEEN = "SELECT EXISTS (SELECT 1 FROM recipient INDEXED BY recipient_lane
+            WHERE state <> 1 AND lane > ?1 AND lane < ?2)
+        OR EXISTS (SELECT 1 FROM recipient INDEXED BY recipient_leased
+            WHERE state = 1 AND lane > ?1 AND lane < ?2)";
+
     LEASED_IN_DOUBT = "SELECT count(*) FROM recipient INDEXED BY recipient_leased WHERE state = 1 AND doubt";
     RECOVER = "UPDATE recipient INDEXED BY recipient_leased SET state = iif(doubt, 4, 0) WHERE state = 1";
     LAST_MESSAGE = "SELECT coalesce(max(id), 0) FROM message";

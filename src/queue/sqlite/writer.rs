@@ -203,7 +203,8 @@ impl Writer {
         }
     }
 
-    fn serve(&mut self, batch: &mut Vec<Job>) {
+    /// Does a batch and answers it.
+    pub(super) fn serve(&mut self, batch: &mut Vec<Job>) {
         let returned = std::mem::take(&mut *self.shared.returned.lock());
         if !returned.is_empty() {
             batch.push(Job { op: Op::GiveBack(returned), reply: None, budget: None });

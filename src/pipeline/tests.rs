@@ -7,15 +7,19 @@ use tokio::net::TcpListener;
 
 use super::*;
 use crate::clock::Timestamp;
-use crate::mail::{Address, BodyTraits, Envelope, LaneName, Origin};
+use crate::mail::{Address, BodyTraits, Envelope, LaneName, Origin, RecipientKey};
 use crate::queue::sqlite::SqliteQueue;
 use crate::queue::{Counts, Filter, LaneDue, Leased, Operation, Page, Settlement};
 
-/// A queue that misbehaves so many times.
+/// A queue whose first `faults` chunks make the reader panic, as a bug would, and that cannot settle
+/// some recipients.
 struct Faulty {
     queue: Arc<dyn Queue>,
-    /// Chunks that make the reader panic, as a bug would.
     faults: AtomicUsize,
+    /// It says that the outcome of a recipient whose index this is makes no sense.
+    refuses: Option<u32>,
+    /// It panics at the outcome of a recipient whose index this is.
+    panics: Option<u32>,
     /// Settlements that find the store damaged.
     damaged: AtomicUsize,
     /// Operations, after those, that find it in trouble.
@@ -23,9 +27,10 @@ struct Faulty {
 }
 
 impl Faulty {
-    fn over(dir: &tempfile::TempDir) -> Faulty {
+    fn new(dir: &tempfile::TempDir) -> Faulty {
         let queue = SqliteQueue::open(&dir.path().join("q.db"), Clock::System).expect("a queue");
-        Faulty { queue, faults: AtomicUsize::new(0), damaged: AtomicUsize::new(0), away: AtomicUsize::new(0) }
+        let none = || AtomicUsize::new(0);
+        Faulty { queue, faults: none(), refuses: None, panics: None, damaged: none(), away: none() }
     }
 }
 
@@ -52,8 +57,13 @@ impl Queue for Faulty {
         self.queue.claim(lane, now, limit).await
     }
     async fn settle(&self, settlements: Vec<Settlement>, follow_ups: Vec<NewMessage>) -> Result<(), QueueError> {
+        let has = |index: Option<u32>| settlements.iter().any(|s| Some(s.key.index) == index);
+        assert!(!has(self.panics), "a fault on purpose");
         if counts_down(&self.damaged) {
             return Err(QueueError::Damaged("on purpose".into()));
+        }
+        if has(self.refuses) {
+            return Err(QueueError::Invalid("refused on purpose".into()));
         }
         self.queue.settle(settlements, follow_ups).await
     }
@@ -127,15 +137,15 @@ async fn host(listener: TcpListener) {
     }
 }
 
-/// The relay on a queue, with a host for all mail.
-struct Rig {
+/// A relay on this queue, to a host that takes everything.
+struct World {
     relay: Arc<Relay>,
-    queue: Arc<dyn Queue>,
     stop: watch::Sender<bool>,
+    _dir: tempfile::TempDir,
 }
 
-impl Rig {
-    async fn start(queue: Faulty) -> Rig {
+impl World {
+    async fn new(dir: tempfile::TempDir, queue: Faulty) -> World {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let address = listener.local_addr().expect("its address");
         tokio::spawn(host(listener));
@@ -144,48 +154,61 @@ impl Rig {
              [[route]]\nrecipient = \"*\"\nvia = \"host\"\n[retry]\nfirst = \"1s\"\njitter = 0.0\n"
         );
         let config = Arc::new(Config::parse(&text, "test").expect("a configuration"));
-        let (clock, queue): (_, Arc<dyn Queue>) = (Clock::System, Arc::new(queue));
+        let queue: Arc<dyn Queue> = Arc::new(queue);
         let router = Arc::new(Router::new(config.clone()).expect("a router"));
         // Without memory every body is read from the queue.
-        let scheduler = Scheduler::new(queue.clone(), clock, 0, Vec::new(), {
+        let scheduler = Scheduler::new(queue.clone(), Clock::System, 0, Vec::new(), {
             let router = router.clone();
             move |lane| router.provider_of_lane(lane)
         });
         let (stop, stopping) = watch::channel(false);
         let connector = Connector::new("relay.example").expect("a connector");
-        let relay = Relay::new(config, clock, queue.clone(), router, connector, scheduler.clone(), stopping.clone());
+        let relay = Relay::new(config, Clock::System, queue, router, connector, scheduler.clone(), stopping.clone());
         tokio::spawn(scheduler.run(stopping));
-        Rig { relay, queue, stop }
+        World { relay, stop, _dir: dir }
     }
 
-    async fn accept(&self) {
+    /// Accepts a message to so many recipients.
+    async fn accept(&self, recipients: usize) -> QueueId {
         let head = Bytes::from_static(b"Subject: x\r\n\r\nx\r\n");
-        let now = Clock::System.now();
         let message = Message {
-            id: self.queue.next_id(now),
-            received: now,
+            id: self.relay.queue.next_id(self.relay.clock.now()),
+            received: self.relay.clock.now(),
             envelope: Envelope { reverse_path: Address::parse("a@a.example").ok(), ..Envelope::default() },
             origin: Origin::Local,
             size: head.len() as u64,
             traits: BodyTraits::default(),
         };
-        let recipient = Recipient::new(Address::parse("b@b.example").expect("an address"));
-        self.relay.accept(message, vec![recipient], head).await.expect("accepted");
+        let recipient = |n| Recipient::new(Address::parse(&format!("b{n}@b.example")).expect("an address"));
+        self.relay.accept(message, (0..recipients).map(recipient).collect(), head).await.expect("accepted")
     }
 
-    async fn wait(&self, what: &str, done: impl AsyncFn() -> bool) {
-        let until = async {
-            while !done().await {
+    /// Waits for the queue to be like that.
+    async fn wait(&self, wanted: Counts) {
+        let wait = async {
+            while self.relay.queue.counts().await.expect("counts") != wanted {
                 tokio::time::sleep(Duration::from_millis(5)).await;
             }
         };
-        tokio::time::timeout(Duration::from_secs(20), until).await.expect(what);
+        let counts = tokio::time::timeout(Duration::from_secs(20), wait).await;
+        assert!(counts.is_ok(), "{:?} is not {wanted:?}", self.relay.queue.counts().await);
+    }
+
+    /// Waits for so many recipients to be known as delivered: that is after they left the queue.
+    async fn delivered(&self, n: u64) {
+        let wait = async {
+            while self.relay.stats.delivered.get() < n {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(20), wait).await.expect("delivered in time");
+        assert_eq!(self.relay.stats.delivered.get(), n);
     }
 
     async fn end(self) {
         let _ = self.stop.send(true);
         self.relay.workers.none().await;
-        self.queue.close().await;
+        self.relay.queue.close().await;
     }
 }
 
@@ -193,25 +216,55 @@ impl Rig {
 #[tokio::test]
 async fn a_worker_that_panics_loses_no_recipient_and_stalls_no_lane() {
     let dir = tempfile::tempdir().expect("a directory");
-    let rig = Rig::start(Faulty { faults: AtomicUsize::new(2), ..Faulty::over(&dir) }).await;
+    let queue = Faulty { faults: AtomicUsize::new(2), ..Faulty::new(&dir) };
+    let world = World::new(dir, queue).await;
     for _ in 0..3 {
-        rig.accept().await;
+        world.accept(1).await;
     }
-    rig.wait("all three are delivered", async || rig.relay.stats.delivered.get() == 3).await;
-    assert_eq!(rig.queue.counts().await.expect("counts"), Counts::default());
-    rig.end().await;
+    world.wait(Counts::default()).await;
+    world.delivered(3).await;
+    world.end().await;
 }
 
-/// An outcome that the store never takes is put aside, and a store that is in trouble at that moment
-/// is waited for: nobody else would end the lease before the next start.
+/// What the queue will never take does not keep a worker for ever: it is put aside, alone.
+#[tokio::test]
+async fn an_outcome_that_the_queue_refuses_is_put_aside_and_the_lane_goes_on() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let queue = Faulty { refuses: Some(1), ..Faulty::new(&dir) };
+    let world = World::new(dir, queue).await;
+    let id = world.accept(3).await;
+    world.wait(Counts { messages: 1, held: 1, ..Counts::default() }).await;
+    let page = world.relay.queue.inspect(&Filter::default(), None, 10).await.expect("a page");
+    assert_eq!(page.rows.iter().map(|(key, ..)| *key).collect::<Vec<_>>(), [RecipientKey { id, index: 1 }]);
+    // The only worker is free for the next.
+    world.accept(1).await;
+    world.wait(Counts { messages: 1, held: 1, ..Counts::default() }).await;
+    world.delivered(4).await;
+    world.end().await;
+}
+
+/// A store that is in trouble at the moment at which an outcome is to be put aside is waited for:
+/// nobody else would end the lease before the next start.
 #[tokio::test]
 async fn what_the_queue_refuses_is_put_aside_once_the_store_can() {
     let dir = tempfile::tempdir().expect("a directory");
-    let queue = Faulty { damaged: AtomicUsize::new(3), away: AtomicUsize::new(2), ..Faulty::over(&dir) };
-    let rig = Rig::start(queue).await;
-    rig.accept().await;
-    let held = async || rig.queue.counts().await.is_ok_and(|counts| counts.held == 1);
-    rig.wait("it is put aside", held).await;
-    assert_eq!(rig.queue.counts().await.expect("counts"), Counts { messages: 1, held: 1, ..Counts::default() });
-    rig.end().await;
+    let queue = Faulty { damaged: AtomicUsize::new(3), away: AtomicUsize::new(2), ..Faulty::new(&dir) };
+    let world = World::new(dir, queue).await;
+    world.accept(1).await;
+    world.wait(Counts { messages: 1, held: 1, ..Counts::default() }).await;
+    world.end().await;
+}
+
+/// A panic at every attempt to store an outcome leaves no lease that nobody holds.
+#[tokio::test]
+async fn an_outcome_that_panics_again_is_put_aside_and_the_lane_goes_on() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let queue = Faulty { panics: Some(1), ..Faulty::new(&dir) };
+    let world = World::new(dir, queue).await;
+    world.accept(2).await;
+    world.wait(Counts { messages: 1, held: 2, ..Counts::default() }).await;
+    world.accept(1).await;
+    world.wait(Counts { messages: 1, held: 2, ..Counts::default() }).await;
+    world.delivered(1).await;
+    world.end().await;
 }

@@ -384,7 +384,7 @@ def versions(program, postfix):
         return subprocess.run(command, capture_output=True, text=True).stdout.strip()
     cpu = next((line.split(":", 1)[1].strip() for line in open("/proc/cpuinfo") if line.startswith("model name")), "?")
     text = f"{said(program, '--version')}, "
-    text += f"Postfix {said('postconf', '-h', 'mail_version')}, " if postfix else ""
+    text += f"Postfix {said('postconf', '-d', '-h', 'mail_version')}, " if postfix else ""
     return text + f"Linux {platform.release()}, {os.cpu_count()} cores ({cpu}), {time.strftime('%Y-%m-%d', time.gmtime())}"
 
 

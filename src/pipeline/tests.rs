@@ -20,13 +20,23 @@ struct Faulty {
     refuses: Option<u32>,
     /// It panics at the outcome of a recipient whose index this is.
     panics: Option<u32>,
+    /// Settlements that find the store damaged.
+    damaged: AtomicUsize,
+    /// Operations, after those, that find it in trouble.
+    away: AtomicUsize,
 }
 
 impl Faulty {
     fn new(dir: &tempfile::TempDir) -> Faulty {
         let queue = SqliteQueue::open(&dir.path().join("q.db"), Clock::System).expect("a queue");
-        Faulty { queue, faults: AtomicUsize::new(0), refuses: None, panics: None }
+        let none = || AtomicUsize::new(0);
+        Faulty { queue, faults: none(), refuses: None, panics: None, damaged: none(), away: none() }
     }
+}
+
+/// Whether it is one of those times.
+fn counts_down(times: &AtomicUsize) -> bool {
+    times.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |n| n.checked_sub(1)).is_ok()
 }
 
 #[async_trait]
@@ -49,14 +59,16 @@ impl Queue for Faulty {
     async fn settle(&self, settlements: Vec<Settlement>, follow_ups: Vec<NewMessage>) -> Result<(), QueueError> {
         let has = |index: Option<u32>| settlements.iter().any(|s| Some(s.key.index) == index);
         assert!(!has(self.panics), "a fault on purpose");
+        if counts_down(&self.damaged) {
+            return Err(QueueError::Damaged("on purpose".into()));
+        }
         if has(self.refuses) {
             return Err(QueueError::Invalid("refused on purpose".into()));
         }
         self.queue.settle(settlements, follow_ups).await
     }
     async fn chunk(&self, id: QueueId, index: u32) -> Result<Option<Bytes>, QueueError> {
-        let less = |n: usize| n.checked_sub(1);
-        assert!(self.faults.fetch_update(Ordering::SeqCst, Ordering::SeqCst, less).is_err(), "a fault on purpose");
+        assert!(!counts_down(&self.faults), "a fault on purpose");
         self.queue.chunk(id, index).await
     }
     async fn lanes(&self, after: Option<LaneName>, limit: usize) -> Result<Vec<LaneDue>, QueueError> {
@@ -78,6 +90,9 @@ impl Queue for Faulty {
         withdrawn: &[RecipientKey],
         now: Timestamp,
     ) -> Result<usize, QueueError> {
+        if counts_down(&self.away) {
+            return Err(QueueError::Unavailable("on purpose".into()));
+        }
         self.queue.operate(op, keys, withdrawn, now).await
     }
     async fn counts(&self) -> Result<Counts, QueueError> {
@@ -225,6 +240,18 @@ async fn an_outcome_that_the_queue_refuses_is_put_aside_and_the_lane_goes_on() {
     world.accept(1).await;
     world.wait(Counts { messages: 1, held: 1, ..Counts::default() }).await;
     world.delivered(4).await;
+    world.end().await;
+}
+
+/// A store that is in trouble at the moment at which an outcome is to be put aside is waited for:
+/// nobody else would end the lease before the next start.
+#[tokio::test]
+async fn what_the_queue_refuses_is_put_aside_once_the_store_can() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let queue = Faulty { damaged: AtomicUsize::new(3), away: AtomicUsize::new(2), ..Faulty::new(&dir) };
+    let world = World::new(dir, queue).await;
+    world.accept(1).await;
+    world.wait(Counts { messages: 1, held: 1, ..Counts::default() }).await;
     world.end().await;
 }
 

@@ -192,6 +192,13 @@ impl Lane {
         self.wake(&mut state)
     }
 
+    /// Puts a job back that was withdrawn: it leaves first.
+    pub fn put_back(&self, job: Job) -> Wake {
+        let mut state = self.state.lock();
+        state.ready.push_front(job);
+        self.wake(&mut state)
+    }
+
     /// A job leaves the lane for another one. From the lane of a domain, whose provider became
     /// known, whatever is ready goes with it; in the lane of a provider the other domains stay.
     pub fn surrender(&self, job: Job) -> Vec<Job> {
@@ -447,10 +454,9 @@ impl Lane {
         state.in_flight = state.in_flight.saturating_sub(recipients);
     }
 
-    /// Takes waiting recipients out of memory for an operator; returns their keys.
-    pub fn withdraw(&self, wanted: &mut dyn FnMut(RecipientKey) -> bool) -> Vec<RecipientKey> {
-        let jobs = self.state.lock().ready.withdraw(&mut |job, index| wanted(job.key(index)));
-        jobs.iter().flat_map(|job| job.recipients.iter().map(|held| job.key(held.index))).collect()
+    /// Takes waiting recipients out of memory for an operator.
+    pub fn withdraw(&self, wanted: &mut dyn FnMut(RecipientKey) -> bool) -> Vec<Job> {
+        self.state.lock().ready.withdraw(&mut |job, index| wanted(job.key(index)))
     }
 
     /// Takes everything that waits out of memory, for shutdown.

@@ -2,8 +2,8 @@
 //!
 //! A release build has none of this: [`point`] is empty there. In a debug build (what `cargo test`
 //! makes) `MAILWEIR_CRASH_AT=NAME:COUNT` ends the process with SIGKILL the `COUNT`th time it
-//! reaches `NAME`; `NAME:COUNT:panic` panics there instead, once, and `NAME:COUNT:panics` that time
-//! and every later one. Without the variable a point costs one load.
+//! reaches `NAME`; `NAME:COUNT:panic` panics there instead, once, `NAME:COUNT:panics` that time and
+//! every later one, and `NAME:COUNT:stop` stops the process (SIGSTOP) until it is told to go on. Without the variable a point costs one load.
 //!
 //! The names are listed where they are used: `tests/scenario_crash.rs`.
 
@@ -27,6 +27,7 @@ mod armed {
         Kill,
         PanicOnce,
         Panics,
+        Stop,
     }
 
     struct Armed {
@@ -48,6 +49,7 @@ mod armed {
             None => How::Kill,
             Some("panic") => How::PanicOnce,
             Some("panics") => How::Panics,
+            Some("stop") => How::Stop,
             Some(_) => return None,
         };
         Some(Armed { name, count, how, reached: AtomicU64::new(0) })
@@ -62,6 +64,7 @@ mod armed {
                 // The signal is on its way to every thread of the process.
                 std::thread::park();
             }
+            How::Stop if n == armed.count => drop(kill_process(getpid(), Signal::STOP)),
             How::PanicOnce if n == armed.count => panic!("a fault on purpose at {name}"),
             How::Panics if n >= armed.count => panic!("a fault on purpose at {name}"),
             _ => {}

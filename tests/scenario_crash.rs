@@ -22,10 +22,10 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use support::client::Client;
-use support::daemon::{Daemon, Setup};
+use support::daemon::{Daemon, MAILWEIR, Setup};
 use support::mail::{header, message};
 use support::sink::{Answer, Options, Received, Sink};
-use support::{Port, SOON, TestDir, program, run_ok, wait_for};
+use support::{Port, SOON, TestDir, program, run, run_ok, wait_for};
 
 /// Points that mail passes, and how often at most it passes one before the kill.
 const UNDER_LOAD: [(&str, u64); 15] = [
@@ -49,6 +49,8 @@ const UNDER_LOAD: [(&str, u64); 15] = [
 const AT_START: [&str; 4] = ["recover", "commit.before", "commit.after", "ready"];
 /// Points of the way from SIGTERM to the end.
 const AT_END: [&str; 4] = ["drain.begin", "drain.done", "close.begin", "close.done"];
+/// Points of `mailweir backup`, a process of its own.
+const IN_BACKUP: [&str; 5] = ["backup.begin", "backup.step", "backup.copied", "backup.synced", "backup.named"];
 
 const SESSIONS: usize = 12;
 /// Of the relay to the receiver: what may be in flight at a kill.
@@ -65,6 +67,8 @@ enum Death {
     Load(&'static str, u64),
     Start(&'static str),
     End(&'static str),
+    /// Of a backup under load; then of the daemon.
+    Backup(&'static str),
 }
 
 impl Death {
@@ -72,7 +76,7 @@ impl Death {
         match self {
             Death::After(_) => None,
             Death::Load(name, count) => Some((name, count)),
-            Death::Start(name) | Death::End(name) => Some((name, 1)),
+            Death::Start(name) | Death::End(name) | Death::Backup(name) => Some((name, 1)),
         }
     }
 }
@@ -84,6 +88,7 @@ fn plan(cycles: usize, random: &mut fastrand::Rng) -> Vec<Death> {
         .map(|(name, most)| Death::Load(name, *most))
         .chain(AT_START.map(Death::Start))
         .chain(AT_END.map(Death::End))
+        .chain(IN_BACKUP.map(Death::Backup))
         .collect();
     let mut deaths = Vec::new();
     for n in 0..cycles {
@@ -155,8 +160,28 @@ fn session(ledger: &Ledger, server: SocketAddr) -> std::io::Result<()> {
     Ok(())
 }
 
+/// One life of the daemon, with a backup that dies: there is no copy then, or a whole one.
+fn backup_and_die(daemon: &mut Daemon, name: &str) -> bool {
+    daemon.start();
+    let file = daemon.setup.dir.join("copy.db");
+    let mut backup = Command::new(MAILWEIR);
+    backup.arg("backup").arg(&file).arg("--config").arg(&daemon.config);
+    let status = run(backup.env("MAILWEIR_CRASH_AT", format!("{name}:1")), b"", SOON).status;
+    daemon.kill();
+    assert_eq!(file.exists(), name == "backup.named", "{name}: {status}");
+    if file.exists() {
+        let output = run_ok(Command::new(program("sqlite3")).arg(&file).arg("PRAGMA integrity_check"), b"", SOON);
+        assert_eq!(String::from_utf8_lossy(&output.stdout), "ok\n");
+        std::fs::remove_file(&file).expect("remove the copy");
+    }
+    status.signal() == Some(9)
+}
+
 /// One life of the daemon. True: it died where it should.
 fn live_and_die(daemon: &mut Daemon, death: Death) -> bool {
+    if let Death::Backup(name) = death {
+        return backup_and_die(daemon, name);
+    }
     if let Some((name, count)) = death.point() {
         daemon.environment = vec![("MAILWEIR_CRASH_AT", format!("{name}:{count}"))];
     }
@@ -176,7 +201,7 @@ fn live_and_die(daemon: &mut Daemon, death: Death) -> bool {
             daemon.terminate();
             daemon.wait_exit(Duration::from_secs(40))
         }
-        Death::Start(_) | Death::Load(..) => {
+        Death::Start(_) | Death::Load(..) | Death::Backup(_) => {
             let end = Instant::now() + Duration::from_secs(10);
             loop {
                 match daemon.ended() {
@@ -198,7 +223,7 @@ fn live_and_die(daemon: &mut Daemon, death: Death) -> bool {
 fn killed_at_any_moment_nothing_acknowledged_is_lost_and_nothing_is_done_twice() {
     let from_environment = |name| std::env::var(name).ok().and_then(|n| n.parse::<u64>().ok());
     let seed = from_environment("MAILWEIR_CRASH_SEED").unwrap_or_else(|| fastrand::u64(..));
-    let points = UNDER_LOAD.len() + AT_START.len() + AT_END.len();
+    let points = UNDER_LOAD.len() + AT_START.len() + AT_END.len() + IN_BACKUP.len();
     let cycles = from_environment("MAILWEIR_CRASH_CYCLES").map_or(2 * points, |n| n as usize);
     println!("seed {seed}, {cycles} cycles");
     let (dir, port) = (TestDir::new(), Port::reserve());
@@ -241,6 +266,8 @@ fn killed_at_any_moment_nothing_acknowledged_is_lost_and_nothing_is_done_twice()
     let took = began.elapsed();
     println!("killed at (asked, done): {hits:?}");
     daemon.start();
+    // Over what the killed ones have left.
+    daemon.command_ok(&["backup", &dir.join("copy.db").display().to_string()], b"");
     ledger.enough.store(true, Ordering::SeqCst);
     for sender in senders {
         sender.join().expect("a sender");

@@ -6,6 +6,8 @@ mod common;
 mod connecting;
 #[path = "upstream/encryption.rs"]
 mod encryption;
+#[path = "upstream/networks.rs"]
+mod networks;
 #[path = "upstream/server.rs"]
 mod server;
 #[path = "upstream/sessions.rs"]

@@ -4,6 +4,7 @@
 //! 75 temporary: try again; 78 the configuration is wrong. Results go to standard output, all else
 //! to standard error.
 
+mod backup;
 mod check;
 pub mod connect;
 mod control;
@@ -105,6 +106,8 @@ enum Command {
         #[arg(long)]
         json: bool,
     },
+    /// Copy the queue to a new file, while mailweir runs or not
+    Backup(backup::BackupArgs),
     /// Read the configuration again; what is refused changes nothing
     Reload,
     /// Where a message to this address would go and why, under which limits, and when it would leave
@@ -147,6 +150,7 @@ fn dispatch(cli: Cli) -> Outcome {
         Command::Queue(command) => block_on(queue::queue(&loaded()?.config, command)),
         Command::Provider(command) => block_on(provider::provider(&loaded()?, command)),
         Command::Status { json } => block_on(control::status(&loaded()?.config, json)),
+        Command::Backup(args) => backup::backup(&loaded()?.config, &args),
         Command::Reload => block_on(control::reload(&loaded()?.config)),
         Command::Explain(asked) => block_on(explain::explain(loaded()?, asked)),
         Command::Send(send) => send::send(&loaded()?.config, &send),

@@ -31,6 +31,10 @@ const READ: usize = 8 * 1024;
 /// A buffer that grew over this is given back after the flight.
 const KEEP: usize = 64 * 1024;
 
+/// Bytes a second that a peer takes at least, beside its time without progress: else one that takes a
+/// byte now and then would hold a connection for days.
+const SLOWEST: u64 = 500;
+
 /// How a write ended.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Written {
@@ -109,7 +113,8 @@ impl Wire {
     }
 
     /// Writes the commands in `out`, then `rest`; `replies` more may be expected from now on.
-    /// Fails (`Early`) after `limit` without progress, or as soon as `stop_at` replies wait.
+    /// Fails (`Early`) after `limit` without progress, when the peer takes less than [`SLOWEST`] over
+    /// longer than `limit`, or as soon as `stop_at` replies wait.
     pub async fn write(&mut self, rest: &[&[u8]], replies: usize, stop_at: usize, limit: Duration) -> Written {
         self.expected = self.expected.max(self.replies.len()).saturating_add(replies);
         let commands = std::mem::take(&mut self.out);
@@ -118,17 +123,20 @@ impl Wire {
             *slot = part;
         }
         let total: usize = parts.iter().map(|p| p.len()).sum();
-        let mut done = 0;
+        let whole = limit.saturating_add(Duration::from_secs(total as u64 / SLOWEST));
+        let (began, mut done) = (Instant::now(), 0);
         let written = loop {
             if self.is_broken() {
                 break Written::Early;
             }
-            match timeout(limit, poll_fn(|cx| self.poll_write(cx, &parts, total, &mut done, stop_at))).await {
+            let left = whole.saturating_sub(began.elapsed());
+            let step = poll_fn(|cx| self.poll_write(cx, &parts, total, &mut done, stop_at));
+            match timeout(limit.min(left), step).await {
                 Ok(Step::Done) => break Written::All,
                 Ok(Step::Progress) => {}
                 Ok(Step::Stop) => break Written::Early,
                 Err(_) => {
-                    self.broken = Some(Event::Timeout(limit));
+                    self.broken = Some(Event::Timeout(if left < limit { whole } else { limit }));
                     break Written::Early;
                 }
             }

@@ -8,6 +8,7 @@
 // Every test binary compiles this module and uses another part of it.
 #![allow(dead_code)]
 
+pub mod cgroup;
 pub mod client;
 pub mod daemon;
 pub mod mail;
@@ -17,6 +18,7 @@ pub mod senders;
 pub mod servers;
 pub mod shim;
 pub mod sink;
+pub mod toxic;
 
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::os::unix::fs::PermissionsExt;

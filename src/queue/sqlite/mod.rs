@@ -5,11 +5,13 @@
 //! - `read`: connections beside it for bodies and lists.
 //! - `schema`: the file, its versions; `sql`: every statement; `rows`: values to columns and back.
 //! - `inline`: the same in the calling task and in memory, for simulations.
+//! - `backup`: a copy while it is in use.
 //! - `lock`: one mailweir a file; `error`: what SQLite's faults mean; `log`: after a failed disk.
 //!
 //! Memory: at most [`Options::pending_bytes`] of operations wait, plus SQLite's page caches (32 MiB
 //! and four times 4 MiB). Start-up costs what the process before had in memory, not what is queued.
 
+pub mod backup;
 mod claim;
 mod error;
 mod inline;

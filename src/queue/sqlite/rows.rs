@@ -10,7 +10,7 @@ use crate::mail::{
     Address, BodyKind, BodyTraits, Envelope, LaneName, Message, NewMessage, NewRecipient, Notify, Orcpt, Origin,
     QueueId, Recipient, RecipientKey, Ret, State,
 };
-use crate::queue::QueueError;
+use crate::queue::{Counts, QueueError};
 
 /// Sender slots of a priority. A power of two; part of the schema (`recipient.bucket`).
 pub(super) const SLOTS: i64 = 64;
@@ -38,6 +38,12 @@ fn slot(sender: &str) -> i64 {
     let mixed = (hash ^ hash >> 33).wrapping_mul(0xff51_afd7_ed55_8ccd);
     let mixed = (mixed ^ mixed >> 33).wrapping_mul(0xc4ce_b9fe_1a85_ec53);
     (mixed >> 58) as i64
+}
+
+/// The counts of [`super::sql::TALLY`].
+pub(super) fn counts(row: &Row<'_>) -> rusqlite::Result<Counts> {
+    let n = |i| row.get(i).map(unsigned);
+    Ok(Counts { messages: n(0)?, queued: n(1)?, leased: n(2)?, held: n(3)?, failed: n(4)?, uncertain: n(5)? })
 }
 
 /// Executes [`super::sql::INSERT_MESSAGE`].

@@ -13,7 +13,7 @@ use super::{Options, sql};
 use crate::queue::QueueError;
 
 /// `PRAGMA application_id`: "mwir".
-const APPLICATION_ID: i64 = 0x6d77_6972;
+pub(super) const APPLICATION_ID: i64 = 0x6d77_6972;
 
 /// How long a statement waits for a lock that a foreign process (a backup, an admin's `sqlite3`)
 /// holds on the file before the queue reports itself unavailable.

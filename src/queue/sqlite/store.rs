@@ -342,12 +342,7 @@ pub(super) fn recover(conn: &mut rusqlite::Connection) -> Result<Recovered, Queu
         tx.execute(sql::DELETE_CHUNKS, [id])?;
         tx.execute(sql::UNMARK_INCOMING, [id])?;
     }
-    let (mut counts, mark) = tx.query_row(sql::TALLY, [], |row| {
-        let n = |i| row.get(i).map(rows::unsigned);
-        let counts =
-            Counts { messages: n(0)?, queued: n(1)?, leased: n(2)?, held: n(3)?, failed: n(4)?, uncertain: n(5)? };
-        Ok((counts, row.get::<_, i64>(6)?))
-    })?;
+    let (mut counts, mark) = tx.query_row(sql::TALLY, [], |row| Ok((rows::counts(row)?, row.get::<_, i64>(6)?)))?;
     let newest: i64 = tx.query_row(sql::LAST_MESSAGE, [], |row| row.get(0))?;
     let mut store = Store::new(tx, mark.max(newest));
     for n in 0..leases {

@@ -14,8 +14,6 @@ use super::plan::MINUTE;
 /// A recipient of the calm provider has its fate within this time, unless the disk or the process
 /// was in trouble (invariant 4).
 const PROMPT: i64 = MINUTE.as_millis() as i64;
-/// A final reply that comes later than this may have been given up (RFC 5321 §4.5.3.2.6), in ms.
-const LAST: u128 = 599_000;
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Fate {
@@ -28,16 +26,14 @@ pub enum Fate {
 struct Taken {
     /// In which life the relay sent it.
     life: u32,
-    /// When the relay ended the body.
-    ended: Instant,
-    /// When the relay read the reply.
+    /// When the relay read the reply, if it did before it gave the connection up.
     told: Mark,
 }
 
 impl Taken {
     /// The relay knows, since when.
     fn told(&self) -> Option<Instant> {
-        (*self.told.lock()).filter(|at| at.duration_since(self.ended).as_millis() < LAST)
+        *self.told.lock()
     }
 }
 
@@ -237,7 +233,7 @@ impl Model {
     }
 
     /// A receiver took a message.
-    pub fn taken(&mut self, id: QueueId, address: &str, began: i64, began_at: Instant, ended: Instant, told: Mark) {
+    pub fn taken(&mut self, id: QueueId, address: &str, began: i64, began_at: Instant, told: Mark) {
         let life = self.life;
         let from = RecipientKey { id, index: 0 };
         let found =
@@ -257,7 +253,7 @@ impl Model {
             self.wrong.push(format!("{key:?} {address} is sent again, and the relay knew that it had arrived"));
         }
         self.totals.twice += u64::from(!record.taken.is_empty());
-        record.taken.push(Taken { life, ended, told });
+        record.taken.push(Taken { life, told });
     }
 
     /// Compares with what an inspection of the whole queue gave.

@@ -64,7 +64,8 @@ struct Link {
     latency: (u64, u64),
     cut: Option<Cut>,
     hole: bool,
-    relay_gone: bool,
+    /// The relay has ended its direction: what it still reads it throws away.
+    parting: bool,
     relay_waker: Option<Waker>,
     /// Positions in what goes to the relay, and where it is noted when the relay read them.
     marks: Vec<(usize, Mark)>,
@@ -105,7 +106,7 @@ pub fn pair(world: &Arc<World>, latency: (u64, u64), cut: Option<Cut>, group: Op
         latency,
         cut,
         hole: false,
-        relay_gone: false,
+        parting: false,
         relay_waker: None,
         marks: Vec::new(),
     };
@@ -190,8 +191,9 @@ impl AsyncRead for Stream {
                     }
                     link.to_relay.read += part.len();
                     let read = link.to_relay.read;
+                    let parting = link.parting;
                     link.marks.retain(|(at, mark)| {
-                        if *at <= read {
+                        if *at <= read && !parting {
                             *mark.lock() = Some(now);
                         }
                         *at > read
@@ -249,6 +251,7 @@ impl AsyncWrite for Stream {
     fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
         let (link, remote, world) = &*self.shared;
         let mut link = link.lock();
+        link.parting = true;
         if !link.hole {
             let last = link.to_remote.segments.back().map(|(at, ..)| *at);
             let at = Instant::now() + link.delay(world);
@@ -264,7 +267,6 @@ impl Drop for Stream {
         let (link, remote, world) = &*self.shared;
         {
             let mut link = link.lock();
-            link.relay_gone = true;
             link.relay_waker = None;
             // At the end of a life time has stopped, and nobody listens any more.
             if !world.is_dead() && !link.hole {
@@ -322,7 +324,8 @@ impl Remote {
         link.wake(notify);
     }
 
-    /// Notes when the relay has read all that was written so far, the last of it included.
+    /// Notes when the relay has read all that was written so far, the last of it included. Never, if
+    /// it had given the connection up by then.
     pub fn mark(&self, mark: &Mark) {
         let mut link = self.shared.0.lock();
         let at = link.to_relay.written;
@@ -389,11 +392,6 @@ impl Lines {
         }
     }
 
-    /// When the last of what was heard was sent.
-    pub fn sent(&self) -> Instant {
-        self.sent
-    }
-
     /// Exactly so many bytes.
     pub async fn bytes(&mut self, n: usize) -> Option<Bytes> {
         while self.input.len() < n {
@@ -411,5 +409,33 @@ impl Lines {
             }
             Heard::End => None,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+    /// Whether the relay knows of a reply that comes before or after it ends the connection.
+    async fn knows(parts_first: bool) -> bool {
+        let world = World::new(1);
+        let (mut stream, remote) = pair(&world, (1, 1), None, None);
+        if parts_first {
+            stream.shutdown().await.expect("an end");
+        }
+        let mark = Mark::default();
+        remote.say(b"250 taken\r\n");
+        remote.mark(&mark);
+        let mut read = [0; 11];
+        stream.read_exact(&mut read).await.expect("a reply");
+        let told = mark.lock().is_some();
+        told
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_is_read_and_thrown_away_at_the_end_is_not_known() {
+        assert!(knows(false).await);
+        assert!(!knows(true).await);
     }
 }

@@ -88,7 +88,8 @@ pub fn run(seed: u64) -> Outcome {
     let mut base = BEGIN;
     let mut queue = None;
     let mut lives = 0;
-    loop {
+    // When it ended: outside of a life the paused clock cannot be asked.
+    let end = loop {
         lives += 1;
         let runtime =
             tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().expect("a runtime");
@@ -98,14 +99,14 @@ pub fn run(seed: u64) -> Outcome {
         drop(runtime);
         match ended {
             Ended::Down(pause) if world.model(|model| model.wrong.is_empty()) => base = now.after(pause),
-            _ => break,
+            _ => break now,
         }
-    }
+    };
     let too_much = world.gauge(|gauge| gauge.check());
     world.wrong(too_much);
     world.wrong(PANICS.lock().iter().skip(panics).cloned());
     let (trace, events) = world.trace();
-    let simulated = world.now();
+    let simulated = end.since(BEGIN);
     Outcome {
         trace,
         events,

@@ -196,8 +196,8 @@ impl Server {
                     false => self.say("554 5.5.1 no valid recipients"),
                     true => {
                         if self.answer(At::Data, "354 go on").await? {
-                            let (body, ended) = self.body().await?;
-                            self.message(&body, ended).await?;
+                            let body = self.body().await?;
+                            self.message(&body).await?;
                         }
                     }
                 },
@@ -206,7 +206,7 @@ impl Server {
                     let body = self.lines.bytes(size).await?;
                     match self.has_recipients() {
                         false => self.say("554 5.5.1 no valid recipients"),
-                        true => self.message(&String::from_utf8_lossy(&body), self.lines.sent()).await?,
+                        true => self.message(&String::from_utf8_lossy(&body)).await?,
                     }
                 }
                 "QUIT" => {
@@ -261,12 +261,12 @@ impl Server {
         Some(())
     }
 
-    async fn body(&mut self) -> Option<(String, Instant)> {
+    async fn body(&mut self) -> Option<String> {
         let mut body = String::new();
         loop {
-            let (line, sent) = self.lines.next().await?;
+            let (line, _) = self.lines.next().await?;
             if line == "." {
-                return Some((body, sent));
+                return Some(body);
             }
             body.push_str(line.strip_prefix('.').unwrap_or(&line));
             body.push('\n');
@@ -274,7 +274,7 @@ impl Server {
     }
 
     /// The end of the body: it is taken or not.
-    async fn message(&mut self, body: &str, ended: Instant) -> Option<()> {
+    async fn message(&mut self, body: &str) -> Option<()> {
         let (world, fault) = (self.world.clone(), self.fault.filter(|fault| fault.at == At::Final));
         let lost = match fault.map(|fault| fault.what) {
             None => None,
@@ -311,7 +311,7 @@ impl Server {
         for address in &tx.accepted {
             world.note(format_args!("taken {id} {address} {lost:?}"));
             let began = at(&world, tx.began);
-            world.model(|model| model.taken(id, address, began, tx.began, ended, mark.clone()));
+            world.model(|model| model.taken(id, address, began, tx.began, mark.clone()));
         }
         self.end_transaction();
         match lost {

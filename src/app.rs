@@ -31,6 +31,9 @@ use crate::schedule::{Lane, Scheduler};
 
 /// How often dead letters are looked through and waits are reported.
 const HOUSEKEEPING: Duration = Duration::from_secs(60);
+/// Least and greatest time between two searches for what has expired while it is held back.
+const EXPIRY_LEAST: Duration = Duration::from_secs(1);
+const EXPIRY_MOST: Duration = Duration::from_secs(60);
 /// How often records of quotas that count nothing any more are removed.
 const SWEEP_QUOTAS: Duration = Duration::from_secs(86_400);
 /// How long the last writing of feedback may take at shutdown.
@@ -118,6 +121,7 @@ pub async fn run(config: Config, settings: Vec<Setting>, config_path: Option<Pat
 
     let scheduling = tokio::spawn(scheduler.run(stopping.clone()));
     let housekeeping = tokio::spawn(keep_house(relay.clone(), stopping.clone()));
+    let expiring = tokio::spawn(keep_expiring(relay.clone(), stopping.clone()));
     let feedback = tokio::spawn(relay.clone().keep_feedback(stopping.clone()));
     let servers: Vec<_> =
         servers.into_iter().map(|server| tokio::spawn(server.run(stopping.clone(), config.drain))).collect();
@@ -139,7 +143,7 @@ pub async fn run(config: Config, settings: Vec<Setting>, config_path: Option<Pat
             "not all was finished in time: those recipients stay queued and may arrive twice"
         );
     }
-    for task in [scheduling, housekeeping] {
+    for task in [scheduling, housekeeping, expiring] {
         let _ = task.await;
     }
     // With transactions that did not end in time, what was stored last is good enough.
@@ -198,7 +202,6 @@ async fn keep_house(relay: Arc<Relay>, mut stopping: watch::Receiver<bool>) {
             }
         }
         for lane in relay.scheduler.lanes() {
-            relay.expire_held(&lane).await;
             if let Some(held) = lane.take_limited() {
                 tracing::info!(
                     provider = %lane.name,
@@ -210,6 +213,22 @@ async fn keep_house(relay: Arc<Relay>, mut stopping: watch::Receiver<bool>) {
         }
         tokio::select! {
             () = tokio::time::sleep(HOUSEKEEPING) => {}
+            _ = stopping.changed() => {}
+        }
+    }
+}
+
+/// Ends what expires while it is held back, within a fiftieth of the time it has.
+async fn keep_expiring(relay: Arc<Relay>, mut stopping: watch::Receiver<bool>) {
+    let providers = relay.config.providers.iter().chain([&relay.config.default]);
+    let shortest = providers.map(|provider| provider.retry.expire).min().unwrap_or(EXPIRY_MOST);
+    let every = (shortest / 50).clamp(EXPIRY_LEAST, EXPIRY_MOST);
+    while !*stopping.borrow() {
+        for lane in relay.scheduler.lanes() {
+            relay.expire_held(&lane).await;
+        }
+        tokio::select! {
+            () = tokio::time::sleep(every) => {}
             _ = stopping.changed() => {}
         }
     }

@@ -28,7 +28,7 @@ use crate::clock::{Clock, Timestamp};
 use crate::config::{Limit, Provider, sources};
 use crate::mail::{Address, LaneName, Message, NewRecipient, Recipient, RecipientKey};
 use crate::queue::{Leased, Queue};
-use crate::shape::{Ledger, Memos};
+use crate::shape::{self, Ledger, Memos};
 use budget::Budget;
 pub use job::{Held, Job, Shared, sender_key};
 pub use lane::{Empty, Lane, NotNow, Snapshot, Wake};
@@ -148,6 +148,11 @@ impl Scheduler {
         let provider = (self.provider_of)(name);
         let lane = || Arc::new(Lane::new(name.clone(), provider, &self.limits, &self.ledger));
         self.lanes.write().entry(name.clone()).or_insert_with(lane).clone()
+    }
+
+    /// The lane of that name if it is in memory.
+    pub fn known(&self, name: &LaneName) -> Option<Arc<Lane>> {
+        self.lanes.read().get(name).cloned()
     }
 
     /// All lanes, in order of name.
@@ -329,6 +334,28 @@ impl Scheduler {
             });
         }
         jobs
+    }
+
+    /// Takes what is older than `expire` of a lane that something holds back, out of memory and,
+    /// when nothing is there any more, out of the queue: at most about `most` recipients at once,
+    /// so that the window is not filled with them. They count as with a worker.
+    pub async fn expired(&self, lane: &Lane, now: Timestamp, most: usize) -> Vec<(shape::Held, Job)> {
+        let waiting = lane.expired(now, most);
+        if !waiting.is_empty() || lane.stored_due().is_none() {
+            return waiting;
+        }
+        let Some(held) = lane.stopped_by() else { return waiting };
+        let expire = i64::try_from(lane.provider.retry.expire.as_millis()).unwrap_or(i64::MAX);
+        match self.queue.claim_older(&lane.name, Timestamp(now.0.saturating_sub(expire)), most).await {
+            Ok(leased) => {
+                lane.take_in_hand(leased.len());
+                self.jobs(lane, leased).into_iter().map(|job| (held.clone(), job)).collect()
+            }
+            Err(error) => {
+                tracing::warn!(lane = %lane.name, %error, "could not look for what expires; trying again");
+                Vec::new()
+            }
+        }
     }
 
     /// Takes waiting recipients out of memory for an operator; returns those taken.

@@ -129,7 +129,9 @@ impl Gate {
     pub fn held(&self) -> Option<Held> {
         let quota = self.quotas.as_ref().and_then(|quotas| quotas.held_by(1));
         let rate = self.limiter.held_by(1).and_then(|(at, wait)| Some((format!("rate {}", self.rates.get(at)?), wait)));
-        let (text, wait) = [quota, rate].into_iter().flatten().max_by_key(|(_, wait)| *wait)?;
+        let pace = self.limiter.held_by_pace(1);
+        let pace = (!pace.is_zero()).then(|| ("the pace that replies taught".into(), pace));
+        let (text, wait) = [quota, rate, pace].into_iter().flatten().max_by_key(|(_, wait)| *wait)?;
         let by = if self.name.is_empty() { text } else { format!("{}: {text}", self.name) };
         Some(Held { by, wait })
     }

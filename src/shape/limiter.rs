@@ -240,6 +240,13 @@ impl Limiter {
         waits.filter(|(wait, _)| !wait.is_zero()).max().map(|(wait, at)| (at, wait))
     }
 
+    /// How long the pace alone makes `cells` wait.
+    pub fn held_by_pace(&self, cells: u32) -> Duration {
+        let now = self.now() as f64;
+        let wait = self.pace.lock().as_ref().map_or(0.0, |pace| pace.wait_for(cells, now));
+        Duration::from_nanos(wait as u64)
+    }
+
     /// Takes `cells` that were used without asking; who asks next waits for them, too.
     pub fn charge(&self, cells: u32) {
         let now = self.now();

@@ -239,6 +239,9 @@ impl Queue for Fake {
         Err(QueueError::Closed)
     }
 
+    async fn claim_older(&self, _: &LaneName, _: Timestamp, _: usize) -> Result<Vec<Leased>, QueueError> {
+        Err(QueueError::Closed)
+    }
     async fn claim(&self, _: &LaneName, _: Timestamp, _: usize) -> Result<Vec<Leased>, QueueError> {
         Err(QueueError::Closed)
     }

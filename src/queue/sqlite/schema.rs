@@ -21,7 +21,7 @@ const BUSY: Duration = Duration::from_secs(1);
 
 /// Step `n` makes version `n + 1` of version `n`; version 0 is the empty file. Steps that were
 /// released are never edited: a change of the schema is a new step.
-pub(super) const LADDER: &[&str] = &[V1];
+pub(super) const LADDER: &[&str] = &[V1, V2];
 
 const V1: &str = "
 CREATE TABLE message (
@@ -112,6 +112,14 @@ SELECT substr(a, 1 + (r.message >> 60 & 31), 1) || substr(a, 1 + (r.message >> 5
   strftime('%Y-%m-%dT%H:%M:%fZ', r.due / 1000.0, 'unixepoch') AS due, m.size AS size,
   strftime('%Y-%m-%dT%H:%M:%fZ', m.received / 1000.0, 'unixepoch') AS received, r.reason AS reason
 FROM abc, recipient r JOIN message m ON m.id = r.message;
+";
+
+/// What waits and what is put aside apart, so that the oldest that waits in a lane is one seek away
+/// however many dead letters the lane has. Each row is still in one of them.
+const V2: &str = "
+DROP INDEX recipient_lane;
+CREATE INDEX recipient_waiting ON recipient (lane, message, idx) WHERE state IN (0, 4);
+CREATE INDEX recipient_aside ON recipient (lane, message, idx) WHERE state IN (2, 3);
 ";
 
 /// Opens the connection of the writer. `max_bytes` limits the database file (not its WAL).
@@ -256,7 +264,7 @@ mod tests {
         conn.pragma_update(None, "user_version", 99).unwrap();
         let e = prepare(&mut conn, &path).unwrap_err().to_string();
         assert!(e.contains("schema version 99 is newer") && e.contains("q.db"), "{e}");
-        conn.pragma_update(None, "user_version", 1).unwrap();
+        conn.pragma_update(None, "user_version", i64::try_from(LADDER.len()).unwrap()).unwrap();
         conn.execute_batch("DROP INDEX recipient_ready").unwrap();
         assert!(matches!(prepare(&mut conn, &path), Err(QueueError::Damaged(_))));
 

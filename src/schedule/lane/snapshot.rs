@@ -12,7 +12,7 @@ use crate::shape;
 const HELD_SHOWN: usize = 10;
 
 /// A lane as `provider show` and the page tell it.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct Snapshot {
     /// Recipients ready in memory.
     pub ready: usize,

@@ -3,7 +3,11 @@
 //! Invariant: what is claimed never makes the lane hold more than its window; at most one claim
 //! is under way.
 
-use super::{LEAD, Lane};
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::{LEAD, Lane, State};
 use crate::clock::Timestamp;
 use crate::mail::RecipientKey;
 use crate::schedule::Job;
@@ -57,8 +61,29 @@ impl Lane {
             && state.ready.lowest_priority().is_some_and(|lowest| priority > lowest)
     }
 
-    /// Takes out of memory what is older than `expire` while a rate, quota or limit holds it back,
-    /// at most about `most` recipients, with what held them back. They count as with a worker.
+    /// What keeps all of the lane from leaving for more than a moment: an operator, a reply, a
+    /// provider that refuses us, a rate or a quota.
+    pub fn stopped_by(&self) -> Option<shape::Held> {
+        self.stopped(&self.state.lock())
+    }
+
+    fn stopped(&self, state: &State) -> Option<shape::Held> {
+        let held = |by: String, wait| Some(shape::Held { by, wait });
+        if state.paused {
+            return held("a pause by an operator".into(), Duration::MAX);
+        }
+        if let Some((left, why)) = state.narrowed.hold() {
+            return held(format!("a pause after a reply ({why})"), left);
+        }
+        if let Some(circuit) = &state.circuit {
+            let left = circuit.until.saturating_duration_since(Instant::now());
+            return held(format!("a refusal of everything ({})", circuit.reason), left);
+        }
+        self.gate.held().filter(|held| held.wait > LEAD)
+    }
+
+    /// Takes out of memory what is older than `expire` while something holds it back, at most about
+    /// `most` recipients, with what held them back. They count as with a worker.
     pub fn expired(&self, now: Timestamp, most: usize) -> Vec<(shape::Held, Job)> {
         let mut state = self.state.lock();
         if state.ready.is_empty() {
@@ -71,7 +96,7 @@ impl Lane {
             left -= usize::from(old);
             old
         };
-        let out: Vec<(shape::Held, Job)> = match self.gate.held().filter(|held| held.wait > LEAD) {
+        let out: Vec<(shape::Held, Job)> = match self.stopped(&state) {
             Some(held) => state.ready.withdraw(&mut old).into_iter().map(|job| (held.clone(), job)).collect(),
             None => {
                 state.ready.withdraw_aside(&mut old).into_iter().filter_map(|(held, job)| Some((held?, job))).collect()
@@ -79,6 +104,11 @@ impl Lane {
         };
         state.in_flight += out.iter().map(|(_, job)| job.recipients.len()).sum::<usize>();
         out
+    }
+
+    /// Recipients came from the queue that will not wait here: they count as with a worker.
+    pub fn take_in_hand(&self, recipients: usize) {
+        self.state.lock().in_flight += recipients;
     }
 
     /// The queue holds something of this lane, due at `due`.

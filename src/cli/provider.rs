@@ -9,12 +9,16 @@ use serde_json::{Value as Json, json};
 
 use super::check::plain;
 use super::connect::{must_run, running};
+use super::explain::write_feedback;
 use super::text::Table;
 use super::{Code, Failed, Outcome};
-use crate::admin::LaneStatus;
 use crate::admin::requests::{Reply, Request};
+use crate::admin::{FeedbackStatus, LaneStatus};
+use crate::clock::Clock;
 use crate::config::report::{Setting, profile_settings};
-use crate::config::{Config, Loaded, Provider, profiles};
+use crate::config::{Config, Loaded, Store, profiles};
+use crate::queue::Queue;
+use crate::queue::sqlite::SqliteQueue;
 
 #[derive(Subcommand, Debug)]
 pub(super) enum ProviderCommand {
@@ -47,8 +51,8 @@ pub(super) enum ProviderCommand {
 pub(super) async fn provider(loaded: &Loaded, command: ProviderCommand) -> Outcome {
     let config = &loaded.config;
     match command {
-        ProviderCommand::List { json } => list(loaded, live(config).await?, json),
-        ProviderCommand::Show { name, json } => show(loaded, live(config).await?, &name, json),
+        ProviderCommand::List { json } => list(loaded, lanes(config).await?, json),
+        ProviderCommand::Show { name, json } => show(loaded, lanes(config).await?, &name, json),
         ProviderCommand::Pause { name } => {
             pause(config, &name, true).await?;
             writeln!(io::stdout(), "{name} is paused; what is in a transaction now still ends")?;
@@ -68,9 +72,19 @@ async fn pause(config: &Config, name: &str, paused: bool) -> Outcome {
     Ok(())
 }
 
-/// The lanes of the relay that runs; `None` if none does.
-async fn live(config: &Config) -> Result<Option<Vec<LaneStatus>>, Failed> {
-    let Some(target) = running(config).await? else { return Ok(None) };
+/// The lanes of the relay that runs, or those of which the store remembers something.
+struct Lanes {
+    lanes: Vec<LaneStatus>,
+    running: bool,
+}
+
+async fn lanes(config: &Config) -> Result<Lanes, Failed> {
+    let Some(target) = running(config).await? else {
+        let known = stored_feedback(config).await.into_iter();
+        let idle = |name: &str| LaneStatus::idle(name, config.provider(name).unwrap_or(&config.default));
+        let lanes = known.map(|(name, feedback)| LaneStatus { feedback, ..idle(&name) }).collect();
+        return Ok(Lanes { lanes, running: false });
+    };
     let mut lanes: Vec<LaneStatus> = Vec::new();
     let keep = |reply, _: &[u8]| {
         if let Reply::Lane(lane) = reply {
@@ -79,7 +93,7 @@ async fn live(config: &Config) -> Result<Option<Vec<LaneStatus>>, Failed> {
         Ok(())
     };
     target.request(Request::Lanes, keep).await?;
-    Ok(Some(lanes))
+    Ok(Lanes { lanes, running: true })
 }
 
 /// A provider or lane: what happens there, and its limits.
@@ -126,33 +140,42 @@ impl Row {
     }
 }
 
-/// A provider with nothing in its lane.
-fn idle(provider: &Provider) -> LaneStatus {
-    LaneStatus {
-        name: provider.name.clone(),
-        provider: provider.name.clone(),
-        max_connections: u64::from(provider.connections),
-        rate: provider.rate.iter().map(ToString::to_string).collect(),
-        ..LaneStatus::default()
+/// What replies taught, lane by lane, while no relay runs: from the queue's file, if there is one.
+/// Who cannot read it is told on standard error and shown the rest.
+pub(super) async fn stored_feedback(config: &Config) -> Vec<(String, FeedbackStatus)> {
+    let Store::Sqlite(path) = &config.queue.store;
+    if !path.exists() {
+        return Vec::new();
     }
+    let known = match SqliteQueue::open_for_inspection(path) {
+        Ok(queue) => {
+            let of = |lane: &str| config.provider(lane).unwrap_or(&config.default);
+            let known = FeedbackStatus::all_stored(&*queue, of, Clock::System.now()).await;
+            queue.close().await;
+            known
+        }
+        Err(error) => Err(error),
+    };
+    known.unwrap_or_else(|error| {
+        eprintln!("mailweir: what replies taught is not shown: {error}");
+        Vec::new()
+    })
 }
 
-/// Live lanes, then providers without one; by name.
-fn rows(loaded: &Loaded, live: Option<Vec<LaneStatus>>) -> Vec<Row> {
-    let running = live.is_some();
-    let mut lanes = live.unwrap_or_default();
+/// The lanes that are known, then providers without one; by name.
+fn rows(loaded: &Loaded, Lanes { mut lanes, running }: Lanes) -> Vec<Row> {
     let config = &loaded.config;
     for provider in config.providers.iter().chain([&config.default]) {
         if !lanes.iter().any(|l| l.name == provider.name) {
-            lanes.push(idle(provider));
+            lanes.push(LaneStatus::idle(&provider.name, provider));
         }
     }
     lanes.sort_by(|a, b| a.name.cmp(&b.name));
     lanes.into_iter().map(|lane| Row::new(loaded, lane, running)).collect()
 }
 
-fn list(loaded: &Loaded, live: Option<Vec<LaneStatus>>, json: bool) -> Outcome {
-    let rows = rows(loaded, live);
+fn list(loaded: &Loaded, lanes: Lanes, json: bool) -> Outcome {
+    let rows = rows(loaded, lanes);
     let mut out = io::stdout().lock();
     if json {
         for row in &rows {
@@ -183,7 +206,7 @@ fn list(loaded: &Loaded, live: Option<Vec<LaneStatus>>, json: bool) -> Outcome {
             now(lane.in_flight.to_string()),
             format!("{}/{}", now(lane.connections.to_string()), lane.max_connections),
             lane.rate.join(" "),
-            if row.running { state(&lane) } else { "not running".into() },
+            if row.running { state(&lane) } else { state_at_rest(&lane) },
             row.messages_per_connection.to_string(),
             row.quota.join(" "),
             row.from,
@@ -195,16 +218,25 @@ fn list(loaded: &Loaded, live: Option<Vec<LaneStatus>>, json: bool) -> Outcome {
 }
 
 fn state(lane: &LaneStatus) -> String {
+    let learned = lane.feedback.summary();
     match (lane.paused, lane.stopped.is_empty()) {
         (true, _) => "paused".into(),
-        (false, true) => "open".into(),
+        (false, true) if learned.is_empty() => "open".into(),
+        (false, true) => format!("open, {learned}"),
         (false, false) => format!("stopped: {}", lane.stopped),
     }
 }
 
-fn show(loaded: &Loaded, live: Option<Vec<LaneStatus>>, name: &str, json: bool) -> Outcome {
-    let running = live.is_some();
-    let Some(row) = rows(loaded, live).into_iter().find(|row| row.lane.name == name) else {
+fn state_at_rest(lane: &LaneStatus) -> String {
+    match lane.feedback.summary().as_str() {
+        "" => "not running".into(),
+        learned => format!("not running, {learned}"),
+    }
+}
+
+fn show(loaded: &Loaded, lanes: Lanes, name: &str, json: bool) -> Outcome {
+    let running = lanes.running;
+    let Some(row) = rows(loaded, lanes).into_iter().find(|row| row.lane.name == name) else {
         return show_profile(name, json);
     };
     let provider = loaded.config.provider(&row.lane.provider).unwrap_or(&loaded.config.default);
@@ -230,6 +262,10 @@ fn show(loaded: &Loaded, live: Option<Vec<LaneStatus>>, name: &str, json: bool) 
         writeln!(out, "last error   {}", if lane.last_error.is_empty() { "none" } else { &lane.last_error })?;
     } else {
         writeln!(out, "state        mailweir is not running")?;
+    }
+    if lane.feedback != FeedbackStatus::default() {
+        writeln!(out, "learned from replies")?;
+        write_feedback(&mut out, &lane.feedback)?;
     }
     write_values(&mut out, &values)?;
     if !provider.rules.is_empty() {

@@ -20,14 +20,12 @@ use crate::mail::LaneName;
 use crate::outcome::classify::{by_rule, judge, judge_unreached, learned};
 use crate::outcome::{Fate, Judgement};
 use crate::schedule::Lane;
-use crate::shape::adapt::{About, Adapt, Configured, Effect, Tried};
+use crate::shape::adapt::{About, Adapt, Configured, Effect, MEMOS, Tried};
 
 /// How often time passes for lanes about which something is known.
 const TICK: Duration = Duration::from_millis(500);
 /// Least time between two writings of one lane.
 const STORE: Duration = Duration::from_secs(3);
-/// Where the states are in the queue's memos.
-const PREFIX: &str = "adapt/";
 /// More throttle lines of one lane than one a second are counted instead, and told once a minute.
 const QUIET: Duration = Duration::from_secs(1);
 const SUMMARY: Duration = Duration::from_secs(60);
@@ -225,8 +223,8 @@ impl Relay {
     pub async fn recall_feedback(&self) -> Result<(), crate::queue::QueueError> {
         let mut over = Vec::new();
         let now = self.clock.now();
-        for (key, json) in self.queue.recall(PREFIX).await? {
-            let name = LaneName::from(key.strip_prefix(PREFIX).unwrap_or_default());
+        for (key, json) in self.queue.recall(MEMOS).await? {
+            let name = LaneName::from(key.strip_prefix(MEMOS).unwrap_or_default());
             let lane = self.scheduler.lane(&name);
             match Adapt::restore(Configured::of(&lane.provider), &json, now) {
                 Some(adapt) => {
@@ -282,7 +280,7 @@ impl Relay {
             for (name, item) in active.iter_mut() {
                 if item.changed && (all || item.stored.is_none_or(|at| now - at >= STORE)) {
                     let json = item.lane.feedback(self.clock.now(), |adapt, _| adapt.store()).0;
-                    entries.push((format!("{PREFIX}{name}"), json.map(Bytes::from)));
+                    entries.push((format!("{MEMOS}{name}"), json.map(Bytes::from)));
                     item.changed = false;
                     item.stored = Some(now);
                     stored.push(name.clone());

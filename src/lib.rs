@@ -35,6 +35,7 @@ pub mod app;
 pub mod cli;
 pub mod clock;
 pub mod config;
+mod crash;
 pub mod deliver;
 pub mod listener;
 pub mod mail;

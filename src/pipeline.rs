@@ -7,6 +7,7 @@
 
 mod body;
 mod feedback;
+pub(crate) mod lesson;
 mod link;
 mod record;
 
@@ -21,9 +22,10 @@ use tokio::sync::{Semaphore, watch};
 
 use crate::clock::Clock;
 use crate::config::Config;
+use crate::crash;
 use crate::deliver::{Connector, Event, Fact, Stage, Transaction};
 use crate::listener::Intake;
-use crate::mail::{Message, NewMessage, QueueId, Recipient};
+use crate::mail::{Message, NewMessage, QueueId, Recipient, RecipientKey};
 use crate::observe::{Active, Stats};
 use crate::outcome::Judgement;
 use crate::queue::{Queue, QueueError};
@@ -31,7 +33,8 @@ use crate::route::{Route, RouteError, Router};
 use crate::schedule::{Job, Lane, Scheduler};
 use body::{Outgoing, QueuedBody};
 use feedback::Feedback;
-use link::Link;
+use lesson::Teach;
+use link::{Link, Sockets};
 use record::Attempt;
 
 /// Bodies converted at once: each is in memory as a whole.
@@ -60,6 +63,7 @@ pub struct Relay {
     pub workers: Active,
     feedback: Feedback,
     stopping: watch::Receiver<bool>,
+    cut: watch::Sender<bool>,
     conversions: Semaphore,
 }
 
@@ -88,10 +92,12 @@ impl Intake for Relay {
         // The commit point: durable before 250.
         let id = message.id;
         let new = NewMessage { message, recipients: admission.recipients, head };
+        crash::point("accept.begin");
         if let Err(error) = self.queue.accept(new).await {
             self.queue.unspill(id).await;
             return Err(error);
         }
+        crash::point("accept.done");
         self.stats.accepted.add(1);
         self.scheduler.submit(admission.jobs, admission.stored, self.clock.now());
         Ok(id)
@@ -120,6 +126,7 @@ impl Relay {
             workers: Active::default(),
             feedback: Feedback::default(),
             stopping,
+            cut: watch::Sender::new(false),
             conversions: Semaphore::new(CONVERSIONS),
         });
         let weak = Arc::downgrade(&relay);
@@ -130,18 +137,32 @@ impl Relay {
                 tokio::spawn(async move {
                     let hand = Arc::new(Hand::new(lane));
                     let _gone = Gone { relay: relay.clone(), lane: hand.lane.clone() };
-                    let worker = tokio::spawn({
+                    let mut worker = tokio::spawn({
                         let (relay, hand) = (relay.clone(), hand.clone());
                         async move { relay.work(&hand).await }
                     });
-                    if worker.await.is_err() {
-                        relay.after_fault(&hand).await;
+                    let mut cut = relay.cut.subscribe();
+                    let cut_off = async move {
+                        let _ = cut.wait_for(|cut| *cut).await;
+                    };
+                    tokio::select! {
+                        ended = &mut worker => if ended.is_err() {
+                            relay.after_fault(&hand).await;
+                        },
+                        // The lease of what it has in hand ends with the queue.
+                        () = cut_off => worker.abort(),
                     }
                     drop(alive);
                 });
             }
         });
         relay
+    }
+
+    /// Ends all workers where they are, their connections with them. To be called only when the
+    /// queue is closed next: what they had in hand stays leased until then.
+    pub fn cut_off(&self) {
+        self.cut.send_replace(true);
     }
 
     /// The life of one worker, that is of one upstream connection at a time.
@@ -154,8 +175,9 @@ impl Relay {
         'jobs: while !*stopping.borrow() && !lane.retire() {
             // The next job, in the lane's order, when the limiter is near.
             let next = tokio::select! {
-                next = lane.next(serves.as_deref(), idle) => next,
+                biased;
                 _ = stopping.changed() => break,
+                next = lane.next(serves.as_deref(), idle) => next,
             };
             let Ok((job, wake)) = next else { break };
             self.scheduler.wake(lane, wake);
@@ -187,12 +209,13 @@ impl Relay {
                 // Closed before the next one is opened: never more connections than the limit.
                 if let Some(mut old) = link.take() {
                     if let Some(messages) = old.closed_early() {
-                        self.note_closed(lane, messages);
+                        self.of(lane).note_closed(messages);
                     }
                     old.quit().await;
                 }
                 let began = tokio::time::Instant::now();
                 tokio::select! {
+                    biased;
                     () = lane.may_connect() => {}
                     _ = stopping.changed() => {
                         hand.not_needed(&mut attempt.job);
@@ -201,18 +224,18 @@ impl Relay {
                         break;
                     }
                 }
-                match self.connector.open_for(&lane.provider, &route, &from).await {
+                let sockets = Sockets::first_is_paid(lane, &self.stopping);
+                match self.connector.open_for(&lane.provider, &route, &from, &sockets).await {
                     Ok(new) => {
                         let new = Link::new(new, lane);
-                        self.note_opened(lane, new.open);
+                        self.of(lane).note_opened(new.open);
                         link = Some(new);
                         let wake = lane.close_circuit();
                         self.scheduler.wake(lane, wake);
                     }
                     Err(facts) => {
                         hand.not_needed(&mut attempt.job);
-                        lane.connected_more(greeted(&facts).saturating_sub(1));
-                        let (judgement, fact) = self.unreached(lane, &facts);
+                        let (judgement, fact) = self.of(lane).unreached(&facts);
                         attempt.connect = began.elapsed();
                         attempt.everyone(fact);
                         self.finish(hand, attempt, Some(judgement)).await;
@@ -243,6 +266,7 @@ impl Relay {
                 };
                 let began = tokio::time::Instant::now();
                 let permit = tokio::select! {
+                    biased;
                     permit = lane.permit(&mut attempt.job) => permit,
                     // No connection waits for the end of a long pause.
                     () = lane.long_hold() => {
@@ -309,8 +333,8 @@ impl Relay {
     }
 
     /// A worker panicked: what it had in hand goes back to the queue, or nobody would try it again
-    /// before a restart.
-    async fn after_fault(&self, hand: &Hand) {
+    /// before a restart. If that panics too, it is put aside for an operator.
+    async fn after_fault(self: &Arc<Self>, hand: &Hand) {
         let Some(mut job) = hand.job.lock().take() else { return };
         hand.not_needed(&mut job);
         let id = job.message.message.id;
@@ -318,7 +342,17 @@ impl Relay {
         let mut attempt = Attempt::new(job, self.clock.now());
         let event = Event::Local("a fault of mailweir itself".into());
         attempt.everyone(Fact { stage: Stage::Mail, event, peer: None });
-        self.settle(&hand.lane, attempt, None).await;
+        let keys: Vec<RecipientKey> =
+            attempt.job.recipients.iter().map(|held| RecipientKey { id, index: held.index }).collect();
+        let again = tokio::spawn({
+            let (relay, lane) = (self.clone(), hand.lane.clone());
+            async move { relay.settle(&lane, attempt, None).await }
+        });
+        if again.await.is_err() {
+            // Whatever it is about this message, it would happen at every attempt.
+            hand.lane.settled(keys.len());
+            self.put_aside(&keys, "mailweir cannot handle its outcome").await;
+        }
     }
 
     /// A message has one priority, whoever its recipients are: the highest that a `[[route]]` gives
@@ -418,11 +452,6 @@ impl Drop for Gone {
     fn drop(&mut self) {
         self.relay.scheduler.wake(&self.lane, self.lane.worker_gone());
     }
-}
-
-/// Connections on which a server was heard, or could have been.
-fn greeted(facts: &[Fact]) -> u32 {
-    u32::try_from(facts.iter().filter(|fact| fact.stage > Stage::Connect).count()).unwrap_or(u32::MAX)
 }
 
 fn no_route(error: RouteError) -> Fact {

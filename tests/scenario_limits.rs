@@ -7,10 +7,11 @@ use std::process::Command;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use support::client::Client;
 use support::daemon::Setup;
 use support::mail::message;
 use support::senders::{FROM, TO};
-use support::sink::{Options, Sink};
+use support::sink::{Options, Received, Sink};
 use support::{Port, SOON, TestDir, program, run_ok};
 
 /// The time that may pass between the moment the relay takes a permit and the moment the receiver's
@@ -149,4 +150,99 @@ fn a_rate_holds_while_bodies_are_converted() {
     let worst = worst_excess(&times, RATE, 1.0);
     assert!(worst <= 0.0, "{worst:.2} messages too many in a window");
     sink.assert_legal();
+}
+
+/// Every connection counts, those that the server turns away too.
+#[test]
+fn a_rate_of_connections_holds_at_the_receiver() {
+    let _alone = alone();
+    const RATE: f64 = 8.0;
+    const MESSAGES: usize = 30;
+    let (dir, port) = (TestDir::new(), Port::reserve());
+    let sink = Sink::with(port.at(2), Options { max_connections: 2, ..Options::default() });
+    let limits = "connections = 6\nmessages_per_connection = 1\nrate = []\nconnection_rate = \"8/s\"";
+    let daemon = Setup::new(&dir).via("example", "example.test", sink.address, limits).start();
+    let mut client = daemon.client();
+    for n in 0..MESSAGES {
+        client.send(FROM, &[TO], &message(&format!("connection {n}")));
+    }
+    sink.wait(MESSAGES, Duration::from_secs(60));
+    daemon.wait_queue_empty(SOON);
+    let mut times: Vec<Instant> = sink.connections().iter().map(|c| c.opened).collect();
+    times.sort();
+    let (worst, took) = (worst_excess(&times, RATE, 1.0), times[times.len() - 1] - times[0]);
+    println!("{} connections in {took:?}; worst window: {worst:.2} over the limit", times.len());
+    assert!(worst <= 0.0, "{worst:.2} connections too many in a window");
+    assert!(took < Duration::from_secs_f64(times.len() as f64 / RATE * 1.4), "and uses what it may: {took:?}");
+    assert_eq!(sink.count(), MESSAGES);
+}
+
+/// The worst excess and the span of what was received of messages with this in their subject.
+fn of(received: &[Received], what: &str, rate: f64) -> (f64, usize, Duration) {
+    let mut times: Vec<Instant> = received.iter().filter(|m| m.subject().contains(what)).map(|m| m.began).collect();
+    times.sort();
+    let span = times.last().zip(times.first()).map_or(Duration::ZERO, |(last, first)| *last - *first);
+    (worst_excess(&times, rate, 1.0), times.len(), span)
+}
+
+/// `each_domain`: every sender domain has the share for itself.
+#[test]
+fn a_share_of_each_sender_domain_holds_at_the_receiver() {
+    let _alone = alone();
+    const RATE: f64 = 6.0;
+    let (dir, port) = (TestDir::new(), Port::reserve());
+    let sink = Sink::start(port.at(2));
+    let daemon = Setup::new(&dir)
+        .via("example", "example.test", sink.address, "connections = 4\nrate = []")
+        .with("[[limit]]\nrate = \"6/s\"\neach_domain = true\nsender = \"*.example\"")
+        .start();
+    let mut client = daemon.client();
+    for n in 0..20 {
+        for domain in ["one", "two", "THREE"] {
+            // Upper or lower case is the same domain.
+            let domain = if n % 2 == 0 { domain.to_owned() } else { domain.to_lowercase() };
+            let subject = format!("{} {n}", domain.to_lowercase());
+            client.send(&format!("<app{n}@{domain}.example>"), &[TO], &message(&subject));
+        }
+        client.send("<free@elsewhere.test>", &[TO], &message(&format!("free {n}")));
+    }
+    let received = sink.wait(80, Duration::from_secs(60));
+    for domain in ["one", "two", "three"] {
+        let (worst, count, span) = of(&received, domain, RATE);
+        println!("{domain}: {count} in {span:?}; worst window: {worst:.2} over the limit");
+        assert!(count == 20 && worst <= 0.0, "{worst:.2} messages too many of {domain} in a window");
+        let ideal = Duration::from_secs_f64(19.0 / RATE);
+        assert!(span < ideal.mul_f64(1.4), "each domain has the whole share: {span:?} instead of {ideal:?}");
+    }
+    let (_, free, span) = of(&received, "free", RATE);
+    assert!(free == 20 && span < Duration::from_secs(2), "who has no limit does not wait: {span:?}");
+    daemon.wait_queue_empty(SOON);
+}
+
+/// `client`: who hands mail in from these addresses has a share; the others flow.
+#[test]
+fn a_share_of_a_client_network_holds_at_the_receiver() {
+    let _alone = alone();
+    const RATE: f64 = 8.0;
+    let (dir, port) = (TestDir::new(), Port::reserve());
+    let sink = Sink::start(port.at(2));
+    let daemon = Setup::new(&dir)
+        .via("example", "example.test", sink.address, "connections = 4\nrate = []")
+        .with("[[limit]]\nrate = \"8/s\"\nclient = [\"127.0.9.0/24\"]")
+        .start();
+    let mut clients =
+        [[127, 0, 9, 1], [127, 0, 9, 200], [127, 0, 8, 1]].map(|ip| Client::connect_from(ip, daemon.smtp));
+    for n in 0..15 {
+        for (client, what) in clients.iter_mut().zip(["narrow", "narrow", "free"]) {
+            client.send(FROM, &[TO], &message(&format!("{what} {n}")));
+        }
+    }
+    let received = sink.wait(45, Duration::from_secs(60));
+    let (worst, count, span) = of(&received, "narrow", RATE);
+    println!("{count} of the network in {span:?}; worst window: {worst:.2} over the limit");
+    assert!(count == 30 && worst <= 0.0, "both clients share it: {worst:.2} messages too many in a window");
+    assert!(span < Duration::from_secs_f64(29.0 / RATE * 1.4), "and use it: {span:?}");
+    let (_, free, span) = of(&received, "free", RATE);
+    assert!(free == 15 && span < Duration::from_secs(2), "who has no limit does not wait: {span:?}");
+    daemon.wait_queue_empty(SOON);
 }

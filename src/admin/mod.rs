@@ -51,6 +51,12 @@ pub trait Controls: Send + Sync + 'static {
     ) -> Result<Explanation, String> {
         Err("mailweir is not running".into())
     }
+
+    /// Reads the configuration again and puts it in force; tells what changed. The error is for
+    /// people; the configuration in force stays then.
+    async fn reload(&self) -> Result<String, String> {
+        Err("mailweir is not running".into())
+    }
 }
 
 /// A lane as an operator sees it: one line of `provider list --json`.

@@ -61,6 +61,8 @@ pub enum Request {
         /// Only up to the first empty line.
         headers_only: bool,
     },
+    /// Read the configuration again and put it in force.
+    Reload,
     /// What would become of a message sent now.
     Explain {
         /// Reverse-path; empty for the null one.
@@ -171,6 +173,10 @@ async fn answer(
                 return Ok(Err(Failure::refused(format!("there is no provider or lane `{name}`"))));
             }
         }
+        Request::Reload => match controls.reload().await {
+            Ok(told) => sink.put(Reply::Note(told), &[]).await?,
+            Err(why) => return Ok(Err(Failure::refused(why))),
+        },
         Request::Explain { sender, recipient, priority } => {
             let parse = |text: &str| Address::parse(text).map_err(|e| Failure::refused(format!("`{text}`: {e}")));
             let sender = match sender.as_str() {

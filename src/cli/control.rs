@@ -1,4 +1,4 @@
-//! `mailweir status`: how the relay that runs is.
+//! `mailweir status` and `mailweir reload`: how the relay that runs is, and a new configuration for it.
 
 use std::io::{self, Write};
 
@@ -40,5 +40,19 @@ pub(super) async fn status(config: &Config, json: bool) -> Outcome {
         "queue      {} messages; recipients: {} queued, {} leased, {} held, {} failed, {} uncertain",
         q.messages, q.queued, q.leased, q.held, q.failed, q.uncertain
     )?;
+    Ok(())
+}
+
+/// The configuration is read here first, to find the relay; what is wrong with it is said either way.
+pub(super) async fn reload(config: &Config) -> Outcome {
+    let mut told = String::new();
+    let keep = |reply, _: &[u8]| {
+        if let Reply::Note(text) = reply {
+            told = text;
+        }
+        Ok(())
+    };
+    must_run(config).await?.request(Request::Reload, keep).await?;
+    writeln!(io::stdout(), "reloaded\n{told}")?;
     Ok(())
 }

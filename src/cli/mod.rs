@@ -105,6 +105,8 @@ enum Command {
         #[arg(long)]
         json: bool,
     },
+    /// Read the configuration again; what is refused changes nothing
+    Reload,
     /// Where a message to this address would go and why, under which limits, and when it would leave
     Explain(explain::Explain),
     /// Hand a message to the running relay, as sendmail does
@@ -140,11 +142,12 @@ fn dispatch(cli: Cli) -> Outcome {
     let loaded = || Loaded::read(cli.config.as_deref());
     let command = cli.command.unwrap_or(Command::Run);
     match command {
-        Command::Run => run::run(loaded()?),
+        Command::Run => run::run(loaded()?, cli.config),
         Command::Check { json } => check::check(loaded(), json),
         Command::Queue(command) => block_on(queue::queue(&loaded()?.config, command)),
         Command::Provider(command) => block_on(provider::provider(&loaded()?, command)),
         Command::Status { json } => block_on(control::status(&loaded()?.config, json)),
+        Command::Reload => block_on(control::reload(&loaded()?.config)),
         Command::Explain(asked) => block_on(explain::explain(loaded()?, asked)),
         Command::Send(send) => send::send(&loaded()?.config, &send),
         Command::Sink(args) => sink::sink(&args),

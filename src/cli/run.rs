@@ -1,17 +1,19 @@
 //! `mailweir run`: the relay itself.
 
 use std::io::{self, Write};
+use std::path::PathBuf;
 
 use super::{Code, Failed, Outcome};
 use crate::app::StartError;
 use crate::config::Loaded;
 
-pub(super) fn run(loaded: Loaded) -> Outcome {
+/// `named`: the file of the command line, for a reload.
+pub(super) fn run(loaded: Loaded, named: Option<PathBuf>) -> Outcome {
     for warning in &loaded.warnings {
         let _ = writeln!(io::stderr(), "mailweir: warning: {warning}");
     }
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(threads()).enable_all().build()?;
-    let result = runtime.block_on(crate::app::run(loaded.config, loaded.settings, loaded.file));
+    let result = runtime.block_on(crate::app::run(loaded, named));
     // Blocking work that is still in progress (a name lookup, a read) must not keep the process.
     runtime.shutdown_background();
     result.map_err(|e| Failed::new(code(&e), format!("{e:#}")))

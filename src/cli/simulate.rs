@@ -42,6 +42,12 @@ pub(super) struct Simulate {
     /// Domains that `other` is spread over
     #[arg(long, value_name = "N", default_value_t = 200, value_parser = clap::value_parser!(u32).range(2..=10_000))]
     domains: u32,
+    /// Senders, who take turns; their parts fall as 1, 1/2, 1/3, …
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=64))]
+    senders: u16,
+    /// The part of the mail that is bulk, e.g. 90%: the rest overtakes it
+    #[arg(long, value_name = "SHARE", default_value = "0%")]
+    bulk: Share,
     /// A round trip to a provider
     #[arg(long, value_name = "SPAN", default_value = "50ms")]
     round_trip: Span,
@@ -57,6 +63,20 @@ pub(super) struct Simulate {
     /// One JSON object
     #[arg(long)]
     json: bool,
+}
+
+/// `90%`, from 0 to 1.
+#[derive(Clone, Copy, Debug)]
+struct Share(f64);
+
+impl FromStr for Share {
+    type Err = String;
+
+    fn from_str(s: &str) -> Result<Share, String> {
+        let percent = s.strip_suffix('%').and_then(|n| n.trim().parse::<f64>().ok());
+        let share = percent.filter(|percent| (0.0..=100.0).contains(percent));
+        share.map(|percent| Share(percent / 100.0)).ok_or(format!("`{s}`: expected a share from 0% to 100%"))
+    }
 }
 
 /// `gmail=60,microsoft=25,other=15`.
@@ -146,6 +166,8 @@ fn plan(config: &Config, args: &Simulate) -> Result<Plan, Failed> {
     Ok(Plan {
         groups: groups.collect(),
         arrive: args.arrive.map_or_else(Default::default, |span| span.0),
+        senders: args.senders,
+        bulk: args.bulk.0,
         round_trip: args.round_trip.0,
         until: args.until.0,
         seed: args.seed,
@@ -173,6 +195,25 @@ fn group(config: &Config, args: &Simulate, name: &str, messages: u32) -> Group {
         caps,
         changes: args.change.iter().filter(|c| c.0 == name).map(|c| c.1.clone()).collect(),
     }
+}
+
+/// How long mail waited.
+fn waits(report: &Report, out: &mut impl Write) -> io::Result<()> {
+    let mut table = Table::new(["WAITED", "MESSAGES", "HALF OF THEM UP TO", "99 % UP TO", "AT MOST"]);
+    for g in &report.groups {
+        let bulk = g.bulk_waits.iter().map(|waits| (format!("{}, bulk", g.name), waits));
+        for (name, waits) in std::iter::once((g.name.clone(), &g.waits)).chain(bulk).filter(|(_, w)| w.messages > 0) {
+            let seconds = |s: f64| if s < 60.0 { format!("{s:.1} s") } else { clock(s) };
+            table.row([
+                name,
+                waits.messages.to_string(),
+                seconds(waits.median),
+                seconds(waits.p99),
+                seconds(waits.most),
+            ]);
+        }
+    }
+    table.write(out)
 }
 
 fn print(report: &Report, out: &mut impl Write) -> io::Result<()> {
@@ -209,9 +250,16 @@ fn print(report: &Report, out: &mut impl Write) -> io::Result<()> {
         table.row([g.name.clone(), g.limits.clone(), g.enforced.clone()]);
     }
     table.write(out)?;
+    writeln!(out)?;
+    waits(report, out)?;
+    for g in &report.groups {
+        for line in &g.learned {
+            writeln!(out, "{}: {line}", g.name)?;
+        }
+    }
     // A column a provider: how much waits; rows of text, as their number is not known beforehand.
-    writeln!(out, "\nWaiting (and delivered since the row before)")?;
-    let width = |name: &str| name.chars().count().max(19);
+    writeln!(out, "\nWaiting (and since the row before: delivered, !throttled)")?;
+    let width = |name: &str| name.chars().count().max(22);
     let mut line = format!("{:<12}", "AFTER");
     for g in &report.groups {
         line.push_str(&format!("{:>width$}  ", g.name.to_uppercase(), width = width(&g.name)));
@@ -222,7 +270,10 @@ fn print(report: &Report, out: &mut impl Write) -> io::Result<()> {
         let at = report.groups.iter().find_map(|g| g.series.get(i)).map_or(0, |p| p.at);
         let mut line = format!("{:<12}", clock(at as f64));
         for g in &report.groups {
-            let cell = g.series.get(i).map_or_else(String::new, |p| format!("{} (+{})", p.depth, p.delivered));
+            let cell = g.series.get(i).map_or_else(String::new, |p| match p.throttled {
+                0 => format!("{} (+{})", p.depth, p.delivered),
+                throttled => format!("{} (+{} !{throttled})", p.depth, p.delivered),
+            });
             line.push_str(&format!("{cell:>width$}  ", width = width(&g.name)));
         }
         writeln!(out, "{}", line.trim_end())?;

@@ -95,6 +95,9 @@ pub(super) struct Sink {
     /// Do not offer SIZE
     #[arg(long)]
     no_size: bool,
+    /// Length of a slot of the series
+    #[arg(long, value_name = "SPAN", default_value = "10s")]
+    series: Span,
     /// Stop by itself after so long
     #[arg(long, value_name = "SPAN")]
     duration: Option<Span>,
@@ -210,6 +213,7 @@ fn options(args: &Sink) -> Result<Options, Failed> {
         },
         dump: args.dump.clone(),
         max_size: args.max_message_size.0,
+        slot: args.series.0,
     })
 }
 
@@ -236,9 +240,15 @@ fn print(r: &Report, out: &mut impl Write) -> io::Result<()> {
         row("refused", format!("{n} by {cap}"));
     }
     table.write(out)?;
-    let mut table = Table::new(["WORST WINDOW", "ATTEMPTS", "MESSAGES", "RECIPIENTS"]);
+    let mut table = Table::new(["WORST WINDOW", "CONNECTIONS", "ATTEMPTS", "MESSAGES", "RECIPIENTS"]);
     for w in &r.windows {
-        table.row([w.length.to_owned(), w.attempts.to_string(), w.messages.to_string(), w.recipients.to_string()]);
+        table.row([
+            w.length.to_owned(),
+            w.connections.to_string(),
+            w.attempts.to_string(),
+            w.messages.to_string(),
+            w.recipients.to_string(),
+        ]);
     }
     writeln!(out)?;
     table.write(out)?;

@@ -7,17 +7,22 @@
 //! until the back-off of one of them is over (half a minute at first, twice as long after every
 //! further failure, an hour at most), and then by one caller only; the others hear so at once.
 //!
+//! Every socket is asked for ([`Admit`]) before it connects: the addresses that race, further hosts,
+//! and the one that goes on in clear text when STARTTLS fails.
+//!
 //! Bounded: [`MAX_ADDRESSES`] addresses and [`MAX_SESSIONS`] greetings for one call of
 //! [`Connector::open`]; the memory of dead addresses has a fixed size.
 
 use std::collections::{HashMap, VecDeque};
 use std::io;
 use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 use std::time::Duration;
 
+use async_trait::async_trait;
 use moka::sync::Cache;
 use socket2::{SockRef, TcpKeepalive};
-use tokio::net::{TcpSocket, TcpStream};
+use tokio::net::TcpSocket;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout};
 
@@ -25,7 +30,7 @@ use super::fact::{Event, Fact, Peer, Stage};
 use super::session::{Connection, Setup, SetupFailure};
 use super::source::Sources;
 use super::tls::TlsSettings;
-use super::{Timeouts, wire};
+use super::{Io, Timeouts, wire};
 use crate::config::{Provider, Source, TlsMode};
 use crate::mail::LaneName;
 use crate::route::{Host, Route};
@@ -60,6 +65,24 @@ pub enum ConnectorError {
     Hostname(String),
 }
 
+/// Who says when one more socket may connect.
+#[async_trait]
+pub trait Admit: Send + Sync {
+    /// Returns when one may, which counts from then on; false: no more of them.
+    async fn admit(&self) -> bool;
+}
+
+/// As many as are wanted, at once.
+#[derive(Clone, Copy, Debug)]
+pub struct Freely;
+
+#[async_trait]
+impl Admit for Freely {
+    async fn admit(&self) -> bool {
+        true
+    }
+}
+
 /// What is known of an address that did not answer.
 #[derive(Clone)]
 struct Dead {
@@ -79,17 +102,30 @@ impl Dead {
     }
 }
 
+/// Where streams come from, if not from the system: for simulations. No source address is bound, no
+/// socket option set.
+#[async_trait]
+pub trait Dialer: Send + Sync + 'static {
+    /// A connected stream.
+    ///
+    /// # Errors
+    /// As `connect(2)`.
+    async fn dial(&self, to: SocketAddr) -> io::Result<Box<dyn Io>>;
+}
+
 /// Makes connections. One for the whole program: it knows the dead addresses and the TLS tickets.
 pub struct Connector {
     hostname: String,
     tls: TlsSettings,
     timeouts: Timeouts,
     dead: Cache<SocketAddr, Dead>,
-    alive: Cache<SocketAddr, ()>,
+    alive: Cache<SocketAddr, Instant>,
     /// Local addresses that do not work.
     sources: Sources,
     /// Hosts whose replies made no sense when commands were pipelined; shared with the connections.
     serial: Cache<String, ()>,
+    /// Makes streams instead of the system.
+    dialer: Option<Arc<dyn Dialer>>,
 }
 
 impl Connector {
@@ -107,6 +143,7 @@ impl Connector {
             alive: Cache::builder().max_capacity(DEAD_MAX).time_to_live(ALIVE).build(),
             sources: Sources::new(),
             serial: Cache::builder().max_capacity(DEAD_MAX).time_to_live(SERIAL_FOR).build(),
+            dialer: None,
         })
     }
 
@@ -116,22 +153,30 @@ impl Connector {
         self
     }
 
-    /// [`Connector::open_for`] the null sender.
+    /// Over streams that `dialer` makes instead of TCP: for simulations.
+    #[doc(hidden)]
+    pub fn with_dialer(mut self, dialer: Arc<dyn Dialer>) -> Connector {
+        self.dialer = Some(dialer);
+        self
+    }
+
+    /// [`Connector::open_for`] the null sender, with as many sockets as it takes.
     pub async fn open(&self, provider: &Provider, route: &Route) -> Result<Connection, Vec<Fact>> {
-        self.open_for(provider, route, "").await
+        self.open_for(provider, route, "", &Freely).await
     }
 
     /// A session with the first host of the route that wants one, up to and including AUTH, from the
-    /// source address of this sender domain. `Err` has what happened with each address tried; never
-    /// empty.
+    /// source address of this sender domain, each socket as `admit` lets it. `Err` has what happened
+    /// with each address tried; never empty.
     pub async fn open_for(
         &self,
         provider: &Provider,
         route: &Route,
         sender_domain: &str,
+        admit: &dyn Admit,
     ) -> Result<Connection, Vec<Fact>> {
         let sources = self.sources.usable(&provider.source, sender_domain, &route.lane);
-        let result = self.try_hosts(provider, route, &sources).await;
+        let result = self.try_hosts(provider, route, &sources, admit).await;
         if provider.source.len() > 1 {
             self.note(&result, &sources, &route.lane);
         }
@@ -182,6 +227,7 @@ impl Connector {
         provider: &Provider,
         route: &Route,
         sources: &[&Source],
+        admit: &dyn Admit,
     ) -> Result<Connection, Vec<Fact>> {
         if let Some(fact) = self.back_off(route) {
             return Err(vec![fact]);
@@ -192,12 +238,12 @@ impl Connector {
             let mut addresses = self.addresses(host, route.port);
             while attempts < MAX_ADDRESSES && sessions < MAX_SESSIONS {
                 let before = addresses.len();
-                let connected =
-                    self.race(provider, sources, host, &mut addresses, MAX_ADDRESSES - attempts, &mut facts).await;
+                let most = MAX_ADDRESSES - attempts;
+                let connected = self.race(provider, sources, host, &mut addresses, most, &mut facts, admit).await;
                 attempts += before - addresses.len();
                 let Some((stream, address, source)) = connected else { break };
                 sessions += 1;
-                match self.session(provider, host, stream, address, source).await {
+                match self.session(provider, host, stream, address, source, admit).await {
                     Ok(mut connection) => {
                         connection.source = source.map(|source| source.address);
                         connection.remember_garbling(self.serial.clone());
@@ -254,12 +300,12 @@ impl Connector {
 
     fn mark_alive(&self, address: SocketAddr) {
         self.dead.invalidate(&address);
-        self.alive.insert(address, ());
+        self.alive.insert(address, Instant::now());
     }
 
     /// Counts a failure, once for all that were under way at the same time.
     fn mark_dead(&self, address: SocketAddr, why: &Event, provider: &Provider) {
-        let before = self.dead.get(&address);
+        let before = self.dead.get(&address).filter(|dead| dead.until.elapsed() < DEAD_FORGET);
         if before.as_ref().is_some_and(|dead| !dead.probing && !dead.left().is_zero()) {
             return;
         }
@@ -290,6 +336,7 @@ impl Connector {
 
     /// The first of the addresses to answer; those tried are taken off the list (one that was only
     /// slower than another goes to its end), and a fact is added for each that failed.
+    #[allow(clippy::too_many_arguments)]
     async fn race<'s>(
         &self,
         provider: &Provider,
@@ -298,26 +345,49 @@ impl Connector {
         addresses: &mut VecDeque<SocketAddr>,
         mut most: usize,
         facts: &mut Vec<Fact>,
-    ) -> Option<(TcpStream, SocketAddr, Option<&'s Source>)> {
+        admit: &dyn Admit,
+    ) -> Option<(Box<dyn Io>, SocketAddr, Option<&'s Source>)> {
         let mut racing = JoinSet::new();
         let mut running = Vec::new();
         let mut from: HashMap<SocketAddr, Option<&'s Source>> = HashMap::new();
+        // The first, and who follows one that failed, has nobody to wait for.
+        let (mut start, mut head_start) = (false, Duration::ZERO);
         loop {
-            if most > 0
-                && let Some(address) = addresses.pop_front()
-            {
+            if start && let Some(address) = addresses.pop_front() {
                 most -= 1;
                 running.push(address);
                 let limit = self.timeouts.connect;
-                let (socket, source) = self.open_socket(address, sources);
-                racing.spawn(async move { (address, connect(socket, address, limit).await) });
+                let source = match self.dialer.clone() {
+                    None => {
+                        let (socket, source) = self.open_socket(address, sources);
+                        racing.spawn(async move { (address, connect(socket, address, limit).await) });
+                        source
+                    }
+                    Some(dialer) => {
+                        racing.spawn(async move { (address, dial(&*dialer, address, limit).await) });
+                        None
+                    }
+                };
                 from.insert(address, source);
             }
             let more = most > 0 && !addresses.is_empty();
-            let finished = tokio::select! {
-                finished = racing.join_next() => finished?,
-                () = sleep(HEAD_START), if more => continue,
+            if racing.is_empty() && !more {
+                return None;
+            }
+            let next = async {
+                sleep(head_start).await;
+                admit.admit().await
             };
+            let finished = tokio::select! {
+                biased;
+                Some(finished) = racing.join_next() => finished,
+                admitted = next, if more => {
+                    (start, head_start) = (admitted, HEAD_START);
+                    most = if admitted { most } else { 0 };
+                    continue;
+                }
+            };
+            (start, head_start) = (false, Duration::ZERO);
             // A task that panicked or was aborted has no address to report; there is none such.
             let Ok((address, result)) = finished else { continue };
             running.retain(|other| *other != address);
@@ -332,7 +402,7 @@ impl Connector {
                     return Some((stream, address, from.remove(&address).flatten()));
                 }
                 Err((event, dead)) => {
-                    if dead && self.alive.remove(&address).is_none() {
+                    if dead && self.alive.remove(&address).is_none_or(|at| at.elapsed() >= ALIVE) {
                         self.mark_dead(address, &event, provider);
                     }
                     let peer = Peer { host: host.name.clone(), ip: Some(address.ip()), tls: None };
@@ -348,9 +418,10 @@ impl Connector {
         &self,
         provider: &Provider,
         host: &Host,
-        stream: TcpStream,
+        stream: Box<dyn Io>,
         address: SocketAddr,
         source: Option<&Source>,
+        admit: &dyn Admit,
     ) -> Result<Connection, Fact> {
         let mut setup = Setup {
             hostname: source.and_then(|source| source.name.as_deref()).unwrap_or(&self.hostname),
@@ -361,7 +432,7 @@ impl Connector {
             timeouts: self.timeouts,
             clear_text: false,
         };
-        let failure = match Connection::establish(stream, setup).await {
+        let failure = match Connection::establish_over(stream, setup).await {
             Ok(connection) => return Ok(connection),
             Err(failure) => failure,
         };
@@ -370,11 +441,20 @@ impl Connector {
         if !handshake || implicit || provider.tls != TlsMode::Opportunistic {
             return Err(fact);
         }
+        if !admit.admit().await {
+            return Err(fact);
+        }
         tracing::info!(host = host.name, ip = %address.ip(), reason = %fact.event, "TLS fails, going on in clear text");
         setup.clear_text = true;
-        let (socket, _) = self.open_socket(address, source.as_slice());
-        match connect(socket, address, self.timeouts.connect).await {
-            Ok(stream) => Connection::establish(stream, setup).await.map_err(|failure| failure.fact),
+        let again = match &self.dialer {
+            None => {
+                let (socket, _) = self.open_socket(address, source.as_slice());
+                connect(socket, address, self.timeouts.connect).await
+            }
+            Some(dialer) => dial(&**dialer, address, self.timeouts.connect).await,
+        };
+        match again {
+            Ok(stream) => Connection::establish_over(stream, setup).await.map_err(|failure| failure.fact),
             Err((event, _)) => Err(Fact { stage: Stage::Connect, event, peer: fact.peer }),
         }
     }
@@ -401,28 +481,39 @@ fn of_family<'a, 's>(sources: &'a [&'s Source], to: IpAddr) -> impl Iterator<Ite
     sources.iter().copied().filter(move |source| source.address.is_ipv4() == to.is_ipv4())
 }
 
+/// [`connect`] by a dialer.
+async fn dial(dialer: &dyn Dialer, to: SocketAddr, limit: Duration) -> Result<Box<dyn Io>, (Event, bool)> {
+    match timeout(limit, dialer.dial(to)).await {
+        Err(_) => Err((Event::Timeout(limit), true)),
+        Ok(Err(e)) => Err((not_connected(&e), true)),
+        Ok(Ok(stream)) => Ok(stream),
+    }
+}
+
+/// Why there is no connection.
+fn not_connected(e: &io::Error) -> Event {
+    // Refused is said by the host itself, but nothing listens there: not worth a try soon.
+    match e.kind() {
+        io::ErrorKind::ConnectionRefused => Event::Io("connection refused".to_owned()),
+        _ => match wire::event_of(e) {
+            Event::Closed => Event::Closed,
+            _ => Event::Io(e.to_string()),
+        },
+    }
+}
+
 /// Connects. The error: what happened, and whether it tells that the address is dead.
-async fn connect(socket: io::Result<TcpSocket>, to: SocketAddr, limit: Duration) -> Result<TcpStream, (Event, bool)> {
+async fn connect(socket: io::Result<TcpSocket>, to: SocketAddr, limit: Duration) -> Result<Box<dyn Io>, (Event, bool)> {
     let socket = socket.map_err(|e| (Event::Io(e.to_string()), false))?;
     match timeout(limit, socket.connect(to)).await {
         Err(_) => Err((Event::Timeout(limit), true)),
-        Ok(Err(e)) => {
-            // Refused is said by the host itself, but nothing listens there: not worth a try soon.
-            let event = match e.kind() {
-                io::ErrorKind::ConnectionRefused => Event::Io("connection refused".to_owned()),
-                _ => match wire::event_of(&e) {
-                    Event::Closed => Event::Closed,
-                    _ => Event::Io(e.to_string()),
-                },
-            };
-            Err((event, true))
-        }
+        Ok(Err(e)) => Err((not_connected(&e), true)),
         Ok(Ok(stream)) => {
             // Options that make it better; without them it works as well.
             let _ = stream.set_nodelay(true);
             let keepalive = TcpKeepalive::new().with_time(Duration::from_secs(60));
             let _ = SockRef::from(&stream).set_tcp_keepalive(&keepalive);
-            Ok(stream)
+            Ok(Box::new(stream))
         }
     }
 }

@@ -26,7 +26,7 @@ use std::time::Duration;
 
 use crate::mail::{Body, Message, Recipient};
 pub use capabilities::Capabilities;
-pub use connect::{Connector, ConnectorError};
+pub use connect::{Admit, Connector, ConnectorError, Dialer, Freely};
 pub use fact::{Event, Fact, Peer, Reply, Stage};
 pub use session::Connection;
 pub use tls::TlsSettings;

@@ -70,8 +70,13 @@ type Failed = (Stage, Event);
 impl Connection {
     /// Makes a session over a connected stream, up to and including AUTH.
     pub async fn establish(io: impl Io + 'static, setup: Setup<'_>) -> Result<Connection, SetupFailure> {
+        Connection::establish_over(Box::new(io), setup).await
+    }
+
+    /// [`Connection::establish`] over a stream that is boxed already.
+    pub(super) async fn establish_over(io: Box<dyn Io>, setup: Setup<'_>) -> Result<Connection, SetupFailure> {
         let mut peer = Peer { host: setup.host.to_owned(), ip: Some(setup.ip), tls: None };
-        match establish(Box::new(io), &setup, &mut peer).await {
+        match establish(io, &setup, &mut peer).await {
             Ok((wire, caps)) => Ok(Connection {
                 wire,
                 peer,

@@ -27,6 +27,7 @@ use super::fact::{Event, Fact, Reply, Stage};
 use super::session::Connection;
 use super::wire::Written;
 use super::{Report, Transaction};
+use crate::crash;
 
 /// What ends a transaction and its connection.
 type End = (Stage, Event);
@@ -178,8 +179,10 @@ impl Connection {
                 let body = encoder.encode(head.clone());
                 let end = encoder.finish();
                 print(&mut self.wire.out, format_args!("BDAT {} LAST\r\n", body.len() + end.len()));
+                crash::point("dot.before");
                 let written = self.wire.write(&[&body, &end], replies, replies, t.write).await;
                 self.all_out = written == Written::All;
+                crash::point("dot.after");
                 written
             } else {
                 print(&mut self.wire.out, Data);
@@ -236,6 +239,7 @@ impl Connection {
     async fn end_of_bdat(&mut self, whole: Written, accepted: usize, fates: &mut Fates) -> Result<(), End> {
         let stage = if whole == Written::All { Stage::Final } else { Stage::Body };
         let reply = self.reply(stage, self.timeouts.last).await?;
+        crash::point("reply.read");
         // A failed BDAT leaves the transaction in an undefined state until RSET (RFC 3030 §2).
         self.dirty = !reply.is_positive();
         if reply.is_positive() && (accepted == 0 || whole == Written::Early) {
@@ -285,7 +289,9 @@ impl Connection {
             return Err((Stage::Data, Event::Garbled("more replies than commands".to_owned())));
         }
         self.body(tx, head).await?;
+        crash::point("dot.after");
         let reply = self.reply(Stage::Final, t.last).await?;
+        crash::point("reply.read");
         self.dirty = false;
         fates.rest(Stage::Final, &Event::Reply(reply));
         Ok(())
@@ -304,6 +310,9 @@ impl Connection {
             let bytes = encoder.encode(chunk);
             let last = index + 1 == chunks;
             let end = if last { encoder.finish() } else { Bytes::new() };
+            if last {
+                crash::point("dot.before");
+            }
             let written = self.wire.write(&[&bytes, &end], usize::from(last), 1, self.timeouts.write).await;
             if written == Written::Early || (!last && !self.wire.is_quiet()) {
                 let reply = self.reply(Stage::Body, self.timeouts.last).await?;

@@ -17,7 +17,7 @@ use bytes::Bytes;
 use crate::clock::Clock;
 use crate::mail::{Message, QueueId, Recipient};
 use crate::queue::{Queue, QueueError};
-pub use server::Server;
+pub use server::{Server, bind};
 
 /// What a listener hands its messages to.
 #[async_trait]

@@ -31,6 +31,20 @@ const GRACE: Duration = Duration::from_secs(2);
 /// Pause after an error of `accept`: the process is out of file descriptors or memory.
 const BREATHER: Duration = Duration::from_millis(100);
 
+/// Binds a listening socket.
+///
+/// # Errors
+/// The address is in use or not ours.
+pub fn bind(address: SocketAddr) -> io::Result<std::net::TcpListener> {
+    let domain = socket2::Domain::for_address(address);
+    let socket = socket2::Socket::new(domain, socket2::Type::STREAM, Some(socket2::Protocol::TCP))?;
+    socket.set_reuse_address(true)?;
+    socket.bind(&address.into())?;
+    socket.listen(BACKLOG)?;
+    socket.set_nonblocking(true)?;
+    Ok(socket.into())
+}
+
 /// A listener that is bound and not yet accepting.
 pub struct Server {
     socket: std::net::TcpListener,
@@ -38,26 +52,31 @@ pub struct Server {
 }
 
 impl Server {
-    /// Binds the address of `listener`. Errors: the address is in use or not ours; or the engine
-    /// cannot do what the listener is configured to do.
+    /// Binds the address of `listener`.
+    ///
+    /// # Errors
+    /// The address is in use or not ours; or the engine cannot do what it is configured to do.
     pub fn bind(listener: Arc<Listener>, hostname: &str, intake: Arc<dyn Intake>) -> io::Result<Server> {
+        Server::new(bind(listener.address)?, listener, hostname, intake)
+    }
+
+    /// A server on a socket of [`bind`].
+    ///
+    /// # Errors
+    /// The engine cannot do what it is configured to do.
+    pub fn new(
+        socket: std::net::TcpListener,
+        listener: Arc<Listener>,
+        hostname: &str,
+        intake: Arc<dyn Intake>,
+    ) -> io::Result<Server> {
         if listener.engine == Engine::Mailin && listener.lf_only {
             return Err(io::Error::new(
                 io::ErrorKind::InvalidInput,
                 "engine \"mailin\" cannot take clients that speak LF only: use engine \"native\" with lf_only",
             ));
         }
-        let address = listener.address;
-        let socket = socket2::Socket::new(
-            socket2::Domain::for_address(address),
-            socket2::Type::STREAM,
-            Some(socket2::Protocol::TCP),
-        )?;
-        socket.set_reuse_address(true)?;
-        socket.bind(&address.into())?;
-        socket.listen(BACKLOG)?;
-        socket.set_nonblocking(true)?;
-        Ok(Server { socket: socket.into(), shared: Arc::new(Shared::new(listener, hostname, intake)) })
+        Ok(Server { socket, shared: Arc::new(Shared::new(listener, hostname, intake)) })
     }
 
     /// The address it is bound to.

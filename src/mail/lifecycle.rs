@@ -18,7 +18,8 @@ pub enum State {
     Held = 2,
     /// Dead letter: permanently failed or expired, DSN sent where one was due.
     Failed = 3,
-    /// Like `Queued`, but the last transaction ended without the final reply: it may have arrived.
+    /// Like `Queued`, but a transaction ended without the final reply: it may have arrived. A lease
+    /// that ends without a fate leads back here, not to `Queued`, until an operator says what to do.
     Uncertain = 4,
 }
 

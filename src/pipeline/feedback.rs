@@ -1,5 +1,5 @@
-//! Feedback in the pipeline: what a reply means here, what the lane learns from an attempt, what is
-//! logged about it, and the task that lets effects end and stores the state.
+//! Feedback in the pipeline: what is logged about what a lane learned (see `lesson`), and the task that
+//! lets effects end and stores the state.
 //!
 //! The state of a lane is written behind: within [`TICK`] of a change, at most every [`STORE`] for
 //! one lane, and at shutdown. A `kill -9` forgets what was learned in the last moments, no more.
@@ -10,20 +10,17 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use parking_lot::Mutex;
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 
-use super::{Attempt, Relay};
-use crate::config::{Count, RuleAction};
-use crate::deliver::{Event, Fact, Stage};
+use super::Relay;
+use super::lesson::{TICK, Teach};
+use crate::clock::Timestamp;
+use crate::deliver::Fact;
 use crate::mail::LaneName;
-use crate::outcome::classify::{by_rule, judge, judge_unreached, learned};
-use crate::outcome::{Fate, Judgement};
-use crate::schedule::Lane;
-use crate::shape::adapt::{About, Adapt, Configured, Effect, MEMOS, Tried};
+use crate::schedule::{Lane, Wake};
+use crate::shape::adapt::{Adapt, Configured, Effect, MEMOS};
 
-/// How often time passes for lanes about which something is known.
-const TICK: Duration = Duration::from_millis(500);
 /// Least time between two writings of one lane.
 const STORE: Duration = Duration::from_secs(3);
 /// More throttle lines of one lane than one a second are counted instead, and told once a minute.
@@ -38,6 +35,8 @@ const ALERTS: usize = 1000;
 #[derive(Default)]
 pub(super) struct Feedback {
     active: Mutex<BTreeMap<LaneName, Active>>,
+    /// The first of them came.
+    stirred: Notify,
     alerts: Mutex<HashMap<String, Instant>>,
 }
 
@@ -54,6 +53,9 @@ struct Active {
 impl Feedback {
     fn with<T>(&self, lane: &Arc<Lane>, act: impl FnOnce(&mut Active) -> T) -> T {
         let mut active = self.active.lock();
+        if active.is_empty() {
+            self.stirred.notify_one();
+        }
         act(active.entry(lane.name.clone()).or_insert_with(|| Active {
             lane: lane.clone(),
             changed: false,
@@ -65,113 +67,42 @@ impl Feedback {
     }
 }
 
-impl Relay {
-    /// Feeds the lane's state; what changed is stored soon.
-    fn teach<T>(&self, lane: &Arc<Lane>, with: impl FnOnce(&mut Adapt, u32) -> T) -> T {
-        let ((result, changed), wake) = lane.feedback(self.clock.now(), |adapt, open| {
-            let result = with(adapt, open);
-            (result, adapt.take_changed())
-        });
+/// A lane of the relay: what it learns is logged and stored.
+pub(super) struct OfLane<'a> {
+    relay: &'a Relay,
+    lane: &'a Arc<Lane>,
+}
+
+impl Teach for OfLane<'_> {
+    fn lane(&self) -> &Arc<Lane> {
+        self.lane
+    }
+
+    fn now(&self) -> Timestamp {
+        self.relay.clock.now()
+    }
+
+    /// What changed is stored soon.
+    fn taught(&self, changed: bool, wake: Wake) {
         if changed {
-            self.feedback.with(lane, |active| active.changed = true);
+            self.relay.feedback.with(self.lane, |active| active.changed = true);
         }
-        self.scheduler.wake(lane, wake);
-        result
+        self.relay.scheduler.wake(self.lane, wake);
     }
 
-    /// What a fact means in this lane: by the first rule that matches and acts, else by the table.
-    pub(super) fn judge(&self, lane: &Arc<Lane>, fact: &Fact) -> Judgement {
-        let Event::Reply(reply) = &fact.event else { return judge(fact) };
-        let rules = &lane.provider.rules;
-        if !reply.is_positive() && rules.iter().any(|rule| rule.matches(fact.stage, reply)) {
-            let now = self.clock.now();
-            let acted = self.teach(lane, |adapt, _| {
-                let rule = rules.iter().find(|r| r.matches(fact.stage, reply) && adapt.counts(r, now))?;
-                Some((rule, adapt.ruled(rule, &reply.to_string(), now)))
-            });
-            if let Some((rule, effects)) = acted {
-                if rule.actions.contains(&RuleAction::Alert) {
-                    self.alert(lane, &rule.origin, fact);
-                }
-                let judgement = by_rule(rule, fact);
-                if judgement.throttled {
-                    self.log_throttled(lane, fact, &rule.origin, &effects);
-                }
-                return judgement;
-            }
-        }
-        let judgement = judge(fact);
-        if lane.provider.adaptive { learned(judgement) } else { judgement }
+    fn throttled(&self, fact: &Fact, rule: &str, effects: &[Effect]) {
+        self.relay.log_throttled(self.lane, fact, rule, effects);
     }
 
-    /// Judges a route that took nobody, and tells the lane when it was a connection too many.
-    pub(super) fn unreached(&self, lane: &Arc<Lane>, facts: &[Fact]) -> (Judgement, Fact) {
-        let smart_host = lane.provider.relay.is_some();
-        let (mut judgement, told) = judge_unreached(facts, smart_host, &mut |fact| self.judge(lane, fact));
-        let nobody = || Fact { stage: Stage::Connect, event: Event::Io("no host was tried".into()), peer: None };
-        let fact = told.cloned().unwrap_or_else(nobody);
-        if lane.provider.adaptive && !judgement.ruled {
-            let now = self.clock.now();
-            let too_many = self.teach(lane, |adapt, open| {
-                let too_many = one_too_many(&fact, open);
-                if too_many {
-                    adapt.refused(open, now, &fact.event.to_string());
-                }
-                too_many
-            });
-            if too_many {
-                judgement.fate = Fate::Back { counts: false };
-                judgement.throttled = true;
-            }
-        }
-        (judgement, fact)
+    fn alert(&self, rule: &str, fact: &Fact) {
+        self.relay.alert(self.lane, rule, fact);
     }
+}
 
-    /// A connection was opened.
-    pub(super) fn note_opened(&self, lane: &Arc<Lane>, open: u32) {
-        let now = self.clock.now();
-        self.teach(lane, |adapt, _| adapt.opened(open, now));
-    }
-
-    /// The server closed a connection soon after its `messages`-th message.
-    pub(super) fn note_closed(&self, lane: &Arc<Lane>, messages: u32) {
-        let now = self.clock.now();
-        self.teach(lane, |adapt, _| adapt.closed(messages, now, "the server closed the connection"));
-    }
-
-    /// What the lane learns from a transaction.
-    pub(super) fn learn(&self, lane: &Arc<Lane>, attempt: &Attempt, judgements: &[Judgement]) {
-        let now = self.clock.now();
-        let took = i64::try_from(attempt.transaction.as_millis()).unwrap_or(i64::MAX);
-        let began = crate::clock::Timestamp(now.0.saturating_sub(took).saturating_sub(1));
-        let cells = |n: usize| match lane.provider.count {
-            Count::Messages => 1,
-            Count::Recipients => u32::try_from(n).unwrap_or(u32::MAX),
-        };
-        let accepted = judgements.iter().filter(|j| j.fate == Fate::Delivered).count();
-        let slowed = |j: &Judgement| j.throttled && !j.ruled;
-        let throttled = judgements.iter().filter(|j| slowed(j)).count();
-        let told = judgements.iter().position(slowed).and_then(|at| attempt.facts.get(at));
-        let closed = attempt.facts.first().filter(|f| f.stage <= Stage::Mail && ended(f)).and(attempt.carried);
-        self.teach(lane, |adapt, open| {
-            if accepted > 0 {
-                adapt.delivered(cells(accepted), began, now);
-            }
-            if let Some(messages) = closed {
-                adapt.closed(messages, now, "the server closed the connection");
-            }
-            // Before MAIL it is about connections, see `unreached`.
-            if let Some(Fact { event: Event::Reply(reply), stage, .. }) = told
-                && *stage >= Stage::Idle
-            {
-                let about = About::told(&reply.text, false);
-                let tried = Tried { cells: cells(throttled), before: attempt.carried.unwrap_or(0), open, began };
-                adapt.throttled(about, tried, now, &reply.to_string());
-            }
-        });
-        if let Some(fact) = told {
-            self.log_throttled(lane, fact, if lane.provider.adaptive { "learned" } else { "none" }, &[]);
-        }
+impl Relay {
+    /// What is learned in a lane of this relay.
+    pub(super) fn of<'a>(&'a self, lane: &'a Arc<Lane>) -> OfLane<'a> {
+        OfLane { relay: self, lane }
     }
 
     fn log_throttled(&self, lane: &Arc<Lane>, fact: &Fact, rule: &str, effects: &[Effect]) {
@@ -231,7 +162,7 @@ impl Relay {
                     for effect in adapt.explain(now) {
                         tracing::info!(provider = %name, effect, "feedback from before the start still holds");
                     }
-                    self.teach(&lane, |slot, _| *slot = adapt);
+                    self.of(&lane).teach(|slot, _| *slot = adapt);
                     self.feedback.with(&lane, |active| active.changed = false);
                 }
                 None => over.push((key, None)),
@@ -243,9 +174,13 @@ impl Relay {
     /// Lets time pass for feedback and stores it, until shutdown; then stores what is left.
     pub async fn keep_feedback(self: Arc<Relay>, mut stopping: watch::Receiver<bool>) {
         while !*stopping.borrow() {
+            // Nothing to do for a relay that has no trouble, so it is not woken.
+            let idle = self.feedback.active.lock().is_empty();
             tokio::select! {
-                () = tokio::time::sleep(TICK) => {}
+                biased;
                 _ = stopping.changed() => {}
+                () = self.feedback.stirred.notified(), if idle => continue,
+                () = tokio::time::sleep(TICK), if !idle => {}
             }
             self.pass_time();
             self.store_feedback(false).await;
@@ -257,7 +192,7 @@ impl Relay {
     fn pass_time(&self) {
         let lanes: Vec<Arc<Lane>> = self.feedback.active.lock().values().map(|active| active.lane.clone()).collect();
         for lane in lanes {
-            self.teach(&lane, |_, _| ());
+            self.of(&lane).teach(|_, _| ());
             // A hold that has ended lets the queue be read again.
             self.scheduler.attend(&lane);
         }
@@ -305,27 +240,5 @@ impl Relay {
                 }
             }
         }
-    }
-}
-
-/// Whether a host that did not take a connection has too many of ours: it says so, or it refuses
-/// one while it serves others.
-fn one_too_many(fact: &Fact, open: u32) -> bool {
-    match &fact.event {
-        Event::Reply(reply) if matches!(fact.stage, Stage::Greeting | Stage::Ehlo) => {
-            reply.is_transient()
-                && (open > 0 && reply.code == 421 || About::told(&reply.text, true) == About::Connections)
-        }
-        Event::Io(_) | Event::Closed => open > 0 && matches!(fact.stage, Stage::Connect | Stage::Greeting),
-        _ => false,
-    }
-}
-
-/// The server ended the connection, with or without a word.
-fn ended(fact: &Fact) -> bool {
-    match &fact.event {
-        Event::Closed | Event::Io(_) => true,
-        Event::Reply(reply) => reply.code == 421,
-        _ => false,
     }
 }

@@ -1,32 +1,57 @@
 //! A worker's connection, and what feedback wants to know of it.
 
-use std::time::Duration;
+use std::sync::atomic::{AtomicBool, Ordering};
 
-use tokio::time::Instant;
+use async_trait::async_trait;
+use tokio::sync::watch;
 
-use crate::deliver::{Connection, Event, Fact, Stage};
+use super::lesson::Carried;
+use crate::deliver::{Admit, Connection, Fact};
 use crate::route::Route;
 use crate::schedule::Lane;
 use crate::schedule::lane::OpenGuard;
 
-/// A connection closed later than this after its last message was closed because it was idle.
-const SOON: Duration = Duration::from_secs(2);
+/// Sockets of one opening: each counts for the lane's rate of connections, the first was asked for.
+pub(super) struct Sockets<'a> {
+    lane: &'a Lane,
+    stopping: &'a watch::Receiver<bool>,
+    first: AtomicBool,
+}
+
+impl<'a> Sockets<'a> {
+    pub(super) fn first_is_paid(lane: &'a Lane, stopping: &'a watch::Receiver<bool>) -> Sockets<'a> {
+        Sockets { lane, stopping, first: AtomicBool::new(true) }
+    }
+}
+
+#[async_trait]
+impl Admit for Sockets<'_> {
+    async fn admit(&self) -> bool {
+        if self.first.swap(false, Ordering::Relaxed) {
+            return true;
+        }
+        let mut stopping = self.stopping.clone();
+        tokio::select! {
+            biased;
+            () = self.lane.may_connect() => true,
+            _ = stopping.wait_for(|stopping| *stopping) => false,
+        }
+    }
+}
 
 /// An open connection, counted by its lane.
 pub(super) struct Link {
     pub(super) connection: Connection,
     /// Connections of the lane that were open when it was opened, with it.
     pub(super) open: u32,
-    /// Messages accepted, and when the last one was.
-    accepted: u32,
-    last: Instant,
+    carried: Carried,
     _counted: OpenGuard,
 }
 
 impl Link {
     pub(super) fn new(connection: Connection, lane: &std::sync::Arc<Lane>) -> Link {
         let (open, counted) = lane.opened();
-        Link { connection, open, accepted: 0, last: Instant::now(), _counted: counted }
+        Link { connection, open, carried: Carried::nothing(), _counted: counted }
     }
 
     /// Whether it may carry the next transaction.
@@ -40,19 +65,13 @@ impl Link {
     /// After how many messages the server closed it, if it did so right after the last one.
     pub(super) fn closed_early(&mut self) -> Option<u32> {
         let dead = self.connection.is_usable() && !self.connection.is_quiet();
-        (dead && self.accepted > 0 && self.last.elapsed() < SOON).then_some(self.accepted)
+        self.carried.lately().filter(|_| dead)
     }
 
     /// How many messages it had carried before a transaction with these facts, unless it had been
     /// idle for a while.
     pub(super) fn carried(&mut self, facts: &[Fact]) -> Option<u32> {
-        let before =
-            (self.last.elapsed() < SOON || facts.iter().all(|f| f.stage > Stage::Mail)).then_some(self.accepted);
-        if facts.iter().any(|f| f.stage == Stage::Final && matches!(&f.event, Event::Reply(r) if r.is_positive())) {
-            self.accepted = self.accepted.saturating_add(1);
-            self.last = Instant::now();
-        }
-        before
+        self.carried.before(facts)
     }
 
     pub(super) async fn quit(self) {

@@ -3,19 +3,21 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::lesson::{CIRCUIT_FIRST, CIRCUIT_LONGEST, Lesson, Teach, refuses_us};
 use super::{Relay, SETTLE_AGAIN};
 use crate::clock::Timestamp;
+use crate::crash;
 use crate::deliver::{Event, Fact, Reply};
-use crate::mail::{Body, CHUNK, NewMessage};
+use crate::mail::{Body, CHUNK, NewMessage, RecipientKey};
+use crate::outcome::Judgement;
 use crate::outcome::bounce::{self, Action, Diagnostic, Dsn, Item};
 use crate::outcome::settle::{Context, Notice, Outcome, Planned, Tried, plan, status};
-use crate::outcome::{Judgement, Scope};
-use crate::queue::QueueError;
+use crate::queue::{Operation, QueueError, Settlement};
 use crate::schedule::{Held, Job, Lane};
 
-/// How long the first probe of a provider that refuses us altogether waits, and the longest.
-const CIRCUIT_FIRST: Duration = Duration::from_secs(60);
-const CIRCUIT_LONGEST: Duration = Duration::from_secs(3600);
+/// Times the queue may say that an outcome makes no sense to it before the message is put aside. A
+/// damaged page may read well the next time; a mistake of ours never does.
+const REFUSALS: u32 = 3;
 
 /// One attempt at a job.
 pub(super) struct Attempt {
@@ -55,7 +57,8 @@ impl Attempt {
 
 impl Relay {
     /// Stores what became of an attempt, notifies, logs, and gives back what was not tried. Does
-    /// not return before it is durable (or the queue is closed: then the lease ends at the next start).
+    /// not return before it is durable (or the queue is closed: then the lease ends at the next
+    /// start). What the queue refuses to know, not for want of a disk, is put aside.
     pub(super) async fn settle(&self, lane: &Arc<Lane>, attempt: Attempt, judged: Option<Judgement>) {
         let message = attempt.job.message.message.clone();
         let now = self.clock.now();
@@ -69,7 +72,13 @@ impl Relay {
         };
         let judgements = self.judgements(lane, &attempt, judged);
         if judged.is_none() {
-            self.learn(lane, &attempt, &judgements);
+            let lesson = Lesson {
+                took: attempt.transaction,
+                carried: attempt.carried,
+                facts: &attempt.facts,
+                judgements: &judgements,
+            };
+            self.of(lane).learn(&lesson);
         }
         let tried: Vec<Tried<'_>> = attempt
             .job
@@ -91,12 +100,17 @@ impl Relay {
         let settlements: Vec<_> = planned.iter_mut().filter_map(|p| p.settlement.take()).collect();
         let settled = settlements.len();
 
+        crash::point("settle.planned");
         if settled > 0 {
             let mut dsn = self.dsn(lane, &attempt, &planned, now).await;
+            let mut spilled = Ok(());
             if let Some(dsn) = &mut dsn {
+                crash::point("dsn.made");
                 // What does not fit one chunk (very many recipients) goes before, as from a client.
                 for (index, chunk) in (0u32..).zip(dsn.chunks()).skip(1) {
-                    self.persist(|| self.queue.spill(dsn.message.id, index, chunk.clone())).await;
+                    if spilled.is_ok() {
+                        spilled = self.persist(|| self.queue.spill(dsn.message.id, index, chunk.clone())).await;
+                    }
                 }
                 dsn.body.truncate(CHUNK);
             }
@@ -112,8 +126,23 @@ impl Relay {
                 }
                 None => (Vec::new(), Vec::new(), Vec::new()),
             };
-            if !self.persist(|| self.queue.settle(settlements.clone(), follow_ups.clone())).await {
-                return;
+            crash::point("settle.begin");
+            let known = match spilled {
+                Ok(()) => self.persist(|| self.queue.settle(settlements.clone(), follow_ups.clone())).await,
+                Err(error) => Err(error),
+            };
+            match known {
+                Ok(()) => crash::point("settle.done"),
+                Err(QueueError::Closed) => return,
+                Err(error) => {
+                    lane.settled(settled);
+                    self.settle_singly(settlements, &planned, &attempt, &error).await;
+                    for planned in &planned {
+                        self.log(lane, &attempt, planned, now);
+                    }
+                    self.consequences(lane, attempt, &planned);
+                    return;
+                }
             }
             for dsn in &follow_ups {
                 // So that who looks for the one finds the other.
@@ -143,7 +172,7 @@ impl Relay {
             (Some(judgement), _) => judgement,
             (None, Some((same, judgement))) if same == fact => judgement,
             _ => {
-                let judgement = self.judge(lane, fact);
+                let judgement = self.of(lane).judge(fact);
                 last = Some((fact, judgement));
                 judgement
             }
@@ -151,16 +180,70 @@ impl Relay {
         attempt.facts.iter().map(judge).collect()
     }
 
-    /// Asks the queue until it has stored what must not be lost. False: it is closed; what it does
-    /// not know it does again after the next start.
-    async fn persist<F: Future<Output = Result<(), QueueError>>>(&self, mut store: impl FnMut() -> F) -> bool {
+    /// Asks the queue until it has stored what must not be lost.
+    ///
+    /// # Errors
+    /// [`QueueError::Closed`]: what it does not know it does again after the next start.
+    /// [`QueueError::Invalid`] or [`QueueError::Damaged`] several times in a row: it never will.
+    async fn persist<F: Future<Output = Result<(), QueueError>>>(
+        &self,
+        mut store: impl FnMut() -> F,
+    ) -> Result<(), QueueError> {
+        let mut refusals = 0;
         loop {
-            match store().await {
-                Ok(()) => return true,
-                Err(QueueError::Closed) => return false,
+            let error = match store().await {
+                Ok(()) => return Ok(()),
+                Err(QueueError::Closed) => return Err(QueueError::Closed),
+                Err(error) => error,
+            };
+            match error {
+                QueueError::Invalid(_) | QueueError::Damaged(_) => refusals += 1,
+                _ => refusals = 0,
+            }
+            if refusals == REFUSALS {
+                return Err(error);
+            }
+            tracing::error!(%error, "could not store an outcome; trying again");
+            tokio::time::sleep(SETTLE_AGAIN).await;
+        }
+    }
+
+    /// The queue refuses the outcome of a transaction as a whole: each recipient on its own, as far
+    /// as it owes no DSN (a failure and its DSN are one, invariant 2), and those that are refused
+    /// even then are put aside.
+    async fn settle_singly(
+        &self,
+        settlements: Vec<Settlement>,
+        planned: &[Planned],
+        attempt: &Attempt,
+        error: &QueueError,
+    ) {
+        tracing::error!(id = %attempt.job.message.message.id, %error, "the queue refuses the outcome of a transaction");
+        let owes = |key: &RecipientKey| {
+            let index = |p: &Planned| attempt.job.recipients.get(p.at).map(|held| held.index);
+            planned.iter().any(|p| p.notice != Notice::None && index(p) == Some(key.index))
+        };
+        let several = settlements.len() > 1;
+        let mut refused = Vec::new();
+        for settlement in settlements {
+            let key = settlement.key;
+            if owes(&key) || !several || self.queue.settle(vec![settlement], Vec::new()).await.is_err() {
+                refused.push(key);
+            }
+        }
+        if !refused.is_empty() {
+            self.put_aside(&refused, "the queue refuses its outcome").await;
+        }
+    }
+
+    /// Out of the way, for an operator to look at: what would only fail in the same way again.
+    pub(super) async fn put_aside(&self, keys: &[RecipientKey], why: &str) {
+        let held = self.queue.operate(Operation::Hold, keys, keys, self.clock.now()).await;
+        for key in keys {
+            match &held {
+                Ok(_) => tracing::error!(id = %key.id, index = key.index, why, "put aside: see `mailweir queue show`"),
                 Err(error) => {
-                    tracing::error!(%error, "could not store an outcome; trying again");
-                    tokio::time::sleep(SETTLE_AGAIN).await;
+                    tracing::error!(id = %key.id, index = key.index, why, %error, "could not be put aside: it is tried again after the next start");
                 }
             }
         }
@@ -181,9 +264,7 @@ impl Relay {
             self.scheduler.attend(lane);
         }
 
-        let refused = planned
-            .iter()
-            .find(|p| p.judgement.scope == Scope::Provider && !p.judgement.throttled && !p.judgement.ruled);
+        let refused = planned.iter().find(|p| refuses_us(&p.judgement));
         if let Some(refused) = refused {
             let reason = attempt.facts.get(refused.at).map(ToString::to_string).unwrap_or_default();
             tracing::error!(

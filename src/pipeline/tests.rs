@@ -7,7 +7,7 @@ use tokio::net::TcpListener;
 
 use super::*;
 use crate::clock::Timestamp;
-use crate::mail::{Address, BodyTraits, Envelope, LaneName, Origin, RecipientKey};
+use crate::mail::{Address, BodyTraits, Envelope, LaneName, Origin};
 use crate::queue::sqlite::SqliteQueue;
 use crate::queue::{Counts, Filter, LaneDue, Leased, Operation, Page, Settlement};
 

@@ -269,4 +269,11 @@ pub trait Queue: Send + Sync + 'static {
 
     /// Commits what waits and closes the store. Further calls fail with `Closed`.
     async fn close(&self);
+
+    /// Resolves when the store can do nothing any more though nobody closed it: the process should
+    /// end, so that whoever supervises it starts another one. A store that heals by itself never
+    /// does; nor does one that is merely unavailable.
+    async fn failed(&self) {
+        std::future::pending().await
+    }
 }

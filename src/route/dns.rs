@@ -17,6 +17,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use async_trait::async_trait;
 use hickory_resolver::config::{
     ConnectionConfig, NameServerConfig, ProtocolConfig, ResolveHosts, ResolverOpts, ServerOrderingStrategy,
 };
@@ -81,7 +82,34 @@ pub(super) struct Dns {
 
 struct Server {
     label: String,
-    pool: NameServerPool<TokioRuntimeProvider>,
+    pool: Pool,
+}
+
+/// How a server is asked.
+enum Pool {
+    /// Over the network.
+    Network(NameServerPool<TokioRuntimeProvider>),
+    /// In this process.
+    Given(Arc<dyn NameServer>),
+}
+
+/// A name server inside this process, asked instead of one on the network: for simulations.
+#[async_trait]
+pub trait NameServer: Send + Sync + 'static {
+    /// What hickory would make of the answer.
+    ///
+    /// # Errors
+    /// As hickory tells them; no answer at all is a future that does not end.
+    async fn ask(&self, query: Query) -> Result<DnsResponse, NetError>;
+}
+
+impl Pool {
+    async fn ask(&self, query: Query, options: DnsRequestOptions) -> Result<DnsResponse, NetError> {
+        match self {
+            Pool::Network(pool) => pool.lookup(query, options).first_answer().await,
+            Pool::Given(server) => server.ask(query).await,
+        }
+    }
 }
 
 /// Why one server gave no answer.
@@ -109,16 +137,25 @@ impl Dns {
                     trust_system_roots(&mut context.tls)?;
                 }
                 let pool = NameServerPool::from_config([server], Arc::new(context), TokioRuntimeProvider::default());
-                Ok(Server { label, pool })
+                Ok(Server { label, pool: Pool::Network(pool) })
             })
             .collect::<Result<Vec<_>, RouterError>>()?;
-        Ok(Dns {
+        Ok(Dns::with(servers, config))
+    }
+
+    /// Asks this server alone.
+    pub(super) fn given(server: Arc<dyn NameServer>, config: &config::Dns) -> Dns {
+        Dns::with(vec![Server { label: "given".into(), pool: Pool::Given(server) }], config)
+    }
+
+    fn with(servers: Vec<Server>, config: &config::Dns) -> Dns {
+        Dns {
             servers,
             preferred: AtomicUsize::new(0),
             slots: Semaphore::new(MAX_QUERIES),
             timeout: config.timeout,
             attempts: config.attempts.max(1),
-        })
+        }
     }
 
     /// Asks for the records of `name`, following CNAMEs.
@@ -215,7 +252,7 @@ impl Dns {
             options.use_edns = edns;
             options.recursion_desired = true;
             let query = Query::query(name.clone(), kind);
-            let response = tokio::time::timeout(self.timeout, server.pool.lookup(query, options).first_answer()).await;
+            let response = tokio::time::timeout(self.timeout, server.pool.ask(query, options)).await;
             let because =
                 |what: &dyn std::fmt::Display| format!("name server {}: {what} for {name} {kind}", server.label);
             return match response {

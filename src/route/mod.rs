@@ -21,6 +21,7 @@ use std::sync::Arc;
 
 use crate::config::Provider;
 use crate::mail::LaneName;
+pub use dns::NameServer;
 pub use router::{Explained, ExplainedHost, Router};
 
 /// Why the router cannot be made. Fatal at start; at a reload the old one stays.

@@ -14,7 +14,7 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use super::cache::{Bounds, Kept, Kind, Memo, routes_cache};
-use super::dns::{Answer, Dns, Failure};
+use super::dns::{Answer, Dns, Failure, NameServer};
 use super::domain::{Target, parse_name, printed};
 use super::select::{Addresses, Candidate, Ourselves, interleave, no_such_domain, select};
 use super::{Host, Route, RouteError, RouterError};
@@ -94,11 +94,23 @@ impl Router {
     /// Reads the system's resolver configuration if the configuration names no name servers;
     /// sends nothing yet.
     pub fn new(config: Arc<Config>) -> Result<Router, RouterError> {
+        let dns = Dns::new(&config.dns)?;
+        Ok(Router::with(config, dns))
+    }
+
+    /// Asks this name server, in this process, instead of those of the configuration: for simulations.
+    #[doc(hidden)]
+    pub fn with_name_server(config: Arc<Config>, server: Arc<dyn NameServer>) -> Router {
+        let dns = Dns::given(server, &config.dns);
+        Router::with(config, dns)
+    }
+
+    fn with(config: Arc<Config>, dns: Dns) -> Router {
         let bounds = Bounds::new(&config.dns);
         let size = config.dns.cache_size;
-        Ok(Router {
+        Router {
             inner: Arc::new(Inner {
-                dns: Dns::new(&config.dns)?,
+                dns,
                 hosts_file: Hosts::from_system().unwrap_or_default(),
                 ourselves: Ourselves::new(&config),
                 mx: Memo::new(size, bounds),
@@ -106,7 +118,7 @@ impl Router {
                 routes: routes_cache(size),
                 config,
             }),
-        })
+        }
     }
 
     /// The lane a new recipient waits in, from what is known without I/O: `[[route]]`,

@@ -410,6 +410,7 @@ impl Scheduler {
                 wait = wait.min(QUEUE_TROUBLE);
             }
             tokio::select! {
+                biased;
                 () = tokio::time::sleep(wait) => {}
                 () = self.timer_changed.notified() => {}
                 _ = shutdown.changed() => {}

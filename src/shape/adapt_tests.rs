@@ -30,6 +30,8 @@ enum Hidden {
     PerSecond(f64),
     /// So many in each window of so many seconds.
     Window(u32, f64),
+    /// So many in any window of so many seconds, without a burst beyond.
+    Sliding(u32, f64),
     /// Connections; each carries 10 messages a second (the round trip).
     Connections(u32),
     /// Messages on a connection; then it is closed, silently or with a 421.
@@ -48,6 +50,7 @@ struct Receiver {
     tokens: f64,
     last: f64,
     window: (f64, u32),
+    times: std::collections::VecDeque<f64>,
 }
 
 impl Receiver {
@@ -71,6 +74,16 @@ impl Receiver {
                     return Said::SlowDown;
                 }
                 self.window.1 += 1;
+                Said::Ok
+            }
+            Hidden::Sliding(most, length) => {
+                while self.times.front().is_some_and(|at| now - at >= length) {
+                    self.times.pop_front();
+                }
+                if self.times.len() >= most as usize {
+                    return Said::SlowDown;
+                }
+                self.times.push_back(now);
                 Said::Ok
             }
             Hidden::Messages(most, told) if before >= most => {
@@ -113,7 +126,7 @@ const STEP: usize = 4;
 /// The lane, its workers and the receiver in small steps; the limit changes to `then` at the given
 /// second.
 fn simulate(config: Configured, first: Hidden, then: Option<(usize, Hidden)>, seconds: usize, trip: f64) -> Run {
-    let mut receiver = Receiver { hidden: first, tokens: 1.0, last: 0.0, window: (-1.0, 0) };
+    let mut receiver = Receiver { hidden: first, tokens: 1.0, last: 0.0, window: (-1.0, 0), times: Default::default() };
     let mut adapt = Adapt::new(config);
     let mut workers = vec![Worker { carried: None, busy: None }; config.connections as usize];
     let mut arrival = [0.0f64; 2];
@@ -233,6 +246,10 @@ fn finds_limits_that_nobody_told() {
         prove("rate of 150/s", configured(None, 20), Hidden::PerSecond(150.0), 150.0, Hidden::PerSecond(300.0), 0.03),
         prove("window of 10 s", told, Hidden::Window(200, 10.0), 20.0, Hidden::Window(400, 10.0), 0.05),
         prove("window of 10 s, none configured", free, Hidden::Window(50, 10.0), 5.0, Hidden::Window(100, 10.0), 0.05),
+        prove("any second", free, Hidden::Sliding(20, 1.0), 20.0, Hidden::Sliding(40, 1.0), 0.02),
+        prove("any second, 7", free, Hidden::Sliding(7, 1.0), 7.0, Hidden::Sliding(14, 1.0), 0.02),
+        prove("any second, 33, slow trips", free, Hidden::Sliding(33, 1.0), 33.0, Hidden::Sliding(66, 1.0), 0.1),
+        prove("any 10 s", told, Hidden::Sliding(200, 10.0), 20.0, Hidden::Sliding(400, 10.0), 0.02),
         prove("connections", free, Hidden::Connections(3), 30.0, Hidden::Connections(6), 0.1),
         prove("connections of 20", configured(None, 20), Hidden::Connections(2), 20.0, Hidden::Connections(4), 0.1),
     ];
@@ -247,6 +264,22 @@ fn finds_limits_that_nobody_told() {
             100.0 * run.throttled(60, 240)
         );
         assert!(run.rate(60, 240) >= 0.9 * most && run.throttled(60, 240) < 0.03);
+    }
+}
+
+/// A window of a minute is found in a few minutes, at a bounded price.
+#[test]
+fn finds_a_window_of_a_minute() {
+    for (most, config) in [(90, configured(None, 10)), (600, configured(Some(100.0), 10))] {
+        let run = simulate(config, Hidden::Sliding(most, 60.0), None, 900, 0.02);
+        let cap = f64::from(most) / 60.0;
+        println!(
+            "{most} in any minute: {:.0} % in the first 5 minutes, {:.1} % after that, throttled {:.2} %",
+            100.0 * run.rate(0, 300) / cap,
+            100.0 * run.rate(300, 900) / cap,
+            100.0 * run.throttled(300, 900)
+        );
+        assert!(run.rate(300, 900) >= 0.85 * cap && run.throttled(300, 900) < 0.03);
     }
 }
 
@@ -270,7 +303,7 @@ fn a_burst_of_replies_counts_once() {
     }
     let later = adapt.limits(at(10.0));
     assert!(later.rate.is_some_and(|r| r > 20.0), "{later:?}");
-    assert!(adapt.limits(at(2.5)).paused.is_some() && later.paused.is_none());
+    assert!(adapt.limits(at(2.2)).paused.is_some() && later.paused.is_none());
     assert!(adapt.explain(at(10.0)).iter().any(|line| line.contains("450 slow down")), "{:?}", adapt.explain(at(10.0)));
 }
 

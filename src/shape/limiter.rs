@@ -247,18 +247,6 @@ impl Limiter {
         Duration::from_nanos(wait as u64)
     }
 
-    /// Takes `cells` that were used without asking; who asks next waits for them, too.
-    pub fn charge(&self, cells: u32) {
-        let now = self.now();
-        for bucket in self.buckets.lock().iter_mut() {
-            let arrival = bucket.arrival.get();
-            if arrival <= now {
-                bucket.busy_since = now;
-            }
-            bucket.arrival.set(arrival.max(now).saturating_add(bucket.period.saturating_mul(u64::from(cells))));
-        }
-    }
-
     /// Nothing was taken lately: a new limiter would permit no more than this one.
     pub fn is_full(&self) -> bool {
         let now = self.now();

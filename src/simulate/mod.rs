@@ -1,18 +1,21 @@
 //! A day of mail in seconds: the real lanes, limiters and failure policy on virtual time, against
 //! model providers.
 //!
-//! Real: [`Lane`] with its limiter, window and workers, the table that judges replies, the plan of
-//! retries. Modelled: the queue on disk (`store`), the provider ([`crate::model`]), connections
-//! (a number of round trips). There is no DNS, no body, no disk, and one recipient a message.
+//! Real: [`Lane`] with its limiter, window, priorities and workers, the rules and the table that judge
+//! replies, what a lane learns from them (`pipeline::lesson`), the plan of retries. Modelled: the
+//! queue on disk (`store`), the provider ([`crate::model`]), connections (a number of round trips).
+//! There is no DNS, no body, no disk, and one recipient a message.
 //!
 //! One thread, paused time, seeded randomness: the same [`Plan`] gives the same result, always.
 
 pub mod chart;
+mod feedback;
 mod report;
 mod store;
 mod worker;
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use parking_lot::Mutex;
@@ -23,15 +26,19 @@ use crate::clock::{Clock, Timestamp};
 use crate::config::Provider;
 use crate::mail::{Address, AddressError, BodyTraits, Envelope, LaneName, Message, Origin, QueueId, Recipient};
 use crate::model::{Caps, Change, Model, Persona};
-use crate::schedule::{Lane, Shared, WINDOW};
+use crate::schedule::{Held, Job, Lane, Shared, WINDOW};
 use crate::shape::{Ledger, Memos};
-pub use report::{GroupReport, Point, Report};
-use store::Store;
+pub use report::{GroupReport, Point, Report, Waits};
+use store::{Arrival, Store, Waiting};
 
 /// How often the lanes are looked at.
 const SAMPLE: Duration = Duration::from_secs(60);
 /// Midnight UTC, 2026-01-01: when the simulated day begins.
 const BEGIN: Timestamp = Timestamp(1_767_225_600_000);
+/// Recipients of one sender that go to the lane at once while more is stored, and the priority of
+/// bulk, as in the relay.
+const SHARE: usize = 16;
+const BULK: i8 = -4;
 
 /// Part of the mail: a provider, or many domains that no provider matches.
 #[derive(Clone, Debug)]
@@ -61,6 +68,10 @@ pub struct Plan {
     pub groups: Vec<Group>,
     /// Messages arrive evenly over this time; zero: all at once.
     pub arrive: Duration,
+    /// Senders, 1 to 64; their parts fall as 1, 1/2, 1/3, …
+    pub senders: u16,
+    /// The part of the mail that is bulk, of lower priority than the rest: 0 to 1.
+    pub bulk: f64,
     /// A round trip to a provider, beside the latency of its model.
     pub round_trip: Duration,
     /// It ends then at the latest.
@@ -95,22 +106,32 @@ struct Tally {
     finished: Duration,
 }
 
+/// How long what was delivered had waited, in milliseconds: bulk apart.
+#[derive(Default, Debug)]
+struct Waited {
+    usual: Vec<u32>,
+    bulk: Vec<u32>,
+}
+
 /// A lane, its server, and what waits for it.
 struct Site {
     group: usize,
     lane: Arc<Lane>,
     model: Mutex<Model>,
     store: Mutex<Store>,
-    message: Arc<Shared>,
     recipient: Recipient,
     destination: Arc<str>,
     /// What is stored became due earlier.
     changed: Notify,
+    /// Time passes for what it learned.
+    ticking: AtomicBool,
 }
 
 struct World {
     sites: Vec<Arc<Site>>,
+    senders: Vec<Address>,
     tallies: Mutex<Vec<Tally>>,
+    waited: Mutex<Vec<Waited>>,
     /// Messages not done with.
     left: Mutex<u64>,
     done: Notify,
@@ -142,9 +163,11 @@ async fn simulate(plan: &Plan) -> Result<Report, SimulateError> {
             }
         }
     }
-    let total = sites.iter().map(|site| site.store.lock().left() as u64).sum();
+    let total = sites.iter().map(|site| site.store.lock().messages() as u64).sum();
     let world = Arc::new(World {
         sites,
+        senders: senders(plan)?,
+        waited: Mutex::new(plan.groups.iter().map(|_| Waited::default()).collect()),
         tallies: Mutex::new(vec![Tally::default(); plan.groups.len()]),
         left: Mutex::new(total),
         done: Notify::new(),
@@ -172,7 +195,18 @@ async fn simulate(plan: &Plan) -> Result<Report, SimulateError> {
         }
     }
     samples.push(world.sample());
-    Ok(report::report(plan, &samples))
+    let waits = world.waited.lock().iter_mut().map(report::waits).collect();
+    // The largest of each group tells what its lanes have learned.
+    let learned =
+        |group: usize| world.sites.iter().find(|site| site.group == group).map(|site| site.lane.explain(world.now()));
+    let learned = (0..plan.groups.len()).map(|group| learned(group).unwrap_or_default()).collect();
+    Ok(report::report(plan, &samples, waits, learned))
+}
+
+fn senders(plan: &Plan) -> Result<Vec<Address>, SimulateError> {
+    let address = |n| Address::parse(&format!("app{n}@sender{n}.example"));
+    let senders: Result<Vec<Address>, _> = (1..=plan.senders.max(1)).map(address).collect();
+    senders.map_err(|error| SimulateError::Name("sender".into(), error))
 }
 
 /// `messages` over `domains` whose sizes fall as 1, 1/2, 1/3, …; exact in the sum.
@@ -222,27 +256,32 @@ fn site(
     };
     let bad = |e| SimulateError::Name(of.name.clone(), e);
     let recipient = Recipient::new(Address::parse(&format!("someone@{host}")).map_err(bad)?);
-    let sender = Address::parse("bulk@sender.example").map_err(bad)?;
-    let message = Message {
-        id: QueueId(1),
-        received: BEGIN,
-        envelope: Envelope { reverse_path: Some(sender), ..Envelope::default() },
-        origin: Origin::Local,
-        size: 1,
-        traits: BodyTraits::default(),
-    };
     // Each in its own part of the time, so that the pace is even and no two runs differ in it.
     let part = plan.arrive.as_millis() as f64 / f64::from(messages);
-    let arrivals = (0..messages).map(|i| BEGIN.after(ms((f64::from(i) + rng.f64()) * part))).collect();
+    let weights: Vec<f64> = (1..=plan.senders.max(1)).map(|n| 1.0 / f64::from(n)).collect();
+    let whole: f64 = weights.iter().sum();
+    let mut drawn = || {
+        let mut left = rng.f64() * whole;
+        let of = weights.iter().position(|weight| {
+            left -= weight;
+            left <= 0.0
+        });
+        (rng.f64(), u16::try_from(of.unwrap_or(0)).unwrap_or(0), rng.f64() < plan.bulk)
+    };
+    let arrivals = (0..messages).map(|i| {
+        let (late, sender, bulk) = drawn();
+        Arrival { at: BEGIN.after(ms((f64::from(i) + late) * part)), sender, bulk }
+    });
+    let store = Store::new(arrivals.collect(), usize::from(plan.senders));
     Ok(Site {
         group,
         lane: Arc::new(Lane::new(lane, of.provider.clone(), &[], ledger)),
         model: Mutex::new(Model::new(of.persona, of.caps.clone(), of.changes.clone(), rng.u64(..))),
-        store: Mutex::new(Store::new(arrivals)),
-        message: Arc::new(Shared { message: Arc::new(message), head: None, ticket: None }),
+        store: Mutex::new(store),
         recipient,
         destination: host.into(),
         changed: Notify::new(),
+        ticking: AtomicBool::new(false),
     })
 }
 
@@ -252,20 +291,51 @@ fn ms(ms: f64) -> Duration {
 
 /// Brings what is due into the lane's window, as the scheduler does.
 async fn feed(world: Arc<World>, site: Arc<Site>) {
-    if let Some(due) = site.store.lock().due() {
+    let (due, mixed) = {
+        let store = site.store.lock();
+        (store.due(), store.is_mixed())
+    };
+    if let Some(due) = due {
         site.lane.note_stored(due);
     }
     loop {
         let changed = site.changed.notified();
+        if mixed {
+            admit(&world, &site);
+        }
         attend(&world, &site);
-        match site.lane.stored_due().map(|due| due.since(world.now())) {
-            Some(wait) if !wait.is_zero() => tokio::select! {
+        // Nothing is stored, or the window is full: whoever changes that attends. What is urgent
+        // may find a place in spite of that.
+        let stored = site.lane.stored_due().filter(|due| *due > world.now());
+        let urgent = if mixed { site.store.lock().next_urgent() } else { None };
+        match stored.into_iter().chain(urgent).min().map(|due| due.since(world.now())) {
+            Some(wait) => tokio::select! {
                 biased;
                 () = changed => {}
                 () = tokio::time::sleep(wait) => {}
             },
-            // Nothing is stored, or the window is full: whoever changes that attends.
-            _ => changed.await,
+            None => changed.await,
+        }
+    }
+}
+
+/// Urgent mail that has just arrived goes to the lane at once, as from a listener, if there is room.
+fn admit(world: &Arc<World>, site: &Arc<Site>) {
+    let taken = site.store.lock().take_urgent(world.now());
+    for waiting in taken {
+        let job = world.job(site, waiting);
+        let room = job.as_ref().is_some_and(|job| {
+            site.lane.has_room(job.sender, 1, WINDOW, SHARE) || site.lane.has_room_before(job.priority(), 1, WINDOW)
+        });
+        match job.filter(|_| room) {
+            Some(job) => {
+                let wake = site.lane.push([job]);
+                world.wake(site, wake);
+            }
+            None => {
+                site.store.lock().put_off(waiting);
+                site.lane.note_stored(waiting.due);
+            }
         }
     }
 }
@@ -277,11 +347,11 @@ fn attend(world: &Arc<World>, site: &Arc<Site>) {
         return;
     }
     let Some(room) = site.lane.begin_claim(now, WINDOW) else { return };
-    let (jobs, due) = {
+    let (taken, due) = {
         let mut store = site.store.lock();
-        (store.claim(now, room, site), store.due())
+        (store.claim(now, room), store.due())
     };
-    let wake = site.lane.push(jobs);
+    let wake = site.lane.push(taken.into_iter().filter_map(|waiting| world.job(site, waiting)));
     world.wake(site, wake);
     site.lane.end_claim(due);
 }
@@ -295,9 +365,36 @@ impl World {
         BEGIN.after(self.elapsed())
     }
 
+    /// What the scheduler would make of a recipient that was claimed.
+    fn job(&self, site: &Site, waiting: Waiting) -> Option<Job> {
+        let arrival = site.store.lock().arrival(waiting.index)?;
+        let sender = self.senders.get(usize::from(arrival.sender)).cloned();
+        let priority = if arrival.bulk { BULK } else { 0 };
+        let message = Message {
+            id: QueueId(i64::from(waiting.index) + 1),
+            received: arrival.at,
+            envelope: Envelope { reverse_path: sender, priority, ..Envelope::default() },
+            origin: Origin::Local,
+            size: 1,
+            traits: BodyTraits::default(),
+        };
+        let shared = Shared { message: Arc::new(message), head: None, ticket: None };
+        let mut job = Job::new(Arc::new(shared), site.destination.clone());
+        let held = Held { attempts: waiting.attempts, ..Held::fresh(waiting.index, site.recipient.clone()) };
+        job.recipients.push(held);
+        Some(job)
+    }
+
     fn tally(&self, site: &Site, count: impl FnOnce(&mut Tally)) {
         if let Some(tally) = self.tallies.lock().get_mut(site.group) {
             count(tally);
+        }
+    }
+
+    fn note_wait(&self, site: &Site, bulk: bool, waited: Duration) {
+        if let Some(of) = self.waited.lock().get_mut(site.group) {
+            let line = if bulk { &mut of.bulk } else { &mut of.usual };
+            line.push(u32::try_from(waited.as_millis()).unwrap_or(u32::MAX));
         }
     }
 

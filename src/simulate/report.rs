@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-use super::{Plan, Tally};
+use super::{Plan, Tally, Waited};
 
 /// Points of the series at most, as long as a step of a day allows it.
 const POINTS: u64 = 48;
@@ -63,8 +63,27 @@ pub struct GroupReport {
     pub done_seconds: Option<u64>,
     /// Delivered a second until then.
     pub rate: f64,
+    /// How long what was delivered had waited; bulk is told apart.
+    pub waits: Waits,
+    /// The same of bulk, if there was any.
+    pub bulk_waits: Option<Waits>,
+    /// What its largest lane had learned from replies at the end, in words.
+    pub learned: Vec<String>,
     /// From the start on, a step apart; the last point is the end.
     pub series: Vec<Point>,
+}
+
+/// How long messages waited for their delivery, in seconds since they arrived.
+#[derive(Clone, Copy, Default, PartialEq, Debug, Serialize)]
+pub struct Waits {
+    /// Messages delivered.
+    pub messages: u64,
+    /// Half of them waited no longer.
+    pub median: f64,
+    /// Of a hundred, 99 waited no longer.
+    pub p99: f64,
+    /// None waited longer.
+    pub most: f64,
 }
 
 /// A group at a time.
@@ -82,14 +101,31 @@ pub struct Point {
     pub retries: u64,
 }
 
-pub(super) fn report(plan: &Plan, samples: &[Sample]) -> Report {
+/// Of a group: all but bulk, and bulk.
+pub(super) type BothWaits = (Waits, Option<Waits>);
+
+pub(super) fn waits(of: &mut Waited) -> BothWaits {
+    (sorted(&mut of.usual), (!of.bulk.is_empty()).then(|| sorted(&mut of.bulk)))
+}
+
+fn sorted(ms: &mut [u32]) -> Waits {
+    ms.sort_unstable();
+    let at = |share: f64| {
+        let index = (ms.len().saturating_sub(1) as f64 * share).ceil() as usize;
+        ms.get(index).map_or(0.0, |ms| f64::from(*ms) / 1000.0)
+    };
+    Waits { messages: ms.len() as u64, median: at(0.5), p99: at(0.99), most: at(1.0) }
+}
+
+/// `waits` and `learned` by group.
+pub(super) fn report(plan: &Plan, samples: &[Sample], waits: Vec<BothWaits>, learned: Vec<Vec<String>>) -> Report {
     let Some(last) = samples.last() else {
         return Report { messages: 0, seconds: 0, complete: true, step_seconds: 60, groups: Vec::new() };
     };
     let seconds = last.at.as_secs_f64().ceil() as u64;
     let step = STEPS.into_iter().find(|step| seconds.div_ceil(*step) <= POINTS).unwrap_or(86_400);
     let groups: Vec<GroupReport> =
-        plan.groups.iter().enumerate().map(|(i, _)| group(plan, i, samples, last, step)).collect();
+        waits.into_iter().zip(learned).enumerate().map(|(i, of)| group(plan, i, samples, last, step, of)).collect();
     Report {
         messages: groups.iter().map(|g| g.messages).sum(),
         seconds,
@@ -99,7 +135,14 @@ pub(super) fn report(plan: &Plan, samples: &[Sample]) -> Report {
     }
 }
 
-fn group(plan: &Plan, i: usize, samples: &[Sample], last: &Sample, step: u64) -> GroupReport {
+fn group(
+    plan: &Plan,
+    i: usize,
+    samples: &[Sample],
+    last: &Sample,
+    step: u64,
+    ((waits, bulk_waits), learned): (BothWaits, Vec<String>),
+) -> GroupReport {
     let of = &plan.groups[i];
     let depth = |s: &Sample| s.arrived[i].saturating_sub(s.tallies[i].delivered + s.tallies[i].failed);
     let end = last.tallies[i];
@@ -146,6 +189,9 @@ fn group(plan: &Plan, i: usize, samples: &[Sample], last: &Sample, step: u64) ->
         peak_depth: samples.iter().map(depth).max().unwrap_or(0),
         done_seconds: done.then(|| active.as_secs_f64().ceil() as u64),
         rate: if active.is_zero() { 0.0 } else { round(end.delivered as f64 / active.as_secs_f64()) },
+        waits,
+        bulk_waits,
+        learned,
         series,
     }
 }
@@ -164,7 +210,8 @@ fn limits(provider: &crate::config::Provider) -> String {
     let quotas: Vec<String> = provider.quota.iter().map(|q| format!("quota {q}")).collect();
     let rate = if rates.is_empty() { "no rate".to_owned() } else { rates.join(" ") };
     let all = [vec![rate], quotas, vec![format!("{} connections", provider.connections)]].concat();
-    format!("{}, {} messages each", all.join(", "), provider.messages_per_connection)
+    let adaptive = if provider.adaptive { "adaptive" } else { "not adaptive" };
+    format!("{}, {} messages each, {adaptive}", all.join(", "), provider.messages_per_connection)
 }
 
 fn enforced(of: &super::Group) -> String {

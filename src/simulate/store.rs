@@ -1,11 +1,15 @@
 //! The queue of one lane, in memory: what arrives when, and what is tried again when. Pure.
+//!
+//! Claims go as in the queue on disk: urgent mail first, but for one recipient of every [`ONE_OF`],
+//! and the senders of one priority in turn, each in the order of due times.
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 
-use super::Site;
 use crate::clock::Timestamp;
-use crate::schedule::{Held, Job};
+
+/// Of so many recipients claimed, one is of the lower priority, if such a one is due.
+const ONE_OF: usize = 8;
 
 /// A recipient that was put off, in order of its due time.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
@@ -15,71 +19,190 @@ pub(super) struct Waiting {
     pub(super) attempts: u32,
 }
 
-/// What waits for a lane.
-#[derive(Debug)]
-pub(super) struct Store {
-    /// When each message arrives, in order.
-    arrivals: Vec<Timestamp>,
-    /// The first that was not claimed yet.
+/// One message of a lane.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct Arrival {
+    pub(super) at: Timestamp,
+    /// Number of its sender.
+    pub(super) sender: u16,
+    /// Bulk is of lower priority.
+    pub(super) bulk: bool,
+}
+
+/// The mail of one sender and one priority.
+#[derive(Debug, Default)]
+struct Line {
+    /// In order of arrival.
+    fresh: Vec<u32>,
+    /// The first of them that was not taken yet.
     next: usize,
     again: BinaryHeap<Reverse<Waiting>>,
 }
 
+/// What waits for a lane.
+#[derive(Debug)]
+pub(super) struct Store {
+    /// In order.
+    arrivals: Vec<Arrival>,
+    /// By sender; the urgent ones, then bulk.
+    lines: [Vec<Line>; 2],
+}
+
 impl Store {
-    pub(super) fn new(arrivals: Vec<Timestamp>) -> Store {
-        Store { arrivals, next: 0, again: BinaryHeap::new() }
+    /// `arrivals` in order of time, of so many senders.
+    pub(super) fn new(arrivals: Vec<Arrival>, senders: usize) -> Store {
+        let mut lines =
+            [(); 2].map(|()| std::iter::repeat_with(Line::default).take(senders.max(1)).collect::<Vec<_>>());
+        for (index, arrival) in (0u32..).zip(&arrivals) {
+            if let Some(line) = lines[usize::from(arrival.bulk)].get_mut(usize::from(arrival.sender)) {
+                line.fresh.push(index);
+            }
+        }
+        Store { arrivals, lines }
     }
 
-    /// Messages that were not claimed yet.
-    pub(super) fn left(&self) -> usize {
-        self.arrivals.len() - self.next + self.again.len()
+    /// Messages in all.
+    pub(super) fn messages(&self) -> usize {
+        self.arrivals.len()
+    }
+
+    /// Whether there is mail of both priorities.
+    pub(super) fn is_mixed(&self) -> bool {
+        self.lines.iter().all(|lines| lines.iter().any(|line| !line.fresh.is_empty()))
     }
 
     /// Messages that have arrived by now.
     pub(super) fn arrived(&self, now: Timestamp) -> usize {
-        self.arrivals.partition_point(|at| *at <= now)
+        self.arrivals.partition_point(|arrival| arrival.at <= now)
     }
 
-    /// When a message arrived.
-    pub(super) fn received(&self, index: u32) -> Timestamp {
-        self.arrivals.get(index as usize).copied().unwrap_or_default()
+    /// One of the messages.
+    pub(super) fn arrival(&self, index: u32) -> Option<Arrival> {
+        self.arrivals.get(index as usize).copied()
     }
 
     /// When something is due.
     pub(super) fn due(&self) -> Option<Timestamp> {
-        let (fresh, again) = (self.arrivals.get(self.next).copied(), self.again.peek().map(|Reverse(w)| w.due));
-        match (fresh, again) {
-            (Some(a), Some(b)) => Some(a.min(b)),
-            (a, b) => a.or(b),
-        }
+        self.lines.iter().flatten().filter_map(|line| line.due(&self.arrivals)).min()
     }
 
-    /// Tries a recipient again.
+    /// When the next urgent message arrives.
+    pub(super) fn next_urgent(&self) -> Option<Timestamp> {
+        self.lines[0].iter().filter_map(|line| line.fresh_at(&self.arrivals)).min()
+    }
+
+    /// The urgent messages that have arrived and were not claimed yet.
+    pub(super) fn take_urgent(&mut self, now: Timestamp) -> Vec<Waiting> {
+        let mut taken = Vec::new();
+        for line in &mut self.lines[0] {
+            while let Some(due) = line.fresh_at(&self.arrivals).filter(|at| *at <= now) {
+                let Some(index) = line.fresh.get(line.next).copied() else { break };
+                line.next += 1;
+                taken.push(Waiting { due, index, attempts: 0 });
+            }
+        }
+        taken
+    }
+
+    /// Tries a recipient again when it is due.
     pub(super) fn put_off(&mut self, waiting: Waiting) {
-        self.again.push(Reverse(waiting));
+        let Some(Arrival { sender, bulk, .. }) = self.arrival(waiting.index) else { return };
+        if let Some(line) = self.lines[usize::from(bulk)].get_mut(usize::from(sender)) {
+            line.again.push(Reverse(waiting));
+        }
     }
 
-    /// Up to `room` that are due, in order of their due time.
-    pub(super) fn claim(&mut self, now: Timestamp, room: usize, site: &Site) -> Vec<Job> {
-        let mut jobs = Vec::new();
-        while jobs.len() < room {
-            let fresh = self.arrivals.get(self.next).copied().filter(|at| *at <= now);
-            let again = self.again.peek().map(|Reverse(w)| *w).filter(|w| w.due <= now);
-            let (index, attempts) = match (fresh, again) {
-                (fresh, Some(w)) if fresh.is_none_or(|at| w.due <= at) => {
-                    self.again.pop();
-                    (w.index, w.attempts)
-                }
-                (Some(_), _) => {
-                    self.next += 1;
-                    (u32::try_from(self.next - 1).unwrap_or(u32::MAX), 0)
-                }
-                _ => break,
-            };
-            let mut job = Job::new(site.message.clone(), site.destination.clone());
-            job.recipients.push(Held { attempts, ..Held::fresh(index, site.recipient.clone()) });
-            jobs.push(job);
+    /// Up to `room` that are due.
+    pub(super) fn claim(&mut self, now: Timestamp, room: usize) -> Vec<Waiting> {
+        let mut taken = Vec::new();
+        let arrivals = &self.arrivals;
+        let [urgent, bulk] = &mut self.lines;
+        let bulk_is_due = bulk.iter().any(|line| line.due(arrivals).is_some_and(|due| due <= now));
+        let kept = if bulk_is_due { (room / ONE_OF).min(room.saturating_sub(1)) } else { 0 };
+        take_turns(urgent, arrivals, now, room - kept, &mut taken);
+        take_turns(bulk, arrivals, now, room - taken.len(), &mut taken);
+        take_turns(urgent, arrivals, now, room - taken.len(), &mut taken);
+        taken
+    }
+}
+
+/// Each line gives one, until none has one that is due.
+fn take_turns(lines: &mut [Line], arrivals: &[Arrival], now: Timestamp, room: usize, taken: &mut Vec<Waiting>) {
+    let most = taken.len() + room;
+    let mut some = true;
+    while some && taken.len() < most {
+        some = false;
+        for line in &mut *lines {
+            if taken.len() >= most {
+                break;
+            }
+            if let Some(waiting) = line.take(arrivals, now) {
+                taken.push(waiting);
+                some = true;
+            }
         }
-        jobs
+    }
+}
+
+impl Line {
+    fn fresh_at(&self, arrivals: &[Arrival]) -> Option<Timestamp> {
+        let index = *self.fresh.get(self.next)?;
+        Some(arrivals.get(index as usize)?.at)
+    }
+
+    fn due(&self, arrivals: &[Arrival]) -> Option<Timestamp> {
+        let again = self.again.peek().map(|Reverse(waiting)| waiting.due);
+        [self.fresh_at(arrivals), again].into_iter().flatten().min()
+    }
+
+    /// The first that is due.
+    fn take(&mut self, arrivals: &[Arrival], now: Timestamp) -> Option<Waiting> {
+        let fresh = self.fresh_at(arrivals).filter(|at| *at <= now);
+        let again = self.again.peek().map(|Reverse(waiting)| waiting.due).filter(|due| *due <= now);
+        match (fresh, again) {
+            (fresh, Some(due)) if fresh.is_none_or(|at| due <= at) => self.again.pop().map(|Reverse(waiting)| waiting),
+            (Some(due), _) => {
+                let index = *self.fresh.get(self.next)?;
+                self.next += 1;
+                Some(Waiting { due, index, attempts: 0 })
+            }
+            _ => None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn urgent_mail_leaves_its_part_to_bulk_and_senders_take_turns() {
+        let arrival = |sender, bulk| Arrival { at: Timestamp(0), sender, bulk };
+        // Indices 0..90: urgent of sender 0; 90..100: urgent of sender 1; 100..200: bulk.
+        let arrivals: Vec<Arrival> = (0..90)
+            .map(|_| arrival(0, false))
+            .chain((0..10).map(|_| arrival(1, false)))
+            .chain((0..100).map(|_| arrival(0, true)))
+            .collect();
+        let mut store = Store::new(arrivals, 2);
+        let first = store.claim(Timestamp(0), 16);
+        let of = |range: std::ops::Range<u32>| first.iter().filter(|w| range.contains(&w.index)).count();
+        assert_eq!((of(0..90), of(90..100), of(100..200)), (7, 7, 2));
+        store.put_off(Waiting { due: Timestamp(5), index: 0, attempts: 1 });
+        let mut rest = store.claim(Timestamp(0), 1000);
+        assert_eq!(rest.len() + first.len(), 200, "each once, and nothing before it is due");
+        assert_eq!((store.due(), store.claim(Timestamp(4), 9).len()), (Some(Timestamp(5)), 0));
+        rest = store.claim(Timestamp(5), 9);
+        assert_eq!(rest, [Waiting { due: Timestamp(5), index: 0, attempts: 1 }]);
+    }
+
+    #[test]
+    fn urgent_mail_that_has_arrived_is_taken_once() {
+        let at = |at, bulk| Arrival { at: Timestamp(at), sender: 0, bulk };
+        let mut store = Store::new(vec![at(1, true), at(2, false), at(3, false)], 1);
+        assert_eq!(store.next_urgent(), Some(Timestamp(2)));
+        assert_eq!(store.take_urgent(Timestamp(2)).len(), 1);
+        assert_eq!((store.next_urgent(), store.arrived(Timestamp(2))), (Some(Timestamp(3)), 2));
+        assert_eq!(store.claim(Timestamp(9), 9).iter().map(|w| w.index).collect::<Vec<_>>(), [2, 0]);
     }
 }

@@ -28,6 +28,8 @@ fn plan(groups: Vec<Group>) -> Plan {
     Plan {
         groups,
         arrive: Duration::ZERO,
+        senders: 1,
+        bulk: 0.0,
         round_trip: Duration::from_millis(50),
         until: Duration::from_secs(7 * 86_400),
         seed: 1,

@@ -7,23 +7,32 @@
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 
+use tokio::time::Instant;
+
+use super::feedback::OfSite;
 use super::store::Waiting;
 use super::{Site, World, attend};
 use crate::deliver::{Event, Fact, Reply, Stage};
 use crate::model::{Connection, Refusal};
+use crate::outcome::Judgement;
 use crate::outcome::settle::{Context, Outcome, Planned, Tried, plan};
-use crate::outcome::{Judgement, judge, judge_unreached};
+use crate::pipeline::lesson::{CIRCUIT_FIRST, CIRCUIT_LONGEST, Carried, Lesson, Teach, refuses_us};
 use crate::queue::Verdict;
+use crate::schedule::lane::OpenGuard;
 use crate::schedule::{Held, Job, Wake};
 
 /// Whom the providers see.
 const US: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1));
+/// Recipients that expire in one go while they are held back, as in the relay.
+const EXPIRE_AT_ONCE: usize = 200;
 
 /// Counts the connection out when the worker is gone.
 struct Open<'a> {
     site: &'a Site,
     connection: Option<Connection>,
     sent: u32,
+    carried: Carried,
+    _counted: OpenGuard,
 }
 
 impl Drop for Open<'_> {
@@ -46,39 +55,73 @@ impl World {
         }
     }
 
+    /// The life of a worker, as in `pipeline`.
     async fn work(self: &Arc<World>, site: &Arc<Site>) {
         let lane = &site.lane;
         let provider = &lane.provider;
         let mut open: Option<Open<'_>> = None;
-        loop {
+        while !lane.retire() {
             let serves = open.as_ref().map(|_| &*site.destination);
-            let Ok((mut job, wake)) = lane.next(serves, provider.idle_timeout).await else { break };
+            let Ok((mut job, wake)) = lane.next(serves, provider.idle_timeout).await else {
+                self.expire_held(site);
+                break;
+            };
             self.wake(site, wake);
+            // What feedback taught since the last transaction.
+            open = open.filter(|open| open.sent < lane.messages_per_connection());
             let connection = match &mut open {
                 Some(open) => open,
                 None => match self.connect(site).await {
                     Ok(new) => open.insert(new),
                     Err(fact) => {
                         lane.not_needed(&mut job);
-                        let (judgement, _) =
-                            judge_unreached(std::slice::from_ref(&fact), provider.relay.is_some(), &mut judge);
+                        let of = OfSite { world: self, site };
+                        let (judgement, fact) = of.unreached(std::slice::from_ref(&fact));
                         self.settle(site, job, fact, Some(judgement));
                         continue;
                     }
                 },
             };
-            // A quota was used up meanwhile: the job waits in the lane, as in the real relay.
-            let Ok(permit) = lane.permit(&mut job).await else {
+            let permit = tokio::select! {
+                biased;
+                permit = lane.permit(&mut job) => permit,
+                // No connection waits for the end of a long pause.
+                () = lane.long_hold() => {
+                    lane.not_needed(&mut job);
+                    let _ = lane.give_back(job);
+                    break;
+                }
+            };
+            // A quota was used up meanwhile: the job waits in the lane.
+            let Ok(permit) = permit else {
                 self.wake(site, lane.give_back(job));
                 continue;
             };
             permit.spend();
-            let (fact, closed) = self.transaction(site, connection).await;
-            let spent = closed || connection.sent >= provider.messages_per_connection;
-            self.settle(site, job, fact, None);
+            let began = Instant::now();
+            let (fact, closed) = self.transaction(site, connection, &job).await;
+            let spent = closed || connection.sent >= lane.messages_per_connection();
+            let of = OfSite { world: self, site };
+            let judgement = of.judge(&fact);
+            let facts = [fact];
+            of.learn(&Lesson {
+                took: began.elapsed(),
+                carried: connection.carried.before(&facts),
+                facts: &facts,
+                judgements: &[judgement],
+            });
+            let [fact] = facts;
+            self.settle(site, job, fact, Some(judgement));
             if spent {
                 open = None;
             }
+        }
+    }
+
+    /// What our own limits hold back does not wait for an attempt to expire.
+    fn expire_held(self: &Arc<World>, site: &Arc<Site>) {
+        for (held, job) in site.lane.expired(self.now(), EXPIRE_AT_ONCE) {
+            self.settle(site, job, Fact { stage: Stage::Route, event: Event::Held(held.by), peer: None }, None);
         }
     }
 
@@ -87,28 +130,39 @@ impl World {
         tokio::time::sleep((self.round_trip + latency) * times).await;
     }
 
-    async fn connect<'a>(&self, site: &'a Site) -> Result<Open<'a>, Fact> {
+    async fn connect<'a>(self: &Arc<World>, site: &'a Arc<Site>) -> Result<Open<'a>, Fact> {
         site.lane.may_connect().await;
         self.round_trip(site, 1).await;
         let connected = site.model.lock().connect(self.elapsed(), US);
         match connected {
             Ok(connection) => {
                 self.tally(site, |t| t.connections += 1);
-                let open = Open { site, connection: Some(connection), sent: 0 };
+                // The server counts it from its greeting on.
+                let (open, counted) = site.lane.opened();
+                let taken = Open {
+                    site,
+                    connection: Some(connection),
+                    sent: 0,
+                    carried: Carried::nothing(),
+                    _counted: counted,
+                };
                 self.round_trip(site, 4).await;
-                Ok(open)
+                OfSite { world: self, site }.note_opened(open);
+                let wake = site.lane.close_circuit();
+                self.wake(site, wake);
+                Ok(taken)
             }
             Err(refusal) => Err(self.refused(site, Stage::Greeting, refusal)),
         }
     }
 
     /// One transaction; what happened, and whether the provider closed the connection.
-    async fn transaction(&self, site: &Site, open: &mut Open<'_>) -> (Fact, bool) {
+    async fn transaction(&self, site: &Site, open: &mut Open<'_>, job: &Job) -> (Fact, bool) {
         open.sent += 1;
         let Some(connection) = &mut open.connection else {
             return (Fact { stage: Stage::Mail, event: Event::Closed, peer: None }, true);
         };
-        let sender = site.message.message.envelope.sender();
+        let sender = job.message.message.envelope.sender();
         let begun = {
             let (mut model, now) = (site.model.lock(), self.elapsed());
             let mail = model.mail(now, connection).map_err(|refusal| (Stage::Mail, refusal));
@@ -155,10 +209,11 @@ impl World {
     /// What follows from an attempt: the real plan, on the store of the simulation.
     fn settle(self: &Arc<World>, site: &Arc<Site>, job: Job, fact: Fact, judged: Option<Judgement>) {
         let (lane, now) = (&site.lane, self.now());
+        let received = job.message.message.received;
+        let bulk = job.priority() < 0;
         let mut back = job.without_recipients();
         let mut settled = 0;
         for held in job.recipients {
-            let received = site.store.lock().received(held.index);
             let retry = &lane.provider.retry;
             let context = Context { id: back.key(0).id, received, lane: &lane.name, retry, dsn: true, now };
             let tried = Tried {
@@ -174,7 +229,10 @@ impl World {
                 let mut rng = self.rng.lock();
                 plan(&context, &[tried], &mut || rng.f64()).pop()
             };
-            let Some(Planned { outcome, settlement, .. }) = planned else { continue };
+            let Some(Planned { outcome, settlement, judgement, .. }) = planned else { continue };
+            if refuses_us(&judgement) {
+                lane.open_circuit(fact.to_string(), CIRCUIT_FIRST, CIRCUIT_LONGEST);
+            }
             if let Outcome::Again { counts } = outcome {
                 let (untried, attempts) = (held.untried.saturating_add(1), held.attempts + u32::from(counts));
                 back.recipients.push(Held { untried, attempts, ..held });
@@ -191,6 +249,9 @@ impl World {
                 }
                 (outcome, _) => {
                     let finished = self.elapsed();
+                    if outcome == Outcome::Delivered {
+                        self.note_wait(site, bulk, now.since(received));
+                    }
                     self.tally(site, |t| {
                         t.finished = finished;
                         if outcome == Outcome::Delivered { t.delivered += 1 } else { t.failed += 1 }

@@ -91,6 +91,8 @@ pub struct Options {
     pub dump: Option<PathBuf>,
     /// Largest message in bytes.
     pub max_size: u64,
+    /// Length of a slot of the series at the beginning, at least a second.
+    pub slot: Duration,
 }
 
 /// The model and what was seen change together, at a time that never goes back.
@@ -141,7 +143,7 @@ impl Sink {
         let shared = Arc::new(Shared {
             name: options.name,
             start: Instant::now(),
-            state: Mutex::new(State { model: options.model, seen: Seen::default() }),
+            state: Mutex::new(State { model: options.model, seen: Seen::new(options.slot) }),
             extensions: options.extensions,
             dump: options.dump,
             dumped: AtomicU64::new(0),
@@ -282,10 +284,10 @@ impl Shared {
         match &result {
             Ok(_) => {
                 let open = state.model.connections();
-                state.seen.connected(open);
+                state.seen.connected(now, open);
             }
             Err(refusal) => {
-                state.seen.turned_away();
+                state.seen.turned_away(now);
                 state.seen.refused(now, refusal.by);
             }
         }

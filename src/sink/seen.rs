@@ -13,9 +13,6 @@ const LENGTHS: [(&str, u64); 5] = [("1s", 1), ("10s", 10), ("1m", 60), ("5m", 30
 /// Slots of the series at most; when there are more, each takes in its neighbour.
 const SLOTS: usize = 2160;
 
-/// Length of a slot at the beginning.
-const SLOT: Duration = Duration::from_secs(10);
-
 /// The most that any window of each length had.
 #[derive(Debug)]
 struct Worst(Vec<(Window, u64)>);
@@ -52,6 +49,7 @@ pub struct Seen {
     peak: u32,
     most_on_a_connection: u64,
     by_cap: BTreeMap<Cap, u64>,
+    opened: Worst,
     begun: Worst,
     accepted: Worst,
     named: Worst,
@@ -60,8 +58,9 @@ pub struct Seen {
     end: Duration,
 }
 
-impl Default for Seen {
-    fn default() -> Seen {
+impl Seen {
+    /// Nothing yet. `slot`: how long a slot of the series is at the beginning, at least a second.
+    pub fn new(slot: Duration) -> Seen {
         Seen {
             messages: 0,
             recipients: 0,
@@ -71,25 +70,26 @@ impl Default for Seen {
             peak: 0,
             most_on_a_connection: 0,
             by_cap: BTreeMap::new(),
+            opened: Worst::new(),
             begun: Worst::new(),
             accepted: Worst::new(),
             named: Worst::new(),
-            slot: SLOT,
+            slot: Duration::from_secs(slot.as_secs().max(1)),
             slots: Vec::new(),
             end: Duration::ZERO,
         }
     }
-}
 
-impl Seen {
     /// A connection was let in; `open` are there now.
-    pub fn connected(&mut self, open: u32) {
+    pub fn connected(&mut self, now: Duration, open: u32) {
+        self.opened.add(now, 1);
         self.connections += 1;
         self.peak = self.peak.max(open);
     }
 
     /// A connection was turned away.
-    pub fn turned_away(&mut self) {
+    pub fn turned_away(&mut self, now: Duration) {
+        self.opened.add(now, 1);
         self.refused += 1;
     }
 
@@ -149,8 +149,13 @@ impl Seen {
         let throttled: u64 = self.by_cap.iter().filter(|(cap, _)| cap.throttles()).map(|(_, n)| n).sum();
         let windows = LENGTHS.iter().enumerate().map(|(i, (length, _))| {
             let worst = |w: &Worst| w.0.get(i).map_or(0, |(_, n)| *n);
-            let (attempts, messages, recipients) = (worst(&self.begun), worst(&self.accepted), worst(&self.named));
-            WindowSeen { length, attempts, messages, recipients }
+            WindowSeen {
+                length,
+                connections: worst(&self.opened),
+                attempts: worst(&self.begun),
+                messages: worst(&self.accepted),
+                recipients: worst(&self.named),
+            }
         });
         Report {
             provider: name.to_owned(),
@@ -228,6 +233,8 @@ pub struct PerConnection {
 pub struct WindowSeen {
     /// Its length.
     pub length: &'static str,
+    /// Connections that came, those turned away too.
+    pub connections: u64,
     /// MAIL commands, refused ones too.
     pub attempts: u64,
     /// Messages accepted.
@@ -240,9 +247,14 @@ pub struct WindowSeen {
 mod tests {
     use super::*;
 
+    const SLOT: Duration = Duration::from_secs(10);
+
     #[test]
     fn the_worst_window_is_found_wherever_it_begins() {
-        let mut seen = Seen::default();
+        let mut seen = Seen::new(SLOT);
+        seen.connected(Duration::from_millis(500), 1);
+        seen.turned_away(Duration::from_millis(1400));
+        seen.connected(Duration::from_millis(1600), 1);
         for ms in [0, 900, 1100, 1200, 1300, 30_000] {
             seen.begun(Duration::from_millis(ms));
             seen.accepted(Duration::from_millis(ms), 2, 10);
@@ -251,6 +263,7 @@ mod tests {
         seen.refused(Duration::from_millis(31_000), Cap::Greylist);
         let report = seen.report("generic", Duration::from_secs(40));
         let worst: Vec<_> = report.windows.iter().map(|w| (w.length, w.attempts, w.recipients)).collect();
+        assert_eq!(report.windows.iter().map(|w| w.connections).collect::<Vec<_>>(), [2, 3, 3, 3, 3]);
         assert_eq!(worst, [("1s", 4, 8), ("10s", 5, 10), ("1m", 6, 12), ("5m", 6, 12), ("1h", 6, 12)]);
         let messages: Vec<_> = report.series.iter().map(|s| s.messages).collect();
         assert_eq!((messages, report.throttled), (vec![5, 0, 0, 1], 1));
@@ -259,7 +272,7 @@ mod tests {
 
     #[test]
     fn the_series_grows_coarser_not_longer() {
-        let mut seen = Seen::default();
+        let mut seen = Seen::new(SLOT);
         for hour in 0..100 {
             seen.accepted(Duration::from_secs(hour * 3600), 1, 1);
         }

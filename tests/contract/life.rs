@@ -142,6 +142,37 @@ pub async fn deferred_comes_back_when_due(rig: Rig) {
     assert!(queue.claim(&"gmail".into(), due, 1).await.unwrap()[0].warned);
 }
 
+pub async fn what_may_have_arrived_stays_uncertain_until_an_operator_decides(mut rig: Rig) {
+    let id = letter("s@here.example", "x").leased().post(&*rig.queue).await;
+    let only = [key(id, 0)];
+    let Settlement { key: _, verdict } = deferred(only[0], T0, "x");
+    let Verdict::Deferred { due, reason, counts, warned, lane, .. } = verdict else { panic!("a deferral") };
+    let doubtful = Verdict::Deferred { due, reason, counts, uncertain: true, warned, lane };
+    rig.queue.settle(vec![Settlement { key: only[0], verdict: doubtful }], vec![]).await.unwrap();
+    let state = async |rig: &Rig| row(&*rig.queue, only[0]).await.unwrap().state;
+    assert_eq!(state(&rig).await, "uncertain");
+
+    // Leased, and the process ends; leased, and given back; leased, and put off with a clear reply.
+    assert_eq!(rig.queue.claim(&"x".into(), T0, 1).await.unwrap().len(), 1);
+    assert_eq!(state(&rig).await, "leased");
+    rig.drop_and_reopen().await;
+    assert_eq!(state(&rig).await, "uncertain");
+    assert_eq!(rig.queue.claim(&"x".into(), T0, 1).await.unwrap().len(), 1);
+    assert_eq!(rig.queue.operate(Operation::Release, &only, &only, T0).await.unwrap(), 0);
+    assert_eq!(state(&rig).await, "uncertain");
+    assert_eq!(rig.queue.claim(&"x".into(), T0, 1).await.unwrap().len(), 1);
+    rig.queue.settle(vec![deferred(only[0], T0, "x")], vec![]).await.unwrap();
+    assert_eq!(state(&rig).await, "uncertain");
+    assert_eq!(rig.queue.counts().await.unwrap(), Counts { messages: 1, uncertain: 1, ..Counts::default() });
+
+    assert_eq!(rig.queue.operate(Operation::Retry, &only, &[], T0).await.unwrap(), 1);
+    assert_eq!(state(&rig).await, "queued");
+    assert_eq!(rig.queue.claim(&"x".into(), T0, 1).await.unwrap().len(), 1);
+    rig.drop_and_reopen().await;
+    assert_eq!(state(&rig).await, "queued");
+    assert_eq!(rig.queue.counts().await.unwrap(), Counts { messages: 1, queued: 1, ..Counts::default() });
+}
+
 pub async fn a_message_stays_as_long_as_a_recipient(rig: Rig) {
     let queue = &*rig.queue;
     let to = [("a@x.example", "x"), ("b@x.example", "x"), ("c@y.example", "y")];

@@ -267,6 +267,7 @@ macro_rules! suite {
                 life: stores_and_gives_back_every_field,
                 life: refuses_what_makes_no_sense,
                 life: deferred_comes_back_when_due,
+                life: what_may_have_arrived_stays_uncertain_until_an_operator_decides,
                 life: a_message_stays_as_long_as_a_recipient,
                 life: dead_letters_are_kept_then_forgotten,
                 life: named_values_are_kept_replaced_and_removed,

@@ -79,7 +79,16 @@ struct Entry {
     priority: i8,
     attempts: u32,
     warned: bool,
+    /// An attempt ended without the final reply.
+    doubt: bool,
     reason: String,
+}
+
+impl Entry {
+    /// Where it is when its lease ends without a fate.
+    fn unleased(&self) -> State {
+        if self.doubt { State::Uncertain } else { State::Queued }
+    }
 }
 
 struct Model {
@@ -127,6 +136,7 @@ impl Model {
                 priority,
                 attempts: 0,
                 warned: false,
+                doubt: false,
                 reason: String::new(),
             };
             self.entries.insert(RecipientKey { id, index }, entry);
@@ -199,7 +209,7 @@ impl Model {
                     self.rig.drop_and_reopen().await;
                 }
                 for entry in self.entries.values_mut().filter(|e| e.state == State::Leased) {
-                    entry.state = State::Queued;
+                    entry.state = entry.unleased();
                 }
                 self.compare().await?;
             }
@@ -292,7 +302,8 @@ impl Model {
                     entry.reason = reason;
                 }
                 Verdict::Deferred { due, reason, counts, uncertain, warned, lane } => {
-                    entry.state = if uncertain { State::Uncertain } else { State::Queued };
+                    entry.doubt |= uncertain;
+                    entry.state = entry.unleased();
                     entry.attempts += u32::from(counts);
                     entry.warned |= warned;
                     (entry.due, entry.reason, entry.lane) = (due, reason, lane);
@@ -317,7 +328,7 @@ impl Model {
                 continue;
             }
             match entry.state.on(event) {
-                None if given_up => entry.state = State::Queued,
+                None if given_up => entry.state = entry.unleased(),
                 None => continue,
                 Some(Next::Gone) => {
                     self.entries.remove(key);
@@ -326,6 +337,8 @@ impl Model {
                 Some(Next::To(state)) => {
                     entry.state = state;
                     if state == State::Queued {
+                        // An operator has looked at it.
+                        entry.doubt = false;
                         entry.due = self.now;
                     }
                     changed += 1;

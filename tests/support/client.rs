@@ -43,6 +43,23 @@ impl Client {
         Ok(Client { reader: BufReader::new(stream.try_clone()?), stream })
     }
 
+    /// The same from an address of loopback: reads the greeting and says EHLO.
+    pub fn connect_from(source: [u8; 4], address: SocketAddr) -> Client {
+        let open = || -> std::io::Result<Client> {
+            let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None)?;
+            socket.bind(&SocketAddr::from((source, 0)).into())?;
+            socket.connect_timeout(&address.into(), Duration::from_secs(10))?;
+            let stream = TcpStream::from(socket);
+            stream.set_read_timeout(Some(Duration::from_secs(60)))?;
+            stream.set_nodelay(true)?;
+            Ok(Client { reader: BufReader::new(stream.try_clone()?), stream })
+        };
+        let mut client = open().unwrap_or_else(|e| panic!("connect from {source:?} to {address}: {e}"));
+        client.reply_of(220, "greeting");
+        client.command(250, "EHLO client.test");
+        client
+    }
+
     /// Connects, reads the greeting and says EHLO.
     pub fn connect(address: SocketAddr) -> Client {
         let mut client = Client::open(address).unwrap_or_else(|e| panic!("connect to {address}: {e}"));

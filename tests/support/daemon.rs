@@ -102,8 +102,14 @@ impl Setup {
     /// Writes the configuration and starts the daemon.
     pub fn start(self) -> Daemon {
         let config = self.write("config.toml");
-        let mut daemon =
-            Daemon { smtp: self.smtp(), log: self.dir.join("mailweir.log"), config, child: None, setup: self };
+        let mut daemon = Daemon {
+            smtp: self.smtp(),
+            log: self.dir.join("mailweir.log"),
+            config,
+            environment: Vec::new(),
+            child: None,
+            setup: self,
+        };
         daemon.start();
         daemon
     }
@@ -117,6 +123,8 @@ pub struct Daemon {
     pub config: PathBuf,
     /// Everything it writes to standard output and standard error, of all its lives.
     pub log: PathBuf,
+    /// Variables of its next lives.
+    pub environment: Vec<(&'static str, String)>,
     child: Option<Child>,
     /// Keeps the ports reserved.
     pub setup: Setup,
@@ -125,21 +133,46 @@ pub struct Daemon {
 impl Daemon {
     /// Starts it (again) and waits until it greets.
     pub fn start(&mut self) {
+        self.launch();
+        if let Some(status) = self.wait_ready() {
+            panic!("mailweir ended at start: {status:?}\n{}", tail(&self.log));
+        }
+    }
+
+    /// Starts it and waits for nothing.
+    pub fn launch(&mut self) {
         assert!(self.child.is_none(), "it runs already");
-        self.child = Some(spawn(&self.config, &self.log));
+        self.child = Some(spawn(&self.config, &self.log, &self.environment));
+    }
+
+    /// Waits until it greets, or has ended: then this is how.
+    pub fn wait_ready(&mut self) -> Option<ExitStatus> {
         let end = Instant::now() + SOON;
         loop {
             if let Ok(mut client) = Client::open(self.smtp)
                 && client.read().is_ok_and(|greeting| greeting.code == 220)
             {
                 let _ = client.write(b"QUIT\r\n");
-                return;
+                return None;
             }
-            let status = self.child.as_mut().and_then(|c| c.try_wait().expect("try_wait"));
-            assert!(status.is_none(), "mailweir ended at start: {status:?}\n{}", tail(&self.log));
+            if let Some(status) = self.ended() {
+                return Some(status);
+            }
             assert!(Instant::now() < end, "mailweir does not greet on {}\n{}", self.smtp, tail(&self.log));
             std::thread::sleep(Duration::from_millis(10));
         }
+    }
+
+    /// How it ended, if it has ended by itself.
+    pub fn ended(&mut self) -> Option<ExitStatus> {
+        let status = self.child.as_mut().and_then(|c| c.try_wait().expect("try_wait"))?;
+        self.child = None;
+        Some(status)
+    }
+
+    /// Its process.
+    pub fn pid(&self) -> rustix::process::Pid {
+        rustix::process::Pid::from_child(self.child.as_ref().expect("a running daemon"))
     }
 
     /// `kill -9`, and waits until it is gone.
@@ -151,9 +184,13 @@ impl Daemon {
 
     /// Sends SIGTERM and does not wait.
     pub fn terminate(&self) {
+        self.signal(rustix::process::Signal::TERM);
+    }
+
+    /// Sends a signal and does not wait.
+    pub fn signal(&self, signal: rustix::process::Signal) {
         let child = self.child.as_ref().expect("a running daemon");
-        let pid = rustix::process::Pid::from_child(child);
-        rustix::process::kill_process(pid, rustix::process::Signal::TERM).expect("SIGTERM");
+        rustix::process::kill_process(rustix::process::Pid::from_child(child), signal).expect("a signal");
     }
 
     /// Waits for its end.
@@ -251,11 +288,12 @@ impl Drop for Daemon {
     }
 }
 
-fn spawn(config: &Path, log: &Path) -> Child {
+fn spawn(config: &Path, log: &Path, environment: &[(&'static str, String)]) -> Child {
     let log = std::fs::File::options().create(true).append(true).open(log).expect("the log file");
     Command::new(MAILWEIR)
         .args(["run", "--config"])
         .arg(config)
+        .envs(environment.iter().map(|(name, value)| (name, value)))
         .stdin(Stdio::null())
         .stdout(log.try_clone().expect("a second handle of the log"))
         .stderr(log)

@@ -12,8 +12,10 @@ pub mod client;
 pub mod daemon;
 pub mod mail;
 pub mod postfix;
+pub mod power;
 pub mod senders;
 pub mod servers;
+pub mod shim;
 pub mod sink;
 
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};

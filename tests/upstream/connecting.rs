@@ -2,9 +2,11 @@
 
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 
+use async_trait::async_trait;
 use mailweir::config::{Provider, Source};
-use mailweir::deliver::{Connection, Connector, Fact};
+use mailweir::deliver::{Admit, Connection, Connector, Fact, Freely};
 use mailweir::mail::LaneName;
 use mailweir::route::{Host, Route};
 use tokio::net::TcpListener;
@@ -179,7 +181,7 @@ async fn a_source_that_cannot_be_bound_gives_way_to_the_next_with_its_own_name()
         ..provider()
     };
     let (connector, route) = (connector(), route(port, vec![host("a.example", 10, &["127.0.0.91"])]));
-    let connection = connector.open_for(&p, &route, "a.example").await.expect("from the second");
+    let connection = connector.open_for(&p, &route, "a.example", &Freely).await.expect("from the second");
     assert_eq!(connection.source(), Some(p.source[1].address));
     assert!(connector.is_from_source_of(&connection, &p, &route.lane, "a.example"), "the first one rests");
     connection.quit().await;
@@ -208,7 +210,7 @@ async fn connections_that_keep_failing_move_to_the_next_source_but_a_refusal_doe
     });
     let (connector, route) = (connector(), route(port, vec![host("a.example", 10, &["127.0.0.95"])]));
     for _ in 0..9 {
-        assert!(connector.open_for(&p, &route, "a.example").await.is_err());
+        assert!(connector.open_for(&p, &route, "a.example", &Freely).await.is_err());
     }
     let seen = seen.await.expect("the server");
     assert!(seen[..8].iter().all(|ip| *ip == seen[0]), "{seen:?}");
@@ -261,5 +263,37 @@ async fn pipelining_that_a_middlebox_breaks_goes_off_by_itself() {
 fn a_name_that_would_break_ehlo_is_refused() {
     for bad in ["", "a b", "a\r\nQUIT", &"x".repeat(256)] {
         assert!(Connector::new(bad).is_err(), "{bad:?}");
+    }
+}
+
+/// Lets so many sockets connect.
+pub struct Sockets(pub AtomicUsize);
+
+#[async_trait]
+impl Admit for Sockets {
+    async fn admit(&self) -> bool {
+        self.0.fetch_update(SeqCst, SeqCst, |left| left.checked_sub(1)).is_ok()
+    }
+}
+
+/// A rate of connections counts sockets, not openings: further hosts and addresses are asked for.
+#[tokio::test]
+async fn invariant_3_no_socket_connects_that_was_not_asked_for() {
+    let (port, servers) = servers(&[
+        ("127.0.0.71", "S: 554 no"),
+        ("127.0.0.72", "S: 554 no\nC: QUIT"),
+        ("127.0.0.73", "hello\nC: QUIT\nS: 221 bye"),
+    ])
+    .await;
+    let hosts = |first: &str| vec![host("one.example", 10, &[first]), host("two.example", 20, &["127.0.0.73"])];
+    let one = Sockets(1.into());
+    let facts = failed(connector().open_for(&provider(), &route(port, hosts("127.0.0.71")), "", &one).await);
+    assert_eq!(facts, ["one.example[127.0.0.71] greeting: 554 no"], "the second host was not asked");
+    let three = Sockets(3.into());
+    let connection = connector().open_for(&provider(), &route(port, hosts("127.0.0.72")), "", &three).await;
+    connection.expect("the second takes it").quit().await;
+    assert_eq!(three.0.into_inner(), 1, "one left over of three");
+    for server in servers.into_iter().skip(1) {
+        server.done().await;
     }
 }

@@ -12,7 +12,7 @@ use tokio_rustls::rustls::crypto::aws_lc_rs;
 use tokio_rustls::rustls::pki_types::PrivateKeyDer;
 
 use crate::common::*;
-use crate::connecting::{connector, host, route};
+use crate::connecting::{Sockets, connector, host, route};
 
 /// A private authority, its PEM file, and certificates from it.
 struct Authority {
@@ -101,6 +101,27 @@ async fn opportunistic_retries_in_clear_text_once_when_tls_is_broken() {
     let (port, _server) = serve(&[broken, "close"], &authority.server("mx.example", false)).await;
     let result = outcome(&connector(), &with_tls(TlsMode::Opportunistic), port).await;
     assert_eq!(result, "greeting: the server closed the connection");
+}
+
+/// The second socket, in clear text, is asked for like any other.
+#[tokio::test]
+async fn the_retry_in_clear_text_needs_a_socket_of_its_own() {
+    let authority = Authority::new();
+    let broken = "hello STARTTLS\nC: STARTTLS\nS: 220 go\ntake 10\nraw: this is not TLS at all\\r\\n\nclose";
+    let clear = "hello STARTTLS\nC: QUIT\nS: 221 bye";
+    for (allowed, left) in [(1, 0), (3, 1)] {
+        let scripts = [broken, clear];
+        let (port, server) = serve(&scripts[..allowed.min(2)], &authority.server("mx.example", false)).await;
+        let route = route(port, vec![host("mx.example", 10, &["127.0.0.1"])]);
+        let sockets = Sockets(allowed.into());
+        match connector().open_for(&with_tls(TlsMode::Opportunistic), &route, "", &sockets).await {
+            Ok(connection) if allowed > 1 => connection.quit().await,
+            Err(facts) if allowed == 1 => assert_eq!(facts.len(), 1),
+            other => panic!("{allowed} sockets: {:?}", other.err()),
+        }
+        assert_eq!(sockets.0.into_inner(), left);
+        server.done().await;
+    }
 }
 
 #[tokio::test]

@@ -258,7 +258,7 @@ pub(super) fn lanes(conn: &Connection, after: Option<LaneName>, limit: usize) ->
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::queue::sqlite::schema;
+    use crate::queue::sqlite::{Options, schema};
     use rusqlite::{StatementStatus, TransactionBehavior};
 
     const DEEP: i64 = 200_000;
@@ -268,16 +268,16 @@ mod tests {
     fn backlog(dir: &tempfile::TempDir) -> Connection {
         let path = dir.path().join("q.db");
         std::fs::write(&path, b"").unwrap();
-        let mut conn = schema::connect_writer(&path, None).unwrap();
+        let mut conn = schema::connect_writer(&path, &Options::default()).unwrap();
         schema::prepare(&mut conn, &path).unwrap();
         conn.pragma_update(None, "synchronous", "off").unwrap();
         conn.execute_batch(&format!(
             "BEGIN;
             WITH RECURSIVE n(i) AS (VALUES (1) UNION ALL SELECT i + 1 FROM n WHERE i < {DEEP})
             INSERT INTO recipient SELECT i, 0, 0, 'm', iif(i % 2, 580, i % (19 * 64)), iif(i % 2, i, 1000000 + i),
-                0, 0, 12, 'a@b', NULL, '' FROM n;
-            INSERT INTO recipient VALUES (300001, 0, 0, 'a', 580, 7, 0, 0, 12, 'a@b', NULL, ''),
-                (300002, 0, 0, 'z', 580, 7, 0, 0, 12, 'a@b', NULL, '');
+                0, 0, 12, 'a@b', NULL, '', 0 FROM n;
+            INSERT INTO recipient VALUES (300001, 0, 0, 'a', 580, 7, 0, 0, 12, 'a@b', NULL, '', 0),
+                (300002, 0, 0, 'z', 580, 7, 0, 0, 12, 'a@b', NULL, '', 0);
             INSERT INTO message SELECT message, 0, 'a@b', 1, 0, 0, 0, NULL, NULL, 1, NULL, NULL, 0, x'00' FROM recipient;
             COMMIT"
         ))

@@ -4,14 +4,17 @@
 //!   it does to the tables.
 //! - `read`: connections beside it for bodies and lists.
 //! - `schema`: the file, its versions; `sql`: every statement; `rows`: values to columns and back.
-//! - `lock`: one mailweir a file; `error`: what SQLite's faults mean.
+//! - `inline`: the same in the calling task and in memory, for simulations.
+//! - `lock`: one mailweir a file; `error`: what SQLite's faults mean; `log`: after a failed disk.
 //!
 //! Memory: at most [`Options::pending_bytes`] of operations wait, plus SQLite's page caches (32 MiB
 //! and four times 4 MiB). Start-up costs what the process before had in memory, not what is queued.
 
 mod claim;
 mod error;
+mod inline;
 mod lock;
+mod log;
 mod read;
 mod rows;
 mod schema;
@@ -19,19 +22,22 @@ mod sql;
 mod store;
 mod writer;
 
-use std::fs::{DirBuilder, OpenOptions};
+use std::fs::{DirBuilder, File, OpenOptions};
 use std::io::ErrorKind;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
 use parking_lot::Mutex;
-use tokio::sync::{Semaphore, mpsc, oneshot};
+use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 
 use self::error::at_path;
+#[doc(hidden)]
+pub use self::inline::InlineQueue;
 use self::lock::Lock;
 use self::read::Readers;
 use self::writer::{Answer, Job, Op, Shared, Writer};
@@ -48,6 +54,9 @@ const MOST: usize = 10_000;
 /// Most lanes, and most rows, of one answer.
 const MOST_LISTED: usize = 10_000;
 
+/// 32 MiB: rare enough that what comes and goes meanwhile never reaches the database file.
+const LOG_PAGES: u32 = 4096;
+
 /// Limits of a store.
 #[derive(Clone, Copy, Debug)]
 pub struct Options {
@@ -57,11 +66,13 @@ pub struct Options {
     /// Bytes of operations that may wait for the writer before callers wait too; at least 1 MiB is
     /// taken.
     pub pending_bytes: usize,
+    /// Pages of the write-ahead log after which it is merged into the database file.
+    pub log_pages: u32,
 }
 
 impl Default for Options {
     fn default() -> Options {
-        Options { max_bytes: None, pending_bytes: 64 << 20 }
+        Options { max_bytes: None, pending_bytes: 64 << 20, log_pages: LOG_PAGES }
     }
 }
 
@@ -76,6 +87,10 @@ pub struct SqliteQueue {
     shared: Arc<Shared>,
     readers: Arc<Readers>,
     lock: Mutex<Option<Arc<Lock>>>,
+    /// Its sender is the writer's thread: closed when that has ended.
+    writer_gone: watch::Receiver<()>,
+    /// [`Queue::close`] was called: then the thread ends as it should.
+    closing: AtomicBool,
 }
 
 impl SqliteQueue {
@@ -110,7 +125,8 @@ impl SqliteQueue {
     pub fn open_with(path: &Path, clock: Clock, options: Options) -> Result<Arc<SqliteQueue>, QueueError> {
         let path = create(path)?;
         let lock = Arc::new(Lock::take(&path)?);
-        let mut conn = schema::connect_writer(&path, options.max_bytes)?;
+        let mut conn = schema::connect_writer(&path, &options)?;
+        log::rewrite(&mut conn, &path).map_err(|e| at_path(&path, e))?;
         schema::prepare(&mut conn, &path)?;
         let recovered = store::recover(&mut conn).map_err(|e| at_path(&path, e))?;
         if recovered.leases > 0 || recovered.incoming > 0 {
@@ -125,16 +141,22 @@ impl SqliteQueue {
         let _ = shared.wake.set(jobs.downgrade());
         let writer = Writer {
             path: path.clone(),
-            max_bytes: options.max_bytes,
+            options,
             clock,
             conn: Some(conn),
+            anchor: Some(log::anchor(&path).map_err(|e| at_path(&path, e))?),
             jobs: receiver,
             shared: Arc::clone(&shared),
             last_id: recovered.last_id,
             lock: Some(Arc::clone(&lock)),
             ailing: false,
         };
-        let thread = std::thread::Builder::new().name("queue-writer".into()).spawn(move || writer.run());
+        let (alive, writer_gone) = watch::channel(());
+        let thread = std::thread::Builder::new().name("queue-writer".into()).spawn(move || {
+            // Dropped as the thread ends, however that comes about.
+            let _alive = alive;
+            writer.run();
+        });
         thread.map_err(|e| QueueError::Unavailable(format!("cannot start the queue's thread: {e}")))?;
         let budget_total = u32::try_from(options.pending_bytes.max(1 << 20) / 1024).unwrap_or(u32::MAX / 2);
         Ok(Arc::new(SqliteQueue {
@@ -145,6 +167,8 @@ impl SqliteQueue {
             shared,
             readers: Arc::new(Readers::new(path)),
             lock: Mutex::new(Some(lock)),
+            writer_gone,
+            closing: AtomicBool::new(false),
         }))
     }
 
@@ -173,10 +197,18 @@ impl SqliteQueue {
 fn create(path: &Path) -> Result<PathBuf, QueueError> {
     let failed =
         |what: &str, e: std::io::Error| Err(QueueError::Unavailable(format!("cannot {what} {}: {e}", path.display())));
-    if let Some(parent) = path.parent().filter(|p| !p.as_os_str().is_empty())
-        && let Err(e) = DirBuilder::new().recursive(true).mode(0o700).create(parent)
-    {
+    let parent = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let missing: Vec<&Path> = parent.ancestors().take_while(|p| !p.as_os_str().is_empty() && !p.exists()).collect();
+    if let Err(e) = DirBuilder::new().recursive(true).mode(0o700).create(parent) {
         return failed("create the directory of", e);
+    }
+    // SQLite syncs the directory of its files; those above it, if they are new, are up to us: a
+    // queue in a directory that a power cut takes away is no queue.
+    for made in missing {
+        let above = made.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        if let Err(e) = File::open(above).and_then(|directory| directory.sync_all()) {
+            return failed("make durable the directory of", e);
+        }
     }
     // Never opened when it is there: closing any descriptor of it would drop the locks that SQLite
     // may hold on it in this process (POSIX).
@@ -280,6 +312,7 @@ impl Queue for SqliteQueue {
     }
 
     async fn close(&self) {
+        self.closing.store(true, Ordering::SeqCst);
         let (reply, done) = oneshot::channel();
         if self.jobs.send(Job { op: Op::Close, reply: Some(reply), budget: None }).await.is_ok() {
             // An error means that the thread has ended: closed all the same.
@@ -288,5 +321,13 @@ impl Queue for SqliteQueue {
         self.budget.close();
         self.readers.close().await;
         *self.lock.lock() = None;
+    }
+
+    async fn failed(&self) {
+        // Nothing is ever sent: this is the end of the thread.
+        let _ = self.writer_gone.clone().changed().await;
+        if self.closing.load(Ordering::SeqCst) {
+            std::future::pending().await
+        }
     }
 }

@@ -9,7 +9,7 @@ use std::time::Duration;
 use rusqlite::{Connection, MAIN_DB, OpenFlags};
 
 use super::error::at_path;
-use super::sql;
+use super::{Options, sql};
 use crate::queue::QueueError;
 
 /// `PRAGMA application_id`: "mwir".
@@ -21,7 +21,7 @@ const BUSY: Duration = Duration::from_secs(1);
 
 /// Step `n` makes version `n + 1` of version `n`; version 0 is the empty file. Steps that were
 /// released are never edited: a change of the schema is a new step.
-pub(super) const LADDER: &[&str] = &[V1, V2];
+pub(super) const LADDER: &[&str] = &[V1, V2, V3];
 
 const V1: &str = "
 CREATE TABLE message (
@@ -114,20 +114,26 @@ SELECT substr(a, 1 + (r.message >> 60 & 31), 1) || substr(a, 1 + (r.message >> 5
 FROM abc, recipient r JOIN message m ON m.id = r.message;
 ";
 
+/// `state` says what a recipient does; while it is leased it cannot say too that it may have
+/// arrived already. So that is beside it.
+const V2: &str = "
+ALTER TABLE recipient ADD COLUMN doubt INTEGER NOT NULL DEFAULT 0; -- an attempt ended without the final reply
+";
+
 /// What waits and what is put aside apart, so that the oldest that waits in a lane is one seek away
 /// however many dead letters the lane has. Each row is still in one of them.
-const V2: &str = "
+const V3: &str = "
 DROP INDEX recipient_lane;
 CREATE INDEX recipient_waiting ON recipient (lane, message, idx) WHERE state IN (0, 4);
 CREATE INDEX recipient_aside ON recipient (lane, message, idx) WHERE state IN (2, 3);
 ";
 
 /// Opens the connection of the writer. `max_bytes` limits the database file (not its WAL).
-pub(super) fn connect_writer(path: &Path, max_bytes: Option<u64>) -> Result<Connection, QueueError> {
-    writer_settings(path, max_bytes).map_err(|e| at_path(path, e))
+pub(super) fn connect_writer(path: &Path, options: &Options) -> Result<Connection, QueueError> {
+    writer_settings(path, options).map_err(|e| at_path(path, e))
 }
 
-fn writer_settings(path: &Path, max_bytes: Option<u64>) -> Result<Connection, QueueError> {
+fn writer_settings(path: &Path, options: &Options) -> Result<Connection, QueueError> {
     let conn = Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX)?;
     conn.busy_timeout(BUSY)?;
     if conn.is_readonly(MAIN_DB)? {
@@ -143,13 +149,12 @@ fn writer_settings(path: &Path, max_bytes: Option<u64>) -> Result<Connection, Qu
     }
     // FULL: every commit is fsynced before it counts (invariant 1).
     conn.pragma_update(None, "synchronous", "full")?;
-    // 32 MiB: rare enough that what comes and goes meanwhile never reaches the database file.
-    conn.pragma_update(None, "wal_autocheckpoint", 4096)?;
+    conn.pragma_update(None, "wal_autocheckpoint", options.log_pages)?;
     conn.pragma_update(None, "journal_size_limit", 64 << 20)?;
     conn.pragma_update(None, "cache_size", -32 * 1024)?;
     conn.pragma_update(None, "temp_store", "memory")?;
     conn.set_prepared_statement_cache_capacity(64);
-    if let Some(max) = max_bytes {
+    if let Some(max) = options.max_bytes {
         let page: i64 = conn.pragma_query_value(None, "page_size", |row| row.get(0))?;
         let pages = i64::try_from(max).unwrap_or(i64::MAX) / page.max(1);
         conn.pragma_update_and_check(None, "max_page_count", pages.max(1), |_| Ok(()))?;
@@ -223,13 +228,13 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("q.db");
         std::fs::write(&path, b"").unwrap();
-        let mut conn = connect_writer(&path, None).unwrap();
+        let mut conn = connect_writer(&path, &Options::default()).unwrap();
         climb(&mut conn, &["CREATE TABLE a (x); INSERT INTO a VALUES (7)"]).unwrap();
         assert_eq!(version(&conn), 1);
         drop(conn);
 
         let ladder = ["SELECT 'this step is done already' FROM missing", "ALTER TABLE a ADD COLUMN y DEFAULT 8"];
-        let mut conn = connect_writer(&path, None).unwrap();
+        let mut conn = connect_writer(&path, &Options::default()).unwrap();
         climb(&mut conn, &ladder).unwrap();
         assert_eq!(version(&conn), 2);
         let row: (i64, i64) = conn.query_row("SELECT x, y FROM a", [], |r| Ok((r.get(0)?, r.get(1)?))).unwrap();
@@ -247,7 +252,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("q.db");
         std::fs::write(&path, b"").unwrap();
-        let mut conn = connect_writer(&path, None).unwrap();
+        let mut conn = connect_writer(&path, &Options::default()).unwrap();
         assert_eq!(version(&conn), 0);
         prepare(&mut conn, &path).unwrap();
         assert_eq!(version(&conn), i64::try_from(LADDER.len()).unwrap());
@@ -259,7 +264,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("q.db");
         std::fs::write(&path, b"").unwrap();
-        let mut conn = connect_writer(&path, None).unwrap();
+        let mut conn = connect_writer(&path, &Options::default()).unwrap();
         prepare(&mut conn, &path).unwrap();
         conn.pragma_update(None, "user_version", 99).unwrap();
         let e = prepare(&mut conn, &path).unwrap_err().to_string();
@@ -270,7 +275,7 @@ mod tests {
 
         let path = dir.path().join("foreign.db");
         Connection::open(&path).unwrap().execute_batch("CREATE TABLE t (x)").unwrap();
-        let mut conn = connect_writer(&path, None).unwrap();
+        let mut conn = connect_writer(&path, &Options::default()).unwrap();
         let e = prepare(&mut conn, &path).unwrap_err().to_string();
         assert!(e.contains("not a mailweir queue"), "{e}");
     }

@@ -40,17 +40,21 @@ statements! {
     DELETE_CHUNKS = "DELETE FROM chunk WHERE message = ?1";
 
     DELETE_LEASED = "DELETE FROM recipient WHERE message = ?1 AND idx = ?2 AND state = 1";
-    DEFER_LEASED = "UPDATE recipient SET state = ?3, due = ?4, reason = ?5, attempts = attempts + ?6,
-        warned = max(warned, ?7), lane = ?8 WHERE message = ?1 AND idx = ?2 AND state = 1";
+    /// Uncertain (4) once in doubt, whatever the later attempts say.
+    DEFER_LEASED = "UPDATE recipient SET state = iif(doubt OR ?3, 4, 0), doubt = (doubt OR ?3), due = ?4, reason = ?5,
+        attempts = attempts + ?6, warned = max(warned, ?7), lane = ?8
+        WHERE message = ?1 AND idx = ?2 AND state = 1 RETURNING state";
     FAIL_LEASED = "UPDATE recipient SET state = ?3, due = ?4, reason = ?5
         WHERE message = ?1 AND idx = ?2 AND state = 1";
-    RETURN_LEASED = "UPDATE recipient SET state = 0 WHERE message = ?1 AND idx = ?2 AND state = 1";
+    RETURN_LEASED = "UPDATE recipient SET state = iif(doubt, 4, 0) WHERE message = ?1 AND idx = ?2 AND state = 1
+        RETURNING state";
     DELETE_MESSAGE_IF_DONE = "DELETE FROM message WHERE id = ?1
         AND NOT EXISTS (SELECT 1 FROM recipient WHERE message = ?1)";
 
     STATE = "SELECT state FROM recipient WHERE message = ?1 AND idx = ?2";
     SET_STATE = "UPDATE recipient SET state = ?3 WHERE message = ?1 AND idx = ?2";
-    SET_STATE_DUE = "UPDATE recipient SET state = ?3, due = ?4 WHERE message = ?1 AND idx = ?2";
+    /// By an operator, who has seen what it was: no longer in doubt.
+    SET_STATE_DUE = "UPDATE recipient SET state = ?3, due = ?4, doubt = 0 WHERE message = ?1 AND idx = ?2";
     SET_STATE_REASON = "UPDATE recipient SET state = ?3, reason = ?4 WHERE message = ?1 AND idx = ?2";
     SET_LANE = "UPDATE recipient SET lane = ?3 WHERE message = ?1 AND idx = ?2";
     DELETE_RECIPIENT = "DELETE FROM recipient WHERE message = ?1 AND idx = ?2";
@@ -85,7 +89,8 @@ statements! {
         "INDEXED BY recipient_leased WHERE state = 1 AND lane = ?3 AND (message, idx) > (?1, ?2)
         ORDER BY message, idx");
 
-    RECOVER = "UPDATE recipient INDEXED BY recipient_leased SET state = 0 WHERE state = 1";
+    LEASED_IN_DOUBT = "SELECT count(*) FROM recipient INDEXED BY recipient_leased WHERE state = 1 AND doubt";
+    RECOVER = "UPDATE recipient INDEXED BY recipient_leased SET state = iif(doubt, 4, 0) WHERE state = 1";
     LAST_MESSAGE = "SELECT coalesce(max(id), 0) FROM message";
     PUT_MEMO = "INSERT INTO memo (name, value) VALUES (?1, ?2) ON CONFLICT (name) DO UPDATE SET value = excluded.value";
     DELETE_MEMO = "DELETE FROM memo WHERE name = ?1";
@@ -99,14 +104,14 @@ statements! {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::queue::sqlite::schema;
+    use crate::queue::sqlite::{Options, schema};
 
     #[test]
     fn no_statement_scans_or_sorts() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("q.db");
         std::fs::write(&path, b"").unwrap();
-        let mut conn = schema::connect_writer(&path, None).unwrap();
+        let mut conn = schema::connect_writer(&path, &Options::default()).unwrap();
         schema::prepare(&mut conn, &path).unwrap();
         // Each reads a table or index that is small by its nature: one row, or what was in memory.
         let small = ["SCAN tally", "SCAN incoming", "SCAN recipient USING INDEX recipient_leased"];
@@ -134,7 +139,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("q.db");
         std::fs::write(&path, b"").unwrap();
-        let mut conn = schema::connect_writer(&path, None).unwrap();
+        let mut conn = schema::connect_writer(&path, &Options::default()).unwrap();
         schema::prepare(&mut conn, &path).unwrap();
         for (text, seek) in [
             (NEXT_LANE, "(lane>?)"),

@@ -5,10 +5,11 @@
 
 use std::collections::HashSet;
 
-use rusqlite::{OptionalExtension, Transaction, params};
+use rusqlite::{OptionalExtension, ToSql, Transaction, params};
 
 use super::{rows, sql};
 use crate::clock::Timestamp;
+use crate::crash;
 use crate::mail::lifecycle::{Event, Next};
 use crate::mail::{CHUNK, LaneName, NewMessage, QueueId, RecipientKey, State};
 use crate::queue::{Counts, Operation, QueueError, Settlement, Verdict};
@@ -79,7 +80,9 @@ impl<'c> Store<'c> {
                 t.last_id
             ])?;
         }
+        crash::point("commit.before");
         self.tx.commit()?;
+        crash::point("commit.after");
         Ok((self.tally, self.last_id))
     }
 
@@ -136,6 +139,7 @@ impl<'c> Store<'c> {
             return Err(QueueError::Invalid(format!("message {id} is in the queue already")));
         }
         self.tx.prepare_cached(sql::INSERT_CHUNK)?.execute(params![id.0, index, chunk])?;
+        crash::point("chunk.written");
         Ok(())
     }
 
@@ -165,17 +169,10 @@ impl<'c> Store<'c> {
             let (id, index) = (key.id.0, key.index);
             let next = legal(State::Leased, event)?;
             let changed = match (verdict, next) {
-                (Verdict::Deferred { due, reason, counts, warned, lane, .. }, Next::To(state)) => {
-                    self.tx.prepare_cached(sql::DEFER_LEASED)?.execute(params![
-                        id,
-                        index,
-                        state as u8,
-                        due.0,
-                        rows::cut(reason),
-                        counts,
-                        warned,
-                        lane.as_str()
-                    ])?
+                (Verdict::Deferred { due, reason, counts, uncertain, warned, lane }, _) => {
+                    let values = params![id, index, uncertain, due.0, rows::cut(reason), counts, warned, lane.as_str()];
+                    self.end_lease(sql::DEFER_LEASED, values)?;
+                    continue;
                 }
                 (Verdict::Failed { reason }, Next::To(state)) => self
                     .tx
@@ -195,20 +192,29 @@ impl<'c> Store<'c> {
             }
         }
         self.drop_finished(done)?;
-        follow_ups.iter().try_for_each(|new| self.accept(new))
+        follow_ups.iter().try_for_each(|new| self.accept(new))?;
+        if !follow_ups.is_empty() {
+            crash::point("dsn.written");
+        }
+        Ok(())
     }
 
     /// Leases that ended without a settlement: their holder gave up before it knew of them.
     pub(super) fn give_back(&mut self, keys: &[RecipientKey]) -> Result<usize, QueueError> {
-        let mut statement = self.tx.prepare_cached(sql::RETURN_LEASED)?;
         let mut given_back = 0;
         for key in keys {
-            if statement.execute(params![key.id.0, key.index])? == 1 {
-                self.tally.moved(Some(State::Leased), Some(State::Queued));
-                given_back += 1;
-            }
+            given_back += usize::from(self.end_lease(sql::RETURN_LEASED, params![key.id.0, key.index])?);
         }
         Ok(given_back)
+    }
+
+    /// Ends one lease by a statement that returns the state it leads to: queued, or uncertain for
+    /// one that may have arrived in this attempt or an earlier one. False: it was not leased.
+    fn end_lease(&mut self, text: &str, values: &[&dyn ToSql]) -> Result<bool, QueueError> {
+        let state = self.tx.prepare_cached(text)?.query_row(values, |row| row.get(0)).optional()?;
+        let Some(state) = state.map(rows::state).transpose()? else { return Ok(false) };
+        self.tally.moved(Some(State::Leased), Some(state));
+        Ok(true)
     }
 
     /// An operator's command.
@@ -324,11 +330,13 @@ pub(super) struct Recovered {
 }
 
 /// Puts the store in order after a process that is gone: its leases are queued again with the due
-/// time they had, and what was never accepted is dropped. Costs what that process had in memory.
+/// time they had (uncertain where they were so before), and what was never accepted is dropped. Costs what that process had in memory.
 pub(super) fn recover(conn: &mut rusqlite::Connection) -> Result<Recovered, QueueError> {
     let tx = conn.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate)?;
     legal(State::Leased, Event::Recover)?;
+    let doubtful = tx.query_row(sql::LEASED_IN_DOUBT, [], |row| row.get(0).map(rows::unsigned))? as usize;
     let leases = tx.execute(sql::RECOVER, [])?;
+    crash::point("recover");
     let incoming: Vec<i64> = tx.prepare(sql::INCOMING)?.query_map([], |row| row.get(0))?.collect::<Result<_, _>>()?;
     for id in &incoming {
         tx.execute(sql::DELETE_CHUNKS, [id])?;
@@ -342,8 +350,9 @@ pub(super) fn recover(conn: &mut rusqlite::Connection) -> Result<Recovered, Queu
     })?;
     let newest: i64 = tx.query_row(sql::LAST_MESSAGE, [], |row| row.get(0))?;
     let mut store = Store::new(tx, mark.max(newest));
-    for _ in 0..leases {
-        store.tally.moved(Some(State::Leased), Some(State::Queued));
+    for n in 0..leases {
+        let state = if n < doubtful { State::Uncertain } else { State::Queued };
+        store.tally.moved(Some(State::Leased), Some(state));
     }
     let (tally, last_id) = store.commit()?;
     tally.apply(&mut counts);

@@ -9,7 +9,10 @@
 //! - After a fault of the disk or the file the connection is opened anew before the next batch: the
 //!   queue serves again as soon as the disk does.
 //! - A lease whose claimant has gone away before it knew of it is given back ([`Lent`]).
+//! - An operation that panics is an operation that failed. Should the thread end all the same,
+//!   `Queue::failed` resolves, and the process ends: nothing would be stored any more.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
 
@@ -21,8 +24,9 @@ use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
 use super::error::connection_is_sound;
 use super::lock::Lock;
 use super::store::{Store, Tally};
-use super::{claim, schema};
+use super::{Options, claim, schema};
 use crate::clock::{Clock, Timestamp};
+use crate::crash;
 use crate::mail::{LaneName, NewMessage, QueueId, RecipientKey};
 use crate::queue::{Counts, Leased, Operation, QueueError, Settlement};
 
@@ -143,9 +147,11 @@ enum Failed {
 /// The thread's state.
 pub(super) struct Writer {
     pub(super) path: PathBuf,
-    pub(super) max_bytes: Option<u64>,
+    pub(super) options: Options,
     pub(super) clock: Clock,
     pub(super) conn: Option<Connection>,
+    /// See [`super::log::anchor`].
+    pub(super) anchor: Option<Connection>,
     pub(super) jobs: mpsc::Receiver<Job>,
     pub(super) shared: Arc<Shared>,
     pub(super) last_id: i64,
@@ -173,8 +179,10 @@ impl Writer {
                 self.jobs.close();
                 closing.extend(batch.extract_if(.., |job| closes(job)));
             }
+            crash::point("writer.batch");
             self.serve(&mut batch);
         }
+        crash::point("close.begin");
         // What is still leased ends here as it would at the next start, so that a queue closed in
         // good order has nothing to recover.
         if let Some(conn) = &mut self.conn
@@ -182,18 +190,22 @@ impl Writer {
         {
             tracing::warn!(error = %e, "leases could not be ended; the next start does it");
         }
+        // So that closing the other one is the end of the log.
+        self.anchor = None;
         if let Some(conn) = self.conn.take()
             && let Err(e) = checkpoint(&conn)
         {
             tracing::warn!(error = %e, "the queue's log could not be merged at the end; the next start does it");
         }
+        crash::point("close.done");
         self.lock = None;
         for job in closing {
             self.answer(job, Ok(Answer::Done));
         }
     }
 
-    fn serve(&mut self, batch: &mut Vec<Job>) {
+    /// Does a batch and answers it.
+    pub(super) fn serve(&mut self, batch: &mut Vec<Job>) {
         let returned = std::mem::take(&mut *self.shared.returned.lock());
         if !returned.is_empty() {
             batch.push(Job { op: Op::GiveBack(returned), reply: None, budget: None });
@@ -246,13 +258,21 @@ impl Writer {
     fn transact(&mut self, batch: &[Job]) -> Result<Vec<Answer>, Failed> {
         let mut conn = match self.conn.take() {
             Some(conn) => conn,
-            None => reopen(&self.path, self.max_bytes).map_err(Failed::Whole)?,
+            None => reopen(&self.path, &self.options).map_err(Failed::Whole)?,
         };
-        let result = transact_on(&mut conn, batch, self.last_id, self.clock.now());
-        let sound = match &result {
-            Ok(_) => true,
-            Err(Failed::Operation(e) | Failed::Whole(e)) => connection_is_sound(e) && conn.is_autocommit(),
+        let now = self.clock.now();
+        // A fault of ours in one operation must not end the thread that all others need. The
+        // transaction is rolled back as it is dropped; the connection is not used again.
+        let caught = catch_unwind(AssertUnwindSafe(|| transact_on(&mut conn, batch, self.last_id, now)));
+        let sound = match &caught {
+            Ok(Ok(_)) => true,
+            Ok(Err(Failed::Operation(e) | Failed::Whole(e))) => connection_is_sound(e) && conn.is_autocommit(),
+            Err(_) => false,
         };
+        let result = caught.unwrap_or_else(|_| {
+            tracing::error!("a fault of mailweir itself in the queue: please report it");
+            Err(Failed::Operation(QueueError::Invalid("a fault of mailweir itself".into())))
+        });
         self.conn = sound.then_some(conn);
         let (answers, tally, last_id) = result?;
         self.last_id = last_id;
@@ -284,6 +304,7 @@ fn transact_on(
     now: Timestamp,
 ) -> Result<(Vec<Answer>, Tally, i64), Failed> {
     let tx = conn.transaction_with_behavior(TransactionBehavior::Immediate).map_err(|e| Failed::Whole(e.into()))?;
+    crash::point("commit.work");
     let mut store = Store::new(tx, last_id);
     let mut answers = Vec::with_capacity(batch.len());
     for job in batch {
@@ -326,8 +347,8 @@ fn perform(store: &mut Store<'_>, op: &Op, now: Timestamp) -> Result<Answer, Que
 }
 
 /// A new connection after a fault. Its leases are still held, so nothing is recovered.
-fn reopen(path: &std::path::Path, max_bytes: Option<u64>) -> Result<Connection, QueueError> {
-    let mut conn = schema::connect_writer(path, max_bytes)?;
+fn reopen(path: &std::path::Path, options: &Options) -> Result<Connection, QueueError> {
+    let mut conn = schema::connect_writer(path, options)?;
     schema::prepare(&mut conn, path)?;
     Ok(conn)
 }

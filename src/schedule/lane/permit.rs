@@ -96,13 +96,6 @@ impl Lane {
         }
     }
 
-    /// More connections were made than the one that was asked for (other hosts of the route).
-    pub fn connected_more(&self, connections: u32) {
-        if connections > 0 {
-            self.connects.charge(connections);
-        }
-    }
-
     pub(super) fn note_limited(&self, wait: Duration) {
         let limited = &mut self.state.lock().limited;
         limited.waits += 1;

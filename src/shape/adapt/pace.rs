@@ -1,12 +1,17 @@
 //! Learning a rate that nobody told us: one controller, in cells a second.
 //!
-//! A throttle reply begins an *episode*: everything stops for a second (twice as long with every
+//! A throttle reply begins an *episode*: everything stops for a moment (twice as long with every
 //! further throttle reply before something is accepted), then the lane goes on at `target`, below
 //! the rate that was too much. It stays there for a while (the longer, the more replies the
-//! episode cost: so the share of throttled attempts is bounded whatever the rate), and then probes:
-//! fast far below the rate that was too much, gently near it, and ever faster beyond it, as CUBIC
-//! does (RFC 9438 §4.1), so that a limit that was raised is found soon. Where replies alternate with acceptances,
-//! what was accepted in the meantime tells the limit better than any halving.
+//! episode cost and the more probes have met the same limit: so the share of throttled attempts is
+//! bounded whatever the rate), and then probes: fast far below the rate that was too much, gently
+//! near it, and ever faster beyond it, as CUBIC does (RFC 9438 §4.1), so that a limit that was
+//! raised is found soon. Where replies alternate with acceptances, what was accepted in the
+//! meantime tells the limit better than any halving.
+//!
+//! The stop is short because most limits are windows that slide or buckets that fill: they have
+//! room again at once, at the pace they allow. A window that stays full for long tells by that how
+//! long it is, and then what was accepted before tells the pace.
 
 use std::time::Duration;
 
@@ -21,8 +26,8 @@ const REPEATED_DECREASE: f64 = 0.85;
 /// The least that is kept, unless the episode was long.
 const DEEPEST: f64 = 0.3;
 /// The rate right after a stop, of the target; it is reached [`RECOVERY`] later.
-const RESTART: f64 = 0.7;
-const RECOVERY: f64 = 3.0;
+const RESTART: f64 = 0.8;
+const RECOVERY: f64 = 2.0;
 /// Accepted cells a throttle reply costs before the next probe.
 const CLEAN: u32 = 40;
 /// Throttle replies that count for that.
@@ -30,9 +35,21 @@ const HURT_MOST: u32 = 10;
 /// Bounds of the time at one level.
 const HOLD_LEAST: Duration = Duration::from_secs(10);
 const HOLD_MOST: Duration = Duration::from_secs(600);
+/// The longest time between probes that meet the same limit again and again, at a level so near to
+/// it; and how far apart two limits are the same. A limit that was doubled has to be found within
+/// two minutes.
+const HOLD_SAME: Duration = Duration::from_secs(40);
+const CLOSE: f64 = 0.92;
+const SAME: f64 = 1.25;
 /// The first stop and the longest.
-const STOP: Duration = Duration::from_secs(1);
+const STOP: Duration = Duration::from_millis(250);
 const STOP_MOST: Duration = Duration::from_secs(60);
+/// Closed for so long: a long window is full.
+const LONG: f64 = 3.0;
+/// What was accepted further back counts less, in seconds.
+const MEMORY: f64 = 120.0;
+/// Not known to be over when it was last asked, so likely longer.
+const LONGER: f64 = 1.4;
 /// A rate below this part of the one that was too much is far below it: it is held for a moment
 /// only, and grows by [`FAST`] a second up to [`NEAR`].
 const FAR: f64 = 0.8;
@@ -119,6 +136,14 @@ struct Learned {
     clean: u32,
     /// `None` while the target is held.
     probing: Option<Probe>,
+    /// Probes in a row that met the same limit.
+    #[serde(default)]
+    same: u32,
+    /// When the episode began, and cells accepted in so many seconds before, see `remembered`.
+    #[serde(default)]
+    begun: Timestamp,
+    #[serde(default)]
+    before: (f64, f64),
     /// When the state was last brought up to date.
     seen: Timestamp,
     /// The last throttle reply: when, and its text.
@@ -198,7 +223,8 @@ impl Pace {
             let rate = limit.map_or(tried, |limit| tried.min(limit)).max(SLOWEST);
             let least = if age < 5.0 { 0.02 } else { 0.5 };
             let target = accepted.clamp(rate * least, rate * PROBE_DECREASE);
-            self.learned = Some(Learned::at(target, rate, now, reason));
+            let before = (self.meter.accepted, age);
+            self.learned = Some(Learned { before, ..Learned::at(target, rate, now, reason) });
             self.meter.restart(now);
             return;
         };
@@ -212,12 +238,13 @@ impl Pace {
             // Still closed: the level says nothing, only the time.
             l.rounds = l.rounds.saturating_add(1);
             l.resume = now.after(stop(l.rounds));
+            l.closed_long(now);
             return;
         }
         let ceiling = l.rate(now);
         let target = match l.probing {
             // The receiver's burst let the probe go further than it may: what was held weighs more.
-            Some(_) if ceiling < l.good * 1.3 => l.good * 0.7 + ceiling * 0.3,
+            Some(_) if ceiling < l.good * 1.3 => l.good * 0.5 + ceiling * 0.5,
             // Far from what is known: what was accepted lately tells more.
             Some(_) => (accepted * 0.97).clamp((ceiling * 0.5).max(l.good).min(ceiling), ceiling),
             None if l.good > 0.0 && l.good < l.target => std::mem::take(&mut l.good) * 0.98,
@@ -231,8 +258,10 @@ impl Pace {
         // where the probe was, so the next one is careful from the middle on.
         let far = l.probing.is_some() && ceiling >= l.good * 1.3 && l.good > 0.0;
         let believed = if far { (target * ceiling).sqrt() } else { ceiling };
-        let good = l.good;
-        *l = Learned { good, ..Learned::at(target.min(ceiling * 0.97), believed, now, reason) };
+        let again = l.probing.is_some() && believed < l.ceiling * SAME && believed * SAME > l.ceiling;
+        let same = if again { l.same.saturating_add(1) } else { 0 };
+        let before = l.remembered(now);
+        *l = Learned { good: l.good, same, before, ..Learned::at(target.min(ceiling * 0.97), believed, now, reason) };
         self.meter.restart(now);
     }
 
@@ -254,7 +283,9 @@ impl Pace {
                     let hurt = if l.good > 0.0 { l.hurt.clamp(1, 3) } else { 1 };
                     (CLEAN_FAR * hurt, HOLD_FAR)
                 } else {
-                    (CLEAN * l.hurt.clamp(1, HURT_MOST), HOLD_LEAST)
+                    let same = if l.target < l.ceiling * CLOSE { 0 } else { l.same.min(8) };
+                    let same = HOLD_LEAST.saturating_mul(1 << same).min(HOLD_SAME);
+                    (CLEAN * l.hurt.clamp(1, HURT_MOST), same)
                 };
                 if l.clean >= clean && held >= least || held >= HOLD_MOST {
                     l.good = l.target;
@@ -283,9 +314,35 @@ impl Learned {
             accepted: false,
             clean: 0,
             probing: None,
+            same: 0,
+            begun: now,
+            before: (0.0, 0.0),
             seen: now,
             last: now,
             reason: reason.to_owned(),
+        }
+    }
+
+    /// Cells accepted up to now, in so many seconds.
+    fn remembered(&self, now: Timestamp) -> (f64, f64) {
+        let cells = self.before.0 + f64::from(self.clean);
+        let seconds = self.before.1 + now.since(self.begun).as_secs_f64();
+        let part = (MEMORY / seconds.max(1.0)).min(1.0);
+        (cells * part, seconds * part)
+    }
+
+    /// Refused again, and nothing was accepted since the episode began: what was accepted before is
+    /// what the window takes, once in the time that it is full.
+    fn closed_long(&mut self, now: Timestamp) {
+        let closed = now.since(self.begun).as_secs_f64();
+        let (cells, seconds) = self.before;
+        if closed >= LONG && cells > 0.0 {
+            let most = (cells / (seconds + closed * LONGER)).max(SLOWEST);
+            if most < self.target {
+                self.target = most;
+                self.good = 0.0;
+                self.ceiling = self.ceiling.min(most / NEAR);
+            }
         }
     }
 

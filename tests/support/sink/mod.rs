@@ -75,6 +75,8 @@ pub struct Received {
     pub at: Instant,
     /// Number of the connection, from 0.
     pub connection: usize,
+    /// Number of the transaction on that connection, from 1.
+    pub transaction: usize,
     /// The name given in EHLO or HELO.
     pub helo: String,
     /// What followed `MAIL FROM:`, with parameters.

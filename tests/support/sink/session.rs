@@ -71,7 +71,9 @@ impl<'a> Session<'a> {
                 self.flush()?;
             }
             let mut line = Vec::new();
-            if self.reader.read_until(b'\n', &mut line)? == 0 {
+            self.reader.read_until(b'\n', &mut line)?;
+            // Also a line that the end of the connection cuts off is the end.
+            if !line.ends_with(b"\n") {
                 return Ok(());
             }
             self.check_line("command", &line);
@@ -167,7 +169,8 @@ impl<'a> Session<'a> {
         let mut line = Vec::new();
         loop {
             line.clear();
-            if self.reader.read_until(b'\n', &mut line)? == 0 {
+            self.reader.read_until(b'\n', &mut line)?;
+            if !line.ends_with(b"\n") {
                 return Ok(false);
             }
             // Only CRLF.CRLF ends a message; a bare LF before the dot is a violation of its own.
@@ -190,6 +193,11 @@ impl<'a> Session<'a> {
         }
         if !self.shared.options.extensions.contains(&"CHUNKING") {
             self.violation("BDAT without CHUNKING".into());
+        }
+        if self.to.is_empty() {
+            self.bdat.clear();
+            self.say("503 5.5.1 no valid recipients")?;
+            return Ok(true);
         }
         if !last {
             self.say("250 2.0.0 ok")?;
@@ -221,9 +229,11 @@ impl<'a> Session<'a> {
             Answer::Say(_) | Answer::Yes => {}
         }
         // Recorded before the reply: what the daemon knows as delivered must be in the record.
-        let received =
-            Received { began, at, connection: self.number, helo: self.helo.clone(), from, to, content: content.into() };
-        lock(&self.shared.record).messages.push(received);
+        let mut record = lock(&self.shared.record);
+        let transaction = record.connections[self.number].transactions;
+        let (connection, helo) = (self.number, self.helo.clone());
+        record.messages.push(Received { began, at, connection, transaction, helo, from, to, content: content.into() });
+        drop(record);
         self.shared.news.notify_all();
         self.say("250 2.0.0 taken")?;
         Ok(true)

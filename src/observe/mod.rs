@@ -1,5 +1,7 @@
 //! What can be watched: log set-up, counters, and who is still alive.
 
+mod log_writer;
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
@@ -7,6 +9,7 @@ use tokio::sync::Notify;
 use tracing_subscriber::EnvFilter;
 
 use crate::config::{Log, LogFormat};
+pub use log_writer::LogGuard;
 
 /// A number that only grows.
 #[derive(Debug, Default)]
@@ -98,21 +101,24 @@ impl Drop for ActiveGuard {
     }
 }
 
-/// Sets the log up, to standard error. `MAILWEIR_LOG` overrides the configured level.
+/// Sets the log up, to standard error, until the guard is dropped. `MAILWEIR_LOG` overrides the
+/// configured level.
 ///
 /// # Errors
-/// The level is not a filter that tracing knows.
-pub fn start_log(log: &Log) -> Result<(), String> {
+/// The level is not a filter that tracing knows, or there is a log already.
+pub fn start_log(log: &Log) -> Result<LogGuard, String> {
     let level = std::env::var("MAILWEIR_LOG").unwrap_or_else(|_| log.level.clone());
     let filter = EnvFilter::try_new(&level).map_err(|e| format!("log level `{level}`: {e}"))?;
-    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let (writer, guard) = log_writer::start(std::io::stderr()).map_err(|e| e.to_string())?;
+    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(writer);
     let done = match log.format {
         LogFormat::Text => {
             builder.with_target(false).with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr())).try_init()
         }
         LogFormat::Json => builder.json().flatten_event(true).with_target(false).try_init(),
     };
-    done.map_err(|e| e.to_string())
+    done.map_err(|e| e.to_string())?;
+    Ok(guard)
 }
 
 #[cfg(test)]

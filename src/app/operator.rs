@@ -1,0 +1,217 @@
+//! What operators can do to the relay that runs: [`Operator`], and [`Front`], which stays while one
+//! configuration takes the place of another.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+use async_trait::async_trait;
+use tokio::sync::{mpsc, oneshot};
+
+use crate::admin::explain::{LaneExplained, explain};
+use crate::admin::{Controls, Explanation, FeedbackStatus, LaneStatus, Status};
+use crate::clock::Timestamp;
+use crate::config::report::Setting;
+use crate::mail::{Address, LaneName, RecipientKey};
+use crate::pipeline::Relay;
+use crate::queue::{Counts, Queue};
+use crate::schedule::{Lane, Snapshot};
+
+/// Whom a reload answers: what it did, or why it did nothing.
+pub(super) type Reloaded = oneshot::Sender<Result<String, String>>;
+
+/// The handles of `relay` for operators.
+pub fn controls(
+    relay: Arc<Relay>,
+    settings: Vec<Setting>,
+    file: Option<PathBuf>,
+    listening: Vec<SocketAddr>,
+) -> Arc<dyn Controls> {
+    let started = relay.clock.now();
+    Arc::new(Operator { relay, settings: settings.into(), started, file, listening })
+}
+
+/// What operators can do to the running relay.
+pub(super) struct Operator {
+    pub(super) relay: Arc<Relay>,
+    pub(super) settings: Arc<[Setting]>,
+    pub(super) started: Timestamp,
+    pub(super) file: Option<PathBuf>,
+    pub(super) listening: Vec<SocketAddr>,
+}
+
+#[async_trait]
+impl Controls for Operator {
+    fn queue(&self) -> Arc<dyn Queue> {
+        self.relay.queue.clone()
+    }
+
+    fn withdraw(&self, keys: &[RecipientKey]) -> Vec<RecipientKey> {
+        self.relay.scheduler.withdraw(keys)
+    }
+
+    fn wake(&self, lanes: &[LaneName]) {
+        // An operator who says "now" means it, also for a host that has not answered lately.
+        self.relay.connector.forget_dead();
+        let now = self.relay.clock.now();
+        for name in lanes {
+            let lane = self.relay.scheduler.lane(name);
+            self.relay.scheduler.note_stored(&lane, now);
+        }
+    }
+
+    fn lanes(&self) -> Vec<LaneStatus> {
+        let now = self.relay.clock.now();
+        self.relay.scheduler.lanes().iter().map(|lane| lane_status(lane, now)).collect()
+    }
+
+    fn pause(&self, lane_or_provider: &str, paused: bool) -> bool {
+        let name = LaneName::from(lane_or_provider);
+        let known = self.relay.config.provider(lane_or_provider).is_some() || name.as_domain().is_some();
+        if known {
+            let lane = self.relay.scheduler.lane(&name);
+            let wake = lane.pause(paused);
+            self.relay.scheduler.wake(&lane, wake);
+            // Whoever resumes a provider has mended what kept it away: no need to wait for a probe.
+            if !paused {
+                let wake = lane.close_circuit();
+                self.relay.scheduler.wake(&lane, wake);
+            }
+            self.relay.scheduler.attend(&lane);
+            tracing::info!(provider = %name, paused, "by an operator");
+        }
+        known
+    }
+
+    fn status(&self) -> Status {
+        let (relay, stats) = (&self.relay, &self.relay.stats);
+        Status {
+            version: env!("CARGO_PKG_VERSION").into(),
+            pid: std::process::id(),
+            hostname: relay.config.hostname.clone(),
+            config: self.file.as_ref().map(|p| p.display().to_string()).unwrap_or_default(),
+            started: self.started.to_string(),
+            uptime: relay.clock.now().since(self.started).as_secs(),
+            listeners: self.listening.iter().map(ToString::to_string).collect(),
+            accepted: stats.accepted.get(),
+            delivered: stats.delivered.get(),
+            deferred: stats.deferred.get(),
+            bounced: stats.bounced.get() + stats.expired.get(),
+            queue: Counts::default(),
+        }
+    }
+
+    async fn explain(
+        &self,
+        sender: Option<&Address>,
+        recipient: &Address,
+        priority: i8,
+    ) -> Result<Explanation, String> {
+        let relay = &self.relay;
+        let told = explain(&relay.config, &self.settings, &relay.router, sender, recipient, priority).await;
+        let mut told = Explanation { running: true, ..told };
+        if !told.route.permanent {
+            let name = LaneName::from(told.route.lane.as_str());
+            let provider = relay.router.provider_of_lane(&name);
+            let time = relay.clock.now();
+            // Asking makes no lane: the store knows what replies taught about one that is not here.
+            let (status, now, ahead) = match relay.scheduler.known(&name) {
+                Some(lane) => (lane_status(&lane, time), lane.snapshot(), lane.ahead_of(priority) as u64),
+                None => {
+                    let stored = FeedbackStatus::stored(&*relay.queue, name.as_str(), &provider, time).await;
+                    let feedback = stored.map_err(|error| error.to_string())?;
+                    (LaneStatus { feedback, ..LaneStatus::idle(name.as_str(), &provider) }, Snapshot::default(), 0)
+                }
+            };
+            told.feedback = status.feedback.clone();
+            let mut state = LaneExplained::new(status, &now, &provider, ahead);
+            let counted = state.count_stored(&*relay.queue, &name, priority, &now, &provider).await;
+            counted.map_err(|error| error.to_string())?;
+            told.lane = Some(state);
+        }
+        Ok(told)
+    }
+}
+
+fn lane_status(lane: &Lane, time: Timestamp) -> LaneStatus {
+    let now = lane.snapshot();
+    let held = lane.hold().map(|(left, why)| format!("{why} (for {} s)", left.as_secs()));
+    LaneStatus {
+        waiting: now.ready as u64,
+        in_flight: now.in_flight as u64,
+        connections: u64::from(now.workers),
+        paused: now.paused,
+        stopped: now
+            .circuit
+            .map(|(reason, left)| format!("{reason} (next try in {} s)", left.as_secs()))
+            .or(held)
+            .or_else(|| now.held.as_ref().map(ToString::to_string))
+            .or_else(|| now.held_aside.first().map(|(held, waiting)| format!("{held} ({waiting} recipients wait)")))
+            .unwrap_or_default(),
+        feedback: lane.learned(|adapt| FeedbackStatus::of(adapt, &lane.provider, time)),
+        last_error: now.last_error.unwrap_or_default(),
+        ..LaneStatus::idle(lane.name.as_str(), &lane.provider)
+    }
+}
+
+/// The controls of whatever configuration is in force.
+pub(super) struct Front {
+    operator: ArcSwap<Operator>,
+    reload: mpsc::Sender<Reloaded>,
+}
+
+impl Front {
+    /// `reload` takes the requests to read the configuration again.
+    pub(super) fn new(operator: Operator, reload: mpsc::Sender<Reloaded>) -> Front {
+        Front { operator: ArcSwap::from_pointee(operator), reload }
+    }
+
+    /// From now on, those of `operator`.
+    pub(super) fn put(&self, operator: Operator) {
+        self.operator.store(Arc::new(operator));
+    }
+}
+
+#[async_trait]
+impl Controls for Front {
+    fn queue(&self) -> Arc<dyn Queue> {
+        self.operator.load().queue()
+    }
+
+    fn withdraw(&self, keys: &[RecipientKey]) -> Vec<RecipientKey> {
+        self.operator.load().withdraw(keys)
+    }
+
+    fn wake(&self, lanes: &[LaneName]) {
+        self.operator.load().wake(lanes);
+    }
+
+    fn lanes(&self) -> Vec<LaneStatus> {
+        self.operator.load().lanes()
+    }
+
+    fn pause(&self, lane_or_provider: &str, paused: bool) -> bool {
+        self.operator.load().pause(lane_or_provider, paused)
+    }
+
+    fn status(&self) -> Status {
+        self.operator.load().status()
+    }
+
+    async fn explain(
+        &self,
+        sender: Option<&Address>,
+        recipient: &Address,
+        priority: i8,
+    ) -> Result<Explanation, String> {
+        self.operator.load_full().explain(sender, recipient, priority).await
+    }
+
+    async fn reload(&self) -> Result<String, String> {
+        let ended = || "mailweir is stopping".to_string();
+        let (reply, told) = oneshot::channel();
+        self.reload.send(reply).await.map_err(|_| ended())?;
+        told.await.map_err(|_| ended())?
+    }
+}

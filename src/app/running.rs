@@ -1,0 +1,229 @@
+//! One configuration in force: its parts, from their start to their end.
+//!
+//! Order matters. Everything that can refuse does so before the first session is served; a client
+//! that connects finds a relay that works. At the end the listeners stop first, then transactions
+//! in flight may finish within `drain`; what is left is in the queue anyway.
+//!
+//! The sockets outlive it ([`Sockets`]): while one configuration takes the place of another, clients
+//! that connect wait in the kernel instead of being refused.
+
+use std::net::{SocketAddr, TcpListener};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+
+use super::{StartError, keep_expiring, keep_house};
+use crate::admin::http;
+use crate::clock::Clock;
+use crate::config::{Config, Store};
+use crate::crash;
+use crate::deliver::Connector;
+use crate::listener::{self, Server};
+use crate::mail::LaneName;
+use crate::pipeline::Relay;
+use crate::queue::sqlite::SqliteQueue;
+use crate::queue::{Queue, QueueError};
+use crate::route::Router;
+use crate::schedule::Scheduler;
+
+/// How long the last writing of feedback may take at the end.
+const FEEDBACK_LAST: Duration = Duration::from_secs(2);
+
+/// The listening sockets of the process.
+#[derive(Debug, Default)]
+pub(super) struct Sockets {
+    bound: Vec<(Use, SocketAddr, TcpListener)>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Use {
+    Smtp,
+    Admin,
+}
+
+fn wanted(config: &Config) -> impl Iterator<Item = (Use, SocketAddr)> + '_ {
+    let smtp = config.listeners.iter().map(|listener| (Use::Smtp, listener.address));
+    smtp.chain(config.admin.map(|address| (Use::Admin, address)))
+}
+
+impl Sockets {
+    /// Binds what `config` listens on and is not bound yet.
+    ///
+    /// # Errors
+    /// An address cannot be had; those that were bound before stay.
+    pub(super) fn bind(&mut self, config: &Config) -> Result<(), StartError> {
+        let before = self.bound.len();
+        for (what, address) in wanted(config) {
+            if self.find(what, address).is_some() {
+                continue;
+            }
+            match listener::bind(address) {
+                Ok(socket) => self.bound.push((what, address, socket)),
+                Err(error) => {
+                    self.bound.truncate(before);
+                    let key = if what == Use::Admin { " ([admin] address)" } else { "" };
+                    return Err(StartError::Unavailable(format!("cannot listen on {address}{key}: {error}")));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Closes what `config` does not listen on.
+    pub(super) fn keep(&mut self, config: &Config) {
+        self.bound.retain(|(what, address, _)| wanted(config).any(|wanted| wanted == (*what, *address)));
+    }
+
+    fn find(&self, what: Use, address: SocketAddr) -> Option<&TcpListener> {
+        self.bound.iter().find(|(of, at, _)| (*of, *at) == (what, address)).map(|(_, _, socket)| socket)
+    }
+
+    /// A handle of a bound socket.
+    fn handle(&self, what: Use, address: SocketAddr) -> Result<TcpListener, StartError> {
+        let failed = |why: String| StartError::Unavailable(format!("cannot listen on {address}: {why}"));
+        let socket = self.find(what, address).ok_or_else(|| failed("it is not bound".into()))?;
+        socket.try_clone().map_err(|e| failed(e.to_string()))
+    }
+}
+
+/// What can refuse a configuration without the queue.
+pub(super) struct Parts {
+    config: Arc<Config>,
+    router: Arc<Router>,
+    connector: Connector,
+}
+
+impl Parts {
+    /// Makes them.
+    ///
+    /// # Errors
+    /// The configuration asks for what cannot be, or the machine does not have it.
+    pub(super) fn new(config: Arc<Config>) -> Result<Parts, StartError> {
+        let router = Arc::new(Router::new(config.clone()).map_err(|e| StartError::Config(e.to_string()))?);
+        let connector = Connector::new(&config.hostname).map_err(|e| StartError::Unavailable(e.to_string()))?;
+        Ok(Parts { config, router, connector })
+    }
+}
+
+/// The relay at work.
+pub(super) struct Running {
+    pub(super) relay: Arc<Relay>,
+    pub(super) listening: Vec<SocketAddr>,
+    stop: watch::Sender<bool>,
+    servers: Vec<JoinHandle<std::io::Result<()>>>,
+    tasks: Vec<JoinHandle<()>>,
+    feedback: JoinHandle<()>,
+}
+
+impl Running {
+    /// Opens the queue and starts to listen and to deliver.
+    ///
+    /// # Errors
+    /// The queue or something else that is needed cannot be had.
+    pub(super) async fn start(parts: Parts, clock: Clock, sockets: &Sockets) -> Result<Running, StartError> {
+        let Parts { config, router, connector } = parts;
+        let Store::Sqlite(store) = &config.queue.store;
+        let queue = open_queue(store.clone(), clock).await?;
+        let counts = queue.counts().await.map_err(|e| StartError::Temporary(e.to_string()))?;
+        tracing::info!(
+            store = %store.display(),
+            messages = counts.messages,
+            queued = counts.queued + counts.uncertain,
+            held = counts.held,
+            failed = counts.failed,
+            "queue open"
+        );
+        let scheduler = Scheduler::new(queue.clone(), clock, config.queue.memory, config.limits.clone(), {
+            let router = router.clone();
+            move |lane| router.provider_of_lane(lane)
+        });
+        let (stop, stopping) = watch::channel(false);
+        let relay =
+            Relay::new(config.clone(), clock, queue.clone(), router, connector, scheduler.clone(), stopping.clone());
+        relay.recall_feedback().await.map_err(|e| StartError::Temporary(e.to_string()))?;
+
+        let (mut servers, mut listening) = (Vec::new(), Vec::new());
+        for listener in &config.listeners {
+            let unavailable = |e| StartError::Unavailable(format!("cannot listen on {}: {e}", listener.address));
+            let socket = sockets.handle(Use::Smtp, listener.address)?;
+            let server = Server::new(socket, listener.clone(), &config.hostname, relay.clone()).map_err(unavailable)?;
+            listening.push(server.local_addr().map_err(unavailable)?);
+            servers.push(server);
+        }
+        if let Some(address) = config.admin {
+            let socket = sockets.handle(Use::Admin, address)?;
+            let bound = tokio::net::TcpListener::from_std(socket)
+                .map_err(|e| StartError::Unavailable(format!("cannot listen on {address} ([admin] address): {e}")))?;
+            tracing::info!(%address, "admin listening");
+            // Not waited for: a client that keeps its connection open must not hold up the end.
+            tokio::spawn(http::serve(bound, queue, stopping.clone()));
+        }
+        let tasks = vec![
+            tokio::spawn(scheduler.run(stopping.clone())),
+            tokio::spawn(keep_house(relay.clone(), stopping.clone())),
+            tokio::spawn(keep_expiring(relay.clone(), stopping.clone())),
+        ];
+        let feedback = tokio::spawn(relay.clone().keep_feedback(stopping.clone()));
+        let serve = |server: Server| tokio::spawn(server.run(stopping.clone(), config.drain));
+        let servers = servers.into_iter().map(serve).collect();
+        Ok(Running { relay, listening, stop, servers, tasks, feedback })
+    }
+
+    /// The lanes that an operator has paused.
+    pub(super) fn paused(&self) -> Vec<LaneName> {
+        let lanes = self.relay.scheduler.lanes();
+        lanes.iter().filter(|lane| lane.snapshot().paused).map(|lane| lane.name.clone()).collect()
+    }
+
+    /// Pauses lanes again, as the operator wanted them.
+    pub(super) fn pause(&self, lanes: &[LaneName]) {
+        for name in lanes {
+            let lane = self.relay.scheduler.lane(name);
+            let wake = lane.pause(true);
+            self.relay.scheduler.wake(&lane, wake);
+        }
+    }
+
+    /// No new sessions; what is in flight may finish within `drain`; then the queue is closed.
+    pub(super) async fn stop(self) {
+        let _ = self.stop.send(true);
+        let finished = tokio::time::timeout(self.relay.config.drain, async {
+            for task in self.servers {
+                let _ = task.await;
+            }
+            self.relay.workers.none().await;
+        })
+        .await;
+        if finished.is_err() {
+            tracing::warn!(
+                transactions = self.relay.workers.count(),
+                "not all was finished in time: those recipients stay queued and may arrive twice"
+            );
+            // Nothing of this relay may go on beside the next one.
+            self.relay.cut_off();
+        }
+        for task in self.tasks {
+            let _ = task.await;
+        }
+        // With transactions that did not end in time, what was stored last is good enough.
+        let _ = tokio::time::timeout(FEEDBACK_LAST, self.feedback).await;
+        crash::point("drain.done");
+        self.relay.queue.close().await;
+    }
+}
+
+async fn open_queue(path: PathBuf, clock: Clock) -> Result<Arc<dyn Queue>, StartError> {
+    let shown = path.display().to_string();
+    let opened = tokio::task::spawn_blocking(move || SqliteQueue::open(&path, clock)).await;
+    match opened {
+        Ok(Ok(queue)) => Ok(queue),
+        Ok(Err(error @ (QueueError::InUse(_) | QueueError::Unavailable(_) | QueueError::Full(_)))) => {
+            Err(StartError::Temporary(format!("{error} ([queue] store = \"sqlite:{shown}\")")))
+        }
+        Ok(Err(error)) => Err(StartError::Unavailable(format!("{error} ([queue] store = \"sqlite:{shown}\")"))),
+        Err(error) => Err(StartError::Unavailable(error.to_string())),
+    }
+}

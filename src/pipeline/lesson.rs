@@ -1,0 +1,220 @@
+//! What a lane learns from an attempt: one place for the relay and for `simulate`, which differ in
+//! how they log and store it, not in what follows from a reply.
+//!
+//! A [`Teach`] is a lane with its clock and its surroundings. Rules of the configuration and the
+//! built-in ones come first; what they do not explain teaches the lane, if it is `adaptive`.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use crate::clock::Timestamp;
+use crate::config::{Count, RuleAction};
+use crate::deliver::{Event, Fact, Stage};
+use crate::outcome::classify::{by_rule, judge, judge_unreached, learned};
+use crate::outcome::{Fate, Judgement, Scope};
+use crate::schedule::{Lane, Wake};
+use crate::shape::adapt::{About, Adapt, Effect, Tried};
+
+/// How often time passes for a lane about which something is known.
+pub(crate) const TICK: Duration = Duration::from_millis(500);
+/// How long the first probe of a provider that refuses us altogether waits, and the longest.
+pub(crate) const CIRCUIT_FIRST: Duration = Duration::from_secs(60);
+pub(crate) const CIRCUIT_LONGEST: Duration = Duration::from_secs(3600);
+/// A connection closed later than this after its last message was closed because it was idle.
+const SOON: Duration = Duration::from_secs(2);
+/// What is said of a connection that the server ended.
+const CLOSED: &str = "the server closed the connection";
+
+/// A transaction that is over.
+#[derive(Debug)]
+pub(crate) struct Lesson<'a> {
+    /// How long it took.
+    pub(crate) took: Duration,
+    /// Messages that its connection had carried before, see [`Carried::before`].
+    pub(crate) carried: Option<u32>,
+    /// What happened to each recipient.
+    pub(crate) facts: &'a [Fact],
+    /// And what it means.
+    pub(crate) judgements: &'a [Judgement],
+}
+
+/// A lane that learns.
+pub(crate) trait Teach {
+    /// The lane.
+    fn lane(&self) -> &Arc<Lane>;
+    /// The time now.
+    fn now(&self) -> Timestamp;
+    /// The state was asked or fed; `changed`: it is another now.
+    fn taught(&self, changed: bool, wake: Wake);
+    /// A reply slowed the lane down, because of `rule`.
+    fn throttled(&self, fact: &Fact, rule: &str, effects: &[Effect]);
+    /// A rule wants somebody to look at this.
+    fn alert(&self, rule: &str, fact: &Fact);
+
+    /// Feeds or asks the state; `with` gets the connections that are open, too.
+    fn teach<T>(&self, with: impl FnOnce(&mut Adapt, u32) -> T) -> T {
+        let ((result, changed), wake) = self.lane().feedback(self.now(), |adapt, open| {
+            let result = with(adapt, open);
+            (result, adapt.take_changed())
+        });
+        self.taught(changed, wake);
+        result
+    }
+
+    /// What a fact means in this lane: by the first rule that matches and acts, else by the table.
+    fn judge(&self, fact: &Fact) -> Judgement {
+        let Event::Reply(reply) = &fact.event else { return judge(fact) };
+        let rules = &self.lane().provider.rules;
+        if !reply.is_positive() && rules.iter().any(|rule| rule.matches(fact.stage, reply)) {
+            let now = self.now();
+            let acted = self.teach(|adapt, _| {
+                let rule = rules.iter().find(|r| r.matches(fact.stage, reply) && adapt.counts(r, now))?;
+                Some((rule, adapt.ruled(rule, &reply.to_string(), now)))
+            });
+            if let Some((rule, effects)) = acted {
+                if rule.actions.contains(&RuleAction::Alert) {
+                    self.alert(&rule.origin, fact);
+                }
+                let judgement = by_rule(rule, fact);
+                if judgement.throttled {
+                    self.throttled(fact, &rule.origin, &effects);
+                }
+                return judgement;
+            }
+        }
+        let judgement = judge(fact);
+        if self.lane().provider.adaptive { learned(judgement) } else { judgement }
+    }
+
+    /// Judges a route that took nobody, and tells the lane when it was a connection too many.
+    fn unreached(&self, facts: &[Fact]) -> (Judgement, Fact) {
+        let smart_host = self.lane().provider.relay.is_some();
+        let (mut judgement, told) = judge_unreached(facts, smart_host, &mut |fact| self.judge(fact));
+        let nobody = || Fact { stage: Stage::Connect, event: Event::Io("no host was tried".into()), peer: None };
+        let fact = told.cloned().unwrap_or_else(nobody);
+        if self.lane().provider.adaptive && !judgement.ruled {
+            let now = self.now();
+            let too_many = self.teach(|adapt, open| {
+                let too_many = one_too_many(&fact, open);
+                if too_many {
+                    adapt.refused(open, now, &fact.event.to_string());
+                }
+                too_many
+            });
+            if too_many {
+                judgement.fate = Fate::Back { counts: false };
+                judgement.throttled = true;
+            }
+        }
+        (judgement, fact)
+    }
+
+    /// A connection was opened; `open` with it.
+    fn note_opened(&self, open: u32) {
+        let now = self.now();
+        self.teach(|adapt, _| adapt.opened(open, now));
+    }
+
+    /// The server closed a connection soon after its `messages`-th message.
+    fn note_closed(&self, messages: u32) {
+        let now = self.now();
+        self.teach(|adapt, _| adapt.closed(messages, now, CLOSED));
+    }
+
+    /// What the lane learns from a transaction.
+    fn learn(&self, lesson: &Lesson<'_>) {
+        let Lesson { facts, judgements, carried, took } = *lesson;
+        let now = self.now();
+        let took = i64::try_from(took.as_millis()).unwrap_or(i64::MAX);
+        let began = Timestamp(now.0.saturating_sub(took).saturating_sub(1));
+        let cells = |n: usize| match self.lane().provider.count {
+            Count::Messages => 1,
+            Count::Recipients => u32::try_from(n).unwrap_or(u32::MAX),
+        };
+        let accepted = judgements.iter().filter(|j| j.fate == Fate::Delivered).count();
+        let slowed = |j: &Judgement| j.throttled && !j.ruled;
+        let throttled = judgements.iter().filter(|j| slowed(j)).count();
+        let told = judgements.iter().position(slowed).and_then(|at| facts.get(at));
+        let closed = facts.first().filter(|f| f.stage <= Stage::Mail && ended(f)).and(carried);
+        self.teach(|adapt, open| {
+            if accepted > 0 {
+                adapt.delivered(cells(accepted), began, now);
+            }
+            if let Some(messages) = closed {
+                adapt.closed(messages, now, CLOSED);
+            }
+            // Before MAIL it is about connections, see `unreached`.
+            if let Some(Fact { event: Event::Reply(reply), stage, .. }) = told
+                && *stage >= Stage::Idle
+            {
+                let about = About::told(&reply.text, false);
+                let tried = Tried { cells: cells(throttled), before: carried.unwrap_or(0), open, began };
+                adapt.throttled(about, tried, now, &reply.to_string());
+            }
+        });
+        if let Some(fact) = told {
+            self.throttled(fact, if self.lane().provider.adaptive { "learned" } else { "none" }, &[]);
+        }
+    }
+}
+
+/// What a connection has carried.
+#[derive(Debug)]
+pub(crate) struct Carried {
+    /// Messages accepted, and when the last one was.
+    accepted: u32,
+    last: Instant,
+}
+
+impl Carried {
+    /// Of a new connection.
+    pub(crate) fn nothing() -> Carried {
+        Carried { accepted: 0, last: Instant::now() }
+    }
+
+    /// Messages accepted, if there were any and the last one was a moment ago.
+    pub(crate) fn lately(&self) -> Option<u32> {
+        (self.accepted > 0 && self.last.elapsed() < SOON).then_some(self.accepted)
+    }
+
+    /// Counts a transaction with these facts; how many messages there were before it, unless the
+    /// connection had been idle for a while.
+    pub(crate) fn before(&mut self, facts: &[Fact]) -> Option<u32> {
+        let before =
+            (self.last.elapsed() < SOON || facts.iter().all(|f| f.stage > Stage::Mail)).then_some(self.accepted);
+        if facts.iter().any(|f| f.stage == Stage::Final && matches!(&f.event, Event::Reply(r) if r.is_positive())) {
+            self.accepted = self.accepted.saturating_add(1);
+            self.last = Instant::now();
+        }
+        before
+    }
+}
+
+/// Whether the provider takes nothing of ours at all, e.g. refuses the password.
+pub(crate) fn refuses_us(judgement: &Judgement) -> bool {
+    judgement.scope == Scope::Provider && !judgement.throttled && !judgement.ruled
+}
+
+/// Whether a host that did not take a connection has too many of ours: it says so, or it refuses
+/// one while it serves others.
+fn one_too_many(fact: &Fact, open: u32) -> bool {
+    match &fact.event {
+        Event::Reply(reply) if matches!(fact.stage, Stage::Greeting | Stage::Ehlo) => {
+            reply.is_transient()
+                && (open > 0 && reply.code == 421 || About::told(&reply.text, true) == About::Connections)
+        }
+        Event::Io(_) | Event::Closed => open > 0 && matches!(fact.stage, Stage::Connect | Stage::Greeting),
+        _ => false,
+    }
+}
+
+/// The server ended the connection, with or without a word.
+fn ended(fact: &Fact) -> bool {
+    match &fact.event {
+        Event::Closed | Event::Io(_) => true,
+        Event::Reply(reply) => reply.code == 421,
+        _ => false,
+    }
+}

@@ -1,0 +1,186 @@
+//! The same store in the calling task, in memory: for simulations on paused time, which must not
+//! depend on when a thread gets its turn.
+//!
+//! Every call is a transaction of its own, done by the code of the writer before the future is
+//! first pending. There is no file, so nothing of this is durable beyond the value itself: a
+//! simulated crash keeps the [`InlineQueue`] and [`InlineQueue::reopen`]s it.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use parking_lot::Mutex;
+use rusqlite::Connection;
+use tokio::sync::{mpsc, oneshot};
+
+use super::writer::{Answer, Job, Op, Shared, Writer};
+use super::{MOST, MOST_LISTED, claim, read, schema, store};
+use crate::clock::{Clock, Timestamp};
+use crate::mail::{IdSource, LaneName, NewMessage, QueueId, RecipientKey};
+use crate::queue::{Counts, Filter, LaneDue, Leased, Operation, Page, Queue, QueueError, Settlement};
+
+/// See the module.
+pub struct InlineQueue {
+    writer: Mutex<Writer>,
+    shared: Arc<Shared>,
+    ids: IdSource,
+}
+
+impl InlineQueue {
+    /// An empty store.
+    ///
+    /// # Errors
+    /// SQLite's.
+    pub fn open(clock: Clock) -> Result<Arc<InlineQueue>, QueueError> {
+        let mut conn = Connection::open_in_memory()?;
+        conn.set_prepared_statement_cache_capacity(64);
+        schema::prepare(&mut conn, &PathBuf::from(":memory:"))?;
+        InlineQueue::over(conn, clock)
+    }
+
+    /// What a new process finds after this one is gone: everything committed, nothing leased. The
+    /// old value answers [`QueueError::Closed`] from now on.
+    ///
+    /// # Errors
+    /// SQLite's; [`QueueError::Closed`] if it was opened anew before.
+    pub fn reopen(&self, clock: Clock) -> Result<Arc<InlineQueue>, QueueError> {
+        let conn = self.writer.lock().conn.take().ok_or(QueueError::Closed)?;
+        InlineQueue::over(conn, clock)
+    }
+
+    fn over(mut conn: Connection, clock: Clock) -> Result<Arc<InlineQueue>, QueueError> {
+        let recovered = store::recover(&mut conn)?;
+        let shared = Arc::new(Shared { counts: Mutex::new(recovered.counts), ..Shared::default() });
+        let (_, jobs) = mpsc::channel(1);
+        let writer = Writer {
+            path: PathBuf::from(":memory:"),
+            options: super::Options::default(),
+            clock,
+            conn: Some(conn),
+            anchor: None,
+            jobs,
+            shared: Arc::clone(&shared),
+            last_id: recovered.last_id,
+            lock: None,
+            ailing: false,
+        };
+        let ids = IdSource::new(Some(QueueId(recovered.last_id)));
+        Ok(Arc::new(InlineQueue { writer: Mutex::new(writer), shared, ids }))
+    }
+
+    fn write(&self, op: Op) -> Result<Answer, QueueError> {
+        let mut writer = self.writer.lock();
+        if writer.conn.is_none() {
+            return Err(QueueError::Closed);
+        }
+        let (reply, mut answer) = oneshot::channel();
+        writer.serve(&mut vec![Job { op, reply: Some(reply), budget: None }]);
+        Ok(answer.try_recv().map_err(|_| QueueError::Closed)??.take())
+    }
+
+    fn count(&self, op: Op) -> Result<usize, QueueError> {
+        match self.write(op)? {
+            Answer::Count(n) => Ok(n),
+            Answer::Leased(leased) => Ok(leased.len()),
+            Answer::Done => Ok(0),
+        }
+    }
+
+    fn read<T>(&self, read: impl FnOnce(&Connection) -> Result<T, QueueError>) -> Result<T, QueueError> {
+        read(self.writer.lock().conn.as_ref().ok_or(QueueError::Closed)?)
+    }
+}
+
+#[async_trait]
+impl Queue for InlineQueue {
+    fn next_id(&self, now: Timestamp) -> QueueId {
+        self.ids.next(now)
+    }
+
+    async fn spill(&self, id: QueueId, index: u32, chunk: Bytes) -> Result<(), QueueError> {
+        self.write(Op::Spill(id, index, chunk)).map(drop)
+    }
+
+    async fn unspill(&self, id: QueueId) {
+        // What could not be dropped is dropped at the next start.
+        let _ = self.write(Op::Unspill(id));
+    }
+
+    async fn accept(&self, message: NewMessage) -> Result<(), QueueError> {
+        self.write(Op::Accept(message)).map(drop)
+    }
+
+    async fn claim(&self, lane: &LaneName, now: Timestamp, limit: usize) -> Result<Vec<Leased>, QueueError> {
+        match self.write(Op::Claim(lane.clone(), now, limit.min(MOST)))? {
+            Answer::Leased(leased) => Ok(leased),
+            Answer::Done | Answer::Count(_) => Ok(Vec::new()),
+        }
+    }
+
+    async fn claim_older(
+        &self,
+        lane: &LaneName,
+        received: Timestamp,
+        limit: usize,
+    ) -> Result<Vec<Leased>, QueueError> {
+        match self.write(Op::ClaimOlder(lane.clone(), received, limit.min(MOST)))? {
+            Answer::Leased(leased) => Ok(leased),
+            Answer::Done | Answer::Count(_) => Ok(Vec::new()),
+        }
+    }
+
+    async fn settle(&self, settlements: Vec<Settlement>, follow_ups: Vec<NewMessage>) -> Result<(), QueueError> {
+        self.write(Op::Settle(settlements, follow_ups)).map(drop)
+    }
+
+    async fn chunk(&self, id: QueueId, index: u32) -> Result<Option<Bytes>, QueueError> {
+        self.read(|conn| read::chunk(conn, id, index))
+    }
+
+    async fn lanes(&self, after: Option<LaneName>, limit: usize) -> Result<Vec<LaneDue>, QueueError> {
+        self.read(|conn| claim::lanes(conn, after, limit.min(MOST_LISTED)))
+    }
+
+    async fn lane_due(&self, lane: &LaneName) -> Result<Option<Timestamp>, QueueError> {
+        self.read(|conn| claim::lane_due(conn, lane))
+    }
+
+    async fn move_lane(&self, from: &LaneName, to: &LaneName, limit: usize) -> Result<usize, QueueError> {
+        self.count(Op::MoveLane(from.clone(), to.clone(), limit.min(MOST) as i64))
+    }
+
+    async fn inspect(&self, filter: &Filter, after: Option<RecipientKey>, limit: usize) -> Result<Page, QueueError> {
+        self.read(|conn| read::inspect(conn, filter, after, limit.min(MOST_LISTED)))
+    }
+
+    async fn operate(
+        &self,
+        op: Operation,
+        keys: &[RecipientKey],
+        withdrawn: &[RecipientKey],
+        now: Timestamp,
+    ) -> Result<usize, QueueError> {
+        self.count(Op::Operate(op, keys.to_vec(), withdrawn.to_vec(), now))
+    }
+
+    async fn counts(&self) -> Result<Counts, QueueError> {
+        Ok(*self.shared.counts.lock())
+    }
+
+    async fn forget(&self, now: Timestamp, keep: Duration, limit: usize) -> Result<usize, QueueError> {
+        let keep = i64::try_from(keep.as_millis()).unwrap_or(i64::MAX);
+        self.count(Op::Forget(Timestamp(now.0.saturating_sub(keep)), limit.min(MOST) as i64))
+    }
+
+    async fn remember(&self, entries: Vec<(String, Option<Bytes>)>) -> Result<(), QueueError> {
+        self.write(Op::Remember(entries)).map(drop)
+    }
+
+    async fn recall(&self, prefix: &str) -> Result<Vec<(String, Bytes)>, QueueError> {
+        self.read(|conn| read::recall(conn, prefix))
+    }
+
+    async fn close(&self) {}
+}

@@ -1,0 +1,179 @@
+//! Another configuration takes the place of the one in force: nobody is refused, nothing is lost,
+//! limits hold across it; and what is refused changes nothing.
+
+mod support;
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use support::client::Client;
+use support::daemon::{Daemon, Setup};
+use support::mail::message;
+use support::sink::{Answer, Gate, Options, Sink};
+use support::{Port, SOON, TestDir, wait_for};
+
+const CONNECTIONS: usize = 3;
+
+fn relay(dir: &TestDir, sink: &Sink) -> Daemon {
+    let keys = format!("connections = {CONNECTIONS}\nmessages_per_connection = 10\nrate = []");
+    Setup::new(dir).via("example", "example.test", sink.address, &keys).start()
+}
+
+/// Sends one message after another, each over a connection of its own, until told to stop; returns
+/// the subjects of those that were accepted. A 421 is no refusal of the message: it is tried again.
+fn send_until(stop: &AtomicBool, daemon: std::net::SocketAddr, who: usize) -> Vec<String> {
+    let mut accepted = Vec::new();
+    while !stop.load(Ordering::SeqCst) {
+        let subject = format!("{who}-{}", accepted.len());
+        let mut client = Client::open(daemon).expect("no connection is refused during a reload");
+        let greeted = client.read().expect("a greeting, be it late");
+        if greeted.code == 220 {
+            let reply = client.try_send("<sender@sender.test>", &["<somebody@example.test>"], &message(&subject));
+            match reply {
+                Ok(reply) if reply.code == 250 => accepted.push(subject),
+                Ok(reply) => assert_eq!(reply.code, 421, "{}", reply.text()),
+                // Closed after the 421 to an earlier command of the batch.
+                Err(_) => {}
+            }
+        } else {
+            assert_eq!(greeted.code, 421, "{}", greeted.text());
+        }
+    }
+    accepted
+}
+
+#[test]
+fn reloads_under_load_lose_nothing_and_refuse_nobody() {
+    let (dir, port) = (TestDir::new(), Port::reserve());
+    let sink = Sink::start(port.at(2));
+    let mut daemon = relay(&dir, &sink);
+    let stop = Arc::new(AtomicBool::new(false));
+    let senders: Vec<_> = (0..4)
+        .map(|who| {
+            let (stop, smtp) = (stop.clone(), daemon.smtp);
+            std::thread::spawn(move || send_until(&stop, smtp, who))
+        })
+        .collect();
+    for n in 0..6 {
+        let before = sink.count();
+        wait_for("mail that flows", SOON, || (sink.count() > before + 20).then_some(()));
+        daemon.replace_config(
+            &format!("messages_per_connection = {}", 10 + n),
+            &format!("messages_per_connection = {}", 11 + n),
+        );
+        let told = daemon.command_ok(&["reload"], b"");
+        assert!(told.contains("[provider.example] messages_per_connection: "), "{told}");
+    }
+    stop.store(true, Ordering::SeqCst);
+    let accepted: Vec<String> = senders.into_iter().flat_map(|s| s.join().expect("a sender")).collect();
+    sink.wait(accepted.len(), SOON);
+    daemon.wait_queue_empty(SOON);
+    let arrived: Vec<String> = sink.messages().iter().map(|message| message.subject()).collect();
+    let distinct: BTreeSet<&String> = arrived.iter().collect();
+    assert!(accepted.iter().all(|subject| distinct.contains(subject)), "a message was lost");
+    assert_eq!(arrived.len(), distinct.len(), "a message came twice");
+    assert!(sink.peak() <= CONNECTIONS, "{} connections at once", sink.peak());
+    daemon.stop();
+    assert!(sink.connections().iter().all(|c| c.quit), "each connection ends with QUIT");
+}
+
+#[test]
+fn what_is_refused_changes_nothing() {
+    let (dir, port) = (TestDir::new(), Port::reserve());
+    let sink = Sink::start(port.at(2));
+    let mut daemon = relay(&dir, &sink);
+    let good = std::fs::read_to_string(&daemon.config).expect("read");
+    let pid = daemon.command_ok(&["status", "--json"], b"");
+
+    // A mistake: said by the command itself, with the line.
+    daemon.replace_config("rate = []", "rate = \"0/s\"");
+    let refused = daemon.command(&["reload"], b"");
+    assert_eq!(refused.status.code(), Some(78));
+    // And by the relay that reads it itself.
+    daemon.signal(rustix::process::Signal::HUP);
+    let line = daemon.wait_log("the refusal", |line| line.event().contains("the configuration in force stays"));
+    assert!(line.get("error").contains("rate"), "{}", line.get("error"));
+
+    // An address that somebody else has.
+    let taken = std::net::TcpListener::bind(port.at(3)).expect("bind");
+    let more = format!("{good}\n[[listener]]\naddress = \"{}\"\n", taken.local_addr().expect("an address"));
+    std::fs::write(&daemon.config, &more).expect("write");
+    let refused = daemon.command(&["reload"], b"");
+    assert_eq!(refused.status.code(), Some(69));
+    assert!(String::from_utf8_lossy(&refused.stderr).contains("cannot listen on"), "{refused:?}");
+
+    // Another queue.
+    std::fs::write(&daemon.config, &good).expect("write");
+    let other = dir.join("other.db");
+    let moved = good.replace(&dir.join("queue.db").display().to_string(), &other.display().to_string());
+    std::fs::write(&daemon.config, &moved).expect("write");
+    daemon.signal(rustix::process::Signal::HUP);
+    daemon.wait_log("the refusal", |line| line.get("error").contains("[queue] store cannot change"));
+    assert!(!other.exists());
+
+    // The same process still does its work, with the rate it had.
+    std::fs::write(&daemon.config, &good).expect("write");
+    let status: serde_json::Value = serde_json::from_str(&pid).expect("JSON");
+    let now: serde_json::Value = serde_json::from_str(&daemon.command_ok(&["status", "--json"], b"")).expect("JSON");
+    assert_eq!((&status["pid"], &status["started"]), (&now["pid"], &now["started"]));
+    for n in 0..5 {
+        daemon.client().send("<sender@sender.test>", &["<somebody@example.test>"], &message(&format!("still {n}")));
+    }
+    sink.wait(5, SOON);
+    daemon.stop();
+}
+
+#[test]
+fn sighup_takes_new_addresses_and_leaves_old_ones() {
+    let (dir, port) = (TestDir::new(), Port::reserve());
+    let sink = Sink::start(port.at(2));
+    let mut daemon = relay(&dir, &sink);
+    let (old, new) = (daemon.smtp, port.at(4));
+    daemon.command_ok(&["provider", "pause", "example"], b"");
+    daemon.replace_config(&format!("address = \"{old}\""), &format!("address = \"{new}\""));
+    daemon.signal(rustix::process::Signal::HUP);
+    daemon.wait_log("the reload", |line| line.event() == "reloaded");
+    Client::connect(new).send("<sender@sender.test>", &["<somebody@example.test>"], &message("new address"));
+    daemon.wait_row("what waits for the paused provider", |row| row.state() != "failed");
+    assert_eq!(sink.count(), 0, "a paused provider stays paused");
+    daemon.command_ok(&["provider", "resume", "example"], b"");
+    sink.wait(1, SOON);
+    assert!(Client::open(old).is_err(), "the old address is closed");
+    daemon.stop();
+}
+
+/// A transaction that does not end is cut off after `drain`, and none of the old relay goes on
+/// beside the new one; the message is tried again.
+#[test]
+fn a_transaction_that_never_ends_holds_the_reload_only_for_the_drain_time() {
+    let (dir, port) = (TestDir::new(), Port::reserve());
+    let (gate, stuck) = (Gate::default(), Gate::default());
+    let sink = {
+        let (gate, stuck) = (gate.clone(), stuck.clone());
+        Sink::with(
+            port.at(2),
+            Options::script(move |ask| match ask.verb {
+                "DOT" if !stuck.is_open() => {
+                    stuck.open();
+                    Answer::After(gate.clone())
+                }
+                _ => Answer::Yes,
+            }),
+        )
+    };
+    let mut daemon = Setup::new(&dir)
+        .via("example", "example.test", sink.address, "connections = 1\nrate = []\nretry = { first = \"1s\" }")
+        .start();
+    let text = std::fs::read_to_string(&daemon.config).expect("read");
+    std::fs::write(&daemon.config, format!("drain = \"1s\"\n{text}")).expect("write");
+    daemon.command_ok(&["reload"], b"");
+    let id = daemon.client().send("<sender@sender.test>", &["<somebody@example.test>"], &message("stuck"));
+    wait_for("a transaction in flight", SOON, || stuck.is_open().then_some(()));
+    daemon.command_ok(&["reload"], b"");
+    daemon.wait_log("the new relay's delivery", |line| line.is("delivered", &id));
+    gate.open();
+    daemon.wait_queue_empty(Duration::from_secs(30));
+    daemon.stop();
+}

@@ -1,0 +1,311 @@
+//! What must be true of every recipient that the queue has taken, told from the outside: commits of
+//! the store on one side, transactions at the receivers on the other.
+
+use std::collections::BTreeMap;
+
+use mailweir::clock::Timestamp;
+use mailweir::mail::{NewMessage, Notify, QueueId, RecipientKey, State};
+use mailweir::queue::{Counts, Operation, Row, Settlement, Verdict};
+use tokio::time::Instant;
+
+use super::net::Mark;
+use super::plan::MINUTE;
+
+/// A recipient of the calm provider has its fate within this time, unless the disk or the process
+/// was in trouble (invariant 4).
+const PROMPT: i64 = MINUTE.as_millis() as i64;
+/// A final reply that comes later than this may have been given up (RFC 5321 §4.5.3.2.6), in ms.
+const LAST: u128 = 599_000;
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Fate {
+    Delivered,
+    Failed,
+    Cancelled,
+}
+
+/// A receiver took it.
+struct Taken {
+    /// In which life the relay sent it.
+    life: u32,
+    /// When the relay ended the body.
+    ended: Instant,
+    /// When the relay read the reply.
+    told: Mark,
+}
+
+impl Taken {
+    /// The relay knows, since when.
+    fn told(&self) -> Option<Instant> {
+        (*self.told.lock()).filter(|at| at.duration_since(self.ended).as_millis() < LAST)
+    }
+}
+
+struct Record {
+    address: String,
+    sender: String,
+    notify: Notify,
+    calm: bool,
+    /// Since when it could leave.
+    since: i64,
+    fate: Option<(Fate, i64)>,
+    warned: bool,
+    taken: Vec<Taken>,
+}
+
+/// All recipients ever taken.
+#[derive(Default)]
+pub struct Model {
+    records: BTreeMap<RecipientKey, Record>,
+    pub life: u32,
+    /// Since when nothing disturbs the relay as a whole.
+    pub quiet_since: i64,
+    keep_failed: i64,
+    pub wrong: Vec<String>,
+    pub totals: Totals,
+}
+
+#[derive(Clone, Copy, Default, Debug, PartialEq, Eq)]
+pub struct Totals {
+    pub recipients: u64,
+    pub delivered: u64,
+    pub failed: u64,
+    pub cancelled: u64,
+    pub deferred: u64,
+    pub dsn: u64,
+    pub twice: u64,
+}
+
+impl Model {
+    pub fn new(keep_failed: i64) -> Model {
+        Model { keep_failed, ..Model::default() }
+    }
+
+    pub fn accepted(&mut self, new: &NewMessage, now: Timestamp) {
+        let sender = new.message.envelope.sender();
+        for (index, taken) in (0u32..).zip(&new.recipients) {
+            let key = RecipientKey { id: new.message.id, index };
+            let address = taken.recipient.address.as_str().to_owned();
+            let record = Record {
+                calm: address.contains(".p0."),
+                address,
+                sender: sender.to_owned(),
+                notify: taken.recipient.notify,
+                since: now.0,
+                fate: None,
+                warned: false,
+                taken: Vec::new(),
+            };
+            self.totals.recipients += 1;
+            if self.records.insert(key, record).is_some() {
+                self.wrong.push(format!("queue id {key:?} was given twice"));
+            }
+        }
+    }
+
+    /// The client heard a 250 with this id.
+    pub fn acknowledged(&mut self, id: QueueId, recipients: usize) {
+        let from = RecipientKey { id, index: 0 };
+        let known = self.records.range(from..).take_while(|(key, _)| key.id == id).count();
+        if known != recipients {
+            self.wrong.push(format!("{id} was acknowledged for {recipients} recipients, {known} are in the queue"));
+        }
+    }
+
+    pub fn settled(&mut self, settlements: &[Settlement], follow_ups: &[NewMessage], now: Timestamp) {
+        let mut due = Vec::new();
+        for Settlement { key, verdict } in settlements {
+            let Some(record) = self.records.get_mut(key) else {
+                self.wrong.push(format!("{key:?} was settled and is not known"));
+                continue;
+            };
+            match record.fate {
+                // Cancelled while in flight cannot be, but what is withdrawn may be settled late.
+                Some((Fate::Cancelled, _)) => continue,
+                Some((fate, _)) => self.wrong.push(format!("{key:?} was {fate:?} and is settled again: {verdict:?}")),
+                None => {}
+            }
+            let told = record.taken.iter().any(|taken| taken.life == self.life && taken.told().is_some());
+            if told != (*verdict == Verdict::Delivered) {
+                self.wrong.push(format!(
+                    "{key:?} {}: the relay {} of an acceptance, and settles {verdict:?}",
+                    record.address,
+                    if told { "was told" } else { "was not told" }
+                ));
+            }
+            let asked = !record.sender.is_empty();
+            let mut expect = |action, wanted| {
+                if asked && wanted {
+                    due.push((record.address.clone(), action, record.sender.clone()));
+                }
+            };
+            match verdict {
+                Verdict::Delivered => {
+                    record.fate = Some((Fate::Delivered, now.0));
+                    self.totals.delivered += 1;
+                    // Only if the receiver does not do it: so it may be there.
+                    record.notify.success.then(|| expect("?relayed", true));
+                }
+                Verdict::Failed { .. } => {
+                    expect("failed", record.notify.failure);
+                    record.fate = Some((Fate::Failed, now.0));
+                    self.totals.failed += 1;
+                }
+                Verdict::Deferred { due, warned, reason, .. } => {
+                    self.totals.deferred += 1;
+                    if *warned && !record.warned {
+                        if !record.notify.delay {
+                            self.wrong.push(format!("{key:?} has a warning that nobody asked for"));
+                        }
+                        expect("delayed", true);
+                    }
+                    record.warned = *warned;
+                    if record.calm && !reason.contains("local: ") {
+                        self.wrong.push(format!("{} is deferred, its provider never fails: {reason}", record.address));
+                    }
+                    record.since = record.since.max(due.0);
+                }
+            }
+            let waited = now.0 - record.since.max(self.quiet_since);
+            if record.calm && record.fate.is_some() && waited > PROMPT {
+                self.wrong.push(format!("{key:?} {} of the calm provider took {waited} ms", record.address));
+            }
+        }
+        self.check_dsn(due, follow_ups);
+        for new in follow_ups {
+            self.accepted(new, now);
+        }
+    }
+
+    /// Exactly the reports that are due, each to the sender.
+    fn check_dsn(&mut self, mut due: Vec<(String, &'static str, String)>, follow_ups: &[NewMessage]) {
+        for new in follow_ups {
+            self.totals.dsn += 1;
+            if new.message.envelope.reverse_path.is_some() {
+                self.wrong.push(format!("DSN {} has a sender", new.message.id));
+            }
+            let to = new.recipients.first().map_or("", |r| r.recipient.address.as_str());
+            let text = String::from_utf8_lossy(&new.head).into_owned();
+            let mut about = String::new();
+            let mut named = 0;
+            for line in text.lines() {
+                if let Some(address) = line.strip_prefix("Final-Recipient: rfc822; ") {
+                    about = address.to_owned();
+                } else if let Some(action) = line.strip_prefix("Action: ") {
+                    named += 1;
+                    let fits = |(a, x, s): &(String, &str, String)| {
+                        *a == about && x.trim_start_matches('?') == action && s == to
+                    };
+                    match due.iter().position(fits) {
+                        Some(at) => drop(due.swap_remove(at)),
+                        None => self.wrong.push(format!("a DSN to {to} that is not due: {about} {action}")),
+                    }
+                }
+            }
+            if named == 0 || new.recipients.len() != 1 {
+                self.wrong.push(format!("a DSN about nobody, or to {} recipients", new.recipients.len()));
+            }
+        }
+        for (address, action, sender) in due.iter().filter(|(_, action, _)| !action.starts_with('?')) {
+            self.wrong.push(format!("no DSN to {sender}: {address} {action}"));
+        }
+    }
+
+    /// An operator did something to these; `rows` is what is there of each now.
+    pub fn operated(
+        &mut self,
+        op: Operation,
+        key: RecipientKey,
+        row: Option<&(RecipientKey, State, Row)>,
+        now: Timestamp,
+    ) {
+        let Some(record) = self.records.get_mut(&key) else { return };
+        match (record.fate, row) {
+            (None, None) if op == Operation::Cancel => {
+                record.fate = Some((Fate::Cancelled, now.0));
+                self.totals.cancelled += 1;
+            }
+            (Some((Fate::Failed, _)), None) if op == Operation::Cancel => record.fate = Some((Fate::Cancelled, now.0)),
+            // A dead letter lives again.
+            (Some((Fate::Failed, _)), Some((_, state, _))) if op == Operation::Retry && *state != State::Failed => {
+                record.fate = None;
+                record.since = now.0;
+            }
+            (None, Some(_)) => record.since = now.0,
+            _ => {}
+        }
+    }
+
+    /// A receiver took a message.
+    pub fn taken(&mut self, id: QueueId, address: &str, began: i64, began_at: Instant, ended: Instant, told: Mark) {
+        let life = self.life;
+        let from = RecipientKey { id, index: 0 };
+        let found =
+            self.records.range_mut(from..).take_while(|(key, _)| key.id == id).find(|(_, r)| r.address == address);
+        let Some((key, record)) = found else {
+            self.wrong.push(format!("{id} arrived for {address}, which is not in the queue"));
+            return;
+        };
+        if let Some((fate, at)) = record.fate
+            && at < began
+        {
+            self.wrong.push(format!("{key:?} {address} was {fate:?} at {at} and is sent at {began}"));
+        }
+        // Of another life the relay remembers what it settled, and that is its fate.
+        let known = |taken: &&Taken| taken.life == life && taken.told().is_some_and(|at| at < began_at);
+        if record.taken.iter().any(|taken| known(&taken)) {
+            self.wrong.push(format!("{key:?} {address} is sent again, and the relay knew that it had arrived"));
+        }
+        self.totals.twice += u64::from(!record.taken.is_empty());
+        record.taken.push(Taken { life, ended, told });
+    }
+
+    /// Compares with what an inspection of the whole queue gave.
+    pub fn audit(&mut self, rows: &[(RecipientKey, State, Row)], counts: Counts, now: Timestamp) {
+        let mut there: BTreeMap<RecipientKey, State> = BTreeMap::new();
+        for (key, state, _) in rows {
+            if there.insert(*key, *state).is_some() {
+                self.wrong.push(format!("{key:?} is listed twice"));
+            }
+        }
+        let of = |state| there.values().filter(|s| **s == state).count() as u64;
+        let seen = Counts {
+            messages: there.keys().map(|key| key.id).collect::<std::collections::BTreeSet<_>>().len() as u64,
+            queued: of(State::Queued),
+            leased: of(State::Leased),
+            held: of(State::Held),
+            failed: of(State::Failed),
+            uncertain: of(State::Uncertain),
+        };
+        if seen != counts {
+            self.wrong.push(format!("the tally says {counts:?}, the list {seen:?}"));
+        }
+        for (key, record) in &self.records {
+            let state = there.remove(key);
+            let right = match (record.fate, state) {
+                (None, Some(state)) => state != State::Failed,
+                (Some((Fate::Delivered | Fate::Cancelled, _)), None) => true,
+                (Some((Fate::Failed, _)), Some(state)) => state == State::Failed,
+                (Some((Fate::Failed, at)), None) => at + self.keep_failed <= now.0,
+                _ => false,
+            };
+            if !right {
+                self.wrong.push(format!("{key:?} {} should be {:?}, is {state:?}", record.address, record.fate));
+            }
+            let waited = now.0 - record.since.max(self.quiet_since);
+            if record.calm && record.fate.is_none() && waited > PROMPT && state != Some(State::Held) {
+                self.wrong
+                    .push(format!("{key:?} {} of the calm provider waits {waited} ms ({state:?})", record.address));
+            }
+        }
+        for key in there.keys() {
+            self.wrong.push(format!("{key:?} is in the queue and was never taken"));
+        }
+    }
+
+    /// Recipients without a fate.
+    pub fn open(&self) -> Vec<String> {
+        let open = self.records.iter().filter(|(_, r)| r.fate.is_none());
+        open.map(|(key, r)| format!("{} {}", key.id, r.address)).collect()
+    }
+}

@@ -426,7 +426,7 @@ impl Cutter {
             panic!("power cut at step {at}, unsynced {kind:?}: {e}\nthe store is in {}", kept.display());
         }
         drop(root);
-        if deep && self.images % AGAIN == 0 {
+        if deep && self.images.is_multiple_of(AGAIN) {
             self.again += 1;
             let root = scratch();
             write_image(&image, root.path());

@@ -8,9 +8,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
+use super::ledger::Ledger;
 use super::limiter::{Limiter, Tokens};
 use super::quota::Refusal;
-use super::reserve::{Charge, Ledger, Quotas};
+use super::reserve::{Charge, Quotas};
 use crate::config::units::Rate;
 use crate::config::{Count, Provider};
 

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 
 use super::gate::Gate;
-use super::reserve::Ledger;
+use super::ledger::Ledger;
 use crate::config::{Limit, Provider};
 use crate::mail::{Address, LaneName, Message, Origin};
 

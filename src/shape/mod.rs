@@ -10,6 +10,7 @@
 
 pub mod adapt;
 pub mod gate;
+pub mod ledger;
 pub mod limiter;
 pub mod limits;
 pub mod quota;
@@ -17,6 +18,6 @@ pub mod reserve;
 pub mod warmup;
 
 pub use gate::{Gate, Held, Permit, Refused};
+pub use ledger::{Ledger, Memos};
 pub use limiter::Limiter;
 pub use limits::Limits;
-pub use reserve::{Ledger, Memos};

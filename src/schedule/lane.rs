@@ -120,7 +120,7 @@ impl Lane {
         Lane {
             gate: Arc::new(Gate::of_provider(ledger, name.as_str(), &provider)),
             limits: Limits::new(&name, &provider, limits, ledger),
-            connects: Arc::new(Limiter::new(&provider.connection_rate, 0)),
+            connects: ledger.limiter(&format!("{name}/connections"), &provider.connection_rate, 0),
             name,
             provider,
             state: Mutex::default(),

@@ -430,6 +430,26 @@ impl Scheduler {
         self.ledger.sweep().await
     }
 
+    /// Learns how far the process before had used the rates. Before the first lane; `new`: nothing is
+    /// in the store.
+    ///
+    /// # Errors
+    /// The queue's, as text; then nothing may be sent.
+    pub async fn begin_rates(&self, new: bool) -> Result<(), String> {
+        self.ledger.begin(new).await
+    }
+
+    /// The last act: nothing is permitted any more, and the next process learns how far the rates
+    /// were used.
+    ///
+    /// # Errors
+    /// The queue's, as text: then the next process begins without bursts.
+    pub async fn end_rates(&self) -> Result<(), String> {
+        self.ledger.close();
+        let lacked = self.lanes().iter().flat_map(|lane| lane.close_rates()).collect();
+        self.ledger.end(lacked).await
+    }
+
     /// Bytes of the memory budget in use.
     pub fn memory_used(&self) -> u64 {
         self.budget.used()

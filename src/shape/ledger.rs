@@ -7,8 +7,10 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use parking_lot::Mutex;
 
 use super::quota::Record;
+use super::restart::Earlier;
 use super::warmup::DayRecord;
 use crate::clock::{Clock, Mark, Timestamp};
 
@@ -24,7 +26,7 @@ pub trait Memos: Send + Sync + 'static {
     async fn recall(&self, prefix: &str) -> Result<Vec<(String, Bytes)>, String>;
 }
 
-/// What all gates share: the store and the time.
+/// What all gates share: the store, the time, and what an earlier process left.
 pub struct Ledger {
     pub(super) memos: Arc<dyn Memos>,
     pub(super) clock: Clock,
@@ -32,6 +34,8 @@ pub struct Ledger {
     start: tokio::time::Instant,
     /// Written by who removes old records, read by who writes one.
     pub(super) sweeping: tokio::sync::RwLock<()>,
+    /// What an earlier process left of the rates.
+    pub(super) rates: Mutex<Earlier>,
 }
 
 /// One instant, on three clocks.
@@ -46,10 +50,11 @@ pub(super) struct Now {
 }
 
 impl Ledger {
-    /// A ledger kept in `memos`.
+    /// A ledger kept in `memos`. Its rates begin with a full burst unless [`Ledger::begin`] says otherwise.
     pub fn new(memos: Arc<dyn Memos>, clock: Clock) -> Arc<Ledger> {
         let (started, start) = (clock.now(), tokio::time::Instant::now());
-        Arc::new(Ledger { memos, clock, started, start, sweeping: tokio::sync::RwLock::default() })
+        let (sweeping, rates) = (tokio::sync::RwLock::default(), Mutex::default());
+        Arc::new(Ledger { memos, clock, started, start, sweeping, rates })
     }
 
     pub(super) fn now(&self) -> Now {

@@ -17,7 +17,11 @@ use governor::state::{NotKeyed, StateStore};
 use governor::{Quota, RateLimiter};
 use parking_lot::Mutex;
 
+use super::restart::Left;
 use crate::config::units::Rate;
+
+/// What a closed limiter waits for, in nanoseconds: longer than a process takes to end.
+const CLOSED: u64 = 100 * 86_400 * 1_000_000_000;
 
 /// governor's clock, following `tokio::time` so that tests run on paused time.
 #[derive(Clone, Copy, Debug)]
@@ -63,6 +67,7 @@ impl StateStore for Arrival {
 }
 
 struct Bucket {
+    rate: Rate,
     governor: RateLimiter<NotKeyed, Arrival, TokioClock, NoOpMiddleware<Duration>>,
     arrival: Arrival,
     /// Nanoseconds one cell takes.
@@ -94,6 +99,7 @@ impl Bucket {
             .allow_burst(burst);
         let arrival = Arrival::default();
         Bucket {
+            rate,
             governor: RateLimiter::new(quota, arrival.clone(), clock),
             arrival,
             period,
@@ -186,7 +192,8 @@ pub struct Limiter {
 }
 
 impl Limiter {
-    /// `burst` 0: what 10 ms of each rate bring, at least 1. Begins with a full burst.
+    /// `burst` 0: what 10 ms of each rate bring, at least 1. Begins with a full burst, see
+    /// [`Limiter::go_on`].
     pub fn new(rates: &[Rate], burst: u32) -> Limiter {
         let clock = TokioClock { start: tokio::time::Instant::now() };
         let buckets: Vec<Bucket> = rates.iter().map(|rate| Bucket::new(*rate, burst, clock)).collect();
@@ -285,6 +292,33 @@ impl Limiter {
         let now = self.now() as f64;
         let wait = self.pace.lock().as_ref().map_or(0.0, |pace| pace.wait_for(cells, now));
         Duration::from_nanos(wait as u64)
+    }
+
+    /// Goes on where an earlier limiter ended `ago`: `missing` says how long a bucket of this rate
+    /// and burst lacked then until it was full; `None`: it counts as empty.
+    pub fn go_on(&self, missing: impl Fn(Rate, u32) -> Option<Duration>, ago: Duration) {
+        let now = self.now();
+        for bucket in self.buckets.lock().iter_mut() {
+            let empty = Duration::from_nanos(bucket.cost(bucket.burst));
+            let left = missing(bucket.rate, bucket.burst).unwrap_or(empty).saturating_sub(ago);
+            let arrival = now.saturating_add(u64::try_from(left.as_nanos()).unwrap_or(u64::MAX / 4));
+            if arrival > bucket.arrival.get().max(now) {
+                bucket.arrival.set(arrival);
+            }
+        }
+    }
+
+    /// Permits nothing any more. Returns what its buckets lack; nothing if all are full.
+    pub fn close(&self) -> Vec<Left> {
+        let mut buckets = self.buckets.lock();
+        let now = self.now();
+        let close = |bucket: &mut Bucket| {
+            let missing = bucket.arrival.get().saturating_sub(now);
+            bucket.arrival.set(now.saturating_add(CLOSED));
+            Left::new(bucket.rate, bucket.burst, Duration::from_nanos(missing))
+        };
+        let lefts: Vec<Left> = buckets.iter_mut().map(close).collect();
+        if lefts.iter().all(Left::is_full) { Vec::new() } else { lefts }
     }
 
     /// Nothing was taken lately: a new limiter would permit no more than this one.

@@ -4,7 +4,7 @@
 //! open connection right before MAIL, because only then does what the receiver sees follow what
 //! was allowed. A permit that was not used goes back when it is dropped.
 //!
-//! - `limiter`: rates (GCRA, governor), in memory.
+//! - `limiter`: rates (GCRA, governor), in memory; `restart`: what of them outlives the process.
 //! - `quota`, `warmup`: sliding windows and days, pure; `reserve` keeps them in the store.
 //! - `gate`: rates and quotas that hold together; `limits`: which gates a message has to pass.
 
@@ -15,6 +15,7 @@ pub mod limiter;
 pub mod limits;
 pub mod quota;
 pub mod reserve;
+pub mod restart;
 pub mod warmup;
 
 pub use gate::{Gate, Held, Permit, Refused};

@@ -173,8 +173,7 @@ impl World {
 
     pub fn started(&self, group: usize, at: i64, recipients: u32, nth: u32) {
         let mut state = self.state.lock();
-        let life = state.model.life;
-        let wrong = state.gauge.started(group, at, life, recipients, nth);
+        let wrong = state.gauge.started(group, at, recipients, nth);
         drop(state);
         self.wrong(wrong);
     }

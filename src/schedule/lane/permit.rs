@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use super::{LEAD, Lane};
 use crate::schedule::Job;
+use crate::shape::restart::Left;
 use crate::shape::{Gate, Permit, Refused};
 
 /// How often and how long the limiter held somebody back.
@@ -100,6 +101,14 @@ impl Lane {
         let limited = &mut self.state.lock().limited;
         limited.waits += 1;
         limited.waited += wait;
+    }
+
+    /// Ends all rates: nothing is permitted any more. Returns what each lacks, by name.
+    pub fn close_rates(&self) -> Vec<(String, Vec<Left>)> {
+        let mut lacked = self.limits.close();
+        lacked.push(self.gate.close());
+        lacked.push((format!("{}/connections", self.name), self.connects.close()));
+        lacked
     }
 
     /// What the limiter held back since this was last asked, if anything.

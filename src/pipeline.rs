@@ -9,6 +9,7 @@ mod body;
 mod feedback;
 pub(crate) mod lesson;
 mod link;
+mod moves;
 mod record;
 
 use std::sync::Arc;
@@ -129,6 +130,9 @@ impl Relay {
             cut: watch::Sender::new(false),
             conversions: Semaphore::new(CONVERSIONS),
         });
+        let (weak, router) = (Arc::downgrade(&relay), relay.router.clone());
+        relay.router.ask(move |lane| weak.upgrade().is_none_or(|relay| relay.takes(lane)));
+        relay.scheduler.on_claim(move |lane, sender| router.elsewhere(lane, sender));
         let weak = Arc::downgrade(&relay);
         relay.scheduler.on_start(move |lane| {
             // At shutdown what is ready stays in the queue: no worker takes the place of another.
@@ -173,6 +177,8 @@ impl Relay {
         let mut serves: Option<Arc<str>> = None;
         let idle = lane.provider.idle_timeout;
         'jobs: while !*stopping.borrow() && !lane.retire() {
+            // From a source that takes nothing more today, the rest leaves from elsewhere.
+            self.move_on(lane).await;
             // The next job, in the lane's order, when the limiter is near.
             let next = tokio::select! {
                 biased;
@@ -185,11 +191,11 @@ impl Relay {
             let mut attempt = Attempt::new(job, self.clock.now());
 
             // Where it goes. A domain whose provider became known moves to the provider's lane.
-            let route = match self.route(&attempt.job).await {
+            let route = match self.route(lane, &attempt.job).await {
                 Ok(route) if route.lane != lane.name => {
                     hand.not_needed(&mut attempt.job);
                     hand.empty();
-                    self.move_to(lane, &route, attempt.job);
+                    self.move_to(lane, &route, attempt.job).await;
                     continue;
                 }
                 Ok(route) => route,
@@ -235,6 +241,12 @@ impl Relay {
                     }
                     Err(facts) => {
                         hand.not_needed(&mut attempt.job);
+                        if self.fails_over(lane, &facts) {
+                            // It was no attempt: the next round finds the other source, for all that waits.
+                            hand.empty();
+                            self.scheduler.wake(lane, lane.give_back(attempt.job));
+                            continue;
+                        }
                         let (judgement, fact) = self.of(lane).unreached(&facts);
                         attempt.connect = began.elapsed();
                         attempt.everyone(fact);
@@ -338,7 +350,7 @@ impl Relay {
         let Some(mut job) = hand.job.lock().take() else { return };
         hand.not_needed(&mut job);
         let id = job.message.message.id;
-        tracing::error!(%id, provider = %hand.lane.name, "a fault of mailweir itself ended this attempt: please report it");
+        tracing::error!(%id, provider = hand.lane.name.base(), "a fault of mailweir itself ended this attempt: please report it");
         let mut attempt = Attempt::new(job, self.clock.now());
         let event = Event::Local("a fault of mailweir itself".into());
         attempt.everyone(Fact { stage: Stage::Mail, event, peer: None });
@@ -378,33 +390,10 @@ impl Relay {
         }
     }
 
-    async fn route(&self, job: &Job) -> Result<Arc<Route>, RouteError> {
-        let sender = job.message.message.envelope.reverse_path.as_ref();
+    async fn route(&self, lane: &Lane, job: &Job) -> Result<Arc<Route>, RouteError> {
         match job.recipients.first() {
-            Some(held) => self.router.resolve(sender, &held.recipient.address).await,
+            Some(held) => self.router.resolve_in(&lane.name, job.sender(), &held.recipient.address).await,
             None => Err(RouteError::Temporary { enhanced: "4.3.0", text: "a job without recipients".into() }),
-        }
-    }
-
-    /// What waits for a domain goes to the lane of its provider, in memory and in the queue. A
-    /// domain that left its provider (its MX changed) takes nothing of the others along.
-    fn move_to(&self, lane: &Arc<Lane>, route: &Route, job: Job) {
-        self.scheduler.transfer(lane.surrender(job), &route.lane);
-        if lane.name.as_domain().is_some() && lane.stored_due().is_some() {
-            let (queue, scheduler) = (self.queue.clone(), self.scheduler.clone());
-            let (from, to, now) = (lane.clone(), scheduler.lane(&route.lane), self.clock.now());
-            tokio::spawn(async move {
-                while let Ok(moved) = queue.move_lane(&from.name, &to.name, 1000).await {
-                    if moved == 0 {
-                        break;
-                    }
-                    scheduler.note_stored(&to, now);
-                }
-                // What could not be moved goes job by job: nobody else may be left to ask for it.
-                scheduler.attend(&from);
-            });
-        } else {
-            self.scheduler.attend(lane);
         }
     }
 }

@@ -257,6 +257,7 @@ fn queue_list_gives_a_line_for_each_recipient() {
         "sender",
         "recipient",
         "provider",
+        "lane",
         "state",
         "priority",
         "attempts",

@@ -85,7 +85,12 @@ fn the_same_seed_gives_the_same_bytes_and_another_one_does_not() {
 fn people_get_a_table_and_a_picture() {
     let ran = simulate(BUSY);
     assert_eq!(ran.code, Some(0), "{}", ran.err);
-    for part in ["PROVIDER", "IT ENFORCES", "Waiting (and delivered", "20000 messages: done after"] {
+    for part in [
+        "PROVIDER",
+        "IT ENFORCES",
+        "Waiting (and since the row before: delivered, !throttled)",
+        "20000 messages: done after",
+    ] {
         assert!(ran.out.contains(part), "no {part:?} in {}", ran.out);
     }
     for part in

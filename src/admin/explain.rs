@@ -23,7 +23,8 @@ const MOST_COUNTED: usize = 10_000;
 const PAGE: usize = 500;
 
 /// Keys of a provider that limit what leaves, in the order in which they are told.
-const LIMITS: [&str; 12] = [
+const LIMITS: [&str; 13] = [
+    "limits_per",
     "rate",
     "burst",
     "count",

@@ -62,8 +62,11 @@ pub trait Controls: Send + Sync + 'static {
 /// A lane as an operator sees it: one line of `provider list --json`.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct LaneStatus {
-    /// A provider's name or `@domain`.
+    /// A provider's name or `@domain`; where limits hold for each source, with its address.
     pub name: String,
+    /// The source address whose limits these are; empty where there is one lane for all.
+    #[serde(default)]
+    pub source: String,
     /// The provider whose limits hold; `default` for a domain without one.
     pub provider: String,
     /// Recipients that wait in memory.
@@ -89,9 +92,10 @@ pub struct LaneStatus {
 
 impl LaneStatus {
     /// A lane in which nothing happens.
-    pub fn idle(name: &str, provider: &Provider) -> LaneStatus {
+    pub fn idle(name: &LaneName, provider: &Provider) -> LaneStatus {
         LaneStatus {
-            name: name.to_owned(),
+            name: name.to_string(),
+            source: name.source().map(|source| source.to_string()).unwrap_or_default(),
             provider: provider.name.clone(),
             max_connections: u64::from(provider.connections),
             rate: provider.rate.iter().map(ToString::to_string).collect(),

@@ -286,7 +286,7 @@ async fn operate_page(
     if keys.is_empty() {
         return Ok(());
     }
-    let lanes: BTreeSet<LaneName> = page.rows.iter().map(|(.., row)| LaneName::from(row.provider.as_str())).collect();
+    let lanes: BTreeSet<LaneName> = page.rows.iter().map(|(.., row)| LaneName::from(row.lane.as_str())).collect();
     let lanes: Vec<LaneName> = lanes.into_iter().collect();
     match queue.operate(op, &keys, &withdrawn, now).await {
         Ok(changed) => {
@@ -329,7 +329,7 @@ async fn give_back(queue: &dyn Queue, page: &Page, taken: &BTreeSet<RecipientKey
                 counts: false,
                 uncertain: false,
                 warned: false,
-                lane: LaneName::from(row.provider.as_str()),
+                lane: LaneName::from(row.lane.as_str()),
             },
         })
         .collect();

@@ -63,13 +63,23 @@ impl Controls for Operator {
 
     fn lanes(&self) -> Vec<LaneStatus> {
         let now = self.relay.clock.now();
-        self.relay.scheduler.lanes().iter().map(|lane| lane_status(lane, now)).collect()
+        // Lanes that mail only passes through are of interest while there is some.
+        let used = |lane: &Arc<Lane>| lane.in_memory() > 0 || self.relay.router.leads_to(&lane.name);
+        self.relay.scheduler.lanes().iter().filter(|lane| used(lane)).map(|lane| lane_status(lane, now)).collect()
     }
 
     fn pause(&self, lane_or_provider: &str, paused: bool) -> bool {
         let name = LaneName::from(lane_or_provider);
-        let known = self.relay.config.provider(lane_or_provider).is_some() || name.as_domain().is_some();
-        if known {
+        let known = self.relay.config.provider(name.base()).is_some() || name.as_domain().is_some();
+        // A provider, or a domain, with all its sources; or one source.
+        let mut lanes = if known { self.relay.router.lanes_of(&LaneName::from(name.base())) } else { Vec::new() };
+        match name.source() {
+            Some(_) => lanes.retain(|lane| *lane == name),
+            None if known && !lanes.contains(&name) => lanes.push(name.clone()),
+            None => {}
+        }
+        let known = !lanes.is_empty();
+        for name in lanes {
             let lane = self.relay.scheduler.lane(&name);
             let wake = lane.pause(paused);
             self.relay.scheduler.wake(&lane, wake);
@@ -121,7 +131,7 @@ impl Controls for Operator {
                 None => {
                     let stored = FeedbackStatus::stored(&*relay.queue, name.as_str(), &provider, time).await;
                     let feedback = stored.map_err(|error| error.to_string())?;
-                    (LaneStatus { feedback, ..LaneStatus::idle(name.as_str(), &provider) }, Snapshot::default(), 0)
+                    (LaneStatus { feedback, ..LaneStatus::idle(&name, &provider) }, Snapshot::default(), 0)
                 }
             };
             told.feedback = status.feedback.clone();
@@ -151,7 +161,7 @@ fn lane_status(lane: &Lane, time: Timestamp) -> LaneStatus {
             .unwrap_or_default(),
         feedback: lane.learned(|adapt| FeedbackStatus::of(adapt, &lane.provider, time)),
         last_error: now.last_error.unwrap_or_default(),
-        ..LaneStatus::idle(lane.name.as_str(), &lane.provider)
+        ..LaneStatus::idle(&lane.name, &lane.provider)
     }
 }
 

@@ -16,7 +16,8 @@ use crate::admin::requests::{Reply, Request};
 use crate::admin::{FeedbackStatus, LaneStatus};
 use crate::clock::Clock;
 use crate::config::report::{Setting, profile_settings};
-use crate::config::{Config, Loaded, Store, profiles};
+use crate::config::{Config, Loaded, Provider, Store, profiles, sources};
+use crate::mail::LaneName;
 use crate::queue::Queue;
 use crate::queue::sqlite::SqliteQueue;
 
@@ -30,7 +31,7 @@ pub(super) enum ProviderCommand {
     },
     /// All values and rules of a provider, with where each came from
     Show {
-        /// Name of a provider, a built-in profile, or @domain
+        /// Name of a provider, a built-in profile, or @domain; with @address of one of its sources
         name: String,
         /// One JSON object
         #[arg(long)]
@@ -38,12 +39,12 @@ pub(super) enum ProviderCommand {
     },
     /// Send nothing there until `resume`
     Pause {
-        /// Name of a provider, or @domain
+        /// Name of a provider, or @domain; with @address for one of its sources, if limits hold for each
         name: String,
     },
     /// Go on after `pause`
     Resume {
-        /// Name of a provider, or @domain
+        /// Name of a provider, or @domain; with @address for one of its sources, if limits hold for each
         name: String,
     },
 }
@@ -81,8 +82,8 @@ struct Lanes {
 async fn lanes(config: &Config) -> Result<Lanes, Failed> {
     let Some(target) = running(config).await? else {
         let known = stored_feedback(config).await.into_iter();
-        let idle = |name: &str| LaneStatus::idle(name, config.provider(name).unwrap_or(&config.default));
-        let lanes = known.map(|(name, feedback)| LaneStatus { feedback, ..idle(&name) }).collect();
+        let idle = |name: LaneName| LaneStatus::idle(&name, config.provider(name.base()).unwrap_or(&config.default));
+        let lanes = known.map(|(name, feedback)| LaneStatus { feedback, ..idle(name.as_str().into()) }).collect();
         return Ok(Lanes { lanes, running: false });
     };
     let mut lanes: Vec<LaneStatus> = Vec::new();
@@ -149,7 +150,7 @@ pub(super) async fn stored_feedback(config: &Config) -> Vec<(String, FeedbackSta
     }
     let known = match SqliteQueue::open_for_inspection(path) {
         Ok(queue) => {
-            let of = |lane: &str| config.provider(lane).unwrap_or(&config.default);
+            let of = |lane: &str| config.provider(LaneName::base_of(lane)).unwrap_or(&config.default);
             let known = FeedbackStatus::all_stored(&*queue, of, Clock::System.now()).await;
             queue.close().await;
             known
@@ -162,12 +163,48 @@ pub(super) async fn stored_feedback(config: &Config) -> Vec<(String, FeedbackSta
     })
 }
 
+/// A provider, or one source of it, with nothing in its lane.
+fn idle(provider: &Provider) -> LaneStatus {
+    let lane = sources::only(provider).map_or(provider.lane(), |ip| provider.lane().at(ip));
+    LaneStatus::idle(&lane, provider)
+}
+
+/// A provider whose limits hold for each source, as a whole; `None` if nothing is known of it. What
+/// replies taught is a matter of each source.
+fn whole(name: &str, sources: &[LaneStatus]) -> Option<LaneStatus> {
+    let first = sources.first()?;
+    let sum = |of: fn(&LaneStatus) -> u64| sources.iter().map(of).sum();
+    Some(LaneStatus {
+        name: name.to_owned(),
+        source: String::new(),
+        provider: first.provider.clone(),
+        waiting: sum(|lane| lane.waiting),
+        in_flight: sum(|lane| lane.in_flight),
+        connections: sum(|lane| lane.connections),
+        max_connections: sum(|lane| lane.max_connections),
+        rate: first.rate.clone(),
+        paused: sources.iter().all(|lane| lane.paused),
+        stopped: if sources.iter().all(|lane| !lane.stopped.is_empty()) {
+            first.stopped.clone()
+        } else {
+            String::new()
+        },
+        feedback: FeedbackStatus::default(),
+        last_error: sources.iter().map(|lane| &lane.last_error).find(|e| !e.is_empty()).cloned().unwrap_or_default(),
+    })
+}
+
 /// The lanes that are known, then providers without one; by name.
 fn rows(loaded: &Loaded, Lanes { mut lanes, running }: Lanes) -> Vec<Row> {
     let config = &loaded.config;
     for provider in config.providers.iter().chain([&config.default]) {
-        if !lanes.iter().any(|l| l.name == provider.name) {
-            lanes.push(LaneStatus::idle(&provider.name, provider));
+        // What has no provider has a lane for each domain; [default] stands for the limits alone.
+        let each = if provider.name == config.default.name { Vec::new() } else { sources::each(provider) };
+        let seen: Vec<&Provider> = if each.is_empty() { vec![provider] } else { each.iter().map(|p| &**p).collect() };
+        for lane in seen.into_iter().map(idle) {
+            if !lanes.iter().any(|l| l.name == lane.name) {
+                lanes.push(lane);
+            }
         }
     }
     lanes.sort_by(|a, b| a.name.cmp(&b.name));
@@ -236,8 +273,15 @@ fn state_at_rest(lane: &LaneStatus) -> String {
 
 fn show(loaded: &Loaded, lanes: Lanes, name: &str, json: bool) -> Outcome {
     let running = lanes.running;
-    let Some(row) = rows(loaded, lanes).into_iter().find(|row| row.lane.name == name) else {
-        return show_profile(name, json);
+    let rows = rows(loaded, lanes);
+    let of_name = |row: &&Row| !row.lane.source.is_empty() && LaneName::base_of(&row.lane.name) == name;
+    let sources: Vec<LaneStatus> = rows.iter().filter(of_name).map(|row| row.lane.clone()).collect();
+    let row = match whole(name, &sources) {
+        Some(lane) => Row::new(loaded, lane, running),
+        None => match rows.into_iter().find(|row| row.lane.name == name) {
+            Some(row) => row,
+            None => return show_profile(name, json),
+        },
     };
     let provider = loaded.config.provider(&row.lane.provider).unwrap_or(&loaded.config.default);
     let values = loaded.settings.iter().filter(|s| !s.is_rule() && s.provider.as_deref() == Some(&provider.name));
@@ -245,6 +289,9 @@ fn show(loaded: &Loaded, lanes: Lanes, name: &str, json: bool) -> Outcome {
     let mut out = io::stdout().lock();
     if json {
         let mut object = serde_json::to_value(&row).map_err(io::Error::from)?;
+        if !sources.is_empty() {
+            object["sources"] = serde_json::to_value(&sources).map_err(io::Error::from)?;
+        }
         object["values"] = values.iter().copied().map(as_json).collect();
         object["rules"] = provider.rules.iter().map(|r| json!({ "rule": r.to_string(), "from": r.origin })).collect();
         writeln!(out, "{object}")?;
@@ -266,6 +313,22 @@ fn show(loaded: &Loaded, lanes: Lanes, name: &str, json: bool) -> Outcome {
     if lane.feedback != FeedbackStatus::default() {
         writeln!(out, "learned from replies")?;
         write_feedback(&mut out, &lane.feedback)?;
+    }
+    if !sources.is_empty() {
+        writeln!(out, "\neach source has these limits for itself:")?;
+        let mut table = Table::new(["  SOURCE", "WAITING", "IN FLIGHT", "CONNECTIONS", "STATE", "LAST ERROR"]);
+        for lane in sources {
+            let now = |shown: String| if running { shown } else { "-".into() };
+            table.row([
+                format!("  {}", lane.source),
+                now(lane.waiting.to_string()),
+                now(lane.in_flight.to_string()),
+                format!("{}/{}", now(lane.connections.to_string()), lane.max_connections),
+                if running { state(&lane) } else { state_at_rest(&lane) },
+                lane.last_error,
+            ]);
+        }
+        table.write(&mut out)?;
     }
     write_values(&mut out, &values)?;
     if !provider.rules.is_empty() {

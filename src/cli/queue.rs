@@ -73,7 +73,7 @@ pub(super) struct Which {
     /// Domain of the recipient
     #[arg(long)]
     domain: Option<String>,
-    /// Provider, or lane (@domain)
+    /// Provider, or lane (@domain, provider@source)
     #[arg(long, value_name = "NAME")]
     provider: Option<String>,
     /// queued, leased, held, failed or uncertain

@@ -385,6 +385,24 @@ mod tests {
     }
 
     #[test]
+    fn each_source_is_a_provider_with_its_own_warm_up_and_prints_so() {
+        let text = "hostname = 'a.example'\n[provider.p]\nmatch.domains = ['x.example']\nlimits_per = 'source'\n\
+                    warmup = { start = '2026-12-01', days = [50] }\nsource = ['192.0.2.1', { address = '192.0.2.2', \
+                    warmup = { start = '2026-12-01', days = [7, 9], overflow = 'source' } }]\n";
+        let loaded = super::super::Loaded::parse(text, "x").unwrap();
+        let provider = &loaded.config.providers[0];
+        let each = super::super::sources::each(provider);
+        let days = |p: &Provider| p.warmup.as_ref().map(|plan| (plan.days.clone(), plan.overflow));
+        assert_eq!(each.len(), 2);
+        assert_eq!(days(&each[0]), Some((vec![50], super::super::Overflow::Wait)));
+        assert_eq!(days(&each[1]), Some((vec![7, 9], super::super::Overflow::Source)));
+        assert!(each.iter().zip(&provider.source).all(|(p, source)| p.source == std::slice::from_ref(source)));
+        let again = Config::parse(&report::AsToml(&loaded.settings).to_string(), "again").unwrap();
+        assert_eq!(again.providers[0].source, provider.source);
+        assert_eq!(again.providers[0].limits_per, provider.limits_per);
+    }
+
+    #[test]
     fn what_is_odd_but_possible_is_a_warning() {
         let ca = concat!(env!("CARGO_MANIFEST_DIR"), "/Cargo.toml");
         let text = format!(

@@ -6,7 +6,9 @@ use std::time::Duration;
 
 use super::rule_keys::TreatAs;
 use super::value::Val;
-use super::{Count, Engine, LogFormat, RuleScope, Secret, SignedConversion, Store, TlsMode, Warmup, units};
+use super::{
+    Count, Engine, LimitsPer, LogFormat, Overflow, RuleScope, Secret, SignedConversion, Store, TlsMode, Warmup, units,
+};
 use crate::deliver::Stage;
 
 /// A type of field: from and to the value that was read.
@@ -93,6 +95,8 @@ words! {
     SignedConversion { Convert = "convert", Bounce = "bounce" }
     LogFormat { Text = "text", Json = "json" }
     RuleScope { Recipient = "recipient", Connection = "connection", Provider = "provider", Account = "account" }
+    LimitsPer { Provider = "provider", Source = "source" }
+    Overflow { Wait = "wait", Source = "source" }
     TreatAs { Temporary = "temporary", Permanent = "permanent" }
 }
 

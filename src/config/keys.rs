@@ -11,8 +11,8 @@ use super::profiles::Profile;
 use super::rule_keys::RuleDraft;
 use super::value::{Kind, Val};
 use super::{
-    Count, Dns, Engine, Listener, Log, LogFormat, Provider, Queue, Retry, Secret, SignedConversion, Store, TlsMode,
-    units,
+    Count, Dns, Engine, LimitsPer, Listener, Log, LogFormat, Provider, Queue, Retry, Secret, SignedConversion, Store,
+    TlsMode, units,
 };
 
 const SECOND: u64 = 1000;
@@ -304,7 +304,9 @@ impl Table for ProviderDraft {
         "adaptive" p.adaptive: Kind::Flag, default "true";
         /// How much may leave on each day (UTC) from `start`, for source addresses that nobody knows
         /// yet. After the last day, or after the day on which `until` is reached, the other limits
-        /// alone hold; with `end`, the last number holds until then.
+        /// alone hold; with `end`, the last number holds until then. What is over a day's number
+        /// waits for the next day, or with overflow = "source" (and limits_per = "source") leaves from
+        /// the next source address that has room.
         "warmup" p.warmup: Kind::Warmup, example r#"{ start = "2026-12-01", day_1 = "50/d", double_every = "1d", until = "20000/d" }"#;
         /// How long an idle connection is kept for the next message.
         "idle_timeout" p.idle_timeout: Kind::Span(0, HOUR), default r#""10s""#;
@@ -321,9 +323,12 @@ impl Table for ProviderDraft {
         /// Resume TLS sessions. Off for servers that fail on session tickets.
         "tls_resume" p.tls_resume: Kind::Flag, default "true";
         /// Local addresses to connect from, each with the name to say in EHLO and a weight, if wanted.
-        /// Mail of one sender domain stays with one of them while it works. The limits of the provider
-        /// hold for all of them together. Empty: the system chooses.
+        /// Mail of one sender domain stays with one of them while it works. Empty: the system chooses.
         "source" p.source: Kind::Sources, default "[]";
+        /// With several source addresses: whether the limits hold for all of them together (`provider`),
+        /// or every one has all limits, warm-up and feedback for itself (`source`), as a receiver
+        /// counts that looks at addresses. A [[limit]] is a part of the whole in both cases.
+        "limits_per" p.limits_per: Kind::Word(LimitsPer::WORDS), default r#""provider""#;
         /// Use PIPELINING where it is offered. Off for hosts behind a middlebox that breaks it.
         "pipelining" p.pipelining: Kind::Flag, default "true";
         /// Use CHUNKING (BDAT) where it is offered. Off for hosts that announce it but break it.
@@ -358,6 +363,7 @@ impl Table for ProviderDraft {
                 tls_ca: None,
                 tls_resume: true,
                 source: Vec::new(),
+                limits_per: LimitsPer::Provider,
                 pipelining: true,
                 chunking: true,
                 signed_conversion: SignedConversion::Convert,

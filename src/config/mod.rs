@@ -17,6 +17,7 @@ mod rules;
 #[doc(hidden)]
 pub mod sample;
 mod shaping;
+mod source_keys;
 pub mod sources;
 pub mod units;
 mod value;
@@ -220,7 +221,7 @@ pub enum DnsProtocol {
 /// `[provider.NAME]`, and `[default]`.
 #[derive(Clone, Debug)]
 pub struct Provider {
-    /// The table's name; also the name of its lane.
+    /// The table's name; also the name of its lane, or the first part of the names of its lanes.
     pub name: String,
     /// `match.mx`: patterns of MX host names.
     pub match_mx: Vec<Pattern>,
@@ -255,6 +256,9 @@ pub struct Provider {
     pub tls_resume: bool,
     /// Local addresses to connect from; empty: the system chooses.
     pub source: Vec<Source>,
+    /// For what the limits hold. In the configuration of one source (see [`sources::each`])
+    /// `source` has just that one.
+    pub limits_per: LimitsPer,
     /// Use PIPELINING where offered.
     pub pipelining: bool,
     /// Use CHUNKING (BDAT) where offered.
@@ -336,7 +340,7 @@ pub enum RuleAction {
 }
 
 /// `warmup`: how much may leave on which day since `start` (UTC days). Counts like the rates.
-#[derive(Clone, PartialEq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Warmup {
     /// Midnight UTC of the first day.
     pub start: crate::clock::Timestamp,
@@ -344,6 +348,26 @@ pub struct Warmup {
     pub days: Vec<u32>,
     /// Number of days after which no warm-up limit holds any more (the plan's length).
     pub length: u32,
+    /// What becomes of mail over the day's number.
+    pub overflow: Overflow,
+}
+
+/// `limits_per`.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum LimitsPer {
+    /// The limits hold for all source addresses together.
+    Provider,
+    /// Every source address has all limits for itself, and learns for itself.
+    Source,
+}
+
+/// `overflow` of a warm-up.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Overflow {
+    /// It waits for the next day.
+    Wait,
+    /// It leaves from the next source that has room today.
+    Source,
 }
 
 /// `[[limit]]`: a share of a provider for some senders or clients, so that one application cannot
@@ -382,12 +406,14 @@ pub struct Source {
     pub name: Option<String>,
     /// Its part of the sender domains is this, of the sum of all weights; at least 1.
     pub weight: u32,
+    /// Its own warm-up, instead of the provider's. Only with limits for each source.
+    pub warmup: Option<Warmup>,
 }
 
 impl Source {
     /// An address of weight 1 without a name of its own.
     pub fn new(address: IpAddr) -> Source {
-        Source { address, name: None, weight: 1 }
+        Source { address, name: None, weight: 1, warmup: None }
     }
 }
 

@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use super::units::Pattern;
 use super::{
-    Config, Count, Dns, DnsProtocol, Engine, Listener, Log, LogFormat, Nameserver, Origins, Provider, Queue, Retry,
-    SignedConversion, Store, TlsMode,
+    Config, Count, Dns, DnsProtocol, Engine, LimitsPer, Listener, Log, LogFormat, Nameserver, Origins, Provider, Queue,
+    Retry, SignedConversion, Store, TlsMode,
 };
 
 /// A configuration that talks to nobody: its only name server is a closed port on loopback.
@@ -75,6 +75,7 @@ pub fn provider(name: &str) -> Provider {
         tls_ca: None,
         tls_resume: true,
         source: Vec::new(),
+        limits_per: LimitsPer::Provider,
         pipelining: true,
         chunking: true,
         signed_conversion: SignedConversion::Convert,

@@ -9,7 +9,7 @@ use super::keys::{ProviderDraft, RouteDraft};
 use super::rule_keys::{LimitDraft, RuleDraft, TreatAs};
 use super::units::{Pattern, Rate};
 use super::value::nearest;
-use super::{Limit, ReplyRule, RuleScope, Warmup};
+use super::{Limit, LimitsPer, Overflow, ReplyRule, RuleScope, Warmup};
 
 const DAY: Duration = Duration::from_secs(86_400);
 
@@ -67,15 +67,56 @@ fn distinct<'a>(rules: impl IntoIterator<Item = &'a RuleDraft>, smart_host: bool
 
 fn shape(reader: &mut Reader<'_>, path: &str, draft: &ProviderDraft) {
     rules(reader, &draft.rules, draft.relay.is_some());
-    let Some(Warmup { days, .. }) = &draft.p.warmup else { return };
-    let first = days.first().copied().unwrap_or(0);
+    sources(reader, path, draft);
+    let plans = draft.p.source.iter().filter_map(|source| Some((source.warmup.as_ref()?, "source")));
+    for (plan, key) in draft.p.warmup.iter().map(|plan| (plan, "warmup")).chain(plans) {
+        fits_quota(reader, path, draft, plan, key);
+    }
+}
+
+/// What only makes sense with limits for each source.
+fn sources(reader: &mut Reader<'_>, path: &str, draft: &ProviderDraft) {
+    let p = &draft.p;
+    let said = |reader: &Reader<'_>, key: &str| reader.has(&format!("{path}.{key}"));
+    // Other tables may have the addresses for what stands in [default].
+    if p.limits_per == LimitsPer::Source {
+        if p.source.is_empty() && path != "default" && said(reader, "limits_per") {
+            let message = "there is no source address to have them: `source` is missing";
+            reader.fault(&format!("{path}.limits_per"), message.into());
+        }
+    } else if let Some(own) = p.source.iter().find(|source| source.warmup.is_some()) {
+        let at = if said(reader, "source") { "source" } else { "limits_per" };
+        let message = format!("{} has a warm-up of its own, which needs limits_per = \"source\"", own.address);
+        reader.fault(&format!("{path}.{at}"), message);
+    }
+    let overflows = |plan: &Warmup| plan.overflow == Overflow::Source;
+    let key = if p.warmup.as_ref().is_some_and(overflows) {
+        "warmup"
+    } else if p.source.iter().any(|source| source.warmup.as_ref().is_some_and(overflows)) {
+        "source"
+    } else {
+        return;
+    };
+    let at = [key, "limits_per", "source"].into_iter().find(|key| said(reader, key)).unwrap_or(key);
+    if p.limits_per != LimitsPer::Source && key == "warmup" {
+        let message = "overflow = \"source\" needs limits_per = \"source\": with limits for all addresses together \
+                       no other has room when the day's number is reached";
+        reader.fault(&format!("{path}.{at}"), message.into());
+    } else if p.source.len() < 2 && (path != "default" || said(reader, "source")) {
+        let message = "overflow = \"source\" has no other source to go to: expected a second address in `source`";
+        reader.fault(&format!("{path}.{at}"), message.into());
+    }
+}
+
+fn fits_quota(reader: &mut Reader<'_>, path: &str, draft: &ProviderDraft, plan: &Warmup, key: &str) {
+    let first = plan.days.first().copied().unwrap_or(0);
     // The most that each quota lets through in a day, rounded up.
     let in_a_day = |quota: &Rate| {
         let windows = if quota.per >= DAY { 1 } else { DAY.as_millis().div_ceil(quota.per.as_millis().max(1)) };
         u128::from(quota.count) * windows
     };
     if let Some(small) = draft.p.quota.iter().find(|q| in_a_day(q) < u128::from(first)) {
-        let at = if reader.has(&format!("{path}.warmup")) { "warmup" } else { "quota" };
+        let at = if reader.has(&format!("{path}.{key}")) { key } else { "quota" };
         let message = format!("warm-up starts with {first} a day, more than quota = \"{small}\" ever allows");
         reader.fault(&format!("{path}.{at}"), message);
     }

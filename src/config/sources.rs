@@ -4,7 +4,31 @@
 //! every machine and after every restart. When an address is added or removed, only the domains
 //! that it wins or had move.
 
-use super::Source;
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use super::{LimitsPer, Provider, Source};
+
+/// The provider as it is seen from each of its sources, in the order of the file: with that source
+/// alone, and its warm-up. Empty where limits hold for all sources together.
+pub fn each(provider: &Provider) -> Vec<Arc<Provider>> {
+    if provider.limits_per == LimitsPer::Provider {
+        return Vec::new();
+    }
+    let from = |source: &Source| {
+        let warmup = source.warmup.clone().or_else(|| provider.warmup.clone());
+        Arc::new(Provider { source: vec![source.clone()], warmup, ..provider.clone() })
+    };
+    provider.source.iter().map(from).collect()
+}
+
+/// The source of a provider from [`each`]; `None` for others.
+pub fn only(provider: &Provider) -> Option<IpAddr> {
+    match (provider.limits_per, provider.source.as_slice()) {
+        (LimitsPer::Source, [only]) => Some(only.address),
+        _ => None,
+    }
+}
 
 /// The sources in the order of this sender domain (case does not matter).
 pub fn order<'s>(sources: &'s [Source], sender_domain: &str) -> Vec<&'s Source> {

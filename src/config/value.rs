@@ -3,20 +3,20 @@
 //! A [`Kind`] is the single place that knows a range: the parser checks it, an error message and
 //! the documentation quote it. Secrets are read here and are never printed.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use toml_edit::{Array, InlineTable, Value};
+use toml_edit::{Array, Value};
 
 use super::names::{
     check_host, enhanced_pattern, host_pattern, lane_pattern, mail_pattern, read_host_port, read_store, reply_text,
 };
 use super::units::{Network, Pattern, Rate, Size, Span};
-use super::{Nameserver, Secret, Source, Store, Warmup, warmup};
+use super::{Nameserver, Secret, Source, Store, Warmup, source_keys, warmup};
 
 /// Longest list a key takes; a configuration is read by people.
-const MAX_LIST: usize = 10_000;
+pub(super) const MAX_LIST: usize = 10_000;
 
 /// What a key accepts.
 #[derive(Clone, Copy, Debug)]
@@ -142,9 +142,7 @@ impl Kind {
             Kind::Enhanced => "an enhanced code, such as \"4.7.28\" or \"4.7.*\"".into(),
             Kind::ReplyText => "words of the reply, with * for any run of characters, such as \"unusual rate\"".into(),
             Kind::LanePattern => "a name of a provider, or \"@domain\", with * for anything, such as \"gmail\"".into(),
-            Kind::Sources => {
-                "a list of addresses such as [\"192.0.2.10\"] or [{ address = \"192.0.2.10\", name = \"out1.example.com\", weight = 3 }]".into()
-            }
+            Kind::Sources => source_keys::EXPECTED.into(),
         }
     }
 
@@ -233,7 +231,7 @@ impl Kind {
             Kind::Enhanced => enhanced_pattern(text()?).map(Val::Pattern),
             Kind::ReplyText => reply_text(text()?).map(Val::Text),
             Kind::LanePattern => lane_pattern(text()?).map(Val::Pattern),
-            Kind::Sources => read_sources(value, wrong_type).map(Val::Sources),
+            Kind::Sources => source_keys::read(value).map(Val::Sources),
         }
     }
 }
@@ -266,7 +264,7 @@ impl Val {
             Val::Nameservers(v) => texts(v),
             Val::Rate(r) => r.to_string().into(),
             Val::Warmup(w) => w.to_toml(),
-            Val::Sources(v) => Value::Array(v.iter().map(source_to_toml).collect::<Array>()),
+            Val::Sources(v) => source_keys::to_toml(v),
         }
     }
 }
@@ -305,80 +303,6 @@ fn list<T>(
         return Err(format!("the list has {} entries, more than {MAX_LIST}", array.len()));
     }
     array.iter().map(|item| read(item.as_str().ok_or_else(&wrong_type)?)).collect()
-}
-
-/// Heaviest weight of a source.
-const MAX_WEIGHT: i64 = 1000;
-
-/// Reads addresses, or tables with `address` and what else is known of it.
-fn read_sources(value: &Value, wrong_type: impl Fn() -> String) -> Result<Vec<Source>, String> {
-    let array = value.as_array().ok_or_else(&wrong_type)?;
-    if array.len() > MAX_LIST {
-        return Err(format!("the list has {} entries, more than {MAX_LIST}", array.len()));
-    }
-    let mut sources: Vec<Source> = Vec::new();
-    for item in array {
-        let source = match (item.as_str(), item.as_inline_table()) {
-            (Some(text), _) => Source::new(source_address(text)?),
-            (None, Some(table)) => read_source(table)?,
-            (None, None) => return Err(wrong_type()),
-        };
-        if sources.iter().any(|s| s.address == source.address) {
-            return Err(format!("{} is there twice", source.address));
-        }
-        sources.push(source);
-    }
-    Ok(sources)
-}
-
-fn read_source(table: &InlineTable) -> Result<Source, String> {
-    const KEYS: [&str; 3] = ["address", "name", "weight"];
-    let address = table.get("address").ok_or("`address` is missing: { address = \"192.0.2.10\", … }")?;
-    let address = address.as_str().ok_or_else(|| format!("`address`: expected a text, found {}", describe(address)))?;
-    let mut source = Source::new(source_address(address)?);
-    for (key, value) in table.iter() {
-        match key {
-            "address" => {}
-            "name" => match Kind::HostName.read(value).map_err(|e| format!("`name`: {e}"))? {
-                Val::Text(name) => source.name = Some(name),
-                _ => return Err("`name`: expected a text".into()),
-            },
-            "weight" => {
-                let weight = value.as_integer().filter(|n| (1..=MAX_WEIGHT).contains(n));
-                let weight = weight.and_then(|n| u32::try_from(n).ok());
-                source.weight = weight.ok_or_else(|| {
-                    format!("`weight`: expected a whole number from 1 to {MAX_WEIGHT}, found {}", describe(value))
-                })?;
-            }
-            other => {
-                let hint = nearest(other, KEYS).map(|n| format!("; did you mean `{n}`?")).unwrap_or_default();
-                return Err(format!("`{other}` is not known: expected address, name or weight{hint}"));
-            }
-        }
-    }
-    Ok(source)
-}
-
-fn source_address(text: &str) -> Result<IpAddr, String> {
-    let ip: IpAddr = text.parse().map_err(|_| format!("\"{text}\" is not an IP address"))?;
-    if ip.is_unspecified() || ip.is_multicast() {
-        return Err(format!("{ip} is not an address to connect from"));
-    }
-    Ok(ip)
-}
-
-/// An address alone where nothing else is said.
-fn source_to_toml(source: &Source) -> Value {
-    if source.name.is_none() && source.weight == 1 {
-        return source.address.to_string().into();
-    }
-    let mut table = InlineTable::new();
-    table.insert("address", source.address.to_string().into());
-    if let Some(name) = &source.name {
-        table.insert("name", name.into());
-    }
-    table.insert("weight", i64::from(source.weight).into());
-    Value::InlineTable(table)
 }
 
 fn read_filter(text: &str) -> Result<Val, String> {

@@ -1,26 +1,27 @@
 //! `warmup`: how it is written, what contradicts itself in it, and how it prints.
 //!
 //! Either `{ start, day_1, double_every, until }` or `{ start, days = [...] }`, both with an
-//! optional `end`. Both become a list of days; what prints is the list, and parses to the same.
+//! optional `end` and an optional `overflow`. Both become a list of days; what prints is the list, and parses to the same.
 
 use std::time::Duration;
 
 use toml_edit::{Array, InlineTable, Value};
 
-use super::Warmup;
+use super::fields::Field;
 use super::units::{Rate, Span};
-use super::value::{describe, nearest};
+use super::value::{Kind, describe, nearest};
+use super::{Overflow, Warmup};
 use crate::clock::Timestamp;
 
 /// Longest plan, in days.
 const MAX_DAYS: u32 = 3660;
 const DAY: Duration = Duration::from_secs(86_400);
 const DAY_MS: i64 = 86_400_000;
-const KEYS: [&str; 6] = ["start", "day_1", "double_every", "until", "days", "end"];
+const KEYS: [&str; 7] = ["start", "day_1", "double_every", "until", "days", "end", "overflow"];
 
 /// What is expected, for messages and documentation.
 pub(super) const EXPECTED: &str = "{ start = \"2026-12-01\", day_1 = \"50/d\", double_every = \"1d\", until = \"20000/d\" } \
-     or { start = \"2026-12-01\", days = [50, 100, 200] }, each with or without end = \"2027-01-31\"";
+     or { start = \"2026-12-01\", days = [50, 100, 200] }, each with or without end = \"2027-01-31\" and overflow = \"source\"";
 
 /// Reads the inline table; the error says what is wrong, without where.
 pub(super) fn read(value: &Value) -> Result<Warmup, String> {
@@ -47,7 +48,13 @@ pub(super) fn read(value: &Value) -> Result<Warmup, String> {
         Some(end) => until_end(start, date(end, "end")?, planned)?,
         None => planned,
     };
-    Ok(Warmup { start, days, length })
+    let overflow = table.get("overflow").map_or(Ok(Overflow::Wait), overflow)?;
+    Ok(Warmup { start, days, length, overflow })
+}
+
+fn overflow(value: &Value) -> Result<Overflow, String> {
+    let read = Kind::Word(Overflow::WORDS).read(value).map_err(|e| format!("`overflow`: {e}"))?;
+    Overflow::from_val(read).ok_or_else(|| format!("`overflow`: found {}", describe(value)))
 }
 
 /// The number of days from `start` to `end`; at least `planned`.
@@ -145,6 +152,9 @@ impl Warmup {
         if self.length as usize > self.days.len() {
             table.insert("end", day_text(Timestamp(self.start.0 + i64::from(self.length) * DAY_MS)).into());
         }
+        if self.overflow != Overflow::Wait {
+            table.insert("overflow", self.overflow.as_str().into());
+        }
         Value::InlineTable(table)
     }
 }
@@ -191,6 +201,8 @@ mod tests {
             ("{ start = '2026-12-01', day_1 = '50/d', double_every = '36h', until = '90/d' }", "expected whole days"),
             ("{ start = '2026-12-01', day_1 = '50/d', until = '90/d' }", "`double_every` is missing"),
             ("{ start = '2026-12-01', day1 = '50/d' }", "did you mean `day_1`?"),
+            ("{ start = '2026-12-01', days = [5], overflow = 'sources' }", "did you mean \"source\"?"),
+            ("{ start = '2026-12-01', days = [5], overflow = 1 }", "`overflow`: expected one of"),
             ("7", "found the integer 7"),
         ] {
             let told = parse(text).expect_err(text);
@@ -202,7 +214,8 @@ mod tests {
         #[test]
         fn what_prints_parses_to_the_same(start in 0i64..80_000, days in proptest::collection::vec(1u32.., 1..40), more in 0u32..60) {
             let length = days.len() as u32 + more;
-            let plan = Warmup { start: Timestamp(start * DAY_MS), days, length };
+            let overflow = if more % 2 == 0 { Overflow::Wait } else { Overflow::Source };
+            let plan = Warmup { start: Timestamp(start * DAY_MS), days, length, overflow };
             prop_assert_eq!(read(&plan.to_toml()), Ok(plan));
         }
     }

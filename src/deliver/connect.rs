@@ -31,7 +31,7 @@ use super::session::{Connection, Setup, SetupFailure};
 use super::source::Sources;
 use super::tls::TlsSettings;
 use super::{Io, Timeouts, wire};
-use crate::config::{Provider, Source, TlsMode};
+use crate::config::{Provider, Source, TlsMode, sources};
 use crate::mail::LaneName;
 use crate::route::{Host, Route};
 
@@ -83,6 +83,10 @@ impl Admit for Freely {
     }
 }
 
+/// From where, if limits hold for each source, to where: an address that does not answer the one
+/// may answer the other.
+type Way = (Option<IpAddr>, SocketAddr);
+
 /// What is known of an address that did not answer.
 #[derive(Clone)]
 struct Dead {
@@ -118,8 +122,8 @@ pub struct Connector {
     hostname: String,
     tls: TlsSettings,
     timeouts: Timeouts,
-    dead: Cache<SocketAddr, Dead>,
-    alive: Cache<SocketAddr, Instant>,
+    dead: Cache<Way, Dead>,
+    alive: Cache<Way, Instant>,
     /// Local addresses that do not work.
     sources: Sources,
     /// Hosts whose replies made no sense when commands were pipelined; shared with the connections.
@@ -177,10 +181,15 @@ impl Connector {
     ) -> Result<Connection, Vec<Fact>> {
         let sources = self.sources.usable(&provider.source, sender_domain, &route.lane);
         let result = self.try_hosts(provider, route, &sources, admit).await;
-        if provider.source.len() > 1 {
+        if provider.source.len() > 1 || sources::only(provider).is_some() {
             self.note(&result, &sources, &route.lane);
         }
         result
+    }
+
+    /// Whether the source of a lane works; true for lanes without one.
+    pub fn source_works(&self, lane: &LaneName) -> bool {
+        lane.source().is_none_or(|source| self.sources.works(source, lane))
     }
 
     /// Whether mail of this sender domain would leave from the source of this connection now.
@@ -217,7 +226,7 @@ impl Connector {
             // Whoever replied could be reached, and what it said is about us, not about the address.
             let silent = |fact: &Fact| fact.stage <= Stage::Greeting && !matches!(fact.event, Event::Reply(_));
             if seen.peek().is_some() && seen.all(silent) && self.sources.failed(source.address, lane) {
-                tracing::warn!(source = %source.address, provider = %lane, "no connection from this address works: resting it");
+                tracing::warn!(source = %source.address, provider = lane.base(), "no connection from this address works: resting it");
             }
         }
     }
@@ -229,13 +238,13 @@ impl Connector {
         sources: &[&Source],
         admit: &dyn Admit,
     ) -> Result<Connection, Vec<Fact>> {
-        if let Some(fact) = self.back_off(route) {
+        if let Some(fact) = self.back_off(provider, route) {
             return Err(vec![fact]);
         }
         let mut facts = Vec::new();
         let (mut sessions, mut attempts) = (0, 0);
-        for host in self.order(route) {
-            let mut addresses = self.addresses(host, route.port);
+        for host in self.order(provider, route) {
+            let mut addresses = self.addresses(provider, host, route.port);
             while attempts < MAX_ADDRESSES && sessions < MAX_SESSIONS {
                 let before = addresses.len();
                 let most = MAX_ADDRESSES - attempts;
@@ -262,7 +271,10 @@ impl Connector {
             }
         }
         if facts.is_empty() {
-            let text = "the route has no address to connect to".to_owned();
+            let text = match sources::only(provider) {
+                Some(source) => format!("no mail host has an address that can be reached from {source}"),
+                None => "the route has no address to connect to".to_owned(),
+            };
             let event = Event::NoRoute { permanent: false, code: 450, enhanced: "4.4.4", text };
             facts.push(Fact { stage: Stage::Route, event, peer: None });
         }
@@ -271,12 +283,13 @@ impl Connector {
 
     /// Why nobody is asked now: every address is dead and its back-off is not over. Else the caller
     /// is the one who probes, and others are kept away meanwhile.
-    fn back_off(&self, route: &Route) -> Option<Fact> {
+    fn back_off(&self, provider: &Provider, route: &Route) -> Option<Fact> {
         let mut first: Option<(SocketAddr, &Host, Dead)> = None;
+        let from = sources::only(provider);
         for host in route.hosts.iter() {
-            for ip in &host.addresses {
+            for ip in host.addresses.iter().filter(|ip| reachable(from, **ip)) {
                 let address = SocketAddr::new(*ip, route.port);
-                let dead = self.dead.get(&address)?;
+                let dead = self.dead.get(&(from, address))?;
                 if first.as_ref().is_none_or(|(_, _, other)| dead.until < other.until) {
                     first = Some((address, host, dead));
                 }
@@ -285,7 +298,7 @@ impl Connector {
         let (address, host, dead) = first?;
         let left = dead.left();
         if left.is_zero() {
-            self.dead.insert(address, Dead { until: Instant::now() + PROBE, probing: true, ..dead });
+            self.dead.insert((from, address), Dead { until: Instant::now() + PROBE, probing: true, ..dead });
             return None;
         }
         let peer = Peer { host: host.name.clone(), ip: Some(address.ip()), tls: None };
@@ -298,14 +311,14 @@ impl Connector {
         self.dead.invalidate_all();
     }
 
-    fn mark_alive(&self, address: SocketAddr) {
-        self.dead.invalidate(&address);
-        self.alive.insert(address, Instant::now());
+    fn mark_alive(&self, way: Way) {
+        self.dead.invalidate(&way);
+        self.alive.insert(way, Instant::now());
     }
 
     /// Counts a failure, once for all that were under way at the same time.
-    fn mark_dead(&self, address: SocketAddr, why: &Event, provider: &Provider) {
-        let before = self.dead.get(&address).filter(|dead| dead.until.elapsed() < DEAD_FORGET);
+    fn mark_dead(&self, way: Way, why: &Event, provider: &Provider) {
+        let before = self.dead.get(&way).filter(|dead| dead.until.elapsed() < DEAD_FORGET);
         if before.as_ref().is_some_and(|dead| !dead.probing && !dead.left().is_zero()) {
             return;
         }
@@ -314,23 +327,26 @@ impl Connector {
         let wait = first.saturating_mul(1 << times.min(10)).min(longest);
         let (until, why) = (Instant::now() + wait, why.clone());
         let dead = Dead { times: times.saturating_add(1), until, probing: false, why };
-        self.dead.insert(address, dead);
+        self.dead.insert(way, dead);
     }
 
     /// Hosts in the order to try: by preference, equal ones shuffled, those without a living
     /// address last.
-    fn order<'r>(&self, route: &'r Route) -> Vec<&'r Host> {
+    fn order<'r>(&self, provider: &Provider, route: &'r Route) -> Vec<&'r Host> {
+        let from = sources::only(provider);
         let mut hosts: Vec<&Host> = route.hosts.iter().collect();
         fastrand::shuffle(&mut hosts);
-        let dead = |ip: &IpAddr| self.dead.contains_key(&SocketAddr::new(*ip, route.port));
+        let dead = |ip: &IpAddr| self.dead.contains_key(&(from, SocketAddr::new(*ip, route.port)));
         hosts.sort_by_key(|host| (host.addresses.iter().all(dead), host.preference));
         hosts
     }
 
-    /// A host's addresses, living ones first.
-    fn addresses(&self, host: &Host, port: u16) -> VecDeque<SocketAddr> {
-        let mut all: Vec<SocketAddr> = host.addresses.iter().map(|ip| SocketAddr::new(*ip, port)).collect();
-        all.sort_by_key(|address| self.dead.contains_key(address));
+    /// A host's addresses, living ones first; only those that the source can reach, if it is one.
+    fn addresses(&self, provider: &Provider, host: &Host, port: u16) -> VecDeque<SocketAddr> {
+        let from = sources::only(provider);
+        let ips = host.addresses.iter().filter(|ip| reachable(from, **ip));
+        let mut all: Vec<SocketAddr> = ips.map(|ip| SocketAddr::new(*ip, port)).collect();
+        all.sort_by_key(|address| self.dead.contains_key(&(from, *address)));
         all.into()
     }
 
@@ -350,6 +366,7 @@ impl Connector {
         let mut racing = JoinSet::new();
         let mut running = Vec::new();
         let mut from: HashMap<SocketAddr, Option<&'s Source>> = HashMap::new();
+        let only = sources::only(provider);
         // The first, and who follows one that failed, has nobody to wait for.
         let (mut start, mut head_start) = (false, Duration::ZERO);
         loop {
@@ -393,17 +410,17 @@ impl Connector {
             running.retain(|other| *other != address);
             match result {
                 Ok(stream) => {
-                    self.mark_alive(address);
+                    self.mark_alive((only, address));
                     // Those that did not make it in spite of a head start come last from now on.
                     for slow in running {
-                        self.mark_dead(slow, &Event::Timeout(HEAD_START), provider);
+                        self.mark_dead((only, slow), &Event::Timeout(HEAD_START), provider);
                         addresses.push_back(slow);
                     }
                     return Some((stream, address, from.remove(&address).flatten()));
                 }
                 Err((event, dead)) => {
-                    if dead && self.alive.remove(&address).is_none_or(|at| at.elapsed() >= ALIVE) {
-                        self.mark_dead(address, &event, provider);
+                    if dead && self.alive.remove(&(only, address)).is_none_or(|at| at.elapsed() >= ALIVE) {
+                        self.mark_dead((only, address), &event, provider);
                     }
                     let peer = Peer { host: host.name.clone(), ip: Some(address.ip()), tls: None };
                     facts.push(Fact { stage: Stage::Connect, event, peer: Some(peer) });
@@ -474,6 +491,11 @@ impl Connector {
         }
         (result, None)
     }
+}
+
+/// Whether an address can be reached from the only source there is, if there is one.
+fn reachable(from: Option<IpAddr>, to: IpAddr) -> bool {
+    from.is_none_or(|from| from.is_ipv4() == to.is_ipv4())
 }
 
 /// The sources from which this address can be reached.

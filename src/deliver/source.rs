@@ -1,7 +1,9 @@
 //! From which of a provider's local addresses mail leaves.
 //!
 //! Every sender domain has its own order of the addresses (see `config::sources`). The first of the
-//! order that works is used, so that receivers see one sender domain come from one address.
+//! order that works is used, so that receivers see one sender domain come from one address. Where
+//! limits hold for each address, mail comes with the address that carries it, and goes to another
+//! lane if that does not work (see `route`).
 //!
 //! An address does not work for [`REST`] when it cannot be bound, or, for one lane, when
 //! [`FAILURES`] attempts in a row ended before a greeting. A reply is never a reason: whoever was
@@ -39,9 +41,9 @@ impl Sources {
     }
 
     /// Whether it may be used now.
-    fn works(&self, source: &Source, lane: &LaneName) -> bool {
-        let key = (source.address, lane.clone());
-        !self.unbindable.contains_key(&source.address) && self.failing.get(&key).is_none_or(|n| n < FAILURES)
+    pub(super) fn works(&self, source: IpAddr, lane: &LaneName) -> bool {
+        let key = (source, lane.clone());
+        !self.unbindable.contains_key(&source) && self.failing.get(&key).is_none_or(|n| n < FAILURES)
     }
 
     /// The sources in the order to try for this sender domain: those that work first. If none does,
@@ -49,7 +51,7 @@ impl Sources {
     pub(super) fn usable<'s>(&self, sources: &'s [Source], sender_domain: &str, lane: &LaneName) -> Vec<&'s Source> {
         let mut order = order(sources, sender_domain);
         if sources.len() > 1 {
-            order.sort_by_key(|source| !self.works(source, lane));
+            order.sort_by_key(|source| !self.works(source.address, lane));
         }
         order
     }

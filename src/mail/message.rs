@@ -15,7 +15,10 @@ use crate::clock::Timestamp;
 /// most one chunk is stored inline with its envelope.
 pub const CHUNK: usize = 256 * 1024;
 
-/// The name of a lane: a provider's name (`gmail`), or `@domain` while no provider is known.
+/// The name of a lane: a provider's name (`gmail`), or `@domain` while no provider is known; where
+/// limits hold for each source address, with that address: `gmail@192.0.2.10`,
+/// `@example.com@2001:db8::1`. Neither a provider's name nor a domain has an `@`, so what a name
+/// means is never in doubt.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct LaneName(Arc<str>);
 
@@ -37,8 +40,35 @@ impl LaneName {
 
     /// The domain, if this is a domain's lane.
     pub fn as_domain(&self) -> Option<&str> {
-        self.0.strip_prefix('@')
+        self.base().strip_prefix('@')
     }
+
+    /// The lane of the same mail from this source address.
+    pub fn at(&self, source: IpAddr) -> LaneName {
+        LaneName(format!("{}@{source}", self.base()).into())
+    }
+
+    /// The name without the source address: a provider's name, or `@domain`.
+    pub fn base(&self) -> &str {
+        LaneName::base_of(&self.0)
+    }
+
+    /// [`LaneName::base`] of a name as stored.
+    pub fn base_of(name: &str) -> &str {
+        parts(name).map_or(name, |(base, _)| base)
+    }
+
+    /// The source address whose lane it is.
+    pub fn source(&self) -> Option<IpAddr> {
+        parts(&self.0).map(|(_, source)| source)
+    }
+}
+
+/// The two parts of the name of a source's lane.
+fn parts(name: &str) -> Option<(&str, IpAddr)> {
+    // An `@` in front is that of a domain's lane.
+    let (base, source) = name.rsplit_once('@').filter(|(base, _)| !base.is_empty())?;
+    Some((base, source.parse().ok()?))
 }
 
 impl From<&str> for LaneName {
@@ -159,4 +189,27 @@ pub struct NewMessage {
 pub trait Body: Send + Sync {
     /// Chunk `index` (from 0) of the body; the error is text for a log line.
     async fn chunk(&self, index: u32) -> Result<Bytes, String>;
+}
+
+#[cfg(test)]
+mod lane_name_tests {
+    use super::*;
+
+    #[test]
+    fn the_name_of_a_lane_tells_its_provider_or_domain_and_its_source() {
+        let ips: [IpAddr; 2] = ["192.0.2.10".parse().unwrap(), "2001:db8::10".parse().unwrap()];
+        for base in [LaneName::provider("gmail"), LaneName::domain("X.example"), LaneName::domain("[192.0.2.1]")] {
+            assert_eq!((base.base(), base.source()), (base.as_str(), None));
+            for ip in ips {
+                let lane = base.at(ip);
+                let again = LaneName::from(lane.to_string().as_str());
+                assert_eq!(
+                    (again.base(), again.source(), again.as_domain()),
+                    (base.as_str(), Some(ip), base.as_domain())
+                );
+                assert_eq!(again.at(ips[0]), base.at(ips[0]), "one source at a time");
+            }
+        }
+        assert_eq!(LaneName::domain("x.example").at(ips[0]).as_str(), "@x.example@192.0.2.10");
+    }
 }

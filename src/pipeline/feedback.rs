@@ -15,7 +15,9 @@ use tokio::time::Instant;
 
 use super::Relay;
 use super::lesson::{TICK, Teach};
+use super::moves::source;
 use crate::clock::Timestamp;
+use crate::config::{ReplyRule, RuleScope};
 use crate::deliver::Fact;
 use crate::mail::LaneName;
 use crate::schedule::{Lane, Wake};
@@ -97,6 +99,19 @@ impl Teach for OfLane<'_> {
     fn alert(&self, rule: &str, fact: &Fact) {
         self.relay.alert(self.lane, rule, fact);
     }
+
+    /// An account is one, from whatever address it is used.
+    fn acted(&self, rule: &ReplyRule, reply: &str) {
+        if rule.scope != RuleScope::Account {
+            return;
+        }
+        let (relay, own) = (self.relay, &self.lane.name);
+        let others = relay.router.lanes_of(&LaneName::from(own.base()));
+        for name in others.into_iter().filter(|name| name != own) {
+            let now = self.now();
+            relay.of(&relay.scheduler.lane(&name)).teach(|adapt, _| adapt.ruled(rule, reply, now));
+        }
+    }
 }
 
 impl Relay {
@@ -124,7 +139,8 @@ impl Relay {
                 effect = lane.explain(self.clock.now());
             }
             tracing::info!(
-                provider = %lane.name,
+                provider = lane.name.base(),
+                source = source(&lane.name),
                 stage = %fact.stage,
                 rule,
                 effect = effect.join("; "),
@@ -144,7 +160,8 @@ impl Relay {
         }
         alerts.insert(key, now);
         drop(alerts);
-        tracing::error!(provider = %lane.name, rule = origin, reply = %fact, "a reply that somebody should look at");
+        let (provider, source) = (lane.name.base(), source(&lane.name));
+        tracing::error!(provider, source, rule = origin, reply = %fact, "a reply that somebody should look at");
     }
 
     /// Takes up what was known before the last end. Lanes whose effects are over are forgotten.
@@ -155,20 +172,36 @@ impl Relay {
         let mut over = Vec::new();
         let now = self.clock.now();
         for (key, json) in self.queue.recall(MEMOS).await? {
-            let name = LaneName::from(key.strip_prefix(MEMOS).unwrap_or_default());
-            let lane = self.scheduler.lane(&name);
-            match Adapt::restore(Configured::of(&lane.provider), &json, now) {
-                Some(adapt) => {
-                    for effect in adapt.explain(now) {
-                        tracing::info!(provider = %name, effect, "feedback from before the start still holds");
-                    }
-                    self.of(&lane).teach(|slot, _| *slot = adapt);
-                    self.feedback.with(&lane, |active| active.changed = false);
+            let former = LaneName::from(key.strip_prefix(MEMOS).unwrap_or_default());
+            let lanes = self.lanes_for(&former);
+            let kept = lanes.contains(&former);
+            let mut holds = false;
+            for name in lanes {
+                let lane = self.scheduler.lane(&name);
+                let Some(adapt) = Adapt::restore(Configured::of(&lane.provider), &json, now) else { continue };
+                for effect in adapt.explain(now) {
+                    let (provider, source) = (name.base(), source(&name));
+                    tracing::info!(provider, source, effect, "feedback from before the start still holds");
                 }
-                None => over.push((key, None)),
+                holds = true;
+                self.of(&lane).teach(|slot, _| *slot = adapt);
+                self.feedback.with(&lane, |active| active.changed = !kept);
+            }
+            if !kept || !holds {
+                over.push((key, None));
             }
         }
         if over.is_empty() { Ok(()) } else { self.queue.remember(over).await }
+    }
+
+    /// For which lanes the state of a lane of an earlier configuration holds: what was learned for all
+    /// sources together holds for each; what was learned from one that is no longer used is of no use.
+    fn lanes_for(&self, former: &LaneName) -> Vec<LaneName> {
+        let now = self.router.lanes_of(&LaneName::from(former.base()));
+        match former.source() {
+            Some(_) => now.into_iter().filter(|lane| lane == former).collect(),
+            None => now,
+        }
     }
 
     /// Lets time pass for feedback and stores it, until shutdown; then stores what is left.
@@ -199,7 +232,13 @@ impl Relay {
         let now = Instant::now();
         for active in self.feedback.active.lock().values_mut() {
             if active.left_out > 0 && now - active.summary >= SUMMARY {
-                tracing::info!(provider = %active.lane.name, count = active.left_out, "throttled, further times");
+                let name = &active.lane.name;
+                tracing::info!(
+                    provider = name.base(),
+                    source = source(name),
+                    count = active.left_out,
+                    "throttled, further times"
+                );
                 active.left_out = 0;
                 active.summary = now;
             }

@@ -10,7 +10,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use crate::clock::Timestamp;
-use crate::config::{Count, RuleAction};
+use crate::config::{Count, ReplyRule, RuleAction};
 use crate::deliver::{Event, Fact, Stage};
 use crate::outcome::classify::{by_rule, judge, judge_unreached, learned};
 use crate::outcome::{Fate, Judgement, Scope};
@@ -53,6 +53,9 @@ pub(crate) trait Teach {
     /// A rule wants somebody to look at this.
     fn alert(&self, rule: &str, fact: &Fact);
 
+    /// A rule has acted: what else it concerns learns of it.
+    fn acted(&self, _rule: &ReplyRule, _reply: &str) {}
+
     /// Feeds or asks the state; `with` gets the connections that are open, too.
     fn teach<T>(&self, with: impl FnOnce(&mut Adapt, u32) -> T) -> T {
         let ((result, changed), wake) = self.lane().feedback(self.now(), |adapt, open| {
@@ -77,6 +80,7 @@ pub(crate) trait Teach {
                 if rule.actions.contains(&RuleAction::Alert) {
                     self.alert(&rule.origin, fact);
                 }
+                self.acted(rule, &reply.to_string());
                 let judgement = by_rule(rule, fact);
                 if judgement.throttled {
                     self.throttled(fact, &rule.origin, &effects);

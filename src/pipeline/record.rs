@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::lesson::{CIRCUIT_FIRST, CIRCUIT_LONGEST, Lesson, Teach, refuses_us};
+use super::moves::source;
 use super::{Relay, SETTLE_AGAIN};
 use crate::clock::Timestamp;
 use crate::crash;
@@ -185,7 +186,7 @@ impl Relay {
     /// # Errors
     /// [`QueueError::Closed`]: what it does not know it does again after the next start.
     /// [`QueueError::Invalid`] or [`QueueError::Damaged`] several times in a row: it never will.
-    async fn persist<F: Future<Output = Result<(), QueueError>>>(
+    pub(super) async fn persist<F: Future<Output = Result<(), QueueError>>>(
         &self,
         mut store: impl FnMut() -> F,
     ) -> Result<(), QueueError> {
@@ -268,7 +269,8 @@ impl Relay {
         if let Some(refused) = refused {
             let reason = attempt.facts.get(refused.at).map(ToString::to_string).unwrap_or_default();
             tracing::error!(
-                provider = %lane.name,
+                provider = lane.name.base(),
+                source = source(&lane.name),
                 reply = %reason,
                 "the provider refuses us altogether: its mail is kept, one message is tried now and then"
             );
@@ -344,7 +346,8 @@ impl Relay {
                     id = %message.id,
                     sender = message.envelope.sender(),
                     recipient = held.recipient.address.as_str(),
-                    provider = lane.name.as_str(),
+                    provider = lane.name.base(),
+                    source = source(&lane.name),
                     host = peer.map_or("", |p| p.host.as_str()),
                     ip,
                     tls = peer.and_then(|p| p.tls).unwrap_or(""),

@@ -117,7 +117,7 @@ pub struct Filter {
     pub recipient: Option<String>,
     /// The recipient's domain, exactly (case does not matter).
     pub domain: Option<String>,
-    /// Lane or provider name, exactly.
+    /// Name of a provider (with all its sources) or of a lane, exactly.
     pub provider: Option<String>,
     /// State, as printed.
     pub state: Option<String>,
@@ -138,8 +138,11 @@ pub struct Row {
     pub sender: String,
     /// Forward-path.
     pub recipient: String,
-    /// Lane: a provider's name or `@domain`.
+    /// A provider's name, or `@domain`.
     pub provider: String,
+    /// The lane it waits in: the provider, with the source address where limits hold for each.
+    #[serde(default)]
+    pub lane: String,
     /// See [`State`].
     pub state: String,
     /// Delivery priority.

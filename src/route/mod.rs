@@ -4,7 +4,7 @@
 //! here: null MX, ourselves in the list, private addresses. `docs/routing.md` tells the rules.
 //!
 //! - [`Router`] decides, and explains; `dns` asks the name servers; `cache` keeps what they said; `select` makes
-//!   the list of hosts; `domain` is the one form of a domain; `private` knows private addresses.
+//!   the list of hosts; `source` chooses the source address where limits hold for each; `domain` is the one form of a domain; `private` knows private addresses.
 //!
 //! Invariants: mail bounces only for what an authoritative answer says (never for a name server
 //! that fails); a warm answer waits for nobody; everything DNS sends is cut to a bound.
@@ -15,6 +15,7 @@ mod domain;
 mod private;
 mod router;
 mod select;
+mod source;
 
 use std::net::IpAddr;
 use std::sync::Arc;

@@ -17,6 +17,7 @@ use super::cache::{Bounds, Kept, Kind, Memo, routes_cache};
 use super::dns::{Answer, Dns, Failure, NameServer};
 use super::domain::{Target, parse_name, printed};
 use super::select::{Addresses, Candidate, Ourselves, interleave, no_such_domain, select};
+use super::source::Sources;
 use super::{Host, Route, RouteError, RouterError};
 use crate::config::{Config, Provider, Relay};
 use crate::mail::{Address, LaneName};
@@ -44,6 +45,7 @@ struct Inner {
     /// For smart hosts only: their names are the operator's, so `/etc/hosts` may know them.
     hosts_file: Hosts,
     ourselves: Ourselves,
+    sources: Sources,
     mx: Memo<Mx>,
     hosts: Memo<HostAddresses>,
     routes: moka::sync::Cache<Arc<str>, Kept<Outcome>>,
@@ -113,6 +115,7 @@ impl Router {
                 dns,
                 hosts_file: Hosts::from_system().unwrap_or_default(),
                 ourselves: Ourselves::new(&config),
+                sources: Sources::new(&config),
                 mx: Memo::new(size, bounds),
                 hosts: Memo::new(size, bounds),
                 routes: routes_cache(size),
@@ -123,22 +126,81 @@ impl Router {
 
     /// The lane a new recipient waits in, from what is known without I/O: `[[route]]`,
     /// `match.domains`, or the provider that the domain's MX led to when it was looked up last;
-    /// else the lane of its domain.
+    /// else the lane of its domain. Where limits hold for each source, that of a source.
     pub fn lane_of(&self, sender: Option<&Address>, recipient: &Address) -> LaneName {
+        let inner = &self.inner;
         let target = Target::of(recipient);
-        let way = self.inner.way(sender, recipient, &target);
-        match way {
-            Way::Relay(provider, _) | Way::Mx(Some(provider)) => provider.lane(),
-            Way::Mx(None) => match self.inner.routes.get(target.text()) {
-                Some(Kept { value: Ok(route), .. }) => route.lane.clone(),
-                _ => LaneName::domain(target.text()),
+        match inner.way(sender, recipient, &target) {
+            Way::Relay(provider, _) | Way::Mx(Some(provider)) => inner.sources.lane(provider.lane(), provider, sender),
+            Way::Mx(None) => match inner.routes.get(target.text()) {
+                Some(Kept { value: Ok(route), .. }) => inner.sources.route(route, sender, None).lane.clone(),
+                _ => inner.sources.lane(LaneName::domain(target.text()), &inner.config.default, sender),
             },
         }
+    }
+
+    /// Says how to know whether the lane of a source takes mail now; before this, all do.
+    pub fn ask(&self, takes: impl Fn(&LaneName) -> bool + Send + Sync + 'static) {
+        self.inner.sources.ask(Box::new(takes));
+    }
+
+    /// The lane of another source, for mail of `sender` in a lane whose source does not take any;
+    /// also for a lane that the configuration no longer leads to. `None`: it stays.
+    pub fn elsewhere(&self, lane: &LaneName, sender: Option<&Address>) -> Option<LaneName> {
+        let config = &self.inner.config;
+        if self.inner.sources.is_empty() && lane.source().is_none() {
+            return None;
+        }
+        let provider = match lane.as_domain() {
+            Some(_) => Some(&config.default),
+            None => config.provider(lane.base()),
+        };
+        match provider {
+            Some(provider) => self.inner.sources.elsewhere(lane, provider, sender),
+            None => lane.source().map(|_| LaneName::from(lane.base())),
+        }
+    }
+
+    /// Whether [`Router::elsewhere`] could be a lane that takes mail, for a lane of a source.
+    pub fn another_takes(&self, lane: &LaneName) -> bool {
+        self.inner.sources.another_takes(lane, self.configured(lane))
+    }
+
+    /// Whether mail may be sent from a lane of that name: the configuration leads to it.
+    pub fn leads_to(&self, lane: &LaneName) -> bool {
+        let each = self.inner.sources.of(self.configured(lane));
+        match lane.source() {
+            None => each.is_empty(),
+            Some(_) => self.inner.sources.seen_from(lane, self.configured(lane)).is_some(),
+        }
+    }
+
+    /// The lanes of a provider, or of a domain (`@domain`): one, or one for each source.
+    pub fn lanes_of(&self, base: &LaneName) -> Vec<LaneName> {
+        let each = self.inner.sources.of(self.configured(base));
+        let lanes: Vec<LaneName> = each.iter().flat_map(|p| &p.source).map(|source| base.at(source.address)).collect();
+        if lanes.is_empty() { vec![base.clone()] } else { lanes }
     }
 
     /// The way to go now. Waits for DNS unless the answer is at hand; the wait is bounded by
     /// `[dns] timeout` and `attempts` for each of the questions it takes.
     pub async fn resolve(&self, sender: Option<&Address>, recipient: &Address) -> Result<Arc<Route>, RouteError> {
+        let route = self.without_source(sender, recipient).await?;
+        Ok(self.inner.sources.route(route, sender, None))
+    }
+
+    /// The same for what waits in lane `now`, and stays with its source if that can carry it.
+    pub async fn resolve_in(
+        &self,
+        now: &LaneName,
+        sender: Option<&Address>,
+        recipient: &Address,
+    ) -> Result<Arc<Route>, RouteError> {
+        let route = self.without_source(sender, recipient).await?;
+        Ok(self.inner.sources.route(route, sender, Some(now)))
+    }
+
+    async fn without_source(&self, sender: Option<&Address>, recipient: &Address) -> Outcome {
         let inner = &self.inner;
         let target = Target::of(recipient);
         let way = inner.way(sender, recipient, &target);
@@ -163,9 +225,15 @@ impl Router {
 
     /// The provider whose limits hold in a lane; those of `[default]` for the lane of a domain and
     /// for a provider that the configuration no longer has.
+    /// For the lane of a source, the provider as seen from there.
     pub fn provider_of_lane(&self, lane: &LaneName) -> Arc<Provider> {
+        let provider = self.configured(lane);
+        self.inner.sources.seen_from(lane, provider).unwrap_or(provider).clone()
+    }
+
+    fn configured(&self, lane: &LaneName) -> &Arc<Provider> {
         let config = &self.inner.config;
-        config.provider(lane.as_str()).unwrap_or(&config.default).clone()
+        config.provider(lane.base()).unwrap_or(&config.default)
     }
 
     async fn by_mx(&self, target: &Target, chosen: Option<&Arc<Provider>>) -> (Outcome, Instant) {

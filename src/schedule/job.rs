@@ -6,7 +6,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use super::budget::Ticket;
-use crate::mail::{Message, Recipient, RecipientKey};
+use crate::mail::{Address, Message, Recipient, RecipientKey};
 use crate::shape::Gate;
 
 /// A message in memory, shared by its jobs. The body may or may not be here too.
@@ -65,9 +65,14 @@ impl Job {
         self.message.message.envelope.priority
     }
 
+    /// The reverse-path; `None` for the null one.
+    pub fn sender(&self) -> Option<&Address> {
+        self.message.message.envelope.reverse_path.as_ref()
+    }
+
     /// The domain of the reverse-path; empty for the null one.
     pub fn sender_domain(&self) -> &str {
-        self.message.message.envelope.reverse_path.as_ref().map_or("", |address| address.domain())
+        self.sender().map_or("", Address::domain)
     }
 
     /// The same, without the recipients.

@@ -21,7 +21,7 @@ use tokio::time::Instant;
 use super::backlog::{Backlog, Next};
 use super::stored::Stored;
 use super::{Held, Job};
-use crate::config::{Limit, Provider};
+use crate::config::{Limit, Overflow, Provider};
 use crate::mail::LaneName;
 use crate::shape::adapt::{Adapt, Configured};
 use crate::shape::{Gate, Ledger, Limiter, Limits};
@@ -41,7 +41,8 @@ pub struct Lane {
     /// Whose limits hold.
     pub provider: Arc<Provider>,
     gate: Arc<Gate>,
-    limits: Limits,
+    /// Shared with the lanes of the provider's other sources.
+    limits: Arc<Limits>,
     /// New connections.
     connects: Arc<Limiter>,
     state: Mutex<State>,
@@ -116,10 +117,16 @@ pub enum Wake {
 impl Lane {
     /// A lane with the limits of `provider` and those of `limits` that are about it.
     pub fn new(name: LaneName, provider: Arc<Provider>, limits: &[Arc<Limit>], ledger: &Arc<Ledger>) -> Lane {
+        let limits = Arc::new(Limits::new(&name, &provider, limits, ledger));
+        Lane::sharing(name, provider, limits, ledger)
+    }
+
+    /// A lane with the limits of `provider` and shares that it may have in common with others.
+    pub fn sharing(name: LaneName, provider: Arc<Provider>, limits: Arc<Limits>, ledger: &Arc<Ledger>) -> Lane {
         let configured = Configured::of(&provider);
         Lane {
             gate: Arc::new(Gate::of_provider(ledger, name.as_str(), &provider)),
-            limits: Limits::new(&name, &provider, limits, ledger),
+            limits,
             connects: ledger.limiter(&format!("{name}/connections"), &provider.connection_rate, 0),
             name,
             provider,
@@ -318,6 +325,24 @@ impl Lane {
         self.state.lock().last_error = Some(text);
     }
 
+    /// Whether what waits should leave from another source: the day's number of a warm-up with that
+    /// overflow is reached.
+    pub fn overflows(&self) -> bool {
+        self.may_overflow() && self.gate.day_is_used_up()
+    }
+
+    /// The same, once it is known what was used in earlier lives.
+    pub async fn overflows_now(&self) -> bool {
+        if self.may_overflow() && !self.gate.is_loaded() {
+            self.gate.load().await;
+        }
+        self.overflows()
+    }
+
+    fn may_overflow(&self) -> bool {
+        self.provider.warmup.as_ref().is_some_and(|plan| plan.overflow == Overflow::Source)
+    }
+
     /// Nothing is here, nothing is stored, nothing is remembered that matters: may be forgotten.
     pub fn is_disposable(&self) -> bool {
         let state = self.state.lock();
@@ -331,6 +356,8 @@ impl Lane {
             && self.gate.is_disposable()
             && self.limits.is_disposable()
             && self.connects.is_full()
+            // Forgotten, it would take mail again until it had asked the store.
+            && !self.overflows()
     }
 }
 

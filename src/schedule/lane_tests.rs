@@ -373,3 +373,27 @@ async fn what_is_held_back_expires_and_says_why() {
     assert_eq!(rest[0].0.by, "limit *@news.example: quota 1/d");
     assert_eq!((lane.snapshot().ready, lane.snapshot().in_flight), (0, 6));
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_lane_overflows_when_its_day_is_used_up_and_not_the_next_day() {
+    let clock = crate::clock::Clock::for_tests();
+    let ledger = crate::shape::Ledger::new(Arc::new(crate::shape::reserve::testing::Store::default()), clock);
+    let plan = |overflow| crate::config::Warmup { start: Timestamp(0), days: vec![2], length: 100_000, overflow };
+    for (overflow, overflows) in [(Overflow::Source, true), (Overflow::Wait, false)] {
+        let provider = Provider { warmup: Some(plan(overflow)), connections: 1, ..provider("p") };
+        let lane = Lane::new(LaneName::from(overflow.as_str()), Arc::new(provider), &[], &ledger);
+        assert!(!lane.overflows_now().await);
+        for n in 0..2 {
+            assert!(!lane.overflows(), "before message {n}");
+            let _ = lane.push([job("a@x", "d", 0, &[n])]);
+            let (mut job, _) = lane.next(None, Duration::from_secs(1)).await.expect("a job");
+            lane.permit(&mut job).await.expect("a permit").spend();
+            lane.settled(1);
+        }
+        assert_eq!(lane.overflows_now().await, overflows);
+        assert_eq!(lane.worker_gone(), Wake::Nobody);
+        assert_eq!(lane.is_disposable(), !overflows, "forgotten, it would take mail again");
+        tokio::time::sleep(Duration::from_secs(86_400)).await;
+        assert!(!lane.overflows(), "a new day");
+    }
+}

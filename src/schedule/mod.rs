@@ -16,7 +16,7 @@ pub mod retry;
 pub mod stored;
 
 use std::collections::{BTreeSet, HashMap};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, OnceLock, Weak};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -25,10 +25,10 @@ use parking_lot::{Mutex, RwLock};
 use tokio::sync::{Notify, watch};
 
 use crate::clock::{Clock, Timestamp};
-use crate::config::{Limit, Provider, sources};
+use crate::config::{Limit, LimitsPer, Provider, sources};
 use crate::mail::{Address, LaneName, Message, NewRecipient, Recipient, RecipientKey};
-use crate::queue::{Leased, Queue};
-use crate::shape::{self, Ledger, Memos};
+use crate::queue::{Leased, Queue, Settlement, Verdict};
+use crate::shape::{self, Ledger, Limits, Memos};
 use budget::Budget;
 pub use job::{Held, Job, Shared, sender_key};
 pub use lane::{Empty, Lane, NotNow, Snapshot, Wake};
@@ -53,6 +53,9 @@ type Start = Box<dyn Fn(Arc<Lane>) + Send + Sync>;
 /// Whose limits hold in a lane.
 type ProviderOf = Box<dyn Fn(&LaneName) -> Arc<Provider> + Send + Sync>;
 
+/// The lane of another source for mail of this sender; `None`: it stays where it is.
+type Elsewhere = Box<dyn Fn(&LaneName, Option<&Address>) -> Option<LaneName> + Send + Sync>;
+
 /// All lanes, and the timer.
 pub struct Scheduler {
     queue: Arc<dyn Queue>,
@@ -60,6 +63,9 @@ pub struct Scheduler {
     budget: Arc<Budget>,
     provider_of: ProviderOf,
     limits: Vec<Arc<Limit>>,
+    /// Those of one provider are the same in the lanes of all its sources.
+    shares: Mutex<HashMap<String, Weak<Limits>>>,
+    elsewhere: OnceLock<Elsewhere>,
     /// Where quotas are kept.
     ledger: Arc<Ledger>,
     start: OnceLock<Start>,
@@ -126,6 +132,8 @@ impl Scheduler {
             clock,
             budget: Budget::new(memory),
             provider_of: Box::new(provider_of),
+            shares: Mutex::default(),
+            elsewhere: OnceLock::new(),
             start: OnceLock::new(),
             lanes: RwLock::default(),
             timer: Mutex::default(),
@@ -140,19 +148,52 @@ impl Scheduler {
         }
     }
 
-    /// The lane of that name.
-    pub fn lane(&self, name: &LaneName) -> Arc<Lane> {
-        if let Some(lane) = self.lanes.read().get(name) {
-            return lane.clone();
+    /// Says where mail goes from lanes whose source takes none; before this, it stays.
+    pub fn on_claim(
+        &self,
+        elsewhere: impl Fn(&LaneName, Option<&Address>) -> Option<LaneName> + Send + Sync + 'static,
+    ) {
+        if self.elsewhere.set(Box::new(elsewhere)).is_err() {
+            tracing::error!("the scheduler was told twice where mail goes");
         }
-        let provider = (self.provider_of)(name);
-        let lane = || Arc::new(Lane::new(name.clone(), provider, &self.limits, &self.ledger));
-        self.lanes.write().entry(name.clone()).or_insert_with(lane).clone()
     }
 
-    /// The lane of that name if it is in memory.
+    /// The lane of that name.
+    pub fn lane(&self, name: &LaneName) -> Arc<Lane> {
+        if let Some(lane) = self.known(name) {
+            return lane;
+        }
+        let provider = (self.provider_of)(name);
+        let mut lanes = self.lanes.write();
+        if let Some(lane) = lanes.get(name) {
+            return lane.clone();
+        }
+        let limits = self.shares(name, &provider);
+        let lane = Arc::new(Lane::sharing(name.clone(), provider, limits, &self.ledger));
+        lanes.insert(name.clone(), lane.clone());
+        lane
+    }
+
+    /// The lane of that name, if it is in memory.
     pub fn known(&self, name: &LaneName) -> Option<Arc<Lane>> {
         self.lanes.read().get(name).cloned()
+    }
+
+    /// The shares of senders and clients: two lanes of one provider must not count them twice.
+    fn shares(&self, name: &LaneName, provider: &Provider) -> Arc<Limits> {
+        let base = LaneName::from(name.base());
+        let new = || Arc::new(Limits::new(&base, provider, &self.limits, &self.ledger));
+        if provider.limits_per == LimitsPer::Provider {
+            return new();
+        }
+        let mut shares = self.shares.lock();
+        if let Some(known) = shares.get(base.as_str()).and_then(Weak::upgrade) {
+            return known;
+        }
+        shares.retain(|_, limits| limits.strong_count() > 0);
+        let limits = new();
+        shares.insert(base.as_str().to_owned(), Arc::downgrade(&limits));
+        limits
     }
 
     /// All lanes, in order of name.
@@ -289,6 +330,7 @@ impl Scheduler {
                         let floor = now.after(Duration::from_millis(1));
                         self.queue.lane_due(&lane.name).await.map(|due| due.map(|d| d.max(floor)))
                     };
+                    let leased = self.pass_on(&lane, leased, now).await;
                     let wake = lane.push(self.jobs(&lane, leased));
                     self.wake(&lane, wake);
                     lane.end_claim(due.unwrap_or(Some(now.after(QUEUE_TROUBLE))));
@@ -307,6 +349,38 @@ impl Scheduler {
         if lane.stored_due().is_some_and(|due| due > now) {
             self.attend(&lane);
         }
+    }
+
+    /// Puts what cannot leave from the source of this lane into the lanes of others, in the queue:
+    /// those claim it when they have room. Returns what stays.
+    async fn pass_on(self: &Arc<Scheduler>, lane: &Lane, leased: Vec<Leased>, now: Timestamp) -> Vec<Leased> {
+        let Some(elsewhere) = self.elsewhere.get() else { return leased };
+        let to = |item: &Leased| elsewhere(&lane.name, item.message.envelope.reverse_path.as_ref());
+        let (mut stays, mut goes) = (Vec::new(), Vec::new());
+        for item in leased {
+            match to(&item) {
+                Some(to) => goes.push((item, to)),
+                None => stays.push(item),
+            }
+        }
+        if goes.is_empty() {
+            return stays;
+        }
+        let settlements = goes.iter().map(|(item, to)| stored_in(item.key, item.warned, to, now)).collect();
+        match self.queue.settle(settlements, Vec::new()).await {
+            Ok(()) => {
+                let lanes: BTreeSet<LaneName> = goes.into_iter().map(|(_, to)| to).collect();
+                for name in lanes {
+                    self.note_stored(&self.lane(&name), now);
+                }
+            }
+            Err(error) => {
+                // They are held by this process: a worker finds out where each belongs.
+                tracing::warn!(lane = %lane.name, %error, "could not move mail to another source; doing it one by one");
+                stays.extend(goes.into_iter().map(|(item, _)| item));
+            }
+        }
+        stays
     }
 
     /// Groups what was claimed: recipients of one message to one destination share a job.
@@ -454,6 +528,16 @@ impl Scheduler {
     pub fn memory_used(&self) -> u64 {
         self.budget.used()
     }
+}
+
+/// The end of a lease: the recipient waits in lane `to` from now on, and that was no attempt.
+pub fn stored_in(key: RecipientKey, warned: bool, to: &LaneName, now: Timestamp) -> Settlement {
+    let reason = match to.source() {
+        Some(source) => format!("leaves from source address {source}"),
+        None => format!("waits for {to}"),
+    };
+    let (lane, counts, uncertain) = (to.clone(), false, false);
+    Settlement { key, verdict: Verdict::Deferred { due: now, reason, counts, uncertain, warned, lane } }
 }
 
 /// Quotas are kept in the queue's store, next to the mail they are about.

@@ -460,3 +460,34 @@ proptest! {
         prop_assert!(adapt.is_idle(), "{:?}", adapt);
     }
 }
+
+proptest! {
+    /// A rule with a threshold acts exactly when so many matches lie in the window that ends now,
+    /// also across restarts; each rule counts its own.
+    #[test]
+    fn a_threshold_acts_at_its_count_in_any_window(
+        count in 1u32..8, per in 1u64..4000,
+        events in proptest::collection::vec((0i64..1_500_000, proptest::bool::ANY, proptest::bool::weighted(0.1)), 1..120)
+    ) {
+        let per = Duration::from_secs(per);
+        let with = |code| ReplyRule {
+            code: Some(code),
+            ..rule(vec![RuleAction::Pause], RuleScope::Provider, Some(Rate { count, per }))
+        };
+        let rules = [with(421), with(450)];
+        let mut adapt = Adapt::new(configured(None, 10));
+        let mut seen = [Vec::new(), Vec::new()];
+        let mut now = Timestamp(START);
+        for (pause, which, restart) in events {
+            now = now.after(Duration::from_millis(pause.unsigned_abs()));
+            if restart && let Some(json) = adapt.store() {
+                adapt = Adapt::restore(configured(None, 10), &json, now).unwrap_or(Adapt::new(configured(None, 10)));
+            }
+            let of = &mut seen[usize::from(which)];
+            of.push(now);
+            let inside = of.iter().filter(|t| now.since(**t) < per).count();
+            prop_assert_eq!(adapt.counts(&rules[usize::from(which)], now), inside >= count as usize);
+            adapt.advance(0, now);
+        }
+    }
+}

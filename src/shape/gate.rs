@@ -113,6 +113,11 @@ impl Gate {
         }
     }
 
+    /// Whether nothing more may leave today by a warm-up plan. False before it was loaded.
+    pub fn day_is_used_up(&self) -> bool {
+        self.quotas.as_ref().is_some_and(Quotas::day_is_used_up)
+    }
+
     /// Its rates, for who makes them slower.
     pub fn limiter(&self) -> &Limiter {
         &self.limiter

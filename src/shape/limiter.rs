@@ -7,7 +7,7 @@
 
 use std::num::NonZeroU32;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use governor::clock::Clock;
@@ -189,6 +189,7 @@ pub struct Limiter {
     largest: u32,
     /// Permits so far: the name of the next one's tokens.
     permits: AtomicU64,
+    closed: AtomicBool,
 }
 
 impl Limiter {
@@ -198,7 +199,8 @@ impl Limiter {
         let clock = TokioClock { start: tokio::time::Instant::now() };
         let buckets: Vec<Bucket> = rates.iter().map(|rate| Bucket::new(*rate, burst, clock)).collect();
         let largest = buckets.iter().map(|b| b.burst).min().unwrap_or(u32::MAX);
-        Limiter { clock, buckets: Mutex::new(buckets), pace: Mutex::default(), largest, permits: AtomicU64::new(0) }
+        let (pace, permits, closed) = Default::default();
+        Limiter { clock, buckets: Mutex::new(buckets), pace, largest, permits, closed }
     }
 
     /// The most cells one permit can hold: more would exceed a burst and never be given.
@@ -308,9 +310,13 @@ impl Limiter {
         }
     }
 
-    /// Permits nothing any more. Returns what its buckets lack; nothing if all are full.
+    /// Permits nothing any more. Returns what its buckets lack; nothing if all are full, or if it was
+    /// closed before.
     pub fn close(&self) -> Vec<Left> {
         let mut buckets = self.buckets.lock();
+        if self.closed.swap(true, Ordering::Relaxed) {
+            return Vec::new();
+        }
         let now = self.now();
         let close = |bucket: &mut Bucket| {
             let missing = bucket.arrival.get().saturating_sub(now);

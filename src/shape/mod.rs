@@ -14,6 +14,7 @@ pub mod ledger;
 pub mod limiter;
 pub mod limits;
 pub mod quota;
+mod related;
 pub mod reserve;
 pub mod restart;
 pub mod warmup;

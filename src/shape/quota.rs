@@ -153,6 +153,18 @@ impl Window {
         (window, now)
     }
 
+    /// Counts what another quota of the same window has used, too. `now` is this one's own time.
+    pub fn also(&mut self, record: &Record, now: i64, mark: &Mark) {
+        self.advance(now);
+        let shift = now.saturating_sub(record.time.saturating_add(elapsed(&record.mark, mark)));
+        let slot_ms = record.slot.max(1);
+        for (slot, count) in record.used.iter().chain([&record.reserved]).filter(|(_, count)| *count > 0) {
+            let end = slot.saturating_add(1).saturating_mul(slot_ms).saturating_sub(1).saturating_add(shift);
+            self.count_earlier(end.div_euclid(self.slot_ms), *count);
+        }
+        self.settle_lost();
+    }
+
     /// Counts what was used in an earlier life.
     fn count_earlier(&mut self, slot: i64, count: u32) {
         let age = self.newest.saturating_sub(slot);

@@ -4,7 +4,7 @@
 //! quotas of a gate are taken together or not at all, and reserved in one write. The store holds
 //! one record for each length of window (`quota/LANE/GATE/1h`): a quota whose number changed goes
 //! on with the same record, one with a new length starts from the longest record there is. A
-//! provider or limit that was renamed starts anew.
+//! provider or limit that was renamed starts anew; one whose `limits_per` changed does not (`related`).
 //!
 //! As every record counts at least what was used, a gate may be forgotten at any time when nobody
 //! holds cells of it, and loaded again when it is needed: memory does not grow with what was sent.
@@ -18,10 +18,12 @@ use parking_lot::Mutex;
 
 use super::ledger::{Ledger, Now, PREFIX};
 use super::quota::{Record, Refusal, Reservation, Taken, Window};
+use super::related;
 use super::warmup::{Day, DayRecord, DayReservation};
 use crate::clock::Mark;
 use crate::config::Warmup;
 use crate::config::units::{Rate, Span};
+use crate::mail::LaneName;
 
 /// How long to wait when the store fails.
 const TROUBLE: Duration = Duration::from_secs(1);
@@ -144,6 +146,8 @@ fn json(record: &impl serde::Serialize) -> Bytes {
 pub struct Quotas {
     ledger: Arc<Ledger>,
     prefix: String,
+    /// Where the records are of what was one with it, or several, before `limits_per` changed.
+    related: Option<String>,
     rates: Vec<Rate>,
     warmup: Option<Warmup>,
     loaded: AtomicBool,
@@ -176,6 +180,7 @@ impl Quotas {
         Some(Quotas {
             ledger: ledger.clone(),
             prefix: format!("{PREFIX}{lane}/{name}/"),
+            related: (name == "provider").then(|| format!("{PREFIX}{}", related::prefix(&LaneName::from(lane)))),
             rates: smallest,
             warmup: warmup.cloned(),
             loaded: AtomicBool::new(false),
@@ -193,9 +198,16 @@ impl Quotas {
     pub async fn load(&self) {
         let _alone = self.writing.lock().await;
         while !self.is_loaded() {
-            match self.ledger.memos.recall(&self.prefix).await {
-                Ok(found) => {
-                    *self.meters.lock() = self.meters_from(&found);
+            let found = self.ledger.memos.recall(&self.prefix).await;
+            let others = match &self.related {
+                Some(prefix) => self.ledger.memos.recall(prefix).await,
+                None => Ok(Vec::new()),
+            };
+            match found.and_then(|found| Ok((found, others?))) {
+                Ok((found, others)) => {
+                    let short = |(name, value): (String, Bytes)| Some((name.strip_prefix(PREFIX)?.to_owned(), value));
+                    let others = related::others(others.into_iter().filter_map(short));
+                    *self.meters.lock() = self.meters_from(&found, &others);
                     self.loaded.store(true, Ordering::Release);
                 }
                 Err(error) => {
@@ -206,7 +218,7 @@ impl Quotas {
         }
     }
 
-    fn meters_from(&self, found: &[(String, Bytes)]) -> Vec<Meter> {
+    fn meters_from(&self, found: &[(String, Bytes)], others: &related::Others) -> Vec<Meter> {
         let now = self.ledger.now();
         let mark = self.ledger.mark(now);
         let records: Vec<(&str, Option<Record>)> =
@@ -225,10 +237,11 @@ impl Quotas {
                 }
                 None => longest,
             };
-            let (window, time) = match record {
+            let (mut window, time) = match record {
                 Some(record) => Window::restore(*rate, record, &mark),
                 None => (Window::new(*rate, now.wall.0), now.wall.0),
             };
+            related::add(&mut window, Span(rate.per), others, record.map(|record| &record.mark), time, &mark);
             let offset = time.saturating_sub(now.steady);
             meters.push(Meter::Window { key, text: rate.to_string(), window, offset });
         }
@@ -241,6 +254,7 @@ impl Quotas {
                     DayRecord { day: now.clock.0.div_euclid(86_400_000), count: u32::MAX }
                 })
             });
+            let record = related::day(record, others);
             meters.push(Meter::Day { day: Day::new(plan.clone(), record, now.clock), key });
         }
         meters
@@ -322,6 +336,12 @@ impl Quotas {
         let mut meters = self.meters.lock();
         let waits = meters.iter_mut().map(|meter| (meter.wait_for(cells, now), meter.text()));
         waits.filter(|(wait, _)| !wait.is_zero()).max().map(|(wait, text)| (text, wait))
+    }
+
+    /// Whether nothing more may leave today by a warm-up plan. False before it was loaded.
+    pub fn day_is_used_up(&self) -> bool {
+        let now = self.ledger.now();
+        self.meters.lock().iter_mut().any(|meter| matches!(meter, Meter::Day { .. }) && meter.room(now) == 0)
     }
 
     /// The most cells that could be taken now.

@@ -11,7 +11,7 @@
 //! Bounded: stored are the buckets of lanes in memory that were not full; they are read once, and
 //! forgotten when the last of them would be full.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -23,6 +23,7 @@ use super::ledger::Ledger;
 use super::limiter::Limiter;
 use crate::clock::Mark;
 use crate::config::units::Rate;
+use crate::mail::LaneName;
 
 /// The name of the marker, and the first part of the names of all else.
 const PREFIX: &str = "rates/";
@@ -76,7 +77,31 @@ enum Before {
     /// Nobody knows what it sent.
     Killed,
     /// What each limiter lacked, and how long before the start that was.
-    Stopped { lacked: HashMap<String, Vec<Left>>, ago: Duration, longest: Duration },
+    Stopped { lacked: Lacked, ago: Duration, longest: Duration },
+}
+
+/// What limiters lacked at the end, by name: `LANE/WHAT`.
+#[derive(Debug, Default)]
+struct Lacked {
+    limiters: HashMap<String, Vec<Left>>,
+    /// Those of several sources, by their names without the sources.
+    apart: HashSet<String>,
+}
+
+impl Lacked {
+    /// What the limiter of that name lacked. Where `limits_per` changed since then, a source goes on
+    /// where all together were, and all together where nobody knows: begin empty.
+    fn of(&self, name: &str) -> Option<&[Left]> {
+        let found = self.limiters.get(name).or_else(|| self.limiters.get(&together(name)?));
+        found.map(Vec::as_slice).or_else(|| self.apart.contains(name).then_some(&[]))
+    }
+}
+
+/// The name of a limiter of one source as it is without one.
+fn together(name: &str) -> Option<String> {
+    let (lane, what) = name.split_once('/')?;
+    let base = LaneName::base_of(lane);
+    (base != lane).then(|| format!("{base}/{what}"))
 }
 
 /// What an earlier process left, as limiters need it.
@@ -104,7 +129,7 @@ impl Ledger {
             Some(Ok(Life::Stopped(mark))) => match read(&found) {
                 Some(lacked) => {
                     let ago = self.mark(self.now()).since(&mark);
-                    let longest = lacked.values().flatten().map(Left::missing).max().unwrap_or_default();
+                    let longest = lacked.limiters.values().flatten().map(Left::missing).max().unwrap_or_default();
                     Before::Stopped { lacked, ago, longest }
                 }
                 None => Before::Killed,
@@ -135,7 +160,7 @@ impl Ledger {
                 earlier.before = Before::Full;
             }
             Before::Stopped { lacked, ago, .. } => {
-                if let Some(lefts) = lacked.get(name) {
+                if let Some(lefts) = lacked.of(name) {
                     // A rate or burst that is new since then begins empty.
                     let missing = |rate: Rate, burst: u32| {
                         let text = rate.to_string();
@@ -178,12 +203,13 @@ impl Ledger {
 }
 
 /// What limiters lacked; `None` if some of it cannot be read.
-fn read(found: &[(String, Bytes)]) -> Option<HashMap<String, Vec<Left>>> {
-    let mut lacked = HashMap::new();
+fn read(found: &[(String, Bytes)]) -> Option<Lacked> {
+    let mut lacked = Lacked::default();
     for (name, json) in found {
         let name = name.strip_prefix(PREFIX).unwrap_or_default();
         if !name.is_empty() {
-            lacked.insert(name.to_owned(), serde_json::from_slice(json).ok()?);
+            lacked.limiters.insert(name.to_owned(), serde_json::from_slice(json).ok()?);
+            lacked.apart.extend(together(name));
         }
     }
     Some(lacked)

@@ -85,6 +85,34 @@ async fn an_orderly_restart_goes_on_where_it_was() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_rate_goes_on_where_limits_begin_or_cease_to_hold_for_each_source() {
+    let (store, clock) = (Store::default(), Clock::for_tests());
+    let (hourly, hour) = ([rate(1, 3_600_000)], Duration::from_secs(3600));
+    let ledger = start(&store, clock, 0).await;
+    let limiter = ledger.limiter("p/provider", &hourly, 2);
+    limiter.try_take(2).expect("the burst").spend();
+    stop(&ledger, &[("p/provider", &limiter)]).await;
+
+    let ledger = start(&store, clock, 0).await;
+    let sources = ["p@192.0.2.1/provider", "p@192.0.2.2/provider", "p2@192.0.2.1/provider"];
+    let [first, second, other] = sources.map(|name| ledger.limiter(name, &hourly, 2));
+    assert!(first.wait_for(1) >= hour && second.wait_for(1) >= hour, "as all together were");
+    assert_eq!(other.wait_for(2), Duration::ZERO, "another provider");
+    advance(2 * hour + Duration::from_millis(2)).await;
+    first.try_take(1).expect("full again").spend();
+    let named = [(sources[0], &first), (sources[1], &second), (sources[2], &other)];
+    // Shared by several lanes, it is asked more than once: the first answer counts.
+    ledger.close();
+    let again = named.iter().chain(&named).map(|(name, limiter)| ((*name).to_owned(), limiter.close())).collect();
+    ledger.end(again).await.expect("the store works");
+
+    let ledger = start(&store, clock, 0).await;
+    assert_eq!(ledger.limiter(sources[1], &hourly, 2).wait_for(2), Duration::ZERO, "was full");
+    assert!(ledger.limiter(sources[0], &hourly, 2).wait_for(2) <= hour + Duration::from_millis(2), "lacked one");
+    assert_eq!(ledger.limiter("p/provider", &hourly, 2).wait_for(1), hour, "nobody knows what all together sent");
+}
+
+#[tokio::test(start_paused = true)]
 async fn without_a_marker_only_an_empty_store_begins_full() {
     let rates = [rate(1, 60_000)];
     for (new, rubbish, wait) in [(true, None, 0), (false, None, 60), (true, Some("rubbish"), 60)] {

@@ -178,7 +178,12 @@ mod tests {
     use proptest::prelude::*;
 
     fn plan(days: &[u32], length: u32) -> Warmup {
-        Warmup { start: Timestamp(20_000 * DAY_MS), days: days.to_vec(), length }
+        Warmup {
+            start: Timestamp(20_000 * DAY_MS),
+            days: days.to_vec(),
+            length,
+            overflow: crate::config::Overflow::Wait,
+        }
     }
 
     fn at(day: i64, ms: i64) -> Timestamp {

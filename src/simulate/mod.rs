@@ -23,7 +23,7 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use crate::clock::{Clock, Timestamp};
-use crate::config::Provider;
+use crate::config::{Provider, sources};
 use crate::mail::{Address, AddressError, BodyTraits, Envelope, LaneName, Message, Origin, QueueId, Recipient};
 use crate::model::{Caps, Change, Model, Persona};
 use crate::schedule::{Held, Job, Lane, Shared, WINDOW};
@@ -158,8 +158,10 @@ async fn simulate(plan: &Plan) -> Result<Report, SimulateError> {
     let mut sites = Vec::new();
     for (group, of) in plan.groups.iter().enumerate() {
         for (domain, messages) in (0u32..).zip(shares(of.messages, of.domains)) {
-            if messages > 0 {
-                sites.push(Arc::new(site(plan, group, domain, messages, &mut rng, &ledger)?));
+            for (provider, messages) in by_source(&of.provider, messages) {
+                if messages > 0 {
+                    sites.push(Arc::new(site(plan, group, domain, provider, messages, &mut rng, &ledger)?));
+                }
             }
         }
     }
@@ -209,6 +211,26 @@ fn senders(plan: &Plan) -> Result<Vec<Address>, SimulateError> {
     senders.map_err(|error| SimulateError::Name("sender".into(), error))
 }
 
+/// The parts that leave from each source where limits hold for each, by their weights; exact in the
+/// sum. Each has a lane of its own, and is a client of its own to the provider.
+fn by_source(provider: &Arc<Provider>, messages: u32) -> Vec<(Arc<Provider>, u32)> {
+    let each = sources::each(provider);
+    let weight = |p: &Provider| p.source.first().map_or(0, |source| u64::from(source.weight));
+    let all: u64 = each.iter().map(|p| weight(p)).sum();
+    let (mut sum, mut given) = (0, 0);
+    let parts: Vec<_> = each
+        .into_iter()
+        .map(|p| {
+            sum += weight(&p);
+            let upto = u32::try_from(u64::from(messages) * sum / all.max(1)).unwrap_or(messages);
+            let part = upto.saturating_sub(given);
+            given += part;
+            (p, part)
+        })
+        .collect();
+    if parts.is_empty() { vec![(provider.clone(), messages)] } else { parts }
+}
+
 /// `messages` over `domains` whose sizes fall as 1, 1/2, 1/3, …; exact in the sum.
 fn shares(messages: u32, domains: u32) -> Vec<u32> {
     let weights: f64 = (1..=domains.max(1)).map(|n| 1.0 / f64::from(n)).sum();
@@ -242,6 +264,7 @@ fn site(
     plan: &Plan,
     group: usize,
     domain: u32,
+    provider: Arc<Provider>,
     messages: u32,
     rng: &mut fastrand::Rng,
     ledger: &Arc<Ledger>,
@@ -254,6 +277,7 @@ fn site(
             (LaneName::domain(&host), host)
         }
     };
+    let lane = sources::only(&provider).map_or(lane.clone(), |source| lane.at(source));
     let bad = |e| SimulateError::Name(of.name.clone(), e);
     let recipient = Recipient::new(Address::parse(&format!("someone@{host}")).map_err(bad)?);
     // Each in its own part of the time, so that the pace is even and no two runs differ in it.
@@ -275,7 +299,7 @@ fn site(
     let store = Store::new(arrivals.collect(), usize::from(plan.senders));
     Ok(Site {
         group,
-        lane: Arc::new(Lane::new(lane, of.provider.clone(), &[], ledger)),
+        lane: Arc::new(Lane::new(lane, provider, &[], ledger)),
         model: Mutex::new(Model::new(of.persona, of.caps.clone(), of.changes.clone(), rng.u64(..))),
         store: Mutex::new(store),
         recipient,
@@ -416,5 +440,9 @@ impl World {
     }
 }
 
+#[cfg(test)]
+mod properties;
+#[cfg(test)]
+mod source_tests;
 #[cfg(test)]
 mod tests;

@@ -74,6 +74,64 @@ fn a_hidden_cap_throttles_and_every_message_still_has_one_fate() {
     assert!(first <= 3005, "{first}");
 }
 
+/// What the relay does with it, the simulation does: the cap is found, used, and hardly exceeded.
+#[test]
+fn adaptive_finds_a_hidden_cap_and_one_that_doubles() {
+    let mut hidden = group("anybody", 40_000, 0, "rate=20/s");
+    let mut provider = sample::provider("anybody");
+    provider.adaptive = true;
+    hidden.provider = Arc::new(provider);
+    hidden.changes = vec!["10m rate=40/s".parse().expect("a change")];
+    let mut plan = plan(vec![hidden]);
+    plan.until = Duration::from_secs(1200);
+    let report = run(&plan).expect("a report");
+    let g = &report.groups[0];
+    let between =
+        |from: u64, to: u64| g.series.iter().filter(|p| p.at > from && p.at <= to).map(|p| p.delivered).sum::<u64>();
+    assert!(between(60, 600) >= 540 * 20 * 9 / 10, "{} in the first part", between(60, 600));
+    assert!(between(720, 1200) >= 480 * 40 * 9 / 10, "{} after it doubled", between(720, 1200));
+    assert!(g.throttled_share < 0.01, "{}", g.throttled_share);
+    assert!(g.learned.iter().any(|line| line.starts_with("slow to ")), "{:?}", g.learned);
+    assert!(g.limits.contains(", adaptive"), "{}", g.limits);
+}
+
+#[test]
+fn a_rule_of_a_profile_pauses_the_lane() {
+    let mut ruled = group("gmail", 500, 20, "rate=10/s");
+    let mut provider = sample::provider("gmail");
+    provider.rate = vec![Rate { count: 20, per: Duration::from_secs(1) }];
+    provider.rules = vec![crate::config::ReplyRule {
+        origin: "built-in gmail".into(),
+        stage: None,
+        code: Some(421),
+        enhanced: None,
+        text: None,
+        scope: crate::config::RuleScope::Provider,
+        actions: vec![crate::config::RuleAction::Pause],
+        lasting: Duration::from_secs(900),
+        after: None,
+    }];
+    ruled.provider = Arc::new(provider);
+    let report = run(&plan(vec![ruled])).expect("a report");
+    let g = &report.groups[0];
+    assert!(report.complete && g.delivered == 500);
+    assert!(g.done_seconds >= Some(900), "it waits for the end of the pause: {g:?}");
+    let during: u64 = g.series.iter().filter(|p| p.at > 120 && p.at <= 840).map(|p| p.delivered).sum();
+    assert_eq!(during, 0, "nothing leaves during the pause");
+}
+
+#[test]
+fn urgent_mail_overtakes_bulk_and_senders_take_turns() {
+    let mut plan = plan(vec![group("yahoo", 6000, 10, "")]);
+    (plan.senders, plan.bulk, plan.arrive) = (3, 0.9, Duration::from_secs(120));
+    let report = run(&plan).expect("a report");
+    let g = &report.groups[0];
+    let bulk = g.bulk_waits.expect("there is bulk");
+    assert_eq!(g.waits.messages + bulk.messages, 6000);
+    assert!((450..750).contains(&g.waits.messages), "{:?}", g.waits);
+    assert!(g.waits.p99 < 60.0 && bulk.median > 150.0, "{:?} {bulk:?}", g.waits);
+}
+
 #[test]
 fn stops_when_it_is_told_to() {
     let mut plan = plan(vec![group("gmail", 1000, 1, "")]);

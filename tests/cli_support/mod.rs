@@ -43,6 +43,7 @@ impl Fake {
                 sender: sender.into(),
                 recipient: recipient.into(),
                 provider: lane.into(),
+                lane: lane.into(),
                 state: state.to_string(),
                 priority: 0,
                 attempts: 1,

@@ -322,19 +322,12 @@ impl Remote {
         link.wake(notify);
     }
 
-    /// Notes when the relay has read all that was written so far.
-    pub fn mark(&self) -> Mark {
-        let mark = Mark::default();
+    /// Notes when the relay has read all that was written so far, the last of it included.
+    pub fn mark(&self, mark: &Mark) {
         let mut link = self.shared.0.lock();
         let at = link.to_relay.written;
         // Bytes that were cut off are never read.
         link.marks.push((at, mark.clone()));
-        mark
-    }
-
-    /// Nobody will read what was marked, since it is never written.
-    pub fn forget_marks(&self) {
-        self.shared.0.lock().marks.clear();
     }
 
     /// From now on nothing arrives, either way.
@@ -394,6 +387,11 @@ impl Lines {
             }
             self.more().await?;
         }
+    }
+
+    /// When the last of what was heard was sent.
+    pub fn sent(&self) -> Instant {
+        self.sent
     }
 
     /// Exactly so many bytes.

@@ -165,7 +165,9 @@ impl Plan {
             patience: Duration::ZERO,
         };
         plan.write_top(rng);
-        let calm = "connections = 3\nrate = \"10/s\"\n";
+        // Every key, or those of [default] would hold.
+        let calm = "connections = 3\nmessages_per_connection = 50\nrecipients_per_message = 50\nrate = \"10/s\"\n\
+                    burst = 0\nquota = []\nconnection_rate = []\ncount = \"messages\"\nadaptive = true\npipelining = true\n";
         plan.add_provider(rng, calm, true);
         for _ in 0..rng.usize(2..5) {
             let limits = limits(rng);
@@ -259,10 +261,13 @@ impl Plan {
 
     /// A domain changes its provider, and perhaps changes back.
     fn move_a_domain(&mut self, rng: &mut Rng) {
-        let movable: Vec<usize> = (0..self.domains.len())
-            .filter(|d| !self.domains[*d].name.contains(".p0.") && self.domains[*d].name != "smart.test")
-            .collect();
-        let (from, to) = (movable[rng.usize(..movable.len())], movable[rng.usize(..movable.len())]);
+        // To a provider: at the host of a domain without one, two lanes would meet.
+        let is_movable = |domain: &Domain| !domain.name.contains(".p0.") && domain.name != "smart.test";
+        let movable: Vec<usize> = (0..self.domains.len()).filter(|d| is_movable(&self.domains[*d])).collect();
+        let from = movable[rng.usize(..movable.len())];
+        let providers: Vec<usize> =
+            movable.into_iter().filter(|d| !self.domains[*d].name.starts_with("lonely")).collect();
+        let to = providers[rng.usize(..providers.len())];
         let (there, back) = (self.domains[to].mx[0].1.clone(), self.domains[from].mx[0].1.clone());
         let at = instant(rng, self.heal);
         self.domains[from].mx.push((at, there));

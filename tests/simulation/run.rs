@@ -201,6 +201,7 @@ async fn live(world: &Arc<World>, base: Timestamp, kept: &mut Option<Arc<InlineQ
             }
         }
         if !world.model(|model| model.wrong.is_empty()) {
+            world.note(shown(&scheduler));
             return (Ended::Over, clock.now());
         }
         let open = world.model(|model| model.open());
@@ -208,14 +209,18 @@ async fn live(world: &Arc<World>, base: Timestamp, kept: &mut Option<Arc<InlineQ
             return (Ended::Over, clock.now());
         }
         if world.now() >= deadline {
-            let lanes: Vec<String> =
-                scheduler.lanes().iter().map(|lane| format!("{}: {:?}", lane.name, lane.snapshot())).collect();
-            world.wrong([format!("all is well since {:?}, and these wait: {open:?}; {lanes:?}", world.plan.heal)]);
+            world.note(shown(&scheduler));
+            world.wrong([format!("all is well since {:?}, and these wait: {open:?}", world.plan.heal)]);
             return (Ended::Over, clock.now());
         }
     }
     let now = clock.now();
     (Ended::Down(world.wait(Duration::from_secs(300))), now)
+}
+
+/// The lanes, for the end of a trace.
+fn shown(scheduler: &Scheduler) -> String {
+    scheduler.lanes().iter().map(|lane| format!("{}: {:?}\n", lane.name, lane.snapshot())).collect()
 }
 
 fn listener(config: &mailweir::config::Config) -> mailweir::config::Listener {

@@ -10,7 +10,7 @@ use mailweir::deliver::{Dialer, Io};
 use mailweir::mail::QueueId;
 use tokio::time::Instant;
 
-use super::net::{Cut, How, Lines, pair};
+use super::net::{Cut, How, Lines, Mark, pair};
 use super::plan::{CALM, Weather};
 use super::world::{BEGIN, World};
 
@@ -206,7 +206,7 @@ impl Server {
                     let body = self.lines.bytes(size).await?;
                     match self.has_recipients() {
                         false => self.say("554 5.5.1 no valid recipients"),
-                        true => self.message(&String::from_utf8_lossy(&body), Instant::now()).await?,
+                        true => self.message(&String::from_utf8_lossy(&body), self.lines.sent()).await?,
                     }
                 }
                 "QUIT" => {
@@ -303,10 +303,10 @@ impl Server {
         if lost.is_none() {
             self.lines.remote.say(b"250 2.0.0 taken\r\n");
         }
-        let mark = self.lines.remote.mark();
-        if lost.is_some_and(|lost| !matches!(lost, Lost::Late(_))) {
-            // Never written, so never read.
-            self.lines.remote.forget_marks();
+        // What is never written is never read.
+        let mark = Mark::default();
+        if lost.is_none() {
+            self.lines.remote.mark(&mark);
         }
         for address in &tx.accepted {
             world.note(format_args!("taken {id} {address} {lost:?}"));
@@ -318,6 +318,7 @@ impl Server {
             Some(Lost::Late(wait)) => {
                 tokio::time::sleep(wait).await;
                 self.lines.remote.say(b"250 2.0.0 taken\r\n");
+                self.lines.remote.mark(&mark);
                 Some(())
             }
             Some(_) => None,

@@ -126,12 +126,7 @@ impl Queue for Store {
         self.write(&format!("claim {lane}"), self.queue.claim(lane, now, limit), |_| ()).await
     }
 
-    async fn claim_older(
-        &self,
-        lane: &LaneName,
-        received: Timestamp,
-        limit: usize,
-    ) -> Result<Vec<Leased>, QueueError> {
+    async fn claim_older(&self, lane: &LaneName, received: Timestamp, limit: usize) -> Result<Vec<Leased>, QueueError> {
         self.write(&format!("claim older {lane}"), self.queue.claim_older(lane, received, limit), |_| ()).await
     }
 

@@ -119,12 +119,7 @@ impl Queue for InlineQueue {
         }
     }
 
-    async fn claim_older(
-        &self,
-        lane: &LaneName,
-        received: Timestamp,
-        limit: usize,
-    ) -> Result<Vec<Leased>, QueueError> {
+    async fn claim_older(&self, lane: &LaneName, received: Timestamp, limit: usize) -> Result<Vec<Leased>, QueueError> {
         match self.write(Op::ClaimOlder(lane.clone(), received, limit.min(MOST)))? {
             Answer::Leased(leased) => Ok(leased),
             Answer::Done | Answer::Count(_) => Ok(Vec::new()),

@@ -13,7 +13,7 @@ use super::rows;
 use super::{schema, sql};
 use crate::clock::Timestamp;
 use crate::config::units::Pattern;
-use crate::mail::{QueueId, RecipientKey, State};
+use crate::mail::{LaneName, QueueId, RecipientKey, State};
 use crate::queue::{Filter, Page, QueueError, Row};
 
 /// Connections, and so reads at once.
@@ -133,7 +133,7 @@ impl<'f> Wanted<'f> {
     fn fits(&self, state: State, lane: &str, address: &str, reason: &str) -> bool {
         let domain = || address.rsplit_once('@').map_or("", |(_, domain)| domain);
         self.state.is_none_or(|s| s == state)
-            && self.provider.is_none_or(|p| p == lane)
+            && self.provider.is_none_or(|p| p == lane || p == LaneName::base_of(lane))
             && self.domain.is_none_or(|d| d.to_lowercase() == domain().to_lowercase())
             && self.recipient.as_ref().is_none_or(|p| p.matches(address))
             && self.reason.as_ref().is_none_or(|p| p.matches(reason))
@@ -167,6 +167,14 @@ impl Summary {
     }
 }
 
+/// Whether there are lanes of single sources of this provider. Their recipients are not together in
+/// the order of a list, so all are looked at.
+fn has_sources(conn: &Connection, provider: &str) -> Result<bool, QueueError> {
+    // `A` follows `@`.
+    let (from, to) = (format!("{provider}@"), format!("{provider}A"));
+    Ok(conn.prepare_cached(sql::HAS_LANE_BETWEEN)?.query_row([from, to], |row| row.get(0))?)
+}
+
 /// A page of the recipients that match, in order of key.
 pub(super) fn inspect(
     conn: &Connection,
@@ -180,6 +188,7 @@ pub(super) fn inspect(
     let text = match (&wanted.id, wanted.provider, wanted.state) {
         (Some(_), _, _) => sql::LIST_MESSAGE,
         (None, _, Some(State::Leased)) => sql::LIST_LEASED,
+        (None, Some(provider), _) if has_sources(conn, provider)? => sql::LIST,
         (None, Some(_), _) => sql::LIST_LANE,
         (None, None, _) => sql::LIST,
     };
@@ -215,7 +224,8 @@ pub(super) fn inspect(
             index: key.index,
             sender: message.sender.clone(),
             recipient: address.to_owned(),
-            provider: lane.to_owned(),
+            provider: LaneName::base_of(lane).to_owned(),
+            lane: lane.to_owned(),
             state: state.to_string(),
             priority: message.priority,
             attempts: row.get(4)?,

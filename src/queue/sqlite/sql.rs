@@ -89,6 +89,13 @@ statements! {
         "INDEXED BY recipient_leased WHERE state = 1 AND lane = ?3 AND (message, idx) > (?1, ?2)
         ORDER BY message, idx");
 
+    HAS_LANE_BETWEEN = "SELECT EXISTS (SELECT 1 FROM recipient INDEXED BY recipient_waiting
+            WHERE state IN (0, 4) AND lane > ?1 AND lane < ?2)
+        OR EXISTS (SELECT 1 FROM recipient INDEXED BY recipient_aside
+            WHERE state IN (2, 3) AND lane > ?1 AND lane < ?2)
+        OR EXISTS (SELECT 1 FROM recipient INDEXED BY recipient_leased
+            WHERE state = 1 AND lane > ?1 AND lane < ?2)";
+
     LEASED_IN_DOUBT = "SELECT count(*) FROM recipient INDEXED BY recipient_leased WHERE state = 1 AND doubt";
     RECOVER = "UPDATE recipient INDEXED BY recipient_leased SET state = iif(doubt, 4, 0) WHERE state = 1";
     LAST_MESSAGE = "SELECT coalesce(max(id), 0) FROM message";

@@ -207,6 +207,14 @@ impl Relay {
                 }
             };
 
+            // What nobody there takes is not tried.
+            if let Some(fact) = too_large(lane, &attempt.job) {
+                hand.not_needed(&mut attempt.job);
+                attempt.everyone(fact);
+                self.finish(hand, attempt, None).await;
+                continue;
+            }
+
             // An open connection: the one at hand if it suits, else a new one.
             let from = attempt.job.sender_domain().to_owned();
             let same_source =
@@ -449,6 +457,15 @@ fn no_route(error: RouteError) -> Fact {
         RouteError::Temporary { enhanced, text } => Event::NoRoute { permanent: false, code: 450, enhanced, text },
     };
     Fact { stage: Stage::Route, event, peer: None }
+}
+
+/// The provider takes no message of this size, by the configuration.
+fn too_large(lane: &Lane, job: &Job) -> Option<Fact> {
+    let (size, most) = (job.message.message.size, lane.provider.max_message_size);
+    (most > 0 && size > most).then(|| {
+        let text = format!("the message has {size} bytes, max_message_size of {} is {most}", lane.name);
+        Fact { stage: Stage::Mail, event: Event::Unsendable { enhanced: "5.3.4", text }, peer: None }
+    })
 }
 
 /// How long an outcome waits before the queue is asked again to store it.

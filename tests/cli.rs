@@ -356,9 +356,14 @@ fn a_queue_in_trouble_is_a_temporary_failure_and_what_was_taken_goes_back() {
     fake.fail_operations(true);
     site.run(&["queue", "hold", "--all"])
         .fails(75, "the queue is not available: disk trouble (after 2 recipients were changed)");
-    // The page with what waits in memory failed; the one before it was done.
-    fake.wait_given_back();
-    assert_eq!(fake.states(), ["held", "held", "queued", "queued", "leased", "failed"]);
+    // The page with what waits in memory failed; the one before it was done. What was taken from the
+    // scheduler is with it again, without a word to the store that is in trouble.
+    assert_eq!(fake.states(), ["held", "held", "leased", "queued", "leased", "failed"]);
+    assert_eq!(fake.in_memory().len(), 1);
+    fake.fail_operations(false);
+    assert!(site.run(&["queue", "hold", "--all"]).ok().starts_with("2 of 6 recipients"));
+    assert_eq!(fake.states(), ["held", "held", "held", "held", "leased", "failed"]);
+    assert_eq!(fake.in_memory(), []);
 }
 
 #[test]

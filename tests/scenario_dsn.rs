@@ -170,3 +170,24 @@ fn notify_failure_alone_means_no_delay_dsn() {
     world.daemon.wait_log("the fourth attempt", |line| line.is("deferred", &id) && line.get("attempt") == "4");
     assert_eq!(world.senders.count(), 0);
 }
+
+/// What is larger than the provider takes goes back at once, and nobody is asked; what is smaller leaves.
+#[test]
+fn a_message_beyond_max_message_size_is_returned_without_a_try() {
+    let (dir, port) = (TestDir::new(), Port::reserve());
+    let hosts: [SocketAddr; 2] = [port.at(2), port.at(3)];
+    let (recipients, senders) = (Sink::start(hosts[0]), Sink::start(hosts[1]));
+    let daemon = Setup::new(&dir)
+        .via("example", "example.test", hosts[0], "max_message_size = \"4KiB\"")
+        .via("senders", "sender.test", hosts[1], "")
+        .start();
+    let mut large = message("large");
+    large.extend(b"0123456789\r\n".repeat(400));
+    daemon.client().send("<sender@sender.test>", &["<somebody@example.test>"], &large);
+    let report = Report::parse(&senders.wait(1, SOON).remove(0).content);
+    assert_eq!((report.recipient_field("action"), report.recipient_field("status")), ("failed", "5.3.4"));
+    assert!(recipients.connections().is_empty(), "nobody was asked");
+    daemon.client().send("<sender@sender.test>", &["<somebody@example.test>"], &message("small"));
+    assert_eq!(recipients.wait(1, SOON).remove(0).subject(), "small");
+    daemon.wait_queue_empty(SOON);
+}

@@ -11,10 +11,11 @@ use std::time::{Duration, Instant};
 use simulation::{Outcome, run};
 
 /// Seeds that once failed. They stay.
-const REGRESSIONS: &[u64] = &[];
-
-/// Seeds that fail and are not explained yet: in 3, one recipient waits on after all is well.
-const OPEN: &[u64] = &[3];
+const REGRESSIONS: &[u64] = &[
+    // An operator's command took a recipient out of memory, and the disk was full for longer than
+    // it was tried to put it back into the queue.
+    3,
+];
 
 fn check(seed: u64) -> Outcome {
     let outcome = run(seed);
@@ -38,7 +39,7 @@ fn the_invariants_hold_in_simulated_worlds() {
     let first = number("MAILWEIR_SIMULATION_FIRST").unwrap_or(1);
     let (began, mut simulated, mut failed) = (Instant::now(), Duration::ZERO, Vec::new());
     let mut sum = simulation::Sum::default();
-    for seed in (first..).filter(|seed| !OPEN.contains(seed)) {
+    for seed in first.. {
         let outcome = run(seed);
         simulated += outcome.simulated;
         sum.add(&outcome);

@@ -23,7 +23,7 @@ const MOST_COUNTED: usize = 10_000;
 const PAGE: usize = 500;
 
 /// Keys of a provider that limit what leaves, in the order in which they are told.
-const LIMITS: [&str; 13] = [
+const LIMITS: [&str; 14] = [
     "limits_per",
     "rate",
     "burst",
@@ -34,6 +34,7 @@ const LIMITS: [&str; 13] = [
     "connection_rate",
     "messages_per_connection",
     "recipients_per_message",
+    "max_message_size",
     "adaptive",
     "tls",
     "retry.expire",

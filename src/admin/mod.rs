@@ -25,9 +25,9 @@ pub trait Controls: Send + Sync + 'static {
     /// The queue.
     fn queue(&self) -> Arc<dyn Queue>;
 
-    /// Takes recipients that wait in memory (not in a transaction) away from the scheduler;
-    /// returns those taken. Keys it does not have are passed over.
-    fn withdraw(&self, keys: &[RecipientKey]) -> Vec<RecipientKey>;
+    /// Takes recipients that wait in memory (not in a transaction) away from the scheduler. Keys it
+    /// does not have are passed over.
+    fn withdraw(&self, keys: &[RecipientKey]) -> Withdrawn;
 
     /// Tells the scheduler that lanes may have something due now.
     fn wake(&self, lanes: &[LaneName]);
@@ -56,6 +56,44 @@ pub trait Controls: Send + Sync + 'static {
     /// people; the configuration in force stays then.
     async fn reload(&self) -> Result<String, String> {
         Err("mailweir is not running".into())
+    }
+}
+
+/// Recipients taken away from the scheduler for an operation. The store still counts them as held by
+/// this process: either the operation ends that, or they are put back, or nobody tries them before
+/// the next start.
+#[must_use = "what is neither operated on nor put back waits for the next start"]
+pub struct Withdrawn {
+    keys: Vec<RecipientKey>,
+    back: Box<dyn FnOnce() + Send>,
+}
+
+impl Withdrawn {
+    /// `keys` were taken; `back` gives them to the scheduler again.
+    pub fn new(keys: Vec<RecipientKey>, back: impl FnOnce() + Send + 'static) -> Withdrawn {
+        Withdrawn { keys, back: Box::new(back) }
+    }
+
+    /// There was nothing to take.
+    pub fn nothing() -> Withdrawn {
+        Withdrawn::new(Vec::new(), || ())
+    }
+
+    /// Which.
+    pub fn keys(&self) -> &[RecipientKey] {
+        &self.keys
+    }
+
+    /// The store has refused the operation, so nothing has changed: they wait in memory again. This
+    /// needs no store.
+    pub fn put_back(self) {
+        (self.back)();
+    }
+}
+
+impl std::fmt::Debug for Withdrawn {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_tuple("Withdrawn").field(&self.keys).finish()
     }
 }
 

@@ -2,28 +2,24 @@
 //! from the command line (while no mailweir runs).
 //!
 //! Invariants: an operation touches only what was in the queue when it began, so it ends; what is
-//! in a transaction is left alone and counted; what was taken from the scheduler always goes back
-//! to the queue, also when the operation fails.
+//! in a transaction is left alone and counted; what was taken from the scheduler goes back to the
+//! queue with the operation, or back to the scheduler when the store refuses it.
 
 use std::collections::BTreeSet;
 use std::io;
 use std::sync::Arc;
-use std::time::Duration;
 
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 
-use super::{Controls, Explanation, LaneStatus, Status};
+use super::{Controls, Explanation, LaneStatus, Status, Withdrawn};
 use crate::clock::{Clock, Timestamp};
 use crate::mail::lifecycle::Event;
 use crate::mail::{Address, CHUNK, LaneName, QueueId, RecipientKey, State};
-use crate::queue::{Filter, Operation, Page, Queue, QueueError, Row, Settlement, Verdict};
+use crate::queue::{Filter, Operation, Page, Queue, QueueError, Row};
 
 /// Recipients looked at or changed in one step.
 const PAGE: usize = 500;
-
-/// Times a failed give-back is tried again, one second after another.
-const GIVE_BACK_TRIES: usize = 30;
 
 /// What an operator asks.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -277,8 +273,8 @@ async fn operate_page(
     let from_lease = State::Leased.on(event(op)).is_some();
     // All of the page is asked for: what was queued a moment ago may be leased by now.
     let all: Vec<RecipientKey> = page.rows.iter().map(|(key, ..)| *key).collect();
-    let withdrawn = if from_lease { controls.withdraw(&all) } else { Vec::new() };
-    let taken: BTreeSet<RecipientKey> = withdrawn.iter().copied().collect();
+    let withdrawn = if from_lease { controls.withdraw(&all) } else { Withdrawn::nothing() };
+    let taken: BTreeSet<RecipientKey> = withdrawn.keys().iter().copied().collect();
     let in_flight = |key: &RecipientKey, state: State| state == State::Leased && !taken.contains(key);
     done.in_flight += page.rows.iter().filter(|(key, state, _)| in_flight(key, *state)).count() as u64;
     let keys: Vec<RecipientKey> =
@@ -288,17 +284,16 @@ async fn operate_page(
     }
     let lanes: BTreeSet<LaneName> = page.rows.iter().map(|(.., row)| LaneName::from(row.lane.as_str())).collect();
     let lanes: Vec<LaneName> = lanes.into_iter().collect();
-    match queue.operate(op, &keys, &withdrawn, now).await {
+    match queue.operate(op, &keys, withdrawn.keys(), now).await {
         Ok(changed) => {
             done.changed += changed as u64;
-            if matches!(op, Operation::Retry | Operation::Release) || changed < withdrawn.len() {
+            if matches!(op, Operation::Retry | Operation::Release) || changed < taken.len() {
                 controls.wake(&lanes);
             }
             Ok(())
         }
         Err(e) => {
-            give_back(&**queue, page, &taken, now).await;
-            controls.wake(&lanes);
+            withdrawn.put_back();
             Err(e)
         }
     }
@@ -312,37 +307,6 @@ fn event(op: Operation) -> Event {
         Operation::Release => Event::Release,
         Operation::Cancel => Event::Cancel,
     }
-}
-
-/// Ends the leases of what was taken from the scheduler for an operation that then failed. The
-/// store is in trouble, so this tries for a while; after that a restart recovers them.
-async fn give_back(queue: &dyn Queue, page: &Page, taken: &BTreeSet<RecipientKey>, now: Timestamp) {
-    let settlements: Vec<Settlement> = page
-        .rows
-        .iter()
-        .filter(|(key, ..)| taken.contains(key))
-        .map(|(key, _, row)| Settlement {
-            key: *key,
-            verdict: Verdict::Deferred {
-                due: now,
-                reason: row.reason.clone(),
-                counts: false,
-                uncertain: false,
-                warned: false,
-                lane: LaneName::from(row.lane.as_str()),
-            },
-        })
-        .collect();
-    if settlements.is_empty() {
-        return;
-    }
-    for _ in 0..GIVE_BACK_TRIES {
-        if queue.settle(settlements.clone(), Vec::new()).await.is_ok() {
-            return;
-        }
-        tokio::time::sleep(Duration::from_secs(1)).await;
-    }
-    tracing::error!(recipients = settlements.len(), "could not be put back in the queue: they wait for a restart");
 }
 
 async fn body(

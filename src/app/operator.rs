@@ -10,13 +10,13 @@ use async_trait::async_trait;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::admin::explain::{LaneExplained, explain};
-use crate::admin::{Controls, Explanation, FeedbackStatus, LaneStatus, Status};
+use crate::admin::{Controls, Explanation, FeedbackStatus, LaneStatus, Status, Withdrawn};
 use crate::clock::Timestamp;
 use crate::config::report::Setting;
 use crate::mail::{Address, LaneName, RecipientKey};
 use crate::pipeline::Relay;
 use crate::queue::{Counts, Queue};
-use crate::schedule::{Lane, Snapshot};
+use crate::schedule::{Job, Lane, Snapshot};
 
 /// Whom a reload answers: what it did, or why it did nothing.
 pub(super) type Reloaded = oneshot::Sender<Result<String, String>>;
@@ -47,8 +47,13 @@ impl Controls for Operator {
         self.relay.queue.clone()
     }
 
-    fn withdraw(&self, keys: &[RecipientKey]) -> Vec<RecipientKey> {
-        self.relay.scheduler.withdraw(keys)
+    fn withdraw(&self, keys: &[RecipientKey]) -> Withdrawn {
+        let scheduler = self.relay.scheduler.clone();
+        let taken = scheduler.withdraw(keys);
+        let of = |job: &Job| job.recipients.iter().map(|held| job.key(held.index)).collect::<Vec<_>>();
+        let keys = taken.iter().flat_map(|(_, job)| of(job)).collect();
+        // To the lanes they come from, whatever is in force by then.
+        Withdrawn::new(keys, move || scheduler.put_back(taken))
     }
 
     fn wake(&self, lanes: &[LaneName]) {
@@ -189,7 +194,7 @@ impl Controls for Front {
         self.operator.load().queue()
     }
 
-    fn withdraw(&self, keys: &[RecipientKey]) -> Vec<RecipientKey> {
+    fn withdraw(&self, keys: &[RecipientKey]) -> Withdrawn {
         self.operator.load().withdraw(keys)
     }
 

@@ -11,7 +11,7 @@ use tokio::net::UnixStream;
 use super::{Code, Failed};
 use crate::admin::control::{ask, socket_path};
 use crate::admin::requests::{Reply, Request, Sink, handle};
-use crate::admin::{Controls, LaneStatus, Status};
+use crate::admin::{Controls, LaneStatus, Status, Withdrawn};
 use crate::clock::Clock;
 use crate::config::{Config, Store};
 use crate::mail::{LaneName, RecipientKey};
@@ -142,8 +142,8 @@ impl Controls for Direct {
         Arc::clone(&self.queue)
     }
 
-    fn withdraw(&self, _keys: &[RecipientKey]) -> Vec<RecipientKey> {
-        Vec::new()
+    fn withdraw(&self, _keys: &[RecipientKey]) -> Withdrawn {
+        Withdrawn::nothing()
     }
 
     fn wake(&self, _lanes: &[LaneName]) {}

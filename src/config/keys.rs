@@ -289,6 +289,9 @@ impl Table for ProviderDraft {
         "messages_per_connection" p.messages_per_connection: Kind::Int(1, 1_000_000), default "100";
         /// Recipients of one transaction; a message to more is sent in several.
         "recipients_per_message" p.recipients_per_message: Kind::Int(1, 10_000), default "100";
+        /// Size of a message that is not even tried: larger ones go back to the sender at once. 0: only
+        /// what the host announces (SIZE) counts.
+        "max_message_size" p.max_message_size: Kind::Size(0, 2 << 30), default r#""0""#;
         /// Pace, or several that all hold: a count per s, m, h or d, or per span as in 5000/180s.
         /// `[]`: no limit.
         "rate" p.rate: Kind::Rates, default r#"["10/s"]"#;
@@ -353,6 +356,7 @@ impl Table for ProviderDraft {
                 connections: 1,
                 messages_per_connection: 1,
                 recipients_per_message: 1,
+                max_message_size: 0,
                 rate: Vec::new(),
                 burst: 0,
                 count: Count::Messages,

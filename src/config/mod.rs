@@ -235,6 +235,8 @@ pub struct Provider {
     pub messages_per_connection: u32,
     /// Recipients of one transaction.
     pub recipients_per_message: u32,
+    /// Bytes that a message may have to be tried at all; 0: what the host announces.
+    pub max_message_size: u64,
     /// Every one holds; empty: no rate limit.
     pub rate: Vec<Rate>,
     /// Transactions (or recipients) that may leave at once after a pause; 0: what 10 ms of the

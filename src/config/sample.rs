@@ -65,6 +65,7 @@ pub fn provider(name: &str) -> Provider {
         connections: 5,
         messages_per_connection: 100,
         recipients_per_message: 100,
+        max_message_size: 0,
         rate: Vec::new(),
         burst: 0,
         count: Count::Messages,

@@ -228,8 +228,11 @@ impl Relay {
         let mut refused = Vec::new();
         for settlement in settlements {
             let key = settlement.key;
-            if owes(&key) || !several || self.queue.settle(vec![settlement], Vec::new()).await.is_err() {
-                refused.push(key);
+            let alone = || self.queue.settle(vec![settlement.clone()], Vec::new());
+            match if owes(&key) || !several { Err(error.clone()) } else { self.persist(alone).await } {
+                Ok(()) => {}
+                Err(QueueError::Closed) => return,
+                Err(_) => refused.push(key),
             }
         }
         if !refused.is_empty() {
@@ -237,12 +240,15 @@ impl Relay {
         }
     }
 
-    /// Out of the way, for an operator to look at: what would only fail in the same way again.
+    /// Out of the way, for an operator to look at: what would only fail in the same way again. A store
+    /// in trouble is waited for, since nobody else would end these leases before the next start.
     pub(super) async fn put_aside(&self, keys: &[RecipientKey], why: &str) {
-        let held = self.queue.operate(Operation::Hold, keys, keys, self.clock.now()).await;
+        let now = self.clock.now();
+        let hold = || async { self.queue.operate(Operation::Hold, keys, keys, now).await.map(drop) };
+        let held = self.persist(hold).await;
         for key in keys {
             match &held {
-                Ok(_) => tracing::error!(id = %key.id, index = key.index, why, "put aside: see `mailweir queue show`"),
+                Ok(()) => tracing::error!(id = %key.id, index = key.index, why, "put aside: see `mailweir queue show`"),
                 Err(error) => {
                     tracing::error!(id = %key.id, index = key.index, why, %error, "could not be put aside: it is tried again after the next start");
                 }

@@ -7,14 +7,36 @@ use tokio::net::TcpListener;
 
 use super::*;
 use crate::clock::Timestamp;
-use crate::mail::{Address, BodyTraits, Envelope, LaneName, Origin};
+use crate::mail::{Address, BodyTraits, Envelope, LaneName, Origin, RecipientKey};
 use crate::queue::sqlite::SqliteQueue;
 use crate::queue::{Counts, Filter, LaneDue, Leased, Operation, Page, Settlement};
 
-/// A queue whose first `faults` chunks make the reader panic, as a bug would.
+/// A queue whose first `faults` chunks make the reader panic, as a bug would, and that cannot settle
+/// some recipients.
 struct Faulty {
     queue: Arc<dyn Queue>,
     faults: AtomicUsize,
+    /// It says that the outcome of a recipient whose index this is makes no sense.
+    refuses: Option<u32>,
+    /// It panics at the outcome of a recipient whose index this is.
+    panics: Option<u32>,
+    /// Settlements that find the store damaged.
+    damaged: AtomicUsize,
+    /// Operations, after those, that find it in trouble.
+    away: AtomicUsize,
+}
+
+impl Faulty {
+    fn new(dir: &tempfile::TempDir) -> Faulty {
+        let queue = SqliteQueue::open(&dir.path().join("q.db"), Clock::System).expect("a queue");
+        let none = || AtomicUsize::new(0);
+        Faulty { queue, faults: none(), refuses: None, panics: None, damaged: none(), away: none() }
+    }
+}
+
+/// Whether it is one of those times.
+fn counts_down(times: &AtomicUsize) -> bool {
+    times.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |n| n.checked_sub(1)).is_ok()
 }
 
 #[async_trait]
@@ -38,11 +60,18 @@ impl Queue for Faulty {
         self.queue.claim(lane, now, limit).await
     }
     async fn settle(&self, settlements: Vec<Settlement>, follow_ups: Vec<NewMessage>) -> Result<(), QueueError> {
+        let has = |index: Option<u32>| settlements.iter().any(|s| Some(s.key.index) == index);
+        assert!(!has(self.panics), "a fault on purpose");
+        if counts_down(&self.damaged) {
+            return Err(QueueError::Damaged("on purpose".into()));
+        }
+        if has(self.refuses) {
+            return Err(QueueError::Invalid("refused on purpose".into()));
+        }
         self.queue.settle(settlements, follow_ups).await
     }
     async fn chunk(&self, id: QueueId, index: u32) -> Result<Option<Bytes>, QueueError> {
-        let less = |n: usize| n.checked_sub(1);
-        assert!(self.faults.fetch_update(Ordering::SeqCst, Ordering::SeqCst, less).is_err(), "a fault on purpose");
+        assert!(!counts_down(&self.faults), "a fault on purpose");
         self.queue.chunk(id, index).await
     }
     async fn lanes(&self, after: Option<LaneName>, limit: usize) -> Result<Vec<LaneDue>, QueueError> {
@@ -64,6 +93,9 @@ impl Queue for Faulty {
         withdrawn: &[RecipientKey],
         now: Timestamp,
     ) -> Result<usize, QueueError> {
+        if counts_down(&self.away) {
+            return Err(QueueError::Unavailable("on purpose".into()));
+        }
         self.queue.operate(op, keys, withdrawn, now).await
     }
     async fn counts(&self) -> Result<Counts, QueueError> {
@@ -108,56 +140,134 @@ async fn host(listener: TcpListener) {
     }
 }
 
-/// Invariant 2: a fault in a worker costs one attempt, neither the recipient nor the lane.
-#[tokio::test]
-async fn a_worker_that_panics_loses_no_recipient_and_stalls_no_lane() {
-    let dir = tempfile::tempdir().expect("a directory");
-    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
-    let address = listener.local_addr().expect("its address");
-    tokio::spawn(host(listener));
+/// A relay on this queue, to a host that takes everything.
+struct World {
+    relay: Arc<Relay>,
+    stop: watch::Sender<bool>,
+    _dir: tempfile::TempDir,
+}
 
-    let text = format!(
-        "[provider.host]\nrelay = \"{address}\"\ntls = \"off\"\nconnections = 1\nrate = []\n\
-         [[route]]\nrecipient = \"*\"\nvia = \"host\"\n[retry]\nfirst = \"1s\"\njitter = 0.0\n"
-    );
-    let config = Arc::new(Config::parse(&text, "test").expect("a configuration"));
-    let clock = Clock::System;
-    let queue: Arc<dyn Queue> = Arc::new(Faulty {
-        queue: SqliteQueue::open(&dir.path().join("q.db"), clock).expect("a queue"),
-        faults: AtomicUsize::new(2),
-    });
-    let router = Arc::new(Router::new(config.clone()).expect("a router"));
-    // Without memory every body is read from the queue.
-    let scheduler = Scheduler::new(queue.clone(), clock, 0, Vec::new(), {
-        let router = router.clone();
-        move |lane| router.provider_of_lane(lane)
-    });
-    let (stop, stopping) = watch::channel(false);
-    let connector = Connector::new("relay.example").expect("a connector");
-    let relay = Relay::new(config, clock, queue.clone(), router, connector, scheduler.clone(), stopping.clone());
-    tokio::spawn(scheduler.run(stopping));
+impl World {
+    async fn new(dir: tempfile::TempDir, queue: Faulty) -> World {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let address = listener.local_addr().expect("its address");
+        tokio::spawn(host(listener));
+        let text = format!(
+            "[provider.host]\nrelay = \"{address}\"\ntls = \"off\"\nconnections = 1\nrate = []\n\
+             [[route]]\nrecipient = \"*\"\nvia = \"host\"\n[retry]\nfirst = \"1s\"\njitter = 0.0\n"
+        );
+        let config = Arc::new(Config::parse(&text, "test").expect("a configuration"));
+        let queue: Arc<dyn Queue> = Arc::new(queue);
+        let router = Arc::new(Router::new(config.clone()).expect("a router"));
+        // Without memory every body is read from the queue.
+        let scheduler = Scheduler::new(queue.clone(), Clock::System, 0, Vec::new(), {
+            let router = router.clone();
+            move |lane| router.provider_of_lane(lane)
+        });
+        let (stop, stopping) = watch::channel(false);
+        let connector = Connector::new("relay.example").expect("a connector");
+        let relay = Relay::new(config, Clock::System, queue, router, connector, scheduler.clone(), stopping.clone());
+        tokio::spawn(scheduler.run(stopping));
+        World { relay, stop, _dir: dir }
+    }
 
-    let head = Bytes::from_static(b"Subject: x\r\n\r\nx\r\n");
-    for _ in 0..3 {
+    /// Accepts a message to so many recipients.
+    async fn accept(&self, recipients: usize) -> QueueId {
+        let head = Bytes::from_static(b"Subject: x\r\n\r\nx\r\n");
         let message = Message {
-            id: queue.next_id(clock.now()),
-            received: clock.now(),
+            id: self.relay.queue.next_id(self.relay.clock.now()),
+            received: self.relay.clock.now(),
             envelope: Envelope { reverse_path: Address::parse("a@a.example").ok(), ..Envelope::default() },
             origin: Origin::Local,
             size: head.len() as u64,
             traits: BodyTraits::default(),
         };
-        let recipient = Recipient::new(Address::parse("b@b.example").expect("an address"));
-        relay.accept(message, vec![recipient], head.clone()).await.expect("accepted");
+        let recipient = |n| Recipient::new(Address::parse(&format!("b{n}@b.example")).expect("an address"));
+        self.relay.accept(message, (0..recipients).map(recipient).collect(), head).await.expect("accepted")
     }
-    let delivered = async {
-        while relay.stats.delivered.get() < 3 {
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
-    };
-    tokio::time::timeout(Duration::from_secs(20), delivered).await.expect("all three are delivered");
-    assert_eq!(queue.counts().await.expect("counts"), Counts::default());
-    let _ = stop.send(true);
-    relay.workers.none().await;
-    queue.close().await;
+
+    /// Waits for the queue to be like that.
+    async fn wait(&self, wanted: Counts) {
+        let wait = async {
+            while self.relay.queue.counts().await.expect("counts") != wanted {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        let counts = tokio::time::timeout(Duration::from_secs(20), wait).await;
+        assert!(counts.is_ok(), "{:?} is not {wanted:?}", self.relay.queue.counts().await);
+    }
+
+    /// Waits for so many recipients to be known as delivered: that is after they left the queue.
+    async fn delivered(&self, n: u64) {
+        let wait = async {
+            while self.relay.stats.delivered.get() < n {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(20), wait).await.expect("delivered in time");
+        assert_eq!(self.relay.stats.delivered.get(), n);
+    }
+
+    async fn end(self) {
+        let _ = self.stop.send(true);
+        self.relay.workers.none().await;
+        self.relay.queue.close().await;
+    }
+}
+
+/// Invariant 2: a fault in a worker costs one attempt, neither the recipient nor the lane.
+#[tokio::test]
+async fn a_worker_that_panics_loses_no_recipient_and_stalls_no_lane() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let queue = Faulty { faults: AtomicUsize::new(2), ..Faulty::new(&dir) };
+    let world = World::new(dir, queue).await;
+    for _ in 0..3 {
+        world.accept(1).await;
+    }
+    world.wait(Counts::default()).await;
+    world.delivered(3).await;
+    world.end().await;
+}
+
+/// What the queue will never take does not keep a worker for ever: it is put aside, alone.
+#[tokio::test]
+async fn an_outcome_that_the_queue_refuses_is_put_aside_and_the_lane_goes_on() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let queue = Faulty { refuses: Some(1), ..Faulty::new(&dir) };
+    let world = World::new(dir, queue).await;
+    let id = world.accept(3).await;
+    world.wait(Counts { messages: 1, held: 1, ..Counts::default() }).await;
+    let page = world.relay.queue.inspect(&Filter::default(), None, 10).await.expect("a page");
+    assert_eq!(page.rows.iter().map(|(key, ..)| *key).collect::<Vec<_>>(), [RecipientKey { id, index: 1 }]);
+    // The only worker is free for the next.
+    world.accept(1).await;
+    world.wait(Counts { messages: 1, held: 1, ..Counts::default() }).await;
+    world.delivered(4).await;
+    world.end().await;
+}
+
+/// A store that is in trouble at the moment at which an outcome is to be put aside is waited for:
+/// nobody else would end the lease before the next start.
+#[tokio::test]
+async fn what_the_queue_refuses_is_put_aside_once_the_store_can() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let queue = Faulty { damaged: AtomicUsize::new(3), away: AtomicUsize::new(2), ..Faulty::new(&dir) };
+    let world = World::new(dir, queue).await;
+    world.accept(1).await;
+    world.wait(Counts { messages: 1, held: 1, ..Counts::default() }).await;
+    world.end().await;
+}
+
+/// A panic at every attempt to store an outcome leaves no lease that nobody holds.
+#[tokio::test]
+async fn an_outcome_that_panics_again_is_put_aside_and_the_lane_goes_on() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let queue = Faulty { panics: Some(1), ..Faulty::new(&dir) };
+    let world = World::new(dir, queue).await;
+    world.accept(2).await;
+    world.wait(Counts { messages: 1, held: 2, ..Counts::default() }).await;
+    world.accept(1).await;
+    world.wait(Counts { messages: 1, held: 2, ..Counts::default() }).await;
+    world.delivered(1).await;
+    world.end().await;
 }

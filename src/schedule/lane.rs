@@ -155,6 +155,13 @@ impl Lane {
         self.wake(&mut state)
     }
 
+    /// Puts a job back that was withdrawn: it leaves first.
+    pub fn put_back(&self, job: Job) -> Wake {
+        let mut state = self.state.lock();
+        state.ready.push_front(job);
+        self.wake(&mut state)
+    }
+
     /// A job leaves the lane for another one. From the lane of a domain, whose provider became
     /// known, whatever is ready goes with it; in the lane of a provider the other domains stay.
     pub fn surrender(&self, job: Job) -> Vec<Job> {

@@ -397,3 +397,18 @@ async fn a_lane_overflows_when_its_day_is_used_up_and_not_the_next_day() {
         assert!(!lane.overflows(), "a new day");
     }
 }
+
+/// What an operation took and the store refused to change is tried as before, and first.
+#[tokio::test(start_paused = true)]
+async fn what_was_withdrawn_and_put_back_leaves_first() {
+    let lane = lane(|_| {});
+    let _ = lane.push([job("a@a", "x.example", 0, &[0, 1]), job("a@a", "x.example", 0, &[2])]);
+    let taken = lane.withdraw(&mut |key| key.index < 2);
+    assert_eq!((taken.len(), lane.in_memory()), (1, 1));
+    for job in taken {
+        let _ = lane.put_back(job);
+    }
+    assert_eq!(lane.in_memory(), 3);
+    let (first, _) = lane.next(None, IDLE).await.expect("a job");
+    assert_eq!(first.recipients.iter().map(|held| held.index).collect::<Vec<_>>(), [0, 1]);
+}

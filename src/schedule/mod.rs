@@ -432,19 +432,29 @@ impl Scheduler {
         }
     }
 
-    /// Takes waiting recipients out of memory for an operator; returns those taken.
-    pub fn withdraw(self: &Arc<Scheduler>, keys: &[RecipientKey]) -> Vec<RecipientKey> {
+    /// Takes waiting recipients out of memory for an operator. They stay leased: their leases have to
+    /// be ended, or they have to be [`put_back`](Scheduler::put_back).
+    #[must_use = "what is taken and not settled waits for the next start"]
+    pub fn withdraw(self: &Arc<Scheduler>, keys: &[RecipientKey]) -> Vec<(Arc<Lane>, Job)> {
         let wanted: std::collections::HashSet<RecipientKey> = keys.iter().copied().collect();
         let mut taken = Vec::new();
         for lane in self.lanes() {
-            let before = taken.len();
-            taken.extend(lane.withdraw(&mut |key| wanted.contains(&key)));
-            if taken.len() > before {
+            let jobs = lane.withdraw(&mut |key| wanted.contains(&key));
+            if !jobs.is_empty() {
                 // There is room again, and perhaps no transaction whose end would notice.
                 self.attend(&lane);
             }
+            taken.extend(jobs.into_iter().map(|job| (lane.clone(), job)));
         }
         taken
+    }
+
+    /// What was withdrawn waits in its lanes again. The window may be exceeded by that much.
+    pub fn put_back(&self, withdrawn: Vec<(Arc<Lane>, Job)>) {
+        // The first of a lane is its first again.
+        for (lane, job) in withdrawn.into_iter().rev() {
+            self.wake(&lane, lane.put_back(job));
+        }
     }
 
     /// Finds what the queue holds from before, then keeps the timer until `shutdown`.

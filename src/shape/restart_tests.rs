@@ -140,11 +140,14 @@ enum End {
     KillInStop,
 }
 
-fn life() -> impl Strategy<Value = (Vec<(u64, u32, bool)>, End, u64, i64, u64)> {
+/// What is taken (after a pause, cells, given back); its end; how long it is down, how far its wall
+/// clock is set back, and when its limiter is made, all in ms.
+type Life = (Vec<(u64, u32, bool)>, End, u64, i64, u64);
+
+fn life() -> impl Strategy<Value = Life> {
     let step = (0u64..400, 1u32..4, proptest::bool::weighted(0.2));
     let end =
         prop_oneof![Just(End::Kill), Just(End::Stop), Just(End::Stop), Just(End::StopUnstored), Just(End::KillInStop)];
-    // How long it is down, how far its wall clock is set back, when its limiter is made.
     let down = prop_oneof![Just(0u64), 0u64..500, 0u64..20_000];
     (proptest::collection::vec(step, 0..30), end, down, -5000i64..1, 0u64..300)
 }

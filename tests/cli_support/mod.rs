@@ -1,18 +1,17 @@
 //! A relay for the command line to talk to: a queue in memory with six recipients of two messages,
 //! and a scheduler that holds one of them and has another in a transaction.
 
-use std::sync::mpsc;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use mailweir::admin::{Controls, LaneStatus, Status};
+use mailweir::admin::{Controls, LaneStatus, Status, Withdrawn};
 use mailweir::clock::{Clock, Timestamp};
 use mailweir::config::units::Pattern;
 use mailweir::mail::lifecycle::{Event, Next};
 use mailweir::mail::{IdSource, LaneName, NewMessage, QueueId, RecipientKey, State};
-use mailweir::queue::{Counts, Filter, LaneDue, Leased, Operation, Page, Queue, QueueError, Row, Settlement, Verdict};
+use mailweir::queue::{Counts, Filter, LaneDue, Leased, Operation, Page, Queue, QueueError, Row, Settlement};
 use parking_lot::Mutex;
 
 type Entry = (RecipientKey, State, Row);
@@ -25,8 +24,6 @@ pub struct Fake {
     woken: Mutex<Vec<String>>,
     paused: Mutex<bool>,
     operations_fail: Mutex<bool>,
-    settled: Mutex<mpsc::Sender<()>>,
-    settlements: Mutex<mpsc::Receiver<()>>,
 }
 
 impl Fake {
@@ -62,7 +59,6 @@ impl Fake {
             row(second, 1, "", "e@y.example", "@y.example", State::Leased, ""),
             row(second, 2, "", "f@y.example", "@y.example", State::Failed, "550 5.1.1 no such user"),
         ];
-        let (settled, settlements) = mpsc::channel();
         Arc::new_cyclic(|me| Fake {
             me: me.clone(),
             ids: vec![first.to_string(), second.to_string()],
@@ -71,8 +67,6 @@ impl Fake {
             woken: Mutex::default(),
             paused: Mutex::new(false),
             operations_fail: Mutex::new(false),
-            settled: Mutex::new(settled),
-            settlements: Mutex::new(settlements),
         })
     }
 
@@ -94,8 +88,9 @@ impl Fake {
         *self.operations_fail.lock() = fail;
     }
 
-    pub fn wait_given_back(&self) {
-        self.settlements.lock().recv_timeout(Duration::from_secs(10)).expect("what was taken is given back");
+    /// What waits in the scheduler's memory.
+    pub fn in_memory(&self) -> Vec<RecipientKey> {
+        self.in_memory.lock().clone()
     }
 }
 
@@ -123,11 +118,12 @@ impl Controls for Fake {
         self.me.upgrade().expect("it is alive")
     }
 
-    fn withdraw(&self, keys: &[RecipientKey]) -> Vec<RecipientKey> {
+    fn withdraw(&self, keys: &[RecipientKey]) -> Withdrawn {
         let mut mine = self.in_memory.lock();
-        let (taken, rest) = mine.drain(..).partition(|key| keys.contains(key));
+        let (taken, rest): (Vec<_>, Vec<_>) = mine.drain(..).partition(|key| keys.contains(key));
         *mine = rest;
-        taken
+        let (me, back) = (self.me.upgrade().expect("it is alive"), taken.clone());
+        Withdrawn::new(taken, move || me.in_memory.lock().extend(back))
     }
 
     fn wake(&self, lanes: &[LaneName]) {
@@ -203,18 +199,6 @@ impl Queue for Fake {
         Ok(changed)
     }
 
-    async fn settle(&self, settlements: Vec<Settlement>, _follow_ups: Vec<NewMessage>) -> Result<(), QueueError> {
-        for settlement in settlements {
-            assert!(matches!(settlement.verdict, Verdict::Deferred { counts: false, .. }));
-            for (key, state, _) in self.entries.lock().iter_mut().filter(|(key, ..)| *key == settlement.key) {
-                assert_eq!(*state, State::Leased, "{key:?}");
-                *state = State::Queued;
-            }
-        }
-        let _ = self.settled.lock().send(());
-        Ok(())
-    }
-
     async fn chunk(&self, id: QueueId, index: u32) -> Result<Option<Bytes>, QueueError> {
         let known = index == 0 && self.ids.contains(&id.to_string());
         Ok(known.then(|| Bytes::from_static(b"Subject: hello\r\n\r\nthe body\r\n")))
@@ -243,6 +227,11 @@ impl Queue for Fake {
     async fn claim_older(&self, _: &LaneName, _: Timestamp, _: usize) -> Result<Vec<Leased>, QueueError> {
         Err(QueueError::Closed)
     }
+
+    async fn settle(&self, _: Vec<Settlement>, _: Vec<NewMessage>) -> Result<(), QueueError> {
+        Err(QueueError::Closed)
+    }
+
     async fn claim(&self, _: &LaneName, _: Timestamp, _: usize) -> Result<Vec<Leased>, QueueError> {
         Err(QueueError::Closed)
     }

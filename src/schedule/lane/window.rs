@@ -23,10 +23,9 @@ impl Lane {
         state.in_flight = state.in_flight.saturating_sub(recipients);
     }
 
-    /// Takes waiting recipients out of memory for an operator; returns their keys.
-    pub fn withdraw(&self, wanted: &mut dyn FnMut(RecipientKey) -> bool) -> Vec<RecipientKey> {
-        let jobs = self.state.lock().ready.withdraw(&mut |job, index| wanted(job.key(index)));
-        jobs.iter().flat_map(|job| job.recipients.iter().map(|held| job.key(held.index))).collect()
+    /// Takes waiting recipients out of memory for an operator.
+    pub fn withdraw(&self, wanted: &mut dyn FnMut(RecipientKey) -> bool) -> Vec<Job> {
+        self.state.lock().ready.withdraw(&mut |job, index| wanted(job.key(index)))
     }
 
     /// Takes everything that waits out of memory, for shutdown.

@@ -138,12 +138,12 @@ mod tests {
         let told = FeedbackStatus::of(&taught(&provider), &provider, NOW);
         assert!(told.per_second.is_some_and(|rate| rate < 20.0), "{told:?}");
         assert_eq!((told.connections, told.messages_per_connection), (Some(3), Some(7)));
-        // The learned stop of a second.
-        assert_eq!((told.paused_seconds, told.paused_until.as_str()), (1, "2026-09-21T14:13:21.000Z"));
+        // The learned stop of a moment, in whole seconds rounded up.
+        assert_eq!((told.paused_seconds, told.paused_until.as_str()), (1, "2026-09-21T14:13:20.250Z"));
         assert_eq!(told.paused_because, "learned: 451 slow down");
         assert_eq!(told.because.len(), 3, "{told:?}");
         let words = told.summary();
-        assert!(words.starts_with("paused until 2026-09-21T14:13:21.000Z, slowed to "), "{words}");
+        assert!(words.starts_with("paused until 2026-09-21T14:13:20.250Z, slowed to "), "{words}");
         assert!(words.ends_with("/m, at most 3 connections, at most 7 messages per connection"), "{words}");
         let free = FeedbackStatus::of(&Adapt::new(Configured::of(&provider)), &provider, NOW);
         assert_eq!((free.summary().as_str(), free), ("", FeedbackStatus::default()));

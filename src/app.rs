@@ -30,6 +30,9 @@ pub use operator::controls as operator;
 
 /// How often dead letters are looked through and waits are reported.
 const HOUSEKEEPING: Duration = Duration::from_secs(60);
+/// Least and greatest time between two searches for what has expired while it is held back.
+const EXPIRY_LEAST: Duration = Duration::from_secs(1);
+const EXPIRY_MOST: Duration = Duration::from_secs(60);
 /// How often records of quotas that count nothing any more are removed.
 const SWEEP_QUOTAS: Duration = Duration::from_secs(86_400);
 /// Dead letters deleted in one transaction.
@@ -145,7 +148,6 @@ pub async fn keep_house(relay: Arc<Relay>, mut stopping: watch::Receiver<bool>) 
             }
         }
         for lane in relay.scheduler.lanes() {
-            relay.expire_held(&lane).await;
             if let Some(held) = lane.take_limited() {
                 tracing::info!(
                     provider = %lane.name,
@@ -158,6 +160,24 @@ pub async fn keep_house(relay: Arc<Relay>, mut stopping: watch::Receiver<bool>) 
         tokio::select! {
             biased;
             () = tokio::time::sleep(HOUSEKEEPING) => {}
+            _ = stopping.changed() => {}
+        }
+    }
+}
+
+/// Ends what expires while it is held back, within a fiftieth of the time it has.
+#[doc(hidden)]
+pub async fn keep_expiring(relay: Arc<Relay>, mut stopping: watch::Receiver<bool>) {
+    let providers = relay.config.providers.iter().chain([&relay.config.default]);
+    let shortest = providers.map(|provider| provider.retry.expire).min().unwrap_or(EXPIRY_MOST);
+    let every = (shortest / 50).clamp(EXPIRY_LEAST, EXPIRY_MOST);
+    while !*stopping.borrow() {
+        for lane in relay.scheduler.lanes() {
+            relay.expire_held(&lane).await;
+        }
+        tokio::select! {
+            biased;
+            () = tokio::time::sleep(every) => {}
             _ = stopping.changed() => {}
         }
     }

@@ -5,6 +5,7 @@
 //! Under test the clock follows `tokio::time`, so that paused time moves both together.
 
 use std::fmt;
+use std::sync::OnceLock;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// A wall-clock instant, in milliseconds since 1970-01-01T00:00:00Z.
@@ -84,6 +85,63 @@ fn civil_from_days(days: i64) -> (i64, u32, u32) {
     (yoe + era * 400 + i64::from(m <= 2), m, d)
 }
 
+/// An instant from which a later process can measure: the wall clock, and beside it the clock since
+/// boot, which nobody sets.
+#[derive(Clone, PartialEq, Eq, Debug, Default, serde::Serialize, serde::Deserialize)]
+pub struct Mark {
+    /// The wall clock.
+    pub wall: Timestamp,
+    /// The clock since boot, where the system has one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub boot: Option<Boot>,
+}
+
+/// A reading of the clock that runs since the machine was started, also while it sleeps.
+#[derive(Clone, PartialEq, Eq, Debug, serde::Serialize, serde::Deserialize)]
+pub struct Boot {
+    /// Which start of which machine: the kernel's boot id.
+    pub id: String,
+    /// Milliseconds since then.
+    pub ms: i64,
+}
+
+impl From<Timestamp> for Mark {
+    fn from(wall: Timestamp) -> Mark {
+        Mark { wall, boot: None }
+    }
+}
+
+impl Mark {
+    /// How long from `earlier` to `self`; never negative. Within one run of the machine it is exact,
+    /// whatever was done to the wall clock; else it is what the wall clock says.
+    pub fn since(&self, earlier: &Mark) -> Duration {
+        match (&self.boot, &earlier.boot) {
+            (Some(now), Some(then)) if now.id == then.id => Timestamp(now.ms).since(Timestamp(then.ms)),
+            _ => self.wall.since(earlier.wall),
+        }
+    }
+}
+
+/// Linux; elsewhere the wall clock is all there is.
+fn since_boot() -> Option<Boot> {
+    static ID: OnceLock<Option<String>> = OnceLock::new();
+    let read = || std::fs::read_to_string("/proc/sys/kernel/random/boot_id").ok();
+    let id = ID.get_or_init(|| read().map(|id| id.trim().to_owned()).filter(|id| !id.is_empty()));
+    let now = boot_clock()?;
+    id.clone().map(|id| Boot { id, ms: now })
+}
+
+#[cfg(target_os = "linux")]
+fn boot_clock() -> Option<i64> {
+    let now = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
+    now.tv_sec.checked_mul(1000)?.checked_add(now.tv_nsec / 1_000_000)
+}
+
+#[cfg(not(target_os = "linux"))]
+fn boot_clock() -> Option<i64> {
+    None
+}
+
 /// Where wall-clock time comes from. Cheap to copy.
 #[derive(Clone, Copy, Debug)]
 pub enum Clock {
@@ -114,6 +172,15 @@ impl Clock {
             Clock::Tokio { base, start } => base.after(start.elapsed()),
         }
     }
+
+    /// The time now, for a later process to measure from.
+    pub fn mark(&self) -> Mark {
+        let boot = match self {
+            Clock::System => since_boot(),
+            Clock::Tokio { .. } => None,
+        };
+        Mark { wall: self.now(), boot }
+    }
 }
 
 #[cfg(test)]
@@ -137,6 +204,29 @@ mod tests {
         for (y, m, d) in [(2027, 2, 29), (2026, 4, 31), (2026, 13, 1), (2026, 0, 1), (1969, 12, 31), (2026, 1, 0)] {
             assert_eq!(Timestamp::from_date(y, m, d), None, "{y}-{m}-{d}");
         }
+    }
+
+    #[test]
+    fn a_jump_of_the_wall_clock_counts_only_across_a_boot() {
+        let mark = |wall, id: &str, ms| Mark { wall: Timestamp(wall), boot: Some(Boot { id: id.into(), ms }) };
+        let then = mark(1_000_000, "a", 5_000);
+        assert_eq!(mark(90_000_000, "a", 7_000).since(&then), Duration::from_secs(2), "set forward");
+        assert_eq!(mark(10, "a", 7_000).since(&then), Duration::from_secs(2), "set back");
+        assert_eq!(mark(1_060_000, "b", 100).since(&then), Duration::from_secs(60), "another boot");
+        assert_eq!(mark(1_060_000, "a", 100).since(&then), Duration::ZERO, "cannot be: nothing has passed");
+        assert_eq!(Mark::from(Timestamp(1_001_000)).since(&then), Duration::from_secs(1));
+        let text = serde_json::to_string(&then).unwrap();
+        assert_eq!(serde_json::from_str::<Mark>(&text).unwrap(), then);
+        let old: Mark = serde_json::from_str("{\"wall\":7}").unwrap();
+        assert_eq!(old, Mark::from(Timestamp(7)));
+    }
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn the_system_knows_its_boot() {
+        let (a, b) = (Clock::System.mark(), Clock::System.mark());
+        let (a, b) = (a.boot.expect("a boot id"), b.boot.expect("a boot id"));
+        assert!(a.id == b.id && a.ms <= b.ms && a.ms > 0, "{a:?} {b:?}");
     }
 
     #[tokio::test(start_paused = true)]

@@ -41,7 +41,7 @@ use record::Attempt;
 /// Bodies converted at once: each is in memory as a whole.
 const CONVERSIONS: usize = 2;
 
-/// Recipients that expire in one go while they are held back; the next are looked for soon.
+/// Recipients that expire in one go while they are held back; then the next.
 const EXPIRE_AT_ONCE: usize = 200;
 
 /// All stages, wired.
@@ -185,10 +185,7 @@ impl Relay {
                 _ = stopping.changed() => break,
                 next = lane.next(serves.as_deref(), idle) => next,
             };
-            let Ok((job, wake)) = next else {
-                self.expire_held(lane).await;
-                break;
-            };
+            let Ok((job, wake)) = next else { break };
             self.scheduler.wake(lane, wake);
             hand.hold(&job);
             let mut attempt = Attempt::new(job, self.clock.now());
@@ -386,12 +383,18 @@ impl Relay {
         ruled.unwrap_or(message.envelope.priority)
     }
 
-    /// What our own limits hold back does not wait for an attempt to expire.
+    /// What is held back does not wait for an attempt to expire.
     pub async fn expire_held(&self, lane: &Arc<Lane>) {
-        for (held, job) in lane.expired(self.clock.now(), EXPIRE_AT_ONCE) {
-            let mut attempt = Attempt::new(job, self.clock.now());
-            attempt.everyone(Fact { stage: Stage::Route, event: Event::Held(held.by), peer: None });
-            self.settle(lane, attempt, None).await;
+        while !*self.stopping.borrow() {
+            let expired = self.scheduler.expired(lane, self.clock.now(), EXPIRE_AT_ONCE).await;
+            if expired.is_empty() {
+                break;
+            }
+            for (held, job) in expired {
+                let mut attempt = Attempt::new(job, self.clock.now());
+                attempt.everyone(Fact { stage: Stage::Route, event: Event::Held(held.by), peer: None });
+                self.settle(lane, attempt, None).await;
+            }
         }
     }
 

@@ -80,6 +80,48 @@ fn a_rule_slows_the_lane_and_nothing_is_deferred_and_a_kill_forgets_nothing() {
     daemon.wait_queue_empty(SOON);
 }
 
+/// What replies taught is shown wherever somebody asks, and counts in the estimate: beside the relay
+/// that runs, and from the store when none does.
+#[test]
+fn what_was_learned_is_explained_with_and_without_a_running_relay() {
+    let (dir, port) = (TestDir::new(), Port::reserve());
+    let sink = Sink::with(port.at(2), refuse_first(1, "451 4.7.99 Too fast, my friend"));
+    let rule = SLOW.replace("120/m", "12/m");
+    let keys = format!("rate = \"100/s\"\nconnections = 2{rule}");
+    let mut daemon = Setup::new(&dir).via("example", "example.test", sink.address, &keys).start();
+    send(&daemon, 0, 12);
+    daemon.wait_log("throttled", |line| line.event() == "throttled");
+    let json = |daemon: &Daemon, arguments: &[&str]| -> serde_json::Value {
+        serde_json::from_str(&daemon.command_ok(arguments, b"")).expect("one JSON object")
+    };
+    let explain = ["explain", "x@example.test", "--json"];
+    let told = json(&daemon, &explain);
+    assert_eq!(told["feedback"]["per_second"], 0.2, "{told}");
+    assert_eq!(told["lane"]["status"]["feedback"], told["feedback"]);
+    let because = told["feedback"]["because"][0].as_str().expect("a cause").to_owned();
+    assert!(because.contains("slow to 12/m until 20") && because.contains("4.7.99 Too fast"), "{because}");
+    assert!(because.contains("config.toml:"), "which rule: {because}");
+    let ahead = told["lane"]["ahead_in_memory"].as_u64().expect("a number");
+    let latest = told["lane"]["latest"].as_u64().expect("an estimate");
+    assert!(ahead >= 8 && latest >= (ahead - 1) * 5, "{latest} s for {ahead} at 12/m: {told}");
+    let shown = json(&daemon, &["provider", "show", "example", "--json"]);
+    assert_eq!(shown["feedback"]["per_second"], 0.2, "{shown}");
+    let text = daemon.command_ok(&["explain", "x@example.test"], b"");
+    assert!(text.contains("Learned from replies") && text.contains("slowed to 12.0/m"), "{text}");
+    assert!(text.contains("because of   slow to 12/m until 20"), "{text}");
+    let text = daemon.command_ok(&["provider", "list"], b"");
+    assert!(text.contains("slowed to 12.0/m") || text.contains("the pace that replies taught"), "{text}");
+
+    daemon.stop();
+    let told = json(&daemon, &explain);
+    assert_eq!((told["running"].as_bool(), told["lane"].is_null()), (Some(false), true));
+    assert_eq!(told["feedback"]["because"][0].as_str(), Some(because.as_str()), "{told}");
+    let text = daemon.command_ok(&["provider", "show", "example"], b"");
+    assert!(text.contains("mailweir is not running\nlearned from replies\n  now          slowed to 12.0/m"), "{text}");
+    let text = daemon.command_ok(&["provider", "list"], b"");
+    assert!(text.contains("not running, slowed to 12.0/m"), "{text}");
+}
+
 #[test]
 fn a_rule_makes_a_550_temporary_and_delays_that_recipient_only() {
     let (dir, port) = (TestDir::new(), Port::reserve());

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::LaneStatus;
+use super::{FeedbackStatus, LaneStatus};
 use crate::config::report::{Setting, provider_table};
 use crate::config::units::Rate;
 use crate::config::{Config, Provider, sources};
@@ -60,6 +60,9 @@ pub struct Explanation {
     pub sources: Vec<IpAddr>,
     /// The limits of the provider.
     pub limits: Vec<LimitExplained>,
+    /// What replies taught about the way there.
+    #[serde(default)]
+    pub feedback: FeedbackStatus,
     /// How the lane is now; `None` when no relay runs, or without a way.
     pub lane: Option<LaneExplained>,
 }
@@ -88,8 +91,6 @@ pub struct LaneExplained {
     pub more_stored: bool,
     /// What quotas say, in words; empty without.
     pub quota: Vec<String>,
-    /// What replies have led to, in words; empty without.
-    pub feedback: Vec<String>,
     /// Why nothing leaves now; empty if it does.
     pub held: String,
     /// Seconds to the earliest moment it may leave, if its sender has nothing else waiting.
@@ -118,6 +119,7 @@ pub async fn explain(
         route_from: route.route.map(|n| line_of_route(settings, n)).unwrap_or_default(),
         sources: sources::order(&provider.source, domain).into_iter().map(|source| source.address).collect(),
         limits: if route.provider.is_empty() { Vec::new() } else { limits(settings, &provider.name) },
+        feedback: FeedbackStatus::default(),
         lane: None,
         route,
     }
@@ -139,9 +141,10 @@ fn limits(settings: &[Setting], provider: &str) -> Vec<LimitExplained> {
     .collect()
 }
 
-/// How long the lane's own rates and quotas hold the next transaction back.
-fn wait_of(now: &Snapshot) -> Duration {
-    now.held.as_ref().map(|held| held.wait).unwrap_or_default()
+/// How long the lane's own rates and quotas, and what replies taught, hold the next transaction back.
+fn wait_of(now: &Snapshot, feedback: &FeedbackStatus) -> Duration {
+    let held = now.held.as_ref().map(|held| held.wait).unwrap_or_default();
+    held.max(Duration::from_secs(feedback.paused_seconds))
 }
 
 impl LaneExplained {
@@ -157,7 +160,7 @@ impl LaneExplained {
         let quota =
             now.held.iter().chain(now.held_aside.iter().map(|(held, _)| held)).map(ToString::to_string).collect();
         let mut told = LaneExplained { status, ahead_in_memory: ahead, held, quota, ..LaneExplained::default() };
-        told.estimate(wait_of(now), provider);
+        told.estimate(now, provider);
         told
     }
 
@@ -185,24 +188,26 @@ impl LaneExplained {
                 break;
             }
         }
-        self.estimate(wait_of(now), provider);
+        self.estimate(now, provider);
         Ok(())
     }
 
-    fn estimate(&mut self, limiter_wait: Duration, provider: &Provider) {
+    fn estimate(&mut self, now: &Snapshot, provider: &Provider) {
         if !self.held.is_empty() {
             (self.earliest, self.latest) = (None, None);
             return;
         }
-        let first = limiter_wait.as_secs_f64();
+        let feedback = &self.status.feedback;
+        let first = wait_of(now, feedback).as_secs_f64();
         self.earliest = Some(first.ceil() as u64);
         let ahead = self.ahead_in_memory + self.ahead_stored;
         // Without a rate the pace is that of the receiver, which nobody knows before.
-        self.latest = match slowest(&provider.rate) {
+        let pace = slowest(&provider.rate).into_iter().chain(feedback.per_second).min_by(f64::total_cmp);
+        self.latest = match pace {
             _ if self.more_stored => None,
-            Some(pace) => Some((first + ahead as f64 / pace).ceil() as u64),
-            None if ahead == 0 => self.earliest,
-            None => None,
+            Some(pace) if pace > 0.0 => Some((first + ahead as f64 / pace).ceil() as u64),
+            _ if ahead == 0 => self.earliest,
+            _ => None,
         };
     }
 }
@@ -220,15 +225,8 @@ mod tests {
 
     fn snapshot() -> Snapshot {
         Snapshot {
-            ready: 0,
-            in_flight: 0,
-            workers: 0,
-            paused: false,
-            circuit: None,
-            stored_due: None,
             held: Some(crate::shape::Held { by: "rate 20/s".into(), wait: Duration::from_millis(300) }),
-            held_aside: Vec::new(),
-            last_error: None,
+            ..Snapshot::default()
         }
     }
 
@@ -243,6 +241,21 @@ mod tests {
         assert_eq!(told(&provider, 5), (Some(1), None), "no rate");
         provider.rate = vec!["20/s".parse().unwrap(), "60/m".parse().unwrap()];
         assert_eq!(told(&provider, 100), (Some(1), Some(101)));
+    }
+
+    #[test]
+    fn counts_with_the_pace_and_the_pause_that_replies_led_to() {
+        let mut provider = sample::provider("p");
+        provider.rate = vec!["20/s".parse().unwrap()];
+        let told = |feedback: FeedbackStatus| {
+            let status = LaneStatus { feedback, ..LaneStatus::default() };
+            let lane = LaneExplained::new(status, &snapshot(), &provider, 100);
+            (lane.earliest, lane.latest)
+        };
+        assert_eq!(told(FeedbackStatus::default()), (Some(1), Some(6)));
+        let slowed = FeedbackStatus { per_second: Some(0.5), ..FeedbackStatus::default() };
+        assert_eq!(told(slowed.clone()), (Some(1), Some(201)));
+        assert_eq!(told(FeedbackStatus { paused_seconds: 60, ..slowed }), (Some(60), Some(260)));
     }
 
     #[test]

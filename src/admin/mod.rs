@@ -3,6 +3,7 @@
 
 pub mod control;
 pub mod explain;
+pub mod feedback;
 pub mod http;
 pub mod requests;
 
@@ -12,7 +13,9 @@ use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 
 pub use explain::Explanation;
+pub use feedback::FeedbackStatus;
 
+use crate::config::Provider;
 use crate::mail::{Address, LaneName, RecipientKey};
 use crate::queue::{Counts, Queue};
 
@@ -118,8 +121,25 @@ pub struct LaneStatus {
     pub paused: bool,
     /// Why mailweir itself has stopped it for now; empty if it has not.
     pub stopped: String,
+    /// What replies taught.
+    #[serde(default)]
+    pub feedback: FeedbackStatus,
     /// The last error or refusal, with its time; empty if there was none.
     pub last_error: String,
+}
+
+impl LaneStatus {
+    /// A lane in which nothing happens.
+    pub fn idle(name: &LaneName, provider: &Provider) -> LaneStatus {
+        LaneStatus {
+            name: name.to_string(),
+            source: name.source().map(|source| source.to_string()).unwrap_or_default(),
+            provider: provider.name.clone(),
+            max_connections: u64::from(provider.connections),
+            rate: provider.rate.iter().map(ToString::to_string).collect(),
+            ..LaneStatus::default()
+        }
+    }
 }
 
 /// How the relay is: `mailweir status --json`.

@@ -10,13 +10,13 @@ use async_trait::async_trait;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::admin::explain::{LaneExplained, explain};
-use crate::admin::{Controls, Explanation, LaneStatus, Status, Withdrawn};
+use crate::admin::{Controls, Explanation, FeedbackStatus, LaneStatus, Status, Withdrawn};
 use crate::clock::Timestamp;
 use crate::config::report::Setting;
 use crate::mail::{Address, LaneName, RecipientKey};
 use crate::pipeline::Relay;
 use crate::queue::{Counts, Queue};
-use crate::schedule::{Job, Lane};
+use crate::schedule::{Job, Lane, Snapshot};
 
 /// Whom a reload answers: what it did, or why it did nothing.
 pub(super) type Reloaded = oneshot::Sender<Result<String, String>>;
@@ -67,9 +67,10 @@ impl Controls for Operator {
     }
 
     fn lanes(&self) -> Vec<LaneStatus> {
+        let now = self.relay.clock.now();
         // Lanes that mail only passes through are of interest while there is some.
         let used = |lane: &Arc<Lane>| lane.in_memory() > 0 || self.relay.router.leads_to(&lane.name);
-        self.relay.scheduler.lanes().iter().filter(|lane| used(lane)).map(|lane| lane_status(lane)).collect()
+        self.relay.scheduler.lanes().iter().filter(|lane| used(lane)).map(|lane| lane_status(lane, now)).collect()
     }
 
     fn pause(&self, lane_or_provider: &str, paused: bool) -> bool {
@@ -127,11 +128,20 @@ impl Controls for Operator {
         let mut told = Explanation { running: true, ..told };
         if !told.route.permanent {
             let name = LaneName::from(told.route.lane.as_str());
-            let lane = relay.scheduler.lane(&name);
-            let now = lane.snapshot();
-            let mut state =
-                LaneExplained::new(lane_status(&lane), &now, &lane.provider, lane.ahead_of(priority) as u64);
-            let counted = state.count_stored(&*relay.queue, &name, priority, &now, &lane.provider).await;
+            let provider = relay.router.provider_of_lane(&name);
+            let time = relay.clock.now();
+            // Asking makes no lane: the store knows what replies taught about one that is not here.
+            let (status, now, ahead) = match relay.scheduler.known(&name) {
+                Some(lane) => (lane_status(&lane, time), lane.snapshot(), lane.ahead_of(priority) as u64),
+                None => {
+                    let stored = FeedbackStatus::stored(&*relay.queue, name.as_str(), &provider, time).await;
+                    let feedback = stored.map_err(|error| error.to_string())?;
+                    (LaneStatus { feedback, ..LaneStatus::idle(&name, &provider) }, Snapshot::default(), 0)
+                }
+            };
+            told.feedback = status.feedback.clone();
+            let mut state = LaneExplained::new(status, &now, &provider, ahead);
+            let counted = state.count_stored(&*relay.queue, &name, priority, &now, &provider).await;
             counted.map_err(|error| error.to_string())?;
             told.lane = Some(state);
         }
@@ -139,18 +149,13 @@ impl Controls for Operator {
     }
 }
 
-fn lane_status(lane: &Lane) -> LaneStatus {
+fn lane_status(lane: &Lane, time: Timestamp) -> LaneStatus {
     let now = lane.snapshot();
     let held = lane.hold().map(|(left, why)| format!("{why} (for {} s)", left.as_secs()));
     LaneStatus {
-        name: lane.name.to_string(),
-        source: lane.name.source().map(|source| source.to_string()).unwrap_or_default(),
-        provider: lane.provider.name.clone(),
         waiting: now.ready as u64,
         in_flight: now.in_flight as u64,
         connections: u64::from(now.workers),
-        max_connections: u64::from(lane.provider.connections),
-        rate: lane.provider.rate.iter().map(ToString::to_string).collect(),
         paused: now.paused,
         stopped: now
             .circuit
@@ -159,7 +164,9 @@ fn lane_status(lane: &Lane) -> LaneStatus {
             .or_else(|| now.held.as_ref().map(ToString::to_string))
             .or_else(|| now.held_aside.first().map(|(held, waiting)| format!("{held} ({waiting} recipients wait)")))
             .unwrap_or_default(),
+        feedback: lane.learned(|adapt| FeedbackStatus::of(adapt, &lane.provider, time)),
         last_error: now.last_error.unwrap_or_default(),
+        ..LaneStatus::idle(&lane.name, &lane.provider)
     }
 }
 

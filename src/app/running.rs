@@ -15,7 +15,7 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
-use super::{StartError, keep_house};
+use super::{StartError, keep_expiring, keep_house};
 use crate::admin::http;
 use crate::clock::Clock;
 use crate::config::{Config, Store};
@@ -143,6 +143,8 @@ impl Running {
         let (stop, stopping) = watch::channel(false);
         let relay =
             Relay::new(config.clone(), clock, queue.clone(), router, connector, scheduler.clone(), stopping.clone());
+        // Before anything makes a lane.
+        scheduler.begin_rates(counts.messages == 0).await.map_err(StartError::Temporary)?;
         relay.recall_feedback().await.map_err(|e| StartError::Temporary(e.to_string()))?;
 
         let (mut servers, mut listening) = (Vec::new(), Vec::new());
@@ -164,6 +166,7 @@ impl Running {
         let tasks = vec![
             tokio::spawn(scheduler.run(stopping.clone())),
             tokio::spawn(keep_house(relay.clone(), stopping.clone())),
+            tokio::spawn(keep_expiring(relay.clone(), stopping.clone())),
         ];
         let feedback = tokio::spawn(relay.clone().keep_feedback(stopping.clone()));
         let serve = |server: Server| tokio::spawn(server.run(stopping.clone(), config.drain));
@@ -210,6 +213,10 @@ impl Running {
         // With transactions that did not end in time, what was stored last is good enough.
         let _ = tokio::time::timeout(FEEDBACK_LAST, self.feedback).await;
         crash::point("drain.done");
+        // The last act: what is stored holds only if nothing leaves after it.
+        if let Err(error) = self.relay.scheduler.end_rates().await {
+            tracing::warn!(error, "could not store how far the rates were used: the next start begins without bursts");
+        }
         self.relay.queue.close().await;
     }
 }

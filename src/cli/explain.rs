@@ -10,11 +10,12 @@ use std::time::Duration;
 use clap::Args;
 
 use super::connect::running;
+use super::provider::stored_feedback;
 use super::text::{Table, printable};
 use super::{Code, Failed, Outcome};
-use crate::admin::Explanation;
 use crate::admin::explain::{LaneExplained, explain as explain_here};
 use crate::admin::requests::{Reply, Request};
+use crate::admin::{Explanation, FeedbackStatus};
 use crate::config::Loaded;
 use crate::config::units::Span;
 use crate::mail::Address;
@@ -62,7 +63,11 @@ pub(super) async fn explain(loaded: Loaded, asked: Explain) -> Outcome {
         None => {
             let config = Arc::new(loaded.config);
             let router = Router::new(config.clone()).map_err(|e| Failed::new(Code::Config, e))?;
-            explain_here(&config, &loaded.settings, &router, sender.as_ref(), &recipient, asked.priority).await
+            let mut told =
+                explain_here(&config, &loaded.settings, &router, sender.as_ref(), &recipient, asked.priority).await;
+            let known = stored_feedback(&config).await;
+            told.feedback = known.into_iter().find(|(lane, _)| *lane == told.route.lane).unwrap_or_default().1;
+            told
         }
     };
     let mut out = io::stdout().lock();
@@ -90,6 +95,10 @@ fn write(out: &mut impl Write, told: &Explanation) -> io::Result<()> {
             table.row([format!("  {}", limit.key), limit.value.clone(), limit.from.clone()]);
         }
         table.write(out)?;
+    }
+    if told.feedback != FeedbackStatus::default() {
+        writeln!(out, "\nLearned from replies")?;
+        write_feedback(out, &told.feedback)?;
     }
     writeln!(out)?;
     match &told.lane {
@@ -130,6 +139,21 @@ fn write_route(out: &mut impl Write, route: &Explained, from: &str) -> io::Resul
     Ok(())
 }
 
+/// What holds now, and every cause.
+pub(super) fn write_feedback(out: &mut impl Write, feedback: &FeedbackStatus) -> io::Result<()> {
+    let now = feedback.summary();
+    if !now.is_empty() {
+        writeln!(out, "  now          {now}")?;
+    }
+    if !feedback.paused_because.is_empty() {
+        writeln!(out, "  paused       {}", printable(&feedback.paused_because))?;
+    }
+    for line in &feedback.because {
+        writeln!(out, "  because of   {}", printable(line))?;
+    }
+    Ok(())
+}
+
 fn write_lane(out: &mut impl Write, lane: &LaneExplained) -> io::Result<()> {
     let status = &lane.status;
     writeln!(out, "Now, in the lane {}", status.name)?;
@@ -144,7 +168,7 @@ fn write_lane(out: &mut impl Write, lane: &LaneExplained) -> io::Result<()> {
         "  ahead of it  {} in memory, {more}{} in the queue, as urgent or more",
         lane.ahead_in_memory, lane.ahead_stored
     )?;
-    for line in lane.quota.iter().chain(&lane.feedback) {
+    for line in &lane.quota {
         writeln!(out, "  {}", printable(line))?;
     }
     if !status.last_error.is_empty() {

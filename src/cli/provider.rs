@@ -9,13 +9,17 @@ use serde_json::{Value as Json, json};
 
 use super::check::plain;
 use super::connect::{must_run, running};
+use super::explain::write_feedback;
 use super::text::Table;
 use super::{Code, Failed, Outcome};
-use crate::admin::LaneStatus;
 use crate::admin::requests::{Reply, Request};
+use crate::admin::{FeedbackStatus, LaneStatus};
+use crate::clock::Clock;
 use crate::config::report::{Setting, profile_settings};
-use crate::config::{Config, Loaded, Provider, profiles, sources};
+use crate::config::{Config, Loaded, Provider, Store, profiles, sources};
 use crate::mail::LaneName;
+use crate::queue::Queue;
+use crate::queue::sqlite::SqliteQueue;
 
 #[derive(Subcommand, Debug)]
 pub(super) enum ProviderCommand {
@@ -48,8 +52,8 @@ pub(super) enum ProviderCommand {
 pub(super) async fn provider(loaded: &Loaded, command: ProviderCommand) -> Outcome {
     let config = &loaded.config;
     match command {
-        ProviderCommand::List { json } => list(loaded, live(config).await?, json),
-        ProviderCommand::Show { name, json } => show(loaded, live(config).await?, &name, json),
+        ProviderCommand::List { json } => list(loaded, lanes(config).await?, json),
+        ProviderCommand::Show { name, json } => show(loaded, lanes(config).await?, &name, json),
         ProviderCommand::Pause { name } => {
             pause(config, &name, true).await?;
             writeln!(io::stdout(), "{name} is paused; what is in a transaction now still ends")?;
@@ -69,9 +73,19 @@ async fn pause(config: &Config, name: &str, paused: bool) -> Outcome {
     Ok(())
 }
 
-/// The lanes of the relay that runs; `None` if none does.
-async fn live(config: &Config) -> Result<Option<Vec<LaneStatus>>, Failed> {
-    let Some(target) = running(config).await? else { return Ok(None) };
+/// The lanes of the relay that runs, or those of which the store remembers something.
+struct Lanes {
+    lanes: Vec<LaneStatus>,
+    running: bool,
+}
+
+async fn lanes(config: &Config) -> Result<Lanes, Failed> {
+    let Some(target) = running(config).await? else {
+        let known = stored_feedback(config).await.into_iter();
+        let idle = |name: LaneName| LaneStatus::idle(&name, config.provider(name.base()).unwrap_or(&config.default));
+        let lanes = known.map(|(name, feedback)| LaneStatus { feedback, ..idle(name.as_str().into()) }).collect();
+        return Ok(Lanes { lanes, running: false });
+    };
     let mut lanes: Vec<LaneStatus> = Vec::new();
     let keep = |reply, _: &[u8]| {
         if let Reply::Lane(lane) = reply {
@@ -80,7 +94,7 @@ async fn live(config: &Config) -> Result<Option<Vec<LaneStatus>>, Failed> {
         Ok(())
     };
     target.request(Request::Lanes, keep).await?;
-    Ok(Some(lanes))
+    Ok(Lanes { lanes, running: true })
 }
 
 /// A provider or lane: what happens there, and its limits.
@@ -127,20 +141,36 @@ impl Row {
     }
 }
 
-/// A provider, or one source of it, with nothing in its lane.
-fn idle(provider: &Provider) -> LaneStatus {
-    let source = sources::only(provider);
-    LaneStatus {
-        name: source.map_or(provider.lane(), |ip| provider.lane().at(ip)).to_string(),
-        source: source.map(|ip| ip.to_string()).unwrap_or_default(),
-        provider: provider.name.clone(),
-        max_connections: u64::from(provider.connections),
-        rate: provider.rate.iter().map(ToString::to_string).collect(),
-        ..LaneStatus::default()
+/// What replies taught, lane by lane, while no relay runs: from the queue's file, if there is one.
+/// Who cannot read it is told on standard error and shown the rest.
+pub(super) async fn stored_feedback(config: &Config) -> Vec<(String, FeedbackStatus)> {
+    let Store::Sqlite(path) = &config.queue.store;
+    if !path.exists() {
+        return Vec::new();
     }
+    let known = match SqliteQueue::open_for_inspection(path) {
+        Ok(queue) => {
+            let of = |lane: &str| config.provider(LaneName::base_of(lane)).unwrap_or(&config.default);
+            let known = FeedbackStatus::all_stored(&*queue, of, Clock::System.now()).await;
+            queue.close().await;
+            known
+        }
+        Err(error) => Err(error),
+    };
+    known.unwrap_or_else(|error| {
+        eprintln!("mailweir: what replies taught is not shown: {error}");
+        Vec::new()
+    })
 }
 
-/// A provider whose limits hold for each source, as a whole; `None` if nothing is known of it.
+/// A provider, or one source of it, with nothing in its lane.
+fn idle(provider: &Provider) -> LaneStatus {
+    let lane = sources::only(provider).map_or(provider.lane(), |ip| provider.lane().at(ip));
+    LaneStatus::idle(&lane, provider)
+}
+
+/// A provider whose limits hold for each source, as a whole; `None` if nothing is known of it. What
+/// replies taught is a matter of each source.
 fn whole(name: &str, sources: &[LaneStatus]) -> Option<LaneStatus> {
     let first = sources.first()?;
     let sum = |of: fn(&LaneStatus) -> u64| sources.iter().map(of).sum();
@@ -159,14 +189,13 @@ fn whole(name: &str, sources: &[LaneStatus]) -> Option<LaneStatus> {
         } else {
             String::new()
         },
+        feedback: FeedbackStatus::default(),
         last_error: sources.iter().map(|lane| &lane.last_error).find(|e| !e.is_empty()).cloned().unwrap_or_default(),
     })
 }
 
-/// Live lanes, then providers without one; by name.
-fn rows(loaded: &Loaded, live: Option<Vec<LaneStatus>>) -> Vec<Row> {
-    let running = live.is_some();
-    let mut lanes = live.unwrap_or_default();
+/// The lanes that are known, then providers without one; by name.
+fn rows(loaded: &Loaded, Lanes { mut lanes, running }: Lanes) -> Vec<Row> {
     let config = &loaded.config;
     for provider in config.providers.iter().chain([&config.default]) {
         // What has no provider has a lane for each domain; [default] stands for the limits alone.
@@ -182,8 +211,8 @@ fn rows(loaded: &Loaded, live: Option<Vec<LaneStatus>>) -> Vec<Row> {
     lanes.into_iter().map(|lane| Row::new(loaded, lane, running)).collect()
 }
 
-fn list(loaded: &Loaded, live: Option<Vec<LaneStatus>>, json: bool) -> Outcome {
-    let rows = rows(loaded, live);
+fn list(loaded: &Loaded, lanes: Lanes, json: bool) -> Outcome {
+    let rows = rows(loaded, lanes);
     let mut out = io::stdout().lock();
     if json {
         for row in &rows {
@@ -214,7 +243,7 @@ fn list(loaded: &Loaded, live: Option<Vec<LaneStatus>>, json: bool) -> Outcome {
             now(lane.in_flight.to_string()),
             format!("{}/{}", now(lane.connections.to_string()), lane.max_connections),
             lane.rate.join(" "),
-            if row.running { state(&lane) } else { "not running".into() },
+            if row.running { state(&lane) } else { state_at_rest(&lane) },
             row.messages_per_connection.to_string(),
             row.quota.join(" "),
             row.from,
@@ -226,16 +255,25 @@ fn list(loaded: &Loaded, live: Option<Vec<LaneStatus>>, json: bool) -> Outcome {
 }
 
 fn state(lane: &LaneStatus) -> String {
+    let learned = lane.feedback.summary();
     match (lane.paused, lane.stopped.is_empty()) {
         (true, _) => "paused".into(),
-        (false, true) => "open".into(),
+        (false, true) if learned.is_empty() => "open".into(),
+        (false, true) => format!("open, {learned}"),
         (false, false) => format!("stopped: {}", lane.stopped),
     }
 }
 
-fn show(loaded: &Loaded, live: Option<Vec<LaneStatus>>, name: &str, json: bool) -> Outcome {
-    let running = live.is_some();
-    let rows = rows(loaded, live);
+fn state_at_rest(lane: &LaneStatus) -> String {
+    match lane.feedback.summary().as_str() {
+        "" => "not running".into(),
+        learned => format!("not running, {learned}"),
+    }
+}
+
+fn show(loaded: &Loaded, lanes: Lanes, name: &str, json: bool) -> Outcome {
+    let running = lanes.running;
+    let rows = rows(loaded, lanes);
     let of_name = |row: &&Row| !row.lane.source.is_empty() && LaneName::base_of(&row.lane.name) == name;
     let sources: Vec<LaneStatus> = rows.iter().filter(of_name).map(|row| row.lane.clone()).collect();
     let row = match whole(name, &sources) {
@@ -272,6 +310,10 @@ fn show(loaded: &Loaded, live: Option<Vec<LaneStatus>>, name: &str, json: bool) 
     } else {
         writeln!(out, "state        mailweir is not running")?;
     }
+    if lane.feedback != FeedbackStatus::default() {
+        writeln!(out, "learned from replies")?;
+        write_feedback(&mut out, &lane.feedback)?;
+    }
     if !sources.is_empty() {
         writeln!(out, "\neach source has these limits for itself:")?;
         let mut table = Table::new(["  SOURCE", "WAITING", "IN FLIGHT", "CONNECTIONS", "STATE", "LAST ERROR"]);
@@ -282,7 +324,7 @@ fn show(loaded: &Loaded, live: Option<Vec<LaneStatus>>, name: &str, json: bool) 
                 now(lane.waiting.to_string()),
                 now(lane.in_flight.to_string()),
                 format!("{}/{}", now(lane.connections.to_string()), lane.max_connections),
-                if running { state(&lane) } else { "not running".into() },
+                if running { state(&lane) } else { state_at_rest(&lane) },
                 lane.last_error,
             ]);
         }

@@ -21,12 +21,10 @@ use crate::config::{ReplyRule, RuleScope};
 use crate::deliver::Fact;
 use crate::mail::LaneName;
 use crate::schedule::{Lane, Wake};
-use crate::shape::adapt::{Adapt, Configured, Effect};
+use crate::shape::adapt::{Adapt, Configured, Effect, MEMOS};
 
 /// Least time between two writings of one lane.
 const STORE: Duration = Duration::from_secs(3);
-/// Where the states are in the queue's memos.
-const PREFIX: &str = "adapt/";
 /// More throttle lines of one lane than one a second are counted instead, and told once a minute.
 const QUIET: Duration = Duration::from_secs(1);
 const SUMMARY: Duration = Duration::from_secs(60);
@@ -173,8 +171,8 @@ impl Relay {
     pub async fn recall_feedback(&self) -> Result<(), crate::queue::QueueError> {
         let mut over = Vec::new();
         let now = self.clock.now();
-        for (key, json) in self.queue.recall(PREFIX).await? {
-            let former = LaneName::from(key.strip_prefix(PREFIX).unwrap_or_default());
+        for (key, json) in self.queue.recall(MEMOS).await? {
+            let former = LaneName::from(key.strip_prefix(MEMOS).unwrap_or_default());
             let lanes = self.lanes_for(&former);
             let kept = lanes.contains(&former);
             let mut holds = false;
@@ -256,7 +254,7 @@ impl Relay {
             for (name, item) in active.iter_mut() {
                 if item.changed && (all || item.stored.is_none_or(|at| now - at >= STORE)) {
                     let json = item.lane.feedback(self.clock.now(), |adapt, _| adapt.store()).0;
-                    entries.push((format!("{PREFIX}{name}"), json.map(Bytes::from)));
+                    entries.push((format!("{MEMOS}{name}"), json.map(Bytes::from)));
                     item.changed = false;
                     item.stored = Some(now);
                     stored.push(name.clone());

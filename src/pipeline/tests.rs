@@ -53,6 +53,9 @@ impl Queue for Faulty {
     async fn accept(&self, message: NewMessage) -> Result<(), QueueError> {
         self.queue.accept(message).await
     }
+    async fn claim_older(&self, lane: &LaneName, now: Timestamp, limit: usize) -> Result<Vec<Leased>, QueueError> {
+        self.queue.claim_older(lane, now, limit).await
+    }
     async fn claim(&self, lane: &LaneName, now: Timestamp, limit: usize) -> Result<Vec<Leased>, QueueError> {
         self.queue.claim(lane, now, limit).await
     }

@@ -220,6 +220,11 @@ pub trait Queue: Send + Sync + 'static {
     /// one that would use up all, so that a stream of urgent mail starves nobody.
     async fn claim(&self, lane: &LaneName, now: Timestamp, limit: usize) -> Result<Vec<Leased>, QueueError>;
 
+    /// Takes up to `limit` recipients of a lane, due or not, whose message was received at
+    /// `received` or before, the oldest first: what may expire while nothing leaves. Queue ids tell
+    /// the age, so that after the clock was set back a message may be found a little later.
+    async fn claim_older(&self, lane: &LaneName, received: Timestamp, limit: usize) -> Result<Vec<Leased>, QueueError>;
+
     /// Ends leases and stores the messages (DSNs) that follow from them, in one transaction. A key
     /// that is no longer held (an operator cancelled it) is passed over.
     async fn settle(&self, settlements: Vec<Settlement>, follow_ups: Vec<NewMessage>) -> Result<(), QueueError>;

@@ -1,6 +1,7 @@
 //! What a lane promises, on paused time.
 
 use super::*;
+use crate::clock::Timestamp;
 use crate::config::units::Rate;
 use crate::schedule::testing::{job, provider};
 use crate::shape::reserve::testing::ledger;

@@ -28,7 +28,7 @@ use crate::clock::{Clock, Timestamp};
 use crate::config::{Limit, LimitsPer, Provider, sources};
 use crate::mail::{Address, LaneName, Message, NewRecipient, Recipient, RecipientKey};
 use crate::queue::{Leased, Queue, Settlement, Verdict};
-use crate::shape::{Ledger, Limits, Memos};
+use crate::shape::{self, Ledger, Limits, Memos};
 use budget::Budget;
 pub use job::{Held, Job, Shared, sender_key};
 pub use lane::{Empty, Lane, NotNow, Snapshot, Wake};
@@ -410,6 +410,28 @@ impl Scheduler {
         jobs
     }
 
+    /// Takes what is older than `expire` of a lane that something holds back, out of memory and,
+    /// when nothing is there any more, out of the queue: at most about `most` recipients at once,
+    /// so that the window is not filled with them. They count as with a worker.
+    pub async fn expired(&self, lane: &Lane, now: Timestamp, most: usize) -> Vec<(shape::Held, Job)> {
+        let waiting = lane.expired(now, most);
+        if !waiting.is_empty() || lane.stored_due().is_none() {
+            return waiting;
+        }
+        let Some(held) = lane.stopped_by() else { return waiting };
+        let expire = i64::try_from(lane.provider.retry.expire.as_millis()).unwrap_or(i64::MAX);
+        match self.queue.claim_older(&lane.name, Timestamp(now.0.saturating_sub(expire)), most).await {
+            Ok(leased) => {
+                lane.take_in_hand(leased.len());
+                self.jobs(lane, leased).into_iter().map(|job| (held.clone(), job)).collect()
+            }
+            Err(error) => {
+                tracing::warn!(lane = %lane.name, %error, "could not look for what expires; trying again");
+                Vec::new()
+            }
+        }
+    }
+
     /// Takes waiting recipients out of memory for an operator. They stay leased: their leases have to
     /// be ended, or they have to be [`put_back`](Scheduler::put_back).
     #[must_use = "what is taken and not settled waits for the next start"]
@@ -490,6 +512,26 @@ impl Scheduler {
     /// The queue's, as text.
     pub async fn sweep_quotas(&self) -> Result<usize, String> {
         self.ledger.sweep().await
+    }
+
+    /// Learns how far the process before had used the rates. Before the first lane; `new`: nothing is
+    /// in the store.
+    ///
+    /// # Errors
+    /// The queue's, as text; then nothing may be sent.
+    pub async fn begin_rates(&self, new: bool) -> Result<(), String> {
+        self.ledger.begin(new).await
+    }
+
+    /// The last act: nothing is permitted any more, and the next process learns how far the rates
+    /// were used.
+    ///
+    /// # Errors
+    /// The queue's, as text: then the next process begins without bursts.
+    pub async fn end_rates(&self) -> Result<(), String> {
+        self.ledger.close();
+        let lacked = self.lanes().iter().flat_map(|lane| lane.close_rates()).collect();
+        self.ledger.end(lacked).await
     }
 
     /// Bytes of the memory budget in use.

@@ -20,6 +20,8 @@ use effects::Effects;
 pub use effects::{Effect, What};
 use pace::Pace;
 
+/// First part of the names under which the states of lanes are stored.
+pub const MEMOS: &str = "adapt/";
 /// Version of the stored form; a greater one is not read.
 const VERSION: u32 = 1;
 /// Bytes of a reply that are kept as a reason.
@@ -307,7 +309,7 @@ pub fn is_throttle(rule: &ReplyRule) -> bool {
 }
 
 /// A rate for people.
-fn readable(per_second: f64) -> String {
+pub fn readable(per_second: f64) -> String {
     match per_second {
         r if r >= 1.0 => format!("{r:.1}/s"),
         r if r >= 1.0 / 60.0 => format!("{:.1}/m", r * 60.0),

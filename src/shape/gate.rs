@@ -8,9 +8,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
+use super::ledger::Ledger;
 use super::limiter::{Limiter, Tokens};
 use super::quota::Refusal;
-use super::reserve::{Charge, Ledger, Quotas};
+use super::reserve::{Charge, Quotas};
+use super::restart::Left;
 use crate::config::units::Rate;
 use crate::config::{Count, Provider};
 
@@ -52,6 +54,8 @@ pub enum Refused {
 pub struct Gate {
     /// Empty for the provider itself, else which limit it is.
     name: String,
+    /// Under which its rates outlive the process.
+    key: String,
     rates: Vec<Rate>,
     limiter: Arc<Limiter>,
     quotas: Option<Quotas>,
@@ -63,10 +67,12 @@ pub struct Gate {
 impl Gate {
     /// The gate of a provider in its lane.
     pub fn of_provider(ledger: &Arc<Ledger>, lane: &str, provider: &Provider) -> Gate {
+        let key = format!("{lane}/provider");
         Gate {
             name: String::new(),
             rates: provider.rate.clone(),
-            limiter: Arc::new(Limiter::new(&provider.rate, provider.burst)),
+            limiter: ledger.limiter(&key, &provider.rate, provider.burst),
+            key,
             quotas: Quotas::new(ledger, lane, "provider", &provider.quota, provider.warmup.as_ref()),
             count: provider.count,
             pending: AtomicU32::new(0),
@@ -75,9 +81,11 @@ impl Gate {
 
     /// The gate of a limit that is called `name`, in reports and in the store.
     pub fn of_limit(ledger: &Arc<Ledger>, lane: &str, name: String, limit: &crate::config::Limit) -> Gate {
+        let key = format!("{lane}/{name}");
         Gate {
             rates: limit.rate.clone(),
-            limiter: Arc::new(Limiter::new(&limit.rate, 0)),
+            limiter: ledger.limiter(&key, &limit.rate, 0),
+            key,
             quotas: Quotas::new(ledger, lane, &name, &limit.quota, None),
             count: limit.count,
             pending: AtomicU32::new(0),
@@ -134,7 +142,9 @@ impl Gate {
     pub fn held(&self) -> Option<Held> {
         let quota = self.quotas.as_ref().and_then(|quotas| quotas.held_by(1));
         let rate = self.limiter.held_by(1).and_then(|(at, wait)| Some((format!("rate {}", self.rates.get(at)?), wait)));
-        let (text, wait) = [quota, rate].into_iter().flatten().max_by_key(|(_, wait)| *wait)?;
+        let pace = self.limiter.held_by_pace(1);
+        let pace = (!pace.is_zero()).then(|| ("the pace that replies taught".into(), pace));
+        let (text, wait) = [quota, rate, pace].into_iter().flatten().max_by_key(|(_, wait)| *wait)?;
         let by = if self.name.is_empty() { text } else { format!("{}: {text}", self.name) };
         Some(Held { by, wait })
     }
@@ -189,6 +199,11 @@ impl Gate {
         if let Some(quotas) = &self.quotas {
             quotas.reserve(cells).await;
         }
+    }
+
+    /// Ends its rates: nothing is permitted any more. Returns what they lack, under its name.
+    pub fn close(&self) -> (String, Vec<Left>) {
+        (self.key.clone(), self.limiter.close())
     }
 
     /// Nobody is on its way, and a new gate would let no more through than this one: quotas forget

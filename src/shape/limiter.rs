@@ -7,7 +7,7 @@
 
 use std::num::NonZeroU32;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use governor::clock::Clock;
@@ -17,7 +17,11 @@ use governor::state::{NotKeyed, StateStore};
 use governor::{Quota, RateLimiter};
 use parking_lot::Mutex;
 
+use super::restart::Left;
 use crate::config::units::Rate;
+
+/// What a closed limiter waits for, in nanoseconds: longer than a process takes to end.
+const CLOSED: u64 = 100 * 86_400 * 1_000_000_000;
 
 /// governor's clock, following `tokio::time` so that tests run on paused time.
 #[derive(Clone, Copy, Debug)]
@@ -63,13 +67,25 @@ impl StateStore for Arrival {
 }
 
 struct Bucket {
+    rate: Rate,
     governor: RateLimiter<NotKeyed, Arrival, TokioClock, NoOpMiddleware<Duration>>,
     arrival: Arrival,
     /// Nanoseconds one cell takes.
     period: u64,
     burst: u32,
-    /// Since when the arrival time has grown without a pause; before it, giving back is void.
-    busy_since: u64,
+    /// Tokens that may come back, in the order in which they were taken.
+    out: Vec<Out>,
+}
+
+/// Tokens that may come back.
+#[derive(Debug)]
+struct Out {
+    /// Which: counted by the limiter.
+    id: u64,
+    /// What the arrival time would be for a bucket that was full right after they were taken. When
+    /// they come back the arrival time cannot be earlier: where the bucket would have been full
+    /// without them, what had flowed over is lost.
+    without: u64,
 }
 
 impl Bucket {
@@ -83,17 +99,46 @@ impl Bucket {
             .allow_burst(burst);
         let arrival = Arrival::default();
         Bucket {
+            rate,
             governor: RateLimiter::new(quota, arrival.clone(), clock),
             arrival,
             period,
             burst: burst.get(),
-            busy_since: 0,
+            out: Vec::new(),
+        }
+    }
+
+    fn cost(&self, cells: u32) -> u64 {
+        self.period.saturating_mul(u64::from(cells))
+    }
+
+    /// Notes that the tokens `id` were taken, after governor has counted them.
+    fn taken(&mut self, id: u64, cells: u32, now: u64) {
+        let cost = self.cost(cells);
+        for out in &mut self.out {
+            out.without = out.without.max(now).saturating_add(cost);
+        }
+        self.out.push(Out { id, without: 0 });
+    }
+
+    fn spent(&mut self, id: u64) {
+        self.out.retain(|out| out.id != id);
+    }
+
+    /// As if the tokens `id` had never been taken.
+    fn give_back(&mut self, id: u64, cells: u32) {
+        let Some(at) = self.out.iter().position(|out| out.id == id) else { return };
+        let (cost, without) = (self.cost(cells), self.out.remove(at).without);
+        self.arrival.set(self.arrival.get().saturating_sub(cost).max(without));
+        // Those that were taken later never counted these.
+        for earlier in self.out.iter_mut().take(at) {
+            earlier.without = earlier.without.saturating_sub(cost).max(without);
         }
     }
 
     /// How long until the last of `n` cells conforms, if nobody else takes any meanwhile.
     fn wait_for(&self, n: u32, now: u64) -> Duration {
-        let cells = |n: u32| self.period.saturating_mul(u64::from(n));
+        let cells = |n: u32| self.cost(n);
         let arrival = self.arrival.get();
         let at = match n.checked_sub(self.burst) {
             None | Some(0) => arrival.saturating_sub(cells(self.burst - n)),
@@ -142,15 +187,20 @@ pub struct Limiter {
     buckets: Mutex<Vec<Bucket>>,
     pace: Mutex<Option<Pace>>,
     largest: u32,
+    /// Permits so far: the name of the next one's tokens.
+    permits: AtomicU64,
+    closed: AtomicBool,
 }
 
 impl Limiter {
-    /// `burst` 0: what 10 ms of each rate bring, at least 1. Begins with a full burst.
+    /// `burst` 0: what 10 ms of each rate bring, at least 1. Begins with a full burst, see
+    /// [`Limiter::go_on`].
     pub fn new(rates: &[Rate], burst: u32) -> Limiter {
         let clock = TokioClock { start: tokio::time::Instant::now() };
         let buckets: Vec<Bucket> = rates.iter().map(|rate| Bucket::new(*rate, burst, clock)).collect();
         let largest = buckets.iter().map(|b| b.burst).min().unwrap_or(u32::MAX);
-        Limiter { clock, buckets: Mutex::new(buckets), pace: Mutex::default(), largest }
+        let (pace, permits, closed) = Default::default();
+        Limiter { clock, buckets: Mutex::new(buckets), pace, largest, permits, closed }
     }
 
     /// The most cells one permit can hold: more would exceed a burst and never be given.
@@ -189,7 +239,7 @@ impl Limiter {
         let mut buckets = self.buckets.lock();
         let mut pace = self.pace.lock();
         if buckets.is_empty() && pace.is_none() {
-            return Ok(Tokens { limiter: None, cells: 0, at: 0 });
+            return Ok(Tokens { limiter: None, cells: 0, id: 0 });
         }
         let now = self.now();
         if let Some(pace) = &*pace {
@@ -199,7 +249,6 @@ impl Limiter {
             }
         }
         for i in 0..buckets.len() {
-            let before = buckets[i].arrival.get();
             let wait = match buckets[i].governor.check_n(cells) {
                 Ok(Ok(())) => None,
                 Ok(Err(not_until)) => Some(not_until.wait_time_from(self.clock.now())),
@@ -208,20 +257,20 @@ impl Limiter {
             };
             if let Some(wait) = wait {
                 for taken in &buckets[..i] {
-                    let cost = taken.period.saturating_mul(u64::from(cells.get()));
-                    taken.arrival.set(taken.arrival.get().saturating_sub(cost));
+                    taken.arrival.set(taken.arrival.get().saturating_sub(taken.cost(cells.get())));
                 }
                 return Err(wait.max(Duration::from_micros(1)));
             }
-            if before <= now {
-                buckets[i].busy_since = now;
-            }
+        }
+        let id = self.permits.fetch_add(1, Ordering::Relaxed);
+        for bucket in buckets.iter_mut() {
+            bucket.taken(id, cells.get(), now);
         }
         if let Some(pace) = &mut *pace {
             // Nothing conforms for what was not used, but for the grain of timers.
             pace.arrival = pace.arrival.max(now as f64) + pace.period * f64::from(cells.get());
         }
-        Ok(Tokens { limiter: Some(self.clone()), cells: cells.get(), at: now })
+        Ok(Tokens { limiter: Some(self.clone()), cells: cells.get(), id })
     }
 
     /// How long until `cells` would be permitted, if nobody takes any meanwhile. Takes nothing.
@@ -240,6 +289,44 @@ impl Limiter {
         waits.filter(|(wait, _)| !wait.is_zero()).max().map(|(wait, at)| (at, wait))
     }
 
+    /// How long the pace alone makes `cells` wait.
+    pub fn held_by_pace(&self, cells: u32) -> Duration {
+        let now = self.now() as f64;
+        let wait = self.pace.lock().as_ref().map_or(0.0, |pace| pace.wait_for(cells, now));
+        Duration::from_nanos(wait as u64)
+    }
+
+    /// Goes on where an earlier limiter ended `ago`: `missing` says how long a bucket of this rate
+    /// and burst lacked then until it was full; `None`: it counts as empty.
+    pub fn go_on(&self, missing: impl Fn(Rate, u32) -> Option<Duration>, ago: Duration) {
+        let now = self.now();
+        for bucket in self.buckets.lock().iter_mut() {
+            let empty = Duration::from_nanos(bucket.cost(bucket.burst));
+            let left = missing(bucket.rate, bucket.burst).unwrap_or(empty).saturating_sub(ago);
+            let arrival = now.saturating_add(u64::try_from(left.as_nanos()).unwrap_or(u64::MAX / 4));
+            if arrival > bucket.arrival.get().max(now) {
+                bucket.arrival.set(arrival);
+            }
+        }
+    }
+
+    /// Permits nothing any more. Returns what its buckets lack; nothing if all are full, or if it was
+    /// closed before.
+    pub fn close(&self) -> Vec<Left> {
+        let mut buckets = self.buckets.lock();
+        if self.closed.swap(true, Ordering::Relaxed) {
+            return Vec::new();
+        }
+        let now = self.now();
+        let close = |bucket: &mut Bucket| {
+            let missing = bucket.arrival.get().saturating_sub(now);
+            bucket.arrival.set(now.saturating_add(CLOSED));
+            Left::new(bucket.rate, bucket.burst, Duration::from_nanos(missing))
+        };
+        let lefts: Vec<Left> = buckets.iter_mut().map(close).collect();
+        if lefts.iter().all(Left::is_full) { Vec::new() } else { lefts }
+    }
+
     /// Nothing was taken lately: a new limiter would permit no more than this one.
     pub fn is_full(&self) -> bool {
         let now = self.now();
@@ -250,17 +337,12 @@ impl Limiter {
         u64::try_from(self.clock.now().as_nanos()).unwrap_or(u64::MAX)
     }
 
-    fn give_back(&self, cells: u32, at: u64) {
+    fn give_back(&self, cells: u32, id: u64) {
         if let Some(pace) = &mut *self.pace.lock() {
             pace.arrival -= pace.period * f64::from(cells);
         }
         for bucket in self.buckets.lock().iter_mut() {
-            // After a pause the arrival time has been caught up by the clock: what was taken before
-            // it no longer weighs, and taking it off again would permit too much.
-            if at >= bucket.busy_since {
-                let cost = bucket.period.saturating_mul(u64::from(cells));
-                bucket.arrival.set(bucket.arrival.get().saturating_sub(cost));
-            }
+            bucket.give_back(id, cells);
         }
     }
 }
@@ -277,167 +359,28 @@ impl std::fmt::Debug for Limiter {
 pub struct Tokens {
     limiter: Option<Arc<Limiter>>,
     cells: u32,
-    at: u64,
+    id: u64,
 }
 
 impl Tokens {
     /// The transaction was begun (the server saw MAIL, or may have): the cells stay taken.
     pub fn spend(mut self) {
-        self.limiter = None;
+        if let Some(limiter) = self.limiter.take() {
+            for bucket in limiter.buckets.lock().iter_mut() {
+                bucket.spent(self.id);
+            }
+        }
     }
 }
 
 impl Drop for Tokens {
     fn drop(&mut self) {
         if let Some(limiter) = self.limiter.take() {
-            limiter.give_back(self.cells, self.at);
+            limiter.give_back(self.cells, self.id);
         }
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use proptest::prelude::*;
-    use tokio::time::{Instant, advance, sleep};
-
-    fn rate(count: u32, per_ms: u64) -> Rate {
-        Rate { count, per: Duration::from_millis(per_ms) }
-    }
-
-    /// Every window that starts at one event and ends at another, edges included.
-    fn assert_never_above(events: &[Duration], rate: Rate, burst: u32) {
-        for (i, from) in events.iter().enumerate() {
-            for (j, to) in events.iter().enumerate().skip(i) {
-                let seen = (j - i + 1) as f64;
-                let window = (*to - *from).as_secs_f64();
-                let most = window * f64::from(rate.count) / rate.per.as_secs_f64() + f64::from(burst);
-                assert!(seen <= most + 1e-6, "{seen} in {window} s, allowed {most}");
-            }
-        }
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn invariant_3_never_above_the_limit_and_live() {
-        let limiter = Arc::new(Limiter::new(&[rate(20, 1000)], 5));
-        let start = Instant::now();
-        let mut events = Vec::new();
-        while events.len() < 200 {
-            match limiter.try_take(1) {
-                Ok(permit) => {
-                    permit.spend();
-                    events.push(start.elapsed());
-                }
-                Err(wait) => sleep(wait).await,
-            }
-        }
-        assert_never_above(&events, rate(20, 1000), 5);
-        let took = start.elapsed().as_secs_f64();
-        assert!(took < 195.0 / 20.0 + 0.3, "only {} in {took} s", events.len());
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn several_rates_are_taken_all_or_none() {
-        let limiter = Arc::new(Limiter::new(&[rate(10, 1000), rate(30, 60_000)], 3));
-        for _ in 0..3 {
-            limiter.try_take(1).expect("burst").spend();
-        }
-        // The slow rate refuses now for 2 s; the fast one must not lose cells to the refusals.
-        for _ in 0..50 {
-            assert!(limiter.try_take(1).is_err());
-        }
-        advance(Duration::from_millis(2000)).await;
-        limiter.try_take(1).expect("one cell of the slow rate").spend();
-        assert!(limiter.try_take(1).is_err());
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_dropped_permit_goes_back_and_a_spent_one_does_not() {
-        let limiter = Arc::new(Limiter::new(&[rate(1, 60_000)], 1));
-        drop(limiter.try_take(1).expect("first"));
-        let permit = limiter.try_take(1).expect("came back");
-        permit.spend();
-        assert!(limiter.try_take(1).is_err());
-        assert!(limiter.wait_for(1) > Duration::from_secs(59));
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn giving_back_after_a_pause_permits_nothing_extra() {
-        let limiter = Arc::new(Limiter::new(&[rate(1, 1000)], 2));
-        let old = limiter.try_take(2).expect("burst");
-        advance(Duration::from_secs(10)).await;
-        limiter.try_take(2).expect("replenished").spend();
-        drop(old);
-        assert!(limiter.try_take(1).is_err(), "the old permit weighs nothing any more");
-    }
-
-    /// The pace changes all the time: the cells in a window are at most its integral, plus one and
-    /// what 10 ms bring; the configured rate holds besides; a stop holds.
-    #[tokio::test(start_paused = true)]
-    async fn invariant_3_a_changing_pace_permits_no_more_than_its_integral() {
-        let limiter = Arc::new(Limiter::new(&[rate(50, 1000)], 1));
-        let start = Instant::now();
-        let (mut integral, mut taken) = (0.0f64, Vec::new());
-        for step in 0..4000u32 {
-            let pace = [5.0, 20.0, 0.5, 400.0][(step / 400) as usize % 4];
-            limiter.set_pace(Some(pace));
-            while limiter.try_take(1).map(Tokens::spend).is_ok() {
-                taken.push((start.elapsed(), integral));
-            }
-            advance(Duration::from_millis(5)).await;
-            integral += pace * 0.005;
-        }
-        assert_never_above(&taken.iter().map(|(at, _)| *at).collect::<Vec<_>>(), rate(50, 1000), 1);
-        for (i, (_, from)) in taken.iter().enumerate() {
-            for (j, (at, to)) in taken.iter().enumerate().skip(i) {
-                assert!((j - i + 1) as f64 <= to - from + 1.0 + 4.0 + 1e-6, "{at:?}");
-            }
-        }
-        assert!(taken.len() > 300, "live: {}", taken.len());
-        limiter.stop_for(Duration::from_secs(2));
-        advance(Duration::from_millis(1990)).await;
-        assert!(limiter.try_take(1).is_err());
-        limiter.set_pace(None);
-        assert!(limiter.try_take(1).is_ok());
-    }
-
-    #[test]
-    fn natural_burst_lets_fast_rates_run() {
-        assert_eq!(natural_burst(50_000_000), 1);
-        assert_eq!(natural_burst(1_000_000), 10);
-        assert_eq!(natural_burst(1_000), 10_000);
-    }
-
-    proptest! {
-        #![proptest_config(ProptestConfig::with_cases(64))]
-        #[test]
-        fn random_takers_never_exceed_any_rate(
-            count in 1u32..50, per in 1u64..5000, burst in 1u32..8, second in 1u32..200,
-            steps in proptest::collection::vec((0u64..400, 1u32..4, proptest::bool::weighted(0.2)), 1..120)
-        ) {
-            let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
-            runtime.block_on(async {
-                let rates = [rate(count, per), rate(second, 60_000)];
-                let limiter = Arc::new(Limiter::new(&rates, burst));
-                let start = Instant::now();
-                let mut events = Vec::new();
-                for (pause, cells, unused) in steps {
-                    advance(Duration::from_millis(pause)).await;
-                    if let Ok(permit) = limiter.try_take(cells) {
-                        if unused {
-                            drop(permit);
-                        } else {
-                            permit.spend();
-                            for _ in 0..cells.min(limiter.largest()) {
-                                events.push(start.elapsed());
-                            }
-                        }
-                    }
-                }
-                for rate in rates {
-                    assert_never_above(&events, rate, burst);
-                }
-            });
-        }
-    }
-}
+#[path = "limiter_tests.rs"]
+mod tests;

@@ -11,7 +11,8 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 
 use super::gate::Gate;
-use super::reserve::Ledger;
+use super::ledger::Ledger;
+use super::restart::Left;
 use crate::config::{Limit, Provider};
 use crate::mail::{Address, LaneName, Message, Origin};
 
@@ -85,6 +86,15 @@ impl Limits {
         let gate = Arc::new(Gate::of_limit(&self.ledger, self.lane.as_str(), name, &share.limit));
         domains.insert(domain, gate.clone());
         gate
+    }
+
+    /// Ends all rates: nothing is permitted any more. Returns what each lacks.
+    pub fn close(&self) -> Vec<(String, Vec<Left>)> {
+        let gates = self.shares.iter().flat_map(|share| {
+            let domains = share.domains.lock();
+            std::iter::once(share.common.close()).chain(domains.values().map(|gate| gate.close())).collect::<Vec<_>>()
+        });
+        gates.collect()
     }
 
     /// Nobody is on its way, and nothing is remembered that is not in the store.

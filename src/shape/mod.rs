@@ -4,20 +4,22 @@
 //! open connection right before MAIL, because only then does what the receiver sees follow what
 //! was allowed. A permit that was not used goes back when it is dropped.
 //!
-//! - `limiter`: rates (GCRA, governor), in memory.
+//! - `limiter`: rates (GCRA, governor), in memory; `restart`: what of them outlives the process.
 //! - `quota`, `warmup`: sliding windows and days, pure; `reserve` keeps them in the store.
 //! - `gate`: rates and quotas that hold together; `limits`: which gates a message has to pass.
 
 pub mod adapt;
 pub mod gate;
+pub mod ledger;
 pub mod limiter;
 pub mod limits;
 pub mod quota;
 mod related;
 pub mod reserve;
+pub mod restart;
 pub mod warmup;
 
 pub use gate::{Gate, Held, Permit, Refused};
+pub use ledger::{Ledger, Memos};
 pub use limiter::Limiter;
 pub use limits::Limits;
-pub use reserve::{Ledger, Memos};

@@ -12,7 +12,8 @@
 //! as used: at most one block of `N / 200`, at least 1.
 //!
 //! **Time** never runs backwards here: an earlier `now` counts as the latest one seen. Across a
-//! restart the time that has passed is the difference of the wall clock, never less than nothing.
+//! restart the time that has passed is measured as [`Mark::since`] does: exactly while the machine
+//! was not restarted either, else by the wall clock; never less than nothing.
 //!
 //! Invariants: `sum + block + lost ≤ N` after every reservation; a cell that is given back returns
 //! to the block only if the latest record still counts it at the block's end.
@@ -22,7 +23,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::clock::Timestamp;
+use crate::clock::Mark;
 use crate::config::units::Rate;
 
 /// Sub-windows of a window.
@@ -66,8 +67,9 @@ pub struct Record {
     pub slot: i64,
     /// The quota's own time at which this was written, in ms.
     pub time: i64,
-    /// The wall clock then.
-    pub wall: Timestamp,
+    /// The time then, for a later process.
+    #[serde(flatten)]
+    pub mark: Mark,
     /// Cells used, by sub-window.
     pub used: Vec<(i64, u32)>,
     /// What may have been used until the end of a sub-window, and of which.
@@ -76,15 +78,15 @@ pub struct Record {
 
 impl Record {
     /// Whether nothing in it counts any more.
-    pub fn is_over(&self, wall: Timestamp) -> bool {
-        let now = self.time.saturating_add(elapsed(self.wall, wall));
+    pub fn is_over(&self, now: &Mark) -> bool {
+        let now = self.time.saturating_add(elapsed(&self.mark, now));
         let latest = self.used.iter().map(|(slot, _)| *slot).chain([self.reserved.0]).max().unwrap_or(i64::MIN);
         now > latest.saturating_add(2).saturating_mul(self.slot).saturating_add(self.window)
     }
 }
 
 /// Milliseconds from `from` to `to`; never negative.
-fn elapsed(from: Timestamp, to: Timestamp) -> i64 {
+fn elapsed(from: &Mark, to: &Mark) -> i64 {
     i64::try_from(to.since(from).as_millis()).unwrap_or(i64::MAX)
 }
 
@@ -139,8 +141,8 @@ impl Window {
     /// record of another count starts from what is known of the same window. A record of another
     /// window is converted: every count moves to the end of its old sub-window, so it is never
     /// freed too early; of a longer window only what the shorter one has seen is known.
-    pub fn restore(quota: Rate, record: &Record, wall: Timestamp) -> (Window, i64) {
-        let now = record.time.saturating_add(elapsed(record.wall, wall));
+    pub fn restore(quota: Rate, record: &Record, mark: &Mark) -> (Window, i64) {
+        let now = record.time.saturating_add(elapsed(&record.mark, mark));
         let mut window = Window::new(quota, now);
         let slot_ms = record.slot.max(1);
         for (slot, count) in record.used.iter().chain([&record.reserved]).filter(|(_, count)| *count > 0) {
@@ -152,9 +154,9 @@ impl Window {
     }
 
     /// Counts what another quota of the same window has used, too. `now` is this one's own time.
-    pub fn also(&mut self, record: &Record, now: i64, wall: Timestamp) {
+    pub fn also(&mut self, record: &Record, now: i64, mark: &Mark) {
         self.advance(now);
-        let shift = now.saturating_sub(record.time.saturating_add(elapsed(record.wall, wall)));
+        let shift = now.saturating_sub(record.time.saturating_add(elapsed(&record.mark, mark)));
         let slot_ms = record.slot.max(1);
         for (slot, count) in record.used.iter().chain([&record.reserved]).filter(|(_, count)| *count > 0) {
             let end = slot.saturating_add(1).saturating_mul(slot_ms).saturating_sub(1).saturating_add(shift);
@@ -185,9 +187,9 @@ impl Window {
     }
 
     /// A record by which all of it was used just now: for one that cannot be read.
-    pub fn used_up(&self, now: i64, wall: Timestamp) -> Record {
+    pub fn used_up(&self, now: i64, mark: Mark) -> Record {
         let reserved = (self.newest, self.most);
-        Record { window: self.window_ms, slot: self.slot_ms, time: now, wall, used: Vec::new(), reserved }
+        Record { window: self.window_ms, slot: self.slot_ms, time: now, mark, used: Vec::new(), reserved }
     }
 
     /// Moves on to `now`; what has left the window is free again.
@@ -305,7 +307,7 @@ impl Window {
 
     /// Begins to reserve a block from which `cells` can be taken: `None` if there is one, or if so
     /// many are not free. At most one reservation is under way.
-    pub fn reserve(&mut self, cells: u32, now: i64, wall: Timestamp) -> Option<Reservation> {
+    pub fn reserve(&mut self, cells: u32, now: i64, mark: Mark) -> Option<Reservation> {
         if self.check(cells, now) != Err(Refusal::Reserve) {
             return None;
         }
@@ -319,7 +321,7 @@ impl Window {
             window: self.window_ms,
             slot: self.slot_ms,
             time: now.max(self.newest.saturating_mul(self.slot_ms)),
-            wall,
+            mark,
             used: (first..).zip(self.used.iter().copied()).filter(|(_, count)| *count > 0).collect(),
             reserved: (until.max(lost_slot), self.block.left.saturating_add(size).saturating_add(lost)),
         };

@@ -1,6 +1,7 @@
 //! Never above and live, at random times, with processes that die at random points.
 
 use super::*;
+use crate::clock::Timestamp;
 use proptest::prelude::*;
 
 const HOUR: Duration = Duration::from_secs(3600);
@@ -63,7 +64,7 @@ impl Life {
         let time = now + skew + self.offset;
         match self.window.try_take(cells, time) {
             Err(Refusal::Reserve) => {
-                let reservation = self.window.reserve(cells, time, Timestamp(now)).expect("it said so");
+                let reservation = self.window.reserve(cells, time, Timestamp(now).into()).expect("it said so");
                 self.stored = Some(reservation.record.clone());
                 self.window.confirm(&reservation, time);
                 self.window.try_take(cells, time)
@@ -78,7 +79,7 @@ impl Life {
                 // As it is read from the store.
                 let text = serde_json::to_string(record).expect("a record");
                 let record: Record = serde_json::from_str(&text).expect("its text");
-                let (window, time) = Window::restore(self.quota, &record, Timestamp(now));
+                let (window, time) = Window::restore(self.quota, &record, &Timestamp(now).into());
                 (self.window, self.offset) = (window, time - now);
             }
             None => (self.window, self.offset) = (Window::new(self.quota, now), 0),
@@ -142,14 +143,14 @@ proptest! {
                     life.restart(now);
                 }
                 Step::KillInReservation(pause) => {
-                    if let Some(r) = life.window.reserve(1, now + life.offset, Timestamp(now)) {
+                    if let Some(r) = life.window.reserve(1, now + life.offset, Timestamp(now).into()) {
                         life.stored = Some(r.record.clone());
                     }
                     now += pause;
                     life.restart(now);
                 }
                 Step::KillBeforeRecord(pause) => {
-                    let _ = life.window.reserve(1, now + life.offset, Timestamp(now));
+                    let _ = life.window.reserve(1, now + life.offset, Timestamp(now).into());
                     now += pause;
                     life.restart(now);
                 }
@@ -222,16 +223,16 @@ fn a_changed_count_starts_from_what_was_used_and_another_window_from_what_is_kno
         assert!(life.try_take(1, 0).is_ok());
     }
     let record = life.stored.clone().expect("a record");
-    let later = Timestamp(60_000);
+    let later = Mark::from(Timestamp(60_000));
     let room = |rate: Rate| {
-        let (mut window, now) = Window::restore(rate, &record, later);
+        let (mut window, now) = Window::restore(rate, &record, &later);
         window.room(now)
     };
     assert_eq!(room(quota(500, HOUR)), 350);
     assert_eq!(room(quota(100, HOUR)), 0, "more was used than the new quota allows");
     assert_eq!(room(quota(2000, Duration::from_secs(86_400))), 1850);
     assert_eq!(room(quota(160, Duration::from_secs(60))), 10);
-    assert!(!record.is_over(later) && record.is_over(Timestamp(3_600_000 + 4 * 60_000)));
+    assert!(!record.is_over(&later) && record.is_over(&Timestamp(3_600_000 + 4 * 60_000).into()));
 }
 
 #[test]

@@ -9,7 +9,7 @@ use bytes::Bytes;
 
 use super::quota::{Record, Window};
 use super::warmup::DayRecord;
-use crate::clock::Timestamp;
+use crate::clock::Mark;
 use crate::config::units::Span;
 use crate::mail::LaneName;
 
@@ -36,7 +36,7 @@ pub(super) fn others(found: impl IntoIterator<Item = (String, Bytes)>) -> Others
 
 /// Adds to a quota what the others used after its own record was written (`own`: when; `None`: there
 /// is none). `now` is the quota's own time.
-pub(super) fn add(window: &mut Window, per: Span, others: &Others, own: Option<Timestamp>, now: i64, wall: Timestamp) {
+pub(super) fn add(window: &mut Window, per: Span, others: &Others, own: Option<&Mark>, now: i64, mark: &Mark) {
     let mut lanes: Vec<&str> = others.iter().map(|(lane, ..)| lane.as_str()).collect();
     lanes.dedup();
     for lane in lanes {
@@ -46,8 +46,8 @@ pub(super) fn add(window: &mut Window, per: Span, others: &Others, own: Option<T
         };
         let same = records().find(|(about, _)| **about == per.to_string());
         let Some((_, record)) = same.or_else(|| records().max_by_key(|(_, record)| record.window)) else { continue };
-        if own.is_none_or(|own| own < record.wall) {
-            window.also(&record, now, wall);
+        if own.is_none_or(|own| !record.mark.since(own).is_zero()) {
+            window.also(&record, now, mark);
         }
     }
 }
@@ -72,10 +72,10 @@ mod tests {
     use std::sync::Arc;
     use std::time::Duration;
 
+    use super::super::ledger::Ledger;
+    use super::super::reserve::Quotas;
     use super::super::reserve::testing::Store;
-    use super::super::reserve::{Ledger, Quotas};
-    use super::*;
-    use crate::clock::Clock;
+    use crate::clock::{Clock, Timestamp};
     use crate::config::units::Rate;
     use crate::config::{Overflow, Warmup};
 

@@ -13,95 +13,20 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use async_trait::async_trait;
 use bytes::Bytes;
 use parking_lot::Mutex;
 
+use super::ledger::{Ledger, Now, PREFIX};
 use super::quota::{Record, Refusal, Reservation, Taken, Window};
 use super::related;
 use super::warmup::{Day, DayRecord, DayReservation};
-use crate::clock::{Clock, Timestamp};
+use crate::clock::Mark;
 use crate::config::Warmup;
 use crate::config::units::{Rate, Span};
 use crate::mail::LaneName;
 
-/// First part of the names of all records.
-const PREFIX: &str = "quota/";
 /// How long to wait when the store fails.
 const TROUBLE: Duration = Duration::from_secs(1);
-
-/// A store for small named values; see [`crate::queue::Queue::remember`].
-#[async_trait]
-pub trait Memos: Send + Sync + 'static {
-    /// Stores or removes; durable before `Ok`. The error is text for a log line.
-    async fn remember(&self, entries: Vec<(String, Option<Bytes>)>) -> Result<(), String>;
-    /// The values whose name starts with `prefix`.
-    async fn recall(&self, prefix: &str) -> Result<Vec<(String, Bytes)>, String>;
-}
-
-/// What all quotas share: the store and the time.
-pub struct Ledger {
-    memos: Arc<dyn Memos>,
-    clock: Clock,
-    started: Timestamp,
-    start: tokio::time::Instant,
-    /// Written by who removes old records, read by who writes one.
-    sweeping: tokio::sync::RwLock<()>,
-}
-
-/// One instant, on three clocks.
-#[derive(Clone, Copy, Debug)]
-struct Now {
-    /// Milliseconds since the ledger began; never jumps.
-    steady: i64,
-    /// The wall clock, but never behind what the steady one has counted since the start.
-    wall: Timestamp,
-    /// The wall clock as it is: whose day it is.
-    clock: Timestamp,
-}
-
-impl Ledger {
-    /// A ledger kept in `memos`.
-    pub fn new(memos: Arc<dyn Memos>, clock: Clock) -> Arc<Ledger> {
-        let (started, start) = (clock.now(), tokio::time::Instant::now());
-        Arc::new(Ledger { memos, clock, started, start, sweeping: tokio::sync::RwLock::default() })
-    }
-
-    fn now(&self) -> Now {
-        let elapsed = self.start.elapsed();
-        let clock = self.clock.now();
-        let steady = i64::try_from(elapsed.as_millis()).unwrap_or(i64::MAX);
-        Now { steady, wall: clock.max(self.started.after(elapsed)), clock }
-    }
-
-    /// Removes records that count nothing any more; returns how many. Reads all records at once:
-    /// something for now and then.
-    ///
-    /// # Errors
-    /// The store's, as text.
-    pub async fn sweep(&self) -> Result<usize, String> {
-        let _alone = self.sweeping.write().await;
-        let now = self.now();
-        let today = now.clock.0.div_euclid(86_400_000);
-        let over = |value: &Bytes| match serde_json::from_slice::<Record>(value) {
-            Ok(record) => record.is_over(now.wall),
-            Err(_) => serde_json::from_slice::<DayRecord>(value).is_ok_and(|record| record.day + 1 < today),
-        };
-        let found = self.memos.recall(PREFIX).await?;
-        let old: Vec<_> = found.into_iter().filter(|(_, value)| over(value)).map(|(name, _)| (name, None)).collect();
-        let count = old.len();
-        if count > 0 {
-            self.memos.remember(old).await?;
-        }
-        Ok(count)
-    }
-}
-
-impl std::fmt::Debug for Ledger {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Ledger").field("started", &self.started).finish_non_exhaustive()
-    }
-}
 
 /// One quota, or the plan of a warm-up.
 #[derive(Debug)]
@@ -188,10 +113,10 @@ impl Meter {
         }
     }
 
-    fn reserve(&mut self, cells: u32, now: Now) -> Option<(String, Bytes, Promise)> {
+    fn reserve(&mut self, cells: u32, now: Now, mark: Mark) -> Option<(String, Bytes, Promise)> {
         match self {
             Meter::Window { key, window, offset, .. } => {
-                let reservation = window.reserve(cells, now.steady.saturating_add(*offset), now.wall)?;
+                let reservation = window.reserve(cells, now.steady.saturating_add(*offset), mark)?;
                 Some((key.clone(), json(&reservation.record), Promise::Window(reservation)))
             }
             Meter::Day { key, day } => {
@@ -295,6 +220,7 @@ impl Quotas {
 
     fn meters_from(&self, found: &[(String, Bytes)], others: &related::Others) -> Vec<Meter> {
         let now = self.ledger.now();
+        let mark = self.ledger.mark(now);
         let records: Vec<(&str, Option<Record>)> =
             found.iter().map(|(name, value)| (name.as_str(), serde_json::from_slice(value).ok())).collect();
         let longest = records.iter().filter_map(|(_, record)| record.as_ref()).max_by_key(|record| record.window);
@@ -306,16 +232,16 @@ impl Quotas {
                 Some((_, Some(record))) => Some(record),
                 Some((_, None)) => {
                     tracing::error!(name = key, "the record of a quota cannot be read: it counts as used up");
-                    full = Window::new(*rate, now.wall.0).used_up(now.wall.0, now.wall);
+                    full = Window::new(*rate, now.wall.0).used_up(now.wall.0, mark.clone());
                     Some(&full)
                 }
                 None => longest,
             };
             let (mut window, time) = match record {
-                Some(record) => Window::restore(*rate, record, now.wall),
+                Some(record) => Window::restore(*rate, record, &mark),
                 None => (Window::new(*rate, now.wall.0), now.wall.0),
             };
-            related::add(&mut window, Span(rate.per), others, record.map(|record| record.wall), time, now.wall);
+            related::add(&mut window, Span(rate.per), others, record.map(|record| &record.mark), time, &mark);
             let offset = time.saturating_sub(now.steady);
             meters.push(Meter::Window { key, text: rate.to_string(), window, offset });
         }
@@ -374,7 +300,9 @@ impl Quotas {
         let _alone = self.writing.lock().await;
         let _no_sweep = self.ledger.sweeping.read().await;
         let now = self.ledger.now();
-        let promised: Vec<_> = self.meters.lock().iter_mut().map(|meter| meter.reserve(cells, now)).collect();
+        let mark = self.ledger.mark(now);
+        let promised: Vec<_> =
+            self.meters.lock().iter_mut().map(|meter| meter.reserve(cells, now, mark.clone())).collect();
         let entries: Vec<_> =
             promised.iter().flatten().map(|(key, value, _)| (key.clone(), Some(value.clone()))).collect();
         if entries.is_empty() {
@@ -432,8 +360,13 @@ impl std::fmt::Debug for Quotas {
 #[cfg(test)]
 pub(crate) mod testing {
     //! A store in memory that can be killed with its process.
-    use super::*;
     use std::collections::BTreeMap;
+
+    use async_trait::async_trait;
+
+    use super::*;
+    use crate::clock::Clock;
+    use crate::shape::Memos;
 
     /// What is durable. Clones share it.
     #[derive(Clone, Default)]

@@ -224,6 +224,10 @@ impl Queue for Fake {
         Err(QueueError::Closed)
     }
 
+    async fn claim_older(&self, _: &LaneName, _: Timestamp, _: usize) -> Result<Vec<Leased>, QueueError> {
+        Err(QueueError::Closed)
+    }
+
     async fn settle(&self, _: Vec<Settlement>, _: Vec<NewMessage>) -> Result<(), QueueError> {
         Err(QueueError::Closed)
     }

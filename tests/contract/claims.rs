@@ -5,10 +5,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use mailweir::mail::LaneName;
-use mailweir::queue::{Counts, LaneDue};
+use mailweir::queue::{Counts, LaneDue, Operation};
 use parking_lot::Mutex;
 
-use super::{Rig, T0, deferred, delivered, key, letter};
+use super::{Rig, T0, deferred, delivered, failed, key, letter};
 
 pub async fn higher_priority_first(rig: Rig) {
     let queue = &*rig.queue;
@@ -208,4 +208,39 @@ pub async fn every_recipient_has_one_holder(rig: Rig) {
     }
     assert_eq!(*done.lock(), TASKS * EACH);
     assert_eq!(rig.queue.counts().await.unwrap(), Counts::default());
+}
+
+pub async fn the_oldest_of_a_lane_are_found_whatever_else_is_there(rig: Rig) {
+    let queue = &*rig.queue;
+    let at = |s: u64| T0.after(Duration::from_secs(s));
+    let mut ids = Vec::new();
+    for n in 0..10u64 {
+        let letter = letter("a@a.example", "x").to(&[("one@there.example", "x"), ("two@there.example", "y")]);
+        ids.push(letter.received(at(n)).priority(9 - n as i8).post(queue).await);
+    }
+    // Put off for a long time, put aside, dead, and in somebody's hands.
+    let mut settlements = Vec::new();
+    for leased in queue.claim(&"x".into(), at(9), 2).await.unwrap() {
+        let of = |n: usize| leased.key == key(ids[n], 0);
+        settlements.push(if of(0) {
+            deferred(leased.key, at(100_000), "x")
+        } else {
+            assert!(of(1), "the most urgent first");
+            failed(leased.key, "no")
+        });
+    }
+    queue.settle(settlements, vec![]).await.unwrap();
+    assert_eq!(queue.operate(Operation::Hold, &[key(ids[2], 0)], &[], at(9)).await.unwrap(), 1);
+    let held = queue.claim(&"x".into(), at(9), 1).await.unwrap().remove(0);
+    assert_eq!(held.key, key(ids[3], 0));
+
+    let old = queue.claim_older(&"x".into(), at(6), 2).await.unwrap();
+    assert_eq!(old.iter().map(|l| l.key).collect::<Vec<_>>(), [key(ids[0], 0), key(ids[4], 0)], "the oldest first");
+    assert_eq!((old[0].attempts, old[0].lane.as_str()), (1, "x"));
+    let old = queue.claim_older(&"x".into(), at(6), 100).await.unwrap();
+    assert_eq!(old.iter().map(|l| l.key).collect::<Vec<_>>(), [key(ids[5], 0), key(ids[6], 0)]);
+    assert!(queue.claim_older(&"x".into(), at(6), 100).await.unwrap().is_empty(), "they have a holder now");
+    assert!(queue.claim_older(&"nobody".into(), at(6), 100).await.unwrap().is_empty());
+    assert_eq!(queue.claim(&"x".into(), at(9), 100).await.unwrap().len(), 3, "the younger ones wait on");
+    assert_eq!(queue.claim_older(&"y".into(), at(9), 100).await.unwrap().len(), 10);
 }

@@ -68,6 +68,9 @@ impl Queue for Gone {
     async fn accept(&self, _: NewMessage) -> Result<(), QueueError> {
         Err(QueueError::Closed)
     }
+    async fn claim_older(&self, _: &LaneName, _: Timestamp, _: usize) -> Result<Vec<Leased>, QueueError> {
+        Err(QueueError::Closed)
+    }
     async fn claim(&self, _: &LaneName, _: Timestamp, _: usize) -> Result<Vec<Leased>, QueueError> {
         Err(QueueError::Closed)
     }
@@ -286,6 +289,7 @@ macro_rules! suite {
                 claims: lanes_are_apart,
                 claims: lanes_are_listed_in_order_with_their_due_time,
                 claims: a_lane_is_moved_in_steps,
+                claims: the_oldest_of_a_lane_are_found_whatever_else_is_there,
                 claims: every_recipient_has_one_holder,
                 look: pages_cover_everything_once,
                 look: every_filter_picks_its_own,

@@ -1,8 +1,7 @@
 //! Invariant 3 at the receiving end: what arrives of each provider, against its limits.
 //!
 //! Transactions are counted by when the relay wrote them, since a network that delays one and not
-//! the next can bring any two together. Windows end at a crash for rates only: they are not kept
-//! across restarts, quotas are.
+//! the next can bring any two together. A window may span any number of crashes and restarts.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,8 +9,6 @@ use std::time::Duration;
 use mailweir::config::units::Rate;
 use mailweir::config::{Count, Provider};
 
-/// Rates begin with a full burst after a restart: the windows of a life are its own.
-const BURST_AFTER_RESTART: bool = true;
 /// Between the permit and the first byte lies what the store takes to hand out a body, in ms.
 const SLACK: i64 = 250;
 
@@ -19,7 +16,6 @@ const SLACK: i64 = 250;
 #[derive(Clone, Copy)]
 struct Start {
     at: i64,
-    life: u32,
     recipients: u32,
 }
 
@@ -59,9 +55,9 @@ impl Gauge {
     }
 
     /// A transaction with so many recipients, as the `nth` of its connection.
-    pub fn started(&mut self, group: usize, at: i64, life: u32, recipients: u32, nth: u32) -> Option<String> {
+    pub fn started(&mut self, group: usize, at: i64, recipients: u32, nth: u32) -> Option<String> {
         let seen = &mut self.groups[group];
-        seen.starts.push(Start { at, life, recipients });
+        seen.starts.push(Start { at, recipients });
         let (most, longest) = (seen.provider.recipients_per_message, seen.provider.messages_per_connection);
         if recipients > most {
             return Some(format!("{}: {recipients} recipients in a message, at most {most}", seen.lane));
@@ -105,11 +101,8 @@ impl Seen {
         let burst = if self.provider.burst == 0 { natural } else { f64::from(self.provider.burst) };
         let largest = self.starts.iter().map(|start| self.cells(start)).max().unwrap_or(1);
         let ahead = burst.max(f64::from(largest)) * cell + SLACK as f64;
-        let (mut arrival, mut life) = (f64::MIN, 0);
+        let mut arrival = f64::MIN;
         for start in &self.starts {
-            if BURST_AFTER_RESTART && start.life != life {
-                (arrival, life) = (f64::MIN, start.life);
-            }
             arrival = arrival.max(start.at as f64) + cell * f64::from(self.cells(start));
             if arrival - start.at as f64 > ahead {
                 let over = Duration::from_millis((arrival - start.at as f64 - ahead) as u64);

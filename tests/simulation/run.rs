@@ -27,6 +27,7 @@ use mailweir::clock::{Clock, Timestamp};
 use mailweir::deliver::Connector;
 use mailweir::listener::Server;
 use mailweir::pipeline::Relay;
+use mailweir::queue::Queue;
 use mailweir::queue::sqlite::InlineQueue;
 use mailweir::route::Router;
 use mailweir::schedule::Scheduler;
@@ -141,6 +142,11 @@ async fn live(world: &Arc<World>, base: Timestamp, kept: &mut Option<Arc<InlineQ
     let (stop, stopping) = watch::channel(false);
     let relay =
         Relay::new(config.clone(), clock, store.clone(), router, connector, scheduler.clone(), stopping.clone());
+    let new = store.counts().await.expect("counts").messages == 0;
+    while let Err(error) = scheduler.begin_rates(new).await {
+        world.note(format_args!("no start: {error}"));
+        tokio::time::sleep(Duration::from_secs(10)).await;
+    }
     while let Err(error) = relay.recall_feedback().await {
         // Whoever watches over the process starts it again.
         world.note(format_args!("no start: {error}"));
@@ -153,6 +159,7 @@ async fn live(world: &Arc<World>, base: Timestamp, kept: &mut Option<Arc<InlineQ
 
     tokio::spawn(scheduler.clone().run(stopping.clone()));
     tokio::spawn(app::keep_house(relay.clone(), stopping.clone()));
+    tokio::spawn(app::keep_expiring(relay.clone(), stopping.clone()));
     let feedback = tokio::spawn(relay.clone().keep_feedback(stopping.clone()));
     tokio::spawn(people::applications(world.clone(), server, stopping.clone()));
     let controls = app::operator(relay.clone(), Vec::new(), None, Vec::new());
@@ -187,6 +194,9 @@ async fn live(world: &Arc<World>, base: Timestamp, kept: &mut Option<Arc<InlineQ
                     let _ = stop.send(true);
                     let _ = tokio::time::timeout(DRAIN, relay.workers.none()).await;
                     let _ = tokio::time::timeout(Duration::from_secs(2), feedback).await;
+                    if let Err(error) = scheduler.end_rates().await {
+                        world.note(format_args!("no end: {error}"));
+                    }
                     break;
                 }
             }

@@ -126,6 +126,10 @@ impl Queue for Store {
         self.write(&format!("claim {lane}"), self.queue.claim(lane, now, limit), |_| ()).await
     }
 
+    async fn claim_older(&self, lane: &LaneName, received: Timestamp, limit: usize) -> Result<Vec<Leased>, QueueError> {
+        self.write(&format!("claim older {lane}"), self.queue.claim_older(lane, received, limit), |_| ()).await
+    }
+
     async fn settle(&self, settlements: Vec<Settlement>, follow_ups: Vec<NewMessage>) -> Result<(), QueueError> {
         let shown = |s: &Settlement| match &s.verdict {
             Verdict::Delivered => format!("{} delivered", s.key.id),

@@ -84,7 +84,11 @@ impl World {
         state.clock = clock;
         (state.dead, state.fuse) = (false, None);
         state.model.life += 1;
-        state.model.quiet_since = clock.now().0;
+        // After a crash every rate begins without its burst, also that of a domain's own lane, which
+        // mail leaves only once its provider is known.
+        let default = &self.config.default;
+        let cell = default.rate.iter().map(|rate| rate.per / rate.count).max().unwrap_or_default();
+        state.model.quiet_since = clock.now().after(cell * default.burst.max(1)).0;
         state.gauge.crashed();
     }
 
@@ -173,8 +177,7 @@ impl World {
 
     pub fn started(&self, group: usize, at: i64, recipients: u32, nth: u32) {
         let mut state = self.state.lock();
-        let life = state.model.life;
-        let wrong = state.gauge.started(group, at, life, recipients, nth);
+        let wrong = state.gauge.started(group, at, recipients, nth);
         drop(state);
         self.wrong(wrong);
     }

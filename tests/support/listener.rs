@@ -95,6 +95,9 @@ impl Queue for Memory {
     async fn accept(&self, _: NewMessage) -> Result<(), QueueError> {
         Err(QueueError::Closed)
     }
+    async fn claim_older(&self, _: &LaneName, _: Timestamp, _: usize) -> Result<Vec<Leased>, QueueError> {
+        Err(QueueError::Closed)
+    }
     async fn claim(&self, _: &LaneName, _: Timestamp, _: usize) -> Result<Vec<Leased>, QueueError> {
         Err(QueueError::Closed)
     }

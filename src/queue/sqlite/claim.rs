@@ -60,6 +60,32 @@ pub(super) fn claim(
     Ok(taken)
 }
 
+/// Leases up to `limit` recipients of `lane`, due or not, of messages received at `received` or
+/// before. Ids begin with the time, so what is younger is not read.
+pub(super) fn claim_older(
+    store: &mut Store<'_>,
+    lane: &LaneName,
+    received: Timestamp,
+    limit: usize,
+) -> Result<Vec<Leased>, QueueError> {
+    let below = received.0.saturating_add(1).clamp(0, i64::MAX >> 20) << 20;
+    let mut claim = Claim { store, lane, now: received, messages: HashMap::new() };
+    let mut statement = claim.store.tx.prepare_cached(sql::OLDER_IN_LANE)?;
+    let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+    let found: Vec<Ready> =
+        statement.query_and_then(params![lane.as_str(), below, limit], rows::ready)?.collect::<Result<_, _>>()?;
+    drop(statement);
+    let mut taken = Vec::with_capacity(found.len());
+    for ready in found {
+        // The id is given when the message begins to come in: it may be younger than that.
+        match claim.message(ready.key.id) {
+            Ok(message) if message.received > received => {}
+            _ => taken.extend(claim.lease(ready)?),
+        }
+    }
+    Ok(taken)
+}
+
 impl Claim<'_, '_> {
     /// The buckets that have something due, by priority, highest first.
     fn levels(&mut self) -> Result<Vec<Vec<i64>>, QueueError> {

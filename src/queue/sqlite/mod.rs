@@ -248,6 +248,13 @@ impl Queue for SqliteQueue {
         }
     }
 
+    async fn claim_older(&self, lane: &LaneName, received: Timestamp, limit: usize) -> Result<Vec<Leased>, QueueError> {
+        match self.write(Op::ClaimOlder(lane.clone(), received, limit.min(MOST))).await? {
+            Answer::Leased(leased) => Ok(leased),
+            Answer::Done | Answer::Count(_) => Ok(Vec::new()),
+        }
+    }
+
     async fn settle(&self, settlements: Vec<Settlement>, follow_ups: Vec<NewMessage>) -> Result<(), QueueError> {
         self.write(Op::Settle(settlements, follow_ups)).await.map(drop)
     }

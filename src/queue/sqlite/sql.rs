@@ -68,6 +68,10 @@ statements! {
     DUE_IN_BUCKET = "SELECT message, idx, state, attempts, warned, notify, address, orcpt
         FROM recipient INDEXED BY recipient_ready
         WHERE state IN (0, 4) AND lane = ?1 AND bucket = ?2 AND due <= ?3 ORDER BY due, message, idx LIMIT ?4";
+    /// From the oldest id on; the caller stops where it likes.
+    OLDER_IN_LANE = "SELECT message, idx, state, attempts, warned, notify, address, orcpt
+        FROM recipient INDEXED BY recipient_waiting
+        WHERE state IN (0, 4) AND lane = ?1 AND message < ?2 ORDER BY message, idx LIMIT ?3";
     QUEUED_IN_LANE = "SELECT message, idx FROM recipient INDEXED BY recipient_ready
         WHERE state IN (0, 4) AND lane = ?1 LIMIT ?2";
     FAILED_BEFORE = "SELECT message, idx FROM recipient INDEXED BY recipient_failed
@@ -78,13 +82,17 @@ statements! {
     LIST_LEASED = concat!(row_columns!(), "INDEXED BY recipient_leased
         WHERE state = 1 AND (message, idx) > (?1, ?2) ORDER BY message, idx");
     /// Leases are not in the index by lane (the hot path would pay for it); there are few.
-    LIST_LANE = concat!(row_columns!(), "INDEXED BY recipient_lane
-        WHERE state <> 1 AND lane = ?3 AND (message, idx) > (?1, ?2) UNION ALL ", row_columns!(),
+    LIST_LANE = concat!(row_columns!(), "INDEXED BY recipient_waiting
+        WHERE state IN (0, 4) AND lane = ?3 AND (message, idx) > (?1, ?2) UNION ALL ", row_columns!(),
+        "INDEXED BY recipient_aside
+        WHERE state IN (2, 3) AND lane = ?3 AND (message, idx) > (?1, ?2) UNION ALL ", row_columns!(),
         "INDEXED BY recipient_leased WHERE state = 1 AND lane = ?3 AND (message, idx) > (?1, ?2)
         ORDER BY message, idx");
 
-    HAS_LANE_BETWEEN = "SELECT EXISTS (SELECT 1 FROM recipient INDEXED BY recipient_lane
-            WHERE state <> 1 AND lane > ?1 AND lane < ?2)
+    HAS_LANE_BETWEEN = "SELECT EXISTS (SELECT 1 FROM recipient INDEXED BY recipient_waiting
+            WHERE state IN (0, 4) AND lane > ?1 AND lane < ?2)
+        OR EXISTS (SELECT 1 FROM recipient INDEXED BY recipient_aside
+            WHERE state IN (2, 3) AND lane > ?1 AND lane < ?2)
         OR EXISTS (SELECT 1 FROM recipient INDEXED BY recipient_leased
             WHERE state = 1 AND lane > ?1 AND lane < ?2)";
 
@@ -144,6 +152,7 @@ mod tests {
             (NEXT_LANE, "(lane>?)"),
             (NEXT_BUCKET, "(lane=? AND bucket>?)"),
             (DUE_IN_BUCKET, "(lane=? AND bucket=? AND due<?)"),
+            (OLDER_IN_LANE, "(lane=? AND message<?)"),
             (QUEUED_IN_LANE, "(lane=?)"),
             (FAILED_BEFORE, "(due<?)"),
         ] {

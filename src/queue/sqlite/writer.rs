@@ -39,6 +39,7 @@ pub(super) enum Op {
     Spill(QueueId, u32, Bytes),
     Unspill(QueueId),
     Claim(LaneName, Timestamp, usize),
+    ClaimOlder(LaneName, Timestamp, usize),
     Settle(Vec<Settlement>, Vec<NewMessage>),
     MoveLane(LaneName, LaneName, i64),
     Operate(Operation, Vec<RecipientKey>, Vec<RecipientKey>, Timestamp),
@@ -59,7 +60,7 @@ impl Op {
             Op::Settle(settlements, follow_ups) => {
                 512 * settlements.len() + follow_ups.iter().map(message).sum::<usize>()
             }
-            Op::Claim(_, _, limit) => 512 * limit,
+            Op::Claim(_, _, limit) | Op::ClaimOlder(_, _, limit) => 512 * limit,
             Op::Remember(entries) => {
                 entries.iter().map(|(name, value)| 64 + name.len() + value.as_ref().map_or(0, Bytes::len)).sum()
             }
@@ -328,6 +329,7 @@ fn perform(store: &mut Store<'_>, op: &Op, now: Timestamp) -> Result<Answer, Que
             Answer::Done
         }
         Op::Claim(lane, now, limit) => Answer::Leased(claim::claim(store, lane, *now, *limit)?),
+        Op::ClaimOlder(lane, received, limit) => Answer::Leased(claim::claim_older(store, lane, *received, *limit)?),
         Op::Settle(settlements, follow_ups) => {
             store.settle(settlements, follow_ups, now)?;
             Answer::Done

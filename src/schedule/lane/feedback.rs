@@ -32,6 +32,11 @@ impl Narrowed {
         (!left.is_zero()).then_some(left)
     }
 
+    /// How long the hold lasts and why, if there is one.
+    pub(super) fn hold(&self) -> Option<(Duration, &str)> {
+        Some((self.held()?, &self.hold.as_ref()?.1))
+    }
+
     /// Connections at most, of `configured`.
     pub(super) fn most(&self, configured: u32) -> u32 {
         self.connections.map_or(configured, |cap| cap.min(configured))
@@ -80,9 +85,7 @@ impl Lane {
 
     /// Why nothing leaves, and for how long, if feedback holds the lane.
     pub fn hold(&self) -> Option<(Duration, String)> {
-        let state = self.state.lock();
-        let why = state.narrowed.hold.as_ref()?.1.clone();
-        Some((state.narrowed.held()?, why))
+        self.state.lock().narrowed.hold().map(|(left, why)| (left, why.to_owned()))
     }
 
     /// Returns when feedback holds the lane for longer than a connection should wait for it.
@@ -115,6 +118,11 @@ impl Lane {
     /// What is in force because of feedback, in words.
     pub fn explain(&self, now: Timestamp) -> Vec<String> {
         self.adapt.lock().explain(now)
+    }
+
+    /// What replies taught, to look at.
+    pub fn learned<T>(&self, look: impl FnOnce(&Adapt) -> T) -> T {
+        look(&self.adapt.lock())
     }
 }
 

@@ -1,0 +1,147 @@
+//! From the lane's turn to the right to send: taking permits and connections of a lane's limits.
+//!
+//! A job counts at its gates as on its way from the moment `next` gives it out until it has its
+//! permit or gives up; every path out of here ends that count exactly once.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::{LEAD, Lane};
+use crate::schedule::Job;
+use crate::shape::restart::Left;
+use crate::shape::{Gate, Permit, Refused};
+
+/// How often and how long the limiter held somebody back.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Limited {
+    /// How often.
+    pub waits: u64,
+    /// How long in all.
+    pub waited: Duration,
+}
+
+/// A quota or limit was used up while a job waited for its permit.
+#[derive(Debug, PartialEq, Eq)]
+pub struct NotNow;
+
+impl Lane {
+    /// Waits for the right to make the transaction of `job`, on an open connection. A job of higher
+    /// priority that came meanwhile takes its place (if it goes to the same destination).
+    ///
+    /// # Errors
+    /// A quota or limit was used up meanwhile: the job is to be given back, it is held in the lane.
+    pub async fn permit(&self, job: &mut Job) -> Result<Permit, NotNow> {
+        loop {
+            self.overtake(job);
+            let (gate, cells, refused) = match self.try_take(job) {
+                Ok(permit) => {
+                    self.arrived(job);
+                    return Ok(permit);
+                }
+                Err(refused) => refused,
+            };
+            match refused {
+                Refused::Reserve => gate.reserve(cells).await,
+                // Too long to hold a connection: `next` sees the same and waits without one, or cuts
+                // the job to what is left of a quota. A share of somebody never holds one.
+                Refused::Rate(_) if !Arc::ptr_eq(&gate, &self.gate) || gate.wait_alone() > LEAD => {
+                    self.not_needed(job);
+                    return Err(NotNow);
+                }
+                Refused::Quota(wait) if !Arc::ptr_eq(&gate, &self.gate) || wait > LEAD => {
+                    self.not_needed(job);
+                    return Err(NotNow);
+                }
+                Refused::Rate(wait) | Refused::Quota(wait) => {
+                    self.note_limited(wait);
+                    tokio::time::sleep(wait).await;
+                }
+            }
+        }
+    }
+
+    /// Takes of all gates of a job, or tells which one refuses how many cells.
+    fn try_take(&self, job: &Job) -> Result<Permit, (Arc<Gate>, u32, Refused)> {
+        let take = |gate: &Arc<Gate>| {
+            let cells = gate.cells(job.recipients.len());
+            gate.try_take(cells).map_err(|refused| (gate.clone(), cells, refused))
+        };
+        let own = take(&self.gate)?;
+        // Without limits this allocates nothing.
+        let more = job.gates.iter().map(take).collect::<Result<Vec<_>, _>>()?;
+        Ok(own.and(more))
+    }
+
+    /// A job is no longer on its way to a permit.
+    fn arrived(&self, job: &mut Job) {
+        for gate in self.gates_of(job) {
+            gate.arrived(gate.cells(job.recipients.len()));
+        }
+        job.gates.clear();
+    }
+
+    fn gates_of<'a>(&'a self, job: &'a Job) -> impl Iterator<Item = &'a Arc<Gate>> {
+        std::iter::once(&self.gate).chain(&job.gates)
+    }
+
+    /// Waits until a new connection may be opened; it counts from then on.
+    pub async fn may_connect(&self) {
+        loop {
+            match self.connects.try_take(1) {
+                Ok(tokens) => return tokens.spend(),
+                Err(wait) => {
+                    self.note_limited(wait);
+                    tokio::time::sleep(wait).await;
+                }
+            }
+        }
+    }
+
+    pub(super) fn note_limited(&self, wait: Duration) {
+        let limited = &mut self.state.lock().limited;
+        limited.waits += 1;
+        limited.waited += wait;
+    }
+
+    /// Ends all rates: nothing is permitted any more. Returns what each lacks, by name.
+    pub fn close_rates(&self) -> Vec<(String, Vec<Left>)> {
+        let mut lacked = self.limits.close();
+        lacked.push(self.gate.close());
+        lacked.push((format!("{}/connections", self.name), self.connects.close()));
+        lacked
+    }
+
+    /// What the limiter held back since this was last asked, if anything.
+    pub fn take_limited(&self) -> Option<Limited> {
+        let limited = std::mem::take(&mut self.state.lock().limited);
+        (limited.waits > 0).then_some(limited)
+    }
+
+    fn overtake(&self, job: &mut Job) {
+        let mut state = self.state.lock();
+        if state.ready.is_empty() {
+            return;
+        }
+        let Some(mut better) = state.ready.overtaking(&self.limits, job, self.most_recipients()) else { return };
+        self.gate.let_through(self.gate.cells(better.recipients.len()));
+        state.in_flight = (state.in_flight + better.recipients.len()).saturating_sub(job.recipients.len());
+        std::mem::swap(job, &mut better);
+        self.arrived(&mut better);
+        state.ready.push_front(better);
+    }
+
+    /// A worker gave its permit back because another job took the place, and will ask again.
+    pub fn let_through_again(&self, job: &mut Job) {
+        self.gate.let_through(self.gate.cells(job.recipients.len()));
+        job.gates = self.limits.gates(&job.message.message);
+        for gate in &job.gates {
+            gate.let_through(gate.cells(job.recipients.len()));
+        }
+    }
+
+    /// A worker let through by `next` will not ask for its permit (its job could not be tried).
+    pub fn not_needed(&self, job: &mut Job) {
+        self.arrived(job);
+        self.changed.notify_one();
+    }
+}

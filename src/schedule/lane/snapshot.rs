@@ -1,0 +1,63 @@
+//! What operators see of a lane.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::{LEAD, Lane};
+use crate::clock::Timestamp;
+use crate::shape;
+
+/// Limits that a snapshot names.
+const HELD_SHOWN: usize = 10;
+
+/// A lane as `provider show` and the page tell it.
+#[derive(Clone, Debug, Default)]
+pub struct Snapshot {
+    /// Recipients ready in memory.
+    pub ready: usize,
+    /// Recipients in transactions.
+    pub in_flight: usize,
+    /// Workers, that is connections.
+    pub workers: u32,
+    /// An operator paused it.
+    pub paused: bool,
+    /// Why nothing leaves for now, and for how long.
+    pub circuit: Option<(String, Duration)>,
+    /// The earliest due time of what waits in the queue.
+    pub stored_due: Option<Timestamp>,
+    /// The rate or quota that holds the next transaction back.
+    pub held: Option<shape::Held>,
+    /// Limits inside the provider that hold something back, and how many recipients.
+    pub held_aside: Vec<(shape::Held, usize)>,
+    /// The last reply or error that was not an acceptance.
+    pub last_error: Option<String>,
+}
+
+impl Lane {
+    /// Recipients in memory that leave before new ones of this priority: those as urgent or more,
+    /// and those in transactions.
+    pub fn ahead_of(&self, priority: i8) -> usize {
+        let state = self.state.lock();
+        state.ready.at_least(priority) + state.in_flight
+    }
+
+    /// What an operator sees.
+    pub fn snapshot(&self) -> Snapshot {
+        let state = self.state.lock();
+        Snapshot {
+            ready: state.ready.recipients(),
+            in_flight: state.in_flight,
+            workers: state.workers,
+            paused: state.paused,
+            circuit: state
+                .circuit
+                .as_ref()
+                .map(|c| (c.reason.clone(), c.until.saturating_duration_since(Instant::now()))),
+            stored_due: state.stored.due,
+            held: self.gate.held().filter(|held| held.wait > LEAD),
+            held_aside: state.ready.held(HELD_SHOWN),
+            last_error: state.last_error.clone(),
+        }
+    }
+}

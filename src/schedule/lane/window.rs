@@ -1,0 +1,142 @@
+//! The part of a lane that is in memory, and how it goes with the part that is in the queue.
+//!
+//! Invariant: what is claimed never makes the lane hold more than its window; at most one claim
+//! is under way.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::{LEAD, Lane, State};
+use crate::clock::Timestamp;
+use crate::mail::RecipientKey;
+use crate::schedule::Job;
+use crate::shape;
+
+/// This part of the window comes on top of it for mail more urgent than what fills it.
+const URGENT_PART: usize = 8;
+
+impl Lane {
+    /// Recipients were settled: they are no longer in memory.
+    pub fn settled(&self, recipients: usize) {
+        let mut state = self.state.lock();
+        state.in_flight = state.in_flight.saturating_sub(recipients);
+    }
+
+    /// Takes waiting recipients out of memory for an operator.
+    pub fn withdraw(&self, wanted: &mut dyn FnMut(RecipientKey) -> bool) -> Vec<Job> {
+        self.state.lock().ready.withdraw(&mut |job, index| wanted(job.key(index)))
+    }
+
+    /// Takes everything that waits out of memory, for shutdown.
+    pub fn drain(&self) -> Vec<Job> {
+        self.state.lock().ready.drain()
+    }
+
+    /// Recipients in memory: ready and in flight.
+    pub fn in_memory(&self) -> usize {
+        let state = self.state.lock();
+        state.ready.recipients() + state.in_flight
+    }
+
+    /// Whether `recipients` of `sender` may wait in memory: within the window, and when the queue
+    /// holds more for this lane, only a few of each sender, so that what is stored gets its turn.
+    pub fn has_room(&self, sender: u64, recipients: usize, window: usize, share: usize) -> bool {
+        let state = self.state.lock();
+        let held = state.ready.recipients() + state.in_flight;
+        if held + recipients > window {
+            return false;
+        }
+        state.stored.due.is_none() || state.ready.of_sender(sender) + recipients <= share
+    }
+
+    /// Whether recipients of `priority` may wait in memory although the window is full: a few of a
+    /// higher priority than what fills it, so that they need not wait in the queue behind it.
+    pub fn has_room_before(&self, priority: i8, recipients: usize, window: usize) -> bool {
+        let state = self.state.lock();
+        let held = state.ready.recipients() + state.in_flight;
+        held + recipients <= window + window / URGENT_PART
+            && state.ready.at_least(priority) + recipients <= window / URGENT_PART
+            && state.ready.lowest_priority().is_some_and(|lowest| priority > lowest)
+    }
+
+    /// What keeps all of the lane from leaving for more than a moment: an operator, a reply, a
+    /// provider that refuses us, a rate or a quota.
+    pub fn stopped_by(&self) -> Option<shape::Held> {
+        self.stopped(&self.state.lock())
+    }
+
+    fn stopped(&self, state: &State) -> Option<shape::Held> {
+        let held = |by: String, wait| Some(shape::Held { by, wait });
+        if state.paused {
+            return held("a pause by an operator".into(), Duration::MAX);
+        }
+        if let Some((left, why)) = state.narrowed.hold() {
+            return held(format!("a pause after a reply ({why})"), left);
+        }
+        if let Some(circuit) = &state.circuit {
+            let left = circuit.until.saturating_duration_since(Instant::now());
+            return held(format!("a refusal of everything ({})", circuit.reason), left);
+        }
+        self.gate.held().filter(|held| held.wait > LEAD)
+    }
+
+    /// Takes out of memory what is older than `expire` while something holds it back, at most about
+    /// `most` recipients, with what held them back. They count as with a worker.
+    pub fn expired(&self, now: Timestamp, most: usize) -> Vec<(shape::Held, Job)> {
+        let mut state = self.state.lock();
+        if state.ready.is_empty() {
+            return Vec::new();
+        }
+        let expire = self.provider.retry.expire;
+        let mut left = most;
+        let mut old = |job: &Job, _: u32| {
+            let old = left > 0 && job.message.message.received.after(expire) <= now;
+            left -= usize::from(old);
+            old
+        };
+        let out: Vec<(shape::Held, Job)> = match self.stopped(&state) {
+            Some(held) => state.ready.withdraw(&mut old).into_iter().map(|job| (held.clone(), job)).collect(),
+            None => {
+                state.ready.withdraw_aside(&mut old).into_iter().filter_map(|(held, job)| Some((held?, job))).collect()
+            }
+        };
+        state.in_flight += out.iter().map(|(_, job)| job.recipients.len()).sum::<usize>();
+        out
+    }
+
+    /// Recipients came from the queue that will not wait here: they count as with a worker.
+    pub fn take_in_hand(&self, recipients: usize) {
+        self.state.lock().in_flight += recipients;
+    }
+
+    /// The queue holds something of this lane, due at `due`.
+    pub fn note_stored(&self, due: Timestamp) {
+        self.state.lock().stored.note(due);
+    }
+
+    /// The earliest due time of what the queue holds.
+    pub fn stored_due(&self) -> Option<Timestamp> {
+        self.state.lock().stored.due
+    }
+
+    /// Whether to claim now, and how many; at most one claim is under way.
+    pub fn begin_claim(&self, now: Timestamp, window: usize) -> Option<usize> {
+        let mut state = self.state.lock();
+        let held = state.narrowed.held().is_some();
+        if held && !state.ready.is_empty() {
+            return None;
+        }
+        let held = state.ready.recipients() + state.in_flight;
+        if state.paused || state.circuit.is_some() && !state.ready.is_empty() {
+            return None;
+        }
+        // Below half of the window, so that claims come in batches.
+        (held * 2 <= window && state.stored.begin_claim(now)).then(|| window - held)
+    }
+
+    /// Ends a claim: `due` is what the queue says now.
+    pub fn end_claim(&self, due: Option<Timestamp>) {
+        self.state.lock().stored.end_claim(due);
+    }
+}

@@ -429,8 +429,7 @@ mod tests {
         remote.mark(&mark);
         let mut read = [0; 11];
         stream.read_exact(&mut read).await.expect("a reply");
-        let told = mark.lock().is_some();
-        told
+        mark.lock().is_some()
     }
 
     #[tokio::test(start_paused = true)]

@@ -49,11 +49,15 @@ impl NameServer for Zone {
         let world = &self.0;
         let kind = query.query_type();
         let name = query.name().to_ascii().trim_end_matches('.').to_owned();
+        // Told when it is asked: which of two answers of one moment is taken first may differ.
+        world.note(format_args!("dns {name} {kind}"));
         tokio::time::sleep(Duration::from_millis(world.random(1..=80))).await;
         let now = world.now();
         let domain = world.plan.domains.iter().find(|domain| domain.name == name);
         let trouble = domain.and_then(|d| d.trouble.iter().find(|(span, _)| span.has(now))).map(|(_, dns)| *dns);
-        world.note(format_args!("dns {name} {kind} {trouble:?}"));
+        if let Some(trouble) = trouble {
+            world.note(format_args!("dns {name} {kind} {trouble:?}"));
+        }
         let code = match trouble {
             Some(Dns::Silent) => std::future::pending().await,
             Some(Dns::ServFail) => return Err(NetError::Dns(DnsError::ResponseCode(ResponseCode::ServFail))),

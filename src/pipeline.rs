@@ -10,6 +10,7 @@ mod feedback;
 pub(crate) mod lesson;
 mod link;
 mod moves;
+mod pauses;
 mod record;
 
 use std::sync::Arc;

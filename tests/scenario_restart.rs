@@ -1,4 +1,5 @@
-//! Rates over the end of the process, measured at the receiver: killed, and stopped in good order.
+//! What holds over the end of the process, killed or stopped in good order: rates, measured at the
+//! receiver, and what an operator has paused.
 
 mod support;
 
@@ -79,4 +80,35 @@ fn an_orderly_restart_neither_shortens_nor_begins_anew_the_wait_of_a_slow_rate()
     assert!(apart + Duration::from_millis(50) >= INTERVAL, "{apart:?}");
     assert!(times[1] - started < INTERVAL, "what had passed before the restart counts");
     daemon.stop();
+}
+
+/// Whoever paused a provider did not mean "until the next restart", of which he may never hear.
+#[test]
+fn an_operators_pause_holds_until_an_operator_ends_it() {
+    let (dir, port) = (TestDir::new(), Port::reserve());
+    let (paused, other) = (Sink::start(port.at(2)), Sink::start(port.at(3)));
+    let mut daemon = Setup::new(&dir)
+        .via("example", "example.test", paused.address, "rate = []")
+        .via("other", "other.test", other.address, "rate = []")
+        .start();
+    daemon.command_ok(&["provider", "pause", "example"], b"");
+    for round in ["killed", "stopped"] {
+        match round {
+            "killed" => daemon.kill(),
+            _ => daemon.stop(),
+        }
+        daemon.start();
+        let told = daemon.command_ok(&["provider", "show", "example"], b"");
+        assert!(told.contains("state        paused\n"), "{round}: {told}");
+        daemon.client().send("<sender@sender.test>", &["<a@example.test>"], &message(round));
+        daemon.client().send("<sender@sender.test>", &["<a@other.test>"], &message(round));
+        other.wait_subject(round, SOON);
+        assert_eq!(paused.count(), 0, "{round}: a paused provider stays paused");
+    }
+    daemon.command_ok(&["provider", "resume", "example"], b"");
+    paused.wait(2, SOON);
+    daemon.kill();
+    daemon.start();
+    daemon.client().send("<sender@sender.test>", &["<a@example.test>"], &message("resumed"));
+    paused.wait_subject("resumed", SOON);
 }

@@ -339,6 +339,11 @@ fn nothing_is_stranded_when_key_and_addresses_change() {
             daemon.replace_config(from, to);
         }
         daemon.start();
+        let told = daemon.command_ok(&["provider", "list", "--json"], b"");
+        let of_p = told.lines().map(|line| serde_json::from_str::<serde_json::Value>(line).expect("JSON"));
+        let paused: Vec<bool> = of_p.filter(|row| row["provider"] == "p").map(|row| row["paused"] == true).collect();
+        assert!(!paused.is_empty() && paused.iter().all(|paused| *paused), "the pause is that of the provider: {told}");
+        daemon.command_ok(&["provider", "resume", "p"], b"");
         sent += EACH;
         let messages = sink.wait(sent, SOON);
         daemon.wait_queue_empty(SOON);

@@ -17,7 +17,7 @@ pub use feedback::FeedbackStatus;
 
 use crate::config::Provider;
 use crate::mail::{Address, LaneName, RecipientKey};
-use crate::queue::{Counts, Queue};
+use crate::queue::{Counts, Queue, QueueError};
 
 /// The handles of a running relay.
 #[async_trait]
@@ -35,8 +35,9 @@ pub trait Controls: Send + Sync + 'static {
     /// The lanes that have something in memory, are paused, or are in trouble.
     fn lanes(&self) -> Vec<LaneStatus>;
 
-    /// Stops or starts a lane or provider; `false` if there is none of that name.
-    fn pause(&self, lane_or_provider: &str, paused: bool) -> bool;
+    /// Stops or starts a lane or provider, also over the end of the process; `false` if there is none
+    /// of that name. The error is that of the queue: it is done, but ends with the process.
+    async fn pause(&self, lane_or_provider: &str, paused: bool) -> Result<bool, QueueError>;
 
     /// How the relay is.
     fn status(&self) -> Status;

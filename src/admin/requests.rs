@@ -164,11 +164,16 @@ async fn answer(
                 sink.put(Reply::Lane(Box::new(lane)), &[]).await?;
             }
         }
-        Request::Pause { name, paused } => {
-            if !controls.pause(&name, paused) {
-                return Ok(Err(Failure::refused(format!("there is no provider or lane `{name}`"))));
+        Request::Pause { name, paused } => match controls.pause(&name, paused).await {
+            Ok(true) => {}
+            Ok(false) => return Ok(Err(Failure::refused(format!("there is no provider or lane `{name}`")))),
+            Err(e) => {
+                let mut failure = Failure::of_queue(e, Done::default());
+                let state = if paused { "paused" } else { "resumed" };
+                failure.message = format!("`{name}` is {state}, but only until mailweir ends: {}", failure.message);
+                return Ok(Err(failure));
             }
-        }
+        },
         Request::Reload => match controls.reload().await {
             Ok(told) => sink.put(Reply::Note(told), &[]).await?,
             Err(why) => return Ok(Err(Failure::refused(why))),

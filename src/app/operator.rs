@@ -15,7 +15,7 @@ use crate::clock::Timestamp;
 use crate::config::report::Setting;
 use crate::mail::{Address, LaneName, RecipientKey};
 use crate::pipeline::Relay;
-use crate::queue::{Counts, Queue};
+use crate::queue::{Counts, Queue, QueueError};
 use crate::schedule::{Job, Lane, Snapshot};
 
 /// Whom a reload answers: what it did, or why it did nothing.
@@ -73,30 +73,8 @@ impl Controls for Operator {
         self.relay.scheduler.lanes().iter().filter(|lane| used(lane)).map(|lane| lane_status(lane, now)).collect()
     }
 
-    fn pause(&self, lane_or_provider: &str, paused: bool) -> bool {
-        let name = LaneName::from(lane_or_provider);
-        let known = self.relay.config.provider(name.base()).is_some() || name.as_domain().is_some();
-        // A provider, or a domain, with all its sources; or one source.
-        let mut lanes = if known { self.relay.router.lanes_of(&LaneName::from(name.base())) } else { Vec::new() };
-        match name.source() {
-            Some(_) => lanes.retain(|lane| *lane == name),
-            None if known && !lanes.contains(&name) => lanes.push(name.clone()),
-            None => {}
-        }
-        let known = !lanes.is_empty();
-        for name in lanes {
-            let lane = self.relay.scheduler.lane(&name);
-            let wake = lane.pause(paused);
-            self.relay.scheduler.wake(&lane, wake);
-            // Whoever resumes a provider has mended what kept it away: no need to wait for a probe.
-            if !paused {
-                let wake = lane.close_circuit();
-                self.relay.scheduler.wake(&lane, wake);
-            }
-            self.relay.scheduler.attend(&lane);
-            tracing::info!(provider = %name, paused, "by an operator");
-        }
-        known
+    async fn pause(&self, lane_or_provider: &str, paused: bool) -> Result<bool, QueueError> {
+        self.relay.pause(&LaneName::from(lane_or_provider), paused).await
     }
 
     fn status(&self) -> Status {
@@ -206,8 +184,9 @@ impl Controls for Front {
         self.operator.load().lanes()
     }
 
-    fn pause(&self, lane_or_provider: &str, paused: bool) -> bool {
-        self.operator.load().pause(lane_or_provider, paused)
+    async fn pause(&self, lane_or_provider: &str, paused: bool) -> Result<bool, QueueError> {
+        let operator = self.operator.load_full();
+        operator.pause(lane_or_provider, paused).await
     }
 
     fn status(&self) -> Status {

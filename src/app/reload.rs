@@ -129,11 +129,9 @@ impl Process {
         next: InForce,
     ) -> anyhow::Result<(Running, Result<String, String>)> {
         tracing::info!(config = %next.shown(), "reload: finishing what is in flight");
-        let paused = running.paused();
         running.stop().await;
         match Running::start(parts, self.clock, &self.sockets).await {
             Ok(running) => {
-                running.pause(&paused);
                 let mut told = changes(&current.settings, &next.settings);
                 for change in &told {
                     tracing::info!(%change, "reload");
@@ -154,7 +152,6 @@ impl Process {
                 self.sockets.keep(&current.config);
                 let parts = Parts::new(current.config.clone())?;
                 let running = Running::start(parts, self.clock, &self.sockets).await?;
-                running.pause(&paused);
                 Ok((running, Err(error.to_string())))
             }
         }

@@ -22,7 +22,6 @@ use crate::config::{Config, Store};
 use crate::crash;
 use crate::deliver::Connector;
 use crate::listener::{self, Server};
-use crate::mail::LaneName;
 use crate::pipeline::Relay;
 use crate::queue::sqlite::SqliteQueue;
 use crate::queue::{Queue, QueueError};
@@ -146,6 +145,7 @@ impl Running {
         // Before anything makes a lane.
         scheduler.begin_rates(counts.messages == 0).await.map_err(StartError::Temporary)?;
         relay.recall_feedback().await.map_err(|e| StartError::Temporary(e.to_string()))?;
+        relay.recall_pauses().await.map_err(|e| StartError::Temporary(e.to_string()))?;
 
         let (mut servers, mut listening) = (Vec::new(), Vec::new());
         for listener in &config.listeners {
@@ -172,21 +172,6 @@ impl Running {
         let serve = |server: Server| tokio::spawn(server.run(stopping.clone(), config.drain));
         let servers = servers.into_iter().map(serve).collect();
         Ok(Running { relay, listening, stop, servers, tasks, feedback })
-    }
-
-    /// The lanes that an operator has paused.
-    pub(super) fn paused(&self) -> Vec<LaneName> {
-        let lanes = self.relay.scheduler.lanes();
-        lanes.iter().filter(|lane| lane.snapshot().paused).map(|lane| lane.name.clone()).collect()
-    }
-
-    /// Pauses lanes again, as the operator wanted them.
-    pub(super) fn pause(&self, lanes: &[LaneName]) {
-        for name in lanes {
-            let lane = self.relay.scheduler.lane(name);
-            let wake = lane.pause(true);
-            self.relay.scheduler.wake(&lane, wake);
-        }
     }
 
     /// No new sessions; what is in flight may finish within `drain`; then the queue is closed.

@@ -152,8 +152,8 @@ impl Controls for Direct {
         Vec::new()
     }
 
-    fn pause(&self, _lane_or_provider: &str, _paused: bool) -> bool {
-        false
+    async fn pause(&self, _lane_or_provider: &str, _paused: bool) -> Result<bool, QueueError> {
+        Ok(false)
     }
 
     fn status(&self) -> Status {

@@ -145,9 +145,9 @@ impl Controls for Fake {
         vec![lane("gmail", "gmail", *self.paused.lock()), lane("@y.example", "default", false)]
     }
 
-    fn pause(&self, lane_or_provider: &str, paused: bool) -> bool {
+    async fn pause(&self, lane_or_provider: &str, paused: bool) -> Result<bool, QueueError> {
         *self.paused.lock() = paused;
-        lane_or_provider == "gmail"
+        Ok(lane_or_provider == "gmail")
     }
 
     fn status(&self) -> Status {

@@ -152,6 +152,10 @@ async fn live(world: &Arc<World>, base: Timestamp, kept: &mut Option<Arc<InlineQ
         world.note(format_args!("no start: {error}"));
         tokio::time::sleep(Duration::from_secs(10)).await;
     }
+    while let Err(error) = relay.recall_pauses().await {
+        world.note(format_args!("no start: {error}"));
+        tokio::time::sleep(Duration::from_secs(10)).await;
+    }
     let server =
         Arc::new(Server::bind(Arc::new(listener(&config)), &config.hostname, relay.clone()).expect("a listener"));
     store.audit().await;

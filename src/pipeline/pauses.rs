@@ -1,0 +1,95 @@
+//! Lanes that an operator has paused: the decision of a person, which holds until a person ends it,
+//! whatever becomes of the process or of the configuration meanwhile.
+//!
+//! Stored is the name of each paused lane. That of a provider without a source stands for all its
+//! sources, also those that a later configuration gives it.
+
+use std::collections::HashSet;
+
+use bytes::Bytes;
+
+use super::Relay;
+use crate::mail::LaneName;
+use crate::queue::QueueError;
+
+/// The first part of the names under which pauses are stored.
+const PREFIX: &str = "paused/";
+
+impl Relay {
+    /// What an operator means by a name: a provider or a domain (`@domain`) with all its sources, or
+    /// one of those. Empty: there is none of that name.
+    fn lanes_named(&self, name: &LaneName) -> Vec<LaneName> {
+        if self.config.provider(name.base()).is_none() && name.as_domain().is_none() {
+            return Vec::new();
+        }
+        let mut lanes = self.router.lanes_of(&LaneName::from(name.base()));
+        match name.source() {
+            Some(_) => lanes.retain(|lane| lane == name),
+            None if !lanes.contains(name) => lanes.push(name.clone()),
+            None => {}
+        }
+        lanes
+    }
+
+    /// Stops or starts a lane, or a provider with all its sources, at once, and stores that. `false`
+    /// if there is none of that name.
+    ///
+    /// # Errors
+    /// The queue could not store it: it is done, and holds until the process ends.
+    pub async fn pause(&self, name: &LaneName, paused: bool) -> Result<bool, QueueError> {
+        let lanes = self.lanes_named(name);
+        if lanes.is_empty() {
+            return Ok(false);
+        }
+        for name in &lanes {
+            self.set_paused(name, paused);
+            tracing::info!(provider = %name, paused, "by an operator");
+        }
+        let value = paused.then(|| Bytes::from_static(b"operator"));
+        let mut entries: Vec<_> = lanes.iter().map(|lane| (key(lane), value.clone())).collect();
+        if !paused && name.source().is_some() {
+            // No longer all of them.
+            entries.push((key(&LaneName::from(name.base())), None));
+        }
+        self.queue.remember(entries).await?;
+        Ok(true)
+    }
+
+    /// Pauses what was paused before the last end; forgets what the configuration no longer has.
+    ///
+    /// # Errors
+    /// The queue could not be read; nothing may be sent then.
+    pub async fn recall_pauses(&self) -> Result<(), QueueError> {
+        let (mut gone, mut paused) = (Vec::new(), HashSet::new());
+        for (key, _) in self.queue.recall(PREFIX).await? {
+            let name = LaneName::from(key.strip_prefix(PREFIX).unwrap_or_default());
+            let lanes = self.lanes_named(&name);
+            if lanes.is_empty() {
+                tracing::warn!(provider = %name, "was paused by an operator, and is not in the configuration any more");
+                gone.push((key, None));
+            }
+            paused.extend(lanes);
+        }
+        for name in &paused {
+            self.set_paused(name, true);
+            tracing::warn!(provider = %name, "still paused by an operator: `mailweir provider resume` ends it");
+        }
+        if gone.is_empty() { Ok(()) } else { self.queue.remember(gone).await }
+    }
+
+    fn set_paused(&self, name: &LaneName, paused: bool) {
+        let lane = self.scheduler.lane(name);
+        let wake = lane.pause(paused);
+        self.scheduler.wake(&lane, wake);
+        // Whoever resumes a provider has mended what kept it away: no need to wait for a probe.
+        if !paused {
+            let wake = lane.close_circuit();
+            self.scheduler.wake(&lane, wake);
+        }
+        self.scheduler.attend(&lane);
+    }
+}
+
+fn key(lane: &LaneName) -> String {
+    format!("{PREFIX}{lane}")
+}

@@ -76,7 +76,7 @@ CASES = [
          ((0, None), (120, None)), 330, ((120, "connections=6"),), told=("connections = 3", "connections = 6")),
     Case("messages-17", "17 messages on a connection, then 421", ("--messages-per-connection", "17", *SLOWER),
          ((0, None),), 180, told=("messages_per_connection = 17",), tuned=False),
-    Case("messages-17-silent", "17 messages on a connection, then closed without a word",
+    Case("messages-17-silent", "17 on a connection, then closed without a word",
          ("--messages-per-connection", "17", "--close-silently", *SLOWER), ((0, None),), 180,
          told=("messages_per_connection = 17",), tuned=False),
     rate("all", 25, "--max-connections", "4", "--messages-per-connection", "17", *SLOW, tuned=False,

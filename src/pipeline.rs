@@ -164,6 +164,16 @@ impl Relay {
         relay
     }
 
+    /// Takes up what the store keeps of earlier processes: what replies taught, and what an operator
+    /// has paused. Before anything is sent; may be asked again after an error.
+    ///
+    /// # Errors
+    /// The queue could not be read or written.
+    pub async fn recall(&self) -> Result<(), QueueError> {
+        self.recall_feedback().await?;
+        self.recall_pauses().await
+    }
+
     /// Ends all workers where they are, their connections with them. To be called only when the
     /// queue is closed next: what they had in hand stays leased until then.
     pub fn cut_off(&self) {

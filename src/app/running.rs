@@ -144,8 +144,7 @@ impl Running {
             Relay::new(config.clone(), clock, queue.clone(), router, connector, scheduler.clone(), stopping.clone());
         // Before anything makes a lane.
         scheduler.begin_rates(counts.messages == 0).await.map_err(StartError::Temporary)?;
-        relay.recall_feedback().await.map_err(|e| StartError::Temporary(e.to_string()))?;
-        relay.recall_pauses().await.map_err(|e| StartError::Temporary(e.to_string()))?;
+        relay.recall().await.map_err(|e| StartError::Temporary(e.to_string()))?;
 
         let (mut servers, mut listening) = (Vec::new(), Vec::new());
         for listener in &config.listeners {

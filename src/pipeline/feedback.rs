@@ -168,7 +168,7 @@ impl Relay {
     ///
     /// # Errors
     /// The queue could not be read; nothing is known then.
-    pub async fn recall_feedback(&self) -> Result<(), crate::queue::QueueError> {
+    pub(super) async fn recall_feedback(&self) -> Result<(), crate::queue::QueueError> {
         let mut over = Vec::new();
         let now = self.clock.now();
         for (key, json) in self.queue.recall(MEMOS).await? {
@@ -196,7 +196,7 @@ impl Relay {
 
     /// For which lanes the state of a lane of an earlier configuration holds: what was learned for all
     /// sources together holds for each; what was learned from one that is no longer used is of no use.
-    fn lanes_for(&self, former: &LaneName) -> Vec<LaneName> {
+    pub(super) fn lanes_for(&self, former: &LaneName) -> Vec<LaneName> {
         let now = self.router.lanes_of(&LaneName::from(former.base()));
         match former.source() {
             Some(_) => now.into_iter().filter(|lane| lane == former).collect(),

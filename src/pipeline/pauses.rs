@@ -22,11 +22,9 @@ impl Relay {
         if self.config.provider(name.base()).is_none() && name.as_domain().is_none() {
             return Vec::new();
         }
-        let mut lanes = self.router.lanes_of(&LaneName::from(name.base()));
-        match name.source() {
-            Some(_) => lanes.retain(|lane| lane == name),
-            None if !lanes.contains(name) => lanes.push(name.clone()),
-            None => {}
+        let mut lanes = self.lanes_for(name);
+        if name.source().is_none() && !lanes.contains(name) {
+            lanes.push(name.clone());
         }
         lanes
     }
@@ -59,7 +57,7 @@ impl Relay {
     ///
     /// # Errors
     /// The queue could not be read; nothing may be sent then.
-    pub async fn recall_pauses(&self) -> Result<(), QueueError> {
+    pub(super) async fn recall_pauses(&self) -> Result<(), QueueError> {
         let (mut gone, mut paused) = (Vec::new(), HashSet::new());
         for (key, _) in self.queue.recall(PREFIX).await? {
             let name = LaneName::from(key.strip_prefix(PREFIX).unwrap_or_default());

@@ -3,8 +3,8 @@
 
 use proptest::prelude::*;
 
+use super::tests::group;
 use super::*;
-use crate::config::sample;
 use crate::config::units::Rate;
 use crate::model::Setting;
 
@@ -44,19 +44,10 @@ fn widest(rate: Rate, burst: u32) -> Rate {
 }
 
 fn one(name: &str, messages: u32, change: impl FnOnce(&mut Provider, &mut Caps, &mut Vec<Change>)) -> Group {
-    let (mut provider, mut caps, mut changes) = (sample::provider(name), Caps::default(), Vec::new());
-    provider.adaptive = true;
-    change(&mut provider, &mut caps, &mut changes);
-    Group {
-        name: name.into(),
-        messages,
-        provider: Arc::new(provider),
-        limits_from: "test".into(),
-        domains: 1,
-        persona: Persona::generic(),
-        caps,
-        changes,
-    }
+    let mut group = group(name, messages, 0, "");
+    let mut provider = Provider { adaptive: true, ..(*group.provider).clone() };
+    change(&mut provider, &mut group.caps, &mut group.changes);
+    Group { provider: Arc::new(provider), ..group }
 }
 
 fn plan(group: Group, senders: u16, bulk: f64, until: Duration, seed: u64) -> Plan {

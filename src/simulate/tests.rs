@@ -3,7 +3,7 @@ use crate::config::sample;
 use crate::config::units::Rate;
 use crate::model::Setting;
 
-fn group(name: &str, messages: u32, rate: u32, hidden: &str) -> Group {
+pub(super) fn group(name: &str, messages: u32, rate: u32, hidden: &str) -> Group {
     let mut provider = sample::provider(name);
     if rate > 0 {
         provider.rate = vec![Rate { count: rate, per: Duration::from_secs(1) }];

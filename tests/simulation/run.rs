@@ -147,12 +147,8 @@ async fn live(world: &Arc<World>, base: Timestamp, kept: &mut Option<Arc<InlineQ
         world.note(format_args!("no start: {error}"));
         tokio::time::sleep(Duration::from_secs(10)).await;
     }
-    while let Err(error) = relay.recall_feedback().await {
+    while let Err(error) = relay.recall().await {
         // Whoever watches over the process starts it again.
-        world.note(format_args!("no start: {error}"));
-        tokio::time::sleep(Duration::from_secs(10)).await;
-    }
-    while let Err(error) = relay.recall_pauses().await {
         world.note(format_args!("no start: {error}"));
         tokio::time::sleep(Duration::from_secs(10)).await;
     }

@@ -179,7 +179,9 @@ async fn what_is_not_a_queue_is_refused() {
         assert_eq!(std::fs::read(&path).unwrap(), content, "{name} is left as it was");
     }
 
-    let (e, text) = refused_text(dir.path());
+    let directory = dir.path().join("directory.db");
+    std::fs::create_dir(&directory).unwrap();
+    let (e, text) = refused_text(&directory);
     assert!(matches!(e, QueueError::Unavailable(_)), "a directory: {text}");
     let (e, text) = refused_text(&path.join("below/a/file.db"));
     assert!(matches!(e, QueueError::Unavailable(_)) && text.contains("file.db"), "{text}");

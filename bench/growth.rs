@@ -52,15 +52,13 @@ fn main() -> io::Result<()> {
     args.end()?;
     let all = !(queue || connections || message);
 
-    let mut text = format!("{}; {}.\n\n", page::version(&program), page::machine(&parent)?);
-    let mut svg = None;
+    let head = format!("{}; {}.\n\n", page::version(&program), page::machine(&parent)?);
     if queue || all {
         let directory = tempfile::Builder::new().prefix("mailweir-growth-").tempdir_in(&parent)?;
         let curve = depth::measure(&program, directory.path(), messages, steps.max(1), size)?;
-        text.push_str(&format!("{}\n![the curve](growth.svg)\n\n", table_of(&curve).markdown()));
-        svg = Some(chart_of(&curve));
+        let text = format!("{head}{}\n![the curve](growth.svg)\n", table_of(&curve).markdown());
+        put("growth", &text, Some(&chart_of(&curve)), docs)?;
     }
-    let mut facts = Table::new(["what", "figure"]);
     let mut found = Vec::new();
     if connections || all {
         found.extend(connections::idle_clients(&program, idle)?);
@@ -69,23 +67,31 @@ fn main() -> io::Result<()> {
     if message || all {
         found.extend(connections::big_message(&program, big)?);
     }
-    for (what, figure) in &found {
-        facts.row([what, figure]);
-    }
     if !found.is_empty() {
-        text.push_str(&facts.markdown());
+        let mut facts = Table::new(["what", "figure"]);
+        for (what, figure) in &found {
+            facts.row([what, figure]);
+        }
+        // A part of the table would replace all of it.
+        let whole = all || (connections && message);
+        put("connections", &format!("{head}{}", facts.markdown()), None, docs && whole)?;
     }
+    Ok(())
+}
+
+/// Prints a part and keeps it in `target/bench`, or also puts it into the page and beside it.
+fn put(name: &str, text: &str, svg: Option<&str>, docs: bool) -> io::Result<()> {
     println!("{text}");
-    let target = page::target()?;
-    fs::write(target.join("growth.md"), &text)?;
-    if let Some(svg) = &svg {
-        fs::write(target.join("growth.svg"), svg)?;
-    }
+    let (target, page) = (page::target()?, page::performance());
+    fs::write(target.join(format!("{name}.md")), text)?;
     if docs {
-        let page = page::performance();
-        page::put(&page, "growth", &text)?;
-        if let Some(svg) = &svg {
-            fs::write(page.with_file_name("growth.svg"), svg)?;
+        page::put(&page, name, text)?;
+    }
+    if let Some(svg) = svg {
+        let picture = format!("{name}.svg");
+        fs::write(target.join(&picture), svg)?;
+        if docs {
+            fs::write(page.with_file_name(&picture), svg)?;
         }
     }
     Ok(())

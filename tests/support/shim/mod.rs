@@ -1,5 +1,6 @@
-//! A disk and a clock that misbehave in a real process, by a small library that is loaded before
-//! the system's (`disk.c`, compiled here), and the journal of changes that it writes.
+//! Small libraries that are loaded into a real process before the system's (compiled here): a disk
+//! and a clock that misbehave (`disk.c`), with the journal of changes that it writes, and one that
+//! counts calls (`calls.c`).
 
 use std::fs::File;
 use std::os::unix::fs::FileExt;
@@ -27,11 +28,7 @@ pub struct Shim {
 impl Shim {
     /// Compiles the library for files below `root`, which must exist.
     pub fn build(dir: &TestDir, root: &Path) -> Shim {
-        let library = dir.join("shim.so");
-        let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/support/shim/disk.c");
-        let mut cc = Command::new(program("cc"));
-        cc.args(["-shared", "-fPIC", "-O1", "-Wall", "-Werror", "-o"]).arg(&library).arg(source).args(["-ldl"]);
-        run_ok(&mut cc, b"", Duration::from_secs(60));
+        let library = compile(dir, "disk");
         let control = dir.write("shim.control", [0; 64]);
         let slots = File::options().read(true).write(true).open(&control).expect("the control file");
         Shim { library, root: root.canonicalize().expect("the root"), control, slots }
@@ -87,10 +84,64 @@ impl Shim {
     }
 
     fn get(&self, slot: u64) -> i64 {
-        let mut value = [0; 8];
-        self.slots.read_exact_at(&mut value, slot * 8).expect("the control file");
-        i64::from_ne_bytes(value)
+        slot_of(&self.slots, slot)
     }
+}
+
+/// Compiles a library, into `dir`.
+fn compile(dir: &TestDir, name: &str) -> PathBuf {
+    let library = dir.join(&format!("{name}.so"));
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("tests/support/shim/{name}.c"));
+    let mut cc = Command::new(program("cc"));
+    cc.args(["-shared", "-fPIC", "-O1", "-Wall", "-Werror", "-o"]).arg(&library).arg(source).args(["-ldl"]);
+    run_ok(&mut cc, b"", Duration::from_secs(60));
+    library
+}
+
+/// Counts the calls of the processes that are started with it.
+pub struct Calls {
+    library: PathBuf,
+    counters: PathBuf,
+    slots: File,
+}
+
+/// How often a process has called the system so far: sockets, files and syncs.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Called {
+    pub receives: i64,
+    pub sends: i64,
+    pub file_reads: i64,
+    pub file_writes: i64,
+    pub syncs: i64,
+}
+
+impl Calls {
+    /// Compiles the library.
+    pub fn build(dir: &TestDir) -> Calls {
+        let library = compile(dir, "calls");
+        let counters = dir.write("calls.counters", [0; 40]);
+        let slots = File::open(&counters).expect("the counters");
+        Calls { library, counters, slots }
+    }
+
+    /// What a process needs in its environment.
+    pub fn environment(&self) -> Vec<(&'static str, String)> {
+        let text = |path: &Path| path.to_str().expect("a path in UTF-8").to_owned();
+        vec![("LD_PRELOAD", text(&self.library)), ("CALLS_COUNTERS", text(&self.counters))]
+    }
+
+    /// So far.
+    pub fn so_far(&self) -> Called {
+        let get = |slot: u64| slot_of(&self.slots, slot);
+        Called { receives: get(0), sends: get(1), file_reads: get(2), file_writes: get(3), syncs: get(4) }
+    }
+}
+
+/// A number that a library and a test share.
+fn slot_of(slots: &File, slot: u64) -> i64 {
+    let mut value = [0; 8];
+    slots.read_exact_at(&mut value, slot * 8).expect("the shared numbers");
+    i64::from_ne_bytes(value)
 }
 
 /// What a process did to the disk, in order. Paths are relative to the root.

@@ -7,9 +7,10 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
+use super::super::records::{Mx, Place};
 use super::super::select::Addresses;
 use super::super::{RouteError, domain::Target};
-use super::{Inner, Mx, Place, Router, parse_name, printed};
+use super::{Inner, Router, parse_name, printed};
 use crate::config::Provider;
 use crate::mail::Address;
 

@@ -3,8 +3,9 @@
 //! A route of the configuration (smart host) wins over MX. Everything that DNS says is checked
 //! here: null MX, ourselves in the list, private addresses. `docs/routing.md` tells the rules.
 //!
-//! - [`Router`] decides, and explains; `dns` asks the name servers; `cache` keeps what they said; `select` makes
-//!   the list of hosts; `source` chooses the source address where limits hold for each; `domain` is the one form of a domain; `private` knows private addresses.
+//! - [`Router`] decides, and explains; `dns` asks the name servers; `records` reads what they say; `cache`
+//!   keeps it; `select` makes the list of hosts; `source` chooses the source address where limits hold for each;
+//!   `domain` is the one form of a domain; `private` knows private addresses.
 //!
 //! Invariants: mail bounces only for what an authoritative answer says (never for a name server
 //! that fails); a warm answer waits for nobody; everything DNS sends is cut to a bound.
@@ -13,6 +14,7 @@ mod cache;
 mod dns;
 mod domain;
 mod private;
+mod records;
 mod router;
 mod select;
 mod source;

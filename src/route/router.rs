@@ -9,23 +9,20 @@ use std::time::Duration;
 
 use hickory_resolver::Hosts;
 use hickory_resolver::proto::op::Query;
-use hickory_resolver::proto::rr::{Name, RData, RecordType};
+use hickory_resolver::proto::rr::{Name, RecordType};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
-use super::cache::{Bounds, Kept, Kind, Memo, routes_cache};
-use super::dns::{Answer, Dns, Failure, NameServer};
+use super::cache::{Bounds, Kept, Memo, routes_cache};
+use super::dns::{Dns, NameServer};
 use super::domain::{Target, parse_name, printed};
+use super::records::{Exchange, HostAddresses, MAX_ADDRESSES, Mx, Place};
 use super::select::{Addresses, Candidate, Ourselves, interleave, no_such_domain, select};
 use super::source::Sources;
 use super::{Host, Route, RouteError, RouterError};
 use crate::config::{Config, Provider, Relay};
 use crate::mail::{Address, LaneName};
 
-/// MX hosts of a domain that are looked up, the preferred ones.
-const MAX_HOSTS: usize = 10;
-/// Addresses of a host that are used.
-const MAX_ADDRESSES: usize = 8;
 /// How long an entry of `/etc/hosts` holds, and the address of an address literal.
 const LOCAL_TTL: Duration = Duration::from_secs(3600);
 
@@ -49,39 +46,6 @@ struct Inner {
     mx: Memo<Mx>,
     hosts: Memo<HostAddresses>,
     routes: moka::sync::Cache<Arc<str>, Kept<Outcome>>,
-}
-
-/// What the MX records of a domain say.
-#[derive(Clone, Debug)]
-enum Mx {
-    /// In order of preference; at least one, at most [`MAX_HOSTS`].
-    List(Arc<[Exchange]>),
-    /// RFC 7505.
-    Null,
-    /// The domain exists, without MX.
-    None,
-    NoDomain,
-    Failed(Arc<str>),
-}
-
-#[derive(Clone, PartialEq, Debug)]
-struct Exchange {
-    preference: u16,
-    text: Arc<str>,
-    at: Place,
-}
-
-#[derive(Clone, PartialEq, Debug)]
-enum Place {
-    Name(Name),
-    /// Forbidden by RFC 5321 §5.1, and found in the wild.
-    Ip(IpAddr),
-}
-
-#[derive(Clone, Debug)]
-struct HostAddresses {
-    addresses: Addresses,
-    canonical: Option<Arc<str>>,
 }
 
 /// What the configuration alone decides about a recipient.
@@ -254,7 +218,7 @@ impl Router {
                 (Arc::from([host]), false, Instant::now() + LOCAL_TTL)
             }
             Target::Domain { name, ascii, .. } => {
-                let kept = inner.mx.get(ascii, inner.look_up_mx(name)).await;
+                let kept = inner.mx.get(ascii, inner.dns.look_up_mx(name)).await;
                 let error = match kept.value {
                     Mx::List(list) => Ok((list, false)),
                     // RFC 5321 §5.1: a domain without MX is its own mail host.
@@ -324,7 +288,8 @@ impl Router {
                 Place::Ip(ip) => Addresses::Found(Arc::from([*ip])),
                 Place::Name(name) => {
                     let (inner, name, key) = (self.inner.clone(), name.clone(), exchange.text.clone());
-                    tasks.spawn(async move { (index, inner.hosts.get(&key, inner.look_up_addresses(&name)).await) });
+                    tasks
+                        .spawn(async move { (index, inner.hosts.get(&key, inner.dns.look_up_addresses(&name)).await) });
                     Addresses::Failed("the look-up was broken off".into())
                 }
             };
@@ -381,7 +346,7 @@ impl Inner {
                 Some(ips) => (Addresses::Found(ips.into()), Instant::now() + LOCAL_TTL),
                 None => {
                     let key: Arc<str> = printed(&dns_name).into();
-                    let kept = self.hosts.get(&key, self.look_up_addresses(&dns_name)).await;
+                    let kept = self.hosts.get(&key, self.dns.look_up_addresses(&dns_name)).await;
                     (kept.value.addresses, kept.until)
                 }
             },
@@ -415,103 +380,4 @@ impl Inner {
         let ips = interleave(v6, v4, MAX_ADDRESSES);
         (!ips.is_empty()).then_some(ips)
     }
-
-    async fn look_up_mx(&self, domain: &Name) -> (Mx, Kind) {
-        match self.dns.lookup(domain, RecordType::MX).await {
-            Err(Failure(text)) => (Mx::Failed(text.into()), Kind::Failure),
-            Ok(Answer::NoData { ttl }) => (Mx::None, Kind::Negative(ttl)),
-            Ok(Answer::NoDomain { ttl }) => (Mx::NoDomain, Kind::Negative(ttl)),
-            Ok(Answer::Found { data, ttl, .. }) => {
-                let exchanges = exchanges(domain, &data);
-                match exchanges.is_empty() {
-                    true => (Mx::Null, Kind::Negative(Some(ttl))),
-                    false => (Mx::List(exchanges.into()), Kind::Positive(ttl)),
-                }
-            }
-        }
-    }
-
-    async fn look_up_addresses(&self, name: &Name) -> (HostAddresses, Kind) {
-        let (v6, v4) = tokio::join!(self.dns.lookup(name, RecordType::AAAA), self.dns.lookup(name, RecordType::A));
-        combine(name, v6, v4)
-    }
-}
-
-/// The hosts of MX records in order of preference, each once; empty for the null MX.
-fn exchanges(domain: &Name, data: &[RData]) -> Vec<Exchange> {
-    let mut records: Vec<(u16, &Name)> = data
-        .iter()
-        .filter_map(|data| match data {
-            // `.` means "no mail" when alone (RFC 7505 §3), and nothing beside other hosts.
-            RData::MX(mx) if !mx.exchange.is_root() => Some((mx.preference, &mx.exchange)),
-            _ => None,
-        })
-        .collect();
-    records.sort_by_key(|(preference, _)| *preference);
-    let mut exchanges: Vec<Exchange> = Vec::new();
-    for (preference, name) in records {
-        if exchanges.len() == MAX_HOSTS {
-            break;
-        }
-        // Some write [192.0.2.1], whose brackets are escaped in a printed name.
-        let mut text = printed(name);
-        let at = match text.trim_matches(['[', ']', '\\']).parse::<IpAddr>() {
-            Ok(ip) => {
-                tracing::warn!(%domain, mx = %text, "an MX record names an IP address instead of a host");
-                text = ip.to_string();
-                Place::Ip(ip)
-            }
-            Err(_) => {
-                let mut name = name.to_lowercase();
-                name.set_fqdn(true);
-                Place::Name(name)
-            }
-        };
-        if exchanges.iter().any(|e| *e.text == text) {
-            continue;
-        }
-        exchanges.push(Exchange { preference, text: text.into(), at });
-    }
-    exchanges
-}
-
-/// One result of the AAAA and the A look-up of a host.
-fn combine(name: &Name, v6: Result<Answer, Failure>, v4: Result<Answer, Failure>) -> (HostAddresses, Kind) {
-    let mut canonical = None;
-    let mut shortest = u32::MAX;
-    let mut negative_ttl: Option<u32> = None;
-    let mut missing = false;
-    let mut failure: Option<String> = None;
-    let [v6, v4] = [v6, v4].map(|answer| match answer {
-        Ok(Answer::Found { data, canonical: end, ttl }) => {
-            shortest = shortest.min(ttl);
-            if end != *name {
-                canonical = Some(Arc::from(printed(&end)));
-            }
-            data.iter().filter_map(RData::ip_addr).collect()
-        }
-        Ok(Answer::NoData { ttl }) => {
-            negative_ttl = negative_ttl.into_iter().chain(ttl).min();
-            Vec::new()
-        }
-        Ok(Answer::NoDomain { ttl }) => {
-            missing = true;
-            negative_ttl = negative_ttl.into_iter().chain(ttl).min();
-            Vec::new()
-        }
-        Err(Failure(text)) => {
-            failure.get_or_insert(text);
-            Vec::new()
-        }
-    });
-    let ips = interleave(v6, v4, MAX_ADDRESSES);
-    let (addresses, kind) = match (ips.is_empty(), failure) {
-        // Half an answer is used, but not for long.
-        (false, Some(_)) => (Addresses::Found(ips.into()), Kind::Positive(0)),
-        (false, None) => (Addresses::Found(ips.into()), Kind::Positive(shortest)),
-        (true, Some(text)) => (Addresses::Failed(text.into()), Kind::Failure),
-        (true, None) if missing => (Addresses::NoDomain, Kind::Negative(negative_ttl)),
-        (true, None) => (Addresses::None, Kind::Negative(negative_ttl)),
-    };
-    (HostAddresses { addresses, canonical }, kind)
 }

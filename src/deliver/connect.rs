@@ -4,8 +4,8 @@
 //! §5.1); the addresses of a host race with a head start for the first (RFC 8305). An address that
 //! did not answer is remembered and tried last, so that broken IPv6 or a dead host costs its
 //! time-out once and not for every message. When a route has no other address, nobody is asked
-//! until the back-off of one of them is over (half a minute at first, twice as long after every
-//! further failure, an hour at most), and then by one caller only; the others hear so at once.
+//! until the back-off of one of them is over (see `dead`), and then by one caller only; the others
+//! hear so at once.
 //!
 //! Every socket is asked for ([`Admit`]) before it connects: the addresses that race, further hosts,
 //! and the one that goes on in clear text when STARTTLS fails.
@@ -24,8 +24,9 @@ use moka::sync::Cache;
 use socket2::{SockRef, TcpKeepalive};
 use tokio::net::TcpSocket;
 use tokio::task::JoinSet;
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{sleep, timeout};
 
+use super::dead::{BackOff, DeadAddresses};
 use super::fact::{Event, Fact, Peer, Stage};
 use super::session::{Connection, Setup, SetupFailure};
 use super::source::Sources;
@@ -41,21 +42,11 @@ pub const MAX_ADDRESSES: usize = 12;
 pub const MAX_SESSIONS: usize = 5;
 /// Head start of an address before the next one of the same host is tried too.
 const HEAD_START: Duration = Duration::from_millis(250);
-/// How long an address that did not answer is left alone: at first, and at most (and never longer
-/// than the provider's retry schedule would wait).
-const DEAD_FIRST: Duration = Duration::from_secs(30);
-const DEAD_LONGEST: Duration = Duration::from_secs(3600);
-/// When a dead address that nobody tried is forgotten.
-const DEAD_FORGET: Duration = Duration::from_secs(2 * 3600);
-/// How long the one that probes a dead address keeps the others away.
-const PROBE: Duration = Duration::from_secs(60);
-/// A refusal by an address that has answered so lately does not tell that it is dead.
-const ALIVE: Duration = Duration::from_secs(60);
 /// How long a host that became unintelligible gets one command at a time (a middlebox that breaks
 /// PIPELINING or CHUNKING).
 const SERIAL_FOR: Duration = Duration::from_secs(6 * 3600);
-/// Dead addresses and hosts of that kind remembered.
-const DEAD_MAX: u64 = 10_000;
+/// Hosts of that kind remembered.
+const SERIAL_MAX: u64 = 10_000;
 
 /// The connector cannot be made.
 #[derive(Debug, thiserror::Error)]
@@ -83,29 +74,6 @@ impl Admit for Freely {
     }
 }
 
-/// From where, if limits hold for each source, to where: an address that does not answer the one
-/// may answer the other.
-type Way = (Option<IpAddr>, SocketAddr);
-
-/// What is known of an address that did not answer.
-#[derive(Clone)]
-struct Dead {
-    /// Failures in a row.
-    times: u32,
-    /// Left alone until then.
-    until: Instant,
-    /// Somebody is probing it.
-    probing: bool,
-    /// What happened.
-    why: Event,
-}
-
-impl Dead {
-    fn left(&self) -> Duration {
-        self.until.saturating_duration_since(Instant::now())
-    }
-}
-
 /// Where streams come from, if not from the system: for simulations. No source address is bound, no
 /// socket option set.
 #[async_trait]
@@ -122,8 +90,7 @@ pub struct Connector {
     hostname: String,
     tls: TlsSettings,
     timeouts: Timeouts,
-    dead: Cache<Way, Dead>,
-    alive: Cache<Way, Instant>,
+    dead: DeadAddresses,
     /// Local addresses that do not work.
     sources: Sources,
     /// Hosts whose replies made no sense when commands were pipelined; shared with the connections.
@@ -143,10 +110,9 @@ impl Connector {
             hostname: hostname.to_owned(),
             tls: TlsSettings::load(),
             timeouts: Timeouts::default(),
-            dead: Cache::builder().max_capacity(DEAD_MAX).time_to_live(DEAD_FORGET).build(),
-            alive: Cache::builder().max_capacity(DEAD_MAX).time_to_live(ALIVE).build(),
+            dead: DeadAddresses::new(),
             sources: Sources::new(),
-            serial: Cache::builder().max_capacity(DEAD_MAX).time_to_live(SERIAL_FOR).build(),
+            serial: Cache::builder().max_capacity(SERIAL_MAX).time_to_live(SERIAL_FOR).build(),
             dialer: None,
         })
     }
@@ -284,12 +250,12 @@ impl Connector {
     /// Why nobody is asked now: every address is dead and its back-off is not over. Else the caller
     /// is the one who probes, and others are kept away meanwhile.
     fn back_off(&self, provider: &Provider, route: &Route) -> Option<Fact> {
-        let mut first: Option<(SocketAddr, &Host, Dead)> = None;
+        let mut first: Option<(SocketAddr, &Host, BackOff)> = None;
         let from = sources::only(provider);
         for host in route.hosts.iter() {
             for ip in host.addresses.iter().filter(|ip| reachable(from, **ip)) {
                 let address = SocketAddr::new(*ip, route.port);
-                let dead = self.dead.get(&(from, address))?;
+                let dead = self.dead.get((from, address))?;
                 if first.as_ref().is_none_or(|(_, _, other)| dead.until < other.until) {
                     first = Some((address, host, dead));
                 }
@@ -298,7 +264,7 @@ impl Connector {
         let (address, host, dead) = first?;
         let left = dead.left();
         if left.is_zero() {
-            self.dead.insert((from, address), Dead { until: Instant::now() + PROBE, probing: true, ..dead });
+            self.dead.probe((from, address), dead);
             return None;
         }
         let peer = Peer { host: host.name.clone(), ip: Some(address.ip()), tls: None };
@@ -308,26 +274,7 @@ impl Connector {
 
     /// Asks every address again: somebody says that it is worth a try.
     pub fn forget_dead(&self) {
-        self.dead.invalidate_all();
-    }
-
-    fn mark_alive(&self, way: Way) {
-        self.dead.invalidate(&way);
-        self.alive.insert(way, Instant::now());
-    }
-
-    /// Counts a failure, once for all that were under way at the same time.
-    fn mark_dead(&self, way: Way, why: &Event, provider: &Provider) {
-        let before = self.dead.get(&way).filter(|dead| dead.until.elapsed() < DEAD_FORGET);
-        if before.as_ref().is_some_and(|dead| !dead.probing && !dead.left().is_zero()) {
-            return;
-        }
-        let times = before.map_or(0, |dead| dead.times);
-        let (first, longest) = (DEAD_FIRST.min(provider.retry.first), DEAD_LONGEST.min(provider.retry.max));
-        let wait = first.saturating_mul(1 << times.min(10)).min(longest);
-        let (until, why) = (Instant::now() + wait, why.clone());
-        let dead = Dead { times: times.saturating_add(1), until, probing: false, why };
-        self.dead.insert(way, dead);
+        self.dead.forget();
     }
 
     /// Hosts in the order to try: by preference, equal ones shuffled, those without a living
@@ -336,7 +283,7 @@ impl Connector {
         let from = sources::only(provider);
         let mut hosts: Vec<&Host> = route.hosts.iter().collect();
         fastrand::shuffle(&mut hosts);
-        let dead = |ip: &IpAddr| self.dead.contains_key(&(from, SocketAddr::new(*ip, route.port)));
+        let dead = |ip: &IpAddr| self.dead.contains((from, SocketAddr::new(*ip, route.port)));
         hosts.sort_by_key(|host| (host.addresses.iter().all(dead), host.preference));
         hosts
     }
@@ -346,7 +293,7 @@ impl Connector {
         let from = sources::only(provider);
         let ips = host.addresses.iter().filter(|ip| reachable(from, **ip));
         let mut all: Vec<SocketAddr> = ips.map(|ip| SocketAddr::new(*ip, port)).collect();
-        all.sort_by_key(|address| self.dead.contains_key(&(from, *address)));
+        all.sort_by_key(|address| self.dead.contains((from, *address)));
         all.into()
     }
 
@@ -410,17 +357,17 @@ impl Connector {
             running.retain(|other| *other != address);
             match result {
                 Ok(stream) => {
-                    self.mark_alive((only, address));
+                    self.dead.answered((only, address));
                     // Those that did not make it in spite of a head start come last from now on.
                     for slow in running {
-                        self.mark_dead((only, slow), &Event::Timeout(HEAD_START), provider);
+                        self.dead.failed((only, slow), &Event::Timeout(HEAD_START), provider);
                         addresses.push_back(slow);
                     }
                     return Some((stream, address, from.remove(&address).flatten()));
                 }
                 Err((event, dead)) => {
-                    if dead && self.alive.remove(&(only, address)).is_none_or(|at| at.elapsed() >= ALIVE) {
-                        self.mark_dead((only, address), &event, provider);
+                    if dead && !self.dead.take_alive((only, address)) {
+                        self.dead.failed((only, address), &event, provider);
                     }
                     let peer = Peer { host: host.name.clone(), ip: Some(address.ip()), tls: None };
                     facts.push(Fact { stage: Stage::Connect, event, peer: Some(peer) });

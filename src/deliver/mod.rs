@@ -3,7 +3,8 @@
 //! This module reports facts ([`Fact`]) and judges nothing: what a fact means for a recipient is
 //! decided by `outcome::classify` alone.
 //!
-//! - [`Connector`] (`connect`) finds a host of a route that answers: order, racing, dead addresses.
+//! - [`Connector`] (`connect`) finds a host of a route that answers: order and racing; `dead` remembers addresses
+//!   that did not answer.
 //! - [`Connection`] (`session`) is the dialog up to EHLO, STARTTLS and AUTH, and the idle time.
 //! - `transaction` is MAIL to final reply: one fate for each recipient, whatever the server does.
 //! - `wire` owns socket and buffers: it writes and reads at the same time and knows time-outs.
@@ -13,6 +14,7 @@ mod auth;
 pub mod capabilities;
 mod command;
 pub mod connect;
+mod dead;
 pub mod encode;
 pub mod fact;
 pub mod reply;

@@ -42,6 +42,7 @@ struct Record {
     sender: String,
     notify: Notify,
     calm: bool,
+    accepted: i64,
     /// Since when it could leave.
     since: i64,
     fate: Option<(Fate, i64)>,
@@ -87,6 +88,7 @@ impl Model {
                 address,
                 sender: sender.to_owned(),
                 notify: taken.recipient.notify,
+                accepted: now.0,
                 since: now.0,
                 fate: None,
                 warned: false,
@@ -299,9 +301,9 @@ impl Model {
         }
     }
 
-    /// Recipients without a fate.
-    pub fn open(&self) -> Vec<String> {
-        let open = self.records.iter().filter(|(_, r)| r.fate.is_none());
+    /// Recipients that were accepted until then and have no fate.
+    pub fn open(&self, until: Timestamp) -> Vec<String> {
+        let open = self.records.iter().filter(|(_, r)| r.fate.is_none() && r.accepted <= until.0);
         open.map(|(key, r)| format!("{} {}", key.id, r.address)).collect()
     }
 }

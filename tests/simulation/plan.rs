@@ -145,7 +145,7 @@ pub struct Plan {
     pub no_operator: bool,
     /// No more faults, and no more new mail.
     pub heal: Duration,
-    /// Everything has a fate so long after it.
+    /// Everything has a fate so long after it, or after it was accepted if that was later.
     pub patience: Duration,
 }
 

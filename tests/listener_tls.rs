@@ -13,6 +13,7 @@ use std::time::Duration;
 use mailweir::clock::Clock;
 use mailweir::config::{Listener, ListenerTlsMode};
 use mailweir::listener::Server;
+use proptest::prelude::*;
 use rig::{Lines, Rig, rig, rig_with};
 use support::identity::{client, client_of, listener_tls, server_name};
 use support::{HOSTNAME, Inbox, Mood};
@@ -179,4 +180,38 @@ async fn a_silent_client_holds_up_nobody_but_takes_a_place() {
     stop.send_replace(true);
     serving.await.expect("no panic").expect("in order");
     drop(two);
+}
+
+/// Bytes that are no handshake, though some begin like one.
+fn noise() -> impl Strategy<Value = Vec<u8>> {
+    let words = prop_oneof![
+        Just(vec![0x16, 3, 1, 0, 4]),
+        Just(vec![0x16, 3, 1, 0, 4, 1, 0, 0, 0]),
+        Just(vec![0x16, 3, 3, 0xff, 0xff]),
+        Just(vec![0x15, 3, 3, 0, 2, 1, 0]),
+        Just(vec![0x17, 3, 3, 0, 1, 0]),
+        Just(b"EHLO x\r\n".to_vec()),
+        prop::collection::vec(any::<u8>(), 0..40),
+    ];
+    prop::collection::vec(words, 0..8).prop_map(|w| w.concat())
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 200, failure_persistence: None, ..ProptestConfig::default() })]
+
+    /// Whatever comes instead of a handshake, the session ends in order and says at most an alert.
+    #[test]
+    fn noise_instead_of_a_handshake_ends_the_session(bytes in noise()) {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+        runtime.block_on(async {
+            let Rig { inbox, mut client, session, stop: _stop, .. } = rig(implicit());
+            client.write_all(&bytes).await.expect("room");
+            client.shutdown().await.expect("a session");
+            let mut got = Vec::new();
+            client.read_to_end(&mut got).await.expect("an end");
+            session.await.expect("no panic");
+            assert!(got.len() <= 14 && got.first().is_none_or(|first| *first == 0x15), "{}", got.escape_ascii());
+            assert_eq!(inbox.memory.stored.lock().len(), 0);
+        });
+    }
 }

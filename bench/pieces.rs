@@ -100,6 +100,7 @@ fn headers(c: &mut Criterion) {
         ip: IpAddr::V4(Ipv4Addr::LOCALHOST),
         hostname: &hostname,
         esmtp: true,
+        tls: false,
         smtputf8: false,
         recipient: None,
     };

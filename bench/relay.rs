@@ -148,6 +148,8 @@ fn facts_of(results: &Results) -> Vec<(String, String)> {
     ratio("TLS to the provider: share of the rate without", ("tls-out", rate), ("2k-kept", rate), true);
     ratio("TLS from the clients: share of the rate without", ("tls-in", rate), ("2k-kept", rate), true);
     ratio("TLS on both sides: share of the rate without", ("tls-both", rate), ("2k-kept", rate), true);
+    ratio("TLS from the clients, a session each: share", ("tls-in-each", rate), ("2k-each", rate), true);
+    ratio("TLS on both sides, a session each: share", ("tls-both-each", rate), ("2k-each", rate), true);
     ratio("TLS, connections kept against one each: rate", ("tls-pooled", rate), ("tls-each", rate), false);
     ratio("… against one each without resumption: rate", ("tls-pooled", rate), ("tls-each-full", rate), false);
     ratio(

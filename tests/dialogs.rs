@@ -1,23 +1,23 @@
 //! SMTP dialogs as text files, one for each thing that clients do wrong or rarely; and what cannot
 //! be said in such a file: one write for a batch, noise, and the speed of the hot path.
 
+#[path = "support/rig.rs"]
+mod rig;
 #[path = "support/listener.rs"]
 mod support;
 
-use std::io;
 use std::path::Path;
-use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::task::{Context, Poll};
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use mailweir::clock::Clock;
 use mailweir::config::{Engine, Listener};
 use mailweir::listener::Server;
 use proptest::prelude::*;
+use rig::{Lines, rig};
 use support::{Compare, Dialog, HOSTNAME, Inbox, Mood};
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, DuplexStream, ReadBuf};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::watch;
 
 #[test]
@@ -35,69 +35,6 @@ fn every_dialog_goes_as_written() {
         }
     }
     assert!(failures.is_empty(), "\n{}", failures.join("\n"));
-}
-
-/// Counts the writes of a session.
-struct Counting {
-    inner: DuplexStream,
-    writes: Arc<AtomicUsize>,
-}
-
-impl AsyncRead for Counting {
-    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.inner).poll_read(cx, buf)
-    }
-}
-
-impl AsyncWrite for Counting {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        self.writes.fetch_add(1, Ordering::Relaxed);
-        Pin::new(&mut self.inner).poll_write(cx, buf)
-    }
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.inner).poll_flush(cx)
-    }
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.inner).poll_shutdown(cx)
-    }
-}
-
-struct Rig {
-    inbox: Arc<Inbox>,
-    client: DuplexStream,
-    writes: Arc<AtomicUsize>,
-    session: tokio::task::JoinHandle<()>,
-    _stop: watch::Sender<bool>,
-}
-
-fn rig(listener: Listener) -> Rig {
-    let inbox = Inbox::new(Mood::Works, Clock::System);
-    let server = Server::bind(Arc::new(listener), HOSTNAME, inbox.clone()).expect("a listener");
-    let (client, inner) = tokio::io::duplex(1 << 20);
-    let writes = Arc::new(AtomicUsize::new(0));
-    let (stop, stopped) = watch::channel(false);
-    let stream = Counting { inner, writes: writes.clone() };
-    let session = tokio::spawn(async move {
-        server.serve(stream, [127, 0, 0, 1].into(), stopped, Duration::from_secs(1)).await;
-    });
-    Rig { inbox, client, writes, session, _stop: stop }
-}
-
-impl Rig {
-    /// Sends, and reads until so many lines have come.
-    async fn talk(&mut self, bytes: &[u8], lines: usize) -> String {
-        self.client.write_all(bytes).await.expect("a session");
-        let mut got = Vec::new();
-        while got.iter().filter(|b| **b == b'\n').count() < lines {
-            assert_ne!(
-                self.client.read_buf(&mut got).await.expect("a reply"),
-                0,
-                "closed after {}",
-                got.escape_ascii()
-            );
-        }
-        String::from_utf8(got).expect("text")
-    }
 }
 
 #[tokio::test]
@@ -227,27 +164,10 @@ proptest! {
     }
 }
 
-/// Collects log lines.
-#[derive(Clone, Default)]
-struct Lines(Arc<parking_lot::Mutex<Vec<u8>>>);
-
-impl io::Write for Lines {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.0.lock().extend_from_slice(bytes);
-        Ok(bytes.len())
-    }
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-}
-
 /// One line for each fate, with who and what, and never content.
 #[tokio::test]
 async fn the_log_tells_the_fate_of_each_message() {
-    let lines = Lines::default();
-    let writer = lines.clone();
-    let subscriber = tracing_subscriber::fmt().with_ansi(false).with_writer(move || writer.clone()).finish();
-    let _guard = tracing::subscriber::set_default(subscriber);
+    let (lines, _guard) = Lines::collect();
 
     let mut rig = rig(Listener { max_message_size: 100, ..support::listener() });
     rig.talk(b"", 1).await;
@@ -262,7 +182,7 @@ async fn the_log_tells_the_fate_of_each_message() {
     rig.client.shutdown().await.expect("a session");
     rig.session.await.expect("no panic");
 
-    let log = String::from_utf8(lines.0.lock().clone()).expect("text");
+    let log = lines.text();
     let id = rig.inbox.memory.stored.lock()[0].message.id;
     let line = |what: &str| log.lines().find(|l| l.contains(what)).unwrap_or_else(|| panic!("no `{what}` in\n{log}"));
     let accepted = line(" accepted ");

@@ -31,6 +31,9 @@ end at LF `.` CR LF. After a refused message the connection is closed. `Received
 Time-outs, connection limits and shutdown are those of the native engine: a gate in front of mailin
 sees to them.
 
+There is no TLS with mailin: `tls` of such a listener is refused. Its own would run from end to end through
+the gate, which could then neither bound lines nor say why it closes.
+
 This table is made by `tests/engines.rs`, which plays every dialog of `tests/dialogs` on both engines and
 compares the codes of the replies and what was queued. Dialogs on simulated time are not compared.
 

@@ -45,9 +45,19 @@ pub const CASES: &[Case] = &[
     Case { key: "20k-each", name: "20 KB, a session each", run: |c| flow(c, 20_480, false) },
     Case { key: "wan", name: "2 KB, 5 connections of 50 ms", run: wan },
     Case { key: "latency", name: "single messages", run: idle },
-    Case { key: "tls-out", name: "2 KB, kept, TLS to the provider", run: |c| encrypted(c, true, false) },
-    Case { key: "tls-in", name: "2 KB, kept, TLS from the clients", run: |c| encrypted(c, false, true) },
-    Case { key: "tls-both", name: "2 KB, kept, TLS on both sides", run: |c| encrypted(c, true, true) },
+    Case { key: "tls-out", name: "2 KB, kept, TLS to the provider", run: |c| encrypted(c, true, false, true) },
+    Case { key: "tls-in", name: "2 KB, kept, TLS from the clients", run: |c| encrypted(c, false, true, true) },
+    Case { key: "tls-both", name: "2 KB, kept, TLS on both sides", run: |c| encrypted(c, true, true, true) },
+    Case {
+        key: "tls-in-each",
+        name: "2 KB, a session each, TLS from the clients",
+        run: |c| encrypted(c, false, true, false),
+    },
+    Case {
+        key: "tls-both-each",
+        name: "2 KB, a session each, TLS on both sides",
+        run: |c| encrypted(c, true, true, false),
+    },
     Case { key: "tls-pooled", name: "TLS, connections kept", run: |c| pooled(c, 100_000, true) },
     Case { key: "tls-each", name: "TLS, a connection each", run: |c| pooled(c, 1, true) },
     Case { key: "tls-each-full", name: "TLS, a connection each, no resumption", run: |c| pooled(c, 1, false) },
@@ -112,7 +122,9 @@ fn encrypted_setup(context: &Context, sink: &Sink, out: bool, within: bool) -> S
     setup
 }
 
-fn encrypted(context: &Context, out: bool, within: bool) -> io::Result<Option<Metrics>> {
+/// `out`: to the provider; `within`: from the clients, whose sessions are `kept` for many messages or
+/// resumed for one each.
+fn encrypted(context: &Context, out: bool, within: bool, kept: bool) -> io::Result<Option<Metrics>> {
     let tls = if out { Some(context.certificates.server()?) } else { None };
     let sink = Sink::start(Options { tls, ..Options::default() })?;
     let setup = encrypted_setup(context, &sink, out, within);
@@ -121,7 +133,7 @@ fn encrypted(context: &Context, out: bool, within: bool) -> io::Result<Option<Me
     }
     let relay = Relay::start(&setup)?;
     let tls = if within { Some(context.certificates.client()?) } else { None };
-    let load = Load { tls, ..Load::new(relay.smtp, Until::Time(context.time)) };
+    let load = Load { tls, kept, ..Load::new(relay.smtp, Until::Time(context.time)) };
     throughput(&relay, &sink, &load).map(Some)
 }
 

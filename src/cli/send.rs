@@ -15,7 +15,7 @@ use lettre::transport::smtp::extension::{ClientId, Extension, MailBodyParameter,
 use mail_parser::MessageParser;
 
 use super::{Code, Failed, Outcome};
-use crate::config::Config;
+use crate::config::{Config, Listener, ListenerTlsMode};
 use crate::mail::{Address, QueueId};
 
 /// Longest wait for the relay to answer: it may be writing a large message to a busy disk.
@@ -42,7 +42,11 @@ pub(super) struct Send {
 }
 
 pub(super) fn send(config: &Config, args: &Send) -> Outcome {
-    let listener = config.listeners.first().ok_or_else(|| Failed::new(Code::Config, "there is no listener"))?;
+    let listener = config.listeners.iter().find(|listener| takes_clear_text(listener)).ok_or_else(|| {
+        let message =
+            "every listener wants TLS, which `send` does not speak: give it a [[listener]] on loopback without";
+        Failed::new(Code::Config, message)
+    })?;
     if args.recipients.is_empty() && !args.from_headers {
         return Err(Failed::new(Code::Usage, "to whom? Name recipients, or -t to take them from the message"));
     }
@@ -60,6 +64,10 @@ pub(super) fn send(config: &Config, args: &Send) -> Outcome {
     let reply = submit(reachable(listener.address), &config.hostname, sender.as_ref(), &recipients, &with_crlf(&raw))?;
     writeln!(io::stdout(), "{}", queue_id(&reply).unwrap_or(reply))?;
     Ok(())
+}
+
+fn takes_clear_text(listener: &Listener) -> bool {
+    listener.tls.as_ref().is_none_or(|tls| tls.mode == ListenerTlsMode::StartTls && !tls.required)
 }
 
 fn address(text: &str) -> Result<Address, Failed> {

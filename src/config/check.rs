@@ -9,22 +9,26 @@ use std::time::Duration;
 
 use super::file::{Draft, Reader};
 use super::keys::{ProviderDraft, RouteDraft, Table};
+use super::listener_keys::ListenerDraft;
 use super::names::check_host;
 use super::report::{self, Setting};
 use super::rule_keys::RuleDraft;
 use super::units::Span;
 use super::value::nearest;
 use super::{
-    Config, Credentials, Dns, Engine, Listener, PriorityRule, Provider, Relay, Retry, Route, TlsMode, profiles, shaping,
+    Config, Credentials, Dns, Engine, PriorityRule, Provider, Relay, Retry, Route, TlsMode, profiles, shaping,
 };
 
 /// Makes the configuration of a draft; faults and warnings go to `reader`. The result is only
 /// good if there are no faults.
 pub(super) fn finish(reader: &mut Reader<'_>, mut draft: Draft) -> (Config, Vec<Setting>) {
     if draft.listeners.is_empty() && !reader.has("listener") {
-        draft.listeners.push(Listener::defaults());
+        draft.listeners.push(ListenerDraft::defaults());
     }
     listeners(reader, &draft.listeners);
+    for (i, listener) in draft.listeners.iter_mut().enumerate() {
+        listener.read_tls(reader, &format!("listener[{}]", i + 1));
+    }
     dns(reader, &draft.dns);
     retry(reader, "retry", &draft.retry);
     default(reader, &draft.default);
@@ -62,7 +66,7 @@ pub(super) fn finish(reader: &mut Reader<'_>, mut draft: Draft) -> (Config, Vec<
     let (routes, priorities) = routes(reader, draft.routes, &providers, draft.top.builtin_profiles);
     let config = Config {
         hostname,
-        listeners: draft.listeners.into_iter().map(Arc::new).collect(),
+        listeners: draft.listeners.into_iter().map(|listener| Arc::new(listener.l)).collect(),
         queue: draft.queue,
         dns: draft.dns,
         default: assembled(draft.default),
@@ -78,14 +82,14 @@ pub(super) fn finish(reader: &mut Reader<'_>, mut draft: Draft) -> (Config, Vec<
     (config, settings)
 }
 
-fn listeners(reader: &mut Reader<'_>, listeners: &[Listener]) {
+fn listeners(reader: &mut Reader<'_>, listeners: &[ListenerDraft]) {
     if listeners.is_empty() {
         reader.fault(
             "listener",
             "there is none: expected at least one [[listener]], or none of these lines for the default".into(),
         );
     }
-    for (i, listener) in listeners.iter().enumerate() {
+    for (i, ListenerDraft { l: listener, .. }) in listeners.iter().enumerate() {
         let path = format!("listener[{}]", i + 1);
         let loopback = listener.address.ip().to_canonical().is_loopback();
         if !loopback && !reader.has(&format!("{path}.allow")) {
@@ -110,7 +114,7 @@ fn listeners(reader: &mut Reader<'_>, listeners: &[Listener]) {
                 "engine \"mailin\" cannot end a message at a bare LF: expected engine = \"native\" with lf_only";
             reader.fault(&format!("{path}.lf_only"), message.into());
         }
-        if let Some(j) = listeners.iter().take(i).position(|other| collide(other.address, listener.address)) {
+        if let Some(j) = listeners.iter().take(i).position(|other| collide(other.l.address, listener.address)) {
             let message = format!("{} is already taken by listener[{}]", listener.address, j + 1);
             reader.fault(&format!("{path}.address"), message);
         }

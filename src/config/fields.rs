@@ -7,7 +7,8 @@ use std::time::Duration;
 use super::rule_keys::TreatAs;
 use super::value::Val;
 use super::{
-    Count, Engine, LimitsPer, LogFormat, Overflow, RuleScope, Secret, SignedConversion, Store, TlsMode, Warmup, units,
+    Count, Engine, LimitsPer, ListenerTlsMode, LogFormat, Overflow, RuleScope, Secret, SignedConversion, Store,
+    TlsMode, Warmup, units,
 };
 use crate::deliver::Stage;
 
@@ -90,6 +91,7 @@ macro_rules! words {
 
 words! {
     Engine { Native = "native", Mailin = "mailin" }
+    ListenerTlsMode { StartTls = "starttls", Implicit = "implicit" }
     Count { Messages = "messages", Recipients = "recipients" }
     TlsMode { Off = "off", Opportunistic = "opportunistic", Required = "required", Verified = "verified" }
     SignedConversion { Convert = "convert", Bounce = "bounce" }

@@ -12,10 +12,11 @@ use std::path::{Path, PathBuf};
 use toml_edit::{Document, Item, TableLike, Value};
 
 use super::keys::{Admin, ProviderDraft, RouteDraft, Table, Top, UNSUPPORTED};
+use super::listener_keys::ListenerDraft;
 use super::profiles;
 use super::rule_keys::{LimitDraft, RuleDraft};
 use super::value::{Kind, Val, describe, nearest};
-use super::{Dns, Listener, Log, Queue, Retry};
+use super::{Dns, Log, Queue, Retry};
 
 /// Largest file read, in bytes.
 const MAX_FILE: u64 = 16 << 20;
@@ -99,7 +100,7 @@ impl ConfigError {
 /// The values of a file, each in its range, not yet compared with one another.
 pub(super) struct Draft {
     pub top: Top,
-    pub listeners: Vec<Listener>,
+    pub listeners: Vec<ListenerDraft>,
     pub queue: Queue,
     pub retry: Retry,
     pub dns: Dns,
@@ -208,7 +209,7 @@ impl<'a> Reader<'a> {
                 "log" => self.read_whole(root, name, &mut draft.log),
                 "listener" => {
                     for (path, table) in self.tables(name, item) {
-                        let mut listener = Listener::defaults();
+                        let mut listener = ListenerDraft::defaults();
                         self.read_table(table, &path, "", &mut listener);
                         draft.listeners.push(listener);
                     }

@@ -11,14 +11,13 @@ use super::profiles::Profile;
 use super::rule_keys::RuleDraft;
 use super::value::{Kind, Val};
 use super::{
-    Count, Dns, Engine, LimitsPer, Listener, Log, LogFormat, Provider, Queue, Retry, Secret, SignedConversion, Store,
-    TlsMode, units,
+    Count, Dns, LimitsPer, Log, LogFormat, Provider, Queue, Retry, Secret, SignedConversion, Store, TlsMode, units,
 };
 
 const SECOND: u64 = 1000;
 const MINUTE: u64 = 60 * SECOND;
-const HOUR: u64 = 60 * MINUTE;
-const DAY: u64 = 24 * HOUR;
+pub(super) const HOUR: u64 = 60 * MINUTE;
+pub(super) const DAY: u64 = 24 * HOUR;
 
 /// A key of a table whose values go into a `D`.
 pub(super) struct Key<D: 'static> {
@@ -126,53 +125,6 @@ impl Table for Top {
 
     fn blank() -> Top {
         Top { hostname: None, drain: Duration::ZERO, builtin_profiles: true }
-    }
-}
-
-impl Table for Listener {
-    const NAME: &'static str = "listener";
-    const KEYS: &'static [Key<Listener>] = keys! {
-        /// Where applications hand in their mail. Port 0 lets the system choose. An address that is
-        /// not a loopback one needs `allow`.
-        "address" address: Kind::Address, default r#""127.0.0.1:2525""#;
-        /// Clients that may relay. "Everybody" (`0.0.0.0/0`, `::/0`) is refused: an open relay.
-        "allow" allow: Kind::Networks, default r#"["127.0.0.0/8", "::1/128"]"#;
-        /// Largest message, in bytes. Also announced as SIZE. Larger ones get 552.
-        "max_message_size" max_message_size: Kind::Size(1024, 2 << 30), default r#""25MiB""#;
-        /// Recipients of one transaction. Further ones get 452, and clients send those again.
-        "max_recipients" max_recipients: Kind::Int(1, 100_000), default "1000";
-        /// Sessions at once. One more gets 421.
-        "max_connections" max_connections: Kind::Int(1, 100_000), default "1000";
-        /// `native`, or `mailin` (a thread for each session, fewer extensions).
-        "engine" engine: Kind::Word(Engine::WORDS), default r#""native""#;
-        /// For devices that end lines with a bare LF: also a dot between bare LFs ends a message.
-        /// Never where mail of strangers comes in (SMTP smuggling).
-        "lf_only" lf_only: Kind::Flag, default "false";
-        /// Longest wait for a command.
-        "command_timeout" command_timeout: Kind::Span(100, HOUR), default r#""5m""#;
-        /// Longest wait for more of a message.
-        "data_timeout" data_timeout: Kind::Span(100, HOUR), default r#""3m""#;
-        /// Longest session, however busy. Then 421.
-        "session_timeout" session_timeout: Kind::Span(100, 7 * DAY), default r#""2h""#;
-        /// A message sent again within this time (same sender, recipients, Message-ID and content)
-        /// is not queued twice: the client gets the first queue id. "0s": off.
-        "dedupe" dedupe: Kind::Span(0, DAY), default r#""0s""#;
-    };
-
-    fn blank() -> Listener {
-        Listener {
-            address: SocketAddr::from(([127, 0, 0, 1], 0)),
-            allow: Vec::new(),
-            max_message_size: 0,
-            max_recipients: 0,
-            max_connections: 0,
-            engine: Engine::Native,
-            lf_only: false,
-            command_timeout: Duration::ZERO,
-            data_timeout: Duration::ZERO,
-            session_timeout: Duration::ZERO,
-            dedupe: Duration::ZERO,
-        }
     }
 }
 
@@ -469,7 +421,6 @@ pub(super) const UNSUPPORTED: &[(&str, &str, &str)] = &[
     ("", "opentelemetry", "traces by OpenTelemetry"),
     ("", "dkim", "DKIM signing"),
     ("", "user", "users of listeners"),
-    ("listener", "tls", "TLS for clients"),
     ("listener", "auth", "AUTH for clients"),
     ("listener", "quota", "quotas of clients"),
     ("queue", "dsn", "settings of bounces"),

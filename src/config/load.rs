@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use super::file::{self, find};
 use super::keys::{self, Table};
+use super::listener_keys::ListenerDraft;
 use super::report::Setting;
 use super::{Config, ConfigError, Dns, Listener, Log, Provider, Queue, Retry, Warning, check};
 
@@ -73,7 +74,7 @@ impl Default for Config {
 
 impl Default for Listener {
     fn default() -> Listener {
-        Listener::defaults()
+        ListenerDraft::defaults().l
     }
 }
 

@@ -7,7 +7,9 @@
 mod check;
 mod fields;
 mod file;
+mod identity;
 mod keys;
+mod listener_keys;
 mod load;
 mod names;
 pub mod profiles;
@@ -32,6 +34,7 @@ use std::time::Duration;
 
 use crate::mail::{Address, LaneName};
 pub use file::{ConfigError, Problem, Warning, find};
+pub use identity::{IdentityFault, ListenerTls};
 pub use load::Loaded;
 use units::{Pattern, Rate};
 
@@ -112,6 +115,8 @@ pub struct Listener {
     pub address: SocketAddr,
     /// Clients that may relay.
     pub allow: Vec<units::Network>,
+    /// TLS for clients; `None`: clear text only.
+    pub tls: Option<ListenerTls>,
     /// In bytes.
     pub max_message_size: u64,
     /// Recipients a transaction may have.
@@ -131,6 +136,15 @@ pub struct Listener {
     pub session_timeout: Duration,
     /// Window in which a message sent again gets the first queue id; zero: off.
     pub dedupe: Duration,
+}
+
+/// `tls.mode` of a listener: when TLS begins.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum ListenerTlsMode {
+    /// When the client says STARTTLS (RFC 3207).
+    StartTls,
+    /// With the first byte (RFC 8314 §3.3).
+    Implicit,
 }
 
 /// `engine`.

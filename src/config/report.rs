@@ -9,9 +9,10 @@ use toml_edit::Value;
 use super::check::{effective_implicit, effective_tls};
 use super::file::{Draft, Reader};
 use super::keys::{Admin, Key, ProviderDraft, RouteDraft, Table, Top};
+use super::listener_keys::ListenerDraft;
 use super::profiles::{self, Profile};
 use super::rule_keys::{LimitDraft, RuleDraft};
-use super::{Dns, Listener, Log, Origins, Queue, Retry, TlsMode};
+use super::{Dns, Log, Origins, Queue, Retry, TlsMode};
 
 /// A value of the effective configuration.
 #[derive(Clone, Debug)]
@@ -243,7 +244,7 @@ impl fmt::Display for AsToml<'_> {
 pub fn shipped() -> String {
     let mut out = String::from(INTRO);
     keys_of::<Top>(&mut out, false);
-    section::<Listener>(
+    section::<ListenerDraft>(
         &mut out,
         "[[listener]]",
         "The side that takes mail in. Further [[listener]] may follow.",
@@ -372,7 +373,7 @@ pub fn markdown() -> String {
     }
     let mut out = String::from("| table | key | default | expected | meaning |\n| --- | --- | --- | --- | --- |\n");
     rows::<Top>(&mut out, "", "");
-    rows::<Listener>(&mut out, "`[[listener]]`", "");
+    rows::<ListenerDraft>(&mut out, "`[[listener]]`", "");
     rows::<Queue>(&mut out, "`[queue]`", "");
     rows::<Retry>(&mut out, "`[retry]`, `retry` of a provider", "");
     rows::<Dns>(&mut out, "`[dns]`", "");
@@ -392,7 +393,7 @@ pub fn key_names() -> Vec<String> {
     }
     let mut out = Vec::new();
     names::<Top>(&mut out, "");
-    names::<Listener>(&mut out, "listener.");
+    names::<ListenerDraft>(&mut out, "listener.");
     names::<Queue>(&mut out, "queue.");
     names::<Retry>(&mut out, "retry.");
     names::<Dns>(&mut out, "dns.");
@@ -446,7 +447,7 @@ mod tests {
             }
         }
         check::<Top>();
-        check::<Listener>();
+        check::<ListenerDraft>();
         check::<Queue>();
         check::<Retry>();
         check::<Dns>();

@@ -19,6 +19,7 @@ pub fn config() -> Config {
         listeners: vec![Arc::new(Listener {
             address: SocketAddr::from((Ipv4Addr::LOCALHOST, 2525)),
             allow: Vec::new(),
+            tls: None,
             max_message_size: 25 << 20,
             max_recipients: 1000,
             max_connections: 1000,

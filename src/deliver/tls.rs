@@ -18,13 +18,14 @@ use tokio_rustls::rustls::crypto::{CryptoProvider, aws_lc_rs, verify_tls12_signa
 use tokio_rustls::rustls::pki_types::pem::PemObject;
 use tokio_rustls::rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use tokio_rustls::rustls::{
-    CertificateError, ClientConfig, DigitallySignedStruct, Error, ProtocolVersion, RootCertStore, SignatureScheme,
+    CertificateError, ClientConfig, DigitallySignedStruct, Error, RootCertStore, SignatureScheme,
 };
 
 use super::fact::Event;
 use super::tickets::Tickets;
 use super::wire::{Io, event_of};
 use crate::config::{Provider, TlsMode};
+use crate::smtp::tls::version_name;
 
 /// Client configurations kept (one or two for each provider).
 const CONFIGS: u64 = 1024;
@@ -133,10 +134,7 @@ impl TlsSettings {
                 None => event_of(&e),
             }),
             Ok(Ok(stream)) => {
-                let version = match stream.get_ref().1.protocol_version() {
-                    Some(ProtocolVersion::TLSv1_3) => "TLSv1.3",
-                    _ => "TLSv1.2",
-                };
+                let version = version_name(stream.get_ref().1.protocol_version());
                 Ok((Box::new(stream), version))
             }
         }

@@ -31,6 +31,8 @@ pub(super) enum Next {
     Chunk { size: u64, last: bool },
     /// Read a chunk that belongs to no message, and only then refuse it (RFC 3030 §2).
     Discard { size: u64, reply: Reply },
+    /// Begin with TLS, if nothing came behind the command; says 220 or refuses.
+    StartTls,
     /// Send what is waiting and close.
     Close,
 }
@@ -46,6 +48,10 @@ pub(super) struct Dialog {
     bad: u32,
 }
 
+/// Announced by EHLO behind those that depend on the listener.
+const EXTENSIONS: [&str; 8] =
+    ["8BITMIME", "SMTPUTF8", "ENHANCEDSTATUSCODES", "DSN", "CHUNKING", "MT-PRIORITY", "VRFY", "HELP"];
+
 const OK: Reply = Reply::new(250, "2.0.0", "Ok");
 const SENDER_OK: Reply = Reply::new(250, "2.1.0", "Sender ok");
 const RECIPIENT_OK: Reply = Reply::new(250, "2.1.5", "Recipient ok");
@@ -54,6 +60,8 @@ const BYE: Reply = Reply::new(221, "2.0.0", "Bye");
 const CANNOT_VRFY: Reply = Reply::new(252, "2.0.0", "Cannot verify; send mail and see");
 const NO_EXPN: Reply = Reply::new(502, "5.5.1", "EXPN is not available");
 const NO_STARTTLS: Reply = Reply::new(502, "5.5.1", "STARTTLS is not offered");
+const TLS_ALREADY: Reply = Reply::new(503, "5.5.1", "TLS is active already");
+const TLS_FIRST: Reply = Reply::new(530, "5.7.0", "Must issue a STARTTLS command first");
 const NO_AUTH: Reply = Reply::new(502, "5.5.1", "AUTH is not offered");
 const HELO_FIRST: Reply = Reply::new(503, "5.5.1", "Send HELO or EHLO first");
 const NESTED_MAIL: Reply = Reply::new(503, "5.5.1", "Nested MAIL command");
@@ -66,7 +74,7 @@ const BARE_LF: Reply = Reply::new(500, "5.5.2", "Line does not end in <CR><LF>")
 
 impl Dialog {
     pub fn new(shared: Arc<Shared>, ip: std::net::IpAddr) -> Dialog {
-        let client = Client { ip, helo: String::new(), esmtp: false };
+        let client = Client { ip, helo: String::new(), esmtp: false, tls: "" };
         Dialog { shared, client, greeted: false, transaction: None, chunking: false, bad: 0 }
     }
 
@@ -108,6 +116,22 @@ impl Dialog {
     pub fn reset(&mut self) {
         self.transaction = None;
         self.chunking = false;
+    }
+
+    /// TLS has begun: what the client said before may have been said by somebody else on the way,
+    /// and is forgotten (RFC 3207 §4.2).
+    pub fn encrypted(&mut self, version: &'static str) {
+        self.client.helo.clear();
+        self.client.esmtp = false;
+        self.client.tls = version;
+        self.greeted = false;
+        self.reset();
+    }
+
+    /// In clear text, on a listener with a certificate. One with implicit TLS has no session in
+    /// clear text.
+    fn offers_tls(&self) -> bool {
+        self.client.tls.is_empty() && self.shared.listener.tls.is_some()
     }
 
     fn serve(&mut self, command: Command<'_>, out: &mut Vec<u8>) -> Next {
@@ -162,6 +186,8 @@ impl Dialog {
             Command::Vrfy => CANNOT_VRFY,
             Command::Help => Reply::new(214, "2.0.0", "This is mailweir; see RFC 5321"),
             Command::Expn => return self.refuse(&NO_EXPN, out),
+            Command::StartTls if self.offers_tls() => return Next::StartTls,
+            Command::StartTls if !self.client.tls.is_empty() => return self.refuse(&TLS_ALREADY, out),
             Command::StartTls => return self.refuse(&NO_STARTTLS, out),
             Command::Auth => return self.refuse(&NO_AUTH, out),
         };
@@ -193,23 +219,12 @@ impl Dialog {
 
     fn write_extensions(&self, out: &mut Vec<u8>) {
         let size = format!("SIZE {}", self.shared.listener.max_message_size);
-        reply::write_lines(
-            out,
-            250,
-            &[
-                &*self.shared.hostname,
-                "PIPELINING",
-                &size,
-                "8BITMIME",
-                "SMTPUTF8",
-                "ENHANCEDSTATUSCODES",
-                "DSN",
-                "CHUNKING",
-                "MT-PRIORITY",
-                "VRFY",
-                "HELP",
-            ],
-        );
+        let mut lines = vec![&*self.shared.hostname, "PIPELINING", &size];
+        if self.offers_tls() {
+            lines.push("STARTTLS");
+        }
+        lines.extend(EXTENSIONS);
+        reply::write_lines(out, 250, &lines);
     }
 
     fn mail(&mut self, path: &str, params: MailParams) -> Result<(), Reply> {
@@ -218,6 +233,10 @@ impl Dialog {
         }
         if !self.greeted && self.shared.policy.needs_helo(self.client.ip) {
             return Err(HELO_FIRST);
+        }
+        if self.offers_tls() && self.shared.listener.tls.as_ref().is_some_and(|tls| tls.required) {
+            tracing::info!(client = %self.client.ip, helo = self.client.helo, reply = %TLS_FIRST, "sender refused");
+            return Err(TLS_FIRST);
         }
         let reverse_path = self.shared.policy.sender(path, params.smtputf8)?;
         self.shared.policy.announced_size(params.size)?;

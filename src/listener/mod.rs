@@ -7,6 +7,7 @@ mod mailin;
 pub mod policy;
 mod server;
 mod session;
+mod stream;
 mod submit;
 
 use std::sync::Arc;
@@ -41,6 +42,7 @@ fn tests_config() -> crate::config::Listener {
     crate::config::Listener {
         address: ([127, 0, 0, 1], 0).into(),
         allow: ["127.0.0.0/8", "::1"].iter().filter_map(|n| n.parse().ok()).collect(),
+        tls: None,
         max_message_size: 1 << 20,
         max_recipients: 100,
         max_connections: 100,

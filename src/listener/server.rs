@@ -1,7 +1,7 @@
 //! Accept and drain. The caller owns the stop signal; the address may have port 0.
 //!
 //! Sessions over `max_connections` hear a 421 at once instead of waiting in a queue they cannot
-//! see. What goes wrong with one connection never ends the accept loop.
+//! see (on one with implicit TLS they are just closed). What goes wrong with one connection never ends the accept loop.
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
@@ -17,7 +17,7 @@ use super::policy::TOO_MANY_SESSIONS;
 use super::session::{self, Stop};
 use super::submit::Shared;
 use super::{Intake, mailin};
-use crate::config::{Engine, Listener};
+use crate::config::{Engine, Listener, ListenerTlsMode};
 
 /// Connections waiting in the kernel to be accepted.
 const BACKLOG: i32 = 1024;
@@ -70,6 +70,12 @@ impl Server {
         hostname: &str,
         intake: Arc<dyn Intake>,
     ) -> io::Result<Server> {
+        if listener.engine == Engine::Mailin && listener.tls.is_some() {
+            return Err(io::Error::new(
+                io::ErrorKind::InvalidInput,
+                "engine \"mailin\" takes clients in clear text only: use engine \"native\" with tls",
+            ));
+        }
         if listener.engine == Engine::Mailin && listener.lf_only {
             return Err(io::Error::new(
                 io::ErrorKind::InvalidInput,
@@ -101,7 +107,10 @@ impl Server {
         };
         let (slots, refusals) = (Arc::new(Semaphore::new(most)), Arc::new(Semaphore::new(MAX_REFUSALS)));
         let mut sessions = JoinSet::new();
-        info!(%address, engine = ?shared.listener.engine, "listening");
+        let tls = shared.listener.tls.as_ref().map_or("", |tls| tls.mode.as_str());
+        // Whoever waits for a handshake could not read a reply in clear text.
+        let speechless = shared.listener.tls.as_ref().is_some_and(|tls| tls.mode == ListenerTlsMode::Implicit);
+        info!(%address, engine = ?shared.listener.engine, tls, "listening");
         loop {
             let accepted = tokio::select! {
                 biased;
@@ -134,6 +143,9 @@ impl Server {
                 }
                 Err(_) => {
                     warn!(%address, client = %ip, max_connections = most, "too many connections, refused");
+                    if speechless {
+                        continue;
+                    }
                     if let Ok(slot) = refusals.clone().try_acquire_owned() {
                         sessions.spawn(async move {
                             turn_away(stream).await;

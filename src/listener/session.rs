@@ -8,8 +8,13 @@
 //! - A command has `command_timeout` from its first wait to its last byte, so that a byte a second
 //!   does not keep a session open; data has `data_timeout` between reads; everything ends at
 //!   `session_timeout`.
+//! - STARTTLS with anything behind it that came in clear text ends the session: that could be from
+//!   somebody on the way, to be taken for the client's words (CVE-2011-0411). A handshake has a time
+//!   of its own, and one that fails ends the session without another word.
 //! - At shutdown a session between transactions gets a 421 at once; one inside a transaction may
 //!   finish it within the drain time.
+
+mod encrypt;
 
 use std::future::pending;
 use std::io;
@@ -24,7 +29,9 @@ use tracing::{debug, info};
 
 use super::dialog::{Dialog, Next};
 use super::policy::{CLOSING, TIMEOUT};
+use super::stream::Stream;
 use super::submit::Shared;
+use crate::config::ListenerTlsMode;
 use crate::mail::Draft;
 use crate::queue::QueueError;
 use crate::smtp::{DotReader, Fed, Line, LineEnds, LineReader, Reply};
@@ -39,6 +46,9 @@ const LARGE: usize = 64 * 1024;
 
 /// Replies waiting to be written at most.
 const MAX_WAITING: usize = 16 * 1024;
+
+/// Time for a client to see the end and close its side.
+const PATIENCE: Duration = Duration::from_secs(1);
 
 /// Why a session ended before its QUIT.
 #[derive(Debug)]
@@ -82,7 +92,7 @@ impl Stop {
 }
 
 struct Session<S> {
-    stream: S,
+    stream: Stream<S>,
     shared: Arc<Shared>,
     dialog: Dialog,
     lines: LineReader,
@@ -110,7 +120,7 @@ where
     S: AsyncRead + AsyncWrite + Unpin + Send,
 {
     let mut session = Session {
-        stream,
+        stream: Stream::Clear(stream),
         dialog: Dialog::new(shared.clone(), ip),
         lines: LineReader::default(),
         input: Vec::with_capacity(SMALL),
@@ -131,6 +141,9 @@ where
     S: AsyncRead + AsyncWrite + Unpin + Send,
 {
     async fn serve(&mut self) -> Result<(), End> {
+        if self.shared.listener.tls.as_ref().is_some_and(|tls| tls.mode == ListenerTlsMode::Implicit) {
+            Box::pin(self.handshake()).await?;
+        }
         self.dialog.greet(&mut self.output);
         self.flush().await?;
         loop {
@@ -149,6 +162,7 @@ where
                         return Err(End::Over);
                     }
                 }
+                Next::StartTls => Box::pin(self.start_tls()).await?,
                 Next::Close => return Err(End::Over),
             }
             if self.output.len() > MAX_WAITING {
@@ -353,6 +367,8 @@ where
             return match result {
                 Ok(Ok(0)) => Err(End::Gone(io::ErrorKind::UnexpectedEof.into())),
                 Ok(Ok(_)) => Ok(()),
+                // Cut off inside TLS: the text of rustls is for programmers.
+                Ok(Err(error)) if error.kind() == io::ErrorKind::UnexpectedEof => Err(End::Gone(error.kind().into())),
                 Ok(Err(error)) => Err(End::Gone(error)),
                 Err(_) if self.stopping && expires == self.deadline => Err(End::Because(CLOSING)),
                 Err(_) => Err(End::Because(TIMEOUT)),
@@ -408,6 +424,10 @@ where
             }
             Err(End::Gone(error)) => {
                 debug!(client = %self.dialog.client.ip, helo = self.dialog.client.helo, %error, "client closed the connection");
+                if matches!(self.stream, Stream::Tls(_)) {
+                    // It may have closed only its side, and wait for ours (RFC 8446 §6.1).
+                    let _ = timeout_at(Instant::now() + PATIENCE, self.stream.shutdown()).await;
+                }
                 return;
             }
         }
@@ -422,12 +442,12 @@ where
 /// Closes so that the last reply arrives: a close with unread input would reset the connection
 /// and take the reply with it (RFC 1122 §4.2.2.13).
 pub(super) async fn hang_up<S: AsyncRead + AsyncWrite + Unpin>(stream: &mut S) {
-    const PATIENCE: Duration = Duration::from_secs(1);
-    if stream.shutdown().await.is_err() {
+    let until = Instant::now() + PATIENCE;
+    // With TLS something has to be written for that.
+    if !matches!(timeout_at(until, stream.shutdown()).await, Ok(Ok(()))) {
         return;
     }
     let mut rest = [0u8; 256];
-    let until = Instant::now() + PATIENCE;
     while let Ok(Ok(1..)) = timeout_at(until, stream.read(&mut rest)).await {}
 }
 

@@ -36,6 +36,8 @@ pub(super) struct Client {
     pub helo: String,
     /// It said EHLO.
     pub esmtp: bool,
+    /// `TLSv1.3`, `TLSv1.2`, or empty in clear text.
+    pub tls: &'static str,
 }
 
 /// A mail transaction (RFC 5321 §3.3) from MAIL on.
@@ -102,6 +104,7 @@ impl Shared {
             ip: client.ip,
             hostname: &self.hostname,
             esmtp: client.esmtp,
+            tls: !client.tls.is_empty(),
             smtputf8: tx.envelope.smtputf8,
             recipient,
         };
@@ -130,12 +133,13 @@ impl Shared {
         let took_ms = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
         match result {
             Ok(Once::First(id)) => {
-                info!(%id, sender, count, recipients, client = %client.ip, helo = client.helo, size, took_ms, "accepted");
+                info!(%id, sender, count, recipients, client = %client.ip, helo = client.helo, tls = client.tls, size,
+                    took_ms, "accepted");
                 Ok(Accepted(id))
             }
             Ok(Once::Again(id)) => {
-                info!(%id, sender, count, recipients, client = %client.ip, helo = client.helo, size, took_ms,
-                    "sent again, already accepted");
+                info!(%id, sender, count, recipients, client = %client.ip, helo = client.helo, tls = client.tls, size,
+                    took_ms, "sent again, already accepted");
                 Ok(Accepted(id))
             }
             Err(Failure::Refused(why)) => {

@@ -50,6 +50,8 @@ pub struct Trace<'a> {
     pub hostname: &'a Arc<str>,
     /// EHLO rather than HELO.
     pub esmtp: bool,
+    /// The session is encrypted.
+    pub tls: bool,
     /// The transaction has SMTPUTF8.
     pub smtputf8: bool,
     /// The only recipient, if there is only one: two must not learn of each other (RFC 5321 §7.2).
@@ -65,10 +67,13 @@ impl Trace<'_> {
             .map(|c| if is_plain(c) || (self.smtputf8 && !c.is_ascii()) { c } else { '?' })
             .collect();
         let tag = if self.ip.to_canonical().is_ipv6() { "IPv6:" } else { "" };
-        let with = match (self.smtputf8, self.esmtp) {
-            (true, _) => "UTF8SMTP",
-            (false, true) => "ESMTP",
-            (false, false) => "SMTP",
+        // There is no word for HELO and TLS.
+        let with = match (self.smtputf8, self.esmtp, self.tls) {
+            (true, _, true) => "UTF8SMTPS",
+            (true, _, false) => "UTF8SMTP",
+            (false, true, true) => "ESMTPS",
+            (false, true, false) => "ESMTP",
+            (false, false, _) => "SMTP",
         };
         let helo = if helo.is_empty() { "unknown" } else { &helo };
         // Writing to a Vec cannot fail.

@@ -108,6 +108,7 @@ fn trace(recipient: Option<&Address>) -> Trace<'_> {
         ip: [192, 0, 2, 7].into(),
         hostname: &HOSTNAME,
         esmtp: true,
+        tls: false,
         smtputf8: false,
         recipient,
     }
@@ -197,6 +198,24 @@ fn the_received_line_names_the_only_recipient_and_nothing_unsafe() {
     let mut out = Vec::new();
     Trace { helo: "", smtputf8: true, ..trace(None) }.write(QueueId(1), "DATE", &mut out);
     assert!(out.starts_with(b"Received: from unknown ([192.0.2.7])\r\n\tby relay.example with UTF8SMTP id"));
+}
+
+/// RFC 3848, RFC 6531 §4.3.
+#[test]
+fn the_received_line_says_how_the_message_came() {
+    for (esmtp, tls, smtputf8, with) in [
+        (false, false, false, "SMTP"),
+        (false, true, false, "SMTP"),
+        (true, false, false, "ESMTP"),
+        (true, true, false, "ESMTPS"),
+        (true, false, true, "UTF8SMTP"),
+        (true, true, true, "UTF8SMTPS"),
+    ] {
+        let mut out = Vec::new();
+        Trace { esmtp, tls, smtputf8, ..trace(None) }.write(QueueId(1), "DATE", &mut out);
+        let line = String::from_utf8_lossy(&out).into_owned();
+        assert!(line.contains(&format!("\r\n\tby relay.example with {with} id ")), "{line}");
+    }
 }
 
 #[test]

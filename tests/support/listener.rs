@@ -10,6 +10,7 @@
 //! S-EOF             the server closes
 //! C-EOF             the client closes its side
 //! CONNECT           another connection, the ones before stay open
+//! TLS               the client's handshake, and from then on everything is encrypted
 //! WAIT 5m           time passes (the dialog then runs on paused time)
 //! STOP              the listener is told to stop
 //! Q: what it is     what was queued: count, sender, recipients, body, body has, body lacks, chunks
@@ -19,6 +20,9 @@
 
 // Each test program uses a part of this.
 #![allow(dead_code)]
+
+#[path = "identity.rs"]
+pub mod identity;
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -30,7 +34,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use mailweir::clock::{Clock, Timestamp};
 use mailweir::config::units::Pattern;
-use mailweir::config::{Engine, Listener};
+use mailweir::config::{Engine, Listener, ListenerTlsMode};
 use mailweir::listener::{Intake, Server};
 use mailweir::mail::{IdSource, LaneName, Message, NewMessage, QueueId, Recipient, RecipientKey};
 use mailweir::queue::{Counts, Filter, LaneDue, Leased, Operation, Page, Queue, QueueError, Settlement};
@@ -185,6 +189,7 @@ pub fn listener() -> Listener {
     Listener {
         address: ([127, 0, 0, 1], 0).into(),
         allow: ["127.0.0.0/8", "::1"].iter().map(|n| n.parse().expect("a network")).collect(),
+        tls: None,
         max_message_size: 1 << 20,
         max_recipients: 100,
         max_connections: 20,
@@ -207,6 +212,7 @@ enum Step {
     ServerCloses,
     ClientCloses,
     Connect,
+    Tls,
     Wait(Duration),
     Stop,
     Queued(String),
@@ -279,6 +285,7 @@ impl Dialog {
                     "S-EOF" => Step::ServerCloses,
                     "C-EOF" => Step::ClientCloses,
                     "CONNECT" => Step::Connect,
+                    "TLS" => Step::Tls,
                     "STOP" => Step::Stop,
                     _ => panic!("{name}:{}: {line}", i + 1),
                 }
@@ -302,6 +309,14 @@ impl Dialog {
                 "max_recipients" => l.max_recipients = value.parse().expect(value),
                 "max_connections" => l.max_connections = value.parse().expect(value),
                 "allow" => l.allow = value.split_whitespace().map(|n| n.parse().expect(value)).collect(),
+                "tls" => {
+                    l.tls = Some(match value.as_str() {
+                        "starttls" => identity::listener_tls(ListenerTlsMode::StartTls, false),
+                        "required" => identity::listener_tls(ListenerTlsMode::StartTls, true),
+                        "implicit" => identity::listener_tls(ListenerTlsMode::Implicit, false),
+                        _ => panic!("{}: tls = {value}", self.name),
+                    });
+                }
                 "lf_only" => l.lf_only = value == "true",
                 "command_timeout" => l.command_timeout = parse_span(value),
                 "data_timeout" => l.data_timeout = parse_span(value),
@@ -420,6 +435,11 @@ impl Dialog {
                 Step::ClientCloses => {
                     let _ = link.stream.shutdown().await;
                 }
+                Step::Tls => {
+                    if let Err(error) = link.encrypt().await {
+                        return mismatch("TLS", error.to_string());
+                    }
+                }
                 Step::Connect => links.push(Peer::new(connect().await)),
                 Step::Wait(span) => tokio::time::sleep(*span).await,
                 Step::Stop => {
@@ -449,6 +469,15 @@ struct Peer {
 impl Peer {
     fn new(stream: Box<dyn Link>) -> Peer {
         Peer { stream, input: Vec::new() }
+    }
+
+    /// Does the client's handshake, over the same connection.
+    async fn encrypt(&mut self) -> std::io::Result<()> {
+        assert!(self.input.is_empty(), "replies before TLS: {}", self.input.escape_ascii());
+        let clear = std::mem::replace(&mut self.stream, Box::new(tokio::io::duplex(1).0));
+        let connector = tokio_rustls::TlsConnector::from(identity::client());
+        self.stream = Box::new(connector.connect(identity::server_name(), clear).await?);
+        Ok(())
     }
 
     /// The next reply, its lines joined; `closed`, or `no reply`.

@@ -55,7 +55,8 @@ pub fn nodemailer(dir: &TestDir, server: SocketAddr, content: &[u8]) {
     run_ok(&mut command, content, DEADLINE);
 }
 
-fn nodemailer_module() -> PathBuf {
+/// Where nodemailer is.
+pub fn nodemailer_module() -> PathBuf {
     let module = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/test-tools/node_modules/nodemailer");
     assert!(module.is_dir(), "nodemailer is not in target/test-tools: run tests/run, which installs it");
     module

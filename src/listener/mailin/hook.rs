@@ -38,7 +38,7 @@ struct Body {
 
 impl Hook {
     pub fn new(registry: Arc<Registry>) -> Hook {
-        let client = Client { ip: Ipv4Addr::UNSPECIFIED.into(), helo: String::new(), esmtp: false };
+        let client = Client { ip: Ipv4Addr::UNSPECIFIED.into(), helo: String::new(), esmtp: false, tls: "" };
         Hook { registry, visit: None, client, transaction: None, body: None }
     }
 

@@ -1,0 +1,226 @@
+//! What a listener shows its clients: a certificate chain and its private key, read and compared
+//! with one another when the configuration is read, so that what was checked is what is used.
+//!
+//! TLS 1.2 and 1.3 on aws-lc-rs. Sessions can be resumed by tickets whose keys live as long as the
+//! configuration; early data stays off, since it can be played back (RFC 8446 §8).
+
+use std::fmt;
+use std::fs::File;
+use std::io::Read;
+use std::path::Path;
+use std::sync::Arc;
+
+use memchr::memmem;
+use tokio_rustls::rustls::crypto::aws_lc_rs;
+use tokio_rustls::rustls::pki_types::pem::PemObject;
+use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use tokio_rustls::rustls::{Error, ServerConfig};
+
+use super::ListenerTlsMode;
+
+/// Largest file read, in bytes.
+const MAX_PEM: u64 = 1 << 20;
+
+/// `tls` of a `[[listener]]`.
+#[derive(Clone)]
+pub struct ListenerTls {
+    /// When TLS begins.
+    pub mode: ListenerTlsMode,
+    /// Mail is taken from encrypted sessions only.
+    pub required: bool,
+    server: Arc<ServerConfig>,
+}
+
+/// A file of `tls` that cannot be used.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct IdentityFault {
+    /// The key that names it: `cert` or `key`.
+    pub key: &'static str,
+    /// What is wrong and what was expected; nothing of the file's content.
+    pub message: String,
+}
+
+impl ListenerTls {
+    /// Reads the PEM files of a chain and of its key.
+    ///
+    /// # Errors
+    /// A file that cannot be read or used, or a key that is not that of the certificate; at least
+    /// one fault.
+    pub fn load(
+        mode: ListenerTlsMode,
+        required: bool,
+        cert: &Path,
+        key: &Path,
+    ) -> Result<ListenerTls, Vec<IdentityFault>> {
+        let fault = |key: &'static str| move |message: String| IdentityFault { key, message };
+        let (chain, private) = match (chain(cert).map_err(fault("cert")), private_key(key).map_err(fault("key"))) {
+            (Ok(chain), Ok(private)) => (chain, private),
+            (chain, private) => return Err(chain.err().into_iter().chain(private.err()).collect()),
+        };
+        let server = server(chain, private).map_err(|error| {
+            let (cert, key) = (cert.display(), key.display());
+            vec![match error {
+                Error::InconsistentKeys(_) => fault("key")(format!(
+                    "{key} is not the key of the first certificate in {cert}: expected the one that this was made for"
+                )),
+                Error::InvalidCertificate(_) => fault("cert")(format!("{cert} has an unusable certificate: {error}")),
+                other => fault("key")(format!("{key} cannot be used with {cert}: {other}")),
+            }]
+        })?;
+        Ok(ListenerTls { mode, required, server: Arc::new(server) })
+    }
+
+    /// For the handshakes.
+    pub fn server(&self) -> &Arc<ServerConfig> {
+        &self.server
+    }
+}
+
+impl fmt::Debug for ListenerTls {
+    /// Without the key.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ListenerTls")
+            .field("mode", &self.mode)
+            .field("required", &self.required)
+            .finish_non_exhaustive()
+    }
+}
+
+fn server(chain: Vec<CertificateDer<'static>>, key: PrivateKeyDer<'static>) -> Result<ServerConfig, Error> {
+    let mut config = ServerConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
+        .with_safe_default_protocol_versions()?
+        .with_no_client_auth()
+        .with_single_cert(chain, key)?;
+    config.ticketer = aws_lc_rs::Ticketer::new()?;
+    config.max_early_data_size = 0;
+    Ok(config)
+}
+
+fn read(path: &Path) -> Result<Vec<u8>, String> {
+    let (name, mut pem) = (path.display(), Vec::new());
+    let opened = File::open(path).and_then(|file| file.take(MAX_PEM + 1).read_to_end(&mut pem));
+    opened.map_err(|e| format!("cannot read {name}: {e}"))?;
+    if pem.len() as u64 > MAX_PEM {
+        return Err(format!("{name} is larger than 1 MiB: expected a PEM file"));
+    }
+    Ok(pem)
+}
+
+fn chain(path: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
+    let (name, pem) = (path.display(), read(path)?);
+    let chain: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&pem).collect();
+    let chain = chain.map_err(|e| format!("{name} is not PEM: {e}"))?;
+    if chain.is_empty() {
+        let hint = if has_key(&pem) { "it has a private key, which belongs to `key`" } else { "is it DER?" };
+        return Err(format!("{name} has no certificate: expected PEM, the server's certificate first ({hint})"));
+    }
+    Ok(chain)
+}
+
+fn private_key(path: &Path) -> Result<PrivateKeyDer<'static>, String> {
+    let (name, pem) = (path.display(), read(path)?);
+    if memmem::find(&pem, b"ENCRYPTED").is_some() {
+        return Err(format!(
+            "{name} has a pass phrase: expected a key without one, as from `openssl pkey -in KEY -out PLAIN-KEY`"
+        ));
+    }
+    PrivateKeyDer::from_pem_slice(&pem).map_err(|error| {
+        let certificate = memmem::find(&pem, b"BEGIN CERTIFICATE").is_some();
+        let hint = if certificate { "it has a certificate, which belongs to `cert`".into() } else { error.to_string() };
+        format!("{name} has no private key: expected PEM ({hint})")
+    })
+}
+
+fn has_key(pem: &[u8]) -> bool {
+    memmem::find(pem, b"PRIVATE KEY-----").is_some()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    use rcgen::{CertifiedKey, KeyPair};
+
+    struct Files {
+        dir: tempfile::TempDir,
+        made: CertifiedKey<KeyPair>,
+    }
+
+    impl Files {
+        fn new() -> Files {
+            let made = rcgen::generate_simple_self_signed(vec!["relay.example".to_owned()]).unwrap();
+            let files = Files { dir: tempfile::tempdir().unwrap(), made };
+            files.write("cert.pem", &files.made.cert.pem());
+            files.write("key.pem", &files.made.signing_key.serialize_pem());
+            files
+        }
+
+        fn write(&self, name: &str, text: &str) {
+            std::fs::write(self.dir.path().join(name), text).unwrap();
+        }
+
+        /// What is told of these two: which key, and the message without the directory.
+        fn told(&self, cert: &str, key: &str) -> Vec<(&'static str, String)> {
+            let dir = format!("{}/", self.dir.path().display());
+            let path = |name: &str| self.dir.path().join(name);
+            match ListenerTls::load(ListenerTlsMode::StartTls, false, &path(cert), &path(key)) {
+                Ok(_) => Vec::new(),
+                Err(faults) => faults.into_iter().map(|f| (f.key, f.message.replace(&dir, ""))).collect(),
+            }
+        }
+    }
+
+    #[test]
+    fn a_pair_is_taken_and_never_shown() {
+        let files = Files::new();
+        let path = |name: &str| files.dir.path().join(name);
+        let tls = ListenerTls::load(ListenerTlsMode::Implicit, true, &path("cert.pem"), &path("key.pem")).unwrap();
+        assert_eq!(format!("{tls:?}"), "ListenerTls { mode: Implicit, required: true, .. }");
+        assert_eq!(tls.server().max_early_data_size, 0);
+        assert!(tls.server().ticketer.enabled());
+        // Some write both into one file.
+        files.write("both.pem", &format!("{}{}", files.made.signing_key.serialize_pem(), files.made.cert.pem()));
+        assert_eq!(files.told("both.pem", "both.pem"), []);
+    }
+
+    #[test]
+    fn every_fault_of_the_files_is_told_with_what_to_do() {
+        let files = Files::new();
+        files.write("other.pem", &KeyPair::generate().unwrap().serialize_pem());
+        files.write("empty.pem", "");
+        files.write("torn.pem", &files.made.cert.pem()[..200]);
+        files.write("locked.pem", "-----BEGIN ENCRYPTED PRIVATE KEY-----\nAAAA\n-----END ENCRYPTED PRIVATE KEY-----\n");
+        files.write("junk.pem", "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n");
+        files.write("huge.pem", &"#".repeat(1 << 21));
+        for (cert, key, wrong, told) in [
+            ("none.pem", "key.pem", "cert", "cannot read none.pem: No such file"),
+            ("cert.pem", "none.pem", "key", "cannot read none.pem: No such file"),
+            (
+                "key.pem",
+                "key.pem",
+                "cert",
+                "key.pem has no certificate: expected PEM, the server's certificate first (it has a private key",
+            ),
+            ("cert.pem", "cert.pem", "key", "cert.pem has no private key: expected PEM (it has a certificate"),
+            ("empty.pem", "key.pem", "cert", "empty.pem has no certificate: expected PEM"),
+            ("cert.pem", "empty.pem", "key", "empty.pem has no private key: expected PEM"),
+            ("torn.pem", "key.pem", "cert", "torn.pem is not PEM: "),
+            (
+                "cert.pem",
+                "other.pem",
+                "key",
+                "other.pem is not the key of the first certificate in cert.pem: expected the one",
+            ),
+            ("cert.pem", "locked.pem", "key", "locked.pem has a pass phrase: expected a key without one"),
+            ("junk.pem", "key.pem", "cert", "junk.pem has an unusable certificate: "),
+            ("huge.pem", "key.pem", "cert", "huge.pem is larger than 1 MiB"),
+        ] {
+            let faults = files.told(cert, key);
+            assert!(
+                matches!(faults.as_slice(), [(at, said)] if *at == wrong && said.starts_with(told)),
+                "{told}: {faults:?}"
+            );
+        }
+        assert_eq!(files.told("none.pem", "none.pem").len(), 2, "both are told at once");
+    }
+}

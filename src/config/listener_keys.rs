@@ -1,0 +1,117 @@
+//! The keys of `[[listener]]`, and how its `tls` is put together.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use super::fields::Field;
+use super::file::Reader;
+use super::keys::{DAY, HOUR, Key, Table, keys};
+use super::value::Kind;
+use super::{Engine, Listener, ListenerTls, ListenerTlsMode};
+
+/// A listener before the files of its `tls` are read.
+pub(super) struct ListenerDraft {
+    pub l: Listener,
+    pub tls_mode: Option<ListenerTlsMode>,
+    pub tls_cert: Option<PathBuf>,
+    pub tls_key: Option<PathBuf>,
+    pub tls_required: Option<bool>,
+}
+
+impl Table for ListenerDraft {
+    const NAME: &'static str = "listener";
+    const KEYS: &'static [Key<ListenerDraft>] = keys! {
+        /// Where applications hand in their mail. Port 0 lets the system choose. An address that is
+        /// not a loopback one needs `allow`.
+        "address" l.address: Kind::Address, default r#""127.0.0.1:2525""#;
+        /// Clients that may relay. "Everybody" (`0.0.0.0/0`, `::/0`) is refused: an open relay.
+        "allow" l.allow: Kind::Networks, default r#"["127.0.0.0/8", "::1/128"]"#;
+        /// Encryption: `starttls` offers it to clients, `implicit` expects it from the first byte (as
+        /// on port 465). Default: clear text only. In one line:
+        /// tls = { mode = "starttls", cert = "FILE", key = "FILE" }.
+        "tls.mode" tls_mode: Kind::Word(ListenerTlsMode::WORDS), example r#""starttls""#;
+        /// PEM file of the server's certificate, with those of the authorities between it and a root
+        /// behind it. Renewed ones are taken up by `mailweir reload`.
+        "tls.cert" tls_cert: Kind::ReadableFile, example r#""/etc/mailweir/fullchain.pem""#;
+        /// PEM file of its private key, without a pass phrase.
+        "tls.key" tls_key: Kind::ReadableFile, example r#""/etc/mailweir/privkey.pem""#;
+        /// Refuse mail of clients that have not said STARTTLS (530). Default: false.
+        "tls.required" tls_required: Kind::Flag, example "true";
+        /// Largest message, in bytes. Also announced as SIZE. Larger ones get 552.
+        "max_message_size" l.max_message_size: Kind::Size(1024, 2 << 30), default r#""25MiB""#;
+        /// Recipients of one transaction. Further ones get 452, and clients send those again.
+        "max_recipients" l.max_recipients: Kind::Int(1, 100_000), default "1000";
+        /// Sessions at once. One more gets 421.
+        "max_connections" l.max_connections: Kind::Int(1, 100_000), default "1000";
+        /// `native`, or `mailin` (a thread for each session, fewer extensions).
+        "engine" l.engine: Kind::Word(Engine::WORDS), default r#""native""#;
+        /// For devices that end lines with a bare LF: also a dot between bare LFs ends a message.
+        /// Never where mail of strangers comes in (SMTP smuggling).
+        "lf_only" l.lf_only: Kind::Flag, default "false";
+        /// Longest wait for a command.
+        "command_timeout" l.command_timeout: Kind::Span(100, HOUR), default r#""5m""#;
+        /// Longest wait for more of a message.
+        "data_timeout" l.data_timeout: Kind::Span(100, HOUR), default r#""3m""#;
+        /// Longest session, however busy. Then 421.
+        "session_timeout" l.session_timeout: Kind::Span(100, 7 * DAY), default r#""2h""#;
+        /// A message sent again within this time (same sender, recipients, Message-ID and content)
+        /// is not queued twice: the client gets the first queue id. "0s": off.
+        "dedupe" l.dedupe: Kind::Span(0, DAY), default r#""0s""#;
+    };
+
+    fn blank() -> ListenerDraft {
+        ListenerDraft {
+            l: Listener {
+                address: SocketAddr::from(([127, 0, 0, 1], 0)),
+                allow: Vec::new(),
+                tls: None,
+                max_message_size: 0,
+                max_recipients: 0,
+                max_connections: 0,
+                engine: Engine::Native,
+                lf_only: false,
+                command_timeout: Duration::ZERO,
+                data_timeout: Duration::ZERO,
+                session_timeout: Duration::ZERO,
+                dedupe: Duration::ZERO,
+            },
+            tls_mode: None,
+            tls_cert: None,
+            tls_key: None,
+            tls_required: None,
+        }
+    }
+}
+
+impl ListenerDraft {
+    /// Reads the certificate and the key that `tls` of the listener at `path` names. Faults go to
+    /// `reader`.
+    pub(super) fn read_tls(&mut self, reader: &mut Reader<'_>, path: &str) {
+        let at = format!("{path}.tls");
+        if !reader.has(&at) {
+            return;
+        }
+        if self.l.engine == Engine::Mailin {
+            let message = "engine \"mailin\" takes clients in clear text only: expected engine = \"native\" with tls";
+            reader.fault(&at, message.into());
+            return;
+        }
+        let keys = ["mode", "cert", "key"].map(|key| (key, reader.has(&format!("{at}.{key}"))));
+        let missing: Vec<String> = keys.iter().filter(|(_, there)| !there).map(|(key, _)| format!("`{key}`")).collect();
+        if !missing.is_empty() {
+            let what = if missing.len() == 1 { "is missing" } else { "are missing" };
+            let expected = "expected { mode = \"starttls\" or \"implicit\", cert = \"FILE\", key = \"FILE\" }";
+            reader.fault(&at, format!("{} {what}: {expected}", missing.join(" and ")));
+            return;
+        }
+        // What could not be read is reported already.
+        let (Some(mode), Some(cert), Some(key)) = (self.tls_mode, &self.tls_cert, &self.tls_key) else { return };
+        match ListenerTls::load(mode, self.tls_required.unwrap_or(false), cert, key) {
+            Ok(tls) => self.l.tls = Some(tls),
+            Err(faults) => {
+                faults.into_iter().for_each(|fault| reader.fault(&format!("{at}.{}", fault.key), fault.message))
+            }
+        }
+    }
+}

@@ -1,0 +1,62 @@
+//! How a session comes to be encrypted: by STARTTLS, or with its first byte.
+
+use std::io;
+use std::time::Duration;
+
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::time::Instant;
+use tracing::{debug, info};
+
+use super::{End, Session};
+use crate::listener::stream::explain;
+use crate::smtp::Reply;
+
+/// Longest TLS handshake; `command_timeout` if that is shorter.
+const HANDSHAKE: Duration = Duration::from_secs(60);
+
+const READY: Reply = Reply::new(220, "2.0.0", "Ready to start TLS");
+const PIPELINED: Reply = Reply::new(554, "5.5.1", "Input behind STARTTLS in clear text, closing connection");
+
+impl<S> Session<S>
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send,
+{
+    /// Answers STARTTLS and begins with TLS (RFC 3207 §4).
+    pub(super) async fn start_tls(&mut self) -> Result<(), End> {
+        if self.start < self.input.len() {
+            info!(client = %self.dialog.client.ip, helo = self.dialog.client.helo, reply = %PIPELINED, "refused");
+            PIPELINED.write_to(&mut self.output);
+            return Err(End::Over);
+        }
+        READY.write_to(&mut self.output);
+        self.flush().await?;
+        self.handshake().await
+    }
+
+    /// Waits for the client's handshake.
+    pub(super) async fn handshake(&mut self) -> Result<(), End> {
+        let Some(tls) = &self.shared.listener.tls else { return Err(End::Over) };
+        let limit = HANDSHAKE.min(self.shared.listener.command_timeout);
+        let until = (Instant::now() + limit).min(self.deadline);
+        let result = tokio::select! {
+            biased;
+            // Nothing that could be said would be understood.
+            () = self.stop.asked(), if !self.stopping => return Err(End::Gone(io::ErrorKind::Interrupted.into())),
+            result = self.stream.secure(tls.server().clone(), until) => result,
+        };
+        let client = self.dialog.client.ip;
+        match result {
+            Ok(secured) => {
+                debug!(%client, tls = secured.version, resumed = secured.resumed, "encrypted");
+                self.dialog.encrypted(secured.version);
+                Ok(())
+            }
+            // As from something that only looks whether the port is open.
+            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Err(End::Gone(error)),
+            Err(error) => {
+                info!(%client, why = explain(&error), "no TLS with a client");
+                Err(End::Over)
+            }
+        }
+    }
+}

@@ -107,6 +107,7 @@ pub async fn run(loaded: Loaded, named: Option<PathBuf>) -> anyhow::Result<()> {
             }
             Err(error) => {
                 tracing::error!(%error, "reload: the configuration in force stays");
+                crash::point("reload.refused");
                 Err(error)
             }
         };

@@ -19,6 +19,7 @@ use super::running::{Parts, Running, Sockets};
 use crate::clock::{Clock, Timestamp};
 use crate::config::report::Setting;
 use crate::config::{Config, Loaded};
+use crate::crash;
 
 /// Changed values that are told one by one.
 const TOLD: usize = 50;
@@ -129,9 +130,12 @@ impl Process {
         next: InForce,
     ) -> anyhow::Result<(Running, Result<String, String>)> {
         tracing::info!(config = %next.shown(), "reload: finishing what is in flight");
+        crash::point("reload.begin");
         running.stop().await;
+        crash::point("reload.stopped");
         match Running::start(parts, self.clock, &self.sockets).await {
             Ok(running) => {
+                crash::point("reload.started");
                 let mut told = changes(&current.settings, &next.settings);
                 for change in &told {
                     tracing::info!(%change, "reload");
@@ -141,6 +145,7 @@ impl Process {
                 }
                 *current = next;
                 self.sockets.keep(&current.config);
+                crash::point("reload.done");
                 tracing::info!(changes = told.len(), "reloaded");
                 if told.is_empty() {
                     told.push("no value has changed; certificates and secrets were read again".into());

@@ -126,6 +126,7 @@ impl Running {
         let Parts { config, router, connector } = parts;
         let Store::Sqlite(store) = &config.queue.store;
         let queue = open_queue(store.clone(), clock).await?;
+        crash::point("start.opened");
         let counts = queue.counts().await.map_err(|e| StartError::Temporary(e.to_string()))?;
         tracing::info!(
             store = %store.display(),
@@ -145,6 +146,7 @@ impl Running {
         // Before anything makes a lane.
         scheduler.begin_rates(counts.messages == 0).await.map_err(StartError::Temporary)?;
         relay.recall().await.map_err(|e| StartError::Temporary(e.to_string()))?;
+        crash::point("start.recalled");
 
         let (mut servers, mut listening) = (Vec::new(), Vec::new());
         for listener in &config.listeners {
@@ -180,6 +182,7 @@ impl Running {
             for task in self.servers {
                 let _ = task.await;
             }
+            crash::point("drain.sessions");
             self.relay.workers.none().await;
         })
         .await;

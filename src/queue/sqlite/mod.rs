@@ -45,6 +45,7 @@ use self::read::Readers;
 use self::writer::{Answer, Job, Op, Shared, Writer};
 use super::{Counts, Filter, LaneDue, Leased, Operation, Page, Queue, QueueError, Settlement};
 use crate::clock::{Clock, Timestamp};
+use crate::crash;
 use crate::mail::{IdSource, LaneName, NewMessage, QueueId, RecipientKey};
 
 /// Operations that may wait for the writer.
@@ -126,8 +127,11 @@ impl SqliteQueue {
     /// As [`SqliteQueue::open`].
     pub fn open_with(path: &Path, clock: Clock, options: Options) -> Result<Arc<SqliteQueue>, QueueError> {
         let path = create(path)?;
+        crash::point("open.created");
         let lock = Arc::new(Lock::take(&path)?);
+        crash::point("open.locked");
         let mut conn = schema::connect_writer(&path, &options)?;
+        crash::point("open.connected");
         log::rewrite(&mut conn, &path).map_err(|e| at_path(&path, e))?;
         schema::prepare(&mut conn, &path)?;
         let recovered = store::recover(&mut conn).map_err(|e| at_path(&path, e))?;

@@ -10,6 +10,7 @@ use rusqlite::{Connection, MAIN_DB, OpenFlags};
 
 use super::error::at_path;
 use super::{Options, sql};
+use crate::crash;
 use crate::queue::QueueError;
 
 /// `PRAGMA application_id`: "mwir".
@@ -139,6 +140,8 @@ fn writer_settings(path: &Path, options: &Options) -> Result<Connection, QueueEr
     if conn.is_readonly(MAIN_DB)? {
         return Err(QueueError::Unavailable("the file is read-only for this user".into()));
     }
+    // Before anything is changed, the journal mode included.
+    version(&conn, LADDER.len())?;
     // 8 KiB holds three typical messages where 4 KiB holds one; only takes effect on a new file.
     conn.pragma_update(None, "page_size", 8192)?;
     let mode: String = conn.pragma_update_and_check(None, "journal_mode", "wal", |row| row.get(0))?;
@@ -179,7 +182,8 @@ pub(super) fn prepare(conn: &mut Connection, path: &Path) -> Result<(), QueueErr
     climb(conn, LADDER).and_then(|()| check_statements(conn)).map_err(|e| at_path(path, e))
 }
 
-fn climb(conn: &mut Connection, ladder: &[&str]) -> Result<(), QueueError> {
+/// The version of the file, unless it is none of ours or newer than the version `known`.
+fn version(conn: &Connection, known: usize) -> Result<usize, QueueError> {
     let objects: i64 = conn.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0))?;
     let application: i64 = conn.pragma_query_value(None, "application_id", |row| row.get(0))?;
     if objects > 0 && application != APPLICATION_ID {
@@ -188,18 +192,25 @@ fn climb(conn: &mut Connection, ladder: &[&str]) -> Result<(), QueueError> {
         ));
     }
     let found: i64 = conn.pragma_query_value(None, "user_version", |row| row.get(0))?;
-    let known = ladder.len();
-    let Some(from) = usize::try_from(found).ok().filter(|v| *v <= known) else {
-        return Err(QueueError::Damaged(format!(
+    usize::try_from(found).ok().filter(|v| *v <= known).ok_or_else(|| {
+        QueueError::Damaged(format!(
             "schema version {found} is newer than this program knows ({known}): run the mailweir that wrote it, or a later one"
-        )));
-    };
+        ))
+    })
+}
+
+fn climb(conn: &mut Connection, ladder: &[&str]) -> Result<(), QueueError> {
+    let from = version(conn, ladder.len())?;
     for (step, sql) in ladder.iter().enumerate().skip(from) {
+        crash::point("schema.begin");
         let tx = conn.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate)?;
         tx.execute_batch(sql)?;
+        crash::point("schema.changed");
         tx.pragma_update(None, "application_id", APPLICATION_ID)?;
         tx.pragma_update(None, "user_version", i64::try_from(step + 1).unwrap_or(i64::MAX))?;
+        crash::point("schema.numbered");
         tx.commit()?;
+        crash::point("schema.done");
         if from > 0 {
             tracing::info!(from = step, to = step + 1, "the queue's schema was brought to a newer version");
         }
@@ -219,7 +230,7 @@ fn check_statements(conn: &Connection) -> Result<(), QueueError> {
 mod tests {
     use super::*;
 
-    fn version(conn: &Connection) -> i64 {
+    fn stored(conn: &Connection) -> i64 {
         conn.pragma_query_value(None, "user_version", |row| row.get(0)).unwrap()
     }
 
@@ -230,20 +241,20 @@ mod tests {
         std::fs::write(&path, b"").unwrap();
         let mut conn = connect_writer(&path, &Options::default()).unwrap();
         climb(&mut conn, &["CREATE TABLE a (x); INSERT INTO a VALUES (7)"]).unwrap();
-        assert_eq!(version(&conn), 1);
+        assert_eq!(stored(&conn), 1);
         drop(conn);
 
         let ladder = ["SELECT 'this step is done already' FROM missing", "ALTER TABLE a ADD COLUMN y DEFAULT 8"];
         let mut conn = connect_writer(&path, &Options::default()).unwrap();
         climb(&mut conn, &ladder).unwrap();
-        assert_eq!(version(&conn), 2);
+        assert_eq!(stored(&conn), 2);
         let row: (i64, i64) = conn.query_row("SELECT x, y FROM a", [], |r| Ok((r.get(0)?, r.get(1)?))).unwrap();
         assert_eq!(row, (7, 8));
 
         // A step that fails leaves the version before it, whole.
         let ladder = [ladder[0], ladder[1], "CREATE TABLE b (z); SELECT * FROM missing"];
         assert!(matches!(climb(&mut conn, &ladder), Err(QueueError::Damaged(_))));
-        assert_eq!(version(&conn), 2);
+        assert_eq!(stored(&conn), 2);
         assert!(conn.prepare("SELECT z FROM b").is_err());
     }
 
@@ -253,10 +264,12 @@ mod tests {
         let path = dir.path().join("q.db");
         std::fs::write(&path, b"").unwrap();
         let mut conn = connect_writer(&path, &Options::default()).unwrap();
-        assert_eq!(version(&conn), 0);
+        assert_eq!(stored(&conn), 0);
         prepare(&mut conn, &path).unwrap();
-        assert_eq!(version(&conn), i64::try_from(LADDER.len()).unwrap());
+        assert_eq!(stored(&conn), i64::try_from(LADDER.len()).unwrap());
         prepare(&mut conn, &path).unwrap();
+        let page: i64 = conn.pragma_query_value(None, "page_size", |row| row.get(0)).unwrap();
+        assert_eq!(page, 8192, "was fixed before it was set");
     }
 
     #[test]
@@ -275,8 +288,9 @@ mod tests {
 
         let path = dir.path().join("foreign.db");
         Connection::open(&path).unwrap().execute_batch("CREATE TABLE t (x)").unwrap();
-        let mut conn = connect_writer(&path, &Options::default()).unwrap();
-        let e = prepare(&mut conn, &path).unwrap_err().to_string();
+        let before = std::fs::read(&path).unwrap();
+        let e = connect_writer(&path, &Options::default()).unwrap_err().to_string();
         assert!(e.contains("not a mailweir queue"), "{e}");
+        assert_eq!(std::fs::read(&path).unwrap(), before, "another program's file was changed");
     }
 }

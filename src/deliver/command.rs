@@ -1,11 +1,11 @@
-//! The commands of a transaction, printed by lettre into our buffer.
+//! The commands of a transaction, printed into our buffer. MAIL and RCPT are made of their parts, with
+//! lettre's parameters: its commands would want to own an address, and a list, for every one.
 //!
 //! xtext (RFC 3461 §4) is encoded here: lettre's encoder writes one digit for controls and leaves
 //! bytes over 126 as they are.
 
 use std::io::Write as _;
 
-use lettre::transport::smtp::commands::{Mail, Rcpt};
 use lettre::transport::smtp::extension::{ClientId, MailBodyParameter, MailParameter, RcptParameter};
 
 use super::Capabilities;
@@ -28,15 +28,16 @@ pub fn client_id(hostname: &str) -> ClientId {
 /// MAIL with the parameters that the host takes.
 pub fn mail(out: &mut Vec<u8>, message: &Message, caps: &Capabilities, smtputf8: bool) {
     let envelope = &message.envelope;
-    let mut parameters = Vec::new();
+    print(out, format_args!("MAIL FROM:<{}>", envelope.sender()));
+    let mut parameter = |p: MailParameter| print(out, format_args!(" {p}"));
     if caps.size.is_some() {
-        parameters.push(MailParameter::Size(usize::try_from(message.size).unwrap_or(usize::MAX)));
+        parameter(MailParameter::Size(usize::try_from(message.size).unwrap_or(usize::MAX)));
     }
     if caps.eight_bit_mime && (message.traits.eight_bit_body || message.traits.eight_bit_header) {
-        parameters.push(MailParameter::Body(MailBodyParameter::EightBitMime));
+        parameter(MailParameter::Body(MailBodyParameter::EightBitMime));
     }
     if smtputf8 {
-        parameters.push(MailParameter::SmtpUtfEight);
+        parameter(MailParameter::SmtpUtfEight);
     }
     if caps.dsn {
         if let Some(ret) = envelope.ret {
@@ -44,29 +45,30 @@ pub fn mail(out: &mut Vec<u8>, message: &Message, caps: &Capabilities, smtputf8:
                 Ret::Full => "RET=FULL",
                 Ret::Headers => "RET=HDRS",
             };
-            parameters.push(MailParameter::Other { keyword: word.to_owned(), value: None });
+            parameter(MailParameter::Other { keyword: word.to_owned(), value: None });
         }
         if let Some(envid) = &envelope.envid {
             let mut word = "ENVID=".to_owned();
             xtext(&mut word, envid);
-            parameters.push(MailParameter::Other { keyword: word, value: None });
+            parameter(MailParameter::Other { keyword: word, value: None });
         }
     }
-    print(out, Mail::new(envelope.reverse_path.as_ref().map(|a| a.to_lettre()), parameters));
+    print(out, "\r\n");
 }
 
 /// RCPT with the parameters that the host takes.
 pub fn rcpt(out: &mut Vec<u8>, recipient: &Recipient, caps: &Capabilities, smtputf8: bool) {
-    let mut parameters = Vec::new();
+    print(out, format_args!("RCPT TO:<{}>", recipient.address));
+    let mut parameter = |keyword| print(out, format_args!(" {}", RcptParameter::Other { keyword, value: None }));
     if caps.dsn {
         if recipient.notify.given {
-            parameters.push(RcptParameter::Other { keyword: notify(recipient), value: None });
+            parameter(notify(recipient));
         }
         if let Some(orcpt) = &recipient.orcpt {
-            parameters.push(RcptParameter::Other { keyword: print_orcpt(orcpt, smtputf8), value: None });
+            parameter(print_orcpt(orcpt, smtputf8));
         }
     }
-    print(out, Rcpt::new(recipient.address.to_lettre(), parameters));
+    print(out, "\r\n");
 }
 
 fn notify(recipient: &Recipient) -> String {

@@ -301,7 +301,7 @@ impl Connector {
             self.dead.insert((from, address), Dead { until: Instant::now() + PROBE, probing: true, ..dead });
             return None;
         }
-        let peer = Peer { host: host.name.clone(), ip: Some(address.ip()), tls: None };
+        let peer = Peer { host: host.name.as_str().into(), ip: Some(address.ip()), tls: None };
         let event = Event::BackOff { left, why: dead.why.to_string() };
         Some(Fact { stage: Stage::Connect, event, peer: Some(peer) })
     }
@@ -422,7 +422,7 @@ impl Connector {
                     if dead && self.alive.remove(&(only, address)).is_none_or(|at| at.elapsed() >= ALIVE) {
                         self.mark_dead((only, address), &event, provider);
                     }
-                    let peer = Peer { host: host.name.clone(), ip: Some(address.ip()), tls: None };
+                    let peer = Peer { host: host.name.as_str().into(), ip: Some(address.ip()), tls: None };
                     facts.push(Fact { stage: Stage::Connect, event, peer: Some(peer) });
                 }
             }

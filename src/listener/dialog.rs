@@ -66,7 +66,7 @@ const BARE_LF: Reply = Reply::new(500, "5.5.2", "Line does not end in <CR><LF>")
 
 impl Dialog {
     pub fn new(shared: Arc<Shared>, ip: std::net::IpAddr) -> Dialog {
-        let client = Client { ip, helo: String::new(), esmtp: false };
+        let client = Client { ip, helo: "".into(), esmtp: false };
         Dialog { shared, client, greeted: false, transaction: None, chunking: false, bad: 0 }
     }
 
@@ -176,7 +176,7 @@ impl Dialog {
             self.bad += 1;
         }
         if self.bad >= MAX_BAD {
-            tracing::info!(client = %self.client.ip, helo = self.client.helo, "too many errors");
+            tracing::info!(client = %self.client.ip, helo = &*self.client.helo, "too many errors");
             TOO_MANY_ERRORS.write_to(out);
             return Next::Close;
         }
@@ -185,7 +185,7 @@ impl Dialog {
 
     fn hello(&mut self, name: &str, esmtp: bool) {
         let end = name.char_indices().map(|(i, c)| i + c.len_utf8()).take_while(|end| *end <= MAX_HELO).last();
-        name[..end.unwrap_or(0)].clone_into(&mut self.client.helo);
+        self.client.helo = name[..end.unwrap_or(0)].into();
         self.client.esmtp = esmtp;
         self.greeted = true;
         self.reset();
@@ -247,7 +247,7 @@ impl Dialog {
             }
             Err(reply) => {
                 tx.refused = true;
-                tracing::info!(client = %self.client.ip, helo = self.client.helo, sender = tx.envelope.sender(),
+                tracing::info!(client = %self.client.ip, helo = &*self.client.helo, sender = tx.envelope.sender(),
                     recipient = %escape(path.as_bytes()), reply = %reply, "recipient refused");
                 Err(reply)
             }

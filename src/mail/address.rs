@@ -3,16 +3,21 @@
 //! Syntax is checked only as far as safety needs: legacy software sends addresses that RFC 5321
 //! forbids and that providers accept (`user..name@`, `_` in domains). What is refused would break
 //! a command line or hide a second address: controls, spaces outside quotes, `<>`, bad brackets.
-//! The value inside is a [`lettre::Address`], so that commands and DSNs are printed by lettre.
+//! The text is shared: an address is in the envelope, in a lane and in the hands of a worker at once.
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::str::FromStr;
+use std::sync::Arc;
 
 /// A mailbox: `local-part@domain`. At most 320 bytes (64 + `@` + 255, RFC 5321 §4.5.3.1) are
 /// guaranteed to work; up to 1,000 are accepted.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Address(lettre::Address);
+pub struct Address {
+    text: Arc<str>,
+    /// Where the `@` stands between local part and domain.
+    at: usize,
+}
 
 /// Why a text is not an address.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
@@ -55,17 +60,17 @@ impl Address {
         if !domain_is_safe(domain) {
             return Err(AddressError::Domain);
         }
-        Ok(Address(lettre::Address::new_dangerous(local, domain.strip_suffix('.').unwrap_or(domain))))
+        Ok(Address { text: text.strip_suffix('.').unwrap_or(text).into(), at })
     }
 
     /// What stands before the `@`, as received (quotes included).
     pub fn local(&self) -> &str {
-        self.0.user()
+        self.text.get(..self.at).unwrap_or_default()
     }
 
     /// What stands after the `@`, as received.
     pub fn domain(&self) -> &str {
-        self.0.domain()
+        self.text.get(self.at + 1..).unwrap_or_default()
     }
 
     /// The IP address, if the domain is an address literal (RFC 5321 §4.1.3).
@@ -75,7 +80,12 @@ impl Address {
 
     /// The whole address.
     pub fn as_str(&self) -> &str {
-        self.0.as_ref()
+        &self.text
+    }
+
+    /// The whole address, shared.
+    pub fn text(&self) -> Arc<str> {
+        self.text.clone()
     }
 
     /// No byte over 127, so no SMTPUTF8 is needed for it.
@@ -83,9 +93,9 @@ impl Address {
         self.as_str().is_ascii()
     }
 
-    /// The value that lettre's commands take.
+    /// The value that lettre's client takes.
     pub fn to_lettre(&self) -> lettre::Address {
-        self.0.clone()
+        lettre::Address::new_dangerous(self.local(), self.domain())
     }
 }
 

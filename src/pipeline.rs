@@ -27,7 +27,7 @@ use crate::config::Config;
 use crate::crash;
 use crate::deliver::{Connector, Event, Fact, Stage, Transaction};
 use crate::listener::Intake;
-use crate::mail::{Message, NewMessage, QueueId, Recipient, RecipientKey};
+use crate::mail::{Address, Message, NewMessage, NewRecipient, QueueId, Recipient, RecipientKey};
 use crate::observe::{Active, Stats};
 use crate::outcome::Judgement;
 use crate::queue::{Queue, QueueError};
@@ -85,9 +85,9 @@ impl Intake for Relay {
         let message = Arc::new(message);
         // Which lane each recipient waits in, and whether it goes straight to memory.
         let sender = message.envelope.reverse_path.as_ref();
-        let laned = recipients.into_iter().map(|r| {
-            let lane = self.router.lane_of(sender, &r.address);
-            (r, lane)
+        let laned = recipients.into_iter().map(|recipient| {
+            let lane = self.router.lane_of(sender, &recipient.address);
+            NewRecipient { recipient, lane, leased: false }
         });
         let admission = self.scheduler.admit(&message, laned.collect(), &head);
 
@@ -186,6 +186,7 @@ impl Relay {
         let mut stopping = self.stopping.clone();
         let mut link: Option<Link> = None;
         let mut serves: Option<Arc<str>> = None;
+        let mut recipients: Vec<Recipient> = Vec::new();
         let idle = lane.provider.idle_timeout;
         'jobs: while !*stopping.borrow() && !lane.retire() {
             // From a source that takes nothing more today, the rest leaves from elsewhere.
@@ -227,9 +228,10 @@ impl Relay {
             }
 
             // An open connection: the one at hand if it suits, else a new one.
-            let from = attempt.job.sender_domain().to_owned();
+            let sender = attempt.job.sender().cloned();
+            let from = sender.as_ref().map_or("", Address::domain);
             let same_source =
-                |link: &Link| self.connector.is_from_source_of(&link.connection, &lane.provider, &lane.name, &from);
+                |link: &Link| self.connector.is_from_source_of(&link.connection, &lane.provider, &lane.name, from);
             if !link.as_mut().is_some_and(|link| link.suits(lane, &route) && same_source(link)) {
                 // Closed before the next one is opened: never more connections than the limit.
                 if let Some(mut old) = link.take() {
@@ -250,7 +252,7 @@ impl Relay {
                     }
                 }
                 let sockets = Sockets::first_is_paid(lane, &self.stopping);
-                match self.connector.open_for(&lane.provider, &route, &from, &sockets).await {
+                match self.connector.open_for(&lane.provider, &route, from, &sockets).await {
                     Ok(new) => {
                         let new = Link::new(new, lane);
                         self.of(lane).note_opened(new.open);
@@ -333,7 +335,8 @@ impl Relay {
 
             // One transaction; then its outcome is durable before the next begins.
             permit.spend();
-            let recipients: Vec<Recipient> = attempt.job.recipients.iter().map(|held| held.recipient.clone()).collect();
+            recipients.clear();
+            recipients.extend(attempt.job.recipients.iter().map(|held| held.recipient.clone()));
             let report = match &outgoing {
                 Outgoing::AsIs(message) => {
                     open.connection.send(&Transaction { message, recipients: &recipients, body: &source }).await

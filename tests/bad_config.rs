@@ -62,7 +62,7 @@ fn secrets_are_read_from_where_the_file_says() {
     let loaded = Loaded::parse(&text, "x").expect("good");
     assert!(loaded.warnings.is_empty(), "{:?}", loaded.warnings);
     let relay = loaded.config.providers[0].relay.as_ref().expect("a smart host");
-    assert_eq!((relay.host.as_str(), relay.port, relay.implicit_tls), ("::1", 465, true));
+    assert_eq!((&*relay.host, relay.port, relay.implicit_tls), ("::1", 465, true));
     assert_eq!(relay.auth.as_ref().map(|a| a.password.reveal()), Some("pa ss"));
     std::fs::write(&secret, "\n").expect("written");
     let e = Config::parse(&text, "x").expect_err("empty").to_string();

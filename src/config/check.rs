@@ -300,7 +300,7 @@ fn assemble(draft: ProviderDraft, default_rules: &[RuleDraft]) -> Provider {
     provider.relay = draft.relay.map(|(host, port)| Relay {
         implicit_tls: effective_implicit(draft.implicit_tls, draft.tls, port),
         auth: draft.user.zip(draft.password).map(|(user, password)| Credentials { user, password }),
-        host,
+        host: host.into(),
         port,
     });
     provider
@@ -370,7 +370,7 @@ mod tests {
         assert_eq!((mx.retry.first, mx.retry.factor, mx.retry.max), (secs, 3.0, hours));
         assert_eq!((s.retry.first, s.retry.factor, s.retry.max), (secs, 2.0, hours));
         let relay = s.relay.as_ref().unwrap();
-        assert_eq!((relay.host.as_str(), relay.implicit_tls), ("h.example", true));
+        assert_eq!((&*relay.host, relay.implicit_tls), ("h.example", true));
         assert_eq!(config.routes[0].via.name, "s");
         assert_eq!(config.default.name, "default");
     }

@@ -437,7 +437,7 @@ impl Source {
 #[derive(Clone, Debug)]
 pub struct Relay {
     /// Host name or IP address.
-    pub host: String,
+    pub host: Arc<str>,
     /// Port.
     pub port: u16,
     /// TLS from the first byte (port 465 by default), else STARTTLS.

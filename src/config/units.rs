@@ -170,8 +170,11 @@ impl Pattern {
         if self.0 == "*" {
             return true;
         }
-        let text = text.trim_end_matches('.').to_lowercase();
-        glob(self.0.as_bytes(), text.as_bytes())
+        let text = text.trim_end_matches('.');
+        if text.bytes().all(|b| b.is_ascii() && !b.is_ascii_uppercase()) {
+            return glob(self.0.as_bytes(), text.as_bytes());
+        }
+        glob(self.0.as_bytes(), text.to_lowercase().as_bytes())
     }
 }
 

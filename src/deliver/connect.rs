@@ -267,7 +267,7 @@ impl Connector {
             self.dead.probe((from, address), dead);
             return None;
         }
-        let peer = Peer { host: host.name.clone(), ip: Some(address.ip()), tls: None };
+        let peer = Peer { host: host.name.as_str().into(), ip: Some(address.ip()), tls: None };
         let event = Event::BackOff { left, why: dead.why.to_string() };
         Some(Fact { stage: Stage::Connect, event, peer: Some(peer) })
     }
@@ -369,7 +369,7 @@ impl Connector {
                     if dead && !self.dead.take_alive((only, address)) {
                         self.dead.failed((only, address), &event, provider);
                     }
-                    let peer = Peer { host: host.name.clone(), ip: Some(address.ip()), tls: None };
+                    let peer = Peer { host: host.name.as_str().into(), ip: Some(address.ip()), tls: None };
                     facts.push(Fact { stage: Stage::Connect, event, peer: Some(peer) });
                 }
             }

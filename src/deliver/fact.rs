@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// The stage of a delivery at which something happened, in the order of the dialog; `Idle` comes
@@ -167,7 +168,7 @@ impl fmt::Display for Event {
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Peer {
     /// Host name, or address as text.
-    pub host: String,
+    pub host: Arc<str>,
     /// Its address; `None` before there is one.
     pub ip: Option<IpAddr>,
     /// e.g. `TLSv1.3`; `None` in clear text.

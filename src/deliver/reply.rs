@@ -147,9 +147,8 @@ impl ReplyParser {
         }
         let Some(response) = parsed else { return };
         let class = code.first().map_or(0, |c| c - b'0');
-        let message = response.message.as_bytes();
         match response.esc {
-            [0, ..] => append_clean(&mut self.text, message),
+            [0, ..] => self.add(response.message),
             [c, s, d] => {
                 // The receiver's fields end at 255; Microsoft uses subjects and details up to 999.
                 let enhanced = if s == u8::MAX || d == u8::MAX {
@@ -160,12 +159,24 @@ impl ReplyParser {
                 match enhanced {
                     Some(e) if e.0 == class => {
                         self.enhanced = Some(e);
-                        append_clean(&mut self.text, message);
+                        self.add(response.message);
                     }
                     // Of another class: the basic digit wins, and the code stays readable as text.
                     _ => append_clean(&mut self.text, text),
                 }
             }
+        }
+    }
+
+    /// Adds the words of a line. What needs no change is taken as it is: the first line of most replies.
+    fn add(&mut self, words: String) {
+        let fine = words.len() <= MAX_TEXT
+            && words.trim_ascii().len() == words.len()
+            && words.bytes().all(|b| (b' '..=b'~').contains(&b));
+        if self.text.is_empty() && fine {
+            self.text = words;
+        } else {
+            append_clean(&mut self.text, words.as_bytes());
         }
     }
 }

@@ -75,7 +75,7 @@ impl Connection {
 
     /// [`Connection::establish`] over a stream that is boxed already.
     pub(super) async fn establish_over(io: Box<dyn Io>, setup: Setup<'_>) -> Result<Connection, SetupFailure> {
-        let mut peer = Peer { host: setup.host.to_owned(), ip: Some(setup.ip), tls: None };
+        let mut peer = Peer { host: setup.host.into(), ip: Some(setup.ip), tls: None };
         match establish(io, &setup, &mut peer).await {
             Ok((wire, caps)) => Ok(Connection {
                 wire,
@@ -100,7 +100,7 @@ impl Connection {
     /// Where to remember this host if its replies make no sense while PIPELINING or CHUNKING are
     /// used; a host that is in there already gets neither.
     pub(super) fn remember_garbling(&mut self, serial: Cache<String, ()>) {
-        if serial.contains_key(&self.peer.host) {
+        if serial.contains_key(&*self.peer.host) {
             self.pipelining = false;
             self.chunking = false;
         }

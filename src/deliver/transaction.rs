@@ -32,21 +32,24 @@ use crate::crash;
 /// What ends a transaction and its connection.
 type End = (Stage, Event);
 
-/// One fate for each recipient, given once.
-struct Fates(Vec<Option<End>>);
+/// One fate for each recipient, given once; without the peer, which is the same for all.
+struct Fates(Vec<Option<Fact>>);
 
 impl Fates {
     fn set(&mut self, index: usize, stage: Stage, event: Event) {
         if let Some(slot) = self.0.get_mut(index) {
-            slot.get_or_insert((stage, event));
+            slot.get_or_insert(Fact { stage, event, peer: None });
         }
     }
 
     /// The fate of everyone who has none yet.
-    fn rest(&mut self, stage: Stage, event: &Event) {
-        for slot in self.0.iter_mut().filter(|slot| slot.is_none()) {
-            *slot = Some((stage, event.clone()));
+    fn rest(&mut self, stage: Stage, event: Event) {
+        let mut open = self.0.iter_mut().filter(|slot| slot.is_none());
+        let Some(first) = open.next() else { return };
+        for slot in open {
+            *slot = Some(Fact { stage, event: event.clone(), peer: None });
         }
+        *first = Some(Fact { stage, event, peer: None });
     }
 
     /// Positions of those who have none yet.
@@ -62,14 +65,18 @@ impl Connection {
         let reused = self.sent > 0;
         let mut fates = Fates(vec![None; tx.recipients.len()]);
         if let Some(event) = self.gone().await {
-            fates.rest(Stage::Mail, &event);
+            fates.rest(Stage::Mail, event);
         }
         self.refuse_unsendable(tx, &mut fates);
         let open = fates.open();
         if !open.is_empty() {
-            match tx.body.chunk(0).await {
+            let head = match tx.body.head() {
+                Some(head) => Ok(head),
+                None => tx.body.chunk(0).await,
+            };
+            match head {
                 // Read before MAIL, so that a queue that fails leaves no transaction behind.
-                Err(why) => fates.rest(Stage::Body, &Event::Local(why)),
+                Err(why) => fates.rest(Stage::Body, Event::Local(why)),
                 Ok(head) => {
                     self.sent = self.sent.saturating_add(1);
                     if let Err((stage, event)) = self.transact(tx, &open, head, &mut fates).await {
@@ -78,11 +85,11 @@ impl Connection {
                             && matches!(event, Event::Garbled(_))
                             && let Some(serial) = &self.serial
                         {
-                            serial.insert(self.peer.host.clone(), ());
+                            serial.insert(self.peer.host.to_string(), ());
                         }
                         let stale = reused && stage <= Stage::Mail;
                         let lost = self.all_out && !stale && !matches!(event, Event::Reply(_));
-                        fates.rest(if lost { Stage::Final } else { stage }, &event);
+                        fates.rest(if lost { Stage::Final } else { stage }, event);
                     }
                 }
             }
@@ -91,8 +98,8 @@ impl Connection {
             .0
             .into_iter()
             .map(|fate| {
-                let (stage, event) =
-                    fate.unwrap_or_else(|| (Stage::Mail, Event::Local("the transaction gave no result".to_owned())));
+                let none = || Event::Local("the transaction gave no result".to_owned());
+                let (stage, event) = fate.map_or_else(|| (Stage::Mail, none()), |fact| (fact.stage, fact.event));
                 Fact { stage, event, peer: Some(self.peer.clone()) }
             })
             .collect();
@@ -120,7 +127,7 @@ impl Connection {
     fn refuse_unsendable(&self, tx: &Transaction<'_>, fates: &mut Fates) {
         let (message, caps) = (tx.message, &self.caps);
         let mut refuse_all = |enhanced: &'static str, text: String| {
-            fates.rest(Stage::Mail, &Event::Unsendable { enhanced, text });
+            fates.rest(Stage::Mail, Event::Unsendable { enhanced, text });
         };
         let host = self.host();
         if let Some(limit) = caps.size.filter(|limit| *limit > 0 && message.size > *limit) {
@@ -141,7 +148,7 @@ impl Connection {
         if !caps.eight_bit_mime && (message.traits.eight_bit_body || message.traits.eight_bit_header) {
             fates.rest(
                 Stage::Mail,
-                &Event::Unsendable {
+                Event::Unsendable {
                     enhanced: "5.6.3",
                     text: format!("the message has 8-bit content, which {host} does not take, and was not converted"),
                 },
@@ -210,7 +217,7 @@ impl Connection {
         let begun = mail.is_positive();
         self.dirty = begun;
         if !begun {
-            fates.rest(Stage::Mail, &Event::Reply(mail));
+            fates.rest(Stage::Mail, Event::Reply(mail));
             if !pipelined {
                 return Ok(());
             }
@@ -252,7 +259,7 @@ impl Connection {
         }
         // Refused before all of the body was out: the rest of it would be taken for commands.
         self.usable &= whole == Written::All;
-        fates.rest(stage, &Event::Reply(reply));
+        fates.rest(stage, Event::Reply(reply));
         Ok(())
     }
 
@@ -280,7 +287,7 @@ impl Connection {
                 return Err((Stage::Data, Event::Garbled(format!("a final reply to DATA: {reply}"))));
             }
             (Some(reply), _) => {
-                fates.rest(Stage::Data, &Event::Reply(reply));
+                fates.rest(Stage::Data, Event::Reply(reply));
                 return Ok(());
             }
         }
@@ -293,7 +300,7 @@ impl Connection {
         let reply = self.reply(Stage::Final, t.last).await?;
         crash::point("reply.read");
         self.dirty = false;
-        fates.rest(Stage::Final, &Event::Reply(reply));
+        fates.rest(Stage::Final, Event::Reply(reply));
         Ok(())
     }
 

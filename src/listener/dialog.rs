@@ -74,7 +74,7 @@ const BARE_LF: Reply = Reply::new(500, "5.5.2", "Line does not end in <CR><LF>")
 
 impl Dialog {
     pub fn new(shared: Arc<Shared>, ip: std::net::IpAddr) -> Dialog {
-        let client = Client { ip, helo: String::new(), esmtp: false, tls: "" };
+        let client = Client { ip, helo: "".into(), esmtp: false, tls: "" };
         Dialog { shared, client, greeted: false, transaction: None, chunking: false, bad: 0 }
     }
 
@@ -121,7 +121,7 @@ impl Dialog {
     /// TLS has begun: what the client said before may have been said by somebody else on the way,
     /// and is forgotten (RFC 3207 §4.2).
     pub fn encrypted(&mut self, version: &'static str) {
-        self.client.helo.clear();
+        self.client.helo = "".into();
         self.client.esmtp = false;
         self.client.tls = version;
         self.greeted = false;
@@ -202,7 +202,7 @@ impl Dialog {
             self.bad += 1;
         }
         if self.bad >= MAX_BAD {
-            tracing::info!(client = %self.client.ip, helo = self.client.helo, "too many errors");
+            tracing::info!(client = %self.client.ip, helo = &*self.client.helo, "too many errors");
             TOO_MANY_ERRORS.write_to(out);
             return Next::Close;
         }
@@ -211,7 +211,7 @@ impl Dialog {
 
     fn hello(&mut self, name: &str, esmtp: bool) {
         let end = name.char_indices().map(|(i, c)| i + c.len_utf8()).take_while(|end| *end <= MAX_HELO).last();
-        name[..end.unwrap_or(0)].clone_into(&mut self.client.helo);
+        self.client.helo = name[..end.unwrap_or(0)].into();
         self.client.esmtp = esmtp;
         self.greeted = true;
         self.reset();
@@ -235,7 +235,7 @@ impl Dialog {
             return Err(HELO_FIRST);
         }
         if self.offers_tls() && self.shared.listener.tls.as_ref().is_some_and(|tls| tls.required) {
-            tracing::info!(client = %self.client.ip, helo = self.client.helo, reply = %TLS_FIRST, "sender refused");
+            tracing::info!(client = %self.client.ip, helo = &*self.client.helo, reply = %TLS_FIRST, "sender refused");
             return Err(TLS_FIRST);
         }
         let reverse_path = self.shared.policy.sender(path, params.smtputf8)?;
@@ -266,7 +266,7 @@ impl Dialog {
             }
             Err(reply) => {
                 tx.refused = true;
-                tracing::info!(client = %self.client.ip, helo = self.client.helo, sender = tx.envelope.sender(),
+                tracing::info!(client = %self.client.ip, helo = &*self.client.helo, sender = tx.envelope.sender(),
                     recipient = %escape(path.as_bytes()), reply = %reply, "recipient refused");
                 Err(reply)
             }

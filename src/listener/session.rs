@@ -302,14 +302,13 @@ where
     async fn submit(&mut self, draft: Draft, failed: Option<QueueError>) {
         let Some(tx) = self.dialog.transaction.take() else { return };
         self.dialog.reset();
-        let reply = match self.shared.submit(&self.dialog.client, tx, draft, failed).await {
+        match self.shared.submit(&self.dialog.client, tx, draft, failed).await {
             Ok(accepted) => {
                 self.dialog.forgive();
-                accepted.reply()
+                accepted.write_to(&mut self.output);
             }
-            Err(reply) => reply,
-        };
-        reply.write_to(&mut self.output);
+            Err(reply) => reply.write_to(&mut self.output),
+        }
     }
 
     /// The client went away inside a message: nothing is queued (RFC 5321 §4.1.1.4).
@@ -322,7 +321,7 @@ where
             End::Over => "QUIT".to_owned(),
         };
         info!(sender = tx.map_or("", |t| t.envelope.sender()), recipients = tx.map_or(0, |t| t.recipients.len()),
-            client = %self.dialog.client.ip, helo = self.dialog.client.helo, size = draft.content(), why,
+            client = %self.dialog.client.ip, helo = &*self.dialog.client.helo, size = draft.content(), why,
             "disconnected before the end of the message, nothing queued");
     }
 
@@ -419,11 +418,11 @@ where
         match end {
             Ok(()) | Err(End::Over) => {}
             Err(End::Because(reply)) => {
-                debug!(client = %self.dialog.client.ip, helo = self.dialog.client.helo, reply = %reply, "session ended by us");
+                debug!(client = %self.dialog.client.ip, helo = &*self.dialog.client.helo, reply = %reply, "session ended by us");
                 reply.write_to(&mut self.output);
             }
             Err(End::Gone(error)) => {
-                debug!(client = %self.dialog.client.ip, helo = self.dialog.client.helo, %error, "client closed the connection");
+                debug!(client = %self.dialog.client.ip, helo = &*self.dialog.client.helo, %error, "client closed the connection");
                 if matches!(self.stream, Stream::Tls(_)) {
                     // It may have closed only its side, and wait for ours (RFC 8446 §6.1).
                     let _ = timeout_at(Instant::now() + PATIENCE, self.stream.shutdown()).await;

@@ -1,6 +1,8 @@
 //! From a transaction and its finished body to the reply: the last step of both engines, and the
 //! only place where a listener says that a message was accepted (invariant 1).
 
+use std::fmt;
+use std::io::Write as _;
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -12,7 +14,7 @@ use super::dedupe::{Dedupe, Once};
 use super::policy::Policy;
 use crate::clock::Timestamp;
 use crate::config;
-use crate::mail::{Draft, Envelope, Message, Origin, QueueId, Recipient, Refusal, Trace};
+use crate::mail::{Address, Draft, Envelope, Message, Origin, QueueId, Recipient, Refusal, Trace};
 use crate::queue::{Queue, QueueError};
 use crate::smtp::Reply;
 
@@ -33,7 +35,7 @@ pub(super) struct Shared {
 pub(super) struct Client {
     pub ip: IpAddr,
     /// Name given in HELO or EHLO, printable; empty without one.
-    pub helo: String,
+    pub helo: Arc<str>,
     /// It said EHLO.
     pub esmtp: bool,
     /// `TLSv1.3`, `TLSv1.2`, or empty in clear text.
@@ -121,7 +123,8 @@ impl Shared {
         failed: Option<QueueError>,
     ) -> Result<Accepted, Reply> {
         // What the log needs; all else goes on into the queue without a copy.
-        let (sender, recipients) = (tx.envelope.sender().to_owned(), tx.some_recipients());
+        let (sender, recipients) = (tx.envelope.reverse_path.clone(), tx.some_recipients());
+        let (sender, recipients) = (sender.as_ref().map_or("", Address::as_str), &*recipients);
         let (count, size, began) = (tx.recipients.len(), draft.content(), tx.began);
         let result = match failed {
             Some(error) => {
@@ -133,23 +136,23 @@ impl Shared {
         let took_ms = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
         match result {
             Ok(Once::First(id)) => {
-                info!(%id, sender, count, recipients, client = %client.ip, helo = client.helo, tls = client.tls, size,
+                info!(%id, sender, count, recipients, client = %client.ip, helo = &*client.helo, tls = client.tls, size,
                     took_ms, "accepted");
                 Ok(Accepted(id))
             }
             Ok(Once::Again(id)) => {
-                info!(%id, sender, count, recipients, client = %client.ip, helo = client.helo, tls = client.tls, size,
+                info!(%id, sender, count, recipients, client = %client.ip, helo = &*client.helo, tls = client.tls, size,
                     took_ms, "sent again, already accepted");
                 Ok(Accepted(id))
             }
             Err(Failure::Refused(why)) => {
                 let reply = Policy::refusal(why);
-                info!(sender, count, recipients, client = %client.ip, helo = client.helo, size, took_ms, %reply, "refused");
+                info!(sender, count, recipients, client = %client.ip, helo = &*client.helo, size, took_ms, %reply, "refused");
                 Err(reply)
             }
             Err(Failure::Queue(error)) => {
                 let reply = Policy::queue_error(&error);
-                warn!(sender, count, recipients, client = %client.ip, helo = client.helo, size, took_ms, %reply, %error, "refused");
+                warn!(sender, count, recipients, client = %client.ip, helo = &*client.helo, size, took_ms, %reply, %error, "refused");
                 Err(reply)
             }
         }
@@ -200,7 +203,19 @@ pub(super) struct Accepted(pub QueueId);
 impl Accepted {
     /// The reply that hands the responsibility over to us (RFC 5321 §4.1.1.4).
     pub fn reply(self) -> Reply {
-        Reply::with(250, "2.0.0", format!("Ok: queued as {}", self.0))
+        Reply::with(250, "2.0.0", self.to_string())
+    }
+
+    /// Appends that reply.
+    pub fn write_to(self, out: &mut Vec<u8>) {
+        // Writing to a Vec cannot fail.
+        let _ = write!(out, "250 2.0.0 {self}\r\n");
+    }
+}
+
+impl fmt::Display for Accepted {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Ok: queued as {}", self.0)
     }
 }
 

@@ -3,16 +3,18 @@
 //! Syntax is checked only as far as safety needs: legacy software sends addresses that RFC 5321
 //! forbids and that providers accept (`user..name@`, `_` in domains). What is refused would break
 //! a command line or hide a second address: controls, spaces outside quotes, `<>`, bad brackets.
-//! The value inside is a [`lettre::Address`], so that commands and DSNs are printed by lettre.
+//! The value inside is a [`lettre::Address`], so that commands and DSNs are printed by lettre; it is
+//! shared, since it is in the envelope, in a lane and in the hands of a worker at once.
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::str::FromStr;
+use std::sync::Arc;
 
 /// A mailbox: `local-part@domain`. At most 320 bytes (64 + `@` + 255, RFC 5321 §4.5.3.1) are
 /// guaranteed to work; up to 1,000 are accepted.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Address(lettre::Address);
+pub struct Address(Arc<lettre::Address>);
 
 /// Why a text is not an address.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
@@ -55,7 +57,7 @@ impl Address {
         if !domain_is_safe(domain) {
             return Err(AddressError::Domain);
         }
-        Ok(Address(lettre::Address::new_dangerous(local, domain.strip_suffix('.').unwrap_or(domain))))
+        Ok(Address(lettre::Address::new_dangerous(local, domain.strip_suffix('.').unwrap_or(domain)).into()))
     }
 
     /// What stands before the `@`, as received (quotes included).
@@ -75,7 +77,7 @@ impl Address {
 
     /// The whole address.
     pub fn as_str(&self) -> &str {
-        self.0.as_ref()
+        (*self.0).as_ref()
     }
 
     /// No byte over 127, so no SMTPUTF8 is needed for it.
@@ -85,7 +87,7 @@ impl Address {
 
     /// The value that lettre's commands take.
     pub fn to_lettre(&self) -> lettre::Address {
-        self.0.clone()
+        (*self.0).clone()
     }
 }
 

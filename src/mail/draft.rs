@@ -13,6 +13,7 @@
 //! section ends at an empty line, or before the first line that cannot be part of one (then an
 //! empty line is put in), so a body without any header survives as a body.
 
+use std::fmt;
 use std::hash::{DefaultHasher, Hasher};
 use std::io::Write;
 use std::net::IpAddr;
@@ -22,8 +23,9 @@ use std::sync::Arc;
 use bytes::Bytes;
 use memchr::{memchr, memchr_iter};
 
+use super::date::Rfc5322;
 use super::urgency::Urgency;
-use super::{Address, BodyTraits, CHUNK, QueueId, date};
+use super::{Address, BodyTraits, CHUNK, QueueId};
 use crate::clock::Timestamp;
 use crate::queue::{Queue, QueueError};
 
@@ -59,13 +61,9 @@ pub struct Trace<'a> {
 }
 
 impl Trace<'_> {
-    fn write(&self, id: QueueId, date: &str, out: &mut Vec<u8>) {
-        let helo: String = self
-            .helo
-            .chars()
-            .take(255)
-            .map(|c| if is_plain(c) || (self.smtputf8 && !c.is_ascii()) { c } else { '?' })
-            .collect();
+    fn write(&self, id: QueueId, date: impl fmt::Display, out: &mut Vec<u8>) {
+        let helo = if self.helo.is_empty() { "unknown" } else { self.helo };
+        let plain = |c| if is_plain(c) || (self.smtputf8 && !c.is_ascii()) { c } else { '?' };
         let tag = if self.ip.to_canonical().is_ipv6() { "IPv6:" } else { "" };
         // There is no word for HELO and TLS.
         let with = match (self.smtputf8, self.esmtp, self.tls) {
@@ -75,14 +73,12 @@ impl Trace<'_> {
             (false, true, false) => "ESMTP",
             (false, false, _) => "SMTP",
         };
-        let helo = if helo.is_empty() { "unknown" } else { &helo };
+        out.extend_from_slice(b"Received: from ");
+        for c in helo.chars().take(255).map(plain) {
+            out.extend_from_slice(c.encode_utf8(&mut [0; 4]).as_bytes());
+        }
         // Writing to a Vec cannot fail.
-        let _ = write!(
-            out,
-            "Received: from {helo} ([{tag}{}])\r\n\tby {} with {with} id {id}",
-            self.ip.to_canonical(),
-            self.hostname
-        );
+        let _ = write!(out, " ([{tag}{}])\r\n\tby {} with {with} id {id}", self.ip.to_canonical(), self.hostname);
         match self.recipient {
             Some(to) if to.as_str().len() <= MAX_FOR && (self.smtputf8 || to.is_ascii()) => {
                 let _ = write!(out, "\r\n\tfor <{to}>; {date}\r\n");
@@ -152,7 +148,6 @@ struct Header {
 pub struct Draft {
     id: QueueId,
     received: Timestamp,
-    date: String,
     hostname: Arc<str>,
     limit: u64,
     content: u64,
@@ -187,13 +182,11 @@ impl Draft {
         // An announcement costs nothing, so it does not get much either.
         let expected = usize::try_from(expected).unwrap_or(MAX_EXPECTED).clamp(2048, MAX_EXPECTED);
         let mut buf = Vec::with_capacity(expected + 1024);
-        let date = date::rfc5322(received);
-        trace.write(id, &date, &mut buf);
+        trace.write(id, Rfc5322(received), &mut buf);
         let header = Header { line: buf.len(), searched: buf.len(), ..Header::default() };
         Draft {
             id,
             received,
-            date,
             hostname: trace.hostname.clone(),
             limit,
             content: 0,
@@ -309,24 +302,24 @@ impl Draft {
             at -= range.len();
             self.buf.drain(range);
         }
-        let mut extra = Vec::new();
+        // Written at the end, then turned to their place.
+        let end = self.buf.len();
         // Writing to a Vec cannot fail.
         if !header.date {
-            let _ = write!(extra, "Date: {}\r\n", self.date);
+            let _ = write!(self.buf, "Date: {}\r\n", Rfc5322(self.received));
         }
         if !header.message_id {
-            let _ = write!(extra, "Message-ID: <{}@{}>\r\n", self.id, self.hostname);
+            let _ = write!(self.buf, "Message-ID: <{}@{}>\r\n", self.id, self.hostname);
         }
         if !empty_line {
-            extra.extend_from_slice(b"\r\n");
+            self.buf.extend_from_slice(b"\r\n");
         }
-        if !extra.is_empty() {
-            self.buf.splice(at..at, extra.iter().copied());
-        }
+        let extra = self.buf.len() - end;
+        self.buf[at..].rotate_right(extra);
         self.traits.eight_bit_header = !self.buf[..at].is_ascii();
         self.message_id = header.message_id;
         self.urgency = header.urgency;
-        self.scan_body(at + extra.len() + if empty_line { 2 } else { 0 });
+        self.scan_body(at + extra + if empty_line { 2 } else { 0 });
     }
 
     /// Notes the traits of body bytes that were appended at `from`.

@@ -130,7 +130,7 @@ pub enum Origin {
         /// Its address.
         ip: IpAddr,
         /// The name it gave in EHLO/HELO; empty without one.
-        helo: String,
+        helo: Arc<str>,
     },
     /// Written by mailweir itself: a DSN.
     Dsn,
@@ -187,6 +187,11 @@ pub struct NewMessage {
 /// Where the bytes of a stored body come from: memory while it is still there, else the queue.
 #[async_trait::async_trait]
 pub trait Body: Send + Sync {
+    /// Chunk 0, if it is in memory: nobody has to wait for it then.
+    fn head(&self) -> Option<Bytes> {
+        None
+    }
+
     /// Chunk `index` (from 0) of the body; the error is text for a log line.
     async fn chunk(&self, index: u32) -> Result<Bytes, String>;
 }

@@ -16,7 +16,7 @@ const UNTRIED_MOST: u8 = 2;
 const BACK_MOST: u8 = 5;
 
 /// One recipient after an attempt.
-#[derive(Debug)]
+#[derive(Clone, Copy, Debug)]
 pub struct Tried<'a> {
     /// Position in the envelope.
     pub index: u32,
@@ -98,18 +98,21 @@ pub struct Planned {
 }
 
 /// Plans what follows from an attempt. `random` gives uniform numbers in 0..1.
-pub fn plan(context: &Context<'_>, tried: &[Tried<'_>], random: &mut dyn FnMut() -> f64) -> Vec<Planned> {
+pub fn plan<'a>(
+    context: &Context<'_>,
+    tried: impl Iterator<Item = Tried<'a>> + Clone,
+    random: &mut dyn FnMut() -> f64,
+) -> Vec<Planned> {
     // "Too many recipients" is only believed when the server took some of them.
-    let some_taken = tried.iter().any(|t| judge(t.fact).fate == Fate::Delivered);
+    let some_taken = tried.clone().any(|t| judge(t.fact).fate == Fate::Delivered);
     tried
-        .iter()
         .enumerate()
         .map(|(at, one)| {
             let mut judgement = one.judged.unwrap_or_else(|| judge(one.fact));
             if judgement.fate == Fate::AtOnce && judgement.scope == Scope::Recipient && !some_taken {
                 judgement.fate = Fate::Again { counts: true, uncertain: false };
             }
-            plan_one(context, at, one, judgement, random)
+            plan_one(context, at, &one, judgement, random)
         })
         .collect()
 }
@@ -234,7 +237,7 @@ mod tests {
             now: Timestamp(now_s * 1000),
         };
         let tried = Tried { index: 0, recipient: &recipient, attempts: 0, warned: false, untried, fact, judged: None };
-        let planned = plan(&context, &[tried], &mut || 0.5).remove(0);
+        let planned = plan(&context, [tried].into_iter(), &mut || 0.5).remove(0);
         (planned.outcome, planned.notice, planned.settlement.map(|s| s.verdict))
     }
 
@@ -281,7 +284,7 @@ mod tests {
                 fact: &fact,
                 judged: None,
             };
-            plan(&context, &[tried], &mut || 0.5).remove(0).notice
+            plan(&context, [tried].into_iter(), &mut || 0.5).remove(0).notice
         };
         assert_eq!(notice(RETRY.warn), Notice::Delayed);
         assert_eq!(notice(Duration::ZERO), Notice::None);
@@ -324,7 +327,7 @@ mod tests {
             judged: None,
         };
         let outcomes = |list: &[Tried<'_>]| -> Vec<Outcome> {
-            plan(&context, list, &mut || 0.5).iter().map(|p| p.outcome).collect()
+            plan(&context, list.iter().copied(), &mut || 0.5).iter().map(|p| p.outcome).collect()
         };
         assert_eq!(outcomes(&[tried(0, &ok), tried(1, &many)]), [Outcome::Delivered, Outcome::Again { counts: false }]);
         assert_eq!(outcomes(&[tried(0, &many)]), [Outcome::Deferred(Timestamp(61_000))]);

@@ -21,11 +21,15 @@ pub(super) struct QueuedBody {
 
 #[async_trait]
 impl Body for QueuedBody {
+    fn head(&self) -> Option<Bytes> {
+        self.shared.head.clone()
+    }
+
     async fn chunk(&self, index: u32) -> Result<Bytes, String> {
         if index == 0
-            && let Some(head) = &self.shared.head
+            && let Some(head) = self.head()
         {
-            return Ok(head.clone());
+            return Ok(head);
         }
         match self.queue.chunk(self.shared.message.id, index).await {
             Ok(Some(chunk)) => Ok(chunk),

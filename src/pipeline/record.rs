@@ -9,7 +9,7 @@ use super::{Relay, SETTLE_AGAIN};
 use crate::clock::Timestamp;
 use crate::crash;
 use crate::deliver::{Event, Fact, Reply};
-use crate::mail::{Body, CHUNK, NewMessage, RecipientKey};
+use crate::mail::{Body, CHUNK, IpText, NewMessage, NewRecipient, RecipientKey};
 use crate::outcome::Judgement;
 use crate::outcome::bounce::{self, Action, Diagnostic, Dsn, Item};
 use crate::outcome::settle::{Context, Notice, Outcome, Planned, Tried, plan, status};
@@ -81,25 +81,19 @@ impl Relay {
             };
             self.of(lane).learn(&lesson);
         }
-        let tried: Vec<Tried<'_>> = attempt
-            .job
-            .recipients
-            .iter()
-            .zip(&attempt.facts)
-            .zip(judgements)
-            .map(|((held, fact), judgement)| Tried {
+        let tried =
+            attempt.job.recipients.iter().zip(&attempt.facts).zip(&judgements).map(|((held, fact), judgement)| Tried {
                 index: held.index,
                 recipient: &held.recipient,
                 attempts: held.attempts,
                 warned: held.warned,
                 untried: held.untried,
                 fact,
-                judged: Some(judgement),
-            })
-            .collect();
-        let mut planned = plan(&context, &tried, &mut fastrand::f64);
-        let settlements: Vec<_> = planned.iter_mut().filter_map(|p| p.settlement.take()).collect();
-        let settled = settlements.len();
+                judged: Some(*judgement),
+            });
+        let planned = plan(&context, tried, &mut fastrand::f64);
+        let settlements = || planned.iter().filter_map(|p| p.settlement.clone()).collect::<Vec<_>>();
+        let settled = planned.iter().filter(|p| p.settlement.is_some()).count();
 
         crash::point("settle.planned");
         if settled > 0 {
@@ -120,7 +114,11 @@ impl Relay {
                     let sender = message.envelope.reverse_path.as_ref();
                     let to = self.router.lane_of(sender, &recipient.address);
                     let message = Arc::new(message);
-                    let admission = self.scheduler.admit(&message, vec![(recipient, to)], &body);
+                    let admission = self.scheduler.admit(
+                        &message,
+                        vec![NewRecipient { recipient, lane: to, leased: false }],
+                        &body,
+                    );
                     let new = NewMessage { message, recipients: admission.recipients, head: body };
                     self.stats.dsn.add(1);
                     (vec![new], admission.jobs, admission.stored)
@@ -129,7 +127,7 @@ impl Relay {
             };
             crash::point("settle.begin");
             let known = match spilled {
-                Ok(()) => self.persist(|| self.queue.settle(settlements.clone(), follow_ups.clone())).await,
+                Ok(()) => self.persist(|| self.queue.settle(settlements(), follow_ups.clone())).await,
                 Err(error) => Err(error),
             };
             match known {
@@ -137,7 +135,7 @@ impl Relay {
                 Err(QueueError::Closed) => return,
                 Err(error) => {
                     lane.settled(settled);
-                    self.settle_singly(settlements, &planned, &attempt, &error).await;
+                    self.settle_singly(settlements(), &planned, &attempt, &error).await;
                     for planned in &planned {
                         self.log(lane, &attempt, planned, now);
                     }
@@ -329,7 +327,7 @@ impl Relay {
                         Event::Reply(reply) => Diagnostic::Smtp(reply),
                         _ => Diagnostic::Local(text),
                     }),
-                    remote_mta: fact.peer.as_ref().map(|peer| peer.host.as_str()),
+                    remote_mta: fact.peer.as_ref().map(|peer| &*peer.host),
                     last_attempt: Some(now),
                     will_retry_until: (action == Action::Delayed).then_some(expires),
                 })
@@ -345,7 +343,8 @@ impl Relay {
         };
         let message = &attempt.job.message.message;
         let peer = fact.peer.as_ref();
-        let ip = peer.and_then(|p| p.ip).map(|ip| ip.to_string()).unwrap_or_default();
+        let ip = peer.and_then(|p| p.ip).map(IpText::new);
+        let ip = ip.as_ref().map_or("", IpText::as_str);
         macro_rules! line {
             ($level:ident, $what:literal $(, $($extra:tt)+)?) => {
                 tracing::$level!(
@@ -354,7 +353,7 @@ impl Relay {
                     recipient = held.recipient.address.as_str(),
                     provider = lane.name.base(),
                     source = source(&lane.name),
-                    host = peer.map_or("", |p| p.host.as_str()),
+                    host = peer.map_or("", |p| &*p.host),
                     ip,
                     tls = peer.and_then(|p| p.tls).unwrap_or(""),
                     attempt = held.attempts + 1,

@@ -1,6 +1,7 @@
 //! The one form of a recipient domain that lanes, caches and queries use: A-labels in lower case
 //! without a trailing dot, or an address literal in its canonical text.
 
+use std::borrow::Cow;
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -63,6 +64,31 @@ impl Target {
     }
 }
 
+/// How configuration and caches know a recipient's domain: what [`Target`] says of it, but for an
+/// ordinary name in lower case without taking it apart.
+pub(super) struct Form<'a> {
+    /// As [`Target::text`].
+    pub(super) text: Cow<'a, str>,
+    /// The same with U-labels, if it has any.
+    pub(super) unicode: Option<String>,
+}
+
+impl<'a> Form<'a> {
+    pub(super) fn of(recipient: &'a Address) -> Form<'a> {
+        let domain = recipient.domain();
+        let plain = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || matches!(b, b'-' | b'_' | b'.');
+        if domain.bytes().all(plain) && !domain.contains("xn--") {
+            return Form { text: domain.into(), unicode: None };
+        }
+        match Target::of(recipient) {
+            Target::Domain { ascii, unicode, .. } => Form { text: String::from(&*ascii).into(), unicode },
+            Target::Literal { text, .. } | Target::Invalid { text } => {
+                Form { text: String::from(&*text).into(), unicode: None }
+            }
+        }
+    }
+}
+
 /// A fully qualified name from a domain in A- or U-labels.
 pub(super) fn parse_name(domain: &str) -> Option<Name> {
     let domain = domain.trim_end_matches('.');
@@ -109,11 +135,13 @@ mod tests {
             ("a@XN--MLLER-KVA.example", "xn--mller-kva.example"),
             ("a@müller\u{3002}example", "xn--mller-kva.example"),
             ("a@ex_ample.com", "ex_ample.com"),
+            ("a@sub-domain.0.example", "sub-domain.0.example"),
             ("a@[192.0.2.1]", "[192.0.2.1]"),
             ("a@[IPv6:2001:DB8:0::1]", "[ipv6:2001:db8::1]"),
             ("a@[IPv6:::ffff:192.0.2.1]", "[192.0.2.1]"),
         ] {
             assert_eq!(&**target(address).text(), text, "{address}");
+            assert_eq!(Form::of(&Address::parse(address).unwrap()).text, text, "{address}");
         }
     }
 
@@ -131,5 +159,7 @@ mod tests {
     fn idn_domains_keep_both_forms() {
         let Target::Domain { unicode, .. } = target("a@xn--mller-kva.example") else { panic!() };
         assert_eq!(unicode.as_deref(), Some("müller.example"));
+        let address = Address::parse("a@xn--mller-kva.example").unwrap();
+        assert_eq!(Form::of(&address).unicode.as_deref(), Some("müller.example"));
     }
 }

@@ -3,6 +3,8 @@
 #[path = "explain.rs"]
 mod explain;
 
+use std::borrow::Cow;
+use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,7 +17,7 @@ use tokio::time::Instant;
 
 use super::cache::{Bounds, Kept, Memo, routes_cache};
 use super::dns::{Dns, NameServer};
-use super::domain::{Target, parse_name, printed};
+use super::domain::{Form, Target, parse_name, printed};
 use super::records::{Exchange, HostAddresses, MAX_ADDRESSES, Mx, Place};
 use super::select::{Addresses, Candidate, Ourselves, interleave, no_such_domain, select};
 use super::source::Sources;
@@ -46,6 +48,14 @@ struct Inner {
     mx: Memo<Mx>,
     hosts: Memo<HostAddresses>,
     routes: moka::sync::Cache<Arc<str>, Kept<Outcome>>,
+    names: HashMap<String, Names>,
+}
+
+/// Texts of a provider that every message needs, made once.
+struct Names {
+    lane: LaneName,
+    /// Under which the route to its smart host is kept.
+    relay: Arc<str>,
 }
 
 /// What the configuration alone decides about a recipient.
@@ -74,6 +84,10 @@ impl Router {
     fn with(config: Arc<Config>, dns: Dns) -> Router {
         let bounds = Bounds::new(&config.dns);
         let size = config.dns.cache_size;
+        let names = |provider: &Arc<Provider>| {
+            // No domain has a space in it.
+            (provider.name.clone(), Names { lane: provider.lane(), relay: format!("via {}", provider.name).into() })
+        };
         Router {
             inner: Arc::new(Inner {
                 dns,
@@ -83,6 +97,7 @@ impl Router {
                 mx: Memo::new(size, bounds),
                 hosts: Memo::new(size, bounds),
                 routes: routes_cache(size),
+                names: config.providers.iter().chain([&config.default]).map(names).collect(),
                 config,
             }),
         }
@@ -93,12 +108,15 @@ impl Router {
     /// else the lane of its domain. Where limits hold for each source, that of a source.
     pub fn lane_of(&self, sender: Option<&Address>, recipient: &Address) -> LaneName {
         let inner = &self.inner;
-        let target = Target::of(recipient);
-        match inner.way(sender, recipient, &target) {
-            Way::Relay(provider, _) | Way::Mx(Some(provider)) => inner.sources.lane(provider.lane(), provider, sender),
-            Way::Mx(None) => match inner.routes.get(target.text()) {
+        let form = Form::of(recipient);
+        match inner.way(sender, recipient, &form) {
+            Way::Relay(provider, _) | Way::Mx(Some(provider)) => {
+                let lane = inner.names.get(&provider.name).map_or_else(|| provider.lane(), |names| names.lane.clone());
+                inner.sources.lane(lane, provider, sender)
+            }
+            Way::Mx(None) => match inner.routes.get(&*form.text) {
                 Some(Kept { value: Ok(route), .. }) => inner.sources.route(route, sender, None).lane.clone(),
-                _ => inner.sources.lane(LaneName::domain(target.text()), &inner.config.default, sender),
+                _ => inner.sources.lane(LaneName::domain(&form.text), &inner.config.default, sender),
             },
         }
     }
@@ -166,24 +184,26 @@ impl Router {
 
     async fn without_source(&self, sender: Option<&Address>, recipient: &Address) -> Outcome {
         let inner = &self.inner;
-        let target = Target::of(recipient);
-        let way = inner.way(sender, recipient, &target);
-        // No domain has a space in it.
-        let key: Arc<str> = match &way {
-            Way::Mx(None) => target.text().clone(),
-            Way::Mx(Some(provider)) => format!("{} via {}", target.text(), provider.name).into(),
-            Way::Relay(provider, _) => format!("via {}", provider.name).into(),
+        let form = Form::of(recipient);
+        let way = inner.way(sender, recipient, &form);
+        let key: Cow<'_, str> = match &way {
+            Way::Mx(None) => Cow::Borrowed(&form.text),
+            Way::Mx(Some(provider)) => format!("{} via {}", form.text, provider.name).into(),
+            Way::Relay(provider, _) => match inner.names.get(&provider.name) {
+                Some(names) => Cow::Borrowed(&names.relay),
+                None => format!("via {}", provider.name).into(),
+            },
         };
-        if let Some(kept) = inner.routes.get(&key)
+        if let Some(kept) = inner.routes.get(&*key)
             && Instant::now() < kept.until
         {
             return kept.value;
         }
         let (outcome, until) = match way {
             Way::Relay(provider, relay) => inner.by_relay(provider, relay).await,
-            Way::Mx(provider) => self.by_mx(&target, provider).await,
+            Way::Mx(provider) => self.by_mx(&Target::of(recipient), provider).await,
         };
-        inner.routes.insert(key, Kept::new(outcome.clone(), until));
+        inner.routes.insert(key.into(), Kept::new(outcome.clone(), until));
         outcome
     }
 
@@ -310,14 +330,9 @@ impl Router {
 }
 
 impl Inner {
-    fn way(&self, sender: Option<&Address>, recipient: &Address, target: &Target) -> Way<'_> {
-        let by_domain = || match target {
-            Target::Domain { ascii, unicode, .. } => self
-                .config
-                .provider_for_domain(ascii)
-                .or_else(|| unicode.as_deref().and_then(|domain| self.config.provider_for_domain(domain))),
-            Target::Literal { text, .. } | Target::Invalid { text } => self.config.provider_for_domain(text),
-        };
+    fn way(&self, sender: Option<&Address>, recipient: &Address, form: &Form<'_>) -> Way<'_> {
+        let provider_for = |domain: &str| self.config.provider_for_domain(domain);
+        let by_domain = || provider_for(&form.text).or_else(|| form.unicode.as_deref().and_then(provider_for));
         let chosen = self.config.route_for(sender, recipient).map(|route| &route.via).or_else(by_domain);
         if let Some(provider) = chosen {
             return match &provider.relay {

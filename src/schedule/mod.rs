@@ -26,7 +26,7 @@ use tokio::sync::{Notify, watch};
 
 use crate::clock::{Clock, Timestamp};
 use crate::config::{Limit, LimitsPer, Provider, sources};
-use crate::mail::{Address, LaneName, Message, NewRecipient, Recipient, RecipientKey};
+use crate::mail::{Address, LaneName, Message, NewRecipient, RecipientKey};
 use crate::queue::{Leased, Queue, Settlement, Verdict};
 use crate::shape::{self, Ledger, Limits, Memos};
 use budget::Budget;
@@ -204,7 +204,7 @@ impl Scheduler {
     }
 
     /// Decides for a message about to be queued which recipients go straight to memory.
-    pub fn admit(&self, message: &Arc<Message>, recipients: Vec<(Recipient, LaneName)>, head: &Bytes) -> Admission {
+    pub fn admit(&self, message: &Arc<Message>, recipients: Vec<NewRecipient>, head: &Bytes) -> Admission {
         let sender = sender_key(message.envelope.sender());
         let overhead = RECIPIENT_COST * (1 + recipients.len() as u64);
         let with_body = self.budget.reserve(overhead + head.len() as u64);
@@ -213,51 +213,54 @@ impl Scheduler {
         let affordable = ticket.is_some();
         let shared = Arc::new(Shared { message: message.clone(), head: kept_head, ticket });
 
-        let mut admission =
-            Admission { recipients: Vec::with_capacity(recipients.len()), jobs: Vec::new(), stored: Vec::new() };
+        let mut admission = Admission { recipients, jobs: Vec::new(), stored: Vec::new() };
         // Most messages have one recipient, and most others a few lanes: a linear search is fine,
         // the last lane used is tried first.
-        let mut lanes: Vec<(Arc<Lane>, bool, usize)> = Vec::new();
-        let mut counts: HashMap<&LaneName, usize> = HashMap::new();
-        if recipients.len() > 1 {
-            for (_, lane) in &recipients {
-                *counts.entry(lane).or_default() += 1;
-            }
+        let mut lanes: Vec<(Arc<Lane>, bool)> = Vec::new();
+        let several = admission.recipients.len() > 1;
+        let mut counts: HashMap<LaneName, usize> = HashMap::new();
+        let mut by_destination: HashMap<(LaneName, Arc<str>), usize> = HashMap::new();
+        for NewRecipient { lane, .. } in admission.recipients.iter().filter(|_| several) {
+            *counts.entry(lane.clone()).or_default() += 1;
         }
-        let wanted: Vec<usize> = recipients.iter().map(|(_, lane)| counts.get(lane).copied().unwrap_or(1)).collect();
-        drop(counts);
-        let mut by_destination: HashMap<(usize, Arc<str>), usize> = HashMap::new();
-        for (index, ((recipient, name), wanted)) in recipients.into_iter().zip(wanted).enumerate() {
-            let at = match lanes.iter().rposition(|(lane, ..)| lane.name == name) {
-                Some(at) => at,
+        for (index, new) in admission.recipients.iter_mut().enumerate() {
+            let NewRecipient { recipient, lane: name, leased } = new;
+            let known = lanes.iter().rev().find(|(lane, _)| lane.name == *name).cloned();
+            let (lane, direct) = match known {
+                Some(known) => known,
                 None => {
-                    let lane = self.lane(&name);
+                    let wanted = counts.get(name).copied().unwrap_or(1);
+                    let lane = self.lane(name);
                     let direct = affordable
                         && (lane.has_room(sender, wanted, WINDOW, SHARE)
                             || lane.has_room_before(message.envelope.priority, wanted, WINDOW));
                     if !direct {
                         admission.stored.push(lane.clone());
                     }
-                    lanes.push((lane, direct, 0));
-                    lanes.len() - 1
+                    if several {
+                        lanes.push((lane.clone(), direct));
+                    }
+                    (lane, direct)
                 }
             };
-            let (lane, direct, _) = &lanes[at];
-            if *direct {
+            *leased = direct;
+            if direct {
                 let index = u32::try_from(index).unwrap_or(u32::MAX);
                 let held = Held::fresh(index, recipient.clone());
                 let destination = destination(&lane.provider, message, &recipient.address);
-                match by_destination.get(&(at, destination.clone())) {
+                let place = (name.clone(), destination.clone());
+                match by_destination.get(&place) {
                     Some(job) => admission.jobs[*job].1.recipients.push(held),
                     None => {
-                        let mut job = Job::new(shared.clone(), destination.clone());
+                        let mut job = Job::new(shared.clone(), destination);
                         job.recipients.push(held);
-                        by_destination.insert((at, destination), admission.jobs.len());
-                        admission.jobs.push((lane.clone(), job));
+                        if several {
+                            by_destination.insert(place, admission.jobs.len());
+                        }
+                        admission.jobs.push((lane, job));
                     }
                 }
             }
-            admission.recipients.push(NewRecipient { recipient, lane: name, leased: *direct });
         }
         admission
     }
@@ -567,13 +570,15 @@ impl Memos for QueueMemos {
 /// What may share a transaction and a connection: everything to a smart host, else the recipients
 /// of one domain; from one source address, where there are several.
 fn destination(provider: &Provider, message: &Message, address: &Address) -> Arc<str> {
-    let to = match &provider.relay {
+    let domain = address.domain();
+    let to: Arc<str> = match &provider.relay {
         Some(relay) => relay.host.clone(),
-        None => address.domain().to_lowercase(),
+        None if domain.bytes().all(|b| b.is_ascii() && !b.is_ascii_uppercase()) => domain.into(),
+        None => domain.to_lowercase().into(),
     };
     let sender = message.envelope.reverse_path.as_ref().map_or("", |sender| sender.domain());
     match sources::affinity(&provider.source, sender).as_str() {
-        "" => to.into(),
+        "" => to,
         from => format!("{to} from {from}").into(),
     }
 }
@@ -582,7 +587,7 @@ fn destination(provider: &Provider, message: &Message, address: &Address) -> Arc
 pub(crate) mod testing {
     //! Jobs for tests of this folder.
     use super::*;
-    use crate::mail::{BodyTraits, Envelope, Origin, QueueId};
+    use crate::mail::{BodyTraits, Envelope, Origin, QueueId, Recipient};
 
     pub(crate) use crate::config::sample::provider;
 

@@ -227,7 +227,7 @@ impl World {
             };
             let planned = {
                 let mut rng = self.rng.lock();
-                plan(&context, &[tried], &mut || rng.f64()).pop()
+                plan(&context, std::iter::once(tried), &mut || rng.f64()).pop()
             };
             let Some(Planned { outcome, settlement, judgement, .. }) = planned else { continue };
             if refuses_us(&judgement) {

@@ -38,7 +38,7 @@ struct Body {
 
 impl Hook {
     pub fn new(registry: Arc<Registry>) -> Hook {
-        let client = Client { ip: Ipv4Addr::UNSPECIFIED.into(), helo: String::new(), esmtp: false, tls: "" };
+        let client = Client { ip: Ipv4Addr::UNSPECIFIED.into(), helo: "".into(), esmtp: false, tls: "" };
         Hook { registry, visit: None, client, transaction: None, body: None }
     }
 
@@ -71,7 +71,7 @@ impl Drop for Hook {
     fn drop(&mut self) {
         let sender = self.transaction.as_ref().map_or(String::new(), |t| t.envelope.sender().to_owned());
         if let Some(size) = self.abandon() {
-            info!(sender, client = %self.client.ip, helo = self.client.helo, size,
+            info!(sender, client = %self.client.ip, helo = &*self.client.helo, size,
                 "disconnected before the end of the message, nothing queued");
         }
     }
@@ -101,7 +101,8 @@ impl Handler for Hook {
             self.visit = Some(visit);
         } else {
             // mailin lets control characters through; the name goes to the log.
-            self.client.helo = domain.chars().take(255).map(|c| if c.is_control() { '?' } else { c }).collect();
+            let name = domain.chars().take(255).map(|c| if c.is_control() { '?' } else { c });
+            self.client.helo = name.collect::<String>().into();
             self.transaction = None;
             self.phase(Phase::Idle);
         }
@@ -132,7 +133,7 @@ impl Handler for Hook {
                 response(&Reply::new(250, "2.1.5", "Recipient ok"))
             }
             Err(reply) => {
-                info!(client = %self.client.ip, helo = self.client.helo, sender = tx.envelope.sender(),
+                info!(client = %self.client.ip, helo = &*self.client.helo, sender = tx.envelope.sender(),
                     recipient = %to.escape_debug(), %reply, "recipient refused");
                 response(&reply)
             }
@@ -173,7 +174,7 @@ impl Handler for Hook {
         let shared = &self.registry.shared;
         let response = if body.bare_lf {
             self.registry.handle.block_on(body.draft.abandon(shared.queue()));
-            info!(client = %self.client.ip, helo = self.client.helo, sender = tx.envelope.sender(), reply = %BARE_LF, "refused");
+            info!(client = %self.client.ip, helo = &*self.client.helo, sender = tx.envelope.sender(), reply = %BARE_LF, "refused");
             closing(&BARE_LF)
         } else {
             let Body { draft, failed, .. } = *body;

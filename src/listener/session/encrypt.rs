@@ -24,7 +24,7 @@ where
     /// Answers STARTTLS and begins with TLS (RFC 3207 §4).
     pub(super) async fn start_tls(&mut self) -> Result<(), End> {
         if self.start < self.input.len() {
-            info!(client = %self.dialog.client.ip, helo = self.dialog.client.helo, reply = %PIPELINED, "refused");
+            info!(client = %self.dialog.client.ip, helo = &*self.dialog.client.helo, reply = %PIPELINED, "refused");
             PIPELINED.write_to(&mut self.output);
             return Err(End::Over);
         }

@@ -70,11 +70,10 @@ pub(super) fn claim_older(
 ) -> Result<Vec<Leased>, QueueError> {
     let below = received.0.saturating_add(1).clamp(0, i64::MAX >> 20) << 20;
     let mut claim = Claim { store, lane, now: received, messages: HashMap::new() };
-    let mut statement = claim.store.tx.prepare_cached(sql::OLDER_IN_LANE)?;
+    let statement = claim.store.statement(sql::OLDER_IN_LANE)?;
     let limit = i64::try_from(limit).unwrap_or(i64::MAX);
     let found: Vec<Ready> =
         statement.query_and_then(params![lane.as_str(), below, limit], rows::ready)?.collect::<Result<_, _>>()?;
-    drop(statement);
     let mut taken = Vec::with_capacity(found.len());
     for ready in found {
         // The id is given when the message begins to come in: it may be younger than that.
@@ -171,12 +170,11 @@ impl Claim<'_, '_> {
     /// Leases up to `want` of a bucket, in order of due time. Returns how many were found, and how
     /// many of them could be leased.
     fn take(&mut self, bucket: i64, want: usize, out: &mut Vec<Leased>) -> Result<(usize, usize), QueueError> {
-        let mut statement = self.store.tx.prepare_cached(sql::DUE_IN_BUCKET)?;
+        let statement = self.store.statement(sql::DUE_IN_BUCKET)?;
         let limit = i64::try_from(want).unwrap_or(i64::MAX);
         let found: Vec<Ready> = statement
             .query_and_then(params![self.lane.as_str(), bucket, self.now.0, limit], rows::ready)?
             .collect::<Result<_, _>>()?;
-        drop(statement);
         let (count, before) = (found.len(), out.len());
         for ready in found {
             out.extend(self.lease(ready)?);
@@ -194,14 +192,14 @@ impl Claim<'_, '_> {
                 tracing::error!(id = %key.id, index = key.index, error = %e, "put aside");
                 let number = State::Held as u8;
                 let reason = format!("put aside: {e}");
-                let mut statement = self.store.tx.prepare_cached(sql::SET_STATE_REASON)?;
+                let statement = self.store.statement(sql::SET_STATE_REASON)?;
                 statement.execute(params![key.id.0, key.index, number, rows::cut(&reason)])?;
                 self.store.tally.moved(Some(state), Some(State::Held));
                 return Ok(None);
             }
         };
         let Some(Next::To(leased)) = state.on(Event::Claim) else { return Ok(None) };
-        let mut statement = self.store.tx.prepare_cached(sql::SET_STATE)?;
+        let statement = self.store.statement(sql::SET_STATE)?;
         statement.execute(params![key.id.0, key.index, leased as u8])?;
         self.store.tally.moved(Some(state), Some(leased));
         Ok(Some(Leased { key, message, recipient, lane: self.lane.clone(), attempts, warned }))
@@ -211,7 +209,7 @@ impl Claim<'_, '_> {
         match self.messages.entry(id) {
             Entry::Occupied(known) => Ok(Arc::clone(known.get())),
             Entry::Vacant(slot) => {
-                let message = message(&self.store.tx, id)?
+                let message = message(self.store, id)?
                     .ok_or_else(|| QueueError::Damaged(format!("message {id} is missing from the store")))?;
                 Ok(Arc::clone(slot.insert(Arc::new(message))))
             }
@@ -220,9 +218,8 @@ impl Claim<'_, '_> {
 }
 
 /// A message without its body.
-fn message(conn: &Connection, id: QueueId) -> Result<Option<Message>, QueueError> {
-    let mut statement = conn.prepare_cached(sql::MESSAGE)?;
-    let mut found = statement.query([id.0])?;
+fn message(store: &mut Store<'_>, id: QueueId) -> Result<Option<Message>, QueueError> {
+    let mut found = store.statement(sql::MESSAGE)?.query([id.0])?;
     found.next()?.map(rows::message).transpose()
 }
 
@@ -259,7 +256,7 @@ pub(super) fn lanes(conn: &Connection, after: Option<LaneName>, limit: usize) ->
 mod tests {
     use super::*;
     use crate::queue::sqlite::{Options, schema};
-    use rusqlite::{StatementStatus, TransactionBehavior};
+    use rusqlite::StatementStatus;
 
     const DEEP: i64 = 200_000;
 
@@ -292,8 +289,7 @@ mod tests {
     }
 
     fn claim_from(conn: &mut Connection, lane: &str, limit: usize) -> usize {
-        let tx = conn.transaction_with_behavior(TransactionBehavior::Immediate).unwrap();
-        let mut store = Store::new(tx, 0);
+        let mut store = Store::begin(conn, 0).unwrap();
         let taken = claim(&mut store, &lane.into(), Timestamp(500_000), limit).unwrap();
         store.commit().unwrap();
         taken.len()

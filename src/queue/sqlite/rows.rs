@@ -7,8 +7,8 @@ use rusqlite::{Row, Statement, params};
 
 use crate::clock::Timestamp;
 use crate::mail::{
-    Address, BodyKind, BodyTraits, Envelope, LaneName, Message, NewMessage, NewRecipient, Notify, Orcpt, Origin,
-    QueueId, Recipient, RecipientKey, Ret, State,
+    Address, BodyKind, BodyTraits, Envelope, IpText, LaneName, Message, NewMessage, NewRecipient, Notify, Orcpt,
+    Origin, QueueId, Recipient, RecipientKey, Ret, State,
 };
 use crate::queue::{Counts, QueueError};
 
@@ -50,7 +50,7 @@ pub(super) fn counts(row: &Row<'_>) -> rusqlite::Result<Counts> {
 pub(super) fn insert_message(statement: &mut Statement<'_>, new: &NewMessage) -> rusqlite::Result<usize> {
     let m = &*new.message;
     let (origin, ip, helo) = match &m.origin {
-        Origin::Client { ip, helo } => (0, Some(ip.to_string()), Some(helo.as_str())),
+        Origin::Client { ip, helo } => (0, Some(IpText::new(*ip)), Some(&**helo)),
         Origin::Dsn => (1, None, None),
         Origin::Local => (2, None, None),
     };
@@ -65,7 +65,7 @@ pub(super) fn insert_message(statement: &mut Statement<'_>, new: &NewMessage) ->
         m.envelope.ret.map(|ret| ret == Ret::Full),
         m.envelope.envid,
         origin,
-        ip,
+        ip.as_ref().map(IpText::as_str),
         helo,
         m.traits.to_bits(),
         &new.head[..],

@@ -5,7 +5,7 @@
 
 use std::collections::HashSet;
 
-use rusqlite::{OptionalExtension, ToSql, Transaction, params};
+use rusqlite::{CachedStatement, Connection, OptionalExtension, ToSql, Transaction, TransactionBehavior, params};
 
 use super::{rows, sql};
 use crate::clock::Timestamp;
@@ -55,22 +55,42 @@ impl Tally {
 /// A transaction of the writer and what it changes besides the tables.
 pub(super) struct Store<'c> {
     pub(super) tx: Transaction<'c>,
+    conn: &'c Connection,
+    /// Statements in use, with their texts; see [`Store::statement`].
+    statements: Vec<(&'static str, CachedStatement<'c>)>,
+    /// Messages that one settlement has ended recipients of; reused.
+    done: Vec<QueueId>,
     pub(super) tally: Tally,
     /// The stored mark that ids are under.
     pub(super) last_id: i64,
 }
 
 impl<'c> Store<'c> {
-    pub(super) fn new(tx: Transaction<'c>, last_id: i64) -> Store<'c> {
-        Store { tx, tally: Tally::default(), last_id }
+    /// Begins the transaction.
+    pub(super) fn begin(conn: &'c Connection, last_id: i64) -> rusqlite::Result<Store<'c>> {
+        let tx = Transaction::new_unchecked(conn, TransactionBehavior::Immediate)?;
+        Ok(Store { tx, conn, statements: Vec::new(), done: Vec::new(), tally: Tally::default(), last_id })
+    }
+
+    /// The statement of that text. Taken out of the connection's cache once in a transaction: every
+    /// look-up there copies the text.
+    pub(super) fn statement(&mut self, text: &'static str) -> rusqlite::Result<&mut CachedStatement<'c>> {
+        let at = match self.statements.iter().position(|(known, _)| *known == text) {
+            Some(at) => at,
+            None => {
+                self.statements.push((text, self.conn.prepare_cached(text)?));
+                self.statements.len() - 1
+            }
+        };
+        Ok(&mut self.statements[at].1)
     }
 
     /// Writes the tally and commits: the commit point of everything in the batch. When it
     /// returns, all of it is on stable storage.
-    pub(super) fn commit(self) -> Result<(Tally, i64), QueueError> {
-        let t = &self.tally;
+    pub(super) fn commit(mut self) -> Result<(Tally, i64), QueueError> {
+        let t = self.tally;
         if t.messages != 0 || t.last_id != 0 || t.states.iter().any(|n| *n != 0) {
-            self.tx.prepare_cached(sql::ADD_TO_TALLY)?.execute(params![
+            self.statement(sql::ADD_TO_TALLY)?.execute(params![
                 t.messages,
                 t.of(State::Queued),
                 t.of(State::Leased),
@@ -99,26 +119,23 @@ impl<'c> Store<'c> {
             return invalid("has a first chunk of the wrong length");
         }
         if message.chunks() > 1 {
-            let spilled: (u32, u32, i64) = self
-                .tx
-                .prepare_cached(sql::SPILLED)?
-                .query_row([id.0], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?;
+            let spilled: (u32, u32, i64) =
+                self.statement(sql::SPILLED)?.query_row([id.0], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?;
             let last = message.chunks() - 1;
             if spilled != (last, last, rows::signed(message.size - head)) {
                 return invalid("has chunks missing or of the wrong length");
             }
-            self.tx.prepare_cached(sql::UNMARK_INCOMING)?.execute([id.0])?;
+            self.statement(sql::UNMARK_INCOMING)?.execute([id.0])?;
         }
-        match rows::insert_message(&mut *self.tx.prepare_cached(sql::INSERT_MESSAGE)?, new) {
+        match rows::insert_message(self.statement(sql::INSERT_MESSAGE)?, new) {
             Err(e) if e.sqlite_error_code() == Some(rusqlite::ErrorCode::ConstraintViolation) => {
                 return invalid("is in the queue already");
             }
             other => other?,
         };
         let bucket = rows::bucket(message);
-        let mut insert = self.tx.prepare_cached(sql::INSERT_RECIPIENT)?;
         for (index, recipient) in (0u32..).zip(&new.recipients) {
-            rows::insert_recipient(&mut insert, message, bucket, index, recipient)?;
+            rows::insert_recipient(self.statement(sql::INSERT_RECIPIENT)?, message, bucket, index, recipient)?;
             self.tally.moved(None, Some(if recipient.leased { State::Leased } else { State::Queued }));
         }
         self.tally.messages += 1;
@@ -134,19 +151,19 @@ impl<'c> Store<'c> {
         if index == 0 || chunk.is_empty() || chunk.len() > CHUNK {
             return Err(QueueError::Invalid(format!("chunk {index} of {id} has {} bytes", chunk.len())));
         }
-        let first = self.tx.prepare_cached(sql::MARK_INCOMING)?.execute([id.0])? == 1;
-        if first && self.tx.prepare_cached(sql::MESSAGE_EXISTS)?.exists([id.0])? {
+        let first = self.statement(sql::MARK_INCOMING)?.execute([id.0])? == 1;
+        if first && self.statement(sql::MESSAGE_EXISTS)?.exists([id.0])? {
             return Err(QueueError::Invalid(format!("message {id} is in the queue already")));
         }
-        self.tx.prepare_cached(sql::INSERT_CHUNK)?.execute(params![id.0, index, chunk])?;
+        self.statement(sql::INSERT_CHUNK)?.execute(params![id.0, index, chunk])?;
         crash::point("chunk.written");
         Ok(())
     }
 
     /// Drops the chunks of a message, unless it was accepted.
     pub(super) fn unspill(&mut self, id: QueueId) -> Result<(), QueueError> {
-        if self.tx.prepare_cached(sql::UNMARK_INCOMING)?.execute([id.0])? == 1 {
-            self.tx.prepare_cached(sql::DELETE_CHUNKS)?.execute([id.0])?;
+        if self.statement(sql::UNMARK_INCOMING)?.execute([id.0])? == 1 {
+            self.statement(sql::DELETE_CHUNKS)?.execute([id.0])?;
         }
         Ok(())
     }
@@ -158,7 +175,7 @@ impl<'c> Store<'c> {
         follow_ups: &[NewMessage],
         now: Timestamp,
     ) -> Result<(), QueueError> {
-        let mut done = Vec::new();
+        let mut done = std::mem::take(&mut self.done);
         for Settlement { key, verdict } in settlements {
             let event = match verdict {
                 Verdict::Delivered => Event::Deliver,
@@ -168,18 +185,19 @@ impl<'c> Store<'c> {
             };
             let (id, index) = (key.id.0, key.index);
             let next = legal(State::Leased, event)?;
-            let changed = match (verdict, next) {
-                (Verdict::Deferred { due, reason, counts, uncertain, warned, lane }, _) => {
-                    let values = params![id, index, uncertain, due.0, rows::cut(reason), counts, warned, lane.as_str()];
-                    self.end_lease(sql::DEFER_LEASED, values)?;
-                    continue;
-                }
-                (Verdict::Failed { reason }, Next::To(state)) => self
-                    .tx
-                    .prepare_cached(sql::FAIL_LEASED)?
-                    .execute(params![id, index, state as u8, now.0, rows::cut(reason)])?,
-                _ => self.tx.prepare_cached(sql::DELETE_LEASED)?.execute(params![id, index])?,
-            };
+            let changed =
+                match (verdict, next) {
+                    (Verdict::Deferred { due, reason, counts, uncertain, warned, lane }, _) => {
+                        let values =
+                            params![id, index, uncertain, due.0, rows::cut(reason), counts, warned, lane.as_str()];
+                        self.end_lease(sql::DEFER_LEASED, values)?;
+                        continue;
+                    }
+                    (Verdict::Failed { reason }, Next::To(state)) => self
+                        .statement(sql::FAIL_LEASED)?
+                        .execute(params![id, index, state as u8, now.0, rows::cut(reason)])?,
+                    _ => self.statement(sql::DELETE_LEASED)?.execute(params![id, index])?,
+                };
             if changed == 1 {
                 let to = match next {
                     Next::To(state) => Some(state),
@@ -191,7 +209,8 @@ impl<'c> Store<'c> {
                 self.tally.moved(Some(State::Leased), to);
             }
         }
-        self.drop_finished(done)?;
+        self.drop_finished(&mut done)?;
+        self.done = done;
         follow_ups.iter().try_for_each(|new| self.accept(new))?;
         if !follow_ups.is_empty() {
             crash::point("dsn.written");
@@ -210,8 +229,8 @@ impl<'c> Store<'c> {
 
     /// Ends one lease by a statement that returns the state it leads to: queued, or uncertain for
     /// one that may have arrived in this attempt or an earlier one. False: it was not leased.
-    fn end_lease(&mut self, text: &str, values: &[&dyn ToSql]) -> Result<bool, QueueError> {
-        let state = self.tx.prepare_cached(text)?.query_row(values, |row| row.get(0)).optional()?;
+    fn end_lease(&mut self, text: &'static str, values: &[&dyn ToSql]) -> Result<bool, QueueError> {
+        let state = self.statement(text)?.query_row(values, |row| row.get(0)).optional()?;
         let Some(state) = state.map(rows::state).transpose()? else { return Ok(false) };
         self.tally.moved(Some(State::Leased), Some(state));
         Ok(true)
@@ -235,7 +254,7 @@ impl<'c> Store<'c> {
         let (mut changed, mut done) = (0, Vec::new());
         for key in keys {
             let (id, index) = (key.id.0, key.index);
-            let number = self.tx.prepare_cached(sql::STATE)?.query_row(params![id, index], |r| r.get(0)).optional()?;
+            let number = self.statement(sql::STATE)?.query_row(params![id, index], |r| r.get(0)).optional()?;
             let Some(number) = number else { continue };
             let state = rows::state(number)?;
             if state == State::Leased && !given_up.contains(key) {
@@ -244,24 +263,24 @@ impl<'c> Store<'c> {
             let to = match state.on(event) {
                 None => continue,
                 Some(Next::Gone) => {
-                    self.tx.prepare_cached(sql::DELETE_RECIPIENT)?.execute(params![id, index])?;
+                    self.statement(sql::DELETE_RECIPIENT)?.execute(params![id, index])?;
                     done.push(key.id);
                     None
                 }
                 Some(Next::To(State::Queued)) => {
                     let number = State::Queued as u8;
-                    self.tx.prepare_cached(sql::SET_STATE_DUE)?.execute(params![id, index, number, now.0])?;
+                    self.statement(sql::SET_STATE_DUE)?.execute(params![id, index, number, now.0])?;
                     Some(State::Queued)
                 }
                 Some(Next::To(next)) => {
-                    self.tx.prepare_cached(sql::SET_STATE)?.execute(params![id, index, next as u8])?;
+                    self.statement(sql::SET_STATE)?.execute(params![id, index, next as u8])?;
                     Some(next)
                 }
             };
             self.tally.moved(Some(state), to);
             changed += 1;
         }
-        self.drop_finished(done)?;
+        self.drop_finished(&mut done)?;
         self.give_back(withdrawn)?;
         Ok(changed)
     }
@@ -272,7 +291,7 @@ impl<'c> Store<'c> {
             return Ok(0);
         }
         let keys = self.keys(sql::QUEUED_IN_LANE, params![from.as_str(), limit])?;
-        let mut statement = self.tx.prepare_cached(sql::SET_LANE)?;
+        let statement = self.statement(sql::SET_LANE)?;
         for key in &keys {
             statement.execute(params![key.id.0, key.index, to.as_str()])?;
         }
@@ -283,10 +302,10 @@ impl<'c> Store<'c> {
     pub(super) fn forget(&mut self, before: Timestamp, limit: i64) -> Result<usize, QueueError> {
         let keys = self.keys(sql::FAILED_BEFORE, params![before.0, limit])?;
         for key in &keys {
-            self.tx.prepare_cached(sql::DELETE_RECIPIENT)?.execute(params![key.id.0, key.index])?;
+            self.statement(sql::DELETE_RECIPIENT)?.execute(params![key.id.0, key.index])?;
             self.tally.moved(Some(State::Failed), None);
         }
-        self.drop_finished(keys.iter().map(|key| key.id).collect())?;
+        self.drop_finished(&mut keys.iter().map(|key| key.id).collect())?;
         Ok(keys.len())
     }
 
@@ -294,26 +313,24 @@ impl<'c> Store<'c> {
     pub(super) fn remember(&mut self, entries: &[(String, Option<bytes::Bytes>)]) -> Result<(), QueueError> {
         for (name, value) in entries {
             match value {
-                Some(value) => self.tx.prepare_cached(sql::PUT_MEMO)?.execute(params![name, &value[..]])?,
-                None => self.tx.prepare_cached(sql::DELETE_MEMO)?.execute([name])?,
+                Some(value) => self.statement(sql::PUT_MEMO)?.execute(params![name, &value[..]])?,
+                None => self.statement(sql::DELETE_MEMO)?.execute([name])?,
             };
         }
         Ok(())
     }
 
-    fn keys(&self, text: &str, params: impl rusqlite::Params) -> Result<Vec<RecipientKey>, QueueError> {
-        let mut statement = self.tx.prepare_cached(text)?;
-        let keys = statement.query_map(params, rows::key)?.collect::<Result<_, _>>()?;
-        Ok(keys)
+    fn keys(&mut self, text: &'static str, params: impl rusqlite::Params) -> Result<Vec<RecipientKey>, QueueError> {
+        Ok(self.statement(text)?.query_map(params, rows::key)?.collect::<Result<_, _>>()?)
     }
 
-    /// Deletes those of these messages that have no recipient left, with their bodies.
-    fn drop_finished(&mut self, mut ids: Vec<QueueId>) -> Result<(), QueueError> {
+    /// Deletes those of these messages that have no recipient left, with their bodies. Empties `ids`.
+    fn drop_finished(&mut self, ids: &mut Vec<QueueId>) -> Result<(), QueueError> {
         ids.sort_unstable();
         ids.dedup();
-        for id in ids {
-            if self.tx.prepare_cached(sql::DELETE_MESSAGE_IF_DONE)?.execute([id.0])? == 1 {
-                self.tx.prepare_cached(sql::DELETE_CHUNKS)?.execute([id.0])?;
+        for id in ids.drain(..) {
+            if self.statement(sql::DELETE_MESSAGE_IF_DONE)?.execute([id.0])? == 1 {
+                self.statement(sql::DELETE_CHUNKS)?.execute([id.0])?;
                 self.tally.messages -= 1;
             }
         }
@@ -331,8 +348,9 @@ pub(super) struct Recovered {
 
 /// Puts the store in order after a process that is gone: its leases are queued again with the due
 /// time they had (uncertain where they were so before), and what was never accepted is dropped. Costs what that process had in memory.
-pub(super) fn recover(conn: &mut rusqlite::Connection) -> Result<Recovered, QueueError> {
-    let tx = conn.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate)?;
+pub(super) fn recover(conn: &mut Connection) -> Result<Recovered, QueueError> {
+    let mut store = Store::begin(conn, 0)?;
+    let tx = &store.tx;
     legal(State::Leased, Event::Recover)?;
     let doubtful = tx.query_row(sql::LEASED_IN_DOUBT, [], |row| row.get(0).map(rows::unsigned))? as usize;
     let leases = tx.execute(sql::RECOVER, [])?;
@@ -344,7 +362,7 @@ pub(super) fn recover(conn: &mut rusqlite::Connection) -> Result<Recovered, Queu
     }
     let (mut counts, mark) = tx.query_row(sql::TALLY, [], |row| Ok((rows::counts(row)?, row.get::<_, i64>(6)?)))?;
     let newest: i64 = tx.query_row(sql::LAST_MESSAGE, [], |row| row.get(0))?;
-    let mut store = Store::new(tx, mark.max(newest));
+    store.last_id = mark.max(newest);
     for n in 0..leases {
         let state = if n < doubtful { State::Uncertain } else { State::Queued };
         store.tally.moved(Some(State::Leased), Some(state));

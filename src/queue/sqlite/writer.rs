@@ -18,7 +18,7 @@ use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
 use parking_lot::Mutex;
-use rusqlite::{Connection, TransactionBehavior};
+use rusqlite::Connection;
 use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
 
 use super::error::connection_is_sound;
@@ -96,24 +96,27 @@ pub(super) enum Answer {
 /// future was dropped) they go back to their lanes, or they would be stuck until the next start.
 pub(super) struct Lent {
     answer: Answer,
-    keys: Vec<RecipientKey>,
+    /// What it answers, as long as nobody has taken it: that tells which leases there are.
+    op: Option<Op>,
     shared: Arc<Shared>,
 }
 
 impl Lent {
     /// Takes the answer: the leases are the caller's now.
     pub(super) fn take(mut self) -> Answer {
-        self.keys.clear();
+        self.op = None;
         std::mem::replace(&mut self.answer, Answer::Done)
     }
 }
 
 impl Drop for Lent {
     fn drop(&mut self) {
-        if self.keys.is_empty() {
+        let Some(op) = &self.op else { return };
+        let mut keys = op.leases(&self.answer);
+        if keys.is_empty() {
             return;
         }
-        self.shared.returned.lock().append(&mut self.keys);
+        self.shared.returned.lock().append(&mut keys);
         // Wakes the writer. If its channel is full or gone, it is awake or does not matter.
         if let Some(jobs) = self.shared.wake.get().and_then(mpsc::WeakSender::upgrade) {
             let _ = jobs.try_send(Job { op: Op::GiveBack(Vec::new()), reply: None, budget: None });
@@ -283,9 +286,8 @@ impl Writer {
     fn answer(&self, job: Job, result: Result<Answer, QueueError>) {
         match (job.op, result, job.reply) {
             (op, Ok(answer), Some(reply)) => {
-                let keys = op.leases(&answer);
                 // If it comes back, dropping it gives the leases back.
-                let _ = reply.send(Ok(Lent { answer, keys, shared: Arc::clone(&self.shared) }));
+                let _ = reply.send(Ok(Lent { answer, op: Some(op), shared: Arc::clone(&self.shared) }));
             }
             (_, Err(e), Some(reply)) => {
                 let _ = reply.send(Err(e));
@@ -303,9 +305,8 @@ fn transact_on(
     last_id: i64,
     now: Timestamp,
 ) -> Result<(Vec<Answer>, Tally, i64), Failed> {
-    let tx = conn.transaction_with_behavior(TransactionBehavior::Immediate).map_err(|e| Failed::Whole(e.into()))?;
+    let mut store = Store::begin(conn, last_id).map_err(|e| Failed::Whole(e.into()))?;
     crash::point("commit.work");
-    let mut store = Store::new(tx, last_id);
     let mut answers = Vec::with_capacity(batch.len());
     for job in batch {
         answers.push(perform(&mut store, &job.op, now).map_err(Failed::Operation)?);

@@ -121,8 +121,9 @@ fn allocations_of_a_message() {
     let of_one = |now: u64, then: u64| (now - then) as f64 / MESSAGES as f64;
     let (blocks, bytes) = (of_one(after.0, before.0), of_one(after.1, before.1));
     println!("{blocks} allocations, {bytes} bytes for each message");
-    assert!(blocks <= 100.0, "{blocks} allocations for each message");
-    assert!(bytes <= 20_000.0, "{bytes} bytes allocated for each message of 2 KB");
+    // Of a debug build, and of messages that come one by one, so that each pays for its own commits.
+    assert!(blocks <= 62.0, "{blocks} allocations for each message");
+    assert!(bytes <= 16_000.0, "{bytes} bytes allocated for each message of 2 KB");
 }
 
 /// Sent and received on connections that are kept, with the replies to a flight in one write. The

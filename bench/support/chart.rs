@@ -101,6 +101,20 @@ pub struct Panel {
     pub limit: Option<(f64, String)>,
 }
 
+/// A round distance between the marks of an axis that has about five of them.
+fn step(most: f64) -> f64 {
+    let rough = most / 5.0;
+    let power = 10_f64.powf(rough.log10().floor());
+    let factor = [1.0, 2.0, 5.0].into_iter().find(|factor| factor * power >= rough * 0.999).unwrap_or(10.0);
+    factor * power
+}
+
+/// 0, `step`, … up to `most`.
+fn multiples(step: f64, most: f64) -> impl Iterator<Item = f64> {
+    let last = (most / step + 1e-6).floor() as u32;
+    (0..=last).map(move |n| f64::from(n) * step)
+}
+
 /// Panels under one another.
 pub fn lines(title: &str, panels: &[Panel]) -> String {
     const LEFT: f64 = 90.0;
@@ -112,27 +126,33 @@ pub fn lines(title: &str, panels: &[Panel]) -> String {
         let points = || panel.lines.iter().flat_map(|line| &line.points);
         let most_x = points().map(|p| p.0).fold(0.0, f64::max).max(1e-9);
         let limit = panel.limit.as_ref().map_or(0.0, |(level, _)| *level);
-        let most_y = points().map(|p| p.1).fold(limit, f64::max).max(1e-9) * 1.08;
+        let greatest = points().map(|p| p.1).fold(limit, f64::max).max(1e-9);
+        let (step_x, step_y) = (step(most_x), step(greatest));
+        let most_y = (greatest * 1.02 / step_y).ceil() * step_y;
         let x = |value: f64| LEFT + value / most_x * (WIDTH - LEFT - 30.0);
         let y = |value: f64| top + HEIGHT * (1.0 - value / most_y);
         let _ =
             writeln!(body, "<text x=\"8\" y=\"{}\" font-weight=\"bold\">{}</text>", top - 10.0, escape(&panel.y_name));
-        for step in 0..=4 {
-            let share = f64::from(step) / 4.0;
-            let digits = if most_y < 10.0 { 2 } else { 0 };
+        let digits = |step: f64| (-step.log10()).ceil().max(0.0) as usize;
+        for value in multiples(step_y, most_y) {
             let _ = writeln!(
                 body,
                 "<path d=\"M{LEFT} {0:.1}H{1}\" stroke=\"{TEXT}\" stroke-opacity=\"0.25\"/>\
-                 <text x=\"{2}\" y=\"{3:.1}\" text-anchor=\"end\">{4}</text>\
-                 <text x=\"{5:.1}\" y=\"{6}\" text-anchor=\"middle\">{7}</text>",
-                y(most_y * share),
+                 <text x=\"{2}\" y=\"{3:.1}\" text-anchor=\"end\">{4}</text>",
+                y(value),
                 WIDTH - 30.0,
                 LEFT - 6.0,
-                y(most_y * share) + 4.0,
-                number(most_y * share, digits),
-                x(most_x * share),
+                y(value) + 4.0,
+                number(value, digits(step_y))
+            );
+        }
+        for value in multiples(step_x, most_x) {
+            let _ = writeln!(
+                body,
+                "<text x=\"{:.1}\" y=\"{}\" text-anchor=\"middle\">{}</text>",
+                x(value),
                 top + HEIGHT + 16.0,
-                number(most_x * share, 0)
+                number(value, digits(step_x))
             );
         }
         if let Some((level, name)) = &panel.limit {

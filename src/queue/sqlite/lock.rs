@@ -16,7 +16,15 @@ use crate::queue::QueueError;
 
 /// Held: no other process has the store open. Released on drop.
 #[derive(Debug)]
-pub(super) struct Lock(#[allow(dead_code, reason = "held, not used")] File);
+pub(super) struct Lock(File);
+
+impl Drop for Lock {
+    /// Closing the file would do, unless somebody else has it open as well: a child process that was
+    /// forked a moment ago has, until it runs its program.
+    fn drop(&mut self) {
+        let _ = flock(&self.0, FlockOperation::Unlock);
+    }
+}
 
 impl Lock {
     /// Locks `database`.lock, or says who has it.
@@ -51,5 +59,23 @@ impl Lock {
         file.seek(SeekFrom::Start(0)).map_err(failed)?;
         writeln!(file, "{}", std::process::id()).map_err(failed)?;
         Ok(Lock(file))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn it_is_released_though_a_child_process_has_the_file_still_open() {
+        let dir = tempfile::tempdir().unwrap();
+        let database = dir.path().join("queue.db");
+        let lock = Lock::take(&database).unwrap();
+        assert!(matches!(Lock::take(&database), Err(QueueError::InUse(_))));
+        // What a fork makes of it.
+        let inherited = lock.0.try_clone().unwrap();
+        drop(lock);
+        drop(Lock::take(&database).unwrap());
+        drop(inherited);
     }
 }

@@ -100,6 +100,16 @@ impl Teach for OfLane<'_> {
         self.relay.alert(self.lane, rule, fact);
     }
 
+    fn spent(&self, messages: u32) {
+        let name = &self.lane.name;
+        tracing::info!(
+            provider = name.base(),
+            source = source(name),
+            messages,
+            "learned: the server closes a connection after so many messages"
+        );
+    }
+
     /// An account is one, from whatever address it is used.
     fn acted(&self, rule: &ReplyRule, reply: &str) {
         if rule.scope != RuleScope::Account {

@@ -53,6 +53,9 @@ pub(crate) trait Teach {
     /// A rule wants somebody to look at this.
     fn alert(&self, rule: &str, fact: &Fact);
 
+    /// The server takes no more than so many messages on a connection.
+    fn spent(&self, messages: u32);
+
     /// A rule has acted: what else it concerns learns of it.
     fn acted(&self, _rule: &ReplyRule, _reply: &str) {}
 
@@ -124,7 +127,9 @@ pub(crate) trait Teach {
     /// The server closed a connection soon after its `messages`-th message.
     fn note_closed(&self, messages: u32) {
         let now = self.now();
-        self.teach(|adapt, _| adapt.closed(messages, now, CLOSED));
+        if self.teach(|adapt, _| adapt.closed(messages, now, CLOSED)) {
+            self.spent(messages);
+        }
     }
 
     /// What the lane learns from a transaction.
@@ -142,13 +147,12 @@ pub(crate) trait Teach {
         let throttled = judgements.iter().filter(|j| slowed(j)).count();
         let told = judgements.iter().position(slowed).and_then(|at| facts.get(at));
         let closed = facts.first().filter(|f| f.stage <= Stage::Mail && ended(f)).and(carried);
-        self.teach(|adapt, open| {
+        let spent = self.teach(|adapt, open| {
             if accepted > 0 {
                 adapt.delivered(cells(accepted), began, now);
+                adapt.carried(carried.map_or(1, |before| before.saturating_add(1)));
             }
-            if let Some(messages) = closed {
-                adapt.closed(messages, now, CLOSED);
-            }
+            let spent = closed.filter(|messages| adapt.closed(*messages, now, CLOSED));
             // Before MAIL it is about connections, see `unreached`.
             if let Some(Fact { event: Event::Reply(reply), stage, .. }) = told
                 && *stage >= Stage::Idle
@@ -157,7 +161,11 @@ pub(crate) trait Teach {
                 let tried = Tried { cells: cells(throttled), before: carried.unwrap_or(0), open, began };
                 adapt.throttled(about, tried, now, &reply.to_string());
             }
+            spent
         });
+        if let Some(messages) = spent {
+            self.spent(messages);
+        }
         if let Some(fact) = told {
             self.throttled(fact, if self.lane().provider.adaptive { "learned" } else { "none" }, &[]);
         }

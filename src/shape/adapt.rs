@@ -200,6 +200,11 @@ impl Adapt {
         self.crowd.delivered();
     }
 
+    /// A connection has carried `messages`, the last one just now.
+    pub fn carried(&mut self, messages: u32) {
+        self.spent.carried(messages);
+    }
+
     /// A transaction was throttled and no rule says what it means.
     pub fn throttled(&mut self, about: About, tried: Tried, now: Timestamp, reply: &str) {
         let Tried { cells, before, open, began } = tried;
@@ -232,11 +237,13 @@ impl Adapt {
         self.crowd.opened(open, now);
     }
 
-    /// The server closed a connection that had carried `messages`, right after the last one.
-    pub fn closed(&mut self, messages: u32, now: Timestamp, how: &str) {
-        if self.configured.adaptive && messages < self.configured.messages {
-            self.changed |= self.spent.closed(messages, false, now, cut(how));
-        }
+    /// The server closed a connection that had carried `messages`, right after the last one. True: by
+    /// now it is clear that it takes no more on one.
+    pub fn closed(&mut self, messages: u32, now: Timestamp, how: &str) -> bool {
+        let narrower = self.configured.adaptive && messages < self.configured.messages;
+        let learned = narrower && self.spent.closed(messages, false, now, cut(how));
+        self.changed |= learned;
+        learned
     }
 
     /// Lets time pass; `open` connections are open.

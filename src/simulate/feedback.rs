@@ -35,6 +35,8 @@ impl Teach for OfSite<'_> {
     fn throttled(&self, _: &Fact, _: &str, _: &[Effect]) {}
 
     fn alert(&self, _: &str, _: &Fact) {}
+
+    fn spent(&self, _: u32) {}
 }
 
 /// Lets time pass for what a lane has learned, until it has forgotten all of it.

@@ -20,6 +20,10 @@ const RACE: Duration = Duration::from_secs(2);
 /// Stops when not even one connection is taken.
 const STOP: Duration = Duration::from_secs(1);
 const STOP_MOST: Duration = Duration::from_secs(60);
+/// Sightings of a number that are more than chance.
+const TIMES: u32 = 3;
+/// A connection that is closed so much later than another one was not closed together with it.
+const AGAIN: Duration = Duration::from_secs(1);
 
 /// How many connections: the number that was open when a further one was refused; one more is
 /// tried after a while, and when that is taken, ever more at once.
@@ -135,8 +139,12 @@ impl Crowd {
     }
 }
 
-/// How many messages a connection takes: the number after which the server closed it, twice in a
-/// row without a pause before, or once when it says so.
+/// How many messages a connection takes: the number after which the server closed it again and
+/// again without a pause before and never let one go beyond, or once when it says so.
+///
+/// Servers also close for reasons of their own: a reset now and then, at any number, or a restart,
+/// which ends all connections at once, many of them at the same number. So a number is believed when it
+/// is seen three times in a row, not all of them at once, and if meanwhile no connection has carried more.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub(super) struct Spent {
     cap: Option<u32>,
@@ -144,9 +152,17 @@ pub(super) struct Spent {
     until: Timestamp,
     #[serde(default)]
     reason: String,
-    /// The number seen last.
     #[serde(skip)]
-    seen: Option<u32>,
+    seen: Option<Seen>,
+}
+
+/// The number at which the server closed last.
+#[derive(Clone, Copy, Debug, PartialEq)]
+struct Seen {
+    messages: u32,
+    /// How often in a row, and since when.
+    times: u32,
+    since: Timestamp,
 }
 
 impl Spent {
@@ -166,20 +182,26 @@ impl Spent {
         &self.reason
     }
 
+    /// A connection has carried `messages`, the last one just now.
+    pub(super) fn carried(&mut self, messages: u32) {
+        if self.seen.is_some_and(|seen| messages > seen.messages) {
+            self.seen = None;
+        }
+    }
+
     /// The server closed a connection that had carried `messages`. True if that was learned.
     pub(super) fn closed(&mut self, messages: u32, said: bool, now: Timestamp, reason: &str) -> bool {
         if messages == 0 {
             return false;
         }
-        let again = self.seen.replace(messages) == Some(messages);
+        let before = self.seen.filter(|seen| seen.messages == messages);
+        let mut seen = before.unwrap_or(Seen { messages, times: 0, since: now });
+        seen.times = seen.times.saturating_add(1);
+        self.seen = Some(seen);
+        let sure = seen.times >= TIMES && now.since(seen.since) >= AGAIN;
         // A smaller number than a learned one is believed on the same terms.
-        if (said || again) && self.cap.is_none_or(|cap| messages < cap) {
-            *self = Spent {
-                cap: Some(messages),
-                until: now.after(FORGET),
-                reason: reason.to_owned(),
-                seen: Some(messages),
-            };
+        if (said || sure) && self.cap.is_none_or(|cap| messages < cap) {
+            *self = Spent { cap: Some(messages), until: now.after(FORGET), reason: reason.to_owned(), seen: None };
             return true;
         }
         false

@@ -118,8 +118,9 @@ mod tests {
         let tried = Tried { cells: 1, before: 0, open: 4, began: NOW };
         adapt.throttled(About::Connections, tried, NOW, "421 too many connections");
         adapt.throttled(About::Rate, tried, NOW, "451 slow down");
-        adapt.closed(7, NOW, "closed");
-        adapt.closed(7, NOW, "closed");
+        for ago in [2000, 1000, 0] {
+            adapt.closed(7, Timestamp(NOW.0 - ago), Timestamp(NOW.0 - ago), "closed");
+        }
         adapt
     }
 

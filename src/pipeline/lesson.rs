@@ -32,8 +32,8 @@ const CLOSED: &str = "the server closed the connection";
 pub(crate) struct Lesson<'a> {
     /// How long it took.
     pub(crate) took: Duration,
-    /// Messages that its connection had carried before, see [`Carried::before`].
-    pub(crate) carried: Option<u32>,
+    /// What its connection had carried before, see [`Carried::before`].
+    pub(crate) carried: Option<Load>,
     /// What happened to each recipient.
     pub(crate) facts: &'a [Fact],
     /// And what it means.
@@ -124,11 +124,11 @@ pub(crate) trait Teach {
         self.teach(|adapt, _| adapt.opened(open, now));
     }
 
-    /// The server closed a connection soon after its `messages`-th message.
-    fn note_closed(&self, messages: u32) {
+    /// The server closed a connection soon after the last message of its load.
+    fn note_closed(&self, load: Load) {
         let now = self.now();
-        if self.teach(|adapt, _| adapt.closed(messages, now, CLOSED)) {
-            self.spent(messages);
+        if self.teach(|adapt, _| adapt.closed(load.messages, load.opened(now), now, CLOSED)) {
+            self.spent(load.messages);
         }
     }
 
@@ -150,21 +150,22 @@ pub(crate) trait Teach {
         let spent = self.teach(|adapt, open| {
             if accepted > 0 {
                 adapt.delivered(cells(accepted), began, now);
-                adapt.carried(carried.map_or(1, |before| before.saturating_add(1)));
+                adapt.carried(carried.map_or(1, |before| before.messages.saturating_add(1)));
             }
-            let spent = closed.filter(|messages| adapt.closed(*messages, now, CLOSED));
+            let spent = closed.filter(|load| adapt.closed(load.messages, load.opened(now), now, CLOSED));
             // Before MAIL it is about connections, see `unreached`.
             if let Some(Fact { event: Event::Reply(reply), stage, .. }) = told
                 && *stage >= Stage::Idle
             {
                 let about = About::told(&reply.text, false);
-                let tried = Tried { cells: cells(throttled), before: carried.unwrap_or(0), open, began };
+                let tried =
+                    Tried { cells: cells(throttled), before: carried.map_or(0, |load| load.messages), open, began };
                 adapt.throttled(about, tried, now, &reply.to_string());
             }
             spent
         });
-        if let Some(messages) = spent {
-            self.spent(messages);
+        if let Some(load) = spent {
+            self.spent(load.messages);
         }
         if let Some(fact) = told {
             self.throttled(fact, if self.lane().provider.adaptive { "learned" } else { "none" }, &[]);
@@ -172,9 +173,23 @@ pub(crate) trait Teach {
     }
 }
 
-/// What a connection has carried.
+/// What a connection has carried, and for how long it is open.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Load {
+    messages: u32,
+    age: Duration,
+}
+
+impl Load {
+    fn opened(self, now: Timestamp) -> Timestamp {
+        Timestamp(now.0.saturating_sub(i64::try_from(self.age.as_millis()).unwrap_or(i64::MAX)))
+    }
+}
+
+/// Counts what a connection carries.
 #[derive(Debug)]
 pub(crate) struct Carried {
+    opened: Instant,
     /// Messages accepted, and when the last one was.
     accepted: u32,
     last: Instant,
@@ -183,19 +198,23 @@ pub(crate) struct Carried {
 impl Carried {
     /// Of a new connection.
     pub(crate) fn nothing() -> Carried {
-        Carried { accepted: 0, last: Instant::now() }
+        let now = Instant::now();
+        Carried { opened: now, accepted: 0, last: now }
     }
 
-    /// Messages accepted, if there were any and the last one was a moment ago.
-    pub(crate) fn lately(&self) -> Option<u32> {
-        (self.accepted > 0 && self.last.elapsed() < SOON).then_some(self.accepted)
+    fn load(&self) -> Load {
+        Load { messages: self.accepted, age: self.opened.elapsed() }
     }
 
-    /// Counts a transaction with these facts; how many messages there were before it, unless the
-    /// connection had been idle for a while.
-    pub(crate) fn before(&mut self, facts: &[Fact]) -> Option<u32> {
-        let before =
-            (self.last.elapsed() < SOON || facts.iter().all(|f| f.stage > Stage::Mail)).then_some(self.accepted);
+    /// What it has carried, if there was anything and the last of it was a moment ago.
+    pub(crate) fn lately(&self) -> Option<Load> {
+        (self.accepted > 0 && self.last.elapsed() < SOON).then(|| self.load())
+    }
+
+    /// Counts a transaction with these facts; what there was before it, unless the connection had
+    /// been idle for a while.
+    pub(crate) fn before(&mut self, facts: &[Fact]) -> Option<Load> {
+        let before = (self.last.elapsed() < SOON || facts.iter().all(|f| f.stage > Stage::Mail)).then(|| self.load());
         if facts.iter().any(|f| f.stage == Stage::Final && matches!(&f.event, Event::Reply(r) if r.is_positive())) {
             self.accepted = self.accepted.saturating_add(1);
             self.last = Instant::now();

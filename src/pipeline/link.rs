@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use async_trait::async_trait;
 use tokio::sync::watch;
 
-use super::lesson::Carried;
+use super::lesson::{Carried, Load};
 use crate::deliver::{Admit, Connection, Fact};
 use crate::route::Route;
 use crate::schedule::Lane;
@@ -62,15 +62,15 @@ impl Link {
             && self.connection.is_alive()
     }
 
-    /// After how many messages the server closed it, if it did so right after the last one.
-    pub(super) fn closed_early(&mut self) -> Option<u32> {
+    /// What it had carried when the server closed it, if it did so right after the last one.
+    pub(super) fn closed_early(&mut self) -> Option<Load> {
         let dead = self.connection.is_usable() && !self.connection.is_quiet();
         self.carried.lately().filter(|_| dead)
     }
 
-    /// How many messages it had carried before a transaction with these facts, unless it had been
+    /// What it had carried before a transaction with these facts, unless it had been
     /// idle for a while.
-    pub(super) fn carried(&mut self, facts: &[Fact]) -> Option<u32> {
+    pub(super) fn carried(&mut self, facts: &[Fact]) -> Option<Load> {
         self.carried.before(facts)
     }
 

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::lesson::{CIRCUIT_FIRST, CIRCUIT_LONGEST, Lesson, Teach, refuses_us};
+use super::lesson::{CIRCUIT_FIRST, CIRCUIT_LONGEST, Lesson, Load, Teach, refuses_us};
 use super::moves::source;
 use super::{Relay, SETTLE_AGAIN};
 use crate::clock::Timestamp;
@@ -28,8 +28,8 @@ pub(super) struct Attempt {
     pub(super) connect: Duration,
     pub(super) limiter: Duration,
     pub(super) transaction: Duration,
-    /// Messages the connection had carried right before.
-    pub(super) carried: Option<u32>,
+    /// What the connection had carried right before.
+    pub(super) carried: Option<Load>,
     /// The host offers DSN.
     pub(super) dsn: bool,
     /// One a recipient.

@@ -215,7 +215,7 @@ impl Adapt {
         self.changed = true;
         match about {
             About::Messages if before > 0 => {
-                self.spent.closed(before, true, now, reply);
+                self.spent.closed(before, now, true, now, reply);
             }
             About::Connections => self.crowd.refused(open.saturating_sub(1), now, reply),
             About::Rate | About::Messages => {
@@ -237,11 +237,11 @@ impl Adapt {
         self.crowd.opened(open, now);
     }
 
-    /// The server closed a connection that had carried `messages`, right after the last one. True: by
-    /// now it is clear that it takes no more on one.
-    pub fn closed(&mut self, messages: u32, now: Timestamp, how: &str) -> bool {
+    /// The server closed a connection that was opened at `opened` and had carried `messages`, right after
+    /// the last one. True: by now it is clear that it takes no more on one.
+    pub fn closed(&mut self, messages: u32, opened: Timestamp, now: Timestamp, how: &str) -> bool {
         let narrower = self.configured.adaptive && messages < self.configured.messages;
-        let learned = narrower && self.spent.closed(messages, false, now, cut(how));
+        let learned = narrower && self.spent.closed(messages, opened, false, now, cut(how));
         self.changed |= learned;
         learned
     }

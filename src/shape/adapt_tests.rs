@@ -175,7 +175,7 @@ fn simulate(config: Configured, first: Hidden, then: Option<(usize, Hidden)>, se
                     Said::Closed => {
                         tally.2 += 1;
                         workers[index].carried = None;
-                        adapt.closed(before, stamp, "closed");
+                        adapt.closed(before, stamp, stamp, "closed");
                     }
                     Said::SlowDown => {
                         tally.2 += 1;
@@ -374,12 +374,12 @@ fn a_threshold_counts_in_a_sliding_window_and_survives_a_restart() {
 #[test]
 fn a_closed_connection_teaches_at_the_third_time_and_a_reply_at_once() {
     let mut adapt = Adapt::new(configured(None, 10));
-    adapt.closed(20, at(0.0), "closed");
-    adapt.closed(7, at(1.0), "closed");
+    adapt.closed(20, at(0.0), at(0.0), "closed");
+    adapt.closed(7, at(1.0), at(1.0), "closed");
     assert_eq!(adapt.limits(at(1.0)).messages, 100);
-    adapt.closed(7, at(1.5), "closed");
+    adapt.closed(7, at(1.5), at(1.5), "closed");
     assert_eq!(adapt.limits(at(1.5)).messages, 100);
-    assert!(adapt.closed(7, at(2.0), "closed"));
+    assert!(adapt.closed(7, at(2.0), at(2.0), "closed"));
     assert_eq!(adapt.limits(at(2.0)).messages, 7);
     adapt.throttled(About::told("Max message per connection reached", false), tried(5, 2, at(3.0)), at(3.0), "421");
     assert_eq!(adapt.limits(at(3.0)).messages, 5);
@@ -394,18 +394,21 @@ fn connections_that_are_reset_now_and_then_teach_nothing() {
     for connections in [1_u32, 5, 50] {
         let mut adapt = Adapt::new(Configured { messages: 100_000, ..configured(None, 50) });
         let mut random = fastrand::Rng::with_seed(u64::from(connections));
-        let mut carried = vec![0; connections as usize];
+        let mut carried = vec![(0, at(0.0)); connections as usize];
         for n in 0..3_000_000_u32 {
             let now = at(f64::from(n) / 7000.0);
-            let count = &mut carried[random.usize(..connections as usize)];
+            let (count, opened) = &mut carried[random.usize(..connections as usize)];
             match random.u32(..1000) {
-                0 => _ = adapt.closed(std::mem::take(count), now, "closed"),
+                0 => {
+                    adapt.closed(std::mem::take(count), std::mem::replace(opened, now), now, "closed");
+                    let messages = adapt.limits(now).messages;
+                    assert_eq!(messages, 100_000, "after {n} messages on {connections} connections");
+                }
                 _ => {
                     *count += 1;
                     adapt.carried(*count);
                 }
             }
-            assert_eq!(adapt.limits(now).messages, 100_000, "after {n} messages on {connections} connections");
         }
     }
 }
@@ -414,10 +417,10 @@ fn connections_that_are_reset_now_and_then_teach_nothing() {
 fn a_restart_of_the_server_teaches_nothing() {
     let mut adapt = Adapt::new(configured(None, 50));
     for restart in 0..10 {
-        let now = 100.0 * f64::from(restart);
+        let now = 100.0 * f64::from(restart + 1);
         for n in 0..50 {
             // All had carried about the same when it happened.
-            adapt.closed(3 + n / 40, at(now + f64::from(n) / 100.0), "closed");
+            adapt.closed(3 + n / 40, at(now - 50.0), at(now + f64::from(n) / 100.0), "closed");
         }
         for n in 1..20 {
             adapt.carried(n);
@@ -475,7 +478,7 @@ proptest! {
                 3 => adapt.throttled(About::Connections, tried(n, n, stamp), stamp, "450"),
                 4 => adapt.refused(n, stamp, "421"),
                 5 => adapt.opened(n, stamp),
-                6 => _ = adapt.closed(n, stamp, "closed"),
+                6 => _ = adapt.closed(n, stamp, stamp, "closed"),
                 _ => drop(adapt.ruled(&rule(vec![RuleAction::SlowTo(per_minute(n + 1)), RuleAction::Connections(n)], RuleScope::Provider, None), "4", stamp)),
             }
             adapt.advance(n, stamp);

@@ -22,8 +22,6 @@ const STOP: Duration = Duration::from_secs(1);
 const STOP_MOST: Duration = Duration::from_secs(60);
 /// Sightings of a number that are more than chance.
 const TIMES: u32 = 3;
-/// A connection that is closed so much later than another one was not closed together with it.
-const AGAIN: Duration = Duration::from_secs(1);
 
 /// How many connections: the number that was open when a further one was refused; one more is
 /// tried after a while, and when that is taken, ever more at once.
@@ -144,7 +142,8 @@ impl Crowd {
 ///
 /// Servers also close for reasons of their own: a reset now and then, at any number, or a restart,
 /// which ends all connections at once, many of them at the same number. So a number is believed when it
-/// is seen three times in a row, not all of them at once, and if meanwhile no connection has carried more.
+/// is seen on three connections in a row, each opened after the one before was closed, and if meanwhile
+/// no connection has carried more.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub(super) struct Spent {
     cap: Option<u32>,
@@ -160,9 +159,9 @@ pub(super) struct Spent {
 #[derive(Clone, Copy, Debug, PartialEq)]
 struct Seen {
     messages: u32,
-    /// How often in a row, and since when.
+    /// On how many connections in a row, and when on the last one.
     times: u32,
-    since: Timestamp,
+    last: Timestamp,
 }
 
 impl Spent {
@@ -189,19 +188,22 @@ impl Spent {
         }
     }
 
-    /// The server closed a connection that had carried `messages`. True if that was learned.
-    pub(super) fn closed(&mut self, messages: u32, said: bool, now: Timestamp, reason: &str) -> bool {
+    /// The server closed a connection that was opened at `opened` and had carried `messages`; `said`: it
+    /// told why. True if that was learned.
+    pub(super) fn closed(&mut self, messages: u32, opened: Timestamp, said: bool, now: Timestamp, why: &str) -> bool {
         if messages == 0 {
             return false;
         }
-        let before = self.seen.filter(|seen| seen.messages == messages);
-        let mut seen = before.unwrap_or(Seen { messages, times: 0, since: now });
-        seen.times = seen.times.saturating_add(1);
+        let seen = match self.seen {
+            // Closed together with the one before.
+            Some(seen) if seen.messages == messages && opened < seen.last => seen,
+            Some(seen) if seen.messages == messages => Seen { times: seen.times.saturating_add(1), last: now, ..seen },
+            _ => Seen { messages, times: 1, last: now },
+        };
         self.seen = Some(seen);
-        let sure = seen.times >= TIMES && now.since(seen.since) >= AGAIN;
         // A smaller number than a learned one is believed on the same terms.
-        if (said || sure) && self.cap.is_none_or(|cap| messages < cap) {
-            *self = Spent { cap: Some(messages), until: now.after(FORGET), reason: reason.to_owned(), seen: None };
+        if (said || seen.times >= TIMES) && self.cap.is_none_or(|cap| messages < cap) {
+            *self = Spent { cap: Some(messages), until: now.after(FORGET), reason: why.to_owned(), seen: None };
             return true;
         }
         false

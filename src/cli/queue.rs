@@ -113,9 +113,7 @@ impl Which {
             domain: self.domain,
             provider: self.provider,
             state: self.state.map(|s| s.to_string()),
-            received_before: self
-                .older_than
-                .map(|s| now.0.saturating_sub(i64::try_from(s.0.as_millis()).unwrap_or(i64::MAX))),
+            received_before: self.older_than.map(|s| now.before(s.0).0),
             reason: self.reason,
         };
         let ids: Vec<String> = self.ids.into_iter().chain(self.more_ids).collect();

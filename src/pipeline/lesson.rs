@@ -136,8 +136,7 @@ pub(crate) trait Teach {
     fn learn(&self, lesson: &Lesson<'_>) {
         let Lesson { facts, judgements, carried, took } = *lesson;
         let now = self.now();
-        let took = i64::try_from(took.as_millis()).unwrap_or(i64::MAX);
-        let began = Timestamp(now.0.saturating_sub(took).saturating_sub(1));
+        let began = now.before(took + Duration::from_millis(1));
         let cells = |n: usize| match self.lane().provider.count {
             Count::Messages => 1,
             Count::Recipients => u32::try_from(n).unwrap_or(u32::MAX),
@@ -182,7 +181,7 @@ pub(crate) struct Load {
 
 impl Load {
     fn opened(self, now: Timestamp) -> Timestamp {
-        Timestamp(now.0.saturating_sub(i64::try_from(self.age.as_millis()).unwrap_or(i64::MAX)))
+        now.before(self.age)
     }
 }
 

@@ -422,8 +422,7 @@ impl Scheduler {
             return waiting;
         }
         let Some(held) = lane.stopped_by() else { return waiting };
-        let expire = i64::try_from(lane.provider.retry.expire.as_millis()).unwrap_or(i64::MAX);
-        match self.queue.claim_older(&lane.name, Timestamp(now.0.saturating_sub(expire)), most).await {
+        match self.queue.claim_older(&lane.name, now.before(lane.provider.retry.expire), most).await {
             Ok(leased) => {
                 lane.take_in_hand(leased.len());
                 self.jobs(lane, leased).into_iter().map(|job| (held.clone(), job)).collect()

@@ -165,8 +165,7 @@ impl Queue for InlineQueue {
     }
 
     async fn forget(&self, now: Timestamp, keep: Duration, limit: usize) -> Result<usize, QueueError> {
-        let keep = i64::try_from(keep.as_millis()).unwrap_or(i64::MAX);
-        self.count(Op::Forget(Timestamp(now.0.saturating_sub(keep)), limit.min(MOST) as i64))
+        self.count(Op::Forget(now.before(keep), limit.min(MOST) as i64))
     }
 
     async fn remember(&self, entries: Vec<(String, Option<Bytes>)>) -> Result<(), QueueError> {

@@ -303,9 +303,7 @@ impl Queue for SqliteQueue {
     }
 
     async fn forget(&self, now: Timestamp, keep: Duration, limit: usize) -> Result<usize, QueueError> {
-        let keep = i64::try_from(keep.as_millis()).unwrap_or(i64::MAX);
-        let before = Timestamp(now.0.saturating_sub(keep));
-        self.count(Op::Forget(before, limit.min(MOST) as i64)).await
+        self.count(Op::Forget(now.before(keep), limit.min(MOST) as i64)).await
     }
 
     async fn remember(&self, entries: Vec<(String, Option<Bytes>)>) -> Result<(), QueueError> {

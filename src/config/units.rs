@@ -6,6 +6,8 @@ use std::net::IpAddr;
 use std::str::FromStr;
 use std::time::Duration;
 
+use crate::mail::lowercase;
+
 /// A pace: `20/s`, `30/m`, `500/h`, `2000/d`, or in any other span: `5000/180s`.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Rate {
@@ -170,11 +172,8 @@ impl Pattern {
         if self.0 == "*" {
             return true;
         }
-        let text = text.trim_end_matches('.');
-        if text.bytes().all(|b| b.is_ascii() && !b.is_ascii_uppercase()) {
-            return glob(self.0.as_bytes(), text.as_bytes());
-        }
-        glob(self.0.as_bytes(), text.to_lowercase().as_bytes())
+        let text = lowercase(text.trim_end_matches('.'));
+        glob(self.0.as_bytes(), text.as_bytes())
     }
 }
 

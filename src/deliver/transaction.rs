@@ -99,8 +99,8 @@ impl Connection {
             .into_iter()
             .map(|fate| {
                 let none = || Event::Local("the transaction gave no result".to_owned());
-                let (stage, event) = fate.map_or_else(|| (Stage::Mail, none()), |fact| (fact.stage, fact.event));
-                Fact { stage, event, peer: Some(self.peer.clone()) }
+                let fact = fate.unwrap_or_else(|| Fact { stage: Stage::Mail, event: none(), peer: None });
+                Fact { peer: Some(self.peer.clone()), ..fact }
             })
             .collect();
         Report { facts, dsn: self.caps.dsn, reused, took: started.elapsed() }

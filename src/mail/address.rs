@@ -6,6 +6,7 @@
 //! The value inside is a [`lettre::Address`], so that commands and DSNs are printed by lettre; it is
 //! shared, since it is in the envelope, in a lane and in the hands of a worker at once.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::str::FromStr;
@@ -15,6 +16,14 @@ use std::sync::Arc;
 /// guaranteed to work; up to 1,000 are accepted.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Address(Arc<lettre::Address>);
+
+/// A text in lower case; most are already, and are not copied.
+pub fn lowercase(text: &str) -> Cow<'_, str> {
+    match text.bytes().all(|b| b.is_ascii() && !b.is_ascii_uppercase()) {
+        true => Cow::Borrowed(text),
+        false => Cow::Owned(text.to_lowercase()),
+    }
+}
 
 /// Why a text is not an address.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]

@@ -12,7 +12,7 @@ pub mod lifecycle;
 pub mod message;
 pub mod urgency;
 
-pub use address::{Address, AddressError};
+pub use address::{Address, AddressError, lowercase};
 pub use draft::{Draft, Finished, Refusal, Trace};
 pub use envelope::{BodyKind, Envelope, Notify, Orcpt, Recipient, Ret};
 pub use id::{IdSource, QueueId, RecipientKey};

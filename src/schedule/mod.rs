@@ -26,7 +26,7 @@ use tokio::sync::{Notify, watch};
 
 use crate::clock::{Clock, Timestamp};
 use crate::config::{Limit, LimitsPer, Provider, sources};
-use crate::mail::{Address, LaneName, Message, NewRecipient, RecipientKey};
+use crate::mail::{Address, LaneName, Message, NewRecipient, RecipientKey, lowercase};
 use crate::queue::{Leased, Queue, Settlement, Verdict};
 use crate::shape::{self, Ledger, Limits, Memos};
 use budget::Budget;
@@ -569,11 +569,9 @@ impl Memos for QueueMemos {
 /// What may share a transaction and a connection: everything to a smart host, else the recipients
 /// of one domain; from one source address, where there are several.
 fn destination(provider: &Provider, message: &Message, address: &Address) -> Arc<str> {
-    let domain = address.domain();
     let to: Arc<str> = match &provider.relay {
         Some(relay) => relay.host.clone(),
-        None if domain.bytes().all(|b| b.is_ascii() && !b.is_ascii_uppercase()) => domain.into(),
-        None => domain.to_lowercase().into(),
+        None => lowercase(address.domain()).into(),
     };
     let sender = message.envelope.reverse_path.as_ref().map_or("", |sender| sender.domain());
     match sources::affinity(&provider.source, sender).as_str() {

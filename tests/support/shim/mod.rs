@@ -36,7 +36,6 @@ impl Shim {
 
     /// What a process needs in its environment.
     pub fn environment(&self) -> Vec<(&'static str, String)> {
-        let text = |path: &Path| path.to_str().expect("a path in UTF-8").to_owned();
         vec![
             ("LD_PRELOAD", text(&self.library)),
             ("SHIM_ROOT", text(&self.root)),
@@ -98,6 +97,11 @@ fn compile(dir: &TestDir, name: &str) -> PathBuf {
     library
 }
 
+/// A path, for an environment.
+fn text(path: &Path) -> String {
+    path.to_str().expect("a path in UTF-8").to_owned()
+}
+
 /// Counts the calls of the processes that are started with it.
 pub struct Calls {
     library: PathBuf,
@@ -126,7 +130,6 @@ impl Calls {
 
     /// What a process needs in its environment.
     pub fn environment(&self) -> Vec<(&'static str, String)> {
-        let text = |path: &Path| path.to_str().expect("a path in UTF-8").to_owned();
         vec![("LD_PRELOAD", text(&self.library)), ("CALLS_COUNTERS", text(&self.counters))]
     }
 

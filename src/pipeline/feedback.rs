@@ -263,7 +263,7 @@ impl Relay {
             let mut active = self.feedback.active.lock();
             for (name, item) in active.iter_mut() {
                 if item.changed && (all || item.stored.is_none_or(|at| now - at >= STORE)) {
-                    let json = item.lane.feedback(self.clock.now(), |adapt, _| adapt.store()).0;
+                    let json = item.lane.learned(Adapt::store);
                     entries.push((format!("{MEMOS}{name}"), json.map(Bytes::from)));
                     item.changed = false;
                     item.stored = Some(now);
@@ -275,7 +275,7 @@ impl Relay {
                 item.changed
                     || item.left_out > 0
                     || item.logged.is_some_and(|at| now - at < QUIET)
-                    || !item.lane.feedback(self.clock.now(), |adapt, _| adapt.is_idle()).0
+                    || !item.lane.learned(Adapt::is_idle)
             });
         }
         if !entries.is_empty()

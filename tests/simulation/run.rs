@@ -179,6 +179,11 @@ async fn live(world: &Arc<World>, base: Timestamp, kept: &mut Option<Arc<InlineQ
             () = tokio::time::sleep(until - now) => {}
         }
         store.audit().await;
+        // A lane that counts workers whom nobody started has fewer connections than it may, for ever.
+        let counted: usize = scheduler.lanes().iter().map(|lane| lane.snapshot().workers as usize).sum();
+        if counted != relay.workers.count() {
+            world.wrong([format!("{counted} workers are counted, {} are there", relay.workers.count())]);
+        }
         if let Some((at, how)) = end
             && world.now() >= at
         {

@@ -412,3 +412,24 @@ async fn what_was_withdrawn_and_put_back_leaves_first() {
     let (first, _) = lane.next(None, IDLE).await.expect("a job");
     assert_eq!(first.recipients.iter().map(|held| held.index).collect::<Vec<_>>(), [0, 1]);
 }
+
+/// A worker that ends because there were too many may still have its connection for a while.
+#[tokio::test(start_paused = true)]
+async fn while_workers_retire_there_are_no_more_than_configured() {
+    let lane = lane(|p| {
+        p.connections = 2;
+        p.adaptive = true;
+    });
+    assert_eq!(lane.push([job("a@a", "x.example", 0, &[0])]), Wake::Start);
+    assert_eq!(lane.push([job("a@a", "x.example", 0, &[1])]), Wake::Start);
+    assert!(!lane.retire());
+    let now = Timestamp(1_000_000);
+    let _ = lane.feedback(now, |adapt, _| adapt.refused(1, now, "421 too many"));
+    assert!(lane.retire(), "there may be one");
+    assert!(!lane.retire());
+    // What was learned is forgotten: there may be two again, and one of them has not gone yet.
+    let (_, wake) = lane.feedback(now.after(Duration::from_secs(7200)), |_, _| ());
+    assert_eq!(wake, Wake::Nobody);
+    assert_eq!(lane.push([job("a@a", "x.example", 0, &[2])]), Wake::Nobody);
+    assert_eq!(lane.worker_gone(), Wake::Start);
+}

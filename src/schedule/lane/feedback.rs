@@ -141,6 +141,9 @@ impl State {
     /// Connections at most, now.
     pub(super) fn most_workers(&self, configured: u32) -> u32 {
         // With an open circuit one worker probes; the others come when it has closed.
-        if self.circuit.is_some() { 1 } else { self.narrowed.most(configured) + self.narrowed.retiring }
+        // Those that end meanwhile may still have their connections open: with them, too, there are
+        // never more than the configuration says.
+        let most = self.narrowed.most(configured).saturating_add(self.narrowed.retiring);
+        if self.circuit.is_some() { 1 } else { most.min(configured) }
     }
 }

@@ -43,6 +43,9 @@ pub enum QueueError {
     Closed,
 }
 
+/// Bytes of first chunks that a claim brings along at most, for each recipient it may take.
+pub const HEADS_EACH: usize = 4096;
+
 /// A recipient that the caller now holds.
 #[derive(Clone, Debug)]
 pub struct Leased {
@@ -58,6 +61,9 @@ pub struct Leased {
     pub attempts: u32,
     /// A delay DSN was sent.
     pub warned: bool,
+    /// Chunk 0 of the body, shared like the message, where it costs little to bring it along; else
+    /// [`Queue::chunk`] has it.
+    pub head: Option<Bytes>,
 }
 
 /// What became of a recipient that was held.
@@ -217,7 +223,8 @@ pub trait Queue: Send + Sync + 'static {
 
     /// Takes up to `limit` due recipients of a lane: highest priority first, senders taking turns
     /// within a priority, then by due time. Of every eight, one is for lower priorities than the
-    /// one that would use up all, so that a stream of urgent mail starves nobody.
+    /// one that would use up all, so that a stream of urgent mail starves nobody. First chunks
+    /// that are short may come along, of all together at most `limit` times [`HEADS_EACH`] bytes.
     async fn claim(&self, lane: &LaneName, now: Timestamp, limit: usize) -> Result<Vec<Leased>, QueueError>;
 
     /// Takes up to `limit` recipients of a lane, due or not, whose message was received at

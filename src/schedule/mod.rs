@@ -27,9 +27,9 @@ use tokio::sync::{Notify, watch};
 use crate::clock::{Clock, Timestamp};
 use crate::config::{Limit, LimitsPer, Provider, sources};
 use crate::mail::{Address, LaneName, Message, NewRecipient, RecipientKey, lowercase};
-use crate::queue::{Leased, Queue, Settlement, Verdict};
+use crate::queue::{HEADS_EACH, Leased, Queue, Settlement, Verdict};
 use crate::shape::{self, Ledger, Limits, Memos};
-use budget::Budget;
+use budget::{Budget, Ticket};
 pub use job::{Held, Job, Shared, sender_key};
 pub use lane::{Empty, Lane, NotNow, Snapshot, Wake};
 
@@ -39,8 +39,9 @@ pub const WINDOW: usize = 4096;
 const SHARE: usize = 16;
 /// What a recipient and its part of a message cost in memory, roughly, in bytes.
 const RECIPIENT_COST: u64 = 512;
-/// Recipients claimed at once when the budget is used up: every lane must go on.
-const CLAIM_WITHOUT_BUDGET: usize = 8;
+/// Recipients a lane has in memory when the budget is used up, or one for each connection if those
+/// are more: every lane must go on.
+const WITHOUT_BUDGET: usize = 8;
 /// Longest sleep of the timer, so that a jump of the wall clock is noticed.
 const TIMER_MAX: Duration = Duration::from_secs(10);
 /// How often lanes that are no longer used are forgotten.
@@ -207,11 +208,9 @@ impl Scheduler {
     pub fn admit(&self, message: &Arc<Message>, recipients: Vec<NewRecipient>, head: &Bytes) -> Admission {
         let sender = sender_key(message.envelope.sender());
         let overhead = RECIPIENT_COST * (1 + recipients.len() as u64);
-        let with_body = self.budget.reserve(overhead + head.len() as u64);
-        let kept_head = with_body.as_ref().map(|_| head.clone());
-        let ticket = with_body.or_else(|| self.budget.reserve(overhead));
+        let (head, ticket) = self.afford(overhead, Some(head));
         let affordable = ticket.is_some();
-        let shared = Arc::new(Shared { message: message.clone(), head: kept_head, ticket });
+        let shared = Arc::new(Shared { message: message.clone(), head, ticket });
 
         let mut admission = Admission { recipients, jobs: Vec::new(), stored: Vec::new() };
         // Most messages have one recipient, and most others a few lanes: a linear search is fine,
@@ -263,6 +262,15 @@ impl Scheduler {
             }
         }
         admission
+    }
+
+    /// A ticket for a message in memory, with chunk 0 of its body if that is there and can be kept.
+    fn afford(&self, overhead: u64, head: Option<&Bytes>) -> (Option<Bytes>, Option<Ticket>) {
+        let whole = head.and_then(|head| Some((head, self.budget.reserve(overhead + head.len() as u64)?)));
+        match whole {
+            Some((head, ticket)) => (Some(head.clone()), Some(ticket)),
+            None => (None, self.budget.reserve(overhead)),
+        }
     }
 
     /// The queue has the message: its jobs become ready.
@@ -319,11 +327,17 @@ impl Scheduler {
 
     async fn claim(self: Arc<Scheduler>, lane: Arc<Lane>, mut now: Timestamp, mut room: usize) {
         loop {
-            let ticket = self.budget.reserve(RECIPIENT_COST * room as u64);
+            // Until what was claimed has tickets of its own: many lanes may be at this point at once.
+            let ticket = self.budget.reserve((RECIPIENT_COST + HEADS_EACH as u64) * room as u64);
             if ticket.is_none() {
-                room = room.min(CLAIM_WITHOUT_BUDGET);
+                let least = WITHOUT_BUDGET.max(lane.provider.connections as usize);
+                room = room.min(least.saturating_sub(lane.in_memory()));
             }
-            drop(ticket);
+            if room == 0 {
+                // When one of those in memory has gone, it is asked again.
+                lane.end_claim(Some(now));
+                return;
+            }
             match self.queue.claim(&lane.name, now, room).await {
                 Ok(leased) => {
                     let due = if leased.len() >= room {
@@ -334,6 +348,7 @@ impl Scheduler {
                         self.queue.lane_due(&lane.name).await.map(|due| due.map(|d| d.max(floor)))
                     };
                     let leased = self.pass_on(&lane, leased, now).await;
+                    drop(ticket);
                     let wake = lane.push(self.jobs(&lane, leased));
                     self.wake(&lane, wake);
                     lane.end_claim(due.unwrap_or(Some(now.after(QUEUE_TROUBLE))));
@@ -396,8 +411,8 @@ impl Scheduler {
             let destination = destination(&lane.provider, &item.message, &item.recipient.address);
             let index = *at.entry((id, destination.clone())).or_insert_with(|| {
                 let message = shared.entry(id).or_insert_with(|| {
-                    let ticket = self.budget.reserve(RECIPIENT_COST * 2);
-                    Arc::new(Shared { message: item.message.clone(), head: None, ticket })
+                    let (head, ticket) = self.afford(RECIPIENT_COST * 2, item.head.as_ref());
+                    Arc::new(Shared { message: item.message.clone(), head, ticket })
                 });
                 jobs.push(Job::new(message.clone(), destination));
                 jobs.len() - 1
@@ -609,3 +624,6 @@ pub(crate) mod testing {
         job
     }
 }
+
+#[cfg(test)]
+mod tests;

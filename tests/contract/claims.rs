@@ -4,8 +4,8 @@ use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use mailweir::mail::LaneName;
-use mailweir::queue::{Counts, LaneDue, Operation};
+use mailweir::mail::{CHUNK, LaneName};
+use mailweir::queue::{Counts, HEADS_EACH, LaneDue, Operation};
 use parking_lot::Mutex;
 
 use super::{Rig, T0, deferred, delivered, failed, key, letter};
@@ -243,4 +243,35 @@ pub async fn the_oldest_of_a_lane_are_found_whatever_else_is_there(rig: Rig) {
     assert!(queue.claim_older(&"nobody".into(), at(6), 100).await.unwrap().is_empty());
     assert_eq!(queue.claim(&"x".into(), at(9), 100).await.unwrap().len(), 3, "the younger ones wait on");
     assert_eq!(queue.claim_older(&"y".into(), at(9), 100).await.unwrap().len(), 10);
+}
+
+pub async fn short_bodies_come_along(rig: Rig) {
+    let queue = &*rig.queue;
+    let text = |n: u8, length: usize| vec![b'a' + n; length];
+    let both = [("one@there.example", "x"), ("two@there.example", "x")];
+    letter("a@a.example", "x").to(&both).body(text(0, 2000)).post(queue).await;
+    letter("a@a.example", "x").body(Vec::new()).post(queue).await;
+    letter("a@a.example", "x").body(text(1, CHUNK + 1)).post(queue).await;
+    for leased in queue.claim(&"x".into(), T0, 100).await.unwrap() {
+        let (size, id) = (leased.message.size as usize, leased.key.id);
+        assert_eq!(leased.head.is_some(), size < CHUNK, "{size} bytes");
+        let first = queue.chunk(id, 0).await.unwrap().unwrap();
+        assert!(leased.head.is_none_or(|head| head == first), "{size} bytes");
+        assert_eq!(first.len(), size.min(CHUNK));
+    }
+
+    // Many of them are more than a claim should hold in memory.
+    for n in 0..100 {
+        letter("a@a.example", "y").body(text(n % 26, 60_000)).post(queue).await;
+        letter("a@a.example", "y").body(text(n % 26, 30_000)).post(queue).await;
+        letter("a@a.example", "y").body(text(n % 26, 20_000)).post(queue).await;
+    }
+    let leased = queue.claim(&"y".into(), T0, 300).await.unwrap();
+    assert_eq!(leased.len(), 300);
+    let along: usize = leased.iter().filter_map(|l| l.head.as_ref()).map(|head| head.len()).sum();
+    assert!((300_000..=300 * HEADS_EACH).contains(&along), "{along} bytes came along");
+    for l in leased {
+        let head = l.head.is_none_or(|head| head.len() as u64 == l.message.size);
+        assert!(head, "whole or not at all");
+    }
 }

@@ -290,6 +290,7 @@ macro_rules! suite {
                 claims: lanes_are_listed_in_order_with_their_due_time,
                 claims: a_lane_is_moved_in_steps,
                 claims: the_oldest_of_a_lane_are_found_whatever_else_is_there,
+                claims: short_bodies_come_along,
                 claims: every_recipient_has_one_holder,
                 look: pages_cover_everything_once,
                 look: every_filter_picks_its_own,

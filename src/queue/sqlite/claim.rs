@@ -8,6 +8,7 @@ use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::sync::Arc;
 
+use bytes::Bytes;
 use rusqlite::{Connection, OptionalExtension, params};
 
 use super::rows::{self, Ready, SLOTS};
@@ -16,17 +17,24 @@ use super::store::Store;
 use crate::clock::Timestamp;
 use crate::mail::lifecycle::{Event, Next};
 use crate::mail::{LaneName, Message, QueueId, State};
-use crate::queue::{LaneDue, Leased, QueueError};
+use crate::queue::{HEADS_EACH, LaneDue, Leased, QueueError};
 
 /// Of so many recipients claimed, one is of a lower priority, if such a one is due.
 const ONE_OF: usize = 8;
+
+/// The longest first chunk that comes along: it lies beside what a claim reads anyway, while to read
+/// it by itself later costs a switch of threads and a transaction. A longer one is on pages of its
+/// own, for which all that waits for the writer would wait, too.
+const LONGEST_HEAD: usize = 32 << 10;
 
 /// What a claim knows while it goes through a lane.
 struct Claim<'a, 'c> {
     store: &'a mut Store<'c>,
     lane: &'a LaneName,
     now: Timestamp,
-    messages: HashMap<QueueId, Arc<Message>>,
+    messages: HashMap<QueueId, (Arc<Message>, Option<Bytes>)>,
+    /// Bytes of first chunks that may still come along.
+    heads: usize,
 }
 
 /// Leases up to `limit` due recipients of `lane`: highest priority first, but for one of every
@@ -37,7 +45,7 @@ pub(super) fn claim(
     now: Timestamp,
     limit: usize,
 ) -> Result<Vec<Leased>, QueueError> {
-    let mut claim = Claim { store, lane, now, messages: HashMap::new() };
+    let mut claim = Claim { store, lane, now, messages: HashMap::new(), heads: limit.saturating_mul(HEADS_EACH) };
     let mut levels = claim.levels()?;
     let share = limit / ONE_OF;
     let mut room = limit;
@@ -69,7 +77,8 @@ pub(super) fn claim_older(
     limit: usize,
 ) -> Result<Vec<Leased>, QueueError> {
     let below = received.0.saturating_add(1).clamp(0, i64::MAX >> 20) << 20;
-    let mut claim = Claim { store, lane, now: received, messages: HashMap::new() };
+    // What expires does not leave.
+    let mut claim = Claim { store, lane, now: received, messages: HashMap::new(), heads: 0 };
     let statement = claim.store.statement(sql::OLDER_IN_LANE)?;
     let limit = i64::try_from(limit).unwrap_or(i64::MAX);
     let found: Vec<Ready> =
@@ -78,7 +87,7 @@ pub(super) fn claim_older(
     for ready in found {
         // The id is given when the message begins to come in: it may be younger than that.
         match claim.message(ready.key.id) {
-            Ok(message) if message.received > received => {}
+            Ok((message, _)) if message.received > received => {}
             _ => taken.extend(claim.lease(ready)?),
         }
     }
@@ -184,8 +193,8 @@ impl Claim<'_, '_> {
 
     fn lease(&mut self, ready: Ready) -> Result<Option<Leased>, QueueError> {
         let Ready { key, state, attempts, warned, recipient } = ready;
-        let (recipient, message) = match (recipient, self.message(key.id)) {
-            (Ok(recipient), Ok(message)) => (recipient, message),
+        let (recipient, message, head) = match (recipient, self.message(key.id)) {
+            (Ok(recipient), Ok((message, head))) => (recipient, message, head),
             (_, Err(e)) if !matches!(e, QueueError::Damaged(_)) => return Err(e),
             (Err(e), _) | (_, Err(e)) => {
                 // One unreadable record must not stop its lane: it waits for an operator.
@@ -202,25 +211,30 @@ impl Claim<'_, '_> {
         let statement = self.store.statement(sql::SET_STATE)?;
         statement.execute(params![key.id.0, key.index, leased as u8])?;
         self.store.tally.moved(Some(state), Some(leased));
-        Ok(Some(Leased { key, message, recipient, lane: self.lane.clone(), attempts, warned }))
+        Ok(Some(Leased { key, message, recipient, lane: self.lane.clone(), attempts, warned, head }))
     }
 
-    fn message(&mut self, id: QueueId) -> Result<Arc<Message>, QueueError> {
+    fn message(&mut self, id: QueueId) -> Result<(Arc<Message>, Option<Bytes>), QueueError> {
         match self.messages.entry(id) {
-            Entry::Occupied(known) => Ok(Arc::clone(known.get())),
+            Entry::Occupied(known) => Ok(known.get().clone()),
             Entry::Vacant(slot) => {
-                let message = message(self.store, id)?
+                let longest = self.heads.min(LONGEST_HEAD);
+                let (message, head) = message(self.store, id, longest)?
                     .ok_or_else(|| QueueError::Damaged(format!("message {id} is missing from the store")))?;
-                Ok(Arc::clone(slot.insert(Arc::new(message))))
+                self.heads -= head.as_ref().map_or(0, Bytes::len);
+                Ok(slot.insert((Arc::new(message), head)).clone())
             }
         }
     }
 }
 
-/// A message without its body.
-fn message(store: &mut Store<'_>, id: QueueId) -> Result<Option<Message>, QueueError> {
-    let mut found = store.statement(sql::MESSAGE)?.query([id.0])?;
-    found.next()?.map(rows::message).transpose()
+/// A message, with chunk 0 of its body unless that is longer than `longest`.
+fn message(store: &mut Store<'_>, id: QueueId, longest: usize) -> Result<Option<(Message, Option<Bytes>)>, QueueError> {
+    let mut found =
+        store.statement(sql::MESSAGE_AND_HEAD)?.query(params![id.0, i64::try_from(longest).unwrap_or(0)])?;
+    let Some(row) = found.next()? else { return Ok(None) };
+    let head: Option<Vec<u8>> = row.get(13)?;
+    Ok(Some((rows::message(row)?, head.map(Bytes::from))))
 }
 
 fn next_bucket(conn: &Connection, lane: &LaneName, after: i64) -> Result<Option<(i64, Timestamp)>, QueueError> {

@@ -26,6 +26,9 @@ statements! {
         address, orcpt, reason) VALUES (?1, ?2, ?3, ?4, ?5, ?6, 0, 0, ?7, ?8, ?9, '')";
     MESSAGE = "SELECT id, received, sender, size, priority, eightbit, smtputf8, ret, envid, origin, ip, helo, traits
         FROM message WHERE id = ?1";
+    /// `length` of a blob is in the record's header: a head that is too long is not read.
+    MESSAGE_AND_HEAD = "SELECT id, received, sender, size, priority, eightbit, smtputf8, ret, envid, origin, ip, helo,
+        traits, iif(length(head) <= ?2, head, NULL) FROM message WHERE id = ?1";
     MESSAGE_EXISTS = "SELECT 1 FROM message WHERE id = ?1";
     HEAD = "SELECT head FROM message WHERE id = ?1";
     CHUNK = "SELECT data FROM chunk WHERE message = ?1 AND seq = ?2

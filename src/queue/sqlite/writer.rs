@@ -28,7 +28,7 @@ use super::{Options, claim, schema};
 use crate::clock::{Clock, Timestamp};
 use crate::crash;
 use crate::mail::{LaneName, NewMessage, QueueId, RecipientKey};
-use crate::queue::{Counts, Leased, Operation, QueueError, Settlement};
+use crate::queue::{Counts, HEADS_EACH, Leased, Operation, QueueError, Settlement};
 
 /// Operations of one transaction.
 const BATCH: usize = 1024;
@@ -60,7 +60,9 @@ impl Op {
             Op::Settle(settlements, follow_ups) => {
                 512 * settlements.len() + follow_ups.iter().map(message).sum::<usize>()
             }
-            Op::Claim(_, _, limit) | Op::ClaimOlder(_, _, limit) => 512 * limit,
+            // What it answers is in memory with it.
+            Op::Claim(_, _, limit) => (512 + HEADS_EACH) * limit,
+            Op::ClaimOlder(_, _, limit) => 512 * limit,
             Op::Remember(entries) => {
                 entries.iter().map(|(name, value)| 64 + name.len() + value.as_ref().map_or(0, Bytes::len)).sum()
             }

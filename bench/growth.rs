@@ -5,7 +5,8 @@
 //!   asked for: memory, acceptance and delivery to another provider (also as a share of what a second
 //!   relay, whose queue is empty, does in turn with it), the first page of `queue list`, and the time a restart takes.
 //! - **Connections**: idle clients, and open connections to a provider; memory for each.
-//! - **Message**: one big message passes through; memory before it and at its peak.
+//! - **Message**: one big message passes through; memory before it and at its peak. The same of one
+//!   that is smaller and one that is bigger, to tell what depends on the size.
 
 #[path = "growth/connections.rs"]
 mod connections;
@@ -30,7 +31,7 @@ const USAGE: &str = "growth [PART...] [--messages N] [--steps N] [--size BYTES] 
     --directory DIR where the queue lies, default the one for temporary files\n\
     --idle N        clients that do nothing, default 10000\n\
     --upstream N    connections to a provider, default 2000\n\
-    --big BYTES     size of the big message, default 100000000\n\
+    --big BYTES     size of the big message, default 100000000; a tenth of it and four times it are measured, too\n\
     --program FILE  the mailweir to measure, default the one just built\n\
     --docs          write into docs/performance.md and docs/growth.svg, rather than into target/bench";
 
@@ -65,7 +66,9 @@ fn main() -> io::Result<()> {
         found.extend(connections::upstream(&program, upstream)?);
     }
     if message || all {
-        found.extend(connections::big_message(&program, big)?);
+        for size in [big / 10, big, big * 4] {
+            found.extend(connections::big_message(&program, size)?);
+        }
     }
     if !found.is_empty() {
         let mut facts = Table::new(["what", "figure"]);

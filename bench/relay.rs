@@ -145,6 +145,7 @@ fn facts_of(results: &Results) -> Vec<(String, String)> {
         }
     };
     let rate = "per_second";
+    ratio("after a pause of the provider: share of the rate without", ("waited", rate), ("2k-kept", rate), true);
     ratio("TLS to the provider: share of the rate without", ("tls-out", rate), ("2k-kept", rate), true);
     ratio("TLS from the clients: share of the rate without", ("tls-in", rate), ("2k-kept", rate), true);
     ratio("TLS on both sides: share of the rate without", ("tls-both", rate), ("2k-kept", rate), true);

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use crate::support::dns::Server;
 use crate::support::figures::Figures;
 use crate::support::load::{Load, Until};
-use crate::support::measure::{Metrics, measure, metric, single, singles, warm_up};
+use crate::support::measure::{Metrics, measure, measure_of, metric, single, singles, warm_up};
 use crate::support::relay::{Relay, Setup};
 use crate::support::sink::{Options, Sink};
 use crate::support::tls::Certificates;
@@ -44,6 +44,7 @@ pub const CASES: &[Case] = &[
     Case { key: "20k-kept", name: "20 KB, sessions kept", run: |c| flow(c, 20_480, true) },
     Case { key: "20k-each", name: "20 KB, a session each", run: |c| flow(c, 20_480, false) },
     Case { key: "wan", name: "2 KB, 5 connections of 50 ms", run: wan },
+    Case { key: "waited", name: "2 KB, after a pause of the provider", run: waited },
     Case { key: "latency", name: "single messages", run: idle },
     Case { key: "tls-out", name: "2 KB, kept, TLS to the provider", run: |c| encrypted(c, true, false, true) },
     Case { key: "tls-in", name: "2 KB, kept, TLS from the clients", run: |c| encrypted(c, false, true, true) },
@@ -75,7 +76,10 @@ const SINGLES: u64 = 100;
 /// Warms up and measures; everything has to arrive.
 fn throughput(relay: &Relay, sink: &Sink, load: &Load) -> io::Result<Metrics> {
     warm_up(sink, load, DRAIN)?;
-    let metrics = measure(&relay.group(), sink, load, DRAIN)?;
+    all_arrived(measure(&relay.group(), sink, load, DRAIN)?)
+}
+
+fn all_arrived(metrics: Metrics) -> io::Result<Metrics> {
     match metric(&metrics, "left") {
         Some(left) if left > 0.0 => Err(io::Error::other(format!("{left} messages did not arrive"))),
         _ => Ok(metrics),
@@ -98,6 +102,22 @@ fn wan(context: &Context) -> io::Result<Option<Metrics>> {
     // As many as 100 a second would be in the time of a run.
     let count = 100 * context.time.as_secs().max(2);
     throughput(&relay, &sink, &Load::new(relay.smtp, Until::Count(count))).map(Some)
+}
+
+/// What waited for a provider that was paused leaves, and nothing else comes in. All but the first
+/// few thousand messages have to be read from the store.
+fn waited(context: &Context) -> io::Result<Option<Metrics>> {
+    let sink = Sink::start(Options::default())?;
+    let relay = Relay::start(&Setup::new(&context.program, sink.address))?;
+    let load = Load::new(relay.smtp, Until::Count(10_000 * context.time.as_secs().max(2)));
+    warm_up(&sink, &load, DRAIN)?;
+    relay.command(&["provider", "pause", "sink"])?;
+    let sent = load.send()?;
+    let metrics = measure_of(&relay.group(), &sink, DRAIN, || {
+        relay.command(&["provider", "resume", "sink"])?;
+        Ok(sent)
+    })?;
+    all_arrived(metrics).map(Some)
 }
 
 fn idle(context: &Context) -> io::Result<Option<Metrics>> {

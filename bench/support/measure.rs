@@ -35,10 +35,21 @@ pub fn warm_up(sink: &Sink, load: &Load, drain: Duration) -> io::Result<()> {
 /// Sends a load and counts until its last message has arrived, or `drain` after the last `250`.
 /// `left` of the result: messages that had not arrived by then.
 pub fn measure(group: &Group, sink: &Sink, load: &Load, drain: Duration) -> io::Result<Metrics> {
+    measure_of(group, sink, drain, || load.send())
+}
+
+/// The same of whatever `send` makes leave the relay: it tells how many messages, and in what time
+/// they were accepted.
+pub fn measure_of(
+    group: &Group,
+    sink: &Sink,
+    drain: Duration,
+    send: impl FnOnce() -> io::Result<(u64, Duration)>,
+) -> io::Result<Metrics> {
     let before = sink.seen.count();
     let meter = Meter::start(group.clone());
     let began = now_nanos();
-    let (sent, took) = load.send()?;
+    let (sent, took) = send()?;
     let arrived = sink.seen.wait(before + sent, drain).saturating_sub(before);
     // The last outcomes are being stored and logged: that is part of the price.
     thread::sleep(Duration::from_millis(200));

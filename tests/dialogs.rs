@@ -204,6 +204,43 @@ async fn the_log_tells_the_fate_of_each_message() {
     assert!(!log.contains("secret"), "{log}");
 }
 
+/// Clients that go on when they were refused send their message, or their password, as commands.
+#[tokio::test]
+async fn the_log_has_no_word_of_what_was_taken_for_a_command() {
+    let (lines, _guard) = Lines::collect_from(tracing::Level::TRACE);
+
+    let mut login = rig(support::listener());
+    login.talk(b"", 1).await;
+    login.talk(b"EHLO app.example\r\n", 11).await;
+    // The name, and the password in clear text and in base64.
+    login.talk(b"AUTH LOGIN\r\nc2VjcmV0bHk=\r\nhunter2\r\nc2VjcmV0\r\n", 4).await;
+    login.talk(b"MAIL FROM:<a@b.example> hunter2\r\nRSET hunter2\r\nQUIT\r\n", 3).await;
+    login.session.await.expect("no panic");
+
+    let mut letter = rig(support::listener());
+    letter.talk(b"", 1).await;
+    let refused = b"EHLO app.example\r\nMAIL FROM:<a@b.example>\r\nDATA\r\n";
+    let got = letter.talk(refused, 13).await;
+    assert!(got.contains("\r\n503 5.5.1 "), "{got}");
+    letter.talk(b"Dear hunter2\r\nSubject: Your code is 123456\r\n", 2).await;
+    letter.session.await.expect("no panic");
+
+    let log = lines.text();
+    for secret in ["hunter2", "c2VjcmV0", "123456", "Subject", "Dear"] {
+        assert!(!log.contains(secret), "{secret} in {log}");
+    }
+    let counted = |what: &str| log.lines().filter(|l| l.contains(what)).count();
+    assert_eq!(counted("command refused"), 6, "{log}");
+    for told in [
+        "command=\"MAIL\" bytes=31 code=555 status=\"5.5.4\"",
+        "command=\"RSET\" bytes=12 code=501 status=\"5.5.4\"",
+        "command=\"not a command\" bytes=7 code=500 status=\"5.5.2\"",
+        "command=\"not a command\" bytes=28 reply=221 2.7.0",
+    ] {
+        assert_eq!(counted(told), 1, "{told} in {log}");
+    }
+}
+
 /// Two connections bring the same message at the same time: it is queued once.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn copies_that_race_over_two_connections_are_queued_once() {

@@ -13,10 +13,8 @@
 //! section ends at an empty line, or before the first line that cannot be part of one (then an
 //! empty line is put in), so a body without any header survives as a body.
 
-use std::fmt;
 use std::hash::{DefaultHasher, Hasher};
 use std::io::Write;
-use std::net::IpAddr;
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -25,7 +23,7 @@ use memchr::{memchr, memchr_iter};
 
 use super::date::Rfc5322;
 use super::urgency::Urgency;
-use super::{Address, BodyTraits, CHUNK, QueueId};
+use super::{BodyTraits, CHUNK, QueueId, Trace};
 use crate::clock::Timestamp;
 use crate::queue::{Queue, QueueError};
 
@@ -35,65 +33,8 @@ const MAX_LINE: usize = 998;
 /// `Received:` fields over which a message is taken to loop (RFC 5321 §6.3).
 const MAX_RECEIVED: u32 = 50;
 
-/// Longest forward-path that is worth a `for` clause: it must fit a header line.
-const MAX_FOR: usize = 320;
-
 /// Most bytes reserved for what a client only announced.
 const MAX_EXPECTED: usize = 32 * 1024;
-
-/// What the `Received:` line says (RFC 5321 §4.4, RFC 3848, RFC 6531 §3.7.3).
-#[derive(Clone, Copy, Debug)]
-pub struct Trace<'a> {
-    /// Name the client gave; empty without HELO.
-    pub helo: &'a str,
-    /// Its address.
-    pub ip: IpAddr,
-    /// Our name.
-    pub hostname: &'a Arc<str>,
-    /// EHLO rather than HELO.
-    pub esmtp: bool,
-    /// The session is encrypted.
-    pub tls: bool,
-    /// The transaction has SMTPUTF8.
-    pub smtputf8: bool,
-    /// The only recipient, if there is only one: two must not learn of each other (RFC 5321 §7.2).
-    pub recipient: Option<&'a Address>,
-}
-
-impl Trace<'_> {
-    fn write(&self, id: QueueId, date: impl fmt::Display, out: &mut Vec<u8>) {
-        let helo = if self.helo.is_empty() { "unknown" } else { self.helo };
-        let plain = |c| if is_plain(c) || (self.smtputf8 && !c.is_ascii()) { c } else { '?' };
-        let tag = if self.ip.to_canonical().is_ipv6() { "IPv6:" } else { "" };
-        // There is no word for HELO and TLS.
-        let with = match (self.smtputf8, self.esmtp, self.tls) {
-            (true, _, true) => "UTF8SMTPS",
-            (true, _, false) => "UTF8SMTP",
-            (false, true, true) => "ESMTPS",
-            (false, true, false) => "ESMTP",
-            (false, false, _) => "SMTP",
-        };
-        out.extend_from_slice(b"Received: from ");
-        for c in helo.chars().take(255).map(plain) {
-            out.extend_from_slice(c.encode_utf8(&mut [0; 4]).as_bytes());
-        }
-        // Writing to a Vec cannot fail.
-        let _ = write!(out, " ([{tag}{}])\r\n\tby {} with {with} id {id}", self.ip.to_canonical(), self.hostname);
-        match self.recipient {
-            Some(to) if to.as_str().len() <= MAX_FOR && (self.smtputf8 || to.is_ascii()) => {
-                let _ = write!(out, "\r\n\tfor <{to}>; {date}\r\n");
-            }
-            _ => {
-                let _ = write!(out, ";\r\n\t{date}\r\n");
-            }
-        }
-    }
-}
-
-/// May stand in the `from` clause: visible ASCII that neither opens a comment nor ends the clause.
-fn is_plain(c: char) -> bool {
-    c.is_ascii_graphic() && !"()<>@,;\\\"".contains(c)
-}
 
 /// Why a message will not be taken, whatever else is in it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

@@ -8,7 +8,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::clock::Clock;
 use crate::listener::Intake;
-use crate::mail::{IdSource, LaneName, Message, NewMessage, Recipient, RecipientKey};
+use crate::mail::{Address, IdSource, LaneName, Message, NewMessage, Recipient, RecipientKey};
 use crate::queue::{Counts, Filter, LaneDue, Leased, Operation, Page, Settlement};
 
 /// Keeps what is spilled.

@@ -10,12 +10,14 @@ pub mod id;
 pub mod ip_text;
 pub mod lifecycle;
 pub mod message;
+pub mod trace;
 pub mod urgency;
 
 pub use address::{Address, AddressError, lowercase};
-pub use draft::{Draft, Finished, Refusal, Trace};
+pub use draft::{Draft, Finished, Refusal};
 pub use envelope::{BodyKind, Envelope, Notify, Orcpt, Recipient, Ret};
 pub use id::{IdSource, QueueId, RecipientKey};
 pub use ip_text::IpText;
 pub use lifecycle::State;
 pub use message::{Body, BodyTraits, CHUNK, LaneName, Message, NewMessage, NewRecipient, Origin};
+pub use trace::Trace;

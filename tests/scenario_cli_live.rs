@@ -150,6 +150,30 @@ fn send_hands_in_a_message_from_standard_input_as_sendmail_does() {
     assert_eq!(to, ["<one@example.test>", "<two@example.test>"]);
 }
 
+/// `git format-patch --stdout` and mailboxes have such a line.
+#[test]
+fn send_takes_a_message_as_it_stands_in_a_mailbox_file() {
+    let (dir, port) = (TestDir::new(), Port::reserve());
+    let sink = Sink::start(port.at(2));
+    let daemon = Setup::new(&dir).via("example", "example.test", sink.address, "connections = 2").start();
+    let from = "From sender@sender.test Mon Sep 17 00:00:00 2001\n";
+    let header = "From: sender@sender.test\nTo: one@example.test\nBcc: two@example.test\n";
+    let text = "Date: Sat, 21 Nov 2026 09:00:00 +0000\nSubject: out of a box\n\nThe body.\n";
+    daemon.command_ok(&["send", "-t", "-f", "sender@sender.test"], [from, header, text].concat().as_bytes());
+    daemon.wait_queue_empty(SOON);
+    let messages = sink.messages();
+    let mut to: Vec<String> = messages.iter().flat_map(|message| message.to.clone()).collect();
+    to.sort();
+    assert_eq!(to, ["<one@example.test>", "<two@example.test>"]);
+    for message in messages {
+        let body = String::from_utf8(split_received(&message.content).1.to_vec()).expect("ASCII");
+        let (header, _) = body.split_once("\r\n\r\n").expect("a header section");
+        assert!(header.starts_with(&format!("X-Mailbox-Line: {}\r\n", from.trim_end())), "{body}");
+        assert!(header.contains("\r\nSubject: out of a box") && !body.contains("two@example.test"), "{body}");
+        assert_eq!(body.matches("Date: ").count(), 1, "{body}");
+    }
+}
+
 fn arrived_id(daemon: &Daemon) -> String {
     daemon.wait_log("delivered", |line| line.event() == "delivered").get("id")
 }

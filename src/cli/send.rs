@@ -16,6 +16,7 @@ use mail_parser::MessageParser;
 
 use super::{Code, Failed, Outcome};
 use crate::config::{Config, Listener, ListenerTlsMode};
+use crate::mail::header::is_mailbox_line;
 use crate::mail::{Address, QueueId};
 
 /// Longest wait for the relay to answer: it may be writing a large message to a busy disk.
@@ -113,6 +114,11 @@ fn read(args: &Send, max: u64) -> Result<Vec<u8>, Failed> {
 
 /// The addresses in To, Cc and Bcc.
 fn header_recipients(raw: &[u8]) -> Vec<String> {
+    // The relay makes a field of it.
+    let raw = match memchr::memchr(b'\n', raw) {
+        Some(end) if is_mailbox_line(&raw[..end]) => &raw[end + 1..],
+        _ => raw,
+    };
     let Some(message) = MessageParser::default().parse_headers(raw) else { return Vec::new() };
     [message.to(), message.cc(), message.bcc()]
         .into_iter()
@@ -239,6 +245,9 @@ mod tests {
         let want = ["a@x.example", "b@x.example", "c@x.example", "d@x.example", "e@x.example"];
         assert_eq!(header_recipients(raw), want);
         assert!(header_recipients(b"").is_empty());
+        for from in ["From me@x.example Mon Sep 17 00:00:00 2001\n", ">From me@x.example\r\n"] {
+            assert_eq!(header_recipients(&[from.as_bytes(), raw].concat()), want, "{from}");
+        }
     }
 
     #[test]

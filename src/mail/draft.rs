@@ -22,6 +22,7 @@ use bytes::Bytes;
 use memchr::{memchr, memchr_iter};
 
 use super::date::Rfc5322;
+use super::header::{MAILBOX_FIELD, field_name, is_mailbox_line};
 use super::urgency::Urgency;
 use super::{BodyTraits, CHUNK, QueueId, Trace};
 use crate::clock::Timestamp;
@@ -75,6 +76,8 @@ struct Header {
     searched: usize,
     /// There was a field, so a line that starts with white space continues it.
     any: bool,
+    /// Start of a first line from a mailbox file; the next line tells what it is.
+    mailbox: Option<usize>,
     received: u32,
     date: bool,
     message_id: bool,
@@ -190,7 +193,16 @@ impl Draft {
     fn scan_header(&mut self) {
         let Some(mut header) = self.header.take() else { return };
         while let Some(n) = memchr(b'\n', &self.buf[header.searched..]) {
-            let (start, end) = (header.line, header.searched + n + 1);
+            let (mut start, mut end) = (header.line, header.searched + n + 1);
+            if let Some(at) = header.mailbox {
+                if field_name(&self.buf[start..end]).is_none() {
+                    return self.end_header(header, at, false);
+                }
+                self.buf.splice(at..at, MAILBOX_FIELD);
+                (start, end) = (start + MAILBOX_FIELD.len(), end + MAILBOX_FIELD.len());
+                self.traits.long_line |= start - at > MAX_LINE + 2;
+                header.mailbox = None;
+            }
             let line = &self.buf[start..end];
             match line.first() {
                 Some(b'\r') if line.len() == 2 => return self.end_header(header, start, true),
@@ -207,6 +219,11 @@ impl Draft {
                         if header.received > MAX_RECEIVED {
                             return self.refuse(Refusal::Loop);
                         }
+                    }
+                    None if !header.any && is_mailbox_line(line) => {
+                        header.mailbox = Some(start);
+                        (header.line, header.searched) = (end, end);
+                        continue;
                     }
                     None => return self.end_header(header, start, false),
                 },
@@ -229,7 +246,7 @@ impl Draft {
             let line = &self.buf[header.line..];
             let continued = header.any && matches!(line.first(), Some(b' ' | b'\t'));
             if !continued && line.len() > MAX_LINE && field_name(line).is_none() {
-                let at = header.line;
+                let at = header.mailbox.unwrap_or(header.line);
                 return self.end_header(header, at, false);
             }
             return self.refuse(Refusal::HeaderTooLarge);
@@ -320,8 +337,8 @@ impl Draft {
             self.content = content;
         }
         if let (None, Some(header)) = (self.refusal, self.header.take()) {
-            let at = self.buf.len();
-            self.end_header(header, at, true);
+            let (at, empty_line) = header.mailbox.map_or((self.buf.len(), true), |at| (at, false));
+            self.end_header(header, at, empty_line);
         }
         if let Some(why) = self.refusal {
             self.abandon(queue).await;
@@ -354,14 +371,6 @@ impl Draft {
             queue.unspill(self.id).await;
         }
     }
-}
-
-/// The name of a header field (RFC 5322 §3.6.8; white space before the colon is obsolete but
-/// seen), or `None` if the line is no field.
-fn field_name(line: &[u8]) -> Option<&[u8]> {
-    let colon = memchr(b':', line)?;
-    let name = line.get(..colon)?.trim_ascii_end();
-    (!name.is_empty() && name.iter().all(|b| (33..=126).contains(b))).then_some(name)
 }
 
 #[cfg(test)]

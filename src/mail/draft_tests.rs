@@ -186,6 +186,46 @@ fn a_body_without_a_header_survives_as_a_body() {
 }
 
 #[test]
+fn a_line_of_a_mailbox_file_above_the_header_becomes_a_field() {
+    for from in ["From a@b Mon Sep 17 00:00:00 2001", ">From a@b  Sat Nov 21 08:49:00 2026", "From "] {
+        assert_eq!(
+            stored(&format!("{from}\r\nBcc: c@d\r\nDate: x\r\nSubject: y\r\n\r\nhi\r\n")),
+            format!("X-Mailbox-Line: {from}\r\nDate: x\r\nSubject: y\r\n{ID}\r\nhi\r\n")
+        );
+        // Nothing but text follows: it is text too.
+        for rest in ["", "\r\nTo: c@d\r\n", "hi\r\nTo: c@d\r\n", " To: c@d\r\n", "From x: y\r\nTo: c@d\r\n"] {
+            assert_eq!(
+                stored(&format!("{from}\r\n{rest}")),
+                format!("{DATE}{ID}\r\n{from}\r\n{rest}"),
+                "{from} {rest}"
+            );
+        }
+    }
+    assert_eq!(stored("From : a@b\r\nDate: x\r\n\r\n"), format!("From : a@b\r\nDate: x\r\n{ID}\r\n"));
+    // Only at the very top.
+    assert_eq!(stored("To: a\r\nFrom x y\r\nCc: z\r\n"), format!("To: a\r\n{DATE}{ID}\r\nFrom x y\r\nCc: z\r\n"));
+    let long = "x".repeat(CHUNK + 10);
+    assert_eq!(stored(&format!("From a\r\n{long}")), format!("{DATE}{ID}\r\nFrom a\r\n{long}\r\n"));
+}
+
+/// What the other fields mean is found behind such a line, and the line itself is looked at too.
+#[test]
+fn a_line_of_a_mailbox_file_hides_nothing() {
+    let of = |content: &str| build(&[content.as_bytes()], 1 << 30).map(|(finished, _)| finished);
+    let urgent = of("From a@b\r\nX-Priority: 1\r\n\r\n").unwrap();
+    assert_eq!((urgent.priority, urgent.traits), (Some(4), BodyTraits::default()));
+    assert!(of("From \u{fc}@b\r\nTo: c\r\n\r\n").unwrap().traits.eight_bit_header);
+    // 16 bytes come in front of it.
+    let line = |n: usize| of(&format!("From {}\r\nTo: c\r\n\r\n", "x".repeat(n))).unwrap().traits.long_line;
+    assert_eq!((line(998 - 16 - 5), line(999 - 16 - 5)), (false, true));
+    let loops = |n: usize| of(&format!("From a@b\r\n{}\r\n", "Received: x\r\n".repeat(n))).err();
+    assert_eq!((loops(50), loops(51)), (None, Some(Refusal::Loop)));
+    let content = "From a@b\r\nTo: c\r\n\r\nhi\r\n";
+    let at_limit = |less: u64| build(&[content.as_bytes()], content.len() as u64 - less).err();
+    assert_eq!((at_limit(0), at_limit(1)), (None, Some(Refusal::TooLarge)));
+}
+
+#[test]
 fn the_received_line_names_the_only_recipient_and_nothing_unsafe() {
     let to: Address = "you@example.org".parse().unwrap();
     let mut out = Vec::new();
@@ -269,6 +309,7 @@ fn content() -> impl Strategy<Value = Vec<u8>> {
     prop::collection::vec(
         prop_oneof![
             Just("Bcc: x"),
+            Just("From a b"),
             Just(" y"),
             Just("Date: z"),
             Just(""),

@@ -6,6 +6,7 @@ pub mod convert;
 pub mod date;
 pub mod draft;
 pub mod envelope;
+pub mod header;
 pub mod id;
 pub mod ip_text;
 pub mod lifecycle;

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use support::daemon::{Daemon, Setup};
 use support::mail::{message, split_received};
-use support::sink::Sink;
+use support::sink::{Options, Sink};
 use support::{Port, SOON, TestDir, wait_for};
 
 /// A relay whose one host is down and that tries again after an hour only.
@@ -148,6 +148,30 @@ fn send_hands_in_a_message_from_standard_input_as_sendmail_does() {
     let mut to: Vec<String> = sink.messages().into_iter().flat_map(|message| message.to).collect();
     to.sort();
     assert_eq!(to, ["<one@example.test>", "<two@example.test>"]);
+}
+
+/// Raw UTF-8 in a header, as scripts write it, reaches hosts of any age.
+#[test]
+fn send_gets_an_eight_bit_subject_through_a_host_without_smtputf8() {
+    let raw = "Subject: Bericht f\u{fc}r heute\r\n";
+    for (offered, body, subject) in [
+        (&["PIPELINING", "8BITMIME"][..], " BODY=8BITMIME", raw),
+        (&["PIPELINING", "8BITMIME", "SMTPUTF8"], " BODY=8BITMIME", raw),
+        (&["PIPELINING"], "", "Subject: Bericht =?utf-8?q?f=C3=BCr?= heute\r\n"),
+    ] {
+        let (dir, port) = (TestDir::new(), Port::reserve());
+        let sink = Sink::with(port.at(2), Options::offering(offered));
+        let daemon = Setup::new(&dir).via("example", "example.test", sink.address, "connections = 2").start();
+        let text = format!("From: sender@sender.test\n{raw}\nfertig\n");
+        daemon.command_ok(&["send", "-f", "sender@sender.test", "one@example.test"], text.as_bytes());
+        daemon.wait_queue_empty(SOON);
+        let messages = sink.messages();
+        let [message] = messages.as_slice() else { panic!("{offered:?}: {} messages", messages.len()) };
+        assert_eq!(message.to, ["<one@example.test>"], "{offered:?}: no bounce");
+        assert_eq!(message.from, format!("<sender@sender.test>{body}"), "{offered:?}");
+        let content = String::from_utf8_lossy(&message.content);
+        assert!(content.contains(&format!("\r\n{subject}")), "{offered:?}: {content}");
+    }
 }
 
 /// `git format-patch --stdout` and mailboxes have such a line.

@@ -22,7 +22,7 @@ use bytes::Bytes;
 use memchr::{memchr, memchr_iter};
 
 use super::date::Rfc5322;
-use super::header::{MAILBOX_FIELD, field_name, is_mailbox_line};
+use super::header::{MAILBOX_FIELD, cut_out, field_name, is_mailbox_line};
 use super::urgency::Urgency;
 use super::{BodyTraits, CHUNK, QueueId, Trace};
 use crate::clock::Timestamp;
@@ -256,10 +256,7 @@ impl Draft {
 
     /// Makes the fix-ups: the header lines end before `at`, where an empty line is or has to be put in.
     fn end_header(&mut self, header: Header, mut at: usize, empty_line: bool) {
-        for range in header.strip.into_iter().rev() {
-            at -= range.len();
-            self.buf.drain(range);
-        }
+        at -= cut_out(&mut self.buf, &header.strip);
         // Written at the end, then turned to their place.
         let end = self.buf.len();
         // Writing to a Vec cannot fail.

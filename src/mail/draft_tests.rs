@@ -169,6 +169,11 @@ fn adds_what_a_submission_lacks_and_strips_bcc() {
         stored("Bcc: a@b,\r\n\tc@d\r\nDate: x\r\nBCC: e@f\r\nbcc: g@h\r\n i@j\r\nTo: k\r\n l\r\n\r\nBcc: stays\r\n"),
         format!("Date: x\r\nTo: k\r\n l\r\n{ID}\r\nBcc: stays\r\n")
     );
+    let alternating = |bcc: &str| format!("{bcc}a: b\r\n").repeat(8000);
+    assert_eq!(
+        stored(&format!("{}\r\nhi\r\n", alternating("Bcc: a@b,\r\n c@d\r\n"))),
+        format!("{}{DATE}{ID}\r\nhi\r\n", alternating(""))
+    );
     assert_eq!(stored("Bcc: a@b\r\n\r\n"), format!("{DATE}{ID}\r\n"));
 }
 

@@ -4,7 +4,8 @@
 //! Invariants:
 //! - What is stored has CRLF line ends only (the readers of `smtp::dot` see to that) and ends in CRLF.
 //! - Every chunk but the last has exactly [`CHUNK`] bytes.
-//! - Memory: chunk 0, plus at most one chunk and one read.
+//! - Memory: chunk 0, plus at most one chunk and one read; a chunk that is done has a quarter of
+//!   its length as slack at most.
 //! - After a refusal the content is only counted: the session reads to the real end of the message
 //!   and then says why.
 //!
@@ -308,13 +309,18 @@ impl Draft {
             let mut next = Vec::with_capacity(CHUNK + CHUNK / 4);
             next.extend_from_slice(rest);
             self.buf.truncate(CHUNK);
-            let chunk = Bytes::from(std::mem::replace(&mut self.buf, next));
+            let chunk = std::mem::replace(&mut self.buf, next);
             self.hand_over(queue, chunk).await?;
         }
         Ok(())
     }
 
-    async fn hand_over(&mut self, queue: &dyn Queue, chunk: Bytes) -> Result<(), QueueError> {
+    async fn hand_over(&mut self, queue: &dyn Queue, mut chunk: Vec<u8>) -> Result<(), QueueError> {
+        // Everybody behind counts its length as what it costs. A little slack is cheaper than a copy.
+        if chunk.capacity() - chunk.len() > chunk.len() / 4 + 1024 {
+            chunk.shrink_to_fit();
+        }
+        let chunk = Bytes::from(chunk);
         self.cut += chunk.len() as u64;
         if self.head.is_none() {
             self.head = Some(chunk);
@@ -343,11 +349,8 @@ impl Draft {
         }
         self.spill(queue).await?;
         if !self.buf.is_empty() || self.head.is_none() {
-            let mut last = std::mem::take(&mut self.buf);
-            if last.capacity() - last.len() > last.len() / 4 + 1024 {
-                last.shrink_to_fit();
-            }
-            self.hand_over(queue, Bytes::from(last)).await?;
+            let last = std::mem::take(&mut self.buf);
+            self.hand_over(queue, last).await?;
         }
         Ok(Ok(Finished {
             id: self.id,

@@ -309,6 +309,36 @@ fn chunks_are_whole_at_every_size() {
     }
 }
 
+/// The scheduler and the store count the length of a chunk as what it costs.
+#[test]
+fn a_chunk_keeps_little_more_memory_than_its_length() {
+    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    let mut chunks = 0;
+    for announced in [0, 2_000, 50_000, 200_000, 1 << 20, u64::MAX] {
+        for size in [0, 100, 5_000, 40_000, 130_000, 200_000, CHUNK, CHUNK + 70_000, 3 * CHUNK + 1000] {
+            for read in [1500, 4096, 65_536] {
+                let spill = Spill::default();
+                let mut draft = Draft::new(QueueId(1), NOW, &trace(None), 1 << 30, announced, None);
+                draft.push(b"Subject: x\r\n\r\n");
+                for part in vec![b'x'; size].chunks(read) {
+                    draft.push(part);
+                    runtime.block_on(draft.spill(&spill)).unwrap();
+                }
+                let finished = runtime.block_on(draft.finish(&spill)).unwrap().unwrap();
+                drop(draft);
+                let spilled = std::mem::take(&mut *spill.0.lock());
+                for chunk in spilled.into_values().chain([finished.head]) {
+                    let len = chunk.len();
+                    let capacity = chunk.try_into_mut().expect("the only owner").capacity();
+                    assert!(capacity <= len + len / 4 + 1024, "{announced} {size} {read}: {capacity} for {len}");
+                    chunks += 1;
+                }
+            }
+        }
+    }
+    assert!(chunks > 6 * 9 * 3, "{chunks}");
+}
+
 /// Content with CRLF line ends as the readers of `smtp::dot` give it.
 fn content() -> impl Strategy<Value = Vec<u8>> {
     prop::collection::vec(

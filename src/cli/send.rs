@@ -16,7 +16,6 @@ use mail_parser::MessageParser;
 
 use super::{Code, Failed, Outcome};
 use crate::config::{Config, Listener, ListenerTlsMode};
-use crate::mail::header::is_mailbox_line;
 use crate::mail::{Address, QueueId};
 
 /// Longest wait for the relay to answer: it may be writing a large message to a busy disk.
@@ -114,11 +113,6 @@ fn read(args: &Send, max: u64) -> Result<Vec<u8>, Failed> {
 
 /// The addresses in To, Cc and Bcc.
 fn header_recipients(raw: &[u8]) -> Vec<String> {
-    // The relay makes a field of it.
-    let raw = match memchr::memchr(b'\n', raw) {
-        Some(end) if is_mailbox_line(&raw[..end]) => &raw[end + 1..],
-        _ => raw,
-    };
     let Some(message) = MessageParser::default().parse_headers(raw) else { return Vec::new() };
     [message.to(), message.cc(), message.bcc()]
         .into_iter()

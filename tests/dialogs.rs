@@ -204,6 +204,43 @@ async fn the_log_tells_the_fate_of_each_message() {
     assert!(!log.contains("secret"), "{log}");
 }
 
+/// Clients that go on when they were refused send their message, or their password, as commands.
+#[tokio::test]
+async fn the_log_has_no_word_of_what_was_taken_for_a_command() {
+    let (lines, _guard) = Lines::collect_from(tracing::Level::TRACE);
+
+    let mut login = rig(support::listener());
+    login.talk(b"", 1).await;
+    login.talk(b"EHLO app.example\r\n", 11).await;
+    // The name, and the password in clear text and in base64.
+    login.talk(b"AUTH LOGIN\r\nc2VjcmV0bHk=\r\nhunter2\r\nc2VjcmV0\r\n", 4).await;
+    login.talk(b"MAIL FROM:<a@b.example> hunter2\r\nRSET hunter2\r\nQUIT\r\n", 3).await;
+    login.session.await.expect("no panic");
+
+    let mut letter = rig(support::listener());
+    letter.talk(b"", 1).await;
+    let refused = b"EHLO app.example\r\nMAIL FROM:<a@b.example>\r\nDATA\r\n";
+    let got = letter.talk(refused, 13).await;
+    assert!(got.contains("\r\n503 5.5.1 "), "{got}");
+    letter.talk(b"Dear hunter2\r\nSubject: Your code is 123456\r\n", 2).await;
+    letter.session.await.expect("no panic");
+
+    let log = lines.text();
+    for secret in ["hunter2", "c2VjcmV0", "123456", "Subject", "Dear"] {
+        assert!(!log.contains(secret), "{secret} in {log}");
+    }
+    let counted = |what: &str| log.lines().filter(|l| l.contains(what)).count();
+    assert_eq!(counted("command refused"), 6, "{log}");
+    for told in [
+        "command=\"MAIL\" bytes=31 code=555 status=\"5.5.4\"",
+        "command=\"RSET\" bytes=12 code=501 status=\"5.5.4\"",
+        "command=\"not a command\" bytes=7 code=500 status=\"5.5.2\"",
+        "command=\"not a command\" bytes=28 reply=221 2.7.0",
+    ] {
+        assert_eq!(counted(told), 1, "{told} in {log}");
+    }
+}
+
 /// Two connections bring the same message at the same time: it is queued once.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn copies_that_race_over_two_connections_are_queued_once() {
@@ -231,6 +268,60 @@ async fn copies_that_race_over_two_connections_are_queued_once() {
     stop.send_replace(true);
     serving.await.expect("no panic").expect("a clean end");
     assert!(tokio::net::TcpStream::connect(address).await.is_err(), "no longer listening");
+}
+
+/// The first line that a new connection from this address hears, and the connection.
+async fn greeted(from: [u8; 4], to: std::net::SocketAddr) -> (tokio::net::TcpStream, String) {
+    let socket = tokio::net::TcpSocket::new_v4().expect("a socket");
+    socket.bind((from, 0).into()).expect("an address of this machine");
+    let mut stream = socket.connect(to).await.expect("a connection");
+    let mut line = Vec::new();
+    while !line.ends_with(b"\n") {
+        assert_ne!(stream.read_buf(&mut line).await.expect("a greeting"), 0, "closed without a word");
+    }
+    (stream, String::from_utf8(line).expect("text"))
+}
+
+/// Clients outside `allow` hear why, and however many they are, one inside finds room.
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn strangers_take_no_place_of_a_client_that_may_relay() {
+    let (stranger, friend) = ([127, 0, 0, 2], [127, 0, 0, 1]);
+    for engine in [Engine::Native, Engine::Mailin] {
+        let allow = vec!["127.0.0.1/32".parse().expect("a network")];
+        let listener = Listener { max_connections: 20, allow, engine, ..support::listener() };
+        let server = Server::bind(Arc::new(listener), HOSTNAME, Inbox::new(Mood::Works, Clock::System));
+        let server = server.expect("a listener");
+        let address = server.local_addr().expect("an address");
+        let (stop, stopped) = watch::channel(false);
+        let serving = tokio::spawn(server.run(stopped, Duration::from_secs(5)));
+
+        let (mut first, line) = greeted(stranger, address).await;
+        assert!(line.starts_with("220 "), "{engine:?}: {line}");
+        first.write_all(b"HELO x\r\nMAIL FROM:<a@b>\r\nRCPT TO:<c@d>\r\n").await.expect("a session");
+        let mut said = String::new();
+        while !said.contains("\r\n554 5.7.1 ") {
+            let mut more = [0; 256];
+            let n = first.read(&mut more).await.expect("replies");
+            assert_ne!(n, 0, "{engine:?}: closed after {said}");
+            said.push_str(std::str::from_utf8(&more[..n]).expect("text"));
+        }
+        let mut held = vec![first];
+        for _ in 0..25 {
+            let (stream, line) = greeted(stranger, address).await;
+            assert!(line.starts_with("421 4.3.2 "), "{engine:?}: {line}");
+            held.push(stream);
+        }
+        for _ in 0..20 {
+            let (stream, line) = greeted(friend, address).await;
+            assert!(line.starts_with("220 "), "{engine:?}: {line}");
+            held.push(stream);
+        }
+        let (_, line) = greeted(friend, address).await;
+        assert!(line.starts_with("421 4.3.2 "), "{engine:?}: {line}");
+        drop(held);
+        stop.send_replace(true);
+        serving.await.expect("no panic").expect("a clean end");
+    }
 }
 
 /// The hot path: a message of 2 KB in two flights. Prints what it takes; the bound is far below

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use support::daemon::{Daemon, Setup};
 use support::mail::{message, split_received};
-use support::sink::Sink;
+use support::sink::{Options, Sink};
 use support::{Port, SOON, TestDir, wait_for};
 
 /// A relay whose one host is down and that tries again after an hour only.
@@ -148,6 +148,54 @@ fn send_hands_in_a_message_from_standard_input_as_sendmail_does() {
     let mut to: Vec<String> = sink.messages().into_iter().flat_map(|message| message.to).collect();
     to.sort();
     assert_eq!(to, ["<one@example.test>", "<two@example.test>"]);
+}
+
+/// Raw UTF-8 in a header, as scripts write it, reaches hosts of any age.
+#[test]
+fn send_gets_an_eight_bit_subject_through_a_host_without_smtputf8() {
+    let raw = "Subject: Bericht f\u{fc}r heute\r\n";
+    for (offered, body, subject) in [
+        (&["PIPELINING", "8BITMIME"][..], " BODY=8BITMIME", raw),
+        (&["PIPELINING", "8BITMIME", "SMTPUTF8"], " BODY=8BITMIME", raw),
+        (&["PIPELINING"], "", "Subject: Bericht =?utf-8?q?f=C3=BCr?= heute\r\n"),
+    ] {
+        let (dir, port) = (TestDir::new(), Port::reserve());
+        let sink = Sink::with(port.at(2), Options::offering(offered));
+        let daemon = Setup::new(&dir).via("example", "example.test", sink.address, "connections = 2").start();
+        let text = format!("From: sender@sender.test\n{raw}\nfertig\n");
+        daemon.command_ok(&["send", "-f", "sender@sender.test", "one@example.test"], text.as_bytes());
+        daemon.wait_queue_empty(SOON);
+        let messages = sink.messages();
+        let [message] = messages.as_slice() else { panic!("{offered:?}: {} messages", messages.len()) };
+        assert_eq!(message.to, ["<one@example.test>"], "{offered:?}: no bounce");
+        assert_eq!(message.from, format!("<sender@sender.test>{body}"), "{offered:?}");
+        let content = String::from_utf8_lossy(&message.content);
+        assert!(content.contains(&format!("\r\n{subject}")), "{offered:?}: {content}");
+    }
+}
+
+/// `git format-patch --stdout` and mailboxes have such a line.
+#[test]
+fn send_takes_a_message_as_it_stands_in_a_mailbox_file() {
+    let (dir, port) = (TestDir::new(), Port::reserve());
+    let sink = Sink::start(port.at(2));
+    let daemon = Setup::new(&dir).via("example", "example.test", sink.address, "connections = 2").start();
+    let from = "From sender@sender.test Mon Sep 17 00:00:00 2001\n";
+    let header = "From: sender@sender.test\nTo: one@example.test\nBcc: two@example.test\n";
+    let text = "Date: Sat, 21 Nov 2026 09:00:00 +0000\nSubject: out of a box\n\nThe body.\n";
+    daemon.command_ok(&["send", "-t", "-f", "sender@sender.test"], [from, header, text].concat().as_bytes());
+    daemon.wait_queue_empty(SOON);
+    let messages = sink.messages();
+    let mut to: Vec<String> = messages.iter().flat_map(|message| message.to.clone()).collect();
+    to.sort();
+    assert_eq!(to, ["<one@example.test>", "<two@example.test>"]);
+    for message in messages {
+        let body = String::from_utf8(split_received(&message.content).1.to_vec()).expect("ASCII");
+        let (header, _) = body.split_once("\r\n\r\n").expect("a header section");
+        assert!(header.starts_with(&format!("X-Mailbox-Line: {}\r\n", from.trim_end())), "{body}");
+        assert!(header.contains("\r\nSubject: out of a box") && !body.contains("two@example.test"), "{body}");
+        assert_eq!(body.matches("Date: ").count(), 1, "{body}");
+    }
 }
 
 fn arrived_id(daemon: &Daemon) -> String {

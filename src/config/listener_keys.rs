@@ -42,7 +42,8 @@ impl Table for ListenerDraft {
         "max_message_size" l.max_message_size: Kind::Size(1024, 2 << 30), default r#""25MiB""#;
         /// Recipients of one transaction. Further ones get 452, and clients send those again.
         "max_recipients" l.max_recipients: Kind::Int(1, 100_000), default "1000";
-        /// Sessions at once. One more gets 421.
+        /// Sessions at once of clients in `allow`. One more gets 421. Others have a sixteenth of that,
+        /// beside it, for 30 s each.
         "max_connections" l.max_connections: Kind::Int(1, 100_000), default "1000";
         /// `native`, or `mailin` (a thread for each session, fewer extensions).
         "engine" l.engine: Kind::Word(Engine::WORDS), default r#""native""#;

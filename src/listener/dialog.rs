@@ -48,6 +48,11 @@ pub(super) struct Dialog {
     bad: u32,
 }
 
+/// Verbs that may stand in the log.
+const VERBS: [&str; 14] = [
+    "HELO", "EHLO", "MAIL", "RCPT", "DATA", "BDAT", "RSET", "NOOP", "QUIT", "VRFY", "EXPN", "HELP", "STARTTLS", "AUTH",
+];
+
 /// Announced by EHLO behind those that depend on the listener.
 const EXTENSIONS: [&str; 8] =
     ["8BITMIME", "SMTPUTF8", "ENHANCEDSTATUSCODES", "DSN", "CHUNKING", "MT-PRIORITY", "VRFY", "HELP"];
@@ -91,11 +96,13 @@ impl Dialog {
         match Command::parse(line) {
             Ok(command) => self.serve(command, out),
             Err(Bad::Refuse(reply)) => {
-                tracing::debug!(client = %self.client.ip, line = %escape(line), reply = %reply, "command refused");
+                tracing::debug!(client = %self.client.ip, command = verb(line), bytes = line.len(), code = reply.code,
+                    status = reply.enhanced, "command refused");
                 self.refuse(&reply, out)
             }
             Err(Bad::Close(reply)) => {
-                tracing::info!(client = %self.client.ip, line = %escape(line), reply = %reply, "not a mail client");
+                tracing::info!(client = %self.client.ip, command = verb(line), bytes = line.len(), reply = %reply,
+                    "not a mail client");
                 reply.write_to(out);
                 Next::Close
             }
@@ -283,7 +290,15 @@ impl Dialog {
     }
 }
 
-/// Bytes of a client for a log line: printable, and not too many of them.
+/// All that a log may say of a line that was not served: it may be a line of a message, or of a
+/// password, from a client that did not listen to the reply before.
+fn verb(line: &[u8]) -> &'static str {
+    let word = line.split(|b| matches!(b, b' ' | b'\t')).next().unwrap_or_default();
+    let known = VERBS.into_iter().find(|verb| word.eq_ignore_ascii_case(verb.as_bytes()));
+    known.unwrap_or("not a command")
+}
+
+/// A path of a client for a log line: printable, and not too many of them.
 fn escape(line: &[u8]) -> impl std::fmt::Display + '_ {
     line.get(..100).unwrap_or(line).escape_ascii()
 }

@@ -4,6 +4,7 @@
 
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::config;
 use crate::mail::{Address, AddressError, Refusal};
@@ -19,6 +20,14 @@ pub(super) const TOO_LARGE: Reply = Reply::new(552, "5.3.4", "Message exceeds th
 const NEEDS_SMTPUTF8: Reply = Reply::new(553, "5.6.7", "Address with non-ASCII characters needs SMTPUTF8");
 const RELAY_DENIED: Reply = Reply::new(554, "5.7.1", "Relay access denied");
 const TOO_MANY_RECIPIENTS: Reply = Reply::new(452, "4.5.3", "Too many recipients");
+
+/// Longest session of a client that may not relay: long enough to hear that.
+const STRANGER_TIME: Duration = Duration::from_secs(30);
+
+/// Sessions that clients which may not relay have at once, beside `sessions` of those that may.
+pub(super) fn stranger_sessions(sessions: usize) -> usize {
+    (sessions / 16).max(1)
+}
 
 /// The policy of one listener.
 #[derive(Clone, Debug)]
@@ -36,6 +45,12 @@ impl Policy {
     /// Whether this client may relay (invariant 7).
     pub fn may_relay(&self, client: IpAddr) -> bool {
         self.listener.allow.iter().any(|network| network.contains(client))
+    }
+
+    /// How long a session of this client may last.
+    pub fn session_time(&self, client: IpAddr) -> Duration {
+        let most = if self.may_relay(client) { Duration::MAX } else { STRANGER_TIME };
+        self.listener.session_timeout.min(most)
     }
 
     /// Whether this client must say HELO or EHLO before MAIL: programs on this machine need not.

@@ -1,7 +1,9 @@
 //! Accept and drain. The caller owns the stop signal; the address may have port 0.
 //!
 //! Sessions over `max_connections` hear a 421 at once instead of waiting in a queue they cannot
-//! see (on one with implicit TLS they are just closed). What goes wrong with one connection never ends the accept loop.
+//! see (on one with implicit TLS they are just closed). Clients that may not relay have few sessions
+//! of their own, and not for long: enough to hear why, never in the place of a client that may.
+//! What goes wrong with one connection never ends the accept loop.
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
@@ -13,7 +15,7 @@ use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
 use tracing::{info, warn};
 
-use super::policy::TOO_MANY_SESSIONS;
+use super::policy::{TOO_MANY_SESSIONS, stranger_sessions};
 use super::session::{self, Stop};
 use super::submit::Shared;
 use super::{Intake, mailin};
@@ -105,7 +107,8 @@ impl Server {
             Some(gate) => gate.sessions(),
             None => shared.listener.max_connections,
         };
-        let (slots, refusals) = (Arc::new(Semaphore::new(most)), Arc::new(Semaphore::new(MAX_REFUSALS)));
+        let few = stranger_sessions(most);
+        let [slots, strangers, refusals] = [most, few, MAX_REFUSALS].map(|n| Arc::new(Semaphore::new(n)));
         let mut sessions = JoinSet::new();
         let tls = shared.listener.tls.as_ref().map_or("", |tls| tls.mode.as_str());
         // Whoever waits for a handshake could not read a reply in clear text.
@@ -130,7 +133,9 @@ impl Server {
             // Replies leave when they are written, not when the client has acknowledged the last ones.
             let _ = stream.set_nodelay(true);
             let ip = peer.ip().to_canonical();
-            match slots.clone().try_acquire_owned() {
+            let permitted = shared.policy.may_relay(ip);
+            let free = if permitted { &slots } else { &strangers };
+            match free.clone().try_acquire_owned() {
                 Ok(slot) => {
                     let (shared, stop, gate) = (shared.clone(), stop.clone(), gate.clone());
                     sessions.spawn(async move {
@@ -142,7 +147,11 @@ impl Server {
                     });
                 }
                 Err(_) => {
-                    warn!(%address, client = %ip, max_connections = most, "too many connections, refused");
+                    if permitted {
+                        warn!(%address, client = %ip, max_connections = most, "too many connections, refused");
+                    } else {
+                        info!(%address, client = %ip, most = few, "too many connections of clients outside allow, refused");
+                    }
                     if speechless {
                         continue;
                     }
@@ -156,7 +165,8 @@ impl Server {
             }
         }
         drop(socket);
-        info!(%address, sessions = most - slots.available_permits(), "no longer listening");
+        let open = most + few - slots.available_permits() - strangers.available_permits();
+        info!(%address, sessions = open, "no longer listening");
         let gone = async { while sessions.join_next().await.is_some() {} };
         if tokio::time::timeout(drain + GRACE, gone).await.is_err() {
             warn!(%address, sessions = sessions.len(), "sessions did not end in time, cut off");

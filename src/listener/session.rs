@@ -7,7 +7,7 @@
 //!   written is bounded.
 //! - A command has `command_timeout` from its first wait to its last byte, so that a byte a second
 //!   does not keep a session open; data has `data_timeout` between reads; everything ends at
-//!   `session_timeout`.
+//!   `session_timeout`, and soon for a client that may not relay.
 //! - STARTTLS with anything behind it that came in clear text ends the session: that could be from
 //!   somebody on the way, to be taken for the client's words (CVE-2011-0411). A handshake has a time
 //!   of its own, and one that fails ends the session without another word.
@@ -126,7 +126,7 @@ where
         input: Vec::with_capacity(SMALL),
         start: 0,
         output: Vec::new(),
-        deadline: Instant::now() + shared.listener.session_timeout,
+        deadline: Instant::now() + shared.policy.session_time(ip),
         stop,
         stopping: false,
         chunks: None,

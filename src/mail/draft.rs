@@ -4,7 +4,8 @@
 //! Invariants:
 //! - What is stored has CRLF line ends only (the readers of `smtp::dot` see to that) and ends in CRLF.
 //! - Every chunk but the last has exactly [`CHUNK`] bytes.
-//! - Memory: chunk 0, plus at most one chunk and one read.
+//! - Memory: chunk 0, plus at most one chunk and one read; a chunk that is done has a quarter of
+//!   its length as slack at most.
 //! - After a refusal the content is only counted: the session reads to the real end of the message
 //!   and then says why.
 //!
@@ -13,10 +14,8 @@
 //! section ends at an empty line, or before the first line that cannot be part of one (then an
 //! empty line is put in), so a body without any header survives as a body.
 
-use std::fmt;
 use std::hash::{DefaultHasher, Hasher};
 use std::io::Write;
-use std::net::IpAddr;
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -24,8 +23,9 @@ use bytes::Bytes;
 use memchr::{memchr, memchr_iter};
 
 use super::date::Rfc5322;
+use super::header::{MAILBOX_FIELD, cut_out, field_name, is_mailbox_line};
 use super::urgency::Urgency;
-use super::{Address, BodyTraits, CHUNK, QueueId};
+use super::{BodyTraits, CHUNK, QueueId, Trace};
 use crate::clock::Timestamp;
 use crate::queue::{Queue, QueueError};
 
@@ -35,65 +35,8 @@ const MAX_LINE: usize = 998;
 /// `Received:` fields over which a message is taken to loop (RFC 5321 §6.3).
 const MAX_RECEIVED: u32 = 50;
 
-/// Longest forward-path that is worth a `for` clause: it must fit a header line.
-const MAX_FOR: usize = 320;
-
 /// Most bytes reserved for what a client only announced.
 const MAX_EXPECTED: usize = 32 * 1024;
-
-/// What the `Received:` line says (RFC 5321 §4.4, RFC 3848, RFC 6531 §3.7.3).
-#[derive(Clone, Copy, Debug)]
-pub struct Trace<'a> {
-    /// Name the client gave; empty without HELO.
-    pub helo: &'a str,
-    /// Its address.
-    pub ip: IpAddr,
-    /// Our name.
-    pub hostname: &'a Arc<str>,
-    /// EHLO rather than HELO.
-    pub esmtp: bool,
-    /// The session is encrypted.
-    pub tls: bool,
-    /// The transaction has SMTPUTF8.
-    pub smtputf8: bool,
-    /// The only recipient, if there is only one: two must not learn of each other (RFC 5321 §7.2).
-    pub recipient: Option<&'a Address>,
-}
-
-impl Trace<'_> {
-    fn write(&self, id: QueueId, date: impl fmt::Display, out: &mut Vec<u8>) {
-        let helo = if self.helo.is_empty() { "unknown" } else { self.helo };
-        let plain = |c| if is_plain(c) || (self.smtputf8 && !c.is_ascii()) { c } else { '?' };
-        let tag = if self.ip.to_canonical().is_ipv6() { "IPv6:" } else { "" };
-        // There is no word for HELO and TLS.
-        let with = match (self.smtputf8, self.esmtp, self.tls) {
-            (true, _, true) => "UTF8SMTPS",
-            (true, _, false) => "UTF8SMTP",
-            (false, true, true) => "ESMTPS",
-            (false, true, false) => "ESMTP",
-            (false, false, _) => "SMTP",
-        };
-        out.extend_from_slice(b"Received: from ");
-        for c in helo.chars().take(255).map(plain) {
-            out.extend_from_slice(c.encode_utf8(&mut [0; 4]).as_bytes());
-        }
-        // Writing to a Vec cannot fail.
-        let _ = write!(out, " ([{tag}{}])\r\n\tby {} with {with} id {id}", self.ip.to_canonical(), self.hostname);
-        match self.recipient {
-            Some(to) if to.as_str().len() <= MAX_FOR && (self.smtputf8 || to.is_ascii()) => {
-                let _ = write!(out, "\r\n\tfor <{to}>; {date}\r\n");
-            }
-            _ => {
-                let _ = write!(out, ";\r\n\t{date}\r\n");
-            }
-        }
-    }
-}
-
-/// May stand in the `from` clause: visible ASCII that neither opens a comment nor ends the clause.
-fn is_plain(c: char) -> bool {
-    c.is_ascii_graphic() && !"()<>@,;\\\"".contains(c)
-}
 
 /// Why a message will not be taken, whatever else is in it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -134,6 +77,8 @@ struct Header {
     searched: usize,
     /// There was a field, so a line that starts with white space continues it.
     any: bool,
+    /// Start of a first line from a mailbox file; the next line tells what it is.
+    mailbox: Option<usize>,
     received: u32,
     date: bool,
     message_id: bool,
@@ -249,7 +194,16 @@ impl Draft {
     fn scan_header(&mut self) {
         let Some(mut header) = self.header.take() else { return };
         while let Some(n) = memchr(b'\n', &self.buf[header.searched..]) {
-            let (start, end) = (header.line, header.searched + n + 1);
+            let (mut start, mut end) = (header.line, header.searched + n + 1);
+            if let Some(at) = header.mailbox {
+                if field_name(&self.buf[start..end]).is_none() {
+                    return self.end_header(header, at, false);
+                }
+                self.buf.splice(at..at, MAILBOX_FIELD);
+                (start, end) = (start + MAILBOX_FIELD.len(), end + MAILBOX_FIELD.len());
+                self.traits.long_line |= start - at > MAX_LINE + 2;
+                header.mailbox = None;
+            }
             let line = &self.buf[start..end];
             match line.first() {
                 Some(b'\r') if line.len() == 2 => return self.end_header(header, start, true),
@@ -266,6 +220,11 @@ impl Draft {
                         if header.received > MAX_RECEIVED {
                             return self.refuse(Refusal::Loop);
                         }
+                    }
+                    None if !header.any && is_mailbox_line(line) => {
+                        header.mailbox = Some(start);
+                        (header.line, header.searched) = (end, end);
+                        continue;
                     }
                     None => return self.end_header(header, start, false),
                 },
@@ -288,7 +247,7 @@ impl Draft {
             let line = &self.buf[header.line..];
             let continued = header.any && matches!(line.first(), Some(b' ' | b'\t'));
             if !continued && line.len() > MAX_LINE && field_name(line).is_none() {
-                let at = header.line;
+                let at = header.mailbox.unwrap_or(header.line);
                 return self.end_header(header, at, false);
             }
             return self.refuse(Refusal::HeaderTooLarge);
@@ -298,10 +257,7 @@ impl Draft {
 
     /// Makes the fix-ups: the header lines end before `at`, where an empty line is or has to be put in.
     fn end_header(&mut self, header: Header, mut at: usize, empty_line: bool) {
-        for range in header.strip.into_iter().rev() {
-            at -= range.len();
-            self.buf.drain(range);
-        }
+        at -= cut_out(&mut self.buf, &header.strip);
         // Written at the end, then turned to their place.
         let end = self.buf.len();
         // Writing to a Vec cannot fail.
@@ -353,13 +309,18 @@ impl Draft {
             let mut next = Vec::with_capacity(CHUNK + CHUNK / 4);
             next.extend_from_slice(rest);
             self.buf.truncate(CHUNK);
-            let chunk = Bytes::from(std::mem::replace(&mut self.buf, next));
+            let chunk = std::mem::replace(&mut self.buf, next);
             self.hand_over(queue, chunk).await?;
         }
         Ok(())
     }
 
-    async fn hand_over(&mut self, queue: &dyn Queue, chunk: Bytes) -> Result<(), QueueError> {
+    async fn hand_over(&mut self, queue: &dyn Queue, mut chunk: Vec<u8>) -> Result<(), QueueError> {
+        // Everybody behind counts its length as what it costs. A little slack is cheaper than a copy.
+        if chunk.capacity() - chunk.len() > chunk.len() / 4 + 1024 {
+            chunk.shrink_to_fit();
+        }
+        let chunk = Bytes::from(chunk);
         self.cut += chunk.len() as u64;
         if self.head.is_none() {
             self.head = Some(chunk);
@@ -379,8 +340,8 @@ impl Draft {
             self.content = content;
         }
         if let (None, Some(header)) = (self.refusal, self.header.take()) {
-            let at = self.buf.len();
-            self.end_header(header, at, true);
+            let (at, empty_line) = header.mailbox.map_or((self.buf.len(), true), |at| (at, false));
+            self.end_header(header, at, empty_line);
         }
         if let Some(why) = self.refusal {
             self.abandon(queue).await;
@@ -388,11 +349,8 @@ impl Draft {
         }
         self.spill(queue).await?;
         if !self.buf.is_empty() || self.head.is_none() {
-            let mut last = std::mem::take(&mut self.buf);
-            if last.capacity() - last.len() > last.len() / 4 + 1024 {
-                last.shrink_to_fit();
-            }
-            self.hand_over(queue, Bytes::from(last)).await?;
+            let last = std::mem::take(&mut self.buf);
+            self.hand_over(queue, last).await?;
         }
         Ok(Ok(Finished {
             id: self.id,
@@ -413,14 +371,6 @@ impl Draft {
             queue.unspill(self.id).await;
         }
     }
-}
-
-/// The name of a header field (RFC 5322 §3.6.8; white space before the colon is obsolete but
-/// seen), or `None` if the line is no field.
-fn field_name(line: &[u8]) -> Option<&[u8]> {
-    let colon = memchr(b':', line)?;
-    let name = line.get(..colon)?.trim_ascii_end();
-    (!name.is_empty() && name.iter().all(|b| (33..=126).contains(b))).then_some(name)
 }
 
 #[cfg(test)]

@@ -8,7 +8,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::clock::Clock;
 use crate::listener::Intake;
-use crate::mail::{IdSource, LaneName, Message, NewMessage, Recipient, RecipientKey};
+use crate::mail::{Address, IdSource, LaneName, Message, NewMessage, Recipient, RecipientKey};
 use crate::queue::{Counts, Filter, LaneDue, Leased, Operation, Page, Settlement};
 
 /// Keeps what is spilled.
@@ -169,6 +169,11 @@ fn adds_what_a_submission_lacks_and_strips_bcc() {
         stored("Bcc: a@b,\r\n\tc@d\r\nDate: x\r\nBCC: e@f\r\nbcc: g@h\r\n i@j\r\nTo: k\r\n l\r\n\r\nBcc: stays\r\n"),
         format!("Date: x\r\nTo: k\r\n l\r\n{ID}\r\nBcc: stays\r\n")
     );
+    let alternating = |bcc: &str| format!("{bcc}a: b\r\n").repeat(8000);
+    assert_eq!(
+        stored(&format!("{}\r\nhi\r\n", alternating("Bcc: a@b,\r\n c@d\r\n"))),
+        format!("{}{DATE}{ID}\r\nhi\r\n", alternating(""))
+    );
     assert_eq!(stored("Bcc: a@b\r\n\r\n"), format!("{DATE}{ID}\r\n"));
 }
 
@@ -183,6 +188,46 @@ fn a_body_without_a_header_survives_as_a_body() {
     assert_eq!(stored("To: a\r\n\r\nlast line"), format!("To: a\r\n{DATE}{ID}\r\nlast line\r\n"));
     let long = "x".repeat(CHUNK + 10);
     assert_eq!(stored(&long), format!("{DATE}{ID}\r\n{long}\r\n"));
+}
+
+#[test]
+fn a_line_of_a_mailbox_file_above_the_header_becomes_a_field() {
+    for from in ["From a@b Mon Sep 17 00:00:00 2001", ">From a@b  Sat Nov 21 08:49:00 2026", "From "] {
+        assert_eq!(
+            stored(&format!("{from}\r\nBcc: c@d\r\nDate: x\r\nSubject: y\r\n\r\nhi\r\n")),
+            format!("X-Mailbox-Line: {from}\r\nDate: x\r\nSubject: y\r\n{ID}\r\nhi\r\n")
+        );
+        // Nothing but text follows: it is text too.
+        for rest in ["", "\r\nTo: c@d\r\n", "hi\r\nTo: c@d\r\n", " To: c@d\r\n", "From x: y\r\nTo: c@d\r\n"] {
+            assert_eq!(
+                stored(&format!("{from}\r\n{rest}")),
+                format!("{DATE}{ID}\r\n{from}\r\n{rest}"),
+                "{from} {rest}"
+            );
+        }
+    }
+    assert_eq!(stored("From : a@b\r\nDate: x\r\n\r\n"), format!("From : a@b\r\nDate: x\r\n{ID}\r\n"));
+    // Only at the very top.
+    assert_eq!(stored("To: a\r\nFrom x y\r\nCc: z\r\n"), format!("To: a\r\n{DATE}{ID}\r\nFrom x y\r\nCc: z\r\n"));
+    let long = "x".repeat(CHUNK + 10);
+    assert_eq!(stored(&format!("From a\r\n{long}")), format!("{DATE}{ID}\r\nFrom a\r\n{long}\r\n"));
+}
+
+/// What the other fields mean is found behind such a line, and the line itself is looked at too.
+#[test]
+fn a_line_of_a_mailbox_file_hides_nothing() {
+    let of = |content: &str| build(&[content.as_bytes()], 1 << 30).map(|(finished, _)| finished);
+    let urgent = of("From a@b\r\nX-Priority: 1\r\n\r\n").unwrap();
+    assert_eq!((urgent.priority, urgent.traits), (Some(4), BodyTraits::default()));
+    assert!(of("From \u{fc}@b\r\nTo: c\r\n\r\n").unwrap().traits.eight_bit_header);
+    // 16 bytes come in front of it.
+    let line = |n: usize| of(&format!("From {}\r\nTo: c\r\n\r\n", "x".repeat(n))).unwrap().traits.long_line;
+    assert_eq!((line(998 - 16 - 5), line(999 - 16 - 5)), (false, true));
+    let loops = |n: usize| of(&format!("From a@b\r\n{}\r\n", "Received: x\r\n".repeat(n))).err();
+    assert_eq!((loops(50), loops(51)), (None, Some(Refusal::Loop)));
+    let content = "From a@b\r\nTo: c\r\n\r\nhi\r\n";
+    let at_limit = |less: u64| build(&[content.as_bytes()], content.len() as u64 - less).err();
+    assert_eq!((at_limit(0), at_limit(1)), (None, Some(Refusal::TooLarge)));
 }
 
 #[test]
@@ -264,11 +309,42 @@ fn chunks_are_whole_at_every_size() {
     }
 }
 
+/// The scheduler and the store count the length of a chunk as what it costs.
+#[test]
+fn a_chunk_keeps_little_more_memory_than_its_length() {
+    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    let mut chunks = 0;
+    for announced in [0, 2_000, 50_000, 200_000, 1 << 20, u64::MAX] {
+        for size in [0, 100, 5_000, 40_000, 130_000, 200_000, CHUNK, CHUNK + 70_000, 3 * CHUNK + 1000] {
+            for read in [1500, 4096, 65_536] {
+                let spill = Spill::default();
+                let mut draft = Draft::new(QueueId(1), NOW, &trace(None), 1 << 30, announced, None);
+                draft.push(b"Subject: x\r\n\r\n");
+                for part in vec![b'x'; size].chunks(read) {
+                    draft.push(part);
+                    runtime.block_on(draft.spill(&spill)).unwrap();
+                }
+                let finished = runtime.block_on(draft.finish(&spill)).unwrap().unwrap();
+                drop(draft);
+                let spilled = std::mem::take(&mut *spill.0.lock());
+                for chunk in spilled.into_values().chain([finished.head]) {
+                    let len = chunk.len();
+                    let capacity = chunk.try_into_mut().expect("the only owner").capacity();
+                    assert!(capacity <= len + len / 4 + 1024, "{announced} {size} {read}: {capacity} for {len}");
+                    chunks += 1;
+                }
+            }
+        }
+    }
+    assert!(chunks > 6 * 9 * 3, "{chunks}");
+}
+
 /// Content with CRLF line ends as the readers of `smtp::dot` give it.
 fn content() -> impl Strategy<Value = Vec<u8>> {
     prop::collection::vec(
         prop_oneof![
             Just("Bcc: x"),
+            Just("From a b"),
             Just(" y"),
             Just("Date: z"),
             Just(""),

@@ -116,6 +116,14 @@ pub struct Admission {
     pub stored: Vec<Arc<Lane>>,
 }
 
+/// The part of a message that belongs to one lane.
+#[derive(Default)]
+struct Part {
+    recipients: usize,
+    /// Once it was asked: the lane, and whether they go straight to memory.
+    lane: Option<(Arc<Lane>, bool)>,
+}
+
 impl Scheduler {
     /// `memory`: the budget in bytes. `limits`: shares inside providers. `provider_of`: whose
     /// limits hold in a lane of that name.
@@ -213,22 +221,20 @@ impl Scheduler {
         let shared = Arc::new(Shared { message: message.clone(), head, ticket });
 
         let mut admission = Admission { recipients, jobs: Vec::new(), stored: Vec::new() };
-        // Most messages have one recipient, and most others a few lanes: a linear search is fine,
-        // the last lane used is tried first.
-        let mut lanes: Vec<(Arc<Lane>, bool)> = Vec::new();
         let several = admission.recipients.len() > 1;
-        let mut counts: HashMap<LaneName, usize> = HashMap::new();
+        // Empty, and so without memory of their own, for most messages: those to one recipient.
+        let mut lanes: HashMap<LaneName, Part> = HashMap::new();
         let mut by_destination: HashMap<(LaneName, Arc<str>), usize> = HashMap::new();
         for NewRecipient { lane, .. } in admission.recipients.iter().filter(|_| several) {
-            *counts.entry(lane.clone()).or_default() += 1;
+            lanes.entry(lane.clone()).or_default().recipients += 1;
         }
         for (index, new) in admission.recipients.iter_mut().enumerate() {
             let NewRecipient { recipient, lane: name, leased } = new;
-            let known = lanes.iter().rev().find(|(lane, _)| lane.name == *name).cloned();
-            let (lane, direct) = match known {
+            let mut part = lanes.get_mut(name);
+            let (lane, direct) = match part.as_ref().and_then(|part| part.lane.clone()) {
                 Some(known) => known,
                 None => {
-                    let wanted = counts.get(name).copied().unwrap_or(1);
+                    let wanted = part.as_ref().map_or(1, |part| part.recipients);
                     let lane = self.lane(name);
                     let direct = affordable
                         && (lane.has_room(sender, wanted, WINDOW, SHARE)
@@ -236,8 +242,8 @@ impl Scheduler {
                     if !direct {
                         admission.stored.push(lane.clone());
                     }
-                    if several {
-                        lanes.push((lane.clone(), direct));
+                    if let Some(part) = &mut part {
+                        part.lane = Some((lane.clone(), direct));
                     }
                     (lane, direct)
                 }
@@ -596,6 +602,9 @@ fn destination(provider: &Provider, message: &Message, address: &Address) -> Arc
 }
 
 #[cfg(test)]
+mod tests;
+
+#[cfg(test)]
 pub(crate) mod testing {
     //! Jobs for tests of this folder.
     use super::*;
@@ -624,6 +633,3 @@ pub(crate) mod testing {
         job
     }
 }
-
-#[cfg(test)]
-mod tests;

@@ -104,11 +104,20 @@ impl io::Write for Lines {
 }
 
 impl Lines {
-    /// Collects them until the guard is dropped.
+    /// Collects those of level info and above until the guard is dropped.
     pub fn collect() -> (Lines, tracing::subscriber::DefaultGuard) {
+        Lines::collect_from(tracing::Level::INFO)
+    }
+
+    /// Collects those of that level and above until the guard is dropped.
+    pub fn collect_from(level: tracing::Level) -> (Lines, tracing::subscriber::DefaultGuard) {
         let lines = Lines::default();
         let writer = lines.clone();
-        let subscriber = tracing_subscriber::fmt().with_ansi(false).with_writer(move || writer.clone()).finish();
+        let subscriber = tracing_subscriber::fmt()
+            .with_max_level(level)
+            .with_ansi(false)
+            .with_writer(move || writer.clone())
+            .finish();
         (lines, tracing::subscriber::set_default(subscriber))
     }
 

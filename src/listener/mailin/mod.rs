@@ -43,13 +43,13 @@ use tokio::sync::watch;
 use tokio::time::{Instant, timeout};
 use tracing::{debug, warn};
 
-use super::policy::{CLOSING, TIMEOUT};
+use super::policy::{CLOSING, TIMEOUT, stranger_sessions};
 use super::session::{Stop, hang_up};
 use super::submit::Shared;
 use crate::smtp::command::Bad;
 use crate::smtp::{Command, Reply};
 
-/// Most sessions, each of which has a thread from the start.
+/// Most sessions of clients that may relay. Each, and each of those beside them, has a thread from the start.
 const MAX_SESSIONS: usize = 256;
 
 /// Longest line, of commands and of data: mailin holds a whole line in memory.
@@ -108,7 +108,7 @@ impl Gate {
         let mut server = Server::new(Hook::new(registry.clone()));
         server
             .with_name(registry.shared.hostname.to_string())
-            .with_num_threads(u32::try_from(sessions).unwrap_or(1))
+            .with_num_threads(u32::try_from(sessions + stranger_sessions(sessions)).unwrap_or(1))
             .with_tcp_listener(socket);
         let (stopping, thread) = (registry.clone(), thread::Builder::new().name("mailin".into()));
         let thread = thread.spawn(move || match catch_unwind(AssertUnwindSafe(|| server.serve())) {
@@ -119,7 +119,7 @@ impl Gate {
         Ok(Gate { registry, backend, sessions, thread: Some(thread) })
     }
 
-    /// Sessions it takes at once.
+    /// Sessions it takes at once of clients that may relay; those of others are beside them.
     pub fn sessions(&self) -> usize {
         self.sessions
     }
@@ -151,7 +151,7 @@ impl Gate {
                     backend: to_backend,
                     phases,
                     stop,
-                    deadline: Instant::now() + self.registry.shared.listener.session_timeout,
+                    deadline: Instant::now() + self.registry.shared.policy.session_time(ip),
                 };
                 let last = if told.is_ok() { exchange(&mut up, from_backend, &mut to_client).await } else { None };
                 drop(up);

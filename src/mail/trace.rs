@@ -1,0 +1,66 @@
+//! The `Received:` field that goes on top of each message (RFC 5321 §4.4).
+
+use std::fmt;
+use std::io::Write;
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use super::{Address, QueueId};
+
+/// Longest forward-path that is worth a `for` clause: it must fit a header line.
+const MAX_FOR: usize = 320;
+
+/// What the `Received:` line says (RFC 5321 §4.4, RFC 3848, RFC 6531 §3.7.3).
+#[derive(Clone, Copy, Debug)]
+pub struct Trace<'a> {
+    /// Name the client gave; empty without HELO.
+    pub helo: &'a str,
+    /// Its address.
+    pub ip: IpAddr,
+    /// Our name.
+    pub hostname: &'a Arc<str>,
+    /// EHLO rather than HELO.
+    pub esmtp: bool,
+    /// The session is encrypted.
+    pub tls: bool,
+    /// The transaction has SMTPUTF8.
+    pub smtputf8: bool,
+    /// The only recipient, if there is only one: two must not learn of each other (RFC 5321 §7.2).
+    pub recipient: Option<&'a Address>,
+}
+
+impl Trace<'_> {
+    /// Appends the field.
+    pub(super) fn write(&self, id: QueueId, date: impl fmt::Display, out: &mut Vec<u8>) {
+        let helo = if self.helo.is_empty() { "unknown" } else { self.helo };
+        let plain = |c| if is_plain(c) || (self.smtputf8 && !c.is_ascii()) { c } else { '?' };
+        let tag = if self.ip.to_canonical().is_ipv6() { "IPv6:" } else { "" };
+        // There is no word for HELO and TLS.
+        let with = match (self.smtputf8, self.esmtp, self.tls) {
+            (true, _, true) => "UTF8SMTPS",
+            (true, _, false) => "UTF8SMTP",
+            (false, true, true) => "ESMTPS",
+            (false, true, false) => "ESMTP",
+            (false, false, _) => "SMTP",
+        };
+        out.extend_from_slice(b"Received: from ");
+        for c in helo.chars().take(255).map(plain) {
+            out.extend_from_slice(c.encode_utf8(&mut [0; 4]).as_bytes());
+        }
+        // Writing to a Vec cannot fail.
+        let _ = write!(out, " ([{tag}{}])\r\n\tby {} with {with} id {id}", self.ip.to_canonical(), self.hostname);
+        match self.recipient {
+            Some(to) if to.as_str().len() <= MAX_FOR && (self.smtputf8 || to.is_ascii()) => {
+                let _ = write!(out, "\r\n\tfor <{to}>; {date}\r\n");
+            }
+            _ => {
+                let _ = write!(out, ";\r\n\t{date}\r\n");
+            }
+        }
+    }
+}
+
+/// May stand in the `from` clause: visible ASCII that neither opens a comment nor ends the clause.
+fn is_plain(c: char) -> bool {
+    c.is_ascii_graphic() && !"()<>@,;\\\"".contains(c)
+}

@@ -53,7 +53,7 @@ pub enum StartError {
 }
 
 /// Runs the relay until SIGTERM or SIGINT; SIGHUP and `mailweir reload` read the configuration
-/// again, from the file that was `named` on the command line, if one was.
+/// again, from the file that was `named` on the command line, or else from the one it came from.
 ///
 /// # Errors
 /// A [`StartError`], or an I/O error at start.

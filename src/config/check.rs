@@ -376,6 +376,25 @@ mod tests {
     }
 
     #[test]
+    fn a_priority_holds_for_a_domain_in_either_form() {
+        let text = "hostname = 'a.example'\n[[route]]\nrecipient = '*@müller.example'\npriority = 5\n\
+                    [[route]]\nsender = '*@xn--bcher-kva.example'\npriority = -5\n";
+        let config = Config::parse(text, "x").unwrap();
+        let address = |text: &str| crate::mail::Address::parse(text).unwrap();
+        let priority = |sender: &str, to: &str| config.priority_for(Some(&address(sender)), &address(to));
+        for (sender, to, expected) in [
+            ("a@x.example", "b@müller.example", Some(5)),
+            ("a@x.example", "b@xn--mller-kva.example", Some(5)),
+            ("a@bücher.example", "b@x.example", Some(-5)),
+            ("a@xn--bcher-kva.example", "b@x.example", Some(-5)),
+            ("a@x.example", "b@x.example", None),
+        ] {
+            assert_eq!(priority(sender, to), expected, "{sender} {to}");
+        }
+        assert_eq!(config.priority_for(None, &address("b@XN--MLLER-KVA.example")), Some(5));
+    }
+
+    #[test]
     fn sources_are_addresses_or_tables_and_print_as_they_were_meant() {
         let text = "hostname = 'a.example'\n[provider.p]\nmatch.domains = ['x.example']\n\
                     source = ['192.0.2.1', { address = '2001:db8::1', name = 'out.example', weight = 3 }]\n";

@@ -32,7 +32,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::mail::{Address, LaneName};
+use crate::mail::{Address, LaneName, Spellings};
 pub use file::{ConfigError, Problem, Warning, find};
 pub use identity::{IdentityFault, ListenerTls};
 pub use load::Loaded;
@@ -87,12 +87,20 @@ impl Config {
 
     /// The first route that matches (`sender` is `None` for `<>`).
     pub fn route_for(&self, sender: Option<&Address>, recipient: &Address) -> Option<&Route> {
-        self.routes.iter().find(|r| r.matches(sender, recipient))
+        self.routes.get(self.route_index(sender, recipient)?)
+    }
+
+    /// Its place in `routes`.
+    pub fn route_index(&self, sender: Option<&Address>, recipient: &Address) -> Option<usize> {
+        let (sender, recipient) = (Spellings::of(sender), Spellings::of(Some(recipient)));
+        self.routes.iter().position(|r| r.sender.matches_mailbox(&sender) && r.recipient.matches_mailbox(&recipient))
     }
 
     /// The priority that the first `[[route]]` with one gives (`sender` is `None` for `<>`).
     pub fn priority_for(&self, sender: Option<&Address>, recipient: &Address) -> Option<i8> {
-        self.priorities.iter().find(|r| r.matches(sender, recipient)).map(|r| r.priority)
+        let (sender, recipient) = (Spellings::of(sender), Spellings::of(Some(recipient)));
+        let fits = |r: &&PriorityRule| r.sender.matches_mailbox(&sender) && r.recipient.matches_mailbox(&recipient);
+        self.priorities.iter().find(fits).map(|r| r.priority)
     }
 }
 
@@ -528,20 +536,6 @@ pub struct PriorityRule {
     pub recipient: Pattern,
     /// -9 (last) to 9 (first).
     pub priority: i8,
-}
-
-impl PriorityRule {
-    /// Whether it is about a message from `sender` to `recipient`.
-    pub fn matches(&self, sender: Option<&Address>, recipient: &Address) -> bool {
-        self.sender.matches(sender.map_or("<>", Address::as_str)) && self.recipient.matches(recipient.as_str())
-    }
-}
-
-impl Route {
-    /// Whether this route takes a message from `sender` to `recipient`.
-    pub fn matches(&self, sender: Option<&Address>, recipient: &Address) -> bool {
-        self.sender.matches(sender.map_or("<>", Address::as_str)) && self.recipient.matches(recipient.as_str())
-    }
 }
 
 /// `[log]`.

@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use std::str::FromStr;
 use std::time::Duration;
 
-use crate::mail::lowercase;
+use crate::mail::{Spellings, lowercase};
 
 /// A pace: `20/s`, `30/m`, `500/h`, `2000/d`, or in any other span: `5000/180s`.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -174,6 +174,11 @@ impl Pattern {
         }
         let text = lowercase(text.trim_end_matches('.'));
         glob(self.0.as_bytes(), text.as_bytes())
+    }
+
+    /// Whether the whole of an address matches, in whichever way its domain is written.
+    pub fn matches_mailbox(&self, mailbox: &Spellings<'_>) -> bool {
+        mailbox.each().any(|text| self.matches(text))
     }
 }
 

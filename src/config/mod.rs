@@ -4,6 +4,7 @@
 //! compares the values with one another; `report` prints them, and the documentation; `load` is the way in; `units` are
 //! the values that parse and print themselves. A [`Config`] is immutable.
 
+mod authorities;
 mod check;
 mod fields;
 mod file;
@@ -33,6 +34,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::mail::{Address, LaneName, Spellings};
+pub use authorities::Authorities;
 pub use file::{ConfigError, Problem, Warning, find};
 pub use identity::{IdentityFault, ListenerTls};
 pub use load::Loaded;
@@ -274,8 +276,8 @@ pub struct Provider {
     pub allow_private: bool,
     /// TLS to its hosts.
     pub tls: TlsMode,
-    /// PEM file of extra trusted roots, for a private CA.
-    pub tls_ca: Option<PathBuf>,
+    /// Extra trusted roots, for a private CA.
+    pub tls_ca: Option<Authorities>,
     /// TLS session resumption.
     pub tls_resume: bool,
     /// Local addresses to connect from; empty: the system chooses.

@@ -209,9 +209,14 @@ fn provider(reader: &mut Reader<'_>, draft: &ProviderDraft) {
         {
             reader.fault(&at("auth"), "is empty: expected { user = …, password = { env = \"NAME\" } }".into());
         }
-        (Some(_), Some(_)) if matches!(draft.tls, Some(TlsMode::Off | TlsMode::Opportunistic)) && !is_local(host) => {
-            let message = "the password may travel in clear text: expected \"verified\" (the default) for a host that is not this one";
-            reader.warn(&at("tls"), message.into());
+        (Some(_), Some(_)) if !is_local(host) => {
+            let risk = match effective_tls(draft.tls, true) {
+                TlsMode::Off | TlsMode::Opportunistic => "the password may travel in clear text",
+                TlsMode::Required => "the password goes to whoever answers, since the certificate is not checked",
+                TlsMode::Verified => return,
+            };
+            let expected = "expected \"verified\" (the default) for a host that is not this one";
+            reader.warn(&at("tls"), format!("{risk}: {expected} (`tls_ca` names a private CA)"));
         }
         _ => {}
     }
@@ -440,6 +445,39 @@ mod tests {
         keys.sort_unstable();
         assert_eq!(keys, ["admin.address", "provider.s.tls", "provider.s.tls_ca", "retry.warn"]);
         assert!(loaded.warnings.iter().all(|w| w.problem.line > 0));
+    }
+
+    #[test]
+    fn a_password_for_a_host_whose_certificate_is_not_checked_is_a_warning() {
+        let secret = concat!(env!("CARGO_MANIFEST_DIR"), "/Cargo.toml");
+        for (host, tls, told) in [
+            ("h.example", "tls = 'off'\n", Some("the password may travel in clear text: expected \"verified\"")),
+            (
+                "h.example",
+                "tls = 'opportunistic'\n",
+                Some("the password may travel in clear text: expected \"verified\""),
+            ),
+            ("h.example", "tls = 'required'\n", Some("the password goes to whoever answers, since the certificate")),
+            ("h.example", "tls = 'verified'\n", None),
+            ("h.example", "", None),
+            ("127.0.0.1", "tls = 'required'\n", None),
+            // Of a profile for MX hosts, which says tls = "required".
+            ("mail.gmx.net", "", None),
+        ] {
+            let text = format!(
+                "hostname = 'a.example'\n[provider.gmx]\nrelay = '{host}:587'\nauth = {{ user = 'u', password = {{ file = \
+                 '{secret}' }} }}\n{tls}[[route]]\nvia = 'gmx'\n"
+            );
+            let warnings = super::super::Loaded::parse(&text, "x").unwrap().warnings;
+            let said: Vec<&str> = warnings.iter().map(|warning| warning.problem.message.as_str()).collect();
+            match told {
+                None => assert!(said.is_empty(), "{host} {tls}: {said:?}"),
+                Some(told) => {
+                    assert!(matches!(said.as_slice(), [said] if said.starts_with(told)), "{host} {tls}: {said:?}");
+                    assert_eq!((&*warnings[0].problem.key, warnings[0].problem.line), ("provider.gmx.tls", 5));
+                }
+            }
+        }
     }
 
     #[test]

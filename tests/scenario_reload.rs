@@ -104,6 +104,19 @@ fn what_is_refused_changes_nothing() {
     assert_eq!(refused.status.code(), Some(69));
     assert!(String::from_utf8_lossy(&refused.stderr).contains("cannot listen on"), "{refused:?}");
 
+    // One that covers our own, which stays open for the clients.
+    let everywhere = format!("address = \"0.0.0.0:{}\"\nallow = [\"127.0.0.0/8\"]", daemon.smtp.port());
+    std::fs::write(&daemon.config, good.replace(&format!("address = \"{}\"", daemon.smtp), &everywhere))
+        .expect("write");
+    let refused = daemon.command(&["reload"], b"");
+    assert_eq!(refused.status.code(), Some(69));
+    let expected = format!(
+        "cannot listen on 0.0.0.0:{}: this process listens on {}: restart it to change that",
+        daemon.smtp.port(),
+        daemon.smtp
+    );
+    assert!(String::from_utf8_lossy(&refused.stderr).contains(&expected), "{refused:?}");
+
     // Another queue.
     std::fs::write(&daemon.config, &good).expect("write");
     let other = dir.join("other.db");

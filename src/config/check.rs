@@ -122,7 +122,7 @@ fn listeners(reader: &mut Reader<'_>, listeners: &[ListenerDraft]) {
 }
 
 /// Whether two listeners cannot both be bound. Port 0 is a port of its own each time.
-fn collide(a: SocketAddr, b: SocketAddr) -> bool {
+pub(crate) fn collide(a: SocketAddr, b: SocketAddr) -> bool {
     let covers = |a: IpAddr, b: IpAddr| a.is_unspecified() && (a.is_ipv6() || b.is_ipv4());
     a.port() == b.port() && a.port() != 0 && (a.ip() == b.ip() || covers(a.ip(), b.ip()) || covers(b.ip(), a.ip()))
 }

@@ -35,6 +35,7 @@ use std::time::Duration;
 
 use crate::mail::{Address, LaneName, Spellings};
 pub use authorities::Authorities;
+pub(crate) use check::collide;
 pub use file::{ConfigError, Problem, Warning, find};
 pub use identity::{IdentityFault, ListenerTls};
 pub use load::Loaded;

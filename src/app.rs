@@ -1,9 +1,11 @@
 //! The only wiring: configuration → parts → run → drain.
 //!
+//! - `files`: how many may be open.
 //! - `running`: one configuration in force, from start to end.
 //! - `reload`: another takes its place.
 //! - `operator`: what operators can do to the relay that runs.
 
+mod files;
 mod operator;
 mod reload;
 mod running;

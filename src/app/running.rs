@@ -15,7 +15,7 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
-use super::{StartError, keep_expiring, keep_house};
+use super::{StartError, files, keep_expiring, keep_house};
 use crate::admin::http;
 use crate::clock::Clock;
 use crate::config::{Config, Store, collide};
@@ -143,6 +143,7 @@ impl Running {
     /// The queue or something else that is needed cannot be had.
     pub(super) async fn start(parts: Parts, clock: Clock, sockets: &Sockets) -> Result<Running, StartError> {
         let Parts { config, router, connector } = parts;
+        files::raise_limit(&config);
         let Store::Sqlite(store) = &config.queue.store;
         let queue = open_queue(store.clone(), clock).await?;
         crash::point("start.opened");

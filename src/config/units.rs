@@ -210,7 +210,8 @@ fn glob(pattern: &[u8], text: &[u8]) -> bool {
     pattern[p..].iter().all(|b| *b == b'*')
 }
 
-/// An address range in CIDR notation, or one address.
+/// An address range in CIDR notation, or one address. The base has no bits behind the prefix, and is
+/// never an IPv4-mapped IPv6 address.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Network {
     base: IpAddr,
@@ -230,16 +231,21 @@ impl Network {
 
     /// Whether `ip` (an IPv4-mapped IPv6 address counts as IPv4) is inside.
     pub fn contains(&self, ip: IpAddr) -> bool {
-        match (self.base, ip.to_canonical()) {
-            (IpAddr::V4(base), IpAddr::V4(ip)) => {
-                let mask = u32::MAX.checked_shl(32 - u32::from(self.prefix)).unwrap_or(0);
-                u32::from(base) & mask == u32::from(ip) & mask
-            }
-            (IpAddr::V6(base), IpAddr::V6(ip)) => {
-                let mask = u128::MAX.checked_shl(128 - u32::from(self.prefix)).unwrap_or(0);
-                u128::from(base) & mask == u128::from(ip) & mask
-            }
-            _ => false,
+        let ip = ip.to_canonical();
+        self.base.is_ipv4() == ip.is_ipv4() && first_of(ip, self.prefix) == self.base
+    }
+}
+
+/// The first address of the range of that prefix around `ip`.
+fn first_of(ip: IpAddr, prefix: u8) -> IpAddr {
+    match ip {
+        IpAddr::V4(ip) => {
+            let mask = u32::MAX.checked_shl(32_u32.saturating_sub(prefix.into())).unwrap_or(0);
+            IpAddr::V4((u32::from(ip) & mask).into())
+        }
+        IpAddr::V6(ip) => {
+            let mask = u128::MAX.checked_shl(128_u32.saturating_sub(prefix.into())).unwrap_or(0);
+            IpAddr::V6((u128::from(ip) & mask).into())
         }
     }
 }
@@ -259,6 +265,23 @@ impl FromStr for Network {
             Some(p) => p.parse::<u8>().ok().filter(|p| *p <= most).ok_or_else(bad)?,
             None => most,
         };
+        // Addresses are compared as IPv4 where they are that, so the range must be.
+        let (base, prefix) = match (base, base.to_canonical()) {
+            (IpAddr::V6(_), v4 @ IpAddr::V4(_)) => match prefix.checked_sub(96) {
+                Some(prefix) => (v4, prefix),
+                None => {
+                    return Err(format!(
+                        "`{s}` is wider than all of IPv4, which ::ffff:0.0.0.0/96 is: expected a range like {v4}/24"
+                    ));
+                }
+            },
+            (base, _) => (base, prefix),
+        };
+        let first = first_of(base, prefix);
+        if first != base {
+            let one = if base.is_ipv4() { 32 } else { 128 };
+            return Err(format!("`{s}` is an address within a range: did you mean {base}/{one} or {first}/{prefix}?"));
+        }
         Ok(Network { base, prefix })
     }
 }
@@ -341,6 +364,40 @@ mod tests {
         }
     }
 
+    #[test]
+    fn a_network_is_what_it_says() {
+        let read = |text: &str| text.parse::<Network>();
+        for (text, printed) in [
+            ("203.0.113.7", "203.0.113.7/32"),
+            ("203.0.113.7/32", "203.0.113.7/32"),
+            ("0.0.0.0/0", "0.0.0.0/0"),
+            ("2001:db8::/32", "2001:db8::/32"),
+            ("::1", "::1/128"),
+            ("::/0", "::/0"),
+            // IPv4 in IPv6 clothes.
+            ("::ffff:10.0.0.0/104", "10.0.0.0/8"),
+            ("::ffff:0:0/96", "0.0.0.0/0"),
+            ("::ffff:192.0.2.7", "192.0.2.7/32"),
+        ] {
+            assert_eq!(read(text).map(|n| n.to_string()).as_deref(), Ok(printed), "{text}");
+        }
+        assert!(read("::ffff:10.0.0.0/104").unwrap().contains("10.1.2.3".parse().unwrap()));
+        assert!(!read("::/0").unwrap().contains("10.1.2.3".parse().unwrap()));
+        for (text, told) in [
+            ("203.0.113.7/8", "is an address within a range: did you mean 203.0.113.7/32 or 203.0.0.0/8?"),
+            ("10.0.0.1/0", "is an address within a range: did you mean 10.0.0.1/32 or 0.0.0.0/0?"),
+            ("2001:db8::1/64", "is an address within a range: did you mean 2001:db8::1/128 or 2001:db8::/64?"),
+            ("::ffff:10.0.0.1/104", "is an address within a range: did you mean 10.0.0.1/32 or 10.0.0.0/8?"),
+            ("::ffff:10.0.0.0/95", "is wider than all of IPv4, which ::ffff:0.0.0.0/96 is: expected a range like"),
+            ("10.0.0.0/33", "is not a network"),
+            ("::/129", "is not a network"),
+            ("10.0.0.0/-1", "is not a network"),
+        ] {
+            let said = read(text).unwrap_err();
+            assert!(said.starts_with(&format!("`{text}` {told}")), "{said}");
+        }
+    }
+
     proptest! {
         #[test]
         fn what_prints_parses_to_the_same(ms in 0u64..u64::MAX / 2, bytes in any::<u64>(), count in 1u32.., unit in 0usize..4, odd in 1000u64..=366 * 86_400_000) {
@@ -356,8 +413,12 @@ mod tests {
 
         #[test]
         fn networks_print_what_they_parse(base in any::<u32>(), prefix in 0u8..=32) {
-            let n = Network { base: IpAddr::V4(base.into()), prefix };
+            let ip = IpAddr::V4(base.into());
+            let n = Network { base: first_of(ip, prefix), prefix };
             prop_assert_eq!(n.to_string().parse(), Ok(n));
+            prop_assert!(n.contains(ip));
+            let other = IpAddr::V4((base ^ 1_u32.checked_shl(32 - u32::from(prefix)).unwrap_or(0)).into());
+            prop_assert_eq!(n.contains(other), prefix == 0);
         }
 
         #[test]

@@ -48,7 +48,7 @@ field! {
     Authorities: Val::Authorities(a) => Some(a), a => Val::Authorities(a.clone());
     Store: Val::Store(s) => Some(s), s => Val::Store(s.clone());
     Secret: Val::Secret { secret, .. } => Some(secret), s => Val::Secret { secret: s.clone(), literal: false };
-    Vec<units::Network>: Val::Networks(v) => Some(v), v => Val::Networks(v.clone());
+    Vec<super::Network>: Val::Networks(v) => Some(v), v => Val::Networks(v.clone());
     Vec<units::Pattern>: Val::Patterns(v) => Some(v), v => Val::Patterns(v.clone());
     units::Pattern: Val::Pattern(p) => Some(p), p => Val::Pattern(p.clone());
     Vec<units::Rate>: Val::Rates(v) => Some(v), v => Val::Rates(v.clone());

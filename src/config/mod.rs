@@ -1,8 +1,8 @@
 //! The checked configuration: what every other part takes. No Options where there is a default.
 //!
 //! `keys` declares every key once; `file` reads TOML and refuses what it does not know; `check`
-//! compares the values with one another; `report` prints them, and the documentation; `load` is the way in; `units` are
-//! the values that parse and print themselves. A [`Config`] is immutable.
+//! compares the values with one another; `report` prints them, and the documentation; `load` is the way in; `units` and
+//! `network` are the values that parse and print themselves. A [`Config`] is immutable.
 
 mod authorities;
 mod check;
@@ -13,6 +13,7 @@ mod keys;
 mod listener_keys;
 mod load;
 mod names;
+mod network;
 pub mod profiles;
 pub mod report;
 mod rule_keys;
@@ -39,6 +40,7 @@ pub(crate) use check::collide;
 pub use file::{ConfigError, Problem, Warning, find};
 pub use identity::{IdentityFault, ListenerTls};
 pub use load::Loaded;
+pub use network::Network;
 use units::{Pattern, Rate};
 
 /// Everything `config.toml` says, checked, with defaults filled in.
@@ -125,7 +127,7 @@ pub struct Listener {
     /// Where it listens.
     pub address: SocketAddr,
     /// Clients that may relay.
-    pub allow: Vec<units::Network>,
+    pub allow: Vec<Network>,
     /// TLS for clients; `None`: clear text only.
     pub tls: Option<ListenerTls>,
     /// In bytes.
@@ -404,7 +406,7 @@ pub struct Limit {
     /// Reverse-paths it is about.
     pub sender: Pattern,
     /// Client addresses it is about; empty: all.
-    pub client: Vec<units::Network>,
+    pub client: Vec<Network>,
     /// Providers (lanes) it is about.
     pub provider: Pattern,
     /// Rates.

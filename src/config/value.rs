@@ -12,8 +12,8 @@ use toml_edit::{Array, Value};
 use super::names::{
     check_host, enhanced_pattern, host_pattern, lane_pattern, mail_pattern, read_host_port, read_store, reply_text,
 };
-use super::units::{Network, Pattern, Rate, Size, Span};
-use super::{Authorities, Nameserver, Secret, Source, Store, Warmup, source_keys, warmup};
+use super::units::{Pattern, Rate, Size, Span};
+use super::{Authorities, Nameserver, Network, Secret, Source, Store, Warmup, source_keys, warmup};
 
 /// Longest list a key takes; a configuration is read by people.
 pub(super) const MAX_LIST: usize = 10_000;

@@ -1,9 +1,11 @@
 //! The only wiring: configuration → parts → run → drain.
 //!
+//! - `files`: how many may be open.
 //! - `running`: one configuration in force, from start to end.
 //! - `reload`: another takes its place.
 //! - `operator`: what operators can do to the relay that runs.
 
+mod files;
 mod operator;
 mod reload;
 mod running;
@@ -53,7 +55,7 @@ pub enum StartError {
 }
 
 /// Runs the relay until SIGTERM or SIGINT; SIGHUP and `mailweir reload` read the configuration
-/// again, from the file that was `named` on the command line, if one was.
+/// again, from the file that was `named` on the command line, or else from the one it came from.
 ///
 /// # Errors
 /// A [`StartError`], or an I/O error at start.

@@ -366,7 +366,14 @@ fn matching(server: SocketAddr) -> Config {
         recipient: Pattern::new(recipient),
         via: config.provider(via).unwrap().clone(),
     };
-    config.routes = vec![rule("*@shop.example", "*", "smart"), rule("*", "vip@*", "byroute")];
+    config.routes = vec![
+        rule("*@shop.example", "*", "smart"),
+        rule("*", "vip@*", "byroute"),
+        // Domains in U-labels and in A-labels, on either side.
+        rule("*", "uuu@*.müller.example", "smart"),
+        rule("*", "aaa@*.xn--mller-kva.example", "smart"),
+        rule("*@bücher.example", "*", "smart"),
+    ];
     config
 }
 
@@ -394,6 +401,13 @@ async fn providers_match_by_route_domain_and_best_mx() {
         // A route to a provider without relay: MX, with the limits of that provider.
         (None, "vip@two.example", "byroute", "mx1.example"),
         (None, "vip@google.example", "byroute", "aspmx.l.google.com"),
+        // The same domain in another form.
+        (None, "uuu@x.xn--mller-kva.example", "smart", "mx2.example"),
+        (None, "uuu@X.MÜLLER.example", "smart", "mx2.example"),
+        (None, "aaa@x.müller.example", "smart", "mx2.example"),
+        (None, "aaa@x.XN--MLLER-KVA.example", "smart", "mx2.example"),
+        (Some(&address("a@xn--bcher-kva.example")), "u@google.example", "smart", "mx2.example"),
+        (Some(&address("a@Bücher.example")), "u@google.example", "smart", "mx2.example"),
     ] {
         let route = router.resolve(sender, &address(recipient)).await.unwrap_or_else(|e| panic!("{recipient}: {e}"));
         let mut names: Vec<&str> = route.hosts.iter().map(|h| h.name.as_str()).collect();

@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use support::client::Client;
-use support::daemon::{Daemon, Setup};
+use support::daemon::{Daemon, LogLine, Setup};
 use support::mail::message;
 use support::sink::{Answer, Gate, Options, Sink};
 use support::{Port, SOON, TestDir, wait_for};
@@ -104,6 +104,19 @@ fn what_is_refused_changes_nothing() {
     assert_eq!(refused.status.code(), Some(69));
     assert!(String::from_utf8_lossy(&refused.stderr).contains("cannot listen on"), "{refused:?}");
 
+    // One that covers our own, which stays open for the clients.
+    let everywhere = format!("address = \"0.0.0.0:{}\"\nallow = [\"127.0.0.0/8\"]", daemon.smtp.port());
+    std::fs::write(&daemon.config, good.replace(&format!("address = \"{}\"", daemon.smtp), &everywhere))
+        .expect("write");
+    let refused = daemon.command(&["reload"], b"");
+    assert_eq!(refused.status.code(), Some(69));
+    let expected = format!(
+        "cannot listen on 0.0.0.0:{}: this process listens on {}: restart it to change that",
+        daemon.smtp.port(),
+        daemon.smtp
+    );
+    assert!(String::from_utf8_lossy(&refused.stderr).contains(&expected), "{refused:?}");
+
     // Another queue.
     std::fs::write(&daemon.config, &good).expect("write");
     let other = dir.join("other.db");
@@ -122,6 +135,37 @@ fn what_is_refused_changes_nothing() {
         daemon.client().send("<sender@sender.test>", &["<somebody@example.test>"], &message(&format!("still {n}")));
     }
     sink.wait(5, SOON);
+    daemon.stop();
+}
+
+/// An editor between taking the old file away and putting the new one there, or a link that leads
+/// nowhere: the built-in values are no answer to that.
+#[test]
+fn a_file_that_is_gone_is_a_refusal_and_not_a_wish_for_the_built_in_values() {
+    let (dir, port) = (TestDir::new(), Port::reserve());
+    let sink = Sink::start(port.at(2));
+    // With the built-in store, so that only the file keeps the built-in values out.
+    let setup = Setup::new(&dir).unnamed().queue("").via("example", "example.test", sink.address, "rate = []");
+    let mut daemon = setup.start();
+    let away = dir.join("config.toml.away");
+    std::fs::rename(&daemon.config, &away).expect("rename");
+    let refusals = |daemon: &Daemon| {
+        let refused = |line: &LogLine| line.event() == "reload: the configuration in force stays";
+        daemon.log_lines().iter().filter(|line| refused(line)).map(|line| line.get("error")).collect::<Vec<_>>()
+    };
+    for (n, link) in [(1, false), (2, true)] {
+        if link {
+            std::os::unix::fs::symlink(dir.join("nowhere"), &daemon.config).expect("a link");
+        }
+        daemon.signal(rustix::process::Signal::HUP);
+        let told = wait_for("a refusal", SOON, || Some(refusals(&daemon)).filter(|all| all.len() == n));
+        assert!(told.iter().all(|error| error.starts_with("config.toml: cannot read it: No such file")), "{told:?}");
+    }
+    daemon.client().send("<sender@sender.test>", &["<somebody@example.test>"], &message("by the route"));
+    sink.wait(1, SOON);
+    std::fs::rename(&away, &daemon.config).expect("rename");
+    daemon.signal(rustix::process::Signal::HUP);
+    daemon.wait_log("the reload", |line| line.event() == "reloaded");
     daemon.stop();
 }
 

@@ -24,6 +24,8 @@ use crate::clock::Clock;
 use crate::config::Store;
 use crate::mail::CHUNK;
 
+/// Longest path of a socket, in bytes (`sun_path` of unix(7) without its final zero).
+const MAX_PATH: usize = 107;
 /// Longest line in either direction, in bytes.
 const MAX_LINE: usize = 256 * 1024;
 /// Requests at once.
@@ -69,10 +71,17 @@ impl ControlServer {
                 format!("another process answers at {}", path.display()),
             ));
         }
+        let length = path.as_os_str().len();
+        if length > MAX_PATH {
+            let message = format!(
+                "the path of the control socket, {}, has {length} bytes, where a socket can have {MAX_PATH}: give \
+                 [queue] store a shorter one, such as one that begins in the working directory",
+                path.display()
+            );
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, message));
+        }
         // Bound under another name and renamed, so that nobody meets it before its mode is right.
-        let mut new = path.as_os_str().to_owned();
-        new.push("+");
-        let new = PathBuf::from(new);
+        let new = beside(path);
         match std::fs::remove_file(&new) {
             Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
             _ => {}
@@ -125,6 +134,17 @@ impl ControlServer {
             tracing::debug!("control socket: requests in progress were cut off");
         }
     }
+}
+
+/// A name beside `path` that is not longer, so that what can be bound under it can have its own.
+fn beside(path: &Path) -> PathBuf {
+    use std::os::unix::ffi::{OsStrExt, OsStringExt};
+
+    let mut name = path.as_os_str().as_bytes().to_vec();
+    if let Some(last) = name.last_mut() {
+        *last = if *last == b'+' { b'-' } else { b'+' };
+    }
+    PathBuf::from(std::ffi::OsString::from_vec(name))
 }
 
 impl Drop for ControlServer {
@@ -220,6 +240,37 @@ pub async fn ask(stream: UnixStream, request: &Request, sink: &mut dyn Sink) -> 
         sink.put(reply, &bytes).await?;
         if last {
             return Ok(());
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::PermissionsExt;
+
+    #[tokio::test]
+    async fn a_path_may_be_as_long_as_a_socket_takes() {
+        for (length, fits) in [(106, true), (107, true), (108, false)] {
+            let dir = tempfile::tempdir().expect("a directory");
+            let stem = "q".repeat(length - dir.path().as_os_str().len() - "/.sock".len());
+            let path = socket_path(&Store::Sqlite(dir.path().join(stem)));
+            assert_eq!(path.as_os_str().len(), length);
+            let bound = ControlServer::bind(&path);
+            match bound {
+                Ok(server) => {
+                    assert!(fits, "{length}");
+                    let mode = std::fs::metadata(&path).expect("it is there").permissions().mode();
+                    assert_eq!(mode & 0o777, 0o600);
+                    std::os::unix::net::UnixStream::connect(&path).expect("it answers");
+                    drop(server);
+                }
+                Err(error) => {
+                    let said = error.to_string();
+                    assert!(!fits && said.contains("has 108 bytes, where a socket can have 107"), "{length}: {said}");
+                }
+            }
+            assert_eq!(std::fs::read_dir(dir.path()).expect("a directory").count(), 0, "{length}: nothing is left");
         }
     }
 }

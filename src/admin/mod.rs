@@ -1,6 +1,7 @@
 //! What operators ask of a running mailweir: the trait that the application implements, and the
 //! values it answers with. `control` carries them over a Unix socket, `requests` does the work.
 
+mod bounded;
 pub mod control;
 pub mod explain;
 pub mod feedback;

@@ -97,13 +97,16 @@ impl Process {
         }
     }
 
-    /// Reads the configuration again and makes sure that it could be put in force.
+    /// Reads the configuration again, from the file it came from, and makes sure that it could be
+    /// put in force.
     ///
     /// # Errors
     /// Why it could not, for people.
     pub(super) async fn read(&mut self, current: &InForce) -> Result<(Parts, InForce), String> {
-        let named = self.named.clone();
-        let loaded = tokio::task::spawn_blocking(move || Loaded::read(named.as_deref())).await;
+        // The file that the values in force came from: if it is gone, that is a fault, not a wish
+        // for the built-in values.
+        let file = self.named.clone().or_else(|| current.file.clone());
+        let loaded = tokio::task::spawn_blocking(move || Loaded::read(file.as_deref())).await;
         let loaded = loaded.map_err(|e| e.to_string())?.map_err(|e| e.to_string())?;
         for warning in &loaded.warnings {
             tracing::warn!(%warning, "reload");

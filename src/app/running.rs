@@ -15,10 +15,10 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
-use super::{StartError, keep_expiring, keep_house};
+use super::{StartError, files, keep_expiring, keep_house};
 use crate::admin::http;
 use crate::clock::Clock;
-use crate::config::{Config, Store};
+use crate::config::{Config, Store, collide};
 use crate::crash;
 use crate::deliver::Connector;
 use crate::listener::{self, Server};
@@ -43,6 +43,16 @@ enum Use {
     Admin,
 }
 
+impl Use {
+    /// The key of the configuration, for messages, where it is not that of a listener.
+    fn key(self) -> &'static str {
+        match self {
+            Use::Smtp => "",
+            Use::Admin => " ([admin] address)",
+        }
+    }
+}
+
 fn wanted(config: &Config) -> impl Iterator<Item = (Use, SocketAddr)> + '_ {
     let smtp = config.listeners.iter().map(|listener| (Use::Smtp, listener.address));
     smtp.chain(config.admin.map(|address| (Use::Admin, address)))
@@ -63,8 +73,17 @@ impl Sockets {
                 Ok(socket) => self.bound.push((what, address, socket)),
                 Err(error) => {
                     self.bound.truncate(before);
-                    let key = if what == Use::Admin { " ([admin] address)" } else { "" };
-                    return Err(StartError::Unavailable(format!("cannot listen on {address}{key}: {error}")));
+                    // Ours stay open until the next configuration is in force, so that nobody is
+                    // refused meanwhile; the system does not give the same port twice.
+                    let ours = self.bound.iter().find(|(_, bound, _)| collide(*bound, address));
+                    let why = match ours.filter(|_| error.kind() == std::io::ErrorKind::AddrInUse) {
+                        Some((of, bound, _)) => {
+                            format!("this process listens on {bound}{}: restart it to change that", of.key())
+                        }
+                        None => error.to_string(),
+                    };
+                    let message = format!("cannot listen on {address}{}: {why}", what.key());
+                    return Err(StartError::Unavailable(message));
                 }
             }
         }
@@ -124,6 +143,7 @@ impl Running {
     /// The queue or something else that is needed cannot be had.
     pub(super) async fn start(parts: Parts, clock: Clock, sockets: &Sockets) -> Result<Running, StartError> {
         let Parts { config, router, connector } = parts;
+        files::raise_limit(&config);
         let Store::Sqlite(store) = &config.queue.store;
         let queue = open_queue(store.clone(), clock).await?;
         crash::point("start.opened");

@@ -122,7 +122,7 @@ fn listeners(reader: &mut Reader<'_>, listeners: &[ListenerDraft]) {
 }
 
 /// Whether two listeners cannot both be bound. Port 0 is a port of its own each time.
-fn collide(a: SocketAddr, b: SocketAddr) -> bool {
+pub(crate) fn collide(a: SocketAddr, b: SocketAddr) -> bool {
     let covers = |a: IpAddr, b: IpAddr| a.is_unspecified() && (a.is_ipv6() || b.is_ipv4());
     a.port() == b.port() && a.port() != 0 && (a.ip() == b.ip() || covers(a.ip(), b.ip()) || covers(b.ip(), a.ip()))
 }
@@ -209,9 +209,14 @@ fn provider(reader: &mut Reader<'_>, draft: &ProviderDraft) {
         {
             reader.fault(&at("auth"), "is empty: expected { user = …, password = { env = \"NAME\" } }".into());
         }
-        (Some(_), Some(_)) if matches!(draft.tls, Some(TlsMode::Off | TlsMode::Opportunistic)) && !is_local(host) => {
-            let message = "the password may travel in clear text: expected \"verified\" (the default) for a host that is not this one";
-            reader.warn(&at("tls"), message.into());
+        (Some(_), Some(_)) if !is_local(host) => {
+            let risk = match effective_tls(draft.tls, true) {
+                TlsMode::Off | TlsMode::Opportunistic => "the password may travel in clear text",
+                TlsMode::Required => "the password goes to whoever answers, since the certificate is not checked",
+                TlsMode::Verified => return,
+            };
+            let expected = "expected \"verified\" (the default) for a host that is not this one";
+            reader.warn(&at("tls"), format!("{risk}: {expected} (`tls_ca` names a private CA)"));
         }
         _ => {}
     }
@@ -343,94 +348,5 @@ fn full_name(name: &str, hosts: &str) -> (String, bool) {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_host_name_is_always_a_full_one() {
-        let hosts = "127.0.0.1 localhost\n192.0.2.1\tbox.example.com box # box2\n";
-        assert_eq!(full_name("mail.Example.com.", ""), ("mail.example.com".into(), true));
-        assert_eq!(full_name("box", hosts), ("box.example.com".into(), true));
-        assert_eq!(full_name("box2", hosts), ("box2.localdomain".into(), false));
-        assert_eq!(full_name("localhost", hosts), ("localhost.localdomain".into(), false));
-        for bad in ["", "a b", "192.0.2.1", "-x", "a..b"] {
-            assert_eq!(full_name(bad, hosts), ("localhost.localdomain".into(), false), "{bad}");
-        }
-    }
-
-    #[test]
-    fn providers_take_limits_from_default_but_a_smart_host_keeps_its_tls() {
-        let text = "builtin_profiles = false\nretry.max = '3h'\n[default]\ntls = 'off'\nrate = '3/s'\nretry.first = '2s'\n[provider.mx]\n\
-                    match.domains = ['x.example']\nretry.factor = 3\n[provider.s]\nrelay = 'H.example.:465'\nrate = []\n[[route]]\nvia = 's'\n";
-        let config = Config::parse(text, "x").unwrap();
-        let [mx, s] = config.providers.as_slice() else { panic!("{:?}", config.providers) };
-        assert_eq!((config.default.tls, mx.tls, s.tls), (TlsMode::Off, TlsMode::Off, TlsMode::Verified));
-        assert_eq!((mx.rate.len(), s.rate.len()), (1, 0));
-        let (secs, hours) = (Duration::from_secs(2), Duration::from_secs(3 * 3600));
-        assert_eq!((mx.retry.first, mx.retry.factor, mx.retry.max), (secs, 3.0, hours));
-        assert_eq!((s.retry.first, s.retry.factor, s.retry.max), (secs, 2.0, hours));
-        let relay = s.relay.as_ref().unwrap();
-        assert_eq!((&*relay.host, relay.implicit_tls), ("h.example", true));
-        assert_eq!(config.routes[0].via.name, "s");
-        assert_eq!(config.default.name, "default");
-    }
-
-    #[test]
-    fn sources_are_addresses_or_tables_and_print_as_they_were_meant() {
-        let text = "hostname = 'a.example'\n[provider.p]\nmatch.domains = ['x.example']\n\
-                    source = ['192.0.2.1', { address = '2001:db8::1', name = 'out.example', weight = 3 }]\n";
-        let loaded = super::super::Loaded::parse(text, "x").unwrap();
-        let [first, second] = loaded.config.providers[0].source.as_slice() else { panic!() };
-        assert_eq!((first.address.to_string().as_str(), &first.name, first.weight), ("192.0.2.1", &None, 1));
-        let second = (second.address.to_string(), second.name.as_deref(), second.weight);
-        assert_eq!(second, ("2001:db8::1".into(), Some("out.example"), 3));
-        let again = Config::parse(&report::AsToml(&loaded.settings).to_string(), "again").unwrap();
-        assert_eq!(again.providers[0].source, loaded.config.providers[0].source);
-    }
-
-    #[test]
-    fn each_source_is_a_provider_with_its_own_warm_up_and_prints_so() {
-        let text = "hostname = 'a.example'\n[provider.p]\nmatch.domains = ['x.example']\nlimits_per = 'source'\n\
-                    warmup = { start = '2026-12-01', days = [50] }\nsource = ['192.0.2.1', { address = '192.0.2.2', \
-                    warmup = { start = '2026-12-01', days = [7, 9], overflow = 'source' } }]\n";
-        let loaded = super::super::Loaded::parse(text, "x").unwrap();
-        let provider = &loaded.config.providers[0];
-        let each = super::super::sources::each(provider);
-        let days = |p: &Provider| p.warmup.as_ref().map(|plan| (plan.days.clone(), plan.overflow));
-        assert_eq!(each.len(), 2);
-        assert_eq!(days(&each[0]), Some((vec![50], super::super::Overflow::Wait)));
-        assert_eq!(days(&each[1]), Some((vec![7, 9], super::super::Overflow::Source)));
-        assert!(each.iter().zip(&provider.source).all(|(p, source)| p.source == std::slice::from_ref(source)));
-        let again = Config::parse(&report::AsToml(&loaded.settings).to_string(), "again").unwrap();
-        assert_eq!(again.providers[0].source, provider.source);
-        assert_eq!(again.providers[0].limits_per, provider.limits_per);
-    }
-
-    #[test]
-    fn what_is_odd_but_possible_is_a_warning() {
-        let ca = concat!(env!("CARGO_MANIFEST_DIR"), "/Cargo.toml");
-        let text = format!(
-            "hostname = 'a.example'\nretry.warn = '9d'\nadmin.address = '192.0.2.1:80'\n[provider.s]\nrelay = 'h.example:25'\n\
-             auth = {{ user = 'u', password = {{ file = '{ca}' }} }}\ntls = 'opportunistic'\ntls_ca = '{ca}'\n[[route]]\nvia = 's'\n"
-        );
-        let loaded = super::super::Loaded::parse(&text, "x").unwrap();
-        let mut keys: Vec<&str> = loaded.warnings.iter().map(|w| w.problem.key.as_str()).collect();
-        keys.sort_unstable();
-        assert_eq!(keys, ["admin.address", "provider.s.tls", "provider.s.tls_ca", "retry.warn"]);
-        assert!(loaded.warnings.iter().all(|w| w.problem.line > 0));
-    }
-
-    #[test]
-    fn addresses_that_cannot_both_be_bound() {
-        let hit = |a: &str, b: &str| collide(a.parse().unwrap(), b.parse().unwrap());
-        assert!(
-            hit("127.0.0.1:25", "127.0.0.1:25") && hit("0.0.0.0:25", "127.0.0.1:25") && hit("[::]:25", "0.0.0.0:25")
-        );
-        assert!(
-            !hit("127.0.0.1:25", "127.0.0.1:26")
-                && !hit("127.0.0.1:0", "127.0.0.1:0")
-                && !hit("127.0.0.2:25", "127.0.0.1:25")
-        );
-        assert!(!hit("0.0.0.0:25", "[::1]:25"));
-    }
-}
+#[path = "check_tests.rs"]
+mod tests;

@@ -7,8 +7,8 @@ use std::time::Duration;
 use super::rule_keys::TreatAs;
 use super::value::Val;
 use super::{
-    Count, Engine, LimitsPer, ListenerTlsMode, LogFormat, Overflow, RuleScope, Secret, SignedConversion, Store,
-    TlsMode, Warmup, units,
+    Authorities, Count, Engine, LimitsPer, ListenerTlsMode, LogFormat, Overflow, RuleScope, Secret, SignedConversion,
+    Store, TlsMode, Warmup, units,
 };
 use crate::deliver::Stage;
 
@@ -45,9 +45,10 @@ field! {
     SocketAddr: Val::Address(a) => Some(a), a => Val::Address(*a);
     (String, u16): Val::HostPort(h, p) => Some((h, p)), hp => Val::HostPort(hp.0.clone(), hp.1);
     PathBuf: Val::Path(p) => Some(p), p => Val::Path(p.clone());
+    Authorities: Val::Authorities(a) => Some(a), a => Val::Authorities(a.clone());
     Store: Val::Store(s) => Some(s), s => Val::Store(s.clone());
     Secret: Val::Secret { secret, .. } => Some(secret), s => Val::Secret { secret: s.clone(), literal: false };
-    Vec<units::Network>: Val::Networks(v) => Some(v), v => Val::Networks(v.clone());
+    Vec<super::Network>: Val::Networks(v) => Some(v), v => Val::Networks(v.clone());
     Vec<units::Pattern>: Val::Patterns(v) => Some(v), v => Val::Patterns(v.clone());
     units::Pattern: Val::Pattern(p) => Some(p), p => Val::Pattern(p.clone());
     Vec<units::Rate>: Val::Rates(v) => Some(v), v => Val::Rates(v.clone());

@@ -142,11 +142,13 @@ pub(super) fn read_file(path: &Path) -> Result<String, ConfigError> {
 }
 
 /// The file to read: the one that was named, else `config.toml` in the working directory if there
-/// is one, else none.
+/// is one, else none. One that is there and cannot be read, such as a link that leads nowhere, is
+/// taken: reading it tells why.
 pub fn find(named: Option<&Path>) -> Option<PathBuf> {
+    let there = |path: &PathBuf| !path.symlink_metadata().is_err_and(|e| e.kind() == std::io::ErrorKind::NotFound);
     match named {
         Some(path) => Some(path.to_owned()),
-        None => Some(PathBuf::from("config.toml")).filter(|p| p.exists()),
+        None => Some(PathBuf::from("config.toml")).filter(there),
     }
 }
 

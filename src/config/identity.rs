@@ -96,7 +96,8 @@ fn server(chain: Vec<CertificateDer<'static>>, key: PrivateKeyDer<'static>) -> R
     Ok(config)
 }
 
-fn read(path: &Path) -> Result<Vec<u8>, String> {
+/// Reads a file that is to be PEM, of at most 1 MiB.
+pub(super) fn read_pem(path: &Path) -> Result<Vec<u8>, String> {
     let (name, mut pem) = (path.display(), Vec::new());
     let opened = File::open(path).and_then(|file| file.take(MAX_PEM + 1).read_to_end(&mut pem));
     opened.map_err(|e| format!("cannot read {name}: {e}"))?;
@@ -107,7 +108,7 @@ fn read(path: &Path) -> Result<Vec<u8>, String> {
 }
 
 fn chain(path: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
-    let (name, pem) = (path.display(), read(path)?);
+    let (name, pem) = (path.display(), read_pem(path)?);
     let chain: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&pem).collect();
     let chain = chain.map_err(|e| format!("{name} is not PEM: {e}"))?;
     if chain.is_empty() {
@@ -118,7 +119,7 @@ fn chain(path: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
 }
 
 fn private_key(path: &Path) -> Result<PrivateKeyDer<'static>, String> {
-    let (name, pem) = (path.display(), read(path)?);
+    let (name, pem) = (path.display(), read_pem(path)?);
     if memmem::find(&pem, b"ENCRYPTED").is_some() {
         return Err(format!(
             "{name} has a pass phrase: expected a key without one, as from `openssl pkey -in KEY -out PLAIN-KEY`"
@@ -131,7 +132,8 @@ fn private_key(path: &Path) -> Result<PrivateKeyDer<'static>, String> {
     })
 }
 
-fn has_key(pem: &[u8]) -> bool {
+/// Whether it has a private key, of whatever kind.
+pub(super) fn has_key(pem: &[u8]) -> bool {
     memmem::find(pem, b"PRIVATE KEY-----").is_some()
 }
 

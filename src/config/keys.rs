@@ -273,8 +273,9 @@ impl Table for ProviderDraft {
         /// text, whatever the certificate); `verified` (with a valid certificate for the host's
         /// name). Default: `verified` to a smart host, `opportunistic` to MX hosts.
         "tls" tls: Kind::Word(TlsMode::WORDS), example r#""opportunistic""#;
-        /// PEM file of certificates to trust besides the system's, for a private CA.
-        "tls_ca" p.tls_ca: Kind::ReadableFile, example r#""/etc/mailweir/ca.pem""#;
+        /// PEM file of certificates to trust besides the system's, for a private CA. It is read with
+        /// the configuration; a renewed one is taken up by `mailweir reload`.
+        "tls_ca" p.tls_ca: Kind::Authorities, example r#""/etc/mailweir/ca.pem""#;
         /// Resume TLS sessions. Off for servers that fail on session tickets.
         "tls_resume" p.tls_resume: Kind::Flag, default "true";
         /// Local addresses to connect from, each with the name to say in EHLO and a weight, if wanted.

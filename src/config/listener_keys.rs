@@ -25,7 +25,8 @@ impl Table for ListenerDraft {
         /// Where applications hand in their mail. Port 0 lets the system choose. An address that is
         /// not a loopback one needs `allow`.
         "address" l.address: Kind::Address, default r#""127.0.0.1:2525""#;
-        /// Clients that may relay. "Everybody" (`0.0.0.0/0`, `::/0`) is refused: an open relay.
+        /// Clients that may relay. "Everybody" (`0.0.0.0/0`, `::/0`) is refused: an open relay. Also
+        /// refused: `192.0.2.7/24`, which might mean one address or the range.
         "allow" l.allow: Kind::Networks, default r#"["127.0.0.0/8", "::1/128"]"#;
         /// Encryption: `starttls` offers it to clients, `implicit` expects it from the first byte (as
         /// on port 465). Default: clear text only. In one line:

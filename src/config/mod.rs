@@ -1,9 +1,10 @@
 //! The checked configuration: what every other part takes. No Options where there is a default.
 //!
 //! `keys` declares every key once; `file` reads TOML and refuses what it does not know; `check`
-//! compares the values with one another; `report` prints them, and the documentation; `load` is the way in; `units` are
-//! the values that parse and print themselves. A [`Config`] is immutable.
+//! compares the values with one another; `report` prints them, and the documentation; `load` is the way in; `units` and
+//! `network` are the values that parse and print themselves. A [`Config`] is immutable.
 
+mod authorities;
 mod check;
 mod fields;
 mod file;
@@ -12,6 +13,7 @@ mod keys;
 mod listener_keys;
 mod load;
 mod names;
+mod network;
 pub mod profiles;
 pub mod report;
 mod rule_keys;
@@ -32,10 +34,13 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::mail::{Address, LaneName};
+use crate::mail::{Address, LaneName, Spellings};
+pub use authorities::Authorities;
+pub(crate) use check::collide;
 pub use file::{ConfigError, Problem, Warning, find};
 pub use identity::{IdentityFault, ListenerTls};
 pub use load::Loaded;
+pub use network::Network;
 use units::{Pattern, Rate};
 
 /// Everything `config.toml` says, checked, with defaults filled in.
@@ -87,12 +92,20 @@ impl Config {
 
     /// The first route that matches (`sender` is `None` for `<>`).
     pub fn route_for(&self, sender: Option<&Address>, recipient: &Address) -> Option<&Route> {
-        self.routes.iter().find(|r| r.matches(sender, recipient))
+        self.routes.get(self.route_index(sender, recipient)?)
+    }
+
+    /// Its place in `routes`.
+    pub fn route_index(&self, sender: Option<&Address>, recipient: &Address) -> Option<usize> {
+        let (sender, recipient) = (Spellings::of(sender), Spellings::of(Some(recipient)));
+        self.routes.iter().position(|r| r.sender.matches_mailbox(&sender) && r.recipient.matches_mailbox(&recipient))
     }
 
     /// The priority that the first `[[route]]` with one gives (`sender` is `None` for `<>`).
     pub fn priority_for(&self, sender: Option<&Address>, recipient: &Address) -> Option<i8> {
-        self.priorities.iter().find(|r| r.matches(sender, recipient)).map(|r| r.priority)
+        let (sender, recipient) = (Spellings::of(sender), Spellings::of(Some(recipient)));
+        let fits = |r: &&PriorityRule| r.sender.matches_mailbox(&sender) && r.recipient.matches_mailbox(&recipient);
+        self.priorities.iter().find(fits).map(|r| r.priority)
     }
 }
 
@@ -114,7 +127,7 @@ pub struct Listener {
     /// Where it listens.
     pub address: SocketAddr,
     /// Clients that may relay.
-    pub allow: Vec<units::Network>,
+    pub allow: Vec<Network>,
     /// TLS for clients; `None`: clear text only.
     pub tls: Option<ListenerTls>,
     /// In bytes.
@@ -266,8 +279,8 @@ pub struct Provider {
     pub allow_private: bool,
     /// TLS to its hosts.
     pub tls: TlsMode,
-    /// PEM file of extra trusted roots, for a private CA.
-    pub tls_ca: Option<PathBuf>,
+    /// Extra trusted roots, for a private CA.
+    pub tls_ca: Option<Authorities>,
     /// TLS session resumption.
     pub tls_resume: bool,
     /// Local addresses to connect from; empty: the system chooses.
@@ -393,7 +406,7 @@ pub struct Limit {
     /// Reverse-paths it is about.
     pub sender: Pattern,
     /// Client addresses it is about; empty: all.
-    pub client: Vec<units::Network>,
+    pub client: Vec<Network>,
     /// Providers (lanes) it is about.
     pub provider: Pattern,
     /// Rates.
@@ -528,20 +541,6 @@ pub struct PriorityRule {
     pub recipient: Pattern,
     /// -9 (last) to 9 (first).
     pub priority: i8,
-}
-
-impl PriorityRule {
-    /// Whether it is about a message from `sender` to `recipient`.
-    pub fn matches(&self, sender: Option<&Address>, recipient: &Address) -> bool {
-        self.sender.matches(sender.map_or("<>", Address::as_str)) && self.recipient.matches(recipient.as_str())
-    }
-}
-
-impl Route {
-    /// Whether this route takes a message from `sender` to `recipient`.
-    pub fn matches(&self, sender: Option<&Address>, recipient: &Address) -> bool {
-        self.sender.matches(sender.map_or("<>", Address::as_str)) && self.recipient.matches(recipient.as_str())
-    }
 }
 
 /// `[log]`.

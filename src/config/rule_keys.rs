@@ -2,9 +2,10 @@
 
 use std::time::Duration;
 
+use super::Network;
 use super::fields::{Field, STAGE_WORDS};
 use super::keys::{Key, Table, keys};
-use super::units::{Network, Pattern, Rate};
+use super::units::{Pattern, Rate};
 use super::value::Kind;
 use super::{Count, ReplyRule, RuleAction, RuleScope};
 use crate::deliver::Stage;

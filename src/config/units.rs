@@ -1,12 +1,11 @@
 //! Values of the configuration that parse and print themselves: spans `5m`, sizes `25MiB`, rates
-//! `20/s`, patterns `*.google.com`, networks `192.0.2.0/24`. What prints parses to the same value.
+//! `20/s`, patterns `*.google.com`. What prints parses to the same value. So do networks (`network`).
 
 use std::fmt;
-use std::net::IpAddr;
 use std::str::FromStr;
 use std::time::Duration;
 
-use crate::mail::lowercase;
+use crate::mail::{Spellings, lowercase};
 
 /// A pace: `20/s`, `30/m`, `500/h`, `2000/d`, or in any other span: `5000/180s`.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -175,6 +174,11 @@ impl Pattern {
         let text = lowercase(text.trim_end_matches('.'));
         glob(self.0.as_bytes(), text.as_bytes())
     }
+
+    /// Whether the whole of an address matches, in whichever way its domain is written.
+    pub fn matches_mailbox(&self, mailbox: &Spellings<'_>) -> bool {
+        mailbox.each().any(|text| self.matches(text))
+    }
 }
 
 impl fmt::Display for Pattern {
@@ -203,65 +207,6 @@ fn glob(pattern: &[u8], text: &[u8]) -> bool {
         }
     }
     pattern[p..].iter().all(|b| *b == b'*')
-}
-
-/// An address range in CIDR notation, or one address.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Network {
-    base: IpAddr,
-    prefix: u8,
-}
-
-impl Network {
-    /// Length of the prefix in bits.
-    pub fn prefix(&self) -> u8 {
-        self.prefix
-    }
-
-    /// Whether this is so wide that it means "anybody": wider than 10.0.0.0/8, or than fc00::/7.
-    pub fn is_nearly_everybody(&self) -> bool {
-        self.prefix < if self.base.is_ipv4() { 8 } else { 7 }
-    }
-
-    /// Whether `ip` (an IPv4-mapped IPv6 address counts as IPv4) is inside.
-    pub fn contains(&self, ip: IpAddr) -> bool {
-        match (self.base, ip.to_canonical()) {
-            (IpAddr::V4(base), IpAddr::V4(ip)) => {
-                let mask = u32::MAX.checked_shl(32 - u32::from(self.prefix)).unwrap_or(0);
-                u32::from(base) & mask == u32::from(ip) & mask
-            }
-            (IpAddr::V6(base), IpAddr::V6(ip)) => {
-                let mask = u128::MAX.checked_shl(128 - u32::from(self.prefix)).unwrap_or(0);
-                u128::from(base) & mask == u128::from(ip) & mask
-            }
-            _ => false,
-        }
-    }
-}
-
-impl FromStr for Network {
-    type Err = String;
-
-    fn from_str(s: &str) -> Result<Network, String> {
-        let bad = || format!("`{s}` is not a network: expected an address like 192.0.2.7 or a range like 192.0.2.0/24");
-        let (base, prefix) = match s.split_once('/') {
-            Some((base, prefix)) => (base, Some(prefix)),
-            None => (s, None),
-        };
-        let base: IpAddr = base.parse().map_err(|_| bad())?;
-        let most = if base.is_ipv4() { 32 } else { 128 };
-        let prefix = match prefix {
-            Some(p) => p.parse::<u8>().ok().filter(|p| *p <= most).ok_or_else(bad)?,
-            None => most,
-        };
-        Ok(Network { base, prefix })
-    }
-}
-
-impl fmt::Display for Network {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}/{}", self.base, self.prefix)
-    }
 }
 
 #[cfg(test)]
@@ -322,18 +267,10 @@ mod tests {
     }
 
     #[test]
-    fn patterns_and_networks() {
+    fn patterns() {
         let p = Pattern::new("*.Google.com.");
         assert!(p.matches("ASPMX.l.google.com.") && !p.matches("google.com") && !p.matches("google.com.evil.example"));
         assert!(Pattern::new("a*b*c").matches("aXbXbc") && !Pattern::new("a*b*c").matches("acb"));
-        let n: Network = "192.0.2.0/24".parse().unwrap();
-        assert!(n.contains("192.0.2.255".parse().unwrap()) && !n.contains("192.0.3.0".parse().unwrap()));
-        assert!(n.contains("::ffff:192.0.2.1".parse().unwrap()));
-        for (wide, is) in
-            [("0.0.0.0/0", true), ("::/0", true), ("128.0.0.0/1", true), ("10.0.0.0/8", false), ("fc00::/7", false)]
-        {
-            assert_eq!(wide.parse::<Network>().unwrap().is_nearly_everybody(), is, "{wide}");
-        }
     }
 
     proptest! {
@@ -350,14 +287,8 @@ mod tests {
         }
 
         #[test]
-        fn networks_print_what_they_parse(base in any::<u32>(), prefix in 0u8..=32) {
-            let n = Network { base: IpAddr::V4(base.into()), prefix };
-            prop_assert_eq!(n.to_string().parse(), Ok(n));
-        }
-
-        #[test]
         fn no_text_makes_a_parser_panic(text in "\\PC{0,40}") {
-            let _ = (text.parse::<Span>(), text.parse::<Size>(), text.parse::<Rate>(), text.parse::<Network>());
+            let _ = (text.parse::<Span>(), text.parse::<Size>(), text.parse::<Rate>());
             let _ = Pattern::new(&text).matches(&text);
         }
     }

@@ -12,8 +12,8 @@ use toml_edit::{Array, Value};
 use super::names::{
     check_host, enhanced_pattern, host_pattern, lane_pattern, mail_pattern, read_host_port, read_store, reply_text,
 };
-use super::units::{Network, Pattern, Rate, Size, Span};
-use super::{Nameserver, Secret, Source, Store, Warmup, source_keys, warmup};
+use super::units::{Pattern, Rate, Size, Span};
+use super::{Authorities, Nameserver, Network, Secret, Source, Store, Warmup, source_keys, warmup};
 
 /// Longest list a key takes; a configuration is read by people.
 pub(super) const MAX_LIST: usize = 10_000;
@@ -47,6 +47,8 @@ pub(super) enum Kind {
     User,
     /// A file that can be read.
     ReadableFile,
+    /// A PEM file of certificates to trust.
+    Authorities,
     /// `sqlite:PATH`.
     Store,
     /// A log level or filter.
@@ -91,6 +93,7 @@ pub(super) enum Val {
     Address(SocketAddr),
     HostPort(String, u16),
     Path(PathBuf),
+    Authorities(Authorities),
     Store(Store),
     Secret { secret: Secret, literal: bool },
     Networks(Vec<Network>),
@@ -124,6 +127,7 @@ impl Kind {
             Kind::ProviderName => "the name of a provider".into(),
             Kind::User => "a user name".into(),
             Kind::ReadableFile => "the path of a PEM file that can be read".into(),
+            Kind::Authorities => "the path of a PEM file of certificates".into(),
             Kind::Store => "\"sqlite:\" and the path of a file, such as \"sqlite:var/mailweir.db\"".into(),
             Kind::LogFilter => {
                 "a level (\"error\", \"warn\", \"info\", \"debug\", \"trace\", \"off\"), which `,target=level` may refine".into()
@@ -215,6 +219,7 @@ impl Kind {
                     .map_err(|e| format!("cannot read {}: {e}", path.display()))?;
                 Ok(Val::Path(path.to_owned()))
             }
+            Kind::Authorities => Authorities::load(Path::new(text()?)).map(Val::Authorities),
             Kind::Store => read_store(text()?).map(Val::Store),
             Kind::LogFilter => read_filter(text()?),
             Kind::Secret => read_secret(value),
@@ -255,6 +260,7 @@ impl Val {
             Val::HostPort(host, port) if host.contains(':') => format!("[{host}]:{port}").into(),
             Val::HostPort(host, port) => format!("{host}:{port}").into(),
             Val::Path(p) => p.display().to_string().into(),
+            Val::Authorities(a) => a.path().display().to_string().into(),
             Val::Store(s) => s.to_string().into(),
             Val::Secret { .. } => "<secret>".into(),
             Val::Networks(v) => texts(v),

@@ -5,7 +5,6 @@
 //! data stays off. Without verification the handshake's signatures are still checked, so that the
 //! peer at least owns the key it shows.
 
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,7 +14,6 @@ use tokio_rustls::TlsConnector;
 use tokio_rustls::rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use tokio_rustls::rustls::client::{Resumption, WebPkiServerVerifier};
 use tokio_rustls::rustls::crypto::{CryptoProvider, aws_lc_rs, verify_tls12_signature, verify_tls13_signature};
-use tokio_rustls::rustls::pki_types::pem::PemObject;
 use tokio_rustls::rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use tokio_rustls::rustls::{
     CertificateError, ClientConfig, DigitallySignedStruct, Error, RootCertStore, SignatureScheme,
@@ -24,7 +22,7 @@ use tokio_rustls::rustls::{
 use super::fact::Event;
 use super::tickets::Tickets;
 use super::wire::{Io, event_of};
-use crate::config::{Provider, TlsMode};
+use crate::config::{Authorities, Provider, TlsMode};
 use crate::smtp::tls::version_name;
 
 /// Client configurations kept (one or two for each provider).
@@ -34,7 +32,7 @@ const CONFIGS: u64 = 1024;
 struct Key {
     provider: String,
     verified: bool,
-    ca: Option<PathBuf>,
+    ca: Option<Authorities>,
     resume: bool,
 }
 
@@ -62,7 +60,7 @@ impl TlsSettings {
     }
 
     /// The configuration for a provider's hosts. The error is for people.
-    async fn config(&self, provider: &Provider) -> Result<Arc<ClientConfig>, String> {
+    fn config(&self, provider: &Provider) -> Result<Arc<ClientConfig>, String> {
         let key = Key {
             provider: provider.name.clone(),
             verified: provider.tls == TlsMode::Verified,
@@ -72,30 +70,20 @@ impl TlsSettings {
         if let Some(config) = self.configs.get(&key) {
             return Ok(config);
         }
-        let config = Arc::new(self.build(&key).await?);
+        let config = Arc::new(self.build(&key)?);
         self.configs.insert(key, config.clone());
         Ok(config)
     }
 
-    async fn build(&self, key: &Key) -> Result<ClientConfig, String> {
+    fn build(&self, key: &Key) -> Result<ClientConfig, String> {
         let builder = ClientConfig::builder_with_provider(self.crypto.clone())
             .with_safe_default_protocol_versions()
             .map_err(|e| e.to_string())?
             .dangerous();
         let mut config = if key.verified {
             let mut roots = RootCertStore::clone(&self.roots);
-            if let Some(path) = &key.ca {
-                let name = path.display();
-                let pem = tokio::fs::read(path).await.map_err(|e| format!("cannot read tls_ca {name}: {e}"))?;
-                let mut found = false;
-                for cert in CertificateDer::pem_slice_iter(&pem) {
-                    let cert = cert.map_err(|e| format!("tls_ca {name} is not PEM: {e}"))?;
-                    roots.add(cert).map_err(|e| format!("tls_ca {name} has an unusable certificate: {e}"))?;
-                    found = true;
-                }
-                if !found {
-                    return Err(format!("tls_ca {name} has no certificate"));
-                }
+            for authority in key.ca.iter().flat_map(Authorities::certificates) {
+                roots.add(authority.clone()).map_err(|e| e.to_string())?;
             }
             let verifier = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), self.crypto.clone())
                 .build()
@@ -120,7 +108,7 @@ impl TlsSettings {
         io: Box<dyn Io>,
         limit: Duration,
     ) -> Result<(Box<dyn Io>, &'static str), Event> {
-        let config = self.config(provider).await.map_err(Event::Tls)?;
+        let config = self.config(provider).map_err(Event::Tls)?;
         let name = match ServerName::try_from(host.to_owned()) {
             Ok(name) => name,
             // Names that DNS has but certificates cannot have (`_`).

@@ -4,6 +4,7 @@
 pub mod address;
 pub mod convert;
 pub mod date;
+pub mod domain;
 pub mod draft;
 pub mod envelope;
 pub mod header;
@@ -15,6 +16,7 @@ pub mod trace;
 pub mod urgency;
 
 pub use address::{Address, AddressError, lowercase};
+pub use domain::Spellings;
 pub use draft::{Draft, Finished, Refusal};
 pub use envelope::{BodyKind, Envelope, Notify, Orcpt, Recipient, Ret};
 pub use id::{IdSource, QueueId, RecipientKey};

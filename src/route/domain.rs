@@ -8,6 +8,8 @@ use std::sync::Arc;
 use hickory_resolver::proto::rr::Name;
 
 use crate::mail::Address;
+use crate::mail::domain::in_unicode;
+pub(super) use crate::mail::domain::{parse_name, printed};
 
 /// Where a recipient's domain points.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -48,7 +50,7 @@ impl Target {
         match parse_name(recipient.domain()) {
             Some(name) => {
                 let ascii = printed(&name);
-                let unicode = ascii.contains("xn--").then(|| name.to_utf8().trim_end_matches('.').to_lowercase());
+                let unicode = in_unicode(&name, &ascii);
                 Target::Domain { ascii: ascii.into(), unicode, name }
             }
             None => Target::Invalid { text: recipient.domain().to_lowercase().into() },
@@ -87,33 +89,6 @@ impl<'a> Form<'a> {
             }
         }
     }
-}
-
-/// A fully qualified name from a domain in A- or U-labels.
-pub(super) fn parse_name(domain: &str) -> Option<Name> {
-    let domain = domain.trim_end_matches('.');
-    if domain.is_empty() {
-        return None;
-    }
-    let mut name = if domain.is_ascii() {
-        Name::from_ascii(domain.to_ascii_lowercase()).ok()?
-    } else {
-        // IDNA separates labels at these dots too (UTS 46); the name parser knows only `.`.
-        Name::from_utf8(domain.replace(['\u{3002}', '\u{ff0e}', '\u{ff61}'], ".")).ok()?.to_lowercase()
-    };
-    name.set_fqdn(true);
-    // 253 printed bytes and the final dot: 255 on the wire (RFC 1035 §2.3.4).
-    (name.len() <= 255).then_some(name)
-}
-
-/// A name as text: lower case, no trailing dot, anything odd escaped.
-pub(super) fn printed(name: &Name) -> String {
-    let mut text = name.to_ascii();
-    text.make_ascii_lowercase();
-    if text.ends_with('.') {
-        text.pop();
-    }
-    text
 }
 
 #[cfg(test)]

@@ -168,7 +168,7 @@ impl Inner {
         told: &mut Explained,
     ) {
         let config = &self.config;
-        if let Some(at) = config.routes.iter().position(|route| route.matches(sender, recipient)) {
+        if let Some(at) = config.route_index(sender, recipient) {
             let Some(route) = config.routes.get(at) else { return };
             told.route = Some(at + 1);
             told.provider = route.via.name.clone();

@@ -14,7 +14,7 @@ use super::gate::Gate;
 use super::ledger::Ledger;
 use super::restart::Left;
 use crate::config::{Limit, Provider};
-use crate::mail::{Address, LaneName, Message, Origin};
+use crate::mail::{Address, LaneName, Message, Origin, Spellings};
 
 /// Sender domains of one limit in one lane with a gate of their own.
 const MAX_DOMAINS: usize = 10_000;
@@ -107,13 +107,13 @@ impl Limits {
 
 impl Share {
     fn is_about(&self, message: &Message) -> bool {
-        let sender = message.envelope.reverse_path.as_ref().map_or("<>", Address::as_str);
+        let sender = Spellings::of(message.envelope.reverse_path.as_ref());
         let client = match &message.origin {
             Origin::Client { ip, .. } => Some(*ip),
             Origin::Dsn | Origin::Local => None,
         };
         let networks = &self.limit.client;
-        self.limit.sender.matches(sender)
+        self.limit.sender.matches_mailbox(&sender)
             && (networks.is_empty() || client.is_some_and(|ip| networks.iter().any(|network| network.contains(ip))))
     }
 }

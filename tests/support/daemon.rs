@@ -26,6 +26,8 @@ pub struct Setup {
     queue: String,
     nameserver: Option<SocketAddr>,
     sections: String,
+    /// Whether the command line names the file.
+    named: bool,
 }
 
 impl Setup {
@@ -38,7 +40,15 @@ impl Setup {
             queue: format!("store = \"sqlite:{}\"\n", dir.join("queue.db").display()),
             nameserver: None,
             sections: String::new(),
+            named: true,
         }
+    }
+
+    /// Started in the test's directory, where it finds its file by itself. Further commands of the
+    /// command line do not run there, so a relative store is not for them.
+    pub fn unnamed(mut self) -> Setup {
+        self.named = false;
+        self
     }
 
     /// Keys of the listener.
@@ -142,7 +152,7 @@ impl Daemon {
     /// Starts it and waits for nothing.
     pub fn launch(&mut self) {
         assert!(self.child.is_none(), "it runs already");
-        self.child = Some(spawn(&self.config, &self.log, &self.environment));
+        self.child = Some(spawn(&self.config, self.setup.named, &self.log, &self.environment));
     }
 
     /// Waits until it greets, or has ended: then this is how.
@@ -288,11 +298,15 @@ impl Drop for Daemon {
     }
 }
 
-fn spawn(config: &Path, log: &Path, environment: &[(&'static str, String)]) -> Child {
+fn spawn(config: &Path, named: bool, log: &Path, environment: &[(&'static str, String)]) -> Child {
     let log = std::fs::File::options().create(true).append(true).open(log).expect("the log file");
-    Command::new(MAILWEIR)
-        .args(["run", "--config"])
-        .arg(config)
+    let mut command = Command::new(MAILWEIR);
+    command.arg("run");
+    match config.parent() {
+        Some(directory) if !named => command.current_dir(directory),
+        _ => command.arg("--config").arg(config),
+    };
+    command
         .envs(environment.iter().map(|(name, value)| (name, value)))
         .stdin(Stdio::null())
         .stdout(log.try_clone().expect("a second handle of the log"))

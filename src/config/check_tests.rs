@@ -1,0 +1,140 @@
+//! Tests of what shows when values are compared. What is refused is in `tests/bad_config`.
+
+use super::*;
+
+#[test]
+fn the_host_name_is_always_a_full_one() {
+    let hosts = "127.0.0.1 localhost\n192.0.2.1\tbox.example.com box # box2\n";
+    assert_eq!(full_name("mail.Example.com.", ""), ("mail.example.com".into(), true));
+    assert_eq!(full_name("box", hosts), ("box.example.com".into(), true));
+    assert_eq!(full_name("box2", hosts), ("box2.localdomain".into(), false));
+    assert_eq!(full_name("localhost", hosts), ("localhost.localdomain".into(), false));
+    for bad in ["", "a b", "192.0.2.1", "-x", "a..b"] {
+        assert_eq!(full_name(bad, hosts), ("localhost.localdomain".into(), false), "{bad}");
+    }
+}
+
+#[test]
+fn providers_take_limits_from_default_but_a_smart_host_keeps_its_tls() {
+    let text = "builtin_profiles = false\nretry.max = '3h'\n[default]\ntls = 'off'\nrate = '3/s'\nretry.first = '2s'\n[provider.mx]\n\
+                    match.domains = ['x.example']\nretry.factor = 3\n[provider.s]\nrelay = 'H.example.:465'\nrate = []\n[[route]]\nvia = 's'\n";
+    let config = Config::parse(text, "x").unwrap();
+    let [mx, s] = config.providers.as_slice() else { panic!("{:?}", config.providers) };
+    assert_eq!((config.default.tls, mx.tls, s.tls), (TlsMode::Off, TlsMode::Off, TlsMode::Verified));
+    assert_eq!((mx.rate.len(), s.rate.len()), (1, 0));
+    let (secs, hours) = (Duration::from_secs(2), Duration::from_secs(3 * 3600));
+    assert_eq!((mx.retry.first, mx.retry.factor, mx.retry.max), (secs, 3.0, hours));
+    assert_eq!((s.retry.first, s.retry.factor, s.retry.max), (secs, 2.0, hours));
+    let relay = s.relay.as_ref().unwrap();
+    assert_eq!((&*relay.host, relay.implicit_tls), ("h.example", true));
+    assert_eq!(config.routes[0].via.name, "s");
+    assert_eq!(config.default.name, "default");
+}
+
+#[test]
+fn a_priority_holds_for_a_domain_in_either_form() {
+    let text = "hostname = 'a.example'\n[[route]]\nrecipient = '*@müller.example'\npriority = 5\n\
+                    [[route]]\nsender = '*@xn--bcher-kva.example'\npriority = -5\n";
+    let config = Config::parse(text, "x").unwrap();
+    let address = |text: &str| crate::mail::Address::parse(text).unwrap();
+    let priority = |sender: &str, to: &str| config.priority_for(Some(&address(sender)), &address(to));
+    for (sender, to, expected) in [
+        ("a@x.example", "b@müller.example", Some(5)),
+        ("a@x.example", "b@xn--mller-kva.example", Some(5)),
+        ("a@bücher.example", "b@x.example", Some(-5)),
+        ("a@xn--bcher-kva.example", "b@x.example", Some(-5)),
+        ("a@x.example", "b@x.example", None),
+    ] {
+        assert_eq!(priority(sender, to), expected, "{sender} {to}");
+    }
+    assert_eq!(config.priority_for(None, &address("b@XN--MLLER-KVA.example")), Some(5));
+}
+
+#[test]
+fn sources_are_addresses_or_tables_and_print_as_they_were_meant() {
+    let text = "hostname = 'a.example'\n[provider.p]\nmatch.domains = ['x.example']\n\
+                    source = ['192.0.2.1', { address = '2001:db8::1', name = 'out.example', weight = 3 }]\n";
+    let loaded = super::super::Loaded::parse(text, "x").unwrap();
+    let [first, second] = loaded.config.providers[0].source.as_slice() else { panic!() };
+    assert_eq!((first.address.to_string().as_str(), &first.name, first.weight), ("192.0.2.1", &None, 1));
+    let second = (second.address.to_string(), second.name.as_deref(), second.weight);
+    assert_eq!(second, ("2001:db8::1".into(), Some("out.example"), 3));
+    let again = Config::parse(&report::AsToml(&loaded.settings).to_string(), "again").unwrap();
+    assert_eq!(again.providers[0].source, loaded.config.providers[0].source);
+}
+
+#[test]
+fn each_source_is_a_provider_with_its_own_warm_up_and_prints_so() {
+    let text = "hostname = 'a.example'\n[provider.p]\nmatch.domains = ['x.example']\nlimits_per = 'source'\n\
+                    warmup = { start = '2026-12-01', days = [50] }\nsource = ['192.0.2.1', { address = '192.0.2.2', \
+                    warmup = { start = '2026-12-01', days = [7, 9], overflow = 'source' } }]\n";
+    let loaded = super::super::Loaded::parse(text, "x").unwrap();
+    let provider = &loaded.config.providers[0];
+    let each = super::super::sources::each(provider);
+    let days = |p: &Provider| p.warmup.as_ref().map(|plan| (plan.days.clone(), plan.overflow));
+    assert_eq!(each.len(), 2);
+    assert_eq!(days(&each[0]), Some((vec![50], super::super::Overflow::Wait)));
+    assert_eq!(days(&each[1]), Some((vec![7, 9], super::super::Overflow::Source)));
+    assert!(each.iter().zip(&provider.source).all(|(p, source)| p.source == std::slice::from_ref(source)));
+    let again = Config::parse(&report::AsToml(&loaded.settings).to_string(), "again").unwrap();
+    assert_eq!(again.providers[0].source, provider.source);
+    assert_eq!(again.providers[0].limits_per, provider.limits_per);
+}
+
+#[test]
+fn what_is_odd_but_possible_is_a_warning() {
+    let made = rcgen::generate_simple_self_signed(vec!["ca.example".to_owned()]).unwrap();
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(file.path(), made.cert.pem()).unwrap();
+    let (ca, password) = (file.path().display(), concat!(env!("CARGO_MANIFEST_DIR"), "/Cargo.toml"));
+    let text = format!(
+        "hostname = 'a.example'\nretry.warn = '9d'\nadmin.address = '192.0.2.1:80'\n[provider.s]\nrelay = 'h.example:25'\n\
+             auth = {{ user = 'u', password = {{ file = '{password}' }} }}\ntls = 'opportunistic'\ntls_ca = '{ca}'\n[[route]]\nvia = 's'\n"
+    );
+    let loaded = super::super::Loaded::parse(&text, "x").unwrap();
+    let mut keys: Vec<&str> = loaded.warnings.iter().map(|w| w.problem.key.as_str()).collect();
+    keys.sort_unstable();
+    assert_eq!(keys, ["admin.address", "provider.s.tls", "provider.s.tls_ca", "retry.warn"]);
+    assert!(loaded.warnings.iter().all(|w| w.problem.line > 0));
+}
+
+#[test]
+fn a_password_for_a_host_whose_certificate_is_not_checked_is_a_warning() {
+    let secret = concat!(env!("CARGO_MANIFEST_DIR"), "/Cargo.toml");
+    for (host, tls, told) in [
+        ("h.example", "tls = 'off'\n", Some("the password may travel in clear text: expected \"verified\"")),
+        ("h.example", "tls = 'opportunistic'\n", Some("the password may travel in clear text: expected \"verified\"")),
+        ("h.example", "tls = 'required'\n", Some("the password goes to whoever answers, since the certificate")),
+        ("h.example", "tls = 'verified'\n", None),
+        ("h.example", "", None),
+        ("127.0.0.1", "tls = 'required'\n", None),
+        // Of a profile for MX hosts, which says tls = "required".
+        ("mail.gmx.net", "", None),
+    ] {
+        let text = format!(
+            "hostname = 'a.example'\n[provider.gmx]\nrelay = '{host}:587'\nauth = {{ user = 'u', password = {{ file = \
+                 '{secret}' }} }}\n{tls}[[route]]\nvia = 'gmx'\n"
+        );
+        let warnings = super::super::Loaded::parse(&text, "x").unwrap().warnings;
+        let said: Vec<&str> = warnings.iter().map(|warning| warning.problem.message.as_str()).collect();
+        match told {
+            None => assert!(said.is_empty(), "{host} {tls}: {said:?}"),
+            Some(told) => {
+                assert!(matches!(said.as_slice(), [said] if said.starts_with(told)), "{host} {tls}: {said:?}");
+                assert_eq!((&*warnings[0].problem.key, warnings[0].problem.line), ("provider.gmx.tls", 5));
+            }
+        }
+    }
+}
+
+#[test]
+fn addresses_that_cannot_both_be_bound() {
+    let hit = |a: &str, b: &str| collide(a.parse().unwrap(), b.parse().unwrap());
+    assert!(hit("127.0.0.1:25", "127.0.0.1:25") && hit("0.0.0.0:25", "127.0.0.1:25") && hit("[::]:25", "0.0.0.0:25"));
+    assert!(
+        !hit("127.0.0.1:25", "127.0.0.1:26")
+            && !hit("127.0.0.1:0", "127.0.0.1:0")
+            && !hit("127.0.0.2:25", "127.0.0.1:25")
+    );
+    assert!(!hit("0.0.0.0:25", "[::1]:25"));
+}

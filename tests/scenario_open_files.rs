@@ -1,0 +1,68 @@
+//! The limit of open files: as high as the system allows, and a warning where that is not enough for
+//! what the configuration allows.
+
+mod support;
+
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+
+use support::client::Client;
+use support::daemon::{MAILWEIR, Setup};
+use support::{SOON, TestDir, wait_for};
+
+/// A relay whose limit is set before it starts; it is ended with the value.
+struct Limited(Child);
+
+impl Limited {
+    fn start(set: &str, setup: &Setup, log: &Path) -> Limited {
+        let config = setup.write("config.toml");
+        let child = Command::new("sh")
+            .args(["-c", &format!("{set} && exec \"$0\" run --config \"$1\""), MAILWEIR])
+            .arg(config)
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(std::fs::File::create(log).expect("a log"))
+            .spawn()
+            .expect("start");
+        let limited = Limited(child);
+        wait_for("a relay that greets", SOON, || Client::open(setup.smtp()).ok()?.read().ok());
+        limited
+    }
+
+    /// The soft and the hard limit.
+    fn limits(&self) -> (String, String) {
+        let text = std::fs::read_to_string(format!("/proc/{}/limits", self.0.id())).expect("its limits");
+        let line = text.lines().find_map(|line| line.strip_prefix("Max open files")).expect("the line");
+        let mut words = line.split_whitespace().map(str::to_owned);
+        (words.next().expect("soft"), words.next().expect("hard"))
+    }
+}
+
+impl Drop for Limited {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+#[test]
+fn the_limit_of_open_files_is_raised_and_one_that_is_too_low_is_told() {
+    let dir = TestDir::new();
+    let log = dir.join("stderr");
+    let setup = Setup::new(&dir).with("[default]\nconnections = 5");
+    let warning = "the limit of open files (LimitNOFILE of systemd, ulimit -n) is below";
+    {
+        let relay = Limited::start("ulimit -S -n 100", &setup, &log);
+        let (soft, hard) = relay.limits();
+        assert_ne!(soft, "100");
+        assert_eq!(soft, hard);
+    }
+    // Less than max_connections of the listener alone.
+    let relay = Limited::start("ulimit -n 900", &setup, &log);
+    assert_eq!(relay.limits(), ("900".into(), "900".into()));
+    let said = wait_for("the warning", SOON, || {
+        let text = std::fs::read_to_string(&log).ok()?;
+        text.lines().find(|line| line.contains(warning)).map(str::to_owned)
+    });
+    assert!(said.contains("\"WARN\"") && said.contains("900"), "{said}");
+}

@@ -405,6 +405,10 @@ impl Relay {
                 break;
             }
             for (held, job) in expired {
+                // The lease of what is left ends with the queue.
+                if *self.stopping.borrow() {
+                    return;
+                }
                 let mut attempt = Attempt::new(job, self.clock.now());
                 attempt.everyone(Fact { stage: Stage::Route, event: Event::Held(held.by), peer: None });
                 self.settle(lane, attempt, None).await;
@@ -486,4 +490,4 @@ fn too_large(lane: &Lane, job: &Job) -> Option<Fact> {
 const SETTLE_AGAIN: Duration = Duration::from_millis(500);
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -53,6 +53,7 @@ impl Lane {
     pub fn feedback<T>(&self, now: Timestamp, with: impl FnOnce(&mut Adapt, u32) -> T) -> (T, Wake) {
         let mut adapt = self.adapt.lock();
         let open = self.state.lock().narrowed.open;
+        adapt.keep_time(now);
         let result = with(&mut adapt, open);
         adapt.advance(open, now);
         let limits = adapt.limits(now);
@@ -66,11 +67,9 @@ impl Lane {
         let narrowed = &mut state.narrowed;
         narrowed.connections = (limits.connections < self.provider.connections).then_some(limits.connections);
         narrowed.messages = Some(limits.messages);
-        narrowed.hold = limits.paused.map(|(until, why)| {
-            let left = until.since(now);
-            self.gate.limiter().stop_for(left);
-            (Instant::now() + left, why)
-        });
+        let left = limits.paused.as_ref().map_or(Duration::ZERO, |(until, _)| until.since(now));
+        self.gate.limiter().stop_for(left);
+        narrowed.hold = limits.paused.map(|(_, why)| (Instant::now() + left, why));
         if narrowed.held().is_some_and(|left| left > SHORT) {
             self.held.notify_waiters();
         }

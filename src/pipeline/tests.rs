@@ -7,7 +7,7 @@ use tokio::net::TcpListener;
 
 use super::*;
 use crate::clock::Timestamp;
-use crate::mail::{Address, BodyTraits, Envelope, LaneName, Origin, RecipientKey};
+use crate::mail::{Address, BodyTraits, Envelope, LaneName, Notify, Origin, RecipientKey};
 use crate::queue::sqlite::SqliteQueue;
 use crate::queue::{Counts, Filter, LaneDue, Leased, Operation, Page, Settlement};
 
@@ -26,13 +26,24 @@ pub(crate) struct Faulty {
     away: AtomicUsize,
     /// Says that the disk is full at every settlement, and counts them.
     full: Option<Arc<AtomicUsize>>,
+    /// Says that an outcome with a report makes no sense.
+    refuses_reports: bool,
 }
 
 impl Faulty {
     fn new(dir: &tempfile::TempDir) -> Faulty {
         let queue = SqliteQueue::open(&dir.path().join("q.db"), Clock::System).expect("a queue");
         let none = || AtomicUsize::new(0);
-        Faulty { queue, faults: none(), refuses: None, panics: None, damaged: none(), away: none(), full: None }
+        Faulty {
+            queue,
+            faults: none(),
+            refuses: None,
+            panics: None,
+            damaged: none(),
+            away: none(),
+            full: None,
+            refuses_reports: false,
+        }
     }
 
     /// With a full disk; counts the settlements that hear so.
@@ -76,7 +87,7 @@ impl Queue for Faulty {
         if counts_down(&self.damaged) {
             return Err(QueueError::Damaged("on purpose".into()));
         }
-        if has(self.refuses) {
+        if has(self.refuses) || self.refuses_reports && !follow_ups.is_empty() {
             return Err(QueueError::Invalid("refused on purpose".into()));
         }
         self.queue.settle(settlements, follow_ups).await
@@ -155,6 +166,8 @@ async fn host(listener: TcpListener) {
 pub(crate) struct World {
     pub(crate) relay: Arc<Relay>,
     pub(crate) stop: watch::Sender<bool>,
+    /// Senders ask for a report on delivery.
+    notify: bool,
     _dir: tempfile::TempDir,
 }
 
@@ -179,7 +192,7 @@ impl World {
         let connector = Connector::new("relay.example").expect("a connector");
         let relay = Relay::new(config, Clock::System, queue, router, connector, scheduler.clone(), stopping.clone());
         tokio::spawn(scheduler.run(stopping));
-        World { relay, stop, _dir: dir }
+        World { relay, stop, notify: false, _dir: dir }
     }
 
     /// Accepts a message to so many recipients.
@@ -199,7 +212,10 @@ impl World {
             size: head.len() as u64,
             traits: BodyTraits::default(),
         };
-        let recipient = |n| Recipient::new(Address::parse(&format!("b{n}@b.example")).expect("an address"));
+        // Reports on everything, as with NOTIFY=SUCCESS,FAILURE.
+        let notify = Notify { success: self.notify, ..Notify::default() };
+        let address = |n| Address::parse(&format!("b{n}@b.example")).expect("an address");
+        let recipient = |n| Recipient { notify, ..Recipient::new(address(n)) };
         self.relay.accept(message, (0..recipients).map(recipient).collect(), head).await.expect("accepted")
     }
 
@@ -287,4 +303,17 @@ async fn an_outcome_that_panics_again_is_put_aside_and_the_lane_goes_on() {
     world.wait(Counts { messages: 1, held: 2, ..Counts::default() }).await;
     world.delivered(1).await;
     world.end().await;
+}
+
+/// What has arrived is never sent again for the sake of a report that cannot be stored.
+#[tokio::test]
+async fn a_delivered_recipient_whose_report_the_queue_refuses_leaves_the_queue() {
+    for recipients in [1, 3] {
+        let dir = tempfile::tempdir().expect("a directory");
+        let queue = Faulty { refuses_reports: true, ..Faulty::new(&dir) };
+        let world = World { notify: true, ..World::new(dir, queue).await };
+        world.accept(recipients).await;
+        world.wait(Counts::default()).await;
+        world.end().await;
+    }
 }

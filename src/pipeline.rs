@@ -268,7 +268,8 @@ impl Relay {
                             self.scheduler.wake(lane, lane.give_back(attempt.job));
                             continue;
                         }
-                        let (judgement, fact) = self.of(lane).unreached(&facts);
+                        let (judgement, fact) =
+                            self.of(lane).unreached(&facts, |name| route.hosts.iter().any(|host| host.name == name));
                         attempt.connect = began.elapsed();
                         attempt.everyone(fact);
                         self.finish(hand, attempt, Some(judgement)).await;

@@ -536,6 +536,9 @@ proptest! {
     }
 }
 
+/// What teaches a hold, when the clock is set back after that, and what is left of the hold then.
+type Kind<'a> = (&'a dyn Fn(&mut Adapt), f64, f64);
+
 /// The clock is set back by a day while something holds: that ends when it would have.
 #[test]
 fn a_clock_that_is_set_back_makes_no_hold_longer() {
@@ -545,8 +548,7 @@ fn a_clock_that_is_set_back_makes_no_hold_longer() {
     let throttled = |adapt: &mut Adapt| adapt.throttled(About::Rate, tried(0, 1, at(0.0)), at(0.0), "451 slow");
     let refused = |adapt: &mut Adapt| adapt.refused(0, at(0.0), "421 too many");
     let ruled = |adapt: &mut Adapt| drop(adapt.ruled(&rule, "451 slow", at(0.0)));
-    let kinds: [(&dyn Fn(&mut Adapt), f64, f64); 3] =
-        [(&throttled, 1200.0, 0.0), (&refused, 0.5, 0.5), (&ruled, 400.0, 200.0)];
+    let kinds: [Kind<'_>; 3] = [(&throttled, 1200.0, 0.0), (&refused, 0.5, 0.5), (&ruled, 400.0, 200.0)];
     for (teach, after, left) in kinds {
         let mut adapt = Adapt::new(configured(Some(100.0), 10));
         adapt.keep_time(at(0.0));

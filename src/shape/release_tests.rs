@@ -48,7 +48,7 @@ async fn a_life_that_ends_in_good_order_loses_nothing_and_one_that_is_killed_its
             let (ledger, gate) = begin(&store, clock, &provider).await;
             assert_eq!(take(&gate, 2).await, 2);
             assert!(!gate.is_disposable(), "three of the five are reserved");
-            ledger.release(&[gate.clone()]).await.expect("the store works");
+            ledger.release(std::slice::from_ref(&gate)).await.expect("the store works");
             assert!(gate.is_disposable());
             let writes = store.writes.load(Ordering::Relaxed);
             ledger.release(&[gate]).await.expect("the store works");
@@ -72,7 +72,7 @@ async fn invariant_3_giving_up_is_safe_whenever_the_process_dies() {
             assert_eq!(take(&gate, 2).await, 2);
             let unspent = gate.try_take(1).expect("a third of the block");
             store.broken.store(fails, Ordering::Relaxed);
-            assert_eq!(ledger.release(&[gate.clone()]).await.is_err(), fails);
+            assert_eq!(ledger.release(std::slice::from_ref(&gate)).await.is_err(), fails);
             store.broken.store(false, Ordering::Relaxed);
             assert!(matches!(gate.try_take(1), Err(Refused::Reserve)), "the block is given up in any case");
             drop(unspent);
@@ -83,7 +83,7 @@ async fn invariant_3_giving_up_is_safe_whenever_the_process_dies() {
         let (store, clock) = (Store::default(), Clock::for_tests());
         let (ledger, gate) = begin(&store, clock, &provider).await;
         assert_eq!(take(&gate, 2).await, 2);
-        ledger.release(&[gate.clone()]).await.expect("the store works");
+        ledger.release(std::slice::from_ref(&gate)).await.expect("the store works");
         assert_eq!(take(&gate, u32::MAX).await, 998, "it goes on, up to the last cell");
         let (_, gate) = begin(&store, clock, &provider).await;
         assert_eq!(take(&gate, u32::MAX).await, 0);

@@ -134,7 +134,7 @@ pub async fn run(loaded: Loaded, named: Option<PathBuf>) -> anyhow::Result<()> {
 pub async fn keep_house(relay: Arc<Relay>, mut stopping: watch::Receiver<bool>) {
     let mut swept = None;
     while !*stopping.borrow() {
-        loop {
+        while !*stopping.borrow() {
             match relay.queue.forget(relay.clock.now(), relay.config.queue.keep_failed, FORGET_AT_ONCE).await {
                 Ok(0) => break,
                 Ok(n) => tracing::info!(recipients = n, "dead letters forgotten: older than [queue] keep_failed"),
@@ -176,6 +176,7 @@ pub async fn keep_expiring(relay: Arc<Relay>, mut stopping: watch::Receiver<bool
     let every = (shortest / 50).clamp(EXPIRY_LEAST, EXPIRY_MOST);
     while !*stopping.borrow() {
         for lane in relay.scheduler.lanes() {
+            // Looks itself whether the relay stops.
             relay.expire_held(&lane).await;
         }
         tokio::select! {

@@ -268,7 +268,8 @@ impl Relay {
                             self.scheduler.wake(lane, lane.give_back(attempt.job));
                             continue;
                         }
-                        let (judgement, fact) = self.of(lane).unreached(&facts);
+                        let (judgement, fact) =
+                            self.of(lane).unreached(&facts, |name| route.hosts.iter().any(|host| host.name == name));
                         attempt.connect = began.elapsed();
                         attempt.everyone(fact);
                         self.finish(hand, attempt, Some(judgement)).await;
@@ -405,6 +406,10 @@ impl Relay {
                 break;
             }
             for (held, job) in expired {
+                // The lease of what is left ends with the queue.
+                if *self.stopping.borrow() {
+                    return;
+                }
                 let mut attempt = Attempt::new(job, self.clock.now());
                 attempt.everyone(Fact { stage: Stage::Route, event: Event::Held(held.by), peer: None });
                 self.settle(lane, attempt, None).await;
@@ -486,4 +491,4 @@ fn too_large(lane: &Lane, job: &Job) -> Option<Fact> {
 const SETTLE_AGAIN: Duration = Duration::from_millis(500);
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

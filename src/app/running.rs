@@ -14,6 +14,7 @@ use std::time::Duration;
 
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
+use tokio::time::Instant;
 
 use super::{StartError, files, keep_expiring, keep_house};
 use crate::admin::http;
@@ -198,7 +199,8 @@ impl Running {
     /// No new sessions; what is in flight may finish within `drain`; then the queue is closed.
     pub(super) async fn stop(self) {
         let _ = self.stop.send(true);
-        let finished = tokio::time::timeout(self.relay.config.drain, async {
+        let deadline = Instant::now() + self.relay.config.drain;
+        let finished = tokio::time::timeout_at(deadline, async {
             for task in self.servers {
                 let _ = task.await;
             }
@@ -215,16 +217,26 @@ impl Running {
             self.relay.cut_off();
         }
         for task in self.tasks {
-            let _ = task.await;
+            end_by(deadline, task).await;
         }
         // With transactions that did not end in time, what was stored last is good enough.
-        let _ = tokio::time::timeout(FEEDBACK_LAST, self.feedback).await;
+        end_by(Instant::now() + FEEDBACK_LAST, self.feedback).await;
         crash::point("drain.done");
         // The last act: what is stored holds only if nothing leaves after it.
         if let Err(error) = self.relay.scheduler.end_rates().await {
             tracing::warn!(error, "could not store how far the rates were used: the next start begins without bursts");
         }
         self.relay.queue.close().await;
+    }
+}
+
+/// Waits for a task that was told to end, then ends it where it is: a store that refuses every write
+/// would keep it for ever. What it had in hand stays leased until the queue is closed.
+async fn end_by(deadline: Instant, mut task: JoinHandle<()>) {
+    if tokio::time::timeout_at(deadline, &mut task).await.is_err() {
+        task.abort();
+        // Nothing of this relay may go on beside the next one.
+        let _ = task.await;
     }
 }
 
@@ -238,5 +250,49 @@ async fn open_queue(path: PathBuf, clock: Clock) -> Result<Arc<dyn Queue>, Start
         }
         Ok(Err(error)) => Err(StartError::Unavailable(format!("{error} ([queue] store = \"sqlite:{shown}\")"))),
         Err(error) => Err(StartError::Unavailable(error.to_string())),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use super::*;
+    use crate::mail::LaneName;
+    use crate::pipeline::tests::{Faulty, World};
+
+    /// Under a full disk nothing that expires can be settled; a stop (and a reload, which waits for one)
+    /// ends all the same.
+    #[tokio::test]
+    async fn a_store_that_refuses_every_write_does_not_keep_the_relay_from_its_end() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let refused = Arc::new(AtomicUsize::new(0));
+        let queue = Faulty::full(&dir, refused.clone());
+        let world = World::new(dir, queue).await;
+        let relay = world.relay.clone();
+        let _ = relay.scheduler.lane(&LaneName::from("host")).pause(true);
+        world.accept_old(1, Duration::from_secs(30 * 86_400)).await;
+        let stopping = || world.stop.subscribe();
+        let running = Running {
+            listening: Vec::new(),
+            servers: Vec::new(),
+            tasks: vec![
+                tokio::spawn(keep_house(relay.clone(), stopping())),
+                tokio::spawn(keep_expiring(relay.clone(), stopping())),
+            ],
+            feedback: tokio::spawn(relay.clone().keep_feedback(stopping())),
+            stop: world.stop.clone(),
+            relay,
+        };
+        let tried = async |times: usize| {
+            while refused.load(Ordering::SeqCst) < times {
+                tokio::time::sleep(Duration::from_millis(100)).await;
+            }
+        };
+        tried(3).await;
+        tokio::select! {
+            () = running.stop() => {}
+            () = tried(100) => panic!("it still tries to settle"),
+        }
     }
 }

@@ -11,7 +11,8 @@
 //! and the one that goes on in clear text when STARTTLS fails.
 //!
 //! Bounded: [`MAX_ADDRESSES`] addresses and [`MAX_SESSIONS`] greetings for one call of
-//! [`Connector::open`]; the memory of dead addresses has a fixed size.
+//! [`Connector::open`], of which each further host has one; a host that was left out is a fact like
+//! others, because nobody knows what it would have said. The memory of dead addresses has a fixed size.
 
 use std::collections::{HashMap, VecDeque};
 use std::io;
@@ -209,11 +210,18 @@ impl Connector {
         }
         let mut facts = Vec::new();
         let (mut sessions, mut attempts) = (0, 0);
-        for host in self.order(provider, route) {
+        let mut left_out = None;
+        let order = self.order(provider, route);
+        for (at, host) in order.iter().enumerate() {
             let mut addresses = self.addresses(provider, host, route.port);
-            while attempts < MAX_ADDRESSES && sessions < MAX_SESSIONS {
+            let known = addresses.len();
+            // One is kept for each host that comes after this one, if there are so many.
+            let kept = order.len() - at - 1;
+            let most_sessions = MAX_SESSIONS.saturating_sub(kept).max(sessions + 1).min(MAX_SESSIONS);
+            let most_attempts = MAX_ADDRESSES.saturating_sub(kept).max(attempts + 1).min(MAX_ADDRESSES);
+            while attempts < most_attempts && sessions < most_sessions {
                 let before = addresses.len();
-                let most = MAX_ADDRESSES - attempts;
+                let most = most_attempts - attempts;
                 let connected = self.race(provider, sources, host, &mut addresses, most, &mut facts, admit).await;
                 attempts += before - addresses.len();
                 let Some((stream, address, source)) = connected else { break };
@@ -235,7 +243,14 @@ impl Connector {
                     }
                 }
             }
+            if known > 0 && addresses.len() == known {
+                let enough = attempts >= MAX_ADDRESSES || sessions >= MAX_SESSIONS;
+                let why = if enough { "enough others were tried before" } else { "no more connections for now" };
+                let peer = Peer { host: host.name.as_str().into(), ip: None, tls: None };
+                left_out.get_or_insert(Fact { stage: Stage::Connect, event: Event::LeftOut(why), peer: Some(peer) });
+            }
         }
+        facts.extend(left_out);
         if facts.is_empty() {
             let text = match sources::only(provider) {
                 Some(source) => format!("no mail host has an address that can be reached from {source}"),

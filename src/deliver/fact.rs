@@ -130,6 +130,8 @@ pub enum Event {
         /// What happened the last time.
         why: String,
     },
+    /// This host was not asked, which says nothing of it; the text tells why.
+    LeftOut(&'static str),
     /// DNS gave no way; permanent or not.
     NoRoute {
         /// Never will be a way.
@@ -159,6 +161,7 @@ impl fmt::Display for Event {
             Event::BackOff { left, why } => {
                 write!(f, "not tried: the host does not answer, next try in {} s; last: {why}", left.as_secs())
             }
+            Event::LeftOut(why) => write!(f, "not tried: {why}"),
             Event::NoRoute { code, enhanced, text, .. } => write!(f, "{code} {enhanced} {text}"),
         }
     }

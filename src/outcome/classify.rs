@@ -275,7 +275,7 @@ pub fn learned(mut judgement: Judgement) -> Judgement {
 }
 
 /// Judges a route none of whose hosts took us, from what each of them said; returns the judgement
-/// and the fact to tell. It fails only when every MX said 5yz; a smart host never fails a message
+/// and the fact to tell. It fails only when every MX said 5yz, none of them left out; a smart host never fails a message
 /// by refusing the connection, because that is a matter of its operator or ours.
 pub fn judge_unreached<'f>(
     facts: &'f [Fact],
@@ -294,8 +294,9 @@ pub fn judge_unreached<'f>(
         return (*first, judged.first().map(|(_, fact)| *fact));
     }
     // The last one tried is the least preferred; what the best host said explains most, unless it
-    // said 5yz while another one only failed for now.
-    let told = judged.iter().find(|(j, _)| j.fate != Fate::Fail).or(judged.first());
+    // said 5yz while another one only failed for now. Who was not asked explains nothing.
+    let for_now = |(j, fact): &&(Judgement, &Fact)| j.fate != Fate::Fail && !matches!(fact.event, Event::LeftOut(_));
+    let told = judged.iter().find(for_now).or(judged.first());
     let (scope, throttled, why) = told.map_or((Scope::Host, false, first.why), |(j, _)| (j.scope, j.throttled, j.why));
     // A connection too many, or a host that is known to be down, was no attempt.
     let fate = match told.map(|(j, _)| j.fate) {
@@ -474,6 +475,10 @@ mod tests {
         let both = [no.clone(), down.clone()];
         let (mixed, told) = judge_unreached(&both, false, &mut judge);
         assert_eq!((mixed.fate, told), (LATER, Some(&down)));
+        let left_out = event(Stage::Connect, Event::LeftOut("no more connections for now"));
+        let facts = [no.clone(), left_out];
+        let (open, told) = judge_unreached(&facts, false, &mut judge);
+        assert_eq!((open.fate, told), (LATER, Some(&no)), "nobody knows what the other one says");
         assert_eq!(judge_unreached(&[no], true, &mut judge).0.fate, LATER);
         assert_eq!(judge_unreached(&[], false, &mut judge).0.fate, UNTRIED);
     }

@@ -146,7 +146,8 @@ fn plan_one(
         Fate::AtOnce if one.untried < UNTRIED_MOST => {
             return planned(Outcome::Again { counts: false }, Notice::None, None);
         }
-        Fate::AtOnce => (false, false),
+        // Without a wait it was no attempt; with one, the waits have to grow.
+        Fate::AtOnce => (true, false),
         Fate::Back { counts }
             if one.untried < BACK_MOST && context.now < context.received.after(context.retry.expire) =>
         {
@@ -291,17 +292,31 @@ mod tests {
     }
 
     #[test]
-    fn what_was_not_tried_counts_no_attempt_and_does_not_come_back_for_ever() {
+    fn what_was_not_tried_comes_back_twice_and_then_waits_ever_longer() {
         let closed = Fact { stage: Stage::Mail, event: Event::Closed, peer: None };
         assert_eq!(
             outcome(&closed, 1, Notify::default(), 0, false),
             (Outcome::Again { counts: false }, Notice::None, None)
         );
         assert_eq!(outcome(&closed, 1, Notify::default(), 1, false).0, Outcome::Again { counts: false });
-        match outcome(&closed, 1, Notify::default(), 2, false).2 {
-            Some(Verdict::Deferred { counts, uncertain, .. }) => assert!(!counts && !uncertain),
-            other => panic!("{other:?}"),
-        }
+        let lane = LaneName::from("x");
+        let recipient = Recipient::new(Address::parse("a@b.example").expect("an address"));
+        let later = |fact: &Fact, attempts| {
+            let (id, received, now) = (QueueId(1), Timestamp(0), Timestamp(0));
+            let context = Context { id, received, lane: &lane, retry: &RETRY, dsn: false, now };
+            let (recipient, untried) = (&recipient, UNTRIED_MOST);
+            let tried = Tried { index: 0, recipient, attempts, warned: false, untried, fact, judged: None };
+            match plan(&context, [tried].into_iter(), &mut || 0.5).remove(0).settlement.map(|s| s.verdict) {
+                Some(Verdict::Deferred { due, counts, uncertain: false, .. }) => (due.0 / 60_000, counts),
+                other => panic!("{other:?}"),
+            }
+        };
+        assert_eq!([0, 1, 2].map(|attempts| later(&closed, attempts)), [(1, true), (2, true), (4, true)]);
+        // Our own waits never count.
+        let held = Fact { stage: Stage::Route, event: Event::Held("a pause".into()), peer: None };
+        let left = std::time::Duration::from_secs(600);
+        let back_off = Fact { stage: Stage::Connect, event: Event::BackOff { left, why: "x".into() }, peer: None };
+        assert!(!later(&held, 1).1 && !later(&back_off, 1).1);
     }
 
     #[test]

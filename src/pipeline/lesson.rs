@@ -95,16 +95,19 @@ pub(crate) trait Teach {
         if self.lane().provider.adaptive { learned(judgement) } else { judgement }
     }
 
-    /// Judges a route that took nobody, and tells the lane when it was a connection too many.
-    fn unreached(&self, facts: &[Fact]) -> (Judgement, Fact) {
+    /// Judges a route that took nobody, and tells the lane when it was a connection too many; `ours`
+    /// are the names of the hosts of this route. A lane may have many routes, and the host of one
+    /// that is down says nothing of the others.
+    fn unreached(&self, facts: &[Fact], ours: impl Fn(&str) -> bool) -> (Judgement, Fact) {
         let smart_host = self.lane().provider.relay.is_some();
         let (mut judgement, told) = judge_unreached(facts, smart_host, &mut |fact| self.judge(fact));
         let nobody = || Fact { stage: Stage::Connect, event: Event::Io("no host was tried".into()), peer: None };
         let fact = told.cloned().unwrap_or_else(nobody);
         if self.lane().provider.adaptive && !judgement.ruled {
             let now = self.now();
+            let served = self.lane().open_to(ours);
             let too_many = self.teach(|adapt, open| {
-                let too_many = one_too_many(&fact, open);
+                let too_many = one_too_many(&fact, served);
                 if too_many {
                     adapt.refused(open, now, &fact.event.to_string());
                 }
@@ -228,7 +231,7 @@ pub(crate) fn refuses_us(judgement: &Judgement) -> bool {
 }
 
 /// Whether a host that did not take a connection has too many of ours: it says so, or it refuses
-/// one while it serves others.
+/// one while it, or another of its route, serves `open` others.
 fn one_too_many(fact: &Fact, open: u32) -> bool {
     match &fact.event {
         Event::Reply(reply) if matches!(fact.stage, Stage::Greeting | Stage::Ehlo) => {
@@ -246,5 +249,47 @@ fn ended(fact: &Fact) -> bool {
         Event::Closed | Event::Io(_) => true,
         Event::Reply(reply) => reply.code == 421,
         _ => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock::Clock;
+    use crate::config::{Provider, sample};
+    use crate::mail::LaneName;
+    use crate::shape::reserve::testing::ledger;
+
+    struct Pupil(Arc<Lane>, Clock);
+
+    impl Teach for Pupil {
+        fn lane(&self) -> &Arc<Lane> {
+            &self.0
+        }
+        fn now(&self) -> Timestamp {
+            self.1.now()
+        }
+        fn taught(&self, _: bool, _: Wake) {}
+        fn throttled(&self, _: &Fact, _: &str, _: &[Effect]) {}
+        fn alert(&self, _: &str, _: &Fact) {}
+        fn spent(&self, _: u32) {}
+    }
+
+    /// One lane of many domains, each with hosts of its own: one that is down is no sign of a limit.
+    #[tokio::test(start_paused = true)]
+    async fn a_connection_is_one_too_many_only_for_the_hosts_that_serve_others() {
+        let provider = Provider { adaptive: true, connections: 10, ..sample::provider("p") };
+        let lane = Arc::new(Lane::new(LaneName::from("p"), Arc::new(provider), &[], &ledger()));
+        let pupil = Pupil(lane.clone(), Clock::for_tests());
+        let most = |pupil: &Pupil| pupil.teach(|adapt, _| adapt.limits(pupil.now()).connections);
+        let counted: Vec<_> = ["a1.example", "a1.example", "a2.example"].map(|host| lane.opened(host)).into();
+        assert_eq!(counted.iter().map(|(open, _)| *open).collect::<Vec<_>>(), [1, 2, 3]);
+        let refused = || Fact { stage: Stage::Connect, event: Event::Io("connection refused".into()), peer: None };
+        let (judgement, _) = pupil.unreached(&[refused()], |host| host.starts_with('b'));
+        assert_eq!((judgement.throttled, most(&pupil)), (false, 10));
+        let (judgement, _) = pupil.unreached(&[refused()], |host| host.starts_with('a'));
+        assert_eq!((judgement.throttled, most(&pupil)), (true, 3));
+        drop(counted);
+        assert_eq!(lane.open_to(|_| true), 0, "closed ones are not counted");
     }
 }

@@ -50,7 +50,7 @@ pub(super) struct Link {
 
 impl Link {
     pub(super) fn new(connection: Connection, lane: &std::sync::Arc<Lane>) -> Link {
-        let (open, counted) = lane.opened();
+        let (open, counted) = lane.opened(connection.host());
         Link { connection, open, carried: Carried::nothing(), _counted: counted }
     }
 

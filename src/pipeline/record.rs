@@ -13,7 +13,7 @@ use crate::mail::{Body, CHUNK, IpText, NewMessage, NewRecipient, RecipientKey};
 use crate::outcome::Judgement;
 use crate::outcome::bounce::{self, Action, Diagnostic, Dsn, Item};
 use crate::outcome::settle::{Context, Notice, Outcome, Planned, Tried, plan, status};
-use crate::queue::{Operation, QueueError, Settlement};
+use crate::queue::{Operation, QueueError, Settlement, Verdict};
 use crate::schedule::{Held, Job, Lane};
 
 /// Times the queue may say that an outcome makes no sense to it before the message is put aside. A
@@ -209,7 +209,7 @@ impl Relay {
 
     /// The queue refuses the outcome of a transaction as a whole: each recipient on its own, as far
     /// as it owes no DSN (a failure and its DSN are one, invariant 2), and those that are refused
-    /// even then are put aside.
+    /// even then are put aside. Who was delivered loses the notice of it: it must not be sent again.
     async fn settle_singly(
         &self,
         settlements: Vec<Settlement>,
@@ -226,8 +226,13 @@ impl Relay {
         let mut refused = Vec::new();
         for settlement in settlements {
             let key = settlement.key;
+            let unnoticed = owes(&key) && settlement.verdict == Verdict::Delivered;
             let alone = || self.queue.settle(vec![settlement.clone()], Vec::new());
-            match if owes(&key) || !several { Err(error.clone()) } else { self.persist(alone).await } {
+            let untried = if owes(&key) { unnoticed } else { several };
+            match if untried { self.persist(alone).await } else { Err(error.clone()) } {
+                Ok(()) if unnoticed => {
+                    tracing::warn!(id = %key.id, index = key.index, "delivered; the report on that, which was asked for, is lost");
+                }
                 Ok(()) => {}
                 Err(QueueError::Closed) => return,
                 Err(_) => refused.push(key),

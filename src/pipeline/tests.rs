@@ -7,13 +7,13 @@ use tokio::net::TcpListener;
 
 use super::*;
 use crate::clock::Timestamp;
-use crate::mail::{Address, BodyTraits, Envelope, LaneName, Origin, RecipientKey};
+use crate::mail::{Address, BodyTraits, Envelope, LaneName, Notify, Origin, RecipientKey};
 use crate::queue::sqlite::SqliteQueue;
 use crate::queue::{Counts, Filter, LaneDue, Leased, Operation, Page, Settlement};
 
 /// A queue whose first `faults` chunks make the reader panic, as a bug would, and that cannot settle
 /// some recipients.
-struct Faulty {
+pub(crate) struct Faulty {
     queue: Arc<dyn Queue>,
     faults: AtomicUsize,
     /// It says that the outcome of a recipient whose index this is makes no sense.
@@ -24,13 +24,31 @@ struct Faulty {
     damaged: AtomicUsize,
     /// Operations, after those, that find it in trouble.
     away: AtomicUsize,
+    /// Says that the disk is full at every settlement, and counts them.
+    full: Option<Arc<AtomicUsize>>,
+    /// Says that an outcome with a report makes no sense.
+    refuses_reports: bool,
 }
 
 impl Faulty {
     fn new(dir: &tempfile::TempDir) -> Faulty {
         let queue = SqliteQueue::open(&dir.path().join("q.db"), Clock::System).expect("a queue");
         let none = || AtomicUsize::new(0);
-        Faulty { queue, faults: none(), refuses: None, panics: None, damaged: none(), away: none() }
+        Faulty {
+            queue,
+            faults: none(),
+            refuses: None,
+            panics: None,
+            damaged: none(),
+            away: none(),
+            full: None,
+            refuses_reports: false,
+        }
+    }
+
+    /// With a full disk; counts the settlements that hear so.
+    pub(crate) fn full(dir: &tempfile::TempDir, times: Arc<AtomicUsize>) -> Faulty {
+        Faulty { full: Some(times), ..Faulty::new(dir) }
     }
 }
 
@@ -62,10 +80,14 @@ impl Queue for Faulty {
     async fn settle(&self, settlements: Vec<Settlement>, follow_ups: Vec<NewMessage>) -> Result<(), QueueError> {
         let has = |index: Option<u32>| settlements.iter().any(|s| Some(s.key.index) == index);
         assert!(!has(self.panics), "a fault on purpose");
+        if let Some(times) = &self.full {
+            times.fetch_add(1, Ordering::SeqCst);
+            return Err(QueueError::Full("on purpose".into()));
+        }
         if counts_down(&self.damaged) {
             return Err(QueueError::Damaged("on purpose".into()));
         }
-        if has(self.refuses) {
+        if has(self.refuses) || self.refuses_reports && !follow_ups.is_empty() {
             return Err(QueueError::Invalid("refused on purpose".into()));
         }
         self.queue.settle(settlements, follow_ups).await
@@ -141,19 +163,21 @@ async fn host(listener: TcpListener) {
 }
 
 /// A relay on this queue, to a host that takes everything.
-struct World {
-    relay: Arc<Relay>,
-    stop: watch::Sender<bool>,
+pub(crate) struct World {
+    pub(crate) relay: Arc<Relay>,
+    pub(crate) stop: watch::Sender<bool>,
+    /// Senders ask for a report on delivery.
+    notify: bool,
     _dir: tempfile::TempDir,
 }
 
 impl World {
-    async fn new(dir: tempfile::TempDir, queue: Faulty) -> World {
+    pub(crate) async fn new(dir: tempfile::TempDir, queue: Faulty) -> World {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let address = listener.local_addr().expect("its address");
         tokio::spawn(host(listener));
         let text = format!(
-            "[provider.host]\nrelay = \"{address}\"\ntls = \"off\"\nconnections = 1\nrate = []\n\
+            "drain = \"1s\"\n[provider.host]\nrelay = \"{address}\"\ntls = \"off\"\nconnections = 1\nrate = []\n\
              [[route]]\nrecipient = \"*\"\nvia = \"host\"\n[retry]\nfirst = \"1s\"\njitter = 0.0\n"
         );
         let config = Arc::new(Config::parse(&text, "test").expect("a configuration"));
@@ -168,21 +192,30 @@ impl World {
         let connector = Connector::new("relay.example").expect("a connector");
         let relay = Relay::new(config, Clock::System, queue, router, connector, scheduler.clone(), stopping.clone());
         tokio::spawn(scheduler.run(stopping));
-        World { relay, stop, _dir: dir }
+        World { relay, stop, notify: false, _dir: dir }
     }
 
     /// Accepts a message to so many recipients.
     async fn accept(&self, recipients: usize) -> QueueId {
+        self.accept_old(recipients, Duration::ZERO).await
+    }
+
+    /// The same, as if it had been accepted so long ago.
+    pub(crate) async fn accept_old(&self, recipients: usize, age: Duration) -> QueueId {
         let head = Bytes::from_static(b"Subject: x\r\n\r\nx\r\n");
+        let received = self.relay.clock.now().before(age);
         let message = Message {
-            id: self.relay.queue.next_id(self.relay.clock.now()),
-            received: self.relay.clock.now(),
+            id: self.relay.queue.next_id(received),
+            received,
             envelope: Envelope { reverse_path: Address::parse("a@a.example").ok(), ..Envelope::default() },
             origin: Origin::Local,
             size: head.len() as u64,
             traits: BodyTraits::default(),
         };
-        let recipient = |n| Recipient::new(Address::parse(&format!("b{n}@b.example")).expect("an address"));
+        // Reports on everything, as with NOTIFY=SUCCESS,FAILURE.
+        let notify = Notify { success: self.notify, ..Notify::default() };
+        let address = |n| Address::parse(&format!("b{n}@b.example")).expect("an address");
+        let recipient = |n| Recipient { notify, ..Recipient::new(address(n)) };
         self.relay.accept(message, (0..recipients).map(recipient).collect(), head).await.expect("accepted")
     }
 
@@ -270,4 +303,17 @@ async fn an_outcome_that_panics_again_is_put_aside_and_the_lane_goes_on() {
     world.wait(Counts { messages: 1, held: 2, ..Counts::default() }).await;
     world.delivered(1).await;
     world.end().await;
+}
+
+/// What has arrived is never sent again for the sake of a report that cannot be stored.
+#[tokio::test]
+async fn a_delivered_recipient_whose_report_the_queue_refuses_leaves_the_queue() {
+    for recipients in [1, 3] {
+        let dir = tempfile::tempdir().expect("a directory");
+        let queue = Faulty { refuses_reports: true, ..Faulty::new(&dir) };
+        let world = World { notify: true, ..World::new(dir, queue).await };
+        world.accept(recipients).await;
+        world.wait(Counts::default()).await;
+        world.end().await;
+    }
 }

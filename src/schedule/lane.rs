@@ -350,8 +350,22 @@ impl Lane {
         self.provider.warmup.as_ref().is_some_and(|plan| plan.overflow == Overflow::Source)
     }
 
-    /// Nothing is here, nothing is stored, nothing is remembered that matters: may be forgotten.
+    /// It is unused and nothing is remembered that is not in the store: may be forgotten.
     pub fn is_disposable(&self) -> bool {
+        self.gate.is_disposable() && self.limits.is_disposable() && self.is_unused()
+    }
+
+    /// Gates of which something is reserved in the store that is not used, for `Ledger::release`:
+    /// with `all` every one, else those that keep the lane, or others, from being forgotten.
+    pub fn loose(&self, all: bool) -> Vec<Arc<Gate>> {
+        let all = all || self.is_unused();
+        let mut gates = self.limits.loose(all);
+        gates.extend((all && !self.gate.is_exact()).then(|| self.gate.clone()));
+        gates
+    }
+
+    /// Nothing is here, nothing is stored, and nobody is on its way.
+    fn is_unused(&self) -> bool {
         let state = self.state.lock();
         state.ready.is_empty()
             && state.in_flight == 0
@@ -360,8 +374,8 @@ impl Lane {
             && state.circuit.is_none()
             && state.stored.due.is_none()
             && !state.stored.claiming
-            && self.gate.is_disposable()
-            && self.limits.is_disposable()
+            && self.gate.is_idle()
+            && self.limits.is_idle()
             && self.connects.is_full()
             // Forgotten, it would take mail again until it had asked the store.
             && !self.overflows()

@@ -485,6 +485,8 @@ impl Scheduler {
         let mut after = None;
         let mut found = false;
         let mut swept = tokio::time::Instant::now();
+        // The timer does not wait for the store; what is under way at the end is cut off.
+        let mut releasing = tokio::task::JoinSet::new();
         loop {
             if *shutdown.borrow() {
                 return;
@@ -510,6 +512,11 @@ impl Scheduler {
             if swept.elapsed() >= SWEEP {
                 swept = tokio::time::Instant::now();
                 self.forget_unused();
+                while releasing.try_join_next().is_some() {}
+                if releasing.is_empty() {
+                    let scheduler = self.clone();
+                    releasing.spawn(async move { scheduler.release(false).await });
+                }
             }
             let next = self.timer.lock().by_time.first().map(|(due, _)| *due);
             let mut wait = next.map_or(TIMER_MAX, |due| due.since(now)).min(TIMER_MAX).max(Duration::from_millis(1));
@@ -529,6 +536,15 @@ impl Scheduler {
         self.lanes.write().retain(|_, lane| Arc::strong_count(lane) > 1 || !lane.is_disposable());
     }
 
+    /// Gives up what is reserved of quotas and not used: of lanes that would be forgotten else, or of
+    /// all. They are forgotten at the next sweep, if they are still unused then.
+    async fn release(&self, all: bool) {
+        let gates: Vec<_> = self.lanes().iter().flat_map(|lane| lane.loose(all)).collect();
+        if let Err(error) = self.ledger.release(&gates).await {
+            tracing::warn!(error, "could not give up unused parts of quotas: they count as used for now");
+        }
+    }
+
     /// Removes records of quotas that count nothing any more; something for now and then.
     ///
     /// # Errors
@@ -546,14 +562,15 @@ impl Scheduler {
         self.ledger.begin(new).await
     }
 
-    /// The last act: nothing is permitted any more, and the next process learns how far the rates
-    /// were used.
+    /// The last act: nothing is permitted any more, and the next process learns how far rates and
+    /// quotas were used.
     ///
     /// # Errors
     /// The queue's, as text: then the next process begins without bursts.
     pub async fn end_rates(&self) -> Result<(), String> {
         self.ledger.close();
         let lacked = self.lanes().iter().flat_map(|lane| lane.close_rates()).collect();
+        self.release(true).await;
         self.ledger.end(lacked).await
     }
 
@@ -603,6 +620,9 @@ fn destination(provider: &Provider, message: &Message, address: &Address) -> Arc
 
 #[cfg(test)]
 mod tests;
+
+#[cfg(test)]
+mod sweep_tests;
 
 #[cfg(test)]
 pub(crate) mod testing {

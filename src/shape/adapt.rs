@@ -4,12 +4,15 @@
 //! effects hold for their time and come back little by little (`effects`). Beyond rules, with
 //! `adaptive`, unknown throttling teaches a rate (`pace`), a number of connections and a number of
 //! messages per connection (`crowd`). [`Limits`] is the strictest of all; every one of them can be
-//! explained, and none is ever wider than the configuration. The whole state is stored as JSON:
+//! explained, and none is ever wider than the configuration. When the wall clock is set back, all times
+//! go back with it: nothing holds for longer than it would have. The whole state is stored as JSON:
 //! fields that a later version adds are passed over, what has ended is dropped.
 
 mod crowd;
 mod effects;
 mod pace;
+
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
@@ -24,6 +27,9 @@ use pace::Pace;
 pub const MEMOS: &str = "adapt/";
 /// Version of the stored form; a greater one is not read.
 const VERSION: u32 = 1;
+/// A time that is earlier than the latest one by more than this was set back; by less, two who ask
+/// at the same time have overtaken each other.
+const SET_BACK: Duration = Duration::from_secs(2);
 /// Bytes of a reply that are kept as a reason.
 const REASON: usize = 200;
 
@@ -116,6 +122,8 @@ pub struct Adapt {
     crowd: Crowd,
     spent: Spent,
     effects: Effects,
+    /// The latest time at which it was fed or asked.
+    seen: Timestamp,
     changed: bool,
 }
 
@@ -131,6 +139,8 @@ struct Stored {
     spent: Spent,
     #[serde(default)]
     effects: Effects,
+    #[serde(default)]
+    seen: Timestamp,
 }
 
 impl Adapt {
@@ -142,6 +152,7 @@ impl Adapt {
             crowd: Crowd::default(),
             spent: Spent::default(),
             effects: Effects::default(),
+            seen: Timestamp::default(),
             changed: false,
         }
     }
@@ -152,8 +163,8 @@ impl Adapt {
         if stored.version > VERSION {
             return None;
         }
-        let Stored { pace, crowd, spent, effects, .. } = stored;
-        let mut adapt = Adapt { configured, pace, crowd, spent, effects, changed: false };
+        let Stored { pace, crowd, spent, effects, seen, .. } = stored;
+        let mut adapt = Adapt { configured, pace, crowd, spent, effects, seen, changed: false };
         if !configured.adaptive {
             (adapt.pace, adapt.crowd, adapt.spent) = Default::default();
         }
@@ -166,8 +177,8 @@ impl Adapt {
         if self.is_idle() {
             return None;
         }
-        let Adapt { pace, crowd, spent, effects, .. } = self.clone();
-        serde_json::to_vec(&Stored { version: VERSION, pace, crowd, spent, effects }).ok()
+        let Adapt { pace, crowd, spent, effects, seen, .. } = self.clone();
+        serde_json::to_vec(&Stored { version: VERSION, pace, crowd, spent, effects, seen }).ok()
     }
 
     /// Whether something was learned, done or dropped since this was last asked.
@@ -246,8 +257,30 @@ impl Adapt {
         learned
     }
 
+    /// Before it is fed at `now`: if the clock was set back since it was last fed or asked, all that
+    /// holds goes back by as much.
+    pub fn keep_time(&mut self, now: Timestamp) {
+        let back = self.set_back(now);
+        if !back.is_zero() {
+            self.pace.go_back(back);
+            self.crowd.go_back(back);
+            self.spent.go_back(back);
+            self.effects.go_back(back);
+            self.seen = now;
+            self.changed |= !self.is_idle();
+        }
+        self.seen = self.seen.max(now);
+    }
+
+    /// By how much the clock was set back.
+    fn set_back(&self, now: Timestamp) -> Duration {
+        let back = self.seen.since(now);
+        if back > SET_BACK { back } else { Duration::ZERO }
+    }
+
     /// Lets time pass; `open` connections are open.
     pub fn advance(&mut self, open: u32, now: Timestamp) {
+        self.keep_time(now);
         let configured = self.configured;
         self.changed |= self.pace.advance(now, configured.rate);
         self.changed |= self.crowd.advance(open, configured.connections, now);
@@ -258,6 +291,8 @@ impl Adapt {
     /// What holds at `now`.
     pub fn limits(&self, now: Timestamp) -> Limits {
         let configured = &self.configured;
+        let back = self.set_back(now);
+        let now = now.after(back);
         let rates = [self.pace.rate(now), self.effects.rate(now)];
         let rate = rates.into_iter().flatten().min_by(f64::total_cmp);
         let connections = [self.crowd.cap(), self.effects.connections(now)].into_iter().flatten().min();
@@ -274,7 +309,7 @@ impl Adapt {
             rate: rate.filter(|rate| configured.rate.is_none_or(|limit| *rate < limit)),
             connections: connections.unwrap_or(u32::MAX).clamp(1, configured.connections),
             messages: messages.unwrap_or(u32::MAX).clamp(1, configured.messages),
-            paused: pauses.into_iter().flatten().max_by_key(|(until, _)| *until),
+            paused: pauses.into_iter().flatten().max_by_key(|(u, _)| *u).map(|(until, why)| (until.before(back), why)),
         }
     }
 

@@ -535,3 +535,39 @@ proptest! {
         }
     }
 }
+
+/// What teaches a hold, when the clock is set back after that, and what is left of the hold then.
+type Kind<'a> = (&'a dyn Fn(&mut Adapt), f64, f64);
+
+/// The clock is set back by a day while something holds: that ends when it would have.
+#[test]
+fn a_clock_that_is_set_back_makes_no_hold_longer() {
+    const DAY: f64 = 86_400.0;
+    let pause = rule(vec![RuleAction::Pause], RuleScope::Provider, None);
+    let rule = ReplyRule { lasting: Duration::from_secs(600), ..pause };
+    let throttled = |adapt: &mut Adapt| adapt.throttled(About::Rate, tried(0, 1, at(0.0)), at(0.0), "451 slow");
+    let refused = |adapt: &mut Adapt| adapt.refused(0, at(0.0), "421 too many");
+    let ruled = |adapt: &mut Adapt| drop(adapt.ruled(&rule, "451 slow", at(0.0)));
+    let kinds: [Kind<'_>; 3] = [(&throttled, 1200.0, 0.0), (&refused, 0.5, 0.5), (&ruled, 400.0, 200.0)];
+    for (teach, after, left) in kinds {
+        let mut adapt = Adapt::new(configured(Some(100.0), 10));
+        adapt.keep_time(at(0.0));
+        teach(&mut adapt);
+        adapt.advance(0, at(after));
+        let most = at(after - DAY + left);
+        let until = |adapt: &Adapt| adapt.limits(at(after - DAY)).paused.map_or(Timestamp(0), |(until, _)| until);
+        assert!(until(&adapt) <= most, "before anything is fed");
+        let stored = adapt.store().expect("something is known");
+        let restored = Adapt::restore(configured(Some(100.0), 10), &stored, at(after - DAY)).expect("and holds");
+        assert!(until(&restored) <= most, "after a restart");
+        adapt.advance(0, at(after - DAY));
+        assert!(until(&adapt) <= most);
+        assert_eq!(adapt.limits(at(after - DAY + left + 0.1)).paused, None);
+        // Forward again: nothing holds, and all is forgotten in time.
+        adapt.advance(0, at(after));
+        assert_eq!(adapt.limits(at(after)).paused, None);
+        adapt.advance(0, at(after - DAY));
+        adapt.advance(0, at(after - DAY + 2.0 * 3600.0));
+        assert!(adapt.is_idle(), "{adapt:?}");
+    }
+}

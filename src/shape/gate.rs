@@ -206,10 +206,24 @@ impl Gate {
         (self.key.clone(), self.limiter.close())
     }
 
-    /// Nobody is on its way, and a new gate would let no more through than this one: quotas forget
-    /// nothing, they are in the store.
-    pub fn is_disposable(&self) -> bool {
+    /// Nobody is on its way, and a new gate would let no more through than this one.
+    pub fn is_idle(&self) -> bool {
         self.pending() == 0 && self.limiter.is_full()
+    }
+
+    /// Whether nothing of its quotas is reserved in the store and unused, see [`Ledger::release`].
+    pub fn is_exact(&self) -> bool {
+        self.quotas.as_ref().is_none_or(Quotas::is_exact)
+    }
+
+    /// A new gate would let exactly as much through as this one: what was used of quotas is in the
+    /// store, and nothing else.
+    pub fn is_disposable(&self) -> bool {
+        self.is_idle() && self.is_exact()
+    }
+
+    pub(super) fn quotas(&self) -> Option<&Quotas> {
+        self.quotas.as_ref()
     }
 }
 

@@ -222,12 +222,15 @@ impl Limiter {
         }
     }
 
-    /// Nothing more is permitted for `wait`.
+    /// Nothing more is permitted for `wait` from now, whatever an earlier stop said: zero ends it.
     pub fn stop_for(&self, wait: Duration) {
         let until = self.now() as f64 + wait.as_nanos() as f64;
-        let mut pace = self.pace.lock();
-        let pace = pace.get_or_insert(Pace { period: 1.0, arrival: 0.0, stopped: 0.0 });
-        pace.stopped = pace.stopped.max(until);
+        match (&mut *self.pace.lock(), wait.is_zero()) {
+            (Some(pace), true) => pace.stopped = 0.0,
+            (Some(pace), false) => pace.stopped = until,
+            (None, true) => {}
+            (none, false) => *none = Some(Pace { period: 1.0, arrival: 0.0, stopped: until }),
+        }
     }
 
     /// Takes `cells` (clamped to [`Limiter::largest`]) from every rate, or from none.

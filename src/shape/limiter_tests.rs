@@ -115,6 +115,19 @@ async fn invariant_3_a_changing_pace_permits_no_more_than_its_integral() {
     assert!(limiter.try_take(1).is_err());
     limiter.set_pace(None);
     assert!(limiter.try_take(1).is_ok());
+    // A stop that is computed anew is the one that holds.
+    limiter.set_pace(Some(1000.0));
+    advance(Duration::from_secs(1)).await;
+    limiter.stop_for(Duration::from_secs(86_400));
+    limiter.stop_for(Duration::from_secs(1));
+    advance(Duration::from_millis(990)).await;
+    assert!(limiter.try_take(1).is_err());
+    advance(Duration::from_millis(10)).await;
+    assert!(limiter.try_take(1).is_ok());
+    limiter.stop_for(Duration::from_secs(86_400));
+    limiter.stop_for(Duration::ZERO);
+    advance(Duration::from_millis(10)).await;
+    assert!(limiter.try_take(1).is_ok());
 }
 
 #[test]

@@ -97,11 +97,30 @@ impl Limits {
         gates.collect()
     }
 
-    /// Nobody is on its way, and nothing is remembered that is not in the store.
+    /// Nobody is on its way, and a new gate would let no more through than any of these.
+    pub fn is_idle(&self) -> bool {
+        self.all(|gate| gate.is_idle())
+    }
+
+    /// The same, and nothing of their quotas is reserved in the store and unused.
     pub fn is_disposable(&self) -> bool {
-        self.shares
-            .iter()
-            .all(|share| share.common.is_disposable() && share.domains.lock().values().all(|gate| gate.is_disposable()))
+        self.all(|gate| gate.is_disposable())
+    }
+
+    fn all(&self, is: impl Fn(&Gate) -> bool) -> bool {
+        self.shares.iter().all(|share| is(&share.common) && share.domains.lock().values().all(|gate| is(gate)))
+    }
+
+    /// Gates of which something is reserved that is not used, for [`Ledger::release`]: all of them,
+    /// or the idle ones where there is no place for another sender domain.
+    pub fn loose(&self, all: bool) -> Vec<Arc<Gate>> {
+        let of_share = |share: &Share| {
+            let domains = share.domains.lock();
+            let crowded = domains.len() >= MAX_DOMAINS;
+            let wanted = |gate: &&Arc<Gate>| !gate.is_exact() && (all || crowded && gate.is_idle());
+            std::iter::once(&share.common).chain(domains.values()).filter(wanted).cloned().collect::<Vec<_>>()
+        };
+        self.shares.iter().flat_map(of_share).collect()
     }
 }
 

@@ -5,7 +5,8 @@
 //! was allowed. A permit that was not used goes back when it is dropped.
 //!
 //! - `limiter`: rates (GCRA, governor), in memory; `restart`: what of them outlives the process.
-//! - `quota`, `warmup`: sliding windows and days, pure; `reserve` keeps them in the store.
+//! - `quota`, `warmup`: sliding windows and days, pure; `reserve` keeps them in the store,
+//!   `release` gives up what is not used.
 //! - `gate`: rates and quotas that hold together; `limits`: which gates a message has to pass.
 
 pub mod adapt;
@@ -15,6 +16,7 @@ pub mod limiter;
 pub mod limits;
 pub mod quota;
 mod related;
+mod release;
 pub mod reserve;
 pub mod restart;
 pub mod warmup;

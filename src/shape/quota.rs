@@ -9,7 +9,8 @@
 //! in the store has announced as used. The record counts what is left of a block at the *end* of
 //! the time in which it may be used ([`Block::until`]), so that after `kill -9` every cell counts
 //! at least until it would have counted alive. What a dead process had reserved and not used counts
-//! as used: at most one block of `N / 200`, at least 1.
+//! as used: at most one block of `N / 200`, at least 1. Who stops using a quota in good order writes
+//! a record without the block first ([`Window::release`]), and then nothing is lost.
 //!
 //! **Time** never runs backwards here: an earlier `now` counts as the latest one seen. Across a
 //! restart the time that has passed is measured as [`Mark::since`] does: exactly while the machine
@@ -116,6 +117,8 @@ pub struct Window {
     lost: (i64, u32),
     /// Records made so far.
     records: u64,
+    /// Cells that the stored record may count and that were not used, at most.
+    unused: u32,
 }
 
 impl Window {
@@ -134,6 +137,7 @@ impl Window {
             block: Block::default(),
             lost: (i64::MIN, 0),
             records: 0,
+            unused: 0,
         }
     }
 
@@ -283,6 +287,7 @@ impl Window {
     pub fn try_take(&mut self, cells: u32, now: i64) -> Result<Taken, Refusal> {
         self.check(cells, now)?;
         self.block.left -= cells;
+        self.unused = self.unused.saturating_sub(cells);
         self.sum += u64::from(cells);
         if let Some(used) = self.used.back_mut() {
             *used = used.saturating_add(cells);
@@ -299,6 +304,7 @@ impl Window {
         let cells = cells.min(*used);
         *used -= cells;
         self.sum -= u64::from(cells);
+        self.unused = self.unused.saturating_add(cells);
         // A later record counts them where they were taken: then they must be announced anew.
         if taken.record == self.records && self.newest <= self.block.until {
             self.block.left += cells;
@@ -315,18 +321,46 @@ impl Window {
         let wanted = (self.most / BLOCKS).max(1).max(cells.saturating_sub(self.block.left));
         let size = u32::try_from(u64::from(wanted).min(free)).unwrap_or(wanted);
         let until = self.newest + ((BLOCK_MIN_MS + self.slot_ms - 1) / self.slot_ms).max(1);
+        let reserved = self.block.left.saturating_add(size);
+        let record = self.record(until, reserved, now, mark);
+        // Until it is confirmed, either of the two records may be the stored one.
+        self.unused = self.unused.max(reserved);
+        Some(Reservation { record, size, until })
+    }
+
+    /// What is used, what was lost, and `reserved` cells at the end of sub-window `until`.
+    fn record(&mut self, until: i64, reserved: u32, now: i64, mark: Mark) -> Record {
         let first = self.newest - (self.used.len() as i64 - 1);
         let (lost_slot, lost) = self.lost;
-        let record = Record {
+        self.records += 1;
+        Record {
             window: self.window_ms,
             slot: self.slot_ms,
             time: now.max(self.newest.saturating_mul(self.slot_ms)),
             mark,
             used: (first..).zip(self.used.iter().copied()).filter(|(_, count)| *count > 0).collect(),
-            reserved: (until.max(lost_slot), self.block.left.saturating_add(size).saturating_add(lost)),
-        };
-        self.records += 1;
-        Some(Reservation { record, size, until })
+            reserved: (until.max(lost_slot), reserved.saturating_add(lost)),
+        }
+    }
+
+    /// Whether the stored record counts nothing that was not used: then a later life has as much
+    /// room as this one.
+    pub fn is_exact(&self) -> bool {
+        self.unused == 0
+    }
+
+    /// Gives up the block; returns the record without it. From here on nothing is taken before
+    /// another record is durable, so that it does not matter whether this one becomes it.
+    #[must_use = "nothing is gained before it is durable and confirmed"]
+    pub fn release(&mut self, now: i64, mark: Mark) -> Record {
+        self.advance(now);
+        self.block.left = 0;
+        self.record(self.newest, 0, now, mark)
+    }
+
+    /// The record of [`Window::release`] is durable, and none was made since.
+    pub fn released(&mut self) {
+        self.unused = 0;
     }
 
     /// The record of the reservation is durable: the block may be used, unless it took too long.

@@ -26,6 +26,10 @@ enum Step {
     KillInReservation(i64),
     /// Killed before the record was written.
     KillBeforeRecord(i64),
+    /// The block is given up, after a transaction that is given back later if there is a pause.
+    Release(Option<i64>),
+    /// The same, and killed: after the record was written, or before.
+    KillInRelease(bool, i64),
 }
 
 fn step(window_ms: i64) -> impl Strategy<Value = Step> {
@@ -38,7 +42,9 @@ fn step(window_ms: i64) -> impl Strategy<Value = Step> {
         1 => pause.clone().prop_map(Step::Back),
         1 => pause.clone().prop_map(Step::Kill),
         1 => short.clone().prop_map(Step::KillInReservation),
-        1 => short.prop_map(Step::KillBeforeRecord),
+        1 => short.clone().prop_map(Step::KillBeforeRecord),
+        1 => proptest::option::of(short.clone()).prop_map(Step::Release),
+        1 => (any::<bool>(), short).prop_map(|(written, pause)| Step::KillInRelease(written, pause)),
     ]
 }
 
@@ -70,6 +76,14 @@ impl Life {
                 self.window.try_take(cells, time)
             }
             other => other,
+        }
+    }
+
+    fn release(&mut self, now: i64, written: bool) {
+        let record = self.window.release(now + self.offset, Timestamp(now).into());
+        if written {
+            self.stored = Some(record);
+            self.window.released();
         }
     }
 
@@ -151,6 +165,25 @@ proptest! {
                 }
                 Step::KillBeforeRecord(pause) => {
                     let _ = life.window.reserve(1, now + life.offset, Timestamp(now).into());
+                    now += pause;
+                    life.restart(now);
+                }
+                Step::Release(unused) => {
+                    let taken = life.try_take(1, now);
+                    life.release(now, true);
+                    // A later life has the room that this one has.
+                    let mut again = Life { stored: life.stored.clone(), ..Life::new(rate, now) };
+                    again.restart(now);
+                    prop_assert_eq!(again.window.room(now + again.offset), life.window.room(now + life.offset));
+                    if let (Ok(taken), Some(pause)) = (taken, unused) {
+                        now += pause;
+                        life.window.give_back(taken, 1, now + life.offset);
+                    } else if taken.is_ok() {
+                        events.push((now, 1));
+                    }
+                }
+                Step::KillInRelease(written, pause) => {
+                    life.release(now, written);
                     now += pause;
                     life.restart(now);
                 }

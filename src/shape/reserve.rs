@@ -7,7 +7,8 @@
 //! provider or limit that was renamed starts anew; one whose `limits_per` changed does not (`related`).
 //!
 //! As every record counts at least what was used, a gate may be forgotten at any time when nobody
-//! holds cells of it, and loaded again when it is needed: memory does not grow with what was sent.
+//! holds cells of it, and loaded again when it is needed: memory does not grow with what was sent. What
+//! was reserved and not used would count as used then, so `release` gives it up first.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -123,6 +124,29 @@ impl Meter {
                 let reservation = day.reserve(cells, now.clock)?;
                 Some((key.clone(), json(&reservation.record), Promise::Day(reservation)))
             }
+        }
+    }
+
+    fn is_exact(&self) -> bool {
+        match self {
+            Meter::Window { window, .. } => window.is_exact(),
+            Meter::Day { day, .. } => day.is_exact(),
+        }
+    }
+
+    fn release(&mut self, now: Now, mark: Mark) -> (String, Bytes) {
+        match self {
+            Meter::Window { key, window, offset, .. } => {
+                (key.clone(), json(&window.release(now.steady.saturating_add(*offset), mark)))
+            }
+            Meter::Day { key, day } => (key.clone(), json(&day.release(now.clock))),
+        }
+    }
+
+    fn released(&mut self) {
+        match self {
+            Meter::Window { window, .. } => window.released(),
+            Meter::Day { day, .. } => day.released(),
         }
     }
 
@@ -324,6 +348,22 @@ impl Quotas {
         }
     }
 
+    /// Whether the stored records count nothing that was not used: then nothing is lost when the gate
+    /// is forgotten.
+    pub fn is_exact(&self) -> bool {
+        self.meters.lock().iter().all(Meter::is_exact)
+    }
+
+    /// Begins to give up what is reserved and not used; `None` if there is no such thing, or if
+    /// somebody writes records of this gate now. Nothing is reserved while the value lives.
+    pub(super) fn release(&self, now: Now, mark: &Mark) -> Option<Released<'_>> {
+        let alone = self.writing.try_lock().ok()?;
+        let mut meters = self.meters.lock();
+        let loose = |meter: &mut Meter| (!meter.is_exact()).then(|| meter.release(now, mark.clone()));
+        let records: Vec<_> = meters.iter_mut().map(loose).collect();
+        records.iter().any(Option::is_some).then_some(Released { quotas: self, records, _alone: alone })
+    }
+
     /// How long until `cells` could be taken, and which quota says so. Zero before it was loaded.
     pub fn wait_for(&self, cells: u32) -> Duration {
         let now = self.ledger.now();
@@ -348,6 +388,31 @@ impl Quotas {
     pub fn room(&self) -> u32 {
         let now = self.ledger.now();
         self.meters.lock().iter_mut().map(|meter| meter.room(now)).min().unwrap_or(u32::MAX)
+    }
+}
+
+/// What gates give up, to be made durable and then confirmed.
+#[must_use = "nothing is gained before it is durable and confirmed"]
+pub(super) struct Released<'a> {
+    quotas: &'a Quotas,
+    /// One a meter.
+    records: Vec<Option<(String, Bytes)>>,
+    _alone: tokio::sync::MutexGuard<'a, ()>,
+}
+
+impl Released<'_> {
+    /// What has to be durable.
+    pub(super) fn entries(&self) -> impl Iterator<Item = (String, Option<Bytes>)> + '_ {
+        self.records.iter().flatten().map(|(key, value)| (key.clone(), Some(value.clone())))
+    }
+
+    /// It is.
+    pub(super) fn confirm(self) {
+        for (meter, record) in self.quotas.meters.lock().iter_mut().zip(&self.records) {
+            if record.is_some() {
+                meter.released();
+            }
+        }
     }
 }
 

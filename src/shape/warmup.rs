@@ -44,6 +44,8 @@ pub struct Day {
     day: i64,
     used: u32,
     block: u32,
+    /// Cells that the stored record may count and that were not used, at most.
+    unused: u32,
 }
 
 impl Warmup {
@@ -69,7 +71,7 @@ impl Day {
     pub fn new(plan: Warmup, record: Option<DayRecord>, now: Timestamp) -> Day {
         let today = now.0.div_euclid(DAY_MS);
         let record = record.unwrap_or(DayRecord { day: today, count: 0 });
-        let mut day = Day { plan, day: record.day, used: record.count, block: 0 };
+        let mut day = Day { plan, day: record.day, used: record.count, block: 0, unused: 0 };
         day.advance(now);
         day
     }
@@ -77,7 +79,7 @@ impl Day {
     fn advance(&mut self, now: Timestamp) {
         let today = now.0.div_euclid(DAY_MS);
         if today > self.day {
-            (self.day, self.used, self.block) = (today, 0, 0);
+            (self.day, self.used, self.block, self.unused) = (today, 0, 0, 0);
         } else if today + 1 < self.day {
             (self.day, self.block) = (today, 0);
         }
@@ -139,6 +141,7 @@ impl Day {
         self.check(cells, now)?;
         // After the plan there is no block, and nothing to count.
         self.block = self.block.saturating_sub(cells);
+        self.unused = self.unused.saturating_sub(cells);
         self.used = self.used.saturating_add(cells);
         Ok(self.day)
     }
@@ -149,6 +152,7 @@ impl Day {
             let cells = cells.min(self.used);
             self.used -= cells;
             self.block = self.block.saturating_add(cells);
+            self.unused = self.unused.saturating_add(cells);
         }
     }
 
@@ -159,7 +163,10 @@ impl Day {
         }
         let free = self.room(now).saturating_sub(self.block);
         let size = (self.most() / BLOCKS).max(1).max(cells.saturating_sub(self.block)).min(free);
-        let count = self.used.saturating_add(self.block).saturating_add(size);
+        let reserved = self.block.saturating_add(size);
+        let count = self.used.saturating_add(reserved);
+        // Until it is confirmed, either of the two records may be the stored one.
+        self.unused = self.unused.max(reserved);
         Some(DayReservation { record: DayRecord { day: self.day, count }, size })
     }
 
@@ -169,6 +176,25 @@ impl Day {
         if self.day == reservation.record.day {
             self.block = self.block.saturating_add(reservation.size);
         }
+    }
+
+    /// Whether the stored record counts nothing that was not used.
+    pub fn is_exact(&self) -> bool {
+        self.unused == 0
+    }
+
+    /// Gives up the block; returns the record without it. From here on nothing is taken before
+    /// another record is durable.
+    #[must_use = "nothing is gained before it is durable and confirmed"]
+    pub fn release(&mut self, now: Timestamp) -> DayRecord {
+        self.advance(now);
+        self.block = 0;
+        DayRecord { day: self.day, count: self.used }
+    }
+
+    /// The record of [`Day::release`] is durable, and none was made since.
+    pub fn released(&mut self) {
+        self.unused = 0;
     }
 }
 

@@ -76,7 +76,7 @@ impl World {
                     Err(fact) => {
                         lane.not_needed(&mut job);
                         let of = OfSite { world: self, site };
-                        let (judgement, fact) = of.unreached(std::slice::from_ref(&fact));
+                        let (judgement, fact) = of.unreached(std::slice::from_ref(&fact), |_| true);
                         self.settle(site, job, fact, Some(judgement));
                         continue;
                     }
@@ -138,7 +138,7 @@ impl World {
             Ok(connection) => {
                 self.tally(site, |t| t.connections += 1);
                 // The server counts it from its greeting on.
-                let (open, counted) = site.lane.opened();
+                let (open, counted) = site.lane.opened("");
                 let taken = Open {
                     site,
                     connection: Some(connection),

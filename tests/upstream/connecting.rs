@@ -8,10 +8,14 @@ use async_trait::async_trait;
 use mailweir::config::{Provider, Source};
 use mailweir::deliver::{Admit, Connection, Connector, Fact, Freely};
 use mailweir::mail::LaneName;
+use mailweir::outcome::{Fate, judge, judge_unreached};
 use mailweir::route::{Host, Route};
 use tokio::net::TcpListener;
 
 use crate::common::*;
+
+/// What becomes of a message that no host has taken, and not for good.
+const LATER: Fate = Fate::Again { counts: true, uncertain: false };
 
 pub fn connector() -> Connector {
     Connector::new("relay.example").expect("a name for EHLO")
@@ -161,7 +165,9 @@ async fn the_number_of_tries_is_bounded() {
     let hosts: Vec<Host> = (100..160).map(|i| host("a.example", i, &[&format!("127.0.0.{i}")])).collect();
     let (port, _servers) = servers(&[("127.0.0.51", "close")]).await;
     let facts = failed(connector().open(&provider(), &route(port, hosts)).await);
-    assert_eq!(facts.len(), mailweir::deliver::connect::MAX_ADDRESSES);
+    let most = mailweir::deliver::connect::MAX_ADDRESSES;
+    assert_eq!(facts.len(), most + 1);
+    assert_eq!(facts[most], "a.example connect: not tried: enough others were tried before");
 }
 
 fn source(ip: &str) -> Source {
@@ -287,8 +293,12 @@ async fn invariant_3_no_socket_connects_that_was_not_asked_for() {
     .await;
     let hosts = |first: &str| vec![host("one.example", 10, &[first]), host("two.example", 20, &["127.0.0.73"])];
     let one = Sockets(1.into());
-    let facts = failed(connector().open_for(&provider(), &route(port, hosts("127.0.0.71")), "", &one).await);
-    assert_eq!(facts, ["one.example[127.0.0.71] greeting: 554 no"], "the second host was not asked");
+    let refused = connector().open_for(&provider(), &route(port, hosts("127.0.0.71")), "", &one).await;
+    let Err(facts) = refused else { panic!("the second host was asked") };
+    assert_eq!(judge_unreached(&facts, false, &mut judge).0.fate, LATER, "it may take the message");
+    let expected =
+        ["one.example[127.0.0.71] greeting: 554 no", "two.example connect: not tried: no more connections for now"];
+    assert_eq!(facts.iter().map(ToString::to_string).collect::<Vec<_>>(), expected);
     let three = Sockets(3.into());
     let connection = connector().open_for(&provider(), &route(port, hosts("127.0.0.72")), "", &three).await;
     connection.expect("the second takes it").quit().await;
@@ -296,4 +306,27 @@ async fn invariant_3_no_socket_connects_that_was_not_asked_for() {
     for server in servers.into_iter().skip(1) {
         server.done().await;
     }
+}
+
+/// A host with many addresses that all refuse us does not keep the next one from being asked, and
+/// where there are more hosts than are asked for one message, those left out have not refused it.
+#[tokio::test]
+async fn a_host_that_was_left_out_has_not_refused_the_message() {
+    let addresses: Vec<String> = (81..=86).map(|n| format!("127.0.0.{n}")).collect();
+    let mut scripts: Vec<(&str, &str)> = addresses.iter().map(|ip| (ip.as_str(), "S: 554 no")).collect();
+    scripts.push(("127.0.0.87", "hello\nC: QUIT\nS: 221 bye"));
+    let (port, _servers) = servers(&scripts).await;
+    let all: Vec<&str> = addresses.iter().map(String::as_str).collect();
+    let two = vec![host("one.example", 10, &all), host("two.example", 20, &["127.0.0.87"])];
+    let connection = connector().open(&provider(), &route(port, two)).await.expect("the second host takes it");
+    assert_eq!(connection.host(), "two.example");
+    connection.quit().await;
+
+    let (port, _servers) = servers(&scripts).await;
+    let one_each = |(at, ip): (usize, &&str)| host(&format!("mx{at}.example"), at as u16, &[ip]);
+    let six: Vec<Host> = all.iter().enumerate().map(one_each).collect();
+    let Err(facts) = connector().open(&provider(), &route(port, six)).await else { panic!("all refuse") };
+    assert_eq!(facts.len(), 6);
+    assert_eq!(facts[5].to_string(), "mx5.example connect: not tried: enough others were tried before");
+    assert_eq!(judge_unreached(&facts, false, &mut judge).0.fate, LATER);
 }

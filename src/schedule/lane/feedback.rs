@@ -1,6 +1,8 @@
 //! What feedback does to a lane: a pace, fewer connections, fewer messages on each, a hold. The
 //! limits of the configuration hold besides; an operator's pause is another matter.
 
+use std::collections::HashMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -19,8 +21,9 @@ pub(super) struct Narrowed {
     messages: Option<u32>,
     /// Nothing leaves before, and why.
     hold: Option<(Instant, String)>,
-    /// Connections open.
+    /// Connections open, all of them and to each host.
     open: u32,
+    open_to: HashMap<Arc<str>, u32>,
     /// Workers that have been told to end.
     retiring: u32,
 }
@@ -53,6 +56,7 @@ impl Lane {
     pub fn feedback<T>(&self, now: Timestamp, with: impl FnOnce(&mut Adapt, u32) -> T) -> (T, Wake) {
         let mut adapt = self.adapt.lock();
         let open = self.state.lock().narrowed.open;
+        adapt.keep_time(now);
         let result = with(&mut adapt, open);
         adapt.advance(open, now);
         let limits = adapt.limits(now);
@@ -66,11 +70,9 @@ impl Lane {
         let narrowed = &mut state.narrowed;
         narrowed.connections = (limits.connections < self.provider.connections).then_some(limits.connections);
         narrowed.messages = Some(limits.messages);
-        narrowed.hold = limits.paused.map(|(until, why)| {
-            let left = until.since(now);
-            self.gate.limiter().stop_for(left);
-            (Instant::now() + left, why)
-        });
+        let left = limits.paused.as_ref().map_or(Duration::ZERO, |(until, _)| until.since(now));
+        self.gate.limiter().stop_for(left);
+        narrowed.hold = limits.paused.map(|(_, why)| (Instant::now() + left, why));
         if narrowed.held().is_some_and(|left| left > SHORT) {
             self.held.notify_waiters();
         }
@@ -108,11 +110,20 @@ impl Lane {
         surplus
     }
 
-    /// A connection was opened; returns how many are open with it, and the guard that counts it.
-    pub fn opened(self: &std::sync::Arc<Lane>) -> (u32, OpenGuard) {
+    /// A connection to `host` was opened; returns how many are open with it, to whatever host, and the
+    /// guard that counts it.
+    pub fn opened(self: &Arc<Lane>, host: &str) -> (u32, OpenGuard) {
+        let host: Arc<str> = host.into();
         let mut state = self.state.lock();
         state.narrowed.open += 1;
-        (state.narrowed.open, OpenGuard(self.clone()))
+        *state.narrowed.open_to.entry(host.clone()).or_default() += 1;
+        (state.narrowed.open, OpenGuard { lane: self.clone(), host })
+    }
+
+    /// Connections open to the hosts that are meant.
+    pub fn open_to(&self, meant: impl Fn(&str) -> bool) -> u32 {
+        let state = self.state.lock();
+        state.narrowed.open_to.iter().filter(|(host, _)| meant(host)).map(|(_, open)| open).sum()
     }
 
     /// What is in force because of feedback, in words.
@@ -128,12 +139,21 @@ impl Lane {
 
 /// Counts a connection as open while it lives.
 #[derive(Debug)]
-pub struct OpenGuard(std::sync::Arc<Lane>);
+pub struct OpenGuard {
+    lane: Arc<Lane>,
+    host: Arc<str>,
+}
 
 impl Drop for OpenGuard {
     fn drop(&mut self) {
-        let narrowed = &mut self.0.state.lock().narrowed;
+        let narrowed = &mut self.lane.state.lock().narrowed;
         narrowed.open = narrowed.open.saturating_sub(1);
+        if let Some(open) = narrowed.open_to.get_mut(&self.host) {
+            *open = open.saturating_sub(1);
+            if *open == 0 {
+                narrowed.open_to.remove(&self.host);
+            }
+        }
     }
 }
 

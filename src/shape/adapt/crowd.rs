@@ -66,6 +66,15 @@ impl Crowd {
         self.learned.as_ref().map(|l| l.reason.as_str())
     }
 
+    /// The clock was set back by that much.
+    pub(super) fn go_back(&mut self, back: Duration) {
+        if let Some(l) = &mut self.learned {
+            for time in [&mut l.since, &mut l.resume, &mut l.last] {
+                *time = time.before(back);
+            }
+        }
+    }
+
     /// A connection was refused while `open` others were accepted and open.
     pub(super) fn refused(&mut self, open: u32, now: Timestamp, reason: &str) {
         let cap = open.max(1);
@@ -179,6 +188,14 @@ impl Spent {
 
     pub(super) fn reason(&self) -> &str {
         &self.reason
+    }
+
+    /// The clock was set back by that much.
+    pub(super) fn go_back(&mut self, back: Duration) {
+        self.until = self.until.before(back);
+        if let Some(seen) = &mut self.seen {
+            seen.last = seen.last.before(back);
+        }
     }
 
     /// A connection has carried `messages`, the last one just now.

@@ -94,6 +94,14 @@ impl Effects {
         self.list.is_empty() && self.matches.is_empty()
     }
 
+    /// The clock was set back by that much.
+    pub(super) fn go_back(&mut self, back: Duration) {
+        let ends = self.list.iter_mut().map(|effect| &mut effect.until);
+        for time in ends.chain(self.matches.values_mut().flatten()) {
+            *time = time.before(back);
+        }
+    }
+
     /// A rule matched: whether it acts, or its threshold is not reached yet.
     pub(super) fn counts(&mut self, rule: &ReplyRule, now: Timestamp) -> bool {
         let Some(after) = rule.after else { return true };

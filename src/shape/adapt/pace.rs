@@ -196,6 +196,17 @@ impl Pace {
         self.learned.as_ref().map(|l| l.resume).filter(|resume| *resume > now)
     }
 
+    /// The clock was set back by that much.
+    pub(super) fn go_back(&mut self, back: Duration) {
+        // What was measured is measured anew.
+        self.meter = Meter::default();
+        if let Some(l) = &mut self.learned {
+            for time in [&mut l.resume, &mut l.begun, &mut l.seen, &mut l.last] {
+                *time = time.before(back);
+            }
+        }
+    }
+
     /// Why, for people.
     pub(super) fn reason(&self) -> Option<&str> {
         self.learned.as_ref().map(|l| l.reason.as_str())

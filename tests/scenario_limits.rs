@@ -148,7 +148,10 @@ fn a_rate_holds_while_bodies_are_converted() {
     let mut times: Vec<Instant> = sink.wait(MESSAGES, Duration::from_secs(60)).iter().map(|m| m.began).collect();
     times.sort();
     let worst = worst_excess(&times, RATE, 1.0);
-    assert!(worst <= 0.0, "{worst:.2} messages too many in a window");
+    // The conversions keep the machine busy, the receiver's threads too, so a message may be seen another
+    // 50 ms late. Two that left together would be 0.87 too many.
+    let busy = RATE * 2.0 * JITTER.as_secs_f64();
+    assert!(worst <= busy, "{worst:.2} messages too many in a window");
     sink.assert_legal();
 }
 

@@ -39,9 +39,11 @@ pub const WINDOW: usize = 4096;
 const SHARE: usize = 16;
 /// What a recipient and its part of a message cost in memory, roughly, in bytes.
 const RECIPIENT_COST: u64 = 512;
-/// Recipients a lane has in memory when the budget is used up, or one for each connection if those
+/// Recipients a lane has in memory when the budget is used up, or two for each connection if those
 /// are more: every lane must go on.
 const WITHOUT_BUDGET: usize = 8;
+/// Recipients claimed at once when the budget has no room for the window.
+const CLAIM_SMALL: usize = WINDOW / 16;
 /// Longest sleep of the timer, so that a jump of the wall clock is noticed.
 const TIMER_MAX: Duration = Duration::from_secs(10);
 /// How often lanes that are no longer used are forgotten.
@@ -334,10 +336,16 @@ impl Scheduler {
     async fn claim(self: Arc<Scheduler>, lane: Arc<Lane>, mut now: Timestamp, mut room: usize) {
         loop {
             // Until what was claimed has tickets of its own: many lanes may be at this point at once.
-            let ticket = self.budget.reserve((RECIPIENT_COST + HEADS_EACH as u64) * room as u64);
+            let reserve = |room: usize| self.budget.reserve((RECIPIENT_COST + HEADS_EACH as u64) * room as u64);
+            let mut ticket = reserve(room);
             if ticket.is_none() {
-                let least = WITHOUT_BUDGET.max(lane.provider.connections as usize);
-                room = room.min(least.saturating_sub(lane.in_memory()));
+                room = room.min(CLAIM_SMALL);
+                ticket = reserve(room);
+            }
+            if ticket.is_none() {
+                let (most, held) = (WITHOUT_BUDGET.max(2 * lane.provider.connections as usize), lane.in_memory());
+                // Below half of it, so that claims come in batches here, too.
+                room = if held * 2 <= most { room.min(most - held) } else { 0 };
             }
             if room == 0 {
                 // When one of those in memory has gone, it is asked again.

@@ -5,7 +5,7 @@
 //! are, and leave some questions without an answer.
 
 use std::io;
-use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, UdpSocket};
 use std::process::{Child, Command, Stdio};
 use std::str::FromStr;
 use std::sync::Arc;
@@ -46,7 +46,7 @@ impl Server {
     pub fn nsd() -> io::Result<Option<Server>> {
         let files = tempfile::tempdir()?;
         let here = files.path().display().to_string();
-        let address = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?;
+        let address = free_port()?;
         let zone = format!(
             "$ORIGIN bench.example.\n$TTL {TTL}\n@ SOA ns hostmaster 1 3600 600 86400 300\n@ NS ns\nns A 127.0.0.1\n\
              mx A 127.0.0.1\n* MX 10 mx\n"
@@ -106,6 +106,19 @@ impl Server {
         });
         Ok(Server { address, asked: Some(asked), child: None, _files: None })
     }
+}
+
+/// A port that is free for UDP and for TCP, of which the load before may have left few.
+fn free_port() -> io::Result<SocketAddr> {
+    let mut last = io::Error::other("no port is free");
+    for _ in 0..100 {
+        let address = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?;
+        match TcpListener::bind(address) {
+            Ok(_) => return Ok(address),
+            Err(error) => last = error,
+        }
+    }
+    Err(last)
 }
 
 /// Whether a server answers for `bench.example`; waits at most 50 ms.

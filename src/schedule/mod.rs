@@ -335,26 +335,19 @@ impl Scheduler {
 
     async fn claim(self: Arc<Scheduler>, lane: Arc<Lane>, mut now: Timestamp, mut room: usize) {
         loop {
-            // Until what was claimed has tickets of its own: many lanes may be at this point at once.
-            let reserve = |room: usize| self.budget.reserve((RECIPIENT_COST + HEADS_EACH as u64) * room as u64);
-            let mut ticket = reserve(room);
-            if ticket.is_none() {
-                room = room.min(CLAIM_SMALL);
-                ticket = reserve(room);
-            }
-            if ticket.is_none() {
-                let (most, held) = (WITHOUT_BUDGET.max(2 * lane.provider.connections as usize), lane.in_memory());
-                // Below half of it, so that claims come in batches here, too.
-                room = if held * 2 <= most { room.min(most - held) } else { 0 };
-            }
-            if room == 0 {
-                // When one of those in memory has gone, it is asked again.
+            let (most, ticket) = self.claimable(&lane, room);
+            if most == 0 {
                 lane.end_claim(Some(now));
+                // When one of those in memory has gone, it is asked again. Those that went until just now
+                // could not ask: if they were the last, nobody else would.
+                if lane.in_memory() == 0 {
+                    self.attend(&lane);
+                }
                 return;
             }
-            match self.queue.claim(&lane.name, now, room).await {
+            match self.queue.claim(&lane.name, now, most).await {
                 Ok(leased) => {
-                    let due = if leased.len() >= room {
+                    let due = if leased.len() >= most {
                         Ok(Some(now))
                     } else {
                         // Nothing more is due now; never ask again at once for what cannot be had.
@@ -381,6 +374,20 @@ impl Scheduler {
         if lane.stored_due().is_some_and(|due| due > now) {
             self.attend(&lane);
         }
+    }
+
+    /// How many of `room` recipients a lane may claim now, and what they cost, to be kept until they have
+    /// tickets of their own: many lanes may be about to claim. None if it has enough in memory for a budget
+    /// that is used up.
+    fn claimable(&self, lane: &Lane, room: usize) -> (usize, Option<Ticket>) {
+        for most in [room, room.min(CLAIM_SMALL)] {
+            if let Some(ticket) = self.budget.reserve((RECIPIENT_COST + HEADS_EACH as u64) * most as u64) {
+                return (most, Some(ticket));
+            }
+        }
+        let (most, held) = (WITHOUT_BUDGET.max(2 * lane.provider.connections as usize), lane.in_memory());
+        // Below half of it, so that claims come in batches here, too.
+        (if held * 2 <= most { room.min(most - held) } else { 0 }, None)
     }
 
     /// Puts what cannot leave from the source of this lane into the lanes of others, in the queue:

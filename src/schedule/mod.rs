@@ -5,10 +5,13 @@
 //! turn or its due time comes, so that a deep or slow lane takes nothing from the others
 //! (invariant 4) and memory does not grow with the backlog (invariant 5).
 //!
-//! A timer holds one entry a lane: the earliest due time of what the queue holds for it.
+//! A timer holds one entry a lane: the earliest due time of what the queue holds for it. `admission`
+//! decides what goes straight to memory, `claiming` brings the rest.
 
+mod admission;
 pub mod backlog;
 pub mod budget;
+mod claiming;
 pub mod job;
 pub mod lane;
 pub mod ready;
@@ -26,24 +29,18 @@ use tokio::sync::{Notify, watch};
 
 use crate::clock::{Clock, Timestamp};
 use crate::config::{Limit, LimitsPer, Provider, sources};
-use crate::mail::{Address, LaneName, Message, NewRecipient, RecipientKey, lowercase};
-use crate::queue::{HEADS_EACH, Leased, Queue, Settlement, Verdict};
+use crate::mail::{Address, LaneName, Message, RecipientKey, lowercase};
+use crate::queue::{Queue, Settlement, Verdict};
 use crate::shape::{self, Ledger, Limits, Memos};
+pub use admission::Admission;
 use budget::{Budget, Ticket};
 pub use job::{Held, Job, Shared, sender_key};
 pub use lane::{Empty, Lane, NotNow, Snapshot, Wake};
 
 /// Recipients a lane has in memory at most, ready and in flight.
 pub const WINDOW: usize = 4096;
-/// Recipients of one sender that go straight to memory while the queue holds more for the lane.
-const SHARE: usize = 16;
 /// What a recipient and its part of a message cost in memory, roughly, in bytes.
 const RECIPIENT_COST: u64 = 512;
-/// Recipients a lane has in memory when the budget is used up, or two for each connection if those
-/// are more: every lane must go on.
-const WITHOUT_BUDGET: usize = 8;
-/// Recipients claimed at once when the budget has no room for the window.
-const CLAIM_SMALL: usize = WINDOW / 16;
 /// Longest sleep of the timer, so that a jump of the wall clock is noticed.
 const TIMER_MAX: Duration = Duration::from_secs(10);
 /// How often lanes that are no longer used are forgotten.
@@ -106,24 +103,6 @@ impl Timer {
         self.by_lane.remove(&lane);
         Some(lane)
     }
-}
-
-/// What was decided about a message that is about to be queued.
-pub struct Admission {
-    /// For the queue, with `leased` decided.
-    pub recipients: Vec<NewRecipient>,
-    /// For the lanes, once the queue has it.
-    pub jobs: Vec<(Arc<Lane>, Job)>,
-    /// Lanes of recipients that stay in the queue.
-    pub stored: Vec<Arc<Lane>>,
-}
-
-/// The part of a message that belongs to one lane.
-#[derive(Default)]
-struct Part {
-    recipients: usize,
-    /// Once it was asked: the lane, and whether they go straight to memory.
-    lane: Option<(Arc<Lane>, bool)>,
 }
 
 impl Scheduler {
@@ -214,64 +193,6 @@ impl Scheduler {
         lanes
     }
 
-    /// Decides for a message about to be queued which recipients go straight to memory.
-    pub fn admit(&self, message: &Arc<Message>, recipients: Vec<NewRecipient>, head: &Bytes) -> Admission {
-        let sender = sender_key(message.envelope.sender());
-        let overhead = RECIPIENT_COST * (1 + recipients.len() as u64);
-        let (head, ticket) = self.afford(overhead, Some(head));
-        let affordable = ticket.is_some();
-        let shared = Arc::new(Shared { message: message.clone(), head, ticket });
-
-        let mut admission = Admission { recipients, jobs: Vec::new(), stored: Vec::new() };
-        let several = admission.recipients.len() > 1;
-        // Empty, and so without memory of their own, for most messages: those to one recipient.
-        let mut lanes: HashMap<LaneName, Part> = HashMap::new();
-        let mut by_destination: HashMap<(LaneName, Arc<str>), usize> = HashMap::new();
-        for NewRecipient { lane, .. } in admission.recipients.iter().filter(|_| several) {
-            lanes.entry(lane.clone()).or_default().recipients += 1;
-        }
-        for (index, new) in admission.recipients.iter_mut().enumerate() {
-            let NewRecipient { recipient, lane: name, leased } = new;
-            let mut part = lanes.get_mut(name);
-            let (lane, direct) = match part.as_ref().and_then(|part| part.lane.clone()) {
-                Some(known) => known,
-                None => {
-                    let wanted = part.as_ref().map_or(1, |part| part.recipients);
-                    let lane = self.lane(name);
-                    let direct = affordable
-                        && (lane.has_room(sender, wanted, WINDOW, SHARE)
-                            || lane.has_room_before(message.envelope.priority, wanted, WINDOW));
-                    if !direct {
-                        admission.stored.push(lane.clone());
-                    }
-                    if let Some(part) = &mut part {
-                        part.lane = Some((lane.clone(), direct));
-                    }
-                    (lane, direct)
-                }
-            };
-            *leased = direct;
-            if direct {
-                let index = u32::try_from(index).unwrap_or(u32::MAX);
-                let held = Held::fresh(index, recipient.clone());
-                let destination = destination(&lane.provider, message, &recipient.address);
-                let place = (name.clone(), destination.clone());
-                match by_destination.get(&place) {
-                    Some(job) => admission.jobs[*job].1.recipients.push(held),
-                    None => {
-                        let mut job = Job::new(shared.clone(), destination);
-                        job.recipients.push(held);
-                        if several {
-                            by_destination.insert(place, admission.jobs.len());
-                        }
-                        admission.jobs.push((lane, job));
-                    }
-                }
-            }
-        }
-        admission
-    }
-
     /// A ticket for a message in memory, with chunk 0 of its body if that is there and can be kept.
     fn afford(&self, overhead: u64, head: Option<&Bytes>) -> (Option<Bytes>, Option<Ticket>) {
         let whole = head.and_then(|head| Some((head, self.budget.reserve(overhead + head.len() as u64)?)));
@@ -331,122 +252,6 @@ impl Scheduler {
                 }
             }
         }
-    }
-
-    async fn claim(self: Arc<Scheduler>, lane: Arc<Lane>, mut now: Timestamp, mut room: usize) {
-        loop {
-            let (most, ticket) = self.claimable(&lane, room);
-            if most == 0 {
-                lane.end_claim(Some(now));
-                // When one of those in memory has gone, it is asked again. Those that went until just now
-                // could not ask: if they were the last, nobody else would.
-                if lane.in_memory() == 0 {
-                    self.attend(&lane);
-                }
-                return;
-            }
-            match self.queue.claim(&lane.name, now, most).await {
-                Ok(leased) => {
-                    let due = if leased.len() >= most {
-                        Ok(Some(now))
-                    } else {
-                        // Nothing more is due now; never ask again at once for what cannot be had.
-                        let floor = now.after(Duration::from_millis(1));
-                        self.queue.lane_due(&lane.name).await.map(|due| due.map(|d| d.max(floor)))
-                    };
-                    let leased = self.pass_on(&lane, leased, now).await;
-                    drop(ticket);
-                    let wake = lane.push(self.jobs(&lane, leased));
-                    self.wake(&lane, wake);
-                    lane.end_claim(due.unwrap_or(Some(now.after(QUEUE_TROUBLE))));
-                }
-                Err(error) => {
-                    tracing::warn!(lane = %lane.name, %error, "could not read the queue; trying again");
-                    lane.end_claim(Some(self.clock.now().after(QUEUE_TROUBLE)));
-                }
-            }
-            now = self.clock.now();
-            match lane.begin_claim(now, WINDOW) {
-                Some(more) => room = more,
-                None => break,
-            }
-        }
-        if lane.stored_due().is_some_and(|due| due > now) {
-            self.attend(&lane);
-        }
-    }
-
-    /// How many of `room` recipients a lane may claim now, and what they cost, to be kept until they have
-    /// tickets of their own: many lanes may be about to claim. None if it has enough in memory for a budget
-    /// that is used up.
-    fn claimable(&self, lane: &Lane, room: usize) -> (usize, Option<Ticket>) {
-        for most in [room, room.min(CLAIM_SMALL)] {
-            if let Some(ticket) = self.budget.reserve((RECIPIENT_COST + HEADS_EACH as u64) * most as u64) {
-                return (most, Some(ticket));
-            }
-        }
-        let (most, held) = (WITHOUT_BUDGET.max(2 * lane.provider.connections as usize), lane.in_memory());
-        // Below half of it, so that claims come in batches here, too.
-        (if held * 2 <= most { room.min(most - held) } else { 0 }, None)
-    }
-
-    /// Puts what cannot leave from the source of this lane into the lanes of others, in the queue:
-    /// those claim it when they have room. Returns what stays.
-    async fn pass_on(self: &Arc<Scheduler>, lane: &Lane, leased: Vec<Leased>, now: Timestamp) -> Vec<Leased> {
-        let Some(elsewhere) = self.elsewhere.get() else { return leased };
-        let to = |item: &Leased| elsewhere(&lane.name, item.message.envelope.reverse_path.as_ref());
-        let (mut stays, mut goes) = (Vec::new(), Vec::new());
-        for item in leased {
-            match to(&item) {
-                Some(to) => goes.push((item, to)),
-                None => stays.push(item),
-            }
-        }
-        if goes.is_empty() {
-            return stays;
-        }
-        let settlements = goes.iter().map(|(item, to)| stored_in(item.key, item.warned, to, now)).collect();
-        match self.queue.settle(settlements, Vec::new()).await {
-            Ok(()) => {
-                let lanes: BTreeSet<LaneName> = goes.into_iter().map(|(_, to)| to).collect();
-                for name in lanes {
-                    self.note_stored(&self.lane(&name), now);
-                }
-            }
-            Err(error) => {
-                // They are held by this process: a worker finds out where each belongs.
-                tracing::warn!(lane = %lane.name, %error, "could not move mail to another source; doing it one by one");
-                stays.extend(goes.into_iter().map(|(item, _)| item));
-            }
-        }
-        stays
-    }
-
-    /// Groups what was claimed: recipients of one message to one destination share a job.
-    fn jobs(&self, lane: &Lane, leased: Vec<Leased>) -> Vec<Job> {
-        let mut jobs: Vec<Job> = Vec::new();
-        let mut at: HashMap<(i64, Arc<str>), usize> = HashMap::new();
-        let mut shared: HashMap<i64, Arc<Shared>> = HashMap::new();
-        for item in leased {
-            let id = item.key.id.0;
-            let destination = destination(&lane.provider, &item.message, &item.recipient.address);
-            let index = *at.entry((id, destination.clone())).or_insert_with(|| {
-                let message = shared.entry(id).or_insert_with(|| {
-                    let (head, ticket) = self.afford(RECIPIENT_COST * 2, item.head.as_ref());
-                    Arc::new(Shared { message: item.message.clone(), head, ticket })
-                });
-                jobs.push(Job::new(message.clone(), destination));
-                jobs.len() - 1
-            });
-            jobs[index].recipients.push(Held {
-                index: item.key.index,
-                recipient: item.recipient,
-                attempts: item.attempts,
-                warned: item.warned,
-                untried: 0,
-            });
-        }
-        jobs
     }
 
     /// Takes what is older than `expire` of a lane that something holds back, out of memory and,

@@ -1,9 +1,10 @@
 //! What the scheduler decides about a message before it is queued, and what it promises of all
 //! lanes together.
 
+use super::claiming::WITHOUT_BUDGET;
 use super::testing::provider;
 use super::*;
-use crate::mail::{BodyTraits, Envelope, NewMessage, Origin, QueueId, Recipient};
+use crate::mail::{BodyTraits, Envelope, NewMessage, NewRecipient, Origin, QueueId, Recipient};
 use crate::queue::sqlite::InlineQueue;
 
 fn message(id: QueueId, size: usize) -> Arc<Message> {

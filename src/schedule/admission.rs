@@ -1,0 +1,93 @@
+//! What goes straight to memory of a message that is about to be queued, and what waits in the queue.
+//!
+//! A lane takes all recipients of a message or none of them, as far as its window and the memory
+//! budget go.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use super::{Held, Job, Lane, RECIPIENT_COST, Scheduler, Shared, WINDOW, destination, sender_key};
+use crate::mail::{LaneName, Message, NewRecipient};
+
+/// Recipients of one sender that go straight to memory while the queue holds more for the lane.
+const SHARE: usize = 16;
+
+/// What was decided about a message that is about to be queued.
+pub struct Admission {
+    /// For the queue, with `leased` decided.
+    pub recipients: Vec<NewRecipient>,
+    /// For the lanes, once the queue has it.
+    pub jobs: Vec<(Arc<Lane>, Job)>,
+    /// Lanes of recipients that stay in the queue.
+    pub stored: Vec<Arc<Lane>>,
+}
+
+/// The part of a message that belongs to one lane.
+#[derive(Default)]
+struct Part {
+    recipients: usize,
+    /// Once it was asked: the lane, and whether they go straight to memory.
+    lane: Option<(Arc<Lane>, bool)>,
+}
+
+impl Scheduler {
+    /// Decides for a message about to be queued which recipients go straight to memory.
+    pub fn admit(&self, message: &Arc<Message>, recipients: Vec<NewRecipient>, head: &Bytes) -> Admission {
+        let sender = sender_key(message.envelope.sender());
+        let overhead = RECIPIENT_COST * (1 + recipients.len() as u64);
+        let (head, ticket) = self.afford(overhead, Some(head));
+        let affordable = ticket.is_some();
+        let shared = Arc::new(Shared { message: message.clone(), head, ticket });
+
+        let mut admission = Admission { recipients, jobs: Vec::new(), stored: Vec::new() };
+        let several = admission.recipients.len() > 1;
+        // Empty, and so without memory of their own, for most messages: those to one recipient.
+        let mut lanes: HashMap<LaneName, Part> = HashMap::new();
+        let mut by_destination: HashMap<(LaneName, Arc<str>), usize> = HashMap::new();
+        for NewRecipient { lane, .. } in admission.recipients.iter().filter(|_| several) {
+            lanes.entry(lane.clone()).or_default().recipients += 1;
+        }
+        for (index, new) in admission.recipients.iter_mut().enumerate() {
+            let NewRecipient { recipient, lane: name, leased } = new;
+            let mut part = lanes.get_mut(name);
+            let (lane, direct) = match part.as_ref().and_then(|part| part.lane.clone()) {
+                Some(known) => known,
+                None => {
+                    let wanted = part.as_ref().map_or(1, |part| part.recipients);
+                    let lane = self.lane(name);
+                    let direct = affordable
+                        && (lane.has_room(sender, wanted, WINDOW, SHARE)
+                            || lane.has_room_before(message.envelope.priority, wanted, WINDOW));
+                    if !direct {
+                        admission.stored.push(lane.clone());
+                    }
+                    if let Some(part) = &mut part {
+                        part.lane = Some((lane.clone(), direct));
+                    }
+                    (lane, direct)
+                }
+            };
+            *leased = direct;
+            if direct {
+                let index = u32::try_from(index).unwrap_or(u32::MAX);
+                let held = Held::fresh(index, recipient.clone());
+                let destination = destination(&lane.provider, message, &recipient.address);
+                let place = (name.clone(), destination.clone());
+                match by_destination.get(&place) {
+                    Some(job) => admission.jobs[*job].1.recipients.push(held),
+                    None => {
+                        let mut job = Job::new(shared.clone(), destination);
+                        job.recipients.push(held);
+                        if several {
+                            by_destination.insert(place, admission.jobs.len());
+                        }
+                        admission.jobs.push((lane, job));
+                    }
+                }
+            }
+        }
+        admission
+    }
+}

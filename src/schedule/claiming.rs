@@ -1,0 +1,136 @@
+//! Bringing to memory what a lane has in the queue, as far as its window and the memory budget go.
+
+use std::collections::{BTreeSet, HashMap};
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::budget::Ticket;
+use super::{Held, Job, Lane, QUEUE_TROUBLE, RECIPIENT_COST, Scheduler, Shared, WINDOW, destination, stored_in};
+use crate::clock::Timestamp;
+use crate::mail::LaneName;
+use crate::queue::{HEADS_EACH, Leased};
+
+/// Recipients a lane has in memory when the budget is used up, or two for each connection if those
+/// are more: every lane must go on.
+pub(super) const WITHOUT_BUDGET: usize = 8;
+/// Recipients claimed at once when the budget has no room for the window.
+const CLAIM_SMALL: usize = WINDOW / 16;
+
+impl Scheduler {
+    /// Claims for a lane whose claim has begun, until it has enough or nothing more is due.
+    pub(super) async fn claim(self: Arc<Scheduler>, lane: Arc<Lane>, mut now: Timestamp, mut room: usize) {
+        loop {
+            let (most, ticket) = self.claimable(&lane, room);
+            if most == 0 {
+                lane.end_claim(Some(now));
+                // When one of those in memory has gone, it is asked again. Those that went until just now
+                // could not ask: if they were the last, nobody else would.
+                if lane.in_memory() == 0 {
+                    self.attend(&lane);
+                }
+                return;
+            }
+            match self.queue.claim(&lane.name, now, most).await {
+                Ok(leased) => {
+                    let due = if leased.len() >= most {
+                        Ok(Some(now))
+                    } else {
+                        // Nothing more is due now; never ask again at once for what cannot be had.
+                        let floor = now.after(Duration::from_millis(1));
+                        self.queue.lane_due(&lane.name).await.map(|due| due.map(|d| d.max(floor)))
+                    };
+                    let leased = self.pass_on(&lane, leased, now).await;
+                    drop(ticket);
+                    let wake = lane.push(self.jobs(&lane, leased));
+                    self.wake(&lane, wake);
+                    lane.end_claim(due.unwrap_or(Some(now.after(QUEUE_TROUBLE))));
+                }
+                Err(error) => {
+                    tracing::warn!(lane = %lane.name, %error, "could not read the queue; trying again");
+                    lane.end_claim(Some(self.clock.now().after(QUEUE_TROUBLE)));
+                }
+            }
+            now = self.clock.now();
+            match lane.begin_claim(now, WINDOW) {
+                Some(more) => room = more,
+                None => break,
+            }
+        }
+        if lane.stored_due().is_some_and(|due| due > now) {
+            self.attend(&lane);
+        }
+    }
+
+    /// How many of `room` recipients a lane may claim now, and what they cost, to be kept until they have
+    /// tickets of their own: many lanes may be about to claim. None if it has enough in memory for a budget
+    /// that is used up.
+    fn claimable(&self, lane: &Lane, room: usize) -> (usize, Option<Ticket>) {
+        for most in [room, room.min(CLAIM_SMALL)] {
+            if let Some(ticket) = self.budget.reserve((RECIPIENT_COST + HEADS_EACH as u64) * most as u64) {
+                return (most, Some(ticket));
+            }
+        }
+        let (most, held) = (WITHOUT_BUDGET.max(2 * lane.provider.connections as usize), lane.in_memory());
+        // Below half of it, so that claims come in batches here, too.
+        (if held * 2 <= most { room.min(most - held) } else { 0 }, None)
+    }
+
+    /// Puts what cannot leave from the source of this lane into the lanes of others, in the queue:
+    /// those claim it when they have room. Returns what stays.
+    async fn pass_on(self: &Arc<Scheduler>, lane: &Lane, leased: Vec<Leased>, now: Timestamp) -> Vec<Leased> {
+        let Some(elsewhere) = self.elsewhere.get() else { return leased };
+        let to = |item: &Leased| elsewhere(&lane.name, item.message.envelope.reverse_path.as_ref());
+        let (mut stays, mut goes) = (Vec::new(), Vec::new());
+        for item in leased {
+            match to(&item) {
+                Some(to) => goes.push((item, to)),
+                None => stays.push(item),
+            }
+        }
+        if goes.is_empty() {
+            return stays;
+        }
+        let settlements = goes.iter().map(|(item, to)| stored_in(item.key, item.warned, to, now)).collect();
+        match self.queue.settle(settlements, Vec::new()).await {
+            Ok(()) => {
+                let lanes: BTreeSet<LaneName> = goes.into_iter().map(|(_, to)| to).collect();
+                for name in lanes {
+                    self.note_stored(&self.lane(&name), now);
+                }
+            }
+            Err(error) => {
+                // They are held by this process: a worker finds out where each belongs.
+                tracing::warn!(lane = %lane.name, %error, "could not move mail to another source; doing it one by one");
+                stays.extend(goes.into_iter().map(|(item, _)| item));
+            }
+        }
+        stays
+    }
+
+    /// Groups what was claimed: recipients of one message to one destination share a job.
+    pub(super) fn jobs(&self, lane: &Lane, leased: Vec<Leased>) -> Vec<Job> {
+        let mut jobs: Vec<Job> = Vec::new();
+        let mut at: HashMap<(i64, Arc<str>), usize> = HashMap::new();
+        let mut shared: HashMap<i64, Arc<Shared>> = HashMap::new();
+        for item in leased {
+            let id = item.key.id.0;
+            let destination = destination(&lane.provider, &item.message, &item.recipient.address);
+            let index = *at.entry((id, destination.clone())).or_insert_with(|| {
+                let message = shared.entry(id).or_insert_with(|| {
+                    let (head, ticket) = self.afford(RECIPIENT_COST * 2, item.head.as_ref());
+                    Arc::new(Shared { message: item.message.clone(), head, ticket })
+                });
+                jobs.push(Job::new(message.clone(), destination));
+                jobs.len() - 1
+            });
+            jobs[index].recipients.push(Held {
+                index: item.key.index,
+                recipient: item.recipient,
+                attempts: item.attempts,
+                warned: item.warned,
+                untried: 0,
+            });
+        }
+        jobs
+    }
+}

@@ -7,9 +7,8 @@ use std::sync::Arc;
 
 use tokio_rustls::rustls::RootCertStore;
 use tokio_rustls::rustls::pki_types::CertificateDer;
-use tokio_rustls::rustls::pki_types::pem::PemObject;
 
-use super::identity::{has_key, read_pem};
+use super::identity::{certificates, has_key};
 
 /// The authorities of a PEM file; at least one.
 #[derive(Clone, PartialEq, Eq, Hash)]
@@ -32,9 +31,7 @@ impl Authorities {
                  of the system are trusted anyway)"
             ));
         }
-        let pem = read_pem(path)?;
-        let certificates: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&pem).collect();
-        let certificates = certificates.map_err(|e| format!("{name} is not PEM: {e}"))?;
+        let (certificates, pem) = certificates(path)?;
         if certificates.is_empty() {
             let hint = if has_key(&pem) {
                 "it has a private key, which has no place here".into()

@@ -97,7 +97,7 @@ fn server(chain: Vec<CertificateDer<'static>>, key: PrivateKeyDer<'static>) -> R
 }
 
 /// Reads a file that is to be PEM, of at most 1 MiB.
-pub(super) fn read_pem(path: &Path) -> Result<Vec<u8>, String> {
+fn read_pem(path: &Path) -> Result<Vec<u8>, String> {
     let (name, mut pem) = (path.display(), Vec::new());
     let opened = File::open(path).and_then(|file| file.take(MAX_PEM + 1).read_to_end(&mut pem));
     opened.map_err(|e| format!("cannot read {name}: {e}"))?;
@@ -107,10 +107,15 @@ pub(super) fn read_pem(path: &Path) -> Result<Vec<u8>, String> {
     Ok(pem)
 }
 
+/// The certificates of a PEM file, perhaps none, and the whole file to tell why.
+pub(super) fn certificates(path: &Path) -> Result<(Vec<CertificateDer<'static>>, Vec<u8>), String> {
+    let pem = read_pem(path)?;
+    let certificates: Result<_, _> = CertificateDer::pem_slice_iter(&pem).collect();
+    Ok((certificates.map_err(|e| format!("{} is not PEM: {e}", path.display()))?, pem))
+}
+
 fn chain(path: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
-    let (name, pem) = (path.display(), read_pem(path)?);
-    let chain: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&pem).collect();
-    let chain = chain.map_err(|e| format!("{name} is not PEM: {e}"))?;
+    let (name, (chain, pem)) = (path.display(), certificates(path)?);
     if chain.is_empty() {
         let hint = if has_key(&pem) { "it has a private key, which belongs to `key`" } else { "is it DER?" };
         return Err(format!("{name} has no certificate: expected PEM, the server's certificate first ({hint})"));

@@ -217,8 +217,8 @@ impl Connector {
             let known = addresses.len();
             // One is kept for each host that comes after this one, if there are so many.
             let kept = order.len() - at - 1;
-            let most_sessions = MAX_SESSIONS.saturating_sub(kept).max(sessions + 1).min(MAX_SESSIONS);
-            let most_attempts = MAX_ADDRESSES.saturating_sub(kept).max(attempts + 1).min(MAX_ADDRESSES);
+            let share = |all: usize, used: usize| all.saturating_sub(kept).max(used + 1).min(all);
+            let (most_sessions, most_attempts) = (share(MAX_SESSIONS, sessions), share(MAX_ADDRESSES, attempts));
             while attempts < most_attempts && sessions < most_sessions {
                 let before = addresses.len();
                 let most = most_attempts - attempts;

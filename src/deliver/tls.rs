@@ -118,7 +118,7 @@ impl TlsSettings {
         match timeout(limit, TlsConnector::from(config).connect(name, io)).await {
             Err(_) => Err(Event::Timeout(limit)),
             Ok(Err(e)) => Err(match e.get_ref().and_then(|inner| inner.downcast_ref::<Error>()) {
-                Some(tls) => Event::Tls(explain(host, tls)),
+                Some(tls) => Event::Tls(explain(host, tls, provider)),
                 None => event_of(&e),
             }),
             Ok(Ok(stream)) => {
@@ -129,9 +129,13 @@ impl TlsSettings {
     }
 }
 
-/// A TLS error in words.
-fn explain(host: &str, error: &Error) -> String {
+/// A TLS error in words, without what a certificate repeats of our secrets.
+fn explain(host: &str, error: &Error, provider: &Provider) -> String {
     use CertificateError as C;
+    let redacted = |text: String| match &provider.relay {
+        Some(relay) => relay.redactor().redact(text),
+        None => text,
+    };
     match error {
         Error::InvalidCertificate(C::Expired | C::ExpiredContext { .. }) => "the certificate has expired".to_owned(),
         Error::InvalidCertificate(C::NotValidYet | C::NotValidYetContext { .. }) => {
@@ -140,11 +144,11 @@ fn explain(host: &str, error: &Error) -> String {
         Error::InvalidCertificate(C::UnknownIssuer) => "the certificate is not from a trusted authority".to_owned(),
         Error::InvalidCertificate(C::NotValidForNameContext { presented, .. }) => {
             // At most a few names, and nothing a log could choke on: they come from the peer.
-            let names: Vec<String> = presented.iter().take(5).map(|name| printable(name)).collect();
+            let names: Vec<String> = presented.iter().take(5).map(|name| redacted(printable(name))).collect();
             format!("the certificate is not for {host}: it has {}", names.join(", "))
         }
         Error::InvalidCertificate(C::NotValidForName) => format!("the certificate is not for {host}"),
-        other => other.to_string(),
+        other => redacted(other.to_string()),
     }
 }
 

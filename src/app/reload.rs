@@ -48,6 +48,14 @@ impl Signals {
         })
     }
 
+    /// The next one that asks to stop: its name.
+    pub(super) async fn stop(&mut self) -> &'static str {
+        tokio::select! {
+            _ = self.term.recv() => "SIGTERM",
+            _ = self.int.recv() => "SIGINT",
+        }
+    }
+
     pub(super) async fn next(&mut self) -> Signal {
         tokio::select! {
             _ = self.term.recv() => Signal::Stop("SIGTERM"),
@@ -134,7 +142,7 @@ impl Process {
     ) -> anyhow::Result<(Running, Result<String, String>)> {
         tracing::info!(config = %next.shown(), "reload: finishing what is in flight");
         crash::point("reload.begin");
-        running.stop().await;
+        running.stop().await?;
         crash::point("reload.stopped");
         match Running::start(parts, self.clock, &self.sockets).await {
             Ok(running) => {

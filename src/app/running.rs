@@ -32,6 +32,9 @@ use crate::schedule::Scheduler;
 /// How long the last writing of feedback may take at the end.
 const FEEDBACK_LAST: Duration = Duration::from_secs(2);
 
+/// How long the queue may take to close; it empties its log into the database.
+const CLOSE: Duration = Duration::from_secs(15);
+
 /// The listening sockets of the process.
 #[derive(Debug, Default)]
 pub(super) struct Sockets {
@@ -197,7 +200,10 @@ impl Running {
     }
 
     /// No new sessions; what is in flight may finish within `drain`; then the queue is closed.
-    pub(super) async fn stop(self) {
+    ///
+    /// # Errors
+    /// The queue does not close: nothing may go on beside it but the end of the process.
+    pub(super) async fn stop(self) -> Result<(), StartError> {
         let _ = self.stop.send(true);
         let deadline = Instant::now() + self.relay.config.drain;
         let finished = tokio::time::timeout_at(deadline, async {
@@ -222,11 +228,27 @@ impl Running {
         // With transactions that did not end in time, what was stored last is good enough.
         end_by(Instant::now() + FEEDBACK_LAST, self.feedback).await;
         crash::point("drain.done");
-        // The last act: what is stored holds only if nothing leaves after it.
-        if let Err(error) = self.relay.scheduler.end_rates().await {
-            tracing::warn!(error, "could not store how far the rates were used: the next start begins without bursts");
-        }
-        self.relay.queue.close().await;
+        let closed = tokio::time::timeout(CLOSE, async {
+            // The last act: what is stored holds only if nothing leaves after it.
+            if let Err(error) = self.relay.scheduler.end_rates().await {
+                tracing::warn!(
+                    error,
+                    "could not store how far the rates were used: the next start begins without bursts"
+                );
+            }
+            self.relay.queue.close().await;
+        });
+        closed.await.map_err(|_| {
+            let Store::Sqlite(store) = &self.relay.config.queue.store;
+            let why = format!(
+                "the queue {} does not close within {} s: its disk neither takes writes nor refuses them; what was \
+                 acknowledged is in it, as after a kill",
+                store.display(),
+                CLOSE.as_secs()
+            );
+            tracing::error!("{why}");
+            StartError::Temporary(why)
+        })
     }
 }
 
@@ -261,6 +283,34 @@ mod tests {
     use crate::mail::LaneName;
     use crate::pipeline::tests::{Faulty, World};
 
+    fn of(world: &World) -> Running {
+        let relay = world.relay.clone();
+        let stopping = || world.stop.subscribe();
+        Running {
+            listening: Vec::new(),
+            servers: Vec::new(),
+            tasks: vec![
+                tokio::spawn(keep_house(relay.clone(), stopping())),
+                tokio::spawn(keep_expiring(relay.clone(), stopping())),
+            ],
+            feedback: tokio::spawn(relay.clone().keep_feedback(stopping())),
+            stop: world.stop.clone(),
+            relay,
+        }
+    }
+
+    /// A disk that hangs: the relay does not wait for it for ever, and nothing goes on beside it.
+    #[tokio::test]
+    async fn a_queue_that_does_not_close_ends_the_process_with_the_reason() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let queue = Faulty::hanging(&dir);
+        let world = World::new(dir, queue).await;
+        let running = of(&world);
+        tokio::time::pause();
+        let Err(StartError::Temporary(why)) = running.stop().await else { panic!("it has closed") };
+        assert!(why.contains("does not close within 15 s"), "{why}");
+    }
+
     /// Under a full disk nothing that expires can be settled; a stop (and a reload, which waits for one)
     /// ends all the same.
     #[tokio::test]
@@ -272,18 +322,7 @@ mod tests {
         let relay = world.relay.clone();
         let _ = relay.scheduler.lane(&LaneName::from("host")).pause(true);
         world.accept_old(1, Duration::from_secs(30 * 86_400)).await;
-        let stopping = || world.stop.subscribe();
-        let running = Running {
-            listening: Vec::new(),
-            servers: Vec::new(),
-            tasks: vec![
-                tokio::spawn(keep_house(relay.clone(), stopping())),
-                tokio::spawn(keep_expiring(relay.clone(), stopping())),
-            ],
-            feedback: tokio::spawn(relay.clone().keep_feedback(stopping())),
-            stop: world.stop.clone(),
-            relay,
-        };
+        let running = of(&world);
         let tried = async |times: usize| {
             while refused.load(Ordering::SeqCst) < times {
                 tokio::time::sleep(Duration::from_millis(100)).await;
@@ -291,7 +330,7 @@ mod tests {
         };
         tried(3).await;
         tokio::select! {
-            () = running.stop() => {}
+            stopped = running.stop() => stopped.expect("the queue closes"),
             () = tried(100) => panic!("it still tries to settle"),
         }
     }

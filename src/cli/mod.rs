@@ -18,13 +18,14 @@ mod sink;
 pub mod text;
 
 use std::fmt;
-use std::io::{self, Write};
+use std::io;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
 use crate::config::{ConfigError, Loaded};
+use crate::observe::say;
 
 /// How a command ends, if not well.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -133,9 +134,7 @@ pub fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(failed) if failed.broken_pipe => ExitCode::SUCCESS,
         Err(failed) => {
-            for line in failed.message.lines() {
-                let _ = writeln!(io::stderr(), "mailweir: {line}");
-            }
+            say(&failed.message);
             ExitCode::from(failed.code as u8)
         }
     }

@@ -136,6 +136,8 @@ pub struct Listener {
     pub max_message_size: u64,
     /// Recipients a transaction may have.
     pub max_recipients: usize,
+    /// `Received:` fields over which a message is taken to loop (RFC 5321 §6.3).
+    pub max_hops: u32,
     /// Sessions at once.
     pub max_connections: usize,
     /// The protocol engine.

@@ -25,6 +25,7 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 
 use crate::config::{ConfigError, Loaded};
+use crate::core_dump;
 use crate::observe::say;
 
 /// How a command ends, if not well.
@@ -143,6 +144,10 @@ pub fn main() -> ExitCode {
 fn dispatch(cli: Cli) -> Outcome {
     let loaded = || Loaded::read(cli.config.as_deref());
     let command = cli.command.unwrap_or(Command::Run);
+    // These two have nothing that is secret, and are for looking at.
+    if !matches!(command, Command::Sink(_) | Command::Simulate(_)) {
+        core_dump::refuse();
+    }
     match command {
         Command::Run => run::run(loaded()?, cli.config),
         Command::Check { json } => check::check(loaded(), json),

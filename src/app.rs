@@ -68,7 +68,7 @@ pub async fn run(loaded: Loaded, named: Option<PathBuf>) -> anyhow::Result<()> {
     let mut signals = Signals::new()?;
     let clock = Clock::System;
     let mut process = Process { named, clock, started: clock.now(), sockets: Sockets::default() };
-    let parts = Parts::new(current.config.clone())?;
+    let parts = Parts::new(current.config.clone()).await?;
     process.sockets.bind(&current.config)?;
     let mut running = Running::start(parts, clock, &process.sockets).await?;
 

@@ -123,7 +123,7 @@ impl Process {
             return Err("[queue] store cannot change while mailweir runs: restart it".into());
         }
         let next = InForce::new(loaded);
-        let parts = Parts::new(next.config.clone()).map_err(|e| e.to_string())?;
+        let parts = Parts::new(next.config.clone()).await.map_err(|e| e.to_string())?;
         self.sockets.bind(&next.config).map_err(|e| e.to_string())?;
         Ok((parts, next))
     }
@@ -166,7 +166,7 @@ impl Process {
             Err(error) => {
                 tracing::error!(%error, "reload: the new configuration could not be started, the old one is taken");
                 self.sockets.keep(&current.config);
-                let parts = Parts::new(current.config.clone())?;
+                let parts = Parts::new(current.config.clone()).await?;
                 let running = Running::start(parts, self.clock, &self.sockets).await?;
                 Ok((running, Err(error.to_string())))
             }

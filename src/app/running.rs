@@ -35,6 +35,9 @@ const FEEDBACK_LAST: Duration = Duration::from_secs(2);
 /// How long the queue may take to close; it empties its log into the database.
 const CLOSE: Duration = Duration::from_secs(15);
 
+/// How long the files of the system may take that every configuration needs.
+const PARTS: Duration = Duration::from_secs(15);
+
 /// The listening sockets of the process.
 #[derive(Debug, Default)]
 pub(super) struct Sockets {
@@ -119,14 +122,31 @@ pub(super) struct Parts {
 }
 
 impl Parts {
-    /// Makes them.
+    /// Makes them on a thread of their own: what the system trusts and which name servers it has are
+    /// files too, which may be on a mount whose server is gone.
     ///
     /// # Errors
-    /// The configuration asks for what cannot be, or the machine does not have it.
-    pub(super) fn new(config: Arc<Config>) -> Result<Parts, StartError> {
+    /// The configuration asks for what cannot be, or the machine does not have it, or not soon.
+    pub(super) async fn new(config: Arc<Config>) -> Result<Parts, StartError> {
+        within(PARTS, tokio::task::spawn_blocking(move || Parts::make(config))).await
+    }
+
+    fn make(config: Arc<Config>) -> Result<Parts, StartError> {
         let router = Arc::new(Router::new(config.clone()).map_err(|e| StartError::Config(e.to_string()))?);
         let connector = Connector::new(&config.hostname).map_err(|e| StartError::Unavailable(e.to_string()))?;
         Ok(Parts { config, router, connector })
+    }
+}
+
+/// What comes of this task, if it does within `limit`; a task that does not is left behind.
+async fn within<T>(limit: Duration, task: JoinHandle<Result<T, StartError>>) -> Result<T, StartError> {
+    match tokio::time::timeout(limit, task).await {
+        Ok(Ok(made)) => made,
+        Ok(Err(error)) => Err(StartError::Unavailable(error.to_string())),
+        Err(_) => Err(StartError::Unavailable(format!(
+            "the system's root certificates (SSL_CERT_FILE, SSL_CERT_DIR) or /etc/resolv.conf cannot be read within {} s",
+            limit.as_secs()
+        ))),
     }
 }
 
@@ -297,6 +317,13 @@ mod tests {
             stop: world.stop.clone(),
             relay,
         }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn files_of_the_system_that_do_not_come_are_given_up() {
+        let stuck: JoinHandle<Result<(), StartError>> = tokio::spawn(std::future::pending());
+        let why = within(PARTS, stuck).await.expect_err("they do not come").to_string();
+        assert!(why.contains("cannot be read within 15 s"), "{why}");
     }
 
     /// A disk that hangs: the relay does not wait for it for ever, and nothing goes on beside it.

@@ -87,6 +87,7 @@ fn no_message_repeats_a_secret() {
         quoted(&format!("\"{SECRET}\\u0000\"")),
         quoted(&format!("\"{SECRET}")),
         quoted(SECRET),
+        quoted(&format!("\"{}\"", SECRET.repeat(400))),
         quoted(&format!("\"{SECRET}\\q\"")),
         quoted(&format!("'{SECRET}' \"{SECRET}\"")),
         quoted(&format!("\"\"\"{SECRET}")),

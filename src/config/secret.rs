@@ -10,8 +10,9 @@
 //!   as `%41`, `+41`, `=41` or `\x41`; in any case of letters, and with white space, line ends of a
 //!   reply or backslashes in between.
 //! - A part is found too, since servers cut what they repeat: [`BASE64`] characters of base64, [`HEX`]
-//!   hexadecimal digits, three quarters of the secret itself, or its first [`TAIL`] characters at the
+//!   hexadecimal digits, three quarters of the secret itself (or [`RAW`] bytes), or its first [`TAIL`] characters at the
 //!   end of a text.
+//! - Its size is linear in that of the secrets, and the time for a text in that of the text.
 //! - What is put in its place ([`MASK`]) tells neither its length nor its form.
 
 use std::fmt::{self, Write as _};
@@ -27,6 +28,8 @@ use zeroize::Zeroizing;
 pub const MASK: &str = "***";
 /// Characters of base64 that give a secret away: six bytes.
 const BASE64: usize = 8;
+/// Bytes of a long secret that do.
+const RAW: usize = 24;
 /// Hexadecimal digits that do: six bytes.
 const HEX: usize = 12;
 /// Characters of the beginning that do at the end of a text, where it may have been cut.
@@ -263,7 +266,7 @@ fn add_forms(credentials: &Credentials, pieces: &mut Pieces, beginnings: &mut Ve
     let plain = Zeroizing::new(format!("\0{}\0{secret}", credentials.user));
     let bare: Zeroizing<String> = Zeroizing::new(secret.chars().filter(|c| !is_skipped(*c)).collect());
     if !bare.is_empty() {
-        windows(bare.as_bytes(), (bare.len() * 3).div_ceil(4).max(SHORTEST), false, pieces);
+        windows(bare.as_bytes(), (bare.len() * 3).div_ceil(4).clamp(SHORTEST, RAW), false, pieces);
         beginnings.push(Zeroizing::new(bare.as_bytes().to_vec()));
     }
     for bytes in [secret.as_bytes(), plain.as_bytes()] {
@@ -394,6 +397,16 @@ mod tests {
         }
         assert_eq!(redacted(" \t ", "5: nothing to find"), "5: nothing to find");
         assert_eq!(Redactor::default().redact("5: nothing".into()), "5: nothing");
+    }
+
+    /// As long as a configuration lets it be: no piece is longer than [`RAW`], and there are a few for each byte.
+    #[test]
+    fn a_long_secret_makes_no_large_finder() {
+        let long: String = (0..4096u32).map(|n| char::from(b'!' + (n * n % 89) as u8)).collect();
+        let mut pieces = Vec::new();
+        add_forms(&credentials("user", &long), &mut pieces, &mut Vec::new());
+        assert!(pieces.iter().all(|(piece, _)| piece.len() <= RAW));
+        assert!(pieces.len() <= 4096 * 16, "{}", pieces.len());
     }
 
     #[test]

@@ -20,8 +20,8 @@ use super::{Authorities, Nameserver, Network, Secret, Source, Store, Warmup, sou
 /// Longest list a key takes; a configuration is read by people.
 pub(super) const MAX_LIST: usize = 10_000;
 
-/// Longest file of a secret, in bytes.
-const MAX_SECRET: u64 = 64 * 1024;
+/// Longest secret, in bytes: tokens have some thousands.
+const MAX_SECRET: u64 = 4096;
 
 /// What a key accepts.
 #[derive(Clone, Copy, Debug)]
@@ -332,6 +332,9 @@ fn read_secret(value: &Value) -> Result<Val, String> {
         if secret.is_empty() {
             return Err("the secret is empty".to_owned());
         }
+        if secret.len() as u64 > MAX_SECRET {
+            return Err(format!("the secret has {} bytes: expected at most {MAX_SECRET}", secret.len()));
+        }
         if secret.contains('\0') {
             return Err("the secret has a zero byte".to_owned());
         }
@@ -352,7 +355,7 @@ fn read_secret(value: &Value) -> Result<Val, String> {
         },
         "file" => {
             let failed = |e: &dyn std::fmt::Display| format!("cannot read {}: {e}", shown_file(what));
-            let bytes = Zeroizing::new(source_file::read(Path::new(what), MAX_SECRET).map_err(|e| failed(&e))?);
+            let bytes = Zeroizing::new(source_file::read(Path::new(what), MAX_SECRET + 2).map_err(|e| failed(&e))?);
             let secret = std::str::from_utf8(&bytes).map_err(|_| failed(&"it is not UTF-8 text"))?;
             done(secret.trim_end_matches(['\r', '\n']), false)
         }

@@ -68,7 +68,7 @@ pub async fn run(loaded: Loaded, named: Option<PathBuf>) -> anyhow::Result<()> {
     let mut signals = Signals::new()?;
     let clock = Clock::System;
     let mut process = Process { named, clock, started: clock.now(), sockets: Sockets::default() };
-    let parts = Parts::new(current.config.clone())?;
+    let parts = Parts::new(current.config.clone()).await?;
     process.sockets.bind(&current.config)?;
     let mut running = Running::start(parts, clock, &process.sockets).await?;
 
@@ -100,7 +100,12 @@ pub async fn run(loaded: Loaded, named: Option<PathBuf>) -> anyhow::Result<()> {
                 return Err(StartError::Temporary(why.into()).into());
             }
         };
-        let told = match process.read(&current).await {
+        // A file that does not come must not keep the relay from its end.
+        let read = tokio::select! {
+            read = process.read(&current) => read,
+            signal = signals.stop() => break signal,
+        };
+        let told = match read {
             Ok((parts, next)) => {
                 let (now, told) = process.replace(running, &mut current, parts, next).await?;
                 running = now;
@@ -122,9 +127,10 @@ pub async fn run(loaded: Loaded, named: Option<PathBuf>) -> anyhow::Result<()> {
     tracing::info!(signal, drain_s, "stopping: no new sessions, finishing what is in flight");
     // Nobody is to wait for a relay that does not come back.
     process.sockets = Sockets::default();
-    running.stop().await;
+    let stopped = running.stop().await;
     let _ = stop_control.send(true);
     let _ = control.await;
+    stopped?;
     tracing::info!("stopped");
     Ok(())
 }

@@ -35,6 +35,7 @@ pub mod app;
 pub mod cli;
 pub mod clock;
 pub mod config;
+mod core_dump;
 mod crash;
 pub mod deliver;
 pub mod listener;

@@ -42,7 +42,7 @@ fn a_file_that_cannot_be_read_is_named() {
     let e = Config::load(Some(&missing)).expect_err("it is not there").to_string();
     assert!(e.starts_with(&format!("{}: cannot read it: ", missing.display())), "{e}");
     let e = Config::load(Some(dir.path())).expect_err("it is a directory").to_string();
-    assert!(e.ends_with("is a directory: expected a file"), "{e}");
+    assert!(e.ends_with("it is a directory: expected a file"), "{e}");
     let latin1 = dir.path().join("latin1.toml");
     std::fs::write(&latin1, b"drain = \"1s\"\n# M\xfcller\n").expect("written");
     let e = Config::load(Some(&latin1)).expect_err("it is not UTF-8").to_string();
@@ -67,4 +67,54 @@ fn secrets_are_read_from_where_the_file_says() {
     std::fs::write(&secret, "\n").expect("written");
     let e = Config::parse(&text, "x").expect_err("empty").to_string();
     assert_eq!(e, "x:4:33: provider.s.auth.password: the secret is empty");
+}
+
+/// Whatever is wrong about a secret, or about the lines around it, no message has it.
+#[test]
+fn no_message_repeats_a_secret() {
+    const SECRET: &str = "hunter2S3cr3t";
+    let dir = tempfile::tempdir().expect("a directory");
+    let path = dir.path().join("config.toml");
+    let smart = |auth: &str| format!("[provider.s]\nrelay = \"h.example:587\"\n{auth}\n[[route]]\nvia = \"s\"\n");
+    let quoted = |rest: &str| smart(&format!("auth = {{ user = \"u\", password = {rest} }}"));
+    let cases = [
+        quoted(&format!("{{ vault = \"{SECRET}\" }}")),
+        quoted(&format!("{{ {SECRET} = \"x\" }}")),
+        quoted(&format!("{{ env = \"{SECRET}\" }}")),
+        quoted(&format!("{{ file = \"{SECRET}\" }}")),
+        quoted(&format!("{{ env = \"A\", file = \"{SECRET}\" }}")),
+        quoted(&format!("[\"{SECRET}\"]")),
+        quoted(&format!("\"{SECRET}\\u0000\"")),
+        quoted(&format!("\"{SECRET}")),
+        quoted(SECRET),
+        quoted(&format!("\"{}\"", SECRET.repeat(400))),
+        quoted(&format!("\"{SECRET}\\q\"")),
+        quoted(&format!("'{SECRET}' \"{SECRET}\"")),
+        quoted(&format!("\"\"\"{SECRET}")),
+        smart(&format!("auth = \"u:{SECRET}\"")),
+        smart(&format!("auth = [\"u\", \"{SECRET}\"]")),
+        smart(&format!("auth = {{ user = \"u\", pasword = \"{SECRET}\" }}")),
+        smart(&format!("auth = {{ user = \"u\", \"{SECRET}\" }}")),
+        smart(&format!("auth.user = \"u\"\nauth.password.value = \"{SECRET}\"")),
+        smart(&format!("auth.password = \"{SECRET}\"\nauth.password = \"{SECRET}\"")),
+        smart(&format!("auth.password = {SECRET}\nauth.user = \"u\"")),
+        smart(&format!("[provider.s.auth]\nuser = \"u\"\npassword = \"{SECRET}\nmore = 1")),
+        format!("[provider]\ns = \"smtp://u:{SECRET}@h.example\"\n"),
+        format!("[provider.s]\nrelay = \"u:{SECRET}@h.example:587\"\n"),
+        format!("[provider.s]\nrelay = \"smtp://u:{SECRET}@h.example:587\"\n"),
+        format!("[[route]]\nvia = \"smtp://u:{SECRET}@h.example\"\n"),
+        format!("[queue]\nstore = \"postgres://u:{SECRET}@db.example/q\"\n"),
+        format!("[queue]\nstore = \"mysql://u:{SECRET}@db.example/q\"\n"),
+        format!("[queue]\nstore = \"mysql://u:{SECRET} \\\"x@db.example/q\"\n"),
+        format!("[dns]\nnameservers = [\"tls://u:{SECRET}@192.0.2.1#dns.example\"]\n"),
+        format!("\"https://u:{SECRET}@h.example\" = 1\n"),
+        format!("[[listener]]\naddress = \"u:{SECRET}@127.0.0.1:2525\"\n"),
+        format!("[log]\nlevel = \"https://u:{SECRET}@h.example\"\n"),
+    ];
+    for text in cases {
+        std::fs::write(&path, &text).expect("written");
+        let told = Config::load(Some(&path)).expect_err(&text).to_string();
+        assert!(!told.contains(SECRET) && !told.contains("hunter2"), "{text}\n{told}");
+        assert!(told.contains("config.toml:"), "where it is: {told}");
+    }
 }

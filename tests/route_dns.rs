@@ -59,7 +59,7 @@ fn with(mut provider: Provider, change: impl FnOnce(&mut Provider)) -> Arc<Provi
 }
 
 fn relay(host: &str, port: u16) -> Option<Relay> {
-    Some(Relay { host: host.into(), port, implicit_tls: false, auth: None })
+    Some(Relay::new(host, port, false, None))
 }
 
 const MX1: &str = "mx1.example 2001:db8::1,192.0.2.1";
@@ -639,27 +639,50 @@ async fn tls_front(server: SocketAddr, cert: &rcgen::CertifiedKey<rcgen::KeyPair
 async fn name_servers_over_tls_must_have_a_valid_certificate() {
     const SERVER: &str = "MAILWEIR_TEST_TLS_NAME_SERVER";
     if let Ok(address) = std::env::var(SERVER) {
-        for (tls_name, works) in [("dns.example", true), ("other.example", false), ("", false)] {
-            let mut server = sample::nameserver(address.parse().unwrap());
-            server.protocol = DnsProtocol::Tls;
-            server.tls_name = tls_name.into();
-            let mut config = base(server.address);
-            config.dns.nameservers = vec![server];
-            let shown = hosts(&router(config), "two.example").await;
-            let expected = if works { "10 mx1.example" } else { "4.4.3 " };
-            assert!(shown.starts_with(expected), "{tls_name}: {shown}");
+        let (trusted, other) = address.split_once(' ').unwrap();
+        let not_for = |name: &str| format!("the certificate is not for {name}: it has dns.example for ");
+        for protocol in [DnsProtocol::Tls, DnsProtocol::Https] {
+            for (address, tls_name, told) in [
+                (trusted, "dns.example", None),
+                (trusted, "other.example", Some(not_for("other.example"))),
+                (trusted, "", Some(not_for("127.0.0.1"))),
+                (
+                    other,
+                    "dns.example",
+                    Some("the certificate is not signed by the authority that it names for ".to_owned()),
+                ),
+            ] {
+                if told.is_none() && protocol == DnsProtocol::Https {
+                    // The server here is none of HTTP.
+                    continue;
+                }
+                let mut server = sample::nameserver(address.parse().unwrap());
+                server.protocol = protocol;
+                server.tls_name = tls_name.into();
+                let mut config = base(server.address);
+                config.dns.nameservers = vec![server];
+                let shown = hosts(&router(config), "two.example").await;
+                let expected =
+                    told.map_or("10 mx1.example".to_owned(), |told| format!("name server {address}: {told}"));
+                let at = if shown.starts_with("10") { 0 } else { shown.find("name server").unwrap_or(0) };
+                assert!(shown[at..].starts_with(&expected), "{tls_name}: {shown}");
+                assert!(at == 0 || shown.starts_with("4.4.3 "), "{tls_name}: {shown}");
+            }
         }
         return;
     }
     let nsd = Nsd::start();
     let cert = rcgen::generate_simple_self_signed(["dns.example".to_owned()]).unwrap();
     let address = tls_front(nsd.address, &cert).await;
+    // The same name, but from nobody that is trusted.
+    let forged = rcgen::generate_simple_self_signed(["dns.example".to_owned()]).unwrap();
+    let other = tls_front(nsd.address, &forged).await;
     let dir = tempfile::tempdir().unwrap();
     let roots = dir.path().join("roots.pem");
     std::fs::write(&roots, cert.cert.pem()).unwrap();
     let mut command = std::process::Command::new(std::env::current_exe().unwrap());
     command.args(["--exact", "name_servers_over_tls_must_have_a_valid_certificate"]);
-    command.env(SERVER, address.to_string()).env("SSL_CERT_FILE", &roots).env_remove("SSL_CERT_DIR");
+    command.env(SERVER, format!("{address} {other}")).env("SSL_CERT_FILE", &roots).env_remove("SSL_CERT_DIR");
     let output = tokio::task::spawn_blocking(move || command.output()).await.unwrap().unwrap();
     let text = String::from_utf8_lossy(&output.stdout);
     assert!(output.status.success() && text.contains("1 passed"), "{text}");

@@ -8,7 +8,7 @@ use std::net::TcpStream;
 use std::time::Duration;
 
 use support::client::Client;
-use support::daemon::{Setup, refused_start};
+use support::daemon::{Daemon, Setup, refused_start};
 use support::mail::message;
 use support::sink::{Answer, Gate, Options, Sink};
 use support::{Port, SOON, TestDir, wait_for};
@@ -158,4 +158,78 @@ fn an_address_in_use_is_named() {
     let (code, said) = refused_start(&setup.write("config.toml"));
     assert!([69, 75, 78].contains(&code), "exit code {code}: {said}");
     assert!(said.contains(&setup.smtp().to_string()), "{said}");
+}
+
+/// A pipe on standard error that nobody reads, and full from the start: mail flows, a reload is answered,
+/// and the daemon ends.
+#[test]
+fn a_log_that_nobody_reads_holds_up_neither_mail_nor_reload_nor_the_end() {
+    let (dir, port) = (TestDir::new(), Port::reserve());
+    let sink = Sink::start(port.at(2));
+    let (reader, writer) = std::io::pipe().expect("a pipe");
+    rustix::fs::fcntl_setfl(&writer, rustix::fs::OFlags::NONBLOCK).expect("flags");
+    while rustix::io::write(&writer, &[b'x'; 4096]).is_ok() {}
+    rustix::fs::fcntl_setfl(&writer, rustix::fs::OFlags::empty()).expect("flags");
+    let setup = Setup::new(&dir)
+        .via("example", "example.test", sink.address, "auth = { user = 'u', password = 'warned-of-at-the-start' }")
+        .via("other", "other.test", sink.address, "rate = []");
+    let mut daemon = setup.prepare();
+    daemon.launch_with_stderr(writer.into());
+    assert!(daemon.wait_ready().is_none(), "it starts");
+    daemon.client().send("<sender@sender.test>", &["<somebody@other.test>"], &message("flows"));
+    sink.wait_subject("flows", SOON);
+    daemon.command_ok(&["reload"], b"");
+    daemon.terminate();
+    assert_eq!(daemon.wait_exit(Duration::from_secs(60)).code(), Some(0));
+    drop(reader);
+}
+
+/// A file of the configuration that is a pipe is refused by its name, at the start and at a reload,
+/// and never waited for.
+#[test]
+fn a_pipe_in_place_of_a_file_is_refused_and_the_relay_goes_on() {
+    let (dir, port) = (TestDir::new(), Port::reserve());
+    let sink = Sink::start(port.at(2));
+    let pipe = dir.join("pipe");
+    rustix::fs::mknodat(rustix::fs::CWD, &pipe, rustix::fs::FileType::Fifo, rustix::fs::Mode::RWXU, 0).expect("a pipe");
+    let secret = dir.write("secret", "a password");
+    let auth = format!("auth = {{ user = 'u', password = {{ file = '{}' }} }}", secret.display());
+    let mut daemon = Setup::new(&dir)
+        .via("smart", "smart.test", sink.address, &auth)
+        .via("example", "example.test", sink.address, "")
+        .start();
+    let good = std::fs::read_to_string(&daemon.config).expect("the configuration");
+    let is_refused = |daemon: &Daemon, key: &str| {
+        let output = daemon.command(&["reload"], b"");
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(!output.status.success() && said.contains("it is a pipe: expected a file"), "{key}: {said}");
+        let (code, at_start) = refused_start(&daemon.config);
+        assert_eq!(code, 78, "{at_start}");
+        for said in [said, at_start] {
+            assert!(said.contains(&*pipe.to_string_lossy()) && said.contains(key), "{key}: {said}");
+        }
+    };
+    let pipe_shown = pipe.display().to_string();
+    let with_pipe = |from: &str, to: &str| {
+        assert!(good.contains(from));
+        std::fs::write(&daemon.config, good.replace(from, to)).expect("written");
+    };
+    with_pipe(&secret.display().to_string(), &pipe_shown);
+    is_refused(&daemon, "provider.smart.auth.password");
+    with_pipe("[provider.smart]\n", &format!("[provider.smart]\ntls_ca = '{pipe_shown}'\n"));
+    is_refused(&daemon, "provider.smart.tls_ca");
+    let tls = format!("tls = {{ mode = 'starttls', cert = '{pipe_shown}', key = '{pipe_shown}' }}\n");
+    with_pipe("[queue]\n", &format!("{tls}[queue]\n"));
+    is_refused(&daemon, "listener[1].tls.key");
+
+    // The whole configuration, which then cannot be named to a command.
+    std::fs::remove_file(&daemon.config).expect("removed");
+    std::fs::rename(&pipe, &daemon.config).expect("in its place");
+    daemon.signal(rustix::process::Signal::HUP);
+    daemon.wait_log("the refusal", |line| {
+        line.get("error").ends_with("config.toml: cannot read it: it is a pipe: expected a file")
+    });
+    daemon.client().send("<sender@sender.test>", &["<somebody@example.test>"], &message("goes on"));
+    sink.wait_subject("goes on", SOON);
+    daemon.stop();
 }

@@ -121,6 +121,8 @@ impl Relay {
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(log)
+            // Else what is measured under /proc would be for root only.
+            .env("MAILWEIR_CORE_DUMPS", "1")
             .spawn()?;
         let (program, directory) = (setup.program.clone(), directory.to_owned());
         let mut relay = Relay { smtp, start_up: Duration::ZERO, child, program, directory, _own: None };

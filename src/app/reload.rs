@@ -48,6 +48,14 @@ impl Signals {
         })
     }
 
+    /// The next one that asks to stop: its name.
+    pub(super) async fn stop(&mut self) -> &'static str {
+        tokio::select! {
+            _ = self.term.recv() => "SIGTERM",
+            _ = self.int.recv() => "SIGINT",
+        }
+    }
+
     pub(super) async fn next(&mut self) -> Signal {
         tokio::select! {
             _ = self.term.recv() => Signal::Stop("SIGTERM"),
@@ -115,7 +123,7 @@ impl Process {
             return Err("[queue] store cannot change while mailweir runs: restart it".into());
         }
         let next = InForce::new(loaded);
-        let parts = Parts::new(next.config.clone()).map_err(|e| e.to_string())?;
+        let parts = Parts::new(next.config.clone()).await.map_err(|e| e.to_string())?;
         self.sockets.bind(&next.config).map_err(|e| e.to_string())?;
         Ok((parts, next))
     }
@@ -134,7 +142,7 @@ impl Process {
     ) -> anyhow::Result<(Running, Result<String, String>)> {
         tracing::info!(config = %next.shown(), "reload: finishing what is in flight");
         crash::point("reload.begin");
-        running.stop().await;
+        running.stop().await?;
         crash::point("reload.stopped");
         match Running::start(parts, self.clock, &self.sockets).await {
             Ok(running) => {
@@ -158,7 +166,7 @@ impl Process {
             Err(error) => {
                 tracing::error!(%error, "reload: the new configuration could not be started, the old one is taken");
                 self.sockets.keep(&current.config);
-                let parts = Parts::new(current.config.clone())?;
+                let parts = Parts::new(current.config.clone()).await?;
                 let running = Running::start(parts, self.clock, &self.sockets).await?;
                 Ok((running, Err(error.to_string())))
             }

@@ -32,6 +32,12 @@ use crate::schedule::Scheduler;
 /// How long the last writing of feedback may take at the end.
 const FEEDBACK_LAST: Duration = Duration::from_secs(2);
 
+/// How long the queue may take to close; it empties its log into the database.
+const CLOSE: Duration = Duration::from_secs(15);
+
+/// How long the files of the system may take that every configuration needs.
+const PARTS: Duration = Duration::from_secs(15);
+
 /// The listening sockets of the process.
 #[derive(Debug, Default)]
 pub(super) struct Sockets {
@@ -116,14 +122,31 @@ pub(super) struct Parts {
 }
 
 impl Parts {
-    /// Makes them.
+    /// Makes them on a thread of their own: what the system trusts and which name servers it has are
+    /// files too, which may be on a mount whose server is gone.
     ///
     /// # Errors
-    /// The configuration asks for what cannot be, or the machine does not have it.
-    pub(super) fn new(config: Arc<Config>) -> Result<Parts, StartError> {
+    /// The configuration asks for what cannot be, or the machine does not have it, or not soon.
+    pub(super) async fn new(config: Arc<Config>) -> Result<Parts, StartError> {
+        within(PARTS, tokio::task::spawn_blocking(move || Parts::make(config))).await
+    }
+
+    fn make(config: Arc<Config>) -> Result<Parts, StartError> {
         let router = Arc::new(Router::new(config.clone()).map_err(|e| StartError::Config(e.to_string()))?);
         let connector = Connector::new(&config.hostname).map_err(|e| StartError::Unavailable(e.to_string()))?;
         Ok(Parts { config, router, connector })
+    }
+}
+
+/// What comes of this task, if it does within `limit`; a task that does not is left behind.
+async fn within<T>(limit: Duration, task: JoinHandle<Result<T, StartError>>) -> Result<T, StartError> {
+    match tokio::time::timeout(limit, task).await {
+        Ok(Ok(made)) => made,
+        Ok(Err(error)) => Err(StartError::Unavailable(error.to_string())),
+        Err(_) => Err(StartError::Unavailable(format!(
+            "the system's root certificates (SSL_CERT_FILE, SSL_CERT_DIR) or /etc/resolv.conf cannot be read within {} s",
+            limit.as_secs()
+        ))),
     }
 }
 
@@ -197,7 +220,10 @@ impl Running {
     }
 
     /// No new sessions; what is in flight may finish within `drain`; then the queue is closed.
-    pub(super) async fn stop(self) {
+    ///
+    /// # Errors
+    /// The queue does not close: nothing may go on beside it but the end of the process.
+    pub(super) async fn stop(self) -> Result<(), StartError> {
         let _ = self.stop.send(true);
         let deadline = Instant::now() + self.relay.config.drain;
         let finished = tokio::time::timeout_at(deadline, async {
@@ -222,11 +248,27 @@ impl Running {
         // With transactions that did not end in time, what was stored last is good enough.
         end_by(Instant::now() + FEEDBACK_LAST, self.feedback).await;
         crash::point("drain.done");
-        // The last act: what is stored holds only if nothing leaves after it.
-        if let Err(error) = self.relay.scheduler.end_rates().await {
-            tracing::warn!(error, "could not store how far the rates were used: the next start begins without bursts");
-        }
-        self.relay.queue.close().await;
+        let closed = tokio::time::timeout(CLOSE, async {
+            // The last act: what is stored holds only if nothing leaves after it.
+            if let Err(error) = self.relay.scheduler.end_rates().await {
+                tracing::warn!(
+                    error,
+                    "could not store how far the rates were used: the next start begins without bursts"
+                );
+            }
+            self.relay.queue.close().await;
+        });
+        closed.await.map_err(|_| {
+            let Store::Sqlite(store) = &self.relay.config.queue.store;
+            let why = format!(
+                "the queue {} does not close within {} s: its disk neither takes writes nor refuses them; what was \
+                 acknowledged is in it, as after a kill",
+                store.display(),
+                CLOSE.as_secs()
+            );
+            tracing::error!("{why}");
+            StartError::Temporary(why)
+        })
     }
 }
 
@@ -261,6 +303,41 @@ mod tests {
     use crate::mail::LaneName;
     use crate::pipeline::tests::{Faulty, World};
 
+    fn of(world: &World) -> Running {
+        let relay = world.relay.clone();
+        let stopping = || world.stop.subscribe();
+        Running {
+            listening: Vec::new(),
+            servers: Vec::new(),
+            tasks: vec![
+                tokio::spawn(keep_house(relay.clone(), stopping())),
+                tokio::spawn(keep_expiring(relay.clone(), stopping())),
+            ],
+            feedback: tokio::spawn(relay.clone().keep_feedback(stopping())),
+            stop: world.stop.clone(),
+            relay,
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn files_of_the_system_that_do_not_come_are_given_up() {
+        let stuck: JoinHandle<Result<(), StartError>> = tokio::spawn(std::future::pending());
+        let why = within(PARTS, stuck).await.expect_err("they do not come").to_string();
+        assert!(why.contains("cannot be read within 15 s"), "{why}");
+    }
+
+    /// A disk that hangs: the relay does not wait for it for ever, and nothing goes on beside it.
+    #[tokio::test]
+    async fn a_queue_that_does_not_close_ends_the_process_with_the_reason() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let queue = Faulty::hanging(&dir);
+        let world = World::new(dir, queue).await;
+        let running = of(&world);
+        tokio::time::pause();
+        let Err(StartError::Temporary(why)) = running.stop().await else { panic!("it has closed") };
+        assert!(why.contains("does not close within 15 s"), "{why}");
+    }
+
     /// Under a full disk nothing that expires can be settled; a stop (and a reload, which waits for one)
     /// ends all the same.
     #[tokio::test]
@@ -272,18 +349,7 @@ mod tests {
         let relay = world.relay.clone();
         let _ = relay.scheduler.lane(&LaneName::from("host")).pause(true);
         world.accept_old(1, Duration::from_secs(30 * 86_400)).await;
-        let stopping = || world.stop.subscribe();
-        let running = Running {
-            listening: Vec::new(),
-            servers: Vec::new(),
-            tasks: vec![
-                tokio::spawn(keep_house(relay.clone(), stopping())),
-                tokio::spawn(keep_expiring(relay.clone(), stopping())),
-            ],
-            feedback: tokio::spawn(relay.clone().keep_feedback(stopping())),
-            stop: world.stop.clone(),
-            relay,
-        };
+        let running = of(&world);
         let tried = async |times: usize| {
             while refused.load(Ordering::SeqCst) < times {
                 tokio::time::sleep(Duration::from_millis(100)).await;
@@ -291,7 +357,7 @@ mod tests {
         };
         tried(3).await;
         tokio::select! {
-            () = running.stop() => {}
+            stopped = running.stop() => stopped.expect("the queue closes"),
             () = tried(100) => panic!("it still tries to settle"),
         }
     }

@@ -18,13 +18,15 @@ mod sink;
 pub mod text;
 
 use std::fmt;
-use std::io::{self, Write};
+use std::io;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
 use crate::config::{ConfigError, Loaded};
+use crate::core_dump;
+use crate::observe::say;
 
 /// How a command ends, if not well.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -133,9 +135,7 @@ pub fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(failed) if failed.broken_pipe => ExitCode::SUCCESS,
         Err(failed) => {
-            for line in failed.message.lines() {
-                let _ = writeln!(io::stderr(), "mailweir: {line}");
-            }
+            say(&failed.message);
             ExitCode::from(failed.code as u8)
         }
     }
@@ -144,6 +144,10 @@ pub fn main() -> ExitCode {
 fn dispatch(cli: Cli) -> Outcome {
     let loaded = || Loaded::read(cli.config.as_deref());
     let command = cli.command.unwrap_or(Command::Run);
+    // These two have nothing that is secret, and are for looking at.
+    if !matches!(command, Command::Sink(_) | Command::Simulate(_)) {
+        core_dump::refuse();
+    }
     match command {
         Command::Run => run::run(loaded()?, cli.config),
         Command::Check { json } => check::check(loaded(), json),

@@ -18,6 +18,7 @@ use crate::clock::Clock;
 use crate::config::report::{Setting, profile_settings};
 use crate::config::{Config, Loaded, Provider, Store, profiles, sources};
 use crate::mail::LaneName;
+use crate::observe::say;
 use crate::queue::Queue;
 use crate::queue::sqlite::SqliteQueue;
 
@@ -158,7 +159,7 @@ pub(super) async fn stored_feedback(config: &Config) -> Vec<(String, FeedbackSta
         Err(error) => Err(error),
     };
     known.unwrap_or_else(|error| {
-        eprintln!("mailweir: what replies taught is not shown: {error}");
+        say(&format!("what replies taught is not shown: {error}"));
         Vec::new()
     })
 }

@@ -1,17 +1,16 @@
 //! `mailweir run`: the relay itself.
 
-use std::io::{self, Write};
 use std::path::PathBuf;
 
 use super::{Code, Failed, Outcome};
 use crate::app::StartError;
 use crate::config::Loaded;
+use crate::observe::say;
 
 /// `named`: the file of the command line, for a reload.
 pub(super) fn run(loaded: Loaded, named: Option<PathBuf>) -> Outcome {
-    for warning in &loaded.warnings {
-        let _ = writeln!(io::stderr(), "mailweir: warning: {warning}");
-    }
+    let warnings: Vec<String> = loaded.warnings.iter().map(|warning| format!("warning: {warning}")).collect();
+    say(&warnings.join("\n"));
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(threads()).enable_all().build()?;
     let result = runtime.block_on(crate::app::run(loaded, named));
     // Blocking work that is still in progress (a name lookup, a read) must not keep the process.

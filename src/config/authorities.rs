@@ -25,12 +25,6 @@ impl Authorities {
     /// to do, for people.
     pub fn load(path: &Path) -> Result<Authorities, String> {
         let name = path.display();
-        if path.is_dir() {
-            return Err(format!(
-                "{name} is a directory: expected one PEM file with the certificates of the private authorities (those \
-                 of the system are trusted anyway)"
-            ));
-        }
         let (certificates, pem) = certificates(path)?;
         if certificates.is_empty() {
             let hint = if has_key(&pem) {
@@ -87,7 +81,7 @@ mod tests {
         write("torn.pem", &pem.as_bytes()[..200]);
         write("junk.pem", format!("{pem}-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n").as_bytes());
         for (name, told) in [
-            ("", " is a directory: expected one PEM file with the certificates of the private authorities (those of"),
+            ("", "cannot read : it is a directory: expected a file"),
             ("none.pem", "cannot read none.pem: No such file"),
             ("empty.pem", "empty.pem has no certificate: expected PEM (it is empty)"),
             (

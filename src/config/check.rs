@@ -3,6 +3,7 @@
 //!
 //! Also finds this host's name, and puts together what several keys say (`relay`, `auth`, `tls`).
 
+use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,7 +17,7 @@ use super::rule_keys::RuleDraft;
 use super::units::Span;
 use super::value::nearest;
 use super::{
-    Config, Credentials, Dns, Engine, PriorityRule, Provider, Relay, Retry, Route, TlsMode, profiles, shaping,
+    Config, Credentials, Dns, Engine, PriorityRule, Provider, Redactor, Relay, Retry, Route, TlsMode, profiles, shaping,
 };
 
 /// Makes the configuration of a draft; faults and warnings go to `reader`. The result is only
@@ -61,15 +62,17 @@ pub(super) fn finish(reader: &mut Reader<'_>, mut draft: Draft) -> (Config, Vec<
     if draft.top.builtin_profiles {
         rules.extend_from_slice(profiles::generic_rules());
     }
-    let assembled = |p: ProviderDraft| Arc::new(assemble(p, &rules));
-    let providers: Vec<Arc<Provider>> = draft.providers.into_iter().map(&assembled).collect();
+    let assembled = |p: ProviderDraft| assemble(p, &rules);
+    let mut providers: Vec<Provider> = draft.providers.into_iter().map(&assembled).collect();
+    share_redactors(&mut providers);
+    let providers: Vec<Arc<Provider>> = providers.into_iter().map(Arc::new).collect();
     let (routes, priorities) = routes(reader, draft.routes, &providers, draft.top.builtin_profiles);
     let config = Config {
         hostname,
         listeners: draft.listeners.into_iter().map(|listener| Arc::new(listener.l)).collect(),
         queue: draft.queue,
         dns: draft.dns,
-        default: assembled(draft.default),
+        default: Arc::new(assembled(draft.default)),
         providers,
         routes,
         limits: shaping::limits(draft.limits),
@@ -302,13 +305,24 @@ fn assemble(draft: ProviderDraft, default_rules: &[RuleDraft]) -> Provider {
     let mut provider = draft.p;
     provider.rules = rules;
     provider.tls = effective_tls(draft.tls, draft.relay.is_some());
-    provider.relay = draft.relay.map(|(host, port)| Relay {
-        implicit_tls: effective_implicit(draft.implicit_tls, draft.tls, port),
-        auth: draft.user.zip(draft.password).map(|(user, password)| Credentials { user, password }),
-        host: host.into(),
-        port,
-    });
+    let auth = draft.user.zip(draft.password).map(|(user, password)| Credentials { user, password });
+    provider.relay = draft
+        .relay
+        .map(|(host, port)| Relay::new(&host, port, effective_implicit(draft.implicit_tls, draft.tls, port), auth));
     provider
+}
+
+/// A host that several providers lead to has heard the secrets of all of them.
+fn share_redactors(providers: &mut [Provider]) {
+    let mut heard: HashMap<Arc<str>, Vec<Credentials>> = HashMap::new();
+    for relay in providers.iter().filter_map(|provider| provider.relay.as_ref()) {
+        heard.entry(relay.host.clone()).or_default().extend(relay.auth.clone());
+    }
+    let redactors: HashMap<Arc<str>, Redactor> =
+        heard.into_iter().map(|(host, secrets)| (host, Redactor::new(&secrets))).collect();
+    for relay in providers.iter_mut().filter_map(|provider| provider.relay.as_mut()) {
+        relay.redactor = redactors.get(&relay.host).cloned().unwrap_or_default();
+    }
 }
 
 /// `tls` where the file says nothing: a smart host is somebody we have a contract with.

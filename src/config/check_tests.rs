@@ -86,7 +86,7 @@ fn what_is_odd_but_possible_is_a_warning() {
     let made = rcgen::generate_simple_self_signed(vec!["ca.example".to_owned()]).unwrap();
     let file = tempfile::NamedTempFile::new().unwrap();
     std::fs::write(file.path(), made.cert.pem()).unwrap();
-    let (ca, password) = (file.path().display(), concat!(env!("CARGO_MANIFEST_DIR"), "/Cargo.toml"));
+    let (ca, password) = (file.path().display(), concat!(env!("CARGO_MANIFEST_DIR"), "/rustfmt.toml"));
     let text = format!(
         "hostname = 'a.example'\nretry.warn = '9d'\nadmin.address = '192.0.2.1:80'\n[provider.s]\nrelay = 'h.example:25'\n\
              auth = {{ user = 'u', password = {{ file = '{password}' }} }}\ntls = 'opportunistic'\ntls_ca = '{ca}'\n[[route]]\nvia = 's'\n"

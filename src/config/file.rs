@@ -15,8 +15,9 @@ use super::keys::{Admin, ProviderDraft, RouteDraft, Table, Top, UNSUPPORTED};
 use super::listener_keys::ListenerDraft;
 use super::profiles;
 use super::rule_keys::{LimitDraft, RuleDraft};
+use super::source_file;
 use super::value::{Kind, Val, describe, nearest};
-use super::{Dns, Log, Queue, Retry};
+use super::{Dns, Log, Queue, Retry, secret::without_users};
 
 /// Largest file read, in bytes.
 const MAX_FILE: u64 = 16 << 20;
@@ -126,15 +127,8 @@ pub(super) struct Reader<'a> {
 
 /// Reads the text of a file that was named, or found at its default place.
 pub(super) fn read_file(path: &Path) -> Result<String, ConfigError> {
-    let failed = |e: std::io::Error| ConfigError::about_file(path, format!("cannot read it: {e}"));
-    let meta = std::fs::metadata(path).map_err(failed)?;
-    if !meta.is_file() && meta.is_dir() {
-        return Err(ConfigError::about_file(path, "is a directory: expected a file".into()));
-    }
-    if meta.len() > MAX_FILE {
-        return Err(ConfigError::about_file(path, format!("has {} bytes: more than {MAX_FILE}", meta.len())));
-    }
-    let bytes = std::fs::read(path).map_err(failed)?;
+    let bytes =
+        source_file::read(path, MAX_FILE).map_err(|e| ConfigError::about_file(path, format!("cannot read it: {e}")))?;
     String::from_utf8(bytes).map_err(|e| {
         let line = e.as_bytes().iter().take(e.utf8_error().valid_up_to()).filter(|b| **b == b'\n').count() + 1;
         ConfigError::about_file(path, format!("is not UTF-8 text: see line {line}"))
@@ -460,6 +454,7 @@ impl<'a> Reader<'a> {
     /// Notes a warning at the place of `path`.
     pub(super) fn warn(&mut self, path: &str, message: String) {
         let (line, column) = self.nearest_place(path).map_or((0, 0), |s| self.position(s.start));
+        let message = without_users(&message);
         self.warnings.push(Problem { line, column, key: path.to_owned(), message });
     }
 
@@ -476,6 +471,7 @@ impl<'a> Reader<'a> {
     fn problem(&mut self, span: Option<Range<usize>>, key: String, message: String) {
         if self.problems.len() < MAX_PROBLEMS {
             let (line, column) = span.map_or((0, 0), |s| self.position(s.start));
+            let (key, message) = (without_users(&key), without_users(&message));
             self.problems.push(Problem { line, column, key, message });
         }
     }

@@ -5,21 +5,20 @@
 //! configuration; early data stays off, since it can be played back (RFC 8446 §8).
 
 use std::fmt;
-use std::fs::File;
-use std::io::Read;
 use std::path::Path;
 use std::sync::Arc;
 
 use memchr::memmem;
 use tokio_rustls::rustls::crypto::aws_lc_rs;
-use tokio_rustls::rustls::pki_types::pem::PemObject;
+use tokio_rustls::rustls::pki_types::pem::{self, PemObject};
 use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use tokio_rustls::rustls::{Error, ServerConfig};
 
 use super::ListenerTlsMode;
+use super::source_file::{self, FileError};
 
 /// Largest file read, in bytes.
-const MAX_PEM: u64 = 1 << 20;
+pub(super) const MAX_PEM: u64 = 1 << 20;
 
 /// `tls` of a `[[listener]]`.
 #[derive(Clone)]
@@ -98,20 +97,29 @@ fn server(chain: Vec<CertificateDer<'static>>, key: PrivateKeyDer<'static>) -> R
 
 /// Reads a file that is to be PEM, of at most 1 MiB.
 fn read_pem(path: &Path) -> Result<Vec<u8>, String> {
-    let (name, mut pem) = (path.display(), Vec::new());
-    let opened = File::open(path).and_then(|file| file.take(MAX_PEM + 1).read_to_end(&mut pem));
-    opened.map_err(|e| format!("cannot read {name}: {e}"))?;
-    if pem.len() as u64 > MAX_PEM {
-        return Err(format!("{name} is larger than 1 MiB: expected a PEM file"));
-    }
-    Ok(pem)
+    let name = path.display();
+    source_file::read(path, MAX_PEM).map_err(|e| match e {
+        FileError::TooLarge(_) => format!("{name} is larger than 1 MiB: expected a PEM file"),
+        e => format!("cannot read {name}: {e}"),
+    })
 }
 
 /// The certificates of a PEM file, perhaps none, and the whole file to tell why.
 pub(super) fn certificates(path: &Path) -> Result<(Vec<CertificateDer<'static>>, Vec<u8>), String> {
     let pem = read_pem(path)?;
     let certificates: Result<_, _> = CertificateDer::pem_slice_iter(&pem).collect();
-    Ok((certificates.map_err(|e| format!("{} is not PEM: {e}", path.display()))?, pem))
+    Ok((certificates.map_err(|e| format!("{} is not PEM: {}", path.display(), fault(&e)))?, pem))
+}
+
+/// What is wrong with a PEM file. The error itself repeats lines of it, which may be all of a key.
+fn fault(error: &pem::Error) -> &'static str {
+    match error {
+        pem::Error::MissingSectionEnd { .. } => "a section has no end line (are the line ends of the file lost?)",
+        pem::Error::IllegalSectionStart { .. } => "a section has no proper BEGIN line",
+        pem::Error::Base64Decode(_) => "a section has what is no base64",
+        pem::Error::NoItemsFound => "there is none in it",
+        _ => "it cannot be read",
+    }
 }
 
 fn chain(path: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
@@ -132,7 +140,7 @@ fn private_key(path: &Path) -> Result<PrivateKeyDer<'static>, String> {
     }
     PrivateKeyDer::from_pem_slice(&pem).map_err(|error| {
         let certificate = memmem::find(&pem, b"BEGIN CERTIFICATE").is_some();
-        let hint = if certificate { "it has a certificate, which belongs to `cert`".into() } else { error.to_string() };
+        let hint = if certificate { "it has a certificate, which belongs to `cert`" } else { fault(&error) };
         format!("{name} has no private key: expected PEM ({hint})")
     })
 }
@@ -198,6 +206,8 @@ mod tests {
         files.write("torn.pem", &files.made.cert.pem()[..200]);
         files.write("locked.pem", "-----BEGIN ENCRYPTED PRIVATE KEY-----\nAAAA\n-----END ENCRYPTED PRIVATE KEY-----\n");
         files.write("junk.pem", "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n");
+        let one_line = files.made.signing_key.serialize_pem().replace('\n', " ");
+        files.write("one-line.pem", &one_line);
         files.write("huge.pem", &"#".repeat(1 << 21));
         for (cert, key, wrong, told) in [
             ("none.pem", "key.pem", "cert", "cannot read none.pem: No such file"),
@@ -220,6 +230,12 @@ mod tests {
             ),
             ("cert.pem", "locked.pem", "key", "locked.pem has a pass phrase: expected a key without one"),
             ("junk.pem", "key.pem", "cert", "junk.pem has an unusable certificate: "),
+            (
+                "cert.pem",
+                "one-line.pem",
+                "key",
+                "one-line.pem has no private key: expected PEM (a section has no end line (are the line ends",
+            ),
             ("huge.pem", "key.pem", "cert", "huge.pem is larger than 1 MiB"),
         ] {
             let faults = files.told(cert, key);
@@ -227,6 +243,8 @@ mod tests {
                 matches!(faults.as_slice(), [(at, said)] if *at == wrong && said.starts_with(told)),
                 "{told}: {faults:?}"
             );
+            let inside = &one_line.split(' ').nth(4).unwrap_or_default();
+            assert!(inside.len() > 20 && !faults[0].1.contains(*inside), "a part of the key: {faults:?}");
         }
         assert_eq!(files.told("none.pem", "none.pem").len(), 2, "both are told at once");
     }

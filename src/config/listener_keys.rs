@@ -43,6 +43,9 @@ impl Table for ListenerDraft {
         "max_message_size" l.max_message_size: Kind::Size(1024, 2 << 30), default r#""25MiB""#;
         /// Recipients of one transaction. Further ones get 452, and clients send those again.
         "max_recipients" l.max_recipients: Kind::Int(1, 100_000), default "1000";
+        /// Hops that a message may have made: with more `Received:` fields than that it loops, and gets
+        /// 554 5.4.6. RFC 5321 asks for at least 100.
+        "max_hops" l.max_hops: Kind::Int(1, 1000), default "100";
         /// Sessions at once of clients in `allow`. One more gets 421. Others have a sixteenth of that,
         /// beside it, for 30 s each.
         "max_connections" l.max_connections: Kind::Int(1, 100_000), default "1000";
@@ -70,6 +73,7 @@ impl Table for ListenerDraft {
                 tls: None,
                 max_message_size: 0,
                 max_recipients: 0,
+                max_hops: 0,
                 max_connections: 0,
                 engine: Engine::Native,
                 lf_only: false,

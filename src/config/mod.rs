@@ -20,7 +20,9 @@ mod rule_keys;
 mod rules;
 #[doc(hidden)]
 pub mod sample;
+mod secret;
 mod shaping;
+mod source_file;
 mod source_keys;
 pub mod sources;
 pub mod units;
@@ -28,7 +30,6 @@ mod value;
 mod warmup;
 
 use std::collections::BTreeMap;
-use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -41,6 +42,7 @@ pub use file::{ConfigError, Problem, Warning, find};
 pub use identity::{IdentityFault, ListenerTls};
 pub use load::Loaded;
 pub use network::Network;
+pub use secret::{Credentials, Redactor, Secret};
 use units::{Pattern, Rate};
 
 /// Everything `config.toml` says, checked, with defaults filled in.
@@ -134,6 +136,8 @@ pub struct Listener {
     pub max_message_size: u64,
     /// Recipients a transaction may have.
     pub max_recipients: usize,
+    /// `Received:` fields over which a message is taken to loop (RFC 5321 §6.3).
+    pub max_hops: u32,
     /// Sessions at once.
     pub max_connections: usize,
     /// The protocol engine.
@@ -457,36 +461,19 @@ pub struct Relay {
     pub implicit_tls: bool,
     /// AUTH PLAIN or LOGIN.
     pub auth: Option<Credentials>,
+    /// Knows the secrets that this host may have heard, from this or another provider.
+    redactor: Redactor,
 }
 
-/// User and password for a smart host.
-#[derive(Clone, Debug)]
-pub struct Credentials {
-    /// User name.
-    pub user: String,
-    /// Password.
-    pub password: Secret,
-}
-
-/// A secret: never printed.
-#[derive(Clone, PartialEq, Eq)]
-pub struct Secret(String);
-
-impl Secret {
-    /// Wraps a secret.
-    pub fn new(s: String) -> Secret {
-        Secret(s)
+impl Relay {
+    /// A smart host that has heard no other secret than that of `auth`.
+    pub fn new(host: &str, port: u16, implicit_tls: bool, auth: Option<Credentials>) -> Relay {
+        Relay { host: host.into(), port, implicit_tls, redactor: Redactor::new(&auth), auth }
     }
 
-    /// The secret itself, for the one place that sends it.
-    pub fn reveal(&self) -> &str {
-        &self.0
-    }
-}
-
-impl fmt::Debug for Secret {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("<secret>")
+    /// For all that this host says.
+    pub fn redactor(&self) -> &Redactor {
+        &self.redactor
     }
 }
 

@@ -22,6 +22,7 @@ pub fn config() -> Config {
             tls: None,
             max_message_size: 25 << 20,
             max_recipients: 1000,
+            max_hops: 100,
             max_connections: 1000,
             engine: Engine::Native,
             lf_only: false,

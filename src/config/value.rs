@@ -8,15 +8,20 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use toml_edit::{Array, Value};
+use zeroize::Zeroizing;
 
+use super::identity::MAX_PEM;
 use super::names::{
     check_host, enhanced_pattern, host_pattern, lane_pattern, mail_pattern, read_host_port, read_store, reply_text,
 };
 use super::units::{Pattern, Rate, Size, Span};
-use super::{Authorities, Nameserver, Network, Secret, Source, Store, Warmup, source_keys, warmup};
+use super::{Authorities, Nameserver, Network, Secret, Source, Store, Warmup, source_file, source_keys, warmup};
 
 /// Longest list a key takes; a configuration is read by people.
 pub(super) const MAX_LIST: usize = 10_000;
+
+/// Longest secret, in bytes: tokens have some thousands.
+const MAX_SECRET: u64 = 4096;
 
 /// What a key accepts.
 #[derive(Clone, Copy, Debug)]
@@ -214,9 +219,7 @@ impl Kind {
             }
             Kind::ReadableFile => {
                 let path = Path::new(text()?);
-                std::fs::File::open(path)
-                    .and_then(|f| f.metadata())
-                    .map_err(|e| format!("cannot read {}: {e}", path.display()))?;
+                source_file::read(path, MAX_PEM).map_err(|e| format!("cannot read {}: {e}", path.display()))?;
                 Ok(Val::Path(path.to_owned()))
             }
             Kind::Authorities => Authorities::load(Path::new(text()?)).map(Val::Authorities),
@@ -322,11 +325,15 @@ fn read_filter(text: &str) -> Result<Val, String> {
     Err(format!("\"{text}\" is not a log filter: expected {}", Kind::LogFilter.expected()))
 }
 
-/// Reads a secret from where the value says. No message repeats what was found there.
+/// Reads a secret from where the value says. No message repeats what was found there, nor what may be
+/// the secret itself in a wrong place.
 fn read_secret(value: &Value) -> Result<Val, String> {
     let done = |secret: &str, literal| {
         if secret.is_empty() {
             return Err("the secret is empty".to_owned());
+        }
+        if secret.len() as u64 > MAX_SECRET {
+            return Err(format!("the secret has {} bytes: expected at most {MAX_SECRET}", secret.len()));
         }
         if secret.contains('\0') {
             return Err("the secret has a zero byte".to_owned());
@@ -343,13 +350,30 @@ fn read_secret(value: &Value) -> Result<Val, String> {
     match from {
         "env" => match std::env::var(what) {
             Ok(secret) => done(&secret, false),
-            Err(std::env::VarError::NotPresent) => Err(format!("the environment variable {what} is not set")),
-            Err(std::env::VarError::NotUnicode(_)) => Err(format!("the environment variable {what} is not UTF-8")),
+            Err(std::env::VarError::NotPresent) => Err(format!("{} is not set", shown_variable(what))),
+            Err(std::env::VarError::NotUnicode(_)) => Err(format!("{} is not UTF-8", shown_variable(what))),
         },
-        "file" => match std::fs::read_to_string(what) {
-            Ok(secret) => done(secret.trim_end_matches(['\r', '\n']), false),
-            Err(e) => Err(format!("cannot read the file {what}: {e}")),
-        },
-        other => Err(format!("`{other}` is not known: {}", expected())),
+        "file" => {
+            let failed = |e: &dyn std::fmt::Display| format!("cannot read {}: {e}", shown_file(what));
+            let bytes = Zeroizing::new(source_file::read(Path::new(what), MAX_SECRET + 2).map_err(|e| failed(&e))?);
+            let secret = std::str::from_utf8(&bytes).map_err(|_| failed(&"it is not UTF-8 text"))?;
+            done(secret.trim_end_matches(['\r', '\n']), false)
+        }
+        _ => Err(format!("that key is not known here: {}", expected())),
     }
+}
+
+/// `{ env = "hunter2" }` is a mistake to point at, not to repeat.
+fn shown_variable(name: &str) -> String {
+    if !name.is_empty() && name.bytes().all(|b| b.is_ascii_uppercase() || b == b'_' || b.is_ascii_digit()) {
+        format!("the environment variable {name}")
+    } else {
+        "the environment variable of that name".to_owned()
+    }
+}
+
+/// The same for `{ file = "hunter2" }`: what looks like a path is shown.
+fn shown_file(path: &str) -> String {
+    let like_a_path = ["/", "./", "../"].iter().any(|start| path.starts_with(start));
+    if like_a_path { format!("the file {path}") } else { "the file of that name".to_owned() }
 }

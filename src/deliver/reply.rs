@@ -5,6 +5,9 @@
 //! with different codes (the last one counts, RFC 5321 §4.2.1 asks for equal ones), enhanced codes
 //! with subjects over 255 and enhanced codes of another class than the basic code.
 //!
+//! What a reply repeats of the secrets that its host may have heard is taken out here, before anybody
+//! keeps the text: it goes into the log, the queue and reports to senders.
+//!
 //! Fatal (the peer is unintelligible, nothing after it can be trusted): a line that does not start
 //! with a code from 200 to 599, more than [`MAX_LINES`] lines or [`MAX_BYTES`] bytes in one reply.
 
@@ -13,6 +16,7 @@ use std::collections::VecDeque;
 use smtp_proto::response::parser::ResponseReceiver;
 
 use super::fact::Reply;
+use crate::config::Redactor;
 
 /// Bytes of a line that are kept; the rest is read and dropped.
 pub const MAX_LINE: usize = 4096;
@@ -22,6 +26,8 @@ pub const MAX_LINES: usize = 100;
 pub const MAX_BYTES: usize = 64 * 1024;
 /// Bytes of text that a [`Reply`] keeps.
 pub const MAX_TEXT: usize = 1000;
+/// Bytes shown of a line that is no reply.
+const MAX_SHOWN: usize = 80;
 
 /// A complete reply.
 #[derive(Debug)]
@@ -49,9 +55,15 @@ pub struct ReplyParser {
     text: String,
     keep_lines: bool,
     lines: Vec<Vec<u8>>,
+    redactor: Redactor,
 }
 
 impl ReplyParser {
+    /// For a host whose words are kept only as `redactor` leaves them.
+    pub fn new(redactor: Redactor) -> ReplyParser {
+        ReplyParser { redactor, ..ReplyParser::default() }
+    }
+
     /// Whether replies carry their raw lines from now on (EHLO needs them).
     pub fn keep_lines(&mut self, keep: bool) {
         self.keep_lines = keep;
@@ -98,13 +110,13 @@ impl ReplyParser {
             [a @ b'2'..=b'5', b @ b'0'..=b'9', c @ b'0'..=b'9', rest @ ..] => {
                 (u16::from(a - b'0') * 100 + u16::from(b - b'0') * 10 + u16::from(c - b'0'), rest)
             }
-            _ => return Err(format!("a reply line without a code: {:?}", clean(line, 80))),
+            _ => return Err(format!("a reply line without a code: {:?}", self.clean(line))),
         };
         let (last, text) = match rest {
             [] => (true, rest),
             [b' ', text @ ..] => (true, text),
             [b'-', text @ ..] => (false, text),
-            _ => return Err(format!("a reply line without a space after the code: {:?}", clean(line, 80))),
+            _ => return Err(format!("a reply line without a space after the code: {:?}", self.clean(line))),
         };
         self.count += 1;
         if self.count > MAX_LINES {
@@ -122,7 +134,7 @@ impl ReplyParser {
                 reply: Reply {
                     code: self.code,
                     enhanced: self.enhanced.take().filter(|(c, _, _)| *c == class),
-                    text: std::mem::take(&mut self.text),
+                    text: self.redactor.redact(std::mem::take(&mut self.text)),
                 },
                 mixed: self.mixed,
                 lines: std::mem::take(&mut self.lines),
@@ -168,6 +180,15 @@ impl ReplyParser {
         }
     }
 
+    /// A short printable form of bytes of a peer.
+    fn clean(&self, bytes: &[u8]) -> String {
+        let mut out = String::new();
+        append_clean(&mut out, bytes);
+        let mut out = self.redactor.redact(out);
+        out.truncate(out.floor_char_boundary(MAX_SHOWN));
+        out
+    }
+
     /// Adds the words of a line. What needs no change is taken as it is: the first line of most replies.
     fn add(&mut self, words: String) {
         let fine = words.len() <= MAX_TEXT
@@ -209,13 +230,6 @@ fn append_clean(out: &mut String, text: &[u8]) {
         }
         out.push(c);
     }
-}
-
-/// A short printable form of bytes of a peer.
-fn clean(bytes: &[u8], most: usize) -> String {
-    let mut out = String::new();
-    append_clean(&mut out, bytes.get(..most).unwrap_or(bytes));
-    out
 }
 
 #[cfg(test)]

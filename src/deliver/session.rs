@@ -14,7 +14,7 @@ use super::fact::{Event, Fact, Peer, Reply, Stage};
 use super::tls::TlsSettings;
 use super::wire::{Io, Wire, Written};
 use super::{Capabilities, Timeouts, auth, command};
-use crate::config::{Provider, TlsMode};
+use crate::config::{Provider, Redactor, TlsMode};
 
 /// What a session is set up with.
 #[derive(Clone, Copy)]
@@ -33,6 +33,13 @@ pub struct Setup<'a> {
     pub timeouts: Timeouts,
     /// STARTTLS has just failed with this address: go on without.
     pub clear_text: bool,
+}
+
+impl Setup<'_> {
+    /// For all that the host says, from its greeting on: it may have heard our secrets before.
+    fn redactor(&self) -> Redactor {
+        self.provider.relay.as_ref().map(|relay| relay.redactor().clone()).unwrap_or_default()
+    }
 }
 
 /// A session that did not come about.
@@ -178,7 +185,7 @@ async fn establish(
     let t = &setup.timeouts;
     let provider = setup.provider;
     let implicit = provider.relay.as_ref().is_some_and(|relay| relay.implicit_tls);
-    let mut wire = if implicit { start_tls(io, setup, peer).await? } else { Wire::new(io) };
+    let mut wire = if implicit { start_tls(io, setup, peer).await? } else { Wire::new(io, &setup.redactor()) };
     match dialog(&mut wire, setup, implicit).await {
         Ok((caps, false)) => log_in(wire, caps, setup, peer).await.map_err(|failed| (failed, false)),
         Ok((_, true)) => {
@@ -202,7 +209,7 @@ async fn start_tls(io: Box<dyn Io>, setup: &Setup<'_>, peer: &mut Peer) -> Resul
     match setup.tls.handshake(setup.provider, setup.host, setup.ip, io, setup.timeouts.tls).await {
         Ok((io, version)) => {
             peer.tls = Some(version);
-            Ok(Wire::new(io))
+            Ok(Wire::new(io, &setup.redactor()))
         }
         Err(event) => Err(((Stage::StartTls, event), true)),
     }

@@ -15,15 +15,13 @@ use tokio_rustls::rustls::client::danger::{HandshakeSignatureValid, ServerCertVe
 use tokio_rustls::rustls::client::{Resumption, WebPkiServerVerifier};
 use tokio_rustls::rustls::crypto::{CryptoProvider, aws_lc_rs, verify_tls12_signature, verify_tls13_signature};
 use tokio_rustls::rustls::pki_types::{CertificateDer, ServerName, UnixTime};
-use tokio_rustls::rustls::{
-    CertificateError, ClientConfig, DigitallySignedStruct, Error, RootCertStore, SignatureScheme,
-};
+use tokio_rustls::rustls::{ClientConfig, DigitallySignedStruct, Error, RootCertStore, SignatureScheme};
 
 use super::fact::Event;
 use super::tickets::Tickets;
 use super::wire::{Io, event_of};
 use crate::config::{Authorities, Provider, TlsMode};
-use crate::smtp::tls::version_name;
+use crate::smtp::tls::{explain, version_name};
 
 /// Client configurations kept (one or two for each provider).
 const CONFIGS: u64 = 1024;
@@ -118,7 +116,11 @@ impl TlsSettings {
         match timeout(limit, TlsConnector::from(config).connect(name, io)).await {
             Err(_) => Err(Event::Timeout(limit)),
             Ok(Err(e)) => Err(match e.get_ref().and_then(|inner| inner.downcast_ref::<Error>()) {
-                Some(tls) => Event::Tls(explain(host, tls)),
+                Some(tls) => {
+                    // The names in a certificate are the peer's words, like a reply.
+                    let text = explain(host, tls);
+                    Event::Tls(provider.relay.iter().fold(text, |text, relay| relay.redactor().redact(text)))
+                }
                 None => event_of(&e),
             }),
             Ok(Ok(stream)) => {
@@ -127,31 +129,6 @@ impl TlsSettings {
             }
         }
     }
-}
-
-/// A TLS error in words.
-fn explain(host: &str, error: &Error) -> String {
-    use CertificateError as C;
-    match error {
-        Error::InvalidCertificate(C::Expired | C::ExpiredContext { .. }) => "the certificate has expired".to_owned(),
-        Error::InvalidCertificate(C::NotValidYet | C::NotValidYetContext { .. }) => {
-            "the certificate is not valid yet".to_owned()
-        }
-        Error::InvalidCertificate(C::UnknownIssuer) => "the certificate is not from a trusted authority".to_owned(),
-        Error::InvalidCertificate(C::NotValidForNameContext { presented, .. }) => {
-            // At most a few names, and nothing a log could choke on: they come from the peer.
-            let names: Vec<String> = presented.iter().take(5).map(|name| printable(name)).collect();
-            format!("the certificate is not for {host}: it has {}", names.join(", "))
-        }
-        Error::InvalidCertificate(C::NotValidForName) => format!("the certificate is not for {host}"),
-        other => other.to_string(),
-    }
-}
-
-/// A name of a certificate, which rustls gives as `DnsName("mx.example")`.
-fn printable(text: &str) -> String {
-    let text = text.split('"').nth(1).unwrap_or(text);
-    text.chars().filter(|c| !c.is_control()).take(100).collect()
 }
 
 /// Takes any certificate, as long as the peer has its key.

@@ -20,6 +20,7 @@ use tokio::time::{Instant, timeout, timeout_at};
 
 use super::fact::Event;
 use super::reply::{Received, ReplyParser};
+use crate::config::Redactor;
 
 /// What a session can run over.
 pub trait Io: AsyncRead + AsyncWrite + Send + Unpin {}
@@ -65,12 +66,13 @@ enum Step {
 }
 
 impl Wire {
-    /// Over a connected stream; one reply (the greeting) may come unasked.
-    pub fn new(io: Box<dyn Io>) -> Wire {
+    /// Over a connected stream; one reply (the greeting) may come unasked. Replies are kept as
+    /// `redactor` leaves them.
+    pub fn new(io: Box<dyn Io>, redactor: &Redactor) -> Wire {
         Wire {
             io,
             input: vec![0; READ].into_boxed_slice(),
-            parser: ReplyParser::default(),
+            parser: ReplyParser::new(redactor.clone()),
             replies: VecDeque::new(),
             expected: 1,
             broken: None,

@@ -45,6 +45,7 @@ fn tests_config() -> crate::config::Listener {
         tls: None,
         max_message_size: 1 << 20,
         max_recipients: 100,
+        max_hops: 100,
         max_connections: 100,
         engine: crate::config::Engine::Native,
         lf_only: false,

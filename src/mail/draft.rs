@@ -32,8 +32,9 @@ use crate::queue::{Queue, QueueError};
 /// Longest line in bytes without its CRLF (RFC 5321 §4.5.3.1.6).
 const MAX_LINE: usize = 998;
 
-/// `Received:` fields over which a message is taken to loop (RFC 5321 §6.3).
-const MAX_RECEIVED: u32 = 50;
+/// `Received:` fields over which a message is taken to loop, if nobody says otherwise: RFC 5321 §6.3
+/// asks for at least as many.
+const MAX_HOPS: u32 = 100;
 
 /// Most bytes reserved for what a client only announced.
 const MAX_EXPECTED: usize = 32 * 1024;
@@ -95,6 +96,7 @@ pub struct Draft {
     received: Timestamp,
     hostname: Arc<str>,
     limit: u64,
+    max_hops: u32,
     content: u64,
     buf: Vec<u8>,
     /// While the header section comes in.
@@ -134,6 +136,7 @@ impl Draft {
             received,
             hostname: trace.hostname.clone(),
             limit,
+            max_hops: MAX_HOPS,
             content: 0,
             buf,
             header: Some(header),
@@ -147,6 +150,11 @@ impl Draft {
             spilled: 0,
             cut: 0,
         }
+    }
+
+    /// With another number of `Received:` fields over which it is taken to loop.
+    pub fn with_max_hops(self, max_hops: u32) -> Draft {
+        Draft { max_hops, ..self }
     }
 
     /// The queue id it will have.
@@ -217,7 +225,7 @@ impl Draft {
                         header.message_id |= name.eq_ignore_ascii_case(b"message-id");
                         header.urgency.field(name, line);
                         header.received += u32::from(name.eq_ignore_ascii_case(b"received"));
-                        if header.received > MAX_RECEIVED {
+                        if header.received > self.max_hops {
                             return self.refuse(Refusal::Loop);
                         }
                     }

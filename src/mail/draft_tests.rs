@@ -224,7 +224,7 @@ fn a_line_of_a_mailbox_file_hides_nothing() {
     let line = |n: usize| of(&format!("From {}\r\nTo: c\r\n\r\n", "x".repeat(n))).unwrap().traits.long_line;
     assert_eq!((line(998 - 16 - 5), line(999 - 16 - 5)), (false, true));
     let loops = |n: usize| of(&format!("From a@b\r\n{}\r\n", "Received: x\r\n".repeat(n))).err();
-    assert_eq!((loops(50), loops(51)), (None, Some(Refusal::Loop)));
+    assert_eq!((loops(100), loops(101)), (None, Some(Refusal::Loop)));
     let content = "From a@b\r\nTo: c\r\n\r\nhi\r\n";
     let at_limit = |less: u64| build(&[content.as_bytes()], content.len() as u64 - less).err();
     assert_eq!((at_limit(0), at_limit(1)), (None, Some(Refusal::TooLarge)));
@@ -266,9 +266,22 @@ fn the_received_line_says_how_the_message_came() {
 #[test]
 fn refuses_loops_long_headers_and_large_messages() {
     let loops = |n: usize| format!("{}\r\n", "Received: x\r\n".repeat(n));
-    assert!(build(&[loops(50).as_bytes()], 1 << 30).is_ok());
+    assert!(build(&[loops(100).as_bytes()], 1 << 30).is_ok());
     let refused = |parts: &[&[u8]], limit| build(parts, limit).map(|(finished, _)| finished.size);
-    assert_eq!(refused(&[loops(51).as_bytes()], 1 << 30), Err(Refusal::Loop));
+    assert_eq!(refused(&[loops(101).as_bytes()], 1 << 30), Err(Refusal::Loop));
+    // Fields of kilobytes each, folded, and others between them: only whole fields count, and all of them.
+    let long = |n: usize| {
+        let one = format!("rEceived: x\r\n{}X-Received: y\r\n", "\tReceived: folded\r\n".repeat(100));
+        format!("{}\r\n", one.repeat(n))
+    };
+    let few = |n: usize| {
+        let mut draft = Draft::new(QueueId(1), NOW, &trace(None), 1 << 30, 0, None).with_max_hops(12);
+        long(n).as_bytes().chunks(1000).for_each(|part| draft.push(part));
+        draft.refusal()
+    };
+    assert_eq!((few(12), few(13)), (None, Some(Refusal::Loop)));
+    assert!(build(&[long(100).as_bytes()], 1 << 30).is_ok());
+    assert_eq!(refused(&[long(101).as_bytes()], 1 << 30), Err(Refusal::Loop));
     let header = "X: y\r\n".repeat(CHUNK / 6 + 1);
     assert_eq!(refused(&[header.as_bytes(), b"\r\n"], 1 << 30), Err(Refusal::HeaderTooLarge));
     let body = "x".repeat(1000);

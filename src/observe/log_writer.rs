@@ -7,12 +7,13 @@
 //! Invariants: lines keep their order and are never cut; at most [`MOST`] bytes wait; what has no
 //! room is counted and the count is written as soon as the log takes lines again, because a log that
 //! is stuck must not stop mail. A `kill -9` loses the lines of the last moment; the queue, not the log,
-//! is the record of what became of a message. Nothing is lost at an orderly end.
+//! is the record of what became of a message. Nothing is lost at an orderly end, except to a log that
+//! takes nothing for [`STUCK`] or is not done after [`LONGEST`]: it does not keep the process.
 
-use std::io::{self, Write};
+use std::io::{self, ErrorKind, Write};
 use std::sync::Arc;
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex};
 use tracing_subscriber::fmt::MakeWriter;
@@ -23,6 +24,12 @@ const GATHER: Duration = Duration::from_millis(5);
 const FLIGHT: usize = 64 * 1024;
 /// Bytes that wait at most.
 const MOST: usize = 4 * 1024 * 1024;
+/// How long the end waits for a log that takes nothing at all.
+const STUCK: Duration = Duration::from_secs(3);
+/// How long it waits for one that takes something now and then.
+const LONGEST: Duration = Duration::from_secs(10);
+/// Until a log that takes nothing without blocking is tried again.
+const AGAIN: Duration = Duration::from_millis(10);
 
 /// Takes lines; clones write to the same place.
 #[derive(Clone, Debug)]
@@ -32,6 +39,8 @@ pub(super) struct LogWriter(Arc<Shared>);
 struct Shared {
     state: Mutex<State>,
     changed: Condvar,
+    /// Something was written, or the thread has ended.
+    written: Condvar,
 }
 
 #[derive(Debug, Default)]
@@ -39,8 +48,12 @@ struct State {
     pending: Vec<u8>,
     /// Lines that had no room.
     lost: u64,
-    /// No thread will take anything any more: lines are written where they come up.
+    /// Nothing will be taken any more.
     ended: bool,
+    /// Flights, or parts of one, that are out.
+    flights: u64,
+    /// The thread is done.
+    done: bool,
 }
 
 /// Writes what is left when it is dropped.
@@ -49,6 +62,7 @@ struct State {
 pub struct LogGuard {
     shared: Arc<Shared>,
     thread: Option<JoinHandle<()>>,
+    patience: Duration,
 }
 
 /// Starts the thread that writes to `out`.
@@ -59,14 +73,18 @@ pub(super) fn start(out: impl Write + Send + 'static) -> io::Result<(LogWriter, 
     let shared = Arc::new(Shared::default());
     let thread = std::thread::Builder::new().name("log".into()).spawn({
         let shared = shared.clone();
-        move || shared.run(out)
+        move || {
+            shared.run(out);
+            shared.state.lock().done = true;
+            shared.written.notify_all();
+        }
     })?;
-    Ok((LogWriter(shared.clone()), LogGuard { shared, thread: Some(thread) }))
+    Ok((LogWriter(shared.clone()), LogGuard { shared, thread: Some(thread), patience: STUCK }))
 }
 
 impl Shared {
     fn run(&self, mut out: impl Write) {
-        let mut flight = Vec::new();
+        let (mut flight, mut unwritten) = (Vec::new(), 0);
         loop {
             let (lost, ended) = {
                 let mut state = self.state.lock();
@@ -79,10 +97,13 @@ impl Shared {
                 std::mem::swap(&mut state.pending, &mut flight);
                 (std::mem::take(&mut state.lost), state.ended)
             };
-            // Nobody can be told that the log cannot be written; the mail goes on.
-            let _ = out.write_all(&flight);
-            if lost > 0 {
-                let _ = writeln!(out, "mailweir: {lost} log lines were lost: standard error did not take them");
+            // Nobody can be told yet that the log cannot be written; the mail goes on.
+            unwritten += lost + self.write(&mut out, &flight);
+            if unwritten > 0 {
+                let told = format!("mailweir: {unwritten} log lines were lost: standard error did not take them\n");
+                if self.write(&mut out, told.as_bytes()) == 0 {
+                    unwritten = 0;
+                }
             }
             let _ = out.flush();
             flight.clear();
@@ -94,13 +115,34 @@ impl Shared {
     }
 }
 
+impl Shared {
+    /// Writes whole lines; returns how many are not, or not wholly, out.
+    fn write(&self, out: &mut impl Write, lines: &[u8]) -> u64 {
+        let mut rest = lines;
+        while !rest.is_empty() {
+            match out.write(rest.get(..FLIGHT).unwrap_or(rest)) {
+                Ok(n) if n > 0 => rest = rest.get(n..).unwrap_or_default(),
+                Err(e) if e.kind() == ErrorKind::Interrupted => continue,
+                // Somebody who shares it wants it so; to us it is a pipe that is full.
+                Err(e) if e.kind() == ErrorKind::WouldBlock => {
+                    std::thread::sleep(AGAIN);
+                    continue;
+                }
+                _ => return rest.iter().filter(|b| **b == b'\n').count() as u64,
+            }
+            self.state.lock().flights += 1;
+            self.written.notify_all();
+        }
+        0
+    }
+}
+
 impl Write for &LogWriter {
     /// Takes a whole line; never fails.
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
         let mut state = self.0.state.lock();
         if state.ended {
-            drop(state);
-            return io::stderr().write_all(line).map(|()| line.len());
+            return Ok(line.len());
         }
         if state.pending.len() + line.len() > MOST {
             state.lost += 1;
@@ -130,11 +172,22 @@ impl<'a> MakeWriter<'a> for LogWriter {
 
 impl Drop for LogGuard {
     fn drop(&mut self) {
-        self.shared.state.lock().ended = true;
+        let Some(thread) = self.thread.take() else { return };
+        let mut state = self.shared.state.lock();
+        state.ended = true;
         self.shared.changed.notify_one();
-        if let Some(thread) = self.thread.take() {
-            let _ = thread.join();
+        let last = Instant::now() + LONGEST;
+        while !state.done {
+            let flights = state.flights;
+            let until = (Instant::now() + self.patience).min(last);
+            let waited = self.shared.written.wait_while_until(&mut state, |s| !s.done && s.flights == flights, until);
+            if waited.timed_out() {
+                // It waits in a write, perhaps for ever: the end of the process is its end.
+                return;
+            }
         }
+        drop(state);
+        let _ = thread.join();
     }
 }
 
@@ -196,5 +249,54 @@ mod tests {
             text.lines().filter_map(|l| l.split("mailweir: ").nth(1)?.split(' ').next()?.parse::<usize>().ok()).sum();
         assert!((3..=8).contains(&taken), "{taken} lines were taken");
         assert_eq!(taken + told, 10, "every line is written or counted");
+    }
+
+    /// Nobody reads: the end leaves it alone, and what still wants to log does not wait either.
+    #[test]
+    fn a_log_that_takes_nothing_does_not_keep_the_end() {
+        let (writes, _seen) = channel();
+        let (go, wait) = channel();
+        let (log, mut guard) = start(Out { writes, go: Some(wait) }).expect("starts");
+        guard.patience = Duration::ZERO;
+        (&log).write_all(b"never taken\n").expect("is taken");
+        let shared = guard.shared.clone();
+        drop(guard);
+        assert!(!shared.state.lock().done, "it is still in its write");
+        (&log).write_all(b"after the end\n").expect("does not wait");
+        drop(go);
+    }
+
+    /// A full disk, and then room: what was lost meanwhile is counted. A pipe that does not block is
+    /// tried until it takes everything.
+    #[test]
+    fn what_a_log_refuses_is_counted_and_told_later() {
+        struct Moody(Sender<Vec<u8>>, Vec<Result<usize, ErrorKind>>);
+        impl Write for Moody {
+            fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+                let n = self.1.pop().unwrap_or(Ok(usize::MAX)).map_err(io::Error::from)?.min(bytes.len());
+                let _ = self.0.send(bytes[..n].to_vec());
+                Ok(n)
+            }
+
+            fn flush(&mut self) -> io::Result<()> {
+                Ok(())
+            }
+        }
+        let (writes, seen) = channel();
+        // From the end: a pipe that is full twice, a part, a disk that is full for the rest, and for telling.
+        let moods = vec![
+            Err(ErrorKind::StorageFull),
+            Err(ErrorKind::StorageFull),
+            Ok(4),
+            Err(ErrorKind::WouldBlock),
+            Err(ErrorKind::WouldBlock),
+        ];
+        let shared = Shared::default();
+        let mut out = Moody(writes, moods);
+        assert_eq!(shared.write(&mut out, b"one\ntwo\nthree\n"), 2);
+        assert_eq!(shared.write(&mut out, b"told\n"), 1);
+        assert_eq!(shared.write(&mut out, b"four\n"), 0);
+        drop(out);
+        assert_eq!(seen.iter().collect::<Vec<_>>().concat(), b"one\nfour\n");
     }
 }

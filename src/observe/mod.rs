@@ -1,6 +1,7 @@
 //! What can be watched: log set-up, counters, and who is still alive.
 
 mod log_writer;
+mod stderr;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -10,6 +11,7 @@ use tracing_subscriber::EnvFilter;
 
 use crate::config::{Log, LogFormat};
 pub use log_writer::LogGuard;
+pub use stderr::say;
 
 /// A number that only grows.
 #[derive(Debug, Default)]
@@ -109,7 +111,7 @@ impl Drop for ActiveGuard {
 pub fn start_log(log: &Log) -> Result<LogGuard, String> {
     let level = std::env::var("MAILWEIR_LOG").unwrap_or_else(|_| log.level.clone());
     let filter = EnvFilter::try_new(&level).map_err(|e| format!("log level `{level}`: {e}"))?;
-    let (writer, guard) = log_writer::start(std::io::stderr()).map_err(|e| e.to_string())?;
+    let (writer, guard) = stderr::handle().and_then(log_writer::start).map_err(|e| e.to_string())?;
     let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(writer);
     let done = match log.format {
         LogFormat::Text => {
@@ -118,7 +120,23 @@ pub fn start_log(log: &Log) -> Result<LogGuard, String> {
         LogFormat::Json => builder.json().flatten_event(true).with_target(false).try_init(),
     };
     done.map_err(|e| e.to_string())?;
+    std::panic::set_hook(Box::new(tell_of_panic));
     Ok(guard)
+}
+
+/// A panic is a line of the log like others: written by the standard library it would be no JSON, and
+/// wait for ever for a standard error that nobody reads.
+fn tell_of_panic(panic: &std::panic::PanicHookInfo<'_>) {
+    let at = panic.location().map(ToString::to_string).unwrap_or_default();
+    let thread = std::thread::current().name().unwrap_or_default().to_owned();
+    let what = panic.payload_as_str().unwrap_or_default();
+    let backtrace = std::backtrace::Backtrace::capture();
+    match backtrace.status() {
+        std::backtrace::BacktraceStatus::Captured => {
+            tracing::error!(at, thread, what, %backtrace, "a fault of mailweir itself (panicked): please report it");
+        }
+        _ => tracing::error!(at, thread, what, "a fault of mailweir itself (panicked): please report it"),
+    }
 }
 
 #[cfg(test)]

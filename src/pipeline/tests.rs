@@ -28,6 +28,8 @@ pub(crate) struct Faulty {
     full: Option<Arc<AtomicUsize>>,
     /// Says that an outcome with a report makes no sense.
     refuses_reports: bool,
+    /// Closing it never ends.
+    hangs: bool,
 }
 
 impl Faulty {
@@ -43,7 +45,13 @@ impl Faulty {
             away: none(),
             full: None,
             refuses_reports: false,
+            hangs: false,
         }
+    }
+
+    /// On a disk that neither takes writes nor refuses them.
+    pub(crate) fn hanging(dir: &tempfile::TempDir) -> Faulty {
+        Faulty { hangs: true, ..Faulty::new(dir) }
     }
 
     /// With a full disk; counts the settlements that hear so.
@@ -133,6 +141,9 @@ impl Queue for Faulty {
         self.queue.recall(prefix).await
     }
     async fn close(&self) {
+        if self.hangs {
+            std::future::pending::<()>().await;
+        }
         self.queue.close().await;
     }
 }

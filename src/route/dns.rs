@@ -28,10 +28,12 @@ use hickory_resolver::proto::op::{DnsRequestOptions, DnsResponse, Query, Respons
 use hickory_resolver::proto::rr::{Name, RData, RecordType};
 use hickory_resolver::{NameServerPool, PoolContext, TlsConfig, system_conf};
 use tokio::sync::Semaphore;
+use tokio::time::Instant;
 use tokio_rustls::rustls::client::WebPkiServerVerifier;
 use tokio_rustls::rustls::{ClientConfig, RootCertStore};
 
 use super::RouterError;
+use super::certificate::{Refused, Verifier};
 use crate::config::{self, DnsProtocol};
 
 /// Where the system's name servers stand.
@@ -83,6 +85,8 @@ pub(super) struct Dns {
 struct Server {
     label: String,
     pool: Pool,
+    /// Why its certificate was refused lately.
+    refused: Refused,
 }
 
 /// How a server is asked.
@@ -128,16 +132,18 @@ impl Dns {
             own => own.iter().map(|s| (s.address.to_string(), server_config(s))).collect(),
         };
         let encrypted = config.nameservers.iter().any(|s| s.protocol != DnsProtocol::Plain);
+        let roots = encrypted.then(roots);
         let servers = servers
             .into_iter()
             .map(|(label, server)| {
                 let tls = TlsConfig::new().map_err(|e| RouterError::Resolver(e.to_string()))?;
                 let mut context = PoolContext::new(options(config), tls);
-                if encrypted {
-                    trust_system_roots(&mut context.tls)?;
+                let refused = Refused::default();
+                if let Some(roots) = &roots {
+                    check_certificates(&mut context.tls, roots, &label, &refused)?;
                 }
                 let pool = NameServerPool::from_config([server], Arc::new(context), TokioRuntimeProvider::default());
-                Ok(Server { label, pool: Pool::Network(pool) })
+                Ok(Server { label, pool: Pool::Network(pool), refused })
             })
             .collect::<Result<Vec<_>, RouterError>>()?;
         Ok(Dns::with(servers, config))
@@ -145,7 +151,10 @@ impl Dns {
 
     /// Asks this server alone.
     pub(super) fn given(server: Arc<dyn NameServer>, config: &config::Dns) -> Dns {
-        Dns::with(vec![Server { label: "given".into(), pool: Pool::Given(server) }], config)
+        Dns::with(
+            vec![Server { label: "given".into(), pool: Pool::Given(server), refused: Refused::default() }],
+            config,
+        )
     }
 
     fn with(servers: Vec<Server>, config: &config::Dns) -> Dns {
@@ -252,10 +261,18 @@ impl Dns {
             options.use_edns = edns;
             options.recursion_desired = true;
             let query = Query::query(name.clone(), kind);
+            let began = Instant::now();
             let response = tokio::time::timeout(self.timeout, server.pool.ask(query, options)).await;
             let because =
                 |what: &dyn std::fmt::Display| format!("name server {}: {what} for {name} {kind}", server.label);
+            // A connection that another question waits for may have been refused just before.
+            let recent = began.checked_sub(self.timeout).unwrap_or(began);
             return match response {
+                Err(_) | Ok(Err(NetError::Timeout | NetError::NoConnections | NetError::Io(_)))
+                    if let Some(why) = server.refused.since(recent) =>
+                {
+                    Err(Refusal::Final(because(&why)))
+                }
                 Err(_) | Ok(Err(NetError::Timeout)) => {
                     Err(Refusal::Silent(because(&format_args!("no answer within {} s", self.timeout.as_secs_f32()))))
                 }
@@ -318,18 +335,29 @@ fn system_servers(path: &Path) -> Result<Vec<(String, NameServerConfig)>, Router
     Ok(system.name_servers().iter().map(|s| (s.ip.to_string(), s.clone())).collect())
 }
 
-/// Certificates of name servers are checked against the roots that the system trusts (a private CA
-/// may be among them); without any, against those that hickory brings.
-fn trust_system_roots(tls: &mut ClientConfig) -> Result<(), RouterError> {
+/// What certificates of name servers are checked against: the roots that the system trusts (a private CA
+/// may be among them); without any, Mozilla's.
+fn roots() -> Arc<RootCertStore> {
     let mut roots = RootCertStore::empty();
     roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
     if roots.is_empty() {
-        return Ok(());
+        roots.roots.extend_from_slice(webpki_roots::TLS_SERVER_ROOTS);
     }
-    let verifier = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), tls.crypto_provider().clone())
+    Arc::new(roots)
+}
+
+/// Has the certificate of this server checked, and what is wrong with it noted.
+fn check_certificates(
+    tls: &mut ClientConfig,
+    roots: &Arc<RootCertStore>,
+    server: &str,
+    refused: &Refused,
+) -> Result<(), RouterError> {
+    let inner = WebPkiServerVerifier::builder_with_provider(roots.clone(), tls.crypto_provider().clone())
         .build()
         .map_err(|e| RouterError::Resolver(e.to_string()))?;
-    tls.dangerous().set_certificate_verifier(verifier);
+    let verifier = Verifier { inner, server: server.to_owned(), refused: refused.clone() };
+    tls.dangerous().set_certificate_verifier(Arc::new(verifier));
     Ok(())
 }
 

@@ -3,7 +3,7 @@
 //! A route of the configuration (smart host) wins over MX. Everything that DNS says is checked
 //! here: null MX, ourselves in the list, private addresses. `docs/routing.md` tells the rules.
 //!
-//! - [`Router`] decides, and explains; `dns` asks the name servers; `records` reads what they say; `cache`
+//! - [`Router`] decides, and explains; `dns` asks the name servers, whose `certificate` is checked over TLS; `records` reads what they say; `cache`
 //!   keeps it; `select` makes the list of hosts; `source` chooses the source address where limits hold for each;
 //!   `domain` is the one form of a domain; `private` knows private addresses.
 //!
@@ -11,6 +11,7 @@
 //! that fails); a warm answer waits for nobody; everything DNS sends is cut to a bound.
 
 mod cache;
+mod certificate;
 mod dns;
 mod domain;
 mod private;

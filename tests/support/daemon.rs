@@ -111,17 +111,22 @@ impl Setup {
 
     /// Writes the configuration and starts the daemon.
     pub fn start(self) -> Daemon {
+        let mut daemon = self.prepare();
+        daemon.start();
+        daemon
+    }
+
+    /// Writes the configuration and starts nothing.
+    pub fn prepare(self) -> Daemon {
         let config = self.write("config.toml");
-        let mut daemon = Daemon {
+        Daemon {
             smtp: self.smtp(),
             log: self.dir.join("mailweir.log"),
             config,
             environment: Vec::new(),
             child: None,
             setup: self,
-        };
-        daemon.start();
-        daemon
+        }
     }
 }
 
@@ -152,7 +157,15 @@ impl Daemon {
     /// Starts it and waits for nothing.
     pub fn launch(&mut self) {
         assert!(self.child.is_none(), "it runs already");
-        self.child = Some(spawn(&self.config, self.setup.named, &self.log, &self.environment));
+        let mut command = command(&self.config, self.setup.named, &self.log, &self.environment);
+        self.child = Some(command.spawn().expect("start mailweir"));
+    }
+
+    /// The same with another standard error than the log.
+    pub fn launch_with_stderr(&mut self, stderr: Stdio) {
+        assert!(self.child.is_none(), "it runs already");
+        let mut command = command(&self.config, self.setup.named, &self.log, &self.environment);
+        self.child = Some(command.stderr(stderr).spawn().expect("start mailweir"));
     }
 
     /// Waits until it greets, or has ended: then this is how.
@@ -298,7 +311,7 @@ impl Drop for Daemon {
     }
 }
 
-fn spawn(config: &Path, named: bool, log: &Path, environment: &[(&'static str, String)]) -> Child {
+fn command(config: &Path, named: bool, log: &Path, environment: &[(&'static str, String)]) -> Command {
     let log = std::fs::File::options().create(true).append(true).open(log).expect("the log file");
     let mut command = Command::new(MAILWEIR);
     command.arg("run");
@@ -310,9 +323,8 @@ fn spawn(config: &Path, named: bool, log: &Path, environment: &[(&'static str, S
         .envs(environment.iter().map(|(name, value)| (name, value)))
         .stdin(Stdio::null())
         .stdout(log.try_clone().expect("a second handle of the log"))
-        .stderr(log)
-        .spawn()
-        .expect("start mailweir")
+        .stderr(log);
+    command
 }
 
 /// Starts mailweir where it must refuse; returns its exit code and all it said.

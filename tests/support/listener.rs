@@ -192,6 +192,7 @@ pub fn listener() -> Listener {
         tls: None,
         max_message_size: 1 << 20,
         max_recipients: 100,
+        max_hops: 100,
         max_connections: 20,
         engine: Engine::Native,
         lf_only: false,
@@ -306,6 +307,7 @@ impl Dialog {
         for (key, value) in &self.options {
             match key.as_str() {
                 "max_message_size" => l.max_message_size = value.parse().expect(value),
+                "max_hops" => l.max_hops = value.parse().expect(value),
                 "max_recipients" => l.max_recipients = value.parse().expect(value),
                 "max_connections" => l.max_connections = value.parse().expect(value),
                 "allow" => l.allow = value.split_whitespace().map(|n| n.parse().expect(value)).collect(),

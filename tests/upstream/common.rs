@@ -8,7 +8,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 use mailweir::clock::Timestamp;
-use mailweir::config::Provider;
+use mailweir::config::{Credentials, Provider, Secret};
 use mailweir::deliver::session::{Setup, SetupFailure};
 use mailweir::deliver::{Connection, Report, Timeouts, TlsSettings, Transaction};
 use mailweir::mail::{Address, Body, BodyTraits, CHUNK, Envelope, Message, Origin, QueueId, Recipient};
@@ -26,6 +26,11 @@ pub fn provider() -> Provider {
         idle_timeout: Duration::from_secs(10),
         ..mailweir::config::sample::provider("test")
     }
+}
+
+/// Of the smart hosts of these tests.
+pub fn credentials(password: &str) -> Credentials {
+    Credentials { user: "user".into(), password: Secret::new(password.into()) }
 }
 
 /// A message with its body in memory.

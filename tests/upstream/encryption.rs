@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use mailweir::config::{Authorities, Credentials, Provider, Relay, Secret, TlsMode};
+use mailweir::config::{Authorities, Provider, Relay, TlsMode};
 use mailweir::deliver::Connector;
 use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair, date_time_ymd};
 use tokio::net::TcpListener;
@@ -211,12 +211,7 @@ async fn implicit_tls_and_auth_to_a_smart_host() {
     let (port, server) = serve(&[script], &authority.server("mx.example", false)).await;
     let p = Provider {
         tls_ca: Some(authority.trusted()),
-        relay: Some(Relay {
-            host: "mx.example".into(),
-            port,
-            implicit_tls: true,
-            auth: Some(Credentials { user: "user".into(), password: Secret::new("pass".into()) }),
-        }),
+        relay: Some(Relay::new("mx.example", port, true, Some(credentials("pass")))),
         ..with_tls(TlsMode::Verified)
     };
     let route = route(port, vec![host("mx.example", 0, &["127.0.0.1"])]);
@@ -234,12 +229,7 @@ async fn a_wrong_password_is_not_tried_at_the_next_address() {
     let script = "tls\nhello AUTH PLAIN\nC: AUTH PLAIN*\nS: 535 5.7.8 wrong\nC: QUIT";
     let (port, _server) = serve(&[script, script], &authority.server("mx.example", false)).await;
     let p = Provider {
-        relay: Some(Relay {
-            host: "mx.example".into(),
-            port,
-            implicit_tls: true,
-            auth: Some(Credentials { user: "user".into(), password: Secret::new("bad".into()) }),
-        }),
+        relay: Some(Relay::new("mx.example", port, true, Some(credentials("bad")))),
         ..with_tls(TlsMode::Required)
     };
     let all = route(port, vec![host("mx.example", 0, &["127.0.0.1"]), host("my.example", 0, &["127.0.0.1"])]);

@@ -1,6 +1,6 @@
 //! Greeting, EHLO, AUTH, idle time, and leaving.
 
-use mailweir::config::{Credentials, Relay, Secret};
+use mailweir::config::Relay;
 use mailweir::deliver::Connection;
 
 use crate::common::*;
@@ -80,12 +80,7 @@ async fn quit_waits_for_its_reply_but_not_for_ever() {
 
 fn with_password() -> mailweir::config::Provider {
     let mut p = provider();
-    p.relay = Some(Relay {
-        host: "mx.example".into(),
-        port: 587,
-        implicit_tls: false,
-        auth: Some(Credentials { user: "user".into(), password: Secret::new("pass".into()) }),
-    });
+    p.relay = Some(Relay::new("mx.example", 587, false, Some(credentials("pass"))));
     p
 }
 
@@ -115,6 +110,33 @@ async fn a_535_is_a_fact_of_auth() {
     assert_eq!(failure_of(&p, login).await, "AUTH: 535 5.7.8 no such user");
     let none = "hello AUTH GSSAPI\nC: QUIT";
     assert_eq!(failure_of(&p, none).await, "AUTH: the server does not offer AUTH PLAIN or LOGIN");
+}
+
+/// A server may say back what it was sent: nobody gets to see that, in whatever reply it is.
+#[tokio::test(start_paused = true)]
+async fn what_a_reply_repeats_of_the_password_is_masked() {
+    let mut p = provider();
+    p.relay = Some(Relay::new("mx.example", 587, false, Some(credentials("hunter2-S3cr3t"))));
+    let sent = "AHVzZXIAaHVudGVyMi1TM2NyM3Q=";
+    let auth = format!("hello AUTH PLAIN\nC: AUTH PLAIN {sent}\n");
+    let split = format!("{auth}S: 535-5.7.8 no: {}\nS: 535 5.7.8 {}, sorry\nC: QUIT", &sent[..11], &sent[11..]);
+    assert_eq!(failure_of(&p, &split).await, "AUTH: 535 5.7.8 no: ***, sorry");
+    let garbled = format!("{auth}S: hunter2-S3cr3t says {sent}{}\neof", "x".repeat(100));
+    assert_eq!(
+        failure_of(&p, &garbled).await,
+        "AUTH: unintelligible server: a reply line without a code: \"*** says ***\""
+    );
+    let goes_on = format!("{auth}S: 334 %68unter2-S3cr3t\neof");
+    assert_eq!(failure_of(&p, &goes_on).await, "AUTH: unintelligible server: AUTH goes on where it should end: 334");
+    let later = format!(
+        "hello AUTH PLAIN|PIPELINING\nC: AUTH PLAIN {sent}\nS: 235 ok\nC: MAIL*\nC: RCPT*\nC: DATA\n\
+         S: 250 ok\nS: 550 user had hunter2-s3cr3t\nS: 503 no\neof"
+    );
+    let (connection, _server) = over_pipe(&p, 4096, &later).await;
+    let report = hello().send(&mut connection.expect("logged in"), &["a@x.example"]).await;
+    assert_eq!(fates(&report), ["RCPT: 550 user had ***"]);
+    // One that has heard it before.
+    assert_eq!(failure_of(&p, "S: 554 I know hunter2-S3cr3t\nC: QUIT").await, "greeting: 554 I know ***");
 }
 
 #[tokio::test(start_paused = true)]

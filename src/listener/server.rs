@@ -51,6 +51,7 @@ pub fn bind(address: SocketAddr) -> io::Result<std::net::TcpListener> {
 pub struct Server {
     socket: std::net::TcpListener,
     shared: Arc<Shared>,
+    mailin: Option<mailin::Prepared>,
 }
 
 impl Server {
@@ -84,7 +85,11 @@ impl Server {
                 "engine \"mailin\" cannot take clients that speak LF only: use engine \"native\" with lf_only",
             ));
         }
-        Ok(Server { socket, shared: Arc::new(Shared::new(listener, hostname, intake)) })
+        let mailin = match listener.engine {
+            Engine::Native => None,
+            Engine::Mailin => Some(mailin::Gate::prepare()?),
+        };
+        Ok(Server { socket, mailin, shared: Arc::new(Shared::new(listener, hostname, intake)) })
     }
 
     /// The address it is bound to.
@@ -99,9 +104,9 @@ impl Server {
         let socket = TcpListener::from_std(self.socket)?;
         let address = socket.local_addr()?;
         let shared = self.shared;
-        let gate = match shared.listener.engine {
-            Engine::Native => None,
-            Engine::Mailin => Some(Arc::new(mailin::Gate::start(shared.clone())?)),
+        let gate = match self.mailin {
+            None => None,
+            Some(prepared) => Some(Arc::new(mailin::Gate::start(shared.clone(), prepared)?)),
         };
         let most = match &gate {
             Some(gate) => gate.sessions(),

@@ -26,7 +26,7 @@ use crate::clock::Clock;
 use crate::config::Config;
 use crate::crash;
 use crate::deliver::{Connector, Event, Fact, Stage, Transaction};
-use crate::listener::Intake;
+use crate::listener::{Intake, Memory, memory};
 use crate::mail::{Address, Message, NewMessage, NewRecipient, QueueId, Recipient, RecipientKey};
 use crate::observe::{Active, Stats};
 use crate::outcome::Judgement;
@@ -67,6 +67,7 @@ pub struct Relay {
     stopping: watch::Receiver<bool>,
     cut: watch::Sender<bool>,
     conversions: Semaphore,
+    incoming: Arc<Memory>,
 }
 
 #[async_trait]
@@ -77,6 +78,10 @@ impl Intake for Relay {
 
     fn clock(&self) -> Clock {
         self.clock
+    }
+
+    fn memory(&self) -> &Arc<Memory> {
+        &self.incoming
     }
 
     async fn accept(&self, message: Message, recipients: Vec<Recipient>, head: Bytes) -> Result<QueueId, QueueError> {
@@ -117,7 +122,9 @@ impl Relay {
         scheduler: Arc<Scheduler>,
         stopping: watch::Receiver<bool>,
     ) -> Arc<Relay> {
+        let incoming = Memory::new(memory::part_of(config.queue.memory));
         let relay = Arc::new(Relay {
+            incoming,
             config,
             clock,
             queue,

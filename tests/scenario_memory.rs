@@ -5,6 +5,8 @@
 mod support;
 
 use std::collections::BTreeSet;
+use std::io::Write;
+use std::net::TcpStream;
 use std::os::unix::process::ExitStatusExt;
 use std::process::{Command, Stdio};
 
@@ -61,6 +63,14 @@ fn a_backlog_of_three_times_the_memory_is_accepted_and_delivered_within_it() {
     daemon.kill();
 }
 
+/// Resident memory that is no file.
+fn anonymous_memory(daemon: &Daemon) -> u64 {
+    let status = format!("/proc/{}/status", daemon.pid().as_raw_nonzero());
+    let status = std::fs::read_to_string(status).expect("its status");
+    let line = status.lines().find_map(|line| line.strip_prefix("RssAnon:")).expect("a number");
+    line.trim().trim_end_matches(" kB").parse::<u64>().expect("a number") * 1024
+}
+
 /// A neighbour in the container takes all there is, and the kernel takes mailweir for it.
 #[test]
 fn ended_for_want_of_memory_nothing_acknowledged_is_lost() {
@@ -88,4 +98,48 @@ fn ended_for_want_of_memory_nothing_acknowledged_is_lost() {
     daemon.wait_queue_empty(SOON);
     assert_arrived(&sink, &sent);
     assert_eq!(sink.count(), sent.len(), "nothing was in flight, so each once");
+}
+
+/// Clients that begin large messages and never finish them have no more of mailweir than their part of
+/// the budget, and others go on sending.
+#[test]
+fn uploads_that_never_end_stay_within_their_part_and_keep_nobody_out() {
+    const UPLOADS: usize = 150;
+    let (dir, port) = (TestDir::new(), Port::reserve());
+    let mut daemon = Setup::new(&dir)
+        .queue(&format!("store = \"sqlite:{}\"\nmemory = \"16MiB\"", dir.join("queue.db").display()))
+        .via("example", "example.test", port.at(2), LIMITS)
+        .with(RETRY)
+        .start();
+    let begin = |n: usize| {
+        let mut stream = TcpStream::connect(daemon.smtp).expect("a connection");
+        let hello = format!(
+            "EHLO c{n}\r\nMAIL FROM:<sender@sender.test>\r\nRCPT TO:<somebody@example.test>\r\nBDAT 20000000 LAST\r\n"
+        );
+        stream.write_all(hello.as_bytes()).expect("commands");
+        stream.set_nonblocking(true).expect("a socket");
+        stream
+    };
+    let mut uploads: Vec<TcpStream> = (0..UPLOADS).map(begin).collect();
+    let content = "a line of a message that does not end\r\n".repeat(1000);
+    // As much as there is room for on the way, and what mailweir takes meanwhile.
+    for _ in 0..200 {
+        for upload in &mut uploads {
+            let _ = upload.write(content.as_bytes());
+        }
+    }
+    let sent = fill(&daemon, "others", 200, 4096);
+    let sink = Sink::start(port.at(2));
+    daemon.command_ok(&["queue", "retry", "--all"], b"");
+    sink.wait(sent.len(), SOON);
+    assert_arrived(&sink, &sent);
+    let anonymous = anonymous_memory(&daemon);
+    println!("{UPLOADS} uploads: {} MiB", anonymous / MIB);
+    // The program itself, SQLite's caches, and 4 MiB for what comes in; without bounds 150 MiB.
+    assert!(anonymous < 80 * MIB, "{anonymous} bytes");
+    drop(uploads);
+    // A large one comes in again as soon as they are gone.
+    let large = fill(&daemon, "large", 1, 2 * MIB as usize);
+    sink.wait(sent.len() + large.len(), SOON);
+    daemon.kill();
 }

@@ -180,7 +180,9 @@ impl Running {
             failed = counts.failed,
             "queue open"
         );
-        let scheduler = Scheduler::new(queue.clone(), clock, config.queue.memory, config.limits.clone(), {
+        // The rest is for what comes in ([`crate::listener::memory`]).
+        let outgoing = config.queue.memory - config.queue.memory / 4;
+        let scheduler = Scheduler::new(queue.clone(), clock, outgoing, config.limits.clone(), {
             let router = router.clone();
             move |lane| router.provider_of_lane(lane)
         });

@@ -2,15 +2,15 @@
 
 use std::path::PathBuf;
 
+use super::screen;
 use super::{Code, Failed, Outcome};
 use crate::app::StartError;
 use crate::config::Loaded;
-use crate::observe::say;
 
 /// `named`: the file of the command line, for a reload.
 pub(super) fn run(loaded: Loaded, named: Option<PathBuf>) -> Outcome {
     let warnings: Vec<String> = loaded.warnings.iter().map(|warning| format!("warning: {warning}")).collect();
-    say(&warnings.join("\n"));
+    screen::say(&warnings.join("\n"));
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(threads()).enable_all().build()?;
     let result = runtime.block_on(crate::app::run(loaded, named));
     // Blocking work that is still in progress (a name lookup, a read) must not keep the process.

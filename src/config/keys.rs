@@ -134,7 +134,7 @@ impl Table for Queue {
         /// Where queued mail is kept. A relative path starts at the working directory; missing
         /// directories are made. The file belongs on a local disk.
         "store" store: Kind::Store, default r#""sqlite:var/mailweir.db""#;
-        /// Memory for queued messages on their way out. More only saves reading from disk.
+        /// Memory for messages: a quarter for those that come in, the rest for those on their way out.
         "memory" memory: Kind::Size(1 << 20, 1 << 40), default r#""256MiB""#;
         /// How long failed mail is kept, to look at or to send again. "0s": not at all.
         "keep_failed" keep_failed: Kind::Span(0, 366 * DAY), default r#""7d""#;

@@ -41,7 +41,7 @@ pub(crate) use check::collide;
 pub use file::{ConfigError, Problem, Warning, find};
 pub use identity::{IdentityFault, ListenerTls};
 pub use load::Loaded;
-pub use network::Network;
+pub use network::{Network, canonical};
 pub use secret::{Credentials, Redactor, Secret};
 use units::{Pattern, Rate};
 

@@ -255,7 +255,7 @@ impl Dialog {
             envid: params.envid,
             priority: params.priority.unwrap_or(0),
         };
-        let mut transaction = Transaction::new(envelope, params.size);
+        let mut transaction = Transaction::new(envelope, params.size, self.shared.intake.memory().envelope());
         transaction.priority_given = params.priority.is_some();
         self.transaction = Some(transaction);
         Ok(())
@@ -266,11 +266,10 @@ impl Dialog {
             return Err(BDAT_BEGUN);
         }
         let Some(tx) = &mut self.transaction else { return Err(MAIL_FIRST) };
-        match self.shared.policy.recipient(self.client.ip, tx.recipients.len(), path, tx.envelope.smtputf8) {
-            Ok(address) => {
-                tx.recipients.push(Recipient { address, notify: params.notify, orcpt: params.orcpt });
-                Ok(())
-            }
+        let address = self.shared.policy.recipient(self.client.ip, tx.recipients.len(), path, tx.envelope.smtputf8);
+        let recipient = |address| Recipient { address, notify: params.notify, orcpt: params.orcpt };
+        match address.and_then(|address| tx.add(recipient(address))) {
+            Ok(()) => Ok(()),
             Err(reply) => {
                 tx.refused = true;
                 tracing::info!(client = %self.client.ip, helo = &*self.client.helo, sender = tx.envelope.sender(),

@@ -4,6 +4,7 @@
 pub mod dedupe;
 mod dialog;
 mod mailin;
+pub mod memory;
 pub mod policy;
 mod server;
 mod session;
@@ -18,6 +19,7 @@ use bytes::Bytes;
 use crate::clock::Clock;
 use crate::mail::{Message, QueueId, Recipient};
 use crate::queue::{Queue, QueueError};
+pub use memory::Memory;
 pub use server::{Server, bind};
 
 /// What a listener hands its messages to.
@@ -28,6 +30,9 @@ pub trait Intake: Send + Sync + 'static {
 
     /// The clock.
     fn clock(&self) -> Clock;
+
+    /// The memory of all listeners for what comes in.
+    fn memory(&self) -> &Arc<Memory>;
 
     /// Stores a message and hands it to the scheduler. Only after `Ok` may the listener say `250`.
     /// `head` is chunk 0 of the body; further chunks were spilled before. On `Err` the message was

@@ -15,6 +15,12 @@ use crate::smtp::Reply;
 pub(super) const CLOSING: Reply = Reply::new(421, "4.3.2", "Service is shutting down, closing connection");
 pub(super) const TOO_MANY_SESSIONS: Reply = Reply::new(421, "4.3.2", "Too many connections, try again later");
 pub(super) const TIMEOUT: Reply = Reply::new(421, "4.4.2", "Timeout, closing connection");
+/// No memory for a large message within `data_timeout`, or not even room to wait for it.
+pub(super) const NO_MEMORY: Reply = Reply::new(421, "4.3.1", "No memory for a large message now, closing connection");
+/// Others wait for the memory of a message that does not go on.
+pub(super) const TOO_SLOW: Reply =
+    Reply::new(421, "4.3.1", "Memory is short and the message comes too slowly, closing connection");
+pub(super) const NO_ROOM_FOR_RECIPIENTS: Reply = Reply::new(452, "4.3.1", "No memory for more recipients now");
 pub(super) const TOO_MANY_ERRORS: Reply = Reply::new(421, "4.7.0", "Too many errors, closing connection");
 pub(super) const TOO_LARGE: Reply = Reply::new(552, "5.3.4", "Message exceeds the size limit");
 const NEEDS_SMTPUTF8: Reply = Reply::new(553, "5.6.7", "Address with non-ASCII characters needs SMTPUTF8");

@@ -13,13 +13,14 @@ use std::time::Duration;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
+use tokio::time::Instant;
 use tracing::{info, warn};
 
 use super::policy::{TOO_MANY_SESSIONS, stranger_sessions};
 use super::session::{self, Stop};
 use super::submit::Shared;
 use super::{Intake, mailin};
-use crate::config::{Engine, Listener, ListenerTlsMode};
+use crate::config::{Engine, Listener, ListenerTlsMode, canonical};
 
 /// Connections waiting in the kernel to be accepted.
 const BACKLOG: i32 = 1024;
@@ -32,6 +33,9 @@ const GRACE: Duration = Duration::from_secs(2);
 
 /// Pause after an error of `accept`: the process is out of file descriptors or memory.
 const BREATHER: Duration = Duration::from_millis(100);
+
+/// How often it is told that nothing can be accepted.
+const TELL_AGAIN: Duration = Duration::from_secs(10);
 
 /// Binds a listening socket.
 ///
@@ -51,6 +55,7 @@ pub fn bind(address: SocketAddr) -> io::Result<std::net::TcpListener> {
 pub struct Server {
     socket: std::net::TcpListener,
     shared: Arc<Shared>,
+    mailin: Option<mailin::Prepared>,
 }
 
 impl Server {
@@ -84,7 +89,11 @@ impl Server {
                 "engine \"mailin\" cannot take clients that speak LF only: use engine \"native\" with lf_only",
             ));
         }
-        Ok(Server { socket, shared: Arc::new(Shared::new(listener, hostname, intake)) })
+        let mailin = match listener.engine {
+            Engine::Native => None,
+            Engine::Mailin => Some(mailin::Gate::prepare()?),
+        };
+        Ok(Server { socket, mailin, shared: Arc::new(Shared::new(listener, hostname, intake)) })
     }
 
     /// The address it is bound to.
@@ -99,9 +108,9 @@ impl Server {
         let socket = TcpListener::from_std(self.socket)?;
         let address = socket.local_addr()?;
         let shared = self.shared;
-        let gate = match shared.listener.engine {
-            Engine::Native => None,
-            Engine::Mailin => Some(Arc::new(mailin::Gate::start(shared.clone())?)),
+        let gate = match self.mailin {
+            None => None,
+            Some(prepared) => Some(Arc::new(mailin::Gate::start(shared.clone(), prepared)?)),
         };
         let most = match &gate {
             Some(gate) => gate.sessions(),
@@ -110,6 +119,7 @@ impl Server {
         let few = stranger_sessions(most);
         let [slots, strangers, refusals] = [most, few, MAX_REFUSALS].map(|n| Arc::new(Semaphore::new(n)));
         let mut sessions = JoinSet::new();
+        let mut told: Option<Instant> = None;
         let tls = shared.listener.tls.as_ref().map_or("", |tls| tls.mode.as_str());
         // Whoever waits for a handshake could not read a reply in clear text.
         let speechless = shared.listener.tls.as_ref().is_some_and(|tls| tls.mode == ListenerTlsMode::Implicit);
@@ -125,14 +135,17 @@ impl Server {
                 Ok(accepted) => accepted,
                 Err(error) if is_of_one_connection(&error) => continue,
                 Err(error) => {
-                    warn!(%address, %error, "cannot accept connections");
+                    if told.is_none_or(|at| at.elapsed() >= TELL_AGAIN) {
+                        told = Some(Instant::now());
+                        warn!(%address, %error, "cannot accept connections");
+                    }
                     tokio::time::sleep(BREATHER).await;
                     continue;
                 }
             };
             // Replies leave when they are written, not when the client has acknowledged the last ones.
             let _ = stream.set_nodelay(true);
-            let ip = peer.ip().to_canonical();
+            let ip = canonical(peer.ip());
             let permitted = shared.policy.may_relay(ip);
             let free = if permitted { &slots } else { &strangers };
             match free.clone().try_acquire_owned() {

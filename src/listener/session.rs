@@ -3,8 +3,9 @@
 //! - One read and one write per flight: replies wait in a buffer until the input is used up
 //!   (RFC 2920 §3.2), or until the client has to see one before it can go on (EHLO, DATA, the last
 //!   BDAT, QUIT).
-//! - Buffers are small while a session waits and grow only while data flows; what waits to be
-//!   written is bounded.
+//! - Buffers are small while a session waits and grow only as its message gets memory (`memory`);
+//!   what waits to be written is bounded. A message for which there is no memory now is not read:
+//!   its client waits, at most `data_timeout`, and then hears a 421.
 //! - A command has `command_timeout` from its first wait to its last byte, so that a byte a second
 //!   does not keep a session open; data has `data_timeout` between reads; everything ends at
 //!   `session_timeout`, and soon for a client that may not relay.
@@ -15,6 +16,7 @@
 //!   finish it within the drain time.
 
 mod encrypt;
+mod input;
 
 use std::future::pending;
 use std::io;
@@ -27,8 +29,10 @@ use tokio::sync::watch;
 use tokio::time::{Instant, timeout_at};
 use tracing::{debug, info};
 
+use input::spill;
+
 use super::dialog::{Dialog, Next};
-use super::policy::{CLOSING, TIMEOUT};
+use super::memory::{TINY_READ, Upload};
 use super::stream::Stream;
 use super::submit::Shared;
 use crate::config::ListenerTlsMode;
@@ -40,9 +44,8 @@ use crate::smtp::{DotReader, Fed, Line, LineEnds, LineReader, Reply};
 /// add, rounded up.
 const MAX_COMMAND: usize = 2048;
 
-/// Read buffer of a session that waits for commands, and of one whose data fills it.
-const SMALL: usize = 4 * 1024;
-const LARGE: usize = 64 * 1024;
+/// Read buffer of a session that waits for commands.
+const SMALL: usize = TINY_READ;
 
 /// Replies waiting to be written at most.
 const MAX_WAITING: usize = 16 * 1024;
@@ -106,6 +109,8 @@ struct Session<S> {
     stopping: bool,
     /// The message that comes in by BDAT.
     chunks: Option<Box<Chunks>>,
+    /// The memory of the message that comes in.
+    upload: Upload,
 }
 
 struct Chunks {
@@ -119,7 +124,10 @@ pub(super) async fn run<S>(stream: S, ip: IpAddr, shared: Arc<Shared>, stop: Sto
 where
     S: AsyncRead + AsyncWrite + Unpin + Send,
 {
+    let memory = shared.intake.memory();
+    let (upload, _counted) = (memory.upload(ip), memory.session());
     let mut session = Session {
+        upload,
         stream: Stream::Clear(stream),
         dialog: Dialog::new(shared.clone(), ip),
         lines: LineReader::default(),
@@ -200,6 +208,7 @@ where
     /// Reads message data to its real end, whatever becomes of it, and answers.
     async fn data(&mut self) -> Result<(), End> {
         let Some(tx) = &self.dialog.transaction else { return Ok(()) };
+        self.upload.begin(tx.announced);
         let mut draft = self.shared.draft(&self.dialog.client, tx);
         let mut reader = DotReader::new(self.shared.listener.lf_only);
         let mut failed: Option<QueueError> = None;
@@ -220,12 +229,12 @@ where
                 }
             };
             if failed.is_none() {
-                failed = draft.spill(self.shared.queue()).await.err();
+                failed = spill(&mut self.upload, &self.shared, &mut draft).await.err();
             }
             if done {
                 break;
             }
-            if let Err(end) = self.fill(Wait::Data).await {
+            if let Err(end) = self.read_on(&draft).await {
                 self.lost(&mut draft, &end).await;
                 return Err(end);
             }
@@ -237,6 +246,7 @@ where
     /// Reads a chunk (RFC 3030) and answers.
     async fn chunk(&mut self, size: u64, last: bool) -> Result<(), End> {
         let Some(tx) = &self.dialog.transaction else { return Ok(()) };
+        self.upload.begin(tx.announced.max(size));
         let mut chunks = match self.chunks.take() {
             Some(chunks) => chunks,
             None => {
@@ -249,7 +259,7 @@ where
             let waiting = &self.input[self.start..];
             let n = waiting.len().min(usize::try_from(left).unwrap_or(usize::MAX));
             if n == 0 {
-                if let Err(end) = self.fill(Wait::Data).await {
+                if let Err(end) = self.read_on(&chunks.draft).await {
                     self.lost(&mut chunks.draft, &end).await;
                     return Err(end);
                 }
@@ -258,7 +268,7 @@ where
             let Chunks { draft, ends, failed } = &mut *chunks;
             if failed.is_none() {
                 ends.feed(&waiting[..n], |run| draft.push(run));
-                *failed = draft.spill(self.shared.queue()).await.err();
+                *failed = spill(&mut self.upload, &self.shared, draft).await.err();
             }
             self.start += n;
             left -= n as u64;
@@ -309,11 +319,13 @@ where
             }
             Err(reply) => reply.write_to(&mut self.output),
         }
+        self.upload.end();
     }
 
     /// The client went away inside a message: nothing is queued (RFC 5321 §4.1.1.4).
     async fn lost(&mut self, draft: &mut Draft, end: &End) {
         draft.abandon(self.shared.queue()).await;
+        self.upload.end();
         let tx = self.dialog.transaction.as_ref();
         let why = match end {
             End::Gone(error) => error.to_string(),
@@ -328,68 +340,7 @@ where
     async fn drop_chunks(&mut self) {
         if let Some(mut chunks) = self.chunks.take() {
             chunks.draft.abandon(self.shared.queue()).await;
-        }
-    }
-
-    /// Sends what waits, then reads at least a byte.
-    async fn fill(&mut self, wait: Wait) -> Result<(), End> {
-        self.flush().await?;
-        self.make_room(wait);
-        let idle = wait != Wait::Data && self.dialog.transaction.is_none();
-        loop {
-            // Asked here too: a client that never stops sending must not escape.
-            if !self.stopping && *self.stop.signal.borrow() {
-                self.stopping = true;
-                self.deadline = self.deadline.min(Instant::now() + self.stop.drain);
-            }
-            if Instant::now() >= self.deadline {
-                return Err(End::Because(if self.stopping { CLOSING } else { TIMEOUT }));
-            }
-            let limit = match wait {
-                Wait::Command(until) => until,
-                Wait::Data => Instant::now() + self.shared.listener.data_timeout,
-            };
-            let expires = limit.min(self.deadline);
-            let read = self.stream.read_buf(&mut self.input);
-            let result = if self.stopping {
-                if idle {
-                    return Err(End::Because(CLOSING));
-                }
-                timeout_at(expires, read).await
-            } else {
-                tokio::select! {
-                    biased;
-                    result = timeout_at(expires, read) => result,
-                    () = self.stop.asked() => continue,
-                }
-            };
-            return match result {
-                Ok(Ok(0)) => Err(End::Gone(io::ErrorKind::UnexpectedEof.into())),
-                Ok(Ok(_)) => Ok(()),
-                // Cut off inside TLS: the text of rustls is for programmers.
-                Ok(Err(error)) if error.kind() == io::ErrorKind::UnexpectedEof => Err(End::Gone(error.kind().into())),
-                Ok(Err(error)) => Err(End::Gone(error)),
-                Err(_) if self.stopping && expires == self.deadline => Err(End::Because(CLOSING)),
-                Err(_) => Err(End::Because(TIMEOUT)),
-            };
-        }
-    }
-
-    /// Makes the input buffer fit what is going on.
-    fn make_room(&mut self, wait: Wait) {
-        let full = self.input.len() == self.input.capacity();
-        if self.start == self.input.len() {
-            self.input.clear();
-        } else {
-            self.input.drain(..self.start);
-        }
-        self.start = 0;
-        if wait == Wait::Data && full && self.input.capacity() < LARGE {
-            self.input.reserve_exact(LARGE - self.input.len());
-        } else if wait != Wait::Data && self.input.is_empty() && self.input.capacity() > SMALL {
-            self.input = Vec::with_capacity(SMALL);
-        } else if self.input.len() == self.input.capacity() {
-            self.input.reserve(SMALL);
+            self.upload.end();
         }
     }
 

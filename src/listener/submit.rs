@@ -11,7 +11,8 @@ use tracing::{info, warn};
 
 use super::Intake;
 use super::dedupe::{Dedupe, Once};
-use super::policy::Policy;
+use super::memory::Charge;
+use super::policy::{NO_ROOM_FOR_RECIPIENTS, Policy};
 use crate::clock::Timestamp;
 use crate::config;
 use crate::mail::{Address, Draft, Envelope, Message, Origin, QueueId, Recipient, Refusal, Trace};
@@ -54,10 +55,16 @@ pub(super) struct Transaction {
     /// MAIL had MT-PRIORITY (RFC 6710): header fields are not asked.
     pub priority_given: bool,
     pub began: Instant,
+    /// Bytes that the recipients take so far, and the memory for them.
+    envelope_bytes: u64,
+    memory: Charge,
 }
 
+/// What the recipients of a message take at most before they are counted, and in which steps.
+const ENVELOPE_STEP: u64 = 16 * 1024;
+
 impl Transaction {
-    pub fn new(envelope: Envelope, announced: u64) -> Transaction {
+    pub fn new(envelope: Envelope, announced: u64, memory: Charge) -> Transaction {
         Transaction {
             envelope,
             recipients: Vec::new(),
@@ -65,7 +72,26 @@ impl Transaction {
             refused: false,
             priority_given: false,
             began: Instant::now(),
+            envelope_bytes: 0,
+            memory,
         }
+    }
+
+    /// Adds a recipient, if there is memory for it.
+    ///
+    /// # Errors
+    /// The reply: the client sends the rest in another transaction (RFC 5321 §4.5.3.1.10).
+    pub fn add(&mut self, recipient: Recipient) -> Result<(), Reply> {
+        let texts =
+            recipient.address.as_str().len() + recipient.orcpt.as_ref().map_or(0, |o| o.kind.len() + o.address.len());
+        let bytes = (size_of::<Recipient>() + texts) as u64;
+        let (before, after) = (self.envelope_bytes / ENVELOPE_STEP, (self.envelope_bytes + bytes) / ENVELOPE_STEP);
+        if after > before && !self.memory.add((after - before) * ENVELOPE_STEP) {
+            return Err(NO_ROOM_FOR_RECIPIENTS);
+        }
+        self.envelope_bytes += bytes;
+        self.recipients.push(recipient);
+        Ok(())
     }
 
     /// The first few recipients, for a log line.

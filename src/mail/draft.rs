@@ -37,7 +37,7 @@ const MAX_LINE: usize = 998;
 const MAX_HOPS: u32 = 100;
 
 /// Most bytes reserved for what a client only announced.
-const MAX_EXPECTED: usize = 32 * 1024;
+const MAX_EXPECTED: usize = 8 * 1024;
 
 /// Why a message will not be taken, whatever else is in it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

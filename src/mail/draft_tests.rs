@@ -7,7 +7,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::clock::Clock;
-use crate::listener::Intake;
+use crate::listener::{Intake, Memory};
 use crate::mail::{Address, IdSource, LaneName, Message, NewMessage, Recipient, RecipientKey};
 use crate::queue::{Counts, Filter, LaneDue, Leased, Operation, Page, Settlement};
 
@@ -79,11 +79,15 @@ impl Queue for Spill {
 }
 
 /// Something to hand messages to, for tests that never get that far.
-pub(crate) struct NoIntake(Arc<dyn Queue>);
+pub(crate) struct NoIntake(Arc<dyn Queue>, Arc<Memory>);
 
 impl NoIntake {
     pub(crate) fn shared() -> Arc<dyn Intake> {
-        Arc::new(NoIntake(Arc::new(Spill::default())))
+        NoIntake::with_memory(0)
+    }
+
+    pub(crate) fn with_memory(bytes: u64) -> Arc<dyn Intake> {
+        Arc::new(NoIntake(Arc::new(Spill::default()), Memory::new(bytes)))
     }
 }
 
@@ -94,6 +98,9 @@ impl Intake for NoIntake {
     }
     fn clock(&self) -> Clock {
         Clock::System
+    }
+    fn memory(&self) -> &Arc<Memory> {
+        &self.1
     }
     async fn accept(&self, _: Message, _: Vec<Recipient>, _: Bytes) -> Result<QueueId, QueueError> {
         Err(QueueError::Closed)

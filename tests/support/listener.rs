@@ -35,7 +35,7 @@ use bytes::Bytes;
 use mailweir::clock::{Clock, Timestamp};
 use mailweir::config::units::Pattern;
 use mailweir::config::{Engine, Listener, ListenerTlsMode};
-use mailweir::listener::{Intake, Server};
+use mailweir::listener::{Intake, Memory as Incoming, Server};
 use mailweir::mail::{IdSource, LaneName, Message, NewMessage, QueueId, Recipient, RecipientKey};
 use mailweir::queue::{Counts, Filter, LaneDue, Leased, Operation, Page, Queue, QueueError, Settlement};
 use parking_lot::Mutex;
@@ -152,12 +152,18 @@ pub struct Inbox {
     pub memory: Arc<Memory>,
     queue: Arc<dyn Queue>,
     clock: Clock,
+    incoming: Arc<Incoming>,
 }
 
 impl Inbox {
     pub fn new(mood: Mood, clock: Clock) -> Arc<Inbox> {
+        Inbox::with_memory(mood, clock, 64 << 20)
+    }
+
+    /// With so many bytes for what comes in.
+    pub fn with_memory(mood: Mood, clock: Clock, bytes: u64) -> Arc<Inbox> {
         let memory = Arc::new(Memory { ids: Some(IdSource::new(None)), mood, ..Memory::default() });
-        Arc::new(Inbox { queue: memory.clone(), memory, clock })
+        Arc::new(Inbox { queue: memory.clone(), memory, clock, incoming: Incoming::new(bytes) })
     }
 }
 
@@ -168,6 +174,9 @@ impl Intake for Inbox {
     }
     fn clock(&self) -> Clock {
         self.clock
+    }
+    fn memory(&self) -> &Arc<Incoming> {
+        &self.incoming
     }
     async fn accept(&self, message: Message, recipients: Vec<Recipient>, head: Bytes) -> Result<QueueId, QueueError> {
         let id = message.id;

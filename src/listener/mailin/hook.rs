@@ -7,9 +7,11 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use mailin_embedded::{Action, Handler, Response};
+use tokio::time::{Instant, timeout};
 use tracing::info;
 
 use super::{Phase, Registry, Visit};
+use crate::listener::memory::Crowded;
 use crate::listener::submit::{Client, Transaction};
 use crate::mail::{BodyKind, Draft, Envelope, Recipient};
 use crate::queue::QueueError;
@@ -48,11 +50,18 @@ impl Hook {
         }
     }
 
+    fn end_upload(&self) {
+        if let Some(visit) = &self.visit {
+            visit.upload.lock().end();
+        }
+    }
+
     /// Drops what came of a message that will not be queued.
     fn abandon(&mut self) -> Option<u64> {
         let mut body = self.body.take()?;
         let shared = &self.registry.shared;
         self.registry.handle.block_on(body.draft.abandon(shared.queue()));
+        self.end_upload();
         Some(body.draft.content())
     }
 }
@@ -93,6 +102,27 @@ fn closing(reply: &Reply) -> Response {
     response
 }
 
+impl Registry {
+    /// Waits for memory for a message that has `content` bytes so far.
+    fn wait_for_memory(&self, visit: Option<&Visit>, content: u64) -> Result<(), QueueError> {
+        let Some(visit) = visit else { return Ok(()) };
+        let none = || QueueError::Full("no memory for a large message now".into());
+        let asked = {
+            let mut upload = visit.upload.lock();
+            if upload.covers(content) {
+                return Ok(());
+            }
+            upload.ask().map_err(|Crowded| none())?
+        };
+        let Some(waiting) = asked else { return Ok(()) };
+        let limit = self.shared.listener.data_timeout;
+        let granted = self.handle.block_on(async { timeout(limit, waiting).await });
+        let ticket = granted.ok().flatten().ok_or_else(none)?;
+        visit.upload.lock().put(ticket);
+        Ok(())
+    }
+}
+
 impl Handler for Hook {
     fn helo(&mut self, _ip: IpAddr, domain: &str) -> Response {
         if self.visit.is_none() {
@@ -116,7 +146,9 @@ impl Handler for Hook {
         }
         match policy.sender(from, false) {
             Ok(reverse_path) => {
-                self.transaction = Some(Transaction::new(Envelope { reverse_path, ..Envelope::default() }, 0));
+                let envelope = Envelope { reverse_path, ..Envelope::default() };
+                let memory = self.registry.shared.intake.memory().envelope();
+                self.transaction = Some(Transaction::new(envelope, 0, memory));
                 self.phase(Phase::Transaction);
                 response(&Reply::new(250, "2.1.0", "Sender ok"))
             }
@@ -127,11 +159,9 @@ impl Handler for Hook {
     fn rcpt(&mut self, to: &str) -> Response {
         let Some(tx) = &mut self.transaction else { return response(&NO_TRANSACTION) };
         let policy = &self.registry.shared.policy;
-        match policy.recipient(self.client.ip, tx.recipients.len(), to, false) {
-            Ok(address) => {
-                tx.recipients.push(Recipient::new(address));
-                response(&Reply::new(250, "2.1.5", "Recipient ok"))
-            }
+        let address = policy.recipient(self.client.ip, tx.recipients.len(), to, false);
+        match address.and_then(|address| tx.add(Recipient::new(address))) {
+            Ok(()) => response(&Reply::new(250, "2.1.5", "Recipient ok")),
             Err(reply) => {
                 info!(client = %self.client.ip, helo = &*self.client.helo, sender = tx.envelope.sender(),
                     recipient = %to.escape_debug(), %reply, "recipient refused");
@@ -146,6 +176,9 @@ impl Handler for Hook {
             tx.envelope.body = BodyKind::EightBitMime;
         }
         let draft = self.registry.shared.draft(&self.client, tx);
+        if let Some(visit) = &self.visit {
+            visit.upload.lock().begin(0);
+        }
         self.body = Some(Box::new(Body { draft, ends: LineEnds::new(), bare_lf: false, failed: None }));
         self.phase(Phase::Data);
         mailin_embedded::response::OK
@@ -162,7 +195,15 @@ impl Handler for Hook {
         let Body { draft, ends, failed, .. } = body;
         ends.feed(line, |run| draft.push(run));
         if draft.has_chunk() {
+            let began = Instant::now();
             *failed = self.registry.handle.block_on(draft.spill(self.registry.shared.queue())).err();
+            if let Some(visit) = &self.visit {
+                visit.upload.lock().pause(began.elapsed());
+            }
+        }
+        let content = draft.content();
+        if failed.is_none() && draft.refusal().is_none() {
+            *failed = self.registry.wait_for_memory(self.visit.as_deref(), content).err();
         }
         Ok(())
     }
@@ -183,6 +224,7 @@ impl Handler for Hook {
                 Err(reply) => closing(&reply),
             }
         };
+        self.end_upload();
         self.phase(Phase::Idle);
         response
     }

@@ -9,9 +9,8 @@
 //!             line length, shutdown                                            bare LF
 //! ```
 //!
-//! - The gate opens each session with `EHLO` and a random ticket; the [`Hook`] finds the real
-//!   client by it and serves nobody without one. So another program on this machine that connects
-//!   to the private port gets a 421.
+//! - The private port lets in the gate alone ([`door`]). The gate opens each session with `EHLO` and
+//!   a random ticket, by which the [`Hook`] finds the real client; it serves nobody without one.
 //! - It fails closed: what mailin cannot do right ends the session. mailin stays in DATA after an
 //!   error there, so every refusal at the end of data closes the connection (temporary ones as a
 //!   421); a bare LF in a message is refused, since mailin ends messages at LF `.` CR LF (smuggling).
@@ -20,17 +19,19 @@
 //!
 //! `docs/engines.md`, made by `tests/engines.rs`, lists how the two engines differ.
 
+mod door;
 mod hook;
 
 use std::collections::HashMap;
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
+use std::net::{IpAddr, TcpListener};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
 
+use door::Door;
 use hook::Hook;
 use mailin_embedded::Server;
 use memchr::{memchr, memrchr};
@@ -43,7 +44,8 @@ use tokio::sync::watch;
 use tokio::time::{Instant, timeout};
 use tracing::{debug, warn};
 
-use super::policy::{CLOSING, TIMEOUT, stranger_sessions};
+use super::memory::Upload;
+use super::policy::{CLOSING, TIMEOUT, TOO_SLOW, stranger_sessions};
 use super::session::{Stop, hang_up};
 use super::submit::Shared;
 use crate::smtp::command::Bad;
@@ -73,6 +75,8 @@ enum Phase {
 struct Visit {
     ip: IpAddr,
     phase: watch::Sender<Phase>,
+    /// The memory of the message that comes in.
+    upload: Mutex<Upload>,
 }
 
 struct Registry {
@@ -82,23 +86,36 @@ struct Registry {
     stopping: AtomicBool,
 }
 
+/// The private port of mailin, before it is used.
+pub(super) struct Prepared {
+    door: Door,
+    socket: TcpListener,
+}
+
 /// The front of a listener with this engine.
 pub(super) struct Gate {
     registry: Arc<Registry>,
-    backend: SocketAddr,
+    door: Door,
     sessions: usize,
     thread: Option<thread::JoinHandle<()>>,
 }
 
 impl Gate {
+    /// What [`Gate::start`] needs, and cannot be had everywhere.
+    ///
+    /// # Errors
+    /// As of [`Door::new`].
+    pub fn prepare() -> io::Result<Prepared> {
+        Door::new().map(|(door, socket)| Prepared { door, socket })
+    }
+
     /// Starts mailin. Must be called inside a tokio runtime.
-    pub fn start(shared: Arc<Shared>) -> io::Result<Gate> {
+    pub fn start(shared: Arc<Shared>, prepared: Prepared) -> io::Result<Gate> {
         let sessions = shared.listener.max_connections.clamp(1, MAX_SESSIONS);
         if sessions < shared.listener.max_connections {
             warn!(sessions, "engine \"mailin\" has a thread for each session: max_connections is limited");
         }
-        let socket = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
-        let backend = socket.local_addr()?;
+        let Prepared { door, socket } = prepared;
         let registry = Arc::new(Registry {
             shared,
             handle: Handle::current(),
@@ -116,7 +133,7 @@ impl Gate {
             _ if stopping.stopping.load(Ordering::Acquire) => {}
             _ => warn!("the mailin engine ended unexpectedly"),
         })?;
-        Ok(Gate { registry, backend, sessions, thread: Some(thread) })
+        Ok(Gate { registry, door, sessions, thread: Some(thread) })
     }
 
     /// Sessions it takes at once of clients that may relay; those of others are beside them.
@@ -139,8 +156,11 @@ impl Gate {
     /// Serves one client to its end.
     pub async fn session(&self, mut stream: TcpStream, ip: IpAddr, stop: Stop) {
         let (phase, phases) = watch::channel(Phase::Idle);
+        let memory = self.registry.shared.intake.memory();
+        let _counted = memory.session();
+        let visit = Arc::new(Visit { ip, phase, upload: Mutex::new(memory.upload(ip)) });
         let mut line = Vec::new();
-        match timeout(LAST_WORDS, self.enter(Visit { ip, phase })).await {
+        match timeout(LAST_WORDS, self.enter(visit.clone())).await {
             Ok(Ok((greeting, backend))) => {
                 let (mut from_client, mut to_client) = stream.into_split();
                 let (from_backend, to_backend) = backend.into_inner().into_split();
@@ -149,6 +169,7 @@ impl Gate {
                     shared: &self.registry.shared,
                     client: &mut from_client,
                     backend: to_backend,
+                    visit: &visit,
                     phases,
                     stop,
                     deadline: Instant::now() + self.registry.shared.policy.session_time(ip),
@@ -180,13 +201,10 @@ impl Gate {
     }
 
     /// Connects to mailin and shows the ticket; returns its greeting, not yet sent to the client.
-    async fn enter(&self, visit: Visit) -> io::Result<(Vec<u8>, BufReader<TcpStream>)> {
+    async fn enter(&self, visit: Arc<Visit>) -> io::Result<(Vec<u8>, BufReader<TcpStream>)> {
         let ticket = ticket()?;
-        let mut backend = BufReader::new(TcpStream::connect(self.backend).await?);
-        backend.get_ref().set_nodelay(true)?;
-        let mut greeting = Vec::new();
-        backend.read_until(b'\n', &mut greeting).await?;
-        self.registry.visits.lock().insert(ticket.clone(), Arc::new(visit));
+        let (mut backend, greeting) = self.door.enter().await?;
+        self.registry.visits.lock().insert(ticket.clone(), visit);
         let answer = async {
             backend.write_all(format!("EHLO {ticket}\r\n").as_bytes()).await?;
             loop {
@@ -209,7 +227,7 @@ impl Drop for Gate {
     fn drop(&mut self) {
         self.registry.stopping.store(true, Ordering::Release);
         // Wakes the accept loop, which then finds out.
-        let _ = std::net::TcpStream::connect_timeout(&self.backend, Duration::from_secs(1));
+        self.door.knock();
     }
 }
 
@@ -228,6 +246,7 @@ struct Up<'a> {
     shared: &'a Shared,
     client: &'a mut OwnedReadHalf,
     backend: OwnedWriteHalf,
+    visit: &'a Visit,
     phases: watch::Receiver<Phase>,
     stop: Stop,
     deadline: Instant,
@@ -237,7 +256,7 @@ impl Up<'_> {
     /// Passes lines on until the client closes (`None`) or the session must end with a reply.
     async fn pump(&mut self) -> Option<Reply> {
         let mut buffer = vec![0u8; 4096];
-        let (mut column, mut line_since, mut stopping) = (0, Instant::now(), false);
+        let (mut column, mut line_since, mut read_since, mut stopping) = (0, Instant::now(), Instant::now(), false);
         // The first line is kept until it is known to be no browser's.
         let mut first = Some(Vec::new());
         loop {
@@ -246,8 +265,15 @@ impl Up<'_> {
             if now >= self.deadline {
                 return Some(if stopping { CLOSING } else { TIMEOUT });
             }
+            let check = {
+                let mut upload = self.visit.upload.lock();
+                if upload.too_slow() {
+                    return Some(TOO_SLOW);
+                }
+                upload.check_at()
+            };
             let patience = match *self.phases.borrow() {
-                Phase::Data => now + self.shared.listener.data_timeout,
+                Phase::Data => read_since + self.shared.listener.data_timeout,
                 _ => line_since + self.shared.listener.command_timeout,
             };
             let read = tokio::select! {
@@ -259,7 +285,10 @@ impl Up<'_> {
                 }
                 _ = self.phases.wait_for(|phase| *phase == Phase::Idle), if stopping => return Some(CLOSING),
                 read = self.client.read(&mut buffer) => read,
-                () = tokio::time::sleep_until(patience.min(self.deadline)) => {
+                () = tokio::time::sleep_until(check.map_or(patience, |at| at.min(patience)).min(self.deadline)) => {
+                    if check.is_some_and(|at| at < patience.min(self.deadline)) {
+                        continue;
+                    }
                     return Some(if stopping { CLOSING } else { TIMEOUT });
                 }
             };
@@ -267,6 +296,7 @@ impl Up<'_> {
                 Ok(n @ 1..) => buffer.get(..n)?,
                 _ => return None,
             };
+            read_since = Instant::now();
             match memrchr(b'\n', bytes) {
                 Some(last) => {
                     column = bytes.len() - last - 1;
@@ -335,23 +365,40 @@ mod tests {
     use super::*;
     use crate::listener::tests_config;
 
+    /// Whoever knocks at the inner port from elsewhere is not heard, however often, and the gate still is.
     #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
-    async fn mailin_serves_nobody_who_does_not_come_through_the_gate_and_ends_when_told() {
+    async fn mailin_hears_nobody_who_does_not_come_through_the_gate_and_ends_when_told() {
         let listener = Arc::new(crate::config::Listener { max_connections: 2, ..tests_config() });
         let intake = crate::mail::draft::tests::NoIntake::shared();
-        let gate = Gate::start(Arc::new(Shared::new(listener, "relay.example", intake))).unwrap();
-        for command in ["EHLO 00000000000000000000000000000000\r\n", "MAIL FROM:<a@b>\r\n"] {
-            let mut stream = BufReader::new(TcpStream::connect(gate.backend).await.unwrap());
-            let mut line = String::new();
-            stream.read_line(&mut line).await.unwrap();
-            assert!(line.starts_with("220 "), "{line}");
-            stream.write_all(command.as_bytes()).await.unwrap();
-            line.clear();
-            stream.read_line(&mut line).await.unwrap();
-            assert!(line.starts_with("421 4.3.0") || line.starts_with("503 "), "{line}");
+        let prepared = Gate::prepare().unwrap();
+        let gate = Gate::start(Arc::new(Shared::new(listener, "relay.example", intake)), prepared).unwrap();
+        let inner = gate.door.address();
+        let mut strangers = Vec::new();
+        for _ in 0..20 {
+            let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
+            socket.set_nonblocking(true).unwrap();
+            let asked = socket.connect(&inner.into());
+            assert_eq!(asked.unwrap_err().raw_os_error(), Some(rustix::io::Errno::INPROGRESS.raw_os_error()));
+            strangers.push(socket);
         }
-        let backend = gate.backend;
+        let mut inside = Vec::new();
+        for _ in 0..3 {
+            let (stream, greeting) = gate.door.enter().await.unwrap();
+            assert!(greeting.starts_with(b"220 "), "{}", greeting.escape_ascii());
+            inside.push(stream);
+        }
+        for stranger in &strangers {
+            let error = stranger.peer_addr().unwrap_err();
+            assert_eq!(error.kind(), io::ErrorKind::NotConnected, "a connection was made");
+        }
+        // Without a ticket not even from there.
+        let mut stream = inside.pop().unwrap();
+        stream.write_all(b"EHLO 00000000000000000000000000000000\r\n").await.unwrap();
+        let mut line = String::new();
+        stream.read_line(&mut line).await.unwrap();
+        assert!(line.starts_with("421 4.3.0"), "{line}");
+        drop((stream, inside, strangers));
         gate.stop().await;
-        assert!(TcpStream::connect(backend).await.is_err());
+        assert!(TcpStream::connect(inner).await.is_err());
     }
 }

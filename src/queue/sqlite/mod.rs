@@ -4,6 +4,7 @@
 //!   it does to the tables.
 //! - `read`: connections beside it for bodies and lists.
 //! - `schema`: the file, its versions; `sql`: every statement; `rows`: values to columns and back.
+//! - `large_writes`: large writes do not stand before small ones.
 //! - `inline`: the same in the calling task and in memory, for simulations.
 //! - `backup`: a copy while it is in use.
 //! - `lock`: one mailweir a file; `error`: what SQLite's faults mean; `log`: after a failed disk.
@@ -15,6 +16,7 @@ pub mod backup;
 mod claim;
 mod error;
 mod inline;
+mod large_writes;
 mod lock;
 mod log;
 mod read;
@@ -40,6 +42,7 @@ use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 use self::error::at_path;
 #[doc(hidden)]
 pub use self::inline::InlineQueue;
+use self::large_writes::Turns;
 use self::lock::Lock;
 use self::read::Readers;
 use self::writer::{Answer, Job, Op, Shared, Writer};
@@ -86,6 +89,7 @@ pub struct SqliteQueue {
     /// KiB of operations that may still be sent.
     budget: Arc<Semaphore>,
     budget_total: u32,
+    turns: Turns,
     ids: IdSource,
     shared: Arc<Shared>,
     readers: Arc<Readers>,
@@ -169,6 +173,7 @@ impl SqliteQueue {
             jobs,
             budget: Arc::new(Semaphore::new(budget_total as usize)),
             budget_total,
+            turns: Turns::new(),
             ids: IdSource::new(Some(QueueId(recovered.last_id))),
             shared,
             readers: Arc::new(Readers::new(path)),
@@ -180,13 +185,23 @@ impl SqliteQueue {
 
     /// Hands an operation to the writer and waits for its commit.
     async fn write(&self, op: Op) -> Result<Answer, QueueError> {
+        let bytes = op.weight();
+        // Only what clients send takes turns: what leaves the queue makes room in it.
+        let turn = match &op {
+            Op::Accept(_) | Op::Spill(..) => self.turns.of(bytes).await?,
+            _ => None,
+        };
         // Something heavier than the whole budget waits until it is alone.
-        let weight = u32::try_from(op.weight() / 1024 + 1).unwrap_or(u32::MAX).min(self.budget_total);
+        let weight = u32::try_from(bytes / 1024 + 1).unwrap_or(u32::MAX).min(self.budget_total);
         let budget = Arc::clone(&self.budget).acquire_many_owned(weight).await.map_err(|_| QueueError::Closed)?;
         let (reply, answer) = oneshot::channel();
         let job = Job { op, reply: Some(reply), budget: Some(budget) };
         self.jobs.send(job).await.map_err(|_| QueueError::Closed)?;
-        Ok(answer.await.map_err(|_| QueueError::Closed)??.take())
+        let answer = answer.await;
+        if let Some(turn) = turn {
+            self.turns.end(turn);
+        }
+        Ok(answer.map_err(|_| QueueError::Closed)??.take())
     }
 
     async fn count(&self, op: Op) -> Result<usize, QueueError> {
@@ -322,6 +337,7 @@ impl Queue for SqliteQueue {
             // An error means that the thread has ended: closed all the same.
             let _ = done.await;
         }
+        self.turns.close();
         self.budget.close();
         self.readers.close().await;
         *self.lock.lock() = None;

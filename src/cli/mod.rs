@@ -19,7 +19,7 @@ mod sink;
 pub mod text;
 
 use std::fmt;
-use std::io;
+use std::io::{self, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
 

@@ -66,15 +66,17 @@ pub(super) struct Trouble {
     pub(super) renewable: bool,
     /// Something is lost.
     pub(super) cut: bool,
+    /// Of the log: what is left of that must not be merged.
+    log: bool,
 }
 
 impl Trouble {
     fn gone(what: String) -> Trouble {
-        Trouble { what, renewable: false, cut: false }
+        Trouble { what, renewable: false, cut: false, log: false }
     }
 
     fn renewable(what: String) -> Trouble {
-        Trouble { what, renewable: true, cut: false }
+        Trouble { what, renewable: true, cut: false, log: false }
     }
 }
 
@@ -115,7 +117,7 @@ impl Known {
     fn cut_to(&self, size: u64) -> Trouble {
         let (shown, before) = (self.path.display(), self.least);
         let what = format!("{shown} was cut from {before} to {size} bytes while mailweir has it open");
-        Trouble { what, renewable: false, cut: true }
+        Trouble { what, renewable: false, cut: true, log: false }
     }
 }
 
@@ -214,6 +216,11 @@ impl Names {
     /// Something of the database or the log is lost: writing on would only add to the damage.
     pub(super) fn lost(&self) -> Option<QueueError> {
         self.state.lock().as_ref()?.cut.clone().map(QueueError::from)
+    }
+
+    /// The log has holes, which must not be merged. One that is whole may save what the database lost.
+    pub(super) fn log_is_lost(&self) -> bool {
+        self.state.lock().as_ref().and_then(|state| state.cut.as_ref()).is_some_and(|trouble| trouble.log)
     }
 
     /// The database will be cut by SQLite itself, down to `bytes`.
@@ -315,10 +322,10 @@ impl State {
         let mut header = [0; LOG_HEADER];
         // Cut to nothing and written on: what was before the new is a hole.
         if size > 0 && beside.log_file.read_at(&mut header, 0).is_ok() && header == [0; LOG_HEADER] {
-            return Err(beside.log.cut_to(0));
+            return Err(Trouble { log: true, ..beside.log.cut_to(0) });
         }
         // SQLite itself cuts it to no less than that.
-        beside.log.grown(size, LOG_KEPT)?;
+        beside.log.grown(size, LOG_KEPT).map_err(|trouble| Trouble { log: true, ..trouble })?;
         beside.index.size().map(drop).map_err(Trouble::renewable)
     }
 }

@@ -43,7 +43,7 @@ impl Writer {
     pub(super) fn admit(&mut self, batch: &mut Vec<Job>) {
         self.room.set_aside();
         let placed = self.look();
-        if self.names.lost().is_some() {
+        if self.names.log_is_lost() {
             self.leave_as_it_is();
         }
         let entering = batch.iter().any(|job| job.op.enters());
@@ -93,7 +93,7 @@ impl Writer {
         }
     }
 
-    /// Something is lost of what SQLite takes for whole. It must not merge the log at the end, as it
+    /// Something is lost of a log that SQLite takes for whole. It must not merge that at the end, as it
     /// does: holes would go into the database.
     pub(super) fn leave_as_it_is(&self) {
         let never = |conn: &Connection| {

@@ -94,8 +94,8 @@ impl Writer {
         if let Err(trouble) = self.names.look() {
             tracing::error!("{}: what was not saved or put back ends with this process", trouble.what);
         }
-        let whole = self.names.lost().is_none();
-        if !whole {
+        let (whole, mergeable) = (self.names.lost().is_none(), !self.names.log_is_lost());
+        if !mergeable {
             self.leave_as_it_is();
         }
         if let Some(conn) = self.conn.as_mut().filter(|_| whole)
@@ -107,7 +107,7 @@ impl Writer {
         self.readers.close_idle();
         self.readers.keeper.close();
         if let Some(conn) = self.conn.take()
-            && whole
+            && mergeable
             && let Err(e) = merge(&conn)
         {
             tracing::warn!(error = %e, "the queue's log could not be merged at the end; the next start does it");

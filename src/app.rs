@@ -27,6 +27,7 @@ use operator::Front;
 use reload::{InForce, Process, Signal, Signals};
 use running::{Parts, Running, Sockets};
 
+pub(crate) use files::survive_file_limit;
 #[doc(hidden)]
 pub use operator::controls as operator;
 
@@ -66,6 +67,7 @@ pub async fn run(loaded: Loaded, named: Option<PathBuf>) -> anyhow::Result<()> {
     let hostname = &current.config.hostname;
     tracing::info!(version = env!("CARGO_PKG_VERSION"), config = %current.shown(), %hostname, "starting");
     let mut signals = Signals::new()?;
+    survive_file_limit()?;
     let clock = Clock::System;
     let mut process = Process { named, clock, started: clock.now(), sockets: Sockets::default() };
     let parts = Parts::new(current.config.clone()).await?;

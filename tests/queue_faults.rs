@@ -57,9 +57,9 @@ async fn files_are_for_this_user_only() {
 async fn a_second_mailweir_on_the_same_file_is_refused_by_name() {
     let (dir, path) = store();
     let queue = open(&path).unwrap();
-    let link = dir.path().join("link.db");
-    std::os::unix::fs::symlink(&path, &link).unwrap();
-    for name in [&path, &link] {
+    let link = dir.path().join("link");
+    std::os::unix::fs::symlink(path.parent().unwrap(), &link).unwrap();
+    for name in [&path, &link.join("queue.db")] {
         let e = refused(name);
         assert!(matches!(&e, QueueError::InUse(_)), "{e}");
         assert!(e.to_string().contains(&format!("process {}", std::process::id())), "{e}");
@@ -437,11 +437,14 @@ async fn a_read_only_file_or_directory_is_refused_and_says_so() {
     // it can reach.
     let root = rustix::process::geteuid().is_root();
     let exe = if root { dir.path().join("program") } else { std::env::current_exe().unwrap() };
+    let lock = dir.path().join("queue.db.lock");
     if root {
         std::fs::copy(std::env::current_exe().unwrap(), &exe).unwrap();
         std::fs::set_permissions(&exe, PermissionsExt::from_mode(0o755)).unwrap();
+        for file in [dir.path(), &path, &lock] {
+            std::os::unix::fs::chown(file, Some(65534), Some(65534)).unwrap();
+        }
     }
-    let lock = dir.path().join("queue.db.lock");
     let try_it = |directory: u32, file: u32, lock_file: u32| {
         std::fs::set_permissions(&lock, PermissionsExt::from_mode(lock_file)).unwrap();
         std::fs::set_permissions(&path, PermissionsExt::from_mode(file)).unwrap();
@@ -454,12 +457,12 @@ async fn a_read_only_file_or_directory_is_refused_and_says_so() {
         std::fs::set_permissions(dir.path(), PermissionsExt::from_mode(0o755)).unwrap();
         said
     };
-    let said = try_it(0o777, 0o444, 0o666);
+    let said = try_it(0o755, 0o444, 0o600);
     assert!(said.starts_with("Unavailable") && said.contains("read-only") && said.contains("queue.db"), "{said}");
-    let said = try_it(0o555, 0o666, 0o444);
+    let said = try_it(0o555, 0o600, 0o444);
     assert!(said.starts_with("Unavailable") && said.contains("Permission denied"), "{said}");
-    let said = try_it(0o555, 0o666, 0o666);
+    let said = try_it(0o555, 0o600, 0o600);
     assert!(said.starts_with("Unavailable") && said.contains("queue.db"), "no room for the log: {said}");
-    let said = try_it(0o777, 0o666, 0o666);
+    let said = try_it(0o755, 0o644, 0o600);
     assert_eq!(said, "nothing", "with write permission it opens");
 }

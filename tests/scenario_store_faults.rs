@@ -4,39 +4,11 @@
 mod support;
 
 use std::collections::BTreeSet;
-use std::path::{Path, PathBuf};
-
 use support::daemon::{Setup, refused_start};
 use support::mail::message;
 use support::sink::Sink;
-use support::{Port, SOON, TestDir, as_root, run, run_ok, wait_for};
-
-/// A small file system of its own, in memory.
-struct Tmpfs(PathBuf);
-
-impl Tmpfs {
-    fn mount(dir: &TestDir, megabytes: u32) -> Tmpfs {
-        let at = dir.subdir("store");
-        let options = format!("size={megabytes}m,mode=0777");
-        run_ok(as_root("mount").args(["-t", "tmpfs", "-o", &options, "mailweir-test"]).arg(&at), b"", SOON);
-        Tmpfs(at)
-    }
-
-    fn remount(&self, options: &str) {
-        run_ok(as_root("mount").args(["-o", &format!("remount,{options}")]).arg(&self.0), b"", SOON);
-    }
-
-    fn store(&self) -> String {
-        format!("store = \"sqlite:{}\"", self.0.join("queue.db").display())
-    }
-}
-
-impl Drop for Tmpfs {
-    fn drop(&mut self) {
-        // Lazily, so that it also goes away under a daemon that a failed test left to its own drop.
-        run(as_root("umount").arg("-l").arg(&self.0), b"", SOON);
-    }
-}
+use support::tmpfs::Tmpfs;
+use support::{Port, SOON, TestDir, wait_for};
 
 #[test]
 fn a_full_disk_is_a_452_and_nothing_acknowledged_is_lost() {
@@ -102,8 +74,7 @@ fn a_full_disk_heals_while_the_daemon_runs() {
     sink.wait(1, SOON);
     daemon.wait_queue_empty(SOON);
     // Something else fills the disk to the last byte.
-    let ballast = disk.0.join("ballast");
-    fill(&ballast);
+    let ballast = disk.fill();
     let mut client = daemon.client();
     let reply = wait_for("a refusal", SOON, || {
         let reply = client
@@ -121,12 +92,6 @@ fn a_full_disk_heals_while_the_daemon_runs() {
     });
     sink.wait_subject("room again", SOON);
     daemon.wait_queue_empty(SOON);
-}
-
-fn fill(path: &Path) {
-    let mut file = std::fs::File::create(path).expect("the ballast");
-    let block = [0u8; 4096];
-    while std::io::Write::write_all(&mut file, &block).is_ok() {}
 }
 
 #[test]

@@ -36,6 +36,8 @@ const MAX_CLIENTS: usize = 16;
 const REQUEST_TIME: Duration = Duration::from_secs(10);
 /// Time for a client to take a part of the answer; a pager may stand still for a while.
 const WRITE_TIME: Duration = Duration::from_secs(300);
+/// How often it is looked whether the socket has its name.
+const LOOK_TIME: Duration = Duration::from_secs(1);
 /// Time for requests in progress when the relay stops.
 const DRAIN_TIME: Duration = Duration::from_secs(5);
 
@@ -65,46 +67,24 @@ impl ControlServer {
     /// The path is longer than a socket address (107 bytes), its directory cannot be written, or
     /// another process answers there.
     pub fn bind(path: &Path) -> io::Result<ControlServer> {
-        use std::os::unix::fs::PermissionsExt;
-
-        if std::os::unix::net::UnixStream::connect(path).is_ok() {
-            return Err(io::Error::new(
-                io::ErrorKind::AddrInUse,
-                format!("another process answers at {}", path.display()),
-            ));
-        }
-        let length = path.as_os_str().len();
-        if length > MAX_PATH {
-            let message = format!(
-                "the path of the control socket, {}, has {length} bytes, where a socket can have {MAX_PATH}: give \
-                 [queue] store a shorter one, such as one that begins in the working directory",
-                path.display()
-            );
-            return Err(io::Error::new(io::ErrorKind::InvalidInput, message));
-        }
-        // Bound under another name and renamed, so that nobody meets it before its mode is right.
-        let new = beside(path);
-        match std::fs::remove_file(&new) {
-            Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
-            _ => {}
-        }
-        let listener = UnixListener::bind(&new)
-            .map_err(|e| io::Error::new(e.kind(), format!("cannot make the control socket {}: {e}", path.display())))?;
-        std::fs::set_permissions(&new, std::fs::Permissions::from_mode(0o600))?;
-        std::fs::rename(&new, path)?;
-        Ok(ControlServer { listener, path: path.to_owned() })
+        Ok(ControlServer { listener: listen(path)?, path: path.to_owned() })
     }
 
     /// Answers requests until `stop` is ready; then those in progress get a few seconds.
-    pub async fn run(self, controls: Arc<dyn Controls>, clock: Clock, stop: impl Future<Output = ()>) {
+    pub async fn run(mut self, controls: Arc<dyn Controls>, clock: Clock, stop: impl Future<Output = ()>) {
         let permits = Arc::new(Semaphore::new(MAX_CLIENTS));
         let mut clients = JoinSet::new();
         let mut spare = Spare::default();
         spare.keep();
+        let mut look = tokio::time::interval(LOOK_TIME);
         tokio::pin!(stop);
         loop {
             let stream = tokio::select! {
                 () = &mut stop => break,
+                _ = look.tick() => {
+                    self.stay_reachable();
+                    continue;
+                }
                 Some(_) = clients.join_next() => {
                     spare.keep();
                     continue;
@@ -142,6 +122,49 @@ impl ControlServer {
         if drained.is_err() {
             tracing::debug!("control socket: requests in progress were cut off");
         }
+    }
+}
+
+/// Binds a socket that only this user can connect to, and gives it its name.
+fn listen(path: &Path) -> io::Result<UnixListener> {
+    use std::os::unix::fs::PermissionsExt;
+
+    if std::os::unix::net::UnixStream::connect(path).is_ok() {
+        return Err(io::Error::new(io::ErrorKind::AddrInUse, format!("another process answers at {}", path.display())));
+    }
+    let length = path.as_os_str().len();
+    if length > MAX_PATH {
+        let message = format!(
+            "the path of the control socket, {}, has {length} bytes, where a socket can have {MAX_PATH}: give \
+             [queue] store a shorter one, such as one that begins in the working directory",
+            path.display()
+        );
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, message));
+    }
+    // Bound under another name and renamed, so that nobody meets it before its mode is right.
+    let new = beside(path);
+    match std::fs::remove_file(&new) {
+        Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
+        _ => {}
+    }
+    let listener = UnixListener::bind(&new)
+        .map_err(|e| io::Error::new(e.kind(), format!("cannot make the control socket {}: {e}", path.display())))?;
+    std::fs::set_permissions(&new, std::fs::Permissions::from_mode(0o600))?;
+    std::fs::rename(&new, path)?;
+    Ok(listener)
+}
+
+impl ControlServer {
+    /// Listens anew if the socket's name was taken away (with the whole directory, or by whoever cleans
+    /// up): it is the way to what is still open.
+    fn stay_reachable(&mut self) {
+        if !matches!(self.path.symlink_metadata(), Err(e) if e.kind() == io::ErrorKind::NotFound) {
+            return;
+        }
+        // Without its directory it cannot; then at the next look.
+        let Ok(listener) = listen(&self.path) else { return };
+        self.listener = listener;
+        tracing::warn!("the control socket {} was removed: it was made again", self.path.display());
     }
 }
 

@@ -1,7 +1,8 @@
 //! The HTTP side of administration: `/healthz`, for monitors and load balancers.
 //!
-//! It answers 200 while the queue answers, else 503 with the reason. It shows nothing of any
-//! message; operators use the control socket. Connections and their times are bounded (`bounded`).
+//! It answers 200 while a message could be stored (a small value is written, as durably), else 503 with
+//! the reason. It shows nothing of any message; operators use the control socket. Connections and their
+//! times are bounded (`bounded`), and so are writes: one a second, whoever asks ([`Health`]).
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -12,7 +13,8 @@ use axum::extract::State;
 use axum::http::StatusCode;
 use axum::routing::get;
 use tokio::net::TcpListener;
-use tokio::sync::watch;
+use tokio::sync::{Mutex, watch};
+use tokio::time::Instant;
 
 use super::bounded::Bounded;
 use crate::queue::Queue;
@@ -23,6 +25,8 @@ const CONNECTIONS: usize = 64;
 const TIME: Duration = Duration::from_secs(10);
 /// How long the queue may take to answer.
 const PATIENCE: Duration = Duration::from_secs(5);
+/// How long an answer of the queue is good for.
+const FRESH: Duration = Duration::from_secs(1);
 
 /// Binds the address of `[admin]`.
 ///
@@ -38,7 +42,8 @@ pub async fn serve(listener: TcpListener, queue: Arc<dyn Queue>, stopping: watch
 }
 
 async fn serve_in(listener: Bounded, queue: Arc<dyn Queue>, mut stopping: watch::Receiver<bool>) {
-    let app = Router::new().route("/healthz", get(health)).with_state(queue);
+    let health = Arc::new(Health { queue, last: Mutex::default() });
+    let app = Router::new().route("/healthz", get(answer)).with_state(health);
     let stop = async move {
         let _ = stopping.wait_for(|stop| *stop).await;
     };
@@ -47,11 +52,32 @@ async fn serve_in(listener: Bounded, queue: Arc<dyn Queue>, mut stopping: watch:
     }
 }
 
-async fn health(State(queue): State<Arc<dyn Queue>>) -> (StatusCode, String) {
-    match tokio::time::timeout(PATIENCE, queue.counts()).await {
-        Ok(Ok(_)) => (StatusCode::OK, "ok\n".into()),
-        Ok(Err(error)) => (StatusCode::SERVICE_UNAVAILABLE, format!("{error}\n")),
-        Err(_) => (StatusCode::SERVICE_UNAVAILABLE, "the queue does not answer\n".into()),
+async fn answer(State(health): State<Arc<Health>>) -> (StatusCode, String) {
+    match health.ask().await {
+        Ok(()) => (StatusCode::OK, "ok\n".into()),
+        Err(why) => (StatusCode::SERVICE_UNAVAILABLE, format!("{why}\n")),
+    }
+}
+
+/// Whether the queue takes mail, asked at most once in [`FRESH`].
+struct Health {
+    queue: Arc<dyn Queue>,
+    /// When it was asked, and what it said. Held while it is asked: the others wait for that answer.
+    last: Mutex<Option<(Instant, Result<(), String>)>>,
+}
+
+impl Health {
+    async fn ask(&self) -> Result<(), String> {
+        let mut last = self.last.lock().await;
+        if let Some((_, told)) = last.as_ref().filter(|(at, _)| at.elapsed() < FRESH) {
+            return told.clone();
+        }
+        let told = match tokio::time::timeout(PATIENCE, self.queue.probe()).await {
+            Ok(result) => result.map_err(|error| error.to_string()),
+            Err(_) => Err("the queue does not answer".into()),
+        };
+        *last = Some((Instant::now(), told.clone()));
+        told
     }
 }
 
@@ -62,7 +88,7 @@ mod tests {
     use std::net::TcpStream;
 
     use crate::clock::Clock;
-    use crate::queue::sqlite::SqliteQueue;
+    use crate::queue::sqlite::{InlineQueue, SqliteQueue};
 
     /// One request on a connection of its own; `None` if that is closed without an answer.
     fn ask(address: SocketAddr) -> Option<String> {
@@ -71,6 +97,18 @@ mod tests {
         let mut answer = String::new();
         client.read_to_string(&mut answer).ok()?;
         Some(answer).filter(|answer| !answer.is_empty())
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_queue_is_asked_once_a_second_however_often_health_is() {
+        let queue = InlineQueue::open(Clock::System).expect("a queue");
+        let earlier = (Instant::now(), Err("it was full then".to_owned()));
+        let health = Health { queue, last: Mutex::new(Some(earlier)) };
+        for _ in 0..3 {
+            assert_eq!(health.ask().await, Err("it was full then".into()));
+        }
+        tokio::time::advance(FRESH).await;
+        assert_eq!(health.ask().await, Ok(()));
     }
 
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -19,7 +19,7 @@ pub use feedback::FeedbackStatus;
 
 use crate::config::Provider;
 use crate::mail::{Address, LaneName, RecipientKey};
-use crate::queue::{Counts, Queue, QueueError};
+use crate::queue::{Counts, Queue, QueueError, Storage};
 
 /// The handles of a running relay.
 #[async_trait]
@@ -173,4 +173,7 @@ pub struct Status {
     /// What is in the queue; filled in by `requests`.
     #[serde(default)]
     pub queue: Counts,
+    /// What it takes of its disk; filled in by `requests`.
+    #[serde(default)]
+    pub storage: Storage,
 }

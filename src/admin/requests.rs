@@ -7,6 +7,7 @@
 
 use std::collections::BTreeSet;
 use std::io;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -16,7 +17,7 @@ use super::{Controls, Explanation, LaneStatus, Status, Withdrawn};
 use crate::clock::{Clock, Timestamp};
 use crate::mail::lifecycle::Event;
 use crate::mail::{Address, CHUNK, LaneName, QueueId, RecipientKey, State};
-use crate::queue::{Filter, Operation, Page, Queue, QueueError, Row};
+use crate::queue::{Counts, Filter, Operation, Page, Queue, QueueError, Row, Storage};
 
 /// Recipients looked at or changed in one step.
 const PAGE: usize = 500;
@@ -59,6 +60,11 @@ pub enum Request {
     },
     /// Read the configuration again and put it in force.
     Reload,
+    /// Copy the queue, as the relay has it open, to a new file.
+    Save {
+        /// Its absolute path.
+        file: PathBuf,
+    },
     /// What would become of a message sent now.
     Explain {
         /// Reverse-path; empty for the null one.
@@ -86,6 +92,13 @@ pub enum Reply {
     Bytes(usize),
     /// Something in words.
     Note(String),
+    /// A copy was made.
+    Saved {
+        /// Its size.
+        bytes: u64,
+        /// What is in it.
+        counts: Counts,
+    },
     /// The end.
     Done(Done),
     /// The end: it did not work.
@@ -157,8 +170,17 @@ async fn answer(
                 Ok(counts) => status.queue = counts,
                 Err(e) => return Ok(Err(Failure::of_queue(e, Done::default()))),
             }
+            // Whatever the disk does, the rest is told.
+            status.storage = controls.queue().storage().await.unwrap_or_else(|e| {
+                let trouble = e.to_string();
+                Storage { trouble, ..Storage::default() }
+            });
             sink.put(Reply::Status(Box::new(status)), &[]).await?;
         }
+        Request::Save { file } => match controls.queue().save(file).await {
+            Ok((bytes, counts)) => sink.put(Reply::Saved { bytes, counts }, &[]).await?,
+            Err(e) => return Ok(Err(Failure { temporary: e.temporary, ..Failure::refused(e.message) })),
+        },
         Request::Lanes => {
             for lane in controls.lanes() {
                 sink.put(Reply::Lane(Box::new(lane)), &[]).await?;

@@ -2,9 +2,11 @@
 //! nor hosts can be connected with.
 //!
 //! The soft limit is 1024 nearly everywhere, for programs that use select(2). This is none, so it
-//! takes what the hard limit allows.
+//! takes what the hard limit allows. And how large a file may be: a write beyond that is one that fails,
+//! not the end of the process.
 
-use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use rustix::process::{Resource, Rlimit, Signal, getrlimit, setrlimit};
+use tokio::signal::unix::{SignalKind, signal};
 
 use crate::config::{Config, LimitsPer, Provider};
 
@@ -29,6 +31,16 @@ pub(super) fn raise_limit(config: &Config) {
              and connections of the providers add up to: raise it, or lower them"
         );
     }
+}
+
+/// Has writes beyond the system's limit on the size of files (`ulimit -f`) fail (EFBIG) instead of
+/// ending the process (SIGXFSZ), from now to its end. To be called on a runtime.
+///
+/// # Errors
+/// The system does not take the handler.
+pub fn survive_file_limit() -> std::io::Result<()> {
+    // What counts is that there is a handler; tokio never takes it back.
+    signal(SignalKind::from_raw(Signal::XFSZ.as_raw())).map(drop)
 }
 
 fn shown(limit: Option<u64>) -> String {

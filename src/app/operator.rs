@@ -15,7 +15,7 @@ use crate::clock::Timestamp;
 use crate::config::report::Setting;
 use crate::mail::{Address, LaneName, RecipientKey};
 use crate::pipeline::Relay;
-use crate::queue::{Counts, Queue, QueueError};
+use crate::queue::{Counts, Queue, QueueError, Storage};
 use crate::schedule::{Job, Lane, Snapshot};
 
 /// Whom a reload answers: what it did, or why it did nothing.
@@ -92,6 +92,7 @@ impl Controls for Operator {
             deferred: stats.deferred.get(),
             bounced: stats.bounced.get() + stats.expired.get(),
             queue: Counts::default(),
+            storage: Storage::default(),
         }
     }
 

@@ -24,7 +24,7 @@ use crate::crash;
 use crate::deliver::Connector;
 use crate::listener::{self, Server};
 use crate::pipeline::Relay;
-use crate::queue::sqlite::SqliteQueue;
+use crate::queue::sqlite::{Options, SqliteQueue};
 use crate::queue::{Queue, QueueError};
 use crate::route::Router;
 use crate::schedule::Scheduler;
@@ -169,7 +169,8 @@ impl Running {
         let Parts { config, router, connector } = parts;
         files::raise_limit(&config);
         let Store::Sqlite(store) = &config.queue.store;
-        let queue = open_queue(store.clone(), clock).await?;
+        let options = Options { min_free: Some(config.queue.min_free), ..Options::default() };
+        let queue = open_queue(store.clone(), clock, options).await?;
         crash::point("start.opened");
         let counts = queue.counts().await.map_err(|e| StartError::Temporary(e.to_string()))?;
         tracing::info!(
@@ -284,9 +285,9 @@ async fn end_by(deadline: Instant, mut task: JoinHandle<()>) {
     }
 }
 
-async fn open_queue(path: PathBuf, clock: Clock) -> Result<Arc<dyn Queue>, StartError> {
+async fn open_queue(path: PathBuf, clock: Clock, options: Options) -> Result<Arc<dyn Queue>, StartError> {
     let shown = path.display().to_string();
-    let opened = tokio::task::spawn_blocking(move || SqliteQueue::open(&path, clock)).await;
+    let opened = tokio::task::spawn_blocking(move || SqliteQueue::open_with(&path, clock, options)).await;
     match opened {
         Ok(Ok(queue)) => Ok(queue),
         Ok(Err(error @ (QueueError::InUse(_) | QueueError::Unavailable(_) | QueueError::Full(_)))) => {

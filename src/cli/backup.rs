@@ -1,14 +1,22 @@
 //! `mailweir backup`: a copy of the queue, whether the relay runs or not.
+//!
+//! It is made here, as the user of the command. Only if the queue's files are not in place any more, the
+//! relay that still has them open is asked to make it.
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
+use rustix::fs::{Access, access};
+use rustix::io::Errno;
 
+use super::connect::{Target, running};
 use super::screen;
 use super::{Code, Failed, Outcome};
+use crate::admin::requests::{Reply, Request};
 use crate::config::units::Size;
 use crate::config::{Config, Store};
+use crate::queue::Counts;
 use crate::queue::sqlite::backup;
 
 /// Arguments.
@@ -21,21 +29,69 @@ pub(super) struct BackupArgs {
     json: bool,
 }
 
-pub(super) fn backup(config: &Config, args: &BackupArgs) -> Outcome {
+pub(super) async fn backup(config: &Config, args: &BackupArgs) -> Outcome {
     let Store::Sqlite(store) = &config.queue.store;
-    if !store.exists() {
-        return Err(Failed::new(Code::Unavailable, format!("there is no queue at {}", store.display())));
-    }
-    let copied = backup::backup(store, &args.file).map_err(|e| {
-        let code = if e.is_temporary() { Code::Temporary } else { Code::Unavailable };
-        Failed::new(code, format!("no backup: {e}"))
-    })?;
-    say(&args.file, &copied, args.json)
+    let (bytes, counts) = match displaced(config).await {
+        Some(running) => save(&running, &args.file).await?,
+        None => {
+            readable(store)?;
+            let copied = backup::backup(store, &args.file).map_err(|e| {
+                let code = if e.is_temporary() { Code::Temporary } else { Code::Unavailable };
+                Failed::new(code, format!("no backup: {e}"))
+            })?;
+            (copied.bytes, copied.counts)
+        }
+    };
+    say(&args.file, bytes, counts, args.json)
 }
 
-fn say(file: &Path, copied: &backup::Copied, json: bool) -> Outcome {
+/// The relay that runs, if its files are not those under the queue's name any more.
+async fn displaced(config: &Config) -> Option<Target> {
+    // Whoever may not ask it makes the copy by himself, as ever.
+    let running = running(config).await.ok().flatten()?;
+    let mut trouble = false;
+    let note = |reply, _: &[u8]| {
+        if let Reply::Status(status) = reply {
+            trouble = !status.storage.trouble.is_empty();
+        }
+        Ok(())
+    };
+    running.request(Request::Status, note).await.ok()?;
+    trouble.then_some(running)
+}
+
+/// Has the relay make the copy, from what it has open.
+async fn save(running: &Target, file: &Path) -> Result<(u64, Counts), Failed> {
+    let mut saved = None;
+    let note = |reply, _: &[u8]| {
+        if let Reply::Saved { bytes, counts } = reply {
+            saved = Some((bytes, counts));
+        }
+        Ok(())
+    };
+    // The relay's working directory is another.
+    let file = std::path::absolute(file)?;
+    running.request(Request::Save { file }, note).await?;
+    saved.ok_or_else(|| Failed::new(Code::Temporary, "mailweir did not say whether there is a copy"))
+}
+
+/// Says so if this user may not read the queue, before SQLite says only that it cannot open it.
+fn readable(store: &Path) -> Result<(), Failed> {
+    let user = rustix::process::geteuid().as_raw();
+    let why = match access(store, Access::READ_OK) {
+        Ok(()) => return Ok(()),
+        Err(Errno::NOENT) => format!("there is no queue at {}", store.display()),
+        Err(Errno::ACCESS) => format!(
+            "no backup: user {user} may not read {}: run this as the user that mailweir runs as, or as root",
+            store.display()
+        ),
+        Err(e) => format!("no backup: {} cannot be looked at: {e}", store.display()),
+    };
+    Err(Failed::new(Code::Unavailable, why))
+}
+
+fn say(file: &Path, bytes: u64, counts: Counts, json: bool) -> Outcome {
     let mut out = screen::stdout();
-    let (bytes, counts) = (copied.bytes, copied.counts);
     if json {
         let told = serde_json::json!({ "file": file.display().to_string(), "bytes": bytes, "queue": counts });
         writeln!(out, "{told}")?;

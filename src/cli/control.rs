@@ -10,6 +10,7 @@ use crate::admin::Status;
 use crate::admin::requests::{Reply, Request};
 use crate::clock::Clock;
 use crate::config::Config;
+use crate::config::units::Size;
 
 pub(super) async fn status(config: &Config, json: bool) -> Outcome {
     let mut status: Option<Status> = None;
@@ -41,7 +42,23 @@ pub(super) async fn status(config: &Config, json: bool) -> Outcome {
         "queue      {} messages; recipients: {} queued, {} leased, {} held, {} failed, {} uncertain",
         q.messages, q.queued, q.leased, q.held, q.failed, q.uncertain
     )?;
+    let s = &status.storage;
+    writeln!(
+        out,
+        "disk       {} in the store's file, {} of it free inside; {} in its log",
+        whole(s.file),
+        whole(s.free),
+        whole(s.log)
+    )?;
+    if !s.trouble.is_empty() {
+        writeln!(out, "TROUBLE    {}", s.trouble)?;
+    }
     Ok(())
+}
+
+/// In whole KiB.
+fn whole(bytes: u64) -> Size {
+    Size(bytes / 1024 * 1024)
 }
 
 /// The configuration is read here first, to find the relay; what is wrong with it is said either way.

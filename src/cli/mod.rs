@@ -160,7 +160,7 @@ fn dispatch(cli: Cli) -> Outcome {
         Command::Queue(command) => block_on(queue::queue(&loaded()?.config, command)),
         Command::Provider(command) => block_on(provider::provider(&loaded()?, command)),
         Command::Status { json } => block_on(control::status(&loaded()?.config, json)),
-        Command::Backup(args) => backup::backup(&loaded()?.config, &args),
+        Command::Backup(args) => block_on(backup::backup(&loaded()?.config, &args)),
         Command::Reload => block_on(control::reload(&loaded()?.config)),
         Command::Explain(asked) => block_on(explain::explain(loaded()?, asked)),
         Command::Send(send) => send::send(&loaded()?.config, &send),
@@ -172,5 +172,8 @@ fn dispatch(cli: Cli) -> Outcome {
 /// Runs a short command on a runtime of one thread.
 fn block_on(command: impl Future<Output = Outcome>) -> Outcome {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    runtime.block_on(command)
+    runtime.block_on(async {
+        crate::app::survive_file_limit()?;
+        command.await
+    })
 }

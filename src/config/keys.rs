@@ -138,10 +138,14 @@ impl Table for Queue {
         "memory" memory: Kind::Size(1 << 20, 1 << 40), default r#""256MiB""#;
         /// How long failed mail is kept, to look at or to send again. "0s": not at all.
         "keep_failed" keep_failed: Kind::Span(0, 366 * DAY), default r#""7d""#;
+        /// Room on the store's disk for mail on its way out: a file beside the store holds it, clients
+        /// hear 452 before it is touched, and a full queue drains itself. At most a tenth of the file
+        /// system. "0KiB": none.
+        "min_free" min_free: Kind::Size(0, 1 << 40), default r#""64MiB""#;
     };
 
     fn blank() -> Queue {
-        Queue { store: Store::Sqlite(PathBuf::new()), memory: 0, keep_failed: Duration::ZERO }
+        Queue { store: Store::Sqlite(PathBuf::new()), memory: 0, keep_failed: Duration::ZERO, min_free: 0 }
     }
 }
 
@@ -391,7 +395,7 @@ pub(super) struct Admin {
 impl Table for Admin {
     const NAME: &'static str = "admin";
     const KEYS: &'static [Key<Admin>] = keys! {
-        /// Where `/healthz` is served over HTTP: 200 while the queue answers, else 503 and why.
+        /// Where `/healthz` is served over HTTP: 200 while a message could be stored, else 503 and why.
         /// Default: nowhere.
         "address" address: Kind::Address, example r#""127.0.0.1:8025""#;
     };

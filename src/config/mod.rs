@@ -182,6 +182,8 @@ pub struct Queue {
     pub memory: u64,
     /// How long dead letters are kept.
     pub keep_failed: Duration,
+    /// Bytes of the store's disk that are set aside for mail on its way out.
+    pub min_free: u64,
 }
 
 /// `[queue] store`.

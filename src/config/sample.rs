@@ -35,6 +35,7 @@ pub fn config() -> Config {
             store: Store::Sqlite(PathBuf::from("mailweir.db")),
             memory: 64 << 20,
             keep_failed: Duration::from_secs(7 * 86_400),
+            min_free: 64 << 20,
         },
         dns: Dns {
             nameservers: vec![nameserver(SocketAddr::from((Ipv4Addr::LOCALHOST, 1)))],

@@ -10,6 +10,7 @@
 
 pub mod sqlite;
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -205,6 +206,30 @@ pub struct Counts {
     pub uncertain: u64,
 }
 
+/// What a store takes of its disk.
+#[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(default)]
+pub struct Storage {
+    /// Bytes of its file.
+    pub file: u64,
+    /// Bytes of that which hold nothing.
+    pub free: u64,
+    /// Bytes of the log beside it.
+    pub log: u64,
+    /// What is wrong with its files; empty if nothing is.
+    pub trouble: String,
+}
+
+/// Why a copy was not made.
+#[derive(Clone, Debug, thiserror::Error)]
+#[error("{message}")]
+pub struct SaveError {
+    /// For people.
+    pub message: String,
+    /// It may work later.
+    pub temporary: bool,
+}
+
 /// A durable queue. All methods may be called concurrently.
 #[async_trait]
 pub trait Queue: Send + Sync + 'static {
@@ -276,6 +301,22 @@ pub trait Queue: Send + Sync + 'static {
 
     /// The stored values whose name starts with `prefix`, in order of name.
     async fn recall(&self, prefix: &str) -> Result<Vec<(String, Bytes)>, QueueError>;
+
+    /// Whether a message could be stored now: writes what does not matter, as durably.
+    async fn probe(&self) -> Result<(), QueueError> {
+        self.counts().await.map(drop)
+    }
+
+    /// What the store takes of its disk; nothing, for one that is not on a disk.
+    async fn storage(&self) -> Result<Storage, QueueError> {
+        Ok(Storage::default())
+    }
+
+    /// Copies the queue, as this process has it open, to the new file `copy`, also where its files have
+    /// lost their names. Returns the bytes of the copy, and what is in it.
+    async fn save(&self, _copy: PathBuf) -> Result<(u64, Counts), SaveError> {
+        Err(SaveError { message: "this queue cannot be copied".into(), temporary: false })
+    }
 
     /// Commits what waits and closes the store. Further calls fail with `Closed`.
     async fn close(&self);

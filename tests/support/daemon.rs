@@ -109,6 +109,11 @@ impl Setup {
         self.smtp.at(1)
     }
 
+    /// Where the admin listener is.
+    pub fn admin(&self) -> SocketAddr {
+        self.admin.at(1)
+    }
+
     /// Writes the configuration and starts the daemon.
     pub fn start(self) -> Daemon {
         let mut daemon = self.prepare();

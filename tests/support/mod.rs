@@ -18,6 +18,7 @@ pub mod senders;
 pub mod servers;
 pub mod shim;
 pub mod sink;
+pub mod tmpfs;
 pub mod toxic;
 
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};

@@ -1,6 +1,7 @@
 //! A copy of the queue while mailweir runs (or does not): one state of it, whole or not there at all.
 //!
-//! It is made by the process that asks for it, on a connection of its own that only reads. The
+//! It is made by the process that asks for it ([`backup`]), on a connection of its own that only reads.
+//! Only where the files have lost their names, the relay that has them open has to do it ([`save`]). The
 //! relay has no part in it: a read transaction of the write-ahead log neither waits for the writer
 //! nor holds it up, and keeps showing the state it began with. What it costs the relay is that the
 //! log is not cut while it lasts, and the disk's time; so the copy is synced as it grows, lest a
@@ -22,9 +23,10 @@ use rusqlite::{Connection, ErrorCode, OpenFlags};
 use rustix::fs::{CWD, FlockOperation, OFlags, RenameFlags, flock, renameat_with};
 use rustix::io::Errno;
 
-use super::{rows, schema, sql};
+use super::read::Keeper;
+use super::{rows, schema, sql, trust};
 use crate::crash;
-use crate::queue::{Counts, QueueError};
+use crate::queue::{Counts, QueueError, SaveError};
 
 /// Pages copied at once: 1 MiB.
 const STEP: i32 = 128;
@@ -67,6 +69,12 @@ impl BackupError {
     }
 }
 
+impl From<BackupError> for SaveError {
+    fn from(e: BackupError) -> SaveError {
+        SaveError { temporary: e.is_temporary(), message: format!("no backup: {e}") }
+    }
+}
+
 impl From<rusqlite::Error> for BackupError {
     fn from(e: rusqlite::Error) -> BackupError {
         BackupError::Store(e.into())
@@ -79,6 +87,27 @@ impl From<rusqlite::Error> for BackupError {
 /// # Errors
 /// [`BackupError`]; then there is no `copy` (or another's).
 pub fn backup(store: &Path, copy: &Path) -> Result<Copied, BackupError> {
+    make(copy, |part, file| {
+        trust::check(store)?;
+        let source = schema::connect_reader(store).map_err(|e| super::error::at_path(store, e))?;
+        fill(&source, store, part, file, || false)
+    })
+}
+
+/// The same from what this process has open of `store`, whatever stands under its name now.
+///
+/// # Errors
+/// As [`backup`]; the copy ends unfinished when the store is closed.
+pub(super) fn save(keeper: &Keeper, store: &Path, copy: &Path) -> Result<Copied, BackupError> {
+    make(copy, |part, file| match keeper.try_take().as_deref() {
+        Some(Some(source)) => fill(source, store, part, file, || keeper.is_closing()),
+        Some(None) => Err(QueueError::Closed.into()),
+        None => Err(QueueError::Unavailable("another copy is being made".into()).into()),
+    })
+}
+
+/// Makes the copy that `fill` writes, if that says what is in it.
+fn make(copy: &Path, fill: impl FnOnce(&Path, &File) -> Result<Counts, BackupError>) -> Result<Copied, BackupError> {
     let target = |path: &Path, e: io::Error| BackupError::Target(path.to_owned(), e);
     // Only to say so early: what counts is the renaming at the end.
     if copy.symlink_metadata().is_ok() {
@@ -89,7 +118,7 @@ pub fn backup(store: &Path, copy: &Path) -> Result<Copied, BackupError> {
     let part = PathBuf::from(part);
     let file = claim(&part, copy)?;
     crash::point("backup.begin");
-    let made = fill(store, &part, &file).and_then(|counts| {
+    let made = fill(&part, &file).and_then(|counts| {
         crash::point("backup.copied");
         file.sync_all().map_err(|e| target(&part, e))?;
         let bytes = file.metadata().map_err(|e| target(&part, e))?.len();
@@ -126,7 +155,13 @@ fn claim(part: &Path, copy: &Path) -> Result<File, BackupError> {
         .mode(0o600)
         .custom_flags(OFlags::NOFOLLOW.bits().cast_signed())
         .open(part)
-        .map_err(failed)?;
+        .map_err(|e| match part.symlink_metadata() {
+            Ok(there) if there.is_symlink() => {
+                let text = "it is there, and is a symbolic link, which leads elsewhere: remove it";
+                failed(io::Error::new(io::ErrorKind::PermissionDenied, text))
+            }
+            _ => failed(e),
+        })?;
     match flock(&file, FlockOperation::NonBlockingLockExclusive) {
         Ok(()) => {}
         Err(Errno::WOULDBLOCK) => return Err(BackupError::Busy(copy.to_owned())),
@@ -139,8 +174,11 @@ fn claim(part: &Path, copy: &Path) -> Result<File, BackupError> {
         return Err(BackupError::Busy(copy.to_owned()));
     }
     // Mail is not written into what somebody else has prepared, and may read.
-    if !mine.is_file() || mine.uid() != rustix::process::geteuid().as_raw() {
-        let text = "it is there, and is not a file of this user: remove it";
+    let foreign = (mine.uid() != rustix::process::geteuid().as_raw()).then(|| "is not a file of this user".to_owned());
+    let directory = copy.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let directory = directory.metadata().map_err(failed)?;
+    if let Some(why) = foreign.or_else(|| trust::fault_of_file(&mine, &directory)) {
+        let text = format!("it is there, and {why}: remove it");
         return Err(failed(io::Error::new(io::ErrorKind::PermissionDenied, text)));
     }
     file.set_permissions(Permissions::from_mode(0o600)).map_err(failed)?;
@@ -151,8 +189,13 @@ fn claim(part: &Path, copy: &Path) -> Result<File, BackupError> {
 }
 
 /// Copies the pages of one state of the store; returns what is in it.
-fn fill(store: &Path, part: &Path, file: &File) -> Result<Counts, BackupError> {
-    let source = schema::connect_reader(store).map_err(|e| super::error::at_path(store, e))?;
+fn fill(
+    source: &Connection,
+    store: &Path,
+    part: &Path,
+    file: &File,
+    cancelled: impl Fn() -> bool,
+) -> Result<Counts, BackupError> {
     let id: i64 = source.pragma_query_value(None, "application_id", |row| row.get(0))?;
     if id != schema::APPLICATION_ID {
         let text = format!("{}: this is not a mailweir queue", store.display());
@@ -174,6 +217,9 @@ fn fill(store: &Path, part: &Path, file: &File) -> Result<Counts, BackupError> {
     let work = Backup::new(&state, &mut copy)?;
     let (mut steps, mut tries) = (0, 0);
     loop {
+        if cancelled() {
+            return Err(QueueError::Closed.into());
+        }
         match work.step(STEP).map_err(full)? {
             StepResult::Done => break,
             StepResult::More => tries = 0,

@@ -15,7 +15,12 @@ use parking_lot::Mutex;
 use rusqlite::Connection;
 use tokio::sync::{mpsc, oneshot};
 
-use super::writer::{Answer, Job, Op, Shared, Writer};
+use super::names::Names;
+use super::op::{Answer, Job, Op, Shared};
+use super::read::Readers;
+use super::room::Room;
+use super::upkeep::Tidy;
+use super::writer::Writer;
 use super::{MOST, MOST_LISTED, claim, read, schema, store};
 use crate::clock::{Clock, Timestamp};
 use crate::mail::{IdSource, LaneName, NewMessage, QueueId, RecipientKey};
@@ -54,12 +59,17 @@ impl InlineQueue {
         let recovered = store::recover(&mut conn)?;
         let shared = Arc::new(Shared { counts: Mutex::new(recovered.counts), ..Shared::default() });
         let (_, jobs) = mpsc::channel(1);
+        let names = Arc::new(Names::default());
         let writer = Writer {
             path: PathBuf::from(":memory:"),
             options: super::Options::default(),
             clock,
             conn: Some(conn),
-            anchor: None,
+            readers: Arc::new(Readers::new(PathBuf::new(), None, Arc::clone(&names))),
+            room: Room::none(),
+            tidy: Tidy::default(),
+            refusing: None,
+            names,
             jobs,
             shared: Arc::clone(&shared),
             last_id: recovered.last_id,

@@ -1,6 +1,6 @@
 //! The queue in one SQLite file: see `docs/queue.md` for the schema and what it promises.
 //!
-//! - `writer`: the one thread that changes anything, by group commit; `store` and `claim` are what
+//! - `writer`: the one thread that changes anything, by group commit; `op`: what it is asked; `store` and `claim` are what
 //!   it does to the tables.
 //! - `read`: connections beside it for bodies and lists.
 //! - `schema`: the file, its versions; `sql`: every statement; `rows`: values to columns and back.
@@ -8,6 +8,8 @@
 //! - `inline`: the same in the calling task and in memory, for simulations.
 //! - `backup`: a copy while it is in use.
 //! - `lock`: one mailweir a file; `error`: what SQLite's faults mean; `log`: after a failed disk.
+//! - `trust`: whose files are used; `names`: whether they are still in place; `room`: what is left of the
+//!   disk, and for whom; `upkeep`: what the writer makes of these.
 //!
 //! Memory: at most [`Options::pending_bytes`] of operations wait, plus SQLite's page caches (32 MiB
 //! and four times 4 MiB). Start-up costs what the process before had in memory, not what is queued.
@@ -19,11 +21,16 @@ mod inline;
 mod large_writes;
 mod lock;
 mod log;
+mod names;
+mod op;
 mod read;
+mod room;
 mod rows;
 mod schema;
 mod sql;
 mod store;
+mod trust;
+mod upkeep;
 mod writer;
 
 use std::fs::{DirBuilder, File, OpenOptions};
@@ -44,9 +51,13 @@ use self::error::at_path;
 pub use self::inline::InlineQueue;
 use self::large_writes::Turns;
 use self::lock::Lock;
+use self::names::Names;
+use self::op::{Answer, Job, Op, Shared};
 use self::read::Readers;
-use self::writer::{Answer, Job, Op, Shared, Writer};
-use super::{Counts, Filter, LaneDue, Leased, Operation, Page, Queue, QueueError, Settlement};
+use self::room::{Layout, Room};
+use self::upkeep::Tidy;
+use self::writer::Writer;
+use super::{Counts, Filter, LaneDue, Leased, Operation, Page, Queue, QueueError, SaveError, Settlement, Storage};
 use crate::clock::{Clock, Timestamp};
 use crate::crash;
 use crate::mail::{IdSource, LaneName, NewMessage, QueueId, RecipientKey};
@@ -74,11 +85,22 @@ pub struct Options {
     pub pending_bytes: usize,
     /// Pages of the write-ahead log after which it is merged into the database file.
     pub log_pages: u32,
+    /// Bytes of the disk to set aside for mail on its way out, a tenth of a small file system at most;
+    /// 0: none. `None`: what is set aside stays as it is, and nothing more is.
+    pub min_free: Option<u64>,
+    /// Bytes of free pages, half of the database at least, from which it is made smaller.
+    pub shrink_from: u64,
 }
 
 impl Default for Options {
     fn default() -> Options {
-        Options { max_bytes: None, pending_bytes: 64 << 20, log_pages: LOG_PAGES }
+        Options {
+            max_bytes: None,
+            pending_bytes: 64 << 20,
+            log_pages: LOG_PAGES,
+            min_free: None,
+            shrink_from: 64 << 20,
+        }
     }
 }
 
@@ -93,6 +115,8 @@ pub struct SqliteQueue {
     ids: IdSource,
     shared: Arc<Shared>,
     readers: Arc<Readers>,
+    names: Arc<Names>,
+    path: PathBuf,
     lock: Mutex<Option<Arc<Lock>>>,
     /// Its sender is the writer's thread: closed when that has ended.
     writer_gone: watch::Receiver<()>,
@@ -134,6 +158,8 @@ impl SqliteQueue {
         crash::point("open.created");
         let lock = Arc::new(Lock::take(&path)?);
         crash::point("open.locked");
+        let room = Room::open(&path, options.min_free);
+        let options = Options { log_pages: room.log_pages(options.log_pages, schema::PAGE), ..options };
         let mut conn = schema::connect_writer(&path, &options)?;
         crash::point("open.connected");
         log::rewrite(&mut conn, &path).map_err(|e| at_path(&path, e))?;
@@ -146,6 +172,10 @@ impl SqliteQueue {
                 "the queue was not closed: what was in memory is queued again, unfinished messages are dropped"
             );
         }
+        let names = Arc::new(Names::default());
+        let keeper = log::anchor(&path).map_err(|e| at_path(&path, e))?;
+        names.learn(&path)?;
+        let readers = Arc::new(Readers::new(path.clone(), Some(keeper), Arc::clone(&names)));
         let shared = Arc::new(Shared { counts: Mutex::new(recovered.counts), ..Shared::default() });
         let (jobs, receiver) = mpsc::channel(PENDING);
         let _ = shared.wake.set(jobs.downgrade());
@@ -154,7 +184,11 @@ impl SqliteQueue {
             options,
             clock,
             conn: Some(conn),
-            anchor: Some(log::anchor(&path).map_err(|e| at_path(&path, e))?),
+            readers: Arc::clone(&readers),
+            room,
+            tidy: Tidy::default(),
+            refusing: None,
+            names: Arc::clone(&names),
             jobs: receiver,
             shared: Arc::clone(&shared),
             last_id: recovered.last_id,
@@ -176,7 +210,9 @@ impl SqliteQueue {
             turns: Turns::new(),
             ids: IdSource::new(Some(QueueId(recovered.last_id))),
             shared,
-            readers: Arc::new(Readers::new(path)),
+            readers,
+            names,
+            path,
             lock: Mutex::new(Some(lock)),
             writer_gone,
             closing: AtomicBool::new(false),
@@ -213,8 +249,8 @@ impl SqliteQueue {
     }
 }
 
-/// Makes sure that the file and its directories are there; returns the path without symbolic
-/// links, so that the lock is the same by whatever name the file is opened.
+/// Makes sure that the file and its directories are there, and fit to write mail to; returns the path
+/// with the directory's own name, so that the lock is the same by whatever name that is opened.
 fn create(path: &Path) -> Result<PathBuf, QueueError> {
     let failed =
         |what: &str, e: std::io::Error| Err(QueueError::Unavailable(format!("cannot {what} {}: {e}", path.display())));
@@ -237,7 +273,10 @@ fn create(path: &Path) -> Result<PathBuf, QueueError> {
         Err(e) if e.kind() != ErrorKind::AlreadyExists => return failed("create", e),
         _ => {}
     }
-    std::fs::canonicalize(path).or_else(|e| failed("open", e))
+    let name = path.file_name().ok_or_else(|| QueueError::Unavailable(format!("{} names no file", path.display())))?;
+    let path = std::fs::canonicalize(parent).or_else(|e| failed("open", e))?.join(name);
+    trust::check(&path)?;
+    Ok(path)
 }
 
 #[async_trait]
@@ -330,6 +369,27 @@ impl Queue for SqliteQueue {
         self.readers.run(move |conn| read::recall(conn, &prefix)).await
     }
 
+    async fn probe(&self) -> Result<(), QueueError> {
+        self.write(Op::Probe).await.map(drop)
+    }
+
+    async fn storage(&self) -> Result<Storage, QueueError> {
+        let trouble = self.names.look().err().map(|trouble| trouble.what).unwrap_or_default();
+        let layout = match self.readers.run(|conn| Ok(Layout::read(conn)?)).await {
+            Err(e) if trouble.is_empty() => return Err(e),
+            layout => layout.unwrap_or_default(),
+        };
+        let (file, log) = self.names.sizes();
+        Ok(Storage { file, free: layout.free.min(file), log, trouble })
+    }
+
+    async fn save(&self, copy: PathBuf) -> Result<(u64, Counts), SaveError> {
+        let (readers, store) = (Arc::clone(&self.readers), self.path.clone());
+        let saved = tokio::task::spawn_blocking(move || backup::save(&readers.keeper, &store, &copy)).await;
+        let copied = saved.map_err(|e| SaveError { message: e.to_string(), temporary: true })??;
+        Ok((copied.bytes, copied.counts))
+    }
+
     async fn close(&self) {
         self.closing.store(true, Ordering::SeqCst);
         let (reply, done) = oneshot::channel();
@@ -340,6 +400,7 @@ impl Queue for SqliteQueue {
         self.turns.close();
         self.budget.close();
         self.readers.close().await;
+        self.names.closed();
         *self.lock.lock() = None;
     }
 

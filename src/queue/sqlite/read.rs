@@ -3,14 +3,15 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use bytes::Bytes;
-use parking_lot::Mutex;
+use parking_lot::{Mutex, MutexGuard};
 use rusqlite::{Connection, OptionalExtension, params};
 use tokio::sync::Semaphore;
 
-use super::rows;
-use super::{schema, sql};
+use super::names::Names;
+use super::{rows, schema, sql};
 use crate::clock::Timestamp;
 use crate::config::units::Pattern;
 use crate::mail::{LaneName, QueueId, RecipientKey, State};
@@ -22,16 +23,53 @@ const READERS: u32 = 4;
 /// Recipients that one `inspect` looks at; a page may be short, or empty, and not the last.
 pub(super) const SCAN: usize = 50_000;
 
+/// A connection that is open as long as the store is ([`super::log::anchor`]). Whatever becomes of
+/// the files' names, it reads what this process writes.
+#[derive(Default)]
+pub(super) struct Keeper {
+    conn: Mutex<Option<Connection>>,
+    closing: AtomicBool,
+}
+
+impl Keeper {
+    /// The connection, unless somebody uses it.
+    pub(super) fn try_take(&self) -> Option<MutexGuard<'_, Option<Connection>>> {
+        self.conn.try_lock()
+    }
+
+    /// Whoever uses it should come to an end.
+    pub(super) fn is_closing(&self) -> bool {
+        self.closing.load(Ordering::SeqCst)
+    }
+
+    /// Closes it, once nobody uses it.
+    pub(super) fn close(&self) {
+        self.closing.store(true, Ordering::SeqCst);
+        *self.conn.lock() = None;
+    }
+}
+
 /// The pool.
 pub(super) struct Readers {
     path: PathBuf,
     slots: Arc<Semaphore>,
     idle: Mutex<Vec<Connection>>,
+    pub(super) keeper: Keeper,
+    // After the connections: see there.
+    names: Arc<Names>,
 }
 
 impl Readers {
-    pub(super) fn new(path: PathBuf) -> Readers {
-        Readers { path, slots: Arc::new(Semaphore::new(READERS as usize)), idle: Mutex::new(Vec::new()) }
+    /// For the store at `path`, which `keeper` has open.
+    pub(super) fn new(path: PathBuf, keeper: Option<Connection>, names: Arc<Names>) -> Readers {
+        let keeper = Keeper { conn: Mutex::new(keeper), ..Keeper::default() };
+        let slots = Arc::new(Semaphore::new(READERS as usize));
+        Readers { path, slots, idle: Mutex::new(Vec::new()), keeper, names }
+    }
+
+    /// Closes the connections that nobody uses.
+    pub(super) fn close_idle(&self) {
+        self.idle.lock().clear();
     }
 
     /// Runs `read` in a read transaction: it sees one state of the store.
@@ -42,20 +80,31 @@ impl Readers {
         let slot = Arc::clone(&self.slots).acquire_owned().await.map_err(|_| QueueError::Closed)?;
         let pool = Arc::clone(self);
         let task = tokio::task::spawn_blocking(move || {
-            let idle = pool.idle.lock().pop();
-            let conn = match idle {
-                Some(conn) => conn,
-                None => schema::connect_reader(&pool.path)?,
-            };
-            let result = read_in_transaction(&conn, read);
-            if result.is_ok() {
-                pool.idle.lock().push(conn);
-            }
+            let result = pool.read(read);
             // Only now may `close` go on.
             drop(slot);
             result
         });
         task.await.unwrap_or_else(|e| Err(QueueError::Unavailable(format!("a read was abandoned: {e}"))))
+    }
+
+    fn read<T>(&self, read: impl FnOnce(&Connection) -> Result<T, QueueError>) -> Result<T, QueueError> {
+        let _index = self.names.use_index();
+        let idle = self.idle.lock().pop();
+        let conn = match (idle, self.names.may_open()) {
+            (Some(conn), _) => conn,
+            (None, Ok(())) => schema::connect_reader(&self.path)?,
+            // By the name one would get another store, or none: that one is still open.
+            (None, Err(e)) => match self.keeper.try_take().as_deref() {
+                Some(Some(conn)) => return read_in_transaction(conn, read),
+                _ => return Err(e),
+            },
+        };
+        let result = read_in_transaction(&conn, read);
+        if result.is_ok() {
+            self.idle.lock().push(conn);
+        }
+        result
     }
 
     /// Waits for reads that are under way, refuses others, and closes the connections.

@@ -9,7 +9,7 @@ use std::time::Duration;
 use rusqlite::{Connection, MAIN_DB, OpenFlags};
 
 use super::error::at_path;
-use super::{Options, sql};
+use super::{Options, rows, sql};
 use crate::crash;
 use crate::queue::QueueError;
 
@@ -19,6 +19,15 @@ pub(super) const APPLICATION_ID: i64 = 0x6d77_6972;
 /// How long a statement waits for a lock that a foreign process (a backup, an admin's `sqlite3`)
 /// holds on the file before the queue reports itself unavailable.
 const BUSY: Duration = Duration::from_secs(1);
+
+/// Bytes of a page of a new database: holds three typical messages where 4 KiB holds one.
+pub(super) const PAGE: u64 = 8192;
+
+/// `PRAGMA auto_vacuum`: free pages are given back when asked for.
+pub(super) const INCREMENTAL: i64 = 2;
+
+/// Bytes to which SQLite cuts a log that has grown longer.
+pub(super) const LOG_KEPT: u64 = 64 << 20;
 
 /// Step `n` makes version `n + 1` of version `n`; version 0 is the empty file. Steps that were
 /// released are never edited: a change of the schema is a new step.
@@ -142,8 +151,10 @@ fn writer_settings(path: &Path, options: &Options) -> Result<Connection, QueueEr
     }
     // Before anything is changed, the journal mode included.
     version(&conn, LADDER.len())?;
-    // 8 KiB holds three typical messages where 4 KiB holds one; only takes effect on a new file.
-    conn.pragma_update(None, "page_size", 8192)?;
+    // Both only take effect on a new file; the second, so that free pages can be given back a few at a
+    // time.
+    conn.pragma_update(None, "page_size", rows::signed(PAGE))?;
+    conn.pragma_update(None, "auto_vacuum", INCREMENTAL)?;
     let mode: String = conn.pragma_update_and_check(None, "journal_mode", "wal", |row| row.get(0))?;
     if mode != "wal" {
         return Err(QueueError::Unavailable(format!(
@@ -153,7 +164,7 @@ fn writer_settings(path: &Path, options: &Options) -> Result<Connection, QueueEr
     // FULL: every commit is fsynced before it counts (invariant 1).
     conn.pragma_update(None, "synchronous", "full")?;
     conn.pragma_update(None, "wal_autocheckpoint", options.log_pages)?;
-    conn.pragma_update(None, "journal_size_limit", 64 << 20)?;
+    conn.pragma_update(None, "journal_size_limit", rows::signed(LOG_KEPT))?;
     conn.pragma_update(None, "cache_size", -32 * 1024)?;
     conn.pragma_update(None, "temp_store", "memory")?;
     conn.set_prepared_statement_cache_capacity(64);

@@ -14,135 +14,32 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 
-use bytes::Bytes;
-use parking_lot::Mutex;
 use rusqlite::Connection;
-use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
+use tokio::sync::mpsc;
 
 use super::error::connection_is_sound;
 use super::lock::Lock;
+use super::names::Names;
+use super::op::{Answer, Job, Lent, Op, Shared};
+use super::read::Readers;
+use super::room::{self, Room};
 use super::store::{Store, Tally};
+use super::upkeep::Tidy;
 use super::{Options, claim, schema};
 use crate::clock::{Clock, Timestamp};
 use crate::crash;
-use crate::mail::{LaneName, NewMessage, QueueId, RecipientKey};
-use crate::queue::{Counts, HEADS_EACH, Leased, Operation, QueueError, Settlement};
+use crate::queue::QueueError;
 
 /// Operations of one transaction.
 const BATCH: usize = 1024;
 
-/// An operation for the writer.
-pub(super) enum Op {
-    Accept(NewMessage),
-    Spill(QueueId, u32, Bytes),
-    Unspill(QueueId),
-    Claim(LaneName, Timestamp, usize),
-    ClaimOlder(LaneName, Timestamp, usize),
-    Settle(Vec<Settlement>, Vec<NewMessage>),
-    MoveLane(LaneName, LaneName, i64),
-    Operate(Operation, Vec<RecipientKey>, Vec<RecipientKey>, Timestamp),
-    Forget(Timestamp, i64),
-    GiveBack(Vec<RecipientKey>),
-    Remember(Vec<(String, Option<Bytes>)>),
-    /// Ends the thread once everything before it is done.
-    Close,
-}
-
-impl Op {
-    /// Bytes that it holds until it is committed, for the budget.
-    pub(super) fn weight(&self) -> usize {
-        let message = |m: &NewMessage| 512 + m.head.len() + 512 * m.recipients.len();
-        512 + match self {
-            Op::Accept(m) => message(m),
-            Op::Spill(_, _, chunk) => chunk.len(),
-            Op::Settle(settlements, follow_ups) => {
-                512 * settlements.len() + follow_ups.iter().map(message).sum::<usize>()
-            }
-            // What it answers is in memory with it.
-            Op::Claim(_, _, limit) => (512 + HEADS_EACH) * limit,
-            Op::ClaimOlder(_, _, limit) => 512 * limit,
-            Op::Remember(entries) => {
-                entries.iter().map(|(name, value)| 64 + name.len() + value.as_ref().map_or(0, Bytes::len)).sum()
-            }
-            Op::Operate(_, keys, withdrawn, _) => 16 * (keys.len() + withdrawn.len()),
-            _ => 0,
-        }
-    }
-
-    /// The leases that exist once it is committed.
-    fn leases(&self, answer: &Answer) -> Vec<RecipientKey> {
-        fn of(message: &NewMessage) -> impl Iterator<Item = RecipientKey> + '_ {
-            let id = message.message.id;
-            let leased = (0u32..).zip(&message.recipients).filter(|(_, r)| r.leased);
-            leased.map(move |(index, _)| RecipientKey { id, index })
-        }
-        match (self, answer) {
-            (Op::Accept(message), _) => of(message).collect(),
-            (Op::Settle(_, follow_ups), _) => follow_ups.iter().flat_map(of).collect(),
-            (_, Answer::Leased(leased)) => leased.iter().map(|l| l.key).collect(),
-            _ => Vec::new(),
-        }
-    }
-}
-
-/// What an operation answers.
-pub(super) enum Answer {
-    Done,
-    Count(usize),
-    Leased(Vec<Leased>),
-}
-
-/// An answer on its way, with the leases it carries. If nobody is there to take it (the caller's
-/// future was dropped) they go back to their lanes, or they would be stuck until the next start.
-pub(super) struct Lent {
-    answer: Answer,
-    /// What it answers, as long as nobody has taken it: that tells which leases there are.
-    op: Option<Op>,
-    shared: Arc<Shared>,
-}
-
-impl Lent {
-    /// Takes the answer: the leases are the caller's now.
-    pub(super) fn take(mut self) -> Answer {
-        self.op = None;
-        std::mem::replace(&mut self.answer, Answer::Done)
-    }
-}
-
-impl Drop for Lent {
-    fn drop(&mut self) {
-        let Some(op) = &self.op else { return };
-        let mut keys = op.leases(&self.answer);
-        if keys.is_empty() {
-            return;
-        }
-        self.shared.returned.lock().append(&mut keys);
-        // Wakes the writer. If its channel is full or gone, it is awake or does not matter.
-        if let Some(jobs) = self.shared.wake.get().and_then(mpsc::WeakSender::upgrade) {
-            let _ = jobs.try_send(Job { op: Op::GiveBack(Vec::new()), reply: None, budget: None });
-        }
-    }
-}
-
-/// An operation, whom to answer, and its part of the byte budget.
-pub(super) struct Job {
-    pub(super) op: Op,
-    pub(super) reply: Option<oneshot::Sender<Result<Lent, QueueError>>>,
-    pub(super) budget: Option<OwnedSemaphorePermit>,
-}
-
-/// What the writer and the callers share.
-#[derive(Default)]
-pub(super) struct Shared {
-    pub(super) counts: Mutex<Counts>,
-    pub(super) wake: OnceLock<mpsc::WeakSender<Job>>,
-    pub(super) returned: Mutex<Vec<RecipientKey>>,
-}
+/// Name of the value that [`Op::Probe`] writes.
+const PROBED: &str = "probed";
 
 /// Why a transaction did not come about.
-enum Failed {
+pub(super) enum Failed {
     /// One of its operations: the others may work without it.
     Operation(QueueError),
     /// It could not begin or commit: true for every one of them.
@@ -155,8 +52,12 @@ pub(super) struct Writer {
     pub(super) options: Options,
     pub(super) clock: Clock,
     pub(super) conn: Option<Connection>,
-    /// See [`super::log::anchor`].
-    pub(super) anchor: Option<Connection>,
+    pub(super) readers: Arc<Readers>,
+    pub(super) room: Room,
+    pub(super) tidy: Tidy,
+    /// Why nothing may come in just now; to log the change only.
+    pub(super) refusing: Option<String>,
+    pub(super) names: Arc<Names>,
     pub(super) jobs: mpsc::Receiver<Job>,
     pub(super) shared: Arc<Shared>,
     pub(super) last_id: i64,
@@ -171,7 +72,7 @@ impl Writer {
     pub(super) fn run(mut self) {
         let mut batch = Vec::new();
         let mut closing = Vec::new();
-        while let Some(job) = self.jobs.blocking_recv() {
+        while let Some(job) = self.next() {
             batch.push(job);
             while batch.len() < BATCH
                 && let Ok(job) = self.jobs.try_recv()
@@ -190,22 +91,47 @@ impl Writer {
         crash::point("close.begin");
         // What is still leased ends here as it would at the next start, so that a queue closed in
         // good order has nothing to recover.
-        if let Some(conn) = &mut self.conn
+        if let Err(trouble) = self.names.look() {
+            tracing::error!("{}: what was not saved or put back ends with this process", trouble.what);
+        }
+        let (whole, mergeable) = (self.names.lost().is_none(), !self.names.log_is_lost());
+        if !mergeable {
+            self.leave_as_it_is();
+        }
+        if let Some(conn) = self.conn.as_mut().filter(|_| whole)
             && let Err(e) = super::store::recover(conn)
         {
             tracing::warn!(error = %e, "leases could not be ended; the next start does it");
         }
-        // So that closing the other one is the end of the log.
-        self.anchor = None;
+        // So that closing the writer's is the end of the log.
+        self.readers.close_idle();
+        self.readers.keeper.close();
         if let Some(conn) = self.conn.take()
-            && let Err(e) = checkpoint(&conn)
+            && mergeable
+            && let Err(e) = merge(&conn)
         {
             tracing::warn!(error = %e, "the queue's log could not be merged at the end; the next start does it");
         }
         crash::point("close.done");
+        if closing.is_empty() {
+            // The queue was dropped, and with it whoever reads; else `close` waits for those.
+            self.names.closed();
+        }
         self.lock = None;
         for job in closing {
             self.answer(job, Ok(Answer::Done));
+        }
+    }
+
+    /// The next job; what there is to tidy is done while there is none.
+    fn next(&mut self) -> Option<Job> {
+        loop {
+            match self.jobs.try_recv() {
+                Ok(job) => return Some(job),
+                Err(mpsc::error::TryRecvError::Disconnected) => return None,
+                Err(mpsc::error::TryRecvError::Empty) if self.tidy() => {}
+                Err(mpsc::error::TryRecvError::Empty) => return self.jobs.blocking_recv(),
+            }
         }
     }
 
@@ -215,7 +141,9 @@ impl Writer {
         if !returned.is_empty() {
             batch.push(Job { op: Op::GiveBack(returned), reply: None, budget: None });
         }
-        let results = self.write(batch);
+        self.admit(batch);
+        let mut results = self.write(batch);
+        self.confirm(batch, &mut results);
         let failure = results.iter().find_map(|r| r.as_ref().err()).filter(|e| !matches!(e, QueueError::Invalid(_)));
         match (failure, self.ailing) {
             (Some(e), false) => tracing::error!(error = %e, "the queue cannot be written; clients are told to retry"),
@@ -230,7 +158,10 @@ impl Writer {
 
     /// The results of the batch, one per job.
     fn write(&mut self, batch: &[Job]) -> Vec<Result<Answer, QueueError>> {
-        let one_by_one = match self.transact(batch) {
+        if batch.is_empty() {
+            return Vec::new();
+        }
+        let one_by_one = match self.transact_in_need(batch) {
             Ok(answers) => return answers.into_iter().map(Ok).collect(),
             Err(Failed::Operation(e)) if batch.len() == 1 => return vec![Err(e)],
             Err(Failed::Operation(_)) => batch,
@@ -241,7 +172,7 @@ impl Writer {
             if let Some(e) = &down {
                 return Err(e.clone());
             }
-            match self.transact(std::slice::from_ref(job)) {
+            match self.transact_in_need(std::slice::from_ref(job)) {
                 Ok(mut answers) => Ok(answers.pop().unwrap_or(Answer::Done)),
                 Err(Failed::Operation(e)) => Err(e),
                 Err(Failed::Whole(e)) => {
@@ -255,17 +186,34 @@ impl Writer {
         one_by_one.iter().map(redo).collect()
     }
 
+    /// One transaction. What the way out needs of a full disk, it is given.
+    fn transact_in_need(&mut self, batch: &[Job]) -> Result<Vec<Answer>, Failed> {
+        match self.transact(batch) {
+            Err(Failed::Operation(QueueError::Full(_)) | Failed::Whole(QueueError::Full(_)))
+                if batch.iter().any(|job| !job.op.enters()) && self.make_room() =>
+            {
+                self.transact(batch)
+            }
+            other => other,
+        }
+    }
+
     /// One transaction: all of the batch, or nothing.
     ///
     /// If the commit fails, SQLite's log does not contain the transaction for anyone who reads it
     /// while this process runs. Should the machine stop before the next commit overwrites it, it
     /// may be there after all: a message whose client was told to send it again.
     fn transact(&mut self, batch: &[Job]) -> Result<Vec<Answer>, Failed> {
+        if let Some(e) = self.names.lost() {
+            return Err(Failed::Whole(e));
+        }
         let mut conn = match self.conn.take() {
             Some(conn) => conn,
-            None => reopen(&self.path, &self.options).map_err(Failed::Whole)?,
+            None => self.reopen().map_err(Failed::Whole)?,
         };
         let now = self.clock.now();
+        let names = Arc::clone(&self.names);
+        let _index = names.use_index();
         // A fault of ours in one operation must not end the thread that all others need. The
         // transaction is rolled back as it is dropped; the connection is not used again.
         let caught = catch_unwind(AssertUnwindSafe(|| transact_on(&mut conn, batch, self.last_id, now)));
@@ -279,13 +227,37 @@ impl Writer {
             Err(Failed::Operation(QueueError::Invalid("a fault of mailweir itself".into())))
         });
         self.conn = sound.then_some(conn);
+        let result = result.map_err(|failed| self.limited(failed));
         let (answers, tally, last_id) = result?;
         self.last_id = last_id;
         tally.apply(&mut self.shared.counts.lock());
         Ok(answers)
     }
 
-    fn answer(&self, job: Job, result: Result<Answer, QueueError>) {
+    /// A new connection after a fault. Its leases are still held, so nothing is recovered.
+    fn reopen(&self) -> Result<Connection, QueueError> {
+        // By its name: what stands there must be what the others have open.
+        self.names.may_open()?;
+        let mut conn = schema::connect_writer(&self.path, &self.options)?;
+        schema::prepare(&mut conn, &self.path)?;
+        Ok(conn)
+    }
+
+    /// A write that went beyond the system's limit on the size of files is a full disk, too.
+    fn limited(&self, failed: Failed) -> Failed {
+        let full = |e| match e {
+            QueueError::Unavailable(text) if room::limited(self.names.sizes()) => {
+                QueueError::Full(format!("{text}: the system limits the size of files (ulimit -f)"))
+            }
+            e => e,
+        };
+        match failed {
+            Failed::Operation(e) => Failed::Operation(full(e)),
+            Failed::Whole(e) => Failed::Whole(full(e)),
+        }
+    }
+
+    pub(super) fn answer(&self, job: Job, result: Result<Answer, QueueError>) {
         match (job.op, result, job.reply) {
             (op, Ok(answer), Some(reply)) => {
                 // If it comes back, dropping it gives the leases back.
@@ -345,18 +317,15 @@ fn perform(store: &mut Store<'_>, op: &Op, now: Timestamp) -> Result<Answer, Que
             store.remember(entries)?;
             Answer::Done
         }
+        Op::Probe => {
+            store.remember(&[(PROBED.to_owned(), Some(now.to_string().into()))])?;
+            Answer::Done
+        }
         Op::Close => Answer::Done,
     })
 }
 
-/// A new connection after a fault. Its leases are still held, so nothing is recovered.
-fn reopen(path: &std::path::Path, options: &Options) -> Result<Connection, QueueError> {
-    let mut conn = schema::connect_writer(path, options)?;
-    schema::prepare(&mut conn, path)?;
-    Ok(conn)
-}
-
-/// Merges the log into the database file and truncates it.
-fn checkpoint(conn: &Connection) -> rusqlite::Result<()> {
-    conn.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()))
+/// Merges the log into the database file and truncates it. False: somebody is reading it.
+pub(super) fn merge(conn: &Connection) -> rusqlite::Result<bool> {
+    conn.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| row.get::<_, i64>(0)).map(|busy| busy == 0)
 }

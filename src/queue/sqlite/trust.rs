@@ -1,0 +1,197 @@
+//! Whose files mail is written to, and read from: those of this user (or root), that nobody else can
+//! write to, under one name each.
+//!
+//! A name that leads elsewhere (a symbolic link), a file with a second name (a hard link), one of
+//! somebody else or one that others may write to can be read, changed or swapped behind our back. So
+//! the store, what SQLite keeps beside it, the lock and the reserve are looked at before they are
+//! opened, and refused with what is wrong and what to do. Reading by others is the owner's choice: a
+//! store made under an umask of 022 is fine.
+
+use std::fs::Metadata;
+use std::io::ErrorKind;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+use crate::queue::QueueError;
+
+/// What belongs to a store besides the database itself: SQLite's log and its index, the lock, and
+/// the room that is set aside.
+const BESIDE: [&str; 4] = ["-wal", "-shm", ".lock", ".reserve"];
+
+/// `database` with `suffix` added to its name.
+pub(super) fn beside(database: &Path, suffix: &str) -> PathBuf {
+    let mut name = database.as_os_str().to_owned();
+    name.push(suffix);
+    PathBuf::from(name)
+}
+
+/// Checks the directory, the database and what lies beside it, as far as they are there.
+///
+/// # Errors
+/// [`QueueError::Unavailable`] with the file, what is wrong with it, and what to do.
+pub(super) fn check(database: &Path) -> Result<(), QueueError> {
+    let directory = database.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let failed = |path: &Path, why: String| Err(QueueError::Unavailable(format!("{} {why}", path.display())));
+    let holder = match directory.metadata() {
+        Ok(metadata) => metadata,
+        Err(e) => return failed(directory, format!("cannot be looked at: {e}")),
+    };
+    if let Some(why) = open_to_all(&holder) {
+        return failed(directory, why);
+    }
+    let owners = Owners::of(&holder);
+    for path in std::iter::once(database.to_owned()).chain(BESIDE.iter().map(|suffix| beside(database, suffix))) {
+        match path.symlink_metadata() {
+            Ok(metadata) => {
+                if let Some(why) = fault(&metadata, &owners) {
+                    return failed(&path, why);
+                }
+            }
+            Err(e) if e.kind() == ErrorKind::NotFound => {}
+            Err(e) => return failed(&path, format!("cannot be looked at: {e}")),
+        }
+    }
+    Ok(())
+}
+
+/// What is wrong with a file that mail is to be written to; `directory` is where it lies.
+pub(super) fn fault_of_file(file: &Metadata, directory: &Metadata) -> Option<String> {
+    fault(file, &Owners::of(directory))
+}
+
+/// Users whose files are taken.
+struct Owners {
+    process: u32,
+    /// Root may look after the queue of the user that mailweir runs as.
+    directory: Option<u32>,
+}
+
+impl Owners {
+    fn of(directory: &Metadata) -> Owners {
+        let process = rustix::process::geteuid();
+        Owners { process: process.as_raw(), directory: process.is_root().then(|| directory.uid()) }
+    }
+
+    fn contain(&self, uid: u32) -> bool {
+        uid == 0 || uid == self.process || Some(uid) == self.directory
+    }
+}
+
+fn fault(file: &Metadata, owners: &Owners) -> Option<String> {
+    if file.is_symlink() {
+        return Some("is a symbolic link, which somebody could turn elsewhere: name the file itself".into());
+    }
+    if !file.is_file() {
+        return Some("is not a regular file: give the queue a file of its own".into());
+    }
+    if file.nlink() > 1 {
+        let others = file.nlink() - 1;
+        return Some(format!(
+            "has {others} other name(s) (hard links), by which it can be changed: remove those, or copy the file"
+        ));
+    }
+    if !owners.contain(file.uid()) {
+        let (owner, user) = (file.uid(), owners.process);
+        return Some(format!(
+            "belongs to user {owner}, and mailweir runs as user {user}: give it to that user (chown), or run as its owner"
+        ));
+    }
+    if file.mode() & 0o022 != 0 {
+        let mode = file.mode() & 0o7777;
+        return Some(format!("can be written by others than its owner (mode {mode:04o}): take that away (chmod go-w)"));
+    }
+    None
+}
+
+/// In a directory that all may write to, all may take files away and put others in their place,
+/// unless it is sticky.
+fn open_to_all(directory: &Metadata) -> Option<String> {
+    let mode = directory.mode() & 0o7777;
+    (mode & 0o002 != 0 && mode & 0o1000 == 0).then(|| {
+        format!(
+            "is a directory in which everybody can replace files (mode {mode:04o}): take that away (chmod o-w), or \
+             make it sticky (chmod +t)"
+        )
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs::{self, Permissions};
+    use std::os::unix::fs::{PermissionsExt, chown, symlink};
+
+    fn store() -> (tempfile::TempDir, PathBuf) {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("q.db");
+        fs::write(&path, b"").unwrap();
+        (dir, path)
+    }
+
+    fn mode(path: &Path, mode: u32) {
+        fs::set_permissions(path, Permissions::from_mode(mode)).unwrap();
+    }
+
+    fn refused(path: &Path) -> String {
+        let e = check(path).expect_err("it is refused");
+        assert!(matches!(e, QueueError::Unavailable(_)), "{e}");
+        e.to_string()
+    }
+
+    #[test]
+    fn what_a_usual_umask_makes_is_fine() {
+        let (dir, path) = store();
+        for (directory, file) in [(0o755, 0o644), (0o700, 0o600), (0o775, 0o640), (0o1777, 0o600)] {
+            mode(dir.path(), directory);
+            mode(&path, file);
+            check(&path).unwrap();
+        }
+    }
+
+    #[test]
+    fn every_file_of_a_store_is_looked_at_and_every_fault_is_named() {
+        for suffix in ["", "-wal", "-shm", ".lock", ".reserve"] {
+            let (dir, path) = store();
+            let file = beside(&path, suffix);
+            fs::write(&file, b"").unwrap();
+            for (bits, word) in [(0o664, "mode 0664"), (0o602, "mode 0602")] {
+                mode(&file, bits);
+                let said = refused(&path);
+                assert!(said.contains(word) && said.contains(&*file.to_string_lossy()), "{said}");
+            }
+            mode(&file, 0o600);
+            check(&path).unwrap();
+
+            let other = dir.path().join("other");
+            fs::hard_link(&file, &other).unwrap();
+            assert!(refused(&path).contains("hard link"), "{suffix}");
+            fs::remove_file(&file).unwrap();
+            symlink(&other, &file).unwrap();
+            assert!(refused(&path).contains("symbolic link"), "{suffix}");
+            fs::remove_file(&file).unwrap();
+            fs::create_dir(&file).unwrap();
+            assert!(refused(&path).contains("not a regular file"), "{suffix}");
+        }
+    }
+
+    #[test]
+    fn a_directory_in_which_all_may_replace_files_is_refused() {
+        let (dir, path) = store();
+        mode(dir.path(), 0o777);
+        let said = refused(&path);
+        assert!(said.contains("mode 0777") && said.contains("sticky"), "{said}");
+    }
+
+    #[test]
+    fn a_file_of_somebody_else_is_refused_and_root_may_look_after_a_users_queue() {
+        if !rustix::process::geteuid().is_root() {
+            return;
+        }
+        let (dir, path) = store();
+        chown(&path, Some(4711), None).unwrap();
+        let said = refused(&path);
+        assert!(said.contains("belongs to user 4711") && said.contains("runs as user 0"), "{said}");
+        chown(dir.path(), Some(4711), None).unwrap();
+        check(&path).unwrap();
+    }
+}

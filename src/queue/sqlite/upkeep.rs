@@ -1,0 +1,280 @@
+//! What the writer looks at besides the tables: whether its files are in place (`names`), whether
+//! there is room (`room`), and whether the database is mostly empty inside.
+//!
+//! Invariants:
+//! - Nothing that came in is acknowledged unless the files were in place after its commit.
+//! - What is refused for room or for a missing file is what comes in; mail on its way out goes on.
+//! - The database is made smaller in small steps, and only while nothing else waits.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use rusqlite::Connection;
+use rusqlite::config::DbConfig;
+
+use super::op::{Answer, Job};
+use super::room::Layout;
+use super::writer::{Writer, merge};
+use super::{log, schema};
+use crate::config::units::Size;
+use crate::queue::QueueError;
+
+/// How often the free part of the database is looked at, at most.
+const LOOK: Duration = Duration::from_secs(1);
+/// How long after an error.
+const LATER: Duration = Duration::from_secs(60);
+/// Pages given back to the disk in one transaction: 1 MiB.
+const STEP: u32 = 128;
+/// Bytes in use up to which a database of an earlier version, which cannot give back pages, is written
+/// anew as a whole.
+const SMALL: u64 = 16 << 20;
+
+/// Giving room back to the disk.
+#[derive(Debug, Default)]
+pub(super) struct Tidy {
+    /// Not before.
+    next: Option<Instant>,
+    /// Size of the database when it began.
+    began: Option<u64>,
+}
+
+impl Writer {
+    /// Answers those of the batch that may not come in, and takes them out of it.
+    pub(super) fn admit(&mut self, batch: &mut Vec<Job>) {
+        self.room.set_aside();
+        let placed = self.look();
+        if self.names.log_is_lost() {
+            self.leave_as_it_is();
+        }
+        let entering = batch.iter().any(|job| job.op.enters());
+        if !entering {
+            match placed {
+                Err(e) => self.tell(Some(&e)),
+                Ok(()) if self.refusing.as_deref().is_some_and(|why| why != FULL) => self.tell(None),
+                Ok(()) => {}
+            }
+            return;
+        }
+        let names = Arc::clone(&self.names);
+        let left = placed.and_then(|()| self.room.left(self.conn.as_ref(), || names.sizes()));
+        self.tell(left.as_ref().err());
+        let mut left = left;
+        let refused: Vec<Job> = batch
+            .extract_if(.., |job| {
+                let Ok(left) = &mut left else { return job.op.enters() };
+                let weight = if job.op.enters() { job.op.weight() as u64 } else { 0 };
+                let fits = weight <= *left;
+                *left -= if fits { weight } else { 0 };
+                !fits
+            })
+            .collect();
+        for job in refused {
+            let e = left.as_ref().err().cloned();
+            let e = e.unwrap_or_else(|| QueueError::Full("there is no room for a message of this size".into()));
+            self.answer(job, Err(e));
+        }
+    }
+
+    /// Takes back what would be acknowledged though a file was taken away meanwhile.
+    pub(super) fn confirm(&mut self, batch: &[Job], results: &mut [Result<Answer, QueueError>]) {
+        if !batch.iter().any(|job| job.op.enters()) {
+            return;
+        }
+        let Err(e) = self.look() else { return };
+        self.tell(Some(&e));
+        for (job, result) in batch.iter().zip(results) {
+            if job.op.enters()
+                && let Ok(answer) = result
+            {
+                // It may be there, should the file come back; nobody here is to hold it.
+                self.shared.returned.lock().append(&mut job.op.leases(answer));
+                *result = Err(e.clone());
+            }
+        }
+    }
+
+    /// Something is lost of a log that SQLite takes for whole. It must not merge that at the end, as it
+    /// does: holes would go into the database.
+    pub(super) fn leave_as_it_is(&self) {
+        let never = |conn: &Connection| {
+            let set = conn.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true);
+            if let Err(error) = set {
+                tracing::warn!(%error, "what is left of the queue may be damaged further when mailweir ends");
+            }
+        };
+        self.readers.close_idle();
+        self.conn.iter().for_each(never);
+        if let Some(keeper) = self.readers.keeper.try_take() {
+            keeper.iter().for_each(never);
+        }
+    }
+
+    /// Whether the files are in place; a log that lost its name is begun anew.
+    fn look(&mut self) -> Result<(), QueueError> {
+        let conn = self.conn.as_ref();
+        let Err(trouble) = self.names.check(|| conn.is_some_and(log_is_empty)) else {
+            return self.lock.as_ref().map_or(Ok(()), |lock| lock.keep());
+        };
+        if !trouble.renewable {
+            return Err(trouble.into());
+        }
+        match self.renew() {
+            Ok(()) => {
+                let what = trouble.what;
+                tracing::error!("{what}: all of it is merged into the database, and it is begun anew; nothing is lost");
+                Ok(())
+            }
+            Err(e) => Err(QueueError::Unavailable(format!("{} ({e})", trouble.what))),
+        }
+    }
+
+    /// Merges what is open of the log into the database, which is in place, and opens all anew.
+    fn renew(&mut self) -> Result<(), QueueError> {
+        let names = Arc::clone(&self.names);
+        let busy = || QueueError::Unavailable("the queue is being read".into());
+        names
+            .alone(|| {
+                let readers = Arc::clone(&self.readers);
+                let Some(mut keeper) = readers.keeper.try_take() else { return Err(busy()) };
+                let conn = self.conn.take();
+                if let Some(open) = conn.as_ref().or(keeper.as_ref()) {
+                    match merge(open) {
+                        Ok(true) => {}
+                        Ok(false) | Err(_) => {
+                            self.conn = conn;
+                            return Err(busy());
+                        }
+                    }
+                }
+                // The last connections: with them goes what SQLite knows of the old log.
+                readers.close_idle();
+                *keeper = None;
+                drop(conn);
+                names.closed();
+                let mut conn = schema::connect_writer(&self.path, &self.options)?;
+                schema::prepare(&mut conn, &self.path)?;
+                *keeper = Some(log::anchor(&self.path)?);
+                self.conn = Some(conn);
+                names.learn(&self.path)
+            })
+            .unwrap_or_else(|| Err(busy()))
+    }
+
+    /// Logs that nothing may come in, and when it may again.
+    fn tell(&mut self, refusal: Option<&QueueError>) {
+        // The text of a full disk has numbers that change.
+        let now = refusal.map(|e| if matches!(e, QueueError::Full(_)) { FULL.to_owned() } else { e.to_string() });
+        if now == self.refusing {
+            return;
+        }
+        match (refusal, self.refusing.as_deref()) {
+            (Some(error @ QueueError::Full(_)), _) => {
+                tracing::error!(%error, "no room: clients are told to retry; what is queued still leaves");
+            }
+            (Some(error), _) => tracing::error!(
+                %error,
+                "nothing is acknowledged: put the file back, or save what is still open with `mailweir backup FILE` \
+                 before mailweir ends"
+            ),
+            (None, Some(FULL)) => tracing::info!("there is room again: messages are accepted"),
+            (None, _) => tracing::info!("the queue's files are in place again: messages are accepted"),
+        }
+        self.refusing = now;
+    }
+
+    /// The way out found the disk full: gives up the reserve, or merges the log if there is none.
+    pub(super) fn make_room(&mut self) -> bool {
+        if !self.room.is_short() {
+            return false;
+        }
+        if self.room.give_up() {
+            return true;
+        }
+        let merged = self.conn.as_ref().is_some_and(|conn| merge(conn).unwrap_or(false));
+        if merged {
+            self.names.log_emptied();
+        }
+        merged
+    }
+
+    /// Does a little of what can be done when nothing waits; true if there is more.
+    pub(super) fn tidy(&mut self) -> bool {
+        let early = self.tidy.began.is_none() && self.tidy.next.is_some_and(|next| Instant::now() < next);
+        if early || self.names.lost().is_some() {
+            return false;
+        }
+        self.tidy.next = Some(Instant::now() + LOOK);
+        let names = Arc::clone(&self.names);
+        let _index = names.use_index();
+        self.shrink().unwrap_or_else(|error| {
+            tracing::debug!(%error, "the queue's file could not be made smaller");
+            self.tidy = Tidy { next: Some(Instant::now() + LATER), began: None };
+            false
+        })
+    }
+
+    /// Free bytes from which it is worth while: fewer where the disk is full.
+    fn shrink_from(&self) -> u64 {
+        match self.refusing.as_deref() {
+            Some(FULL) => self.room.aside().min(self.options.shrink_from),
+            _ => self.options.shrink_from,
+        }
+    }
+
+    /// One step; true if there is more.
+    fn shrink(&mut self) -> Result<bool, QueueError> {
+        let Some(conn) = &self.conn else { return Ok(false) };
+        let before = Layout::read(conn)?;
+        let Some(began) = self.tidy.began else {
+            let worth = before.free >= self.shrink_from() && before.free >= before.total / 2;
+            self.tidy.began = (worth && may_shrink(conn, before)?).then_some(before.total);
+            if worth {
+                self.names.expect_smaller(Layout::read(conn)?.total);
+            }
+            return Ok(self.tidy.began.is_some());
+        };
+        let enough = before.free < self.shrink_from() / 4 || before.free < before.total / 8;
+        if !enough {
+            all_rows(conn, &format!("PRAGMA incremental_vacuum({STEP})"))?;
+            self.names.expect_smaller(Layout::read(conn)?.total);
+            return Ok(true);
+        }
+        self.tidy.began = None;
+        // Only the merging cuts the file.
+        all_rows(conn, "PRAGMA wal_checkpoint(PASSIVE)")?;
+        tracing::info!(from = %Size(began), to = %Size(before.total), "the queue's file was made smaller");
+        Ok(false)
+    }
+}
+
+/// The key in [`Writer::refusing`] of a disk without room.
+const FULL: &str = "full";
+
+/// Whether pages can be given back one by one. A database that cannot is made one that can, if that is
+/// quickly done.
+fn may_shrink(conn: &Connection, layout: Layout) -> Result<bool, QueueError> {
+    let mode: i64 = conn.pragma_query_value(None, "auto_vacuum", |row| row.get(0))?;
+    if mode == schema::INCREMENTAL {
+        return Ok(true);
+    }
+    if layout.total - layout.free > SMALL {
+        return Ok(false);
+    }
+    conn.pragma_update(None, "auto_vacuum", schema::INCREMENTAL)?;
+    conn.execute_batch("VACUUM")?;
+    Ok(true)
+}
+
+/// Whether SQLite holds the log for empty. Nothing of one that was cut is merged by asking: the first
+/// page that cannot be read ends it.
+fn log_is_empty(conn: &Connection) -> bool {
+    let pages = conn.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |row| row.get::<_, i64>(1));
+    pages.is_ok_and(|pages| pages == 0)
+}
+
+fn all_rows(conn: &Connection, text: &str) -> Result<(), QueueError> {
+    let mut statement = conn.prepare(text)?;
+    let mut rows = statement.query([])?;
+    while rows.next()?.is_some() {}
+    Ok(())
+}

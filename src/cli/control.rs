@@ -40,6 +40,9 @@ pub(super) async fn status(config: &Config, json: bool) -> Outcome {
         "queue      {} messages; recipients: {} queued, {} leased, {} held, {} failed, {} uncertain",
         q.messages, q.queued, q.leased, q.held, q.failed, q.uncertain
     )?;
+    if q.owed > 0 {
+        writeln!(out, "reports    owed to senders; recipients: {}", q.owed)?;
+    }
     Ok(())
 }
 

@@ -161,7 +161,10 @@ fn fill(store: &Path, part: &Path, file: &File) -> Result<Counts, BackupError> {
     // Held to the end: every step sees the same state, and none has to begin again because the
     // queue has changed.
     let state = source.unchecked_transaction()?;
-    let counts = state.query_row(sql::TALLY, [], rows::counts)?;
+    // An older file can be copied before a newer mailweir changes it.
+    let version: i64 = state.pragma_query_value(None, "user_version", |row| row.get(0))?;
+    let tally = if version < schema::OWES_REPORTS { sql::OLDER_TALLY } else { sql::TALLY };
+    let counts = state.query_row(tally, [], rows::counts)?;
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let mut copy = Connection::open_with_flags(part, flags)?;
     // It is worth nothing until it is complete, and synced here.

@@ -27,7 +27,7 @@ use super::store::{Store, Tally};
 use super::{Options, claim, schema};
 use crate::clock::{Clock, Timestamp};
 use crate::crash;
-use crate::mail::{LaneName, NewMessage, QueueId, RecipientKey};
+use crate::mail::{LaneName, NewMessage, Owed, QueueId, RecipientKey};
 use crate::queue::{Counts, HEADS_EACH, Leased, Operation, QueueError, Settlement};
 
 /// Operations of one transaction.
@@ -40,7 +40,8 @@ pub(super) enum Op {
     Unspill(QueueId),
     Claim(LaneName, Timestamp, usize),
     ClaimOlder(LaneName, Timestamp, usize),
-    Settle(Vec<Settlement>, Vec<NewMessage>),
+    Settle(Vec<Settlement>, Vec<Owed>),
+    Report(Vec<(RecipientKey, Timestamp)>, Option<NewMessage>),
     MoveLane(LaneName, LaneName, i64),
     Operate(Operation, Vec<RecipientKey>, Vec<RecipientKey>, Timestamp),
     Forget(Timestamp, i64),
@@ -57,9 +58,10 @@ impl Op {
         512 + match self {
             Op::Accept(m) => message(m),
             Op::Spill(_, _, chunk) => chunk.len(),
-            Op::Settle(settlements, follow_ups) => {
-                512 * settlements.len() + follow_ups.iter().map(message).sum::<usize>()
+            Op::Settle(settlements, owed) => {
+                512 * settlements.len() + owed.iter().map(|debt| 512 + debt.text.len()).sum::<usize>()
             }
+            Op::Report(told, report) => 32 * told.len() + report.as_ref().map_or(0, message),
             // What it answers is in memory with it.
             Op::Claim(_, _, limit) => (512 + HEADS_EACH) * limit,
             Op::ClaimOlder(_, _, limit) => 512 * limit,
@@ -80,7 +82,7 @@ impl Op {
         }
         match (self, answer) {
             (Op::Accept(message), _) => of(message).collect(),
-            (Op::Settle(_, follow_ups), _) => follow_ups.iter().flat_map(of).collect(),
+            (Op::Report(_, Some(report)), _) => of(report).collect(),
             (_, Answer::Leased(leased)) => leased.iter().map(|l| l.key).collect(),
             _ => Vec::new(),
         }
@@ -333,8 +335,12 @@ fn perform(store: &mut Store<'_>, op: &Op, now: Timestamp) -> Result<Answer, Que
         }
         Op::Claim(lane, now, limit) => Answer::Leased(claim::claim(store, lane, *now, *limit)?),
         Op::ClaimOlder(lane, received, limit) => Answer::Leased(claim::claim_older(store, lane, *received, *limit)?),
-        Op::Settle(settlements, follow_ups) => {
-            store.settle(settlements, follow_ups, now)?;
+        Op::Settle(settlements, owed) => {
+            store.settle(settlements, owed, now)?;
+            Answer::Done
+        }
+        Op::Report(told, report) => {
+            store.report(told, report.as_ref())?;
             Answer::Done
         }
         Op::MoveLane(from, to, limit) => Answer::Count(store.move_lane(from, to, *limit)?),

@@ -225,7 +225,7 @@ fn version(conn: &Connection, known: usize) -> Result<usize, QueueError> {
     })
 }
 
-fn climb(conn: &mut Connection, ladder: &[&str]) -> Result<(), QueueError> {
+pub(super) fn climb(conn: &mut Connection, ladder: &[&str]) -> Result<(), QueueError> {
     let from = version(conn, ladder.len())?;
     for (step, sql) in ladder.iter().enumerate().skip(from) {
         crash::point("schema.begin");

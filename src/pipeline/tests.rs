@@ -11,6 +11,9 @@ use crate::mail::{Address, BodyTraits, Envelope, LaneName, Notify, Origin, Owed,
 use crate::queue::sqlite::SqliteQueue;
 use crate::queue::{Counts, Debt, Filter, LaneDue, Leased, Operation, Owing, Page, Settlement};
 
+/// A report that was to be stored: about which message, and on how many recipients.
+pub(crate) type Asked = (Option<QueueId>, usize);
+
 /// A queue whose first `faults` chunks make the reader panic, as a bug would, and that cannot settle
 /// some recipients.
 pub(crate) struct Faulty {
@@ -30,8 +33,8 @@ pub(crate) struct Faulty {
     refuses_debts: bool,
     /// Reports that it says make no sense.
     report_faults: AtomicUsize,
-    /// The reports that it was asked to store: about which message, and how many recipients.
-    pub(crate) reports: Arc<Mutex<Vec<(Option<QueueId>, usize)>>>,
+    /// The reports that it was asked to store.
+    pub(crate) reports: Arc<Mutex<Vec<Asked>>>,
 }
 
 impl Faulty {

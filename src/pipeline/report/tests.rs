@@ -6,7 +6,7 @@ use crate::config::Config;
 use crate::deliver::{Connector, Fact, Stage};
 use crate::listener::Intake;
 use crate::mail::{Address, BodyTraits, Envelope, LaneName, Message, Notify, Origin, Recipient};
-use crate::pipeline::tests::Faulty;
+use crate::pipeline::tests::{Asked, Faulty};
 use crate::queue::sqlite::InlineQueue;
 use crate::queue::{Counts, Queue};
 use crate::route::Router;
@@ -18,7 +18,7 @@ const BASE: Timestamp = Timestamp(1_790_000_000_000);
 struct Desk {
     relay: Arc<Relay>,
     inline: Arc<InlineQueue>,
-    reports: Arc<Mutex<Vec<(Option<QueueId>, usize)>>>,
+    reports: Arc<Mutex<Vec<Asked>>>,
     stop: watch::Sender<bool>,
 }
 

@@ -12,6 +12,7 @@ mod link;
 mod moves;
 mod pauses;
 mod record;
+mod report;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -38,6 +39,7 @@ use feedback::Feedback;
 use lesson::Teach;
 use link::{Link, Sockets};
 use record::Attempt;
+use report::Reports;
 
 /// Bodies converted at once: each is in memory as a whole.
 const CONVERSIONS: usize = 2;
@@ -64,6 +66,7 @@ pub struct Relay {
     /// Workers alive.
     pub workers: Active,
     feedback: Feedback,
+    reports: Reports,
     stopping: watch::Receiver<bool>,
     cut: watch::Sender<bool>,
     conversions: Semaphore,
@@ -134,6 +137,7 @@ impl Relay {
             stats: Stats::default(),
             workers: Active::default(),
             feedback: Feedback::default(),
+            reports: Reports::default(),
             stopping,
             cut: watch::Sender::new(false),
             conversions: Semaphore::new(CONVERSIONS),

@@ -265,6 +265,7 @@ fn queue_list_gives_a_line_for_each_recipient() {
         "size",
         "received",
         "reason",
+        "report_due",
     ];
     want.sort_unstable();
     assert_eq!(fields, want);
@@ -311,7 +312,13 @@ fn queue_show_tells_about_a_message() {
     {
         assert!(text.contains(part), "{part} in\n{text}");
     }
-    assert!(!text.contains("Subject"));
+    assert!(!text.contains("Subject") && !text.contains("report  "), "{text}");
+    let owing = site.run(&["queue", "show", &fake.ids()[1]]).ok();
+    let line = owing.lines().find(|line| line.starts_with("report  ")).expect("a line about the report");
+    assert!(
+        line.starts_with("report      owed to the sender on 1 of them, goes by ") && line.contains("(in "),
+        "{line}"
+    );
     let text = site.run(&["queue", "show", id, "--headers"]).ok();
     assert!(text.contains("Subject: hello\r\n") && !text.contains("the body"), "{text}");
     let text = site.run(&["queue", "show", id, "--body"]).ok();

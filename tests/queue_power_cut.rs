@@ -30,6 +30,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use contract::debts::owed;
 use contract::{T0, deferred, delivered, failed, key, letter, list};
 use mailweir::clock::Clock;
 use mailweir::mail::{CHUNK, QueueId};
@@ -133,11 +134,15 @@ async fn message(queue: &SqliteQueue, teller: &Teller, name: String, n: usize, r
             unit.step("-", || queue.settle(vec![delivered(key(id, 1))], vec![])).await;
         }
         2 => {
-            // A failure and its DSN are there together.
+            // A failure and the debt of a report are there together; the DSN and the end of the debt.
             let report = letter("", "dsn").to(&[("s@here.example", "dsn")]).body(body(dsn, 2000)).build(dsn);
             let settlements = vec![failed(key(id, 0), "550 no"), delivered(key(id, 1))];
+            let debt = owed(key(id, 0), T0);
+            let state = format!("{id}/0=failed*0,{id}/owed");
+            unit.step(&state, || queue.settle(settlements.clone(), vec![debt.clone()])).await;
+            let told = vec![(debt.key, debt.due)];
             let state = format!("{id}/0=failed*0,{dsn}/0=queued*0");
-            unit.step(&state, || queue.settle(settlements.clone(), vec![report.clone()])).await;
+            unit.step(&state, || queue.report(told.clone(), Some(report.clone()))).await;
             let only = [key(id, 0)];
             let retry = async || queue.operate(Operation::Retry, &only, &[], T0).await.map(|n| assert_eq!(n, 1));
             unit.step(&format!("{id}/0=queued*0,{dsn}/0=queued*0"), retry).await;
@@ -329,6 +334,12 @@ async fn inspect(root: &Path, promises: &Promises) -> Result<(), String> {
             return Err(format!("the body of {id} is not what was stored"));
         }
     }
+    for owing in queue.owing(None, 500).await.map_err(text)? {
+        let debt = queue.owed(owing.id, 10).await.map_err(text)?.ok_or("a debt without items")?;
+        let unit = promises.of.get(&owing.id.to_string()).ok_or(format!("{} never owed anything", owing.id))?;
+        let state = found.entry(unit.clone()).or_default();
+        debt.items.iter().for_each(|item| state.push_str(&format!(",{}/owed", item.key.id)));
+    }
     for (name, value) in queue.recall("value").await.map_err(text)? {
         found.insert(name, String::from_utf8_lossy(&value).into_owned());
     }
@@ -346,6 +357,8 @@ async fn inspect(root: &Path, promises: &Promises) -> Result<(), String> {
             "SELECT (SELECT count(*) FROM incoming) + (SELECT count(*) FROM recipient WHERE state = 1)
                 + (SELECT count(*) FROM chunk WHERE message NOT IN (SELECT id FROM message))
                 + (SELECT count(*) FROM recipient WHERE message NOT IN (SELECT id FROM message))
+                + (SELECT count(*) FROM owed WHERE message NOT IN (SELECT id FROM message))
+                + (SELECT owed <> (SELECT count(*) FROM owed) FROM tally)
                 + (SELECT messages <> (SELECT count(*) FROM message) FROM tally)
                 + (SELECT queued <> (SELECT count(*) FROM recipient WHERE state = 0) FROM tally)
                 + (SELECT uncertain <> (SELECT count(*) FROM recipient WHERE state = 4) FROM tally)",

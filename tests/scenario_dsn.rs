@@ -2,11 +2,12 @@
 
 mod support;
 
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
 
 use support::daemon::{Daemon, Setup};
 use support::mail::{Report, message};
-use support::sink::{Answer, Options, Sink};
+use support::sink::{Answer, Gate, Options, Sink};
 use support::{Port, SOON, TestDir};
 
 /// Two hosts: one for the recipients' domain, which answers by a script, one for the senders', which
@@ -29,12 +30,17 @@ fn by_name(ask: &support::sink::Ask) -> Answer {
 }
 
 fn world(retry: &str, options: Options) -> World {
+    world_with("", retry, options)
+}
+
+/// With further keys of the recipients' provider.
+fn world_with(keys: &str, retry: &str, options: Options) -> World {
     let (dir, port) = (TestDir::new(), Port::reserve());
     let hosts: [SocketAddr; 2] = [port.at(2), port.at(3)];
     let recipients = Sink::with(hosts[0], options);
     let senders = Sink::start(hosts[1]);
     let daemon = Setup::new(&dir)
-        .via("example", "example.test", hosts[0], "connections = 2\nrate = []")
+        .via("example", "example.test", hosts[0], &format!("connections = 2\nrate = []\n{keys}"))
         .via("senders", "sender.test", hosts[1], "connections = 2\nrate = []")
         .with(&format!("[retry]\n{retry}"))
         .start();
@@ -190,4 +196,77 @@ fn a_message_beyond_max_message_size_is_returned_without_a_try() {
     daemon.client().send("<sender@sender.test>", &["<somebody@example.test>"], &message("small"));
     assert_eq!(recipients.wait(1, SOON).remove(0).subject(), "small");
     daemon.wait_queue_empty(SOON);
+}
+
+/// Every recipient fails in a transaction of its own; the sender has one report on all of them.
+#[test]
+fn many_refusals_of_one_message_are_one_report() {
+    const REFUSED: usize = 200;
+    let world = world_with("recipients_per_message = 1", QUICK, Options::script(by_name));
+    let to: Vec<String> = (0..REFUSED).map(|n| format!("<no{n}@example.test>")).collect();
+    let to: Vec<&str> = to.iter().map(String::as_str).collect();
+    let id = world.send("<sender@sender.test> ENVID=QQ314159", &to, "to many");
+    let report = world.dsn();
+    let told: BTreeSet<String> = report.recipients().iter().map(|to| to.replace("rfc822; ", "")).collect();
+    let expected: BTreeSet<String> = (0..REFUSED).map(|n| format!("no{n}@example.test")).collect();
+    assert_eq!((report.recipients().len(), told), (REFUSED, expected), "each once");
+    assert_eq!(report.message_field("original-envelope-id"), "QQ314159");
+    let line = world.daemon.wait_log("the report", |line| line.event() == "accepted" && line.get("about") == id);
+    assert_eq!(line.get("reports"), REFUSED.to_string());
+    world.daemon.client().send("<>", &["<marker@sender.test>"], &message("marker"));
+    world.senders.wait_subject("marker", SOON);
+    assert_eq!(world.senders.count(), 2, "the report and the marker");
+    assert_eq!(world.daemon.queue_list(&["--state", "failed"]).len(), REFUSED);
+}
+
+/// Invariant 2: a failure and the debt of a report are one. What is owed is shown, outlives a kill, and
+/// is told once, with what failed after it.
+#[test]
+fn what_is_owed_is_shown_and_outlives_a_kill() {
+    let gate = Gate::default();
+    let later = gate.clone();
+    let script = move |ask: &support::sink::Ask| match (ask.verb, ask.argument.trim_start_matches('<')) {
+        ("RCPT", to) if to.starts_with("no-late") => match later.is_open() {
+            true => Answer::say("550 5.1.1 no such mailbox"),
+            false => Answer::After(later.clone()),
+        },
+        _ => by_name(ask),
+    };
+    let mut world = world_with("recipients_per_message = 1", QUICK, Options::script(script));
+    let id = world.send("<sender@sender.test>", &["<no@example.test>", "<no-late@example.test>"], "owed");
+    world.daemon.wait_log("the refusal", |line| line.is("bounced", &id));
+    let shown = world.daemon.command_ok(&["queue", "show", &id], b"");
+    assert!(shown.contains("report      owed to the sender on 1 of them, goes by "), "{shown}");
+    assert!(world.daemon.command_ok(&["status"], b"").contains("reports    owed to senders; recipients: 1"));
+    let failed = world.daemon.queue_list(&["--state", "failed"]);
+    assert!(!failed[0].text("report_due").is_empty(), "{}", failed[0].0);
+    assert_eq!(world.senders.count(), 0);
+
+    world.daemon.kill();
+    gate.open();
+    world.daemon.start();
+    let report = world.dsn();
+    assert_eq!(report.recipients(), ["rfc822; no@example.test", "rfc822; no-late@example.test"]);
+    let status = world.daemon.command_ok(&["status"], b"");
+    assert!(!status.contains("reports "), "{status}");
+    world.daemon.client().send("<>", &["<marker@sender.test>"], &message("marker"));
+    world.senders.wait_subject("marker", SOON);
+    assert_eq!(world.senders.count(), 2, "the report and the marker");
+}
+
+/// A dead letter that is not kept is gone before its report: the report has all that it needs.
+#[test]
+fn a_dead_letter_that_is_not_kept_is_reported() {
+    let (dir, port) = (TestDir::new(), Port::reserve());
+    let hosts: [SocketAddr; 2] = [port.at(2), port.at(3)];
+    let (_recipients, senders) = (Sink::with(hosts[0], Options::script(by_name)), Sink::start(hosts[1]));
+    let daemon = Setup::new(&dir)
+        .queue("keep_failed = \"0s\"")
+        .via("example", "example.test", hosts[0], "")
+        .via("senders", "sender.test", hosts[1], "")
+        .start();
+    daemon.client().send("<sender@sender.test>", &["<nobody@example.test>"], &message("not kept"));
+    let report = Report::parse(&senders.wait(1, SOON).remove(0).content);
+    assert_eq!(report.recipient_field("status"), "5.1.1");
+    assert!(report.returned().contains("Subject: not kept"), "{}", report.returned());
 }

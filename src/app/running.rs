@@ -215,6 +215,7 @@ impl Running {
             tokio::spawn(scheduler.run(stopping.clone())),
             tokio::spawn(keep_house(relay.clone(), stopping.clone())),
             tokio::spawn(keep_expiring(relay.clone(), stopping.clone())),
+            tokio::spawn(relay.clone().keep_reporting(stopping.clone())),
         ];
         let feedback = tokio::spawn(relay.clone().keep_feedback(stopping.clone()));
         let serve = |server: Server| tokio::spawn(server.run(stopping.clone(), config.drain));

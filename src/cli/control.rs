@@ -53,6 +53,9 @@ pub(super) async fn status(config: &Config, json: bool) -> Outcome {
     if !s.trouble.is_empty() {
         writeln!(out, "TROUBLE    {}", s.trouble)?;
     }
+    if q.owed > 0 {
+        writeln!(out, "reports    owed to senders; recipients: {}", q.owed)?;
+    }
     Ok(())
 }
 

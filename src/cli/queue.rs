@@ -248,6 +248,18 @@ fn sender(row: &Row) -> String {
     if row.sender.is_empty() { "<>".into() } else { row.sender.clone() }
 }
 
+/// That the sender is owed a report, and when it goes.
+fn write_report(out: &mut impl Write, rows: &[Row], now: Timestamp) -> io::Result<()> {
+    let owed = rows.iter().filter(|row| !row.report_due.is_empty());
+    match owed.clone().map(|row| &row.report_due).min() {
+        Some(due) => {
+            let due = age_of(due, now);
+            writeln!(out, "report      owed to the sender on {} of them, goes by {due}", owed.count())
+        }
+        None => Ok(()),
+    }
+}
+
 async fn show(target: &Target, id: String, headers: bool, body: bool, json: bool) -> Outcome {
     let now = Clock::System.now();
     let mut rows: Vec<Row> = Vec::new();
@@ -274,7 +286,9 @@ async fn show(target: &Target, id: String, headers: bool, body: bool, json: bool
         writeln!(out, "received    {}", age_of(&first.received, now))?;
         writeln!(out, "size        {} bytes", first.size)?;
         writeln!(out, "priority    {}", first.priority)?;
-        writeln!(out, "recipients  {}\n", rows.len())?;
+        writeln!(out, "recipients  {}", rows.len())?;
+        write_report(&mut out, &rows, now)?;
+        writeln!(out)?;
         let mut table = Table::new(["RECIPIENT", "STATE", "TRIES", "DUE", "PROVIDER", "REASON"]);
         for row in &rows {
             let [_, state, tries, due, _, provider, _, recipient, reason] = cells(row, now);

@@ -8,8 +8,8 @@ use proptest::prelude::*;
 use super::*;
 use crate::clock::Clock;
 use crate::listener::{Intake, Memory};
-use crate::mail::{Address, IdSource, LaneName, Message, NewMessage, Recipient, RecipientKey};
-use crate::queue::{Counts, Filter, LaneDue, Leased, Operation, Page, Settlement};
+use crate::mail::{Address, IdSource, LaneName, Message, NewMessage, Owed, Recipient, RecipientKey};
+use crate::queue::{Counts, Debt, Filter, LaneDue, Leased, Operation, Owing, Page, Settlement};
 
 /// Keeps what is spilled.
 #[derive(Default)]
@@ -36,7 +36,19 @@ impl Queue for Spill {
     async fn claim(&self, _: &LaneName, _: Timestamp, _: usize) -> Result<Vec<Leased>, QueueError> {
         Err(QueueError::Closed)
     }
-    async fn settle(&self, _: Vec<Settlement>, _: Vec<NewMessage>) -> Result<(), QueueError> {
+    async fn owing(&self, _: Option<Owing>, _: usize) -> Result<Vec<Owing>, QueueError> {
+        Err(QueueError::Closed)
+    }
+    async fn owed(&self, _: QueueId, _: usize) -> Result<Option<Debt>, QueueError> {
+        Err(QueueError::Closed)
+    }
+    async fn is_under_way(&self, _: QueueId, _: Timestamp) -> Result<bool, QueueError> {
+        Err(QueueError::Closed)
+    }
+    async fn report(&self, _: Vec<(RecipientKey, Timestamp)>, _: Option<NewMessage>) -> Result<(), QueueError> {
+        Err(QueueError::Closed)
+    }
+    async fn settle(&self, _: Vec<Settlement>, _: Vec<Owed>) -> Result<(), QueueError> {
         Err(QueueError::Closed)
     }
     async fn chunk(&self, _: QueueId, _: u32) -> Result<Option<Bytes>, QueueError> {

@@ -12,6 +12,7 @@ pub mod id;
 pub mod ip_text;
 pub mod lifecycle;
 pub mod message;
+pub mod owed;
 pub mod trace;
 pub mod urgency;
 
@@ -23,4 +24,5 @@ pub use id::{IdSource, QueueId, RecipientKey};
 pub use ip_text::IpText;
 pub use lifecycle::State;
 pub use message::{Body, BodyTraits, CHUNK, LaneName, Message, NewMessage, NewRecipient, Origin};
+pub use owed::{Action, Owed};
 pub use trace::Trace;

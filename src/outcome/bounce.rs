@@ -25,6 +25,7 @@ use memchr::memmem;
 use crate::clock::Timestamp;
 use crate::config::SignedConversion;
 use crate::deliver::Reply;
+pub use crate::mail::Action;
 use crate::mail::convert::{self, Conversion, Hop, MAX_LINE, header_field, header_section, scan};
 use crate::mail::{Address, BodyKind, CHUNK, Envelope, Message, Notify, Origin, QueueId, Recipient, Ret};
 
@@ -35,18 +36,6 @@ pub const FULL_MAX: u64 = 192 * 1024;
 
 /// At most this much of a header section is returned, in bytes; cut between lines.
 pub const HEADERS_MAX: usize = 64 * 1024;
-
-/// What happened to a recipient, as far as a DSN of ours can say (RFC 3464 §2.3.3). `delivered` and
-/// `expanded` are not a relay's to report.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Action {
-    /// Given up.
-    Failed,
-    /// Not delivered yet, still being tried.
-    Delayed,
-    /// Accepted by a host that does not offer DSN, for a sender who asked for success reports.
-    Relayed,
-}
 
 /// What led to it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

@@ -1,4 +1,5 @@
-//! What becomes of an attempt: plan, DSN, one transaction in the queue, log lines.
+//! What becomes of an attempt: plan, one transaction in the queue with what the sender is owed, log
+//! lines. `report` tells the sender.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,10 +10,9 @@ use super::{Relay, SETTLE_AGAIN};
 use crate::clock::Timestamp;
 use crate::crash;
 use crate::deliver::{Event, Fact, Reply};
-use crate::mail::{Body, CHUNK, IpText, NewMessage, NewRecipient, RecipientKey};
+use crate::mail::{IpText, Owed, QueueId, RecipientKey};
 use crate::outcome::Judgement;
-use crate::outcome::bounce::{self, Action, Diagnostic, Dsn, Item};
-use crate::outcome::settle::{Context, Notice, Outcome, Planned, Tried, plan, status};
+use crate::outcome::settle::{Context, Outcome, Planned, Tried, plan};
 use crate::queue::{Operation, QueueError, Settlement, Verdict};
 use crate::schedule::{Held, Job, Lane};
 
@@ -57,7 +57,7 @@ impl Attempt {
 }
 
 impl Relay {
-    /// Stores what became of an attempt, notifies, logs, and gives back what was not tried. Does
+    /// Stores what became of an attempt and what the sender is owed for it, logs, and gives back what was not tried. Does
     /// not return before it is durable (or the queue is closed: then the lease ends at the next
     /// start). What the queue refuses to know, not for want of a disk, is put aside.
     pub(super) async fn settle(&self, lane: &Arc<Lane>, attempt: Attempt, judged: Option<Judgement>) {
@@ -97,65 +97,17 @@ impl Relay {
 
         crash::point("settle.planned");
         if settled > 0 {
-            let mut dsn = self.dsn(lane, &attempt, &planned, now).await;
-            let mut spilled = Ok(());
-            if let Some(dsn) = &mut dsn {
-                crash::point("dsn.made");
-                // What does not fit one chunk (very many recipients) goes before, as from a client.
-                for (index, chunk) in (0u32..).zip(dsn.chunks()).skip(1) {
-                    if spilled.is_ok() {
-                        spilled = self.persist(|| self.queue.spill(dsn.message.id, index, chunk.clone())).await;
-                    }
-                }
-                dsn.body.truncate(CHUNK);
-            }
-            let (follow_ups, jobs, stored) = match dsn {
-                Some(Dsn { message, recipient, body }) => {
-                    let sender = message.envelope.reverse_path.as_ref();
-                    let to = self.router.lane_of(sender, &recipient.address);
-                    let message = Arc::new(message);
-                    let admission = self.scheduler.admit(
-                        &message,
-                        vec![NewRecipient { recipient, lane: to, leased: false }],
-                        &body,
-                    );
-                    let new = NewMessage { message, recipients: admission.recipients, head: body };
-                    self.stats.dsn.add(1);
-                    (vec![new], admission.jobs, admission.stored)
-                }
-                None => (Vec::new(), Vec::new(), Vec::new()),
-            };
+            let owed = self.owed(lane, &attempt, &planned, now);
             crash::point("settle.begin");
-            let known = match spilled {
-                Ok(()) => self.persist(|| self.queue.settle(settlements(), follow_ups.clone())).await,
-                Err(error) => Err(error),
-            };
-            match known {
-                Ok(()) => crash::point("settle.done"),
-                Err(QueueError::Closed) => return,
-                Err(error) => {
-                    lane.settled(settled);
-                    self.settle_singly(settlements(), &planned, &attempt, &error).await;
-                    for planned in &planned {
-                        self.log(lane, &attempt, planned, now);
-                    }
-                    self.consequences(lane, attempt, &planned);
-                    return;
+            match self.persist(|| self.queue.settle(settlements(), owed.clone())).await {
+                Ok(()) => {
+                    crash::point("settle.done");
+                    self.reports.settled(message.id, owed.first().map(|debt| debt.due));
                 }
-            }
-            for dsn in &follow_ups {
-                // So that who looks for the one finds the other.
-                tracing::info!(
-                    id = %dsn.message.id,
-                    about = %message.id,
-                    sender = "",
-                    recipients = message.envelope.sender(),
-                    size = dsn.message.size,
-                    "accepted"
-                );
+                Err(QueueError::Closed) => return,
+                Err(error) => self.settle_singly(message.id, settlements(), owed, &error).await,
             }
             lane.settled(settled);
-            self.scheduler.submit(jobs, stored, now);
         }
 
         for planned in &planned {
@@ -207,33 +159,31 @@ impl Relay {
         }
     }
 
-    /// The queue refuses the outcome of a transaction as a whole: each recipient on its own, as far
-    /// as it owes no DSN (a failure and its DSN are one, invariant 2), and those that are refused
-    /// even then are put aside. Who was delivered loses the notice of it: it must not be sent again.
-    async fn settle_singly(
-        &self,
-        settlements: Vec<Settlement>,
-        planned: &[Planned],
-        attempt: &Attempt,
-        error: &QueueError,
-    ) {
-        tracing::error!(id = %attempt.job.message.message.id, %error, "the queue refuses the outcome of a transaction");
-        let owes = |key: &RecipientKey| {
-            let index = |p: &Planned| attempt.job.recipients.get(p.at).map(|held| held.index);
-            planned.iter().any(|p| p.notice != Notice::None && index(p) == Some(key.index))
-        };
+    /// The queue refuses the outcome of a transaction as a whole: each recipient on its own, with the
+    /// report that is owed on it (they are one, invariant 2); those that are refused even then are put
+    /// aside. Who was delivered loses the notice of it: it must not be sent again.
+    async fn settle_singly(&self, id: QueueId, settlements: Vec<Settlement>, owed: Vec<Owed>, error: &QueueError) {
+        tracing::error!(%id, %error, "the queue refuses the outcome of a transaction");
         let several = settlements.len() > 1;
         let mut refused = Vec::new();
         for settlement in settlements {
             let key = settlement.key;
-            let unnoticed = owes(&key) && settlement.verdict == Verdict::Delivered;
-            let alone = || self.queue.settle(vec![settlement.clone()], Vec::new());
-            let untried = if owes(&key) { unnoticed } else { several };
-            match if untried { self.persist(alone).await } else { Err(error.clone()) } {
-                Ok(()) if unnoticed => {
+            let own: Vec<Owed> = owed.iter().filter(|debt| debt.key == key).cloned().collect();
+            let alone = |own: Vec<Owed>| self.queue.settle(vec![settlement.clone()], own);
+            let mut known = if several { self.persist(|| alone(own.clone())).await } else { Err(error.clone()) };
+            let mut due = own.first().map(|debt| debt.due);
+            if settlement.verdict == Verdict::Delivered
+                && due.is_some()
+                && matches!(&known, Err(refusal) if !matches!(refusal, QueueError::Closed))
+            {
+                due = None;
+                known = self.persist(|| alone(Vec::new())).await;
+                if known.is_ok() {
                     tracing::warn!(id = %key.id, index = key.index, "delivered; the report on that, which was asked for, is lost");
                 }
-                Ok(()) => {}
+            }
+            match known {
+                Ok(()) => self.reports.settled(id, due),
                 Err(QueueError::Closed) => return,
                 Err(_) => refused.push(key),
             }
@@ -300,45 +250,6 @@ impl Relay {
             let wake = lane.give_back(again);
             self.scheduler.wake(lane, wake);
         }
-    }
-
-    /// The DSN that this attempt makes due, if any: one for all its recipients.
-    async fn dsn(&self, lane: &Lane, attempt: &Attempt, planned: &[Planned], now: Timestamp) -> Option<Dsn> {
-        let message = &attempt.job.message.message;
-        if message.envelope.reverse_path.is_none() || planned.iter().all(|p| p.notice == Notice::None) {
-            return None;
-        }
-        let body = super::QueuedBody { shared: attempt.job.message.clone(), queue: self.queue.clone() };
-        let head = body.chunk(0).await.unwrap_or_default();
-        let expires = message.received.after(lane.provider.retry.expire);
-        let texts: Vec<String> = attempt.facts.iter().map(|fact| fact.event.to_string()).collect();
-        let items: Vec<Item<'_>> = planned
-            .iter()
-            .filter_map(|p| {
-                let action = match p.notice {
-                    Notice::None => return None,
-                    Notice::Failed => Action::Failed,
-                    Notice::Delayed => Action::Delayed,
-                    Notice::Relayed => Action::Relayed,
-                };
-                let held = attempt.job.recipients.get(p.at)?;
-                let fact = attempt.facts.get(p.at)?;
-                let text = texts.get(p.at)?;
-                Some(Item {
-                    recipient: &held.recipient,
-                    action,
-                    status: status(p.outcome, fact),
-                    diagnostic: Some(match &fact.event {
-                        Event::Reply(reply) => Diagnostic::Smtp(reply),
-                        _ => Diagnostic::Local(text),
-                    }),
-                    remote_mta: fact.peer.as_ref().map(|peer| &*peer.host),
-                    last_attempt: Some(now),
-                    will_retry_until: (action == Action::Delayed).then_some(expires),
-                })
-            })
-            .collect();
-        bounce::dsn(message, &head, &items, &self.config.hostname, self.queue.next_id(now), now)
     }
 
     /// One line per fate, with everything an administrator asks for.

@@ -7,9 +7,12 @@ use tokio::net::TcpListener;
 
 use super::*;
 use crate::clock::Timestamp;
-use crate::mail::{Address, BodyTraits, Envelope, LaneName, Notify, Origin, RecipientKey};
+use crate::mail::{Address, BodyTraits, Envelope, LaneName, Notify, Origin, Owed, RecipientKey};
 use crate::queue::sqlite::SqliteQueue;
-use crate::queue::{Counts, Filter, LaneDue, Leased, Operation, Page, Settlement};
+use crate::queue::{Counts, Debt, Filter, LaneDue, Leased, Operation, Owing, Page, Settlement};
+
+/// A report that was to be stored: about which message, and on how many recipients.
+pub(crate) type Asked = (Option<QueueId>, usize);
 
 /// A queue whose first `faults` chunks make the reader panic, as a bug would, and that cannot settle
 /// some recipients.
@@ -26,15 +29,23 @@ pub(crate) struct Faulty {
     away: AtomicUsize,
     /// Says that the disk is full at every settlement, and counts them.
     full: Option<Arc<AtomicUsize>>,
-    /// Says that an outcome with a report makes no sense.
-    refuses_reports: bool,
+    /// Says that an outcome which owes a report makes no sense.
+    refuses_debts: bool,
+    /// Reports that it says make no sense.
+    report_faults: AtomicUsize,
+    /// The reports that it was asked to store.
+    pub(crate) reports: Arc<Mutex<Vec<Asked>>>,
     /// Closing it never ends.
     hangs: bool,
 }
 
 impl Faulty {
     fn new(dir: &tempfile::TempDir) -> Faulty {
-        let queue = SqliteQueue::open(&dir.path().join("q.db"), Clock::System).expect("a queue");
+        Faulty::over(SqliteQueue::open(&dir.path().join("q.db"), Clock::System).expect("a queue"), 0)
+    }
+
+    /// Over a store of any kind; the first reports make no sense to it.
+    pub(crate) fn over(queue: Arc<dyn Queue>, report_faults: usize) -> Faulty {
         let none = || AtomicUsize::new(0);
         Faulty {
             queue,
@@ -44,7 +55,9 @@ impl Faulty {
             damaged: none(),
             away: none(),
             full: None,
-            refuses_reports: false,
+            refuses_debts: false,
+            report_faults: AtomicUsize::new(report_faults),
+            reports: Arc::default(),
             hangs: false,
         }
     }
@@ -85,7 +98,7 @@ impl Queue for Faulty {
     async fn claim(&self, lane: &LaneName, now: Timestamp, limit: usize) -> Result<Vec<Leased>, QueueError> {
         self.queue.claim(lane, now, limit).await
     }
-    async fn settle(&self, settlements: Vec<Settlement>, follow_ups: Vec<NewMessage>) -> Result<(), QueueError> {
+    async fn settle(&self, settlements: Vec<Settlement>, owed: Vec<Owed>) -> Result<(), QueueError> {
         let has = |index: Option<u32>| settlements.iter().any(|s| Some(s.key.index) == index);
         assert!(!has(self.panics), "a fault on purpose");
         if let Some(times) = &self.full {
@@ -95,10 +108,27 @@ impl Queue for Faulty {
         if counts_down(&self.damaged) {
             return Err(QueueError::Damaged("on purpose".into()));
         }
-        if has(self.refuses) || self.refuses_reports && !follow_ups.is_empty() {
+        if has(self.refuses) || self.refuses_debts && !owed.is_empty() {
             return Err(QueueError::Invalid("refused on purpose".into()));
         }
-        self.queue.settle(settlements, follow_ups).await
+        self.queue.settle(settlements, owed).await
+    }
+    async fn owing(&self, after: Option<Owing>, limit: usize) -> Result<Vec<Owing>, QueueError> {
+        self.queue.owing(after, limit).await
+    }
+    async fn owed(&self, id: QueueId, limit: usize) -> Result<Option<Debt>, QueueError> {
+        self.queue.owed(id, limit).await
+    }
+    async fn is_under_way(&self, id: QueueId, until: Timestamp) -> Result<bool, QueueError> {
+        self.queue.is_under_way(id, until).await
+    }
+    async fn report(&self, told: Vec<(RecipientKey, Timestamp)>, report: Option<NewMessage>) -> Result<(), QueueError> {
+        let about = told.first().map(|(key, _)| key.id);
+        self.reports.lock().push((about, told.len()));
+        if counts_down(&self.report_faults) {
+            return Err(QueueError::Invalid("refused on purpose".into()));
+        }
+        self.queue.report(told, report).await
     }
     async fn chunk(&self, id: QueueId, index: u32) -> Result<Option<Bytes>, QueueError> {
         assert!(!counts_down(&self.faults), "a fault on purpose");
@@ -321,7 +351,7 @@ async fn an_outcome_that_panics_again_is_put_aside_and_the_lane_goes_on() {
 async fn a_delivered_recipient_whose_report_the_queue_refuses_leaves_the_queue() {
     for recipients in [1, 3] {
         let dir = tempfile::tempdir().expect("a directory");
-        let queue = Faulty { refuses_reports: true, ..Faulty::new(&dir) };
+        let queue = Faulty { refuses_debts: true, ..Faulty::new(&dir) };
         let world = World { notify: true, ..World::new(dir, queue).await };
         world.accept(recipients).await;
         world.wait(Counts::default()).await;

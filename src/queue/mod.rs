@@ -2,7 +2,9 @@
 //!
 //! Every backend passes `tests/contract`. Invariants:
 //! - `accept` returns `Ok` only when message, envelope and all recipients are on stable storage.
-//! - `settle` applies all its settlements and stores all its follow-up messages, or nothing.
+//! - `settle` applies all its settlements and stores the reports that are owed for them, or nothing;
+//!   `report` stores a report and ends what was owed, or nothing. So each debt is reported once.
+//! - A message stays, with its body, as long as it has a recipient or owes a report.
 //! - A recipient is given to at most one holder at a time (`claim`), until it is settled or the
 //!   process that holds it is gone.
 //! - An error changes nothing: the caller may try again.
@@ -18,7 +20,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 
 use crate::clock::Timestamp;
-use crate::mail::{LaneName, Message, NewMessage, QueueId, Recipient, RecipientKey, State};
+use crate::mail::{LaneName, Message, NewMessage, Owed, QueueId, Recipient, RecipientKey, State};
 
 /// Why the queue could not do what was asked. Nothing was changed.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -60,7 +62,7 @@ pub struct Leased {
     pub lane: LaneName,
     /// Attempts so far; 0 for a new one.
     pub attempts: u32,
-    /// A delay DSN was sent.
+    /// A delay DSN was owed or sent.
     pub warned: bool,
     /// Chunk 0 of the body, shared like the message, where it costs little to bring it along; else
     /// [`Queue::chunk`] has it.
@@ -82,7 +84,7 @@ pub enum Verdict {
         counts: bool,
         /// The final reply was lost: it may have arrived.
         uncertain: bool,
-        /// A delay DSN is among the follow-ups.
+        /// A delay DSN is owed, or was before.
         warned: bool,
         /// The lane it waits in from now on.
         lane: LaneName,
@@ -110,6 +112,24 @@ pub struct LaneDue {
     pub lane: LaneName,
     /// The earliest due time of its queued recipients.
     pub due: Timestamp,
+}
+
+/// A message whose sender is owed a report.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Owing {
+    /// Which.
+    pub id: QueueId,
+    /// When one of its debts has to be reported.
+    pub due: Timestamp,
+}
+
+/// What the sender of one message is owed.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Debt {
+    /// The message; chunk 0 of its body is what [`Queue::chunk`] has.
+    pub message: Message,
+    /// At least one, in order of the envelope.
+    pub items: Vec<Owed>,
 }
 
 /// Which recipients an operator means; every given condition must hold. Patterns are globs.
@@ -164,6 +184,9 @@ pub struct Row {
     pub received: String,
     /// Last reply or error; empty before the first attempt.
     pub reason: String,
+    /// When the sender is told of it at the latest, RFC 3339, if a report is owed; else empty.
+    #[serde(default)]
+    pub report_due: String,
 }
 
 /// A page of rows.
@@ -204,6 +227,9 @@ pub struct Counts {
     pub failed: u64,
     /// Recipients that may have arrived.
     pub uncertain: u64,
+    /// Recipients that a report is owed on, whatever their state, or gone.
+    #[serde(default)]
+    pub owed: u64,
 }
 
 /// What a store takes of its disk.
@@ -257,9 +283,25 @@ pub trait Queue: Send + Sync + 'static {
     /// the age, so that after the clock was set back a message may be found a little later.
     async fn claim_older(&self, lane: &LaneName, received: Timestamp, limit: usize) -> Result<Vec<Leased>, QueueError>;
 
-    /// Ends leases and stores the messages (DSNs) that follow from them, in one transaction. A key
-    /// that is no longer held (an operator cancelled it) is passed over.
-    async fn settle(&self, settlements: Vec<Settlement>, follow_ups: Vec<NewMessage>) -> Result<(), QueueError>;
+    /// Ends leases and stores what their senders are owed a report on, in one transaction. A key
+    /// that is no longer held (an operator cancelled it) is passed over, and so is its debt.
+    async fn settle(&self, settlements: Vec<Settlement>, owed: Vec<Owed>) -> Result<(), QueueError>;
+
+    /// Messages that owe a report, in order of due time, after `after`, at most `limit` entries. A
+    /// message is there once for each due time that it has.
+    async fn owing(&self, after: Option<Owing>, limit: usize) -> Result<Vec<Owing>, QueueError>;
+
+    /// What one message owes, at most `limit` items; `None` if it owes nothing.
+    async fn owed(&self, id: QueueId, limit: usize) -> Result<Option<Debt>, QueueError>;
+
+    /// Whether a recipient of a message of which nothing is owed yet may have its fate before `until`:
+    /// it is held by a scheduler, or queued and due by then.
+    async fn is_under_way(&self, id: QueueId, until: Timestamp) -> Result<bool, QueueError>;
+
+    /// Ends debts and stores the message (DSN) that reports on them, in one transaction; without a
+    /// message they are written off. A debt is named by its recipient and due time.
+    /// [`QueueError::Invalid`] if one of them is not owed (any more).
+    async fn report(&self, told: Vec<(RecipientKey, Timestamp)>, report: Option<NewMessage>) -> Result<(), QueueError>;
 
     /// One chunk of a body, or `None` if the message is not there.
     async fn chunk(&self, id: QueueId, index: u32) -> Result<Option<Bytes>, QueueError>;

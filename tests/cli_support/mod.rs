@@ -10,7 +10,7 @@ use mailweir::admin::{Controls, LaneStatus, Status, Withdrawn};
 use mailweir::clock::{Clock, Timestamp};
 use mailweir::config::units::Pattern;
 use mailweir::mail::lifecycle::{Event, Next};
-use mailweir::mail::{IdSource, LaneName, NewMessage, QueueId, RecipientKey, State};
+use mailweir::mail::{IdSource, LaneName, NewMessage, Owed, QueueId, RecipientKey, State};
 use mailweir::queue::{Counts, Filter, LaneDue, Leased, Operation, Page, Queue, QueueError, Row, Settlement};
 use parking_lot::Mutex;
 
@@ -48,6 +48,11 @@ impl Fake {
                 size: 26,
                 received: received.to_string(),
                 reason: reason.into(),
+                report_due: if state == State::Failed {
+                    now.after(Duration::from_secs(45)).to_string()
+                } else {
+                    String::new()
+                },
             };
             (RecipientKey { id, index }, state, row)
         };
@@ -228,7 +233,27 @@ impl Queue for Fake {
         Err(QueueError::Closed)
     }
 
-    async fn settle(&self, _: Vec<Settlement>, _: Vec<NewMessage>) -> Result<(), QueueError> {
+    async fn owing(
+        &self,
+        _: Option<mailweir::queue::Owing>,
+        _: usize,
+    ) -> Result<Vec<mailweir::queue::Owing>, QueueError> {
+        Err(QueueError::Closed)
+    }
+
+    async fn owed(&self, _: QueueId, _: usize) -> Result<Option<mailweir::queue::Debt>, QueueError> {
+        Err(QueueError::Closed)
+    }
+
+    async fn is_under_way(&self, _: QueueId, _: Timestamp) -> Result<bool, QueueError> {
+        Err(QueueError::Closed)
+    }
+
+    async fn report(&self, _: Vec<(RecipientKey, Timestamp)>, _: Option<NewMessage>) -> Result<(), QueueError> {
+        Err(QueueError::Closed)
+    }
+
+    async fn settle(&self, _: Vec<Settlement>, _: Vec<Owed>) -> Result<(), QueueError> {
         Err(QueueError::Closed)
     }
 

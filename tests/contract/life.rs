@@ -226,26 +226,6 @@ pub async fn named_values_are_kept_replaced_and_removed(mut rig: Rig) {
     assert_eq!(names(rig.queue.recall("none").await.unwrap()), [""; 0]);
 }
 
-pub async fn follow_ups_are_stored_with_the_failure_or_not_at_all(rig: Rig) {
-    let queue = &*rig.queue;
-    let to = [("a@x.example", "x"), ("b@x.example", "x")];
-    let id = letter("a@here.example", "x").to(&to).leased().post(queue).await;
-    let dsn = letter("", "@here.example");
-    let (good, taken) = (queue.next_id(T0), id);
-    let fates = vec![delivered(key(id, 0)), failed(key(id, 1), "550 no")];
-    let refused = queue.settle(fates.clone(), vec![dsn.build(good), dsn.build(taken)]).await;
-    assert!(matches!(refused, Err(QueueError::Invalid(_))), "{refused:?}");
-    assert_eq!(queue.counts().await.unwrap(), Counts { messages: 1, leased: 2, ..Counts::default() });
-    assert_eq!(queue.chunk(good, 0).await.unwrap(), None);
-    assert_eq!(queue.lane_due(&"@here.example".into()).await.unwrap(), None);
-
-    queue.settle(fates, vec![dsn.build(good)]).await.unwrap();
-    assert_eq!(queue.counts().await.unwrap(), Counts { messages: 2, queued: 1, failed: 1, ..Counts::default() });
-    let claimed = queue.claim(&"@here.example".into(), T0, 5).await.unwrap();
-    assert_eq!(claimed.len(), 1);
-    assert_eq!(claimed[0].message.envelope.reverse_path, None);
-}
-
 pub async fn settling_what_is_not_held_is_passed_over(rig: Rig) {
     let queue = &*rig.queue;
     let queued = letter("a@here.example", "gmail").post(queue).await;

@@ -77,7 +77,7 @@ pub async fn every_filter_picks_its_own(rig: Rig) {
 
 pub async fn counts_follow(mut rig: Rig) {
     mixture(&rig).await;
-    let expected = Counts { messages: 20, queued: 23, leased: 20, held: 7, failed: 10, uncertain: 0 };
+    let expected = Counts { messages: 20, queued: 23, leased: 20, held: 7, failed: 10, uncertain: 0, owed: 0 };
     assert_eq!(rig.queue.counts().await.unwrap(), expected);
     rig.reopen().await;
     let expected = Counts { queued: 43, leased: 0, ..expected };

@@ -4,6 +4,7 @@
 #![allow(dead_code, reason = "shared between test programs that use parts of it")]
 
 pub mod claims;
+pub mod debts;
 pub mod life;
 pub mod look;
 pub mod model;
@@ -14,8 +15,8 @@ use std::sync::Arc;
 use bytes::Bytes;
 use mailweir::clock::Timestamp;
 use mailweir::mail::{
-    Address, BodyTraits, CHUNK, Envelope, LaneName, Message, NewMessage, NewRecipient, Origin, QueueId, Recipient,
-    RecipientKey,
+    Address, BodyTraits, CHUNK, Envelope, LaneName, Message, NewMessage, NewRecipient, Origin, Owed, QueueId,
+    Recipient, RecipientKey,
 };
 use mailweir::queue::{Filter, Leased, Page, Queue, QueueError, Row, Settlement, Verdict};
 
@@ -74,7 +75,23 @@ impl Queue for Gone {
     async fn claim(&self, _: &LaneName, _: Timestamp, _: usize) -> Result<Vec<Leased>, QueueError> {
         Err(QueueError::Closed)
     }
-    async fn settle(&self, _: Vec<Settlement>, _: Vec<NewMessage>) -> Result<(), QueueError> {
+    async fn owing(
+        &self,
+        _: Option<mailweir::queue::Owing>,
+        _: usize,
+    ) -> Result<Vec<mailweir::queue::Owing>, QueueError> {
+        Err(QueueError::Closed)
+    }
+    async fn owed(&self, _: QueueId, _: usize) -> Result<Option<mailweir::queue::Debt>, QueueError> {
+        Err(QueueError::Closed)
+    }
+    async fn is_under_way(&self, _: QueueId, _: Timestamp) -> Result<bool, QueueError> {
+        Err(QueueError::Closed)
+    }
+    async fn report(&self, _: Vec<(RecipientKey, Timestamp)>, _: Option<NewMessage>) -> Result<(), QueueError> {
+        Err(QueueError::Closed)
+    }
+    async fn settle(&self, _: Vec<Settlement>, _: Vec<Owed>) -> Result<(), QueueError> {
         Err(QueueError::Closed)
     }
     async fn chunk(&self, _: QueueId, _: u32) -> Result<Option<Bytes>, QueueError> {
@@ -271,7 +288,6 @@ macro_rules! suite {
                 life: a_message_stays_as_long_as_a_recipient,
                 life: dead_letters_are_kept_then_forgotten,
                 life: named_values_are_kept_replaced_and_removed,
-                life: follow_ups_are_stored_with_the_failure_or_not_at_all,
                 life: settling_what_is_not_held_is_passed_over,
                 life: operations_follow_the_state_table,
                 life: a_held_lease_is_left_alone_unless_withdrawn,
@@ -292,6 +308,14 @@ macro_rules! suite {
                 claims: the_oldest_of_a_lane_are_found_whatever_else_is_there,
                 claims: short_bodies_come_along,
                 claims: every_recipient_has_one_holder,
+                debts: a_debt_is_there_with_the_fate_that_it_tells_of,
+                debts: what_is_not_held_owes_nothing,
+                debts: one_report_ends_many_debts,
+                debts: a_report_is_stored_with_the_end_of_its_debts_or_not_at_all,
+                debts: a_message_stays_until_its_report_is_made,
+                debts: debts_are_found_in_order_of_their_due_time,
+                debts: a_later_fate_is_owed_in_the_place_of_an_earlier_one,
+                debts: what_may_have_its_fate_soon_is_under_way,
                 look: pages_cover_everything_once,
                 look: every_filter_picks_its_own,
                 look: counts_follow,

@@ -5,12 +5,13 @@ use std::time::Duration;
 
 use mailweir::clock::{Clock, Timestamp};
 use mailweir::mail::lifecycle::{Event, Next};
-use mailweir::mail::{CHUNK, LaneName, QueueId, RecipientKey, State};
-use mailweir::queue::{Counts, Filter, LaneDue, Operation, Settlement, Verdict};
+use mailweir::mail::{CHUNK, LaneName, Owed, QueueId, RecipientKey, State};
+use mailweir::queue::{Counts, Filter, LaneDue, Operation, Owing, Settlement, Verdict};
 use proptest::prelude::*;
 use proptest::strategy::ValueTree;
 use proptest::test_runner::{Config, TestRunner};
 
+use super::debts::owed;
 use super::{Rig, T0, letter, list};
 
 const LANES: [&str; 3] = ["gmail", "ses", "@x.example"];
@@ -21,7 +22,8 @@ enum Step {
     Accept { lanes: Vec<usize>, sender: usize, priority: i8, leased: bool, big: bool, delay: u64 },
     AcceptAgain { nth: usize },
     Claim { lane: usize, limit: usize },
-    Settle { picks: Vec<(usize, Fate)>, follow_up: FollowUp },
+    Settle { picks: Vec<(usize, Fate)>, owes: bool },
+    Report { nth: usize, how: Told },
     Operate { op: Operation, picks: Vec<usize>, withdraw: bool },
     Move { from: usize, to: usize, limit: usize },
     Forget,
@@ -37,10 +39,15 @@ enum Fate {
 }
 
 #[derive(Clone, Copy, Debug)]
-enum FollowUp {
-    None,
+enum Told {
+    /// In a message.
     Dsn,
+    /// To nobody.
+    WrittenOff,
+    /// In a message that cannot be stored.
     Impossible,
+    /// And something that is not owed.
+    TooMuch,
 }
 
 fn step() -> impl Strategy<Value = Step> {
@@ -51,7 +58,7 @@ fn step() -> impl Strategy<Value = Step> {
         ),
         2 => Just(Fate::Failed),
     ];
-    let follow_up = prop_oneof![4 => Just(FollowUp::None), 2 => Just(FollowUp::Dsn), 1 => Just(FollowUp::Impossible)];
+    let how = prop::sample::select(vec![Told::Dsn, Told::Dsn, Told::WrittenOff, Told::Impossible, Told::TooMuch]);
     let op = prop::sample::select(vec![Operation::Retry, Operation::Hold, Operation::Release, Operation::Cancel]);
     let lanes = prop::collection::vec(0..3usize, 1..5);
     prop_oneof![
@@ -60,8 +67,9 @@ fn step() -> impl Strategy<Value = Step> {
         ),
         1 => any::<usize>().prop_map(|nth| Step::AcceptAgain { nth }),
         6 => (0..3usize, 0..12usize).prop_map(|(lane, limit)| Step::Claim { lane, limit }),
-        6 => (prop::collection::vec((any::<usize>(), fate), 1..8), follow_up)
-            .prop_map(|(picks, follow_up)| Step::Settle { picks, follow_up }),
+        6 => (prop::collection::vec((any::<usize>(), fate), 1..8), any::<bool>())
+            .prop_map(|(picks, owes)| Step::Settle { picks, owes }),
+        3 => (any::<usize>(), how).prop_map(|(nth, how)| Step::Report { nth, how }),
         4 => (op, prop::collection::vec(any::<usize>(), 1..6), any::<bool>())
             .prop_map(|(op, picks, withdraw)| Step::Operate { op, picks, withdraw }),
         2 => (0..3usize, 0..3usize, 1..10usize).prop_map(|(from, to, limit)| Step::Move { from, to, limit }),
@@ -95,12 +103,13 @@ struct Model {
     rig: Rig,
     now: Timestamp,
     entries: BTreeMap<RecipientKey, Entry>,
+    debts: BTreeMap<RecipientKey, Owed>,
 }
 
 pub async fn random_operations_agree_with_a_model(rig: Rig) {
     // The runner only makes the cases: each goes on with the store that the one before left.
     let mut runner = TestRunner::new(Config::default());
-    let mut model = Model { rig, now: T0, entries: BTreeMap::new() };
+    let mut model = Model { rig, now: T0, entries: BTreeMap::new(), debts: BTreeMap::new() };
     let mut done = Vec::new();
     for _ in 0..24 {
         let steps = prop::collection::vec(step(), 1..80).new_tree(&mut runner).expect("steps").current();
@@ -168,7 +177,8 @@ impl Model {
                 check(again.is_err(), || format!("{} was accepted twice", key.id))?;
             }
             Step::Claim { lane, limit } => self.claim(&LANES[lane].into(), limit).await?,
-            Step::Settle { picks, follow_up } => self.settle(picks, follow_up).await?,
+            Step::Settle { picks, owes } => self.settle(picks, owes).await?,
+            Step::Report { nth, how } => self.report(nth, how).await?,
             Step::Operate { op, picks, withdraw } => {
                 let mut keys: Vec<_> = picks.iter().filter_map(|n| self.pick(*n, |_| true)).collect();
                 keys.sort_unstable();
@@ -252,7 +262,35 @@ impl Model {
         Ok(())
     }
 
-    async fn settle(&mut self, picks: Vec<(usize, Fate)>, follow_up: FollowUp) -> Result<(), String> {
+    async fn report(&mut self, nth: usize, how: Told) -> Result<(), String> {
+        let queue = std::sync::Arc::clone(&self.rig.queue);
+        let ids: Vec<QueueId> = self.debts.keys().map(|key| key.id).collect();
+        let Some(id) = (!ids.is_empty()).then(|| ids[nth % ids.len()]) else { return Ok(()) };
+        let items = queue.owed(id, 2).await.map_err(|e| e.to_string())?.ok_or("nothing is owed")?.items;
+        let mut told: Vec<_> = items.iter().map(|debt| (debt.key, debt.due)).collect();
+        let dsn = queue.next_id(self.now);
+        let new = letter("", LANES[0]).received(self.now);
+        let new = match how {
+            Told::Dsn | Told::TooMuch => Some(new.build(dsn)),
+            Told::WrittenOff => None,
+            Told::Impossible => Some(new.build(id)),
+        };
+        if matches!(how, Told::TooMuch) {
+            told.push((RecipientKey { id, index: 99 }, self.now));
+        }
+        let reported = queue.report(told, new).await;
+        if matches!(how, Told::Impossible | Told::TooMuch) {
+            return check(reported.is_err(), || format!("an impossible report was stored: {how:?}"));
+        }
+        reported.map_err(|e| e.to_string())?;
+        self.debts.retain(|key, _| items.iter().all(|told| told.key != *key));
+        if matches!(how, Told::Dsn) {
+            self.insert(dsn, &[0], 0, false, self.now);
+        }
+        Ok(())
+    }
+
+    async fn settle(&mut self, picks: Vec<(usize, Fate)>, owes: bool) -> Result<(), String> {
         let queue = std::sync::Arc::clone(&self.rig.queue);
         let mut settlements: Vec<Settlement> = Vec::new();
         for (n, fate) in picks {
@@ -273,20 +311,13 @@ impl Model {
             };
             settlements.push(Settlement { key, verdict });
         }
-        let dsn = queue.next_id(self.now);
-        let post = letter("", LANES[0]).received(self.now);
-        let follow_ups = match follow_up {
-            FollowUp::None => vec![],
-            FollowUp::Dsn => vec![post.build(dsn)],
-            FollowUp::Impossible => vec![post.build(dsn), post.build(dsn)],
-        };
-        let settled = queue.settle(settlements.clone(), follow_ups).await;
-        if matches!(follow_up, FollowUp::Impossible) {
-            return check(settled.is_err(), || "an impossible follow-up was stored".into());
-        }
-        settled.map_err(|e| e.to_string())?;
-        if matches!(follow_up, FollowUp::Dsn) {
-            self.insert(dsn, &[0], 0, false, self.now);
+        // Of some of them a report is owed.
+        let debts: Vec<Owed> = settlements.iter().filter(|_| owes).step_by(2).map(|s| self.debt(s.key)).collect();
+        queue.settle(settlements.clone(), debts.clone()).await.map_err(|e| e.to_string())?;
+        for debt in debts {
+            if self.entries.get(&debt.key).is_some_and(|entry| entry.state == State::Leased) {
+                self.debts.insert(debt.key, debt);
+            }
         }
         for Settlement { key, verdict } in settlements {
             let entry = self.entries.get_mut(&key).ok_or("settled an unknown recipient")?;
@@ -311,6 +342,11 @@ impl Model {
             }
         }
         Ok(())
+    }
+
+    /// Each with a due time of its own.
+    fn debt(&self, key: RecipientKey) -> Owed {
+        owed(key, self.now.after(Duration::from_millis(60_000 + self.rig.queue.next_id(self.now).0 as u64 % 1000)))
     }
 
     fn operate(&mut self, op: Operation, keys: &[RecipientKey], withdrawn: &[RecipientKey]) -> usize {
@@ -360,8 +396,11 @@ impl Model {
             } += 1;
         }
         let mut ids: Vec<_> = self.entries.keys().map(|k| k.id).collect();
+        ids.extend(self.debts.keys().map(|key| key.id));
+        ids.sort_unstable();
         ids.dedup();
         counts.messages = ids.len() as u64;
+        counts.owed = self.debts.len() as u64;
         counts
     }
 
@@ -379,6 +418,17 @@ impl Model {
             check(same, || format!("{row:?} is not {entry:?}"))?;
             let head = queue.chunk(key.id, 0).await.map_err(|e| e.to_string())?;
             check(head.is_some(), || format!("{} has no body", key.id))?;
+        }
+        let mut owing: Vec<Owing> = self.debts.values().map(|debt| Owing { id: debt.key.id, due: debt.due }).collect();
+        owing.sort_unstable_by_key(|owing| (owing.due, owing.id));
+        owing.dedup();
+        let found = queue.owing(None, 1000).await.map_err(|e| e.to_string())?;
+        check(found == owing, || format!("owing are {found:?}, not {owing:?}"))?;
+        for id in owing.iter().map(|owing| owing.id) {
+            let items = queue.owed(id, 100).await.map_err(|e| e.to_string())?.map(|debt| debt.items);
+            let expected: Vec<Owed> = self.debts.values().filter(|debt| debt.key.id == id).cloned().collect();
+            check(items.as_ref() == Some(&expected), || format!("{items:?} are owed, not {expected:?}"))?;
+            check(queue.chunk(id, 0).await.is_ok_and(|head| head.is_some()), || format!("{id} has no body"))?;
         }
         let mut due: BTreeMap<LaneName, Timestamp> = BTreeMap::new();
         for lane in LANES.map(LaneName::from) {

@@ -30,7 +30,8 @@ pub struct Ledger {
 pub fn recipients(n: usize) -> &'static [&'static str] {
     match n % FAILING {
         3 if n % (2 * FAILING) == 3 => &["<nobody@example.test>"],
-        3 => &["<somebody@example.test>", "<nobody@example.test>"],
+        // Each of them fails in a transaction of its own.
+        3 => &["<somebody@example.test>", "<nobody@example.test>", "<nobody2@example.test>", "<nobody3@example.test>"],
         _ => &["<somebody@example.test>"],
     }
 }

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 /// Points that mail passes, and how often at most it passes one before the kill.
-const UNDER_LOAD: [(&str, u64); 15] = [
+const UNDER_LOAD: [(&str, u64); 17] = [
     ("accept.begin", 60),
     ("accept.done", 60),
     ("chunk.written", 3),
@@ -17,8 +17,10 @@ const UNDER_LOAD: [(&str, u64); 15] = [
     ("settle.planned", 60),
     ("settle.begin", 60),
     ("settle.done", 60),
+    ("owed.written", 6),
     ("dsn.made", 6),
     ("dsn.written", 6),
+    ("report.done", 6),
 ];
 /// Points of the start, on the way; each is the first thing of its kind that the process does.
 const AT_START: [&str; 8] = [

@@ -6,7 +6,8 @@ use std::path::PathBuf;
 use rusqlite::Connection;
 
 /// What made version `n + 1` of version `n`, for all versions before today's.
-pub const OLDER: [&str; 2] = [include_str!("../schemas/1.sql"), include_str!("../schemas/2.sql")];
+pub const OLDER: [&str; 3] =
+    [include_str!("../schemas/1.sql"), include_str!("../schemas/2.sql"), include_str!("../schemas/3.sql")];
 /// All tables.
 pub const TABLES: [&str; 6] = ["message", "recipient", "chunk", "incoming", "memo", "tally"];
 

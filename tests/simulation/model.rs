@@ -1,10 +1,10 @@
 //! What must be true of every recipient that the queue has taken, told from the outside: commits of
 //! the store on one side, transactions at the receivers on the other.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use mailweir::clock::Timestamp;
-use mailweir::mail::{NewMessage, Notify, QueueId, RecipientKey, State};
+use mailweir::mail::{Action, NewMessage, Notify, Owed, QueueId, RecipientKey, State};
 use mailweir::queue::{Counts, Operation, Row, Settlement, Verdict};
 use tokio::time::Instant;
 
@@ -54,6 +54,8 @@ struct Record {
 #[derive(Default)]
 pub struct Model {
     records: BTreeMap<RecipientKey, Record>,
+    /// What senders are to be told, by recipient: the due time and the action.
+    owed: BTreeMap<RecipientKey, (Timestamp, &'static str)>,
     pub life: u32,
     /// Since when nothing disturbs the relay as a whole.
     pub quiet_since: i64,
@@ -110,8 +112,8 @@ impl Model {
         }
     }
 
-    pub fn settled(&mut self, settlements: &[Settlement], follow_ups: &[NewMessage], now: Timestamp) {
-        let mut due = Vec::new();
+    pub fn settled(&mut self, settlements: &[Settlement], owed: &[Owed], now: Timestamp) {
+        let mut due: Vec<(RecipientKey, &'static str)> = Vec::new();
         for Settlement { key, verdict } in settlements {
             let Some(record) = self.records.get_mut(key) else {
                 self.wrong.push(format!("{key:?} was settled and is not known"));
@@ -134,7 +136,7 @@ impl Model {
             let asked = !record.sender.is_empty();
             let mut expect = |action, wanted| {
                 if asked && wanted {
-                    due.push((record.address.clone(), action, record.sender.clone()));
+                    due.push((*key, action));
                 }
             };
             match verdict {
@@ -169,42 +171,72 @@ impl Model {
                 self.wrong.push(format!("{key:?} {} of the calm provider took {waited} ms", record.address));
             }
         }
-        self.check_dsn(due, follow_ups);
-        for new in follow_ups {
-            self.accepted(new, now);
+        self.check_debts(due, owed, now);
+    }
+
+    /// Exactly the debts that the fates make.
+    fn check_debts(&mut self, mut due: Vec<(RecipientKey, &'static str)>, owed: &[Owed], now: Timestamp) {
+        for debt in owed {
+            let action = action(debt.action);
+            match due.iter().position(|(key, x)| *key == debt.key && x.trim_start_matches('?') == action) {
+                Some(at) => drop(due.swap_remove(at)),
+                None => self.wrong.push(format!("a report that is not due: {:?} {action}", debt.key)),
+            }
+            if debt.due > now.after(MINUTE) {
+                self.wrong.push(format!("{:?} is to be reported at {}, later than in a minute", debt.key, debt.due));
+            }
+            self.owed.insert(debt.key, (debt.due, action));
+        }
+        for (key, action) in due.iter().filter(|(_, action)| !action.starts_with('?')) {
+            self.wrong.push(format!("no report is owed: {key:?} {action}"));
         }
     }
 
-    /// Exactly the reports that are due, each to the sender.
-    fn check_dsn(&mut self, mut due: Vec<(String, &'static str, String)>, follow_ups: &[NewMessage]) {
-        for new in follow_ups {
-            self.totals.dsn += 1;
-            if new.message.envelope.reverse_path.is_some() {
-                self.wrong.push(format!("DSN {} has a sender", new.message.id));
-            }
-            let to = new.recipients.first().map_or("", |r| r.recipient.address.as_str());
-            let text = String::from_utf8_lossy(&new.head).into_owned();
-            let mut about = String::new();
-            let mut named = 0;
-            for line in text.lines() {
-                if let Some(address) = line.strip_prefix("Final-Recipient: rfc822; ") {
-                    about = address.to_owned();
-                } else if let Some(action) = line.strip_prefix("Action: ") {
-                    named += 1;
-                    let fits = |(a, x, s): &(String, &str, String)| {
-                        *a == about && x.trim_start_matches('?') == action && s == to
-                    };
-                    match due.iter().position(fits) {
-                        Some(at) => drop(due.swap_remove(at)),
-                        None => self.wrong.push(format!("a DSN to {to} that is not due: {about} {action}")),
-                    }
+    /// A report was stored: exactly on what is owed, and to whom it is owed.
+    pub fn reported(&mut self, told: &[(RecipientKey, Timestamp)], report: Option<&NewMessage>, now: Timestamp) {
+        let mut due: Vec<(String, &'static str, String)> = Vec::new();
+        let about = told.first().map(|(key, _)| key.id);
+        for (key, at) in told {
+            match (self.owed.remove(key), self.records.get(key)) {
+                (Some((due_at, action)), Some(record)) if due_at == *at && Some(key.id) == about => {
+                    due.push((record.address.clone(), action, record.sender.clone()));
                 }
-            }
-            if named == 0 || new.recipients.len() != 1 {
-                self.wrong.push(format!("a DSN about nobody, or to {} recipients", new.recipients.len()));
+                other => self.wrong.push(format!("{key:?} is reported, and {:?} is owed", other.0)),
             }
         }
-        for (address, action, sender) in due.iter().filter(|(_, action, _)| !action.starts_with('?')) {
+        let Some(new) = report else {
+            return self.wrong.push(format!("{told:?} is written off"));
+        };
+        self.check_dsn(due, new);
+        self.accepted(new, now);
+    }
+
+    /// Exactly the reports that are due, to the sender.
+    fn check_dsn(&mut self, mut due: Vec<(String, &'static str, String)>, new: &NewMessage) {
+        self.totals.dsn += 1;
+        if new.message.envelope.reverse_path.is_some() {
+            self.wrong.push(format!("DSN {} has a sender", new.message.id));
+        }
+        let to = new.recipients.first().map_or("", |r| r.recipient.address.as_str());
+        let text = String::from_utf8_lossy(&new.head).into_owned();
+        let mut about = String::new();
+        let mut named = 0;
+        for line in text.lines() {
+            if let Some(address) = line.strip_prefix("Final-Recipient: rfc822; ") {
+                about = address.to_owned();
+            } else if let Some(action) = line.strip_prefix("Action: ") {
+                named += 1;
+                let fits = |(a, x, s): &(String, &str, String)| *a == about && *x == action && s == to;
+                match due.iter().position(fits) {
+                    Some(at) => drop(due.swap_remove(at)),
+                    None => self.wrong.push(format!("a DSN to {to} that is not due: {about} {action}")),
+                }
+            }
+        }
+        if named == 0 || new.recipients.len() != 1 {
+            self.wrong.push(format!("a DSN about nobody, or to {} recipients", new.recipients.len()));
+        }
+        for (address, action, sender) in &due {
             self.wrong.push(format!("no DSN to {sender}: {address} {action}"));
         }
     }
@@ -268,7 +300,8 @@ impl Model {
         }
         let of = |state| there.values().filter(|s| **s == state).count() as u64;
         let seen = Counts {
-            messages: there.keys().map(|key| key.id).collect::<std::collections::BTreeSet<_>>().len() as u64,
+            messages: there.keys().chain(self.owed.keys()).map(|key| key.id).collect::<BTreeSet<_>>().len() as u64,
+            owed: self.owed.len() as u64,
             queued: of(State::Queued),
             leased: of(State::Leased),
             held: of(State::Held),
@@ -299,11 +332,29 @@ impl Model {
         for key in there.keys() {
             self.wrong.push(format!("{key:?} is in the queue and was never taken"));
         }
+        // A trouble of the store may have made it wait.
+        for (key, (due, action)) in &self.owed {
+            let late = now.0 - due.0.max(self.quiet_since);
+            if late > PROMPT {
+                self.wrong.push(format!("the report on {key:?} ({action}) is {late} ms late"));
+            }
+        }
     }
 
-    /// Recipients that were accepted until then and have no fate.
+    /// Recipients that were accepted until then and have no fate, and reports that were owed then.
     pub fn open(&self, until: Timestamp) -> Vec<String> {
         let open = self.records.iter().filter(|(_, r)| r.fate.is_none() && r.accepted <= until.0);
-        open.map(|(key, r)| format!("{} {}", key.id, r.address)).collect()
+        let owed = self.owed.iter().filter(|(_, (due, _))| *due <= until.after(MINUTE));
+        let open = open.map(|(key, r)| format!("{} {}", key.id, r.address));
+        open.chain(owed.map(|(key, (_, action))| format!("report on {key:?}: {action}"))).collect()
+    }
+}
+
+/// As a DSN says it.
+fn action(action: Action) -> &'static str {
+    match action {
+        Action::Failed => "failed",
+        Action::Delayed => "delayed",
+        Action::Relayed => "relayed",
     }
 }

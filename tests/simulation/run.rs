@@ -160,6 +160,7 @@ async fn live(world: &Arc<World>, base: Timestamp, kept: &mut Option<Arc<InlineQ
     tokio::spawn(scheduler.clone().run(stopping.clone()));
     tokio::spawn(app::keep_house(relay.clone(), stopping.clone()));
     tokio::spawn(app::keep_expiring(relay.clone(), stopping.clone()));
+    tokio::spawn(relay.clone().keep_reporting(stopping.clone()));
     let feedback = tokio::spawn(relay.clone().keep_feedback(stopping.clone()));
     tokio::spawn(people::applications(world.clone(), server, stopping.clone()));
     let controls = app::operator(relay.clone(), Vec::new(), None, Vec::new());

@@ -8,9 +8,11 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 use mailweir::clock::Timestamp;
-use mailweir::mail::{LaneName, NewMessage, QueueId, RecipientKey, State};
+use mailweir::mail::{LaneName, NewMessage, Owed, QueueId, RecipientKey, State};
 use mailweir::queue::sqlite::InlineQueue;
-use mailweir::queue::{Counts, Filter, LaneDue, Leased, Operation, Page, Queue, QueueError, Row, Settlement, Verdict};
+use mailweir::queue::{
+    Counts, Debt, Filter, LaneDue, Leased, Operation, Owing, Page, Queue, QueueError, Row, Settlement, Verdict,
+};
 use tokio::sync::Mutex;
 
 use super::plan::Disk;
@@ -130,18 +132,41 @@ impl Queue for Store {
         self.write(&format!("claim older {lane}"), self.queue.claim_older(lane, received, limit), |_| ()).await
     }
 
-    async fn settle(&self, settlements: Vec<Settlement>, follow_ups: Vec<NewMessage>) -> Result<(), QueueError> {
+    async fn settle(&self, settlements: Vec<Settlement>, owed: Vec<Owed>) -> Result<(), QueueError> {
         let shown = |s: &Settlement| match &s.verdict {
             Verdict::Delivered => format!("{} delivered", s.key.id),
             Verdict::Deferred { due, reason, .. } => format!("{} until {due}: {reason}", s.key.id),
             Verdict::Failed { reason } => format!("{} failed: {reason}", s.key.id),
         };
-        let what = format!("settle {:?} {}", settlements.iter().map(shown).collect::<Vec<_>>(), follow_ups.len());
+        let what = format!("settle {:?} {}", settlements.iter().map(shown).collect::<Vec<_>>(), owed.len());
         let then = |(): &()| {
             let now = self.world.timestamp();
-            self.world.model(|model| model.settled(&settlements, &follow_ups, now));
+            self.world.model(|model| model.settled(&settlements, &owed, now));
         };
-        self.write(&what, self.queue.settle(settlements.clone(), follow_ups.clone()), then).await
+        self.write(&what, self.queue.settle(settlements.clone(), owed.clone()), then).await
+    }
+
+    async fn owing(&self, after: Option<Owing>, limit: usize) -> Result<Vec<Owing>, QueueError> {
+        self.read()?;
+        self.queue.owing(after, limit).await
+    }
+
+    async fn owed(&self, id: QueueId, limit: usize) -> Result<Option<Debt>, QueueError> {
+        self.read()?;
+        self.queue.owed(id, limit).await
+    }
+
+    async fn is_under_way(&self, id: QueueId, until: Timestamp) -> Result<bool, QueueError> {
+        self.read()?;
+        self.queue.is_under_way(id, until).await
+    }
+
+    async fn report(&self, told: Vec<(RecipientKey, Timestamp)>, report: Option<NewMessage>) -> Result<(), QueueError> {
+        let then = |(): &()| {
+            let now = self.world.timestamp();
+            self.world.model(|model| model.reported(&told, report.as_ref(), now));
+        };
+        self.write(&format!("report {}", told.len()), self.queue.report(told.clone(), report.clone()), then).await
     }
 
     async fn chunk(&self, id: QueueId, index: u32) -> Result<Option<Bytes>, QueueError> {

@@ -36,7 +36,7 @@ use mailweir::clock::{Clock, Timestamp};
 use mailweir::config::units::Pattern;
 use mailweir::config::{Engine, Listener, ListenerTlsMode};
 use mailweir::listener::{Intake, Memory as Incoming, Server};
-use mailweir::mail::{IdSource, LaneName, Message, NewMessage, QueueId, Recipient, RecipientKey};
+use mailweir::mail::{IdSource, LaneName, Message, NewMessage, Owed, QueueId, Recipient, RecipientKey};
 use mailweir::queue::{Counts, Filter, LaneDue, Leased, Operation, Page, Queue, QueueError, Settlement};
 use parking_lot::Mutex;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
@@ -105,7 +105,23 @@ impl Queue for Memory {
     async fn claim(&self, _: &LaneName, _: Timestamp, _: usize) -> Result<Vec<Leased>, QueueError> {
         Err(QueueError::Closed)
     }
-    async fn settle(&self, _: Vec<Settlement>, _: Vec<NewMessage>) -> Result<(), QueueError> {
+    async fn owing(
+        &self,
+        _: Option<mailweir::queue::Owing>,
+        _: usize,
+    ) -> Result<Vec<mailweir::queue::Owing>, QueueError> {
+        Err(QueueError::Closed)
+    }
+    async fn owed(&self, _: QueueId, _: usize) -> Result<Option<mailweir::queue::Debt>, QueueError> {
+        Err(QueueError::Closed)
+    }
+    async fn is_under_way(&self, _: QueueId, _: Timestamp) -> Result<bool, QueueError> {
+        Err(QueueError::Closed)
+    }
+    async fn report(&self, _: Vec<(RecipientKey, Timestamp)>, _: Option<NewMessage>) -> Result<(), QueueError> {
+        Err(QueueError::Closed)
+    }
+    async fn settle(&self, _: Vec<Settlement>, _: Vec<Owed>) -> Result<(), QueueError> {
         Err(QueueError::Closed)
     }
     async fn chunk(&self, _: QueueId, _: u32) -> Result<Option<Bytes>, QueueError> {

@@ -112,6 +112,12 @@ impl Report {
         self.0["parts"][1]["blocks"][1][name].as_str().unwrap_or_default()
     }
 
+    /// Whom it tells of: the final recipient of each per-recipient block.
+    pub fn recipients(&self) -> Vec<&str> {
+        let blocks = self.0["parts"][1]["blocks"].as_array().map_or(&[][..], Vec::as_slice);
+        blocks.iter().skip(1).filter_map(|block| block["final-recipient"].as_str()).collect()
+    }
+
     /// The text for people.
     pub fn text(&self) -> &str {
         self.0["parts"][0]["text"].as_str().unwrap_or_default()

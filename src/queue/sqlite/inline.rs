@@ -21,10 +21,10 @@ use super::read::Readers;
 use super::room::Room;
 use super::upkeep::Tidy;
 use super::writer::Writer;
-use super::{MOST, MOST_LISTED, claim, read, schema, store};
+use super::{MOST, MOST_LISTED, claim, owed, read, schema, store};
 use crate::clock::{Clock, Timestamp};
-use crate::mail::{IdSource, LaneName, NewMessage, QueueId, RecipientKey};
-use crate::queue::{Counts, Filter, LaneDue, Leased, Operation, Page, Queue, QueueError, Settlement};
+use crate::mail::{IdSource, LaneName, NewMessage, Owed, QueueId, RecipientKey};
+use crate::queue::{Counts, Debt, Filter, LaneDue, Leased, Operation, Owing, Page, Queue, QueueError, Settlement};
 
 /// See the module.
 pub struct InlineQueue {
@@ -136,8 +136,24 @@ impl Queue for InlineQueue {
         }
     }
 
-    async fn settle(&self, settlements: Vec<Settlement>, follow_ups: Vec<NewMessage>) -> Result<(), QueueError> {
-        self.write(Op::Settle(settlements, follow_ups)).map(drop)
+    async fn settle(&self, settlements: Vec<Settlement>, owed: Vec<Owed>) -> Result<(), QueueError> {
+        self.write(Op::Settle(settlements, owed)).map(drop)
+    }
+
+    async fn owing(&self, after: Option<Owing>, limit: usize) -> Result<Vec<Owing>, QueueError> {
+        self.read(|conn| owed::owing(conn, after, limit.min(MOST_LISTED)))
+    }
+
+    async fn owed(&self, id: QueueId, limit: usize) -> Result<Option<Debt>, QueueError> {
+        self.read(|conn| owed::owed(conn, id, limit.min(MOST_LISTED)))
+    }
+
+    async fn is_under_way(&self, id: QueueId, until: Timestamp) -> Result<bool, QueueError> {
+        self.read(|conn| owed::is_under_way(conn, id, until))
+    }
+
+    async fn report(&self, told: Vec<(RecipientKey, Timestamp)>, report: Option<NewMessage>) -> Result<(), QueueError> {
+        self.write(Op::Report(told, report)).map(drop)
     }
 
     async fn chunk(&self, id: QueueId, index: u32) -> Result<Option<Bytes>, QueueError> {

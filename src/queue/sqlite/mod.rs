@@ -2,6 +2,7 @@
 //!
 //! - `writer`: the one thread that changes anything, by group commit; `op`: what it is asked; `store` and `claim` are what
 //!   it does to the tables.
+//! - `owed`: reports that are owed, in the tables.
 //! - `read`: connections beside it for bodies and lists.
 //! - `schema`: the file, its versions; `sql`: every statement; `rows`: values to columns and back.
 //! - `large_writes`: large writes do not stand before small ones.
@@ -23,6 +24,7 @@ mod lock;
 mod log;
 mod names;
 mod op;
+mod owed;
 mod read;
 mod room;
 mod rows;
@@ -57,10 +59,12 @@ use self::read::Readers;
 use self::room::{Layout, Room};
 use self::upkeep::Tidy;
 use self::writer::Writer;
-use super::{Counts, Filter, LaneDue, Leased, Operation, Page, Queue, QueueError, SaveError, Settlement, Storage};
+use super::{
+    Counts, Debt, Filter, LaneDue, Leased, Operation, Owing, Page, Queue, QueueError, SaveError, Settlement, Storage,
+};
 use crate::clock::{Clock, Timestamp};
 use crate::crash;
-use crate::mail::{IdSource, LaneName, NewMessage, QueueId, RecipientKey};
+use crate::mail::{IdSource, LaneName, NewMessage, Owed, QueueId, RecipientKey};
 
 /// Operations that may wait for the writer.
 const PENDING: usize = 4096;
@@ -313,8 +317,24 @@ impl Queue for SqliteQueue {
         }
     }
 
-    async fn settle(&self, settlements: Vec<Settlement>, follow_ups: Vec<NewMessage>) -> Result<(), QueueError> {
-        self.write(Op::Settle(settlements, follow_ups)).await.map(drop)
+    async fn settle(&self, settlements: Vec<Settlement>, owed: Vec<Owed>) -> Result<(), QueueError> {
+        self.write(Op::Settle(settlements, owed)).await.map(drop)
+    }
+
+    async fn owing(&self, after: Option<Owing>, limit: usize) -> Result<Vec<Owing>, QueueError> {
+        self.readers.run(move |conn| owed::owing(conn, after, limit.min(MOST_LISTED))).await
+    }
+
+    async fn owed(&self, id: QueueId, limit: usize) -> Result<Option<Debt>, QueueError> {
+        self.readers.run(move |conn| owed::owed(conn, id, limit.min(MOST_LISTED))).await
+    }
+
+    async fn is_under_way(&self, id: QueueId, until: Timestamp) -> Result<bool, QueueError> {
+        self.readers.run(move |conn| owed::is_under_way(conn, id, until)).await
+    }
+
+    async fn report(&self, told: Vec<(RecipientKey, Timestamp)>, report: Option<NewMessage>) -> Result<(), QueueError> {
+        self.write(Op::Report(told, report)).await.map(drop)
     }
 
     async fn chunk(&self, id: QueueId, index: u32) -> Result<Option<Bytes>, QueueError> {

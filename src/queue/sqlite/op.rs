@@ -7,7 +7,7 @@ use parking_lot::Mutex;
 use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
 
 use crate::clock::Timestamp;
-use crate::mail::{LaneName, NewMessage, QueueId, RecipientKey};
+use crate::mail::{LaneName, NewMessage, Owed, QueueId, RecipientKey};
 use crate::queue::{Counts, HEADS_EACH, Leased, Operation, QueueError, Settlement};
 
 /// An operation for the writer.
@@ -17,7 +17,8 @@ pub(super) enum Op {
     Unspill(QueueId),
     Claim(LaneName, Timestamp, usize),
     ClaimOlder(LaneName, Timestamp, usize),
-    Settle(Vec<Settlement>, Vec<NewMessage>),
+    Settle(Vec<Settlement>, Vec<Owed>),
+    Report(Vec<(RecipientKey, Timestamp)>, Option<NewMessage>),
     MoveLane(LaneName, LaneName, i64),
     Operate(Operation, Vec<RecipientKey>, Vec<RecipientKey>, Timestamp),
     Forget(Timestamp, i64),
@@ -36,9 +37,10 @@ impl Op {
         512 + match self {
             Op::Accept(m) => message(m),
             Op::Spill(_, _, chunk) => chunk.len(),
-            Op::Settle(settlements, follow_ups) => {
-                512 * settlements.len() + follow_ups.iter().map(message).sum::<usize>()
+            Op::Settle(settlements, owed) => {
+                512 * settlements.len() + owed.iter().map(|debt| 512 + debt.text.len()).sum::<usize>()
             }
+            Op::Report(told, report) => 32 * told.len() + report.as_ref().map_or(0, message),
             // What it answers is in memory with it.
             Op::Claim(_, _, limit) => (512 + HEADS_EACH) * limit,
             Op::ClaimOlder(_, _, limit) => 512 * limit,
@@ -65,7 +67,7 @@ impl Op {
         }
         match (self, answer) {
             (Op::Accept(message), _) => of(message).collect(),
-            (Op::Settle(_, follow_ups), _) => follow_ups.iter().flat_map(of).collect(),
+            (Op::Report(_, Some(report)), _) => of(report).collect(),
             (_, Answer::Leased(leased)) => leased.iter().map(|l| l.key).collect(),
             _ => Vec::new(),
         }

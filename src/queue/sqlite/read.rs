@@ -202,17 +202,30 @@ struct Summary {
     sender: String,
     size: u64,
     priority: i8,
+    /// A report on one of its recipients is owed.
+    owes: bool,
 }
 
 impl Summary {
     fn read(conn: &Connection, id: QueueId) -> Result<Summary, QueueError> {
         let found = conn.prepare_cached(sql::MESSAGE)?.query_row([id.0], |row| {
             let (received, size) = (Timestamp(row.get(1)?), rows::unsigned(row.get(3)?));
-            Ok(Summary { id, received, sender: row.get(2)?, size, priority: row.get(4)? })
+            Ok(Summary { id, received, sender: row.get(2)?, size, priority: row.get(4)?, owes: false })
         });
         // Without its message (a damaged store) a recipient can still be cancelled.
-        let nothing = || Summary { id, received: Timestamp(0), sender: String::new(), size: 0, priority: 0 };
-        Ok(found.optional()?.unwrap_or_else(nothing))
+        let nothing =
+            || Summary { id, received: Timestamp(0), sender: String::new(), size: 0, priority: 0, owes: false };
+        let owes = conn.prepare_cached(sql::OWES)?.exists([id.0])?;
+        Ok(Summary { owes, ..found.optional()?.unwrap_or_else(nothing) })
+    }
+
+    /// When the report on one of its recipients goes at the latest; empty if none is owed.
+    fn report_due(&self, conn: &Connection, index: u32) -> Result<String, QueueError> {
+        if !self.owes {
+            return Ok(String::new());
+        }
+        let due = conn.prepare_cached(sql::REPORT_DUE)?.query_row(params![self.id.0, index], |row| row.get(0));
+        Ok(due.optional()?.map(|due| Timestamp(due).to_string()).unwrap_or_default())
     }
 }
 
@@ -282,6 +295,7 @@ pub(super) fn inspect(
             size: message.size,
             received: message.received.to_string(),
             reason: reason.to_owned(),
+            report_due: message.report_due(conn, key.index)?,
         };
         page.rows.push((key, state, row));
     }

@@ -43,7 +43,15 @@ fn slot(sender: &str) -> i64 {
 /// The counts of [`super::sql::TALLY`].
 pub(super) fn counts(row: &Row<'_>) -> rusqlite::Result<Counts> {
     let n = |i| row.get(i).map(unsigned);
-    Ok(Counts { messages: n(0)?, queued: n(1)?, leased: n(2)?, held: n(3)?, failed: n(4)?, uncertain: n(5)? })
+    Ok(Counts {
+        messages: n(0)?,
+        queued: n(1)?,
+        leased: n(2)?,
+        held: n(3)?,
+        failed: n(4)?,
+        uncertain: n(5)?,
+        owed: n(6)?,
+    })
 }
 
 /// Executes [`super::sql::INSERT_MESSAGE`].
@@ -91,8 +99,13 @@ pub(super) fn insert_recipient(
         message.received.0,
         recipient.notify.to_bits(),
         recipient.address.as_str(),
-        recipient.orcpt.as_ref().map(|o| format!("{};{}", o.kind, o.address)),
+        recipient.orcpt.as_ref().map(orcpt),
     ])
+}
+
+/// ORCPT as it is stored.
+pub(super) fn orcpt(orcpt: &Orcpt) -> String {
+    format!("{};{}", orcpt.kind, orcpt.address)
 }
 
 /// A row of [`super::sql::MESSAGE`].
@@ -153,7 +166,8 @@ pub(super) fn ready(row: &Row<'_>) -> Result<Ready, QueueError> {
     })
 }
 
-fn recipient(row: &Row<'_>, key: RecipientKey) -> Result<Recipient, QueueError> {
+/// Columns 5 to 7: notify, address and orcpt.
+pub(super) fn recipient(row: &Row<'_>, key: RecipientKey) -> Result<Recipient, QueueError> {
     let unreadable = |_| QueueError::Damaged(format!("recipient {} of {} cannot be read", key.index, key.id));
     let orcpt: Option<String> = row.get(7)?;
     Ok(Recipient {

@@ -31,7 +31,7 @@ pub(super) const LOG_KEPT: u64 = 64 << 20;
 
 /// Step `n` makes version `n + 1` of version `n`; version 0 is the empty file. Steps that were
 /// released are never edited: a change of the schema is a new step.
-pub(super) const LADDER: &[&str] = &[V1, V2, V3];
+pub(super) const LADDER: &[&str] = &[V1, V2, V3, V4];
 
 const V1: &str = "
 CREATE TABLE message (
@@ -138,6 +138,32 @@ CREATE INDEX recipient_waiting ON recipient (lane, message, idx) WHERE state IN 
 CREATE INDEX recipient_aside ON recipient (lane, message, idx) WHERE state IN (2, 3);
 ";
 
+/// The version that has the table `owed` and counts in it: that of [`V4`].
+pub(super) const OWES_REPORTS: i64 = 4;
+
+/// The report on a fate is owed from the moment at which the fate is stored, and written later: one
+/// for all that a message owes. A debt has what the report says of the recipient, who may be gone.
+const V4: &str = "
+CREATE TABLE owed (
+  message   INTEGER NOT NULL,
+  idx       INTEGER NOT NULL,         -- of the recipient; at most one debt for each
+  due       INTEGER NOT NULL,         -- when it is reported at the latest
+  action    INTEGER NOT NULL,         -- 0 failed, 1 delayed, 2 relayed
+  status    TEXT NOT NULL,            -- enhanced status code
+  replied   INTEGER NOT NULL,         -- the text is the reply of a server
+  text      TEXT NOT NULL,            -- why
+  mta       TEXT,                     -- the host that was asked
+  tried     INTEGER NOT NULL,         -- when it was tried last
+  until     INTEGER,                  -- for a delay: when it is given up
+  notify    INTEGER NOT NULL,         -- as in recipient, from here on
+  address   TEXT NOT NULL,
+  orcpt     TEXT,
+  PRIMARY KEY (message, idx)
+) STRICT, WITHOUT ROWID;
+CREATE INDEX owed_due ON owed (due, message);
+ALTER TABLE tally ADD COLUMN owed INTEGER NOT NULL DEFAULT 0;
+";
+
 /// Opens the connection of the writer. `max_bytes` limits the database file (not its WAL).
 pub(super) fn connect_writer(path: &Path, options: &Options) -> Result<Connection, QueueError> {
     writer_settings(path, options).map_err(|e| at_path(path, e))
@@ -210,7 +236,7 @@ fn version(conn: &Connection, known: usize) -> Result<usize, QueueError> {
     })
 }
 
-fn climb(conn: &mut Connection, ladder: &[&str]) -> Result<(), QueueError> {
+pub(super) fn climb(conn: &mut Connection, ladder: &[&str]) -> Result<(), QueueError> {
     let from = version(conn, ladder.len())?;
     for (step, sql) in ladder.iter().enumerate().skip(from) {
         crash::point("schema.begin");

@@ -52,7 +52,27 @@ statements! {
     RETURN_LEASED = "UPDATE recipient SET state = iif(doubt, 4, 0) WHERE message = ?1 AND idx = ?2 AND state = 1
         RETURNING state";
     DELETE_MESSAGE_IF_DONE = "DELETE FROM message WHERE id = ?1
-        AND NOT EXISTS (SELECT 1 FROM recipient WHERE message = ?1)";
+        AND NOT EXISTS (SELECT 1 FROM recipient WHERE message = ?1)
+        AND NOT EXISTS (SELECT 1 FROM owed WHERE message = ?1)";
+
+    INSERT_OWED = "INSERT INTO owed (message, idx, due, action, status, replied, text, mta, tried, until, notify, address,
+        orcpt) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13)";
+    DELETE_OWED = "DELETE FROM owed WHERE message = ?1 AND idx = ?2";
+    /// Not one that has taken its place since it was read.
+    DELETE_OWED_DUE = "DELETE FROM owed WHERE message = ?1 AND idx = ?2 AND due = ?3";
+    OWING = "SELECT due, message FROM owed INDEXED BY owed_due WHERE (due, message) > (?1, ?2)
+        ORDER BY due, message LIMIT ?3";
+    OWED = "SELECT message, idx, due, action, status, notify, address, orcpt, replied, text, mta, tried, until FROM owed
+        WHERE message = ?1 ORDER BY idx LIMIT ?2";
+    /// When the report on this one is due: with the first of the message.
+    REPORT_DUE = "SELECT (SELECT min(due) FROM owed WHERE message = ?1) FROM owed WHERE message = ?1 AND idx = ?2";
+    OWES = "SELECT 1 FROM owed WHERE message = ?1 LIMIT 1";
+    /// The first walks those of the message that are leased, the second those of it that wait; both stop
+    /// at the first of which nothing is owed.
+    UNDER_WAY = "SELECT EXISTS (SELECT 1 FROM recipient INDEXED BY recipient_leased WHERE state = 1 AND message = ?1
+            AND NOT EXISTS (SELECT 1 FROM owed WHERE message = ?1 AND idx = recipient.idx))
+        OR EXISTS (SELECT 1 FROM recipient WHERE message = ?1 AND state IN (0, 4) AND due < ?2
+            AND NOT EXISTS (SELECT 1 FROM owed WHERE message = ?1 AND idx = recipient.idx))";
 
     STATE = "SELECT state FROM recipient WHERE message = ?1 AND idx = ?2";
     SET_STATE = "UPDATE recipient SET state = ?3 WHERE message = ?1 AND idx = ?2";
@@ -106,9 +126,12 @@ statements! {
     DELETE_MEMO = "DELETE FROM memo WHERE name = ?1";
     MEMOS = "SELECT name, value FROM memo WHERE name >= ?1 ORDER BY name";
 
-    TALLY = "SELECT messages, queued, leased, held, failed, uncertain, last_id FROM tally";
+    TALLY = "SELECT messages, queued, leased, held, failed, uncertain, owed, last_id FROM tally";
+    /// Of a file from before reports were owed.
+    OLDER_TALLY = "SELECT messages, queued, leased, held, failed, uncertain, 0, last_id FROM tally";
     ADD_TO_TALLY = "UPDATE tally SET messages = messages + ?1, queued = queued + ?2, leased = leased + ?3,
-        held = held + ?4, failed = failed + ?5, uncertain = uncertain + ?6, last_id = max(last_id, ?7)";
+        held = held + ?4, failed = failed + ?5, uncertain = uncertain + ?6, owed = owed + ?7,
+        last_id = max(last_id, ?8)";
 }
 
 #[cfg(test)]

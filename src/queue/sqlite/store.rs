@@ -1,7 +1,7 @@
 //! What each operation does to the tables, inside a transaction that the writer opened.
 //!
-//! Invariants kept here: a message is there exactly as long as one of its recipients is; a
-//! recipient changes state only as [`State::on`] allows; the tally is what a count would give.
+//! Invariants kept here: a message is there exactly as long as one of its recipients is, or a report
+//! is owed on one that was; a recipient changes state only as [`State::on`] allows; the tally is what a count would give.
 
 use std::collections::HashSet;
 
@@ -11,7 +11,7 @@ use super::{rows, sql};
 use crate::clock::Timestamp;
 use crate::crash;
 use crate::mail::lifecycle::{Event, Next};
-use crate::mail::{CHUNK, LaneName, NewMessage, QueueId, RecipientKey, State};
+use crate::mail::{CHUNK, LaneName, NewMessage, Owed, QueueId, RecipientKey, State};
 use crate::queue::{Counts, Operation, QueueError, Settlement, Verdict};
 
 /// How far ahead the mark below which no new id may be is set, in ids: 10 s worth of them, so that
@@ -23,6 +23,7 @@ const ID_MARGIN: i64 = 10_000 << 20;
 pub(super) struct Tally {
     messages: i64,
     states: [i64; State::ALL.len()],
+    pub(super) owed: i64,
     last_id: i64,
 }
 
@@ -49,6 +50,7 @@ impl Tally {
         add(&mut counts.held, self.of(State::Held));
         add(&mut counts.failed, self.of(State::Failed));
         add(&mut counts.uncertain, self.of(State::Uncertain));
+        add(&mut counts.owed, self.owed);
     }
 }
 
@@ -89,7 +91,7 @@ impl<'c> Store<'c> {
     /// returns, all of it is on stable storage.
     pub(super) fn commit(mut self) -> Result<(Tally, i64), QueueError> {
         let t = self.tally;
-        if t.messages != 0 || t.last_id != 0 || t.states.iter().any(|n| *n != 0) {
+        if t.messages != 0 || t.last_id != 0 || t.owed != 0 || t.states.iter().any(|n| *n != 0) {
             self.statement(sql::ADD_TO_TALLY)?.execute(params![
                 t.messages,
                 t.of(State::Queued),
@@ -97,6 +99,7 @@ impl<'c> Store<'c> {
                 t.of(State::Held),
                 t.of(State::Failed),
                 t.of(State::Uncertain),
+                t.owed,
                 t.last_id
             ])?;
         }
@@ -168,14 +171,16 @@ impl<'c> Store<'c> {
         Ok(())
     }
 
-    /// Ends leases and stores what follows from them.
+    /// Ends leases and stores what is owed for them.
     pub(super) fn settle(
         &mut self,
         settlements: &[Settlement],
-        follow_ups: &[NewMessage],
+        owed: &[Owed],
         now: Timestamp,
     ) -> Result<(), QueueError> {
         let mut done = std::mem::take(&mut self.done);
+        // Empty, and so without memory of its own, for most settlements.
+        let mut ended: HashSet<RecipientKey> = HashSet::new();
         for Settlement { key, verdict } in settlements {
             let event = match verdict {
                 Verdict::Delivered => Event::Deliver,
@@ -190,7 +195,9 @@ impl<'c> Store<'c> {
                     (Verdict::Deferred { due, reason, counts, uncertain, warned, lane }, _) => {
                         let values =
                             params![id, index, uncertain, due.0, rows::cut(reason), counts, warned, lane.as_str()];
-                        self.end_lease(sql::DEFER_LEASED, values)?;
+                        if self.end_lease(sql::DEFER_LEASED, values)? && !owed.is_empty() {
+                            ended.insert(*key);
+                        }
                         continue;
                     }
                     (Verdict::Failed { reason }, Next::To(state)) => self
@@ -199,6 +206,9 @@ impl<'c> Store<'c> {
                     _ => self.statement(sql::DELETE_LEASED)?.execute(params![id, index])?,
                 };
             if changed == 1 {
+                if !owed.is_empty() {
+                    ended.insert(*key);
+                }
                 let to = match next {
                     Next::To(state) => Some(state),
                     Next::Gone => {
@@ -209,12 +219,15 @@ impl<'c> Store<'c> {
                 self.tally.moved(Some(State::Leased), to);
             }
         }
+        // Before messages go: those that owe something stay.
+        for debt in owed.iter().filter(|debt| ended.contains(&debt.key)) {
+            self.owe(debt)?;
+        }
+        if !owed.is_empty() {
+            crash::point("owed.written");
+        }
         self.drop_finished(&mut done)?;
         self.done = done;
-        follow_ups.iter().try_for_each(|new| self.accept(new))?;
-        if !follow_ups.is_empty() {
-            crash::point("dsn.written");
-        }
         Ok(())
     }
 
@@ -324,8 +337,9 @@ impl<'c> Store<'c> {
         Ok(self.statement(text)?.query_map(params, rows::key)?.collect::<Result<_, _>>()?)
     }
 
-    /// Deletes those of these messages that have no recipient left, with their bodies. Empties `ids`.
-    fn drop_finished(&mut self, ids: &mut Vec<QueueId>) -> Result<(), QueueError> {
+    /// Deletes those of these messages that have no recipient left and owe nothing, with their bodies.
+    /// Empties `ids`.
+    pub(super) fn drop_finished(&mut self, ids: &mut Vec<QueueId>) -> Result<(), QueueError> {
         ids.sort_unstable();
         ids.dedup();
         for id in ids.drain(..) {
@@ -360,7 +374,7 @@ pub(super) fn recover(conn: &mut Connection) -> Result<Recovered, QueueError> {
         tx.execute(sql::DELETE_CHUNKS, [id])?;
         tx.execute(sql::UNMARK_INCOMING, [id])?;
     }
-    let (mut counts, mark) = tx.query_row(sql::TALLY, [], |row| Ok((rows::counts(row)?, row.get::<_, i64>(6)?)))?;
+    let (mut counts, mark) = tx.query_row(sql::TALLY, [], |row| Ok((rows::counts(row)?, row.get::<_, i64>(7)?)))?;
     let newest: i64 = tx.query_row(sql::LAST_MESSAGE, [], |row| row.get(0))?;
     store.last_id = mark.max(newest);
     for n in 0..leases {

@@ -305,8 +305,12 @@ fn perform(store: &mut Store<'_>, op: &Op, now: Timestamp) -> Result<Answer, Que
         }
         Op::Claim(lane, now, limit) => Answer::Leased(claim::claim(store, lane, *now, *limit)?),
         Op::ClaimOlder(lane, received, limit) => Answer::Leased(claim::claim_older(store, lane, *received, *limit)?),
-        Op::Settle(settlements, follow_ups) => {
-            store.settle(settlements, follow_ups, now)?;
+        Op::Settle(settlements, owed) => {
+            store.settle(settlements, owed, now)?;
+            Answer::Done
+        }
+        Op::Report(told, report) => {
+            store.report(told, report.as_ref())?;
             Answer::Done
         }
         Op::MoveLane(from, to, limit) => Answer::Count(store.move_lane(from, to, *limit)?),

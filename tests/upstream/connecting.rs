@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 
 use async_trait::async_trait;
 use mailweir::config::{Provider, Source};
-use mailweir::deliver::{Admit, Connection, Connector, Event, Fact, Freely};
+use mailweir::deliver::{Admit, Connection, Connector, Fact, Freely};
 use mailweir::mail::LaneName;
 use mailweir::outcome::{Fate, judge, judge_unreached};
 use mailweir::route::{Host, Route};
@@ -357,7 +357,7 @@ async fn a_host_that_ends_new_connections_at_mail_is_left_alone_for_a_while() {
         let provider = provider();
         let route = route(port, vec![host("a.example", 10, &["127.0.0.41"])]);
         for call in 1..=2 {
-            let mut connection = connector.open(&provider, &route).await.ok().expect("a connection");
+            let mut connection = connector.open(&provider, &route).await.expect("a connection");
             assert_eq!(calls.load(SeqCst), call);
             assert_eq!(fates(&hello().send(&mut connection, &["a@x.example"]).await), [said]);
             let told = failed(connector.open(&provider, &route).await);
@@ -365,7 +365,7 @@ async fn a_host_that_ends_new_connections_at_mail_is_left_alone_for_a_while() {
             assert_eq!(calls.load(SeqCst), call, "called again at once");
             connector.forget_dead();
         }
-        let mut connection = connector.open(&provider, &route).await.ok().expect("a connection");
+        let mut connection = connector.open(&provider, &route).await.expect("a connection");
         assert_eq!(fates(&hello().send(&mut connection, &["a@x.example"]).await), ["RCPT: 550 no"]);
         assert!(connector.open(&provider, &route).await.is_ok(), "it listens again");
     }

@@ -27,7 +27,7 @@ use tokio::net::TcpSocket;
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
-use super::dead::{BackOff, DeadAddresses};
+use super::dead::{BackOff, DeadAddresses, EarlyEnd};
 use super::fact::{Event, Fact, Peer, Stage};
 use super::session::{Connection, Setup, SetupFailure};
 use super::source::Sources;
@@ -91,7 +91,7 @@ pub struct Connector {
     hostname: String,
     tls: TlsSettings,
     timeouts: Timeouts,
-    dead: DeadAddresses,
+    dead: Arc<DeadAddresses>,
     /// Local addresses that do not work.
     sources: Sources,
     /// Hosts whose replies made no sense when commands were pipelined; shared with the connections.
@@ -111,7 +111,7 @@ impl Connector {
             hostname: hostname.to_owned(),
             tls: TlsSettings::load(),
             timeouts: Timeouts::default(),
-            dead: DeadAddresses::new(),
+            dead: Arc::new(DeadAddresses::new()),
             sources: Sources::new(),
             serial: Cache::builder().max_capacity(SERIAL_MAX).time_to_live(SERIAL_FOR).build(),
             dialer: None,
@@ -230,6 +230,9 @@ impl Connector {
                     Ok(mut connection) => {
                         connection.source = source.map(|source| source.address);
                         connection.remember_garbling(self.serial.clone());
+                        let way = (sources::only(provider), address);
+                        connection.early =
+                            Some(EarlyEnd { known: self.dead.clone(), way, longest: provider.retry.max });
                         return Ok(connection);
                     }
                     Err(fact) => {

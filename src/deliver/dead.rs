@@ -2,9 +2,14 @@
 //! as long after every further failure, an hour at most, and never longer than the provider's retry
 //! schedule would wait.
 //!
+//! An address that answers, and then ends its connections before it takes anything (a 421 or a close
+//! at MAIL on one that is new) is left alone too, or it would be called as fast as it hangs up: half a
+//! second at first, a minute at most.
+//!
 //! Bounded: so many addresses are remembered; one that nobody tries is forgotten.
 
 use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 use std::time::Duration;
 
 use moka::sync::Cache;
@@ -22,6 +27,9 @@ const FORGET: Duration = Duration::from_secs(2 * 3600);
 const PROBE: Duration = Duration::from_secs(60);
 /// A refusal by an address that has answered so lately does not tell that it is dead.
 const ALIVE: Duration = Duration::from_secs(60);
+/// How long an address is left alone that ended a new connection at MAIL: at first, and at most.
+const EARLY_FIRST: Duration = Duration::from_millis(500);
+const EARLY_LONGEST: Duration = Duration::from_secs(60);
 /// Addresses remembered.
 const MAX: u64 = 10_000;
 
@@ -49,10 +57,20 @@ impl BackOff {
     }
 }
 
+/// Where a connection tells how it ended.
+pub(super) struct EarlyEnd {
+    pub known: Arc<DeadAddresses>,
+    pub way: Way,
+    /// Never longer than the schedule of retries would wait.
+    pub longest: Duration,
+}
+
 /// The memory of the whole program.
 pub(super) struct DeadAddresses {
     dead: Cache<Way, BackOff>,
     alive: Cache<Way, Instant>,
+    /// They end connections early.
+    early: Cache<Way, BackOff>,
 }
 
 impl DeadAddresses {
@@ -61,27 +79,51 @@ impl DeadAddresses {
         DeadAddresses {
             dead: Cache::builder().max_capacity(MAX).time_to_live(FORGET).build(),
             alive: Cache::builder().max_capacity(MAX).time_to_live(ALIVE).build(),
+            early: Cache::builder().max_capacity(MAX).time_to_live(FORGET).build(),
         }
     }
 
     /// What is known against it.
     pub fn get(&self, way: Way) -> Option<BackOff> {
-        self.dead.get(&way)
+        self.dead.get(&way).or_else(|| self.early.get(&way))
     }
 
     /// Whether anything is.
     pub fn contains(&self, way: Way) -> bool {
-        self.dead.contains_key(&way)
+        self.dead.contains_key(&way) || self.early.contains_key(&way)
     }
 
     /// Forgets everything that is known against any address.
     pub fn forget(&self) {
         self.dead.invalidate_all();
+        self.early.invalidate_all();
     }
 
     /// Somebody tries it now; others are kept away meanwhile.
     pub fn probe(&self, way: Way, known: BackOff) {
-        self.dead.insert(way, BackOff { until: Instant::now() + PROBE, probing: true, ..known });
+        let now = Instant::now();
+        if self.dead.contains_key(&way) {
+            self.dead.insert(way, BackOff { until: now + PROBE, probing: true, ..known });
+        } else {
+            // It is known soon, or never, so the others need not be kept away for longer than before.
+            self.early.insert(way, BackOff { until: now + early_wait(known.times), probing: true, ..known });
+        }
+    }
+
+    /// It has taken something, or at least said why not.
+    pub fn listened(&self, way: Way) {
+        self.early.invalidate(&way);
+    }
+
+    /// It ended a new connection before it took anything: counted once for all that were open then.
+    pub fn ended_early(&self, way: Way, why: &Event, longest: Duration) {
+        let before = self.early.get(&way);
+        if before.as_ref().is_some_and(|known| !known.probing && !known.left().is_zero()) {
+            return;
+        }
+        let times = before.map_or(0, |known| known.times).saturating_add(1);
+        let until = Instant::now() + early_wait(times).min(longest);
+        self.early.insert(way, BackOff { times, until, probing: false, why: why.clone() });
     }
 
     /// It answered.
@@ -106,5 +148,44 @@ impl DeadAddresses {
         let wait = first.saturating_mul(1 << times.min(10)).min(longest);
         let (until, why) = (Instant::now() + wait, why.clone());
         self.dead.insert(way, BackOff { times: times.saturating_add(1), until, probing: false, why });
+    }
+}
+
+/// How long an address is left alone that ended so many connections early in a row.
+fn early_wait(times: u32) -> Duration {
+    EARLY_FIRST.saturating_mul(1 << times.saturating_sub(1).min(10)).min(EARLY_LONGEST)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const HOUR: Duration = Duration::from_secs(3600);
+
+    #[tokio::test(start_paused = true)]
+    async fn who_ends_connections_at_mail_is_left_alone_for_longer_and_longer() {
+        let (known, way) = (DeadAddresses::new(), (None, SocketAddr::from(([192, 0, 2, 1], 25))));
+        assert!(known.get(way).is_none());
+        let mut waits = Vec::new();
+        for _ in 0..9 {
+            // All that were open at the same time.
+            for _ in 0..5 {
+                known.ended_early(way, &Event::Closed, HOUR);
+            }
+            let back_off = known.get(way).expect("known");
+            waits.push(back_off.left().as_millis());
+            tokio::time::advance(back_off.left()).await;
+            // It takes connections, but that is not what is wrong with it.
+            known.answered(way);
+            let probe = known.get(way).expect("known");
+            assert!(probe.left().is_zero());
+            known.probe(way, probe);
+            assert!(!known.get(way).expect("known").left().is_zero(), "one at a time");
+        }
+        assert_eq!(waits, [500, 1000, 2000, 4000, 8000, 16_000, 32_000, 60_000, 60_000]);
+        known.listened(way);
+        assert!(known.get(way).is_none() && !known.contains(way));
+        known.ended_early(way, &Event::Closed, Duration::from_millis(100));
+        assert_eq!(known.get(way).expect("known").left(), Duration::from_millis(100), "no longer than a retry");
     }
 }

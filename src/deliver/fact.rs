@@ -159,7 +159,11 @@ impl fmt::Display for Event {
             Event::Local(e) => write!(f, "local: {e}"),
             Event::Held(by) => write!(f, "held back by {by}"),
             Event::BackOff { left, why } => {
-                write!(f, "not tried: the host does not answer, next try in {} s; last: {why}", left.as_secs())
+                write!(
+                    f,
+                    "not tried: the host does not answer or hangs up, next try in {} s; last: {why}",
+                    left.as_secs()
+                )
             }
             Event::LeftOut(why) => write!(f, "not tried: {why}"),
             Event::NoRoute { code, enhanced, text, .. } => write!(f, "{code} {enhanced} {text}"),

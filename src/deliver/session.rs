@@ -10,6 +10,7 @@ use std::time::Duration;
 use lettre::transport::smtp::commands::{Ehlo, Quit, Starttls};
 use moka::sync::Cache;
 
+use super::dead::EarlyEnd;
 use super::fact::{Event, Fact, Peer, Reply, Stage};
 use super::tls::TlsSettings;
 use super::wire::{Io, Wire, Written};
@@ -63,6 +64,8 @@ pub struct Connection {
     pub(super) all_out: bool,
     /// Hosts that get one command at a time, see [`Connection::remember_garbling`].
     pub(super) serial: Option<Cache<String, ()>>,
+    /// Where to tell that it ended before it took anything; `None` once it has.
+    pub(super) early: Option<EarlyEnd>,
 }
 
 type Failed = (Stage, Event);
@@ -90,6 +93,7 @@ impl Connection {
                 source: None,
                 all_out: false,
                 serial: None,
+                early: None,
             }),
             Err(((stage, event), handshake)) => {
                 Err(SetupFailure { fact: Fact { stage, event, peer: Some(peer) }, handshake })

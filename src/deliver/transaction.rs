@@ -69,6 +69,7 @@ impl Connection {
         }
         self.refuse_unsendable(tx, &mut fates);
         let open = fates.open();
+        let mut broke = false;
         if !open.is_empty() {
             let head = match tx.body.head() {
                 Some(head) => Ok(head),
@@ -81,6 +82,7 @@ impl Connection {
                     self.sent = self.sent.saturating_add(1);
                     if let Err((stage, event)) = self.transact(tx, &open, head, &mut fates).await {
                         self.usable = false;
+                        broke = stage <= Stage::Mail && matches!(event, Event::Closed | Event::Io(_));
                         if self.pipelining
                             && matches!(event, Event::Garbled(_))
                             && let Some(serial) = &self.serial
@@ -94,6 +96,7 @@ impl Connection {
                 }
             }
         }
+        self.tell_how_it_goes(&fates, broke);
         let facts = fates
             .0
             .into_iter()
@@ -104,6 +107,21 @@ impl Connection {
             })
             .collect();
         Report { facts, dsn: self.caps.dsn, reused, took: started.elapsed() }
+    }
+
+    /// Whether the host takes anything on new connections; `broke`: this one, before a reply to MAIL.
+    fn tell_how_it_goes(&mut self, fates: &Fates, broke: bool) {
+        let Some(early) = &self.early else { return };
+        let said =
+            fates.0.iter().flatten().find(|fact| matches!(fact.event, Event::Reply(_) | Event::Closed | Event::Io(_)));
+        let Some(fact) = said else { return };
+        let closing = matches!(&fact.event, Event::Reply(reply) if reply.code == 421) && fact.stage <= Stage::Mail;
+        if broke || closing {
+            early.known.ended_early(early.way, &fact.event, early.longest);
+        } else {
+            early.known.listened(early.way);
+            self.early = None;
+        }
     }
 
     /// Why no transaction can be begun, if so.

@@ -13,6 +13,7 @@ use mailweir::route::{Host, Route};
 use tokio::net::TcpListener;
 
 use crate::common::*;
+use crate::server::play;
 
 /// What becomes of a message that no host has taken, and not for good.
 const LATER: Fate = Fate::Again { counts: true, uncertain: false };
@@ -131,7 +132,7 @@ async fn a_route_with_nothing_but_dead_addresses_is_probed_by_one() {
     assert_eq!(
         wait,
         [
-            "a.example[127.0.0.34] connect: not tried: the host does not answer, next try in 0 s; last: connection refused"
+            "a.example[127.0.0.34] connect: not tried: the host does not answer or hangs up, next try in 0 s; last: connection refused"
         ]
     );
     // Another MX goes on.
@@ -329,4 +330,43 @@ async fn a_host_that_was_left_out_has_not_refused_the_message() {
     assert_eq!(facts.len(), 6);
     assert_eq!(facts[5].to_string(), "mx5.example connect: not tried: enough others were tried before");
     assert_eq!(judge_unreached(&facts, false, &mut judge).0.fate, LATER);
+}
+
+/// A host that takes connections and ends each at MAIL is not called as fast as it hangs up; it is
+/// again as soon as it has taken something, or refused it with a reason.
+#[tokio::test]
+async fn a_host_that_ends_new_connections_at_mail_is_left_alone_for_a_while() {
+    let mail = "hello PIPELINING\nC: MAIL FROM:<from@example.org>";
+    let ends = format!("{mail}\nC: RCPT TO:<a@x.example>\nC: DATA\nS: 421 4.3.2 going down\nclose");
+    let closes = format!("{mail}\nC: RCPT TO:<a@x.example>\nC: DATA\nclose");
+    let takes = "hello\nC: MAIL FROM:<from@example.org>\nS: 250 ok\nC: RCPT TO:<a@x.example>\nS: 550 no\nstall";
+    for (script, said) in [(ends, "MAIL: 421 4.3.2 going down"), (closes, "MAIL: the server closed the connection")] {
+        let listener = TcpListener::bind(("127.0.0.41", 0)).await.expect("a port");
+        let port = listener.local_addr().expect("an address").port();
+        let scripts = [script.clone(), script, takes.to_owned(), takes.to_owned()];
+        let calls = Arc::new(AtomicUsize::new(0));
+        let counted = calls.clone();
+        let _host = tokio::spawn(async move {
+            for script in scripts {
+                let (io, _) = listener.accept().await.expect("a connection");
+                counted.fetch_add(1, SeqCst);
+                tokio::spawn(async move { play(io, &script, None).await });
+            }
+        });
+        let connector = connector();
+        let provider = provider();
+        let route = route(port, vec![host("a.example", 10, &["127.0.0.41"])]);
+        for call in 1..=2 {
+            let mut connection = connector.open(&provider, &route).await.expect("a connection");
+            assert_eq!(calls.load(SeqCst), call);
+            assert_eq!(fates(&hello().send(&mut connection, &["a@x.example"]).await), [said]);
+            let told = failed(connector.open(&provider, &route).await);
+            assert!(told[0].contains("connect: not tried: "), "{told:?}");
+            assert_eq!(calls.load(SeqCst), call, "called again at once");
+            connector.forget_dead();
+        }
+        let mut connection = connector.open(&provider, &route).await.expect("a connection");
+        assert_eq!(fates(&hello().send(&mut connection, &["a@x.example"]).await), ["RCPT: 550 no"]);
+        assert!(connector.open(&provider, &route).await.is_ok(), "it listens again");
+    }
 }

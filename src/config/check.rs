@@ -11,6 +11,7 @@ use super::file::{Draft, Reader};
 use super::keys::{ProviderDraft, RouteDraft, Table};
 use super::listener_keys::ListenerDraft;
 use super::names::check_host;
+use super::network::more_than_half;
 use super::report::{self, Setting};
 use super::rule_keys::RuleDraft;
 use super::units::Span;
@@ -102,6 +103,13 @@ fn listeners(reader: &mut Reader<'_>, listeners: &[ListenerDraft]) {
         if let Some(wide) = listener.allow.iter().find(|n| !loopback && n.is_nearly_everybody()) {
             let message = format!(
                 "{wide} lets nearly everybody relay through {} (open relay): name your networks",
+                listener.address
+            );
+            reader.fault(&format!("{path}.allow"), message);
+        }
+        if !loopback && let Some(family) = more_than_half(&listener.allow) {
+            let message = format!(
+                "these networks together are more than half of {family}, and let them relay through {} (open relay):                  name your networks",
                 listener.address
             );
             reader.fault(&format!("{path}.allow"), message);

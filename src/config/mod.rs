@@ -40,7 +40,7 @@ pub(crate) use check::collide;
 pub use file::{ConfigError, Problem, Warning, find};
 pub use identity::{IdentityFault, ListenerTls};
 pub use load::Loaded;
-pub use network::Network;
+pub use network::{Network, canonical};
 use units::{Pattern, Rate};
 
 /// Everything `config.toml` says, checked, with defaults filled in.

@@ -1,12 +1,45 @@
 //! Networks, `192.0.2.0/24`: who may relay, and whom a limit is about. A text that may mean two
 //! things is refused, since one of them lets strangers relay. What prints parses to the same value.
+//!
+//! IPv4 addresses have forms in IPv6 ([`canonical`]): mapped ones (`::ffff:192.0.2.7`, RFC 4291), which
+//! the system makes of clients of a socket for both, and translated ones (`::ffff:0:192.0.2.7`,
+//! RFC 2765), which a translator in front makes. Both count as the IPv4 address. Those of NAT64
+//! (`64:ff9b::192.0.2.7`, RFC 6052) do not: whoever runs the translator may be anybody, so they must be
+//! named as what they are.
 
 use std::fmt;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::str::FromStr;
 
+/// The form in which addresses are compared: IPv4 where an IPv6 address stands for one. A translated
+/// loopback address stays what it is: no translator makes one (RFC 7915), so it is forged.
+pub fn canonical(ip: IpAddr) -> IpAddr {
+    let mapped = ip.to_canonical();
+    match ipv4_in(ip) {
+        Some(v4) if mapped.is_ipv4() || !matches!(v4.octets()[0], 0 | 127) => IpAddr::V4(v4),
+        _ => mapped,
+    }
+}
+
+/// The IPv4 address that an IPv6 address of one of the two forms stands for.
+fn ipv4_in(ip: IpAddr) -> Option<Ipv4Addr> {
+    match ip.to_canonical() {
+        IpAddr::V4(v4) => Some(v4),
+        IpAddr::V6(v6) => match v6.octets() {
+            [0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, 0, 0, a, b, c, d] => Some([a, b, c, d].into()),
+            _ => None,
+        },
+    }
+}
+
+/// The addresses of NAT64: all of IPv4 behind a prefix of 96 bits (RFC 6052).
+const NAT64: Network = Network { base: IpAddr::V6(Ipv6Addr::new(0x64, 0xff9b, 0, 0, 0, 0, 0, 0)), prefix: 96 };
+
+/// What is assigned of IPv6: `2000::/3`.
+const GLOBAL: Network = Network { base: IpAddr::V6(Ipv6Addr::new(0x2000, 0, 0, 0, 0, 0, 0, 0)), prefix: 3 };
+
 /// An address range in CIDR notation, or one address. The base has no bits behind the prefix, and is
-/// never an IPv4-mapped IPv6 address.
+/// never an IPv6 form of an IPv4 address ([`canonical`]).
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Network {
     base: IpAddr,
@@ -14,21 +47,78 @@ pub struct Network {
 }
 
 impl Network {
+    /// Its first and last address as numbers.
+    fn span(&self) -> (u128, u128) {
+        let (base, bits) = match self.base {
+            IpAddr::V4(ip) => (u128::from(ip.to_bits()), 32),
+            IpAddr::V6(ip) => (ip.to_bits(), 128),
+        };
+        let behind = bits - u32::from(self.prefix);
+        (base, base | 1_u128.checked_shl(behind).map_or(u128::MAX, |size| size - 1))
+    }
+
     /// Length of the prefix in bits.
     pub fn prefix(&self) -> u8 {
         self.prefix
     }
 
-    /// Whether this is so wide that it means "anybody": wider than 10.0.0.0/8, or than fc00::/7.
+    /// Whether this is so wide that it means "anybody": wider than 10.0.0.0/8, or than fc00::/7,
+    /// or than a /8 of IPv4 in its form of NAT64.
     pub fn is_nearly_everybody(&self) -> bool {
-        self.prefix < if self.base.is_ipv4() { 8 } else { 7 }
+        let translated = self.contains(NAT64.base) || NAT64.contains(self.base);
+        self.prefix
+            < if self.base.is_ipv4() {
+                8
+            } else if translated {
+                96 + 8
+            } else {
+                7
+            }
     }
 
-    /// Whether `ip` (an IPv4-mapped IPv6 address counts as IPv4) is inside.
+    /// Whether `ip` (in its [`canonical`] form) is inside.
     pub fn contains(&self, ip: IpAddr) -> bool {
-        let ip = ip.to_canonical();
+        let ip = canonical(ip);
         self.base.is_ipv4() == ip.is_ipv4() && first_of(ip, self.prefix) == self.base
     }
+}
+
+/// The family of which these networks together have more than half: of all IPv4 addresses, of all
+/// IPv6 addresses, or of those that are assigned.
+pub fn more_than_half(networks: &[Network]) -> Option<&'static str> {
+    let whole = |base: IpAddr| Network { base, prefix: 0 };
+    let families = [
+        ("all IPv4 addresses", whole(Ipv4Addr::UNSPECIFIED.into())),
+        ("all IPv6 addresses", whole(Ipv6Addr::UNSPECIFIED.into())),
+        ("all IPv6 addresses in use (2000::/3)", GLOBAL),
+    ];
+    families.into_iter().find(|(_, family)| covers_half(networks, family)).map(|(name, _)| name)
+}
+
+/// Whether the networks cover more than half of `family`.
+fn covers_half(networks: &[Network], family: &Network) -> bool {
+    let mut inside: Vec<(u128, u128)> = networks
+        .iter()
+        .filter(|n| n.base.is_ipv4() == family.base.is_ipv4())
+        .filter_map(|n| {
+            let ((first, last), (from, to)) = (n.span(), family.span());
+            let (first, last) = (first.max(from), last.min(to));
+            (first <= last).then_some((first, last))
+        })
+        .collect();
+    inside.sort_unstable();
+    let (from, to) = family.span();
+    let (half, mut covered, mut next) = ((to - from) / 2 + 1, 0_u128, from);
+    for (first, last) in inside {
+        let start = first.max(next);
+        if last < start {
+            continue;
+        }
+        covered = covered.saturating_add((last - start).saturating_add(1));
+        let Some(behind) = last.checked_add(1) else { break };
+        next = behind;
+    }
+    covered > half
 }
 
 /// The first address of the range of that prefix around `ip`.
@@ -61,9 +151,9 @@ impl FromStr for Network {
             None => most,
         };
         // Addresses are compared as IPv4 where they are that, so the range must be.
-        let (base, prefix) = match (base, base.to_canonical()) {
-            (IpAddr::V6(_), v4 @ IpAddr::V4(_)) => match prefix.checked_sub(96) {
-                Some(prefix) => (v4, prefix),
+        let (base, prefix) = match (base, ipv4_in(base)) {
+            (IpAddr::V6(_), Some(v4)) => match prefix.checked_sub(96) {
+                Some(prefix) => (IpAddr::V4(v4), prefix),
                 None => {
                     return Err(format!(
                         "`{s}` is wider than all of IPv4, which ::ffff:0.0.0.0/96 is: expected a range like {v4}/24"
@@ -97,11 +187,69 @@ mod tests {
         let n: Network = "192.0.2.0/24".parse().unwrap();
         assert!(n.contains("192.0.2.255".parse().unwrap()) && !n.contains("192.0.3.0".parse().unwrap()));
         assert!(n.contains("::ffff:192.0.2.1".parse().unwrap()));
-        for (wide, is) in
-            [("0.0.0.0/0", true), ("::/0", true), ("128.0.0.0/1", true), ("10.0.0.0/8", false), ("fc00::/7", false)]
-        {
+        for (wide, is) in [
+            ("0.0.0.0/0", true),
+            ("::/0", true),
+            ("128.0.0.0/1", true),
+            ("10.0.0.0/8", false),
+            ("fc00::/7", false),
+            // Translators.
+            ("::ffff:0:0:0/96", true),
+            ("::ffff:0:10.0.0.0/104", false),
+            ("64:ff9b::/96", true),
+            ("64:ff9b::/48", true),
+            ("64::/16", true),
+            ("64:ff9b::10.0.0.0/104", false),
+            ("64:ff9b:1::/48", false),
+        ] {
             assert_eq!(wide.parse::<Network>().unwrap().is_nearly_everybody(), is, "{wide}");
         }
+    }
+
+    #[test]
+    fn forms_of_ipv4_count_as_that_unless_they_are_forged_or_of_nat64() {
+        let read = |text: &str| text.parse::<IpAddr>().unwrap();
+        for (ip, counts_as) in [
+            ("192.0.2.7", "192.0.2.7"),
+            ("::ffff:192.0.2.7", "192.0.2.7"),
+            ("::ffff:127.0.0.1", "127.0.0.1"),
+            ("::ffff:0:192.0.2.7", "192.0.2.7"),
+            ("::ffff:0:127.0.0.1", "::ffff:0:7f00:1"),
+            ("::ffff:0:0.0.0.1", "::ffff:0:0:1"),
+            ("64:ff9b::192.0.2.7", "64:ff9b::c000:207"),
+            ("::192.0.2.7", "::c000:207"),
+            ("2001:db8::1", "2001:db8::1"),
+        ] {
+            assert_eq!(canonical(read(ip)), read(counts_as), "{ip}");
+        }
+        let ours: Network = "192.0.2.0/24".parse().unwrap();
+        assert!(ours.contains(read("::ffff:0:192.0.2.7")) && !ours.contains(read("64:ff9b::192.0.2.7")));
+        let loopback: Network = "127.0.0.0/8".parse().unwrap();
+        assert!(!loopback.contains(read("::ffff:0:127.0.0.1")), "anybody on the link could send that");
+    }
+
+    #[test]
+    fn pieces_add_up() {
+        let sum = |texts: &[&str]| {
+            let networks: Vec<Network> = texts.iter().map(|text| text.parse().unwrap()).collect();
+            more_than_half(&networks)
+        };
+        let v4 = Some("all IPv4 addresses");
+        assert_eq!(sum(&["0.0.0.0/1", "128.0.0.0/1"]), v4);
+        assert_eq!(sum(&["0.0.0.0/1"]), None, "half, not more");
+        assert_eq!(sum(&["0.0.0.0/1", "10.0.0.0/8", "0.0.0.0/2"]), None, "twice the same");
+        assert_eq!(sum(&["0.0.0.0/1", "255.255.255.255"]), v4);
+        let eighths: Vec<String> = (0..=255).step_by(2).map(|n| format!("{n}.0.0.0/8")).collect();
+        let mut eighths: Vec<&str> = eighths.iter().map(String::as_str).collect();
+        assert_eq!(sum(&eighths), None);
+        eighths.push("::ffff:0:9.9.9.0/120");
+        assert_eq!(sum(&eighths), v4);
+        assert_eq!(sum(&["0.0.0.0/0"]), v4);
+        assert_eq!(sum(&["::/1", "8000::/1"]), Some("all IPv6 addresses"));
+        assert_eq!(sum(&["::/0"]), Some("all IPv6 addresses"));
+        assert_eq!(sum(&["2000::/4", "3000::/16"]), Some("all IPv6 addresses in use (2000::/3)"));
+        assert_eq!(sum(&["2000::/4", "fc00::/7", "::1", "10.0.0.0/8", "192.168.0.0/16"]), None);
+        assert_eq!(sum(&[]), None);
     }
 
     #[test]

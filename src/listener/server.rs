@@ -19,7 +19,7 @@ use super::policy::{TOO_MANY_SESSIONS, stranger_sessions};
 use super::session::{self, Stop};
 use super::submit::Shared;
 use super::{Intake, mailin};
-use crate::config::{Engine, Listener, ListenerTlsMode};
+use crate::config::{Engine, Listener, ListenerTlsMode, canonical};
 
 /// Connections waiting in the kernel to be accepted.
 const BACKLOG: i32 = 1024;
@@ -137,7 +137,7 @@ impl Server {
             };
             // Replies leave when they are written, not when the client has acknowledged the last ones.
             let _ = stream.set_nodelay(true);
-            let ip = peer.ip().to_canonical();
+            let ip = canonical(peer.ip());
             let permitted = shared.policy.may_relay(ip);
             let free = if permitted { &slots } else { &strangers };
             match free.clone().try_acquire_owned() {

@@ -3,12 +3,13 @@
 
 mod support;
 
+use std::process::Command;
 use std::time::Duration;
 
-use support::daemon::{Daemon, Setup};
+use support::daemon::{Daemon, MAILWEIR, Setup};
 use support::mail::{message, split_received};
 use support::sink::{Options, Sink};
-use support::{Port, SOON, TestDir, wait_for};
+use support::{Port, SOON, TestDir, program, run_ok, wait_for};
 
 /// A relay whose one host is down and that tries again after an hour only.
 fn relay_to_nobody(dir: &TestDir) -> (Daemon, Port) {
@@ -238,4 +239,28 @@ fn without_a_daemon_the_queue_is_still_there_and_the_rest_exits_with_69() {
     daemon.start();
     // Released, so it is tried at once: leased for a moment, then queued again.
     daemon.wait_row("the message, queued again", |row| row.id() == id && row.state() == "queued");
+}
+
+/// What a message contains is obeyed by no terminal, and a pipe gets it byte for byte.
+#[test]
+fn terminal_escapes_of_a_message_are_shown_to_a_terminal_and_raw_to_a_pipe() {
+    const EVIL: &str = "\u{1b}]0;owned\u{7}\u{9b}31m";
+    let dir = TestDir::new();
+    let (daemon, _port) = relay_to_nobody(&dir);
+    let id = send_and_defer(&daemon, &format!("evil {EVIL} end"), &["<one@example.test>"]);
+    let pipe = daemon.command_ok(&["queue", "show", &id, "--headers"], b"");
+    assert!(pipe.contains(&format!("Subject: evil {EVIL} end\r\n")), "{pipe:?}");
+
+    let on_a_terminal = |arguments: &[&str]| {
+        let mut python = Command::new(program("python3"));
+        python.args(["-c", "import pty, sys; pty.spawn(sys.argv[1:])", MAILWEIR]).args(arguments);
+        let output = run_ok(python.arg("--config").arg(&daemon.config), b"", SOON);
+        String::from_utf8(output.stdout).expect("UTF-8 from the command line")
+    };
+    let terminal = on_a_terminal(&["queue", "show", &id, "--headers"]);
+    assert!(terminal.contains("Subject: evil \\x1b]0;owned\\x07\\u{9b}31m end"), "{terminal:?}");
+    for arguments in [&["queue", "show", "no\u{1b}[2Jid"][..], &["explain", "a\u{1b}[2J@b.test"], &["\u{1b}[2J"]] {
+        let terminal = on_a_terminal(arguments);
+        assert!(!terminal.contains("\u{1b}[2J"), "{arguments:?} {terminal:?}");
+    }
 }

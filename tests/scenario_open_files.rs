@@ -3,12 +3,14 @@
 
 mod support;
 
+use std::net::TcpStream;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
+use std::time::Instant;
 
 use support::client::Client;
 use support::daemon::{MAILWEIR, Setup};
-use support::{SOON, TestDir, wait_for};
+use support::{SOON, TestDir, run_ok, wait_for};
 
 /// A relay whose limit is set before it starts; it is ended with the value.
 struct Limited(Child);
@@ -65,4 +67,32 @@ fn the_limit_of_open_files_is_raised_and_one_that_is_too_low_is_told() {
         text.lines().find(|line| line.contains(warning)).map(str::to_owned)
     });
     assert!(said.contains("\"WARN\"") && said.contains("900"), "{said}");
+}
+
+/// Clients have taken every descriptor: the operator is answered all the same, and the log is not
+/// filled with it.
+#[test]
+fn status_answers_when_no_descriptor_is_left() {
+    let dir = TestDir::new();
+    let log = dir.join("stderr");
+    let setup = Setup::new(&dir);
+    let relay = Limited::start("ulimit -n 80", &setup, &log);
+    let open =
+        |relay: &Limited| std::fs::read_dir(format!("/proc/{}/fd", relay.0.id())).expect("its descriptors").count();
+    let clients: Vec<TcpStream> =
+        (0..200).map(|_| TcpStream::connect(setup.smtp()).expect("a place in the kernel")).collect();
+    wait_for("a relay without descriptors", SOON, || (open(&relay) >= 80).then_some(()));
+    let warned = || std::fs::read_to_string(&log).expect("a log").matches("cannot accept connections").count();
+    wait_for("the warning", SOON, || (warned() > 0).then_some(()));
+    for _ in 0..20 {
+        let mut status = Command::new(MAILWEIR);
+        status.args(["status", "--config"]).arg(dir.join("config.toml"));
+        let said = run_ok(&mut status, b"", SOON);
+        assert!(String::from_utf8_lossy(&said.stdout).contains("listening"), "{said:?}");
+    }
+    let (times, after) = (warned(), Instant::now());
+    drop(clients);
+    // It goes on by itself.
+    wait_for("a relay that greets", SOON, || Client::open(setup.smtp()).ok()?.read().ok());
+    assert!(warned() <= times + 1 + after.elapsed().as_secs() as usize / 10, "{} times", warned());
 }

@@ -1,33 +1,37 @@
 //! HTTP connections in bounds: so many at once, and each with a time to send a request and to take
-//! the answer, so that whoever opens connections and says nothing has no more of us than that.
+//! the answer, so that whoever opens connections and says nothing has no more of us than that. One
+//! more than that takes the place of the oldest: a monitor is answered at once also while somebody
+//! else holds as many as there may be.
 //!
 //! [`axum::serve`] has neither. Both are kept here below HTTP, where they hold whatever comes in.
 
+use std::collections::VecDeque;
 use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
-use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use axum::serve::Listener;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::oneshot;
 use tokio::time::{Instant, Sleep, sleep};
 
-/// Accepts while there is room; further clients wait in the kernel.
+/// Accepts, and closes the oldest connection for one too many.
 pub(super) struct Bounded {
     listener: TcpListener,
-    room: Arc<Semaphore>,
+    most: usize,
+    /// Of those that are open, in the order in which they came. One is closed when its sender is dropped.
+    open: VecDeque<oneshot::Sender<()>>,
     time: Duration,
 }
 
 impl Bounded {
     /// At most `connections` at once, each with `time` for each step.
     pub(super) fn new(listener: TcpListener, connections: usize, time: Duration) -> Bounded {
-        Bounded { listener, room: Arc::new(Semaphore::new(connections)), time }
+        Bounded { listener, most: connections.max(1), open: VecDeque::new(), time }
     }
 }
 
@@ -36,10 +40,16 @@ impl Listener for Bounded {
     type Addr = SocketAddr;
 
     async fn accept(&mut self) -> (Timed<TcpStream>, SocketAddr) {
-        // The semaphore is never closed; if it were, one client more would be no harm.
-        let permit = self.room.clone().acquire_owned().await.ok();
         let (stream, peer) = Listener::accept(&mut self.listener).await;
-        (Timed::new(stream, self.time, permit), peer)
+        if self.open.len() >= self.most {
+            self.open.retain(|open| !open.is_closed());
+        }
+        while self.open.len() >= self.most {
+            self.open.pop_front();
+        }
+        let (open, closed) = oneshot::channel();
+        self.open.push_back(open);
+        (Timed::new(stream, self.time, closed), peer)
     }
 
     fn local_addr(&self) -> io::Result<SocketAddr> {
@@ -55,12 +65,13 @@ pub(super) struct Timed<S> {
     end: Pin<Box<Sleep>>,
     /// A part of a request came since the last byte of an answer.
     asked: bool,
-    _permit: Option<OwnedSemaphorePermit>,
+    /// Its place is needed for another.
+    closed: oneshot::Receiver<()>,
 }
 
 impl<S> Timed<S> {
-    fn new(stream: S, time: Duration, permit: Option<OwnedSemaphorePermit>) -> Timed<S> {
-        Timed { stream, time, end: Box::pin(sleep(time)), asked: false, _permit: permit }
+    fn new(stream: S, time: Duration, closed: oneshot::Receiver<()>) -> Timed<S> {
+        Timed { stream, time, end: Box::pin(sleep(time)), asked: false, closed }
     }
 
     /// Gives the next step its time.
@@ -69,8 +80,11 @@ impl<S> Timed<S> {
         self.end.as_mut().reset(Instant::now() + self.time);
     }
 
-    /// Ready when the time is over.
+    /// Ready when the time is over, or the place needed.
     fn over(&mut self, context: &mut Context<'_>) -> Poll<io::Error> {
+        if Pin::new(&mut self.closed).poll(context).is_ready() {
+            return Poll::Ready(io::Error::new(io::ErrorKind::ConnectionAborted, "too many connections"));
+        }
         self.end.as_mut().poll(context).map(|()| io::Error::new(io::ErrorKind::TimedOut, "the client takes too long"))
     }
 }
@@ -143,11 +157,13 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn who_says_nothing_or_sends_byte_by_byte_has_a_bounded_time() {
         let (_silent, stream) = tokio::io::duplex(64);
-        let mut timed = Timed::new(stream, TIME, None);
+        let (_open, closed) = oneshot::channel();
+        let mut timed = Timed::new(stream, TIME, closed);
         assert_eq!(timed_out(&mut timed).await.as_secs(), 10);
 
         let (mut slow, stream) = tokio::io::duplex(64);
-        let mut timed = Timed::new(stream, TIME, None);
+        let (_open, closed) = oneshot::channel();
+        let mut timed = Timed::new(stream, TIME, closed);
         let drip = async {
             loop {
                 sleep(Duration::from_secs(4)).await;
@@ -163,27 +179,35 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn one_more_waits_until_another_is_gone() {
+    async fn one_too_many_takes_the_place_of_the_oldest() {
         let listener = TcpListener::bind((std::net::Ipv4Addr::LOCALHOST, 0)).await.expect("a port");
         let address = listener.local_addr().expect("an address");
-        let _clients: Vec<_> = (0..3).map(|_| std::net::TcpStream::connect(address).expect("a connection")).collect();
+        let _clients: Vec<_> = (0..4).map(|_| std::net::TcpStream::connect(address).expect("a connection")).collect();
         let mut bounded = Bounded::new(listener, 2, TIME);
-        let (first, _second) = (bounded.accept().await, bounded.accept().await);
-        assert_eq!(bounded.room.available_permits(), 0);
+        let ((mut first, _), (second, _)) = (bounded.accept().await, bounded.accept().await);
+        drop(second);
+        let (mut third, _) = bounded.accept().await;
+        let mut byte = [0];
         tokio::select! {
             biased;
-            _ = bounded.accept() => panic!("three at once"),
+            end = first.read(&mut byte) => panic!("there is room: {end:?}"),
             () = std::future::ready(()) => {}
         }
-        drop(first);
-        let _third = bounded.accept().await;
-        assert_eq!(bounded.room.available_permits(), 0);
+        let (_fourth, _) = bounded.accept().await;
+        let end = first.read(&mut byte).await.expect_err("closed").kind();
+        assert_eq!((end, bounded.open.len()), (io::ErrorKind::ConnectionAborted, 2));
+        tokio::select! {
+            biased;
+            end = third.read(&mut byte) => panic!("it is not the oldest: {end:?}"),
+            () = std::future::ready(()) => {}
+        }
     }
 
     #[tokio::test(start_paused = true)]
     async fn every_request_that_is_answered_in_time_begins_anew() {
         let (mut client, stream) = tokio::io::duplex(64);
-        let mut timed = Timed::new(stream, TIME, None);
+        let (_open, closed) = oneshot::channel();
+        let mut timed = Timed::new(stream, TIME, closed);
         let mut bytes = [0; 4];
         for _ in 0..5 {
             sleep(Duration::from_secs(9)).await;

@@ -3,7 +3,8 @@
 //! A connection carries one request, a line of JSON, and its replies, a line of JSON each (after
 //! [`Reply::Bytes`] come that many bytes of a message). Who may use it is a matter of the file
 //! system: the socket has mode 0600. Lines, connections and waiting times are bounded; a client
-//! that does not read loses its connection, never the relay's time.
+//! that does not read loses its connection, never the relay's time. A few descriptors are kept for it
+//! (`spare`), so that an operator can ask a relay that has none left what is the matter.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -20,6 +21,7 @@ use tokio::time::timeout;
 
 use super::Controls;
 use super::requests::{Done, Failure, Reply, Request, Sink, handle};
+use super::spare::{Spare, is_out_of_files};
 use crate::clock::Clock;
 use crate::config::Store;
 use crate::mail::CHUNK;
@@ -97,16 +99,23 @@ impl ControlServer {
     pub async fn run(self, controls: Arc<dyn Controls>, clock: Clock, stop: impl Future<Output = ()>) {
         let permits = Arc::new(Semaphore::new(MAX_CLIENTS));
         let mut clients = JoinSet::new();
+        let mut spare = Spare::default();
+        spare.keep();
         tokio::pin!(stop);
         loop {
             let stream = tokio::select! {
                 () = &mut stop => break,
-                Some(_) = clients.join_next() => continue,
+                Some(_) = clients.join_next() => {
+                    spare.keep();
+                    continue;
+                }
                 accepted = self.listener.accept() => match accepted {
                     Ok((stream, _)) => stream,
+                    Err(e) if is_out_of_files(&e) && spare.give() => continue,
                     Err(e) => {
                         tracing::warn!("control socket: {e}");
                         tokio::time::sleep(Duration::from_millis(100)).await;
+                        spare.keep();
                         continue;
                     }
                 },

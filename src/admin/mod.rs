@@ -7,6 +7,7 @@ pub mod explain;
 pub mod feedback;
 pub mod http;
 pub mod requests;
+mod spare;
 
 use std::sync::Arc;
 

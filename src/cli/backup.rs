@@ -1,10 +1,11 @@
 //! `mailweir backup`: a copy of the queue, whether the relay runs or not.
 
-use std::io::{self, Write};
+use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
 
+use super::screen;
 use super::{Code, Failed, Outcome};
 use crate::config::units::Size;
 use crate::config::{Config, Store};
@@ -33,7 +34,7 @@ pub(super) fn backup(config: &Config, args: &BackupArgs) -> Outcome {
 }
 
 fn say(file: &Path, copied: &backup::Copied, json: bool) -> Outcome {
-    let mut out = io::stdout().lock();
+    let mut out = screen::stdout();
     let (bytes, counts) = (copied.bytes, copied.counts);
     if json {
         let told = serde_json::json!({ "file": file.display().to_string(), "bytes": bytes, "queue": counts });

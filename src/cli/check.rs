@@ -1,23 +1,24 @@
 //! `mailweir check`: the effective configuration, or all that is wrong with it.
 
-use std::io::{self, Write};
+use std::io::Write;
 
 use serde_json::{Value as Json, json};
 use toml_edit::Value;
 
+use super::screen;
 use super::{Code, Failed, Outcome};
 use crate::config::report::AsToml;
 use crate::config::{ConfigError, Loaded};
 
 pub(super) fn check(loaded: Result<Loaded, ConfigError>, json: bool) -> Outcome {
-    let mut out = io::stdout().lock();
+    let mut out = screen::stdout();
     if json {
         writeln!(out, "{}", as_json(&loaded))?;
         return loaded.map(drop).map_err(|_| Failed::new(Code::Config, ""));
     }
     let loaded = loaded?;
     for warning in &loaded.warnings {
-        writeln!(io::stderr(), "mailweir: warning: {warning}")?;
+        writeln!(screen::stderr(), "mailweir: warning: {warning}")?;
     }
     write!(out, "{}", AsToml(&loaded.settings))?;
     Ok(())

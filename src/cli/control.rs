@@ -3,6 +3,7 @@
 use std::io::{self, Write};
 
 use super::connect::must_run;
+use super::screen;
 use super::text::age_of;
 use super::{Code, Failed, Outcome};
 use crate::admin::Status;
@@ -20,7 +21,7 @@ pub(super) async fn status(config: &Config, json: bool) -> Outcome {
     };
     must_run(config).await?.request(Request::Status, keep).await?;
     let status = status.ok_or_else(|| Failed::new(Code::Temporary, "mailweir did not say how it is"))?;
-    let mut out = io::stdout().lock();
+    let mut out = screen::stdout();
     if json {
         writeln!(out, "{}", serde_json::to_string(&status).map_err(io::Error::from)?)?;
         return Ok(());
@@ -53,6 +54,6 @@ pub(super) async fn reload(config: &Config) -> Outcome {
         Ok(())
     };
     must_run(config).await?.request(Request::Reload, keep).await?;
-    writeln!(io::stdout(), "reloaded\n{told}")?;
+    writeln!(screen::stdout(), "reloaded\n{told}")?;
     Ok(())
 }

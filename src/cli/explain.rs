@@ -11,7 +11,8 @@ use clap::Args;
 
 use super::connect::running;
 use super::provider::stored_feedback;
-use super::text::{Table, printable};
+use super::screen::{self, shown};
+use super::text::Table;
 use super::{Code, Failed, Outcome};
 use crate::admin::explain::{LaneExplained, explain as explain_here};
 use crate::admin::requests::{Reply, Request};
@@ -70,7 +71,7 @@ pub(super) async fn explain(loaded: Loaded, asked: Explain) -> Outcome {
             told
         }
     };
-    let mut out = io::stdout().lock();
+    let mut out = screen::stdout();
     if asked.json {
         writeln!(out, "{}", serde_json::to_string(&told).map_err(io::Error::from)?)?;
         return Ok(());
@@ -111,12 +112,12 @@ fn write(out: &mut impl Write, told: &Explanation) -> io::Result<()> {
 fn write_route(out: &mut impl Write, route: &Explained, from: &str) -> io::Result<()> {
     if !route.problem.is_empty() {
         let what = if route.permanent { "a message would bounce" } else { "a message would wait and be tried again" };
-        writeln!(out, "no way    {what}: {}", printable(&route.problem))?;
+        writeln!(out, "no way    {what}: {}", shown(&route.problem))?;
     }
     let from = if from.is_empty() { String::new() } else { format!(" ({from})") };
     let provider = if route.provider.is_empty() { "unknown" } else { &route.provider };
     writeln!(out, "provider  {provider}")?;
-    writeln!(out, "because   {}{from}", printable(&route.why))?;
+    writeln!(out, "because   {}{from}", shown(&route.why))?;
     if route.smart_host {
         writeln!(out, "to        the smart host {}, port {}", route.destination, route.port)?;
     } else if route.port > 0 {
@@ -134,7 +135,7 @@ fn write_route(out: &mut impl Write, route: &Explained, from: &str) -> io::Resul
             ("", false) => line.push_str("  not used"),
             (problem, _) => line.push_str(&format!("  not used: {problem}")),
         }
-        writeln!(out, "{}", printable(&line))?;
+        writeln!(out, "{}", shown(&line))?;
     }
     Ok(())
 }
@@ -146,10 +147,10 @@ pub(super) fn write_feedback(out: &mut impl Write, feedback: &FeedbackStatus) ->
         writeln!(out, "  now          {now}")?;
     }
     if !feedback.paused_because.is_empty() {
-        writeln!(out, "  paused       {}", printable(&feedback.paused_because))?;
+        writeln!(out, "  paused       {}", shown(&feedback.paused_because))?;
     }
     for line in &feedback.because {
-        writeln!(out, "  because of   {}", printable(line))?;
+        writeln!(out, "  because of   {}", shown(line))?;
     }
     Ok(())
 }
@@ -169,10 +170,10 @@ fn write_lane(out: &mut impl Write, lane: &LaneExplained) -> io::Result<()> {
         lane.ahead_in_memory, lane.ahead_stored
     )?;
     for line in &lane.quota {
-        writeln!(out, "  {}", printable(line))?;
+        writeln!(out, "  {}", shown(line))?;
     }
     if !status.last_error.is_empty() {
-        writeln!(out, "  last error   {}", printable(&status.last_error))?;
+        writeln!(out, "  last error   {}", shown(&status.last_error))?;
     }
     match (lane.held.as_str(), lane.earliest, lane.latest) {
         ("", Some(earliest), Some(latest)) if earliest == latest => {
@@ -194,7 +195,7 @@ fn write_lane(out: &mut impl Write, lane: &LaneExplained) -> io::Result<()> {
             )
         }
         ("", ..) => writeln!(out, "  would leave  nobody can tell when"),
-        (held, ..) => writeln!(out, "  would leave  not now: {}", printable(held)),
+        (held, ..) => writeln!(out, "  would leave  not now: {}", shown(held)),
     }
 }
 

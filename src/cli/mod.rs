@@ -12,6 +12,7 @@ mod explain;
 mod provider;
 mod queue;
 mod run;
+pub mod screen;
 mod send;
 mod simulate;
 mod sink;
@@ -125,7 +126,13 @@ pub fn main() -> ExitCode {
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(e) => {
-            let _ = e.print();
+            // With colours, unless it repeats what could be mistaken for such.
+            let shown = |arg: std::ffi::OsString| arg.to_str().is_some_and(|arg| screen::shown(arg) == arg);
+            let harmless = std::env::args_os().all(shown);
+            let _ = match e.use_stderr() {
+                true if !harmless => write!(screen::stderr(), "{}", e.render()),
+                _ => e.print(),
+            };
             return if e.use_stderr() { ExitCode::from(Code::Usage as u8) } else { ExitCode::SUCCESS };
         }
     };
@@ -134,7 +141,7 @@ pub fn main() -> ExitCode {
         Err(failed) if failed.broken_pipe => ExitCode::SUCCESS,
         Err(failed) => {
             for line in failed.message.lines() {
-                let _ = writeln!(io::stderr(), "mailweir: {line}");
+                let _ = writeln!(screen::stderr(), "mailweir: {line}");
             }
             ExitCode::from(failed.code as u8)
         }

@@ -10,6 +10,7 @@ use serde_json::{Value as Json, json};
 use super::check::plain;
 use super::connect::{must_run, running};
 use super::explain::write_feedback;
+use super::screen;
 use super::text::Table;
 use super::{Code, Failed, Outcome};
 use crate::admin::requests::{Reply, Request};
@@ -56,12 +57,12 @@ pub(super) async fn provider(loaded: &Loaded, command: ProviderCommand) -> Outco
         ProviderCommand::Show { name, json } => show(loaded, lanes(config).await?, &name, json),
         ProviderCommand::Pause { name } => {
             pause(config, &name, true).await?;
-            writeln!(io::stdout(), "{name} is paused; what is in a transaction now still ends")?;
+            writeln!(screen::stdout(), "{name} is paused; what is in a transaction now still ends")?;
             Ok(())
         }
         ProviderCommand::Resume { name } => {
             pause(config, &name, false).await?;
-            writeln!(io::stdout(), "{name} goes on")?;
+            writeln!(screen::stdout(), "{name} goes on")?;
             Ok(())
         }
     }
@@ -158,7 +159,7 @@ pub(super) async fn stored_feedback(config: &Config) -> Vec<(String, FeedbackSta
         Err(error) => Err(error),
     };
     known.unwrap_or_else(|error| {
-        eprintln!("mailweir: what replies taught is not shown: {error}");
+        let _ = writeln!(screen::stderr(), "mailweir: what replies taught is not shown: {error}");
         Vec::new()
     })
 }
@@ -213,7 +214,7 @@ fn rows(loaded: &Loaded, Lanes { mut lanes, running }: Lanes) -> Vec<Row> {
 
 fn list(loaded: &Loaded, lanes: Lanes, json: bool) -> Outcome {
     let rows = rows(loaded, lanes);
-    let mut out = io::stdout().lock();
+    let mut out = screen::stdout();
     if json {
         for row in &rows {
             writeln!(out, "{}", serde_json::to_string(row).map_err(io::Error::from)?)?;
@@ -286,7 +287,7 @@ fn show(loaded: &Loaded, lanes: Lanes, name: &str, json: bool) -> Outcome {
     let provider = loaded.config.provider(&row.lane.provider).unwrap_or(&loaded.config.default);
     let values = loaded.settings.iter().filter(|s| !s.is_rule() && s.provider.as_deref() == Some(&provider.name));
     let values: Vec<&Setting> = values.filter(|s| s.value.is_some()).collect();
-    let mut out = io::stdout().lock();
+    let mut out = screen::stdout();
     if json {
         let mut object = serde_json::to_value(&row).map_err(io::Error::from)?;
         if !sources.is_empty() {
@@ -348,7 +349,7 @@ fn show_profile(name: &str, json: bool) -> Outcome {
     let settings = profile_settings(profile);
     let values: Vec<&Setting> = settings.iter().collect();
     let rules = profile.reply_rules();
-    let mut out = io::stdout().lock();
+    let mut out = screen::stdout();
     if json {
         let rules: Json = rules.iter().map(|r| json!({ "rule": r.to_string(), "from": r.origin })).collect();
         let values: Json = values.into_iter().map(as_json).collect();

@@ -5,6 +5,7 @@ use std::io::{self, Write};
 use clap::{Args, Subcommand};
 
 use super::connect::{Target, connect};
+use super::screen;
 use super::text::{Table, age_of};
 use super::{Code, Failed, Outcome};
 use crate::admin::requests::{Done, Reply, Request};
@@ -170,7 +171,7 @@ pub(super) async fn queue(config: &Config, command: QueueCommand) -> Outcome {
 }
 
 fn report(op: Operation, done: Done, json: bool) -> io::Result<()> {
-    let mut out = io::stdout().lock();
+    let mut out = screen::stdout();
     if json {
         let line = serde_json::json!({
             "operation": op, "matched": done.matched, "changed": done.changed, "in_flight": done.in_flight,
@@ -203,7 +204,7 @@ async fn list(target: &Target, which: Which, limit: u64, json: bool) -> Outcome 
             }
             table.row(cells(&row, now));
             if table.len() >= BLOCK {
-                table.write(&mut io::stdout().lock())?;
+                table.write(&mut screen::stdout())?;
                 table = list_table();
             }
             Ok(())
@@ -213,16 +214,16 @@ async fn list(target: &Target, which: Which, limit: u64, json: bool) -> Outcome 
         more |= done.more;
     }
     if !json && !table.is_empty() {
-        table.write(&mut io::stdout().lock())?;
+        table.write(&mut screen::stdout())?;
     }
     if more {
-        writeln!(io::stderr(), "mailweir: there are more than {limit}: see --limit")?;
+        writeln!(screen::stderr(), "mailweir: there are more than {limit}: see --limit")?;
     }
     Ok(())
 }
 
 fn write_json(row: &Row) -> io::Result<()> {
-    writeln!(io::stdout(), "{}", serde_json::to_string(row)?)
+    writeln!(screen::stdout(), "{}", serde_json::to_string(row)?)
 }
 
 fn list_table() -> Table<9> {
@@ -267,7 +268,7 @@ async fn show(target: &Target, id: String, headers: bool, body: bool, json: bool
     if json {
         rows.iter().try_for_each(write_json)?;
     } else {
-        let mut out = io::stdout().lock();
+        let mut out = screen::stdout();
         writeln!(out, "message     {id}")?;
         writeln!(out, "sender      {}", sender(first))?;
         writeln!(out, "received    {}", age_of(&first.received, now))?;
@@ -283,7 +284,7 @@ async fn show(target: &Target, id: String, headers: bool, body: bool, json: bool
     }
     if headers || body {
         let mut text = Vec::new();
-        let mut out = io::stdout();
+        let mut out = screen::stdout();
         if !json {
             writeln!(out)?;
         }
@@ -297,7 +298,7 @@ async fn show(target: &Target, id: String, headers: bool, body: bool, json: bool
         target.request(Request::Body { id, headers_only: headers }, print).await?;
         if json {
             let line = serde_json::json!({ "headers": String::from_utf8_lossy(&text) });
-            writeln!(io::stdout(), "{line}")?;
+            writeln!(screen::stdout(), "{line}")?;
         }
     }
     Ok(())

@@ -1,8 +1,9 @@
 //! `mailweir run`: the relay itself.
 
-use std::io::{self, Write};
+use std::io::Write;
 use std::path::PathBuf;
 
+use super::screen;
 use super::{Code, Failed, Outcome};
 use crate::app::StartError;
 use crate::config::Loaded;
@@ -10,7 +11,7 @@ use crate::config::Loaded;
 /// `named`: the file of the command line, for a reload.
 pub(super) fn run(loaded: Loaded, named: Option<PathBuf>) -> Outcome {
     for warning in &loaded.warnings {
-        let _ = writeln!(io::stderr(), "mailweir: warning: {warning}");
+        let _ = writeln!(screen::stderr(), "mailweir: warning: {warning}");
     }
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(threads()).enable_all().build()?;
     let result = runtime.block_on(crate::app::run(loaded, named));

@@ -14,6 +14,7 @@ use lettre::transport::smtp::commands::{Data, Mail, Rcpt};
 use lettre::transport::smtp::extension::{ClientId, Extension, MailBodyParameter, MailParameter};
 use mail_parser::MessageParser;
 
+use super::screen;
 use super::{Code, Failed, Outcome};
 use crate::config::{Config, Listener, ListenerTlsMode};
 use crate::mail::{Address, QueueId};
@@ -62,7 +63,7 @@ pub(super) fn send(config: &Config, args: &Send) -> Outcome {
         return Err(Failed::new(Code::Usage, "the message has no recipients in To, Cc or Bcc"));
     }
     let reply = submit(reachable(listener.address), &config.hostname, sender.as_ref(), &recipients, &with_crlf(&raw))?;
-    writeln!(io::stdout(), "{}", queue_id(&reply).unwrap_or(reply))?;
+    writeln!(screen::stdout(), "{}", queue_id(&reply).unwrap_or(reply))?;
     Ok(())
 }
 

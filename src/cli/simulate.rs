@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use clap::Args;
 
+use super::screen;
 use super::text::Table;
 use super::{Code, Failed, Outcome};
 use crate::config::Config;
@@ -137,7 +138,7 @@ pub(super) fn simulate(config: &Config, args: &Simulate) -> Outcome {
         std::fs::write(file, svg(&report))
             .map_err(|e| Failed::new(Code::Temporary, format!("{}: {e}", file.display())))?;
     }
-    let mut out = io::stdout().lock();
+    let mut out = screen::stdout();
     if args.json {
         let line = serde_json::to_string(&report).map_err(|e| Failed::new(Code::Temporary, e))?;
         writeln!(out, "{line}")?;

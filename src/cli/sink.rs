@@ -8,6 +8,7 @@ use std::time::Duration;
 use clap::{Args, ValueEnum};
 use tokio::signal::unix::{SignalKind, signal};
 
+use super::screen;
 use super::text::Table;
 use super::{Code, Failed, Outcome};
 use crate::config::Count;
@@ -120,11 +121,11 @@ pub(super) fn sink(args: &Sink) -> Outcome {
         })?;
         let stop = stop(args.duration)?;
         for address in server.addresses()? {
-            writeln!(io::stderr(), "mailweir sink: listening on {address} as {name}")?;
+            writeln!(screen::stderr(), "mailweir sink: listening on {address} as {name}")?;
         }
         Ok::<_, Failed>(server.run(stop).await?)
     })?;
-    let mut out = io::stdout().lock();
+    let mut out = screen::stdout();
     if args.json {
         let line = serde_json::to_string(&report).map_err(|e| Failed::new(Code::Temporary, e))?;
         writeln!(out, "{line}")?;
@@ -148,7 +149,7 @@ fn list() -> Outcome {
             persona.about.to_owned(),
         ]);
     }
-    table.write(&mut io::stdout().lock())?;
+    table.write(&mut screen::stdout())?;
     Ok(())
 }
 

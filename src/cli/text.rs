@@ -3,6 +3,7 @@
 use std::io::{self, Write};
 use std::time::Duration;
 
+use super::screen::shown;
 use crate::clock::Timestamp;
 use crate::config::units::Span;
 
@@ -17,10 +18,10 @@ impl<const N: usize> Table<N> {
         Table { rows: vec![header.map(str::to_owned)] }
     }
 
-    /// Adds a row. Control characters, and those that turn the direction of writing and so could
-    /// make one address look like another, become `?` (a reply or an address may have any).
+    /// Adds a row. Control characters, which a reply or an address may have, are shown, also in a pipe:
+    /// a line end would make a row of its own.
     pub fn row(&mut self, cells: [String; N]) {
-        self.rows.push(cells.map(|c| printable(&c)));
+        self.rows.push(cells.map(|c| shown(&c)));
     }
 
     /// Rows without the header.
@@ -50,12 +51,6 @@ impl<const N: usize> Table<N> {
         }
         Ok(())
     }
-}
-
-/// The text with `?` for control characters: a reply, or DNS, may have any.
-pub fn printable(text: &str) -> String {
-    let turns = |c| matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
-    text.chars().map(|c| if c.is_control() || turns(c) { '?' } else { c }).collect()
 }
 
 /// `2026-11-21T08:49:00.123Z (5m ago)`, or `(in 5m)`; a text that is no time stays as it is.
@@ -110,7 +105,7 @@ mod tests {
         table.row(["jörg".into(), "1".into(), "x\r\ny\u{202e}z".into()]);
         let mut out = Vec::new();
         table.write(&mut out).unwrap();
-        assert_eq!(String::from_utf8(out).unwrap(), "A     LONGER  Z\njörg  1       x??y?z\n");
+        assert_eq!(String::from_utf8(out).unwrap(), "A     LONGER  Z\njörg  1       x\\x0d\\x0ay\\u{202e}z\n");
         assert_eq!((table.len(), table.is_empty()), (1, false));
     }
 

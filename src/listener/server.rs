@@ -13,6 +13,7 @@ use std::time::Duration;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
+use tokio::time::Instant;
 use tracing::{info, warn};
 
 use super::policy::{TOO_MANY_SESSIONS, stranger_sessions};
@@ -32,6 +33,9 @@ const GRACE: Duration = Duration::from_secs(2);
 
 /// Pause after an error of `accept`: the process is out of file descriptors or memory.
 const BREATHER: Duration = Duration::from_millis(100);
+
+/// How often it is told that nothing can be accepted.
+const TELL_AGAIN: Duration = Duration::from_secs(10);
 
 /// Binds a listening socket.
 ///
@@ -115,6 +119,7 @@ impl Server {
         let few = stranger_sessions(most);
         let [slots, strangers, refusals] = [most, few, MAX_REFUSALS].map(|n| Arc::new(Semaphore::new(n)));
         let mut sessions = JoinSet::new();
+        let mut told: Option<Instant> = None;
         let tls = shared.listener.tls.as_ref().map_or("", |tls| tls.mode.as_str());
         // Whoever waits for a handshake could not read a reply in clear text.
         let speechless = shared.listener.tls.as_ref().is_some_and(|tls| tls.mode == ListenerTlsMode::Implicit);
@@ -130,7 +135,10 @@ impl Server {
                 Ok(accepted) => accepted,
                 Err(error) if is_of_one_connection(&error) => continue,
                 Err(error) => {
-                    warn!(%address, %error, "cannot accept connections");
+                    if told.is_none_or(|at| at.elapsed() >= TELL_AGAIN) {
+                        told = Some(Instant::now());
+                        warn!(%address, %error, "cannot accept connections");
+                    }
                     tokio::time::sleep(BREATHER).await;
                     continue;
                 }

@@ -195,7 +195,7 @@ async fn nobody_is_far_behind_an_ideal_queue() {
     let number = |name: &str| std::env::var(name).ok().and_then(|n| n.parse::<u64>().ok());
     let first = number("MAILWEIR_FAIRNESS_FIRST").unwrap_or(1);
     let mut wrong = Vec::new();
-    for seed in first..first + number("MAILWEIR_FAIRNESS_SEEDS").unwrap_or(8) {
+    for seed in first..first + number("MAILWEIR_FAIRNESS_SEEDS").unwrap_or(5) {
         let Seen { late, overtaken, connections, senders, count, short } = random_world(seed).await;
         println!(
             "seed {seed}: {count} messages of {senders} senders, {connections} connections, memory short {short}: \

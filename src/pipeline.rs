@@ -7,20 +7,20 @@
 
 mod body;
 mod feedback;
+mod hand;
 pub(crate) mod lesson;
 mod link;
 mod moves;
 mod pauses;
+mod put_off;
 mod record;
 mod report;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use parking_lot::Mutex;
 use tokio::sync::{Semaphore, watch};
 
 use crate::clock::Clock;
@@ -33,9 +33,11 @@ use crate::observe::{Active, Stats};
 use crate::outcome::Judgement;
 use crate::queue::{Queue, QueueError};
 use crate::route::{Route, RouteError, Router};
+use crate::schedule::lane::Lent;
 use crate::schedule::{Job, Lane, Scheduler};
 use body::{Outgoing, QueuedBody};
 use feedback::Feedback;
+use hand::Hand;
 use lesson::Teach;
 use link::{Link, Sockets};
 use record::Attempt;
@@ -206,15 +208,14 @@ impl Relay {
             let next = tokio::select! {
                 biased;
                 _ = stopping.changed() => break,
-                next = lane.next(serves.as_deref(), idle) => next,
+                next = self.next_job(hand, serves.as_deref(), idle) => next,
             };
-            let Ok((job, wake)) = next else { break };
-            self.scheduler.wake(lane, wake);
+            let Some(job) = next else { break };
             hand.hold(&job);
             let mut attempt = Attempt::new(job, self.clock.now());
 
             // Where it goes. A domain whose provider became known moves to the provider's lane.
-            let route = match self.route(lane, &attempt.job).await {
+            let mut route = match self.route(lane, &attempt.job).await {
                 Ok(route) if route.lane != lane.name => {
                     hand.not_needed(&mut attempt.job);
                     hand.empty();
@@ -239,11 +240,15 @@ impl Relay {
             }
 
             // An open connection: the one at hand if it suits, else a new one.
-            let sender = attempt.job.sender().cloned();
-            let from = sender.as_ref().map_or("", Address::domain);
-            let same_source =
-                |link: &Link| self.connector.is_from_source_of(&link.connection, &lane.provider, &lane.name, from);
-            if !link.as_mut().is_some_and(|link| link.suits(lane, &route) && same_source(link)) {
+            let same_source = |link: &Link, job: &Job| {
+                let from = job.sender_domain();
+                self.connector.is_from_source_of(&link.connection, &lane.provider, &lane.name, from)
+            };
+            if !link.as_mut().is_some_and(|link| link.suits(lane, &route) && same_source(link, &attempt.job)) {
+                let sender = attempt.job.sender().cloned();
+                let from = sender.as_ref().map_or("", Address::domain);
+                let way = route.clone();
+                hand.lend(&mut attempt.job, route);
                 // Closed before the next one is opened: never more connections than the limit.
                 if let Some(mut old) = link.take() {
                     if let Some(messages) = old.closed_early() {
@@ -256,14 +261,20 @@ impl Relay {
                     biased;
                     () = lane.may_connect() => {}
                     _ = stopping.changed() => {
-                        hand.not_needed(&mut attempt.job);
-                        hand.empty();
-                        let _ = lane.give_back(attempt.job);
+                        if hand.take_back(&mut attempt.job).is_some() {
+                            hand.not_needed(&mut attempt.job);
+                            hand.empty();
+                            let _ = lane.give_back(attempt.job);
+                        }
                         break;
                     }
                 }
                 let sockets = Sockets::first_is_paid(lane, &self.stopping);
-                match self.connector.open_for(&lane.provider, &route, from, &sockets).await {
+                let opened = self.connector.open_for(&lane.provider, &way, from, &sockets).await;
+                // It may be a later one of those that go to the same hosts.
+                let Some(its) = hand.take_back(&mut attempt.job) else { continue };
+                route = its;
+                match opened {
                     Ok(new) => {
                         let new = Link::new(new, lane);
                         self.of(lane).note_opened(new.open);
@@ -289,8 +300,14 @@ impl Relay {
                 }
                 attempt.connect = began.elapsed();
             }
-            serves = Some(attempt.job.destination.clone());
             let Some(open) = link.as_mut() else { continue };
+            // Whose turn was before, and who waits for a connection still, takes this one.
+            let way = route.clone();
+            let suits = |lent: &Lent| way.has_the_hosts_of(&lent.route) && same_source(open, &lent.job);
+            if lane.take_earlier(&mut attempt.job, &mut route, suits) {
+                hand.hold(&attempt.job);
+            }
+            serves = Some(attempt.job.destination.clone());
 
             // The body as this host can take it; then the permit, as late as possible: permits that
             // waited for bodies would all be used at once (invariant 3).
@@ -381,7 +398,7 @@ impl Relay {
     /// A worker panicked: what it had in hand goes back to the queue, or nobody would try it again
     /// before a restart. If that panics too, it is put aside for an operator.
     async fn after_fault(self: &Arc<Self>, hand: &Hand) {
-        let Some(mut job) = hand.job.lock().take() else { return };
+        let Some(mut job) = hand.take() else { return };
         hand.not_needed(&mut job);
         let id = job.message.message.id;
         tracing::error!(%id, provider = hand.lane.name.base(), "a fault of mailweir itself ended this attempt: please report it");
@@ -433,39 +450,6 @@ impl Relay {
             Some(held) => self.router.resolve_in(&lane.name, job.sender(), &held.recipient.address).await,
             None => Err(RouteError::Temporary { enhanced: "4.3.0", text: "a job without recipients".into() }),
         }
-    }
-}
-
-/// The job that a worker has, known also to those who outlive it.
-struct Hand {
-    lane: Arc<Lane>,
-    job: Mutex<Option<Job>>,
-    /// It was let through and has neither its permit nor given up on it.
-    let_through: AtomicBool,
-}
-
-impl Hand {
-    fn new(lane: Arc<Lane>) -> Hand {
-        Hand { lane, job: Mutex::new(None), let_through: AtomicBool::new(false) }
-    }
-
-    fn hold(&self, job: &Job) {
-        *self.job.lock() = Some(job.clone());
-        self.let_through.store(true, Ordering::Relaxed);
-    }
-
-    fn permitted(&self) {
-        self.let_through.store(false, Ordering::Relaxed);
-    }
-
-    fn not_needed(&self, job: &mut Job) {
-        if self.let_through.swap(false, Ordering::Relaxed) {
-            self.lane.not_needed(job);
-        }
-    }
-
-    fn empty(&self) {
-        *self.job.lock() = None;
     }
 }
 

@@ -1,6 +1,6 @@
 //! The relay in one process, with a queue that misbehaves and a host that takes everything.
 
-use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::net::TcpListener;

@@ -60,6 +60,8 @@ pub struct Leased {
     pub recipient: Recipient,
     /// The lane it waited in.
     pub lane: LaneName,
+    /// Since when it was due.
+    pub due: Timestamp,
     /// Attempts so far; 0 for a new one.
     pub attempts: u32,
     /// A delay DSN was owed or sent.

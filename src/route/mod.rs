@@ -68,6 +68,15 @@ pub struct Route {
     pub port: u16,
 }
 
+impl Route {
+    /// Whether a connection that was opened for the one is good for the other, whichever host it is to.
+    pub fn has_the_hosts_of(&self, other: &Route) -> bool {
+        Arc::ptr_eq(&self.hosts, &other.hosts)
+            || self.hosts.len() == other.hosts.len()
+                && self.hosts.iter().all(|host| other.hosts.iter().any(|same| same.name == host.name))
+    }
+}
+
 /// Why there is no way. `Permanent` bounces, `Temporary` defers.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 pub enum RouteError {

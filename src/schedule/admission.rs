@@ -57,10 +57,14 @@ impl Scheduler {
                 None => {
                     let wanted = part.as_ref().map_or(1, |part| part.recipients);
                     let lane = self.lane(name);
+                    let priority = message.envelope.priority;
                     let direct = affordable
+                        && !lane.is_absent(sender, priority)
                         && (lane.has_room(sender, wanted, WINDOW, SHARE)
-                            || lane.has_room_before(message.envelope.priority, wanted, WINDOW));
+                            || lane.has_room_before(priority, wanted, WINDOW)
+                            || lane.has_room_for_a_few(sender, priority, wanted, WINDOW));
                     if !direct {
+                        lane.note_absent(sender, priority, wanted);
                         admission.stored.push(lane.clone());
                     }
                     if let Some(part) = &mut part {

@@ -4,16 +4,29 @@
 //! Jobs that have to pass the same gates wait together, with the time at which the next one may
 //! pass. When that has come the better priority leaves first; at equal priority those aside and
 //! those ready take turns, so that neither waits for the other for long.
+//!
+//! Only so many wait aside as may leave soon, of each limit and of all: the rest is [`Beyond`] and goes
+//! back to the queue until its time, so that what is limited takes no room from others.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::Job;
+use super::beyond::Beyond;
 use super::ready::Ready;
-use crate::shape::{Gate, Held, Limits};
+use super::{Job, WINDOW};
+use crate::mail::QueueId;
+use crate::shape::{Bookings, Gate, Held, Limits};
+
+/// Recipients aside at most, whatever they wait for.
+const ASIDE_MOST: usize = WINDOW / 2;
+/// A single job of so many recipients may wait aside though its limit keeps fewer.
+const ONE_JOB: usize = 512;
+/// Jobs that are looked at before the lane may do something else.
+const ROUNDS: usize = 256;
 
 /// Which gates: their addresses, which stay as long as somebody waits for them.
 type Key = Vec<usize>;
@@ -25,6 +38,9 @@ pub struct Backlog {
     aside: HashMap<Key, Aside>,
     by_time: BTreeSet<(Instant, Key)>,
     recipients_aside: usize,
+    /// What found no place aside.
+    beyond: Vec<Beyond>,
+    recipients_beyond: usize,
     /// Whose turn it was last: those aside.
     aside_had_turn: bool,
 }
@@ -58,7 +74,7 @@ fn key(gates: &[Arc<Gate>]) -> Key {
 impl Backlog {
     /// Recipients in all jobs.
     pub fn recipients(&self) -> usize {
-        self.ready.recipients() + self.recipients_aside
+        self.ready.recipients() + self.recipients_aside + self.recipients_beyond
     }
 
     /// Nothing waits.
@@ -71,12 +87,17 @@ impl Backlog {
         self.ready.of_sender(sender) + self.aside.values().map(|a| a.jobs.of_sender(sender)).sum::<usize>()
     }
 
+    /// Recipients of that sender in one priority whom no limit holds back.
+    pub fn ready_of(&self, sender: u64, priority: i8) -> usize {
+        self.ready.of_sender_at(sender, priority)
+    }
+
     /// Adds a job behind the others of its sender.
     pub fn push(&mut self, job: Job) {
         self.ready.push(job);
     }
 
-    /// Puts a job back before the others of its sender, whose turn is next.
+    /// Puts a job back where it was among those of its sender, whose turn is next.
     pub fn push_front(&mut self, job: Job) {
         self.ready.push_front(job);
     }
@@ -131,8 +152,8 @@ impl Backlog {
             return self.ready.pop(most, destination).map_or(Next::Nothing, Next::Job);
         }
         let now = Instant::now();
-        // Each round gives a job, or puts one aside until later: no more rounds than jobs.
-        loop {
+        // Each round gives a job, or puts one aside until later.
+        for _ in 0..ROUNDS {
             let from_aside = self.whose_turn(now);
             let job = match &from_aside {
                 Some(key) => self.pop_aside(key, now, most, destination),
@@ -168,7 +189,7 @@ impl Backlog {
             if job.recipients.len() > count {
                 let mut rest = job.without_recipients();
                 rest.recipients = job.recipients.split_off(count);
-                self.ready.push_front(rest);
+                self.ready.push_rest(rest);
             }
             for gate in &gates {
                 gate.let_through(gate.cells(job.recipients.len()));
@@ -176,6 +197,7 @@ impl Backlog {
             job.gates = gates;
             return Next::Job(job);
         }
+        Next::Wait(now)
     }
 
     /// The group aside whose turn it is; `None`: the ready ones.
@@ -206,20 +228,74 @@ impl Backlog {
 
     fn put_aside(&mut self, gates: Vec<Arc<Gate>>, job: Job, wake: Instant, front: bool) {
         let key = key(&gates);
+        let keep = gates.iter().filter_map(|gate| gate.bookings()).map(Bookings::keep).min().unwrap_or(u32::MAX);
+        let came = (job.message.message.id, job.waited);
         self.recipients_aside += job.recipients.len();
         let aside = self.aside.entry(key.clone()).or_insert_with(|| Aside { gates, jobs: Ready::default(), wake });
         self.by_time.remove(&(aside.wake, key.clone()));
         aside.wake = wake;
-        self.by_time.insert((wake, key));
+        self.by_time.insert((wake, key.clone()));
         if front {
             aside.jobs.push_front(job);
         } else {
             aside.jobs.push(job);
         }
+        self.make_room(&key, keep as usize, came);
+    }
+
+    /// Keeps the number of those aside within its bounds. `came` last: which message, and whether it had
+    /// waited before.
+    fn make_room(&mut self, key: &Key, keep: usize, came: (QueueId, bool)) {
+        let too_many = |aside: &Aside| aside.jobs.recipients() > keep && !aside.jobs.is_one_of_at_most(ONE_JOB);
+        while self.aside.get(key).is_some_and(too_many) {
+            self.put_beyond(key, came);
+        }
+        while self.recipients_aside > ASIDE_MOST
+            && let Some((_, last)) = self.by_time.last().cloned()
+        {
+            self.put_beyond(&last, came);
+        }
+    }
+
+    /// The last of a group goes back to the queue.
+    fn put_beyond(&mut self, key: &Key, came: (QueueId, bool)) {
+        let Some(aside) = self.aside.get_mut(key) else { return };
+        if let Some(job) = aside.jobs.pop_last() {
+            let (id, waited) = came;
+            let again = job.message.message.id != id || waited;
+            let wait = aside.wake.saturating_duration_since(Instant::now());
+            let (mut after, mut block) = (wait, Duration::MAX);
+            for (gate, bookings) in aside.gates.iter().filter_map(|gate| Some((gate, gate.bookings()?))) {
+                let ahead = u32::try_from(aside.jobs.recipients()).unwrap_or(u32::MAX);
+                after = after.max(bookings.book(gate.cells(job.recipients.len()), wait, ahead, again));
+                block = block.min(bookings.block());
+            }
+            let by = held(&aside.gates).map_or_else(|| "a limit".into(), |held| held.by);
+            let count = job.recipients.len();
+            self.recipients_aside -= count;
+            self.recipients_beyond += count;
+            self.beyond.push(Beyond { job, by, after, block });
+        }
+        if aside.jobs.is_empty() {
+            self.by_time.remove(&(aside.wake, key.clone()));
+            self.aside.remove(key);
+        }
+    }
+
+    /// Jobs that found no place aside.
+    pub fn beyond(&self) -> usize {
+        self.beyond.len()
+    }
+
+    /// Takes what found no place aside.
+    pub fn take_beyond(&mut self) -> Vec<Beyond> {
+        self.recipients_beyond = 0;
+        std::mem::take(&mut self.beyond)
     }
 
     /// Takes the recipients that `wanted` names out of all jobs, and returns them.
     pub fn withdraw(&mut self, wanted: &mut dyn FnMut(&Job, u32) -> bool) -> Vec<Job> {
+        self.reconsider();
         let mut out = self.ready.withdraw(wanted);
         out.extend(self.withdraw_aside(wanted).into_iter().map(|(_, job)| job));
         out
@@ -242,8 +318,16 @@ impl Backlog {
         out
     }
 
+    /// What was to go back to the queue waits here as before, and is looked at again.
+    fn reconsider(&mut self) {
+        for beyond in self.take_beyond() {
+            self.ready.push(beyond.job);
+        }
+    }
+
     /// Takes everything out.
     pub fn drain(&mut self) -> Vec<Job> {
+        self.reconsider();
         let mut jobs: Vec<Job> = std::iter::from_fn(|| self.ready.pop(usize::MAX, None)).collect();
         for (_, mut aside) in std::mem::take(&mut self.aside) {
             jobs.extend(std::iter::from_fn(|| aside.jobs.pop(usize::MAX, None)));

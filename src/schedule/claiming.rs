@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::budget::Ticket;
+use super::lane::FETCH;
 use super::{Held, Job, Lane, QUEUE_TROUBLE, RECIPIENT_COST, Scheduler, Shared, WINDOW, destination, stored_in};
 use crate::clock::Timestamp;
 use crate::mail::LaneName;
@@ -16,13 +17,19 @@ pub(super) const WITHOUT_BUDGET: usize = 8;
 /// Recipients claimed at once when the budget has no room for the window.
 const CLAIM_SMALL: usize = WINDOW / 16;
 
+/// Recipients fetched at least, for a sender who has nothing in memory.
+const FETCH_LEAST: usize = 2;
+
+/// What is due so soon after it began to come in is new.
+const NEW: Duration = Duration::from_secs(1);
+
 impl Scheduler {
     /// Claims for a lane whose claim has begun, until it has enough or nothing more is due.
     pub(super) async fn claim(self: Arc<Scheduler>, lane: Arc<Lane>, mut now: Timestamp, mut room: usize) {
         loop {
             let (most, ticket) = self.claimable(&lane, room);
             if most == 0 {
-                lane.end_claim(Some(now));
+                lane.give_up_claim(now);
                 // When one of those in memory has gone, it is asked again. Those that went until just now
                 // could not ask: if they were the last, nobody else would.
                 if lane.in_memory() == 0 {
@@ -32,7 +39,8 @@ impl Scheduler {
             }
             match self.queue.claim(&lane.name, now, most).await {
                 Ok(leased) => {
-                    let due = if leased.len() >= most {
+                    let more = leased.len() >= most;
+                    let due = if more {
                         Ok(Some(now))
                     } else {
                         // Nothing more is due now; never ask again at once for what cannot be had.
@@ -41,7 +49,9 @@ impl Scheduler {
                     };
                     let leased = self.pass_on(&lane, leased, now).await;
                     drop(ticket);
-                    let wake = lane.push(self.jobs(&lane, leased));
+                    let jobs = self.jobs(&lane, leased);
+                    lane.fetched(&jobs, more);
+                    let wake = lane.push(jobs);
                     self.wake(&lane, wake);
                     lane.end_claim(due.unwrap_or(Some(now.after(QUEUE_TROUBLE))));
                 }
@@ -65,7 +75,9 @@ impl Scheduler {
     /// tickets of their own: many lanes may be about to claim. None if it has enough in memory for a budget
     /// that is used up.
     fn claimable(&self, lane: &Lane, room: usize) -> (usize, Option<Ticket>) {
-        for most in [room, room.min(CLAIM_SMALL)] {
+        // To fetch a sender who has nothing in memory little is enough.
+        let fetch = if lane.wants_somebody() { &[FETCH, WITHOUT_BUDGET, FETCH_LEAST][..] } else { &[] };
+        for most in [room, room.min(CLAIM_SMALL)].iter().chain(fetch).copied().filter(|most| *most <= room) {
             if let Some(ticket) = self.budget.reserve((RECIPIENT_COST + HEADS_EACH as u64) * most as u64) {
                 return (most, Some(ticket));
             }
@@ -120,7 +132,9 @@ impl Scheduler {
                     let (head, ticket) = self.afford(RECIPIENT_COST * 2, item.head.as_ref());
                     Arc::new(Shared { message: item.message.clone(), head, ticket })
                 });
-                jobs.push(Job::new(message.clone(), destination));
+                // What is new has been due since it came; a retry or what a limit put off since later.
+                let waited = item.attempts > 0 || item.due > item.message.received.after(NEW);
+                jobs.push(Job { waited, ..Job::new(message.clone(), destination) });
                 jobs.len() - 1
             });
             jobs[index].recipients.push(Held {

@@ -47,6 +47,11 @@ pub struct Job {
     pub destination: Arc<str>,
     /// Hash of the reverse-path: whose turn it is.
     pub sender: u64,
+    /// Its place in the order in which the lane gives jobs out, from the first time on: it keeps it when it
+    /// comes back.
+    pub place: Option<u64>,
+    /// It has waited for a limit before: it comes before those that have not.
+    pub waited: bool,
     /// It leaves as the share of a lower priority, so it is not overtaken.
     pub of_share: bool,
     /// The limits at which it counts as on its way to a permit.
@@ -57,7 +62,16 @@ impl Job {
     /// A job of `message` without recipients yet.
     pub fn new(message: Arc<Shared>, destination: Arc<str>) -> Job {
         let sender = sender_key(message.message.envelope.sender());
-        Job { message, recipients: Vec::new(), destination, sender, of_share: false, gates: Vec::new() }
+        Job {
+            message,
+            recipients: Vec::new(),
+            destination,
+            sender,
+            place: None,
+            waited: false,
+            of_share: false,
+            gates: Vec::new(),
+        }
     }
 
     /// Delivery priority.
@@ -82,6 +96,8 @@ impl Job {
             recipients: Vec::new(),
             destination: self.destination.clone(),
             sender: self.sender,
+            place: self.place,
+            waited: self.waited,
             of_share: false,
             gates: Vec::new(),
         }

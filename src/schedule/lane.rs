@@ -6,7 +6,11 @@
 //! [`LEAD`], so that slow rates and used-up quotas hold no jobs and no connections open; nothing
 //! leaves while the lane is paused.
 
+mod absent;
 mod feedback;
+mod lent;
+mod line;
+mod next;
 mod permit;
 mod snapshot;
 mod window;
@@ -18,17 +22,23 @@ use parking_lot::Mutex;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
-use super::backlog::{Backlog, Next};
+use super::backlog::Backlog;
+pub use super::beyond::Beyond;
 use super::stored::Stored;
 use super::{Held, Job};
 use crate::config::{Limit, Overflow, Provider};
 use crate::mail::LaneName;
 use crate::shape::adapt::{Adapt, Configured};
 use crate::shape::{Gate, Ledger, Limiter, Limits};
+use absent::Absent;
 use feedback::Narrowed;
 pub use feedback::OpenGuard;
+pub use lent::Lent;
+use lent::Loans;
+use line::Line;
 pub use permit::{Limited, NotNow};
 pub use snapshot::Snapshot;
+pub(super) use window::FETCH;
 
 /// How long before its permit a worker is let through, to have time to connect.
 const LEAD: Duration = Duration::from_secs(1);
@@ -52,6 +62,8 @@ pub struct Lane {
     held: Notify,
     /// Somebody may be let through now.
     changed: Notify,
+    /// Those who wait for a permit.
+    line: Line,
     /// Held by the one worker that waits for the lane; the others wait for it.
     turn: tokio::sync::Mutex<()>,
 }
@@ -59,6 +71,10 @@ pub struct Lane {
 #[derive(Debug, Default)]
 struct State {
     ready: Backlog,
+    /// The place of the last job that was given out.
+    places: u64,
+    /// Jobs whose workers are opening connections.
+    loans: Loans,
     /// Recipients with workers.
     in_flight: usize,
     workers: u32,
@@ -67,6 +83,8 @@ struct State {
     paused: bool,
     circuit: Option<Circuit>,
     stored: Stored,
+    /// Senders in the queue who have nothing here.
+    absent: Absent,
     last_error: Option<String>,
     limited: Limited,
     /// What feedback narrowed.
@@ -89,19 +107,8 @@ pub struct Circuit {
 pub enum Empty {
     /// Nothing came within the idle time.
     Idle,
-}
-
-/// What a worker waits for.
-#[derive(Clone, Debug)]
-enum Hold {
-    /// A new job, the end of a pause, another worker.
-    Change,
-    /// The probe of an open circuit.
-    Circuit(Duration),
-    /// A rate, a quota or a limit.
-    Limiter(Duration),
-    /// What a quota has let through before is not known yet.
-    Load(Arc<Gate>),
+    /// Limits hold back more than may wait here: take it with [`Lane::take_beyond`] and ask again.
+    Beyond,
 }
 
 /// What a new job means for the lane's workers.
@@ -134,6 +141,7 @@ impl Lane {
             adapt: Mutex::new(Adapt::new(configured)),
             held: Notify::new(),
             changed: Notify::new(),
+            line: Line::default(),
             turn: tokio::sync::Mutex::new(()),
         }
     }
@@ -142,12 +150,13 @@ impl Lane {
     pub fn push(&self, jobs: impl IntoIterator<Item = Job>) -> Wake {
         let mut state = self.state.lock();
         for job in jobs {
-            state.ready.push(job);
+            // A place in another lane means nothing here.
+            state.ready.push(Job { place: None, ..job });
         }
         self.wake(&mut state)
     }
 
-    /// Gives jobs back that were not tried: they leave first.
+    /// Gives a job back that was not tried: it has the place among those of its sender that it had.
     pub fn give_back(&self, job: Job) -> Wake {
         let mut state = self.state.lock();
         state.in_flight = state.in_flight.saturating_sub(job.recipients.len());
@@ -205,93 +214,6 @@ impl Lane {
         state.workers = state.workers.saturating_sub(1);
         state.narrowed.gone();
         self.wake(&mut state)
-    }
-
-    /// The next job for a worker whose connection serves `destination`, at most `idle` from now,
-    /// and whether another worker has to be started for what is left.
-    pub async fn next(&self, destination: Option<&str>, idle: Duration) -> Result<(Job, Wake), Empty> {
-        if let Ok(job) = self.try_next(destination) {
-            return Ok((job, self.poke()));
-        }
-        let deadline = Instant::now() + idle;
-        let waiting = Waiting::new(self);
-        let _turn = tokio::time::timeout_at(deadline, self.turn.lock()).await.map_err(|_| Empty::Idle)?;
-        let mut limited: Option<Instant> = None;
-        let got = loop {
-            let changed = self.changed.notified();
-            let until = match self.try_next(destination) {
-                Ok(job) => break Ok(job),
-                Err(Hold::Change) => deadline,
-                Err(Hold::Circuit(wait)) => Instant::now() + wait,
-                Err(Hold::Limiter(wait)) => {
-                    limited.get_or_insert_with(Instant::now);
-                    let until = Instant::now() + wait;
-                    // Longer than the connection would be kept: it is closed at once.
-                    if destination.is_some() && until > deadline {
-                        break Err(Empty::Idle);
-                    }
-                    until
-                }
-                Err(Hold::Load(gate)) => {
-                    gate.load().await;
-                    continue;
-                }
-            };
-            tokio::select! {
-                // What came at the last moment is still taken.
-                biased;
-                () = changed => {}
-                () = tokio::time::sleep_until(until.min(deadline)) => {
-                    // A wait beyond the idle time ends the connection: the server would close it.
-                    if Instant::now() >= deadline {
-                        break Err(Empty::Idle);
-                    }
-                }
-            }
-        };
-        if let Some(since) = limited {
-            self.note_limited(since.elapsed());
-        }
-        // Not waiting any more, so that what else is ready wakes somebody else.
-        drop(waiting);
-        got.map(|job| (job, self.poke()))
-    }
-
-    /// A job now, or what it waits for.
-    fn try_next(&self, destination: Option<&str>) -> Result<Job, Hold> {
-        let mut state = self.state.lock();
-        if state.paused || state.ready.is_empty() {
-            return Err(Hold::Change);
-        }
-        if let Some(left) = state.narrowed.held() {
-            return Err(Hold::Circuit(left));
-        }
-        if let Some(circuit) = &state.circuit {
-            let left = circuit.until.saturating_duration_since(Instant::now());
-            if !left.is_zero() {
-                return Err(Hold::Circuit(left));
-            }
-            if state.in_flight > 0 {
-                return Err(Hold::Change);
-            }
-        }
-        if !self.gate.is_loaded() {
-            return Err(Hold::Load(self.gate.clone()));
-        }
-        let wait = self.gate.wait(1);
-        if wait > LEAD {
-            return Err(Hold::Limiter(wait - LEAD));
-        }
-        match state.ready.pop(&self.limits, self.most_recipients(), destination) {
-            Next::Job(job) => {
-                state.in_flight += job.recipients.len();
-                self.gate.let_through(self.gate.cells(job.recipients.len()));
-                Ok(job)
-            }
-            Next::Load(gate) => Err(Hold::Load(gate)),
-            Next::Wait(until) => Err(Hold::Limiter(until.saturating_duration_since(Instant::now()))),
-            Next::Nothing => Err(Hold::Change),
-        }
     }
 
     /// Recipients of one transaction.
@@ -379,23 +301,6 @@ impl Lane {
             && self.connects.is_full()
             // Forgotten, it would take mail again until it had asked the store.
             && !self.overflows()
-    }
-}
-
-/// Counts a worker as waiting while it lives.
-struct Waiting<'a>(&'a Lane);
-
-impl<'a> Waiting<'a> {
-    fn new(lane: &'a Lane) -> Waiting<'a> {
-        lane.state.lock().waiting += 1;
-        Waiting(lane)
-    }
-}
-
-impl Drop for Waiting<'_> {
-    fn drop(&mut self) {
-        let mut state = self.0.state.lock();
-        state.waiting = state.waiting.saturating_sub(1);
     }
 }
 

@@ -10,6 +10,7 @@
 
 mod admission;
 pub mod backlog;
+pub mod beyond;
 pub mod budget;
 mod claiming;
 pub mod job;
@@ -440,6 +441,9 @@ fn destination(provider: &Provider, message: &Message, address: &Address) -> Arc
 
 #[cfg(test)]
 mod tests;
+
+#[cfg(test)]
+mod fairness_tests;
 
 #[cfg(test)]
 mod sweep_tests;

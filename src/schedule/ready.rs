@@ -34,6 +34,17 @@ pub struct Ready {
     best_in_a_row: u32,
 }
 
+/// Where a job is put among those of its sender, and its sender among the others.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Where {
+    /// Behind all.
+    Last,
+    /// Before all, and the sender is next.
+    First,
+    /// Before all, and the sender stays where it is.
+    Rest,
+}
+
 /// One priority: senders in turn.
 #[derive(Debug, Default)]
 struct Level {
@@ -51,6 +62,8 @@ struct Level {
 #[derive(Debug, Default)]
 struct Sender {
     jobs: VecDeque<Job>,
+    /// Recipients in all of them.
+    recipients: usize,
     /// Times in a row that the first job was passed over for a better suited one.
     skipped: u32,
 }
@@ -80,6 +93,7 @@ impl Level {
         let of_sender = self.senders.get_mut(&sender)?;
         let (at, _) = of_sender.next(destination, if turn == 0 { LOOK_AHEAD } else { 1 });
         let job = take(&mut of_sender.jobs, at, limit);
+        of_sender.recipients -= job.as_ref().map_or(0, |job| job.recipients.len());
         of_sender.skipped = if at == 0 { 0 } else { of_sender.skipped + 1 };
         if of_sender.jobs.is_empty() {
             self.senders.remove(&sender);
@@ -114,6 +128,12 @@ impl Ready {
         self.recipients == 0
     }
 
+    /// One job is all there is, and it has at most so many recipients.
+    pub fn is_one_of_at_most(&self, recipients: usize) -> bool {
+        let mut jobs = self.levels.values().flat_map(|level| level.senders.values()).flat_map(|sender| &sender.jobs);
+        self.recipients <= recipients && jobs.next().is_some() && jobs.next().is_none()
+    }
+
     /// The priority of the job that would leave next.
     pub fn best_priority(&self) -> Option<i8> {
         self.levels.keys().next().map(|Reverse(p)| *p)
@@ -131,24 +151,33 @@ impl Ready {
 
     /// Recipients of that sender in all priorities.
     pub fn of_sender(&self, sender: u64) -> usize {
-        self.levels
-            .values()
-            .filter_map(|level| level.senders.get(&sender))
-            .map(|sender| sender.jobs.iter().map(|job| job.recipients.len()).sum::<usize>())
-            .sum()
+        self.levels.values().filter_map(|level| level.senders.get(&sender)).map(|sender| sender.recipients).sum()
+    }
+
+    /// Recipients of that sender in one priority.
+    pub fn of_sender_at(&self, sender: u64, priority: i8) -> usize {
+        let level = self.levels.get(&Reverse(priority));
+        level.and_then(|level| level.senders.get(&sender)).map_or(0, |sender| sender.recipients)
     }
 
     /// Adds a job behind the others of its sender.
     pub fn push(&mut self, job: Job) {
-        self.insert(job, false);
+        self.insert(job, Where::Last);
     }
 
-    /// Puts a job back before the others of its sender, whose turn is next.
+    /// Puts a job back before the others of its sender but those that were given out before it; the
+    /// sender's turn is next.
     pub fn push_front(&mut self, job: Job) {
-        self.insert(job, true);
+        self.insert(job, Where::First);
     }
 
-    fn insert(&mut self, mut job: Job, front: bool) {
+    /// Puts back what a transaction has left of a job: it is the first of its sender, who has just had
+    /// a turn.
+    pub fn push_rest(&mut self, job: Job) {
+        self.insert(job, Where::Rest);
+    }
+
+    fn insert(&mut self, mut job: Job, to: Where) {
         job.of_share = false;
         if job.recipients.is_empty() {
             return;
@@ -157,18 +186,27 @@ impl Ready {
         let sender = job.sender;
         let level = self.levels.entry(Reverse(job.priority())).or_default();
         level.recipients += job.recipients.len();
-        let jobs = level.senders.entry(sender).or_insert_with(|| {
-            if front {
-                level.turns.push_front(sender);
-            } else {
-                level.turns.push_back(sender);
+        let known = level.senders.contains_key(&sender);
+        if to == Where::First {
+            if known && level.turns.front() != Some(&sender) {
+                level.turns.retain(|other| *other != sender);
             }
-            Sender::default()
-        });
-        if front {
-            jobs.jobs.push_front(job);
+            if level.turns.front() != Some(&sender) {
+                level.turns.push_front(sender);
+            }
+        } else if !known {
+            level.turns.push_back(sender);
+        }
+        let of_sender = level.senders.entry(sender).or_default();
+        of_sender.recipients += job.recipients.len();
+        let jobs = &mut of_sender.jobs;
+        if to != Where::Last {
+            // Those that were given out once are all in front.
+            let before = |other: &Job| other.place.is_some_and(|theirs| job.place.is_some_and(|mine| theirs < mine));
+            let at = jobs.iter().take_while(|other| before(other)).count();
+            jobs.insert(at, job);
         } else {
-            jobs.jobs.push_back(job);
+            jobs.push_back(job);
         }
     }
 
@@ -203,6 +241,27 @@ impl Ready {
         }
         self.recipients -= taken;
         job
+    }
+
+    /// Takes the job that would leave last: of the lowest priority, of the sender with most jobs there.
+    pub fn pop_last(&mut self) -> Option<Job> {
+        let (Reverse(priority), level) = self.levels.iter_mut().next_back()?;
+        let priority = *priority;
+        let jobs = |sender: &u64| level.senders.get(sender).map_or(0, |sender| sender.jobs.len());
+        let sender = *level.turns.iter().max_by_key(|sender| jobs(sender))?;
+        let of_sender = level.senders.get_mut(&sender)?;
+        let job = of_sender.jobs.pop_back()?;
+        of_sender.recipients -= job.recipients.len();
+        if of_sender.jobs.is_empty() {
+            level.senders.remove(&sender);
+            level.turns.retain(|other| *other != sender);
+        }
+        level.recipients -= job.recipients.len();
+        self.recipients -= job.recipients.len();
+        if level.senders.is_empty() {
+            self.levels.remove(&Reverse(priority));
+        }
+        Some(job)
     }
 
     /// `job` is about to leave: takes one of higher priority to the same destination that should
@@ -408,6 +467,29 @@ mod tests {
                 proptest::prop_assert!(pops <= bound, "{left} of {old} left after {pops} pops");
             }
         }
+    }
+
+    #[test]
+    fn what_comes_back_has_its_place_again_whoever_comes_back_first() {
+        let mut ready = Ready::default();
+        (0..5).for_each(|n| ready.push(job("a@a", "x.example", 0, &[n])));
+        ready.push(job("b@b", "x.example", 0, &[9]));
+        let mut out: Vec<Job> = (0..4).map(|_| ready.pop(1, None).unwrap()).collect();
+        (1..).zip(&mut out).for_each(|(place, job)| job.place = Some(place));
+        for at in [2, 0, 3, 1] {
+            ready.push_front(out[at].clone());
+        }
+        assert_eq!(order(&mut ready), ["b@b9", "a@a0", "a@a1", "a@a2", "a@a3", "a@a4"]);
+    }
+
+    #[test]
+    fn the_last_is_of_the_lowest_priority_and_of_who_has_most() {
+        let mut ready = Ready::default();
+        (0..3).for_each(|n| ready.push(job("a@a", "x.example", 0, &[n])));
+        ready.push(job("b@b", "x.example", 0, &[7]));
+        ready.push(job("c@c", "x.example", -1, &[8, 9]));
+        let last: Vec<u32> = std::iter::from_fn(|| ready.pop_last()).map(|job| job.recipients[0].index).collect();
+        assert_eq!((last[..3].to_vec(), last.len(), ready.recipients()), (vec![8, 2, 1], 5, 0));
     }
 
     #[test]

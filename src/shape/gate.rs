@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
+use super::bookings::Bookings;
 use super::ledger::Ledger;
 use super::limiter::{Limiter, Tokens};
 use super::quota::Refusal;
@@ -62,6 +63,8 @@ pub struct Gate {
     count: Count,
     /// Cells of transactions on their way.
     pending: AtomicU32,
+    /// When those come back that find no place to wait for it; of a limit only.
+    bookings: Option<Bookings>,
 }
 
 impl Gate {
@@ -76,6 +79,7 @@ impl Gate {
             quotas: Quotas::new(ledger, lane, "provider", &provider.quota, provider.warmup.as_ref()),
             count: provider.count,
             pending: AtomicU32::new(0),
+            bookings: None,
         }
     }
 
@@ -89,8 +93,14 @@ impl Gate {
             quotas: Quotas::new(ledger, lane, &name, &limit.quota, None),
             count: limit.count,
             pending: AtomicU32::new(0),
+            bookings: Some(Bookings::new(limit.rate.iter().chain(&limit.quota))),
             name,
         }
+    }
+
+    /// When those that find no place come back; `None` for a provider's own gate.
+    pub fn bookings(&self) -> Option<&Bookings> {
+        self.bookings.as_ref()
     }
 
     /// What a transaction with so many recipients costs here.

@@ -7,9 +7,11 @@
 //! - `limiter`: rates (GCRA, governor), in memory; `restart`: what of them outlives the process.
 //! - `quota`, `warmup`: sliding windows and days, pure; `reserve` keeps them in the store,
 //!   `release` gives up what is not used.
+//! - `bookings`: when mail comes back that finds no place to wait for a limit.
 //! - `gate`: rates and quotas that hold together; `limits`: which gates a message has to pass.
 
 pub mod adapt;
+pub mod bookings;
 pub mod gate;
 pub mod ledger;
 pub mod limiter;
@@ -21,6 +23,7 @@ pub mod reserve;
 pub mod restart;
 pub mod warmup;
 
+pub use bookings::Bookings;
 pub use gate::{Gate, Held, Permit, Refused};
 pub use ledger::{Ledger, Memos};
 pub use limiter::Limiter;

@@ -192,7 +192,7 @@ impl Claim<'_, '_> {
     }
 
     fn lease(&mut self, ready: Ready) -> Result<Option<Leased>, QueueError> {
-        let Ready { key, state, attempts, warned, recipient } = ready;
+        let Ready { key, state, due, attempts, warned, recipient } = ready;
         let (recipient, message, head) = match (recipient, self.message(key.id)) {
             (Ok(recipient), Ok((message, head))) => (recipient, message, head),
             (_, Err(e)) if !matches!(e, QueueError::Damaged(_)) => return Err(e),
@@ -211,7 +211,7 @@ impl Claim<'_, '_> {
         let statement = self.store.statement(sql::SET_STATE)?;
         statement.execute(params![key.id.0, key.index, leased as u8])?;
         self.store.tally.moved(Some(state), Some(leased));
-        Ok(Some(Leased { key, message, recipient, lane: self.lane.clone(), attempts, warned, head }))
+        Ok(Some(Leased { key, message, recipient, lane: self.lane.clone(), due, attempts, warned, head }))
     }
 
     fn message(&mut self, id: QueueId) -> Result<(Arc<Message>, Option<Bytes>), QueueError> {

@@ -149,6 +149,7 @@ pub(super) fn message(row: &Row<'_>) -> Result<Message, QueueError> {
 pub(super) struct Ready {
     pub(super) key: RecipientKey,
     pub(super) state: State,
+    pub(super) due: Timestamp,
     pub(super) attempts: u32,
     pub(super) warned: bool,
     pub(super) recipient: Result<Recipient, QueueError>,
@@ -160,6 +161,7 @@ pub(super) fn ready(row: &Row<'_>) -> Result<Ready, QueueError> {
     Ok(Ready {
         key,
         state: state(row.get(2)?)?,
+        due: Timestamp(row.get(8)?),
         attempts: row.get(3)?,
         warned: row.get(4)?,
         recipient: recipient(row, key),

@@ -88,11 +88,11 @@ statements! {
     /// The next bucket of a lane and the earliest due time in it: one seek.
     NEXT_BUCKET = "SELECT bucket, due FROM recipient INDEXED BY recipient_ready
         WHERE state IN (0, 4) AND lane = ?1 AND bucket > ?2 ORDER BY bucket, due LIMIT 1";
-    DUE_IN_BUCKET = "SELECT message, idx, state, attempts, warned, notify, address, orcpt
+    DUE_IN_BUCKET = "SELECT message, idx, state, attempts, warned, notify, address, orcpt, due
         FROM recipient INDEXED BY recipient_ready
         WHERE state IN (0, 4) AND lane = ?1 AND bucket = ?2 AND due <= ?3 ORDER BY due, message, idx LIMIT ?4";
     /// From the oldest id on; the caller stops where it likes.
-    OLDER_IN_LANE = "SELECT message, idx, state, attempts, warned, notify, address, orcpt
+    OLDER_IN_LANE = "SELECT message, idx, state, attempts, warned, notify, address, orcpt, due
         FROM recipient INDEXED BY recipient_waiting
         WHERE state IN (0, 4) AND lane = ?1 AND message < ?2 ORDER BY message, idx LIMIT ?3";
     QUEUED_IN_LANE = "SELECT message, idx FROM recipient INDEXED BY recipient_ready

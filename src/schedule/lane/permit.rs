@@ -1,11 +1,15 @@
 //! From the lane's turn to the right to send: taking permits and connections of a lane's limits.
 //!
 //! A job counts at its gates as on its way from the moment `next` gives it out until it has its
-//! permit or gives up; every path out of here ends that count exactly once.
+//! permit or gives up; every path out of here ends that count exactly once. Permits are given in the
+//! order in which `next` gave the jobs out (`line`).
 
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::time::Instant;
+
+use super::line::Standing;
 use super::{LEAD, Lane};
 use crate::schedule::Job;
 use crate::shape::restart::Left;
@@ -31,7 +35,13 @@ impl Lane {
     /// # Errors
     /// A quota or limit was used up meanwhile: the job is to be given back, it is held in the lane.
     pub async fn permit(&self, job: &mut Job) -> Result<Permit, NotNow> {
+        let mut standing = (!self.line.is_empty()).then(|| self.stand(job));
         loop {
+            if let Some(standing) = standing.as_ref().filter(|standing| !standing.is_first()) {
+                let began = Instant::now();
+                standing.turn().await;
+                self.note_limited(began.elapsed());
+            }
             self.overtake(job);
             let (gate, cells, refused) = match self.try_take(job) {
                 Ok(permit) => {
@@ -53,11 +63,19 @@ impl Lane {
                     return Err(NotNow);
                 }
                 Refused::Rate(wait) | Refused::Quota(wait) => {
-                    self.note_limited(wait);
-                    tokio::time::sleep(wait).await;
+                    // Nobody waited until now: from here on who comes later stands behind.
+                    if standing.get_or_insert_with(|| self.stand(job)).is_first() {
+                        self.note_limited(wait);
+                        tokio::time::sleep(wait).await;
+                    }
                 }
             }
         }
+    }
+
+    fn stand(&self, job: &Job) -> Standing<'_> {
+        // Who was never given out by `next` stands last.
+        self.line.stand(job.place.unwrap_or(u64::MAX), job.priority())
     }
 
     /// Takes of all gates of a job, or tells which one refuses how many cells.
@@ -124,6 +142,8 @@ impl Lane {
         }
         let Some(mut better) = state.ready.overtaking(&self.limits, job, self.most_recipients()) else { return };
         self.gate.let_through(self.gate.cells(better.recipients.len()));
+        // It takes the place, too; the other keeps it for the next time.
+        better.place = better.place.into_iter().chain(job.place).min();
         state.in_flight = (state.in_flight + better.recipients.len()).saturating_sub(job.recipients.len());
         std::mem::swap(job, &mut better);
         self.arrived(&mut better);

@@ -7,14 +7,22 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::{LEAD, Lane, State};
+use super::{Beyond, LEAD, Lane, State};
 use crate::clock::Timestamp;
 use crate::mail::RecipientKey;
 use crate::schedule::Job;
 use crate::shape;
 
-/// This part of the window comes on top of it for mail more urgent than what fills it.
-const URGENT_PART: usize = 8;
+/// This part of the window comes on top of it, for mail more urgent than what fills it, and for senders
+/// who have nothing or little in it.
+const EXTRA_PART: usize = 8;
+/// Recipients of such a sender that have a place there.
+const FEW: usize = 4;
+/// So many of a message to several, if it is all that the sender has here.
+const FEW_OF_ONE: usize = 16;
+/// Recipients that are fetched for senders who have nothing here: at least one for each of the slots
+/// into which the queue sorts senders.
+pub const FETCH: usize = 64;
 
 impl Lane {
     /// Recipients were settled: they are no longer in memory.
@@ -31,6 +39,19 @@ impl Lane {
     /// Takes everything that waits out of memory, for shutdown.
     pub fn drain(&self) -> Vec<Job> {
         self.state.lock().ready.drain()
+    }
+
+    /// Whether at least so many jobs are to go back to the queue until a limit lets them pass.
+    pub(super) fn is_beyond(&self, jobs: usize) -> bool {
+        self.state.lock().ready.beyond() >= jobs
+    }
+
+    /// Takes what is to go back to the queue until a limit lets it pass. It counts as with a worker.
+    pub fn take_beyond(&self) -> Vec<Beyond> {
+        let mut state = self.state.lock();
+        let beyond = state.ready.take_beyond();
+        state.in_flight += beyond.iter().map(|beyond| beyond.job.recipients.len()).sum::<usize>();
+        beyond
     }
 
     /// Recipients in memory: ready and in flight.
@@ -55,9 +76,42 @@ impl Lane {
     pub fn has_room_before(&self, priority: i8, recipients: usize, window: usize) -> bool {
         let state = self.state.lock();
         let held = state.ready.recipients() + state.in_flight;
-        held + recipients <= window + window / URGENT_PART
-            && state.ready.at_least(priority) + recipients <= window / URGENT_PART
+        held + recipients <= window + window / EXTRA_PART
+            && state.ready.at_least(priority) + recipients <= window / EXTRA_PART
             && state.ready.lowest_priority().is_some_and(|lowest| priority > lowest)
+    }
+
+    /// Whether recipients of `sender` may wait in memory although the window is full: a few of a sender
+    /// who has little in it, so that it has its turn.
+    pub fn has_room_for_a_few(&self, sender: u64, priority: i8, recipients: usize, window: usize) -> bool {
+        let state = self.state.lock();
+        let held = state.ready.recipients() + state.in_flight;
+        let has = state.ready.ready_of(sender, priority);
+        let few = if has == 0 { FEW_OF_ONE } else { FEW };
+        held + recipients <= window + window / EXTRA_PART && has + recipients <= few
+    }
+
+    /// Recipients of `sender` stay in the queue.
+    pub fn note_absent(&self, sender: u64, priority: i8, recipients: usize) {
+        let mut state = self.state.lock();
+        let here = state.ready.ready_of(sender, priority) > 0;
+        state.absent.stored((sender, priority), recipients, here);
+    }
+
+    /// Whether the queue is known to have something of `sender`: what is new is behind it.
+    pub fn is_absent(&self, sender: u64, priority: i8) -> bool {
+        self.state.lock().absent.knows((sender, priority))
+    }
+
+    /// A claim brought these; `more`: there may be more of them.
+    pub fn fetched(&self, jobs: &[Job], more: bool) {
+        let mut state = self.state.lock();
+        if !more {
+            state.absent.nobody();
+        }
+        for job in jobs.iter().filter(|_| more) {
+            state.absent.fetched((job.sender, job.priority()), job.recipients.len());
+        }
     }
 
     /// What keeps all of the lane from leaving for more than a moment: an operator, a reply, a
@@ -112,7 +166,9 @@ impl Lane {
 
     /// The queue holds something of this lane, due at `due`.
     pub fn note_stored(&self, due: Timestamp) {
-        self.state.lock().stored.note(due);
+        let mut state = self.state.lock();
+        state.absent.unknown();
+        state.stored.note(due);
     }
 
     /// The earliest due time of what the queue holds.
@@ -120,7 +176,8 @@ impl Lane {
         self.state.lock().stored.due
     }
 
-    /// Whether to claim now, and how many; at most one claim is under way.
+    /// Whether to claim now, and how many; at most one claim is under way. More than the window has room
+    /// for only when a sender is wanted who has nothing here.
     pub fn begin_claim(&self, now: Timestamp, window: usize) -> Option<usize> {
         let mut state = self.state.lock();
         let held = state.narrowed.held().is_some();
@@ -132,7 +189,28 @@ impl Lane {
             return None;
         }
         // Below half of the window, so that claims come in batches.
-        (held * 2 <= window && state.stored.begin_claim(now)).then(|| window - held)
+        let room = match held * 2 <= window {
+            true => window - held,
+            false if state.absent.is_wanted() && held + FETCH <= window + window / EXTRA_PART => FETCH,
+            false => return None,
+        };
+        let begins = state.stored.begin_claim(now);
+        if begins {
+            state.absent.set_wanted(false);
+        }
+        begins.then_some(room)
+    }
+
+    /// Whether a sender who has nothing in memory is known to wait in the queue.
+    pub fn wants_somebody(&self) -> bool {
+        self.state.lock().absent.is_wanted()
+    }
+
+    /// A claim was given up for want of memory.
+    pub fn give_up_claim(&self, now: Timestamp) {
+        let mut state = self.state.lock();
+        state.stored.end_claim(Some(now));
+        state.absent.set_wanted(true);
     }
 
     /// Ends a claim: `due` is what the queue says now.

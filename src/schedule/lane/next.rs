@@ -1,0 +1,154 @@
+//! Giving out jobs: to one worker at a time, in the lane's order, when limits will let the job pass soon.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::{Empty, LEAD, Lane, State, Wake};
+use crate::schedule::Job;
+use crate::schedule::backlog::Next;
+use crate::shape::Gate;
+
+/// Jobs that go back to the queue together while others leave.
+const BEYOND_AT_ONCE: usize = 128;
+
+/// What a worker waits for.
+#[derive(Clone, Debug)]
+enum Hold {
+    /// A new job, the end of a pause, another worker.
+    Change,
+    /// The probe of an open circuit.
+    Circuit(Duration),
+    /// A rate, a quota or a limit.
+    Limiter(Duration),
+    /// What a quota has let through before is not known yet.
+    Load(Arc<Gate>),
+}
+
+impl Lane {
+    /// The next job for a worker whose connection serves `destination`, at most `idle` from now,
+    /// and whether another worker has to be started for what is left.
+    pub async fn next(&self, destination: Option<&str>, idle: Duration) -> Result<(Job, Wake), Empty> {
+        if self.is_beyond(BEYOND_AT_ONCE) {
+            return Err(Empty::Beyond);
+        }
+        if let Ok(job) = self.try_next(destination) {
+            return Ok((job, self.poke()));
+        }
+        let deadline = Instant::now() + idle;
+        let waiting = Waiting::new(self);
+        let _turn = tokio::time::timeout_at(deadline, self.turn.lock()).await.map_err(|_| Empty::Idle)?;
+        let mut limited: Option<Instant> = None;
+        let got = loop {
+            let changed = self.changed.notified();
+            let next = self.try_next(destination);
+            if next.is_err() && self.is_beyond(1) {
+                break Err(Empty::Beyond);
+            }
+            let until = match next {
+                Ok(job) => break Ok(job),
+                Err(Hold::Change) => deadline,
+                Err(Hold::Circuit(wait)) => Instant::now() + wait,
+                Err(Hold::Limiter(wait)) => {
+                    limited.get_or_insert_with(Instant::now);
+                    let until = Instant::now() + wait;
+                    // Longer than the connection would be kept: it is closed at once.
+                    if destination.is_some() && until > deadline {
+                        break Err(Empty::Idle);
+                    }
+                    until
+                }
+                Err(Hold::Load(gate)) => {
+                    gate.load().await;
+                    continue;
+                }
+            };
+            tokio::select! {
+                // What came at the last moment is still taken.
+                biased;
+                () = changed => {}
+                () = tokio::time::sleep_until(until.min(deadline)) => {
+                    // A wait beyond the idle time ends the connection: the server would close it.
+                    if Instant::now() >= deadline {
+                        break Err(Empty::Idle);
+                    }
+                }
+            }
+        };
+        if let Some(since) = limited {
+            self.note_limited(since.elapsed());
+        }
+        // Not waiting any more, so that what else is ready wakes somebody else.
+        drop(waiting);
+        got.map(|job| (job, self.poke()))
+    }
+
+    /// A job now, or what it waits for.
+    fn try_next(&self, destination: Option<&str>) -> Result<Job, Hold> {
+        let mut state = self.state.lock();
+        if state.paused || state.ready.is_empty() {
+            return Err(Hold::Change);
+        }
+        if let Some(left) = state.narrowed.held() {
+            return Err(Hold::Circuit(left));
+        }
+        if let Some(circuit) = &state.circuit {
+            let left = circuit.until.saturating_duration_since(Instant::now());
+            if !left.is_zero() {
+                return Err(Hold::Circuit(left));
+            }
+            if state.in_flight > 0 {
+                return Err(Hold::Change);
+            }
+        }
+        if !self.gate.is_loaded() {
+            return Err(Hold::Load(self.gate.clone()));
+        }
+        let wait = self.gate.wait(1);
+        if wait > LEAD {
+            return Err(Hold::Limiter(wait - LEAD));
+        }
+        match state.ready.pop(&self.limits, self.most_recipients(), destination) {
+            Next::Job(mut job) => {
+                state.give_place(&mut job);
+                state.in_flight += job.recipients.len();
+                if state.ready.ready_of(job.sender, job.priority()) == 0 {
+                    state.absent.ran_out((job.sender, job.priority()));
+                }
+                self.gate.let_through(self.gate.cells(job.recipients.len()));
+                Ok(job)
+            }
+            Next::Load(gate) => Err(Hold::Load(gate)),
+            Next::Wait(until) => Err(Hold::Limiter(until.saturating_duration_since(Instant::now()))),
+            Next::Nothing => Err(Hold::Change),
+        }
+    }
+}
+
+impl State {
+    /// A job is given out: its place is behind all others, unless it has one.
+    fn give_place(&mut self, job: &mut Job) {
+        if job.place.is_none() {
+            self.places += 1;
+            job.place = Some(self.places);
+        }
+    }
+}
+
+/// Counts a worker as waiting while it lives.
+struct Waiting<'a>(&'a Lane);
+
+impl<'a> Waiting<'a> {
+    fn new(lane: &'a Lane) -> Waiting<'a> {
+        lane.state.lock().waiting += 1;
+        Waiting(lane)
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        let mut state = self.0.state.lock();
+        state.waiting = state.waiting.saturating_sub(1);
+    }
+}

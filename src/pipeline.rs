@@ -6,6 +6,7 @@
 //! transactions in flight, invariant 6).
 
 mod body;
+mod fault;
 mod feedback;
 pub(crate) mod lesson;
 mod link;
@@ -27,7 +28,7 @@ use crate::config::Config;
 use crate::crash;
 use crate::deliver::{Connector, Event, Fact, Stage, Transaction};
 use crate::listener::Intake;
-use crate::mail::{Address, Message, NewMessage, NewRecipient, QueueId, Recipient, RecipientKey};
+use crate::mail::{Address, Message, NewMessage, NewRecipient, QueueId, Recipient};
 use crate::observe::{Active, Stats};
 use crate::outcome::Judgement;
 use crate::queue::{Queue, QueueError};
@@ -365,29 +366,6 @@ impl Relay {
     async fn finish(&self, hand: &Hand, attempt: Attempt, judged: Option<Judgement>) {
         self.settle(&hand.lane, attempt, judged).await;
         hand.empty();
-    }
-
-    /// A worker panicked: what it had in hand goes back to the queue, or nobody would try it again
-    /// before a restart. If that panics too, it is put aside for an operator.
-    async fn after_fault(self: &Arc<Self>, hand: &Hand) {
-        let Some(mut job) = hand.job.lock().take() else { return };
-        hand.not_needed(&mut job);
-        let id = job.message.message.id;
-        tracing::error!(%id, provider = hand.lane.name.base(), "a fault of mailweir itself ended this attempt: please report it");
-        let mut attempt = Attempt::new(job, self.clock.now());
-        let event = Event::Local("a fault of mailweir itself".into());
-        attempt.everyone(Fact { stage: Stage::Mail, event, peer: None });
-        let keys: Vec<RecipientKey> =
-            attempt.job.recipients.iter().map(|held| RecipientKey { id, index: held.index }).collect();
-        let again = tokio::spawn({
-            let (relay, lane) = (self.clone(), hand.lane.clone());
-            async move { relay.settle(&lane, attempt, None).await }
-        });
-        if again.await.is_err() {
-            // Whatever it is about this message, it would happen at every attempt.
-            hand.lane.settled(keys.len());
-            self.put_aside(&keys, "mailweir cannot handle its outcome").await;
-        }
     }
 
     /// A message has one priority, whoever its recipients are: the highest that a `[[route]]` gives

@@ -6,6 +6,8 @@
 //! transactions in flight, invariant 6).
 
 mod body;
+pub(crate) mod conversion;
+mod fault;
 mod feedback;
 mod hand;
 pub(crate) mod lesson;
@@ -21,14 +23,14 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::watch;
 
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::crash;
 use crate::deliver::{Connector, Event, Fact, Stage, Transaction};
 use crate::listener::{Intake, Memory, memory};
-use crate::mail::{Address, Message, NewMessage, NewRecipient, QueueId, Recipient, RecipientKey};
+use crate::mail::{Address, Message, NewMessage, NewRecipient, QueueId, Recipient};
 use crate::observe::{Active, Stats};
 use crate::outcome::Judgement;
 use crate::queue::{Queue, QueueError};
@@ -42,9 +44,6 @@ use lesson::Teach;
 use link::{Link, Sockets};
 use record::Attempt;
 use report::Reports;
-
-/// Bodies converted at once: each is in memory as a whole.
-const CONVERSIONS: usize = 2;
 
 /// Recipients that expire in one go while they are held back; then the next.
 const EXPIRE_AT_ONCE: usize = 200;
@@ -71,7 +70,7 @@ pub struct Relay {
     reports: Reports,
     stopping: watch::Receiver<bool>,
     cut: watch::Sender<bool>,
-    conversions: Semaphore,
+    tickets: conversion::Tickets,
     incoming: Arc<Memory>,
 }
 
@@ -128,6 +127,8 @@ impl Relay {
         stopping: watch::Receiver<bool>,
     ) -> Arc<Relay> {
         let incoming = Memory::new(memory::part_of(config.queue.memory));
+        let outgoing = config.queue.memory - config.queue.memory / 4;
+        let tickets = conversion::Tickets::new(scheduler.budget().clone(), outgoing);
         let relay = Arc::new(Relay {
             incoming,
             config,
@@ -142,7 +143,7 @@ impl Relay {
             reports: Reports::default(),
             stopping,
             cut: watch::Sender::new(false),
-            conversions: Semaphore::new(CONVERSIONS),
+            tickets,
         });
         let (weak, router) = (Arc::downgrade(&relay), relay.router.clone());
         relay.router.ask(move |lane| weak.upgrade().is_none_or(|relay| relay.takes(lane)));
@@ -313,7 +314,7 @@ impl Relay {
             // waited for bodies would all be used at once (invariant 3).
             let (permit, source, outgoing) = loop {
                 let source = QueuedBody { shared: attempt.job.message.clone(), queue: self.queue.clone() };
-                let outgoing = match self.convert(&source, open.connection.capabilities(), &lane.provider).await {
+                let outgoing = match self.convert(&source, open.connection.capabilities(), lane).await {
                     Ok(outgoing) => outgoing,
                     Err(event) => {
                         hand.not_needed(&mut attempt.job);
@@ -371,7 +372,7 @@ impl Relay {
                     open.connection.send(&Transaction { message, recipients: &recipients, body: &source }).await
                 }
                 Outgoing::Converted { message, body } => {
-                    open.connection.send(&Transaction { message, recipients: &recipients, body }).await
+                    open.connection.send(&Transaction { message, recipients: &recipients, body: &**body }).await
                 }
             };
             attempt.transaction = report.took;
@@ -393,29 +394,6 @@ impl Relay {
     async fn finish(&self, hand: &Hand, attempt: Attempt, judged: Option<Judgement>) {
         self.settle(&hand.lane, attempt, judged).await;
         hand.empty();
-    }
-
-    /// A worker panicked: what it had in hand goes back to the queue, or nobody would try it again
-    /// before a restart. If that panics too, it is put aside for an operator.
-    async fn after_fault(self: &Arc<Self>, hand: &Hand) {
-        let Some(mut job) = hand.take() else { return };
-        hand.not_needed(&mut job);
-        let id = job.message.message.id;
-        tracing::error!(%id, provider = hand.lane.name.base(), "a fault of mailweir itself ended this attempt: please report it");
-        let mut attempt = Attempt::new(job, self.clock.now());
-        let event = Event::Local("a fault of mailweir itself".into());
-        attempt.everyone(Fact { stage: Stage::Mail, event, peer: None });
-        let keys: Vec<RecipientKey> =
-            attempt.job.recipients.iter().map(|held| RecipientKey { id, index: held.index }).collect();
-        let again = tokio::spawn({
-            let (relay, lane) = (self.clone(), hand.lane.clone());
-            async move { relay.settle(&lane, attempt, None).await }
-        });
-        if again.await.is_err() {
-            // Whatever it is about this message, it would happen at every attempt.
-            hand.lane.settled(keys.len());
-            self.put_aside(&keys, "mailweir cannot handle its outcome").await;
-        }
     }
 
     /// A message has one priority, whoever its recipients are: the highest that a `[[route]]` gives

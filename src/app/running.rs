@@ -23,7 +23,7 @@ use crate::config::{Config, Store, collide};
 use crate::crash;
 use crate::deliver::Connector;
 use crate::listener::{self, Server};
-use crate::pipeline::Relay;
+use crate::pipeline::{Relay, conversion};
 use crate::queue::sqlite::{Options, SqliteQueue};
 use crate::queue::{Queue, QueueError};
 use crate::route::Router;
@@ -183,6 +183,7 @@ impl Running {
         );
         // The rest is for what comes in ([`crate::listener::memory`]).
         let outgoing = config.queue.memory - config.queue.memory / 4;
+        let outgoing = outgoing - conversion::set_aside(outgoing);
         let scheduler = Scheduler::new(queue.clone(), clock, outgoing, config.limits.clone(), {
             let router = router.clone();
             move |lane| router.provider_of_lane(lane)

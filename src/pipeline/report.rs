@@ -20,6 +20,7 @@ use tokio::sync::{Notify, watch};
 use tokio::task::JoinSet;
 
 use super::Relay;
+use super::conversion::{Kind, Turn};
 use super::record::Attempt;
 use crate::clock::Timestamp;
 use crate::crash;
@@ -286,17 +287,15 @@ impl Relay {
         Ok(())
     }
 
-    /// The report on a debt; `None` if nobody wants it. One on many recipients takes its time, which
-    /// sessions do not wait for.
+    /// The report on a debt; `None` if nobody wants it. Sessions do not wait for it: it may name many
+    /// recipients, or return a message that has to be converted first.
     async fn written(&self, debt: Debt, now: Timestamp) -> Result<Option<Dsn>, QueueError> {
         let head = self.queue.chunk(debt.message.id, 0).await?.unwrap_or_default();
-        let (config, id, many) = (self.config.clone(), self.queue.next_id(now), debt.items.len() >= FEW);
+        let (config, id) = (self.config.clone(), self.queue.next_id(now));
         let write = move || dsn(&debt, &head, &config.hostname, id, now);
-        if !many {
-            return Ok(write());
-        }
-        let written = tokio::task::spawn_blocking(write).await;
-        written.map_err(|error| QueueError::Invalid(format!("a fault of mailweir itself in a report: {error}")))
+        let written = async { Turn::of(Kind::Report).await?.run(write).await };
+        // Only the end of the process keeps it from being written: what is owed stays owed.
+        written.await.map_err(|_: String| QueueError::Closed)
     }
 
     /// Stores one report, in the transaction that ends what it tells of, and sends it on its way.

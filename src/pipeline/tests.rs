@@ -19,7 +19,7 @@ pub(crate) type Asked = (Option<QueueId>, usize);
 /// some recipients.
 pub(crate) struct Faulty {
     queue: Arc<dyn Queue>,
-    faults: AtomicUsize,
+    faults: Arc<AtomicUsize>,
     /// It says that the outcome of a recipient whose index this is makes no sense.
     refuses: Option<u32>,
     /// It panics at the outcome of a recipient whose index this is.
@@ -50,7 +50,7 @@ impl Faulty {
         let none = || AtomicUsize::new(0);
         Faulty {
             queue,
-            faults: none(),
+            faults: Arc::default(),
             refuses: None,
             panics: None,
             damaged: none(),
@@ -204,23 +204,39 @@ async fn host(listener: TcpListener) {
     }
 }
 
+/// Waits for a counter.
+async fn reaches(count: impl Fn() -> u64, n: u64) {
+    let wait = async {
+        while count() < n {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(20), wait).await.expect("in time");
+    assert_eq!(count(), n);
+}
+
 /// A relay on this queue, to a host that takes everything.
 pub(crate) struct World {
     pub(crate) relay: Arc<Relay>,
     pub(crate) stop: watch::Sender<bool>,
     /// Senders ask for a report on delivery.
     notify: bool,
-    _dir: tempfile::TempDir,
+    dir: tempfile::TempDir,
 }
 
 impl World {
     pub(crate) async fn new(dir: tempfile::TempDir, queue: Faulty) -> World {
+        World::with_retry(dir, "1s", queue).await
+    }
+
+    /// Whose first retry comes after so long.
+    async fn with_retry(dir: tempfile::TempDir, first: &str, queue: Faulty) -> World {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let address = listener.local_addr().expect("its address");
         tokio::spawn(host(listener));
         let text = format!(
             "drain = \"1s\"\n[provider.host]\nrelay = \"{address}\"\ntls = \"off\"\nconnections = 1\nrate = []\n\
-             [[route]]\nrecipient = \"*\"\nvia = \"host\"\n[retry]\nfirst = \"1s\"\njitter = 0.0\n"
+             [[route]]\nrecipient = \"*\"\nvia = \"host\"\n[retry]\nfirst = \"{first}\"\njitter = 0.0\n"
         );
         let config = Arc::new(Config::parse(&text, "test").expect("a configuration"));
         let queue: Arc<dyn Queue> = Arc::new(queue);
@@ -234,7 +250,7 @@ impl World {
         let connector = Connector::new("relay.example").expect("a connector");
         let relay = Relay::new(config, Clock::System, queue, router, connector, scheduler.clone(), stopping.clone());
         tokio::spawn(scheduler.run(stopping));
-        World { relay, stop, notify: false, _dir: dir }
+        World { relay, stop, notify: false, dir }
     }
 
     /// Accepts a message to so many recipients.
@@ -274,19 +290,19 @@ impl World {
 
     /// Waits for so many recipients to be known as delivered: that is after they left the queue.
     async fn delivered(&self, n: u64) {
-        let wait = async {
-            while self.relay.stats.delivered.get() < n {
-                tokio::time::sleep(Duration::from_millis(5)).await;
-            }
-        };
-        tokio::time::timeout(Duration::from_secs(20), wait).await.expect("delivered in time");
-        assert_eq!(self.relay.stats.delivered.get(), n);
+        reaches(|| self.relay.stats.delivered.get(), n).await;
     }
 
-    async fn end(self) {
+    /// The same of those that wait for another attempt.
+    async fn deferred(&self, n: u64) {
+        reaches(|| self.relay.stats.deferred.get(), n).await;
+    }
+
+    async fn end(self) -> tempfile::TempDir {
         let _ = self.stop.send(true);
         self.relay.workers.none().await;
         self.relay.queue.close().await;
+        self.dir
     }
 }
 
@@ -294,7 +310,7 @@ impl World {
 #[tokio::test]
 async fn a_worker_that_panics_loses_no_recipient_and_stalls_no_lane() {
     let dir = tempfile::tempdir().expect("a directory");
-    let queue = Faulty { faults: AtomicUsize::new(2), ..Faulty::new(&dir) };
+    let queue = Faulty { faults: Arc::new(AtomicUsize::new(2)), ..Faulty::new(&dir) };
     let world = World::new(dir, queue).await;
     for _ in 0..3 {
         world.accept(1).await;
@@ -302,6 +318,44 @@ async fn a_worker_that_panics_loses_no_recipient_and_stalls_no_lane() {
     world.wait(Counts::default()).await;
     world.delivered(3).await;
     world.end().await;
+}
+
+/// A message at which a worker panics at every attempt is tried twice, then put aside, and the lane
+/// goes on.
+#[tokio::test]
+async fn a_message_that_makes_a_worker_panic_twice_is_put_aside() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let faults = Arc::new(AtomicUsize::new(1000));
+    let queue = Faulty { faults: faults.clone(), ..Faulty::new(&dir) };
+    let world = World::new(dir, queue).await;
+    world.accept(3).await;
+    world.wait(Counts { messages: 1, held: 3, ..Counts::default() }).await;
+    let times = 1000 - faults.swap(0, Ordering::SeqCst);
+    assert_eq!(times, 2, "attempts");
+    let page = world.relay.queue.inspect(&Filter::default(), None, 10).await.expect("a page");
+    assert!(page.rows.iter().all(|(_, _, row)| row.reason == "local: a fault of mailweir itself"), "{page:?}");
+    world.accept(1).await;
+    world.delivered(1).await;
+    world.end().await;
+}
+
+/// The same when mailweir is started anew between the two.
+#[tokio::test]
+async fn a_message_that_made_the_process_before_panic_has_one_attempt_left() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let once = |dir: &tempfile::TempDir| Faulty { faults: Arc::new(AtomicUsize::new(1)), ..Faulty::new(dir) };
+    let queue = once(&dir);
+    let first = World::with_retry(dir, "1h", queue).await;
+    first.accept(1).await;
+    first.deferred(1).await;
+    let dir = first.end().await;
+    let queue = once(&dir);
+    let page = queue.inspect(&Filter::default(), None, 10).await.expect("a page");
+    let keys: Vec<RecipientKey> = page.rows.iter().map(|row| row.0).collect();
+    queue.operate(Operation::Retry, &keys, &[], Clock::System.now()).await.expect("due now");
+    let second = World::with_retry(dir, "1h", queue).await;
+    second.wait(Counts { messages: 1, held: 1, ..Counts::default() }).await;
+    second.end().await;
 }
 
 /// What the queue will never take does not keep a worker for ever: it is put aside, alone.

@@ -6,6 +6,7 @@
 //! transactions in flight, invariant 6).
 
 mod body;
+pub(crate) mod conversion;
 mod fault;
 mod feedback;
 pub(crate) mod lesson;
@@ -13,6 +14,7 @@ mod link;
 mod moves;
 mod pauses;
 mod record;
+mod report;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -21,7 +23,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 use parking_lot::Mutex;
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::watch;
 
 use crate::clock::Clock;
 use crate::config::Config;
@@ -39,9 +41,6 @@ use feedback::Feedback;
 use lesson::Teach;
 use link::{Link, Sockets};
 use record::Attempt;
-
-/// Bodies converted at once: each is in memory as a whole.
-const CONVERSIONS: usize = 2;
 
 /// Recipients that expire in one go while they are held back; then the next.
 const EXPIRE_AT_ONCE: usize = 200;
@@ -67,7 +66,7 @@ pub struct Relay {
     feedback: Feedback,
     stopping: watch::Receiver<bool>,
     cut: watch::Sender<bool>,
-    conversions: Semaphore,
+    tickets: conversion::Tickets,
 }
 
 #[async_trait]
@@ -118,6 +117,7 @@ impl Relay {
         scheduler: Arc<Scheduler>,
         stopping: watch::Receiver<bool>,
     ) -> Arc<Relay> {
+        let tickets = conversion::Tickets::new(scheduler.budget().clone(), config.queue.memory);
         let relay = Arc::new(Relay {
             config,
             clock,
@@ -130,7 +130,7 @@ impl Relay {
             feedback: Feedback::default(),
             stopping,
             cut: watch::Sender::new(false),
-            conversions: Semaphore::new(CONVERSIONS),
+            tickets,
         });
         let (weak, router) = (Arc::downgrade(&relay), relay.router.clone());
         relay.router.ask(move |lane| weak.upgrade().is_none_or(|relay| relay.takes(lane)));
@@ -286,7 +286,7 @@ impl Relay {
             // waited for bodies would all be used at once (invariant 3).
             let (permit, source, outgoing) = loop {
                 let source = QueuedBody { shared: attempt.job.message.clone(), queue: self.queue.clone() };
-                let outgoing = match self.convert(&source, open.connection.capabilities(), &lane.provider).await {
+                let outgoing = match self.convert(&source, open.connection.capabilities(), lane).await {
                     Ok(outgoing) => outgoing,
                     Err(event) => {
                         hand.not_needed(&mut attempt.job);
@@ -344,7 +344,7 @@ impl Relay {
                     open.connection.send(&Transaction { message, recipients: &recipients, body: &source }).await
                 }
                 Outgoing::Converted { message, body } => {
-                    open.connection.send(&Transaction { message, recipients: &recipients, body }).await
+                    open.connection.send(&Transaction { message, recipients: &recipients, body: &**body }).await
                 }
             };
             attempt.transaction = report.took;

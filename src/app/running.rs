@@ -23,7 +23,7 @@ use crate::config::{Config, Store, collide};
 use crate::crash;
 use crate::deliver::Connector;
 use crate::listener::{self, Server};
-use crate::pipeline::Relay;
+use crate::pipeline::{Relay, conversion};
 use crate::queue::sqlite::SqliteQueue;
 use crate::queue::{Queue, QueueError};
 use crate::route::Router;
@@ -157,7 +157,9 @@ impl Running {
             failed = counts.failed,
             "queue open"
         );
-        let scheduler = Scheduler::new(queue.clone(), clock, config.queue.memory, config.limits.clone(), {
+        let memory = config.queue.memory;
+        let memory = memory - conversion::set_aside(memory);
+        let scheduler = Scheduler::new(queue.clone(), clock, memory, config.limits.clone(), {
             let router = router.clone();
             move |lane| router.provider_of_lane(lane)
         });

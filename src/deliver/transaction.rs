@@ -167,7 +167,7 @@ impl Connection {
         let t = self.timeouts;
         let smtputf8 = self.needs_smtputf8(tx, open);
         let pipelined = self.pipelining;
-        let bdat = pipelined && self.chunking && tx.message.chunks() == 1;
+        let bdat = pipelined && self.chunking && tx.body.pieces(tx.message) == 1;
         self.all_out = false;
         let reset = self.dirty;
         let mut whole = Written::All;
@@ -307,7 +307,7 @@ impl Connection {
     /// Writes the body and the dot. A reply before the dot ends the connection: what is not sent
     /// yet would be taken for commands.
     async fn body(&mut self, tx: &Transaction<'_>, head: Bytes) -> Result<(), End> {
-        let chunks = tx.message.chunks();
+        let chunks = tx.body.pieces(tx.message);
         let mut encoder = Encoder::for_data();
         let mut chunk = head;
         for index in 0..chunks {

@@ -192,7 +192,12 @@ pub trait Body: Send + Sync {
         None
     }
 
-    /// Chunk `index` (from 0) of the body; the error is text for a log line.
+    /// Number of chunks of this body, which is that of `message`; at least 1.
+    fn pieces(&self, message: &Message) -> u32 {
+        message.chunks()
+    }
+
+    /// Chunk `index` (from 0) of the body, asked for in order; the error is text for a log line.
     async fn chunk(&self, index: u32) -> Result<Bytes, String>;
 }
 

@@ -270,7 +270,7 @@ fn returned_message(stored: &[u8], style: Style) -> Option<Part> {
     };
     let body = match convert::convert(stored, traits, hop) {
         Conversion::NotNeeded => stored.to_vec(),
-        Conversion::Converted { body, .. } => body.to_vec(),
+        Conversion::Converted { recipe, .. } => recipe.whole(stored).ok()?,
         Conversion::Fold | Conversion::Refused { .. } => return None,
     };
     let encoding = if body.is_ascii() { ContentTransferEncoding::SevenBit } else { ContentTransferEncoding::EightBit };

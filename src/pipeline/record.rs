@@ -9,10 +9,10 @@ use super::{Relay, SETTLE_AGAIN};
 use crate::clock::Timestamp;
 use crate::crash;
 use crate::deliver::{Event, Fact, Reply};
-use crate::mail::{Body, CHUNK, IpText, NewMessage, NewRecipient, RecipientKey};
+use crate::mail::{CHUNK, IpText, NewMessage, NewRecipient, RecipientKey};
 use crate::outcome::Judgement;
-use crate::outcome::bounce::{self, Action, Diagnostic, Dsn, Item};
-use crate::outcome::settle::{Context, Notice, Outcome, Planned, Tried, plan, status};
+use crate::outcome::bounce::Dsn;
+use crate::outcome::settle::{Context, Notice, Outcome, Planned, Tried, plan};
 use crate::queue::{Operation, QueueError, Settlement, Verdict};
 use crate::schedule::{Held, Job, Lane};
 
@@ -300,45 +300,6 @@ impl Relay {
             let wake = lane.give_back(again);
             self.scheduler.wake(lane, wake);
         }
-    }
-
-    /// The DSN that this attempt makes due, if any: one for all its recipients.
-    async fn dsn(&self, lane: &Lane, attempt: &Attempt, planned: &[Planned], now: Timestamp) -> Option<Dsn> {
-        let message = &attempt.job.message.message;
-        if message.envelope.reverse_path.is_none() || planned.iter().all(|p| p.notice == Notice::None) {
-            return None;
-        }
-        let body = super::QueuedBody { shared: attempt.job.message.clone(), queue: self.queue.clone() };
-        let head = body.chunk(0).await.unwrap_or_default();
-        let expires = message.received.after(lane.provider.retry.expire);
-        let texts: Vec<String> = attempt.facts.iter().map(|fact| fact.event.to_string()).collect();
-        let items: Vec<Item<'_>> = planned
-            .iter()
-            .filter_map(|p| {
-                let action = match p.notice {
-                    Notice::None => return None,
-                    Notice::Failed => Action::Failed,
-                    Notice::Delayed => Action::Delayed,
-                    Notice::Relayed => Action::Relayed,
-                };
-                let held = attempt.job.recipients.get(p.at)?;
-                let fact = attempt.facts.get(p.at)?;
-                let text = texts.get(p.at)?;
-                Some(Item {
-                    recipient: &held.recipient,
-                    action,
-                    status: status(p.outcome, fact),
-                    diagnostic: Some(match &fact.event {
-                        Event::Reply(reply) => Diagnostic::Smtp(reply),
-                        _ => Diagnostic::Local(text),
-                    }),
-                    remote_mta: fact.peer.as_ref().map(|peer| &*peer.host),
-                    last_attempt: Some(now),
-                    will_retry_until: (action == Action::Delayed).then_some(expires),
-                })
-            })
-            .collect();
-        bounce::dsn(message, &head, &items, &self.config.hostname, self.queue.next_id(now), now)
     }
 
     /// One line per fate, with everything an administrator asks for.

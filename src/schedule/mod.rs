@@ -394,6 +394,11 @@ impl Scheduler {
         self.ledger.end(lacked).await
     }
 
+    /// The memory budget.
+    pub(crate) fn budget(&self) -> &Arc<Budget> {
+        &self.budget
+    }
+
     /// Bytes of the memory budget in use.
     pub fn memory_used(&self) -> u64 {
         self.budget.used()

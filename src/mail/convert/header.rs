@@ -19,7 +19,7 @@ pub fn to_ascii(field: &[u8]) -> Vec<u8> {
     let colon = field.iter().position(|b| *b == b':').unwrap_or(field.len());
     let name = String::from_utf8_lossy(&field[..colon]).trim().to_ascii_lowercase();
     let value: Vec<u8> = unfold(&field[(colon + 1).min(field.len())..]);
-    let mut out = Out { bytes: field[..(colon + 1).min(field.len())].to_vec(), line: 0 };
+    let mut out = Out { bytes: field[..(colon + 1).min(field.len())].to_vec(), line: 0, blank: false };
     match name.as_str() {
         "from"
         | "to"
@@ -85,6 +85,9 @@ fn unfold(value: &[u8]) -> Vec<u8> {
 pub(super) struct Out {
     bytes: Vec<u8>,
     line: usize,
+    /// The last line has nothing but white space so far. Known, since looking at each token would be
+    /// quadratic.
+    blank: bool,
 }
 
 impl Out {
@@ -94,12 +97,14 @@ impl Out {
 
     /// Appends `bytes`, which hold no line break.
     pub(super) fn raw(&mut self, bytes: &[u8]) {
+        self.blank = self.blank && bytes.iter().all(|b| is_blank(*b));
         self.bytes.extend_from_slice(bytes);
     }
 
     pub(super) fn newline(&mut self) {
         self.bytes.extend_from_slice(b"\r\n");
         self.line = self.bytes.len();
+        self.blank = true;
     }
 
     fn ends_with_space(&self) -> bool {
@@ -111,7 +116,7 @@ impl Out {
         if self.column() + token.len() > LINE && self.ends_with_space() && self.column() > 1 {
             let blank = self.bytes.pop().unwrap_or(b' ');
             // No line may consist of white space alone (RFC 5322 §3.2.2).
-            if self.bytes[self.line..].iter().any(|b| !is_blank(*b)) && !self.bytes.ends_with(b":") {
+            if !self.blank && !self.bytes.ends_with(b":") {
                 self.newline();
             }
             self.bytes.push(blank);

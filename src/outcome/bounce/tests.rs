@@ -2,6 +2,7 @@
 
 use std::process::Command;
 
+use bytes::Bytes;
 use mail_parser::{MessageParser, MimeHeaders, PartType};
 use proptest::prelude::*;
 
@@ -206,7 +207,8 @@ fn ret_full_returns_the_message_if_it_is_a_failure_and_not_too_large() {
         let seven = Hop { eight_bit: false, smtputf8: false, smtputf8_asked: false, signed: SignedConversion::Bounce };
         let mut relayed = dsn;
         match convert::convert(&relayed.body, relayed.message.traits, seven) {
-            Conversion::Converted { body, traits } => {
+            Conversion::Converted { recipe, traits, .. } => {
+                let body = Bytes::from(recipe.whole(&relayed.body).unwrap());
                 assert!(eight_bit && body.is_ascii());
                 (relayed.message.size, relayed.message.traits, relayed.body) = (body.len() as u64, traits, body);
                 let parts = parts(&relayed);

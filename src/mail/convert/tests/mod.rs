@@ -8,23 +8,65 @@ use proptest::prelude::*;
 
 use super::*;
 
+mod bounds;
+mod whole;
+
 const SEVEN_BIT: Hop =
     Hop { eight_bit: false, smtputf8: false, smtputf8_asked: false, signed: SignedConversion::Convert };
 const EIGHT_BIT: Hop = Hop { eight_bit: true, ..SEVEN_BIT };
 
 fn converted(body: &[u8], hop: Hop) -> Vec<u8> {
     match convert(body, scan(body), hop) {
-        Conversion::Converted { body: new, traits } => {
-            assert_eq!(traits, scan(&new));
+        Conversion::Converted { recipe, size, traits } => {
+            let new = recipe.whole(body).expect("within the limits");
+            assert_eq!((traits, size), (scan(&new), new.len() as u64));
             assert!(!traits.long_line, "{}", String::from_utf8_lossy(&new));
             if !hop.eight_bit {
                 assert!(new.is_ascii(), "{}", String::from_utf8_lossy(&new));
             }
             assert_eq!(convert(&new, traits, hop), Conversion::NotNeeded, "not idempotent");
-            new.to_vec()
+            new
         }
         other => panic!("{other:?}"),
     }
+}
+
+/// The same, with the body cut into chunks, and what is made taken off piece by piece.
+fn converted_in_chunks(body: &[u8], traits: BodyTraits, hop: Hop, cuts: &[usize]) -> (Conversion, Vec<u8>) {
+    let chunks = || {
+        let (mut rest, mut cuts) = (body, cuts.iter().cycle());
+        std::iter::from_fn(move || {
+            let (chunk, after) = rest.split_at((*cuts.next()?).min(rest.len()));
+            rest = after;
+            (!chunk.is_empty()).then_some(chunk)
+        })
+    };
+    let mut work = match Work::begin(body.len() as u64, traits, hop) {
+        Ok(work) => work,
+        Err(conversion) => return (conversion, Vec::new()),
+    };
+    let conversion = loop {
+        // As the relay does: no more chunks once it is known that none is needed.
+        chunks().take_while(|chunk| work.push(chunk)).for_each(drop);
+        match work.end_pass() {
+            Pass::Again(again) => work = *again,
+            Pass::Done(conversion) => break conversion,
+        }
+    };
+    let (mut whole, mut out) = (Vec::new(), Vec::new());
+    if let Conversion::Converted { recipe, .. } = &conversion {
+        let mut emitter = recipe.emitter();
+        for chunk in chunks() {
+            let mut at = 0;
+            while at < chunk.len() {
+                at += emitter.push(&chunk[at..], &mut out).expect("counted before");
+                whole.append(&mut out);
+            }
+        }
+        emitter.finish(&mut out).expect("counted before");
+        whole.append(&mut out);
+    }
+    (conversion, whole)
 }
 
 /// Content type and decoded content of every part, depth first.
@@ -173,8 +215,10 @@ fn nesting_without_end_is_refused_not_followed() {
     body.push_str("\r\nü\r\n");
     assert!(matches!(
         convert(body.as_bytes(), scan(body.as_bytes()), SEVEN_BIT),
-        Conversion::Refused { enhanced: "5.6.3", .. }
+        Conversion::Refused { enhanced: "5.6.0", .. }
     ));
+    let long = format!("{}{}\r\n", body.replace('ü', "u"), "x".repeat(1500));
+    assert_eq!(convert(long.as_bytes(), scan(long.as_bytes()), EIGHT_BIT), Conversion::Fold);
 }
 
 #[test]
@@ -248,6 +292,34 @@ fn message() -> impl Strategy<Value = String> {
     })
 }
 
+/// Pieces of structure, text and nonsense in any order.
+fn anything() -> impl Strategy<Value = Vec<u8>> {
+    let pieces = proptest::collection::vec(
+        prop_oneof![
+            Just(b"\r\n".to_vec()),
+            Just(b"\r\n\r\n".to_vec()),
+            Just(b"--b".to_vec()),
+            Just(b"\r\n--b--\r\n".to_vec()),
+            Just(b"\r\n--b\r\n".to_vec()),
+            Just(b"Content-Type: multipart/mixed; boundary=b\r\n".to_vec()),
+            Just(b"Content-Type: message/rfc822\r\n".to_vec()),
+            Just(b"Content-Transfer-Encoding: base64\r\n".to_vec()),
+            Just(b"Content-Transfer-Encoding: quoted-printable\r\n".to_vec()),
+            Just(b"From: \"\xfc\" <".to_vec()),
+            Just(b"Content-Disposition: x; filename=\"\xff; ".to_vec()),
+            Just("Subject: ü (".into()),
+            Just(vec![b'='; 990]),
+            Just(vec![0xe9; 1500]),
+            Just(vec![b' '; 1500]),
+            Just(b"To: a (\xfc\\".to_vec()),
+            Just(b" \t".to_vec()),
+            proptest::collection::vec(any::<u8>(), 0..40),
+        ],
+        0..40,
+    );
+    pieces.prop_map(|pieces| pieces.concat())
+}
+
 fn needed(body: &str, hop: Hop) -> bool {
     let t = scan(body.as_bytes());
     t.long_line || (!hop.eight_bit && (t.eight_bit_body || t.eight_bit_header))
@@ -273,27 +345,46 @@ proptest! {
 
     #[test]
     fn anything_at_all_comes_out_legal(
-        pieces in proptest::collection::vec(prop_oneof![
-            Just(b"\r\n".to_vec()), Just(b"\r\n\r\n".to_vec()), Just(b"--b".to_vec()), Just(b"\r\n--b--\r\n".to_vec()),
-            Just(b"\r\n--b\r\n".to_vec()), Just(b"Content-Type: multipart/mixed; boundary=b\r\n".to_vec()),
-            Just(b"Content-Type: message/rfc822\r\n".to_vec()), Just(b"Content-Transfer-Encoding: base64\r\n".to_vec()),
-            Just(b"Content-Transfer-Encoding: quoted-printable\r\n".to_vec()), Just(b"From: \"\xfc\" <".to_vec()),
-            Just(b"Content-Disposition: x; filename=\"\xff; ".to_vec()), Just("Subject: ü (".into()), Just(vec![b'='; 990]),
-            Just(vec![0xe9; 1500]), Just(vec![b' '; 1500]), Just(b"To: a (\xfc\\".to_vec()), Just(b" \t".to_vec()),
-            proptest::collection::vec(any::<u8>(), 0..40),
-        ], 0..40),
+        body in anything(),
         eight_bit: bool,
     ) {
-        let body = pieces.concat();
         let hop = Hop { eight_bit, ..SEVEN_BIT };
-        if let Conversion::Converted { body: new, traits } = convert(&body, scan(&body), hop) {
-            prop_assert_eq!(traits, scan(&new));
+        if let Conversion::Converted { recipe, size, traits } = convert(&body, scan(&body), hop) {
+            let new = recipe.whole(&body).expect("within the limits");
+            prop_assert_eq!((size, traits), (new.len() as u64, scan(&new)));
             prop_assert!(!traits.long_line);
             prop_assert!(eight_bit || new.is_ascii());
             prop_assert_eq!(convert(&new, traits, hop), Conversion::NotNeeded);
         } else {
             let t = scan(&body);
             prop_assert!(!t.long_line && (eight_bit || !(t.eight_bit_header || t.eight_bit_body)), "given up {:?}", convert(&body, t, hop));
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 500, ..ProptestConfig::default() })]
+
+    /// The streaming conversion makes what the simple one makes, however the body is cut.
+    #[test]
+    fn any_cut_gives_what_the_whole_body_gives(
+        body in prop_oneof![anything(), message().prop_map(String::into_bytes)],
+        eight_bit: bool,
+        cuts in proptest::collection::vec(prop_oneof![1usize..8, 1usize..2000, Just(usize::MAX)], 1..12),
+    ) {
+        let (hop, traits) = (Hop { eight_bit, ..SEVEN_BIT }, scan(&body));
+        let (conversion, made) = converted_in_chunks(&body, traits, hop, &cuts);
+        prop_assert_eq!(&conversion, &convert(&body, traits, hop));
+        let ascii = !eight_bit && (traits.eight_bit_header || traits.eight_bit_body);
+        match (conversion, whole::convert(&body, ascii)) {
+            (Conversion::Converted { .. }, Some((expected, _))) => {
+                prop_assert_eq!(String::from_utf8_lossy(&made), String::from_utf8_lossy(&expected));
+                prop_assert_eq!(made, expected);
+            }
+            (Conversion::Fold, Some((expected, broke))) => prop_assert!(broke || scan(&expected).long_line),
+            (Conversion::Fold, None) => prop_assert!(!ascii),
+            (Conversion::Refused { enhanced, .. }, None) => prop_assert!(ascii && enhanced == "5.6.0"),
+            (other, _) => prop_assert_eq!(other, Conversion::NotNeeded),
         }
     }
 }

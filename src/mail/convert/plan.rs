@@ -1,0 +1,317 @@
+//! The first pass: what is to be done to each entity of a message, in four bytes each.
+//!
+//! What stands in a header section can depend on all of the content after it (its encoding, its
+//! charset, whether anything in it changed), so it is decided here and done in a second pass.
+
+use super::coder::{Coding, Text};
+use super::kind::{Encoding, Name};
+use super::limits::{Limit, SHORT_EXCESS, SHORT_EXCESS_ALL, grown};
+use super::visit::{Head, Place, Role, Shape, Visit};
+use super::walk::Walk;
+
+/// How text that is signed inside its part begins (RFC 9580 §7).
+const ARMOR: &[u8] = b"-----BEGIN PGP SIGNED MESSAGE-----";
+
+/// A new Content-Transfer-Encoding.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Label {
+    SevenBit,
+    QuotedPrintable,
+    Base64,
+}
+
+impl Label {
+    pub(super) fn as_str(self) -> &'static str {
+        match self {
+            Label::SevenBit => "7bit",
+            Label::QuotedPrintable => "quoted-printable",
+            Label::Base64 => "base64",
+        }
+    }
+}
+
+/// The charset of text that nobody labelled.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub(super) enum Charset {
+    #[default]
+    UsAscii,
+    Utf8,
+    /// RFC 1428: some charset that nobody named.
+    Unknown,
+}
+
+impl Charset {
+    pub(super) fn as_str(self) -> &'static str {
+        match self {
+            Charset::UsAscii => "us-ascii",
+            Charset::Utf8 => "utf-8",
+            Charset::Unknown => "unknown-8bit",
+        }
+    }
+}
+
+/// What is done to one entity.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub(super) struct Entry {
+    /// To its content, if it is a leaf.
+    pub(super) coding: Coding,
+    /// To its Content-Transfer-Encoding.
+    pub(super) label: Option<Label>,
+    /// Content in it is encoded anew, so it must be MIME.
+    pub(super) changed: bool,
+    /// Of its content.
+    pub(super) charset: Charset,
+}
+
+/// What is done to a message.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Plan {
+    /// In the order in which the entities begin.
+    pub(super) entries: Vec<Entry>,
+    /// 8-bit bytes go, too; else only over-long lines.
+    pub(super) ascii: bool,
+    /// It signs itself as a whole (DKIM), and something is changed.
+    pub(super) breaks_signature: bool,
+}
+
+/// Makes a [`Plan`].
+pub(super) struct Planner(Walk<Notes>);
+
+impl Planner {
+    pub(super) fn new(ascii: bool) -> Planner {
+        let notes = Notes {
+            ascii,
+            entries: Vec::new(),
+            edited: false,
+            broke_signature: false,
+            signed_whole: false,
+            short: SHORT_EXCESS_ALL,
+        };
+        Planner(Walk::new(notes, ascii))
+    }
+
+    pub(super) fn push(&mut self, chunk: &[u8]) -> Result<(), Limit> {
+        self.0.push(chunk)
+    }
+
+    pub(super) fn finish(self) -> Result<Plan, Limit> {
+        let notes = self.0.finish()?;
+        let breaks_signature = notes.broke_signature || (notes.edited && notes.signed_whole);
+        Ok(Plan { entries: notes.entries, ascii: notes.ascii, breaks_signature })
+    }
+}
+
+struct Notes {
+    ascii: bool,
+    entries: Vec<Entry>,
+    /// Anything at all changes.
+    edited: bool,
+    /// Something changes inside of something signed.
+    broke_signature: bool,
+    /// There is a DKIM signature.
+    signed_whole: bool,
+    /// What is left of [`SHORT_EXCESS_ALL`].
+    short: u64,
+}
+
+/// An open entity.
+struct Weighed {
+    index: usize,
+    place: Place,
+    weight: Weight,
+    /// An entity inside is changed.
+    changed: bool,
+    /// Nobody names its charset, so that is found out.
+    unlabelled: bool,
+}
+
+impl Notes {
+    fn edit(&mut self, signed: bool) {
+        self.edited = true;
+        self.broke_signature |= signed;
+    }
+
+    fn entry(&mut self, weighed: &Weighed, head: &Head, shape: Shape) -> Entry {
+        let mut entry = Entry { changed: weighed.changed, ..Entry::default() };
+        let weight = &weighed.weight;
+        if shape != Shape::Leaf {
+            // A composite may only be labelled 7bit, 8bit or binary (RFC 2045 §6.4), and once its
+            // parts are 7-bit, only 7bit.
+            entry.label = (self.ascii && head.encoding == Encoding::EightBit).then_some(Label::SevenBit);
+        } else if weight.breaks {
+            (entry.coding, entry.label) = match head.encoding {
+                Encoding::QuotedPrintable => (Coding::MendQuotedPrintable, None),
+                Encoding::Base64 => (Coding::MendBase64, None),
+                _ if matches!(head.kind.main.as_str(), "text" | "message" | "multipart") && self.is_text(weight) => {
+                    (Coding::QuotedPrintable, Some(Label::QuotedPrintable))
+                }
+                _ => (Coding::Base64, Some(Label::Base64)),
+            };
+            entry.changed = true;
+            entry.charset = weight.charset();
+            self.edit(weighed.place.signed || weight.armor || head.kind.sub.ends_with("pkcs7-mime"));
+        }
+        if entry.label.is_some() {
+            self.edit(weighed.place.signed);
+        }
+        entry
+    }
+
+    /// Whether quoted-printable does not make it grow too much.
+    fn is_text(&mut self, weight: &Weight) -> bool {
+        let excess = weight.excess();
+        let fits = excess == 0 || (excess <= SHORT_EXCESS && excess <= self.short);
+        if fits {
+            self.short -= excess;
+        }
+        fits
+    }
+}
+
+impl Visit for Notes {
+    type Entity = Weighed;
+
+    fn begin(&mut self, place: Place) -> Result<Weighed, Limit> {
+        let index = self.entries.len();
+        self.entries.push(Entry::default());
+        Ok(Weighed { index, place, weight: Weight::new(self.ascii), changed: false, unlabelled: false })
+    }
+
+    fn raw(&mut self, _: &[u8]) {}
+
+    fn field(&mut self, entity: &mut Weighed, name: Name, _: &[u8], breaks: bool) -> Result<bool, Limit> {
+        self.signed_whole |= entity.place.top && name == Name::DkimSignature;
+        if breaks {
+            self.edit(entity.place.signed);
+        }
+        Ok(true)
+    }
+
+    fn head(&mut self, entity: &mut Weighed, head: &Head, _: bool) {
+        entity.unlabelled = entity.place.message && !head.has_type;
+    }
+
+    fn text(&mut self, entity: &mut Weighed, role: Role, text: Text<'_>) {
+        match role {
+            // Text after the last delimiter only matters for the signature.
+            Role::Epilogue => {
+                if text.long || (self.ascii && !text.bytes.is_ascii()) {
+                    self.edit(entity.place.signed);
+                }
+            }
+            Role::Content | Role::Preamble => entity.weight.text(text, entity.unlabelled),
+        }
+    }
+
+    fn newline(&mut self, entity: &mut Weighed, role: Role) {
+        if role != Role::Epilogue {
+            entity.weight.newline();
+        }
+    }
+
+    fn delimited(&mut self, entity: &mut Weighed) {
+        if entity.weight.breaks {
+            self.edit(entity.place.signed);
+        }
+    }
+
+    fn end(&mut self, entity: Weighed, head: &Head, shape: Shape, parent: Option<&mut Weighed>) {
+        let entry = self.entry(&entity, head, shape);
+        if let Some(parent) = parent {
+            parent.changed |= entry.changed;
+        }
+        if let Some(place) = self.entries.get_mut(entity.index) {
+            *place = entry;
+        }
+    }
+}
+
+/// What content is like.
+pub(super) struct Weight {
+    ascii: bool,
+    /// It has what must go.
+    pub(super) breaks: bool,
+    /// Bytes.
+    size: u64,
+    /// Bytes that quoted-printable escapes.
+    special: u64,
+    eight_bit: bool,
+    armor: bool,
+    utf8: Utf8,
+}
+
+impl Weight {
+    pub(super) fn new(ascii: bool) -> Weight {
+        let utf8 = Utf8::default();
+        Weight { ascii, breaks: false, size: 0, special: 0, eight_bit: false, armor: false, utf8 }
+    }
+
+    pub(super) fn text(&mut self, text: Text<'_>, charset: bool) {
+        let eight_bit = !text.bytes.is_ascii();
+        self.eight_bit |= eight_bit;
+        self.breaks |= text.long || (self.ascii && eight_bit);
+        self.armor |= text.first && text.bytes.starts_with(ARMOR);
+        self.size += text.bytes.len() as u64;
+        self.special += text.bytes.iter().map(|b| u64::from(is_special(*b))).sum::<u64>();
+        if charset {
+            self.utf8.push(text.bytes);
+        }
+    }
+
+    pub(super) fn newline(&mut self) {
+        self.size += 2;
+        self.utf8.push(b"\r\n");
+    }
+
+    /// By how much more than 1.4 times its size quoted-printable may have, at most.
+    pub(super) fn excess(&self) -> u64 {
+        // A soft line break, three bytes, after at least 72 bytes.
+        let encoded = self.size + 2 * self.special;
+        (encoded + encoded / 24).saturating_sub(grown(self.size))
+    }
+
+    fn charset(&self) -> Charset {
+        match (self.eight_bit, self.utf8.is_valid()) {
+            (false, _) => Charset::UsAscii,
+            (true, true) => Charset::Utf8,
+            (true, false) => Charset::Unknown,
+        }
+    }
+}
+
+fn is_special(b: u8) -> bool {
+    !matches!(b, b' ' | b'\t' | 33..=60 | 62..=126)
+}
+
+/// Whether what comes piece by piece is UTF-8.
+#[derive(Default)]
+struct Utf8 {
+    /// The start of a character.
+    start: Vec<u8>,
+    invalid: bool,
+}
+
+impl Utf8 {
+    fn push(&mut self, mut bytes: &[u8]) {
+        while !self.start.is_empty() && !self.invalid {
+            let Some((first, rest)) = bytes.split_first() else { return };
+            self.start.push(*first);
+            bytes = rest;
+            match std::str::from_utf8(&self.start) {
+                Ok(_) => self.start.clear(),
+                Err(error) => self.invalid = error.error_len().is_some(),
+            }
+        }
+        if self.invalid {
+            return;
+        }
+        if let Err(error) = std::str::from_utf8(bytes) {
+            self.invalid = error.error_len().is_some();
+            self.start.extend_from_slice(&bytes[error.valid_up_to()..]);
+        }
+    }
+
+    fn is_valid(&self) -> bool {
+        !self.invalid && self.start.is_empty()
+    }
+}

@@ -10,7 +10,7 @@ use bytes::Bytes;
 use tokio::sync::Mutex;
 
 use super::Relay;
-use super::conversion::{Held, Kind, Turn};
+use super::conversion::{Held, Turn};
 use crate::deliver::{Capabilities, Event};
 use crate::mail::convert::limits::PIECE;
 use crate::mail::convert::{Conversion, Emitter, Hop, Pass, Recipe, Work};
@@ -109,7 +109,7 @@ impl Body for Converted {
         }
         let chunks = self.source.shared.message.chunks();
         while making.out.len() < PIECE && (making.chunk < chunks || !making.rest.is_empty()) {
-            let turn = Turn::of(Kind::Conversion).await?;
+            let turn = Turn::next().await?;
             if making.rest.is_empty() {
                 making.rest = self.source.chunk(making.chunk).await?;
                 making.chunk += 1;
@@ -181,7 +181,7 @@ async fn decide(work: Work, source: &QueuedBody) -> Result<Conversion, String> {
     let mut work = Box::new(work);
     loop {
         for index in 0..source.shared.message.chunks() {
-            let turn = Turn::of(Kind::Conversion).await?;
+            let turn = Turn::next().await?;
             let chunk = source.chunk(index).await?;
             let working = turn.run(move || {
                 let more = work.push(&chunk);
@@ -193,7 +193,7 @@ async fn decide(work: Work, source: &QueuedBody) -> Result<Conversion, String> {
                 break;
             }
         }
-        match Turn::of(Kind::Conversion).await?.run(move || work.end_pass()).await? {
+        match Turn::next().await?.run(move || work.end_pass()).await? {
             Pass::Again(again) => work = again,
             Pass::Done(conversion) => return Ok(conversion),
         }

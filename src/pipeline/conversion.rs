@@ -2,7 +2,7 @@
 //!
 //! Invariants:
 //! - What takes CPU runs on threads of its own, never on those of the sessions; at most [`at_once`]
-//!   of one kind in the whole process, whatever the number of relays (a reload makes another). Each
+//!   in the whole process, whatever the number of relays (a reload makes another). Each
 //!   run is one chunk, so turns are short, a large message holds up no small one, and what is
 //!   dropped (a cut-off, a reload) is over within a chunk. Conversions rest as long as they work.
 //! - A conversion holds a ticket from before it reads until its transaction is over: one of the memory
@@ -24,21 +24,9 @@ use crate::schedule::budget::{Budget, Ticket};
 /// Conversions of messages that do not share a turn.
 static CONVERSIONS: LazyLock<Arc<Semaphore>> = LazyLock::new(|| Arc::new(Semaphore::new(at_once())));
 
-/// Reports have turns of their own: they are short, and a worker waits for each.
-static REPORTS: LazyLock<Arc<Semaphore>> = LazyLock::new(|| Arc::new(Semaphore::new(at_once())));
-
 /// Of half of the processors: the others are left to everything else.
 fn at_once() -> usize {
     std::thread::available_parallelism().map_or(1, |n| n.get() / 2).max(1)
-}
-
-/// What may be run.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Kind {
-    /// A chunk of a message on its way out.
-    Conversion,
-    /// A delivery status notification.
-    Report,
 }
 
 /// How long conversions have worked without a rest, in microseconds.
@@ -50,7 +38,6 @@ const REST_AFTER: Duration = Duration::from_millis(4);
 /// The right to run something once.
 #[must_use = "a dropped turn is another's"]
 pub(super) struct Turn {
-    kind: Kind,
     began: Instant,
     turn: OwnedSemaphorePermit,
 }
@@ -60,12 +47,8 @@ impl Turn {
     ///
     /// # Errors
     /// The process is ending.
-    pub(super) async fn of(kind: Kind) -> Result<Turn, String> {
-        let turns: &Arc<Semaphore> = match kind {
-            Kind::Conversion => &CONVERSIONS,
-            Kind::Report => &REPORTS,
-        };
-        turns.clone().acquire_owned().await.map(|turn| Turn { kind, began: Instant::now(), turn }).map_err(|_| ending())
+    pub(super) async fn next() -> Result<Turn, String> {
+        CONVERSIONS.clone().acquire_owned().await.map(|turn| Turn { began: Instant::now(), turn }).map_err(|_| ending())
     }
 
     /// Runs `work` away from the sessions. A panic in it is one of the caller.
@@ -93,9 +76,6 @@ impl Turn {
     /// The next turn comes at once, or, after some work, when it has rested for as long: however many
     /// messages wait to be converted, half of the time of those processors is left, too.
     fn rest(self) {
-        if self.kind == Kind::Report {
-            return;
-        }
         let worked = u64::try_from(self.began.elapsed().as_micros()).unwrap_or(u64::MAX);
         let worked = Duration::from_micros(WORKED.fetch_add(worked, Ordering::Relaxed).saturating_add(worked));
         if worked >= REST_AFTER {
@@ -236,11 +216,11 @@ mod tests {
     #[tokio::test]
     async fn a_panic_is_the_callers_and_gives_the_turn_back() {
         for _ in 0..at_once() + 1 {
-            let turn = Turn::of(Kind::Report).await.expect("a turn");
+            let turn = Turn::next().await.expect("a turn");
             let fault = tokio::spawn(turn.run(|| panic!("a fault on purpose")));
             assert!(fault.await.is_err_and(|e| e.is_panic()));
         }
-        let turn = Turn::of(Kind::Report).await.expect("a turn");
+        let turn = Turn::next().await.expect("a turn");
         assert_eq!(turn.run(|| 7).await, Ok(7));
     }
 }

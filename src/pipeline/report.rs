@@ -20,7 +20,6 @@ use tokio::sync::{Notify, watch};
 use tokio::task::JoinSet;
 
 use super::Relay;
-use super::conversion::{Kind, Turn};
 use super::record::Attempt;
 use crate::clock::Timestamp;
 use crate::crash;
@@ -293,9 +292,8 @@ impl Relay {
         let head = self.queue.chunk(debt.message.id, 0).await?.unwrap_or_default();
         let (config, id) = (self.config.clone(), self.queue.next_id(now));
         let write = move || dsn(&debt, &head, &config.hostname, id, now);
-        let written = async { Turn::of(Kind::Report).await?.run(write).await };
-        // Only the end of the process keeps it from being written: what is owed stays owed.
-        written.await.map_err(|_: String| QueueError::Closed)
+        let written = tokio::task::spawn_blocking(write).await;
+        written.map_err(|error| QueueError::Invalid(format!("a fault of mailweir itself in a report: {error}")))
     }
 
     /// Stores one report, in the transaction that ends what it tells of, and sends it on its way.

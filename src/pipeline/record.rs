@@ -109,7 +109,7 @@ impl Relay {
                 }
                 dsn.body.truncate(CHUNK);
             }
-            let (follow_ups, jobs, stored) = match dsn {
+            let (follow_ups, admitted) = match dsn {
                 Some(Dsn { message, recipient, body }) => {
                     let sender = message.envelope.reverse_path.as_ref();
                     let to = self.router.lane_of(sender, &recipient.address);
@@ -121,9 +121,9 @@ impl Relay {
                     );
                     let new = NewMessage { message, recipients: admission.recipients, head: body };
                     self.stats.dsn.add(1);
-                    (vec![new], admission.jobs, admission.stored)
+                    (vec![new], Some(admission.admitted))
                 }
-                None => (Vec::new(), Vec::new(), Vec::new()),
+                None => (Vec::new(), None),
             };
             crash::point("settle.begin");
             let known = match spilled {
@@ -155,7 +155,9 @@ impl Relay {
                 );
             }
             lane.settled(settled);
-            self.scheduler.submit(jobs, stored, now);
+            if let Some(admitted) = admitted {
+                self.scheduler.submit(admitted, now);
+            }
         }
 
         for planned in &planned {
@@ -274,6 +276,9 @@ impl Relay {
             self.scheduler.attend(lane);
         }
 
+        if planned.iter().any(|p| p.outcome == Outcome::Delivered) {
+            self.scheduler.prove(lane, true);
+        }
         let refused = planned.iter().find(|p| refuses_us(&p.judgement));
         if let Some(refused) = refused {
             let reason = attempt.facts.get(refused.at).map(ToString::to_string).unwrap_or_default();

@@ -9,6 +9,7 @@ use super::*;
 use crate::clock::Timestamp;
 use crate::mail::{Address, BodyTraits, Envelope, LaneName, Notify, Origin, RecipientKey};
 use crate::queue::sqlite::SqliteQueue;
+use crate::queue::turns::{Look, Turn};
 use crate::queue::{Counts, Filter, LaneDue, Leased, Operation, Page, Settlement};
 
 /// A queue whose first `faults` chunks make the reader panic, as a bug would, and that cannot settle
@@ -101,6 +102,9 @@ impl Queue for Faulty {
     }
     async fn lane_due(&self, lane: &LaneName) -> Result<Option<Timestamp>, QueueError> {
         self.queue.lane_due(lane).await
+    }
+    async fn turns(&self, look: Look) -> Result<Vec<Turn>, QueueError> {
+        self.queue.turns(look).await
     }
     async fn move_lane(&self, from: &LaneName, to: &LaneName, limit: usize) -> Result<usize, QueueError> {
         self.queue.move_lane(from, to, limit).await

@@ -8,6 +8,7 @@
 
 mod feedback;
 mod permit;
+mod place;
 mod snapshot;
 mod window;
 
@@ -19,6 +20,7 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use super::backlog::{Backlog, Next};
+use super::places::Place;
 use super::stored::Stored;
 use super::{Held, Job};
 use crate::config::{Limit, Overflow, Provider};
@@ -52,6 +54,8 @@ pub struct Lane {
     held: Notify,
     /// Somebody may be let through now.
     changed: Notify,
+    /// Workers that have nothing to do are to end.
+    dismissed: Notify,
     /// Held by the one worker that waits for the lane; the others wait for it.
     turn: tokio::sync::Mutex<()>,
 }
@@ -67,6 +71,11 @@ struct State {
     paused: bool,
     circuit: Option<Circuit>,
     stored: Stored,
+    /// Of the lane of a domain: its right to work, whether it was found out where the domain is, and
+    /// whether that took mail lately.
+    place: Option<Place>,
+    found: bool,
+    proven: bool,
     last_error: Option<String>,
     limited: Limited,
     /// What feedback narrowed.
@@ -134,6 +143,7 @@ impl Lane {
             adapt: Mutex::new(Adapt::new(configured)),
             held: Notify::new(),
             changed: Notify::new(),
+            dismissed: Notify::new(),
             turn: tokio::sync::Mutex::new(()),
         }
     }

@@ -22,6 +22,7 @@ mod rows;
 mod schema;
 mod sql;
 mod store;
+mod turns;
 mod writer;
 
 use std::fs::{DirBuilder, File, OpenOptions};
@@ -42,8 +43,10 @@ use self::error::at_path;
 pub use self::inline::InlineQueue;
 use self::lock::Lock;
 use self::read::Readers;
+pub(super) use self::rows::SLOTS;
 use self::writer::{Answer, Job, Op, Shared, Writer};
-use super::{Counts, Filter, LaneDue, Leased, Operation, Page, Queue, QueueError, Settlement};
+use super::turns::{Look, Turn};
+use super::{Counts, Filter, LaneDue, Leased, Operation, Page, Queue, QueueError, Retried, Settlement};
 use crate::clock::{Clock, Timestamp};
 use crate::crash;
 use crate::mail::{IdSource, LaneName, NewMessage, QueueId, RecipientKey};
@@ -193,7 +196,7 @@ impl SqliteQueue {
         match self.write(op).await? {
             Answer::Count(n) => Ok(n),
             Answer::Leased(leased) => Ok(leased.len()),
-            Answer::Done => Ok(0),
+            Answer::Done | Answer::Retried(_) => Ok(0),
         }
     }
 }
@@ -248,14 +251,14 @@ impl Queue for SqliteQueue {
     async fn claim(&self, lane: &LaneName, now: Timestamp, limit: usize) -> Result<Vec<Leased>, QueueError> {
         match self.write(Op::Claim(lane.clone(), now, limit.min(MOST))).await? {
             Answer::Leased(leased) => Ok(leased),
-            Answer::Done | Answer::Count(_) => Ok(Vec::new()),
+            _ => Ok(Vec::new()),
         }
     }
 
     async fn claim_older(&self, lane: &LaneName, received: Timestamp, limit: usize) -> Result<Vec<Leased>, QueueError> {
         match self.write(Op::ClaimOlder(lane.clone(), received, limit.min(MOST))).await? {
             Answer::Leased(leased) => Ok(leased),
-            Answer::Done | Answer::Count(_) => Ok(Vec::new()),
+            _ => Ok(Vec::new()),
         }
     }
 
@@ -276,6 +279,10 @@ impl Queue for SqliteQueue {
         self.readers.run(move |conn| claim::lane_due(conn, &lane)).await
     }
 
+    async fn turns(&self, look: Look) -> Result<Vec<Turn>, QueueError> {
+        self.readers.run(move |conn| turns::turns(conn, &look)).await
+    }
+
     async fn move_lane(&self, from: &LaneName, to: &LaneName, limit: usize) -> Result<usize, QueueError> {
         self.count(Op::MoveLane(from.clone(), to.clone(), limit.min(MOST) as i64)).await
     }
@@ -293,6 +300,18 @@ impl Queue for SqliteQueue {
         now: Timestamp,
     ) -> Result<usize, QueueError> {
         self.count(Op::Operate(op, keys.to_vec(), withdrawn.to_vec(), now)).await
+    }
+
+    async fn retry_all(
+        &self,
+        after: Option<RecipientKey>,
+        now: Timestamp,
+        limit: usize,
+    ) -> Result<Retried, QueueError> {
+        match self.write(Op::RetryAll(after, now, limit.min(MOST))).await? {
+            Answer::Retried(retried) => Ok(retried),
+            _ => Ok(Retried::default()),
+        }
     }
 
     async fn counts(&self) -> Result<Counts, QueueError> {

@@ -28,7 +28,7 @@ use super::{Options, claim, schema};
 use crate::clock::{Clock, Timestamp};
 use crate::crash;
 use crate::mail::{LaneName, NewMessage, QueueId, RecipientKey};
-use crate::queue::{Counts, HEADS_EACH, Leased, Operation, QueueError, Settlement};
+use crate::queue::{Counts, HEADS_EACH, Leased, Operation, QueueError, Retried, Settlement};
 
 /// Operations of one transaction.
 const BATCH: usize = 1024;
@@ -43,6 +43,7 @@ pub(super) enum Op {
     Settle(Vec<Settlement>, Vec<NewMessage>),
     MoveLane(LaneName, LaneName, i64),
     Operate(Operation, Vec<RecipientKey>, Vec<RecipientKey>, Timestamp),
+    RetryAll(Option<RecipientKey>, Timestamp, usize),
     Forget(Timestamp, i64),
     GiveBack(Vec<RecipientKey>),
     Remember(Vec<(String, Option<Bytes>)>),
@@ -91,6 +92,7 @@ impl Op {
 pub(super) enum Answer {
     Done,
     Count(usize),
+    Retried(Retried),
     Leased(Vec<Leased>),
 }
 
@@ -339,6 +341,7 @@ fn perform(store: &mut Store<'_>, op: &Op, now: Timestamp) -> Result<Answer, Que
         }
         Op::MoveLane(from, to, limit) => Answer::Count(store.move_lane(from, to, *limit)?),
         Op::Operate(op, keys, withdrawn, now) => Answer::Count(store.operate(*op, keys, withdrawn, *now)?),
+        Op::RetryAll(after, now, limit) => Answer::Retried(store.retry_all(*after, *now, *limit)?),
         Op::Forget(before, limit) => Answer::Count(store.forget(*before, *limit)?),
         Op::GiveBack(keys) => Answer::Count(store.give_back(keys)?),
         Op::Remember(entries) => {

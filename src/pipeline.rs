@@ -438,7 +438,9 @@ impl Relay {
 
     async fn route(&self, lane: &Lane, job: &Job) -> Result<Arc<Route>, RouteError> {
         match job.recipients.first() {
-            Some(held) => self.router.resolve_in(&lane.name, lane.is_proven(), job.sender(), &held.recipient.address).await,
+            Some(held) => {
+                self.router.resolve_in(&lane.name, lane.is_proven(), job.sender(), &held.recipient.address).await
+            }
             None => Err(RouteError::Temporary { enhanced: "4.3.0", text: "a job without recipients".into() }),
         }
     }

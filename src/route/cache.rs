@@ -127,7 +127,11 @@ pub(super) struct Memo<V> {
 
 impl<V: Clone + Send + Sync + 'static> Memo<V> {
     pub(super) fn new(size: u64, bounds: Bounds) -> Memo<V> {
-        Memo { cache: Cache::builder().max_capacity(size).expire_after(Keep).build(), bounds, failures_until: Mutex::default() }
+        Memo {
+            cache: Cache::builder().max_capacity(size).expire_after(Keep).build(),
+            bounds,
+            failures_until: Mutex::default(),
+        }
     }
 
     /// What could not be told, or was said not to be there, is asked for again.

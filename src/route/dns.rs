@@ -226,12 +226,7 @@ impl Dns {
     }
 
     /// Asks the servers in turn until one gives an answer (which may be negative).
-    async fn ask(
-        &self,
-        name: &Name,
-        kind: RecordType,
-        whose: Whose,
-    ) -> Result<Result<DnsResponse, Answer>, Failure> {
+    async fn ask(&self, name: &Name, kind: RecordType, whose: Whose) -> Result<Result<DnsResponse, Answer>, Failure> {
         let _share = match whose {
             Whose::Known => None,
             Whose::Unknown => Some(self.unknown.acquire().await.map_err(|_| Failure("shutting down".into()))?),

@@ -5,7 +5,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::budget::Ticket;
-use super::{Held, Job, Lane, QUEUE_TROUBLE, RECIPIENT_COST, Scheduler, Shared, WINDOW, destination, stored_in, window};
+use super::{
+    Held, Job, Lane, QUEUE_TROUBLE, RECIPIENT_COST, Scheduler, Shared, WINDOW, destination, stored_in, window,
+};
 use crate::clock::Timestamp;
 use crate::mail::LaneName;
 use crate::queue::{HEADS_EACH, Leased};

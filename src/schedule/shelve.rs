@@ -60,8 +60,7 @@ fn recipients(jobs: &[Job]) -> usize {
 fn waits<'a>(job: &'a Job, lane: &'a Lane, due: Timestamp, by: &'a str) -> impl Iterator<Item = Settlement> + 'a {
     job.recipients.iter().map(move |held| {
         let (reason, lane) = (format!("waits for the end of {by}"), lane.name.clone());
-        let verdict =
-            Verdict::Deferred { due, reason, counts: false, uncertain: false, warned: held.warned, lane };
+        let verdict = Verdict::Deferred { due, reason, counts: false, uncertain: false, warned: held.warned, lane };
         Settlement { key: job.key(held.index), verdict }
     })
 }

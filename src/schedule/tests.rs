@@ -79,9 +79,15 @@ async fn what_finds_no_room_stays_in_the_queue_lane_by_lane() {
 async fn the_only_recipient_has_a_job_or_a_lane_to_wait_in() {
     let one = [("r@d.example".to_owned(), LaneName::domain("d.example"))];
     let admission = admit(64 << 20, &one);
-    assert_eq!((admission.admitted.jobs.len(), admission.admitted.stored.len(), admission.recipients[0].leased), (1, 0, true));
+    assert_eq!(
+        (admission.admitted.jobs.len(), admission.admitted.stored.len(), admission.recipients[0].leased),
+        (1, 0, true)
+    );
     let admission = admit(0, &one);
-    assert_eq!((admission.admitted.jobs.len(), admission.admitted.stored.len(), admission.recipients[0].leased), (0, 1, false));
+    assert_eq!(
+        (admission.admitted.jobs.len(), admission.admitted.stored.len(), admission.recipients[0].leased),
+        (0, 1, false)
+    );
 }
 
 const LANES: usize = 200;

@@ -245,7 +245,8 @@ mod tests {
             turns.put_back(turn, lane.clone());
             assert_eq!(next(&mut turns, &store, 9), Some((turn, lane.clone())));
         }
-        let rest: Vec<_> = std::iter::from_fn(|| next(&mut turns, &store, 9)).map(|(_, due)| due.lane.to_string()).collect();
+        let rest: Vec<_> =
+            std::iter::from_fn(|| next(&mut turns, &store, 9)).map(|(_, due)| due.lane.to_string()).collect();
         assert_eq!(rest.len(), 2);
     }
 

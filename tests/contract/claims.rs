@@ -160,10 +160,10 @@ pub async fn domains_are_found_turn_by_turn_when_they_are_due(rig: Rig) {
     let look = |now, from, without| Look { tried: false, now, from, without, each: 2 };
     let names = |turn: &Turn| turn.due.iter().map(|due| due.lane.to_string()).collect::<Vec<_>>();
     let turns = queue.turns(look(later(3), vec![], vec![])).await.unwrap();
-    assert_eq!(turns.iter().map(names).collect::<Vec<_>>(), [
-        vec!["@urgent.example".to_owned()],
-        vec!["@a0.example".into(), "@a1.example".into()]
-    ]);
+    assert_eq!(
+        turns.iter().map(names).collect::<Vec<_>>(),
+        [vec!["@urgent.example".to_owned()], vec!["@a0.example".into(), "@a1.example".into()]]
+    );
     assert!(Turn::priority(turns[0].number) < Turn::priority(turns[1].number), "the urgent come first");
     assert!(!turns[0].more && turns[1].more);
     let from = turns.iter().map(|turn| (turn.number, turn.read.clone())).collect();

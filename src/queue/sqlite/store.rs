@@ -305,9 +305,8 @@ impl<'c> Store<'c> {
             None => self.statement(sql::LAST_KEY)?.query_row([below], |row| rows::key(row)).optional()?,
         };
         let Some(to) = to.filter(|to| (to.id.0, to.index) > from) else { return Ok(Retried::default()) };
-        let counts: [Option<i64>; 5] = self
-            .statement(sql::STATES_BETWEEN)?
-            .query_row(params![from.0, from.1, to.id.0, to.index], |row| {
+        let counts: [Option<i64>; 5] =
+            self.statement(sql::STATES_BETWEEN)?.query_row(params![from.0, from.1, to.id.0, to.index], |row| {
                 Ok([row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?, row.get(4)?])
             })?;
         let of = |state: State| counts.get(state as usize).copied().flatten().map_or(0, rows::unsigned);

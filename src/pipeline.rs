@@ -216,7 +216,18 @@ impl Relay {
             let mut attempt = Attempt::new(job, self.clock.now());
 
             // Where it goes. A domain whose provider became known moves to the provider's lane.
-            let route = match self.route(lane, &attempt.job).await {
+            let route = tokio::select! {
+                biased;
+                route = self.route(lane, &attempt.job) => route,
+                // Name servers that say nothing do not hold up the end.
+                _ = stopping.changed() => {
+                    hand.not_needed(&mut attempt.job);
+                    hand.empty();
+                    let _ = lane.give_back(attempt.job);
+                    break;
+                }
+            };
+            let route = match route {
                 Ok(route) if route.lane != lane.name => {
                     hand.not_needed(&mut attempt.job);
                     hand.empty();

@@ -251,7 +251,7 @@ impl Scheduler {
         if (places.is_full(class) || places.is_full(Class::Proven))
             && has_passed(&mut self.domains.times.lock().dismissed, DISMISS)
         {
-            self.lanes.read().values().filter(|lane| lane.name.as_domain().is_some()).for_each(|lane| lane.dismiss());
+            self.lanes().iter().filter(|lane| lane.name.as_domain().is_some()).for_each(|lane| lane.dismiss());
         }
     }
 
@@ -266,7 +266,8 @@ impl Scheduler {
             return;
         }
         let held = |lane: &&Arc<Lane>| lane.name.as_domain().is_some() && lane.idle_behind(SWEEP).is_some();
-        let held: Vec<Arc<Lane>> = self.lanes.read().values().filter(held).cloned().collect();
+        // In order of name, so that what follows is the same each time.
+        let held: Vec<Arc<Lane>> = self.lanes().into_iter().filter(|lane| held(&lane)).collect();
         held.iter().for_each(|lane| self.shelve(lane));
         drop(held);
         let crowded = self.is_crowded();

@@ -296,13 +296,11 @@ impl<'c> Store<'c> {
         // Ids begin with the time.
         let below = now.0.saturating_add(1).clamp(0, i64::MAX >> 20) << 20;
         let skip = i64::try_from(limit.max(1)).unwrap_or(i64::MAX) - 1;
-        let next = self
-            .statement(sql::KEYS_ON)?
-            .query_row(params![from.0, from.1, below, skip], |row| rows::key(row))
-            .optional()?;
+        let next =
+            self.statement(sql::KEYS_ON)?.query_row(params![from.0, from.1, below, skip], rows::key).optional()?;
         let to = match next {
             Some(key) => Some(key),
-            None => self.statement(sql::LAST_KEY)?.query_row([below], |row| rows::key(row)).optional()?,
+            None => self.statement(sql::LAST_KEY)?.query_row([below], rows::key).optional()?,
         };
         let Some(to) = to.filter(|to| (to.id.0, to.index) > from) else { return Ok(Retried::default()) };
         let counts: [Option<i64>; 5] =

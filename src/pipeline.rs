@@ -110,7 +110,7 @@ impl Intake for Relay {
         }
         crash::point("accept.done");
         self.stats.accepted.add(1);
-        self.scheduler.submit(admission.jobs, admission.stored, self.clock.now());
+        self.scheduler.submit(admission.admitted, self.clock.now());
         Ok(id)
     }
 }
@@ -188,6 +188,13 @@ impl Relay {
         self.recall_pauses().await
     }
 
+    /// An operator who says "now" means it, also for a host or a name server that has not answered
+    /// lately.
+    pub fn forget_failures(&self) {
+        self.connector.forget_dead();
+        self.router.forget_failures();
+    }
+
     /// Ends all workers where they are, their connections with them. To be called only when the
     /// queue is closed next: what they had in hand stays leased until then.
     pub fn cut_off(&self) {
@@ -203,12 +210,18 @@ impl Relay {
         let mut recipients: Vec<Recipient> = Vec::new();
         let idle = lane.provider.idle_timeout;
         'jobs: while !*stopping.borrow() && !lane.retire() {
+            // No place is held for mail that is not there, without a connection.
+            if link.is_none() && lane.is_over() {
+                break;
+            }
             // From a source that takes nothing more today, the rest leaves from elsewhere.
             self.move_on(lane).await;
             // The next job, in the lane's order, when the limiter is near.
             let next = tokio::select! {
                 biased;
                 _ = stopping.changed() => break,
+                // Somebody else needs the place.
+                () = lane.dismissed() => break,
                 next = self.next_job(hand, serves.as_deref(), idle) => next,
             };
             let Some(job) = next else { break };
@@ -216,7 +229,18 @@ impl Relay {
             let mut attempt = Attempt::new(job, self.clock.now());
 
             // Where it goes. A domain whose provider became known moves to the provider's lane.
-            let mut route = match self.route(lane, &attempt.job).await {
+            let route = tokio::select! {
+                biased;
+                route = self.route(lane, &attempt.job) => route,
+                // Name servers that say nothing do not hold up the end.
+                _ = stopping.changed() => {
+                    hand.not_needed(&mut attempt.job);
+                    hand.empty();
+                    let _ = lane.give_back(attempt.job);
+                    break;
+                }
+            };
+            let mut route = match route {
                 Ok(route) if route.lane != lane.name => {
                     hand.not_needed(&mut attempt.job);
                     hand.empty();
@@ -226,11 +250,16 @@ impl Relay {
                 Ok(route) => route,
                 Err(error) => {
                     hand.not_needed(&mut attempt.job);
+                    self.scheduler.prove(lane, false);
+                    // Others may look up theirs.
+                    lane.found();
                     attempt.everyone(no_route(error));
                     self.finish(hand, attempt, None).await;
                     continue;
                 }
             };
+
+            lane.found();
 
             // What nobody there takes is not tried.
             if let Some(fact) = too_large(lane, &attempt.job) {
@@ -291,6 +320,7 @@ impl Relay {
                             self.scheduler.wake(lane, lane.give_back(attempt.job));
                             continue;
                         }
+                        self.scheduler.prove(lane, false);
                         let (judgement, fact) =
                             self.of(lane).unreached(&facts, |name| route.hosts.iter().any(|host| host.name == name));
                         attempt.connect = began.elapsed();
@@ -425,7 +455,9 @@ impl Relay {
 
     async fn route(&self, lane: &Lane, job: &Job) -> Result<Arc<Route>, RouteError> {
         match job.recipients.first() {
-            Some(held) => self.router.resolve_in(&lane.name, job.sender(), &held.recipient.address).await,
+            Some(held) => {
+                self.router.resolve_in(&lane.name, lane.is_proven(), job.sender(), &held.recipient.address).await
+            }
             None => Err(RouteError::Temporary { enhanced: "4.3.0", text: "a job without recipients".into() }),
         }
     }
@@ -440,6 +472,7 @@ struct Gone {
 impl Drop for Gone {
     fn drop(&mut self) {
         self.relay.scheduler.wake(&self.lane, self.lane.worker_gone());
+        self.lane.leave_place();
     }
 }
 

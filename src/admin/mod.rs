@@ -17,6 +17,7 @@ use serde::{Deserialize, Serialize};
 pub use explain::Explanation;
 pub use feedback::FeedbackStatus;
 
+use crate::clock::Timestamp;
 use crate::config::Provider;
 use crate::mail::{Address, LaneName, RecipientKey};
 use crate::queue::{Counts, Queue, QueueError, Storage};
@@ -31,8 +32,12 @@ pub trait Controls: Send + Sync + 'static {
     /// does not have are passed over.
     fn withdraw(&self, keys: &[RecipientKey]) -> Withdrawn;
 
-    /// Tells the scheduler that lanes may have something due now.
-    fn wake(&self, lanes: &[LaneName]);
+    /// Tells the scheduler that lanes may have something that is due since `due`, and has name servers
+    /// and hosts that failed asked again.
+    fn wake(&self, lanes: &[LaneName], due: Timestamp);
+
+    /// The same of all lanes.
+    fn wake_all(&self, due: Timestamp);
 
     /// The lanes that have something in memory, are paused, or are in trouble.
     fn lanes(&self) -> Vec<LaneStatus>;

@@ -21,6 +21,8 @@ use crate::queue::{Counts, Filter, Operation, Page, Queue, QueueError, Row, Stor
 
 /// Recipients looked at or changed in one step.
 const PAGE: usize = 500;
+/// The same when all are due now: what others wait for in between.
+const RETRIED_AT_ONCE: usize = 5000;
 
 /// What an operator asks.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -272,6 +274,9 @@ async fn operate(controls: &dyn Controls, clock: Clock, op: Operation, mut filte
     check(&filter)?;
     let queue = controls.queue();
     let now = clock.now();
+    if op == Operation::Retry && filter == Filter::default() {
+        return retry_all(controls, &*queue, now).await;
+    }
     // Mail that arrives meanwhile is not meant, and must not keep this going for ever.
     let until = filter.received_before.unwrap_or(i64::MAX);
     filter.received_before = Some(until.min(now.0));
@@ -286,6 +291,26 @@ async fn operate(controls: &dyn Controls, clock: Clock, op: Operation, mut filte
             _ => return Ok(done),
         }
     }
+}
+
+/// Without a look at each of them: there may be millions. What waits in memory is due already.
+async fn retry_all(controls: &dyn Controls, queue: &dyn Queue, now: Timestamp) -> Result<Done, Failure> {
+    let (mut done, mut after, mut leased) = (Done::default(), None, 0);
+    loop {
+        let step = queue.retry_all(after, now, RETRIED_AT_ONCE).await.map_err(|e| Failure::of_queue(e, done))?;
+        done.matched += step.seen;
+        done.changed += step.changed;
+        leased += step.leased;
+        match step.next {
+            Some(key) if after.is_none_or(|a| key > a) => after = Some(key),
+            _ => break,
+        }
+    }
+    let in_flight: u64 = controls.lanes().iter().map(|lane| lane.in_flight).sum();
+    done.in_flight = in_flight.min(leased);
+    done.changed += leased - done.in_flight;
+    controls.wake_all(now);
+    Ok(done)
 }
 
 async fn operate_page(
@@ -315,7 +340,7 @@ async fn operate_page(
         Ok(changed) => {
             done.changed += changed as u64;
             if matches!(op, Operation::Retry | Operation::Release) || changed < taken.len() {
-                controls.wake(&lanes);
+                controls.wake(&lanes, now);
             }
             Ok(())
         }

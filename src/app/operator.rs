@@ -56,14 +56,16 @@ impl Controls for Operator {
         Withdrawn::new(keys, move || scheduler.put_back(taken))
     }
 
-    fn wake(&self, lanes: &[LaneName]) {
-        // An operator who says "now" means it, also for a host that has not answered lately.
-        self.relay.connector.forget_dead();
-        let now = self.relay.clock.now();
+    fn wake(&self, lanes: &[LaneName], due: Timestamp) {
+        self.relay.forget_failures();
         for name in lanes {
-            let lane = self.relay.scheduler.lane(name);
-            self.relay.scheduler.note_stored(&lane, now);
+            self.relay.scheduler.note(name, due);
         }
+    }
+
+    fn wake_all(&self, due: Timestamp) {
+        self.relay.forget_failures();
+        self.relay.scheduler.note_all(due);
     }
 
     fn lanes(&self) -> Vec<LaneStatus> {
@@ -177,8 +179,12 @@ impl Controls for Front {
         self.operator.load().withdraw(keys)
     }
 
-    fn wake(&self, lanes: &[LaneName]) {
-        self.operator.load().wake(lanes);
+    fn wake(&self, lanes: &[LaneName], due: Timestamp) {
+        self.operator.load().wake(lanes, due);
+    }
+
+    fn wake_all(&self, due: Timestamp) {
+        self.operator.load().wake_all(due);
     }
 
     fn lanes(&self) -> Vec<LaneStatus> {

@@ -12,7 +12,7 @@ use super::{Code, Failed};
 use crate::admin::control::{ask, socket_path};
 use crate::admin::requests::{Reply, Request, Sink, handle};
 use crate::admin::{Controls, LaneStatus, Status, Withdrawn};
-use crate::clock::Clock;
+use crate::clock::{Clock, Timestamp};
 use crate::config::{Config, Store};
 use crate::mail::{LaneName, RecipientKey};
 use crate::queue::sqlite::SqliteQueue;
@@ -146,7 +146,9 @@ impl Controls for Direct {
         Withdrawn::nothing()
     }
 
-    fn wake(&self, _lanes: &[LaneName]) {}
+    fn wake(&self, _lanes: &[LaneName], _due: Timestamp) {}
+
+    fn wake_all(&self, _due: Timestamp) {}
 
     fn lanes(&self) -> Vec<LaneStatus> {
         Vec::new()

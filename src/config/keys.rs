@@ -189,7 +189,7 @@ impl Table for Dns {
         "ttl_max" ttl_max: Kind::Span(0, 7 * DAY), default r#""1d""#;
         /// "There is no such name" is kept at most this long.
         "negative_ttl_max" negative_ttl_max: Kind::Span(0, DAY), default r#""5m""#;
-        /// Answers kept at most.
+        /// Answers kept at most, and at most one for each 8 KiB of [queue] memory.
         "cache_size" cache_size: Kind::Int(1, 10_000_000), default "100000";
     };
 

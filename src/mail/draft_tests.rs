@@ -60,6 +60,9 @@ impl Queue for Spill {
     async fn lane_due(&self, _: &LaneName) -> Result<Option<Timestamp>, QueueError> {
         Err(QueueError::Closed)
     }
+    async fn turns(&self, _: crate::queue::turns::Look) -> Result<Vec<crate::queue::turns::Turn>, QueueError> {
+        Err(QueueError::Closed)
+    }
     async fn move_lane(&self, _: &LaneName, _: &LaneName, _: usize) -> Result<usize, QueueError> {
         Err(QueueError::Closed)
     }

@@ -33,6 +33,12 @@ impl LaneName {
         LaneName(format!("@{}", domain.to_lowercase()).into())
     }
 
+    /// A name behind those of all domains, in order of name.
+    pub fn after_domains() -> LaneName {
+        // No provider is called that; `A` follows `@`.
+        LaneName("@\u{10ffff}".into())
+    }
+
     /// The lane name as stored and printed.
     pub fn as_str(&self) -> &str {
         &self.0

@@ -30,6 +30,9 @@ const QUIET: Duration = Duration::from_secs(1);
 const SUMMARY: Duration = Duration::from_secs(60);
 /// How often one rule alerts.
 const ALERT: Duration = Duration::from_secs(3600);
+/// Lanes of domains about which something is kept when they have nothing to do. What replies taught
+/// of more than these lives as long as their lanes work.
+const DOMAINS: usize = 1000;
 /// Rules whose alerts are remembered.
 const ALERTS: usize = 1000;
 
@@ -53,19 +56,25 @@ struct Active {
 }
 
 impl Feedback {
-    fn with<T>(&self, lane: &Arc<Lane>, act: impl FnOnce(&mut Active) -> T) -> T {
+    /// Does something to what is kept about a lane; `None`: nothing is, there are too many domains.
+    fn with<T>(&self, lane: &Arc<Lane>, act: impl FnOnce(&mut Active) -> T) -> Option<T> {
         let mut active = self.active.lock();
+        let domain = lane.name.as_domain().is_some();
+        if domain && active.len() >= DOMAINS && !active.contains_key(&lane.name) {
+            return None;
+        }
         if active.is_empty() {
             self.stirred.notify_one();
         }
-        act(active.entry(lane.name.clone()).or_insert_with(|| Active {
+        let active = active.entry(lane.name.clone()).or_insert_with(|| Active {
             lane: lane.clone(),
             changed: false,
             stored: None,
             logged: None,
             left_out: 0,
             summary: Instant::now(),
-        }))
+        });
+        Some(act(active))
     }
 }
 
@@ -143,7 +152,7 @@ impl Relay {
             active.left_out += u64::from(!loud);
             loud
         });
-        if loud {
+        if loud.unwrap_or(true) {
             let mut effect: Vec<String> = effects.iter().map(|e| format!("{} until {}", e.what, e.until)).collect();
             if effects.is_empty() {
                 effect = lane.explain(self.clock.now());
@@ -181,8 +190,14 @@ impl Relay {
     pub(super) async fn recall_feedback(&self) -> Result<(), crate::queue::QueueError> {
         let mut over = Vec::new();
         let now = self.clock.now();
+        let mut domains = 0;
         for (key, json) in self.queue.recall(MEMOS).await? {
             let former = LaneName::from(key.strip_prefix(MEMOS).unwrap_or_default());
+            domains += usize::from(former.as_domain().is_some());
+            if former.as_domain().is_some() && domains > DOMAINS {
+                over.push((key, None));
+                continue;
+            }
             let lanes = self.lanes_for(&former);
             let kept = lanes.contains(&former);
             let mut holds = false;

@@ -44,12 +44,13 @@ impl Relay {
 
     /// What the queue holds in the lane of a domain follows to the lane of its provider.
     fn move_stored(&self, lane: &Arc<Lane>, to: LaneName) {
-        if lane.stored_due().is_none() {
-            return self.scheduler.attend(lane);
-        }
         let (queue, scheduler) = (self.queue.clone(), self.scheduler.clone());
         let (from, to, now) = (lane.clone(), scheduler.lane(&to), self.clock.now());
         tokio::spawn(async move {
+            // Mostly there is nothing: the writer need not be asked.
+            if let Ok(None) = queue.lane_due(&from.name).await {
+                return scheduler.attend(&from);
+            }
             while let Ok(moved) = queue.move_lane(&from.name, &to.name, 1000).await {
                 if moved == 0 {
                     break;
@@ -108,11 +109,10 @@ impl Relay {
     async fn hand_over(&self, jobs: Vec<(Job, LaneName)>) {
         let mut back: BTreeMap<LaneName, Vec<Job>> = BTreeMap::new();
         for (job, to) in jobs {
-            let lane = self.scheduler.lane(&to);
-            if lane.in_memory() + job.recipients.len() <= WINDOW {
-                self.scheduler.wake(&lane, lane.push([job]));
-            } else {
-                back.entry(to).or_default().push(job);
+            let lane = self.scheduler.taking(&to).filter(|lane| lane.in_memory() + job.recipients.len() <= WINDOW);
+            match lane {
+                Some(lane) => self.scheduler.wake(&lane, lane.push([job])),
+                None => back.entry(to).or_default().push(job),
             }
         }
         let now = self.clock.now();
@@ -132,7 +132,7 @@ impl Relay {
                     }
                 }
             }
-            self.scheduler.note_stored(&self.scheduler.lane(&to), now);
+            self.scheduler.note(&to, now);
         }
     }
 }

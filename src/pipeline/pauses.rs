@@ -83,6 +83,9 @@ impl Relay {
         if !paused {
             let wake = lane.close_circuit();
             self.scheduler.wake(&lane, wake);
+            if name.as_domain().is_some() {
+                self.scheduler.note(name, self.clock.now());
+            }
         }
         self.scheduler.attend(&lane);
     }

@@ -224,6 +224,9 @@ impl Relay {
             self.scheduler.attend(lane);
         }
 
+        if planned.iter().any(|p| p.outcome == Outcome::Delivered) {
+            self.scheduler.prove(lane, true);
+        }
         let refused = planned.iter().find(|p| refuses_us(&p.judgement));
         if let Some(refused) = refused {
             let reason = attempt.facts.get(refused.at).map(ToString::to_string).unwrap_or_default();

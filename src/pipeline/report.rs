@@ -338,7 +338,7 @@ impl Relay {
             size,
             "accepted"
         );
-        self.scheduler.submit(admission.jobs, admission.stored, now);
+        self.scheduler.submit(admission.admitted, now);
         Ok(())
     }
 }

@@ -10,6 +10,7 @@ use super::*;
 use crate::clock::Timestamp;
 use crate::mail::{Address, BodyTraits, Envelope, LaneName, Notify, Origin, Owed, RecipientKey};
 use crate::queue::sqlite::SqliteQueue;
+use crate::queue::turns::{Look, Turn};
 use crate::queue::{Counts, Debt, Filter, LaneDue, Leased, Operation, Owing, Page, Settlement};
 
 /// A report that was to be stored: about which message, and on how many recipients.
@@ -140,6 +141,9 @@ impl Queue for Faulty {
     }
     async fn lane_due(&self, lane: &LaneName) -> Result<Option<Timestamp>, QueueError> {
         self.queue.lane_due(lane).await
+    }
+    async fn turns(&self, look: Look) -> Result<Vec<Turn>, QueueError> {
+        self.queue.turns(look).await
     }
     async fn move_lane(&self, from: &LaneName, to: &LaneName, limit: usize) -> Result<usize, QueueError> {
         self.queue.move_lane(from, to, limit).await

@@ -11,6 +11,7 @@
 //! - No call takes time that grows with the whole backlog.
 
 pub mod sqlite;
+pub mod turns;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -21,6 +22,7 @@ use bytes::Bytes;
 
 use crate::clock::Timestamp;
 use crate::mail::{LaneName, Message, NewMessage, Owed, QueueId, Recipient, RecipientKey, State};
+use turns::{Look, Turn};
 
 /// Why the queue could not do what was asked. Nothing was changed.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -214,6 +216,19 @@ pub enum Operation {
     Cancel,
 }
 
+/// What a step of [`Queue::retry_all`] did.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Retried {
+    /// Recipients there were.
+    pub seen: u64,
+    /// Recipients that are due now, whether they were so before or not.
+    pub changed: u64,
+    /// Recipients that somebody holds.
+    pub leased: u64,
+    /// Where the next step starts (exclusive); `None`: this was the last.
+    pub next: Option<RecipientKey>,
+}
+
 /// Recipients by state, and messages.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Counts {
@@ -314,6 +329,11 @@ pub trait Queue: Send + Sync + 'static {
     /// The earliest due time in a lane, if it has anything queued.
     async fn lane_due(&self, lane: &LaneName) -> Result<Option<Timestamp>, QueueError>;
 
+    /// What lanes of domains (`@domain`) have queued, turn by turn, in order of turn. Costs some seeks
+    /// for each turn there is and a step for each recipient passed by, whatever else is queued; at
+    /// most [`turns::STEPS`] of these in a turn, then there is `more`.
+    async fn turns(&self, look: Look) -> Result<Vec<Turn>, QueueError>;
+
     /// Moves what is queued in lane `from` to lane `to`, at most `limit`; returns how many.
     async fn move_lane(&self, from: &LaneName, to: &LaneName, limit: usize) -> Result<usize, QueueError>;
 
@@ -331,6 +351,22 @@ pub trait Queue: Send + Sync + 'static {
         withdrawn: &[RecipientKey],
         now: Timestamp,
     ) -> Result<usize, QueueError>;
+
+    /// [`Operation::Retry`] of every recipient of the store that came before `now`, in steps of about
+    /// `limit`, in order of key after `after`. Those that are held (leased) are left alone and counted.
+    async fn retry_all(
+        &self,
+        after: Option<RecipientKey>,
+        now: Timestamp,
+        limit: usize,
+    ) -> Result<Retried, QueueError> {
+        let filter = Filter { received_before: Some(now.0), ..Filter::default() };
+        let page = self.inspect(&filter, after, limit).await?;
+        let keys: Vec<RecipientKey> = page.rows.iter().map(|(key, ..)| *key).collect();
+        let changed = self.operate(Operation::Retry, &keys, &[], now).await?;
+        let leased = page.rows.iter().filter(|(_, state, _)| *state == State::Leased).count();
+        Ok(Retried { seen: page.rows.len() as u64, changed: changed as u64, leased: leased as u64, next: page.next })
+    }
 
     /// Recipients by state.
     async fn counts(&self) -> Result<Counts, QueueError>;

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use moka::Expiry;
 use moka::future::Cache;
+use parking_lot::Mutex;
 use tokio::time::Instant;
 
 use crate::config;
@@ -41,6 +42,10 @@ pub(super) struct Kept<V> {
     stale_until: Instant,
     /// How long moka keeps it.
     keep: Duration,
+    /// When it was learned.
+    since: Instant,
+    /// It says that there is nothing, or that nobody knows.
+    failed: bool,
 }
 
 impl<V> Kept<V> {
@@ -48,7 +53,19 @@ impl<V> Kept<V> {
     /// longer, for those who can use an old one.
     pub(super) fn new(value: V, until: Instant) -> Kept<V> {
         let now = Instant::now();
-        Kept { value, until, stale_until: now, keep: until.saturating_duration_since(now) + STALE }
+        let keep = until.saturating_duration_since(now) + STALE;
+        Kept { value, until, stale_until: now, keep, since: now, failed: false }
+    }
+
+    /// The same of something that is of no use when it is old.
+    pub(super) fn failure(value: V, until: Instant) -> Kept<V> {
+        let now = Instant::now();
+        Kept { failed: true, keep: until.saturating_duration_since(now), ..Kept::new(value, until) }
+    }
+
+    /// Whether it was learned before `time`.
+    pub(super) fn is_before(&self, time: Option<Instant>) -> bool {
+        time.is_some_and(|time| self.since < time)
     }
 }
 
@@ -104,11 +121,26 @@ impl Bounds {
 pub(super) struct Memo<V> {
     cache: Cache<Arc<str>, Kept<V>>,
     bounds: Bounds,
+    /// Failures from before are not believed any more.
+    failures_until: Mutex<Option<Instant>>,
 }
 
 impl<V: Clone + Send + Sync + 'static> Memo<V> {
     pub(super) fn new(size: u64, bounds: Bounds) -> Memo<V> {
-        Memo { cache: Cache::builder().max_capacity(size).expire_after(Keep).build(), bounds }
+        Memo {
+            cache: Cache::builder().max_capacity(size).expire_after(Keep).build(),
+            bounds,
+            failures_until: Mutex::default(),
+        }
+    }
+
+    /// What could not be told, or was said not to be there, is asked for again.
+    pub(super) fn forget_failures(&self) {
+        *self.failures_until.lock() = Some(Instant::now());
+    }
+
+    fn has_ended(&self, kept: &Kept<V>) -> bool {
+        Instant::now() >= kept.until || kept.failed && kept.is_before(*self.failures_until.lock())
     }
 
     /// What is kept for `key`, which may have ended; nobody is asked.
@@ -121,7 +153,7 @@ impl<V: Clone + Send + Sync + 'static> Memo<V> {
     pub(super) async fn get(&self, key: &Arc<str>, lookup: impl Future<Output = (V, Kind)>) -> Kept<V> {
         let old = self.cache.get(key).await;
         if let Some(kept) = &old
-            && Instant::now() < kept.until
+            && !self.has_ended(kept)
         {
             return kept.clone();
         }
@@ -133,16 +165,18 @@ impl<V: Clone + Send + Sync + 'static> Memo<V> {
                 (Kind::Failure, Some(old)) if now < old.stale_until => {
                     tracing::warn!(name = %key, "DNS fails, using the expired answer");
                     let stale_until = old.stale_until;
-                    Kept { until: (now + ttl).min(stale_until), keep: stale_until - now, value: old.value, stale_until }
+                    let until = (now + ttl).min(stale_until);
+                    Kept { until, keep: stale_until - now, value: old.value, stale_until, since: now, failed: true }
                 }
                 (Kind::Positive(_), _) => {
-                    Kept { value, until: now + ttl, stale_until: now + ttl + STALE, keep: ttl + STALE }
+                    let stale_until = now + ttl + STALE;
+                    Kept { value, until: now + ttl, stale_until, keep: ttl + STALE, since: now, failed: false }
                 }
-                _ => Kept { value, until: now + ttl, stale_until: now, keep: ttl },
+                _ => Kept { value, until: now + ttl, stale_until: now, keep: ttl, since: now, failed: true },
             }
         };
         // Boxed, since moka keeps the future inside its own.
-        let expired = |kept: &Kept<V>| Instant::now() >= kept.until;
+        let expired = |kept: &Kept<V>| self.has_ended(kept);
         self.cache.entry(key.clone()).or_insert_with_if(Box::pin(refresh), expired).await.into_value()
     }
 }
@@ -192,6 +226,25 @@ mod tests {
         }
         assert_eq!(tasks.join_all().await, vec![0; 100]);
         assert_eq!(calls.load(Ordering::Relaxed), 1);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_operator_who_says_now_has_failures_asked_for_again_and_no_answers() {
+        let memo = memo(0, 3600, 300);
+        let (failed, missing, found) = (Arc::from("a"), Arc::from("b"), Arc::from("c"));
+        let ask = async |n: u32| {
+            [
+                memo.get(&failed, async { (n, Kind::Failure) }).await.value,
+                memo.get(&missing, async { (n, Kind::Negative(Some(300))) }).await.value,
+                memo.get(&found, async { (n, Kind::Positive(300)) }).await.value,
+            ]
+        };
+        assert_eq!((ask(1).await, ask(2).await), ([1; 3], [1; 3]));
+        tokio::time::advance(Duration::from_millis(1)).await;
+        memo.forget_failures();
+        assert_eq!(ask(3).await, [3, 3, 1]);
+        tokio::time::advance(Duration::from_millis(1)).await;
+        assert_eq!(ask(4).await, [3, 3, 1], "asked for once, not for ever");
     }
 
     #[tokio::test(start_paused = true)]

@@ -4,7 +4,8 @@
 //! - Only an answer says "no such record". SERVFAIL, REFUSED, time-outs, referrals and answers
 //!   about other names are failures: they defer mail, they never bounce it.
 //! - Names are fully qualified: search lists and `ndots` of the system never apply.
-//! - At most [`MAX_QUERIES`] questions are under way at once, each one bounded in time.
+//! - At most [`MAX_QUERIES`] questions are under way at once, each one bounded in time; those about
+//!   domains that nobody knows leave [`MAX_QUERIES`] − [`MAX_UNKNOWN`] of them to the others.
 //!
 //! hickory sends, retransmits, and falls back to TCP; there is one pool per name server, because a
 //! pool of several takes the first SERVFAIL or REFUSED for the answer. CNAMEs are followed here,
@@ -41,6 +42,9 @@ const RESOLV_CONF: &str = "/etc/resolv.conf";
 /// Questions under way at once. hickory opens up to four sockets for one that is not answered, and
 /// the usual limit of a process is 1,024 files.
 const MAX_QUERIES: usize = 100;
+/// The same about domains that did not take mail lately: names that nobody answers for keep their
+/// questions open for long, and others must not wait for them.
+const MAX_UNKNOWN: usize = 80;
 /// CNAMEs followed from one name; recursive servers follow about as many.
 const MAX_CNAMES: usize = 12;
 
@@ -68,6 +72,15 @@ pub(super) enum Answer {
     },
 }
 
+/// Whose question it is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Whose {
+    /// Of a provider, of an operator, or of a domain that took mail lately.
+    Known,
+    /// Of any other domain.
+    Unknown,
+}
+
 /// No answer, for now. The text names the server that was asked last.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(super) struct Failure(pub(super) String);
@@ -78,6 +91,7 @@ pub(super) struct Dns {
     /// Where to start: the server that answered last.
     preferred: AtomicUsize,
     slots: Semaphore,
+    unknown: Semaphore,
     timeout: Duration,
     attempts: usize,
 }
@@ -162,13 +176,14 @@ impl Dns {
             servers,
             preferred: AtomicUsize::new(0),
             slots: Semaphore::new(MAX_QUERIES),
+            unknown: Semaphore::new(MAX_UNKNOWN),
             timeout: config.timeout,
             attempts: config.attempts.max(1),
         }
     }
 
     /// Asks for the records of `name`, following CNAMEs.
-    pub(super) async fn lookup(&self, name: &Name, kind: RecordType) -> Result<Answer, Failure> {
+    pub(super) async fn lookup(&self, name: &Name, kind: RecordType, whose: Whose) -> Result<Answer, Failure> {
         if let Some(answer) = localhost(name, kind) {
             return Ok(answer);
         }
@@ -177,7 +192,7 @@ impl Dns {
         let mut shortest = u32::MAX;
         for _ in 0..=MAX_CNAMES {
             let asked = current.clone();
-            let response = match self.ask(&current, kind).await? {
+            let response = match self.ask(&current, kind, whose).await? {
                 Ok(response) => response,
                 Err(negative) => return Ok(negative),
             };
@@ -220,7 +235,11 @@ impl Dns {
     }
 
     /// Asks the servers in turn until one gives an answer (which may be negative).
-    async fn ask(&self, name: &Name, kind: RecordType) -> Result<Result<DnsResponse, Answer>, Failure> {
+    async fn ask(&self, name: &Name, kind: RecordType, whose: Whose) -> Result<Result<DnsResponse, Answer>, Failure> {
+        let _share = match whose {
+            Whose::Known => None,
+            Whose::Unknown => Some(self.unknown.acquire().await.map_err(|_| Failure("shutting down".into()))?),
+        };
         let _slot = self.slots.acquire().await.map_err(|_| Failure("shutting down".into()))?;
         let first = self.preferred.load(Ordering::Relaxed);
         let mut refused = vec![false; self.servers.len()];

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use hickory_resolver::proto::rr::{Name, RData, RecordType};
 
 use super::cache::Kind;
-use super::dns::{Answer, Dns, Failure};
+use super::dns::{Answer, Dns, Failure, Whose};
 use super::domain::printed;
 use super::select::{Addresses, interleave};
 
@@ -51,8 +51,8 @@ pub struct HostAddresses {
 
 impl Dns {
     /// The MX hosts of a domain, and how long that holds.
-    pub async fn look_up_mx(&self, domain: &Name) -> (Mx, Kind) {
-        match self.lookup(domain, RecordType::MX).await {
+    pub async fn look_up_mx(&self, domain: &Name, whose: Whose) -> (Mx, Kind) {
+        match self.lookup(domain, RecordType::MX, whose).await {
             Err(Failure(text)) => (Mx::Failed(text.into()), Kind::Failure),
             Ok(Answer::NoData { ttl }) => (Mx::None, Kind::Negative(ttl)),
             Ok(Answer::NoDomain { ttl }) => (Mx::NoDomain, Kind::Negative(ttl)),
@@ -67,8 +67,9 @@ impl Dns {
     }
 
     /// The addresses of a host, of both families.
-    pub async fn look_up_addresses(&self, name: &Name) -> (HostAddresses, Kind) {
-        let (v6, v4) = tokio::join!(self.lookup(name, RecordType::AAAA), self.lookup(name, RecordType::A));
+    pub async fn look_up_addresses(&self, name: &Name, whose: Whose) -> (HostAddresses, Kind) {
+        let (v6, v4) =
+            tokio::join!(self.lookup(name, RecordType::AAAA, whose), self.lookup(name, RecordType::A, whose));
         combine(name, v6, v4)
     }
 }

@@ -12,11 +12,12 @@ use std::time::Duration;
 use hickory_resolver::Hosts;
 use hickory_resolver::proto::op::Query;
 use hickory_resolver::proto::rr::{Name, RecordType};
+use parking_lot::Mutex;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use super::cache::{Bounds, Kept, Memo, routes_cache};
-use super::dns::{Dns, NameServer};
+use super::dns::{Dns, NameServer, Whose};
 use super::domain::{Form, Target, parse_name, printed};
 use super::records::{Exchange, HostAddresses, MAX_ADDRESSES, Mx, Place};
 use super::select::{Addresses, Candidate, Ourselves, interleave, no_such_domain, select};
@@ -27,6 +28,10 @@ use crate::mail::{Address, LaneName};
 
 /// How long an entry of `/etc/hosts` holds, and the address of an address literal.
 const LOCAL_TTL: Duration = Duration::from_secs(3600);
+
+/// Bytes of `[queue] memory` for each name of which answers are kept, and names whatever it is.
+const KEPT_COST: u64 = 8 << 10;
+const KEPT_LEAST: u64 = 1024;
 
 pub use explain::{Explained, ExplainedHost};
 
@@ -48,6 +53,8 @@ struct Inner {
     mx: Memo<Mx>,
     hosts: Memo<HostAddresses>,
     routes: moka::sync::Cache<Arc<str>, Kept<Outcome>>,
+    /// Failures from before are not believed any more.
+    failures_until: Mutex<Option<Instant>>,
     names: HashMap<String, Names>,
 }
 
@@ -83,7 +90,8 @@ impl Router {
 
     fn with(config: Arc<Config>, dns: Dns) -> Router {
         let bounds = Bounds::new(&config.dns);
-        let size = config.dns.cache_size;
+        // What is kept of a name is a part of what memory is used for.
+        let size = config.dns.cache_size.min((config.queue.memory / KEPT_COST).max(KEPT_LEAST));
         let names = |provider: &Arc<Provider>| {
             // No domain has a space in it.
             (provider.name.clone(), Names { lane: provider.lane(), relay: format!("via {}", provider.name).into() })
@@ -97,6 +105,7 @@ impl Router {
                 mx: Memo::new(size, bounds),
                 hosts: Memo::new(size, bounds),
                 routes: routes_cache(size),
+                failures_until: Mutex::default(),
                 names: config.providers.iter().chain([&config.default]).map(names).collect(),
                 config,
             }),
@@ -167,22 +176,33 @@ impl Router {
     /// The way to go now. Waits for DNS unless the answer is at hand; the wait is bounded by
     /// `[dns] timeout` and `attempts` for each of the questions it takes.
     pub async fn resolve(&self, sender: Option<&Address>, recipient: &Address) -> Result<Arc<Route>, RouteError> {
-        let route = self.without_source(sender, recipient).await?;
+        let route = self.without_source(sender, recipient, Whose::Known).await?;
         Ok(self.inner.sources.route(route, sender, None))
     }
 
-    /// The same for what waits in lane `now`, and stays with its source if that can carry it.
+    /// The same for what waits in lane `now`, and stays with its source if that can carry it. `known`:
+    /// it is not a domain that has yet to show that it takes mail; its questions wait for none of these.
     pub async fn resolve_in(
         &self,
         now: &LaneName,
+        known: bool,
         sender: Option<&Address>,
         recipient: &Address,
     ) -> Result<Arc<Route>, RouteError> {
-        let route = self.without_source(sender, recipient).await?;
+        let whose = if known { Whose::Known } else { Whose::Unknown };
+        let route = self.without_source(sender, recipient, whose).await?;
         Ok(self.inner.sources.route(route, sender, Some(now)))
     }
 
-    async fn without_source(&self, sender: Option<&Address>, recipient: &Address) -> Outcome {
+    /// Asks the name servers again for what they could not tell, or said is not there, until now.
+    pub fn forget_failures(&self) {
+        let inner = &self.inner;
+        inner.mx.forget_failures();
+        inner.hosts.forget_failures();
+        *inner.failures_until.lock() = Some(Instant::now());
+    }
+
+    async fn without_source(&self, sender: Option<&Address>, recipient: &Address, whose: Whose) -> Outcome {
         let inner = &self.inner;
         let form = Form::of(recipient);
         let way = inner.way(sender, recipient, &form);
@@ -196,14 +216,19 @@ impl Router {
         };
         if let Some(kept) = inner.routes.get(&*key)
             && Instant::now() < kept.until
+            && (kept.value.is_ok() || !kept.is_before(*inner.failures_until.lock()))
         {
             return kept.value;
         }
         let (outcome, until) = match way {
             Way::Relay(provider, relay) => inner.by_relay(provider, relay).await,
-            Way::Mx(provider) => self.by_mx(&Target::of(recipient), provider).await,
+            Way::Mx(provider) => self.by_mx(&Target::of(recipient), provider, whose).await,
         };
-        inner.routes.insert(key.into(), Kept::new(outcome.clone(), until));
+        let kept = match &outcome {
+            Ok(_) => Kept::new(outcome.clone(), until),
+            Err(_) => Kept::failure(outcome.clone(), until),
+        };
+        inner.routes.insert(key.into(), kept);
         outcome
     }
 
@@ -220,7 +245,7 @@ impl Router {
         config.provider(lane.base()).unwrap_or(&config.default)
     }
 
-    async fn by_mx(&self, target: &Target, chosen: Option<&Arc<Provider>>) -> (Outcome, Instant) {
+    async fn by_mx(&self, target: &Target, chosen: Option<&Arc<Provider>>, whose: Whose) -> (Outcome, Instant) {
         let inner = &self.inner;
         let destination = target.text();
         let fallback = match (chosen, &inner.config.default.relay) {
@@ -238,7 +263,7 @@ impl Router {
                 (Arc::from([host]), false, Instant::now() + LOCAL_TTL)
             }
             Target::Domain { name, ascii, .. } => {
-                let kept = inner.mx.get(ascii, inner.dns.look_up_mx(name)).await;
+                let kept = inner.mx.get(ascii, inner.dns.look_up_mx(name, whose)).await;
                 let error = match kept.value {
                     Mx::List(list) => Ok((list, false)),
                     // RFC 5321 §5.1: a domain without MX is its own mail host.
@@ -275,7 +300,7 @@ impl Router {
             return inner.by_relay(provider, relay).await;
         }
 
-        let (candidates, until) = self.look_up_hosts(&exchanges, until).await;
+        let (candidates, until) = self.look_up_hosts(&exchanges, until, whose).await;
         let provider = provider.or_else(|| {
             by_name(&mut candidates.iter().filter(|c| c.preference == best).filter_map(|c| c.canonical.as_deref()))
         });
@@ -300,7 +325,12 @@ impl Router {
     }
 
     /// The addresses of all hosts, asked for at the same time.
-    async fn look_up_hosts(&self, exchanges: &[Exchange], mut until: Instant) -> (Vec<Candidate>, Instant) {
+    async fn look_up_hosts(
+        &self,
+        exchanges: &[Exchange],
+        mut until: Instant,
+        whose: Whose,
+    ) -> (Vec<Candidate>, Instant) {
         let mut tasks = JoinSet::new();
         let mut candidates: Vec<Candidate> = Vec::with_capacity(exchanges.len());
         for (index, exchange) in exchanges.iter().enumerate() {
@@ -308,8 +338,9 @@ impl Router {
                 Place::Ip(ip) => Addresses::Found(Arc::from([*ip])),
                 Place::Name(name) => {
                     let (inner, name, key) = (self.inner.clone(), name.clone(), exchange.text.clone());
-                    tasks
-                        .spawn(async move { (index, inner.hosts.get(&key, inner.dns.look_up_addresses(&name)).await) });
+                    tasks.spawn(async move {
+                        (index, inner.hosts.get(&key, inner.dns.look_up_addresses(&name, whose)).await)
+                    });
                     Addresses::Failed("the look-up was broken off".into())
                 }
             };
@@ -361,7 +392,7 @@ impl Inner {
                 Some(ips) => (Addresses::Found(ips.into()), Instant::now() + LOCAL_TTL),
                 None => {
                     let key: Arc<str> = printed(&dns_name).into();
-                    let kept = self.hosts.get(&key, self.dns.look_up_addresses(&dns_name)).await;
+                    let kept = self.hosts.get(&key, self.dns.look_up_addresses(&dns_name, Whose::Known)).await;
                     (kept.value.addresses, kept.until)
                 }
             },

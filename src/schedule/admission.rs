@@ -9,6 +9,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use super::{Held, Job, Lane, RECIPIENT_COST, Scheduler, Shared, WINDOW, destination, sender_key};
+use crate::clock::Timestamp;
 use crate::mail::{LaneName, Message, NewRecipient};
 
 /// Recipients of one sender that go straight to memory while the queue holds more for the lane.
@@ -18,18 +19,26 @@ const SHARE: usize = 16;
 pub struct Admission {
     /// For the queue, with `leased` decided.
     pub recipients: Vec<NewRecipient>,
-    /// For the lanes, once the queue has it.
+    /// For the lanes, once the queue has it: [`Scheduler::submit`].
+    pub admitted: Admitted,
+}
+
+/// What was decided about a message, for its lanes.
+pub struct Admitted {
+    /// What goes straight to memory.
     pub jobs: Vec<(Arc<Lane>, Job)>,
     /// Lanes of recipients that stay in the queue.
-    pub stored: Vec<Arc<Lane>>,
+    pub stored: Vec<LaneName>,
+    /// When the message was accepted: what stays is due since then.
+    pub received: Timestamp,
 }
 
 /// The part of a message that belongs to one lane.
 #[derive(Default)]
 struct Part {
     recipients: usize,
-    /// Once it was asked: the lane, and whether they go straight to memory.
-    lane: Option<(Arc<Lane>, bool)>,
+    /// Once it was asked: the lane, if they go straight to memory.
+    lane: Option<Option<Arc<Lane>>>,
 }
 
 impl Scheduler {
@@ -41,7 +50,10 @@ impl Scheduler {
         let affordable = ticket.is_some();
         let shared = Arc::new(Shared { message: message.clone(), head, ticket });
 
-        let mut admission = Admission { recipients, jobs: Vec::new(), stored: Vec::new() };
+        let received = message.received;
+        let mut admission =
+            Admission { recipients, admitted: Admitted { jobs: Vec::new(), stored: Vec::new(), received } };
+        let Admitted { jobs, stored, .. } = &mut admission.admitted;
         let several = admission.recipients.len() > 1;
         // Empty, and so without memory of their own, for most messages: those to one recipient.
         let mut lanes: HashMap<LaneName, Part> = HashMap::new();
@@ -52,42 +64,45 @@ impl Scheduler {
         for (index, new) in admission.recipients.iter_mut().enumerate() {
             let NewRecipient { recipient, lane: name, leased } = new;
             let mut part = lanes.get_mut(name);
-            let (lane, direct) = match part.as_ref().and_then(|part| part.lane.clone()) {
+            let lane = match part.as_ref().and_then(|part| part.lane.clone()) {
                 Some(known) => known,
                 None => {
                     let wanted = part.as_ref().map_or(1, |part| part.recipients);
-                    let lane = self.lane(name);
                     let priority = message.envelope.priority;
-                    let direct = affordable
-                        && !lane.is_absent(sender, priority)
-                        && (lane.has_room(sender, wanted, WINDOW, SHARE)
-                            || lane.has_room_before(priority, wanted, WINDOW)
-                            || lane.has_room_for_a_few(sender, priority, wanted, WINDOW));
-                    if !direct {
-                        lane.note_absent(sender, priority, wanted);
-                        admission.stored.push(lane.clone());
+                    let has_room = |lane: &Arc<Lane>| {
+                        !lane.is_absent(sender, priority)
+                            && (lane.has_room(sender, wanted, WINDOW, SHARE)
+                                || lane.has_room_before(priority, wanted, WINDOW)
+                                || lane.has_room_for_a_few(sender, priority, wanted, WINDOW))
+                    };
+                    let lane = affordable.then(|| self.admitting(name)).flatten().filter(has_room);
+                    if lane.is_none() {
+                        if let Some(lane) = self.known(name) {
+                            lane.note_absent(sender, priority, wanted);
+                        }
+                        stored.push(name.clone());
                     }
                     if let Some(part) = &mut part {
-                        part.lane = Some((lane.clone(), direct));
+                        part.lane = Some(lane.clone());
                     }
-                    (lane, direct)
+                    lane
                 }
             };
-            *leased = direct;
-            if direct {
+            *leased = lane.is_some();
+            if let Some(lane) = lane {
                 let index = u32::try_from(index).unwrap_or(u32::MAX);
                 let held = Held::fresh(index, recipient.clone());
                 let destination = destination(&lane.provider, message, &recipient.address);
                 let place = (name.clone(), destination.clone());
                 match by_destination.get(&place) {
-                    Some(job) => admission.jobs[*job].1.recipients.push(held),
+                    Some(job) => jobs[*job].1.recipients.push(held),
                     None => {
                         let mut job = Job::new(shared.clone(), destination);
                         job.recipients.push(held);
                         if several {
-                            by_destination.insert(place, admission.jobs.len());
+                            by_destination.insert(place, jobs.len());
                         }
-                        admission.jobs.push((lane, job));
+                        jobs.push((lane, job));
                     }
                 }
             }

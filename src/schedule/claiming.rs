@@ -6,7 +6,9 @@ use std::time::Duration;
 
 use super::budget::Ticket;
 use super::lane::FETCH;
-use super::{Held, Job, Lane, QUEUE_TROUBLE, RECIPIENT_COST, Scheduler, Shared, WINDOW, destination, stored_in};
+use super::{
+    Held, Job, Lane, QUEUE_TROUBLE, RECIPIENT_COST, Scheduler, Shared, WINDOW, destination, stored_in, window,
+};
 use crate::clock::Timestamp;
 use crate::mail::LaneName;
 use crate::queue::{HEADS_EACH, Leased};
@@ -39,9 +41,13 @@ impl Scheduler {
             }
             match self.queue.claim(&lane.name, now, most).await {
                 Ok(leased) => {
+                    let domain = lane.name.as_domain().is_some();
                     let more = leased.len() >= most;
                     let due = if more {
                         Ok(Some(now))
+                    } else if domain {
+                        // What is due later is come to then.
+                        Ok(None)
                     } else {
                         // Nothing more is due now; never ask again at once for what cannot be had.
                         let floor = now.after(Duration::from_millis(1));
@@ -58,16 +64,24 @@ impl Scheduler {
                 Err(error) => {
                     tracing::warn!(lane = %lane.name, %error, "could not read the queue; trying again");
                     lane.end_claim(Some(self.clock.now().after(QUEUE_TROUBLE)));
+                    if lane.name.as_domain().is_some() {
+                        self.wait_after_trouble(&lane);
+                        lane.leave_place();
+                        break;
+                    }
                 }
             }
             now = self.clock.now();
-            match lane.begin_claim(now, WINDOW) {
+            match lane.begin_claim(now, window(&lane)) {
                 Some(more) => room = more,
                 None => break,
             }
         }
         if lane.stored_due().is_some_and(|due| due > now) {
             self.attend(&lane);
+        }
+        if lane.name.as_domain().is_some() {
+            lane.leave_place();
         }
     }
 
@@ -107,7 +121,7 @@ impl Scheduler {
             Ok(()) => {
                 let lanes: BTreeSet<LaneName> = goes.into_iter().map(|(_, to)| to).collect();
                 for name in lanes {
-                    self.note_stored(&self.lane(&name), now);
+                    self.note(&name, now);
                 }
             }
             Err(error) => {

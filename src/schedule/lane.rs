@@ -12,6 +12,7 @@ mod lent;
 mod line;
 mod next;
 mod permit;
+mod place;
 mod snapshot;
 mod window;
 
@@ -24,6 +25,7 @@ use tokio::time::Instant;
 
 use super::backlog::Backlog;
 pub use super::beyond::Beyond;
+use super::places::Place;
 use super::stored::Stored;
 use super::{Held, Job};
 use crate::config::{Limit, Overflow, Provider};
@@ -64,6 +66,8 @@ pub struct Lane {
     changed: Notify,
     /// Those who wait for a permit.
     line: Line,
+    /// Workers that have nothing to do are to end.
+    dismissed: Notify,
     /// Held by the one worker that waits for the lane; the others wait for it.
     turn: tokio::sync::Mutex<()>,
 }
@@ -85,6 +89,11 @@ struct State {
     stored: Stored,
     /// Senders in the queue who have nothing here.
     absent: Absent,
+    /// Of the lane of a domain: its right to work, whether it was found out where the domain is, and
+    /// whether that took mail lately.
+    place: Option<Place>,
+    found: bool,
+    proven: bool,
     last_error: Option<String>,
     limited: Limited,
     /// What feedback narrowed.
@@ -142,6 +151,7 @@ impl Lane {
             held: Notify::new(),
             changed: Notify::new(),
             line: Line::default(),
+            dismissed: Notify::new(),
             turn: tokio::sync::Mutex::new(()),
         }
     }

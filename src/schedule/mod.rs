@@ -5,21 +5,31 @@
 //! turn or its due time comes, so that a deep or slow lane takes nothing from the others
 //! (invariant 4) and memory does not grow with the backlog (invariant 5).
 //!
-//! A timer holds one entry a lane: the earliest due time of what the queue holds for it. `admission`
-//! decides what goes straight to memory, `claiming` brings the rest.
+//! A timer holds one entry for each lane of a provider: the earliest due time of what the queue holds
+//! for it. Domains may be more than memory has room for: what they wait for is in the store alone,
+//! and a lane is there only while it works (`domains`; `places` bound how many, `turns` tell which is
+//! next, `pace` how fast). `admission` decides what goes straight to memory, `claiming` brings the
+//! rest.
 
 mod admission;
 pub mod backlog;
 pub mod beyond;
 pub mod budget;
 mod claiming;
+mod domains;
 pub mod job;
 pub mod lane;
+mod pace;
+mod places;
 pub mod ready;
 pub mod retry;
+mod shelve;
 pub mod stored;
+mod timer;
+mod turns;
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
 use std::time::Duration;
 
@@ -33,10 +43,13 @@ use crate::config::{Limit, LimitsPer, Provider, sources};
 use crate::mail::{Address, LaneName, Message, RecipientKey, lowercase};
 use crate::queue::{Queue, Settlement, Verdict};
 use crate::shape::{self, Ledger, Limits, Memos};
-pub use admission::Admission;
+pub use admission::{Admission, Admitted};
 use budget::{Budget, Ticket};
+use domains::Domains;
 pub use job::{Held, Job, Shared, sender_key};
 pub use lane::{Empty, Lane, NotNow, Snapshot, Wake};
+use places::{Class, Places};
+use timer::Timer;
 
 /// Recipients a lane has in memory at most, ready and in flight.
 pub const WINDOW: usize = 4096;
@@ -46,6 +59,8 @@ const RECIPIENT_COST: u64 = 512;
 const TIMER_MAX: Duration = Duration::from_secs(10);
 /// How often lanes that are no longer used are forgotten.
 const SWEEP: Duration = Duration::from_secs(60);
+/// The same while there are many of them.
+const CROWDED_SWEEP: Duration = Duration::from_secs(2);
 /// How long a lane waits after the queue failed.
 const QUEUE_TROUBLE: Duration = Duration::from_secs(1);
 
@@ -56,6 +71,12 @@ type ProviderOf = Box<dyn Fn(&LaneName) -> Arc<Provider> + Send + Sync>;
 
 /// The lane of another source for mail of this sender; `None`: it stays where it is.
 type Elsewhere = Box<dyn Fn(&LaneName, Option<&Address>) -> Option<LaneName> + Send + Sync>;
+
+/// Recipients that a lane has in memory at most: of a domain that is not known to take mail only as
+/// many as find out whether it does.
+fn window(lane: &Lane) -> usize {
+    if lane.is_proven() { WINDOW } else { 2 * claiming::WITHOUT_BUDGET.max(2 * lane.provider.connections as usize) }
+}
 
 /// All lanes, and the timer.
 pub struct Scheduler {
@@ -71,39 +92,11 @@ pub struct Scheduler {
     ledger: Arc<Ledger>,
     start: OnceLock<Start>,
     lanes: RwLock<HashMap<LaneName, Arc<Lane>>>,
+    domains: Domains,
     timer: Mutex<Timer>,
     timer_changed: Notify,
-}
-
-#[derive(Default)]
-struct Timer {
-    by_time: BTreeSet<(Timestamp, LaneName)>,
-    by_lane: HashMap<LaneName, Timestamp>,
-}
-
-impl Timer {
-    /// Keeps the earlier of the two; true if `due` is the earliest of all now.
-    fn set(&mut self, lane: &LaneName, due: Timestamp) -> bool {
-        match self.by_lane.get(lane) {
-            Some(old) if *old <= due => return false,
-            Some(old) => {
-                self.by_time.remove(&(*old, lane.clone()));
-            }
-            None => {}
-        }
-        self.by_lane.insert(lane.clone(), due);
-        self.by_time.insert((due, lane.clone()));
-        self.by_time.first().is_some_and(|(first, name)| *first == due && name == lane)
-    }
-
-    fn pop_due(&mut self, now: Timestamp) -> Option<LaneName> {
-        if self.by_time.first()?.0 > now {
-            return None;
-        }
-        let (_, lane) = self.by_time.pop_first()?;
-        self.by_lane.remove(&lane);
-        Some(lane)
-    }
+    /// The lanes of providers are to be looked for in the queue again.
+    find_again: AtomicBool,
 }
 
 impl Scheduler {
@@ -116,12 +109,14 @@ impl Scheduler {
         limits: Vec<Arc<Limit>>,
         provider_of: impl Fn(&LaneName) -> Arc<Provider> + Send + Sync + 'static,
     ) -> Arc<Scheduler> {
+        let budget = Budget::new(memory);
         Arc::new(Scheduler {
+            domains: Domains::new(Places::new(budget.clone(), memory)),
             ledger: Ledger::new(Arc::new(QueueMemos(queue.clone())), clock),
             limits,
             queue,
             clock,
-            budget: Budget::new(memory),
+            budget,
             provider_of: Box::new(provider_of),
             shares: Mutex::default(),
             elsewhere: OnceLock::new(),
@@ -129,6 +124,7 @@ impl Scheduler {
             lanes: RwLock::default(),
             timer: Mutex::default(),
             timer_changed: Notify::new(),
+            find_again: AtomicBool::new(false),
         })
     }
 
@@ -203,15 +199,16 @@ impl Scheduler {
         }
     }
 
-    /// The queue has the message: its jobs become ready.
-    pub fn submit(self: &Arc<Scheduler>, jobs: Vec<(Arc<Lane>, Job)>, stored: Vec<Arc<Lane>>, now: Timestamp) {
-        for (lane, job) in jobs {
+    /// The queue has the message: its jobs become ready, and what stays there is known to be.
+    pub fn submit(self: &Arc<Scheduler>, admitted: Admitted, now: Timestamp) {
+        for (lane, job) in admitted.jobs {
             let wake = lane.push([job]);
             self.wake(&lane, wake);
         }
-        for lane in stored {
-            self.note_stored(&lane, now);
+        for lane in &admitted.stored {
+            self.note(lane, admitted.received.min(now));
         }
+        self.domains.taken();
     }
 
     /// Starts a worker if one is needed.
@@ -230,19 +227,44 @@ impl Scheduler {
         self.wake(&lane, wake);
     }
 
+    /// The queue holds something in a lane of that name, in memory or not, that is due at `due`.
+    pub fn note(self: &Arc<Scheduler>, name: &LaneName, due: Timestamp) {
+        match (name.as_domain(), self.known(name)) {
+            (_, Some(lane)) => self.note_stored(&lane, due),
+            (Some(_), None) => self.note_waiting(due),
+            (None, None) => self.note_stored(&self.lane(name), due),
+        }
+    }
+
+    /// The queue may hold something in any lane that is due at `due`.
+    pub fn note_all(self: &Arc<Scheduler>, due: Timestamp) {
+        self.note_waiting(due);
+        // And of the lanes of providers the queue tells.
+        self.find_again.store(true, Ordering::Relaxed);
+        self.timer_changed.notify_one();
+    }
+
     /// The queue holds something for `lane` that is due at `due`.
     pub fn note_stored(self: &Arc<Scheduler>, lane: &Arc<Lane>, due: Timestamp) {
-        lane.note_stored(due);
+        if lane.name.as_domain().is_some() && due > self.clock.now() {
+            self.note_waiting(due);
+        } else {
+            lane.note_stored(due);
+        }
         self.attend(lane);
     }
 
     /// Claims if something is due and there is room; else sets the timer.
     pub fn attend(self: &Arc<Scheduler>, lane: &Arc<Lane>) {
         let now = self.clock.now();
+        let domain = lane.name.as_domain().is_some();
         match lane.stored_due() {
             None => {}
+            // Whoever resumes it asks again.
+            Some(_) if domain && lane.is_paused() => {}
+            Some(due) if domain && (due > now || !self.seat(lane, Class::Tried)) => self.wait_for_turn(lane),
             Some(due) if due <= now => {
-                if let Some(room) = lane.begin_claim(now, WINDOW) {
+                if let Some(room) = lane.begin_claim(now, window(lane)) {
                     tokio::spawn(self.clone().claim(lane.clone(), now, room));
                 }
             }
@@ -252,6 +274,9 @@ impl Scheduler {
                     self.timer_changed.notify_one();
                 }
             }
+        }
+        if domain {
+            lane.leave_place();
         }
     }
 
@@ -305,6 +330,7 @@ impl Scheduler {
     pub async fn run(self: Arc<Scheduler>, mut shutdown: watch::Receiver<bool>) {
         let mut after = None;
         let mut found = false;
+        let mut reader = pace::Reader::new();
         let mut swept = tokio::time::Instant::now();
         // The timer does not wait for the store; what is under way at the end is cut off.
         let mut releasing = tokio::task::JoinSet::new();
@@ -312,13 +338,21 @@ impl Scheduler {
             if *shutdown.borrow() {
                 return;
             }
+            if self.find_again.swap(false, Ordering::Relaxed) {
+                (found, after) = (false, None);
+            }
             if !found {
                 // A page at a time, so that mail to the first lanes leaves while others are found.
-                match self.queue.lanes(after.clone(), 1000).await {
+                match self.queue.lanes(after.clone(), 100).await {
                     Ok(page) => {
                         found = page.is_empty();
                         after = page.last().map(|l| l.lane.clone()).or(after);
                         for item in page {
+                            if item.lane.as_domain().is_some() {
+                                // Their turns are kept in the store: on behind the last of them.
+                                after = after.max(Some(LaneName::after_domains()));
+                                continue;
+                            }
                             self.note_stored(&self.lane(&item.lane), item.due);
                         }
                         continue;
@@ -330,17 +364,20 @@ impl Scheduler {
             while let Some(name) = { self.timer.lock().pop_due(now) } {
                 self.attend(&self.lane(&name));
             }
-            if swept.elapsed() >= SWEEP {
+            let domains = self.begin_domains(&mut reader).await;
+            self.sweep_domains();
+            if swept.elapsed() >= SWEEP || self.is_crowded() && swept.elapsed() >= CROWDED_SWEEP {
                 swept = tokio::time::Instant::now();
                 self.forget_unused();
+                self.go_through_domains_again();
                 while releasing.try_join_next().is_some() {}
                 if releasing.is_empty() {
                     let scheduler = self.clone();
                     releasing.spawn(async move { scheduler.release(false).await });
                 }
             }
-            let next = self.timer.lock().by_time.first().map(|(due, _)| *due);
-            let mut wait = next.map_or(TIMER_MAX, |due| due.since(now)).min(TIMER_MAX).max(Duration::from_millis(1));
+            let next = self.timer.lock().first().map(|due| due.since(now));
+            let mut wait = next.unwrap_or(TIMER_MAX).min(domains).min(TIMER_MAX).max(Duration::from_millis(1));
             if !found {
                 wait = wait.min(QUEUE_TROUBLE);
             }
@@ -348,6 +385,7 @@ impl Scheduler {
                 biased;
                 () = tokio::time::sleep(wait) => {}
                 () = self.timer_changed.notified() => {}
+                () = self.domains.places.changed.notified() => {}
                 _ = shutdown.changed() => {}
             }
         }

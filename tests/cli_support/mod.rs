@@ -131,8 +131,12 @@ impl Controls for Fake {
         Withdrawn::new(taken, move || me.in_memory.lock().extend(back))
     }
 
-    fn wake(&self, lanes: &[LaneName]) {
+    fn wake(&self, lanes: &[LaneName], _due: Timestamp) {
         self.woken.lock().extend(lanes.iter().map(ToString::to_string));
+    }
+
+    fn wake_all(&self, _due: Timestamp) {
+        self.woken.lock().push("all".into());
     }
 
     fn lanes(&self) -> Vec<LaneStatus> {
@@ -266,6 +270,10 @@ impl Queue for Fake {
     }
 
     async fn lane_due(&self, _: &LaneName) -> Result<Option<Timestamp>, QueueError> {
+        Err(QueueError::Closed)
+    }
+
+    async fn turns(&self, _: mailweir::queue::turns::Look) -> Result<Vec<mailweir::queue::turns::Turn>, QueueError> {
         Err(QueueError::Closed)
     }
 

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use mailweir::mail::{CHUNK, LaneName};
+use mailweir::queue::turns::{Look, Turn};
 use mailweir::queue::{Counts, HEADS_EACH, LaneDue, Operation};
 use parking_lot::Mutex;
 
@@ -140,6 +141,71 @@ pub async fn lanes_are_listed_in_order_with_their_due_time(rig: Rig) {
     for lane in &expected {
         assert_eq!(queue.lane_due(&lane.lane).await.unwrap(), Some(lane.due));
     }
+}
+
+/// Lanes of domains, turn by turn; what a turn does not tell at once it tells at the next look.
+pub async fn domains_are_found_turn_by_turn_when_they_are_due(rig: Rig) {
+    let queue = &*rig.queue;
+    let later = |seconds| T0.after(Duration::from_secs(seconds));
+    for n in 0..5 {
+        letter("a@here.example", &format!("@a{n}.example")).received(later(n)).post(queue).await;
+    }
+    letter("a@here.example", "@urgent.example").priority(5).post(queue).await;
+    for lane in ["provider", "Z", "[x"] {
+        letter("a@here.example", lane).post(queue).await;
+    }
+    let tried = letter("a@here.example", "@tried.example").leased().post(queue).await;
+    queue.settle(vec![deferred(key(tried, 0), later(2), "@tried.example")], vec![]).await.unwrap();
+
+    let look = |now, from, without| Look { tried: false, now, from, without, each: 2 };
+    let names = |turn: &Turn| turn.due.iter().map(|due| due.lane.to_string()).collect::<Vec<_>>();
+    let turns = queue.turns(look(later(3), vec![], vec![])).await.unwrap();
+    assert_eq!(
+        turns.iter().map(names).collect::<Vec<_>>(),
+        [vec!["@urgent.example".to_owned()], vec!["@a0.example".into(), "@a1.example".into()]]
+    );
+    assert!(Turn::priority(turns[0].number) < Turn::priority(turns[1].number), "the urgent come first");
+    assert!(!turns[0].more && turns[1].more);
+    let from = turns.iter().map(|turn| (turn.number, turn.read.clone())).collect();
+    let on = queue.turns(look(later(3), from, vec![])).await.unwrap();
+    assert_eq!((on.len(), names(&on[0])), (1, vec!["@a2.example".into(), "@a3.example".into()]));
+    let from = vec![(on[0].number, on[0].read.clone())];
+    let end = queue.turns(look(later(3), from, vec![turns[0].number])).await.unwrap();
+    assert_eq!((end.len(), end[0].due.len(), end[0].more, end[0].next), (1, 0, false, Some(later(4))));
+    let tried = queue.turns(Look { tried: true, ..look(later(3), vec![], vec![]) }).await.unwrap();
+    assert_eq!((tried.len(), names(&tried[0])), (1, vec!["@tried.example".into()]));
+}
+
+/// Everything is due, step by step, but for what is held, put aside or still to come.
+pub async fn all_are_retried_in_steps(rig: Rig) {
+    let queue = &*rig.queue;
+    let now = T0.after(Duration::from_secs(100));
+    let mut ids = Vec::new();
+    for n in 0..7 {
+        ids.push(letter(&format!("s{n}@here.example"), "@x.example").leased().post(queue).await);
+    }
+    letter("late@here.example", "x").received(now.after(Duration::from_secs(5))).post(queue).await;
+    let due = now.after(Duration::from_secs(1000));
+    let later = ids[..3].iter().map(|id| deferred(key(*id, 0), due, "@x.example")).collect();
+    queue.settle(later, vec![]).await.unwrap();
+    queue.settle(vec![failed(key(ids[3], 0), "550 no")], vec![]).await.unwrap();
+    queue.operate(Operation::Hold, &[key(ids[4], 0)], &[key(ids[4], 0)], now).await.unwrap();
+    let (mut done, mut after, mut steps) = ((0, 0, 0), None, 0);
+    loop {
+        let step = queue.retry_all(after, now, 2).await.unwrap();
+        assert!(step.seen <= 2);
+        done = (done.0 + step.seen, done.1 + step.changed, done.2 + step.leased);
+        steps += 1;
+        after = match step.next {
+            Some(key) => Some(key),
+            None => break,
+        };
+    }
+    assert_eq!(done, (7, 4, 2));
+    assert!((4..=5).contains(&steps));
+    assert_eq!(queue.claim(&"@x.example".into(), now, 9).await.unwrap().len(), 4);
+    let counts = queue.counts().await.unwrap();
+    assert_eq!((counts.leased, counts.held, counts.queued, counts.failed), (6, 1, 1, 0));
 }
 
 pub async fn a_lane_is_moved_in_steps(rig: Rig) {

@@ -103,6 +103,9 @@ impl Queue for Gone {
     async fn lane_due(&self, _: &LaneName) -> Result<Option<Timestamp>, QueueError> {
         Err(QueueError::Closed)
     }
+    async fn turns(&self, _: mailweir::queue::turns::Look) -> Result<Vec<mailweir::queue::turns::Turn>, QueueError> {
+        Err(QueueError::Closed)
+    }
     async fn move_lane(&self, _: &LaneName, _: &LaneName, _: usize) -> Result<usize, QueueError> {
         Err(QueueError::Closed)
     }
@@ -305,6 +308,8 @@ macro_rules! suite {
                 claims: lanes_are_apart,
                 claims: lanes_are_listed_in_order_with_their_due_time,
                 claims: a_lane_is_moved_in_steps,
+                claims: domains_are_found_turn_by_turn_when_they_are_due,
+                claims: all_are_retried_in_steps,
                 claims: the_oldest_of_a_lane_are_found_whatever_else_is_there,
                 claims: short_bodies_come_along,
                 claims: every_recipient_has_one_holder,

@@ -151,7 +151,7 @@ impl Model {
                     record.fate = Some((Fate::Failed, now.0));
                     self.totals.failed += 1;
                 }
-                Verdict::Deferred { due, warned, reason, .. } => {
+                Verdict::Deferred { due, warned, reason, counts, .. } => {
                     self.totals.deferred += 1;
                     if *warned && !record.warned {
                         if !record.notify.delay {
@@ -160,7 +160,9 @@ impl Model {
                         expect("delayed", true);
                     }
                     record.warned = *warned;
-                    if record.calm && !reason.contains("local: ") {
+                    // What is held back for long waits in the store: that is no attempt.
+                    let put_back = !counts && reason.starts_with("waits for the end of ");
+                    if record.calm && !put_back && !reason.contains("local: ") {
                         self.wrong.push(format!("{} is deferred, its provider never fails: {reason}", record.address));
                     }
                     record.since = record.since.max(due.0);

@@ -10,6 +10,7 @@ use bytes::Bytes;
 use mailweir::clock::Timestamp;
 use mailweir::mail::{LaneName, NewMessage, Owed, QueueId, RecipientKey, State};
 use mailweir::queue::sqlite::InlineQueue;
+use mailweir::queue::turns::{Look, Turn};
 use mailweir::queue::{
     Counts, Debt, Filter, LaneDue, Leased, Operation, Owing, Page, Queue, QueueError, Row, Settlement, Verdict,
 };
@@ -182,6 +183,11 @@ impl Queue for Store {
     async fn lane_due(&self, lane: &LaneName) -> Result<Option<Timestamp>, QueueError> {
         self.read()?;
         self.queue.lane_due(lane).await
+    }
+
+    async fn turns(&self, look: Look) -> Result<Vec<Turn>, QueueError> {
+        self.read()?;
+        self.queue.turns(look).await
     }
 
     async fn move_lane(&self, from: &LaneName, to: &LaneName, limit: usize) -> Result<usize, QueueError> {

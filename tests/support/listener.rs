@@ -133,6 +133,9 @@ impl Queue for Memory {
     async fn lane_due(&self, _: &LaneName) -> Result<Option<Timestamp>, QueueError> {
         Err(QueueError::Closed)
     }
+    async fn turns(&self, _: mailweir::queue::turns::Look) -> Result<Vec<mailweir::queue::turns::Turn>, QueueError> {
+        Err(QueueError::Closed)
+    }
     async fn move_lane(&self, _: &LaneName, _: &LaneName, _: usize) -> Result<usize, QueueError> {
         Err(QueueError::Closed)
     }

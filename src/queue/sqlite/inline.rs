@@ -21,10 +21,13 @@ use super::read::Readers;
 use super::room::Room;
 use super::upkeep::Tidy;
 use super::writer::Writer;
-use super::{MOST, MOST_LISTED, claim, owed, read, schema, store};
+use super::{MOST, MOST_LISTED, claim, owed, read, schema, store, turns};
 use crate::clock::{Clock, Timestamp};
 use crate::mail::{IdSource, LaneName, NewMessage, Owed, QueueId, RecipientKey};
-use crate::queue::{Counts, Debt, Filter, LaneDue, Leased, Operation, Owing, Page, Queue, QueueError, Settlement};
+use crate::queue::turns::{Look, Turn};
+use crate::queue::{
+    Counts, Debt, Filter, LaneDue, Leased, Operation, Owing, Page, Queue, QueueError, Retried, Settlement,
+};
 
 /// See the module.
 pub struct InlineQueue {
@@ -94,7 +97,7 @@ impl InlineQueue {
         match self.write(op)? {
             Answer::Count(n) => Ok(n),
             Answer::Leased(leased) => Ok(leased.len()),
-            Answer::Done => Ok(0),
+            Answer::Done | Answer::Retried(_) => Ok(0),
         }
     }
 
@@ -125,14 +128,14 @@ impl Queue for InlineQueue {
     async fn claim(&self, lane: &LaneName, now: Timestamp, limit: usize) -> Result<Vec<Leased>, QueueError> {
         match self.write(Op::Claim(lane.clone(), now, limit.min(MOST)))? {
             Answer::Leased(leased) => Ok(leased),
-            Answer::Done | Answer::Count(_) => Ok(Vec::new()),
+            _ => Ok(Vec::new()),
         }
     }
 
     async fn claim_older(&self, lane: &LaneName, received: Timestamp, limit: usize) -> Result<Vec<Leased>, QueueError> {
         match self.write(Op::ClaimOlder(lane.clone(), received, limit.min(MOST)))? {
             Answer::Leased(leased) => Ok(leased),
-            Answer::Done | Answer::Count(_) => Ok(Vec::new()),
+            _ => Ok(Vec::new()),
         }
     }
 
@@ -168,6 +171,10 @@ impl Queue for InlineQueue {
         self.read(|conn| claim::lane_due(conn, lane))
     }
 
+    async fn turns(&self, look: Look) -> Result<Vec<Turn>, QueueError> {
+        self.read(|conn| turns::turns(conn, &look))
+    }
+
     async fn move_lane(&self, from: &LaneName, to: &LaneName, limit: usize) -> Result<usize, QueueError> {
         self.count(Op::MoveLane(from.clone(), to.clone(), limit.min(MOST) as i64))
     }
@@ -184,6 +191,18 @@ impl Queue for InlineQueue {
         now: Timestamp,
     ) -> Result<usize, QueueError> {
         self.count(Op::Operate(op, keys.to_vec(), withdrawn.to_vec(), now))
+    }
+
+    async fn retry_all(
+        &self,
+        after: Option<RecipientKey>,
+        now: Timestamp,
+        limit: usize,
+    ) -> Result<Retried, QueueError> {
+        match self.write(Op::RetryAll(after, now, limit.min(MOST)))? {
+            Answer::Retried(retried) => Ok(retried),
+            _ => Ok(Retried::default()),
+        }
     }
 
     async fn counts(&self) -> Result<Counts, QueueError> {

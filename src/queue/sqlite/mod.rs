@@ -32,6 +32,7 @@ mod schema;
 mod sql;
 mod store;
 mod trust;
+mod turns;
 mod upkeep;
 mod writer;
 
@@ -57,10 +58,13 @@ use self::names::Names;
 use self::op::{Answer, Job, Op, Shared};
 use self::read::Readers;
 use self::room::{Layout, Room};
+pub(super) use self::rows::SLOTS;
 use self::upkeep::Tidy;
 use self::writer::Writer;
+use super::turns::{Look, Turn};
 use super::{
-    Counts, Debt, Filter, LaneDue, Leased, Operation, Owing, Page, Queue, QueueError, SaveError, Settlement, Storage,
+    Counts, Debt, Filter, LaneDue, Leased, Operation, Owing, Page, Queue, QueueError, Retried, SaveError, Settlement,
+    Storage,
 };
 use crate::clock::{Clock, Timestamp};
 use crate::crash;
@@ -248,7 +252,7 @@ impl SqliteQueue {
         match self.write(op).await? {
             Answer::Count(n) => Ok(n),
             Answer::Leased(leased) => Ok(leased.len()),
-            Answer::Done => Ok(0),
+            Answer::Done | Answer::Retried(_) => Ok(0),
         }
     }
 }
@@ -306,14 +310,14 @@ impl Queue for SqliteQueue {
     async fn claim(&self, lane: &LaneName, now: Timestamp, limit: usize) -> Result<Vec<Leased>, QueueError> {
         match self.write(Op::Claim(lane.clone(), now, limit.min(MOST))).await? {
             Answer::Leased(leased) => Ok(leased),
-            Answer::Done | Answer::Count(_) => Ok(Vec::new()),
+            _ => Ok(Vec::new()),
         }
     }
 
     async fn claim_older(&self, lane: &LaneName, received: Timestamp, limit: usize) -> Result<Vec<Leased>, QueueError> {
         match self.write(Op::ClaimOlder(lane.clone(), received, limit.min(MOST))).await? {
             Answer::Leased(leased) => Ok(leased),
-            Answer::Done | Answer::Count(_) => Ok(Vec::new()),
+            _ => Ok(Vec::new()),
         }
     }
 
@@ -350,6 +354,10 @@ impl Queue for SqliteQueue {
         self.readers.run(move |conn| claim::lane_due(conn, &lane)).await
     }
 
+    async fn turns(&self, look: Look) -> Result<Vec<Turn>, QueueError> {
+        self.readers.run(move |conn| turns::turns(conn, &look)).await
+    }
+
     async fn move_lane(&self, from: &LaneName, to: &LaneName, limit: usize) -> Result<usize, QueueError> {
         self.count(Op::MoveLane(from.clone(), to.clone(), limit.min(MOST) as i64)).await
     }
@@ -367,6 +375,18 @@ impl Queue for SqliteQueue {
         now: Timestamp,
     ) -> Result<usize, QueueError> {
         self.count(Op::Operate(op, keys.to_vec(), withdrawn.to_vec(), now)).await
+    }
+
+    async fn retry_all(
+        &self,
+        after: Option<RecipientKey>,
+        now: Timestamp,
+        limit: usize,
+    ) -> Result<Retried, QueueError> {
+        match self.write(Op::RetryAll(after, now, limit.min(MOST))).await? {
+            Answer::Retried(retried) => Ok(retried),
+            _ => Ok(Retried::default()),
+        }
     }
 
     async fn counts(&self) -> Result<Counts, QueueError> {

@@ -8,7 +8,7 @@ use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
 
 use crate::clock::Timestamp;
 use crate::mail::{LaneName, NewMessage, Owed, QueueId, RecipientKey};
-use crate::queue::{Counts, HEADS_EACH, Leased, Operation, QueueError, Settlement};
+use crate::queue::{Counts, HEADS_EACH, Leased, Operation, QueueError, Retried, Settlement};
 
 /// An operation for the writer.
 pub(super) enum Op {
@@ -21,6 +21,7 @@ pub(super) enum Op {
     Report(Vec<(RecipientKey, Timestamp)>, Option<NewMessage>),
     MoveLane(LaneName, LaneName, i64),
     Operate(Operation, Vec<RecipientKey>, Vec<RecipientKey>, Timestamp),
+    RetryAll(Option<RecipientKey>, Timestamp, usize),
     Forget(Timestamp, i64),
     GiveBack(Vec<RecipientKey>),
     Remember(Vec<(String, Option<Bytes>)>),
@@ -78,6 +79,7 @@ impl Op {
 pub(super) enum Answer {
     Done,
     Count(usize),
+    Retried(Retried),
     Leased(Vec<Leased>),
 }
 

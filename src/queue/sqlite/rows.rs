@@ -13,7 +13,7 @@ use crate::mail::{
 use crate::queue::{Counts, QueueError};
 
 /// Sender slots of a priority. A power of two; part of the schema (`recipient.bucket`).
-pub(super) const SLOTS: i64 = 64;
+pub(in crate::queue) const SLOTS: i64 = 64;
 
 /// Bytes of a reason that are stored.
 const REASON: usize = 1000;

@@ -143,6 +143,10 @@ pub(super) const OWES_REPORTS: i64 = 4;
 
 /// The report on a fate is owed from the moment at which the fate is stored, and written later: one
 /// for all that a message owes. A debt has what the report says of the recipient, who may be gone.
+///
+/// `recipient_turn`: what waits in the lanes of domains (`@domain`), first attempts apart from others, by
+/// priority and sender, in order of due time: from here a scheduler takes turns without knowing the lanes.
+/// `A` follows `@` in the order of bytes. The terms of the condition are those of the statements.
 const V4: &str = "
 CREATE TABLE owed (
   message   INTEGER NOT NULL,
@@ -162,6 +166,8 @@ CREATE TABLE owed (
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX owed_due ON owed (due, message);
 ALTER TABLE tally ADD COLUMN owed INTEGER NOT NULL DEFAULT 0;
+CREATE INDEX recipient_turn ON recipient (attempts > 0, bucket, due, lane)
+  WHERE state IN (0, 4) AND lane >= '@' AND lane < 'A';
 ";
 
 /// Opens the connection of the writer. `max_bytes` limits the database file (not its WAL).

@@ -76,6 +76,16 @@ statements! {
 
     STATE = "SELECT state FROM recipient WHERE message = ?1 AND idx = ?2";
     SET_STATE = "UPDATE recipient SET state = ?3 WHERE message = ?1 AND idx = ?2";
+    /// The last of the next so many keys.
+    KEYS_ON = "SELECT message, idx FROM recipient WHERE (message, idx) > (?1, ?2) AND message < ?3
+        ORDER BY message, idx LIMIT 1 OFFSET ?4";
+    LAST_KEY = "SELECT message, idx FROM recipient WHERE message < ?1 ORDER BY message DESC, idx DESC LIMIT 1";
+    STATES_BETWEEN = "SELECT sum(state = 0), sum(state = 1), sum(state = 2), sum(state = 3), sum(state = 4)
+        FROM recipient WHERE (message, idx) > (?1, ?2) AND (message, idx) <= (?3, ?4)";
+    /// What is due already stays as it is.
+    RETRY_BETWEEN = "UPDATE recipient SET state = 0, doubt = 0, due = ?5
+        WHERE (message, idx) > (?1, ?2) AND (message, idx) <= (?3, ?4)
+        AND (state = 0 AND due > ?5 OR state IN (3, 4))";
     /// By an operator, who has seen what it was: no longer in doubt.
     SET_STATE_DUE = "UPDATE recipient SET state = ?3, due = ?4, doubt = 0 WHERE message = ?1 AND idx = ?2";
     SET_STATE_REASON = "UPDATE recipient SET state = ?3, reason = ?4 WHERE message = ?1 AND idx = ?2";
@@ -97,6 +107,14 @@ statements! {
         WHERE state IN (0, 4) AND lane = ?1 AND message < ?2 ORDER BY message, idx LIMIT ?3";
     QUEUED_IN_LANE = "SELECT message, idx FROM recipient INDEXED BY recipient_ready
         WHERE state IN (0, 4) AND lane = ?1 LIMIT ?2";
+    /// The next turn (priority and sender) that has something in lanes of domains: one seek.
+    NEXT_TURN = "SELECT bucket FROM recipient INDEXED BY recipient_turn
+        WHERE state IN (0, 4) AND lane >= '@' AND lane < 'A' AND (attempts > 0) = ?1 AND bucket > ?2
+        ORDER BY bucket LIMIT 1";
+    /// What a turn has, due or not, after a place in it; the caller stops where it likes.
+    LANES_OF_TURN = "SELECT due, lane FROM recipient INDEXED BY recipient_turn
+        WHERE state IN (0, 4) AND lane >= '@' AND lane < 'A' AND (attempts > 0) = ?1 AND bucket = ?2
+        AND (due, lane) > (?3, ?4) ORDER BY due, lane";
     FAILED_BEFORE = "SELECT message, idx FROM recipient INDEXED BY recipient_failed
         WHERE state = 3 AND due < ?1 ORDER BY due LIMIT ?2";
 
@@ -181,6 +199,8 @@ mod tests {
             (OLDER_IN_LANE, "(lane=? AND message<?)"),
             (QUEUED_IN_LANE, "(lane=?)"),
             (FAILED_BEFORE, "(due<?)"),
+            (NEXT_TURN, "(<expr>=? AND bucket>?)"),
+            (LANES_OF_TURN, "(<expr>=? AND bucket=? AND (due,lane)>(?,?))"),
         ] {
             let mut statement = conn.prepare(&format!("EXPLAIN QUERY PLAN {text}")).unwrap();
             let values = vec![rusqlite::types::Value::Null; statement.parameter_count()];

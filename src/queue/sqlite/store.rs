@@ -12,7 +12,7 @@ use crate::clock::Timestamp;
 use crate::crash;
 use crate::mail::lifecycle::{Event, Next};
 use crate::mail::{CHUNK, LaneName, NewMessage, Owed, QueueId, RecipientKey, State};
-use crate::queue::{Counts, Operation, QueueError, Settlement, Verdict};
+use crate::queue::{Counts, Operation, QueueError, Retried, Settlement, Verdict};
 
 /// How far ahead the mark below which no new id may be is set, in ids: 10 s worth of them, so that
 /// it is written once in 10 s and not with every message.
@@ -296,6 +296,42 @@ impl<'c> Store<'c> {
         self.drop_finished(&mut done)?;
         self.give_back(withdrawn)?;
         Ok(changed)
+    }
+
+    /// Everything is due now: a step of that.
+    pub(super) fn retry_all(
+        &mut self,
+        after: Option<RecipientKey>,
+        now: Timestamp,
+        limit: usize,
+    ) -> Result<Retried, QueueError> {
+        let from = after.map_or((i64::MIN, 0), |key| (key.id.0, key.index));
+        // Ids begin with the time.
+        let below = now.0.saturating_add(1).clamp(0, i64::MAX >> 20) << 20;
+        let skip = i64::try_from(limit.max(1)).unwrap_or(i64::MAX) - 1;
+        let next =
+            self.statement(sql::KEYS_ON)?.query_row(params![from.0, from.1, below, skip], rows::key).optional()?;
+        let to = match next {
+            Some(key) => Some(key),
+            None => self.statement(sql::LAST_KEY)?.query_row([below], rows::key).optional()?,
+        };
+        let Some(to) = to.filter(|to| (to.id.0, to.index) > from) else { return Ok(Retried::default()) };
+        let counts: [Option<i64>; 5] =
+            self.statement(sql::STATES_BETWEEN)?.query_row(params![from.0, from.1, to.id.0, to.index], |row| {
+                Ok([row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?, row.get(4)?])
+            })?;
+        let of = |state: State| counts.get(state as usize).copied().flatten().map_or(0, rows::unsigned);
+        self.statement(sql::RETRY_BETWEEN)?.execute(params![from.0, from.1, to.id.0, to.index, now.0])?;
+        for state in [State::Failed, State::Uncertain] {
+            legal(state, Event::Retry)?;
+            (0..of(state)).for_each(|_| self.tally.moved(Some(state), Some(State::Queued)));
+        }
+        Ok(Retried {
+            seen: State::ALL.iter().map(|state| of(*state)).sum(),
+            changed: of(State::Queued) + of(State::Failed) + of(State::Uncertain),
+            leased: of(State::Leased),
+            next,
+        })
     }
 
     /// Moves what is queued from one lane to another.

@@ -315,6 +315,7 @@ fn perform(store: &mut Store<'_>, op: &Op, now: Timestamp) -> Result<Answer, Que
         }
         Op::MoveLane(from, to, limit) => Answer::Count(store.move_lane(from, to, *limit)?),
         Op::Operate(op, keys, withdrawn, now) => Answer::Count(store.operate(*op, keys, withdrawn, *now)?),
+        Op::RetryAll(after, now, limit) => Answer::Retried(store.retry_all(*after, *now, *limit)?),
         Op::Forget(before, limit) => Answer::Count(store.forget(*before, *limit)?),
         Op::GiveBack(keys) => Answer::Count(store.give_back(keys)?),
         Op::Remember(entries) => {

@@ -154,7 +154,7 @@ impl World {
         let admission = self.scheduler.admit(&message, vec![new], &head);
         let new = NewMessage { message, recipients: admission.recipients, head };
         self.queue.accept(new).await.expect("accepted");
-        self.scheduler.submit(admission.jobs, admission.stored, self.clock.now());
+        self.scheduler.submit(admission.admitted, self.clock.now());
     }
 
     async fn work(self: Arc<World>, lane: Arc<Lane>) {

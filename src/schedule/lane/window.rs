@@ -120,7 +120,7 @@ impl Lane {
         self.stopped(&self.state.lock())
     }
 
-    fn stopped(&self, state: &State) -> Option<shape::Held> {
+    pub(super) fn stopped(&self, state: &State) -> Option<shape::Held> {
         let held = |by: String, wait| Some(shape::Held { by, wait });
         if state.paused {
             return held("a pause by an operator".into(), Duration::MAX);

@@ -70,7 +70,9 @@ impl Relay {
         let message = &source.shared.message;
         let traits = message.traits;
         let eight_bit = traits.eight_bit_body || traits.eight_bit_header;
-        if !traits.long_line && (host.eight_bit_mime || !eight_bit) {
+        // Text in a header that was announced as UTF-8 can be written in ASCII: it is no reason to bounce.
+        let header_in_ascii = message.envelope.smtputf8 && traits.eight_bit_header && !host.smtputf8;
+        if !traits.long_line && !header_in_ascii && (host.eight_bit_mime || !eight_bit) {
             return Ok(Outgoing::AsIs(message.clone()));
         }
         let Ok(_one_of_few) = self.conversions.acquire().await else {
@@ -81,9 +83,9 @@ impl Relay {
             whole.extend_from_slice(&source.chunk(index).await.map_err(Event::Local)?);
         }
         let hop = Hop {
-            eight_bit: host.eight_bit_mime,
+            eight_bit: host.eight_bit_mime && !header_in_ascii,
             smtputf8: host.smtputf8,
-            smtputf8_asked: message.envelope.smtputf8,
+            smtputf8_asked: message.envelope.smtputf8 && !header_in_ascii,
             signed: provider.signed_conversion,
         };
         let converted = tokio::task::spawn_blocking(move || convert(&whole, traits, hop)).await;

@@ -16,7 +16,7 @@ use super::listener_keys::ListenerDraft;
 use super::profiles;
 use super::rule_keys::{LimitDraft, RuleDraft};
 use super::value::{Kind, Val, describe, nearest};
-use super::{Dns, Log, Queue, Retry};
+use super::{Dns, Log, Queue, Retry, Sendmail};
 
 /// Largest file read, in bytes.
 const MAX_FILE: u64 = 16 << 20;
@@ -109,6 +109,7 @@ pub(super) struct Draft {
     pub routes: Vec<RouteDraft>,
     pub limits: Vec<LimitDraft>,
     pub admin: Admin,
+    pub sendmail: Sendmail,
     pub log: Log,
 }
 
@@ -175,6 +176,7 @@ impl<'a> Reader<'a> {
             routes: Vec::new(),
             limits: Vec::new(),
             admin: Admin::defaults(),
+            sendmail: Sendmail::defaults(),
             log: Log::defaults(),
         };
         match Document::parse(self.text) {
@@ -207,6 +209,7 @@ impl<'a> Reader<'a> {
                 "retry" | "default" => {}
                 "queue" => self.read_whole(root, name, &mut draft.queue),
                 "dns" => self.read_whole(root, name, &mut draft.dns),
+                "sendmail" => self.read_whole(root, name, &mut draft.sendmail),
                 "admin" => self.read_whole(root, name, &mut draft.admin),
                 "log" => self.read_whole(root, name, &mut draft.log),
                 "listener" => {
@@ -521,7 +524,9 @@ fn unknown<T: Table>(name: &str, prefix: &str, root: bool) -> String {
         known.push("on_reply");
     }
     if root {
-        known.extend(["listener", "queue", "retry", "dns", "default", "provider", "route", "limit", "admin", "log"]);
+        known.extend([
+            "listener", "queue", "retry", "dns", "default", "provider", "route", "limit", "sendmail", "admin", "log",
+        ]);
     }
     match nearest(name, known.iter().copied()) {
         Some(near) => format!("unknown key: did you mean `{near}`?"),

@@ -11,7 +11,7 @@ use tracing::info;
 
 use super::{Phase, Registry, Visit};
 use crate::listener::submit::{Client, Transaction};
-use crate::mail::{BodyKind, Draft, Envelope, Recipient};
+use crate::mail::{BodyKind, Draft, Envelope, Notify};
 use crate::queue::QueueError;
 use crate::smtp::{LineEnds, Reply};
 
@@ -38,7 +38,7 @@ struct Body {
 
 impl Hook {
     pub fn new(registry: Arc<Registry>) -> Hook {
-        let client = Client { ip: Ipv4Addr::UNSPECIFIED.into(), helo: "".into(), esmtp: false, tls: "" };
+        let client = Client { ip: Ipv4Addr::UNSPECIFIED.into(), helo: "".into(), esmtp: false, tls: "", user: None };
         Hook { registry, visit: None, client, transaction: None, body: None }
     }
 
@@ -128,8 +128,8 @@ impl Handler for Hook {
         let Some(tx) = &mut self.transaction else { return response(&NO_TRANSACTION) };
         let policy = &self.registry.shared.policy;
         match policy.recipient(self.client.ip, tx.recipients.len(), to, false) {
-            Ok(address) => {
-                tx.recipients.push(Recipient::new(address));
+            Ok(forward) => {
+                tx.add(&forward, Notify::default(), None);
                 response(&Reply::new(250, "2.1.5", "Recipient ok"))
             }
             Err(reply) => {

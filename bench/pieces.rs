@@ -102,6 +102,8 @@ fn headers(c: &mut Criterion) {
         esmtp: true,
         tls: false,
         smtputf8: false,
+        sender: None,
+        user: None,
         recipient: None,
     };
     let mut group = c.benchmark_group("header scan");

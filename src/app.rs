@@ -3,12 +3,14 @@
 //! - `files`: how many may be open.
 //! - `running`: one configuration in force, from start to end.
 //! - `reload`: another takes its place.
+//! - `spool`: what came while no relay ran.
 //! - `operator`: what operators can do to the relay that runs.
 
 mod files;
 mod operator;
 mod reload;
 mod running;
+mod spool;
 
 use std::path::PathBuf;
 use std::sync::Arc;

@@ -51,3 +51,4 @@ pub mod shape;
 pub mod simulate;
 pub mod sink;
 pub mod smtp;
+pub mod spool;

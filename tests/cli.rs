@@ -1,8 +1,7 @@
 //! The command line, as a user meets it: the program itself, against a control socket behind which
 //! a small queue in memory stands. No daemon.
 
-use std::io::{BufRead, BufReader, Read, Write};
-use std::net::TcpListener;
+use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::sync::Arc;
@@ -133,8 +132,6 @@ fn wrong_usage_exits_64_with_usage() {
         site.run(&["queue", op]).fails(64, "which recipients?");
     }
     site.run(&["queue", "show", "uuuuuuuuuuuuu"]).fails(64, "is not a queue id: expected 13 letters and digits");
-    site.run(&["send"]).fails(64, "to whom?");
-    site.run(&["send", "a b@x.example"]).fails(64, "`a b@x.example`: the local part");
     assert!(site.run(&["--help"]).ok().contains("Usage: mailweir"));
     assert!(site.run(&["--version"]).ok().starts_with("mailweir "));
 }
@@ -142,7 +139,7 @@ fn wrong_usage_exits_64_with_usage() {
 #[test]
 fn a_bad_configuration_exits_78_whatever_the_command() {
     let site = Site::new("[default]\nrate = '0/s'\nconections = 3\n");
-    for args in [&["check"][..], &["run"], &[], &["queue", "list"], &["status"], &["send", "a@x.example"]] {
+    for args in [&["check"][..], &["run"], &[], &["queue", "list"], &["status"]] {
         let done = site.run(args);
         assert!(done.err.contains("mailweir: my.toml:3:8: default.rate:"), "{}", done.err);
         done.fails(78, "mailweir: my.toml:4:1: default.conections: unknown key: did you mean `connections`?");
@@ -443,106 +440,6 @@ fn junk_on_the_socket_gets_an_error_and_harms_nothing() {
     let _ = stream.read_to_end(&mut answer);
     assert!(answer.is_empty() || String::from_utf8_lossy(&answer).contains("the line is too long"));
     assert_eq!(json_lines(&site.run(&["queue", "list", "--json"]).ok()).len(), 6);
-}
-
-/// A relay that takes one message with these replies to the commands, and returns what it was sent.
-fn one_smtp_session(replies: &'static [(&'static str, &'static str)]) -> (u16, std::thread::JoinHandle<String>) {
-    let listener = TcpListener::bind("127.0.0.1:0").expect("bound");
-    let port = listener.local_addr().expect("an address").port();
-    let session = std::thread::spawn(move || {
-        let (stream, _) = listener.accept().expect("a client");
-        let mut out = stream.try_clone().expect("cloned");
-        out.write_all(b"220 relay.example ESMTP\r\n").expect("written");
-        let (mut all, mut in_data) = (String::new(), false);
-        let mut lines = BufReader::new(stream);
-        let mut line = String::new();
-        while lines.read_line(&mut line).is_ok_and(|n| n > 0) {
-            let reply = match (in_data, line.as_str()) {
-                (true, ".\r\n") => {
-                    in_data = false;
-                    "250 2.0.0 queued as 1p8000000000k\r\n".into()
-                }
-                (true, _) => String::new(),
-                (false, command) => {
-                    in_data = command.starts_with("DATA");
-                    let verb = command.split([' ', '\r']).next().unwrap_or_default();
-                    let said = replies.iter().find(|(start, _)| command.starts_with(start)).map(|(_, reply)| *reply);
-                    let usual = match verb {
-                        "EHLO" => "250-relay.example\r\n250-SMTPUTF8\r\n250 8BITMIME",
-                        "DATA" => "354 go on",
-                        "QUIT" => "221 bye",
-                        _ => "250 2.0.0 ok",
-                    };
-                    format!("{}\r\n", said.unwrap_or(usual))
-                }
-            };
-            all.push_str(&line);
-            line.clear();
-            if out.write_all(reply.as_bytes()).is_err() {
-                break;
-            }
-        }
-        all
-    });
-    (port, session)
-}
-
-fn send(port: u16, args: &[&str], message: &[u8]) -> Done {
-    let site = Site::new(&format!("[[listener]]\naddress = '127.0.0.1:{port}'\n"));
-    let args: Vec<&str> = ["send"].iter().chain(args).copied().collect();
-    let mut command = site.command(&args);
-    let mut child =
-        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("it starts");
-    // It may give up before it has read everything.
-    let _ = child.stdin.take().expect("a pipe").write_all(message);
-    Done::from(child.wait_with_output().expect("it ends"))
-}
-
-#[test]
-fn send_hands_the_message_over_as_it_is() {
-    let (port, session) = one_smtp_session(&[]);
-    let message = b"To: A <a@x.example>, b@x.example\nBcc: c@x.example\nSubject: hi\n\n.\n..two\nJ\xc3\xb6rg\n.";
-    let done = send(port, &["-t", "-i", "-f", "me@shop.example", "z@x.example", "a@x.example"], message);
-    assert_eq!(done.ok(), "1p8000000000k\n");
-    let sent = session.join().expect("the session ends");
-    let after_helo = sent.split_once("\r\n").expect("EHLO").1;
-    assert_eq!(
-        after_helo,
-        "MAIL FROM:<me@shop.example> BODY=8BITMIME\r\nRCPT TO:<z@x.example>\r\nRCPT TO:<a@x.example>\r\n\
-         RCPT TO:<b@x.example>\r\nRCPT TO:<c@x.example>\r\nDATA\r\nTo: A <a@x.example>, b@x.example\r\n\
-         Bcc: c@x.example\r\nSubject: hi\r\n\r\n..\r\n...two\r\nJörg\r\n..\r\n.\r\nQUIT\r\n"
-    );
-}
-
-#[test]
-fn send_from_a_file_with_the_null_sender() {
-    let (port, session) = one_smtp_session(&[]);
-    let dir = tempfile::tempdir().expect("a directory");
-    let file = dir.path().join("m.eml");
-    std::fs::write(&file, "Subject: x\r\n\r\nbody\r\n").expect("written");
-    let file = file.to_string_lossy().into_owned();
-    send(port, &["-f", "", "--file", &file, "a@x.example"], b"").ok();
-    let sent = session.join().expect("the session ends");
-    assert!(
-        sent.contains("MAIL FROM:<>\r\nRCPT TO:<a@x.example>\r\nDATA\r\nSubject: x\r\n\r\nbody\r\n.\r\n"),
-        "{sent}"
-    );
-}
-
-#[test]
-fn send_says_when_nothing_was_queued() {
-    // A port that was free a moment ago: nobody listens there.
-    let port = TcpListener::bind("127.0.0.1:0").and_then(|l| l.local_addr()).expect("a port").port();
-    send(port, &["a@x.example"], b"Subject: x\n\n")
-        .fails(75, "nothing was queued: mailweir does not answer at 127.0.0.1:");
-    let (port, session) = one_smtp_session(&[("RCPT TO:<b", "550 5.7.1 relaying denied")]);
-    send(port, &["a@x.example", "b@x.example"], b"Subject: x\n\n")
-        .fails(69, "nothing was queued: b@x.example is refused: ");
-    assert!(!session.join().expect("ended").contains("DATA"));
-    let (port, session) = one_smtp_session(&[("DATA", "452 4.3.1 the queue's storage is full")]);
-    send(port, &["a@x.example"], b"Subject: x\n\n").fails(75, "nothing was queued: the message is refused: ");
-    drop(session);
-    send(port, &["-t"], b"Subject: x\n\nTo: a@x.example\n").fails(64, "the message has no recipients in To, Cc or Bcc");
 }
 
 #[test]

@@ -138,8 +138,10 @@ fn send_hands_in_a_message_from_standard_input_as_sendmail_does() {
     let daemon = Setup::new(&dir).via("example", "example.test", sink.address, "connections = 2").start();
     // A Unix program writes line feeds, and a dot alone in a line is content.
     let text = String::from_utf8(message("by command")).expect("ASCII").replace("\r\n", "\n") + ".\nafter the dot\n";
-    let said = daemon
-        .command_ok(&["send", "-f", "sender@sender.test", "one@example.test", "two@example.test"], text.as_bytes());
+    let said = daemon.command_ok(
+        &["send", "-v", "-f", "sender@sender.test", "one@example.test", "two@example.test"],
+        text.as_bytes(),
+    );
     let arrived = sink.wait_subject("by command", SOON);
     let id = arrived_id(&daemon);
     assert!(said.contains(&id), "the queue id {id} is told: {said}");

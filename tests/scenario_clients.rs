@@ -195,6 +195,29 @@ fn eight_bit_text_is_converted_for_a_host_without_8bitmime() {
     assert_eq!(text, "The body of eight.\nGrüße — à bientôt, 你好\n.äöü\n");
 }
 
+/// Go's net/smtp declares SMTPUTF8 wherever it is offered, whether the message needs it or not.
+#[test]
+fn a_header_announced_as_utf8_is_encoded_for_a_host_without_smtputf8() {
+    let dir = TestDir::new();
+    let (daemon, sink, _port) = relay(&dir, Options::offering(&["8BITMIME"]));
+    let head = String::from_utf8(message("utf8")).expect("ASCII").replace(
+        "Subject: utf8\r\n",
+        "Subject: Gr\u{fc}\u{df}e utf8\r\nCc: J\u{f6} <jo@m\u{fc}ller.example>\r\nMIME-Version: 1.0\r\n\
+         Content-Type: text/plain; charset=utf-8\r\n",
+    );
+    let content = format!("{head}Gr\u{fc}\u{df}e\r\n");
+    let sender = "<sender@sender.test> BODY=8BITMIME SMTPUTF8";
+    daemon.client().send(sender, &["<somebody@example.test>"], content.as_bytes());
+    let arrived = sink.wait(1, SOON).remove(0);
+    sink.assert_legal();
+    assert!(!arrived.from.contains("SMTPUTF8"), "{}", arrived.from);
+    let text = String::from_utf8_lossy(&arrived.content).into_owned();
+    assert!(arrived.content.is_ascii() && text.contains("<jo@xn--mller-kva.example>"), "{text}");
+    let parsed = parsed_by_python(&arrived.content);
+    assert!(text.contains("\r\nSubject: =?utf-8?"), "{text}");
+    assert!(parsed["parts"][0]["text"].as_str().is_some_and(|text| text.contains("Gr\u{fc}\u{df}e")), "{parsed}");
+}
+
 /// A client that goes away before the final dot has sent nothing.
 #[test]
 fn a_message_cut_off_in_its_body_is_not_queued() {

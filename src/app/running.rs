@@ -16,6 +16,7 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
+use super::spool::keep_spool;
 use super::{StartError, files, keep_expiring, keep_house};
 use crate::admin::http;
 use crate::clock::Clock;
@@ -217,6 +218,7 @@ impl Running {
             tokio::spawn(keep_house(relay.clone(), stopping.clone())),
             tokio::spawn(keep_expiring(relay.clone(), stopping.clone())),
             tokio::spawn(relay.clone().keep_reporting(stopping.clone())),
+            tokio::spawn(keep_spool(relay.clone(), stopping.clone())),
         ];
         let feedback = tokio::spawn(relay.clone().keep_feedback(stopping.clone()));
         let serve = |server: Server| tokio::spawn(server.run(stopping.clone(), config.drain));

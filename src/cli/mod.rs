@@ -1,6 +1,9 @@
 //! The command line: arguments, exit codes, and one file for each command.
 //!
-//! Exit codes (sysexits.h): 0; 64 wrong usage; 69 unavailable: mailweir is not running, or refuses;
+//! Called by the name of a link, it is `sendmail`, `mailq` or `newaliases`: see `sendmail`.
+//!
+//! Exit codes (sysexits.h): 0; 64 wrong usage; 65 a message that cannot be read; 67 a recipient that would
+//! be refused; 69 unavailable: mailweir is not running, or refuses;
 //! 75 temporary: try again; 78 the configuration is wrong. Results go to standard output, all else
 //! to standard error.
 
@@ -13,11 +16,12 @@ mod provider;
 mod queue;
 mod run;
 pub mod screen;
-mod send;
+mod sendmail;
 mod simulate;
 mod sink;
 pub mod text;
 
+use std::ffi::OsString;
 use std::fmt;
 use std::io::{self, Write};
 use std::path::PathBuf;
@@ -33,6 +37,10 @@ use crate::core_dump;
 pub enum Code {
     /// EX_USAGE.
     Usage = 64,
+    /// EX_DATAERR.
+    Data = 65,
+    /// EX_NOUSER.
+    NoUser = 67,
     /// EX_UNAVAILABLE.
     Unavailable = 69,
     /// EX_TEMPFAIL.
@@ -114,8 +122,13 @@ enum Command {
     Reload,
     /// Where a message to this address would go and why, under which limits, and when it would leave
     Explain(explain::Explain),
-    /// Hand a message to the running relay, as sendmail does
-    Send(send::Send),
+    /// Hand a message to the running relay, as sendmail does (`send --help`)
+    #[command(disable_help_flag = true)]
+    Send {
+        /// Options of sendmail, and recipients
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "ARGUMENT")]
+        arguments: Vec<OsString>,
+    },
     /// Be a fake provider that throttles, greylists and fails on demand
     Sink(Box<sink::Sink>),
     /// See how much mail would go how fast: the scheduler on virtual time against model providers
@@ -124,6 +137,11 @@ enum Command {
 
 /// Parses the arguments, does the command, says what went wrong, and returns the exit code.
 pub fn main() -> ExitCode {
+    let mut arguments = std::env::args_os();
+    let program = arguments.next().unwrap_or_default();
+    if let Some(name) = sendmail::Name::of(&program) {
+        return end(name.as_str(), sendmail::run(name, arguments.collect(), None));
+    }
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(e) => {
@@ -137,11 +155,16 @@ pub fn main() -> ExitCode {
             return if e.use_stderr() { ExitCode::from(Code::Usage as u8) } else { ExitCode::SUCCESS };
         }
     };
-    match dispatch(cli) {
+    end("mailweir", dispatch(cli))
+}
+
+/// Says what went wrong, and returns the exit code.
+fn end(program: &str, outcome: Outcome) -> ExitCode {
+    match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err(failed) if failed.broken_pipe => ExitCode::SUCCESS,
         Err(failed) => {
-            screen::say(&failed.message);
+            screen::say(program, &failed.message);
             ExitCode::from(failed.code as u8)
         }
     }
@@ -163,7 +186,7 @@ fn dispatch(cli: Cli) -> Outcome {
         Command::Backup(args) => block_on(backup::backup(&loaded()?.config, &args)),
         Command::Reload => block_on(control::reload(&loaded()?.config)),
         Command::Explain(asked) => block_on(explain::explain(loaded()?, asked)),
-        Command::Send(send) => send::send(&loaded()?.config, &send),
+        Command::Send { arguments } => sendmail::run(sendmail::Name::Send, arguments, cli.config),
         Command::Sink(args) => sink::sink(&args),
         Command::Simulate(args) => simulate::simulate(&loaded()?.config, &args),
     }

@@ -159,7 +159,7 @@ pub(super) async fn stored_feedback(config: &Config) -> Vec<(String, FeedbackSta
         Err(error) => Err(error),
     };
     known.unwrap_or_else(|error| {
-        screen::say(&format!("what replies taught is not shown: {error}"));
+        screen::say("mailweir", &format!("what replies taught is not shown: {error}"));
         Vec::new()
     })
 }

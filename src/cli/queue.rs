@@ -125,6 +125,33 @@ impl Which {
     }
 }
 
+/// `mailq`: all that waits.
+pub(super) async fn list_all(config: &Config) -> Outcome {
+    let target = connect(config).await?;
+    let mut empty = true;
+    let look = |reply, _: &[u8]| {
+        empty &= !matches!(reply, Reply::Row(_));
+        Ok(())
+    };
+    target.request(Request::List { filter: Filter::default(), limit: 1 }, look).await?;
+    let result = match empty {
+        // The words that programs look for.
+        true => writeln!(io::stdout(), "Mail queue is empty").map_err(Failed::from),
+        false => list(&target, Which::default(), u64::MAX, false).await,
+    };
+    target.close().await;
+    result
+}
+
+/// `sendmail -q`: what is queued is due now. Dead letters stay where they are.
+pub(super) async fn retry_all(config: &Config) -> Outcome {
+    let target = connect(config).await?;
+    let filter = Filter { state: Some(State::Queued.to_string()), ..Filter::default() };
+    let result = target.request(Request::Operate { op: Operation::Retry, filter }, |_, _| Ok(())).await;
+    target.close().await;
+    result.map(|_| ())
+}
+
 pub(super) async fn queue(config: &Config, command: QueueCommand) -> Outcome {
     let (op, operate) = match command {
         QueueCommand::List { which, limit, json } => {

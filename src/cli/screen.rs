@@ -16,12 +16,12 @@ pub fn stderr() -> Screen<Stderr> {
     Screen::new(out.is_terminal(), out)
 }
 
-/// Tells `lines` on standard error, each after `mailweir: `, without ever waiting long for its reader.
-pub fn say(lines: &str) {
+/// Tells `lines` on standard error, each after `program: `, without ever waiting long for its reader.
+pub fn say(program: &str, lines: &str) {
     if io::stderr().is_terminal() {
-        crate::observe::say(&lines.lines().map(shown).collect::<Vec<_>>().join("\n"));
+        crate::observe::say(program, &lines.lines().map(shown).collect::<Vec<_>>().join("\n"));
     } else {
-        crate::observe::say(lines);
+        crate::observe::say(program, lines);
     }
 }
 

@@ -58,6 +58,12 @@ pub(super) fn finish(reader: &mut Reader<'_>, mut draft: Draft) -> (Config, Vec<
         }
     };
 
+    let names = Arc::new(super::aliases::names(reader, &draft, &hostname));
+    for listener in &mut draft.listeners {
+        listener.l.names = names.clone();
+    }
+    draft.sendmail.check(reader);
+
     let settings = report::settings(reader, &draft, &hostname);
     let mut rules = draft.default.rules.clone();
     if draft.top.builtin_profiles {
@@ -70,6 +76,7 @@ pub(super) fn finish(reader: &mut Reader<'_>, mut draft: Draft) -> (Config, Vec<
     let (routes, priorities) = routes(reader, draft.routes, &providers, draft.top.builtin_profiles);
     let config = Config {
         hostname,
+        names,
         listeners: draft.listeners.into_iter().map(|listener| Arc::new(listener.l)).collect(),
         queue: draft.queue,
         dns: draft.dns,
@@ -80,6 +87,7 @@ pub(super) fn finish(reader: &mut Reader<'_>, mut draft: Draft) -> (Config, Vec<
         priorities,
         origins: report::origins(&settings),
         admin: draft.admin.address,
+        sendmail: draft.sendmail,
         log: draft.log,
         drain: draft.top.drain,
     };
@@ -345,7 +353,7 @@ pub(super) fn effective_implicit(given: Option<bool>, tls: Option<TlsMode>, port
 
 /// This host's full name, and whether the system knows it. Asked: the host name, then the first
 /// name on its line in `/etc/hosts`; else `.localdomain` is added.
-fn system_name() -> (String, bool) {
+pub(super) fn system_name() -> (String, bool) {
     let name = hostname::get().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
     let hosts = std::fs::read_to_string("/etc/hosts").unwrap_or_default();
     full_name(&name, &hosts)

@@ -7,8 +7,8 @@ use std::time::Duration;
 use super::rule_keys::TreatAs;
 use super::value::Val;
 use super::{
-    Authorities, Count, Engine, LimitsPer, ListenerTlsMode, LogFormat, Overflow, RuleScope, Secret, SignedConversion,
-    Store, TlsMode, Warmup, units,
+    AliasFile, Aliases, Authorities, Count, Engine, LimitsPer, ListenerTlsMode, LogFormat, Overflow, RuleScope, Secret,
+    SignedConversion, Store, TlsMode, Warmup, units,
 };
 use crate::deliver::Stage;
 
@@ -55,6 +55,8 @@ field! {
     Vec<super::Nameserver>: Val::Nameservers(v) => Some(v), v => Val::Nameservers(v.clone());
     units::Rate: Val::Rate(r) => Some(r), r => Val::Rate(*r);
     Warmup: Val::Warmup(w) => Some(w), w => Val::Warmup(w.clone());
+    Aliases: Val::Aliases(a) => Some(a), a => Val::Aliases(a.clone());
+    AliasFile: Val::AliasFile(f) => Some(f), f => Val::AliasFile(f.clone());
     Vec<super::Source>: Val::Sources(v) => Some(v), v => Val::Sources(v.clone());
 }
 

@@ -17,7 +17,7 @@ use super::profiles;
 use super::rule_keys::{LimitDraft, RuleDraft};
 use super::source_file;
 use super::value::{Kind, Val, describe, nearest};
-use super::{Dns, Log, Queue, Retry, secret::without_users};
+use super::{Dns, Log, Queue, Retry, Sendmail, secret::without_users};
 
 /// Largest file read, in bytes.
 const MAX_FILE: u64 = 16 << 20;
@@ -110,6 +110,7 @@ pub(super) struct Draft {
     pub routes: Vec<RouteDraft>,
     pub limits: Vec<LimitDraft>,
     pub admin: Admin,
+    pub sendmail: Sendmail,
     pub log: Log,
 }
 
@@ -169,6 +170,7 @@ impl<'a> Reader<'a> {
             routes: Vec::new(),
             limits: Vec::new(),
             admin: Admin::defaults(),
+            sendmail: Sendmail::defaults(),
             log: Log::defaults(),
         };
         match Document::parse(self.text) {
@@ -201,6 +203,7 @@ impl<'a> Reader<'a> {
                 "retry" | "default" => {}
                 "queue" => self.read_whole(root, name, &mut draft.queue),
                 "dns" => self.read_whole(root, name, &mut draft.dns),
+                "sendmail" => self.read_whole(root, name, &mut draft.sendmail),
                 "admin" => self.read_whole(root, name, &mut draft.admin),
                 "log" => self.read_whole(root, name, &mut draft.log),
                 "listener" => {
@@ -517,7 +520,9 @@ fn unknown<T: Table>(name: &str, prefix: &str, root: bool) -> String {
         known.push("on_reply");
     }
     if root {
-        known.extend(["listener", "queue", "retry", "dns", "default", "provider", "route", "limit", "admin", "log"]);
+        known.extend([
+            "listener", "queue", "retry", "dns", "default", "provider", "route", "limit", "sendmail", "admin", "log",
+        ]);
     }
     match nearest(name, known.iter().copied()) {
         Some(near) => format!("unknown key: did you mean `{near}`?"),

@@ -11,7 +11,8 @@ use super::profiles::Profile;
 use super::rule_keys::RuleDraft;
 use super::value::{Kind, Val};
 use super::{
-    Count, Dns, LimitsPer, Log, LogFormat, Provider, Queue, Retry, Secret, SignedConversion, Store, TlsMode, units,
+    AliasFile, Aliases, Count, Dns, LimitsPer, Log, LogFormat, Provider, Queue, Retry, Secret, SignedConversion, Store,
+    TlsMode, units,
 };
 
 const SECOND: u64 = 1000;
@@ -101,9 +102,14 @@ macro_rules! keys {
 pub(super) use keys;
 
 /// Keys outside any table.
+#[derive(Clone)]
 pub(super) struct Top {
     /// Empty until the system's name is asked for.
     pub hostname: Option<String>,
+    /// Empty: the host name.
+    pub default_domain: Option<String>,
+    pub aliases: Option<Aliases>,
+    pub alias_file: Option<AliasFile>,
     pub drain: Duration,
     pub builtin_profiles: bool,
 }
@@ -114,6 +120,15 @@ impl Table for Top {
         /// Name of this relay: in EHLO, `Received:` and reports. Some providers refuse a name that
         /// does not resolve to the address they see. Default: the system's full host name.
         "hostname" hostname: Kind::HostName, example r#""relay.example.com""#;
+        /// Domain of names without one, in MAIL, RCPT and what `sendmail` is given: mail from `root`
+        /// is from root@DOMAIN. Default: `hostname`.
+        "default_domain" default_domain: Kind::HostName, example r#""example.com""#;
+        /// Where mail for local names goes: those without a domain or with `hostname` as theirs. A
+        /// name leads to an address, another name, or a list of them; `\name` to the mailbox itself.
+        "aliases" aliases: Kind::Aliases, example r#"{ root = "jo@example.com", www = ["root", "web@example.com"] }"#;
+        /// A file with more of them, in the form of /etc/aliases. Commands, files and `:include:` in
+        /// it are refused: a relay delivers to addresses. Read again by `mailweir reload` and `newaliases`.
+        "alias_file" alias_file: Kind::AliasFile, example r#""/etc/aliases""#;
         /// At shutdown, how long transactions in progress may take to finish. What is cut off is
         /// sent again after the next start.
         "drain" drain: Kind::Span(0, HOUR), default r#""30s""#;
@@ -124,7 +139,14 @@ impl Table for Top {
     };
 
     fn blank() -> Top {
-        Top { hostname: None, drain: Duration::ZERO, builtin_profiles: true }
+        Top {
+            hostname: None,
+            default_domain: None,
+            aliases: None,
+            alias_file: None,
+            drain: Duration::ZERO,
+            builtin_profiles: true,
+        }
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::fields::Field;
@@ -9,6 +10,7 @@ use super::file::Reader;
 use super::keys::{DAY, HOUR, Key, Table, keys};
 use super::value::Kind;
 use super::{Engine, Listener, ListenerTls, ListenerTlsMode};
+use crate::mail::LocalNames;
 
 /// A listener before the files of its `tls` are read.
 pub(super) struct ListenerDraft {
@@ -81,6 +83,7 @@ impl Table for ListenerDraft {
                 data_timeout: Duration::ZERO,
                 session_timeout: Duration::ZERO,
                 dedupe: Duration::ZERO,
+                names: Arc::new(LocalNames::new("localhost", "localhost")),
             },
             tls_mode: None,
             tls_cert: None,

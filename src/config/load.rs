@@ -6,7 +6,7 @@ use super::file::{self, find};
 use super::keys::{self, Table};
 use super::listener_keys::ListenerDraft;
 use super::report::Setting;
-use super::{Config, ConfigError, Dns, Listener, Log, Provider, Queue, Retry, Warning, check};
+use super::{Config, ConfigError, Dns, Listener, Log, Provider, Queue, Retry, Sendmail, Warning, check};
 
 impl Config {
     /// Reads the file that was named, else `config.toml` in the working directory if there is one,
@@ -93,6 +93,12 @@ impl Default for Retry {
 impl Default for Dns {
     fn default() -> Dns {
         Dns::defaults()
+    }
+}
+
+impl Default for Sendmail {
+    fn default() -> Sendmail {
+        Sendmail::defaults()
     }
 }
 

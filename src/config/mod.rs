@@ -4,6 +4,7 @@
 //! compares the values with one another; `report` prints them, and the documentation; `load` is the way in; `units` and
 //! `network` are the values that parse and print themselves. A [`Config`] is immutable.
 
+mod aliases;
 mod authorities;
 mod check;
 mod fields;
@@ -21,10 +22,12 @@ mod rules;
 #[doc(hidden)]
 pub mod sample;
 mod secret;
+mod sendmail;
 mod shaping;
 mod source_file;
 mod source_keys;
 pub mod sources;
+mod submission;
 pub mod units;
 mod value;
 mod warmup;
@@ -35,7 +38,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::mail::{Address, LaneName, Spellings};
+use crate::mail::{Address, LaneName, LocalNames, Spellings};
+pub use aliases::{AliasFault, AliasFile, Aliases};
 pub use authorities::Authorities;
 pub(crate) use check::collide;
 pub use file::{ConfigError, Problem, Warning, find};
@@ -43,6 +47,8 @@ pub use identity::{IdentityFault, ListenerTls};
 pub use load::Loaded;
 pub use network::{Network, canonical};
 pub use secret::{Credentials, Redactor, Secret};
+pub use sendmail::Sendmail;
+pub use submission::{Search, Submission};
 use units::{Pattern, Rate};
 
 /// Everything `config.toml` says, checked, with defaults filled in.
@@ -50,6 +56,8 @@ use units::{Pattern, Rate};
 pub struct Config {
     /// EHLO name, `Received:`, Reporting-MTA. Default: the system's FQDN.
     pub hostname: String,
+    /// What names without a domain stand for.
+    pub names: Arc<LocalNames>,
     /// At least one.
     pub listeners: Vec<Arc<Listener>>,
     /// The queue.
@@ -70,6 +78,8 @@ pub struct Config {
     pub origins: Origins,
     /// Where the admin API listens, if anywhere.
     pub admin: Option<SocketAddr>,
+    /// `[sendmail]`.
+    pub sendmail: Sendmail,
     /// Log settings.
     pub log: Log,
     /// Time that transactions in flight get at shutdown.
@@ -153,6 +163,8 @@ pub struct Listener {
     pub session_timeout: Duration,
     /// Window in which a message sent again gets the first queue id; zero: off.
     pub dedupe: Duration,
+    /// What names without a domain stand for: the same for all listeners.
+    pub names: Arc<LocalNames>,
 }
 
 /// `tls.mode` of a listener: when TLS begins.

@@ -12,7 +12,7 @@ use super::keys::{Admin, Key, ProviderDraft, RouteDraft, Table, Top};
 use super::listener_keys::ListenerDraft;
 use super::profiles::{self, Profile};
 use super::rule_keys::{LimitDraft, RuleDraft};
-use super::{Dns, Log, Origins, Queue, Retry, TlsMode};
+use super::{Dns, Log, Origins, Queue, Retry, Sendmail, TlsMode};
 
 /// A value of the effective configuration.
 #[derive(Clone, Debug)]
@@ -53,7 +53,7 @@ pub(super) fn origins(settings: &[Setting]) -> Origins {
 /// Lists every value of the draft.
 pub(super) fn settings(reader: &Reader<'_>, draft: &Draft, hostname: &str) -> Vec<Setting> {
     let mut list = Lister { reader, out: Vec::new(), provider: None, profile: None, built_in: false };
-    let top = Top { hostname: Some(hostname.to_owned()), ..draft.top };
+    let top = Top { hostname: Some(hostname.to_owned()), ..draft.top.clone() };
     list.add("", "", "", &[], &top);
     if let Some(name) = list.out.first_mut().filter(|s| s.from == "default") {
         name.from = "the system's name".into();
@@ -81,6 +81,7 @@ pub(super) fn settings(reader: &Reader<'_>, draft: &Draft, hostname: &str) -> Ve
     for (i, limit) in draft.limits.iter().enumerate() {
         list.add("[[limit]]", &format!("limit[{}]", i + 1), "", &[], limit);
     }
+    list.add("[sendmail]", "sendmail", "", &[], &draft.sendmail);
     list.add("[admin]", "admin", "", &[], &draft.admin);
     list.add("[log]", "log", "", &[], &draft.log);
     list.out
@@ -268,6 +269,13 @@ pub fn shipped() -> String {
     section::<RouteDraft>(&mut out, "[[route]]", ROUTE_INTRO, true);
     section::<LimitDraft>(&mut out, "[[limit]]", LIMIT_INTRO, true);
     section::<Admin>(&mut out, "[admin]", "For monitoring.", false);
+    section::<Sendmail>(
+        &mut out,
+        "[sendmail]",
+        "For `sendmail` and `mailweir send`. They read this table, `hostname`, `default_domain` and the\n\
+         # listeners, if the user may read the file; else they try 127.0.0.1:2525.",
+        false,
+    );
     section::<Log>(
         &mut out,
         "[log]",
@@ -382,6 +390,7 @@ pub fn markdown() -> String {
     rows::<RouteDraft>(&mut out, "`[[route]]`", "");
     rows::<LimitDraft>(&mut out, "`[[limit]]`", "");
     rows::<Admin>(&mut out, "`[admin]`", "");
+    rows::<Sendmail>(&mut out, "`[sendmail]`", "");
     rows::<Log>(&mut out, "`[log]`", "");
     out
 }
@@ -402,6 +411,7 @@ pub fn key_names() -> Vec<String> {
     names::<RouteDraft>(&mut out, "route.");
     names::<LimitDraft>(&mut out, "limit.");
     names::<Admin>(&mut out, "admin.");
+    names::<Sendmail>(&mut out, "sendmail.");
     names::<Log>(&mut out, "log.");
     out
 }

@@ -9,8 +9,9 @@ use std::time::Duration;
 use super::units::Pattern;
 use super::{
     Config, Count, Dns, DnsProtocol, Engine, LimitsPer, Listener, Log, LogFormat, Nameserver, Origins, Provider, Queue,
-    Retry, SignedConversion, Store, TlsMode,
+    Retry, Sendmail, SignedConversion, Store, TlsMode,
 };
+use crate::mail::LocalNames;
 
 /// A configuration that talks to nobody: its only name server is a closed port on loopback.
 pub fn config() -> Config {
@@ -30,7 +31,9 @@ pub fn config() -> Config {
             data_timeout: Duration::from_secs(180),
             session_timeout: Duration::from_secs(3600),
             dedupe: Duration::ZERO,
+            names: names(),
         })],
+        names: names(),
         queue: Queue {
             store: Store::Sqlite(PathBuf::from("mailweir.db")),
             memory: 64 << 20,
@@ -53,9 +56,14 @@ pub fn config() -> Config {
         priorities: Vec::new(),
         origins: Origins::default(),
         admin: None,
+        sendmail: Sendmail { wait: Duration::ZERO, spool: None },
         log: Log { format: LogFormat::Text, level: "info".into() },
         drain: Duration::from_secs(10),
     }
+}
+
+fn names() -> Arc<LocalNames> {
+    Arc::new(LocalNames::new("relay.example", "relay.example"))
 }
 
 /// A provider without matches, relay or rates; fields are public to be changed.

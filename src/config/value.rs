@@ -15,7 +15,10 @@ use super::names::{
     check_host, enhanced_pattern, host_pattern, lane_pattern, mail_pattern, read_host_port, read_store, reply_text,
 };
 use super::units::{Pattern, Rate, Size, Span};
-use super::{Authorities, Nameserver, Network, Secret, Source, Store, Warmup, source_file, source_keys, warmup};
+use super::{
+    AliasFile, Aliases, Authorities, Nameserver, Network, Secret, Source, Store, Warmup, source_file, source_keys,
+    warmup,
+};
 
 /// Longest list a key takes; a configuration is read by people.
 pub(super) const MAX_LIST: usize = 10_000;
@@ -82,6 +85,12 @@ pub(super) enum Kind {
     LanePattern,
     /// Local addresses to connect from.
     Sources,
+    /// Local names and where they lead.
+    Aliases,
+    /// A file of aliases.
+    AliasFile,
+    /// A directory.
+    Directory,
 }
 
 /// A value that was read, within its range.
@@ -109,6 +118,8 @@ pub(super) enum Val {
     Rate(Rate),
     Warmup(Warmup),
     Sources(Vec<Source>),
+    Aliases(Aliases),
+    AliasFile(AliasFile),
 }
 
 impl Kind {
@@ -152,6 +163,9 @@ impl Kind {
             Kind::ReplyText => "words of the reply, with * for any run of characters, such as \"unusual rate\"".into(),
             Kind::LanePattern => "a name of a provider, or \"@domain\", with * for anything, such as \"gmail\"".into(),
             Kind::Sources => source_keys::EXPECTED.into(),
+            Kind::Aliases => "a table of names, such as { root = \"jo@example.com\" }".into(),
+            Kind::AliasFile => "the path of a file in the form of /etc/aliases".into(),
+            Kind::Directory => "the full path of a directory".into(),
         }
     }
 
@@ -240,6 +254,15 @@ impl Kind {
             Kind::ReplyText => reply_text(text()?).map(Val::Text),
             Kind::LanePattern => lane_pattern(text()?).map(Val::Pattern),
             Kind::Sources => source_keys::read(value).map(Val::Sources),
+            Kind::Aliases => Aliases::read(value).map(Val::Aliases),
+            Kind::AliasFile => AliasFile::load(Path::new(text()?)).map(Val::AliasFile).map_err(|e| e.to_string()),
+            Kind::Directory => {
+                let text = text()?;
+                if !Path::new(text).is_absolute() || text.contains('\0') {
+                    return Err(format!("\"{text}\" does not start at /: expected {}", self.expected()));
+                }
+                Ok(Val::Path(text.into()))
+            }
         }
     }
 }
@@ -274,6 +297,8 @@ impl Val {
             Val::Rate(r) => r.to_string().into(),
             Val::Warmup(w) => w.to_toml(),
             Val::Sources(v) => source_keys::to_toml(v),
+            Val::Aliases(a) => a.to_toml(),
+            Val::AliasFile(f) => f.path().display().to_string().into(),
         }
     }
 }

@@ -9,7 +9,7 @@ use lettre::transport::smtp::commands::{Mail, Rcpt};
 use lettre::transport::smtp::extension::{ClientId, MailBodyParameter, MailParameter, RcptParameter};
 
 use super::Capabilities;
-use crate::mail::{Message, Orcpt, Recipient, Ret};
+use crate::mail::{Address, Message, Orcpt, Recipient, Ret, in_ascii};
 
 /// Prints a command. Writing into memory does not fail.
 pub fn print(out: &mut Vec<u8>, command: impl std::fmt::Display) {
@@ -52,7 +52,8 @@ pub fn mail(out: &mut Vec<u8>, message: &Message, caps: &Capabilities, smtputf8:
             parameters.push(MailParameter::Other { keyword: word, value: None });
         }
     }
-    print(out, Mail::new(envelope.reverse_path.as_ref().map(|a| a.to_lettre()), parameters));
+    let sender = envelope.reverse_path.as_ref();
+    print(out, Mail::new(sender.map(|a| for_host(a, caps)), parameters));
 }
 
 /// RCPT with the parameters that the host takes.
@@ -66,7 +67,15 @@ pub fn rcpt(out: &mut Vec<u8>, recipient: &Recipient, caps: &Capabilities, smtpu
             parameters.push(RcptParameter::Other { keyword: print_orcpt(orcpt, smtputf8), value: None });
         }
     }
-    print(out, Rcpt::new(recipient.address.to_lettre(), parameters));
+    print(out, Rcpt::new(for_host(&recipient.address, caps), parameters));
+}
+
+/// An address as the host takes it: without SMTPUTF8, its domain in A-labels.
+fn for_host(address: &Address, caps: &Capabilities) -> lettre::Address {
+    match in_ascii(address).filter(|_| !caps.smtputf8) {
+        Some(ascii) => ascii.to_lettre(),
+        None => address.to_lettre(),
+    }
 }
 
 fn notify(recipient: &Recipient) -> String {

@@ -28,6 +28,7 @@ use super::session::Connection;
 use super::wire::Written;
 use super::{Report, Transaction};
 use crate::crash;
+use crate::mail::in_ascii;
 
 /// What ends a transaction and its connection.
 type End = (Stage, Event);
@@ -155,11 +156,15 @@ impl Connection {
             if message.envelope.smtputf8 && message.traits.eight_bit_header {
                 refuse_all("5.6.7", format!("the header needs SMTPUTF8, which {host} does not offer"));
             }
-            if !sender_is_ascii(tx) {
-                refuse_all("5.6.7", format!("the sender address needs SMTPUTF8, which {host} does not offer"));
+            if tx.message.envelope.reverse_path.as_ref().is_some_and(|a| in_ascii(a).is_none()) {
+                refuse_all(
+                    "5.6.7",
+                    format!("the sender address needs SMTPUTF8 for its local part, which {host} does not offer"),
+                );
             }
-            for (i, _) in tx.recipients.iter().enumerate().filter(|(_, r)| !r.address.is_ascii()) {
-                let text = format!("the recipient address needs SMTPUTF8, which {host} does not offer");
+            for (i, _) in tx.recipients.iter().enumerate().filter(|(_, r)| in_ascii(&r.address).is_none()) {
+                let text =
+                    format!("the recipient address needs SMTPUTF8 for its local part, which {host} does not offer");
                 fates.set(i, Stage::Mail, Event::Unsendable { enhanced: "5.6.7", text });
             }
         }

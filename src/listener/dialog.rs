@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use super::policy::TOO_MANY_ERRORS;
 use super::submit::{Client, Shared, Transaction};
-use crate::mail::{Envelope, Recipient};
+use crate::mail::Envelope;
 use crate::smtp::command::{Bad, MailParams, RcptParams};
 use crate::smtp::{Command, Reply, reply};
 
@@ -79,7 +79,7 @@ const BARE_LF: Reply = Reply::new(500, "5.5.2", "Line does not end in <CR><LF>")
 
 impl Dialog {
     pub fn new(shared: Arc<Shared>, ip: std::net::IpAddr) -> Dialog {
-        let client = Client { ip, helo: "".into(), esmtp: false, tls: "" };
+        let client = Client { ip, helo: "".into(), esmtp: false, tls: "", user: None };
         Dialog { shared, client, greeted: false, transaction: None, chunking: false, bad: 0 }
     }
 
@@ -266,9 +266,8 @@ impl Dialog {
             return Err(BDAT_BEGUN);
         }
         let Some(tx) = &mut self.transaction else { return Err(MAIL_FIRST) };
-        let address = self.shared.policy.recipient(self.client.ip, tx.recipients.len(), path, tx.envelope.smtputf8);
-        let recipient = |address| Recipient { address, notify: params.notify, orcpt: params.orcpt };
-        match address.and_then(|address| tx.add(recipient(address))) {
+        let forward = self.shared.policy.recipient(self.client.ip, tx.recipients.len(), path, tx.envelope.smtputf8);
+        match forward.and_then(|forward| tx.add(&forward, params.notify, params.orcpt.as_ref())) {
             Ok(()) => Ok(()),
             Err(reply) => {
                 tx.refused = true;

@@ -3,6 +3,7 @@
 
 pub mod dedupe;
 mod dialog;
+mod local;
 mod mailin;
 pub mod memory;
 pub mod policy;
@@ -19,6 +20,7 @@ use bytes::Bytes;
 use crate::clock::Clock;
 use crate::mail::{Message, QueueId, Recipient};
 use crate::queue::{Queue, QueueError};
+pub use local::{Local, NotQueued};
 pub use memory::Memory;
 pub use server::{Server, bind};
 
@@ -58,5 +60,6 @@ fn tests_config() -> crate::config::Listener {
         data_timeout: Duration::from_secs(180),
         session_timeout: Duration::from_secs(3600),
         dedupe: Duration::ZERO,
+        names: Arc::new(crate::mail::LocalNames::new("relay.example", "relay.example")),
     }
 }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::config;
-use crate::mail::{Address, AddressError, Refusal};
+use crate::mail::{Address, AddressError, Forward, Refusal};
 use crate::queue::QueueError;
 use crate::smtp::Reply;
 
@@ -39,13 +39,12 @@ pub(super) fn stranger_sessions(sessions: usize) -> usize {
 #[derive(Clone, Debug)]
 pub struct Policy {
     listener: Arc<config::Listener>,
-    hostname: Arc<str>,
 }
 
 impl Policy {
-    /// `hostname` stands for the domain of `<postmaster>`.
-    pub fn new(listener: Arc<config::Listener>, hostname: &str) -> Policy {
-        Policy { listener, hostname: hostname.into() }
+    /// Of this listener.
+    pub fn new(listener: Arc<config::Listener>) -> Policy {
+        Policy { listener }
     }
 
     /// Whether this client may relay (invariant 7).
@@ -69,10 +68,8 @@ impl Policy {
         if path.is_empty() {
             return Ok(None);
         }
-        self.address(path, smtputf8).map(Some).map_err(|e| match e {
-            BadAddress::Syntax(e) => Reply::with(501, "5.1.7", format!("Bad sender address: {e}")),
-            BadAddress::NotAscii => NEEDS_SMTPUTF8,
-        })
+        let address = self.listener.names.qualify(path).map_err(|e| bad("5.1.7", "sender", e))?;
+        needs_no_utf8(&address, smtputf8).map(|()| Some(address))
     }
 
     /// The size announced by `SIZE=` (RFC 1870 §6.1).
@@ -80,30 +77,17 @@ impl Policy {
         if size > self.listener.max_message_size { Err(TOO_LARGE) } else { Ok(()) }
     }
 
-    /// A forward-path; `have`: recipients that the transaction has already.
-    pub fn recipient(&self, client: IpAddr, have: usize, path: &str, smtputf8: bool) -> Result<Address, Reply> {
-        let address = self.address(path, smtputf8).map_err(|e| match e {
-            BadAddress::Syntax(e) => Reply::with(501, "5.1.3", format!("Bad recipient address: {e}")),
-            BadAddress::NotAscii => NEEDS_SMTPUTF8,
-        })?;
+    /// A forward-path with what it leads to; `have`: recipients that the transaction has already.
+    pub fn recipient(&self, client: IpAddr, have: usize, path: &str, smtputf8: bool) -> Result<Forward, Reply> {
+        let forward = self.listener.names.forward(path).map_err(|e| bad("5.1.3", "recipient", e))?;
+        forward.addresses().iter().try_for_each(|address| needs_no_utf8(address, smtputf8))?;
         if !self.may_relay(client) {
             return Err(RELAY_DENIED);
         }
-        if have >= self.listener.max_recipients {
+        if have + forward.addresses().len() > self.listener.max_recipients {
             return Err(TOO_MANY_RECIPIENTS);
         }
-        Ok(address)
-    }
-
-    fn address(&self, path: &str, smtputf8: bool) -> Result<Address, BadAddress> {
-        let address = if path.eq_ignore_ascii_case("postmaster") {
-            // RFC 5321 §4.5.1: the one mailbox that needs no domain.
-            Address::parse(&format!("{path}@{}", self.hostname))
-        } else {
-            Address::parse(path)
-        };
-        let address = address.map_err(BadAddress::Syntax)?;
-        if smtputf8 || address.is_ascii() { Ok(address) } else { Err(BadAddress::NotAscii) }
+        Ok(forward)
     }
 
     /// What a client hears when the body of its message is not acceptable.
@@ -124,9 +108,12 @@ impl Policy {
     }
 }
 
-enum BadAddress {
-    Syntax(AddressError),
-    NotAscii,
+fn bad(enhanced: &'static str, whose: &str, error: AddressError) -> Reply {
+    Reply::with(501, enhanced, format!("Bad {whose} address: {error}"))
+}
+
+fn needs_no_utf8(address: &Address, smtputf8: bool) -> Result<(), Reply> {
+    if smtputf8 || address.is_ascii() { Ok(()) } else { Err(NEEDS_SMTPUTF8) }
 }
 
 #[cfg(test)]
@@ -140,15 +127,20 @@ mod tests {
         listener.allow = vec!["192.0.2.0/24".parse().unwrap()];
         listener.max_recipients = 2;
         listener.max_message_size = 1000;
-        let policy = Policy::new(Arc::new(listener), "relay.example");
+        let policy = Policy::new(Arc::new(listener));
         let friend: IpAddr = "192.0.2.9".parse().unwrap();
         let stranger: IpAddr = "127.0.0.1".parse().unwrap();
-        let code = |r: Result<Address, Reply>| r.map(|a| a.to_string()).map_err(|e| e.code);
+        let code = |r: Result<Forward, Reply>| r.map(|f| f.addresses()[0].to_string()).map_err(|e| e.code);
         assert_eq!(code(policy.recipient(friend, 0, "a@b", false)), Ok("a@b".into()));
         assert_eq!(code(policy.recipient(stranger, 0, "a@b", false)), Err(554));
         assert_eq!(code(policy.recipient(friend, 2, "a@b", false)), Err(452));
         assert_eq!(code(policy.recipient(friend, 0, "", false)), Err(501));
-        assert_eq!(code(policy.recipient(friend, 0, "nobody", false)), Err(501));
+        assert_eq!(code(policy.recipient(friend, 0, "no body", false)), Err(501));
+        assert_eq!(code(policy.recipient(friend, 0, "root", false)), Ok("root@relay.example".into()));
+        assert_eq!(
+            policy.sender("root", false).map(|a| a.map(|a| a.to_string())),
+            Ok(Some("root@relay.example".into()))
+        );
         assert_eq!(code(policy.recipient(friend, 0, "PostMaster", false)), Ok("PostMaster@relay.example".into()));
         assert_eq!(code(policy.recipient(friend, 0, "ü@b", false)), Err(553));
         assert_eq!(code(policy.recipient(friend, 0, "ü@b", true)), Ok("ü@b".into()));

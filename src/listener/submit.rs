@@ -1,7 +1,10 @@
 //! From a transaction and its finished body to the reply: the last step of both engines, and the
 //! only place where a listener says that a message was accepted (invariant 1).
 
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::fmt;
+use std::hash::{BuildHasher as _, Hasher as _};
 use std::io::Write as _;
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -15,7 +18,9 @@ use super::memory::Charge;
 use super::policy::{NO_ROOM_FOR_RECIPIENTS, Policy};
 use crate::clock::Timestamp;
 use crate::config;
-use crate::mail::{Address, Draft, Envelope, Message, Origin, QueueId, Recipient, Refusal, Trace};
+use crate::mail::{
+    Address, Draft, Envelope, Forward, Message, Notify, Orcpt, Origin, QueueId, Recipient, Refusal, Trace,
+};
 use crate::queue::{Queue, QueueError};
 use crate::smtp::Reply;
 
@@ -41,6 +46,8 @@ pub(super) struct Client {
     pub esmtp: bool,
     /// `TLSv1.3`, `TLSv1.2`, or empty in clear text.
     pub tls: &'static str,
+    /// The user of this machine whose message is taken up from the spool; `None` in a session.
+    pub user: Option<u32>,
 }
 
 /// A mail transaction (RFC 5321 §3.3) from MAIL on.
@@ -48,6 +55,10 @@ pub(super) struct Client {
 pub(super) struct Transaction {
     pub envelope: Envelope,
     pub recipients: Vec<Recipient>,
+    /// Names of aliases that led to recipients, for the log.
+    pub aliases: String,
+    /// Where the recipient with this hash is in `recipients`; kept from the second on.
+    known: HashMap<u64, usize>,
     /// `SIZE=`.
     pub announced: u64,
     /// A recipient was refused.
@@ -63,11 +74,16 @@ pub(super) struct Transaction {
 /// What the recipients of a message take at most before they are counted, and in which steps.
 const ENVELOPE_STEP: u64 = 16 * 1024;
 
+/// What it costs to know a recipient again, roughly, in bytes.
+const KNOWN_COST: usize = 32;
+
 impl Transaction {
     pub fn new(envelope: Envelope, announced: u64, memory: Charge) -> Transaction {
         Transaction {
             envelope,
             recipients: Vec::new(),
+            aliases: String::new(),
+            known: HashMap::new(),
             announced,
             refused: false,
             priority_given: false,
@@ -77,21 +93,75 @@ impl Transaction {
         }
     }
 
-    /// Adds a recipient, if there is memory for it.
+    /// Takes what a RCPT leads to, if there is memory for it. A recipient that the transaction has already
+    /// is not taken twice, whatever the case of its domain; the parameters of the first RCPT hold.
     ///
     /// # Errors
     /// The reply: the client sends the rest in another transaction (RFC 5321 §4.5.3.1.10).
-    pub fn add(&mut self, recipient: Recipient) -> Result<(), Reply> {
+    pub fn add(&mut self, forward: &Forward, notify: Notify, orcpt: Option<&Orcpt>) -> Result<(), Reply> {
+        let had = self.recipients.len();
+        for address in forward.addresses() {
+            if !self.has(address) {
+                let recipient = Recipient { address: address.clone(), notify, orcpt: orcpt.cloned() };
+                if let Err(reply) = self.charge(&recipient) {
+                    // None of what one RCPT leads to, rather than a part of it.
+                    self.recipients.truncate(had);
+                    self.known.retain(|_, at| *at < had);
+                    return Err(reply);
+                }
+                self.recipients.push(recipient);
+            }
+        }
+        // One that adds nothing is not noted either: there may be any number of these.
+        if let Some(alias) = forward.alias().filter(|_| self.recipients.len() > had) {
+            if !self.aliases.is_empty() {
+                self.aliases.push(' ');
+            }
+            self.aliases.push_str(alias);
+        }
+        Ok(())
+    }
+
+    /// Has memory for one more recipient.
+    fn charge(&mut self, recipient: &Recipient) -> Result<(), Reply> {
         let texts =
             recipient.address.as_str().len() + recipient.orcpt.as_ref().map_or(0, |o| o.kind.len() + o.address.len());
-        let bytes = (size_of::<Recipient>() + texts) as u64;
+        let bytes = (size_of::<Recipient>() + KNOWN_COST + texts) as u64;
         let (before, after) = (self.envelope_bytes / ENVELOPE_STEP, (self.envelope_bytes + bytes) / ENVELOPE_STEP);
         if after > before && !self.memory.add((after - before) * ENVELOPE_STEP) {
             return Err(NO_ROOM_FOR_RECIPIENTS);
         }
         self.envelope_bytes += bytes;
-        self.recipients.push(recipient);
         Ok(())
+    }
+
+    /// Whether it has this recipient; notes it if not.
+    fn has(&mut self, address: &Address) -> bool {
+        if self.recipients.is_empty() {
+            return false;
+        }
+        if self.known.is_empty()
+            && let Some(first) = self.recipients.first()
+        {
+            self.known.insert(self.hash(&first.address), 0);
+        }
+        let (hash, next) = (self.hash(address), self.recipients.len());
+        match self.known.entry(hash) {
+            Entry::Vacant(free) => {
+                free.insert(next);
+                false
+            }
+            // Two addresses with one hash are two recipients.
+            Entry::Occupied(at) => self.recipients.get(*at.get()).is_some_and(|r| same(&r.address, address)),
+        }
+    }
+
+    /// Of local part and domain, the domain without case; with keys of this transaction's own.
+    fn hash(&self, address: &Address) -> u64 {
+        let mut hasher = self.known.hasher().build_hasher();
+        hasher.write(address.local().as_bytes());
+        address.domain().bytes().for_each(|b| hasher.write_u8(b.to_ascii_lowercase()));
+        hasher.finish()
     }
 
     /// The first few recipients, for a log line.
@@ -110,10 +180,15 @@ impl Transaction {
     }
 }
 
+/// One mailbox: a domain has no case (RFC 5321 §2.4).
+fn same(a: &Address, b: &Address) -> bool {
+    a.local() == b.local() && a.domain().eq_ignore_ascii_case(b.domain())
+}
+
 impl Shared {
     pub fn new(listener: Arc<config::Listener>, hostname: &str, intake: Arc<dyn Intake>) -> Shared {
         let dedupe = (!listener.dedupe.is_zero()).then(|| Dedupe::new(listener.dedupe, intake.clock()));
-        Shared { policy: Policy::new(listener.clone(), hostname), hostname: hostname.into(), listener, intake, dedupe }
+        Shared { policy: Policy::new(listener.clone()), hostname: hostname.into(), listener, intake, dedupe }
     }
 
     pub fn queue(&self) -> &dyn Queue {
@@ -134,6 +209,8 @@ impl Shared {
             esmtp: client.esmtp,
             tls: !client.tls.is_empty(),
             smtputf8: tx.envelope.smtputf8,
+            sender: tx.envelope.reverse_path.as_ref(),
+            user: client.user,
             recipient,
         };
         let hash = self.dedupe.as_ref().map(|d| d.begin(&tx.envelope, &tx.recipients));
@@ -151,6 +228,8 @@ impl Shared {
     ) -> Result<Accepted, Reply> {
         // What the log needs; all else goes on into the queue without a copy.
         let (sender, recipients) = (tx.envelope.reverse_path.clone(), tx.some_recipients());
+        let aliases = tx.aliases.clone();
+        let alias = (!aliases.is_empty()).then_some(&*aliases);
         let (sender, recipients) = (sender.as_ref().map_or("", Address::as_str), &*recipients);
         let (count, size, began) = (tx.recipients.len(), draft.content(), tx.began);
         let result = match failed {
@@ -163,8 +242,8 @@ impl Shared {
         let took_ms = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
         match result {
             Ok(Once::First(id)) => {
-                info!(%id, sender, count, recipients, client = %client.ip, helo = &*client.helo, tls = client.tls, size,
-                    took_ms, "accepted");
+                info!(%id, sender, count, recipients, alias, client = %client.ip, helo = &*client.helo, tls = client.tls,
+                    size, took_ms, "accepted");
                 Ok(Accepted(id))
             }
             Ok(Once::Again(id)) => {

@@ -100,7 +100,7 @@ impl Address {
     }
 }
 
-fn local_part_is_safe(local: &str) -> bool {
+pub(super) fn local_part_is_safe(local: &str) -> bool {
     if local.is_empty() {
         return false;
     }

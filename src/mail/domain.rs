@@ -1,6 +1,8 @@
 //! Domains as people and DNS write them: the same one in U-labels (`müller.example`) and in A-labels
 //! (`xn--mller-kva.example`, RFC 5890). What compares an address with a configuration asks for both.
 
+use std::borrow::Cow;
+
 use hickory_resolver::proto::rr::Name;
 
 use super::Address;
@@ -61,6 +63,19 @@ impl<'a> Spellings<'a> {
     }
 }
 
+/// The address in ASCII, for a host that takes nothing else (RFC 6531 §3.2): with A-labels. `None`: the
+/// local part needs more, or the domain is none that the DNS knows. That of an ASCII address is itself.
+pub fn in_ascii(address: &Address) -> Option<Cow<'_, Address>> {
+    if address.is_ascii() {
+        return Some(Cow::Borrowed(address));
+    }
+    if !address.local().is_ascii() {
+        return None;
+    }
+    let domain = printed(&parse_name(address.domain())?);
+    Address::parse(&format!("{}@{domain}", address.local())).ok().map(Cow::Owned)
+}
+
 fn international(address: &Address) -> Option<[String; 2]> {
     let domain = address.domain();
     let a_label = |domain: &str| domain.as_bytes().windows(4).any(|bytes| bytes.eq_ignore_ascii_case(b"xn--"));
@@ -76,6 +91,16 @@ fn international(address: &Address) -> Option<[String; 2]> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_address_in_ascii_is_the_same_mailbox() {
+        let ascii = |text: &str| in_ascii(&Address::parse(text).unwrap()).map(|a| a.to_string());
+        assert_eq!(ascii("Jo@m\u{fc}ller.example").as_deref(), Some("Jo@xn--mller-kva.example"));
+        assert_eq!(ascii("\"a b\"@M\u{dc}LLER.Example").as_deref(), Some("\"a b\"@xn--mller-kva.example"));
+        assert_eq!(ascii("Jo@Example.com").as_deref(), Some("Jo@Example.com"));
+        assert_eq!(ascii("j\u{f6}@example.com"), None);
+        assert_eq!(ascii(&format!("a@{}\u{fc}.example", "x".repeat(64))), None);
+    }
 
     #[test]
     fn an_international_domain_has_all_its_spellings_and_another_one_costs_nothing() {

@@ -10,8 +10,9 @@
 //!   and then says why.
 //!
 //! The fix-ups (RFC 6409 §8, RFC 5321 §4.4): `Received:` goes on top; `Date:` and `Message-ID:`
-//! are added at the end of the header section where they are missing; `Bcc:` goes away. The header
-//! section ends at an empty line, or before the first line that cannot be part of one (then an
+//! are added at the end of the header section where they are missing, and so is `From:`, from the
+//! reverse-path. `Bcc:` goes away, and with it `Return-Path:` and `Content-Length:`, which say what only
+//! the last host of a message can know. The header section ends at an empty line, or before the first line that cannot be part of one (then an
 //! empty line is put in), so a body without any header survives as a body.
 
 use std::hash::{DefaultHasher, Hasher};
@@ -25,7 +26,7 @@ use memchr::{memchr, memchr_iter};
 use super::date::Rfc5322;
 use super::header::{MAILBOX_FIELD, cut_out, field_name, is_mailbox_line};
 use super::urgency::Urgency;
-use super::{BodyTraits, CHUNK, QueueId, Trace};
+use super::{Address, BodyTraits, CHUNK, QueueId, Trace};
 use crate::clock::Timestamp;
 use crate::queue::{Queue, QueueError};
 
@@ -38,6 +39,9 @@ const MAX_HOPS: u32 = 100;
 
 /// Most bytes reserved for what a client only announced.
 const MAX_EXPECTED: usize = 8 * 1024;
+
+/// Fields that do not go on: blind recipients, and what the last host writes when it delivers.
+const STRIPPED: [&[u8]; 4] = [b"bcc", b"resent-bcc", b"return-path", b"content-length"];
 
 /// Why a message will not be taken, whatever else is in it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -81,6 +85,7 @@ struct Header {
     /// Start of a first line from a mailbox file; the next line tells what it is.
     mailbox: Option<usize>,
     received: u32,
+    from: bool,
     date: bool,
     message_id: bool,
     urgency: Urgency,
@@ -95,6 +100,7 @@ pub struct Draft {
     id: QueueId,
     received: Timestamp,
     hostname: Arc<str>,
+    sender: Option<Address>,
     limit: u64,
     max_hops: u32,
     content: u64,
@@ -135,6 +141,7 @@ impl Draft {
             id,
             received,
             hostname: trace.hostname.clone(),
+            sender: trace.sender.cloned(),
             limit,
             max_hops: MAX_HOPS,
             content: 0,
@@ -219,8 +226,8 @@ impl Draft {
                 _ => match field_name(line) {
                     Some(name) => {
                         header.any = true;
-                        header.stripping =
-                            name.eq_ignore_ascii_case(b"bcc") || name.eq_ignore_ascii_case(b"resent-bcc");
+                        header.stripping = STRIPPED.iter().any(|stripped| name.eq_ignore_ascii_case(stripped));
+                        header.from |= name.eq_ignore_ascii_case(b"from");
                         header.date |= name.eq_ignore_ascii_case(b"date");
                         header.message_id |= name.eq_ignore_ascii_case(b"message-id");
                         header.urgency.field(name, line);
@@ -269,6 +276,12 @@ impl Draft {
         // Written at the end, then turned to their place.
         let end = self.buf.len();
         // Writing to a Vec cannot fail.
+        if !header.from {
+            let _ = match &self.sender {
+                Some(sender) => write!(self.buf, "From: <{sender}>\r\n"),
+                None => write!(self.buf, "From: MAILER-DAEMON@{}\r\n", self.hostname),
+            };
+        }
         if !header.date {
             let _ = write!(self.buf, "Date: {}\r\n", Rfc5322(self.received));
         }
@@ -280,7 +293,7 @@ impl Draft {
         }
         let extra = self.buf.len() - end;
         self.buf[at..].rotate_right(extra);
-        self.traits.eight_bit_header = !self.buf[..at].is_ascii();
+        self.traits.eight_bit_header = !self.buf[..at + extra].is_ascii();
         self.message_id = header.message_id;
         self.urgency = header.urgency;
         self.scan_body(at + extra + if empty_line { 2 } else { 0 });

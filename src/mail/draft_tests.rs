@@ -122,6 +122,7 @@ impl Intake for NoIntake {
     }
 }
 
+static SENDER: LazyLock<Address> = LazyLock::new(|| Address::parse("me@app.example").unwrap());
 static HOSTNAME: LazyLock<Arc<str>> = LazyLock::new(|| "relay.example".into());
 
 fn trace(recipient: Option<&Address>) -> Trace<'_> {
@@ -132,6 +133,8 @@ fn trace(recipient: Option<&Address>) -> Trace<'_> {
         esmtp: true,
         tls: false,
         smtputf8: false,
+        sender: Some(&SENDER),
+        user: None,
         recipient,
     }
 }
@@ -170,6 +173,7 @@ fn build(parts: &[&[u8]], limit: u64) -> Result<(Finished, Vec<u8>), Refusal> {
 
 const RECEIVED: &str = "Received: from app.example ([192.0.2.7])\r\n\tby relay.example with ESMTP id 0000000000001;\r\n\tSat, 21 Nov 2026 08:49:00 +0000\r\n";
 const DATE: &str = "Date: Sat, 21 Nov 2026 08:49:00 +0000\r\n";
+const FROM: &str = "From: <me@app.example>\r\n";
 const ID: &str = "Message-ID: <0000000000001@relay.example>\r\n";
 
 fn stored(content: &str) -> String {
@@ -186,30 +190,86 @@ fn a_complete_message_only_gets_its_received_line() {
 
 #[test]
 fn adds_what_a_submission_lacks_and_strips_bcc() {
-    assert_eq!(stored("Subject: x\r\n\r\nhi\r\n"), format!("Subject: x\r\n{DATE}{ID}\r\nhi\r\n"));
+    assert_eq!(stored("Subject: x\r\n\r\nhi\r\n"), format!("Subject: x\r\n{FROM}{DATE}{ID}\r\nhi\r\n"));
     assert_eq!(
         stored("Bcc: a@b,\r\n\tc@d\r\nDate: x\r\nBCC: e@f\r\nbcc: g@h\r\n i@j\r\nTo: k\r\n l\r\n\r\nBcc: stays\r\n"),
-        format!("Date: x\r\nTo: k\r\n l\r\n{ID}\r\nBcc: stays\r\n")
+        format!("Date: x\r\nTo: k\r\n l\r\n{FROM}{ID}\r\nBcc: stays\r\n")
     );
     let alternating = |bcc: &str| format!("{bcc}a: b\r\n").repeat(8000);
     assert_eq!(
         stored(&format!("{}\r\nhi\r\n", alternating("Bcc: a@b,\r\n c@d\r\n"))),
-        format!("{}{DATE}{ID}\r\nhi\r\n", alternating(""))
+        format!("{}{FROM}{DATE}{ID}\r\nhi\r\n", alternating(""))
     );
-    assert_eq!(stored("Bcc: a@b\r\n\r\n"), format!("{DATE}{ID}\r\n"));
+    assert_eq!(stored("Bcc: a@b\r\n\r\n"), format!("{FROM}{DATE}{ID}\r\n"));
+}
+
+/// As Postfix writes them (and drops them).
+#[test]
+fn the_author_is_added_and_what_only_the_last_host_writes_is_dropped() {
+    for from in ["From: a@b\r\n", "FROM : a@b\r\n", "from: a@b\r\nFrom: c@d\r\n"] {
+        let content = format!("{from}Date: x\r\nMessage-ID: <1@b>\r\n\r\nhi\r\n");
+        assert_eq!(stored(&content), content);
+    }
+    let kept = "Subject: x\r\nDate: x\r\nMessage-ID: <1@b>\r\n";
+    assert_eq!(
+        stored(&format!(
+            "Return-Path: <a@b>\r\nreturn-path:\r\n <c@d>\r\n{kept}Content-Length: 3\r\n\r\nReturn-Path: x\r\n"
+        )),
+        format!("{kept}{FROM}\r\nReturn-Path: x\r\n")
+    );
+    let of = |sender: Option<&Address>| {
+        let mut draft = Draft::new(QueueId(1), NOW, &Trace { sender, ..trace(None) }, 1 << 30, 0, None);
+        draft.push(b"Subject: x\r\n\r\n");
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        let finished = runtime.block_on(draft.finish(&Spill::default())).unwrap().unwrap();
+        (String::from_utf8(finished.head.to_vec()).unwrap(), finished.traits.eight_bit_header)
+    };
+    assert!(of(None).0.contains("\r\nFrom: MAILER-DAEMON@relay.example\r\n"), "a message of a mailer");
+    let utf8 = of(Some(&Address::parse("j\u{f6}@app.example").unwrap()));
+    assert!(utf8.0.contains("\r\nFrom: <j\u{f6}@app.example>\r\n") && utf8.1, "{utf8:?}");
+}
+
+/// However it is folded: none of the blind recipients may be seen by the others.
+#[test]
+fn no_form_of_bcc_goes_on() {
+    for bcc in [
+        "Bcc:\r\n secret@b\r\n",
+        "Bcc :\r\n\tsecret@b\r\n",
+        "bCc:secret@b,\r\n \r\n secret@d\r\n",
+        "Bcc: Jo\r\n <secret@b>,\r\n\t\t(x\r\n y) secret@d\r\n",
+        "Resent-Bcc: secret@b\r\n",
+        "Bcc:\r\n",
+    ] {
+        let other = "Date: x\r\nFrom: a@b\r\nMessage-ID: <1@b>\r\n";
+        for content in [format!("{bcc}{other}\r\nhi\r\n"), format!("{other}{bcc}\r\nhi\r\n")] {
+            assert_eq!(stored(&content), format!("{other}\r\nhi\r\n"), "{bcc:?}");
+            // Byte by byte too.
+            let bytes: Vec<&[u8]> = content.as_bytes().chunks(1).collect();
+            let (_, whole) = build(&bytes, 1 << 30).unwrap();
+            assert!(!String::from_utf8(whole).unwrap().contains("secret"), "{bcc:?}");
+        }
+    }
+}
+
+/// What a local user left in the spool is known by the user, whatever its envelope says.
+#[test]
+fn the_received_line_of_a_spooled_message_names_its_user() {
+    let mut out = Vec::new();
+    Trace { user: Some(1001), ..trace(None) }.write(QueueId(1), "DATE", &mut out);
+    assert_eq!(out, b"Received: by relay.example (spool, from userid 1001)\r\n\tid 0000000000001;\r\n\tDATE\r\n");
 }
 
 #[test]
 fn a_body_without_a_header_survives_as_a_body() {
-    assert_eq!(stored("Hello world\r\nDate: x\r\n"), format!("{DATE}{ID}\r\nHello world\r\nDate: x\r\n"));
-    assert_eq!(stored("\r\nHello\r\n"), format!("{DATE}{ID}\r\nHello\r\n"));
-    assert_eq!(stored(" Hello\r\n"), format!("{DATE}{ID}\r\n Hello\r\n"));
-    assert_eq!(stored("To: a\r\nno field\r\n"), format!("To: a\r\n{DATE}{ID}\r\nno field\r\n"));
-    assert_eq!(stored("To: a\r\n"), format!("To: a\r\n{DATE}{ID}"));
-    assert_eq!(stored(""), format!("{DATE}{ID}"));
-    assert_eq!(stored("To: a\r\n\r\nlast line"), format!("To: a\r\n{DATE}{ID}\r\nlast line\r\n"));
+    assert_eq!(stored("Hello world\r\nDate: x\r\n"), format!("{FROM}{DATE}{ID}\r\nHello world\r\nDate: x\r\n"));
+    assert_eq!(stored("\r\nHello\r\n"), format!("{FROM}{DATE}{ID}\r\nHello\r\n"));
+    assert_eq!(stored(" Hello\r\n"), format!("{FROM}{DATE}{ID}\r\n Hello\r\n"));
+    assert_eq!(stored("To: a\r\nno field\r\n"), format!("To: a\r\n{FROM}{DATE}{ID}\r\nno field\r\n"));
+    assert_eq!(stored("To: a\r\n"), format!("To: a\r\n{FROM}{DATE}{ID}"));
+    assert_eq!(stored(""), format!("{FROM}{DATE}{ID}"));
+    assert_eq!(stored("To: a\r\n\r\nlast line"), format!("To: a\r\n{FROM}{DATE}{ID}\r\nlast line\r\n"));
     let long = "x".repeat(CHUNK + 10);
-    assert_eq!(stored(&long), format!("{DATE}{ID}\r\n{long}\r\n"));
+    assert_eq!(stored(&long), format!("{FROM}{DATE}{ID}\r\n{long}\r\n"));
 }
 
 #[test]
@@ -217,22 +277,22 @@ fn a_line_of_a_mailbox_file_above_the_header_becomes_a_field() {
     for from in ["From a@b Mon Sep 17 00:00:00 2001", ">From a@b  Sat Nov 21 08:49:00 2026", "From "] {
         assert_eq!(
             stored(&format!("{from}\r\nBcc: c@d\r\nDate: x\r\nSubject: y\r\n\r\nhi\r\n")),
-            format!("X-Mailbox-Line: {from}\r\nDate: x\r\nSubject: y\r\n{ID}\r\nhi\r\n")
+            format!("X-Mailbox-Line: {from}\r\nDate: x\r\nSubject: y\r\n{FROM}{ID}\r\nhi\r\n")
         );
         // Nothing but text follows: it is text too.
         for rest in ["", "\r\nTo: c@d\r\n", "hi\r\nTo: c@d\r\n", " To: c@d\r\n", "From x: y\r\nTo: c@d\r\n"] {
             assert_eq!(
                 stored(&format!("{from}\r\n{rest}")),
-                format!("{DATE}{ID}\r\n{from}\r\n{rest}"),
+                format!("{FROM}{DATE}{ID}\r\n{from}\r\n{rest}"),
                 "{from} {rest}"
             );
         }
     }
     assert_eq!(stored("From : a@b\r\nDate: x\r\n\r\n"), format!("From : a@b\r\nDate: x\r\n{ID}\r\n"));
     // Only at the very top.
-    assert_eq!(stored("To: a\r\nFrom x y\r\nCc: z\r\n"), format!("To: a\r\n{DATE}{ID}\r\nFrom x y\r\nCc: z\r\n"));
+    assert_eq!(stored("To: a\r\nFrom x y\r\nCc: z\r\n"), format!("To: a\r\n{FROM}{DATE}{ID}\r\nFrom x y\r\nCc: z\r\n"));
     let long = "x".repeat(CHUNK + 10);
-    assert_eq!(stored(&format!("From a\r\n{long}")), format!("{DATE}{ID}\r\nFrom a\r\n{long}\r\n"));
+    assert_eq!(stored(&format!("From a\r\n{long}")), format!("{FROM}{DATE}{ID}\r\nFrom a\r\n{long}\r\n"));
 }
 
 /// What the other fields mean is found behind such a line, and the line itself is looked at too.

@@ -2,6 +2,7 @@
 //! Pure values; nothing here does I/O or reads a clock.
 
 pub mod address;
+pub mod address_list;
 pub mod convert;
 pub mod date;
 pub mod domain;
@@ -11,18 +12,20 @@ pub mod header;
 pub mod id;
 pub mod ip_text;
 pub mod lifecycle;
+pub mod local;
 pub mod message;
 pub mod owed;
 pub mod trace;
 pub mod urgency;
 
 pub use address::{Address, AddressError, lowercase};
-pub use domain::Spellings;
+pub use domain::{Spellings, in_ascii};
 pub use draft::{Draft, Finished, Refusal};
 pub use envelope::{BodyKind, Envelope, Notify, Orcpt, Recipient, Ret};
 pub use id::{IdSource, QueueId, RecipientKey};
 pub use ip_text::IpText;
 pub use lifecycle::State;
+pub use local::{Forward, LocalNames};
 pub use message::{Body, BodyTraits, CHUNK, LaneName, Message, NewMessage, NewRecipient, Origin};
 pub use owed::{Action, Owed};
 pub use trace::Trace;

@@ -25,6 +25,10 @@ pub struct Trace<'a> {
     pub tls: bool,
     /// The transaction has SMTPUTF8.
     pub smtputf8: bool,
+    /// The reverse-path, which is who wrote a message that does not say so; `None` is the null one.
+    pub sender: Option<&'a Address>,
+    /// The user of this machine that left the message in the spool, if it came that way.
+    pub user: Option<u32>,
     /// The only recipient, if there is only one: two must not learn of each other (RFC 5321 §7.2).
     pub recipient: Option<&'a Address>,
 }
@@ -33,7 +37,8 @@ impl Trace<'_> {
     /// Appends the field.
     pub(super) fn write(&self, id: QueueId, date: impl fmt::Display, out: &mut Vec<u8>) {
         let helo = if self.helo.is_empty() { "unknown" } else { self.helo };
-        let plain = |c| if is_plain(c) || (self.smtputf8 && !c.is_ascii()) { c } else { '?' };
+        // Nothing of ours makes a message one that needs SMTPUTF8 all the way.
+        let plain = |c| if is_plain(c) { c } else { '?' };
         let tag = if self.ip.to_canonical().is_ipv6() { "IPv6:" } else { "" };
         // There is no word for HELO and TLS.
         let with = match (self.smtputf8, self.esmtp, self.tls) {
@@ -43,14 +48,18 @@ impl Trace<'_> {
             (false, true, false) => "ESMTP",
             (false, false, _) => "SMTP",
         };
-        out.extend_from_slice(b"Received: from ");
-        for c in helo.chars().take(255).map(plain) {
-            out.extend_from_slice(c.encode_utf8(&mut [0; 4]).as_bytes());
-        }
         // Writing to a Vec cannot fail.
-        let _ = write!(out, " ([{tag}{}])\r\n\tby {} with {with} id {id}", self.ip.to_canonical(), self.hostname);
+        if let Some(user) = self.user {
+            let _ = write!(out, "Received: by {} (spool, from userid {user})\r\n\tid {id}", self.hostname);
+        } else {
+            out.extend_from_slice(b"Received: from ");
+            for c in helo.chars().take(255).map(plain) {
+                out.extend_from_slice(c.encode_utf8(&mut [0; 4]).as_bytes());
+            }
+            let _ = write!(out, " ([{tag}{}])\r\n\tby {} with {with} id {id}", self.ip.to_canonical(), self.hostname);
+        }
         match self.recipient {
-            Some(to) if to.as_str().len() <= MAX_FOR && (self.smtputf8 || to.is_ascii()) => {
+            Some(to) if to.as_str().len() <= MAX_FOR && to.is_ascii() => {
                 let _ = write!(out, "\r\n\tfor <{to}>; {date}\r\n");
             }
             _ => {

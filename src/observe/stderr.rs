@@ -21,10 +21,10 @@ pub(super) fn handle() -> io::Result<File> {
     Ok(File::from(io::stderr().as_fd().try_clone_to_owned()?))
 }
 
-/// Writes `lines`, each after `mailweir: `, if standard error takes them soon. Never fails: nobody
+/// Writes `lines`, each after `program: `, if standard error takes them soon. Never fails: nobody
 /// could be told.
-pub fn say(lines: &str) {
-    let text: String = lines.lines().map(|line| format!("mailweir: {line}\n")).collect();
+pub fn say(program: &str, lines: &str) {
+    let text: String = lines.lines().map(|line| format!("{program}: {line}\n")).collect();
     if text.is_empty() {
         return;
     }

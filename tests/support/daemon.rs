@@ -25,6 +25,7 @@ pub struct Setup {
     listener: String,
     queue: String,
     nameserver: Option<SocketAddr>,
+    top: String,
     sections: String,
     /// Whether the command line names the file.
     named: bool,
@@ -39,6 +40,7 @@ impl Setup {
             listener: String::new(),
             queue: format!("store = \"sqlite:{}\"\n", dir.join("queue.db").display()),
             nameserver: None,
+            top: String::new(),
             sections: String::new(),
             named: true,
         }
@@ -69,6 +71,12 @@ impl Setup {
         self
     }
 
+    /// Keys outside any table.
+    pub fn top(mut self, keys: &str) -> Setup {
+        let _ = writeln!(self.top, "{keys}");
+        self
+    }
+
     /// Further tables.
     pub fn with(mut self, sections: &str) -> Setup {
         self.sections.push_str(sections);
@@ -88,8 +96,9 @@ impl Setup {
     /// Writes the file `name` in the test's directory.
     pub fn write(&self, name: &str) -> PathBuf {
         let mut text = format!(
-            "hostname = \"relay.test\"\n\n[[listener]]\naddress = \"{}\"\n{}\n[queue]\n{}\n[admin]\naddress = \"{}\"\n\n\
+            "hostname = \"relay.test\"\n{}\n[[listener]]\naddress = \"{}\"\n{}\n[queue]\n{}\n[admin]\naddress = \"{}\"\n\n\
              [log]\nformat = \"json\"\nlevel = \"info\"\n\n",
+            self.top,
             self.smtp(),
             self.listener,
             self.queue,

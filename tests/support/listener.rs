@@ -36,7 +36,7 @@ use mailweir::clock::{Clock, Timestamp};
 use mailweir::config::units::Pattern;
 use mailweir::config::{Engine, Listener, ListenerTlsMode};
 use mailweir::listener::{Intake, Memory as Incoming, Server};
-use mailweir::mail::{IdSource, LaneName, Message, NewMessage, Owed, QueueId, Recipient, RecipientKey};
+use mailweir::mail::{IdSource, LaneName, LocalNames, Message, NewMessage, Owed, QueueId, Recipient, RecipientKey};
 use mailweir::queue::{Counts, Filter, LaneDue, Leased, Operation, Page, Queue, QueueError, Settlement};
 use parking_lot::Mutex;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
@@ -228,6 +228,7 @@ pub fn listener() -> Listener {
         data_timeout: Duration::from_secs(180),
         session_timeout: Duration::from_secs(3600),
         dedupe: Duration::ZERO,
+        names: Arc::new(LocalNames::new(HOSTNAME, HOSTNAME)),
     }
 }
 

@@ -389,6 +389,20 @@ async fn only_the_recipients_that_need_smtputf8_are_left_out() {
     assert_eq!(fates[1], "end of data: 250 ok");
 }
 
+/// A host without SMTPUTF8 knows an international domain by its A-label, which is the same domain.
+#[tokio::test(start_paused = true)]
+async fn an_international_domain_goes_to_any_host() {
+    let script = "hello PIPELINING\nC: MAIL FROM:<me@xn--mller-kva.example>\nC: RCPT TO:<jo@xn--mller-kva.example>\n\
+        C: DATA\nS: 250 ok\nS: 250 ok\nS: 354 go\ndata\nS: 250 ok\neof";
+    let (mut connection, server) = session(script).await;
+    let mut mail = hello();
+    mail.message.envelope.smtputf8 = true;
+    mail.message.envelope.reverse_path = Some(address("me@m\u{fc}ller.example"));
+    assert_eq!(fates(&mail.send(&mut connection, &["jo@m\u{fc}ller.example"]).await), ["end of data: 250 ok"]);
+    drop(connection);
+    server.done().await;
+}
+
 #[tokio::test(start_paused = true)]
 async fn smtputf8_and_8bitmime_are_asked_for_where_needed() {
     let tail = "S: 250 ok\nS: 250 ok\nS: 354 go\ndata\nS: 250 ok\n";

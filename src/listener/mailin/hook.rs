@@ -13,7 +13,7 @@ use tracing::info;
 use super::{Phase, Registry, Visit};
 use crate::listener::memory::Crowded;
 use crate::listener::submit::{Client, Transaction};
-use crate::mail::{BodyKind, Draft, Envelope, Recipient};
+use crate::mail::{BodyKind, Draft, Envelope, Notify};
 use crate::queue::QueueError;
 use crate::smtp::{LineEnds, Reply};
 
@@ -40,7 +40,7 @@ struct Body {
 
 impl Hook {
     pub fn new(registry: Arc<Registry>) -> Hook {
-        let client = Client { ip: Ipv4Addr::UNSPECIFIED.into(), helo: "".into(), esmtp: false, tls: "" };
+        let client = Client { ip: Ipv4Addr::UNSPECIFIED.into(), helo: "".into(), esmtp: false, tls: "", user: None };
         Hook { registry, visit: None, client, transaction: None, body: None }
     }
 
@@ -159,8 +159,8 @@ impl Handler for Hook {
     fn rcpt(&mut self, to: &str) -> Response {
         let Some(tx) = &mut self.transaction else { return response(&NO_TRANSACTION) };
         let policy = &self.registry.shared.policy;
-        let address = policy.recipient(self.client.ip, tx.recipients.len(), to, false);
-        match address.and_then(|address| tx.add(Recipient::new(address))) {
+        let forward = policy.recipient(self.client.ip, tx.recipients.len(), to, false);
+        match forward.and_then(|forward| tx.add(&forward, Notify::default(), None)) {
             Ok(()) => response(&Reply::new(250, "2.1.5", "Recipient ok")),
             Err(reply) => {
                 info!(client = %self.client.ip, helo = &*self.client.helo, sender = tx.envelope.sender(),

@@ -9,6 +9,7 @@
 
 use super::encode::{contains, fold};
 use super::parameter::parameters;
+use crate::mail::{Address, in_ascii};
 
 /// Longest encoded word (RFC 2047 §2), and the line length that folding aims at.
 const MAX_WORD: usize = 75;
@@ -300,8 +301,14 @@ fn addresses(value: &[u8], out: &mut Out) {
     }
 }
 
-/// An address that ASCII cannot write, as an empty group whose name it is.
+/// An address that is not ASCII: with A-labels, where only its domain is not; else, as ASCII cannot
+/// write it, an empty group whose name it is.
 fn group(address: &[u8], out: &mut Out) {
+    let parsed = std::str::from_utf8(address).ok().and_then(|address| Address::parse(address).ok());
+    if let Some(ascii) = parsed.as_ref().and_then(in_ascii) {
+        apart(out);
+        return out.token(format!("<{ascii}>").as_bytes());
+    }
     apart(out);
     out.words(address);
     out.raw(b" :;");

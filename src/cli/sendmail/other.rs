@@ -1,0 +1,150 @@
+//! What `sendmail` is asked for besides taking a message: to speak SMTP, to say whether an address is
+//! good, to list the queue and to try it again, to look at the aliases.
+
+use std::io::{self, Read, Write};
+use std::net::{Shutdown, TcpStream};
+
+use super::hand_over::{self, Parcel, Trouble};
+use super::{server, with_note};
+use crate::cli::connect::running;
+use crate::cli::{Code, Failed, Outcome, block_on, control, queue as queue_command};
+use crate::config::{AliasFile, Config, Submission};
+
+const HELP: &str = "\
+Hands a message to mailweir, as sendmail does: from standard input, to the recipients that are named.
+
+Usage: mailweir send [OPTIONS] [RECIPIENT...]     (or a link to mailweir called `sendmail`)
+
+  -t             recipients from To, Cc and Bcc too
+  -f, -r SENDER  envelope sender; \"\" or <> for none [default: the user]
+  -F NAME        full name, for a From field where the message has none
+  -i, -oi        a line with a single dot is content (as `mailweir send` it always is)
+  -v             print the queue id
+  -N, -R, -V     NOTIFY, RET and ENVID of delivery reports
+  -C FILE        configuration file, also --config
+  --file FILE    the message, instead of standard input
+  -bs            speak SMTP on standard input and output
+  -bv            say whether the recipients would be taken
+  -bp, mailq     list the queue; -q: try what is queued again
+  -bi            newaliases: look at the aliases, and let the relay read them
+
+Other options of sendmail are taken and have no effect. Exit codes: 0; 64 usage; 65 the header;
+67 no such recipient (-bv); 69 refused; 75 nothing was queued, try again; 78 the configuration.
+";
+
+/// `--help`.
+pub(super) fn help() -> Outcome {
+    Ok(io::stdout().write_all(HELP.as_bytes())?)
+}
+
+/// What the relay itself does, or nobody.
+pub(super) fn not_here(letter: char) -> Outcome {
+    let what = match letter {
+        'd' | 'D' | 'l' => "the relay listens itself: start it with `mailweir run`",
+        't' => "there are no rules to test: `mailweir explain ADDRESS` tells where mail would go",
+        _ => "mailweir has no such mode",
+    };
+    Err(Failed::new(Code::Usage, format!("-b{letter}: {what}")))
+}
+
+/// `-bs`: the dialog of the relay itself, on standard input and output.
+pub(super) fn speak(site: &Submission) -> Outcome {
+    let server = server(site)?;
+    let connect = || TcpStream::connect(server.address).map_err(|e| Trouble::Later(e.to_string()));
+    let mut stream = match hand_over::patiently(site.sendmail.wait, connect) {
+        Ok(stream) => stream,
+        Err(Trouble::Later(why) | Trouble::Refused(why) | Trouble::Unknown(why)) => {
+            io::stdout().write_all(b"421 4.3.2 mailweir is not running, try again later\r\n")?;
+            let message = with_note(site, format!("mailweir does not answer at {}: {why}", server.address));
+            return Err(Failed::new(Code::Temporary, message));
+        }
+    };
+    let mut to_relay = stream.try_clone()?;
+    // Ends with the process: it may wait for input that never comes.
+    std::thread::spawn(move || {
+        let _ = io::copy(&mut io::stdin().lock(), &mut to_relay);
+        let _ = to_relay.shutdown(Shutdown::Write);
+    });
+    let (mut out, mut buffer) = (io::stdout().lock(), [0; 4096]);
+    loop {
+        match stream.read(&mut buffer) {
+            Ok(0) => return Ok(()),
+            Ok(n) => {
+                out.write_all(buffer.get(..n).unwrap_or_default())?;
+                out.flush()?;
+            }
+            Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+            Err(e) => return Err(Failed::new(Code::Temporary, format!("the relay has gone: {e}"))),
+        }
+    }
+}
+
+/// `-bv`: whether each recipient would be taken.
+pub(super) fn verify(site: &Submission, parcel: &Parcel) -> Outcome {
+    let server = server(site)?;
+    let answers = match hand_over::verify(&server, parcel) {
+        Ok(answers) => answers,
+        Err(Trouble::Later(why) | Trouble::Refused(why) | Trouble::Unknown(why)) => {
+            return Err(Failed::new(Code::Temporary, with_note(site, why)));
+        }
+    };
+    let mut out = io::stdout().lock();
+    let mut refused = 0;
+    for (recipient, answer) in &answers {
+        match answer {
+            Ok(()) => writeln!(out, "{recipient}... deliverable")?,
+            Err(Trouble::Later(why) | Trouble::Refused(why) | Trouble::Unknown(why)) => {
+                refused += 1;
+                writeln!(out, "{recipient}... {why}")?;
+            }
+        }
+    }
+    match refused {
+        0 => Ok(()),
+        n => Err(Failed::new(Code::NoUser, format!("{n} of {} recipients would be refused", answers.len()))),
+    }
+}
+
+/// A configuration that leads to the relay, and no further.
+fn as_config(site: &Submission) -> Config {
+    let mut config = Config::default();
+    config.queue.store = site.store.clone();
+    config
+}
+
+/// `mailq`.
+pub(super) fn queue(site: &Submission) -> Outcome {
+    block_on(queue_command::list_all(&as_config(site)))
+}
+
+/// `-q`: the relay tries again by itself, so this is only a hint, and no failure if it cannot be given.
+pub(super) fn flush(site: &Submission) -> Outcome {
+    if let Err(failed) = block_on(queue_command::retry_all(&as_config(site))) {
+        let message = failed.message.lines().next().unwrap_or_default().to_owned();
+        writeln!(io::stderr(), "sendmail: {message} (mailweir tries again by itself)")?;
+    }
+    Ok(())
+}
+
+/// `newaliases`: there is no database to make, but a file to look at, and a relay that may read it.
+pub(super) fn aliases(site: &Submission) -> Outcome {
+    let mut out = io::stdout().lock();
+    let Some(path) = &site.alias_file else {
+        let why = site.note.as_ref().map(|note| format!(" ({note})")).unwrap_or_default();
+        return Ok(writeln!(out, "no alias_file is configured: nothing to do{why}")?);
+    };
+    let file = AliasFile::load(path).map_err(|e| Failed::new(Code::Config, e))?;
+    file.check(site.names.clone()).map_err(|e| Failed::new(Code::Config, e))?;
+    writeln!(out, "{}: {} aliases", path.display(), file.len())?;
+    let config = as_config(site);
+    let reloaded = block_on(async {
+        match running(&config).await? {
+            Some(_) => control::reload(&config).await,
+            None => Err(Failed::new(Code::Unavailable, "mailweir is not running")),
+        }
+    });
+    if let Err(failed) = reloaded {
+        writeln!(out, "not in force yet: {} (`mailweir reload`, or the next start)", failed.message)?;
+    }
+    Ok(())
+}

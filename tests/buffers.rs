@@ -63,7 +63,10 @@ fn in_the_source() -> Buffers {
     sources(&root.join("src"), &mut files);
     for path in files {
         let name = path.strip_prefix(root).expect("below").to_string_lossy().into_owned();
-        if name.ends_with("tests.rs") || ELSEWHERE.iter().any(|elsewhere| name.starts_with(elsewhere)) {
+        if name.ends_with("tests.rs")
+            || name.contains("tests/")
+            || ELSEWHERE.iter().any(|elsewhere| name.starts_with(elsewhere))
+        {
             continue;
         }
         let text = std::fs::read_to_string(&path).expect("a file");

@@ -289,7 +289,7 @@ fn queue_list_gives_a_line_for_each_recipient() {
     let lines: Vec<&str> = text.lines().collect();
     assert_eq!(lines.len(), 3, "{text}");
     assert!(lines[0].starts_with("ID ") && lines[0].ends_with(" REASON"), "{text}");
-    assert!(lines[2].ends_with("b@x.example  451 4.3.0 try later?please"), "{text}");
+    assert!(lines[2].ends_with("b@x.example  451 4.3.0 try later\\x0aplease"), "{text}");
     let column = |name| lines[0].find(name).expect("a column");
     assert!(lines[1][column("DUE")..].contains("Z (") && lines[1][column("STATE")..].starts_with("queued"), "{text}");
     // Whoever stops reading is no error.

@@ -26,7 +26,7 @@ impl Drop for Relay {
 /// Starts a relay as another user than root; returns who owns its files under `/proc`.
 fn owner(allow: &str) -> u32 {
     let dir = TestDir::new();
-    std::fs::set_permissions(dir.path(), std::fs::Permissions::from_mode(0o777)).expect("permissions");
+    std::fs::set_permissions(dir.path(), std::fs::Permissions::from_mode(0o1777)).expect("permissions");
     // Nobody may come through the directories of root.
     let program = dir.join("mailweir");
     std::fs::copy(MAILWEIR, &program).expect("a copy of mailweir");

@@ -133,7 +133,7 @@ mod tests {
         let mut config = sample::config();
         let names = LocalNames::new("relay.example", "corp.example").with_aliases(&aliases.into_iter().collect());
         config.names = Arc::new(names.expect("good aliases"));
-        Local::new(&config, NoIntake::shared())
+        Local::new(&config, NoIntake::with_memory(256 << 20))
     }
 
     fn transaction(local: &Local, sender: &str, recipients: &[&str]) -> Result<Transaction, Reply> {

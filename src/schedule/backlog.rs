@@ -270,7 +270,7 @@ impl Backlog {
                 after = after.max(bookings.book(gate.cells(job.recipients.len()), wait, ahead, again));
                 block = block.min(bookings.block());
             }
-            let by = held(&aside.gates).map_or_else(|| "a limit".into(), |held| held.by);
+            let by = held(&aside.gates).map_or_else(|| title(&aside.gates), |held| held.by);
             let count = job.recipients.len();
             self.recipients_aside -= count;
             self.recipients_beyond += count;
@@ -342,6 +342,11 @@ impl Backlog {
         let groups = self.by_time.iter().take(most).filter_map(|(_, key)| self.aside.get(key));
         groups.filter_map(|aside| Some((held(&aside.gates)?, aside.jobs.recipients()))).collect()
     }
+}
+
+/// Which limit it is while none of them holds anything back yet.
+fn title(gates: &[Arc<Gate>]) -> String {
+    gates.first().map_or_else(|| "a limit".into(), |gate| gate.title())
 }
 
 /// The one of these gates that holds back longest.

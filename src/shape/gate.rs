@@ -159,6 +159,13 @@ impl Gate {
         Some(Held { by, wait })
     }
 
+    /// Which limit it is, also while it holds nothing back yet: what is on its way may use it up.
+    pub fn title(&self) -> String {
+        let rate = || self.rates.first().map(|rate| format!("rate {rate}"));
+        let text = self.quotas.as_ref().and_then(Quotas::tightest).or_else(rate).unwrap_or_else(|| "a limit".into());
+        if self.name.is_empty() { text } else { format!("{}: {text}", self.name) }
+    }
+
     /// Recipients that a transaction may have to pass soon: what a burst and the quotas leave room for.
     pub fn most_recipients(&self) -> u32 {
         match self.count {

@@ -378,6 +378,13 @@ impl Quotas {
         waits.filter(|(wait, _)| !wait.is_zero()).max().map(|(wait, text)| (text, wait))
     }
 
+    /// The tightest of the quotas in the configuration, as it is written there.
+    pub fn tightest(&self) -> Option<String> {
+        let per_second = |rate: &&Rate| f64::from(rate.count) / rate.per.as_secs_f64().max(1e-3);
+        let tightest = self.rates.iter().min_by(|a, b| per_second(a).total_cmp(&per_second(b)))?;
+        Some(format!("quota {tightest}"))
+    }
+
     /// Whether nothing more may leave today by a warm-up plan. False before it was loaded.
     pub fn day_is_used_up(&self) -> bool {
         let now = self.ledger.now();

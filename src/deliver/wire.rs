@@ -32,6 +32,9 @@ const READ: usize = 8 * 1024;
 /// A buffer that grew over this is given back after the flight.
 const KEEP: usize = 64 * 1024;
 
+/// What a peer may still say to a connection that is being closed, in bytes; one that never ends is cut off.
+const THROWN_AWAY: usize = 256 * 1024;
+
 /// Bytes a second that a peer takes at least, beside its time without progress: else one that takes a
 /// byte now and then would hold a connection for days.
 const SLOWEST: u64 = 500;
@@ -174,7 +177,13 @@ impl Wire {
     pub async fn close(&mut self, limit: Duration) {
         let ended = async {
             if self.io.shutdown().await.is_ok() {
-                while self.io.read(&mut self.input).await.is_ok_and(|n| n > 0) {}
+                let mut left = THROWN_AWAY;
+                while let Ok(n @ 1..) = self.io.read(&mut self.input).await {
+                    left = left.saturating_sub(n);
+                    if left == 0 {
+                        break;
+                    }
+                }
             }
         };
         let _ = timeout(limit, ended).await;

@@ -6,7 +6,7 @@
 
 use std::sync::Arc;
 
-use super::policy::TOO_MANY_ERRORS;
+use super::policy::{TOO_MANY_COMMANDS, TOO_MANY_ERRORS};
 use super::submit::{Client, Shared, Transaction};
 use crate::mail::Envelope;
 use crate::smtp::command::{Bad, MailParams, RcptParams};
@@ -14,6 +14,14 @@ use crate::smtp::{Command, Reply, reply};
 
 /// Bad commands after which the client is cut off.
 const MAX_BAD: u32 = 100;
+
+/// Commands in a row that bring no message nearer (NOOP, RSET, VRFY, HELP, EHLO, MAIL) before the session
+/// ends, of a client that may relay and of another. Postfix's `smtpd_junk_command_limit` is 100.
+const MAX_IDLE: u32 = 1000;
+const MAX_IDLE_STRANGER: u32 = 100;
+
+/// Recipients refused for now in one transaction that are told in the log, one by one.
+const REFUSALS_LOGGED: u32 = 20;
 
 /// Longest name kept from HELO, in bytes.
 const MAX_HELO: usize = 255;
@@ -46,6 +54,10 @@ pub(super) struct Dialog {
     /// A BDAT has begun: only BDAT, RSET and the like may follow.
     pub chunking: bool,
     bad: u32,
+    /// Commands since the last message that brought none nearer.
+    idle: u32,
+    /// Recipients refused in this transaction.
+    refusals: u32,
 }
 
 /// Verbs that may stand in the log.
@@ -80,7 +92,7 @@ const BARE_LF: Reply = Reply::new(500, "5.5.2", "Line does not end in <CR><LF>")
 impl Dialog {
     pub fn new(shared: Arc<Shared>, ip: std::net::IpAddr) -> Dialog {
         let client = Client { ip, helo: "".into(), esmtp: false, tls: "", user: None };
-        Dialog { shared, client, greeted: false, transaction: None, chunking: false, bad: 0 }
+        Dialog { shared, client, greeted: false, transaction: None, chunking: false, bad: 0, idle: 0, refusals: 0 }
     }
 
     /// The greeting.
@@ -94,6 +106,11 @@ impl Dialog {
             return self.refuse(&BARE_LF, out);
         }
         match Command::parse(line) {
+            Ok(command) if self.is_too_idle(&command) => {
+                tracing::info!(client = %self.client.ip, helo = &*self.client.helo, "too many commands without a message");
+                TOO_MANY_COMMANDS.write_to(out);
+                Next::Close
+            }
             Ok(command) => self.serve(command, out),
             Err(Bad::Refuse(reply)) => {
                 tracing::debug!(client = %self.client.ip, command = verb(line), bytes = line.len(), code = reply.code,
@@ -109,6 +126,22 @@ impl Dialog {
         }
     }
 
+    /// Counts a command that brings no message nearer; true if there were too many of them.
+    fn is_too_idle(&mut self, command: &Command<'_>) -> bool {
+        let nearer = matches!(
+            command,
+            Command::Rcpt(..)
+                | Command::Data
+                | Command::Bdat { .. }
+                | Command::Quit
+                | Command::StartTls
+                | Command::Auth
+        );
+        self.idle += u32::from(!nearer);
+        let most = if self.shared.policy.may_relay(self.client.ip) { MAX_IDLE } else { MAX_IDLE_STRANGER };
+        self.idle > most
+    }
+
     /// A line over the limit was skipped.
     pub fn too_long(&mut self, out: &mut Vec<u8>) -> Next {
         self.refuse(&TOO_LONG, out)
@@ -117,12 +150,14 @@ impl Dialog {
     /// A message was accepted: its client is no nuisance, and earlier mistakes are forgotten.
     pub fn forgive(&mut self) {
         self.bad = 0;
+        self.idle = 0;
     }
 
     /// Back to the start of a transaction.
     pub fn reset(&mut self) {
         self.transaction = None;
         self.chunking = false;
+        self.refusals = 0;
     }
 
     /// TLS has begun: what the client said before may have been said by somebody else on the way,
@@ -271,6 +306,13 @@ impl Dialog {
             Ok(()) => Ok(()),
             Err(reply) => {
                 tx.refused = true;
+                self.refusals += 1;
+                if self.refusals > REFUSALS_LOGGED {
+                    return Err(reply);
+                }
+                if self.refusals == REFUSALS_LOGGED {
+                    tracing::info!(client = %self.client.ip, "more refused recipients of this message are not told one by one");
+                }
                 tracing::info!(client = %self.client.ip, helo = &*self.client.helo, sender = tx.envelope.sender(),
                     recipient = %escape(path.as_bytes()), reply = %reply, "recipient refused");
                 Err(reply)

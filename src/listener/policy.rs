@@ -21,6 +21,8 @@ pub(super) const NO_MEMORY: Reply = Reply::new(421, "4.3.1", "No memory for a la
 pub(super) const TOO_SLOW: Reply =
     Reply::new(421, "4.3.1", "Memory is short and the message comes too slowly, closing connection");
 pub(super) const NO_ROOM_FOR_RECIPIENTS: Reply = Reply::new(452, "4.3.1", "No memory for more recipients now");
+pub(super) const TOO_MANY_COMMANDS: Reply =
+    Reply::new(421, "4.7.0", "Too many commands without a message, closing connection");
 pub(super) const TOO_MANY_ERRORS: Reply = Reply::new(421, "4.7.0", "Too many errors, closing connection");
 pub(super) const TOO_LARGE: Reply = Reply::new(552, "5.3.4", "Message exceeds the size limit");
 const NEEDS_SMTPUTF8: Reply = Reply::new(553, "5.6.7", "Address with non-ASCII characters needs SMTPUTF8");

@@ -47,6 +47,9 @@ const MAX_COMMAND: usize = 2048;
 /// Read buffer of a session that waits for commands.
 const SMALL: usize = TINY_READ;
 
+/// Commands of a session that are served before others have their turn.
+const COMMANDS_AT_ONCE: u32 = 16;
+
 /// Replies waiting to be written at most.
 const MAX_WAITING: usize = 16 * 1024;
 
@@ -154,7 +157,13 @@ where
         }
         self.dialog.greet(&mut self.output);
         self.flush().await?;
+        let mut commands = 0u32;
         loop {
+            // A client may pipeline thousands of commands: others have their turn in between.
+            commands = commands.wrapping_add(1);
+            if commands.is_multiple_of(COMMANDS_AT_ONCE) {
+                tokio::task::yield_now().await;
+            }
             match self.next_command().await? {
                 Next::Command => {}
                 Next::Flush => self.flush().await?,

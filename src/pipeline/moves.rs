@@ -109,7 +109,10 @@ impl Relay {
     async fn hand_over(&self, jobs: Vec<(Job, LaneName)>) {
         let mut back: BTreeMap<LaneName, Vec<Job>> = BTreeMap::new();
         for (job, to) in jobs {
-            let lane = self.scheduler.taking(&to).filter(|lane| lane.in_memory() + job.recipients.len() <= WINDOW);
+            let lane = self
+                .scheduler
+                .taking(&to, job.message.message.envelope.sender())
+                .filter(|lane| lane.in_memory() + job.recipients.len() <= WINDOW);
             match lane {
                 Some(lane) => self.scheduler.wake(&lane, lane.push([job])),
                 None => back.entry(to).or_default().push(job),

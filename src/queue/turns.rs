@@ -44,6 +44,14 @@ pub struct Look {
     pub each: usize,
 }
 
+/// How many senders are told apart ([`sender_number`]).
+pub const SENDERS: usize = super::sqlite::SLOTS as usize;
+
+/// The number of a sender, as [`Turn::sender`] has it.
+pub fn sender_number(sender: &str) -> usize {
+    Turn::sender(super::sqlite::slot(sender))
+}
+
 /// What was found in a turn.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Turn {
@@ -63,5 +71,10 @@ impl Turn {
     /// Turns of one priority have the same; a higher priority has a smaller one.
     pub fn priority(number: i64) -> i64 {
         number / super::sqlite::SLOTS
+    }
+
+    /// Whose it is: a number below [`SENDERS`], the same in all priorities.
+    pub fn sender(number: i64) -> usize {
+        usize::try_from(number.rem_euclid(super::sqlite::SLOTS)).unwrap_or(0)
     }
 }

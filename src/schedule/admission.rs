@@ -75,7 +75,8 @@ impl Scheduler {
                                 || lane.has_room_before(priority, wanted, WINDOW)
                                 || lane.has_room_for_a_few(sender, priority, wanted, WINDOW))
                     };
-                    let lane = affordable.then(|| self.admitting(name)).flatten().filter(has_room);
+                    let lane =
+                        affordable.then(|| self.admitting(name, message.envelope.sender())).flatten().filter(has_room);
                     if lane.is_none() {
                         if let Some(lane) = self.known(name) {
                             lane.note_absent(sender, priority, wanted);

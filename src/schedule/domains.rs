@@ -18,6 +18,7 @@ use super::turns::Turns;
 use super::{Lane, QUEUE_TROUBLE, Scheduler, TIMER_MAX};
 use crate::clock::Timestamp;
 use crate::mail::LaneName;
+use crate::queue::turns::{Turn, sender_number};
 
 /// Domains that took mail lately and are remembered.
 const PROVEN: u64 = 10_000;
@@ -88,37 +89,40 @@ fn has_passed(last: &mut Option<Instant>, every: Duration) -> bool {
 
 impl Scheduler {
     /// The lane for mail that comes in, if it can go straight to memory.
-    pub(super) fn admitting(&self, name: &LaneName) -> Option<Arc<Lane>> {
+    pub(super) fn admitting(&self, name: &LaneName, sender: &str) -> Option<Arc<Lane>> {
         if name.as_domain().is_none() {
             return Some(self.lane(name));
         }
         if let Some(lane) = self.known(name) {
-            let works = lane.stopped_by().is_none() && self.seat(&lane, Class::Fresh);
+            let works = lane.stopped_by().is_none() && self.seat(&lane, Class::Fresh, sender_number(sender));
             return works.then_some(lane);
         }
         // Nobody goes before those who wait, but to a domain that is known to take mail.
         if !self.domains.proven.contains_key(name) && self.domains.fresh.lock().is_waiting() {
             return None;
         }
-        self.open(name, Class::Fresh)
+        self.open(name, Class::Fresh, sender_number(sender))
     }
 
     /// The lane for mail that comes from another one, unless that has no place to work in.
-    pub fn taking(&self, name: &LaneName) -> Option<Arc<Lane>> {
-        if name.as_domain().is_none() { Some(self.lane(name)) } else { self.open(name, Class::Fresh) }
+    pub fn taking(&self, name: &LaneName, sender: &str) -> Option<Arc<Lane>> {
+        match name.as_domain() {
+            None => Some(self.lane(name)),
+            Some(_) => self.open(name, Class::Fresh, sender_number(sender)),
+        }
     }
 
     /// The lane of a domain, in a place.
-    pub(super) fn open(&self, name: &LaneName, class: Class) -> Option<Arc<Lane>> {
+    pub(super) fn open(&self, name: &LaneName, class: Class, sender: usize) -> Option<Arc<Lane>> {
         if let Some(lane) = self.known(name) {
-            return self.seat(&lane, class).then_some(lane);
+            return self.seat(&lane, class, sender).then_some(lane);
         }
         if self.lanes.read().len() >= self.domains.places.total() + RESTING {
             return None;
         }
         let proven = self.domains.proven.contains_key(name);
-        let place = proven.then(|| self.domains.places.take(Class::Proven)).flatten();
-        let place = place.or_else(|| self.domains.places.take(class))?;
+        let place = proven.then(|| self.domains.places.take(Class::Proven, sender)).flatten();
+        let place = place.or_else(|| self.domains.places.take(class, sender))?;
         let lane = self.lane(name);
         lane.prove(proven);
         lane.take_place(place);
@@ -126,12 +130,12 @@ impl Scheduler {
     }
 
     /// Whether a lane has a place, or gets one.
-    pub(super) fn seat(&self, lane: &Lane, class: Class) -> bool {
+    pub(super) fn seat(&self, lane: &Lane, class: Class, sender: usize) -> bool {
         if lane.has_place() {
             return true;
         }
         let class = if lane.is_proven() { Class::Proven } else { class };
-        let place = self.domains.places.take(class);
+        let place = self.domains.places.take(class, sender);
         place.is_some_and(|place| {
             lane.take_place(place);
             true
@@ -215,7 +219,9 @@ impl Scheduler {
                     }
                 }
             }
-            let Some((turn, next)) = turns.lock().pop() else {
+            // Senders that have as many places as they may are passed over until one is left.
+            let places = &self.domains.places;
+            let Some((turn, next)) = turns.lock().pop(|number| places.allows(class, Turn::sender(number))) else {
                 let due = turns.lock().next_look();
                 return due.map_or(TIMER_MAX, |due| due.since(now).max(if also_new { Duration::ZERO } else { LOOK }));
             };
@@ -233,7 +239,7 @@ impl Scheduler {
                 turns.lock().put_back(turn, next);
                 return pace::AGAIN;
             }
-            let Some(lane) = self.open(&next.lane, class) else {
+            let Some(lane) = self.open(&next.lane, class, Turn::sender(turn)) else {
                 turns.lock().put_back(turn, next);
                 self.dismiss_idle(class);
                 // Woken when there is a place again.

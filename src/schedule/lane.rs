@@ -92,6 +92,7 @@ struct State {
     /// Of the lane of a domain: its right to work, whether it was found out where the domain is, and
     /// whether that took mail lately.
     place: Option<Place>,
+    place_sender: usize,
     found: bool,
     proven: bool,
     last_error: Option<String>,

@@ -262,7 +262,9 @@ impl Scheduler {
             None => {}
             // Whoever resumes it asks again.
             Some(_) if domain && lane.is_paused() => {}
-            Some(due) if domain && (due > now || !self.seat(lane, Class::Tried)) => self.wait_for_turn(lane),
+            Some(due) if domain && (due > now || !self.seat(lane, Class::Tried, lane.place_sender())) => {
+                self.wait_for_turn(lane)
+            }
             Some(due) if due <= now => {
                 if let Some(room) = lane.begin_claim(now, window(lane)) {
                     tokio::spawn(self.clone().claim(lane.clone(), now, room));

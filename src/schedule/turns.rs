@@ -149,18 +149,20 @@ impl Turns {
         self.at
     }
 
-    /// The lane whose turn it is, with the turn.
-    pub fn pop(&mut self) -> Option<(i64, LaneDue)> {
-        let first = *self.pages.first_key_value()?.0;
+    /// The lane whose turn it is, with the turn, of those turns that are `allowed`.
+    pub fn pop(&mut self, allowed: impl Fn(i64) -> bool) -> Option<(i64, LaneDue)> {
+        let first = self.pages.keys().copied().find(|number| allowed(*number))?;
         self.count = self.count.wrapping_add(1);
-        let after = |last: i64| last.saturating_add(1)..;
+        let next = |last: i64| {
+            let after = self.pages.range(last.saturating_add(1)..);
+            after.map(|(number, _)| *number).find(|number| allowed(*number))
+        };
         let number = if self.count.is_multiple_of(ONE_OF) {
-            let next = self.pages.range(after(self.last_of_any)).next();
-            self.last_of_any = next.map_or(first, |(number, _)| *number);
+            self.last_of_any = next(self.last_of_any).unwrap_or(first);
             self.last_of_any
         } else {
             let same = |number: i64| Turn::priority(number) == Turn::priority(first);
-            let next = self.pages.range(after(self.last)).next().map(|(number, _)| *number);
+            let next = next(self.last);
             self.last = next.filter(|number| same(*number)).unwrap_or(first);
             self.last
         };
@@ -219,7 +221,7 @@ mod tests {
         if let Some(look) = turns.look(Timestamp(now), true) {
             turns.found(answer(store, &look));
         }
-        turns.pop()
+        turns.pop(|_| true)
     }
 
     #[test]
@@ -278,7 +280,7 @@ mod tests {
                     store_it(&mut store, &mut turns);
                 }
                 wanted.insert(new.lane.clone());
-                if let Some((turn, due)) = turns.pop() {
+                if let Some((turn, due)) = turns.pop(|_| true) {
                     prop_assert!(due.due.0 <= now);
                     wanted.remove(&due.lane);
                     store.get_mut(&turn).expect("its turn").remove(&place(due.due.0, due.lane.as_str()));

@@ -58,7 +58,7 @@ use self::names::Names;
 use self::op::{Answer, Job, Op, Shared};
 use self::read::Readers;
 use self::room::{Layout, Room};
-pub(super) use self::rows::SLOTS;
+pub(super) use self::rows::{SLOTS, slot};
 use self::upkeep::Tidy;
 use self::writer::Writer;
 use super::turns::{Look, Turn};

@@ -28,7 +28,7 @@ pub(super) fn bucket(message: &Message) -> i64 {
 /// The slot of a sender. Stored, so it must never change: FNV-1a over the address in lower case,
 /// without what bulk senders vary from message to message (VERP, BATV, SRS: digits, and all from
 /// the first `+` or `=` of the local part), or one mailing would occupy every slot.
-fn slot(sender: &str) -> i64 {
+pub(in crate::queue) fn slot(sender: &str) -> i64 {
     let (local, domain) = sender.rsplit_once('@').unwrap_or((sender, ""));
     let name = local.split(['+', '=']).next().unwrap_or_default();
     let stable = name.bytes().filter(|b| !b.is_ascii_digit()).chain([b'@']).chain(domain.bytes());

@@ -21,12 +21,18 @@ impl Lane {
     pub fn take_place(&self, place: Place) {
         let mut state = self.state.lock();
         let (proven, found) = (state.proven, state.found);
+        state.place_sender = place.sender();
         let place = state.place.insert(place);
         if proven {
             place.prove();
         } else if found {
             place.found();
         }
+    }
+
+    /// Whose mail it had its last place for ([`crate::queue::turns::sender_number`]).
+    pub fn place_sender(&self) -> usize {
+        self.state.lock().place_sender
     }
 
     /// Leaves its place if it has nothing to do.

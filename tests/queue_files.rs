@@ -292,6 +292,36 @@ fn a_store_by_a_link_is_refused_with_the_reason() {
     SqliteQueue::open(&other.join("queue.db"), Clock::System).unwrap();
 }
 
+/// A journal that another user planted would be played back by whoever opens the file next.
+#[tokio::test]
+async fn a_journal_that_is_not_the_queues_is_not_played_back() {
+    let store = Store::new();
+    let id = store.accept().await.unwrap();
+    let journal = store.beside("-journal");
+    let other = store.dir.path().join("planted");
+    fs::write(&other, b"\xd9\xd5\x05\xf9\x20\xa1\x63\xd7").unwrap();
+    fs::hard_link(&other, &journal).unwrap();
+    // The queue that is open goes on, with the connections that it has.
+    let second = store.accept().await.unwrap();
+    assert!(store.queue.chunk(id, 0).await.unwrap().is_some());
+    let copy = store.dir.path().join("copy.db");
+    let no_copy = mailweir::queue::sqlite::backup::backup(&store.path, &copy).unwrap_err().to_string();
+    assert!(no_copy.contains("-journal") && no_copy.contains("hard link") && !copy.exists(), "{no_copy}");
+    store.queue.close().await;
+    for opened in [SqliteQueue::open(&store.path, Clock::System), SqliteQueue::open_for_inspection(&store.path)] {
+        match opened {
+            Err(e @ QueueError::Unavailable(_)) => assert!(e.to_string().contains("-journal"), "{e}"),
+            Err(e) => panic!("{e}"),
+            Ok(_) => panic!("it was opened"),
+        }
+    }
+    fs::remove_file(&journal).unwrap();
+    let queue = SqliteQueue::open(&store.path, Clock::System).unwrap();
+    for id in [id, second] {
+        assert!(queue.chunk(id, 0).await.unwrap().is_some());
+    }
+}
+
 const FROM: u64 = 1 << 20;
 
 /// Aborted uploads: much is stored, and none of it stays.

@@ -25,7 +25,7 @@ use parking_lot::{Mutex, RwLock, RwLockReadGuard};
 use rustix::fs::OFlags;
 
 use super::schema::LOG_KEPT;
-use super::trust::beside;
+use super::trust::{beside, check_journal};
 use crate::queue::QueueError;
 
 /// Bytes of the log's header.
@@ -246,7 +246,7 @@ impl Names {
         for known in std::iter::once(&state.database).chain(beside) {
             known.size().map_err(QueueError::Unavailable)?;
         }
-        Ok(())
+        check_journal(&state.database.path)
     }
 
     /// To be held while a transaction lasts. Before that, the index gets back what was cut off.

@@ -15,7 +15,7 @@ use rusqlite::config::DbConfig;
 use super::op::{Answer, Job};
 use super::room::Layout;
 use super::writer::{Writer, merge};
-use super::{log, schema};
+use super::{log, schema, trust};
 use crate::config::units::Size;
 use crate::queue::QueueError;
 
@@ -132,6 +132,7 @@ impl Writer {
     fn renew(&mut self) -> Result<(), QueueError> {
         let names = Arc::clone(&self.names);
         let busy = || QueueError::Unavailable("the queue is being read".into());
+        trust::check_journal(&self.path)?;
         names
             .alone(|| {
                 let readers = Arc::clone(&self.readers);

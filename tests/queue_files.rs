@@ -221,6 +221,43 @@ async fn another_program_may_merge_the_log() {
     }
 }
 
+/// Between the look at the files before a commit and that after it, and at any other moment.
+#[tokio::test]
+async fn another_program_may_merge_the_log_and_vacuum_while_much_comes_in() {
+    let store = Store::new();
+    let mut ids = vec![store.accept().await.unwrap()];
+    let others = tokio::task::spawn_blocking({
+        let path = store.path.clone();
+        move || {
+            let other = Connection::open(&path).unwrap();
+            other.busy_timeout(std::time::Duration::from_secs(30)).unwrap();
+            for turn in 0..300 {
+                let _ = other.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()));
+                if turn % 50 == 49 {
+                    let _ = other.execute_batch("VACUUM");
+                }
+            }
+        }
+    });
+    while !others.is_finished() {
+        match store.accept().await {
+            Ok(id) => ids.push(id),
+            // Another program may have the right to write for a second.
+            Err(e) => assert!(e.to_string().contains("locked"), "{e}"),
+        }
+        let leased = store.queue.claim(&"x".into(), T0, 1).await.unwrap_or_default();
+        for one in leased {
+            if store.queue.settle(vec![delivered(one.key)], vec![]).await.is_ok() {
+                ids.retain(|id| *id != one.key.id);
+            }
+        }
+    }
+    others.await.unwrap();
+    ids.push(store.accept().await.unwrap());
+    assert_eq!(store.queue.storage().await.unwrap().trouble, "");
+    store.survives_a_kill(&ids).await;
+}
+
 /// Without its mend this ends the test program itself (SIGBUS).
 #[tokio::test]
 async fn an_index_that_was_cut_does_not_end_the_process() {

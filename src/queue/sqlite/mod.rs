@@ -9,7 +9,8 @@
 //! - `inline`: the same in the calling task and in memory, for simulations.
 //! - `backup`: a copy while it is in use.
 //! - `lock`: one mailweir a file; `error`: what SQLite's faults mean; `log`: after a failed disk.
-//! - `trust`: whose files are used; `names`: whether they are still in place; `room`: what is left of the
+//! - `trust`: whose files are used; `names`: whether they are still in place, with
+//!   what `log_index` tells of their sizes; `room`: what is left of the
 //!   disk, and for whom; `upkeep`: what the writer makes of these.
 //!
 //! Memory: at most [`Options::pending_bytes`] of operations wait, plus SQLite's page caches (32 MiB
@@ -22,6 +23,7 @@ mod inline;
 mod large_writes;
 mod lock;
 mod log;
+mod log_index;
 mod names;
 mod op;
 mod owed;

@@ -111,8 +111,7 @@ impl Writer {
 
     /// Whether the files are in place; a log that lost its name is begun anew.
     fn look(&mut self) -> Result<(), QueueError> {
-        let conn = self.conn.as_ref();
-        let Err(trouble) = self.names.check(|| conn.is_some_and(log_is_empty)) else {
+        let Err(trouble) = self.names.check() else {
             return self.lock.as_ref().map_or(Ok(()), |lock| lock.keep());
         };
         if !trouble.renewable {
@@ -191,11 +190,7 @@ impl Writer {
         if self.room.give_up() {
             return true;
         }
-        let merged = self.conn.as_ref().is_some_and(|conn| merge(conn).unwrap_or(false));
-        if merged {
-            self.names.log_emptied();
-        }
-        merged
+        self.conn.as_ref().is_some_and(|conn| merge(conn).unwrap_or(false))
     }
 
     /// Does a little of what can be done when nothing waits; true if there is more.
@@ -264,13 +259,6 @@ fn may_shrink(conn: &Connection, layout: Layout) -> Result<bool, QueueError> {
     conn.pragma_update(None, "auto_vacuum", schema::INCREMENTAL)?;
     conn.execute_batch("VACUUM")?;
     Ok(true)
-}
-
-/// Whether SQLite holds the log for empty. Nothing of one that was cut is merged by asking: the first
-/// page that cannot be read ends it.
-fn log_is_empty(conn: &Connection) -> bool {
-    let pages = conn.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |row| row.get::<_, i64>(1));
-    pages.is_ok_and(|pages| pages == 0)
 }
 
 fn all_rows(conn: &Connection, text: &str) -> Result<(), QueueError> {

@@ -216,7 +216,7 @@ impl Writer {
         let _index = names.use_index();
         // A fault of ours in one operation must not end the thread that all others need. The
         // transaction is rolled back as it is dropped; the connection is not used again.
-        let caught = catch_unwind(AssertUnwindSafe(|| transact_on(&mut conn, batch, self.last_id, now)));
+        let caught = catch_unwind(AssertUnwindSafe(|| transact_on(&mut conn, batch, self.last_id, now, &names)));
         let sound = match &caught {
             Ok(Ok(_)) => true,
             Ok(Err(Failed::Operation(e) | Failed::Whole(e))) => connection_is_sound(e) && conn.is_autocommit(),
@@ -278,8 +278,10 @@ fn transact_on(
     batch: &[Job],
     last_id: i64,
     now: Timestamp,
+    names: &Names,
 ) -> Result<(Vec<Answer>, Tally, i64), Failed> {
     let mut store = Store::begin(conn, last_id).map_err(|e| Failed::Whole(e.into()))?;
+    names.note();
     crash::point("commit.work");
     let mut answers = Vec::with_capacity(batch.len());
     for job in batch {

@@ -359,6 +359,37 @@ async fn a_journal_that_is_not_the_queues_is_not_played_back() {
     }
 }
 
+/// The lock was removed, and another process was quicker than this one to make it again.
+#[tokio::test]
+async fn a_queue_whose_lock_another_has_begins_nothing_more_and_ends() {
+    for idle in [true, false] {
+        let store = Store::new();
+        let ids = [store.accept().await.unwrap(), store.accept().await.unwrap()];
+        assert_eq!(store.queue.claim(&"x".into(), T0, 1).await.unwrap().len(), 1);
+        fs::remove_file(store.beside(".lock")).unwrap();
+        let second = SqliteQueue::open(&store.path, Clock::System).unwrap();
+        if !idle {
+            let refused = store.queue.claim(&"x".into(), T0, 1).await.unwrap_err();
+            assert!(matches!(refused, QueueError::InUse(_)), "{refused}");
+        }
+        let why = store.queue.failed().await;
+        assert!(matches!(why, QueueError::InUse(_)), "{why}");
+        assert!(store.accept().await.is_err());
+        let settled = store.queue.settle(vec![delivered(contract::key(ids[0], 0))], vec![]).await;
+        assert!(settled.is_err(), "the lease is the second's");
+        assert_eq!(second.claim(&"x".into(), T0, 10).await.unwrap().len(), 2);
+        // Its end leaves the other's leases alone.
+        store.queue.close().await;
+        let other = Connection::open(&store.path).unwrap();
+        let leased: i64 =
+            other.query_row("SELECT count(*) FROM recipient WHERE state = 1", [], |row| row.get(0)).unwrap();
+        assert_eq!(leased, 2);
+        assert!(second.chunk(ids[1], 0).await.unwrap().is_some());
+        drop(other);
+        second.close().await;
+    }
+}
+
 const FROM: u64 = 1 << 20;
 
 /// Aborted uploads: much is stored, and none of it stays.

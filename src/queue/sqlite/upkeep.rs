@@ -46,6 +46,15 @@ impl Writer {
         if self.names.log_is_lost() {
             self.leave_as_it_is();
         }
+        if let Err(e @ QueueError::InUse(_)) = &placed {
+            let _ = self.shared.taken.set(e.clone());
+        }
+        if let Some(e) = self.shared.taken.get().cloned() {
+            for job in batch.drain(..) {
+                self.answer(job, Err(e.clone()));
+            }
+            return;
+        }
         let entering = batch.iter().any(|job| job.op.enters());
         if !entering {
             match placed {
@@ -81,7 +90,10 @@ impl Writer {
             return;
         }
         let Err(e) = self.look() else { return };
-        self.tell(Some(&e));
+        match &e {
+            QueueError::InUse(_) => drop(self.shared.taken.set(e.clone())),
+            _ => self.tell(Some(&e)),
+        }
         for (job, result) in batch.iter().zip(results) {
             if job.op.enters()
                 && let Ok(answer) = result
@@ -196,7 +208,7 @@ impl Writer {
     /// Does a little of what can be done when nothing waits; true if there is more.
     pub(super) fn tidy(&mut self) -> bool {
         let early = self.tidy.began.is_none() && self.tidy.next.is_some_and(|next| Instant::now() < next);
-        if early || self.names.lost().is_some() {
+        if early || self.names.lost().is_some() || self.shared.taken.get().is_some() {
             return false;
         }
         self.tidy.next = Some(Instant::now() + LOOK);

@@ -9,6 +9,8 @@
 //! - After a fault of the disk or the file the connection is opened anew before the next batch: the
 //!   queue serves again as soon as the disk does.
 //! - A lease whose claimant has gone away before it knew of it is given back ([`Lent`]).
+//! - Once another process holds the lock, no transaction begins and the thread ends: it takes our leases
+//!   for its own.
 //! - An operation that panics is an operation that failed. Should the thread end all the same,
 //!   `Queue::failed` resolves, and the process ends: nothing would be stored any more.
 
@@ -87,6 +89,14 @@ impl Writer {
             }
             crash::point("writer.batch");
             self.serve(&mut batch);
+            if self.shared.taken.get().is_some() {
+                break;
+            }
+        }
+        if self.shared.taken.get().is_some() {
+            // Leases and log are those of another process now.
+            self.leave_as_it_is();
+            return;
         }
         crash::point("close.begin");
         // What is still leased ends here as it would at the next start, so that a queue closed in
@@ -204,7 +214,7 @@ impl Writer {
     /// while this process runs. Should the machine stop before the next commit overwrites it, it
     /// may be there after all: a message whose client was told to send it again.
     fn transact(&mut self, batch: &[Job]) -> Result<Vec<Answer>, Failed> {
-        if let Some(e) = self.names.lost() {
+        if let Some(e) = self.names.lost().or_else(|| self.shared.taken.get().cloned()) {
             return Err(Failed::Whole(e));
         }
         let mut conn = match self.conn.take() {

@@ -96,12 +96,11 @@ pub async fn run(loaded: Loaded, named: Option<PathBuf>) -> anyhow::Result<()> {
                 Signal::Reload => None,
             },
             Some(reply) = asked.recv() => Some(reply),
-            () = queue.failed() => {
+            why = queue.failed() => {
                 // Nothing that anybody does from here on would be stored. Another process recovers
                 // what this one held, and its clients and hosts are used to connections that break.
-                let why = "the thread that writes the queue has ended by a fault of mailweir itself: please report it";
-                tracing::error!("{why}; exiting, so that mailweir is started again");
-                return Err(StartError::Temporary(why.into()).into());
+                tracing::error!("{why}; exiting at once: another mailweir has to go on");
+                return Err(StartError::Temporary(why.to_string()).into());
             }
         };
         // A file that does not come must not keep the relay from its end.

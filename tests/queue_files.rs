@@ -221,6 +221,43 @@ async fn another_program_may_merge_the_log() {
     }
 }
 
+/// Between the look at the files before a commit and that after it, and at any other moment.
+#[tokio::test]
+async fn another_program_may_merge_the_log_and_vacuum_while_much_comes_in() {
+    let store = Store::new();
+    let mut ids = vec![store.accept().await.unwrap()];
+    let others = tokio::task::spawn_blocking({
+        let path = store.path.clone();
+        move || {
+            let other = Connection::open(&path).unwrap();
+            other.busy_timeout(std::time::Duration::from_secs(30)).unwrap();
+            for turn in 0..300 {
+                let _ = other.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()));
+                if turn % 50 == 49 {
+                    let _ = other.execute_batch("VACUUM");
+                }
+            }
+        }
+    });
+    while !others.is_finished() {
+        match store.accept().await {
+            Ok(id) => ids.push(id),
+            // Another program may have the right to write for a second.
+            Err(e) => assert!(e.to_string().contains("locked"), "{e}"),
+        }
+        let leased = store.queue.claim(&"x".into(), T0, 1).await.unwrap_or_default();
+        for one in leased {
+            if store.queue.settle(vec![delivered(one.key)], vec![]).await.is_ok() {
+                ids.retain(|id| *id != one.key.id);
+            }
+        }
+    }
+    others.await.unwrap();
+    ids.push(store.accept().await.unwrap());
+    assert_eq!(store.queue.storage().await.unwrap().trouble, "");
+    store.survives_a_kill(&ids).await;
+}
+
 /// Without its mend this ends the test program itself (SIGBUS).
 #[tokio::test]
 async fn an_index_that_was_cut_does_not_end_the_process() {
@@ -290,6 +327,67 @@ fn a_store_by_a_link_is_refused_with_the_reason() {
     let other = dir.path().join("other");
     std::os::unix::fs::symlink(dir.path(), &other).unwrap();
     SqliteQueue::open(&other.join("queue.db"), Clock::System).unwrap();
+}
+
+/// A journal that another user planted would be played back by whoever opens the file next.
+#[tokio::test]
+async fn a_journal_that_is_not_the_queues_is_not_played_back() {
+    let store = Store::new();
+    let id = store.accept().await.unwrap();
+    let journal = store.beside("-journal");
+    let other = store.dir.path().join("planted");
+    fs::write(&other, b"\xd9\xd5\x05\xf9\x20\xa1\x63\xd7").unwrap();
+    fs::hard_link(&other, &journal).unwrap();
+    // The queue that is open goes on, with the connections that it has.
+    let second = store.accept().await.unwrap();
+    assert!(store.queue.chunk(id, 0).await.unwrap().is_some());
+    let copy = store.dir.path().join("copy.db");
+    let no_copy = mailweir::queue::sqlite::backup::backup(&store.path, &copy).unwrap_err().to_string();
+    assert!(no_copy.contains("-journal") && no_copy.contains("hard link") && !copy.exists(), "{no_copy}");
+    store.queue.close().await;
+    for opened in [SqliteQueue::open(&store.path, Clock::System), SqliteQueue::open_for_inspection(&store.path)] {
+        match opened {
+            Err(e @ QueueError::Unavailable(_)) => assert!(e.to_string().contains("-journal"), "{e}"),
+            Err(e) => panic!("{e}"),
+            Ok(_) => panic!("it was opened"),
+        }
+    }
+    fs::remove_file(&journal).unwrap();
+    let queue = SqliteQueue::open(&store.path, Clock::System).unwrap();
+    for id in [id, second] {
+        assert!(queue.chunk(id, 0).await.unwrap().is_some());
+    }
+}
+
+/// The lock was removed, and another process was quicker than this one to make it again.
+#[tokio::test]
+async fn a_queue_whose_lock_another_has_begins_nothing_more_and_ends() {
+    for idle in [true, false] {
+        let store = Store::new();
+        let ids = [store.accept().await.unwrap(), store.accept().await.unwrap()];
+        assert_eq!(store.queue.claim(&"x".into(), T0, 1).await.unwrap().len(), 1);
+        fs::remove_file(store.beside(".lock")).unwrap();
+        let second = SqliteQueue::open(&store.path, Clock::System).unwrap();
+        if !idle {
+            let refused = store.queue.claim(&"x".into(), T0, 1).await.unwrap_err();
+            assert!(matches!(refused, QueueError::InUse(_)), "{refused}");
+        }
+        let why = store.queue.failed().await;
+        assert!(matches!(why, QueueError::InUse(_)), "{why}");
+        assert!(store.accept().await.is_err());
+        let settled = store.queue.settle(vec![delivered(contract::key(ids[0], 0))], vec![]).await;
+        assert!(settled.is_err(), "the lease is the second's");
+        assert_eq!(second.claim(&"x".into(), T0, 10).await.unwrap().len(), 2);
+        // Its end leaves the other's leases alone.
+        store.queue.close().await;
+        let other = Connection::open(&store.path).unwrap();
+        let leased: i64 =
+            other.query_row("SELECT count(*) FROM recipient WHERE state = 1", [], |row| row.get(0)).unwrap();
+        assert_eq!(leased, 2);
+        assert!(second.chunk(ids[1], 0).await.unwrap().is_some());
+        drop(other);
+        second.close().await;
+    }
 }
 
 const FROM: u64 = 1 << 20;

@@ -403,8 +403,8 @@ pub trait Queue: Send + Sync + 'static {
 
     /// Resolves when the store can do nothing any more though nobody closed it: the process should
     /// end, so that whoever supervises it starts another one. A store that heals by itself never
-    /// does; nor does one that is merely unavailable.
-    async fn failed(&self) {
+    /// does; nor does one that is merely unavailable. Says why.
+    async fn failed(&self) -> QueueError {
         std::future::pending().await
     }
 }

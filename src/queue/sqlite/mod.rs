@@ -9,7 +9,8 @@
 //! - `inline`: the same in the calling task and in memory, for simulations.
 //! - `backup`: a copy while it is in use.
 //! - `lock`: one mailweir a file; `error`: what SQLite's faults mean; `log`: after a failed disk.
-//! - `trust`: whose files are used; `names`: whether they are still in place; `room`: what is left of the
+//! - `trust`: whose files are used; `names`: whether they are still in place, with
+//!   what `log_index` tells of their sizes; `room`: what is left of the
 //!   disk, and for whom; `upkeep`: what the writer makes of these.
 //!
 //! Memory: at most [`Options::pending_bytes`] of operations wait, plus SQLite's page caches (32 MiB
@@ -22,6 +23,7 @@ mod inline;
 mod large_writes;
 mod lock;
 mod log;
+mod log_index;
 mod names;
 mod op;
 mod owed;
@@ -72,6 +74,9 @@ use crate::mail::{IdSource, LaneName, NewMessage, Owed, QueueId, RecipientKey};
 
 /// Operations that may wait for the writer.
 const PENDING: usize = 4096;
+
+/// How often the lock is looked at while nothing is written.
+const KEEP_LOCK: Duration = Duration::from_secs(1);
 
 /// Most recipients one call may claim, move or forget: one call must not keep the writer for long.
 const MOST: usize = 10_000;
@@ -444,11 +449,27 @@ impl Queue for SqliteQueue {
         *self.lock.lock() = None;
     }
 
-    async fn failed(&self) {
+    async fn failed(&self) -> QueueError {
+        let mut writer_gone = self.writer_gone.clone();
         // Nothing is ever sent: this is the end of the thread.
-        let _ = self.writer_gone.clone().changed().await;
+        while tokio::time::timeout(KEEP_LOCK, writer_gone.changed()).await.is_err() {
+            // While nothing is written, too: what is in hand would go out a second time.
+            if let Some(lock) = self.lock.lock().as_ref()
+                && let Err(e @ QueueError::InUse(_)) = lock.keep()
+            {
+                let _ = self.shared.taken.set(e);
+            }
+            if self.shared.taken.get().is_some() {
+                break;
+            }
+        }
+        if let Some(taken) = self.shared.taken.get() {
+            return taken.clone();
+        }
         if self.closing.load(Ordering::SeqCst) {
             std::future::pending().await
         }
+        let why = "the thread that writes the queue has ended by a fault of mailweir itself: please report it";
+        QueueError::Unavailable(why.into())
     }
 }

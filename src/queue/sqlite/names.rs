@@ -9,6 +9,8 @@
 //!   locks on it (POSIX). The index is held open from beginning to end for the same reason.
 //! - A file that is put back is in place again. One that was cut is never whole again, also when it
 //!   has grown past its old size.
+//! - Another program may merge the log, empty it, or make the database smaller by SQLite's own means
+//!   (`sqlite3`, VACUUM): `log_index` tells that from a cut.
 //! - A log or an index without its name, beside a database that has it, can be begun anew: all of the
 //!   log is merged first ([`Trouble::renewable`]).
 //! - The index (`-shm`) is mapped into memory: a page of it that the file has lost ends the process
@@ -24,14 +26,17 @@ use std::time::Duration;
 use parking_lot::{Mutex, RwLock, RwLockReadGuard};
 use rustix::fs::OFlags;
 
+use super::log_index::{LogIndex, Raw};
 use super::schema::LOG_KEPT;
-use super::trust::beside;
+use super::trust::{beside, check_journal};
 use crate::queue::QueueError;
 
 /// Bytes of the log's header.
 const LOG_HEADER: usize = 32;
 /// Bytes of the index's header: twice what it knows of the log, and once of its merging.
 const INDEX_HEADER: usize = 136;
+/// How often the index is read until it is the same before and after a look at the files.
+const LOOKS: usize = 10_000;
 /// How long transactions of others are waited for before files are changed.
 const PATIENCE: Duration = Duration::from_secs(1);
 
@@ -130,6 +135,8 @@ struct Beside {
     log_file: File,
     /// Closed only after SQLite's connections: it has locks on it.
     index_file: File,
+    /// Which log the least size of `log` is about, once the index has told.
+    salts: Option<[u8; 8]>,
 }
 
 impl Beside {
@@ -143,7 +150,7 @@ impl Beside {
         let known = |path, file: &File| {
             Ok::<_, std::io::Error>(Known { path, identity: Identity::of(&file.metadata()?), least: 0 })
         };
-        Ok(Beside { log: known(log, &log_file)?, index: known(index, &index_file)?, log_file, index_file })
+        Ok(Beside { log: known(log, &log_file)?, index: known(index, &index_file)?, log_file, index_file, salts: None })
     }
 }
 
@@ -184,25 +191,15 @@ impl Names {
         self.look().map_err(QueueError::from)
     }
 
-    /// Whether the files are in place, and whole as far as their sizes tell. A log without a byte is
-    /// whole if `emptied` says that SQLite holds it for empty: another program may have merged it.
-    /// What was cut is remembered.
-    pub(super) fn check(&self, emptied: impl FnOnce() -> bool) -> Result<(), Trouble> {
+    /// Whether the files are in place, and whole as far as their sizes tell. What was cut is remembered.
+    pub(super) fn check(&self) -> Result<(), Trouble> {
         let mut state = self.state.lock();
         let Some(state) = state.as_mut() else { return Ok(()) };
         if let Some(trouble) = &state.cut {
             return Err(trouble.clone());
         }
-        let mut found = state.check();
-        if let Err(trouble) = &found
-            && trouble.cut
-        {
-            if state.log_is_bare() && emptied() {
-                state.beside.iter_mut().for_each(|beside| beside.log.least = 0);
-                found = state.check();
-            }
-            state.cut = found.clone().err().filter(|trouble| trouble.cut);
-        }
+        let found = state.check();
+        state.cut = found.clone().err().filter(|trouble| trouble.cut);
         found
     }
 
@@ -230,10 +227,13 @@ impl Names {
         }
     }
 
-    /// The log was emptied on purpose.
-    pub(super) fn log_emptied(&self) {
-        if let Some(beside) = self.state.lock().as_mut().and_then(|state| state.beside.as_mut()) {
-            beside.log.least = 0;
+    /// Learns, with the right to write, to which size another program may have brought the database: by
+    /// the next look it may be greater, and the file not have followed.
+    pub(super) fn note(&self) {
+        if let Some(state) = self.state.lock().as_mut()
+            && let Some(index) = state.raw().and_then(|raw| raw.parse())
+        {
+            state.may_shrink(&index);
         }
     }
 
@@ -246,7 +246,7 @@ impl Names {
         for known in std::iter::once(&state.database).chain(beside) {
             known.size().map_err(QueueError::Unavailable)?;
         }
-        Ok(())
+        check_journal(&state.database.path)
     }
 
     /// To be held while a transaction lasts. Before that, the index gets back what was cut off.
@@ -305,34 +305,88 @@ impl Names {
 }
 
 impl State {
-    fn log_is_bare(&self) -> bool {
-        self.beside.as_ref().is_some_and(|beside| beside.log.size() == Ok(0))
+    fn raw(&self) -> Option<Raw> {
+        self.beside.as_ref().and_then(|beside| Raw::read(&beside.index_file))
     }
 
+    /// The files, and what the index says of them: of one moment.
     fn check(&mut self) -> Result<(), Trouble> {
-        let size = self.database.size().map_err(Trouble::gone)?;
+        let mut before = self.raw();
+        for look in 1..=LOOKS {
+            let sizes = self.sizes();
+            let after = self.raw();
+            let settled = before == after && after.is_none_or(|raw| raw.is_settled() || look == LOOKS);
+            if settled {
+                return self.judge(sizes, after.and_then(|raw| raw.parse()));
+            }
+            before = after;
+            std::thread::yield_now();
+        }
+        Err(Trouble::gone("the queue's files are being changed all the time by another program".into()))
+    }
+
+    fn sizes(&self) -> (Result<u64, String>, Option<Result<u64, String>>) {
+        (self.database.size(), self.beside.as_ref().map(|beside| beside.log.size()))
+    }
+
+    fn judge(
+        &mut self,
+        (database, log): (Result<u64, String>, Option<Result<u64, String>>),
+        index: Option<LogIndex>,
+    ) -> Result<(), Trouble> {
+        let size = database.map_err(Trouble::gone)?;
+        if let Some(index) = &index {
+            self.may_shrink(index);
+        }
         if let Some(to) = self.shrinking.filter(|to| size <= self.database.least && size >= *to) {
             self.database.least = size;
             self.shrinking = (size > to).then_some(to);
         }
         self.database.grown(size, u64::MAX)?;
+        if index.is_some_and(|index| index.merged && index.database > 0 && size >= index.database) {
+            // It has been cut, or will not be.
+            self.shrinking = self.shrinking.filter(|to| *to >= size);
+        }
         let missing = || Trouble::renewable("the queue's log could not be begun anew yet".into());
         let beside = self.beside.as_mut().ok_or_else(missing)?;
-        let size = beside.log.size().map_err(Trouble::renewable)?;
+        let size = log.ok_or_else(missing)?.map_err(Trouble::renewable)?;
         let mut header = [0; LOG_HEADER];
         // Cut to nothing and written on: what was before the new is a hole.
         if size > 0 && beside.log_file.read_at(&mut header, 0).is_ok() && header == [0; LOG_HEADER] {
             return Err(Trouble { log: true, ..beside.log.cut_to(0) });
         }
-        // SQLite itself cuts it to no less than that.
-        beside.log.grown(size, LOG_KEPT).map_err(|trouble| Trouble { log: true, ..trouble })?;
+        beside.judge_log(size, index).map_err(|trouble| Trouble { log: true, ..trouble })?;
         beside.index.size().map(drop).map_err(Trouble::renewable)
+    }
+
+    fn may_shrink(&mut self, index: &LogIndex) {
+        if index.database > 0 && index.database < self.database.least {
+            self.shrinking = Some(self.shrinking.map_or(index.database, |to| to.min(index.database)));
+        }
+    }
+}
+
+impl Beside {
+    fn judge_log(&mut self, size: u64, index: Option<LogIndex>) -> Result<(), Trouble> {
+        match index {
+            Some(index) => {
+                // An index that was built from an empty log knows of no other before.
+                let anew = self.salts != Some(index.salts) && (index.salts != [0; 8] || self.salts.is_none());
+                self.log.least = if anew { index.log } else { index.log.max(self.log.least) };
+                self.salts = if anew { Some(index.salts) } else { self.salts };
+            }
+            // SQLite itself cuts it to no less than that.
+            None if self.salts.is_none() => return self.log.grown(size, LOG_KEPT),
+            None => {}
+        }
+        if size < self.log.least { Err(self.log.cut_to(size)) } else { Ok(()) }
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::queue::sqlite::log_index::tests::index as index_of;
     use std::fs;
 
     /// Files as SQLite leaves them; nothing of it is a database.
@@ -357,15 +411,15 @@ mod tests {
             let (dir, path, names) = files();
             let (file, away) = (beside(&path, suffix), dir.path().join("away"));
             fs::rename(&file, &away).unwrap();
-            let trouble = names.check(|| false).unwrap_err();
+            let trouble = names.check().unwrap_err();
             assert!(trouble.what.contains("removed or moved away"), "{trouble:?}");
             assert!(trouble.what.contains(&*file.to_string_lossy()), "{trouble:?}");
             assert_eq!(trouble.renewable, renewable);
             assert!(names.may_open().is_err());
             fs::write(&file, vec![b'x'; 1000]).unwrap();
-            assert!(names.check(|| false).unwrap_err().what.contains("replaced by another file"));
+            assert!(names.check().unwrap_err().what.contains("replaced by another file"));
             fs::rename(&away, &file).unwrap();
-            names.check(|| false).unwrap();
+            names.check().unwrap();
             names.may_open().unwrap();
         }
     }
@@ -376,9 +430,9 @@ mod tests {
             let (_dir, path, names) = files();
             let file = beside(&path, suffix);
             cut(&file, 10);
-            assert!(names.check(|| false).unwrap_err().what.contains("was cut from 1000 to 10 bytes"));
+            assert!(names.check().unwrap_err().what.contains("was cut from 1000 to 10 bytes"));
             fs::write(&file, vec![b'x'; 2000]).unwrap();
-            assert!(names.check(|| false).is_err(), "{suffix}");
+            assert!(names.check().is_err(), "{suffix}");
         }
     }
 
@@ -388,7 +442,7 @@ mod tests {
         let log = beside(&path, "-wal");
         cut(&log, 0);
         cut(&log, 4000);
-        assert!(names.check(|| false).unwrap_err().what.contains("-wal was cut from 1000 to 0"));
+        assert!(names.check().unwrap_err().what.contains("-wal was cut from 1000 to 0"));
     }
 
     #[test]
@@ -396,23 +450,73 @@ mod tests {
         let (_dir, path, names) = files();
         let log = beside(&path, "-wal");
         cut(&log, LOG_KEPT + 100);
-        names.check(|| false).unwrap();
+        names.check().unwrap();
         cut(&log, LOG_KEPT);
-        names.check(|| false).unwrap();
-        // By another program; or by this one, which tells.
-        cut(&log, 0);
-        names.check(|| true).unwrap();
-        fs::write(&log, b"x").unwrap();
-        names.check(|| false).unwrap();
-        names.log_emptied();
-        cut(&log, 0);
-        names.check(|| false).unwrap();
+        names.check().unwrap();
         names.expect_smaller(400);
-        names.check(|| false).unwrap();
+        names.check().unwrap();
         cut(&path, 400);
-        names.check(|| false).unwrap();
+        names.check().unwrap();
         cut(&path, 300);
-        assert!(names.check(|| false).is_err());
+        assert!(names.check().is_err());
+    }
+
+    #[test]
+    fn another_program_may_merge_empty_and_vacuum_however_the_moments_fall() {
+        let (_dir, path, names) = files();
+        let (log, frame) = (beside(&path, "-wal"), 24 + 512);
+        let tell = |salt, frames, pages, merged| {
+            let index = OpenOptions::new().write(true).open(beside(&path, "-shm")).unwrap();
+            index.write_all_at(&index_of(salt, frames, pages, merged, 1000), 0).unwrap();
+        };
+        fs::write(&path, vec![b'x'; 4 * 512]).unwrap();
+        fs::write(&log, vec![b'x'; 32 + 5 * frame]).unwrap();
+        tell(1, 5, 4, 5);
+        names.check().unwrap();
+        // Emptied; and written on before anybody has looked.
+        tell(2, 0, 4, 0);
+        names.check().unwrap();
+        cut(&log, 0);
+        names.check().unwrap();
+        tell(3, 2, 4, 0);
+        fs::write(&log, vec![b'x'; 32 + 2 * frame]).unwrap();
+        names.check().unwrap();
+        // Vacuumed, noted, merged, and grown again before the next look.
+        tell(3, 2, 2, 0);
+        names.note();
+        cut(&path, 2 * 512);
+        tell(3, 2, 3, 0);
+        names.check().unwrap();
+        cut(&log, 32 + 2 * frame as u64 - 1);
+        let trouble = names.check().unwrap_err();
+        assert!(trouble.cut && trouble.log, "{trouble:?}");
+    }
+
+    #[test]
+    fn a_log_that_was_cut_is_found_though_its_index_was_built_anew_from_what_is_left() {
+        let (_dir, path, names) = files();
+        let log = beside(&path, "-wal");
+        fs::write(&log, vec![b'x'; 32 + 5 * 536]).unwrap();
+        fs::write(beside(&path, "-shm"), index_of(1, 5, 1, 5, 1000)).unwrap();
+        names.check().unwrap();
+        cut(&log, 32 + 2 * 536);
+        fs::write(beside(&path, "-shm"), index_of(1, 2, 1, 0, 1000)).unwrap();
+        assert!(names.look().unwrap_err().cut);
+        cut(&log, 0);
+        fs::write(beside(&path, "-shm"), index_of(0, 0, 0, 0, 1000)).unwrap();
+        assert!(names.check().unwrap_err().cut);
+    }
+
+    #[test]
+    fn a_database_that_was_cut_below_what_the_index_says_is_found() {
+        let (_dir, path, names) = files();
+        fs::write(&path, vec![b'x'; 4 * 512]).unwrap();
+        fs::write(beside(&path, "-shm"), index_of(1, 0, 3, 0, 1000)).unwrap();
+        names.check().unwrap();
+        cut(&path, 3 * 512);
+        names.check().unwrap();
+        cut(&path, 3 * 512 - 1);
+        assert!(names.check().unwrap_err().cut);
     }
 
     #[test]

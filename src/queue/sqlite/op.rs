@@ -128,4 +128,6 @@ pub(super) struct Shared {
     pub(super) counts: Mutex<Counts>,
     pub(super) wake: OnceLock<mpsc::WeakSender<Job>>,
     pub(super) returned: Mutex<Vec<RecipientKey>>,
+    /// Another process holds the lock: what is leased here is no longer ours.
+    pub(super) taken: OnceLock<QueueError>,
 }

@@ -6,6 +6,9 @@
 //! the store, what SQLite keeps beside it, the lock and the reserve are looked at before they are
 //! opened, and refused with what is wrong and what to do. Reading by others is the owner's choice: a
 //! store made under an umask of 022 is fine.
+//!
+//! A rollback journal (`-journal`) is played back into the database by whoever opens it next, and may
+//! name a further file that is then deleted. Only one of this user, or of root, is taken.
 
 use std::fs::Metadata;
 use std::io::ErrorKind;
@@ -39,6 +42,7 @@ pub(super) fn check(database: &Path) -> Result<(), QueueError> {
     if let Some(why) = open_to_all(&holder) {
         return failed(directory, why);
     }
+    check_journal(database)?;
     let owners = Owners::of(&holder);
     for path in std::iter::once(database.to_owned()).chain(BESIDE.iter().map(|suffix| beside(database, suffix))) {
         match path.symlink_metadata() {
@@ -52,6 +56,25 @@ pub(super) fn check(database: &Path) -> Result<(), QueueError> {
         }
     }
     Ok(())
+}
+
+/// Checks the rollback journal, if there is one: to be called before each connection to the file is opened.
+///
+/// # Errors
+/// As [`check`].
+pub(super) fn check_journal(database: &Path) -> Result<(), QueueError> {
+    let path = beside(database, "-journal");
+    let failed = |why: String| Err(QueueError::Unavailable(format!("{} {why}", path.display())));
+    // Not that of the directory's owner: what it names would be deleted with the rights of root.
+    let owners = Owners { process: rustix::process::geteuid().as_raw(), directory: None };
+    match path.symlink_metadata() {
+        Ok(metadata) => match fault(&metadata, &owners) {
+            Some(why) => failed(format!("{why}; or remove it, if it is not the queue's: SQLite would play it back")),
+            None => Ok(()),
+        },
+        Err(e) if e.kind() == ErrorKind::NotFound => Ok(()),
+        Err(e) => failed(format!("cannot be looked at: {e}")),
+    }
 }
 
 /// What is wrong with a file that mail is to be written to; `directory` is where it lies.
@@ -150,7 +173,7 @@ mod tests {
 
     #[test]
     fn every_file_of_a_store_is_looked_at_and_every_fault_is_named() {
-        for suffix in ["", "-wal", "-shm", ".lock", ".reserve"] {
+        for suffix in ["", "-wal", "-shm", "-journal", ".lock", ".reserve"] {
             let (dir, path) = store();
             let file = beside(&path, suffix);
             fs::write(&file, b"").unwrap();
@@ -193,5 +216,12 @@ mod tests {
         assert!(said.contains("belongs to user 4711") && said.contains("runs as user 0"), "{said}");
         chown(dir.path(), Some(4711), None).unwrap();
         check(&path).unwrap();
+        // Except for what would be played back.
+        let journal = beside(&path, "-journal");
+        fs::write(&journal, b"").unwrap();
+        check(&path).unwrap();
+        chown(&journal, Some(4711), None).unwrap();
+        let said = refused(&path);
+        assert!(said.contains("-journal belongs to user 4711") && said.contains("remove it"), "{said}");
     }
 }

@@ -15,7 +15,7 @@ use rusqlite::config::DbConfig;
 use super::op::{Answer, Job};
 use super::room::Layout;
 use super::writer::{Writer, merge};
-use super::{log, schema};
+use super::{log, schema, trust};
 use crate::config::units::Size;
 use crate::queue::QueueError;
 
@@ -45,6 +45,15 @@ impl Writer {
         let placed = self.look();
         if self.names.log_is_lost() {
             self.leave_as_it_is();
+        }
+        if let Err(e @ QueueError::InUse(_)) = &placed {
+            let _ = self.shared.taken.set(e.clone());
+        }
+        if let Some(e) = self.shared.taken.get().cloned() {
+            for job in batch.drain(..) {
+                self.answer(job, Err(e.clone()));
+            }
+            return;
         }
         let entering = batch.iter().any(|job| job.op.enters());
         if !entering {
@@ -81,7 +90,10 @@ impl Writer {
             return;
         }
         let Err(e) = self.look() else { return };
-        self.tell(Some(&e));
+        match &e {
+            QueueError::InUse(_) => drop(self.shared.taken.set(e.clone())),
+            _ => self.tell(Some(&e)),
+        }
         for (job, result) in batch.iter().zip(results) {
             if job.op.enters()
                 && let Ok(answer) = result
@@ -111,8 +123,7 @@ impl Writer {
 
     /// Whether the files are in place; a log that lost its name is begun anew.
     fn look(&mut self) -> Result<(), QueueError> {
-        let conn = self.conn.as_ref();
-        let Err(trouble) = self.names.check(|| conn.is_some_and(log_is_empty)) else {
+        let Err(trouble) = self.names.check() else {
             return self.lock.as_ref().map_or(Ok(()), |lock| lock.keep());
         };
         if !trouble.renewable {
@@ -132,6 +143,7 @@ impl Writer {
     fn renew(&mut self) -> Result<(), QueueError> {
         let names = Arc::clone(&self.names);
         let busy = || QueueError::Unavailable("the queue is being read".into());
+        trust::check_journal(&self.path)?;
         names
             .alone(|| {
                 let readers = Arc::clone(&self.readers);
@@ -190,17 +202,13 @@ impl Writer {
         if self.room.give_up() {
             return true;
         }
-        let merged = self.conn.as_ref().is_some_and(|conn| merge(conn).unwrap_or(false));
-        if merged {
-            self.names.log_emptied();
-        }
-        merged
+        self.conn.as_ref().is_some_and(|conn| merge(conn).unwrap_or(false))
     }
 
     /// Does a little of what can be done when nothing waits; true if there is more.
     pub(super) fn tidy(&mut self) -> bool {
         let early = self.tidy.began.is_none() && self.tidy.next.is_some_and(|next| Instant::now() < next);
-        if early || self.names.lost().is_some() {
+        if early || self.names.lost().is_some() || self.shared.taken.get().is_some() {
             return false;
         }
         self.tidy.next = Some(Instant::now() + LOOK);
@@ -263,13 +271,6 @@ fn may_shrink(conn: &Connection, layout: Layout) -> Result<bool, QueueError> {
     conn.pragma_update(None, "auto_vacuum", schema::INCREMENTAL)?;
     conn.execute_batch("VACUUM")?;
     Ok(true)
-}
-
-/// Whether SQLite holds the log for empty. Nothing of one that was cut is merged by asking: the first
-/// page that cannot be read ends it.
-fn log_is_empty(conn: &Connection) -> bool {
-    let pages = conn.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |row| row.get::<_, i64>(1));
-    pages.is_ok_and(|pages| pages == 0)
 }
 
 fn all_rows(conn: &Connection, text: &str) -> Result<(), QueueError> {

@@ -9,6 +9,8 @@
 //! - After a fault of the disk or the file the connection is opened anew before the next batch: the
 //!   queue serves again as soon as the disk does.
 //! - A lease whose claimant has gone away before it knew of it is given back ([`Lent`]).
+//! - Once another process holds the lock, no transaction begins and the thread ends: it takes our leases
+//!   for its own.
 //! - An operation that panics is an operation that failed. Should the thread end all the same,
 //!   `Queue::failed` resolves, and the process ends: nothing would be stored any more.
 
@@ -87,6 +89,14 @@ impl Writer {
             }
             crash::point("writer.batch");
             self.serve(&mut batch);
+            if self.shared.taken.get().is_some() {
+                break;
+            }
+        }
+        if self.shared.taken.get().is_some() {
+            // Leases and log are those of another process now.
+            self.leave_as_it_is();
+            return;
         }
         crash::point("close.begin");
         // What is still leased ends here as it would at the next start, so that a queue closed in
@@ -204,7 +214,7 @@ impl Writer {
     /// while this process runs. Should the machine stop before the next commit overwrites it, it
     /// may be there after all: a message whose client was told to send it again.
     fn transact(&mut self, batch: &[Job]) -> Result<Vec<Answer>, Failed> {
-        if let Some(e) = self.names.lost() {
+        if let Some(e) = self.names.lost().or_else(|| self.shared.taken.get().cloned()) {
             return Err(Failed::Whole(e));
         }
         let mut conn = match self.conn.take() {
@@ -216,7 +226,7 @@ impl Writer {
         let _index = names.use_index();
         // A fault of ours in one operation must not end the thread that all others need. The
         // transaction is rolled back as it is dropped; the connection is not used again.
-        let caught = catch_unwind(AssertUnwindSafe(|| transact_on(&mut conn, batch, self.last_id, now)));
+        let caught = catch_unwind(AssertUnwindSafe(|| transact_on(&mut conn, batch, self.last_id, now, &names)));
         let sound = match &caught {
             Ok(Ok(_)) => true,
             Ok(Err(Failed::Operation(e) | Failed::Whole(e))) => connection_is_sound(e) && conn.is_autocommit(),
@@ -278,8 +288,10 @@ fn transact_on(
     batch: &[Job],
     last_id: i64,
     now: Timestamp,
+    names: &Names,
 ) -> Result<(Vec<Answer>, Tally, i64), Failed> {
     let mut store = Store::begin(conn, last_id).map_err(|e| Failed::Whole(e.into()))?;
+    names.note();
     crash::point("commit.work");
     let mut answers = Vec::with_capacity(batch.len());
     for job in batch {

@@ -116,7 +116,9 @@ fn a_sender_over_its_limit_delays_nobody_also_after_a_restart() {
             1;
     }
     println!("{of_each:?}");
-    assert_eq!(of_each.get("shop.test"), Some(&100));
+    // What was in flight at the kill may come once more.
+    let others = of_each.get("shop.test").copied().unwrap_or(0);
+    assert!((100..=100 + CONNECTIONS).contains(&others), "{of_each:?}");
     assert!(of_each.get("news.test").is_some_and(|news| *news <= 10), "{of_each:?}");
     let waiting = daemon.queue_list(&["--limit", "1", "--reason", "*limit*"]);
     assert!(waiting[0].text("reason").contains("quota 10/h"), "{:?}", waiting[0].text("reason"));

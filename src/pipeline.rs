@@ -127,7 +127,7 @@ impl Relay {
         stopping: watch::Receiver<bool>,
     ) -> Arc<Relay> {
         let incoming = Memory::new(memory::part_of(config.queue.memory));
-        let outgoing = config.queue.memory - config.queue.memory / 4;
+        let outgoing = memory::rest_of(config.queue.memory);
         let tickets = conversion::Tickets::new(scheduler.budget().clone(), outgoing);
         let relay = Arc::new(Relay {
             incoming,

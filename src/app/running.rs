@@ -183,7 +183,7 @@ impl Running {
             "queue open"
         );
         // The rest is for what comes in ([`crate::listener::memory`]).
-        let outgoing = config.queue.memory - config.queue.memory / 4;
+        let outgoing = listener::memory::rest_of(config.queue.memory);
         let outgoing = outgoing - conversion::set_aside(outgoing);
         let scheduler = Scheduler::new(queue.clone(), clock, outgoing, config.limits.clone(), {
             let router = router.clone();

@@ -61,6 +61,11 @@ pub fn part_of(memory: u64) -> u64 {
     (memory / 4).max(LEAST)
 }
 
+/// What is left of a memory budget of `memory` bytes for what is on its way out.
+pub fn rest_of(memory: u64) -> u64 {
+    memory - memory / 4
+}
+
 /// The memory of all listeners for what comes in.
 #[derive(Debug)]
 pub struct Memory {

@@ -39,6 +39,8 @@ const BEGIN: Timestamp = Timestamp(1_767_225_600_000);
 /// bulk, as in the relay.
 const SHARE: usize = 16;
 const BULK: i8 = -4;
+/// One message of so many is for somebody who had one before; every other has a recipient of its own.
+const AGAIN: u32 = 16;
 
 /// Part of the mail: a provider, or many domains that no provider matches.
 #[derive(Clone, Debug)]
@@ -119,7 +121,7 @@ struct Site {
     lane: Arc<Lane>,
     model: Mutex<Model>,
     store: Mutex<Store>,
-    recipient: Recipient,
+    /// The domain of its recipients, and where they go.
     destination: Arc<str>,
     /// What is stored became due earlier.
     changed: Notify,
@@ -279,7 +281,7 @@ fn site(
     };
     let lane = sources::only(&provider).map_or(lane.clone(), |source| lane.at(source));
     let bad = |e| SimulateError::Name(of.name.clone(), e);
-    let recipient = Recipient::new(Address::parse(&format!("someone@{host}")).map_err(bad)?);
+    Address::parse(&recipient(0, &host)).map_err(bad)?;
     // Each in its own part of the time, so that the pace is even and no two runs differ in it.
     let part = plan.arrive.as_millis() as f64 / f64::from(messages);
     let weights: Vec<f64> = (1..=plan.senders.max(1)).map(|n| 1.0 / f64::from(n)).collect();
@@ -302,11 +304,18 @@ fn site(
         lane: Arc::new(Lane::new(lane, provider, &[], ledger)),
         model: Mutex::new(Model::new(of.persona, of.caps.clone(), of.changes.clone(), rng.u64(..))),
         store: Mutex::new(store),
-        recipient,
         destination: host.into(),
         changed: Notify::new(),
         ticking: AtomicBool::new(false),
     })
+}
+
+/// Whom the message with this number in its lane is for.
+fn recipient(index: u32, host: &str) -> String {
+    let round = index / AGAIN;
+    // One of the first half of the rounds so far, and there of those that are not repeated themselves.
+    let number = if index % AGAIN == AGAIN - 1 { AGAIN * (round / 2) + round % (AGAIN - 1) } else { index };
+    format!("user{number}@{host}")
 }
 
 fn ms(ms: f64) -> Duration {
@@ -404,7 +413,8 @@ impl World {
         };
         let shared = Shared { message: Arc::new(message), head: None, ticket: None };
         let mut job = Job::new(Arc::new(shared), site.destination.clone());
-        let held = Held { attempts: waiting.attempts, ..Held::fresh(waiting.index, site.recipient.clone()) };
+        let recipient = Recipient::new(Address::parse(&recipient(waiting.index, &site.destination)).ok()?);
+        let held = Held { attempts: waiting.attempts, ..Held::fresh(waiting.index, recipient) };
         job.recipients.push(held);
         Some(job)
     }

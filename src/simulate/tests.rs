@@ -143,6 +143,16 @@ fn stops_when_it_is_told_to() {
 }
 
 #[test]
+fn messages_have_recipients_of_their_own_but_for_a_few() {
+    let all: std::collections::BTreeSet<String> = (0..1600).map(|index| recipient(index, "a.example")).collect();
+    assert_eq!(all.len(), 1500, "one of sixteen had mail before");
+    // A receiver that puts off whom it does not know puts off all of them, once.
+    let report = run(&plan(vec![group("yahoo", 1600, 0, "greylist=30s")])).expect("a report");
+    let g = &report.groups[0];
+    assert!((1500..1650).contains(&g.retries) && g.delivered == 1600, "{g:?}");
+}
+
+#[test]
 fn shares_add_up_and_fall() {
     assert_eq!(shares(100, 1), [100]);
     let shares = shares(10_000, 50);

@@ -166,7 +166,8 @@ impl World {
         let begun = {
             let (mut model, now) = (site.model.lock(), self.elapsed());
             let mail = model.mail(now, connection).map_err(|refusal| (Stage::Mail, refusal));
-            let to = site.recipient.address.as_str();
+            // One recipient a message.
+            let to = job.recipients.first().map_or("", |held| held.recipient.address.as_str());
             mail.and_then(|()| model.rcpt(now, connection, sender, to).map_err(|refusal| (Stage::Rcpt, refusal)))
         };
         self.round_trip(site, 1).await;

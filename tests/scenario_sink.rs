@@ -205,6 +205,38 @@ fn greylists_and_offers_what_it_is_told_to() {
     assert_eq!((report["refusals"]["greylist"].as_u64(), number(&report, "/throttled")), (Some(1), 0));
 }
 
+/// At DATA, and at the first chunk, which is what DATA is elsewhere; in bytes that are no UTF-8.
+#[test]
+fn refuses_at_data_in_its_own_bytes_and_what_is_not_about_the_pace() {
+    let args = ["--rate", "1/h", "--cap", "at=data blocked-sender=bad@a.example greylist-data=100%:1ms"];
+    let sink = Sink::start(&[&args[..], &["--say", r"quota=452 4.7.0 \xc7\xeb, {sender}"]].concat());
+    let mut client = sink.connect();
+    client.hello();
+    client.says("MAIL FROM:<bad@a.example>", "450 4.1.8");
+    client.says("MAIL FROM:<s@a.example>", "250");
+    client.says("RCPT TO:<a@b.example>", "250");
+    client.says("DATA", "354");
+    client.says("the same\r\n.", "451 4.7.1 Try again later");
+    std::thread::sleep(Duration::from_millis(5));
+    let mut refused = |data: &str| {
+        client.says("MAIL FROM:<s@a.example>", "250");
+        client.says("RCPT TO:<a@b.example>", "250");
+        client.write(data);
+        let mut line = Vec::new();
+        client.0.read_until(b'\n', &mut line).expect("a line");
+        line
+    };
+    // The first message is in the window, though it was put off after its data.
+    assert_eq!(refused("DATA\r\n"), b"452 4.7.0 \xc7\xeb, s@a.example\r\n");
+    assert_eq!(refused("BDAT 3\r\nabc"), b"452 4.7.0 \xc7\xeb, s@a.example\r\n");
+    client.says("NOOP", "250");
+    let report = sink.report();
+    assert_eq!((report["refusals"]["rate/1h"].as_u64(), number(&report, "/throttled")), (Some(2), 2));
+    assert_eq!(report["refusals"]["greylist-data"], 1);
+    assert_eq!(report["refusals"]["blocked-sender"], 1);
+    assert_eq!(number(&report, "/messages"), 0);
+}
+
 #[test]
 fn refuses_to_be_reached_from_elsewhere_and_unknown_names() {
     let run = |args: &[&str]| {
@@ -215,6 +247,8 @@ fn refuses_to_be_reached_from_elsewhere_and_unknown_names() {
     assert!(code == Some(64) && text.contains("not a loopback address"), "{code:?} {text}");
     let (code, text) = run(&["--as", "nobody"]);
     assert!(code == Some(64) && text.contains("expected one of generic, gmail"), "{code:?} {text}");
+    let (code, text) = run(&["--say", "speed=451 slower"]);
+    assert!(code == Some(64) && text.contains("expected one of rate, quota"), "{code:?} {text}");
     let (code, text) = run(&["--change", "60s speed=1"]);
     assert!(code == Some(64) && text.contains("is not a cap"), "{code:?} {text}");
 }

@@ -3,6 +3,7 @@
 use std::io::{self, Write};
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::str::FromStr;
 use std::time::Duration;
 
 use clap::{Args, ValueEnum};
@@ -12,8 +13,8 @@ use super::screen;
 use super::text::Table;
 use super::{Code, Failed, Outcome};
 use crate::config::Count;
-use crate::config::units::{Rate, Size, Span};
-use crate::model::{Change, Fail, Model, PERSONAS, Persona, Setting};
+use crate::config::units::{Size, Span};
+use crate::model::{Change, Fail, Limit, Model, PERSONAS, Persona, Setting};
 use crate::sink::{Extensions, Options, Report, Sink as Server};
 
 /// What rates count.
@@ -21,6 +22,31 @@ use crate::sink::{Extensions, Options, Report, Sink as Server};
 enum Counted {
     Messages,
     Recipients,
+}
+
+/// `unknown=10% too-many-errors=3`.
+#[derive(Clone, Debug)]
+struct Settings(Vec<Setting>);
+
+impl FromStr for Settings {
+    type Err = String;
+
+    fn from_str(s: &str) -> Result<Settings, String> {
+        Setting::list(s).map(Settings)
+    }
+}
+
+/// `rate=451 4.7.1 Langsamer bitte`.
+#[derive(Clone, Debug)]
+struct Words(Setting);
+
+impl FromStr for Words {
+    type Err = String;
+
+    fn from_str(s: &str) -> Result<Words, String> {
+        let (cap, said) = s.split_once('=').ok_or_else(|| format!("`{s}`: expected cap=code text"))?;
+        Setting::say(cap, said).map(Words)
+    }
 }
 
 #[derive(Args, Debug)]
@@ -35,7 +61,7 @@ pub(super) struct Sink {
     persona: String,
     /// At most so many messages: 20/s, 600/m, 1000/h, 5000/d, in any such window; may be given more than once
     #[arg(long, value_name = "RATE")]
-    rate: Vec<Rate>,
+    rate: Vec<Limit>,
     /// What --rate counts
     #[arg(long, value_enum)]
     count: Option<Counted>,
@@ -44,7 +70,7 @@ pub(super) struct Sink {
     max_connections: Option<u32>,
     /// New connections; may be given more than once
     #[arg(long, value_name = "RATE")]
-    connect_rate: Vec<Rate>,
+    connect_rate: Vec<Limit>,
     /// Messages of one connection; then 421
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     messages_per_connection: Option<u32>,
@@ -63,6 +89,13 @@ pub(super) struct Sink {
     /// Share of recipients to refuse: 2% (or 2%:4xx), 1%:5xx; may be given more than once
     #[arg(long, value_name = "SHARE")]
     fail: Vec<Fail>,
+    /// Any other cap, by its name in docs/sink.md: 'greylist-data=2%:30s blocked-sender=a@b.example'; may be
+    /// given more than once
+    #[arg(long, value_name = "'CAP=VALUE…'")]
+    cap: Vec<Settings>,
+    /// Its own words for a cap: 'rate=451 4.7.1 Langsamer bitte' (`\\xNN` is a byte); may be given more than once
+    #[arg(long, value_name = "'CAP=CODE TEXT'")]
+    say: Vec<Words>,
     /// Caps that change during the run: '60s rate=40/s connections=4'; may be given more than once
     #[arg(long, value_name = "'TIME CAP=VALUE…'")]
     change: Vec<Change>,
@@ -195,6 +228,9 @@ fn options(args: &Sink) -> Result<Options, Failed> {
         return Err(Failed::new(Code::Usage, "--fail: more than 100% in all"));
     }
     set(Some(Setting::Fail(fail)));
+    args.cap.iter().flat_map(|settings| &settings.0).chain(args.say.iter().map(|words| &words.0)).for_each(|setting| {
+        caps.set(setting);
+    });
     let listen = match args.listen.as_slice() {
         [] => vec![SocketAddr::from(([127, 0, 0, 1], 2600))],
         given => given.to_vec(),

@@ -1,36 +1,87 @@
-//! What a provider enforces, and the words that set it: `rate=20/s connections=5 greylist=30s`.
+//! What a provider enforces, see `setting` for the words that set it.
 
+use std::collections::BTreeMap;
 use std::str::FromStr;
 use std::time::Duration;
 
+use super::limit::Limit;
+use super::persona::At;
+use super::said::Said;
+pub use super::setting::Setting;
 use crate::config::Count;
-use crate::config::units::{Rate, Span};
+use crate::config::units::Span;
 
 /// The caps of a provider. What is not limited is `u32::MAX`, empty or zero.
 #[derive(Clone, PartialEq, Debug)]
 pub struct Caps {
-    /// Messages (or recipients) in every sliding window; every one holds.
-    pub rates: Vec<Rate>,
-    /// What `rates` count.
+    /// Messages (or recipients), all senders together; every one holds.
+    pub rates: Vec<Limit>,
+    /// What `rates` and `sender_rates` count.
     pub count: Count,
+    /// Where they refuse; `None`: where the persona does.
+    pub at: Option<At>,
+    /// Messages (or recipients) of each sender.
+    pub sender_rates: Vec<Limit>,
+    /// Messages for each recipient.
+    pub recipient_rates: Vec<Limit>,
+    /// Bytes of messages, counted after the data.
+    pub byte_rates: Vec<Limit>,
     /// Connections at once.
     pub connections: u32,
-    /// New connections in every sliding window.
-    pub connect_rates: Vec<Rate>,
+    /// New connections.
+    pub connect_rates: Vec<Limit>,
     /// Messages of one connection.
     pub messages_per_connection: u32,
     /// At that number the connection is closed without a word, else with a reply.
     pub close_silently: bool,
+    /// Messages of one sender on one connection.
+    pub sender_per_connection: u32,
+    /// Recipients accepted on one connection.
+    pub recipients_per_connection: u32,
+    /// Bytes of one connection, after which no further message is taken.
+    pub bytes_per_connection: u32,
     /// Recipients of one message.
     pub recipients: u32,
     /// How long the first attempts of a (sender, recipient, client) are refused.
     pub greylist: Duration,
-    /// Share of recipients refused with 4yz, 0 to 1.
+    /// Share of messages that are refused after the data, 0 to 1, and for how long.
+    pub greylist_data: (f64, Duration),
+    /// Share of recipients whose mailboxes are full, 0 to 1: always the same ones.
+    pub full: f64,
+    /// Share of recipients that do not exist, 0 to 1: always the same ones.
+    pub unknown: f64,
+    /// Unknown recipients of one connection, after which it is closed.
+    pub too_many_errors: u32,
+    /// Share of messages that a filter defers whenever they come, 0 to 1.
+    pub content: f64,
+    /// A sender that is refused at MAIL; empty: none.
+    pub blocked_sender: String,
+    /// Everything is refused, whoever sends it.
+    pub trouble: Trouble,
+    /// Share of connections that are turned away at the greeting, 0 to 1.
+    pub busy: f64,
+    /// Share of recipients refused with 4yz, 0 to 1, drawn each time.
     pub fail_temporary: f64,
-    /// Share of recipients refused with 5yz, 0 to 1.
+    /// Share of recipients refused with 5yz, 0 to 1, drawn each time.
     pub fail_permanent: f64,
     /// How long each answer takes.
     pub latency: Duration,
+    /// Its own words, by the names of `say-…`.
+    pub say: BTreeMap<&'static str, Said>,
+}
+
+/// How a host in trouble refuses everything.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub enum Trouble {
+    /// It is well.
+    #[default]
+    None,
+    /// At MAIL.
+    Mail,
+    /// At the greeting.
+    Greeting,
+    /// It closes connections without a word.
+    Closed,
 }
 
 impl Default for Caps {
@@ -38,110 +89,32 @@ impl Default for Caps {
         Caps {
             rates: Vec::new(),
             count: Count::Messages,
+            at: None,
+            sender_rates: Vec::new(),
+            recipient_rates: Vec::new(),
+            byte_rates: Vec::new(),
             connections: u32::MAX,
             connect_rates: Vec::new(),
             messages_per_connection: u32::MAX,
             close_silently: false,
+            sender_per_connection: u32::MAX,
+            recipients_per_connection: u32::MAX,
+            bytes_per_connection: u32::MAX,
             recipients: u32::MAX,
             greylist: Duration::ZERO,
+            greylist_data: (0.0, Duration::ZERO),
+            full: 0.0,
+            unknown: 0.0,
+            too_many_errors: u32::MAX,
+            content: 0.0,
+            blocked_sender: String::new(),
+            trouble: Trouble::None,
+            busy: 0.0,
             fail_temporary: 0.0,
             fail_permanent: 0.0,
             latency: Duration::ZERO,
+            say: BTreeMap::new(),
         }
-    }
-}
-
-/// One cap set to a value.
-#[derive(Clone, PartialEq, Debug)]
-pub enum Setting {
-    /// `rate`; none: no cap.
-    Rates(Vec<Rate>),
-    /// `count`.
-    Count(Count),
-    /// `connections`.
-    Connections(u32),
-    /// `connect-rate`.
-    ConnectRates(Vec<Rate>),
-    /// `messages-per-connection`.
-    MessagesPerConnection(u32),
-    /// `close-silently`.
-    CloseSilently(bool),
-    /// `recipients`.
-    Recipients(u32),
-    /// `greylist`.
-    Greylist(Duration),
-    /// `fail`.
-    Fail(Fail),
-    /// `latency`.
-    Latency(Duration),
-}
-
-/// Names of settings, for messages.
-const NAMES: &str = "rate, count, connections, connect-rate, messages-per-connection, close-silently, recipients, \
-                     greylist, fail, latency";
-
-impl Setting {
-    /// From a name and a value; `none` as a value lifts the cap.
-    ///
-    /// # Errors
-    /// What was expected.
-    pub fn parse(name: &str, value: &str) -> Result<Setting, String> {
-        let none = value == "none";
-        let number = || match value.parse::<u32>() {
-            _ if none => Ok(u32::MAX),
-            Ok(n) if n > 0 => Ok(n),
-            _ => Err(format!("`{value}` is not a number for {name}: expected 1 or more, or none")),
-        };
-        let span = || if none { Ok(Duration::ZERO) } else { value.parse::<Span>().map(|s| s.0) };
-        let rates = || if none { Ok(Vec::new()) } else { value.split('+').map(str::parse).collect() };
-        Ok(match name.replace('_', "-").as_str() {
-            "rate" => Setting::Rates(rates()?),
-            "connect-rate" => Setting::ConnectRates(rates()?),
-            "count" => Setting::Count(match value {
-                "messages" => Count::Messages,
-                "recipients" => Count::Recipients,
-                _ => return Err(format!("`{value}` is not a count: expected messages or recipients")),
-            }),
-            "connections" => Setting::Connections(number()?),
-            "messages-per-connection" => Setting::MessagesPerConnection(number()?),
-            "recipients" => Setting::Recipients(number()?),
-            "close-silently" => Setting::CloseSilently(match value {
-                "yes" | "true" => true,
-                "no" | "false" => false,
-                _ => return Err(format!("`{value}`: expected yes or no for {name}")),
-            }),
-            "greylist" => Setting::Greylist(span()?),
-            "latency" => Setting::Latency(span()?),
-            "fail" => Setting::Fail(if none { Fail::default() } else { value.parse()? }),
-            _ => return Err(format!("`{name}` is not a cap: expected one of {NAMES}")),
-        })
-    }
-
-    /// Settings with blanks or commas between, each `name=value` or `name:value`. A rate named
-    /// twice holds in both windows.
-    ///
-    /// # Errors
-    /// What is wrong with the first that cannot be read.
-    pub fn list(text: &str) -> Result<Vec<Setting>, String> {
-        let mut list: Vec<Setting> = Vec::new();
-        for word in text.split([' ', '\t', ',']).filter(|w| !w.is_empty()) {
-            let (name, value) = word
-                .split_once(['=', ':'])
-                .ok_or_else(|| format!("`{word}` sets nothing: expected name=value, such as rate=20/s"))?;
-            let new = Setting::parse(name, value)?;
-            let joined = list.iter_mut().any(|old| match (old, &new) {
-                (Setting::Rates(old), Setting::Rates(more))
-                | (Setting::ConnectRates(old), Setting::ConnectRates(more)) => {
-                    old.extend(more);
-                    true
-                }
-                _ => false,
-            });
-            if !joined {
-                list.push(new);
-            }
-        }
-        if list.is_empty() { Err("nothing is set: expected name=value, such as rate=20/s".into()) } else { Ok(list) }
     }
 }
 
@@ -149,16 +122,34 @@ impl Caps {
     /// Sets one cap.
     pub fn set(&mut self, setting: &Setting) {
         match setting {
-            Setting::Rates(rates) => self.rates.clone_from(rates),
+            Setting::Rates(limits) => self.rates.clone_from(limits),
             Setting::Count(count) => self.count = *count,
+            Setting::At(at) => self.at = Some(*at),
+            Setting::SenderRates(limits) => self.sender_rates.clone_from(limits),
+            Setting::RecipientRates(limits) => self.recipient_rates.clone_from(limits),
+            Setting::ByteRates(limits) => self.byte_rates.clone_from(limits),
             Setting::Connections(n) => self.connections = *n,
-            Setting::ConnectRates(rates) => self.connect_rates.clone_from(rates),
+            Setting::ConnectRates(limits) => self.connect_rates.clone_from(limits),
             Setting::MessagesPerConnection(n) => self.messages_per_connection = *n,
             Setting::CloseSilently(yes) => self.close_silently = *yes,
+            Setting::SenderPerConnection(n) => self.sender_per_connection = *n,
+            Setting::RecipientsPerConnection(n) => self.recipients_per_connection = *n,
+            Setting::BytesPerConnection(n) => self.bytes_per_connection = *n,
             Setting::Recipients(n) => self.recipients = *n,
             Setting::Greylist(span) => self.greylist = *span,
+            Setting::GreylistData(share, span) => self.greylist_data = (*share, *span),
+            Setting::Full(share) => self.full = *share,
+            Setting::Unknown(share) => self.unknown = *share,
+            Setting::TooManyErrors(n) => self.too_many_errors = *n,
+            Setting::Content(share) => self.content = *share,
+            Setting::BlockedSender(sender) => self.blocked_sender.clone_from(sender),
+            Setting::Trouble(trouble) => self.trouble = *trouble,
+            Setting::Busy(share) => self.busy = *share,
             Setting::Fail(fail) => (self.fail_temporary, self.fail_permanent) = (fail.temporary, fail.permanent),
             Setting::Latency(span) => self.latency = *span,
+            Setting::Say(topic, said) => {
+                self.say.insert(topic, said.clone());
+            }
         }
     }
 }
@@ -236,6 +227,11 @@ mod tests {
         assert_eq!((caps.greylist, caps.latency), (Duration::from_secs(30), Duration::from_millis(50)));
         assert_eq!((caps.fail_temporary, caps.fail_permanent), (0.02, 0.01));
         assert_eq!((caps.count, caps.recipients, caps.connect_rates.len()), (Count::Recipients, 50, 1));
+        let more = r#"say-rate="451 4.7.1 \"Zu schnell\", bitte=langsamer: \xe4", rate=none,at=data"#;
+        let list = Setting::list(more).expect("a list");
+        assert_eq!((list.len(), &list[2]), (3, &Setting::At(At::Data)));
+        let Setting::Say("rate", said) = &list[0] else { panic!("{list:?}") };
+        assert_eq!(said.to_string(), "451 4.7.1 \"Zu schnell\", bitte=langsamer: \u{fffd}");
         caps.set(&Setting::parse("rate", "none").expect("a setting"));
         caps.set(&Setting::parse("connections", "none").expect("a setting"));
         assert!(caps.rates.is_empty() && caps.connections == u32::MAX);
@@ -253,6 +249,14 @@ mod tests {
             ("fail=-1%", "2%:4xx"),
             ("fail=NaN%", "2%:4xx"),
             ("greylist=5", "span of time"),
+            ("greylist-data=2%", "2%:30s"),
+            ("busy=101%", "a share"),
+            ("at=noon", "mail, rcpt, data or end"),
+            ("trouble=some", "greeting, closed"),
+            ("rate=5/s@often", "@sliding, @fixed or @bucket"),
+            ("say-speed=\"451 x\"", "expected one of rate"),
+            ("say-rate=slow", "a code from 400 to 599"),
+            ("say-rate=\"451 x", "a quote is missing"),
             ("", "nothing is set"),
         ] {
             let error = Setting::list(text).expect_err(text);

@@ -16,6 +16,11 @@ const MOST: usize = 200_000;
 pub struct Triple(u64);
 
 impl Triple {
+    /// What is a hash already.
+    pub fn of(hash: u64) -> Triple {
+        Triple(hash)
+    }
+
     /// Case does not matter. A collision only lets somebody pass early.
     pub fn new(sender: &str, recipient: &str, client: IpAddr) -> Triple {
         let mut hasher = DefaultHasher::new();

@@ -1,75 +1,42 @@
-//! How a provider behaves: caps on messages, connections and recipients, greylisting, failures,
-//! and caps that change. Pure: no sockets, `now` is an argument (time since the start, which never
-//! goes back), randomness comes from a seed.
+//! How a provider behaves: caps on messages, connections and recipients, refusals that are about other
+//! things than our pace, failures, and caps that change. Pure: no sockets, `now` is an argument (time since
+//! the start, which never goes back), randomness comes from a seed.
 //!
 //! `mailweir sink` puts it behind a socket, `mailweir simulate` behind the scheduler on virtual
-//! time. Invariant: what it accepts never exceeds a cap in any sliding window, and what fits is
-//! accepted.
+//! time. Invariants: what it accepts never exceeds a cap in any of its windows, and what fits is
+//! accepted. What is refused counts in no window.
 
+mod cap;
 pub mod caps;
+mod content;
 mod greylist;
+mod keyed;
+mod limit;
+mod log;
 pub mod persona;
+mod said;
+mod setting;
 pub mod window;
 
-use std::collections::VecDeque;
-use std::fmt;
+use std::collections::{HashMap, VecDeque};
 use std::net::IpAddr;
 use std::time::Duration;
 
-pub use caps::{Caps, Change, Fail, Setting};
+pub use cap::Cap;
+pub use caps::{Caps, Change, Fail, Setting, Trouble};
+pub use content::Content;
+use content::{hash, mixed};
 use greylist::{Greylist, Triple};
+use keyed::Keyed;
+use limit::Counters;
+pub use limit::{Kind, Limit};
+pub use log::{Log, Second, Sender};
 pub use persona::{At, PERSONAS, Persona};
+use said::Places;
+pub use said::Said;
 pub use window::Window;
 
 use crate::config::Count;
-use crate::config::units::{Rate, Span};
-use crate::smtp::Reply;
-
-/// Windows of at least this length are quotas: they have a text of their own.
-const QUOTA: Duration = Duration::from_secs(3600);
-
-/// Which cap refused.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
-pub enum Cap {
-    /// Messages or recipients in a window of this length.
-    Rate(Duration),
-    /// Connections at once.
-    Connections,
-    /// New connections in a window of this length.
-    ConnectRate(Duration),
-    /// Messages of one connection.
-    MessagesPerConnection,
-    /// Recipients of one message.
-    Recipients,
-    /// Greylisting.
-    Greylist,
-    /// Failed on purpose, for now.
-    FailTemporary,
-    /// Failed on purpose, for good.
-    FailPermanent,
-}
-
-impl Cap {
-    /// Whether it means "slow down", and not something about this recipient.
-    pub fn throttles(self) -> bool {
-        matches!(self, Cap::Rate(_) | Cap::Connections | Cap::ConnectRate(_) | Cap::MessagesPerConnection)
-    }
-}
-
-impl fmt::Display for Cap {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Cap::Rate(per) => write!(f, "rate/{}", Span(*per)),
-            Cap::Connections => f.write_str("connections"),
-            Cap::ConnectRate(per) => write!(f, "connect-rate/{}", Span(*per)),
-            Cap::MessagesPerConnection => f.write_str("messages-per-connection"),
-            Cap::Recipients => f.write_str("recipients"),
-            Cap::Greylist => f.write_str("greylist"),
-            Cap::FailTemporary => f.write_str("fail/4xx"),
-            Cap::FailPermanent => f.write_str("fail/5xx"),
-        }
-    }
-}
 
 /// What the provider does instead of accepting.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -77,7 +44,7 @@ pub struct Refusal {
     /// Because of which cap.
     pub by: Cap,
     /// What it says; `None`: it closes without a word.
-    pub reply: Option<Reply>,
+    pub reply: Option<Said>,
     /// It closes the connection.
     pub close: bool,
 }
@@ -86,10 +53,22 @@ pub struct Refusal {
 #[derive(Debug)]
 pub struct Connection {
     client: IpAddr,
+    /// Of the current transaction.
+    sender: String,
     /// Messages whose data ended.
     messages: u32,
-    /// Recipients accepted in the current transaction.
+    /// The same, by the hash of their sender.
+    by_sender: HashMap<u64, u32>,
+    /// Recipients accepted in the current transaction, and the last of them.
     recipients: u32,
+    last: String,
+    /// The current transaction is in the windows already.
+    counted: bool,
+    /// Recipients and bytes accepted in all.
+    all_recipients: u32,
+    bytes: u64,
+    /// Recipients that do not exist.
+    errors: u32,
 }
 
 impl Connection {
@@ -105,28 +84,55 @@ pub struct Model {
     persona: &'static Persona,
     caps: Caps,
     changes: VecDeque<Change>,
-    rates: Vec<(u32, Window)>,
-    connect_rates: Vec<(u32, Window)>,
+    rates: Counters,
+    by_sender: Keyed,
+    by_recipient: Keyed,
+    bytes: Counters,
+    connect_rates: Counters,
     greylist: Greylist,
+    /// Messages that were refused after their data the first time.
+    greylist_data: Greylist,
     rng: fastrand::Rng,
+    /// Of what is decided by hash.
+    seed: u64,
     connections: u32,
+    refusals: u64,
+    log: Option<Log>,
 }
 
 impl Model {
     /// A provider with the texts of `persona` that enforces `caps`, then `changes`.
     pub fn new(persona: &'static Persona, caps: Caps, mut changes: Vec<Change>, seed: u64) -> Model {
         changes.sort_by_key(|change| change.at);
-        let (rates, connect_rates) = (windows(&caps.rates, Vec::new()), windows(&caps.connect_rates, Vec::new()));
-        Model {
+        let mut model = Model {
             persona,
             caps,
             changes: changes.into(),
-            rates,
-            connect_rates,
+            rates: Counters::default(),
+            by_sender: Keyed::default(),
+            by_recipient: Keyed::default(),
+            bytes: Counters::default(),
+            connect_rates: Counters::default(),
             greylist: Greylist::default(),
+            greylist_data: Greylist::default(),
             rng: fastrand::Rng::with_seed(seed),
+            seed,
             connections: 0,
-        }
+            refusals: 0,
+            log: None,
+        };
+        model.count();
+        model
+    }
+
+    /// Writes down from now on what it does, second by second.
+    pub fn watch(&mut self) {
+        self.log = Some(Log::default());
+    }
+
+    /// What was written down since [`Model::watch`].
+    pub fn take_log(&mut self) -> Option<Log> {
+        self.log.take()
     }
 
     /// How long each answer takes at `now`.
@@ -152,16 +158,34 @@ impl Model {
     /// The greeting that turns it away; the connection counts nowhere.
     pub fn connect(&mut self, now: Duration, client: IpAddr) -> Result<Connection, Refusal> {
         self.apply(now);
-        let refuse = |by, text: persona::Text| Refusal { by, reply: Some(text.reply()), close: true };
-        if self.connections >= self.caps.connections {
-            return Err(refuse(Cap::Connections, self.persona.connections));
+        let by = if matches!(self.caps.trouble, Trouble::Greeting | Trouble::Closed) {
+            Some(Cap::Trouble)
+        } else if self.caps.busy > 0.0 && self.rng.f64() < self.caps.busy {
+            Some(Cap::Busy)
+        } else if self.connections >= self.caps.connections {
+            Some(Cap::Connections)
+        } else {
+            self.connect_rates.full(now, 1).map(Cap::ConnectRate)
+        };
+        if let Some(by) = by {
+            let refusal = self.refuse(now, by, "", "");
+            let silent = by == Cap::Trouble && self.caps.trouble == Trouble::Closed;
+            return Err(Refusal { reply: refusal.reply.filter(|_| !silent), close: true, ..refusal });
         }
-        if let Some(per) = full(&mut self.connect_rates, now, 1) {
-            return Err(refuse(Cap::ConnectRate(per), self.persona.connect_rate));
-        }
-        take(&mut self.connect_rates, now, 1);
+        self.connect_rates.take(now, 1);
         self.connections += 1;
-        Ok(Connection { client, messages: 0, recipients: 0 })
+        Ok(Connection {
+            client,
+            sender: String::new(),
+            messages: 0,
+            by_sender: HashMap::new(),
+            recipients: 0,
+            last: String::new(),
+            counted: false,
+            all_recipients: 0,
+            bytes: 0,
+            errors: 0,
+        })
     }
 
     /// A connection ended.
@@ -169,106 +193,177 @@ impl Model {
         self.connections = self.connections.saturating_sub(1);
     }
 
-    /// MAIL.
+    /// MAIL from `sender`.
     ///
     /// # Errors
     /// How it is refused.
-    pub fn mail(&mut self, now: Duration, connection: &mut Connection) -> Result<(), Refusal> {
+    pub fn mail(&mut self, now: Duration, connection: &mut Connection, sender: &str) -> Result<(), Refusal> {
         self.apply(now);
-        connection.recipients = 0;
-        if connection.messages >= self.caps.messages_per_connection {
-            let reply = (!self.caps.close_silently).then(|| self.persona.per_connection.reply());
-            return Err(Refusal { by: Cap::MessagesPerConnection, reply, close: true });
+        sender.clone_into(&mut connection.sender);
+        (connection.recipients, connection.counted) = (0, false);
+        let caps = &self.caps;
+        let of_sender = connection.by_sender.get(&hash(sender)).copied().unwrap_or(0);
+        let by = if caps.trouble == Trouble::Mail {
+            Some(Cap::Trouble)
+        } else if !caps.blocked_sender.is_empty() && sender.eq_ignore_ascii_case(&caps.blocked_sender) {
+            Some(Cap::BlockedSender)
+        } else if connection.messages >= caps.messages_per_connection {
+            Some(Cap::MessagesPerConnection)
+        } else if of_sender >= caps.sender_per_connection {
+            Some(Cap::SenderPerConnection)
+        } else if connection.all_recipients >= caps.recipients_per_connection {
+            Some(Cap::RecipientsPerConnection)
+        } else if connection.bytes >= u64::from(caps.bytes_per_connection) {
+            Some(Cap::BytesPerConnection)
+        } else {
+            None
+        };
+        match by {
+            Some(by) => Err(self.refuse(now, by, sender, "")),
+            None => self.pace(now, connection, At::Mail, ""),
         }
-        if self.counts_at() == At::Mail { self.take_rate(now, 1) } else { Ok(()) }
     }
 
-    /// RCPT in a transaction of `sender`.
+    /// RCPT in the current transaction.
     ///
     /// # Errors
     /// How it is refused.
-    pub fn rcpt(
-        &mut self,
-        now: Duration,
-        connection: &mut Connection,
-        sender: &str,
-        recipient: &str,
-    ) -> Result<(), Refusal> {
+    pub fn rcpt(&mut self, now: Duration, connection: &mut Connection, recipient: &str) -> Result<(), Refusal> {
         self.apply(now);
-        if connection.recipients >= self.caps.recipients {
-            return Err(self.refuse(Cap::Recipients));
+        if let Some(by) = self.about_recipient(now, connection, recipient) {
+            return Err(self.refuse(now, by, &connection.sender, recipient));
         }
-        if !self.caps.greylist.is_zero() {
-            let triple = Triple::new(sender, recipient, connection.client);
-            if !self.greylist.passes(triple, now, self.caps.greylist) {
-                return Err(self.refuse(Cap::Greylist));
-            }
-        }
-        if self.caps.fail_temporary + self.caps.fail_permanent > 0.0 {
-            let drawn = self.rng.f64();
-            if drawn < self.caps.fail_temporary {
-                return Err(self.refuse(Cap::FailTemporary));
-            }
-            if drawn < self.caps.fail_temporary + self.caps.fail_permanent {
-                return Err(self.refuse(Cap::FailPermanent));
-            }
-        }
-        if self.counts_at() == At::Rcpt {
-            self.take_rate(now, 1)?;
-        }
+        self.pace(now, connection, At::Rcpt, recipient)?;
+        self.by_recipient.take(now, hash(recipient), 1);
         connection.recipients += 1;
+        recipient.clone_into(&mut connection.last);
         Ok(())
+    }
+
+    /// DATA, or the first BDAT.
+    ///
+    /// # Errors
+    /// How it is refused, for all recipients.
+    pub fn data(&mut self, now: Duration, connection: &mut Connection) -> Result<(), Refusal> {
+        self.apply(now);
+        let last = std::mem::take(&mut connection.last);
+        let paced = self.pace(now, connection, At::Data, &last);
+        connection.last = last;
+        paced
     }
 
     /// The data of the message has ended.
     ///
     /// # Errors
     /// How it is refused, for all its recipients.
-    pub fn end(&mut self, now: Duration, connection: &mut Connection) -> Result<(), Refusal> {
+    pub fn end(&mut self, now: Duration, connection: &mut Connection, content: Content) -> Result<(), Refusal> {
         self.apply(now);
         connection.messages = connection.messages.saturating_add(1);
-        let recipients = std::mem::take(&mut connection.recipients);
-        match (self.counts_at(), self.caps.count) {
-            (At::End, Count::Recipients) => self.take_rate(now, u64::from(recipients)),
-            (At::End, Count::Messages) => self.take_rate(now, 1),
-            _ => Ok(()),
+        if self.caps.sender_per_connection != u32::MAX {
+            *connection.by_sender.entry(hash(&connection.sender)).or_default() += 1;
         }
+        connection.bytes = connection.bytes.saturating_add(content.bytes);
+        let last = std::mem::take(&mut connection.last);
+        let (share, wait) = self.caps.greylist_data;
+        let by = if self.chosen(content.hash, Cap::Content, self.caps.content) {
+            Some(Cap::Content)
+        } else if self.chosen(content.hash, Cap::GreylistData, share)
+            && !self.greylist_data.passes(Triple::of(content.hash), now, wait)
+        {
+            Some(Cap::GreylistData)
+        } else {
+            self.bytes.full(now, content.bytes).map(Cap::ByteRate)
+        };
+        if let Some(by) = by {
+            return Err(self.refuse(now, by, &connection.sender, &last));
+        }
+        self.pace(now, connection, At::End, &last)?;
+        self.bytes.take(now, content.bytes);
+        connection.all_recipients = connection.all_recipients.saturating_add(connection.recipients);
+        connection.recipients = 0;
+        if let Some(log) = &mut self.log {
+            log.accepted(now, &connection.sender);
+        }
+        Ok(())
     }
 
-    /// Recipients are counted where they are known.
-    fn counts_at(&self) -> At {
-        match (self.persona.at, self.caps.count) {
+    /// What stands against a recipient, but for the pace.
+    fn about_recipient(&mut self, now: Duration, connection: &mut Connection, recipient: &str) -> Option<Cap> {
+        let whom = hash(recipient);
+        if connection.recipients >= self.caps.recipients {
+            return Some(Cap::Recipients);
+        }
+        if self.chosen(whom, Cap::UnknownRecipient, self.caps.unknown) {
+            connection.errors = connection.errors.saturating_add(1);
+            let last = connection.errors > self.caps.too_many_errors;
+            return Some(if last { Cap::TooManyErrors } else { Cap::UnknownRecipient });
+        }
+        if self.chosen(whom, Cap::FullMailbox, self.caps.full) {
+            return Some(Cap::FullMailbox);
+        }
+        if !self.caps.greylist.is_zero() {
+            let triple = Triple::new(&connection.sender, recipient, connection.client);
+            if !self.greylist.passes(triple, now, self.caps.greylist) {
+                return Some(Cap::Greylist);
+            }
+        }
+        if self.caps.fail_temporary + self.caps.fail_permanent > 0.0 {
+            let drawn = self.rng.f64();
+            if drawn < self.caps.fail_temporary {
+                return Some(Cap::FailTemporary);
+            }
+            if drawn < self.caps.fail_temporary + self.caps.fail_permanent {
+                return Some(Cap::FailPermanent);
+            }
+        }
+        self.by_recipient.full(now, whom, 1).map(Cap::RecipientRate)
+    }
+
+    /// Messages or recipients of everybody and of this sender, where they are counted.
+    fn pace(&mut self, now: Duration, connection: &mut Connection, at: At, recipient: &str) -> Result<(), Refusal> {
+        let counts_at = match (self.caps.at.unwrap_or(self.persona.at), self.caps.count) {
+            // Recipients are counted where they are known.
             (At::Mail, Count::Recipients) => At::Rcpt,
-            (At::Rcpt, Count::Messages) => At::Mail,
             (at, _) => at,
-        }
-    }
-
-    fn take_rate(&mut self, now: Duration, n: u64) -> Result<(), Refusal> {
-        match full(&mut self.rates, now, n) {
-            Some(per) => Err(self.refuse(Cap::Rate(per))),
+        };
+        let n = match (at, self.caps.count) {
+            _ if at != counts_at => return Ok(()),
+            // The message is counted with its first recipient.
+            (At::Rcpt, Count::Messages) if connection.counted => return Ok(()),
+            (At::Rcpt, _) | (_, Count::Messages) => 1,
+            (_, Count::Recipients) => u64::from(connection.recipients),
+        };
+        let key = hash(&connection.sender);
+        let full = self.rates.full(now, n).map(Cap::Rate);
+        match full.or_else(|| self.by_sender.full(now, key, n).map(Cap::SenderRate)) {
+            Some(by) => Err(self.refuse(now, by, &connection.sender, recipient)),
             None => {
-                take(&mut self.rates, now, n);
+                self.rates.take(now, n);
+                self.by_sender.take(now, key, n);
+                connection.counted = true;
                 Ok(())
             }
         }
     }
 
-    fn refuse(&self, by: Cap) -> Refusal {
-        let p = self.persona;
-        let text = match by {
-            Cap::Rate(per) if per >= QUOTA => p.quota,
-            Cap::Rate(_) => p.rate,
-            Cap::Connections => p.connections,
-            Cap::ConnectRate(_) => p.connect_rate,
-            Cap::MessagesPerConnection => p.per_connection,
-            Cap::Recipients => p.recipients,
-            Cap::Greylist => p.greylist,
-            Cap::FailTemporary => p.temporary,
-            Cap::FailPermanent => p.permanent,
-        };
+    /// Whether `hash` is in a share, the same whenever it is asked.
+    fn chosen(&self, hash: u64, by: Cap, share: f64) -> bool {
+        let salt = by.topic().bytes().fold(self.seed, |salt, b| mixed(salt ^ u64::from(b)));
+        share > 0.0 && ((mixed(hash ^ salt) >> 11) as f64 / (1u64 << 53) as f64) < share
+    }
+
+    fn refuse(&mut self, now: Duration, by: Cap, sender: &str, recipient: &str) -> Refusal {
+        self.refusals += 1;
+        if let Some(log) = &mut self.log {
+            log.refused(now, by, (!recipient.is_empty()).then(|| hash(sender) ^ hash(recipient).rotate_left(1)));
+        }
+        let said = self.caps.say.get(by.topic()).cloned();
+        let said = said.unwrap_or_else(|| by.text(self.persona).into());
+        let silent = self.caps.close_silently && by == Cap::MessagesPerConnection;
+        let places = Places { id: mixed(self.refusals ^ self.seed), sender, recipient };
         // RFC 5321 §3.8: 421 is the last word on a connection.
-        Refusal { by, reply: Some(text.reply()), close: text.code == 421 }
+        let close = said.code() == 421 || by.ends_connection();
+        Refusal { by, reply: (!silent).then(|| said.filled(places)), close }
     }
 
     /// Does the changes whose time has come. A window that stays keeps what it has seen.
@@ -277,33 +372,21 @@ impl Model {
             for setting in &change.settings {
                 self.caps.set(setting);
             }
-            self.rates = windows(&self.caps.rates, std::mem::take(&mut self.rates));
-            self.connect_rates = windows(&self.caps.connect_rates, std::mem::take(&mut self.connect_rates));
+            self.count();
         }
     }
-}
 
-/// A window for each rate; one of the same length as before goes on.
-fn windows(rates: &[Rate], mut before: Vec<(u32, Window)>) -> Vec<(u32, Window)> {
-    rates
-        .iter()
-        .map(|rate| match before.iter().position(|(_, w)| w.per() == rate.per) {
-            Some(at) => (rate.count, before.swap_remove(at).1),
-            None => (rate.count, Window::new(rate.per)),
-        })
-        .collect()
-}
-
-/// The first window without room for `n`.
-fn full(windows: &mut [(u32, Window)], now: Duration, n: u64) -> Option<Duration> {
-    windows.iter_mut().find_map(|(most, w)| (w.count(now) + n > u64::from(*most)).then(|| w.per()))
-}
-
-fn take(windows: &mut [(u32, Window)], now: Duration, n: u64) {
-    for (_, window) in windows {
-        window.add(now, n);
+    /// Counts what the caps say, going on with what was seen.
+    fn count(&mut self) {
+        self.rates = Counters::new(&self.caps.rates, std::mem::take(&mut self.rates));
+        self.bytes = Counters::new(&self.caps.byte_rates, std::mem::take(&mut self.bytes));
+        self.connect_rates = Counters::new(&self.caps.connect_rates, std::mem::take(&mut self.connect_rates));
+        self.by_sender.set(&self.caps.sender_rates);
+        self.by_recipient.set(&self.caps.recipient_rates);
     }
 }
 
+#[cfg(test)]
+mod other_tests;
 #[cfg(test)]
 mod tests;

@@ -7,9 +7,9 @@
 use std::time::Duration;
 
 use super::caps::Caps;
+use super::limit::Limit;
 use crate::config::Count;
 use crate::config::units::Rate;
-use crate::smtp::Reply;
 
 /// A reply as data.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -22,13 +22,6 @@ pub struct Text {
     pub text: &'static str,
 }
 
-impl Text {
-    /// As a reply.
-    pub fn reply(&self) -> Reply {
-        Reply::new(self.code, self.enhanced, self.text)
-    }
-}
-
 /// Where a provider says that the rate is exceeded.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum At {
@@ -36,6 +29,8 @@ pub enum At {
     Mail,
     /// At each RCPT.
     Rcpt,
+    /// At DATA.
+    Data,
     /// After the data.
     End,
 }
@@ -94,7 +89,7 @@ impl Persona {
     /// Caps it is known to have.
     pub fn caps(&self) -> Caps {
         Caps {
-            rates: self.known.rates.to_vec(),
+            rates: self.known.rates.iter().map(|rate| Limit::from(*rate)).collect(),
             count: self.known.count,
             connections: self.known.connections,
             messages_per_connection: self.known.messages,

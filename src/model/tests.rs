@@ -1,13 +1,13 @@
 use super::*;
 use proptest::prelude::*;
 
-const CLIENT: IpAddr = IpAddr::V4(std::net::Ipv4Addr::LOCALHOST);
+pub(super) const CLIENT: IpAddr = IpAddr::V4(std::net::Ipv4Addr::LOCALHOST);
 
-fn at(ms: u64) -> Duration {
+pub(super) fn at(ms: u64) -> Duration {
     Duration::from_millis(ms)
 }
 
-fn model(persona: &str, settings: &str) -> Model {
+pub(super) fn model(persona: &str, settings: &str) -> Model {
     let persona = Persona::find(persona).expect("a persona");
     let mut caps = Caps::default();
     Setting::list(settings).expect("settings").iter().for_each(|s| caps.set(s));
@@ -16,11 +16,12 @@ fn model(persona: &str, settings: &str) -> Model {
 
 /// One message to `n` recipients; how many were accepted, or who refused it.
 fn send(model: &mut Model, now: Duration, c: &mut Connection, n: u32) -> Result<u32, Refusal> {
-    model.mail(now, c)?;
-    let taken: Vec<_> = (0..n).map(|i| model.rcpt(now, c, "s@a.example", &format!("r{i}@b.example"))).collect();
+    model.mail(now, c, "s@a.example")?;
+    let taken: Vec<_> = (0..n).map(|i| model.rcpt(now, c, &format!("r{i}@b.example"))).collect();
     let taken = taken.into_iter().filter(Result::is_ok).count();
     if taken > 0 {
-        model.end(now, c)?;
+        model.data(now, c)?;
+        model.end(now, c, Content::numbered(now.as_millis() as u64, 1000))?;
     }
     Ok(u32::try_from(taken).expect("small"))
 }
@@ -96,17 +97,19 @@ fn messages_of_a_connection_end_with_a_reply_or_without_a_word() {
 fn greylisting_goes_by_sender_recipient_and_client() {
     let mut m = model("generic", "greylist=30s");
     let mut c = m.connect(at(0), CLIENT).expect("room");
-    m.mail(at(0), &mut c).expect("MAIL");
-    let mut rcpt = |m: &mut Model, ms, s: &str, r: &str| m.rcpt(at(ms), &mut c, s, r).err().map(|refusal| refusal.by);
+    let mut rcpt = |m: &mut Model, ms, s: &str, r: &str| {
+        m.mail(at(ms), &mut c, s).expect("MAIL");
+        m.rcpt(at(ms), &mut c, r).err().map(|refusal| refusal.by)
+    };
     assert_eq!(rcpt(&mut m, 0, "s@a.example", "r@b.example"), Some(Cap::Greylist));
     assert_eq!(rcpt(&mut m, 29_999, "S@a.example", "r@B.example"), Some(Cap::Greylist), "still, whatever the case");
     assert_eq!(rcpt(&mut m, 30_000, "s@a.example", "q@b.example"), Some(Cap::Greylist), "another recipient");
     assert_eq!(rcpt(&mut m, 30_000, "s@a.example", "r@b.example"), None);
     let other = IpAddr::V4([127, 0, 0, 2].into());
     let mut d = m.connect(at(30_000), other).expect("room");
-    m.mail(at(30_000), &mut d).expect("MAIL");
+    m.mail(at(30_000), &mut d, "s@a.example").expect("MAIL");
     assert_eq!(
-        m.rcpt(at(30_000), &mut d, "s@a.example", "r@b.example").map_err(|refusal| refusal.by),
+        m.rcpt(at(30_000), &mut d, "r@b.example").map_err(|refusal| refusal.by),
         Err(Cap::Greylist),
         "another client"
     );
@@ -117,9 +120,9 @@ fn failures_have_their_share_and_the_same_seed_gives_the_same() {
     let run = || {
         let mut m = model("qq", "fail=10%:4xx+5%:5xx");
         let mut c = m.connect(at(0), CLIENT).expect("room");
-        m.mail(at(0), &mut c).expect("MAIL");
+        m.mail(at(0), &mut c, "s@a.example").expect("MAIL");
         let all: Vec<Option<Cap>> =
-            (0..10_000).map(|_| m.rcpt(at(0), &mut c, "s@a.example", "r@b.example").err().map(|r| r.by)).collect();
+            (0..10_000).map(|_| m.rcpt(at(0), &mut c, "r@b.example").err().map(|r| r.by)).collect();
         all
     };
     let all = run();

@@ -25,7 +25,7 @@ use tokio::time::Instant;
 use crate::clock::{Clock, Timestamp};
 use crate::config::{Provider, sources};
 use crate::mail::{Address, AddressError, BodyTraits, Envelope, LaneName, Message, Origin, QueueId, Recipient};
-use crate::model::{Caps, Change, Model, Persona};
+use crate::model::{Caps, Change, Log, Model, Persona};
 use crate::schedule::{Held, Job, Lane, Shared, WINDOW};
 use crate::shape::{Ledger, Memos};
 pub use report::{GroupReport, Point, Report, Waits};
@@ -147,13 +147,25 @@ struct World {
 /// # Errors
 /// See [`SimulateError`].
 pub fn run(plan: &Plan) -> Result<Report, SimulateError> {
+    start(plan, false).map(|(report, _)| report)
+}
+
+/// The same; tells besides what the server of each lane did, second by second, in the order of the groups.
+///
+/// # Errors
+/// See [`SimulateError`].
+pub fn watch(plan: &Plan) -> Result<(Report, Vec<Log>), SimulateError> {
+    start(plan, true)
+}
+
+fn start(plan: &Plan, watched: bool) -> Result<(Report, Vec<Log>), SimulateError> {
     // What the scheduler draws by itself follows the seed, too.
     fastrand::seed(plan.seed);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build()?;
-    runtime.block_on(simulate(plan))
+    runtime.block_on(simulate(plan, watched))
 }
 
-async fn simulate(plan: &Plan) -> Result<Report, SimulateError> {
+async fn simulate(plan: &Plan, watched: bool) -> Result<(Report, Vec<Log>), SimulateError> {
     let clock = Clock::Tokio { base: BEGIN, start: tokio::time::Instant::now() };
     let ledger = Ledger::new(Arc::new(Forgotten), clock);
     let mut rng = fastrand::Rng::with_seed(plan.seed);
@@ -180,6 +192,9 @@ async fn simulate(plan: &Plan) -> Result<Report, SimulateError> {
         round_trip: plan.round_trip,
     });
     for site in &world.sites {
+        if watched {
+            site.model.lock().watch();
+        }
         tokio::spawn(feed(world.clone(), site.clone()));
     }
     let mut samples = vec![world.sample()];
@@ -204,7 +219,8 @@ async fn simulate(plan: &Plan) -> Result<Report, SimulateError> {
     let learned =
         |group: usize| world.sites.iter().find(|site| site.group == group).map(|site| site.lane.explain(world.now()));
     let learned = (0..plan.groups.len()).map(|group| learned(group).unwrap_or_default()).collect();
-    Ok(report::report(plan, &samples, waits, learned))
+    let logs = world.sites.iter().filter_map(|site| site.model.lock().take_log()).collect();
+    Ok((report::report(plan, &samples, waits, learned), logs))
 }
 
 fn senders(plan: &Plan) -> Result<Vec<Address>, SimulateError> {
@@ -318,6 +334,11 @@ fn recipient(index: u32, host: &str) -> String {
     format!("user{number}@{host}")
 }
 
+/// The length of the message with this number in its lane, in bytes: from 2 to 34 kB.
+fn size(index: u32) -> u64 {
+    2000 + u64::from(index.wrapping_mul(2_654_435_761) >> 17)
+}
+
 fn ms(ms: f64) -> Duration {
     Duration::from_millis(ms as u64)
 }
@@ -408,7 +429,7 @@ impl World {
             received: arrival.at,
             envelope: Envelope { reverse_path: sender, priority, ..Envelope::default() },
             origin: Origin::Local,
-            size: 1,
+            size: size(waiting.index),
             traits: BodyTraits::default(),
         };
         let shared = Shared { message: Arc::new(message), head: None, ticket: None };

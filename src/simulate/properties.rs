@@ -71,10 +71,10 @@ proptest! {
             provider.connections = limits.connections;
             provider.messages_per_connection = limits.messages;
             provider.connection_rate = limits.connection_rate.into_iter().collect();
-            caps.rates = limits.rates.iter().map(|rate| widest(*rate, limits.burst)).collect();
+            caps.rates = limits.rates.iter().map(|rate| widest(*rate, limits.burst).into()).collect();
             caps.connections = limits.connections;
             caps.messages_per_connection = limits.messages;
-            caps.connect_rates = limits.connection_rate.into_iter().map(|rate| widest(rate, 1)).collect();
+            caps.connect_rates = limits.connection_rate.into_iter().map(|rate| widest(rate, 1).into()).collect();
         });
         let report = run(&plan(group, senders, bulk, Duration::from_secs(86_400), seed)).expect("a report");
         let group = &report.groups[0];

@@ -4,6 +4,7 @@
 //! handshake, EHLO again). A transaction takes two: MAIL, RCPT and DATA go together (RFC 2920),
 //! then the body. Every answer takes the latency of the model besides.
 
+use std::collections::VecDeque;
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 
@@ -12,8 +13,9 @@ use tokio::time::Instant;
 use super::feedback::OfSite;
 use super::store::Waiting;
 use super::{Site, World, attend};
+use crate::deliver::reply::ReplyParser;
 use crate::deliver::{Event, Fact, Reply, Stage};
-use crate::model::{Connection, Refusal};
+use crate::model::{Connection, Content, Refusal};
 use crate::outcome::Judgement;
 use crate::outcome::settle::{Context, Outcome, Planned, Tried, plan};
 use crate::pipeline::lesson::{CIRCUIT_FIRST, CIRCUIT_LONGEST, Carried, Lesson, Teach, refuses_us};
@@ -162,20 +164,23 @@ impl World {
         let Some(connection) = &mut open.connection else {
             return (Fact { stage: Stage::Mail, event: Event::Closed, peer: None }, true);
         };
-        let sender = job.message.message.envelope.sender();
+        let message = &job.message.message;
+        let sender = message.envelope.sender();
+        let content = Content::numbered(u64::try_from(message.id.0).unwrap_or(0), message.size);
         let begun = {
             let (mut model, now) = (site.model.lock(), self.elapsed());
-            let mail = model.mail(now, connection).map_err(|refusal| (Stage::Mail, refusal));
+            let mail = model.mail(now, connection, sender).map_err(|refusal| (Stage::Mail, refusal));
             // One recipient a message.
             let to = job.recipients.first().map_or("", |held| held.recipient.address.as_str());
-            mail.and_then(|()| model.rcpt(now, connection, sender, to).map_err(|refusal| (Stage::Rcpt, refusal)))
+            let rcpt = mail.and_then(|()| model.rcpt(now, connection, to).map_err(|refusal| (Stage::Rcpt, refusal)));
+            rcpt.and_then(|()| model.data(now, connection).map_err(|refusal| (Stage::Data, refusal)))
         };
         self.round_trip(site, 1).await;
         if let Err((stage, refusal)) = begun {
             let close = refusal.close;
             return (self.refused(site, stage, refusal), close);
         }
-        let ended = site.model.lock().end(self.elapsed(), connection);
+        let ended = site.model.lock().end(self.elapsed(), connection, content);
         self.round_trip(site, 1).await;
         match ended {
             Ok(()) => {
@@ -193,17 +198,14 @@ impl World {
         if refusal.by.throttles() {
             self.tally(site, |t| t.throttled += 1);
         }
-        let event = match refusal.reply {
-            Some(reply) => {
-                let mut parts = reply.enhanced.split('.').map(str::parse::<u16>);
-                let enhanced = match (parts.next(), parts.next(), parts.next()) {
-                    (Some(Ok(class)), Some(Ok(b)), Some(Ok(c))) => u8::try_from(class).ok().map(|class| (class, b, c)),
-                    _ => None,
-                };
-                Event::Reply(Reply { code: reply.code, enhanced, text: reply.text.into_owned() })
-            }
-            None => Event::Closed,
-        };
+        // Read as a reply over the wire is.
+        let heard = refusal.reply.and_then(|said| {
+            let (mut wire, mut replies) = (Vec::new(), VecDeque::new());
+            said.write_to(&mut wire);
+            ReplyParser::default().feed(&wire, &mut replies).ok()?;
+            replies.pop_front()
+        });
+        let event = heard.map_or(Event::Closed, |received| Event::Reply(received.reply));
         Fact { stage, event, peer: None }
     }
 

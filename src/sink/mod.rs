@@ -19,7 +19,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
-use crate::model::{Connection, Model, Refusal};
+use crate::model::{Connection, Content, Model, Refusal};
 use dump::Dump;
 use seen::Seen;
 pub use seen::{PerConnection, Report, Slot, WindowSeen};
@@ -238,21 +238,25 @@ impl Open<'_> {
         result
     }
 
-    fn mail(&mut self) -> Result<(), Refusal> {
+    fn mail(&mut self, sender: &str) -> Result<(), Refusal> {
         self.ask(|state, now, connection| {
             state.seen.begun(now);
-            state.model.mail(now, connection)
+            state.model.mail(now, connection, sender)
         })
     }
 
-    fn rcpt(&mut self, sender: &str, recipient: &str) -> Result<(), Refusal> {
-        self.ask(|state, now, connection| state.model.rcpt(now, connection, sender, recipient))
+    fn rcpt(&mut self, recipient: &str) -> Result<(), Refusal> {
+        self.ask(|state, now, connection| state.model.rcpt(now, connection, recipient))
     }
 
-    fn end(&mut self, recipients: u64, bytes: u64) -> Result<(), Refusal> {
+    fn data(&mut self) -> Result<(), Refusal> {
+        self.ask(|state, now, connection| state.model.data(now, connection))
+    }
+
+    fn end(&mut self, recipients: u64, content: Content) -> Result<(), Refusal> {
         self.ask(|state, now, connection| {
-            state.model.end(now, connection)?;
-            state.seen.accepted(now, recipients, bytes);
+            state.model.end(now, connection, content)?;
+            state.seen.accepted(now, recipients, content.bytes);
             Ok(())
         })?;
         self.accepted += 1;

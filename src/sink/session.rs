@@ -11,7 +11,7 @@ use tokio::net::TcpStream;
 use tokio::time::timeout;
 
 use super::{Open, Shared, dump::Dump};
-use crate::model::Refusal;
+use crate::model::{Content, Refusal, Said};
 use crate::smtp::command::Bad;
 use crate::smtp::reply::write_lines;
 use crate::smtp::{Command, DotReader, Fed, Line, LineEnds, LineReader, Reply};
@@ -65,13 +65,15 @@ struct Transaction {
     /// Their addresses, if they are dumped.
     recipients: Vec<String>,
     taken: usize,
+    /// DATA or the first chunk was let through.
+    has_data: bool,
     body: Body,
 }
 
 /// What of the message came so far.
 #[derive(Default)]
 struct Body {
-    size: u64,
+    content: Content,
     ends: LineEnds,
     dump: Option<Dump>,
     not_dumped: bool,
@@ -107,7 +109,7 @@ pub(super) async fn run(stream: TcpStream, open: Open<'_>) {
 }
 
 /// Tells a connection why it is not let in.
-pub(super) async fn turn_away(mut stream: TcpStream, shared: &Shared, reply: Option<Reply>) {
+pub(super) async fn turn_away(mut stream: TcpStream, shared: &Shared, reply: Option<Said>) {
     let mut line = Vec::new();
     if let Some(reply) = reply {
         reply.write_to(&mut line);
@@ -210,7 +212,7 @@ impl Session<'_> {
                 if params.size > self.shared.max_size {
                     return self.say(&TOO_BIG);
                 }
-                match self.open.mail() {
+                match self.open.mail(sender) {
                     Ok(()) => {
                         self.transaction = Some(Transaction { sender: sender.to_owned(), ..Transaction::default() });
                         self.say(&SENDER_OK)
@@ -223,7 +225,7 @@ impl Session<'_> {
                 if transaction.taken >= MAX_RECIPIENTS {
                     return self.say(&TOO_MANY);
                 }
-                match self.open.rcpt(&transaction.sender, recipient) {
+                match self.open.rcpt(recipient) {
                     Ok(()) => {
                         transaction.taken += 1;
                         if self.shared.dumps() {
@@ -237,10 +239,16 @@ impl Session<'_> {
             Command::Data => match &self.transaction {
                 None => self.say(&NO_MAIL),
                 Some(transaction) if transaction.taken == 0 => self.say(&NO_RECIPIENTS),
-                Some(_) => {
-                    let _ = self.say(&GO_ON);
-                    Next::Data
-                }
+                Some(_) => match self.open.data() {
+                    Ok(()) => {
+                        let _ = self.say(&GO_ON);
+                        Next::Data
+                    }
+                    Err(refusal) => {
+                        self.transaction = None;
+                        self.refuse(refusal)
+                    }
+                },
             },
             Command::Bdat { .. } if !extensions.chunking => {
                 let _ = self.say(&NOT_OFFERED);
@@ -337,14 +345,18 @@ impl Session<'_> {
         match transaction {
             None => Ok(self.say(&NO_MAIL)),
             Some(Transaction { taken: 0, .. }) => Ok(self.say(&NO_RECIPIENTS)),
+            // The first chunk is what DATA is elsewhere; it had to be read before it could be refused.
+            Some(Transaction { has_data: false, .. }) if let Err(refusal) = self.open.data() => {
+                Ok(self.refuse(refusal))
+            }
             Some(mut transaction) if last => {
                 let body = &mut transaction.body;
                 let mut ends = std::mem::take(&mut body.ends);
                 ends.finish(|run| body.push(run, self.shared));
                 Ok(self.end(transaction))
             }
-            transaction => {
-                self.transaction = transaction;
+            Some(transaction) => {
+                self.transaction = Some(Transaction { has_data: true, ..transaction });
                 Ok(self.say(&Reply::with(250, "2.0.0", format!("{size} octets received"))))
             }
         }
@@ -353,7 +365,7 @@ impl Session<'_> {
     /// The message is here: what becomes of it.
     fn end(&mut self, mut transaction: Transaction) -> Next {
         let body = &mut transaction.body;
-        if body.size > self.shared.max_size {
+        if body.content.bytes > self.shared.max_size {
             return self.say(&TOO_BIG);
         }
         let dumped = match body.dump.take() {
@@ -362,7 +374,7 @@ impl Session<'_> {
             None => Ok(None),
         };
         let Ok(dumped) = dumped else { return self.say(&NOT_DUMPED) };
-        match self.open.end(transaction.taken as u64, body.size) {
+        match self.open.end(transaction.taken as u64, body.content) {
             Ok(()) => {
                 if let Some(file) = dumped {
                     file.keep();
@@ -413,8 +425,8 @@ impl Session<'_> {
 
 impl Body {
     fn push(&mut self, run: &[u8], shared: &Shared) {
-        self.size = self.size.saturating_add(run.len() as u64);
-        if !shared.dumps() || self.size > shared.max_size || self.not_dumped {
+        self.content.push(run);
+        if !shared.dumps() || self.content.bytes > shared.max_size || self.not_dumped {
             return;
         }
         if self.dump.is_none() {

@@ -1,0 +1,87 @@
+//! Receivers that nobody told the relay about, on virtual time: is their pace learned, and is what is no
+//! matter of pace left alone? The worlds are data, in two sets: what the controller was tuned on, and what
+//! the tuning never saw.
+//!
+//! `MAILWEIR_PACE_WORLD=TEXT` runs the worlds with this in their names, `MAILWEIR_PACE_SEEDS=N` each with so
+//! many seeds, `MAILWEIR_PACE_WIDE=1` those that take long, too; `MAILWEIR_PACE_FILE=FILE` replaces the sets
+//! by another. `--nocapture` prints the tables.
+
+#[path = "pace_worlds/judge.rs"]
+mod judge;
+#[path = "pace_worlds/world.rs"]
+mod world;
+
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use judge::Row;
+use world::World;
+
+fn setting(name: &str) -> Option<String> {
+    std::env::var(name).ok().filter(|value| !value.is_empty())
+}
+
+/// The worlds of a set that are asked for, once for each seed.
+fn asked(set: &str) -> Vec<World> {
+    let text = match setting("MAILWEIR_PACE_FILE") {
+        Some(file) => std::fs::read_to_string(&file).expect("the file of MAILWEIR_PACE_FILE"),
+        None => set.to_owned(),
+    };
+    let seeds = setting("MAILWEIR_PACE_SEEDS").and_then(|n| n.parse().ok()).unwrap_or(1);
+    let (only, wide) = (setting("MAILWEIR_PACE_WORLD"), setting("MAILWEIR_PACE_WIDE").is_some());
+    let is_asked = |world: &World| match &only {
+        Some(only) => world.name.contains(only.as_str()),
+        None => wide || !world.wide,
+    };
+    let worlds = world::read(&text).into_iter().filter(is_asked);
+    worlds.flat_map(|world| (0..seeds).map(move |more| World { seed: world.seed + more, ..world.clone() })).collect()
+}
+
+/// What `judge` says of each, in their order. They share nothing, so each processor takes one.
+fn all(worlds: &[World], judge: impl Fn(&World) -> Row + Sync) -> Vec<Row> {
+    let (next, rows) = (AtomicUsize::new(0), Mutex::new(Vec::new()));
+    std::thread::scope(|scope| {
+        for _ in 0..std::thread::available_parallelism().map_or(1, usize::from) {
+            scope.spawn(|| {
+                while let Some((at, world)) =
+                    Some(next.fetch_add(1, Ordering::Relaxed)).and_then(|at| worlds.get(at).map(|world| (at, world)))
+                {
+                    let row = judge(world);
+                    rows.lock().expect("a lock").push((at, row));
+                }
+            });
+        }
+    });
+    let mut rows = rows.into_inner().expect("a lock");
+    rows.sort_by_key(|(at, _)| *at);
+    rows.into_iter().map(|(_, row)| row).collect()
+}
+
+fn check(set: &str) {
+    let worlds = asked(set);
+    let rows = all(&worlds, judge::judge);
+    println!("{}", judge::table(&rows));
+    let wrong: Vec<String> = rows
+        .iter()
+        .filter(|row| !row.wrong.is_empty())
+        .map(|row| format!("{}: {}", row.name, row.wrong.join("; ")))
+        .collect();
+    assert!(wrong.is_empty(), "{} of {} worlds:\n{}", wrong.len(), rows.len(), wrong.join("\n"));
+}
+
+const TUNING: &str = include_str!("pace_worlds/tuning.toml");
+
+#[test]
+fn the_worlds_of_the_tuning_are_learned() {
+    check(TUNING);
+}
+
+/// That a world refuses what it says it does is seen where nothing is learned.
+#[test]
+fn the_worlds_refuse_what_arithmetic_says_where_nothing_is_learned() {
+    let rows = all(&asked(TUNING), judge::without_learning);
+    println!("{}", judge::table(&rows));
+    let wrong: Vec<String> =
+        rows.iter().flat_map(|row| row.wrong.iter().map(|w| format!("{}: {w}", row.name))).collect();
+    assert!(!rows.is_empty() && wrong.is_empty(), "{}", wrong.join("\n"));
+}

@@ -69,6 +69,24 @@ fn check(set: &str) {
     assert!(wrong.is_empty(), "{} of {} worlds:\n{}", wrong.len(), rows.len(), wrong.join("\n"));
 }
 
+/// What the verdicts are made of, on a log made by hand.
+#[test]
+fn hits_and_times_are_counted_as_they_are_meant() {
+    let mut log = mailweir::model::Log::default();
+    log.seconds.resize(400, Default::default());
+    for second in [10, 11, 70, 131, 300] {
+        log.seconds[second].throttled = 3;
+    }
+    for second in log.seconds.iter_mut().take(100) {
+        second.accepted = 2;
+    }
+    // 70 belongs to what began at 10, as it comes within a minute; 131 and 300 come later than that.
+    assert_eq!(judge::hits(&log), 3);
+    assert_eq!((judge::when(&log, 200.0, 0.5), judge::when(&log, 200.0, 0.99)), (Some(50.0), Some(99.0)));
+    assert_eq!(judge::when(&log, 201.0, 1.0), None);
+    assert_eq!((judge::accepted(&log, 90, 110), judge::throttled(&log, 0, 20)), (20.0, 6.0 / 46.0));
+}
+
 const TUNING: &str = include_str!("pace_worlds/tuning.toml");
 
 #[test]

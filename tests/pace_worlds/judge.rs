@@ -65,12 +65,12 @@ fn sum(log: &Log, from: u64, to: u64, of: impl Fn(&Second) -> u32) -> f64 {
     log.seconds[at(from)..at(to).max(at(from))].iter().map(|second| f64::from(of(second))).sum()
 }
 
-fn accepted(log: &Log, from: u64, to: u64) -> f64 {
+pub fn accepted(log: &Log, from: u64, to: u64) -> f64 {
     sum(log, from, to, |second| second.accepted)
 }
 
 /// The part of attempts that was refused to slow us down.
-fn throttled(log: &Log, from: u64, to: u64) -> f64 {
+pub fn throttled(log: &Log, from: u64, to: u64) -> f64 {
     let throttled = sum(log, from, to, |second| second.throttled);
     throttled / (throttled + accepted(log, from, to)).max(1.0)
 }
@@ -149,7 +149,7 @@ fn sender(world: &World) -> Row {
 }
 
 /// When this part of `whole` messages was accepted, in seconds.
-fn when(log: &Log, whole: f64, part: f64) -> Option<f64> {
+pub fn when(log: &Log, whole: f64, part: f64) -> Option<f64> {
     let mut sum = 0.0;
     let at = log.seconds.iter().position(|second| {
         sum += f64::from(second.accepted);
@@ -198,7 +198,7 @@ fn other(world: &World) -> Row {
 }
 
 /// Hits with nothing refused for a while before each.
-fn hits(log: &Log) -> usize {
+pub fn hits(log: &Log) -> usize {
     let (mut hits, mut last) = (0, None::<usize>);
     for (at, _) in log.seconds.iter().enumerate().filter(|(_, second)| second.throttled > 0) {
         hits += usize::from(last.is_none_or(|last| at - last > APART));

@@ -1,0 +1,71 @@
+"""Cases, and those made of the worlds of tests/pace_worlds."""
+
+import dataclasses
+import re
+import tomllib
+
+PATIENCE = 300  # seconds for what is no matter of pace, and after a change
+
+
+@dataclasses.dataclass(frozen=True)
+class Case:
+    name: str
+    text: str
+    sink: tuple  # caps at first, as options
+    caps: tuple  # (from which second, messages a second or None: as measured with these options told)
+    seconds: int
+    changes: tuple = ()  # (second, settings)
+    pace: float = 0.0  # the relay is fed at this pace; 0: ten times the cap
+    told: tuple = ()  # keys that tell mailweir the caps of each part, where no rate says what they allow
+    tuned: bool = True  # in the search for the controller's numbers; false: held out
+    kind: str = "cap"  # or `other`: no matter of pace
+    window: int = 1  # the longest of the caps, in seconds
+    messages: int = 0  # 0: more than the caps let through
+    senders: int = 1
+    keys: str = "connections = 20"
+    sized: bool = False  # messages of 2 to 34 kB, else short ones
+    seed: int = 1
+
+
+def seconds(span):
+    number, unit = re.fullmatch(r"([\d.]+)(ms|s|m|h)", span).groups()
+    return float(number) * {"ms": 0.001, "s": 1, "m": 60, "h": 3600}[unit]
+
+
+def case(world, tuned):
+    """The world over real sockets; None if that would take hours."""
+    kind, window = world["kind"], world.get("window", 1)
+    if kind == "profile" or world.get("wide") or window >= 3600:
+        return None
+    caps = world.get("caps", "")
+    sink = () if "latency=" in caps else ("--latency", world.get("round_trip", "50ms"))
+    sink += ("--cap", caps) if caps else ()
+    changes = (change.split(" ", 1) for change in world.get("changes", ()))
+    changes = tuple((int(seconds(at)), settings) for at, settings in changes)
+    senders, messages, arrive = world.get("senders", 4), world.get("messages", 0), world.get("arrive")
+    parts = tuple((at, float(cap)) for at, cap in world.get("parts", ()))
+    told, lasts, pace = (), world.get("seconds", 300), 0.0
+    if kind == "sender":
+        # While the largest part lasts; its end is not judged.
+        whole = sum(1 / n for n in range(1, senders + 1))
+        lasts = int(messages / whole / parts[0][1] * 0.9)
+    elif kind == "cap" and not parts:
+        parts, told = ((0, None),), (world["told"],)
+    elif kind == "other":
+        lasts = min(lasts, PATIENCE + (changes[-1][0] if changes else 0))
+    if arrive:
+        pace = messages / seconds(arrive)
+    elif kind == "other":
+        pace = 2000.0
+    keys = world.get("provider", "")
+    if "connections" not in keys:
+        keys += "\nconnections = 20"
+    name = re.sub(r"[^a-z0-9]+", "-", world["name"].lower()).strip("-")
+    return Case(name, world["name"], sink, parts, lasts, changes, pace, told, tuned, kind, window, messages, senders,
+                keys, "byte" in caps, world.get("seed", 1))
+
+
+def read(path):
+    with open(path, "rb") as file:
+        worlds = tomllib.load(file)["world"]
+    return [made for made in (case(world, "held_out" not in path) for world in worlds) if made]

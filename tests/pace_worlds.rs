@@ -94,6 +94,17 @@ fn the_worlds_of_the_tuning_are_learned() {
     check(TUNING);
 }
 
+/// No more is asked than a lane that knows the cap can do.
+#[test]
+fn a_lane_that_is_told_the_cap_does_what_is_asked() {
+    let worlds: Vec<World> = asked(TUNING).into_iter().filter(judge::can_be_told).collect();
+    let rows = all(&worlds, judge::told);
+    println!("{}", judge::table(&rows));
+    let wrong: Vec<String> =
+        rows.iter().flat_map(|row| row.wrong.iter().map(|w| format!("{}: {w}", row.name))).collect();
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
 /// That a world refuses what it says it does is seen where nothing is learned.
 #[test]
 fn the_worlds_refuse_what_arithmetic_says_where_nothing_is_learned() {

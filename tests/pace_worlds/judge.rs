@@ -53,7 +53,7 @@ impl Row {
 /// Judges a world by what it is about.
 pub fn judge(world: &World) -> Row {
     match world.kind {
-        Kind::Cap => cap(world),
+        Kind::Cap => cap(world, With::Learning),
         Kind::Sender => sender(world),
         Kind::Other => other(world),
         Kind::Profile => profile(world),
@@ -88,10 +88,10 @@ fn parts(world: &World) -> Vec<(u64, f64)> {
     vec![(0, accepted(&log, WARM, world.seconds) / (world.seconds - WARM) as f64)]
 }
 
-fn cap(world: &World) -> Row {
+fn cap(world: &World, with: With) -> Row {
     let mut row = Row::new(world);
     let parts = parts(world);
-    let (_, log) = world.run(With::Learning);
+    let (_, log) = world.run(with);
     let found_by = FOUND.max(2 * world.window);
     let ends: Vec<u64> = parts.iter().skip(1).map(|part| part.0).chain([world.seconds]).collect();
     for (at, ((begin, cap), end)) in parts.iter().copied().zip(ends).enumerate() {
@@ -115,6 +115,16 @@ fn cap(world: &World) -> Row {
     }
     refused(&mut row, &log, warm(world), world.seconds);
     row
+}
+
+/// Whether a rate can tell what is asked of a cap.
+pub fn can_be_told(world: &World) -> bool {
+    world.kind == Kind::Cap && world.parts.len() == 1
+}
+
+/// What is asked of a cap can be had: a lane that is told a rate a little below it has it.
+pub fn told(world: &World) -> Row {
+    cap(world, With::Told)
 }
 
 fn refused(row: &mut Row, log: &Log, from: u64, to: u64) {

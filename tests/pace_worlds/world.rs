@@ -133,17 +133,15 @@ impl World {
     pub fn configured(&self, with: With) -> Arc<Provider> {
         let name = if self.profile.is_empty() { "hidden" } else { &self.profile };
         let mut lines = self.provider.clone();
+        let told = if with == With::Told { self.told() } else { String::new() };
         if self.profile.is_empty() {
-            let told = if with == With::Told { self.told.as_str() } else { "" };
             for (key, usual) in [("rate =", "rate = []"), ("connections =", "connections = 20")] {
                 if !lines.contains(key) && !told.contains(key) {
                     lines = format!("{lines}\n{usual}");
                 }
             }
         }
-        if with == With::Told {
-            lines = format!("{lines}\n{}", self.told);
-        }
+        lines = format!("{lines}\n{told}");
         let adaptive = !matches!(with, With::Nothing | With::Told);
         let profiles = !self.profile.is_empty() && with != With::NoProfiles;
         let text = format!(
@@ -151,6 +149,27 @@ impl World {
         );
         let config = Config::parse(&text, "world").unwrap_or_else(|e| panic!("{}: {e}\n{text}", self.name));
         config.provider(name).expect("the provider").clone()
+    }
+
+    /// Keys that tell the caps: those of the world, or a rate a little below its first.
+    fn told(&self) -> String {
+        match self.parts.first() {
+            Some((_, cap)) if self.told.is_empty() => {
+                let over = self.window.max(20);
+                // A burst, as timers have a grain that fast paces feel.
+                let burst = (cap * 0.04).floor().max(1.0);
+                let mut told = format!("rate = \"{}/{over}s\"\nburst = {burst}", (cap * over as f64 * 0.97).floor());
+                for setting in Setting::list(&self.caps).unwrap_or_default() {
+                    match setting {
+                        Setting::Connections(n) => told = format!("{told}\nconnections = {n}"),
+                        Setting::MessagesPerConnection(n) => told = format!("{told}\nmessages_per_connection = {n}"),
+                        _ => {}
+                    }
+                }
+                told
+            }
+            _ => self.told.clone(),
+        }
     }
 
     fn persona(&self) -> &'static Persona {

@@ -84,7 +84,7 @@ impl FromStr for Said {
         let code = code.parse::<u16>().ok().filter(|code| (400..600).contains(code)).ok_or_else(|| bad(""))?;
         let mut text = Vec::new();
         while let Some(at) = rest.find('\\') {
-            text.extend_from_slice(rest[..at].as_bytes());
+            text.extend_from_slice(&rest.as_bytes()[..at]);
             rest = &rest[at + 1..];
             let (byte, used) = match rest.as_bytes() {
                 [b'n', ..] => (b'\n', 1),

@@ -159,7 +159,8 @@ def other_table(cases, results):
              "| --- | --- | --- | --- | --- | --- |"]
     for case in (case for case in cases if case.kind == "other"):
         text = case.text + ("" if case.tuned else " †")
-        for relay, result in results.get(case.name, {}).items():
+        of = results.get(case.name, {})
+        for relay, result in ((relay, of[relay]) for relay in RELAYS if relay in of):
             if "times" in result:
                 times = " | ".join("not at all" if t is None else f"{t} s" for t in result["times"])
                 lines.append(f"| {text} | {relay} | {result['delivered']} | {times} |")
@@ -213,6 +214,8 @@ def main():
     cases = CASES + [case for file in files for case in read(file)]
     if args.only:
         cases = [case for case in cases if any(fnmatch.fnmatch(case.name, only) for only in args.only.split(","))]
+    if not cases:
+        arguments.error("no case has that name: --list prints them")
     if args.list:
         print(*(f"{case.name}: {case.text}" for case in cases), *RELAYS, sep="\n")
         return

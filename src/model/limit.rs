@@ -168,6 +168,7 @@ impl Counters {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
 
     fn at(ms: u64) -> Duration {
         Duration::from_millis(ms)
@@ -218,6 +219,38 @@ mod tests {
             assert!(counters.full(at(3), 1).is_some(), "{kind}");
             let mut counters = Counters::new(&limits(&format!("2/s{kind}")), counters);
             assert!(counters.full(at(4), 2).is_none() && counters.is_idle(at(4)), "{kind}");
+        }
+    }
+
+    proptest! {
+        /// No aligned window has more than its count, and no stretch of time more than a bucket holds and gets.
+        #[test]
+        fn what_passes_never_exceeds_a_limit_and_what_fits_passes(
+            count in 1u32..30, steps in prop::collection::vec((0u64..400, 1u64..4), 1..200)
+        ) {
+            let limit = |kind: &str| format!("{count}/s{kind}").parse::<Limit>().expect("a limit");
+            let mut fixed = Counters::new(&[limit("@fixed")], Counters::default());
+            let mut bucket = Counters::new(&[limit("@bucket")], Counters::default());
+            let (mut now, mut in_fixed, mut in_bucket) = (0, Vec::<(u64, u64)>::new(), Vec::<(u64, u64)>::new());
+            let most = u64::from(count);
+            for (step, n) in steps {
+                now += step;
+                let here: u64 = in_fixed.iter().filter(|(t, _)| t / 1000 == now / 1000).map(|(_, n)| n).sum();
+                let fits = here + n <= most;
+                prop_assert_eq!(fixed.full(at(now), n).is_none(), fits);
+                if fits {
+                    fixed.take(at(now), n);
+                    in_fixed.push((now, n));
+                }
+                if bucket.full(at(now), n).is_none() {
+                    bucket.take(at(now), n);
+                    in_bucket.push((now, n));
+                    for (from, _) in &in_bucket {
+                        let passed: u64 = in_bucket.iter().filter(|(t, _)| t >= from).map(|(_, n)| n).sum();
+                        prop_assert!(passed * 1000 <= most * 1000 + (now - from) * most + 1);
+                    }
+                }
+            }
         }
     }
 

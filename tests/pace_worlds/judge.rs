@@ -174,6 +174,13 @@ fn other(world: &World) -> Row {
     let (report, log) = world.run(With::Learning);
     let (plain_report, plain) = world.run(With::Nothing);
     let (got, whole) = (report.groups[0].delivered as f64, plain_report.groups[0].delivered as f64);
+    // First whether the world is what it says.
+    let share = whole / f64::from(world.enough());
+    row.demand((share - world.delivered).abs() <= 0.02, || {
+        format!("{:.1} % can be delivered instead of {:.1} %", share * 100.0, world.delivered * 100.0)
+    });
+    let (refused, paced) = (sum(&plain, 0, world.seconds, |s| s.refused), throttled(&plain, 0, world.seconds));
+    row.demand(refused > 0.0 && paced == 0.0, || format!("{refused} refused, {paced} of all for the pace"));
     row.demand(got >= whole * 0.999, || format!("{got} delivered instead of {whole}"));
     let mut worst = 0.0f64;
     for part in [0.5, 0.9, 0.99] {
@@ -240,26 +247,16 @@ fn profile(world: &World) -> Row {
     row
 }
 
+/// Whether this is about a cap that can be reckoned with: in a profile's world rules act whatever is learned.
+pub fn is_about_a_cap(world: &World) -> bool {
+    matches!(world.kind, Kind::Cap | Kind::Sender)
+}
+
 /// Whether the receiver does what the world says: nothing is learned, so what it refuses can be foretold.
 pub fn without_learning(world: &World) -> Row {
     let mut row = Row::new(world);
-    // In a profile's world rules act whatever is learned.
-    if world.kind == Kind::Profile {
-        return row;
-    }
-    let seconds = if world.kind == Kind::Other { world.seconds } else { WARM.max(world.window) };
-    let short = World { seconds, messages: world.enough(), ..world.clone() };
-    let (report, log) = short.run(With::Nothing);
-    if world.kind == Kind::Other {
-        let share = report.groups[0].delivered as f64 / f64::from(world.enough());
-        row.goodput.push(share);
-        row.demand((share - world.delivered).abs() <= 0.02, || {
-            format!("{:.1} % can be delivered instead of {:.1} %", share * 100.0, world.delivered * 100.0)
-        });
-        row.demand(sum(&log, 0, world.seconds, |second| second.refused) > 0.0, || "nothing is refused".into());
-        row.demand(throttled(&log, 0, world.seconds) == 0.0, || "something is refused for the pace".into());
-        return row;
-    }
+    let short = World { seconds: WARM.max(world.window), messages: world.enough(), ..world.clone() };
+    let (_, log) = short.run(With::Nothing);
     row.refused = Some(throttled(&log, 0, short.seconds));
     row.demand(row.refused > Some(0.0), || "nothing is refused".into());
     let Some((_, cap)) = world.parts.first().copied() else { return row };

@@ -168,9 +168,7 @@ impl Model {
             self.connect_rates.full(now, 1).map(Cap::ConnectRate)
         };
         if let Some(by) = by {
-            let refusal = self.refuse(now, by, "", "");
-            let silent = by == Cap::Trouble && self.caps.trouble == Trouble::Closed;
-            return Err(Refusal { reply: refusal.reply.filter(|_| !silent), close: true, ..refusal });
+            return Err(Refusal { close: true, ..self.refuse(now, by, "", "") });
         }
         self.connect_rates.take(now, 1);
         self.connections += 1;
@@ -203,7 +201,7 @@ impl Model {
         (connection.recipients, connection.counted) = (0, false);
         let caps = &self.caps;
         let of_sender = connection.by_sender.get(&hash(sender)).copied().unwrap_or(0);
-        let by = if caps.trouble == Trouble::Mail {
+        let by = if caps.trouble != Trouble::None {
             Some(Cap::Trouble)
         } else if !caps.blocked_sender.is_empty() && sender.eq_ignore_ascii_case(&caps.blocked_sender) {
             Some(Cap::BlockedSender)
@@ -359,10 +357,14 @@ impl Model {
         }
         let said = self.caps.say.get(by.topic()).cloned();
         let said = said.unwrap_or_else(|| by.text(self.persona).into());
-        let silent = self.caps.close_silently && by == Cap::MessagesPerConnection;
+        // Whoever is connected already hears of a trouble at its next message.
+        let (silent, ends) = match (by, self.caps.trouble) {
+            (Cap::Trouble, trouble) => (trouble == Trouble::Closed, trouble != Trouble::Mail),
+            (by, _) => (self.caps.close_silently && by == Cap::MessagesPerConnection, by.ends_connection()),
+        };
         let places = Places { id: mixed(self.refusals ^ self.seed), sender, recipient };
         // RFC 5321 §3.8: 421 is the last word on a connection.
-        let close = said.code() == 421 || by.ends_connection();
+        let close = said.code() == 421 || ends;
         Refusal { by, reply: (!silent).then(|| said.filled(places)), close }
     }
 

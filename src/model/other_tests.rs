@@ -135,6 +135,11 @@ fn trouble_comes_and_goes_and_a_blocked_sender_stays_blocked() {
     assert_eq!(refusal.reply.expect("a reply").to_string(), "451 4.3.0 rate of disk errors");
     let greeting = m.connect(at(2000), CLIENT).expect_err("at the greeting");
     assert!(greeting.close && greeting.reply.is_some());
+    let mut open_before = |ms| send(&mut m, ms, &mut c, "t@a.example", "r@b.example", 4).expect_err("in trouble").1;
+    let told = open_before(2000);
+    assert!(told.close && told.reply.is_some(), "those that are open hear of it, too");
+    let silent = open_before(3000);
+    assert!(silent.close && silent.reply.is_none());
     assert_eq!(m.connect(at(3000), CLIENT).expect_err("closed").reply, None);
     assert!(m.connect(at(4000), CLIENT).is_ok());
 }

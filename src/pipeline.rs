@@ -29,6 +29,7 @@ use crate::clock::Clock;
 use crate::config::Config;
 use crate::crash;
 use crate::deliver::{Connector, Event, Fact, Stage, Transaction};
+use crate::descriptors::Descriptors;
 use crate::listener::{Intake, Memory, memory};
 use crate::mail::{Address, Message, NewMessage, NewRecipient, QueueId, Recipient};
 use crate::observe::{Active, Stats};
@@ -86,6 +87,10 @@ impl Intake for Relay {
 
     fn memory(&self) -> &Arc<Memory> {
         &self.incoming
+    }
+
+    fn descriptors(&self) -> Option<&Arc<Descriptors>> {
+        Some(self.connector.descriptors())
     }
 
     async fn accept(&self, message: Message, recipients: Vec<Recipient>, head: Bytes) -> Result<QueueId, QueueError> {
@@ -299,8 +304,8 @@ impl Relay {
                         break;
                     }
                 }
-                let sockets = Sockets::first_is_paid(lane, &self.stopping);
-                let opened = self.connector.open_for(&lane.provider, &way, from, &sockets).await;
+                let sockets = Sockets::first_is_paid(self, lane);
+                let opened = sockets.open(&way, from).await;
                 // It may be a later one of those that go to the same hosts.
                 let Some(its) = hand.take_back(&mut attempt.job) else { continue };
                 route = its;

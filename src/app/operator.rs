@@ -72,7 +72,8 @@ impl Controls for Operator {
         let now = self.relay.clock.now();
         // Lanes that mail only passes through are of interest while there is some.
         let used = |lane: &Arc<Lane>| lane.in_memory() > 0 || self.relay.router.leads_to(&lane.name);
-        self.relay.scheduler.lanes().iter().filter(|lane| used(lane)).map(|lane| lane_status(lane, now)).collect()
+        let status = |lane: &Arc<Lane>| self.with_descriptors(lane, lane_status(lane, now));
+        self.relay.scheduler.lanes().iter().filter(|lane| used(lane)).map(status).collect()
     }
 
     async fn pause(&self, lane_or_provider: &str, paused: bool) -> Result<bool, QueueError> {
@@ -113,7 +114,11 @@ impl Controls for Operator {
             let time = relay.clock.now();
             // Asking makes no lane: the store knows what replies taught about one that is not here.
             let (status, now, ahead) = match relay.scheduler.known(&name) {
-                Some(lane) => (lane_status(&lane, time), lane.snapshot(), lane.ahead_of(priority) as u64),
+                Some(lane) => (
+                    self.with_descriptors(&lane, lane_status(&lane, time)),
+                    lane.snapshot(),
+                    lane.ahead_of(priority) as u64,
+                ),
                 None => {
                     let stored = FeedbackStatus::stored(&*relay.queue, name.as_str(), &provider, time).await;
                     let feedback = stored.map_err(|error| error.to_string())?;
@@ -127,6 +132,18 @@ impl Controls for Operator {
             told.lane = Some(state);
         }
         Ok(told)
+    }
+}
+
+impl Operator {
+    /// Connections that wait for a descriptor stop a lane, too, unless something else does.
+    fn with_descriptors(&self, lane: &Lane, status: LaneStatus) -> LaneStatus {
+        let waiting = self.relay.connector.descriptors().waiting_of(&lane.name);
+        if waiting == 0 || status.paused || !status.stopped.is_empty() {
+            return status;
+        }
+        let stopped = format!("{waiting} connections wait for a file descriptor (limit of open files)");
+        LaneStatus { stopped, ..status }
     }
 }
 

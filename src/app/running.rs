@@ -23,6 +23,7 @@ use crate::clock::Clock;
 use crate::config::{Config, Store, collide};
 use crate::crash;
 use crate::deliver::Connector;
+use crate::descriptors::Descriptors;
 use crate::listener::{self, Server};
 use crate::pipeline::{Relay, conversion};
 use crate::queue::sqlite::{Options, SqliteQueue};
@@ -133,8 +134,11 @@ impl Parts {
     }
 
     fn make(config: Arc<Config>) -> Result<Parts, StartError> {
-        let router = Arc::new(Router::new(config.clone()).map_err(|e| StartError::Config(e.to_string()))?);
+        let shares = files::raise_limit(&config)?;
+        let router = Router::with_queries(config.clone(), shares.queries);
+        let router = Arc::new(router.map_err(|e| StartError::Config(e.to_string()))?);
         let connector = Connector::new(&config.hostname).map_err(|e| StartError::Unavailable(e.to_string()))?;
+        let connector = connector.with_descriptors(Descriptors::new(shares));
         Ok(Parts { config, router, connector })
     }
 }
@@ -168,7 +172,6 @@ impl Running {
     /// The queue or something else that is needed cannot be had.
     pub(super) async fn start(parts: Parts, clock: Clock, sockets: &Sockets) -> Result<Running, StartError> {
         let Parts { config, router, connector } = parts;
-        files::raise_limit(&config);
         let Store::Sqlite(store) = &config.queue.store;
         let options = Options { min_free: Some(config.queue.min_free), ..Options::default() };
         let queue = open_queue(store.clone(), clock, options).await?;
@@ -211,7 +214,8 @@ impl Running {
                 .map_err(|e| StartError::Unavailable(format!("cannot listen on {address} ([admin] address): {e}")))?;
             tracing::info!(%address, "admin listening");
             // Not waited for: a client that keeps its connection open must not hold up the end.
-            tokio::spawn(http::serve(bound, queue, stopping.clone()));
+            let connections = relay.connector.descriptors().shares().admin;
+            tokio::spawn(http::serve(bound, connections, queue, stopping.clone()));
         }
         let tasks = vec![
             tokio::spawn(scheduler.run(stopping.clone())),

@@ -15,7 +15,7 @@ use crate::clock::Timestamp;
 use crate::config::report::Setting;
 use crate::mail::{Address, LaneName, RecipientKey};
 use crate::pipeline::Relay;
-use crate::queue::{Counts, Queue, QueueError, Storage};
+use crate::queue::{Counts, Operation, Queue, QueueError, Storage};
 use crate::schedule::{Job, Lane, Snapshot};
 
 /// Whom a reload answers: what it did, or why it did nothing.
@@ -48,12 +48,11 @@ impl Controls for Operator {
     }
 
     fn withdraw(&self, keys: &[RecipientKey]) -> Withdrawn {
-        let scheduler = self.relay.scheduler.clone();
-        let taken = scheduler.withdraw(keys);
-        let of = |job: &Job| job.recipients.iter().map(|held| job.key(held.index)).collect::<Vec<_>>();
-        let keys = taken.iter().flat_map(|(_, job)| of(job)).collect();
-        // To the lanes they come from, whatever is in force by then.
-        Withdrawn::new(keys, move || scheduler.put_back(taken))
+        self.withdrawn(self.relay.scheduler.withdraw(keys))
+    }
+
+    fn recall(&self, op: Operation, keys: &[RecipientKey]) -> Withdrawn {
+        self.withdrawn(self.relay.take_from_workers(op, keys))
     }
 
     fn wake(&self, lanes: &[LaneName], due: Timestamp) {
@@ -136,6 +135,14 @@ impl Controls for Operator {
 }
 
 impl Operator {
+    fn withdrawn(&self, taken: Vec<(Arc<Lane>, Job)>) -> Withdrawn {
+        let scheduler = self.relay.scheduler.clone();
+        let of = |job: &Job| job.recipients.iter().map(|held| job.key(held.index)).collect::<Vec<_>>();
+        let keys = taken.iter().flat_map(|(_, job)| of(job)).collect();
+        // To the lanes they come from, whatever is in force by then.
+        Withdrawn::new(keys, move || scheduler.put_back(taken))
+    }
+
     /// Connections that wait for a descriptor stop a lane, too, unless something else does.
     fn with_descriptors(&self, lane: &Lane, status: LaneStatus) -> LaneStatus {
         let waiting = self.relay.connector.descriptors().waiting_of(&lane.name);
@@ -194,6 +201,10 @@ impl Controls for Front {
 
     fn withdraw(&self, keys: &[RecipientKey]) -> Withdrawn {
         self.operator.load().withdraw(keys)
+    }
+
+    fn recall(&self, op: Operation, keys: &[RecipientKey]) -> Withdrawn {
+        self.operator.load().recall(op, keys)
     }
 
     fn wake(&self, lanes: &[LaneName], due: Timestamp) {

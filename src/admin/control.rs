@@ -64,8 +64,8 @@ impl ControlServer {
     /// already is then one that a killed process left, and is replaced.
     ///
     /// # Errors
-    /// The path is longer than a socket address (107 bytes), its directory cannot be written, or
-    /// another process answers there.
+    /// The path is longer than a socket address (107 bytes), its directory cannot be written, another
+    /// process listens there, or something is there that is no socket.
     pub fn bind(path: &Path) -> io::Result<ControlServer> {
         Ok(ControlServer { listener: listen(path)?, path: path.to_owned() })
     }
@@ -127,11 +127,8 @@ impl ControlServer {
 
 /// Binds a socket that only this user can connect to, and gives it its name.
 fn listen(path: &Path) -> io::Result<UnixListener> {
-    use std::os::unix::fs::PermissionsExt;
+    use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 
-    if std::os::unix::net::UnixStream::connect(path).is_ok() {
-        return Err(io::Error::new(io::ErrorKind::AddrInUse, format!("another process answers at {}", path.display())));
-    }
     let length = path.as_os_str().len();
     if length > MAX_PATH {
         let message = format!(
@@ -140,6 +137,14 @@ fn listen(path: &Path) -> io::Result<UnixListener> {
             path.display()
         );
         return Err(io::Error::new(io::ErrorKind::InvalidInput, message));
+    }
+    if path.symlink_metadata().is_ok_and(|there| !there.file_type().is_socket()) {
+        let message = "something is there that is no socket: move it away".to_owned();
+        return Err(io::Error::new(io::ErrorKind::AlreadyExists, message));
+    }
+    if answers(path)? {
+        let message = "another process listens there, though nobody has the queue's lock: end it".to_owned();
+        return Err(io::Error::new(io::ErrorKind::AddrInUse, message));
     }
     // Bound under another name and renamed, so that nobody meets it before its mode is right.
     let new = beside(path);
@@ -152,6 +157,16 @@ fn listen(path: &Path) -> io::Result<UnixListener> {
     std::fs::set_permissions(&new, std::fs::Permissions::from_mode(0o600))?;
     std::fs::rename(&new, path)?;
     Ok(listener)
+}
+
+/// Whether somebody listens; whoever does not accept does not keep us waiting.
+fn answers(path: &Path) -> io::Result<bool> {
+    let socket = socket2::Socket::new(socket2::Domain::UNIX, socket2::Type::STREAM, None)?;
+    socket.set_nonblocking(true)?;
+    match socket.connect(&socket2::SockAddr::unix(path)?) {
+        Ok(()) => Ok(true),
+        Err(error) => Ok(error.kind() == io::ErrorKind::WouldBlock),
+    }
 }
 
 impl ControlServer {

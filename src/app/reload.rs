@@ -15,7 +15,8 @@ use std::sync::Arc;
 use tokio::signal::unix::{self, SignalKind};
 
 use super::operator::Operator;
-use super::running::{Parts, Running, Sockets};
+use super::running::{Opened, Parts, Running, Sockets};
+use super::StartError;
 use crate::clock::{Clock, Timestamp};
 use crate::config::report::Setting;
 use crate::config::{Config, Loaded};
@@ -128,6 +129,10 @@ impl Process {
         Ok((parts, next))
     }
 
+    async fn start(&self, parts: Parts) -> Result<Running, StartError> {
+        Running::start(Opened::open(parts, self.clock).await?, self.clock, &self.sockets).await
+    }
+
     /// Ends what runs and starts `next`, or else `current` again. Tells what changed, or why the
     /// next one could not be started.
     ///
@@ -144,7 +149,7 @@ impl Process {
         crash::point("reload.begin");
         running.stop().await?;
         crash::point("reload.stopped");
-        match Running::start(parts, self.clock, &self.sockets).await {
+        match self.start(parts).await {
             Ok(running) => {
                 crash::point("reload.started");
                 let mut told = changes(&current.settings, &next.settings);
@@ -167,7 +172,7 @@ impl Process {
                 tracing::error!(%error, "reload: the new configuration could not be started, the old one is taken");
                 self.sockets.keep(&current.config);
                 let parts = Parts::new(current.config.clone()).await?;
-                let running = Running::start(parts, self.clock, &self.sockets).await?;
+                let running = self.start(parts).await?;
                 Ok((running, Err(error.to_string())))
             }
         }

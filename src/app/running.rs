@@ -155,6 +155,32 @@ async fn within<T>(limit: Duration, task: JoinHandle<Result<T, StartError>>) -> 
     }
 }
 
+/// Parts that have the queue: nobody else runs on it.
+pub(super) struct Opened {
+    parts: Parts,
+    queue: Arc<dyn Queue>,
+}
+
+impl Opened {
+    /// Opens the queue.
+    ///
+    /// # Errors
+    /// It cannot be had; another mailweir runs on it.
+    pub(super) async fn open(parts: Parts, clock: Clock) -> Result<Opened, StartError> {
+        let Store::Sqlite(store) = &parts.config.queue.store;
+        let options = Options { min_free: Some(parts.config.queue.min_free), ..Options::default() };
+        let queue = open_queue(store.clone(), clock, options).await?;
+        crash::point("start.opened");
+        Ok(Opened { parts, queue })
+    }
+
+    /// Closes it again: something else that is needed cannot be had.
+    pub(super) async fn close(self) {
+        // Nothing was written; a disk that hangs need not be waited for.
+        let _ = tokio::time::timeout(CLOSE, self.queue.close()).await;
+    }
+}
+
 /// The relay at work.
 pub(super) struct Running {
     pub(super) relay: Arc<Relay>,
@@ -166,16 +192,13 @@ pub(super) struct Running {
 }
 
 impl Running {
-    /// Opens the queue and starts to listen and to deliver.
+    /// Starts to listen and to deliver.
     ///
     /// # Errors
-    /// The queue or something else that is needed cannot be had.
-    pub(super) async fn start(parts: Parts, clock: Clock, sockets: &Sockets) -> Result<Running, StartError> {
-        let Parts { config, router, connector } = parts;
+    /// The queue cannot be read, or something else that is needed cannot be had.
+    pub(super) async fn start(opened: Opened, clock: Clock, sockets: &Sockets) -> Result<Running, StartError> {
+        let Opened { parts: Parts { config, router, connector }, queue } = opened;
         let Store::Sqlite(store) = &config.queue.store;
-        let options = Options { min_free: Some(config.queue.min_free), ..Options::default() };
-        let queue = open_queue(store.clone(), clock, options).await?;
-        crash::point("start.opened");
         let counts = queue.counts().await.map_err(|e| StartError::Temporary(e.to_string()))?;
         tracing::info!(
             store = %store.display(),

@@ -146,7 +146,7 @@ pub fn main() -> ExitCode {
         Ok(cli) => cli,
         Err(e) => {
             // With colours, unless it repeats what could be mistaken for such.
-            let shown = |arg: std::ffi::OsString| arg.to_str().is_some_and(|arg| screen::shown(arg) == arg);
+            let shown = |arg: std::ffi::OsString| arg.to_str().is_some_and(|arg| crate::observe::shown(arg) == arg);
             let harmless = std::env::args_os().all(shown);
             let _ = match e.use_stderr() {
                 true if !harmless => write!(screen::stderr(), "{}", e.render()),

@@ -26,7 +26,13 @@ pub(super) struct Hand {
 
 impl Hand {
     pub(super) fn new(lane: Arc<Lane>) -> Hand {
-        Hand { lane, job: Mutex::default(), lent: Mutex::default(), let_through: AtomicBool::new(false), orders: Mutex::default() }
+        Hand {
+            lane,
+            job: Mutex::default(),
+            lent: Mutex::default(),
+            let_through: AtomicBool::new(false),
+            orders: Mutex::default(),
+        }
     }
 
     pub(super) fn hold(&self, job: &Job) {

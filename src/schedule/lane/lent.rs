@@ -50,7 +50,8 @@ impl Lane {
         for lent in state.loans.jobs.values_mut() {
             let before = lent.job.recipients.len();
             let job = &mut lent.job;
-            let (go, stay) = std::mem::take(&mut job.recipients).into_iter().partition(|held| wanted(job.key(held.index)));
+            let (go, stay) =
+                std::mem::take(&mut job.recipients).into_iter().partition(|held| wanted(job.key(held.index)));
             job.recipients = stay;
             let mut taken = job.without_recipients();
             taken.recipients = go;

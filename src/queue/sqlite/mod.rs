@@ -175,10 +175,12 @@ impl SqliteQueue {
         let options = Options { log_pages: room.log_pages(options.log_pages, schema::PAGE), ..options };
         let mut conn = schema::connect_writer(&path, &options)?;
         crash::point("open.connected");
+        trust::take_journal_name(&path)?;
         log::rewrite(&mut conn, &path).map_err(|e| at_path(&path, e))?;
         schema::prepare(&mut conn, &path)?;
         let recovered = store::recover(&mut conn).map_err(|e| at_path(&path, e))?;
         if recovered.leases > 0 || recovered.incoming > 0 {
+        trust::take_journal_name(&path)?;
             tracing::info!(
                 recipients = recovered.leases,
                 unfinished = recovered.incoming,

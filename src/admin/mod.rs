@@ -187,4 +187,10 @@ pub struct Status {
     /// What it takes of its disk; filled in by `requests`.
     #[serde(default)]
     pub storage: Storage,
+    /// Bytes of the disk that are set aside for mail on its way out.
+    #[serde(default)]
+    pub set_aside: u64,
+    /// The same as `[queue] min_free` wants it.
+    #[serde(default)]
+    pub min_free: u64,
 }

@@ -12,9 +12,11 @@ use tokio::sync::{mpsc, oneshot};
 use crate::admin::explain::{LaneExplained, explain};
 use crate::admin::{Controls, Explanation, FeedbackStatus, LaneStatus, Status, Withdrawn};
 use crate::clock::Timestamp;
+use crate::config::Store;
 use crate::config::report::Setting;
 use crate::mail::{Address, LaneName, RecipientKey};
 use crate::pipeline::Relay;
+use crate::queue::sqlite::Aside;
 use crate::queue::{Counts, Operation, Queue, QueueError, Storage};
 use crate::schedule::{Job, Lane, Snapshot};
 
@@ -81,6 +83,8 @@ impl Controls for Operator {
 
     fn status(&self) -> Status {
         let (relay, stats) = (&self.relay, &self.relay.stats);
+        let Store::Sqlite(store) = &relay.config.queue.store;
+        let aside = Aside::of(store, relay.config.queue.min_free);
         Status {
             version: env!("CARGO_PKG_VERSION").into(),
             pid: std::process::id(),
@@ -95,6 +99,8 @@ impl Controls for Operator {
             bounced: stats.bounced.get() + stats.expired.get(),
             queue: Counts::default(),
             storage: Storage::default(),
+            set_aside: aside.bytes,
+            min_free: aside.wanted,
         }
     }
 

@@ -14,9 +14,9 @@ use std::sync::Arc;
 
 use tokio::signal::unix::{self, SignalKind};
 
+use super::StartError;
 use super::operator::Operator;
 use super::running::{Opened, Parts, Running, Sockets};
-use super::StartError;
 use crate::clock::{Clock, Timestamp};
 use crate::config::report::Setting;
 use crate::config::{Config, Loaded};
@@ -147,10 +147,12 @@ impl Process {
     ) -> anyhow::Result<(Running, Result<String, String>)> {
         tracing::info!(config = %next.shown(), "reload: finishing what is in flight");
         crash::point("reload.begin");
+        let before = running.relay.clone();
         running.stop().await?;
         crash::point("reload.stopped");
         match self.start(parts).await {
             Ok(running) => {
+                running.relay.stats.go_on_from(&before.stats);
                 crash::point("reload.started");
                 let mut told = changes(&current.settings, &next.settings);
                 for change in &told {
@@ -173,6 +175,7 @@ impl Process {
                 self.sockets.keep(&current.config);
                 let parts = Parts::new(current.config.clone()).await?;
                 let running = self.start(parts).await?;
+                running.relay.stats.go_on_from(&before.stats);
                 Ok((running, Err(error.to_string())))
             }
         }

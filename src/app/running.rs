@@ -26,7 +26,7 @@ use crate::deliver::Connector;
 use crate::descriptors::Descriptors;
 use crate::listener::{self, Server};
 use crate::pipeline::{Relay, conversion};
-use crate::queue::sqlite::{Options, SqliteQueue};
+use crate::queue::sqlite::{Aside, Options, SqliteQueue};
 use crate::queue::{Queue, QueueError};
 use crate::route::Router;
 use crate::schedule::Scheduler;
@@ -168,7 +168,11 @@ impl Opened {
     /// It cannot be had; another mailweir runs on it.
     pub(super) async fn open(parts: Parts, clock: Clock) -> Result<Opened, StartError> {
         let Store::Sqlite(store) = &parts.config.queue.store;
-        let options = Options { min_free: Some(parts.config.queue.min_free), ..Options::default() };
+        let min_free = parts.config.queue.min_free;
+        if let Some(warning) = Aside::of(store, min_free).warning() {
+            tracing::warn!("{warning}");
+        }
+        let options = Options { min_free: Some(min_free), ..Options::default() };
         let queue = open_queue(store.clone(), clock, options).await?;
         crash::point("start.opened");
         Ok(Opened { parts, queue })

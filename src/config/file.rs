@@ -362,8 +362,9 @@ impl<'a> Reader<'a> {
             self.problem(key_span, path, format!("not supported by this version: {what}"));
         } else {
             let (message, named) = unknown::<T>(name, prefix, table.is_empty());
-            let around = path.strip_suffix(name).unwrap_or_default().trim_end_matches('.').to_owned();
-            self.problem(key_span, if named { path } else { around }, message);
+            let around = path.strip_suffix(name).unwrap_or_default();
+            let unnamed = format!("{around}…");
+            self.problem(key_span, if named { path } else { unnamed }, message);
         }
     }
 
@@ -529,5 +530,7 @@ fn unknown<T: Table>(name: &str, prefix: &str, root: bool) -> (String, bool) {
         Some(near) => format!("unknown key: did you mean `{near}`?"),
         None => format!("unknown key: expected one of {}", known.join(", ")),
     };
-    (message, is_mistyped(name, known))
+    // What is a key elsewhere is none of anybody's secrets.
+    let elsewhere = ProviderDraft::KEYS.iter().flat_map(|k| k.name.split('.')).any(|part| part == name);
+    (message, elsewhere || is_mistyped(name, known))
 }

@@ -168,6 +168,38 @@ fn silent_hosts_take_neither_the_descriptors_of_clients_nor_those_of_hosts_that_
     }
 }
 
+/// Commands with few descriptors of their own end, with what they were asked for or with the reason.
+#[test]
+fn commands_end_however_few_descriptors_they_have() {
+    let dir = TestDir::new();
+    let mut daemon = Setup::new(&dir).start();
+    daemon.client().send("a@b.test", &["c@[127.0.0.1]"], &message("waits"));
+    let config = daemon.config.clone();
+    let with = |descriptors: u32, command: &str| {
+        let mut limited = Command::new("sh");
+        let script = format!("ulimit -n {descriptors} && exec \"$0\" {command} --config \"$1\"");
+        let said = run(limited.args(["-c", &script, MAILWEIR]).arg(&config), b"", SOON);
+        let told = String::from_utf8_lossy(&said.stderr).into_owned();
+        let code = said.status.code().unwrap_or_else(|| panic!("{command} with {descriptors}: {said:?}"));
+        assert!(code == 0 || !told.is_empty() && code < 100, "{command} with {descriptors}: {code} {told}");
+        assert!(!told.contains("panicked"), "{command} with {descriptors}: {told}");
+        code
+    };
+    let commands = ["status", "queue list", "provider list", "queue hold --all", "reload"];
+    for command in commands {
+        for descriptors in [6, 7, 8, 10, 12, 16] {
+            with(descriptors, command);
+        }
+        assert_eq!(with(32, command), 0, "{command}");
+    }
+    daemon.stop();
+    for command in ["queue list", "queue hold --all", "provider list"] {
+        for descriptors in [7, 10, 14, 18, 24] {
+            with(descriptors, command);
+        }
+    }
+}
+
 /// There is not one descriptor, against all plans: the operator is answered all the same, and the log is
 /// not filled with it.
 #[test]

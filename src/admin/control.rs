@@ -36,6 +36,9 @@ const MAX_CLIENTS: usize = 16;
 const REQUEST_TIME: Duration = Duration::from_secs(10);
 /// Time for a client to take a part of the answer; a pager may stand still for a while.
 const WRITE_TIME: Duration = Duration::from_secs(300);
+/// How long a command waits for (a part of) an answer, and for one that may be long work.
+const ANSWER_TIME: Duration = Duration::from_secs(60);
+const WORK_TIME: Duration = Duration::from_secs(3600);
 /// How often it is looked whether the socket has its name.
 const LOOK_TIME: Duration = Duration::from_secs(1);
 /// Time for requests in progress when the relay stops.
@@ -265,13 +268,21 @@ impl Sink for SocketSink {
 /// Asks a running mailweir: sends the request and gives every reply, the last one too, to `sink`.
 ///
 /// # Errors
-/// The connection breaks, the answer is not one, or the sink fails.
+/// The connection breaks, no answer comes in time, the answer is not one, or the sink fails.
 pub async fn ask(stream: UnixStream, request: &Request, sink: &mut dyn Sink) -> io::Result<()> {
     let (read, mut write) = stream.into_split();
     let mut reader = BufReader::new(read);
+    let time = match request {
+        Request::Operate { .. } | Request::Reload | Request::Save { .. } => WORK_TIME,
+        _ => ANSWER_TIME,
+    };
     write.write_all(&line_of(request)?).await?;
     loop {
-        let Some(line) = read_line(&mut reader).await? else {
+        let line = timeout(time, read_line(&mut reader)).await.map_err(|_| {
+            let message = format!("mailweir has the request and does not answer within {} s", time.as_secs());
+            io::Error::new(io::ErrorKind::TimedOut, message)
+        })?;
+        let Some(line) = line? else {
             return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "mailweir closed the control connection"));
         };
         let reply: Reply = serde_json::from_slice(&line)?;
@@ -281,7 +292,7 @@ pub async fn ask(stream: UnixStream, request: &Request, sink: &mut dyn Sink) -> 
                 return Err(io::Error::new(io::ErrorKind::InvalidData, "the answer is not one of mailweir"));
             }
             bytes.resize(n, 0);
-            reader.read_exact(&mut bytes).await?;
+            timeout(time, reader.read_exact(&mut bytes)).await.map_err(|_| timed_out())??;
         }
         let last = matches!(reply, Reply::Done(_) | Reply::Error(_));
         sink.put(reply, &bytes).await?;
@@ -295,6 +306,27 @@ pub async fn ask(stream: UnixStream, request: &Request, sink: &mut dyn Sink) -> 
 mod tests {
     use super::*;
     use std::os::unix::fs::PermissionsExt;
+
+    /// Takes nothing.
+    struct Nobody;
+
+    #[async_trait]
+    impl Sink for Nobody {
+        async fn put(&mut self, _: Reply, _: &[u8]) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    /// A relay that stands still (stopped, or without a descriptor for one more) keeps no command for ever.
+    #[tokio::test(start_paused = true)]
+    async fn a_relay_that_does_not_answer_is_given_up() {
+        for (request, seconds) in [(Request::Status, 60), (Request::Reload, 3600)] {
+            let (ours, _theirs) = UnixStream::pair().expect("a pair");
+            let error = ask(ours, &request, &mut Nobody).await.expect_err("nobody answers");
+            assert_eq!(error.kind(), io::ErrorKind::TimedOut);
+            assert!(error.to_string().contains(&format!("does not answer within {seconds} s")), "{error}");
+        }
+    }
 
     #[tokio::test]
     async fn a_path_may_be_as_long_as_a_socket_takes() {

@@ -7,6 +7,7 @@
 //! (`spare`), so that an operator can ask a relay that has none left what is the matter.
 
 use std::io;
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -88,7 +89,10 @@ impl ControlServer {
                     self.stay_reachable();
                     continue;
                 }
-                Some(_) = clients.join_next() => {
+                Some(ended) = clients.join_next() => {
+                    if let Ok(Some(descriptor)) = ended {
+                        spare.take(descriptor);
+                    }
                     spare.keep();
                     continue;
                 }
@@ -108,9 +112,7 @@ impl ControlServer {
                 Ok(permit) => {
                     clients.spawn(async move {
                         let _permit = permit;
-                        if let Err(e) = serve(stream, &*controls, clock).await {
-                            tracing::debug!("control socket: {e}");
-                        }
+                        serve(stream, &*controls, clock).await
                     });
                 }
                 Err(_) => {
@@ -208,17 +210,33 @@ fn failure(message: String, temporary: bool) -> Reply {
     Reply::Error(Failure { message, temporary, done: Done::default() })
 }
 
-async fn serve(stream: UnixStream, controls: &dyn Controls, clock: Clock) -> io::Result<()> {
+/// Serves one connection; returns its descriptor, with nobody at the other end any more.
+async fn serve(stream: UnixStream, controls: &dyn Controls, clock: Clock) -> Option<OwnedFd> {
     let (read, write) = stream.into_split();
-    let mut sink = SocketSink { out: BufWriter::new(write) };
-    let line = timeout(REQUEST_TIME, read_line(&mut BufReader::new(read))).await.map_err(|_| timed_out())?;
+    let (mut reader, mut sink) = (BufReader::new(read), SocketSink { out: BufWriter::new(write) });
+    if let Err(e) = answer(&mut reader, &mut sink, controls, clock).await {
+        tracing::debug!("control socket: {e}");
+    }
+    let stream = reader.into_inner().reunite(sink.out.into_inner()).ok()?.into_std().ok()?;
+    // The other side may be gone already.
+    let _ = stream.shutdown(std::net::Shutdown::Both);
+    Some(stream.into())
+}
+
+async fn answer(
+    reader: &mut BufReader<OwnedReadHalf>,
+    sink: &mut SocketSink,
+    controls: &dyn Controls,
+    clock: Clock,
+) -> io::Result<()> {
+    let line = timeout(REQUEST_TIME, read_line(reader)).await.map_err(|_| timed_out())?;
     let request = match line {
         Ok(Some(line)) => serde_json::from_slice::<Request>(&line).map_err(|e| format!("not a request: {e}")),
         Ok(None) => return Ok(()),
         Err(e) => Err(e.to_string()),
     };
     match request {
-        Ok(request) => handle(controls, clock, request, &mut sink).await?,
+        Ok(request) => handle(controls, clock, request, sink).await?,
         Err(message) => sink.put(failure(message, false), &[]).await?,
     }
     timeout(WRITE_TIME, sink.out.shutdown()).await.map_err(|_| timed_out())?

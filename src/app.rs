@@ -16,18 +16,17 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use anyhow::Context as _;
 use tokio::sync::{mpsc, watch};
 
 use crate::admin::control::{ControlServer, socket_path};
 use crate::clock::Clock;
-use crate::config::Loaded;
+use crate::config::{Config, Loaded};
 use crate::crash;
 use crate::observe;
 use crate::pipeline::Relay;
 use operator::Front;
 use reload::{InForce, Process, Signal, Signals};
-use running::{Parts, Running, Sockets};
+use running::{Opened, Parts, Running, Sockets};
 
 pub(crate) use files::survive_file_limit;
 #[doc(hidden)]
@@ -73,14 +72,19 @@ pub async fn run(loaded: Loaded, named: Option<PathBuf>) -> anyhow::Result<()> {
     let clock = Clock::System;
     let mut process = Process { named, clock, started: clock.now(), sockets: Sockets::default() };
     let parts = Parts::new(current.config.clone()).await?;
-    process.sockets.bind(&current.config)?;
-    let mut running = Running::start(parts, clock, &process.sockets).await?;
+    // Whoever cannot have the queue or the control socket fails before a client can hand in mail.
+    let opened = Opened::open(parts, clock).await?;
+    let control = match bind_all(&mut process.sockets, &current.config) {
+        Ok(control) => control,
+        Err(error) => {
+            opened.close().await;
+            return Err(error.into());
+        }
+    };
+    let mut running = Running::start(opened, clock, &process.sockets).await?;
 
     let (ask, mut asked) = mpsc::channel(1);
     let front = Arc::new(Front::new(process.operator(&running, &current), ask));
-    let path = socket_path(&current.config.queue.store);
-    let control =
-        ControlServer::bind(&path).with_context(|| format!("cannot open the control socket {}", path.display()))?;
     let (stop_control, mut stopping) = watch::channel(false);
     let control = tokio::spawn(control.run(front.clone(), clock, async move {
         let _ = stopping.wait_for(|stop| *stop).await;
@@ -136,6 +140,16 @@ pub async fn run(loaded: Loaded, named: Option<PathBuf>) -> anyhow::Result<()> {
     stopped?;
     tracing::info!("stopped");
     Ok(())
+}
+
+/// The control socket, which needs the lock of the queue, and then all others.
+fn bind_all(sockets: &mut Sockets, config: &Config) -> Result<ControlServer, StartError> {
+    let path = socket_path(&config.queue.store);
+    let control = ControlServer::bind(&path).map_err(|error| {
+        StartError::Unavailable(format!("cannot open the control socket {}: {error}", path.display()))
+    })?;
+    sockets.bind(config)?;
+    Ok(control)
 }
 
 /// Forgets old dead letters and tells, once a minute and lane, how long the limiter held mail back.

@@ -38,6 +38,7 @@ pub mod config;
 mod core_dump;
 mod crash;
 pub mod deliver;
+pub mod descriptors;
 pub mod listener;
 pub mod mail;
 pub mod model;

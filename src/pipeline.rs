@@ -13,22 +13,25 @@ mod hand;
 pub(crate) mod lesson;
 mod link;
 mod moves;
+mod orders;
 mod pauses;
 mod put_off;
 mod record;
 mod report;
 
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use parking_lot::Mutex;
 use tokio::sync::watch;
 
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::crash;
 use crate::deliver::{Connector, Event, Fact, Stage, Transaction};
+use crate::descriptors::Descriptors;
 use crate::listener::{Intake, Memory, memory};
 use crate::mail::{Address, Message, NewMessage, NewRecipient, QueueId, Recipient};
 use crate::observe::{Active, Stats};
@@ -68,6 +71,8 @@ pub struct Relay {
     pub workers: Active,
     feedback: Feedback,
     reports: Reports,
+    /// What workers have, for operators.
+    hands: Mutex<Vec<Weak<Hand>>>,
     stopping: watch::Receiver<bool>,
     cut: watch::Sender<bool>,
     tickets: conversion::Tickets,
@@ -86,6 +91,10 @@ impl Intake for Relay {
 
     fn memory(&self) -> &Arc<Memory> {
         &self.incoming
+    }
+
+    fn descriptors(&self) -> Option<&Arc<Descriptors>> {
+        Some(self.connector.descriptors())
     }
 
     async fn accept(&self, message: Message, recipients: Vec<Recipient>, head: Bytes) -> Result<QueueId, QueueError> {
@@ -141,6 +150,7 @@ impl Relay {
             workers: Active::default(),
             feedback: Feedback::default(),
             reports: Reports::default(),
+            hands: Mutex::default(),
             stopping,
             cut: watch::Sender::new(false),
             tickets,
@@ -155,6 +165,7 @@ impl Relay {
                 let alive = relay.workers.begin();
                 tokio::spawn(async move {
                     let hand = Arc::new(Hand::new(lane));
+                    relay.register(&hand);
                     let _gone = Gone { relay: relay.clone(), lane: hand.lane.clone() };
                     let mut worker = tokio::spawn({
                         let (relay, hand) = (relay.clone(), hand.clone());
@@ -210,6 +221,8 @@ impl Relay {
         let mut recipients: Vec<Recipient> = Vec::new();
         let idle = lane.provider.idle_timeout;
         'jobs: while !*stopping.borrow() && !lane.retire() {
+            // About what it has given back or put off.
+            self.carry_out(hand.take_orders()).await;
             // No place is held for mail that is not there, without a connection.
             if link.is_none() && lane.is_over() {
                 break;
@@ -290,6 +303,7 @@ impl Relay {
                 tokio::select! {
                     biased;
                     () = lane.may_connect() => {}
+                    () = hand.recalled() => {}
                     _ = stopping.changed() => {
                         if hand.take_back(&mut attempt.job).is_some() {
                             hand.not_needed(&mut attempt.job);
@@ -299,10 +313,18 @@ impl Relay {
                         break;
                     }
                 }
-                let sockets = Sockets::first_is_paid(lane, &self.stopping);
-                let opened = self.connector.open_for(&lane.provider, &way, from, &sockets).await;
+                let sockets = Sockets::first_is_paid(self, lane);
+                // Without mail nobody waits for a host that hangs.
+                let opened = tokio::select! {
+                    biased;
+                    () = hand.recalled() => None,
+                    opened = sockets.open(&way, from) => Some(opened),
+                };
                 // It may be a later one of those that go to the same hosts.
-                let Some(its) = hand.take_back(&mut attempt.job) else { continue };
+                let (Some(its), Some(opened)) = (hand.take_back(&mut attempt.job), opened) else {
+                    hand.permitted();
+                    continue;
+                };
                 route = its;
                 match opened {
                     Ok(new) => {
@@ -393,6 +415,11 @@ impl Relay {
                 hand.hold(&attempt.job);
             };
 
+            // Nothing was sent yet: an operator may have said that nothing is to be.
+            if self.obey(hand, &mut attempt).await {
+                continue;
+            }
+
             // One transaction; then its outcome is durable before the next begins.
             permit.spend();
             recipients.clear();
@@ -415,6 +442,7 @@ impl Relay {
                 done.quit().await;
             }
         }
+        self.carry_out(hand.take_orders()).await;
         if let Some(open) = link {
             open.quit().await;
         }
@@ -424,6 +452,7 @@ impl Relay {
     async fn finish(&self, hand: &Hand, attempt: Attempt, judged: Option<Judgement>) {
         self.settle(&hand.lane, attempt, judged).await;
         hand.empty();
+        self.carry_out(hand.take_orders()).await;
     }
 
     /// A message has one priority, whoever its recipients are: the highest that a `[[route]]` gives

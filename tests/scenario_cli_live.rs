@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use support::daemon::{Daemon, MAILWEIR, Setup};
 use support::mail::{message, split_received};
-use support::sink::{Options, Sink};
+use support::sink::{Answer, Options, Sink};
 use support::{Port, SOON, TestDir, program, run_ok, wait_for};
 
 /// A relay whose one host is down and that tries again after an hour only.
@@ -203,6 +203,31 @@ fn send_takes_a_message_as_it_stands_in_a_mailbox_file() {
 
 fn arrived_id(daemon: &Daemon) -> String {
     daemon.wait_log("delivered", |line| line.event() == "delivered").get("id")
+}
+
+/// A reply that turns the direction of writing, or has a name with nothing to see in it: the log and tables
+/// write it out, and programs read in the log what was there.
+#[test]
+fn what_hides_in_a_reply_is_written_out_in_the_log_and_in_tables() {
+    const EVIL: &str = "450 4.2.0 no \u{202e}tset.elpmaxe\u{202c} a\u{200b}b\u{2028}c\u{61c}d\u{e0041}e jörg";
+    let (dir, port) = (TestDir::new(), Port::reserve());
+    let _sink =
+        Sink::with(port.at(2), Options::script(|ask| if ask.verb == "RCPT" { Answer::say(EVIL) } else { Answer::Yes }));
+    let daemon = Setup::new(&dir).via("example", "example.test", port.at(2), "").start();
+    let id = daemon.client().send("<sender@sender.test>", &["<one@example.test>"], &message("evil"));
+    let line = daemon.wait_log("deferred", |line| line.is("deferred", &id));
+    assert_eq!(line.get("reply"), EVIL);
+    let raw = std::fs::read_to_string(&daemon.log).expect("UTF-8");
+    let row = daemon.wait_row("it waits again", |row| row.id() == id && row.state() == "queued");
+    assert!(row.reason().ends_with(EVIL));
+    let tables = [&["queue", "list"][..], &["queue", "show", &id], &["provider", "list"]]
+        .map(|words| daemon.command_ok(words, b""));
+    for text in tables.iter().chain([&raw]) {
+        let hidden: Vec<char> = text.chars().filter(|c| mailweir::observe::is_hidden(*c) && *c != '\n').collect();
+        assert!(hidden.is_empty() && text.contains("jörg"), "{hidden:?} {text}");
+    }
+    assert!(tables[0].contains("\\u{202e}tset"), "{}", tables[0]);
+    assert!(raw.contains("\\u202etset"), "{raw}");
 }
 
 #[test]

@@ -7,6 +7,7 @@
 //! (`spare`), so that an operator can ask a relay that has none left what is the matter.
 
 use std::io;
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -36,6 +37,9 @@ const MAX_CLIENTS: usize = 16;
 const REQUEST_TIME: Duration = Duration::from_secs(10);
 /// Time for a client to take a part of the answer; a pager may stand still for a while.
 const WRITE_TIME: Duration = Duration::from_secs(300);
+/// How long a command waits for (a part of) an answer, and for one that may be long work.
+const ANSWER_TIME: Duration = Duration::from_secs(60);
+const WORK_TIME: Duration = Duration::from_secs(3600);
 /// How often it is looked whether the socket has its name.
 const LOOK_TIME: Duration = Duration::from_secs(1);
 /// Time for requests in progress when the relay stops.
@@ -64,8 +68,8 @@ impl ControlServer {
     /// already is then one that a killed process left, and is replaced.
     ///
     /// # Errors
-    /// The path is longer than a socket address (107 bytes), its directory cannot be written, or
-    /// another process answers there.
+    /// The path is longer than a socket address (107 bytes), its directory cannot be written, another
+    /// process listens there, or something is there that is no socket.
     pub fn bind(path: &Path) -> io::Result<ControlServer> {
         Ok(ControlServer { listener: listen(path)?, path: path.to_owned() })
     }
@@ -85,7 +89,10 @@ impl ControlServer {
                     self.stay_reachable();
                     continue;
                 }
-                Some(_) = clients.join_next() => {
+                Some(ended) = clients.join_next() => {
+                    if let Ok(Some(descriptor)) = ended {
+                        spare.take(descriptor);
+                    }
                     spare.keep();
                     continue;
                 }
@@ -105,9 +112,7 @@ impl ControlServer {
                 Ok(permit) => {
                     clients.spawn(async move {
                         let _permit = permit;
-                        if let Err(e) = serve(stream, &*controls, clock).await {
-                            tracing::debug!("control socket: {e}");
-                        }
+                        serve(stream, &*controls, clock).await
                     });
                 }
                 Err(_) => {
@@ -127,11 +132,8 @@ impl ControlServer {
 
 /// Binds a socket that only this user can connect to, and gives it its name.
 fn listen(path: &Path) -> io::Result<UnixListener> {
-    use std::os::unix::fs::PermissionsExt;
+    use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 
-    if std::os::unix::net::UnixStream::connect(path).is_ok() {
-        return Err(io::Error::new(io::ErrorKind::AddrInUse, format!("another process answers at {}", path.display())));
-    }
     let length = path.as_os_str().len();
     if length > MAX_PATH {
         let message = format!(
@@ -140,6 +142,14 @@ fn listen(path: &Path) -> io::Result<UnixListener> {
             path.display()
         );
         return Err(io::Error::new(io::ErrorKind::InvalidInput, message));
+    }
+    if path.symlink_metadata().is_ok_and(|there| !there.file_type().is_socket()) {
+        let message = "something is there that is no socket: move it away".to_owned();
+        return Err(io::Error::new(io::ErrorKind::AlreadyExists, message));
+    }
+    if answers(path)? {
+        let message = "another process listens there, though nobody has the queue's lock: end it".to_owned();
+        return Err(io::Error::new(io::ErrorKind::AddrInUse, message));
     }
     // Bound under another name and renamed, so that nobody meets it before its mode is right.
     let new = beside(path);
@@ -152,6 +162,16 @@ fn listen(path: &Path) -> io::Result<UnixListener> {
     std::fs::set_permissions(&new, std::fs::Permissions::from_mode(0o600))?;
     std::fs::rename(&new, path)?;
     Ok(listener)
+}
+
+/// Whether somebody listens; whoever does not accept does not keep us waiting.
+fn answers(path: &Path) -> io::Result<bool> {
+    let socket = socket2::Socket::new(socket2::Domain::UNIX, socket2::Type::STREAM, None)?;
+    socket.set_nonblocking(true)?;
+    match socket.connect(&socket2::SockAddr::unix(path)?) {
+        Ok(()) => Ok(true),
+        Err(error) => Ok(error.kind() == io::ErrorKind::WouldBlock),
+    }
 }
 
 impl ControlServer {
@@ -190,17 +210,33 @@ fn failure(message: String, temporary: bool) -> Reply {
     Reply::Error(Failure { message, temporary, done: Done::default() })
 }
 
-async fn serve(stream: UnixStream, controls: &dyn Controls, clock: Clock) -> io::Result<()> {
+/// Serves one connection; returns its descriptor, with nobody at the other end any more.
+async fn serve(stream: UnixStream, controls: &dyn Controls, clock: Clock) -> Option<OwnedFd> {
     let (read, write) = stream.into_split();
-    let mut sink = SocketSink { out: BufWriter::new(write) };
-    let line = timeout(REQUEST_TIME, read_line(&mut BufReader::new(read))).await.map_err(|_| timed_out())?;
+    let (mut reader, mut sink) = (BufReader::new(read), SocketSink { out: BufWriter::new(write) });
+    if let Err(e) = answer(&mut reader, &mut sink, controls, clock).await {
+        tracing::debug!("control socket: {e}");
+    }
+    let stream = reader.into_inner().reunite(sink.out.into_inner()).ok()?.into_std().ok()?;
+    // The other side may be gone already.
+    let _ = stream.shutdown(std::net::Shutdown::Both);
+    Some(stream.into())
+}
+
+async fn answer(
+    reader: &mut BufReader<OwnedReadHalf>,
+    sink: &mut SocketSink,
+    controls: &dyn Controls,
+    clock: Clock,
+) -> io::Result<()> {
+    let line = timeout(REQUEST_TIME, read_line(reader)).await.map_err(|_| timed_out())?;
     let request = match line {
         Ok(Some(line)) => serde_json::from_slice::<Request>(&line).map_err(|e| format!("not a request: {e}")),
         Ok(None) => return Ok(()),
         Err(e) => Err(e.to_string()),
     };
     match request {
-        Ok(request) => handle(controls, clock, request, &mut sink).await?,
+        Ok(request) => handle(controls, clock, request, sink).await?,
         Err(message) => sink.put(failure(message, false), &[]).await?,
     }
     timeout(WRITE_TIME, sink.out.shutdown()).await.map_err(|_| timed_out())?
@@ -250,13 +286,21 @@ impl Sink for SocketSink {
 /// Asks a running mailweir: sends the request and gives every reply, the last one too, to `sink`.
 ///
 /// # Errors
-/// The connection breaks, the answer is not one, or the sink fails.
+/// The connection breaks, no answer comes in time, the answer is not one, or the sink fails.
 pub async fn ask(stream: UnixStream, request: &Request, sink: &mut dyn Sink) -> io::Result<()> {
     let (read, mut write) = stream.into_split();
     let mut reader = BufReader::new(read);
+    let time = match request {
+        Request::Operate { .. } | Request::Reload | Request::Save { .. } => WORK_TIME,
+        _ => ANSWER_TIME,
+    };
     write.write_all(&line_of(request)?).await?;
     loop {
-        let Some(line) = read_line(&mut reader).await? else {
+        let line = timeout(time, read_line(&mut reader)).await.map_err(|_| {
+            let message = format!("mailweir has the request and does not answer within {} s", time.as_secs());
+            io::Error::new(io::ErrorKind::TimedOut, message)
+        })?;
+        let Some(line) = line? else {
             return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "mailweir closed the control connection"));
         };
         let reply: Reply = serde_json::from_slice(&line)?;
@@ -266,7 +310,7 @@ pub async fn ask(stream: UnixStream, request: &Request, sink: &mut dyn Sink) -> 
                 return Err(io::Error::new(io::ErrorKind::InvalidData, "the answer is not one of mailweir"));
             }
             bytes.resize(n, 0);
-            reader.read_exact(&mut bytes).await?;
+            timeout(time, reader.read_exact(&mut bytes)).await.map_err(|_| timed_out())??;
         }
         let last = matches!(reply, Reply::Done(_) | Reply::Error(_));
         sink.put(reply, &bytes).await?;
@@ -280,6 +324,27 @@ pub async fn ask(stream: UnixStream, request: &Request, sink: &mut dyn Sink) -> 
 mod tests {
     use super::*;
     use std::os::unix::fs::PermissionsExt;
+
+    /// Takes nothing.
+    struct Nobody;
+
+    #[async_trait]
+    impl Sink for Nobody {
+        async fn put(&mut self, _: Reply, _: &[u8]) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    /// A relay that stands still (stopped, or without a descriptor for one more) keeps no command for ever.
+    #[tokio::test(start_paused = true)]
+    async fn a_relay_that_does_not_answer_is_given_up() {
+        for (request, seconds) in [(Request::Status, 60), (Request::Reload, 3600)] {
+            let (ours, _theirs) = UnixStream::pair().expect("a pair");
+            let error = ask(ours, &request, &mut Nobody).await.expect_err("nobody answers");
+            assert_eq!(error.kind(), io::ErrorKind::TimedOut);
+            assert!(error.to_string().contains(&format!("does not answer within {seconds} s")), "{error}");
+        }
+    }
 
     #[tokio::test]
     async fn a_path_may_be_as_long_as_a_socket_takes() {

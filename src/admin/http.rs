@@ -19,8 +19,6 @@ use tokio::time::Instant;
 use super::bounded::Bounded;
 use crate::queue::Queue;
 
-/// Connections at once.
-const CONNECTIONS: usize = 64;
 /// Time of a client to begin a request, and again to send it and to take the answer.
 const TIME: Duration = Duration::from_secs(10);
 /// How long the queue may take to answer.
@@ -36,9 +34,9 @@ pub async fn bind(address: SocketAddr) -> std::io::Result<TcpListener> {
     TcpListener::bind(address).await
 }
 
-/// Serves until `stopping` turns true, 64 connections at once.
-pub async fn serve(listener: TcpListener, queue: Arc<dyn Queue>, stopping: watch::Receiver<bool>) {
-    serve_in(Bounded::new(listener, CONNECTIONS, TIME), queue, stopping).await;
+/// Serves until `stopping` turns true, at most `connections` at once.
+pub async fn serve(listener: TcpListener, connections: usize, queue: Arc<dyn Queue>, stopping: watch::Receiver<bool>) {
+    serve_in(Bounded::new(listener, connections, TIME), queue, stopping).await;
 }
 
 async fn serve_in(listener: Bounded, queue: Arc<dyn Queue>, mut stopping: watch::Receiver<bool>) {
@@ -86,6 +84,8 @@ mod tests {
     use super::*;
     use std::io::{Read, Write};
     use std::net::TcpStream;
+
+    const CONNECTIONS: usize = 64;
 
     use crate::clock::Clock;
     use crate::queue::sqlite::{InlineQueue, SqliteQueue};

@@ -20,7 +20,7 @@ pub use feedback::FeedbackStatus;
 use crate::clock::Timestamp;
 use crate::config::Provider;
 use crate::mail::{Address, LaneName, RecipientKey};
-use crate::queue::{Counts, Queue, QueueError, Storage};
+use crate::queue::{Counts, Operation, Queue, QueueError, Storage};
 
 /// The handles of a running relay.
 #[async_trait]
@@ -31,6 +31,12 @@ pub trait Controls: Send + Sync + 'static {
     /// Takes recipients that wait in memory (not in a transaction) away from the scheduler. Keys it
     /// does not have are passed over.
     fn withdraw(&self, keys: &[RecipientKey]) -> Withdrawn;
+
+    /// Takes recipients away from workers that have sent nothing of them; `op` is done to those whose
+    /// transaction is under way when that has ended, unless that is their end.
+    fn recall(&self, _op: Operation, _keys: &[RecipientKey]) -> Withdrawn {
+        Withdrawn::nothing()
+    }
 
     /// Tells the scheduler that lanes may have something that is due since `due`, and has name servers
     /// and hosts that failed asked again.
@@ -181,4 +187,10 @@ pub struct Status {
     /// What it takes of its disk; filled in by `requests`.
     #[serde(default)]
     pub storage: Storage,
+    /// Bytes of the disk that are set aside for mail on its way out.
+    #[serde(default)]
+    pub set_aside: u64,
+    /// The same as `[queue] min_free` wants it.
+    #[serde(default)]
+    pub min_free: u64,
 }

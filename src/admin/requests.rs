@@ -2,7 +2,7 @@
 //! from the command line (while no mailweir runs).
 //!
 //! Invariants: an operation touches only what was in the queue when it began, so it ends; what is
-//! in a transaction is left alone and counted; what was taken from the scheduler goes back to the
+//! in a transaction is left alone and counted (a hold or a cancel is done to it afterwards); what was taken from the scheduler goes back to the
 //! queue with the operation, or back to the scheduler when the store refuses it.
 
 use std::collections::BTreeSet;
@@ -328,7 +328,24 @@ async fn operate_page(
     let withdrawn = if from_lease { controls.withdraw(&all) } else { Withdrawn::nothing() };
     let taken: BTreeSet<RecipientKey> = withdrawn.keys().iter().copied().collect();
     let in_flight = |key: &RecipientKey, state: State| state == State::Leased && !taken.contains(key);
-    done.in_flight += page.rows.iter().filter(|(key, state, _)| in_flight(key, *state)).count() as u64;
+    let busy: Vec<RecipientKey> =
+        page.rows.iter().filter(|(key, state, _)| in_flight(key, *state)).map(|(key, ..)| *key).collect();
+    done.in_flight += busy.len() as u64;
+    if matches!(op, Operation::Hold | Operation::Cancel) && !busy.is_empty() {
+        // What has ended meanwhile is found in the store.
+        let recalled = controls.recall(op, &busy);
+        match queue.operate(op, &busy, recalled.keys(), now).await {
+            Ok(changed) => {
+                done.changed += changed as u64;
+                done.in_flight = done.in_flight.saturating_sub(changed as u64);
+            }
+            Err(e) => {
+                recalled.put_back();
+                withdrawn.put_back();
+                return Err(e);
+            }
+        }
+    }
     let keys: Vec<RecipientKey> =
         page.rows.iter().filter(|(key, state, _)| !in_flight(key, *state)).map(|(key, ..)| *key).collect();
     if keys.is_empty() {

@@ -2,13 +2,14 @@
 
 use std::fs::File;
 use std::io;
+use std::os::fd::OwnedFd;
 
 /// How many are kept: an operator who asks again while the last answer is still read has one, too.
 const KEPT: usize = 4;
 
 /// See the module.
 #[derive(Debug, Default)]
-pub(super) struct Spare(Vec<File>);
+pub(super) struct Spare(Vec<OwnedFd>);
 
 impl Spare {
     /// Takes what is missing, as far as there is any.
@@ -16,7 +17,14 @@ impl Spare {
         while self.0.len() < KEPT
             && let Ok(file) = File::open("/dev/null")
         {
-            self.0.push(file);
+            self.0.push(file.into());
+        }
+    }
+
+    /// Keeps this one, if one is missing: closed and opened again, somebody else would have it.
+    pub(super) fn take(&mut self, descriptor: OwnedFd) {
+        if self.0.len() < KEPT {
+            self.0.push(descriptor);
         }
     }
 
@@ -44,6 +52,11 @@ mod tests {
         spare.keep();
         assert!((0..KEPT).all(|_| spare.give()) && !spare.give());
         spare.keep();
+        assert_eq!(spare.0.len(), KEPT);
+        spare.take(File::open("/dev/null").expect("a descriptor").into());
+        assert_eq!(spare.0.len(), KEPT, "no more than that");
+        assert!(spare.give());
+        spare.take(File::open("/dev/null").expect("a descriptor").into());
         assert_eq!(spare.0.len(), KEPT);
         assert!(
             is_out_of_files(&io::Error::from_raw_os_error(24)) && is_out_of_files(&io::Error::from_raw_os_error(23))

@@ -12,10 +12,12 @@ use tokio::sync::{mpsc, oneshot};
 use crate::admin::explain::{LaneExplained, explain};
 use crate::admin::{Controls, Explanation, FeedbackStatus, LaneStatus, Status, Withdrawn};
 use crate::clock::Timestamp;
+use crate::config::Store;
 use crate::config::report::Setting;
 use crate::mail::{Address, LaneName, RecipientKey};
 use crate::pipeline::Relay;
-use crate::queue::{Counts, Queue, QueueError, Storage};
+use crate::queue::sqlite::Aside;
+use crate::queue::{Counts, Operation, Queue, QueueError, Storage};
 use crate::schedule::{Job, Lane, Snapshot};
 
 /// Whom a reload answers: what it did, or why it did nothing.
@@ -48,12 +50,11 @@ impl Controls for Operator {
     }
 
     fn withdraw(&self, keys: &[RecipientKey]) -> Withdrawn {
-        let scheduler = self.relay.scheduler.clone();
-        let taken = scheduler.withdraw(keys);
-        let of = |job: &Job| job.recipients.iter().map(|held| job.key(held.index)).collect::<Vec<_>>();
-        let keys = taken.iter().flat_map(|(_, job)| of(job)).collect();
-        // To the lanes they come from, whatever is in force by then.
-        Withdrawn::new(keys, move || scheduler.put_back(taken))
+        self.withdrawn(self.relay.scheduler.withdraw(keys))
+    }
+
+    fn recall(&self, op: Operation, keys: &[RecipientKey]) -> Withdrawn {
+        self.withdrawn(self.relay.take_from_workers(op, keys))
     }
 
     fn wake(&self, lanes: &[LaneName], due: Timestamp) {
@@ -72,7 +73,8 @@ impl Controls for Operator {
         let now = self.relay.clock.now();
         // Lanes that mail only passes through are of interest while there is some.
         let used = |lane: &Arc<Lane>| lane.in_memory() > 0 || self.relay.router.leads_to(&lane.name);
-        self.relay.scheduler.lanes().iter().filter(|lane| used(lane)).map(|lane| lane_status(lane, now)).collect()
+        let status = |lane: &Arc<Lane>| self.with_descriptors(lane, lane_status(lane, now));
+        self.relay.scheduler.lanes().iter().filter(|lane| used(lane)).map(status).collect()
     }
 
     async fn pause(&self, lane_or_provider: &str, paused: bool) -> Result<bool, QueueError> {
@@ -81,6 +83,8 @@ impl Controls for Operator {
 
     fn status(&self) -> Status {
         let (relay, stats) = (&self.relay, &self.relay.stats);
+        let Store::Sqlite(store) = &relay.config.queue.store;
+        let aside = Aside::of(store, relay.config.queue.min_free);
         Status {
             version: env!("CARGO_PKG_VERSION").into(),
             pid: std::process::id(),
@@ -95,6 +99,8 @@ impl Controls for Operator {
             bounced: stats.bounced.get() + stats.expired.get(),
             queue: Counts::default(),
             storage: Storage::default(),
+            set_aside: aside.bytes,
+            min_free: aside.wanted,
         }
     }
 
@@ -113,7 +119,11 @@ impl Controls for Operator {
             let time = relay.clock.now();
             // Asking makes no lane: the store knows what replies taught about one that is not here.
             let (status, now, ahead) = match relay.scheduler.known(&name) {
-                Some(lane) => (lane_status(&lane, time), lane.snapshot(), lane.ahead_of(priority) as u64),
+                Some(lane) => (
+                    self.with_descriptors(&lane, lane_status(&lane, time)),
+                    lane.snapshot(),
+                    lane.ahead_of(priority) as u64,
+                ),
                 None => {
                     let stored = FeedbackStatus::stored(&*relay.queue, name.as_str(), &provider, time).await;
                     let feedback = stored.map_err(|error| error.to_string())?;
@@ -127,6 +137,26 @@ impl Controls for Operator {
             told.lane = Some(state);
         }
         Ok(told)
+    }
+}
+
+impl Operator {
+    fn withdrawn(&self, taken: Vec<(Arc<Lane>, Job)>) -> Withdrawn {
+        let scheduler = self.relay.scheduler.clone();
+        let of = |job: &Job| job.recipients.iter().map(|held| job.key(held.index)).collect::<Vec<_>>();
+        let keys = taken.iter().flat_map(|(_, job)| of(job)).collect();
+        // To the lanes they come from, whatever is in force by then.
+        Withdrawn::new(keys, move || scheduler.put_back(taken))
+    }
+
+    /// Connections that wait for a descriptor stop a lane, too, unless something else does.
+    fn with_descriptors(&self, lane: &Lane, status: LaneStatus) -> LaneStatus {
+        let waiting = self.relay.connector.descriptors().waiting_of(&lane.name);
+        if waiting == 0 || status.paused || !status.stopped.is_empty() {
+            return status;
+        }
+        let stopped = format!("{waiting} connections wait for a file descriptor (limit of open files)");
+        LaneStatus { stopped, ..status }
     }
 }
 
@@ -177,6 +207,10 @@ impl Controls for Front {
 
     fn withdraw(&self, keys: &[RecipientKey]) -> Withdrawn {
         self.operator.load().withdraw(keys)
+    }
+
+    fn recall(&self, op: Operation, keys: &[RecipientKey]) -> Withdrawn {
+        self.operator.load().recall(op, keys)
     }
 
     fn wake(&self, lanes: &[LaneName], due: Timestamp) {

@@ -14,8 +14,9 @@ use std::sync::Arc;
 
 use tokio::signal::unix::{self, SignalKind};
 
+use super::StartError;
 use super::operator::Operator;
-use super::running::{Parts, Running, Sockets};
+use super::running::{Opened, Parts, Running, Sockets};
 use crate::clock::{Clock, Timestamp};
 use crate::config::report::Setting;
 use crate::config::{Config, Loaded};
@@ -128,6 +129,10 @@ impl Process {
         Ok((parts, next))
     }
 
+    async fn start(&self, parts: Parts) -> Result<Running, StartError> {
+        Running::start(Opened::open(parts, self.clock).await?, self.clock, &self.sockets).await
+    }
+
     /// Ends what runs and starts `next`, or else `current` again. Tells what changed, or why the
     /// next one could not be started.
     ///
@@ -142,10 +147,12 @@ impl Process {
     ) -> anyhow::Result<(Running, Result<String, String>)> {
         tracing::info!(config = %next.shown(), "reload: finishing what is in flight");
         crash::point("reload.begin");
+        let before = running.relay.clone();
         running.stop().await?;
         crash::point("reload.stopped");
-        match Running::start(parts, self.clock, &self.sockets).await {
+        match self.start(parts).await {
             Ok(running) => {
+                running.relay.stats.go_on_from(&before.stats);
                 crash::point("reload.started");
                 let mut told = changes(&current.settings, &next.settings);
                 for change in &told {
@@ -167,7 +174,8 @@ impl Process {
                 tracing::error!(%error, "reload: the new configuration could not be started, the old one is taken");
                 self.sockets.keep(&current.config);
                 let parts = Parts::new(current.config.clone()).await?;
-                let running = Running::start(parts, self.clock, &self.sockets).await?;
+                let running = self.start(parts).await?;
+                running.relay.stats.go_on_from(&before.stats);
                 Ok((running, Err(error.to_string())))
             }
         }

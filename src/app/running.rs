@@ -23,9 +23,10 @@ use crate::clock::Clock;
 use crate::config::{Config, Store, collide};
 use crate::crash;
 use crate::deliver::Connector;
+use crate::descriptors::Descriptors;
 use crate::listener::{self, Server};
 use crate::pipeline::{Relay, conversion};
-use crate::queue::sqlite::{Options, SqliteQueue};
+use crate::queue::sqlite::{Aside, Options, SqliteQueue};
 use crate::queue::{Queue, QueueError};
 use crate::route::Router;
 use crate::schedule::Scheduler;
@@ -133,8 +134,11 @@ impl Parts {
     }
 
     fn make(config: Arc<Config>) -> Result<Parts, StartError> {
-        let router = Arc::new(Router::new(config.clone()).map_err(|e| StartError::Config(e.to_string()))?);
+        let shares = files::raise_limit(&config)?;
+        let router = Router::with_queries(config.clone(), shares.queries);
+        let router = Arc::new(router.map_err(|e| StartError::Config(e.to_string()))?);
         let connector = Connector::new(&config.hostname).map_err(|e| StartError::Unavailable(e.to_string()))?;
+        let connector = connector.with_descriptors(Descriptors::new(shares));
         Ok(Parts { config, router, connector })
     }
 }
@@ -151,6 +155,36 @@ async fn within<T>(limit: Duration, task: JoinHandle<Result<T, StartError>>) -> 
     }
 }
 
+/// Parts that have the queue: nobody else runs on it.
+pub(super) struct Opened {
+    parts: Parts,
+    queue: Arc<dyn Queue>,
+}
+
+impl Opened {
+    /// Opens the queue.
+    ///
+    /// # Errors
+    /// It cannot be had; another mailweir runs on it.
+    pub(super) async fn open(parts: Parts, clock: Clock) -> Result<Opened, StartError> {
+        let Store::Sqlite(store) = &parts.config.queue.store;
+        let min_free = parts.config.queue.min_free;
+        if let Some(warning) = Aside::of(store, min_free).warning() {
+            tracing::warn!("{warning}");
+        }
+        let options = Options { min_free: Some(min_free), ..Options::default() };
+        let queue = open_queue(store.clone(), clock, options).await?;
+        crash::point("start.opened");
+        Ok(Opened { parts, queue })
+    }
+
+    /// Closes it again: something else that is needed cannot be had.
+    pub(super) async fn close(self) {
+        // Nothing was written; a disk that hangs need not be waited for.
+        let _ = tokio::time::timeout(CLOSE, self.queue.close()).await;
+    }
+}
+
 /// The relay at work.
 pub(super) struct Running {
     pub(super) relay: Arc<Relay>,
@@ -162,17 +196,13 @@ pub(super) struct Running {
 }
 
 impl Running {
-    /// Opens the queue and starts to listen and to deliver.
+    /// Starts to listen and to deliver.
     ///
     /// # Errors
-    /// The queue or something else that is needed cannot be had.
-    pub(super) async fn start(parts: Parts, clock: Clock, sockets: &Sockets) -> Result<Running, StartError> {
-        let Parts { config, router, connector } = parts;
-        files::raise_limit(&config);
+    /// The queue cannot be read, or something else that is needed cannot be had.
+    pub(super) async fn start(opened: Opened, clock: Clock, sockets: &Sockets) -> Result<Running, StartError> {
+        let Opened { parts: Parts { config, router, connector }, queue } = opened;
         let Store::Sqlite(store) = &config.queue.store;
-        let options = Options { min_free: Some(config.queue.min_free), ..Options::default() };
-        let queue = open_queue(store.clone(), clock, options).await?;
-        crash::point("start.opened");
         let counts = queue.counts().await.map_err(|e| StartError::Temporary(e.to_string()))?;
         tracing::info!(
             store = %store.display(),
@@ -211,7 +241,8 @@ impl Running {
                 .map_err(|e| StartError::Unavailable(format!("cannot listen on {address} ([admin] address): {e}")))?;
             tracing::info!(%address, "admin listening");
             // Not waited for: a client that keeps its connection open must not hold up the end.
-            tokio::spawn(http::serve(bound, queue, stopping.clone()));
+            let connections = relay.connector.descriptors().shares().admin;
+            tokio::spawn(http::serve(bound, connections, queue, stopping.clone()));
         }
         let tasks = vec![
             tokio::spawn(scheduler.run(stopping.clone())),

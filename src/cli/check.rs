@@ -8,7 +8,8 @@ use toml_edit::Value;
 use super::screen;
 use super::{Code, Failed, Outcome};
 use crate::config::report::AsToml;
-use crate::config::{ConfigError, Loaded};
+use crate::config::{ConfigError, Loaded, Store};
+use crate::queue::sqlite::Aside;
 
 pub(super) fn check(loaded: Result<Loaded, ConfigError>, json: bool) -> Outcome {
     let mut out = screen::stdout();
@@ -20,8 +21,17 @@ pub(super) fn check(loaded: Result<Loaded, ConfigError>, json: bool) -> Outcome 
     for warning in &loaded.warnings {
         writeln!(screen::stderr(), "mailweir: warning: {warning}")?;
     }
+    if let Some(warning) = of_disk(&loaded) {
+        writeln!(screen::stderr(), "mailweir: warning: {warning}")?;
+    }
     write!(out, "{}", AsToml(&loaded.settings))?;
     Ok(())
+}
+
+/// What this machine does not let be as it is configured.
+fn of_disk(loaded: &Loaded) -> Option<String> {
+    let Store::Sqlite(store) = &loaded.config.queue.store;
+    Aside::of(store, loaded.config.queue.min_free).warning()
 }
 
 fn as_json(loaded: &Result<Loaded, ConfigError>) -> Json {
@@ -34,7 +44,10 @@ fn as_json(loaded: &Result<Loaded, ConfigError>) -> Json {
                     |s| json!({ "table": s.table, "key": s.key, "value": s.value.as_ref().map(plain), "from": s.from }),
                 )
                 .collect();
-            let warnings: Vec<_> = loaded.warnings.iter().map(|w| &w.problem).collect();
+            let mut warnings: Vec<Json> = loaded.warnings.iter().map(|w| json!(&w.problem)).collect();
+            if let Some(message) = of_disk(loaded) {
+                warnings.push(json!({ "line": 0, "column": 0, "key": "queue.min_free", "message": message }));
+            }
             json!({ "ok": true, "file": loaded.file, "settings": settings, "warnings": warnings, "problems": [] })
         }
         Err(e) => json!({ "ok": false, "file": e.origin, "settings": [], "warnings": [], "problems": e.problems }),

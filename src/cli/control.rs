@@ -50,6 +50,13 @@ pub(super) async fn status(config: &Config, json: bool) -> Outcome {
         whole(s.free),
         whole(s.log)
     )?;
+    let less = match status.min_free {
+        wanted if wanted > status.set_aside => {
+            format!(" (not {}: a tenth of the file system at most)", Size(wanted))
+        }
+        _ => String::new(),
+    };
+    writeln!(out, "set aside  {} for mail on its way out{less}", whole(status.set_aside))?;
     if !s.trouble.is_empty() {
         writeln!(out, "TROUBLE    {}", s.trouble)?;
     }

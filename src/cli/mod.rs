@@ -146,7 +146,7 @@ pub fn main() -> ExitCode {
         Ok(cli) => cli,
         Err(e) => {
             // With colours, unless it repeats what could be mistaken for such.
-            let shown = |arg: std::ffi::OsString| arg.to_str().is_some_and(|arg| screen::shown(arg) == arg);
+            let shown = |arg: std::ffi::OsString| arg.to_str().is_some_and(|arg| crate::observe::shown(arg) == arg);
             let harmless = std::env::args_os().all(shown);
             let _ = match e.use_stderr() {
                 true if !harmless => write!(screen::stderr(), "{}", e.render()),
@@ -194,9 +194,28 @@ fn dispatch(cli: Cli) -> Outcome {
 
 /// Runs a short command on a runtime of one thread.
 fn block_on(command: impl Future<Output = Outcome>) -> Outcome {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    runtime.block_on(async {
+    let runtime = runtime(&mut tokio::runtime::Builder::new_current_thread())?;
+    let done = runtime.block_on(async {
         crate::app::survive_file_limit()?;
         command.await
-    })
+    });
+    // Nothing that a command waits for is left; what others wait for (a name look-up) keeps nobody.
+    runtime.shutdown_background();
+    done
+}
+
+/// Descriptors that any command needs: a runtime has five, a connection or a store the rest.
+const DESCRIPTORS: usize = 8;
+
+/// The runtime of a command. Without descriptors tokio would panic.
+fn runtime(builder: &mut tokio::runtime::Builder) -> Result<tokio::runtime::Runtime, Failed> {
+    let probes: io::Result<Vec<std::fs::File>> = (0..DESCRIPTORS).map(|_| std::fs::File::open("/dev/null")).collect();
+    // Closed again here, so that they are there for what needs them.
+    if let Err(error) = probes.map(drop) {
+        let message = format!(
+            "no file descriptors left ({error}): {DESCRIPTORS} are needed beside those that are open (ulimit -n)"
+        );
+        return Err(Failed::new(Code::Temporary, message));
+    }
+    Ok(builder.enable_all().build()?)
 }

@@ -214,6 +214,9 @@ fn report(op: Operation, done: Done, json: bool) -> io::Result<()> {
     write!(out, "{} of {} recipients {word}", done.changed, done.matched)?;
     match done.in_flight {
         0 => writeln!(out),
+        n if matches!(op, Operation::Hold | Operation::Cancel) => {
+            writeln!(out, "; {n} in flight: after the reply of the host, unless that settles them")
+        }
         n => writeln!(out, "; {n} in flight were left alone"),
     }
 }

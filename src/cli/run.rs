@@ -11,7 +11,7 @@ use crate::config::Loaded;
 pub(super) fn run(loaded: Loaded, named: Option<PathBuf>) -> Outcome {
     let warnings: Vec<String> = loaded.warnings.iter().map(|warning| format!("warning: {warning}")).collect();
     screen::say("mailweir", &warnings.join("\n"));
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(threads()).enable_all().build()?;
+    let runtime = super::runtime(tokio::runtime::Builder::new_multi_thread().worker_threads(threads()))?;
     let result = runtime.block_on(crate::app::run(loaded, named));
     // Blocking work that is still in progress (a name lookup, a read) must not keep the process.
     runtime.shutdown_background();

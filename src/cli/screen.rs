@@ -1,8 +1,11 @@
 //! Standard output and error of commands. To a pipe or a file bytes go as they are; on a terminal,
-//! which obeys what it is told, control characters are shown and not sent: what a message, a reply
-//! or a file name contains cannot move the cursor, rename the window or answer for its reader.
+//! which obeys what it is told, what is hidden is shown and not sent: what a message, a reply or a file
+//! name contains cannot move the cursor, rename the window, answer for its reader or look like
+//! something else (`observe::visible`). What is said on standard error is for people wherever it goes.
 
 use std::io::{self, IsTerminal, Stderr, Stdout, Write};
+
+use crate::observe::{is_hidden, show};
 
 /// Standard output.
 pub fn stdout() -> Screen<Stdout> {
@@ -18,33 +21,12 @@ pub fn stderr() -> Screen<Stderr> {
 
 /// Tells `lines` on standard error, each after `program: `, without ever waiting long for its reader.
 pub fn say(program: &str, lines: &str) {
-    if io::stderr().is_terminal() {
-        crate::observe::say(program, &lines.lines().map(shown).collect::<Vec<_>>().join("\n"));
-    } else {
-        crate::observe::say(program, lines);
-    }
+    crate::observe::say(program, &lines.lines().map(shown).collect::<Vec<_>>().join("\n"));
 }
 
-/// Whether a terminal would do something else with this than show it; so would a reader with those
-/// that turn the direction of writing, which make one address look like another.
-fn is_harmful(c: char) -> bool {
-    c.is_control() || matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
-}
-
-/// Appends `\x1b` for an ESC, `\u{9b}` for a CSI and so on.
-fn show(c: char, out: &mut String) {
-    use std::fmt::Write as _;
-    // Writing to a String cannot fail.
-    let _ = if c.is_ascii() { write!(out, "\\x{:02x}", u32::from(c)) } else { write!(out, "{}", c.escape_unicode()) };
-}
-
-/// The text in one line, with what is harmful shown.
+/// The text in one line, with what is hidden written out.
 pub fn shown(text: &str) -> String {
-    let mut out = String::with_capacity(text.len());
-    for c in text.chars() {
-        if is_harmful(c) { show(c, &mut out) } else { out.push(c) }
-    }
-    out
+    crate::observe::shown(text).into_owned()
 }
 
 /// See the module. Tabs and line ends stay, CRLF too. What may be a part of a character or of a CRLF
@@ -74,7 +56,7 @@ impl<W: Write> Screen<W> {
                     ('\n' | '\t', _) => text.push(c),
                     ('\r', Some('\n')) => text.push(c),
                     ('\r', None) if is_last && chunk.invalid().is_empty() && !last => self.rest.push(b'\r'),
-                    _ if is_harmful(c) => show(c, &mut text),
+                    _ if is_hidden(c) => show(c, &mut text),
                     _ => text.push(c),
                 }
             }
@@ -142,7 +124,6 @@ mod tests {
         let shown = "Subject: \\x1b]0;owned\\x07 \\u{9b}31m jörg \\xff\\u{202e}\r\n\tfolded\\x0dover\\x08\n\\x7f\\xc3";
         assert_eq!(String::from_utf8(written(true, &[bytes])).unwrap(), shown);
         assert_eq!(written(false, &[bytes]), bytes);
-        assert_eq!(super::shown("a\r\nb\x1b"), "a\\x0d\\x0ab\\x1b");
     }
 
     proptest! {
@@ -157,7 +138,7 @@ mod tests {
             prop_assert_eq!(&written(true, &[a, b]), &whole);
             let text = String::from_utf8(whole).unwrap();
             let rest = text.replace("\r\n", "\n");
-            prop_assert!(!rest.chars().any(|c| is_harmful(c) && c != '\n' && c != '\t'), "{:?}", text);
+            prop_assert!(!rest.chars().any(|c| is_hidden(c) && c != '\n' && c != '\t'), "{:?}", text);
         }
     }
 }

@@ -145,7 +145,7 @@ pub(super) fn sink(args: &Sink) -> Outcome {
         return list();
     }
     let options = options(args)?;
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    let runtime = super::runtime(&mut tokio::runtime::Builder::new_multi_thread())?;
     let report = runtime.block_on(async {
         let name = options.name.clone();
         let server = Server::bind(options).map_err(|e| match e.kind() {

@@ -38,7 +38,7 @@ pub(super) fn finish(reader: &mut Reader<'_>, mut draft: Draft) -> (Config, Vec<
         self::provider(reader, provider);
     }
     shaping::check(reader, &draft);
-    unreachable(reader, &draft.providers, &draft.routes);
+    unreachable(reader, &draft.providers, &draft.routes, draft.top.builtin_profiles);
     if let Some(address) = draft.admin.address.filter(|a| !a.ip().is_loopback()) {
         reader.warn(
             "admin.address",
@@ -120,7 +120,8 @@ fn listeners(reader: &mut Reader<'_>, listeners: &[ListenerDraft]) {
         }
         if !loopback && let Some(family) = more_than_half(&listener.allow) {
             let message = format!(
-                "these networks together are more than half of {family}, and let them relay through {} (open relay):                  name your networks",
+                "these networks together are more than half of {family}, and let them relay through {} (open relay): \
+                 name your networks",
                 listener.address
             );
             reader.fault(&format!("{path}.allow"), message);
@@ -246,7 +247,7 @@ fn is_local(host: &str) -> bool {
 }
 
 /// A provider that nothing leads to: its limits would hold for nobody.
-fn unreachable(reader: &mut Reader<'_>, providers: &[ProviderDraft], routes: &[RouteDraft]) {
+fn unreachable(reader: &mut Reader<'_>, providers: &[ProviderDraft], routes: &[RouteDraft], profiles: bool) {
     for provider in providers {
         let name = &provider.p.name;
         let path = format!("provider.{name}");
@@ -254,10 +255,31 @@ fn unreachable(reader: &mut Reader<'_>, providers: &[ProviderDraft], routes: &[R
         // A pattern that could not be read is reported already.
         let meant = reader.problems.iter().any(|p| p.key.starts_with(&format!("{path}.match")));
         if !matched && !meant && !routes.iter().any(|r| r.via == *name) {
+            let hint = meant_profile(name).map(|profile| format!("; did you mean [provider.{profile}]?"));
             let message = "nothing ever goes there: expected `match` in it, or a [[route]] via it";
-            reader.fault(&path, message.into());
+            reader.fault(&path, format!("{message}{}", hint.unwrap_or_default()));
+        } else if let Some(profile) = meant_profile(name).filter(|_| profiles) {
+            reader.warn(
+                &path,
+                format!(
+                    "did you mean [provider.{profile}]? This is another provider, and what is built in for {profile} \
+                     does not hold in it"
+                ),
+            );
         }
     }
+}
+
+/// The built-in profile that a provider of that name may be meant to be: with a mistake behind the first
+/// letter.
+fn meant_profile(name: &str) -> Option<&'static str> {
+    let mut names = profiles::all().iter().map(profiles::Profile::name);
+    if name.chars().count() < 4 || names.clone().any(|known| known == name) {
+        return None;
+    }
+    let first = name.chars().next();
+    let most = if name.chars().count() < 6 { 1 } else { 2 };
+    names.find(|known| known.chars().next() == first && strsim::osa_distance(name, known) <= most)
 }
 
 fn routes(

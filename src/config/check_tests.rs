@@ -138,3 +138,66 @@ fn addresses_that_cannot_both_be_bound() {
     );
     assert!(!hit("0.0.0.0:25", "[::1]:25"));
 }
+
+/// A password whose key was forgotten stands where a key is expected: no message repeats it.
+#[test]
+fn a_secret_in_the_place_of_a_key_is_not_repeated() {
+    const SECRET: &str = "hunter2-S3cr3t";
+    for text in [
+        "SECRET = 'x'\n",
+        "[SECRET]\nx = 1\n",
+        "[provider.p]\nmatch.domains = ['x.example']\nSECRET = 'x'\n",
+        "[provider.p]\nmatch.domains = ['x.example']\nSECRET.x = 'x'\n",
+        "[provider.p]\nmatch = { SECRET = 'x' }\n",
+        "[provider.p]\nrelay = 'h.example:465'\nauth = { user = 'u', SECRET = 'x' }\n[[route]]\nvia = 'p'\n",
+        "[provider.p]\nrelay = 'h.example:465'\nauth = { user = 'u', password = { SECRET = 'x' } }\n[[route]]\nvia = 'p'\n",
+        "[provider.p]\nmatch.domains = ['x.example']\nwarmup = { start = '2026-12-01', SECRET = [3] }\n",
+        "[provider.p]\nmatch.domains = ['x.example']\nsource = [{ address = '192.0.2.1', SECRET = 2 }]\n",
+        "[[provider.p.on_reply]]\nSECRET = 1\n",
+        "[[listener]]\ntls = { mode = 'starttls', SECRET = 'x' }\n",
+        "[queue]\nSECRET = 1\nSECRET = 2\n",
+        "[queue]\nSECRET\n",
+        "[queue]\nSECRET x = 1\n",
+    ] {
+        let text = format!("hostname = 'a.example'\n{}", text.replace("SECRET", SECRET));
+        let told = Config::parse(&text, "x").expect_err(&text).to_string();
+        assert!(!told.contains(SECRET), "{told}");
+        assert!(told.starts_with("x:"), "the place is told: {told}");
+    }
+    // What looks like a key is named, with the key that was meant.
+    let told = Config::parse("[provider.p]\nmatch.domains = ['x.example']\nconectoins = 3\n", "x");
+    let told = told.expect_err("unknown keys").to_string();
+    assert!(told.contains("provider.p.conectoins: unknown key: did you mean `connections`?"), "{told}");
+}
+
+#[test]
+fn a_provider_that_may_be_meant_to_be_a_built_in_one_is_a_warning() {
+    for (name, meant) in [
+        ("gmial", Some("gmail")),
+        ("outlok", Some("outlook")),
+        ("yahooo", Some("yahoo")),
+        ("gmail", None),
+        ("mail", None),
+        ("acme", None),
+        ("newsletter", None),
+    ] {
+        let text = |more: &str| {
+            format!("hostname = 'a.example'\n{more}[provider.{name}]\nmatch.domains = ['x.example']\nrate = '5/s'\n")
+        };
+        let warnings = |text: &str| {
+            let loaded = super::super::Loaded::parse(text, "x").unwrap();
+            loaded.warnings.iter().map(ToString::to_string).collect::<Vec<_>>()
+        };
+        let told: Vec<String> = meant
+            .map(|meant| {
+                format!(
+                    "x:2:11: provider.{name}: did you mean [provider.{meant}]? This is another provider, and what is \
+                     built in for {meant} does not hold in it"
+                )
+            })
+            .into_iter()
+            .collect();
+        assert_eq!(warnings(&text("")), told);
+        assert!(warnings(&text("builtin_profiles = false\n")).is_empty());
+    }
+}

@@ -16,7 +16,7 @@ use super::listener_keys::ListenerDraft;
 use super::profiles;
 use super::rule_keys::{LimitDraft, RuleDraft};
 use super::source_file;
-use super::value::{Kind, Val, describe, nearest};
+use super::value::{Kind, Val, describe, is_mistyped, nearest};
 use super::{Dns, Log, Queue, Retry, Sendmail, secret::without_users};
 
 /// Largest file read, in bytes.
@@ -361,8 +361,10 @@ impl<'a> Reader<'a> {
         } else if let Some((_, _, what)) = UNSUPPORTED.iter().find(|(t, k, _)| *t == T::NAME && *k == local) {
             self.problem(key_span, path, format!("not supported by this version: {what}"));
         } else {
-            let message = unknown::<T>(name, prefix, table.is_empty());
-            self.problem(key_span, path, message);
+            let (message, named) = unknown::<T>(name, prefix, table.is_empty());
+            let around = path.strip_suffix(name).unwrap_or_default();
+            let unnamed = format!("{around}…");
+            self.problem(key_span, if named { path } else { unnamed }, message);
         }
     }
 
@@ -508,8 +510,8 @@ fn found(item: &Item) -> String {
     }
 }
 
-/// The message about a key that no declaration names.
-fn unknown<T: Table>(name: &str, prefix: &str, root: bool) -> String {
+/// The message about a key that no declaration names, and whether the key may be repeated.
+fn unknown<T: Table>(name: &str, prefix: &str, root: bool) -> (String, bool) {
     let mut known: Vec<&str> = T::KEYS.iter().filter_map(|k| k.name.strip_prefix(prefix)).collect();
     known.iter_mut().for_each(|k| *k = k.split('.').next().unwrap_or(k));
     known.dedup();
@@ -524,8 +526,11 @@ fn unknown<T: Table>(name: &str, prefix: &str, root: bool) -> String {
             "listener", "queue", "retry", "dns", "default", "provider", "route", "limit", "sendmail", "admin", "log",
         ]);
     }
-    match nearest(name, known.iter().copied()) {
+    let message = match nearest(name, known.iter().copied()) {
         Some(near) => format!("unknown key: did you mean `{near}`?"),
         None => format!("unknown key: expected one of {}", known.join(", ")),
-    }
+    };
+    // What is a key elsewhere is none of anybody's secrets.
+    let elsewhere = ProviderDraft::KEYS.iter().flat_map(|k| k.name.split('.')).any(|part| part == name);
+    (message, elsewhere || is_mistyped(name, known))
 }

@@ -5,7 +5,8 @@
 //! the system makes of clients of a socket for both, and translated ones (`::ffff:0:192.0.2.7`,
 //! RFC 2765), which a translator in front makes. Both count as the IPv4 address. Those of NAT64
 //! (`64:ff9b::192.0.2.7`, RFC 6052) do not: whoever runs the translator may be anybody, so they must be
-//! named as what they are.
+//! named as what they are. So must those of 6to4, Teredo and IPv4-compatible addresses; in the sum of what
+//! networks let in, all of them are the IPv4 addresses that they stand for.
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -83,10 +84,48 @@ impl Network {
     }
 }
 
-/// The family of which these networks together have more than half: of all IPv4 addresses, of all
-/// IPv6 addresses, or of those that are assigned.
+/// Ranges of IPv6 whose addresses stand for IPv4 ones: the prefix, the bit at which the IPv4 address
+/// begins, and what its bits are turned with.
+const STAND_FOR_IPV4: [(Ipv6Addr, u8, u8, u32); 4] = [
+    // 6to4 (RFC 3056).
+    (Ipv6Addr::new(0x2002, 0, 0, 0, 0, 0, 0, 0), 16, 16, 0),
+    // Teredo (RFC 4380 §4): the client's address, after its server's.
+    (Ipv6Addr::new(0x2001, 0, 0, 0, 0, 0, 0, 0), 32, 96, u32::MAX),
+    // IPv4-compatible (RFC 4291 §2.5.5.1).
+    (Ipv6Addr::UNSPECIFIED, 96, 96, 0),
+    // NAT64 (RFC 6052).
+    (Ipv6Addr::new(0x64, 0xff9b, 0, 0, 0, 0, 0, 0), 96, 96, 0),
+];
+
+impl Network {
+    /// The IPv4 addresses that some of its IPv6 addresses stand for.
+    fn in_ipv4(self) -> impl Iterator<Item = Network> {
+        STAND_FOR_IPV4.into_iter().filter_map(move |(range, length, at, turned)| {
+            let range = Network { base: range.into(), prefix: length };
+            if !range.contains(self.base) && !self.contains(range.base) || self.base.is_ipv4() {
+                return None;
+            }
+            let (first, _) = self.span();
+            let prefix = self.prefix.saturating_sub(at).min(32);
+            let bits = u32::try_from((first >> (96 - at)) & u128::from(u32::MAX)).unwrap_or_default();
+            Some(Network { base: first_of(IpAddr::V4((bits ^ turned).into()), prefix), prefix })
+        })
+    }
+}
+
+/// The family of which these networks together have more than half: of all IPv4 addresses (by whatever
+/// IPv6 addresses stand for them, too), of all IPv6 addresses, or of those that are assigned.
 pub fn more_than_half(networks: &[Network]) -> Option<&'static str> {
     let whole = |base: IpAddr| Network { base, prefix: 0 };
+    // What is too wide without that has its own name.
+    let by_name = family_of(networks, &whole);
+    let stand_for: Vec<Network> =
+        networks.iter().flat_map(|network| network.in_ipv4()).chain(networks.iter().copied()).collect();
+    let ipv4 = || covers_half(&stand_for, &whole(Ipv4Addr::UNSPECIFIED.into()));
+    by_name.or_else(|| ipv4().then_some("all IPv4 addresses (by 6to4, Teredo, NAT64 or IPv4-compatible ones)"))
+}
+
+fn family_of(networks: &[Network], whole: &dyn Fn(IpAddr) -> Network) -> Option<&'static str> {
     let families = [
         ("all IPv4 addresses", whole(Ipv4Addr::UNSPECIFIED.into())),
         ("all IPv6 addresses", whole(Ipv6Addr::UNSPECIFIED.into())),
@@ -248,8 +287,37 @@ mod tests {
         assert_eq!(sum(&["::/1", "8000::/1"]), Some("all IPv6 addresses"));
         assert_eq!(sum(&["::/0"]), Some("all IPv6 addresses"));
         assert_eq!(sum(&["2000::/4", "3000::/16"]), Some("all IPv6 addresses in use (2000::/3)"));
-        assert_eq!(sum(&["2000::/4", "fc00::/7", "::1", "10.0.0.0/8", "192.168.0.0/16"]), None);
+        assert_eq!(sum(&["3000::/4", "fc00::/7", "::1", "10.0.0.0/8", "192.168.0.0/16"]), None);
         assert_eq!(sum(&[]), None);
+    }
+
+    #[test]
+    fn what_stands_for_ipv4_adds_up_as_that() {
+        let sum = |texts: &[&str]| {
+            let networks: Vec<Network> = texts.iter().map(|text| text.parse().unwrap()).collect();
+            more_than_half(&networks).is_some()
+        };
+        for wide in ["2002::/16", "2001::/32", "::/96", "64:ff9b::/96", "2002::/15", "2000::/4", "2001::/16", "::/64"] {
+            assert!(sum(&[wide]), "{wide}");
+        }
+        for half in [
+            ["2002:8000::/17", "0.0.0.0/1"],
+            ["::128.0.0.0/97", "64:ff9b::/97"],
+            // The client's bits are turned in Teredo: the first half stands for the last one.
+            ["2001::/97", "0.0.0.0/1"],
+            ["2001::8000:0/97", "2002:8000::/17"],
+        ] {
+            assert!(sum(&half), "{half:?}");
+            assert!(!sum(&half[..1]) && !sum(&half[1..]), "{half:?}");
+        }
+        for same in [["2001::/97", "128.0.0.0/1"], ["2002::/17", "::/97"], ["2002:a00::/24", "10.0.0.0/8"]] {
+            assert!(!sum(&same), "{same:?}: the same twice");
+        }
+        for narrow in
+            ["2002:c000:207::/48", "2001:db8::/32", "2001:4860::/32", "fd00::/8", "::1", "64:ff9b::10.0.0.0/104"]
+        {
+            assert!(!sum(&[narrow]), "{narrow}");
+        }
     }
 
     #[test]

@@ -6,7 +6,7 @@ use std::net::IpAddr;
 
 use toml_edit::{Array, InlineTable, Value};
 
-use super::value::{Kind, MAX_LIST, Val, describe, nearest};
+use super::value::{Kind, MAX_LIST, Val, describe, is_mistyped, nearest};
 use super::{Source, warmup};
 
 /// Heaviest weight of a source.
@@ -60,7 +60,8 @@ fn one(table: &InlineTable) -> Result<Source, String> {
             "warmup" => source.warmup = Some(warmup::read(value).map_err(|e| format!("`warmup`: {e}"))?),
             other => {
                 let hint = nearest(other, KEYS).map(|n| format!("; did you mean `{n}`?")).unwrap_or_default();
-                return Err(format!("`{other}` is not known: expected address, name, weight or warmup{hint}"));
+                let named = if is_mistyped(other, KEYS) { format!("`{other}`") } else { "a key".to_owned() };
+                return Err(format!("{named} is not known: expected address, name, weight or warmup{hint}"));
             }
         }
     }

@@ -314,6 +314,15 @@ pub(super) fn nearest<'a>(text: &str, candidates: impl IntoIterator<Item = &'a s
         .map(|(_, c)| c)
 }
 
+/// Whether `text` is one of the candidates with a few mistakes. Only then may a message repeat what stands
+/// where a name is expected: it may be a secret that lost its key (`hunter2 = "password"`).
+pub(super) fn is_mistyped<'a>(text: &str, candidates: impl IntoIterator<Item = &'a str>) -> bool {
+    let text = text.to_lowercase();
+    let most = if text.chars().count() < 5 { 1 } else { 2 };
+    let begins = |c: &str| text.len() >= 3 && c.starts_with(&text);
+    candidates.into_iter().any(|c| begins(c) || strsim::osa_distance(&text, c) <= most)
+}
+
 /// What a value is, for "found …": its type, and itself if it is short (never inside a secret).
 pub(super) fn describe(value: &Value) -> String {
     let article = if value.type_name().starts_with(['a', 'i']) { "an" } else { "a" };

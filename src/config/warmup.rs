@@ -9,7 +9,7 @@ use toml_edit::{Array, InlineTable, Value};
 
 use super::fields::Field;
 use super::units::{Rate, Span};
-use super::value::{Kind, describe, nearest};
+use super::value::{Kind, describe, is_mistyped, nearest};
 use super::{Overflow, Warmup};
 use crate::clock::Timestamp;
 
@@ -31,7 +31,8 @@ pub(super) fn read(value: &Value) -> Result<Warmup, String> {
     if let Some((unknown, _)) = table.iter().find(|(k, _)| !KEYS.contains(k)) {
         let hint = nearest(unknown, KEYS).map(|near| format!("did you mean `{near}`?"));
         let hint = hint.unwrap_or_else(|| format!("expected {EXPECTED}"));
-        return Err(format!("unknown key `{unknown}`: {hint}"));
+        let named = if is_mistyped(unknown, KEYS) { format!(" `{unknown}`") } else { String::new() };
+        return Err(format!("unknown key{named}: {hint}"));
     }
     let start = date(table.get("start").ok_or_else(|| format!("`start` is missing: expected {EXPECTED}"))?, "start")?;
     let days = match table.get("days") {

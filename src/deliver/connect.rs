@@ -7,7 +7,7 @@
 //! until the back-off of one of them is over (see `dead`), and then by one caller only; the others
 //! hear so at once.
 //!
-//! Every socket is asked for ([`Admit`]) before it connects: the addresses that race, further hosts,
+//! Every socket is asked for ([`Admit`]) before it is opened: the addresses that race, further hosts,
 //! and the one that goes on in clear text when STARTTLS fails.
 //!
 //! Bounded: [`MAX_ADDRESSES`] addresses and [`MAX_SESSIONS`] greetings for one call of
@@ -34,6 +34,7 @@ use super::source::Sources;
 use super::tls::TlsSettings;
 use super::{Io, Timeouts, wire};
 use crate::config::{Provider, Source, TlsMode, sources};
+use crate::descriptors::{Counted, Descriptors, Slot};
 use crate::mail::LaneName;
 use crate::route::{Host, Route};
 
@@ -60,8 +61,9 @@ pub enum ConnectorError {
 /// Who says when one more socket may connect.
 #[async_trait]
 pub trait Admit: Send + Sync {
-    /// Returns when one may, which counts from then on; false: no more of them.
-    async fn admit(&self) -> bool;
+    /// Returns when one may, which counts from then on, with its right to a descriptor; `None`: no more
+    /// of them.
+    async fn admit(&self) -> Option<Slot>;
 }
 
 /// As many as are wanted, at once.
@@ -70,8 +72,8 @@ pub struct Freely;
 
 #[async_trait]
 impl Admit for Freely {
-    async fn admit(&self) -> bool {
-        true
+    async fn admit(&self) -> Option<Slot> {
+        Some(Slot::uncounted())
     }
 }
 
@@ -98,6 +100,7 @@ pub struct Connector {
     serial: Cache<String, ()>,
     /// Makes streams instead of the system.
     dialer: Option<Arc<dyn Dialer>>,
+    descriptors: Arc<Descriptors>,
 }
 
 impl Connector {
@@ -115,6 +118,7 @@ impl Connector {
             sources: Sources::new(),
             serial: Cache::builder().max_capacity(SERIAL_MAX).time_to_live(SERIAL_FOR).build(),
             dialer: None,
+            descriptors: Descriptors::without_end(),
         })
     }
 
@@ -122,6 +126,17 @@ impl Connector {
     pub fn with_timeouts(mut self, timeouts: Timeouts) -> Connector {
         self.timeouts = timeouts;
         self
+    }
+
+    /// Within this budget of descriptors.
+    pub fn with_descriptors(mut self, descriptors: Arc<Descriptors>) -> Connector {
+        self.descriptors = descriptors;
+        self
+    }
+
+    /// The budget of descriptors.
+    pub fn descriptors(&self) -> &Arc<Descriptors> {
+        &self.descriptors
     }
 
     /// Over streams that `dialer` makes instead of TCP: for simulations.
@@ -333,20 +348,22 @@ impl Connector {
         let mut from: HashMap<SocketAddr, Option<&'s Source>> = HashMap::new();
         let only = sources::only(provider);
         // The first, and who follows one that failed, has nobody to wait for.
-        let (mut start, mut head_start) = (false, Duration::ZERO);
+        let (mut start, mut head_start): (Option<Slot>, _) = (None, Duration::ZERO);
         loop {
-            if start && let Some(address) = addresses.pop_front() {
+            if let Some(slot) = start.take()
+                && let Some(address) = addresses.pop_front()
+            {
                 most -= 1;
                 running.push(address);
                 let limit = self.timeouts.connect;
                 let source = match self.dialer.clone() {
                     None => {
                         let (socket, source) = self.open_socket(address, sources);
-                        racing.spawn(async move { (address, connect(socket, address, limit).await) });
+                        racing.spawn(async move { (address, connect(socket, slot, address, limit).await) });
                         source
                     }
                     Some(dialer) => {
-                        racing.spawn(async move { (address, dial(&*dialer, address, limit).await) });
+                        racing.spawn(async move { (address, dial(&*dialer, slot, address, limit).await) });
                         None
                     }
                 };
@@ -364,12 +381,12 @@ impl Connector {
                 biased;
                 Some(finished) = racing.join_next() => finished,
                 admitted = next, if more => {
+                    most = if admitted.is_some() { most } else { 0 };
                     (start, head_start) = (admitted, HEAD_START);
-                    most = if admitted { most } else { 0 };
                     continue;
                 }
             };
-            (start, head_start) = (false, Duration::ZERO);
+            (start, head_start) = (None, Duration::ZERO);
             // A task that panicked or was aborted has no address to report; there is none such.
             let Ok((address, result)) = finished else { continue };
             running.retain(|other| *other != address);
@@ -423,17 +440,15 @@ impl Connector {
         if !handshake || implicit || provider.tls != TlsMode::Opportunistic {
             return Err(fact);
         }
-        if !admit.admit().await {
-            return Err(fact);
-        }
+        let Some(slot) = admit.admit().await else { return Err(fact) };
         tracing::info!(host = host.name, ip = %address.ip(), reason = %fact.event, "TLS fails, going on in clear text");
         setup.clear_text = true;
         let again = match &self.dialer {
             None => {
                 let (socket, _) = self.open_socket(address, source.as_slice());
-                connect(socket, address, self.timeouts.connect).await
+                connect(socket, slot, address, self.timeouts.connect).await
             }
-            Some(dialer) => dial(&**dialer, address, self.timeouts.connect).await,
+            Some(dialer) => dial(&**dialer, slot, address, self.timeouts.connect).await,
         };
         match again {
             Ok(stream) => Connection::establish_over(stream, setup).await.map_err(|failure| failure.fact),
@@ -469,11 +484,11 @@ fn of_family<'a, 's>(sources: &'a [&'s Source], to: IpAddr) -> impl Iterator<Ite
 }
 
 /// [`connect`] by a dialer.
-async fn dial(dialer: &dyn Dialer, to: SocketAddr, limit: Duration) -> Result<Box<dyn Io>, (Event, bool)> {
+async fn dial(dialer: &dyn Dialer, slot: Slot, to: SocketAddr, limit: Duration) -> Result<Box<dyn Io>, (Event, bool)> {
     match timeout(limit, dialer.dial(to)).await {
         Err(_) => Err((Event::Timeout(limit), true)),
         Ok(Err(e)) => Err((not_connected(&e), true)),
-        Ok(Ok(stream)) => Ok(stream),
+        Ok(Ok(stream)) => Ok(Box::new(Counted::new(stream, slot))),
     }
 }
 
@@ -490,7 +505,12 @@ fn not_connected(e: &io::Error) -> Event {
 }
 
 /// Connects. The error: what happened, and whether it tells that the address is dead.
-async fn connect(socket: io::Result<TcpSocket>, to: SocketAddr, limit: Duration) -> Result<Box<dyn Io>, (Event, bool)> {
+async fn connect(
+    socket: io::Result<TcpSocket>,
+    slot: Slot,
+    to: SocketAddr,
+    limit: Duration,
+) -> Result<Box<dyn Io>, (Event, bool)> {
     let socket = socket.map_err(|e| (Event::Io(e.to_string()), false))?;
     match timeout(limit, socket.connect(to)).await {
         Err(_) => Err((Event::Timeout(limit), true)),
@@ -500,7 +520,7 @@ async fn connect(socket: io::Result<TcpSocket>, to: SocketAddr, limit: Duration)
             let _ = stream.set_nodelay(true);
             let keepalive = TcpKeepalive::new().with_time(Duration::from_secs(60));
             let _ = SockRef::from(&stream).set_tcp_keepalive(&keepalive);
-            Ok(Box::new(stream))
+            Ok(Box::new(Counted::new(stream, slot)))
         }
     }
 }

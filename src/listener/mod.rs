@@ -18,6 +18,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 
 use crate::clock::Clock;
+use crate::descriptors::Descriptors;
 use crate::mail::{Message, QueueId, Recipient};
 use crate::queue::{Queue, QueueError};
 pub use local::{Local, NotQueued};
@@ -35,6 +36,11 @@ pub trait Intake: Send + Sync + 'static {
 
     /// The memory of all listeners for what comes in.
     fn memory(&self) -> &Arc<Memory>;
+
+    /// The budget of descriptors, of which each session has its part; `None`: there is none.
+    fn descriptors(&self) -> Option<&Arc<Descriptors>> {
+        None
+    }
 
     /// Stores a message and hands it to the scheduler. Only after `Ok` may the listener say `250`.
     /// `head` is chunk 0 of the body; further chunks were spilled before. On `Err` the message was

@@ -21,6 +21,7 @@ use super::session::{self, Stop};
 use super::submit::Shared;
 use super::{Intake, mailin};
 use crate::config::{Engine, Listener, ListenerTlsMode, canonical};
+use crate::descriptors::{self, Descriptors, Slot};
 
 /// Connections waiting in the kernel to be accepted.
 const BACKLOG: i32 = 1024;
@@ -116,10 +117,11 @@ impl Server {
             Some(gate) => gate.sessions(),
             None => shared.listener.max_connections,
         };
-        let few = stranger_sessions(most);
-        let [slots, strangers, refusals] = [most, few, MAX_REFUSALS].map(|n| Arc::new(Semaphore::new(n)));
+        let budget = Budget::of(&shared);
+        let (few, politely) = budget.beside(stranger_sessions(most));
+        let [slots, strangers, refusals] = [most, few, politely].map(|n| Arc::new(Semaphore::new(n)));
         let mut sessions = JoinSet::new();
-        let mut told: Option<Instant> = None;
+        let (mut told, mut told_full): (Option<Instant>, Option<Instant>) = (None, None);
         let tls = shared.listener.tls.as_ref().map_or("", |tls| tls.mode.as_str());
         // Whoever waits for a handshake could not read a reply in clear text.
         let speechless = shared.listener.tls.as_ref().is_some_and(|tls| tls.mode == ListenerTlsMode::Implicit);
@@ -149,7 +151,8 @@ impl Server {
             let permitted = shared.policy.may_relay(ip);
             let free = if permitted { &slots } else { &strangers };
             match free.clone().try_acquire_owned() {
-                Ok(slot) => {
+                Ok(slot) if let Some(descriptors) = budget.session(permitted) => {
+                    let slot = (slot, descriptors);
                     let (shared, stop, gate) = (shared.clone(), stop.clone(), gate.clone());
                     sessions.spawn(async move {
                         match gate {
@@ -159,8 +162,13 @@ impl Server {
                         drop(slot);
                     });
                 }
-                Err(_) => {
-                    if permitted {
+                refused => {
+                    if refused.is_ok() {
+                        if told_full.is_none_or(|at| at.elapsed() >= TELL_AGAIN) {
+                            told_full = Some(Instant::now());
+                            budget.tell(address);
+                        }
+                    } else if permitted {
                         warn!(%address, client = %ip, max_connections = most, "too many connections, refused");
                     } else {
                         info!(%address, client = %ip, most = few, "too many connections of clients outside allow, refused");
@@ -198,6 +206,46 @@ impl Server {
         S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin + Send,
     {
         session::run(stream, ip, self.shared.clone(), Stop { signal: shutdown, drain }).await;
+    }
+}
+
+/// The part of the listener in the budget of descriptors.
+struct Budget {
+    descriptors: Option<Arc<Descriptors>>,
+    /// Descriptors of a session.
+    each: usize,
+}
+
+impl Budget {
+    fn of(shared: &Shared) -> Budget {
+        let each = descriptors::of_session(shared.listener.engine);
+        Budget { descriptors: shared.intake.descriptors().cloned(), each }
+    }
+
+    /// Sessions of clients that may not relay, of which the policy gives `few`, and polite refusals:
+    /// these are beside the part for clients.
+    fn beside(&self, few: usize) -> (usize, usize) {
+        match &self.descriptors {
+            Some(all) => ((all.shares().strangers / self.each).clamp(1, few), all.shares().refusals.min(MAX_REFUSALS)),
+            None => (few, MAX_REFUSALS),
+        }
+    }
+
+    /// For one more session, if there is one.
+    fn session(&self, permitted: bool) -> Option<Slot> {
+        match &self.descriptors {
+            Some(all) if permitted => all.for_client(self.each),
+            _ => Some(Slot::uncounted()),
+        }
+    }
+
+    fn tell(&self, address: SocketAddr) {
+        let most = self.descriptors.as_ref().map_or(0, |all| all.most_sessions(self.each));
+        warn!(
+            %address,
+            most,
+            "no file descriptors left for clients, refused: raise the limit of open files (LimitNOFILE of systemd, ulimit -n)"
+        );
     }
 }
 

@@ -18,6 +18,8 @@ use std::time::{Duration, Instant};
 use parking_lot::{Condvar, Mutex};
 use tracing_subscriber::fmt::MakeWriter;
 
+use super::visible::{self, Form};
+
 /// How long the first line waits for others.
 const GATHER: Duration = Duration::from_millis(5);
 /// That much is written without waiting any longer.
@@ -33,7 +35,7 @@ const AGAIN: Duration = Duration::from_millis(10);
 
 /// Takes lines; clones write to the same place.
 #[derive(Clone, Debug)]
-pub(super) struct LogWriter(Arc<Shared>);
+pub(super) struct LogWriter(Arc<Shared>, Form);
 
 #[derive(Debug, Default)]
 struct Shared {
@@ -69,7 +71,7 @@ pub struct LogGuard {
 ///
 /// # Errors
 /// The thread cannot be started.
-pub(super) fn start(out: impl Write + Send + 'static) -> io::Result<(LogWriter, LogGuard)> {
+pub(super) fn start(out: impl Write + Send + 'static, form: Form) -> io::Result<(LogWriter, LogGuard)> {
     let shared = Arc::new(Shared::default());
     let thread = std::thread::Builder::new().name("log".into()).spawn({
         let shared = shared.clone();
@@ -79,7 +81,7 @@ pub(super) fn start(out: impl Write + Send + 'static) -> io::Result<(LogWriter, 
             shared.written.notify_all();
         }
     })?;
-    Ok((LogWriter(shared.clone()), LogGuard { shared, thread: Some(thread), patience: STUCK }))
+    Ok((LogWriter(shared.clone(), form), LogGuard { shared, thread: Some(thread), patience: STUCK }))
 }
 
 impl Shared {
@@ -139,22 +141,23 @@ impl Shared {
 
 impl Write for &LogWriter {
     /// Takes a whole line; never fails.
-    fn write(&mut self, line: &[u8]) -> io::Result<usize> {
+    fn write(&mut self, written: &[u8]) -> io::Result<usize> {
+        let line = visible::line(written, self.1);
         let mut state = self.0.state.lock();
         if state.ended {
-            return Ok(line.len());
+            return Ok(written.len());
         }
         if state.pending.len() + line.len() > MOST {
             state.lost += 1;
-            return Ok(line.len());
+            return Ok(written.len());
         }
         let before = state.pending.len();
-        state.pending.extend_from_slice(line);
+        state.pending.extend_from_slice(&line);
         // The first line starts the wait, and a full flight ends it.
         if before == 0 || (before < FLIGHT && state.pending.len() >= FLIGHT) {
             self.0.changed.notify_one();
         }
-        Ok(line.len())
+        Ok(written.len())
     }
 
     fn flush(&mut self) -> io::Result<()> {
@@ -219,7 +222,7 @@ mod tests {
     #[test]
     fn lines_keep_their_order_and_none_is_lost_at_the_end() {
         let (writes, seen) = channel();
-        let (log, guard) = start(Out { writes, go: None }).expect("starts");
+        let (log, guard) = start(Out { writes, go: None }, Form::Json).expect("starts");
         let lines: Vec<String> = (0..5000).map(|i| format!("line {i}\n")).collect();
         for line in &lines {
             (&log).write_all(line.as_bytes()).expect("is taken");
@@ -233,7 +236,7 @@ mod tests {
     fn a_stuck_log_stops_nobody_and_tells_what_was_lost() {
         let (writes, seen) = channel();
         let (go, wait) = channel();
-        let (log, guard) = start(Out { writes, go: Some(wait) }).expect("starts");
+        let (log, guard) = start(Out { writes, go: Some(wait) }, Form::Json).expect("starts");
         let line = vec![b'x'; 1024 * 1024 - 1];
         (&log).write_all(b"first\n").expect("is taken");
         // The first flight may have been taken out already: then one line more finds room.
@@ -256,7 +259,7 @@ mod tests {
     fn a_log_that_takes_nothing_does_not_keep_the_end() {
         let (writes, _seen) = channel();
         let (go, wait) = channel();
-        let (log, mut guard) = start(Out { writes, go: Some(wait) }).expect("starts");
+        let (log, mut guard) = start(Out { writes, go: Some(wait) }, Form::Json).expect("starts");
         guard.patience = Duration::ZERO;
         (&log).write_all(b"never taken\n").expect("is taken");
         let shared = guard.shared.clone();

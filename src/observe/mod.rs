@@ -2,6 +2,7 @@
 
 mod log_writer;
 mod stderr;
+mod visible;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -12,6 +13,8 @@ use tracing_subscriber::EnvFilter;
 use crate::config::{Log, LogFormat};
 pub use log_writer::LogGuard;
 pub use stderr::say;
+use visible::Form;
+pub use visible::{is_hidden, show, shown};
 
 /// A number that only grows.
 #[derive(Debug, Default)]
@@ -49,6 +52,14 @@ pub struct Stats {
 }
 
 impl Stats {
+    /// Goes on from the numbers of `before`: a reload is no start.
+    pub fn go_on_from(&self, before: &Stats) {
+        let of = |stats: &'_ Stats| stats.all().map(|(_, number)| number);
+        let own =
+            [&self.accepted, &self.delivered, &self.deferred, &self.bounced, &self.expired, &self.throttled, &self.dsn];
+        own.into_iter().zip(of(before)).for_each(|(counter, number)| counter.add(number));
+    }
+
     /// Name and value of each.
     pub fn all(&self) -> [(&'static str, u64); 7] {
         [
@@ -111,12 +122,15 @@ impl Drop for ActiveGuard {
 pub fn start_log(log: &Log) -> Result<LogGuard, String> {
     let level = std::env::var("MAILWEIR_LOG").unwrap_or_else(|_| log.level.clone());
     let filter = EnvFilter::try_new(&level).map_err(|e| format!("log level `{level}`: {e}"))?;
-    let (writer, guard) = stderr::handle().and_then(log_writer::start).map_err(|e| e.to_string())?;
+    let colours = log.format == LogFormat::Text && std::io::IsTerminal::is_terminal(&std::io::stderr());
+    let form = match log.format {
+        LogFormat::Text => Form::Text { colours },
+        LogFormat::Json => Form::Json,
+    };
+    let (writer, guard) = stderr::handle().and_then(|out| log_writer::start(out, form)).map_err(|e| e.to_string())?;
     let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(writer);
     let done = match log.format {
-        LogFormat::Text => {
-            builder.with_target(false).with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr())).try_init()
-        }
+        LogFormat::Text => builder.with_target(false).with_ansi(colours).try_init(),
         LogFormat::Json => builder.json().flatten_event(true).with_target(false).try_init(),
     };
     done.map_err(|e| e.to_string())?;
@@ -142,6 +156,17 @@ fn tell_of_panic(panic: &std::panic::PanicHookInfo<'_>) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn numbers_go_on_over_a_reload() {
+        let (old, new) = (Stats::default(), Stats::default());
+        for (n, counter) in (1..).zip([&old.accepted, &old.delivered, &old.deferred, &old.bounced, &old.expired]) {
+            counter.add(n);
+        }
+        new.accepted.add(10);
+        new.go_on_from(&old);
+        assert_eq!(new.all().map(|(_, number)| number), [11, 2, 3, 4, 5, 0, 0]);
+    }
 
     #[tokio::test(start_paused = true)]
     async fn waits_until_none_is_left() {

@@ -1,40 +1,98 @@
 //! A worker's connection, and what feedback wants to know of it.
 
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use async_trait::async_trait;
-use tokio::sync::watch;
+use parking_lot::Mutex;
+use tokio::time::Instant;
 
+use super::Relay;
 use super::lesson::{Carried, Load};
-use crate::deliver::{Admit, Connection, Fact};
+use crate::deliver::{Admit, Connection, Event, Fact, Peer, Stage};
+use crate::descriptors::{PATIENCE, Slot, Standing};
 use crate::route::Route;
 use crate::schedule::Lane;
 use crate::schedule::lane::OpenGuard;
 
-/// Sockets of one opening: each counts for the lane's rate of connections, the first was asked for.
+/// While connections wait for descriptors: how often others are looked for that can give way.
+const LOOK_AGAIN: Duration = Duration::from_secs(1);
+
+/// Sockets of one opening: each counts for the lane's rate of connections, which the first was asked
+/// for, and has its descriptor.
 pub(super) struct Sockets<'a> {
+    relay: &'a Relay,
     lane: &'a Lane,
-    stopping: &'a watch::Receiver<bool>,
     first: AtomicBool,
+    /// When the last of them was opened.
+    opened: Mutex<Option<Instant>>,
 }
 
 impl<'a> Sockets<'a> {
-    pub(super) fn first_is_paid(lane: &'a Lane, stopping: &'a watch::Receiver<bool>) -> Sockets<'a> {
-        Sockets { lane, stopping, first: AtomicBool::new(true) }
+    pub(super) fn first_is_paid(relay: &'a Relay, lane: &'a Lane) -> Sockets<'a> {
+        Sockets { relay, lane, first: AtomicBool::new(true), opened: Mutex::default() }
+    }
+
+    /// A session with the first host of the route that wants one, for mail of `sender_domain`.
+    pub(super) async fn open(&self, route: &Route, sender_domain: &str) -> Result<Connection, Vec<Fact>> {
+        tokio::select! {
+            biased;
+            opened = self.relay.connector.open_for(&self.lane.provider, route, sender_domain, self) => opened,
+            () = self.give_way() => {
+                let peer = route.hosts.first().map(|host| Peer { host: host.name.as_str().into(), ip: None, tls: None });
+                tracing::debug!(provider = self.lane.name.base(), "others need the descriptor of a host that says nothing");
+                Err(vec![Fact { stage: Stage::Greeting, event: Event::Timeout(PATIENCE), peer }])
+            }
+        }
+    }
+
+    /// Returns when it has lasted too long and somebody waits for the descriptor.
+    async fn give_way(&self) {
+        tokio::time::sleep(PATIENCE).await;
+        loop {
+            let long = self.opened.lock().is_some_and(|at| at.elapsed() >= PATIENCE);
+            if long && self.relay.connector.descriptors().is_wanted() {
+                return;
+            }
+            tokio::time::sleep(LOOK_AGAIN).await;
+        }
+    }
+
+    async fn slot(&self) -> Slot {
+        if !self.first.swap(false, Ordering::Relaxed) {
+            self.lane.may_connect().await;
+        }
+        *self.opened.lock() = None;
+        let standing = if self.lane.takes_mail() { Standing::Known } else { Standing::Unknown };
+        let descriptors = self.relay.connector.descriptors();
+        let slot = descriptors.for_host(&self.lane.name, standing);
+        tokio::pin!(slot);
+        loop {
+            tokio::select! {
+                biased;
+                slot = &mut slot => {
+                    *self.opened.lock() = Some(Instant::now());
+                    return slot;
+                }
+                () = tokio::time::sleep(LOOK_AGAIN) => {
+                    // Connections that are only kept for what may come give way to mail that is there.
+                    if descriptors.wants_idle_ones() {
+                        self.relay.scheduler.lanes().iter().for_each(|lane| lane.dismiss());
+                    }
+                }
+            }
+        }
     }
 }
 
 #[async_trait]
 impl Admit for Sockets<'_> {
-    async fn admit(&self) -> bool {
-        if self.first.swap(false, Ordering::Relaxed) {
-            return true;
-        }
-        let mut stopping = self.stopping.clone();
+    async fn admit(&self) -> Option<Slot> {
+        let mut stopping = self.relay.stopping.clone();
         tokio::select! {
             biased;
-            () = self.lane.may_connect() => true,
-            _ = stopping.wait_for(|stopping| *stopping) => false,
+            slot = self.slot() => Some(slot),
+            _ = stopping.wait_for(|stopping| *stopping) => None,
         }
     }
 }

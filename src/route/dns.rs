@@ -4,8 +4,8 @@
 //! - Only an answer says "no such record". SERVFAIL, REFUSED, time-outs, referrals and answers
 //!   about other names are failures: they defer mail, they never bounce it.
 //! - Names are fully qualified: search lists and `ndots` of the system never apply.
-//! - At most [`MAX_QUERIES`] questions are under way at once, each one bounded in time; those about
-//!   domains that nobody knows leave [`MAX_QUERIES`] − [`MAX_UNKNOWN`] of them to the others.
+//! - A bounded number of questions is under way at once ([`MAX_QUERIES`], fewer where descriptors are
+//!   short), each one bounded in time; those about domains that nobody knows leave a fifth to the others.
 //!
 //! hickory sends, retransmits, and falls back to TCP; there is one pool per name server, because a
 //! pool of several takes the first SERVFAIL or REFUSED for the answer. CNAMEs are followed here,
@@ -36,15 +36,10 @@ use tokio_rustls::rustls::{ClientConfig, RootCertStore};
 use super::RouterError;
 use super::certificate::{Refused, Verifier};
 use crate::config::{self, DnsProtocol};
+use crate::descriptors::MAX_QUERIES;
 
 /// Where the system's name servers stand.
 const RESOLV_CONF: &str = "/etc/resolv.conf";
-/// Questions under way at once. hickory opens up to four sockets for one that is not answered, and
-/// the usual limit of a process is 1,024 files.
-const MAX_QUERIES: usize = 100;
-/// The same about domains that did not take mail lately: names that nobody answers for keep their
-/// questions open for long, and others must not wait for them.
-const MAX_UNKNOWN: usize = 80;
 /// CNAMEs followed from one name; recursive servers follow about as many.
 const MAX_CNAMES: usize = 12;
 
@@ -140,7 +135,7 @@ enum Refusal {
 
 impl Dns {
     /// Connects to nothing yet.
-    pub(super) fn new(config: &config::Dns) -> Result<Dns, RouterError> {
+    pub(super) fn new(config: &config::Dns, queries: usize) -> Result<Dns, RouterError> {
         let servers = match config.nameservers.as_slice() {
             [] => system_servers(Path::new(RESOLV_CONF))?,
             own => own.iter().map(|s| (s.address.to_string(), server_config(s))).collect(),
@@ -160,7 +155,7 @@ impl Dns {
                 Ok(Server { label, pool: Pool::Network(pool), refused })
             })
             .collect::<Result<Vec<_>, RouterError>>()?;
-        Ok(Dns::with(servers, config))
+        Ok(Dns::with(servers, config, queries))
     }
 
     /// Asks this server alone.
@@ -168,15 +163,18 @@ impl Dns {
         Dns::with(
             vec![Server { label: "given".into(), pool: Pool::Given(server), refused: Refused::default() }],
             config,
+            MAX_QUERIES,
         )
     }
 
-    fn with(servers: Vec<Server>, config: &config::Dns) -> Dns {
+    /// With so many questions at once. Names that nobody answers for keep theirs open for long, and
+    /// others must not wait for them.
+    fn with(servers: Vec<Server>, config: &config::Dns, queries: usize) -> Dns {
         Dns {
             servers,
             preferred: AtomicUsize::new(0),
-            slots: Semaphore::new(MAX_QUERIES),
-            unknown: Semaphore::new(MAX_UNKNOWN),
+            slots: Semaphore::new(queries.max(1)),
+            unknown: Semaphore::new((queries * 4 / 5).max(1)),
             timeout: config.timeout,
             attempts: config.attempts.max(1),
         }

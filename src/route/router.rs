@@ -24,6 +24,7 @@ use super::select::{Addresses, Candidate, Ourselves, interleave, no_such_domain,
 use super::source::Sources;
 use super::{Host, Route, RouteError, RouterError};
 use crate::config::{Config, Provider, Relay};
+use crate::descriptors::MAX_QUERIES;
 use crate::mail::{Address, LaneName};
 
 /// How long an entry of `/etc/hosts` holds, and the address of an address literal.
@@ -77,7 +78,15 @@ impl Router {
     /// Reads the system's resolver configuration if the configuration names no name servers;
     /// sends nothing yet.
     pub fn new(config: Arc<Config>) -> Result<Router, RouterError> {
-        let dns = Dns::new(&config.dns)?;
+        Router::with_queries(config, MAX_QUERIES)
+    }
+
+    /// The same with at most so many questions to name servers at once.
+    ///
+    /// # Errors
+    /// As [`Router::new`].
+    pub fn with_queries(config: Arc<Config>, queries: usize) -> Result<Router, RouterError> {
+        let dns = Dns::new(&config.dns, queries)?;
         Ok(Router::with(config, dns))
     }
 

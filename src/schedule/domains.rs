@@ -178,9 +178,9 @@ impl Scheduler {
         }
     }
 
-    /// A domain took mail, or could not be reached.
+    /// A domain or a provider took mail, or could not be reached.
     pub fn prove(&self, lane: &Lane, proven: bool) {
-        if lane.name.as_domain().is_some() && lane.prove(proven) {
+        if lane.prove(proven) && lane.name.as_domain().is_some() {
             match proven {
                 true => self.domains.proven.insert(lane.name.clone(), ()),
                 false => self.domains.proven.invalidate(&lane.name),

@@ -68,6 +68,8 @@ pub struct Lane {
     line: Line,
     /// Workers that have nothing to do are to end.
     dismissed: Notify,
+    /// An operator has taken away jobs whose connections are being opened.
+    recalled: Notify,
     /// Held by the one worker that waits for the lane; the others wait for it.
     turn: tokio::sync::Mutex<()>,
 }
@@ -153,6 +155,7 @@ impl Lane {
             changed: Notify::new(),
             line: Line::default(),
             dismissed: Notify::new(),
+            recalled: Notify::new(),
             turn: tokio::sync::Mutex::new(()),
         }
     }

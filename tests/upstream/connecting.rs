@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use async_trait::async_trait;
 use mailweir::config::{Provider, Source};
 use mailweir::deliver::{Admit, Connection, Connector, Fact, Freely};
+use mailweir::descriptors::Slot;
 use mailweir::mail::LaneName;
 use mailweir::outcome::{Fate, judge, judge_unreached};
 use mailweir::route::{Host, Route};
@@ -278,8 +279,9 @@ pub struct Sockets(pub AtomicUsize);
 
 #[async_trait]
 impl Admit for Sockets {
-    async fn admit(&self) -> bool {
-        self.0.fetch_update(SeqCst, SeqCst, |left| left.checked_sub(1)).is_ok()
+    async fn admit(&self) -> Option<Slot> {
+        let left = self.0.fetch_update(SeqCst, SeqCst, |left| left.checked_sub(1));
+        left.is_ok().then(Slot::uncounted)
     }
 }
 

@@ -16,6 +16,7 @@
 //! Memory: at most [`Options::pending_bytes`] of operations wait, plus SQLite's page caches (32 MiB
 //! and four times 4 MiB). Start-up costs what the process before had in memory, not what is queued.
 
+mod aside;
 pub mod backup;
 mod claim;
 mod error;
@@ -51,8 +52,9 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 
-use self::error::at_path;
 #[doc(hidden)]
+pub use self::aside::Aside;
+use self::error::at_path;
 pub use self::inline::InlineQueue;
 use self::large_writes::Turns;
 use self::lock::Lock;
@@ -173,10 +175,12 @@ impl SqliteQueue {
         crash::point("open.locked");
         let room = Room::open(&path, options.min_free);
         let options = Options { log_pages: room.log_pages(options.log_pages, schema::PAGE), ..options };
+        trust::take_journal_name(&path)?;
         let mut conn = schema::connect_writer(&path, &options)?;
         crash::point("open.connected");
         log::rewrite(&mut conn, &path).map_err(|e| at_path(&path, e))?;
         schema::prepare(&mut conn, &path)?;
+        trust::take_journal_name(&path)?;
         let recovered = store::recover(&mut conn).map_err(|e| at_path(&path, e))?;
         if recovered.leases > 0 || recovered.incoming > 0 {
             tracing::info!(

@@ -10,6 +10,9 @@ use crate::clock::Timestamp;
 use crate::mail::{LaneName, NewMessage, Owed, QueueId, RecipientKey};
 use crate::queue::{Counts, HEADS_EACH, Leased, Operation, QueueError, Retried, Settlement};
 
+/// A probe asks whether a message of that size (bytes) could be stored: nearly all mail is smaller.
+const PROBED: usize = 128 * 1024;
+
 /// An operation for the writer.
 pub(super) enum Op {
     Accept(NewMessage),
@@ -48,6 +51,7 @@ impl Op {
             Op::Remember(entries) => {
                 entries.iter().map(|(name, value)| 64 + name.len() + value.as_ref().map_or(0, Bytes::len)).sum()
             }
+            Op::Probe => PROBED,
             Op::Operate(_, keys, withdrawn, _) => 16 * (keys.len() + withdrawn.len()),
             _ => 0,
         }

@@ -23,13 +23,12 @@ use rustix::fs::{FallocateFlags, OFlags, fallocate, statvfs};
 use rustix::io::Errno;
 use rustix::process::{Resource, getrlimit};
 
+use super::aside::Aside;
 use super::rows;
 use super::trust::beside;
 use crate::config::units::Size;
 use crate::queue::QueueError;
 
-/// Of a small file system, one part in so many is set aside.
-const PART: u64 = 10;
 /// Bytes that a commit writes besides what comes in: pages that it only touches.
 const TOUCHED: u64 = 128 * 1024;
 /// How long after each time it is tried to make the reserve again.
@@ -73,11 +72,11 @@ impl Room {
     /// `None` leaves it as it is.
     pub(super) fn open(database: &Path, min_free: Option<u64>) -> Room {
         let directory = database.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
-        let total = statvfs(directory).map_or(u64::MAX, |disk| disk.f_blocks.saturating_mul(disk.f_frsize));
         let file = beside(database, ".reserve");
         let reserved = file.symlink_metadata().map_or(0, |file| file.len());
-        let aside = min_free.unwrap_or(0).min(total / PART);
-        let least = START.min(total / PART).max(aside / 2);
+        let all = Aside::of(database, min_free.unwrap_or(0));
+        let aside = all.bytes;
+        let least = START.min(all.tenth()).max(aside / 2);
         let mut room = Room { directory: directory.to_owned(), file, aside, reserved, least, tried: None };
         if min_free == Some(0) || room.is_short() {
             room.give_up();
@@ -143,10 +142,14 @@ impl Room {
                 whole(limit)
             )));
         }
-        let (directory, aside) = (self.directory.display(), whole(self.aside));
-        let free = whole(available.saturating_add(self.reserved));
+        // What the file holds is not free to anybody.
+        let (directory, aside, free) = (self.directory.display(), whole(self.aside), whole(available));
+        let held = match self.reserved {
+            0 => String::new(),
+            held => format!(", of which {} are in {}", whole(held), self.file.display()),
+        };
         Err(QueueError::Full(format!(
-            "{directory} has {free} left, and {aside} are set aside for mail on its way out ([queue] min_free)"
+            "{directory} has {free} free; {aside} are set aside for mail on its way out ([queue] min_free){held}"
         )))
     }
 

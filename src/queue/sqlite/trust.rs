@@ -8,11 +8,13 @@
 //! store made under an umask of 022 is fine.
 //!
 //! A rollback journal (`-journal`) is played back into the database by whoever opens it next, and may
-//! name a further file that is then deleted. Only one of this user, or of root, is taken.
+//! name a further file that is then deleted. Only one of this user, or of root, is taken. Where others can
+//! make files in the directory, one could be planted between that look and SQLite's own: there an empty one
+//! of ours takes the name, which SQLite passes over ([`take_journal_name`]).
 
-use std::fs::Metadata;
+use std::fs::{Metadata, OpenOptions};
 use std::io::ErrorKind;
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use crate::queue::QueueError;
@@ -74,6 +76,27 @@ pub(super) fn check_journal(database: &Path) -> Result<(), QueueError> {
         },
         Err(e) if e.kind() == ErrorKind::NotFound => Ok(()),
         Err(e) => failed(format!("cannot be looked at: {e}")),
+    }
+}
+
+/// Takes the name of the rollback journal where others could: in a directory that is sticky nobody but us
+/// can take it away again. A database that is still empty has nothing to be played back into, and SQLite
+/// would remove the file.
+///
+/// # Errors
+/// As [`check_journal`]; or the file cannot be made.
+pub(super) fn take_journal_name(database: &Path) -> Result<(), QueueError> {
+    let directory = database.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let of_others = directory.metadata().is_ok_and(|directory| directory.mode() & 0o022 != 0);
+    if !of_others || database.metadata().is_ok_and(|database| database.len() == 0) {
+        return Ok(());
+    }
+    let path = beside(database, "-journal");
+    // O_EXCL follows no link.
+    match OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path) {
+        Ok(_) => Ok(()),
+        Err(e) if e.kind() == ErrorKind::AlreadyExists => check_journal(database),
+        Err(e) => Err(QueueError::Unavailable(format!("{} cannot be made: {e}", path.display()))),
     }
 }
 
@@ -194,6 +217,42 @@ mod tests {
             fs::remove_file(&file).unwrap();
             fs::create_dir(&file).unwrap();
             assert!(refused(&path).contains("not a regular file"), "{suffix}");
+        }
+    }
+
+    #[test]
+    fn where_others_can_make_files_the_name_of_the_journal_is_taken() {
+        let (dir, path) = store();
+        let journal = beside(&path, "-journal");
+        let database = || rusqlite::Connection::open(&path).unwrap();
+        take_journal_name(&path).unwrap();
+        database().execute_batch("PRAGMA journal_mode = wal; CREATE TABLE t (x); INSERT INTO t VALUES (7)").unwrap();
+        take_journal_name(&path).unwrap();
+        assert!(!journal.exists(), "nobody else can make files here");
+        mode(dir.path(), 0o1777);
+        take_journal_name(&path).unwrap();
+        let taken = journal.metadata().unwrap();
+        assert_eq!((taken.len(), taken.mode() & 0o777), (0, 0o600));
+        // SQLite passes it over and leaves it.
+        let seven: i64 = database().query_row("SELECT x FROM t", [], |row| row.get(0)).unwrap();
+        assert!(seven == 7 && journal.exists());
+        take_journal_name(&path).unwrap();
+        check(&path).unwrap();
+        // What somebody has put there is refused.
+        fs::hard_link(&journal, dir.path().join("other")).unwrap();
+        assert!(take_journal_name(&path).unwrap_err().to_string().contains("hard link"));
+    }
+
+    #[tokio::test]
+    async fn a_store_in_a_directory_of_all_is_opened_again_and_again() {
+        let dir = tempfile::tempdir().unwrap();
+        mode(dir.path(), 0o1777);
+        let path = dir.path().join("q.db");
+        for _ in 0..3 {
+            let queue = super::super::SqliteQueue::open(&path, crate::clock::Clock::System).unwrap();
+            crate::queue::Queue::probe(&*queue).await.unwrap();
+            crate::queue::Queue::close(&*queue).await;
+            assert!(beside(&path, "-journal").exists());
         }
     }
 

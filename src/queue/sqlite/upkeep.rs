@@ -38,6 +38,14 @@ pub(super) struct Tidy {
     began: Option<u64>,
 }
 
+/// Something of that size (bytes) would touch what is set aside.
+fn no_room(size: usize) -> QueueError {
+    QueueError::Full(format!(
+        "the disk has no room for {} more beside what is set aside for mail on its way out ([queue] min_free)",
+        Size(size as u64 / 1024 * 1024)
+    ))
+}
+
 impl Writer {
     /// Answers those of the batch that may not come in, and takes them out of it.
     pub(super) fn admit(&mut self, batch: &mut Vec<Job>) {
@@ -79,7 +87,7 @@ impl Writer {
             .collect();
         for job in refused {
             let e = left.as_ref().err().cloned();
-            let e = e.unwrap_or_else(|| QueueError::Full("there is no room for a message of this size".into()));
+            let e = e.unwrap_or_else(|| no_room(job.op.weight()));
             self.answer(job, Err(e));
         }
     }

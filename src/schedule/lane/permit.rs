@@ -98,6 +98,20 @@ impl Lane {
         job.gates.clear();
     }
 
+    /// A job that is on its way has fewer recipients than `before`; without any, it is not.
+    pub(super) fn fewer_on_their_way(&self, job: &mut Job, before: usize) {
+        for gate in self.gates_of(job) {
+            gate.arrived(gate.cells(before));
+            if !job.recipients.is_empty() {
+                gate.let_through(gate.cells(job.recipients.len()));
+            }
+        }
+        if job.recipients.is_empty() {
+            job.gates.clear();
+            self.changed.notify_one();
+        }
+    }
+
     fn gates_of<'a>(&'a self, job: &'a Job) -> impl Iterator<Item = &'a Arc<Gate>> {
         std::iter::once(&self.gate).chain(&job.gates)
     }

@@ -76,6 +76,11 @@ impl Lane {
         self.name.as_domain().is_none() || self.state.lock().proven
     }
 
+    /// Whether mail of it was taken lately, and it was reached since whenever that was tried.
+    pub fn takes_mail(&self) -> bool {
+        self.state.lock().proven
+    }
+
     /// Whether it is the lane of a domain and has nothing to do.
     pub fn is_over(&self) -> bool {
         self.name.as_domain().is_some() && self.state.lock().has_nothing_to_do()

@@ -148,6 +148,8 @@ pub struct Listener {
     pub max_recipients: usize,
     /// `Received:` fields over which a message is taken to loop (RFC 5321 §6.3).
     pub max_hops: u32,
+    /// Bytes that a header section may have.
+    pub max_header: u64,
     /// Sessions at once.
     pub max_connections: usize,
     /// The protocol engine.

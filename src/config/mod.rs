@@ -46,7 +46,7 @@ pub use file::{ConfigError, Problem, Warning, find};
 pub use identity::{IdentityFault, ListenerTls};
 pub use load::Loaded;
 pub use network::{Network, canonical};
-pub use secret::{Credentials, Redactor, Secret};
+pub use secret::{AuthMechanism, Credentials, Redactor, Secret};
 pub use sendmail::Sendmail;
 pub use submission::{Search, Submission};
 use units::{Pattern, Rate};

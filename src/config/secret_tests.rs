@@ -3,7 +3,7 @@
 use super::*;
 
 fn credentials(user: &str, password: &str) -> Credentials {
-    Credentials { user: user.into(), password: Secret::new(password.into()) }
+    Credentials { user: user.into(), password: Secret::new(password.into()), mechanism: None }
 }
 
 fn redacted(password: &str, text: &str) -> String {

@@ -345,7 +345,10 @@ pub fn judge_unreached<'f>(
     // The last one tried is the least preferred; what the best host said explains most, unless it
     // said 5yz while another one only failed for now. Who was not asked explains nothing.
     let for_now = |(j, fact): &&(Judgement, &Fact)| j.fate != Fate::Fail && !matches!(fact.event, Event::LeftOut(_));
-    let told = judged.iter().find(for_now).or(judged.first());
+    let replied = |(_, fact): &&(Judgement, &Fact)| matches!(fact.event, Event::Reply(_));
+    // Of a smart host, whoever answered knows more than an address at which nobody listens.
+    let answered = judged.iter().filter(for_now).find(replied).or_else(|| judged.iter().find(replied));
+    let told = answered.filter(|_| smart_host).or_else(|| judged.iter().find(for_now)).or(judged.first());
     let (scope, throttled, why) = told.map_or((Scope::Host, false, first.why), |(j, _)| (j.scope, j.throttled, j.why));
     // A connection too many, or a host that is known to be down, was no attempt.
     let fate = match told.map(|(j, _)| j.fate) {
@@ -460,6 +463,24 @@ mod tests {
             assert!(meaning.is_some_and(|m| m.len() > 20), "expected `{wanted}…` instead of `{line}`");
         }
         assert_eq!(lines.len(), wanted.len(), "{}", wanted.join("\n"));
+    }
+
+    /// `localhost` is ::1 and 127.0.0.1, and often only one of them listens.
+    #[test]
+    fn of_a_smart_host_the_address_that_answered_is_told() {
+        let refused = event(Stage::Connect, Event::Io("connection refused".into()));
+        for answer in [said(Stage::Greeting, 554, Some((5, 7, 1)), "go away"), said(Stage::Greeting, 451, None, "busy")]
+        {
+            let facts = [refused.clone(), answer.clone()];
+            let (judgement, told) = judge_unreached(&facts, true, &mut judge);
+            assert_eq!((judgement.fate, told), (LATER, Some(&answer)), "{answer}");
+        }
+        let facts = [refused.clone(), said(Stage::Greeting, 554, None, "go away")];
+        assert_eq!(
+            judge_unreached(&facts, false, &mut judge).1,
+            Some(&refused),
+            "of MX hosts the one that may be back"
+        );
     }
 
     #[test]

@@ -154,7 +154,7 @@ proptest! {
             let mut got = String::new();
             rig.client.read_to_string(&mut got).await.expect("replies");
             let codes: Vec<&str> = got.lines().filter(|l| l.as_bytes()[3] == b' ').map(|l| &l[..3]).collect();
-            let expected = "220 250 250 250 354 250 250 250 250 250 250 500 503 221";
+            let expected = "220 250 250 250 354 250 250 250 250 250 250 500 503 421";
             assert_eq!(codes.join(" "), expected, "{got}");
             let stored = rig.inbox.memory.stored.lock();
             let bodies: Vec<&[u8]> = stored.iter().map(|s| s.body.as_slice()).collect();
@@ -235,7 +235,7 @@ async fn the_log_has_no_word_of_what_was_taken_for_a_command() {
         "command=\"MAIL\" bytes=31 code=555 status=\"5.5.4\"",
         "command=\"RSET\" bytes=12 code=501 status=\"5.5.4\"",
         "command=\"not a command\" bytes=7 code=500 status=\"5.5.2\"",
-        "command=\"not a command\" bytes=28 reply=221 2.7.0",
+        "command=\"not a command\" bytes=28 reply=421 4.7.0",
     ] {
         assert_eq!(counted(told), 1, "{told} in {log}");
     }

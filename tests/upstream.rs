@@ -8,6 +8,8 @@ mod connecting;
 mod encryption;
 #[path = "upstream/networks.rs"]
 mod networks;
+#[path = "upstream/old_tls.rs"]
+mod old_tls;
 #[path = "upstream/server.rs"]
 mod server;
 #[path = "upstream/sessions.rs"]

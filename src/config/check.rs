@@ -343,7 +343,11 @@ fn assemble(draft: ProviderDraft, default_rules: &[RuleDraft]) -> Provider {
     let mut provider = draft.p;
     provider.rules = rules;
     provider.tls = effective_tls(draft.tls, draft.relay.is_some());
-    let auth = draft.user.zip(draft.password).map(|(user, password)| Credentials { user, password });
+    let auth = draft.user.zip(draft.password).map(|(user, password)| Credentials {
+        user,
+        password,
+        mechanism: draft.mechanism,
+    });
     provider.relay = draft
         .relay
         .map(|(host, port)| Relay::new(&host, port, effective_implicit(draft.implicit_tls, draft.tls, port), auth));

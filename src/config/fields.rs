@@ -7,8 +7,8 @@ use std::time::Duration;
 use super::rule_keys::TreatAs;
 use super::value::Val;
 use super::{
-    AliasFile, Aliases, Authorities, Count, Engine, LimitsPer, ListenerTlsMode, LogFormat, Overflow, RuleScope, Secret,
-    SignedConversion, Store, TlsMode, Warmup, units,
+    AliasFile, Aliases, AuthMechanism, Authorities, Count, Engine, LimitsPer, ListenerTlsMode, LogFormat, Overflow,
+    RuleScope, Secret, SignedConversion, Store, TlsMode, Warmup, units,
 };
 use crate::deliver::Stage;
 
@@ -94,6 +94,7 @@ macro_rules! words {
 
 words! {
     Engine { Native = "native", Mailin = "mailin" }
+    AuthMechanism { Plain = "plain", Login = "login" }
     ListenerTlsMode { StartTls = "starttls", Implicit = "implicit" }
     Count { Messages = "messages", Recipients = "recipients" }
     TlsMode { Off = "off", Opportunistic = "opportunistic", Required = "required", Verified = "verified" }

@@ -11,8 +11,8 @@ use super::profiles::Profile;
 use super::rule_keys::RuleDraft;
 use super::value::{Kind, Val};
 use super::{
-    AliasFile, Aliases, Count, Dns, LimitsPer, Log, LogFormat, Provider, Queue, Retry, Secret, SignedConversion, Store,
-    TlsMode, units,
+    AliasFile, Aliases, AuthMechanism, Count, Dns, LimitsPer, Log, LogFormat, Provider, Queue, Retry, Secret,
+    SignedConversion, Store, TlsMode, units,
 };
 
 const SECOND: u64 = 1000;
@@ -237,6 +237,7 @@ pub(super) struct ProviderDraft {
     pub implicit_tls: Option<bool>,
     pub user: Option<String>,
     pub password: Option<Secret>,
+    pub mechanism: Option<AuthMechanism>,
     pub tls: Option<TlsMode>,
     /// Of its own: those of [default] and of profiles come after them.
     pub rules: Vec<RuleDraft>,
@@ -261,6 +262,8 @@ impl Table for ProviderDraft {
         "auth.user" user: Kind::User, example r#""AKIAEXAMPLE""#;
         /// Password at the smart host: `{ env = "NAME" }`, `{ file = "path" }`, or itself (with a warning).
         "auth.password" password: Kind::Secret, example r#"{ env = "SES_PASSWORD" }"#;
+        /// `plain` or `login`, for a server that offers both and takes one. Default: PLAIN where it is offered.
+        "auth.mechanism" mechanism: Kind::Word(AuthMechanism::WORDS), example r#""login""#;
         /// Connections at once.
         "connections" p.connections: Kind::Int(1, 10_000), default "5";
         /// Messages after which a connection is closed.
@@ -361,6 +364,7 @@ impl Table for ProviderDraft {
             implicit_tls: None,
             user: None,
             password: None,
+            mechanism: None,
             tls: None,
             rules: Vec::new(),
             match_relay: Vec::new(),

@@ -48,6 +48,8 @@ impl Table for ListenerDraft {
         /// Hops that a message may have made: with more `Received:` fields than that it loops, and gets
         /// 554 5.4.6. RFC 5321 asks for at least 100.
         "max_hops" l.max_hops: Kind::Int(1, 1000), default "100";
+        /// Most bytes of a header section. Larger ones get 552; so does a line of more than 128 KiB in it.
+        "max_header" l.max_header: Kind::Size(16 << 10, 1 << 20), default r#""1MiB""#;
         /// Sessions at once of clients in `allow`. One more gets 421. Others have a sixteenth of that,
         /// beside it, for 30 s each.
         "max_connections" l.max_connections: Kind::Int(1, 100_000), default "1000";
@@ -76,6 +78,7 @@ impl Table for ListenerDraft {
                 max_message_size: 0,
                 max_recipients: 0,
                 max_hops: 0,
+                max_header: 0,
                 max_connections: 0,
                 engine: Engine::Native,
                 lf_only: false,

@@ -46,7 +46,7 @@ pub use file::{ConfigError, Problem, Warning, find};
 pub use identity::{IdentityFault, ListenerTls};
 pub use load::Loaded;
 pub use network::{Network, canonical};
-pub use secret::{Credentials, Redactor, Secret};
+pub use secret::{AuthMechanism, Credentials, Redactor, Secret};
 pub use sendmail::Sendmail;
 pub use submission::{Search, Submission};
 use units::{Pattern, Rate};
@@ -148,6 +148,8 @@ pub struct Listener {
     pub max_recipients: usize,
     /// `Received:` fields over which a message is taken to loop (RFC 5321 §6.3).
     pub max_hops: u32,
+    /// Bytes that a header section may have.
+    pub max_header: u64,
     /// Sessions at once.
     pub max_connections: usize,
     /// The protocol engine.

@@ -24,6 +24,7 @@ pub fn config() -> Config {
             max_message_size: 25 << 20,
             max_recipients: 1000,
             max_hops: 100,
+            max_header: 1 << 20,
             max_connections: 1000,
             engine: Engine::Native,
             lf_only: false,

@@ -89,6 +89,17 @@ pub struct Credentials {
     pub user: String,
     /// Password.
     pub password: Secret,
+    /// The mechanism to use; `None`: PLAIN, else LOGIN.
+    pub mechanism: Option<AuthMechanism>,
+}
+
+/// `auth.mechanism`.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum AuthMechanism {
+    /// PLAIN (RFC 4616).
+    Plain,
+    /// LOGIN, which is older and written down nowhere.
+    Login,
 }
 
 /// Finds the secrets of some credentials in a text. See the module.

@@ -2,8 +2,49 @@
 
 use super::*;
 
+/// From a file: one line end at the end is the editor's, anything else that nobody sees is a mistake.
+#[test]
+fn what_nobody_typed_is_not_part_of_a_secret() {
+    let dir = tempfile::tempdir().unwrap();
+    let (file, config) = (dir.path().join("secret"), dir.path().join("config.toml"));
+    let load = |bytes: &[u8]| {
+        std::fs::write(&file, bytes).unwrap();
+        let text = format!(
+            "hostname = 'a.example'\n[provider.s]\nrelay = 'h.example:587'\nauth = {{ user = 'u', password = {{ file = '{}' }} }}\n[[route]]\nvia = 's'\n",
+            file.display()
+        );
+        std::fs::write(&config, text).unwrap();
+        match crate::config::Config::load(Some(&config)) {
+            Ok(loaded) => {
+                Ok(loaded.providers[0].relay.as_ref().unwrap().auth.as_ref().unwrap().password.reveal().to_owned())
+            }
+            Err(e) => Err(e.to_string()),
+        }
+    };
+    for (bytes, secret) in [
+        (&b"hunter2"[..], "hunter2"),
+        (b"hunter2\n", "hunter2"),
+        (b"hunter2\r\n", "hunter2"),
+        (b" hunter 2 \n", " hunter 2 "),
+        ("h\u{fc}nter".as_bytes(), "h\u{fc}nter"),
+    ] {
+        assert_eq!(load(bytes).as_deref(), Ok(secret));
+    }
+    for (bytes, told) in [
+        (&b"hunter2\n\n"[..], "has a line end behind its first 7 bytes"),
+        (b"hunter2\nhunter3\n", "has a line end behind its first 7 bytes"),
+        (b"hun\tter2", "has a control character behind its first 3 bytes"),
+        (b"\0", "has a control character behind its first 0 bytes"),
+        ("\u{feff}hunter2\n".as_bytes(), "begins with a byte order mark"),
+        (b"\n", "is empty"),
+    ] {
+        let said = load(bytes).unwrap_err();
+        assert!(said.contains(told) && !said.contains("hunter"), "{said}");
+    }
+}
+
 fn credentials(user: &str, password: &str) -> Credentials {
-    Credentials { user: user.into(), password: Secret::new(password.into()) }
+    Credentials { user: user.into(), password: Secret::new(password.into()), mechanism: None }
 }
 
 fn redacted(password: &str, text: &str) -> String {

@@ -369,8 +369,14 @@ fn read_secret(value: &Value) -> Result<Val, String> {
         if secret.len() as u64 > MAX_SECRET {
             return Err(format!("the secret has {} bytes: expected at most {MAX_SECRET}", secret.len()));
         }
-        if secret.contains('\0') {
-            return Err("the secret has a zero byte".to_owned());
+        if secret.starts_with('\u{feff}') {
+            return Err("the secret begins with a byte order mark: expected the file without one (\"UTF-8\", not \"UTF-8 with BOM\")".to_owned());
+        }
+        // Nobody has typed them: they come from an editor, a shell or a copy, and make the password a wrong one.
+        let control = secret.char_indices().find(|(_, c)| c.is_control());
+        if let Some((at, c)) = control {
+            let what = if matches!(c, '\r' | '\n') { "a line end" } else { "a control character" };
+            return Err(format!("the secret has {what} behind its first {at} bytes: expected one line of text"));
         }
         Ok(Val::Secret { secret: Secret::new(secret.to_owned()), literal })
     };
@@ -383,7 +389,7 @@ fn read_secret(value: &Value) -> Result<Val, String> {
     let what = what.as_str().ok_or_else(expected)?;
     match from {
         "env" => match std::env::var(what) {
-            Ok(secret) => done(&secret, false),
+            Ok(secret) => done(without_line_end(&secret), false),
             Err(std::env::VarError::NotPresent) => Err(format!("{} is not set", shown_variable(what))),
             Err(std::env::VarError::NotUnicode(_)) => Err(format!("{} is not UTF-8", shown_variable(what))),
         },
@@ -391,10 +397,16 @@ fn read_secret(value: &Value) -> Result<Val, String> {
             let failed = |e: &dyn std::fmt::Display| format!("cannot read {}: {e}", shown_file(what));
             let bytes = Zeroizing::new(source_file::read(Path::new(what), MAX_SECRET + 2).map_err(|e| failed(&e))?);
             let secret = std::str::from_utf8(&bytes).map_err(|_| failed(&"it is not UTF-8 text"))?;
-            done(secret.trim_end_matches(['\r', '\n']), false)
+            done(without_line_end(secret), false)
         }
         _ => Err(format!("that key is not known here: {}", expected())),
     }
+}
+
+/// One line end at the end is the editor's, or that of `$(cat FILE)`.
+fn without_line_end(secret: &str) -> &str {
+    let secret = secret.strip_suffix('\n').unwrap_or(secret);
+    secret.strip_suffix('\r').unwrap_or(secret)
 }
 
 /// `{ env = "hunter2" }` is a mistake to point at, not to repeat.

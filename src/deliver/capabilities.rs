@@ -4,8 +4,7 @@
 //! not the whole reply.
 
 use smtp_proto::{
-    AUTH_LOGIN, AUTH_PLAIN, EXT_8BIT_MIME, EXT_CHUNKING, EXT_DSN, EXT_PIPELINING, EXT_SIZE, EXT_SMTP_UTF8,
-    EXT_START_TLS, EhloResponse,
+    EXT_8BIT_MIME, EXT_CHUNKING, EXT_DSN, EXT_PIPELINING, EXT_SIZE, EXT_SMTP_UTF8, EXT_START_TLS, EhloResponse,
 };
 
 /// The extensions that matter here.
@@ -25,10 +24,8 @@ pub struct Capabilities {
     pub dsn: bool,
     /// STARTTLS (RFC 3207).
     pub starttls: bool,
-    /// AUTH PLAIN (RFC 4616).
-    pub auth_plain: bool,
-    /// AUTH LOGIN.
-    pub auth_login: bool,
+    /// Mechanisms of AUTH (RFC 4954), as bits of smtp-proto; those that it does not know are missing.
+    pub auth: u64,
 }
 
 impl Capabilities {
@@ -63,13 +60,14 @@ impl Capabilities {
         if has(EXT_SIZE) {
             self.size = Some(parsed.size as u64);
         }
-        self.auth_plain |= parsed.auth_mechanisms & AUTH_PLAIN != 0;
-        self.auth_login |= parsed.auth_mechanisms & AUTH_LOGIN != 0;
+        self.auth |= parsed.auth_mechanisms;
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use smtp_proto::{AUTH_LOGIN, AUTH_PLAIN, AUTH_XOAUTH2};
+
     use super::*;
 
     fn offered(lines: &[&str]) -> Capabilities {
@@ -100,8 +98,7 @@ mod tests {
                 chunking: true,
                 dsn: true,
                 starttls: true,
-                auth_plain: true,
-                auth_login: true,
+                auth: AUTH_XOAUTH2 | AUTH_PLAIN | AUTH_LOGIN,
             }
         );
         assert_eq!(offered(&["DSN"]), Capabilities::default(), "the first line is the host's name");
@@ -111,6 +108,6 @@ mod tests {
     #[test]
     fn one_odd_line_costs_nothing_else() {
         let caps = offered(&["x", "SIZE lots", "AUTH", "\u{0}", "AUTH=LOGIN", "PIPELINING "]);
-        assert!(caps.pipelining && caps.auth_login && !caps.auth_plain);
+        assert!(caps.pipelining && caps.auth == AUTH_LOGIN);
     }
 }

@@ -25,14 +25,14 @@ pub fn client_id(hostname: &str) -> ClientId {
     }
 }
 
-/// MAIL with the parameters that the host takes.
-pub fn mail(out: &mut Vec<u8>, message: &Message, caps: &Capabilities, smtputf8: bool) {
+/// MAIL with the parameters that the host takes; `plain`: none but SMTPUTF8. Returns whether it has any besides.
+pub fn mail(out: &mut Vec<u8>, message: &Message, caps: &Capabilities, smtputf8: bool, plain: bool) -> bool {
     let envelope = &message.envelope;
     let mut parameters = Vec::new();
-    if caps.size.is_some() {
+    if caps.size.is_some() && !plain {
         parameters.push(MailParameter::Size(usize::try_from(message.size).unwrap_or(usize::MAX)));
     }
-    if caps.eight_bit_mime && (message.traits.eight_bit_body || message.traits.eight_bit_header) {
+    if caps.eight_bit_mime && !plain && (message.traits.eight_bit_body || message.traits.eight_bit_header) {
         parameters.push(MailParameter::Body(MailBodyParameter::EightBitMime));
     }
     if smtputf8 {
@@ -53,7 +53,9 @@ pub fn mail(out: &mut Vec<u8>, message: &Message, caps: &Capabilities, smtputf8:
         }
     }
     let sender = envelope.reverse_path.as_ref();
+    let has_more = parameters.len() > usize::from(smtputf8);
     print(out, Mail::new(sender.map(|a| for_host(a, caps)), parameters));
+    has_more
 }
 
 /// RCPT with the parameters that the host takes.
@@ -140,9 +142,16 @@ mod tests {
         };
         let all =
             Capabilities { size: Some(0), eight_bit_mime: true, smtputf8: true, dsn: true, ..Capabilities::default() };
-        assert_eq!(printed(|out| mail(out, &message, &Capabilities::default(), false)), "MAIL FROM:<>\r\n");
         assert_eq!(
-            printed(|out| mail(out, &message, &all, true)),
+            printed(|out| assert!(!mail(out, &message, &Capabilities::default(), false, false))),
+            "MAIL FROM:<>\r\n"
+        );
+        assert_eq!(
+            printed(|out| assert!(!mail(out, &message, &Capabilities { dsn: false, ..all }, true, true))),
+            "MAIL FROM:<> SMTPUTF8\r\n"
+        );
+        assert_eq!(
+            printed(|out| assert!(mail(out, &message, &all, true, false))),
             "MAIL FROM:<> SIZE=77 BODY=8BITMIME SMTPUTF8 RET=HDRS ENVID=a+2Bb+3Dc+20d+01\r\n"
         );
         let mut recipient = Recipient::new(Address::parse("a+b@example.com").expect("address"));

@@ -21,7 +21,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use moka::sync::Cache;
 use socket2::{SockRef, TcpKeepalive};
 use tokio::net::TcpSocket;
 use tokio::task::JoinSet;
@@ -29,6 +28,7 @@ use tokio::time::{sleep, timeout};
 
 use super::dead::{BackOff, DeadAddresses, EarlyEnd};
 use super::fact::{Event, Fact, Peer, Stage};
+use super::quirks::Hosts;
 use super::session::{Connection, Setup, SetupFailure};
 use super::source::Sources;
 use super::tls::TlsSettings;
@@ -44,11 +44,6 @@ pub const MAX_ADDRESSES: usize = 12;
 pub const MAX_SESSIONS: usize = 5;
 /// Head start of an address before the next one of the same host is tried too.
 const HEAD_START: Duration = Duration::from_millis(250);
-/// How long a host that became unintelligible gets one command at a time (a middlebox that breaks
-/// PIPELINING or CHUNKING).
-const SERIAL_FOR: Duration = Duration::from_secs(6 * 3600);
-/// Hosts of that kind remembered.
-const SERIAL_MAX: u64 = 10_000;
 
 /// The connector cannot be made.
 #[derive(Debug, thiserror::Error)]
@@ -96,8 +91,8 @@ pub struct Connector {
     dead: Arc<DeadAddresses>,
     /// Local addresses that do not work.
     sources: Sources,
-    /// Hosts whose replies made no sense when commands were pipelined; shared with the connections.
-    serial: Cache<String, ()>,
+    /// What hosts do not take although they offer it; shared with the connections.
+    quirks: Hosts,
     /// Makes streams instead of the system.
     dialer: Option<Arc<dyn Dialer>>,
     descriptors: Arc<Descriptors>,
@@ -116,7 +111,7 @@ impl Connector {
             timeouts: Timeouts::default(),
             dead: Arc::new(DeadAddresses::new()),
             sources: Sources::new(),
-            serial: Cache::builder().max_capacity(SERIAL_MAX).time_to_live(SERIAL_FOR).build(),
+            quirks: Hosts::new(),
             dialer: None,
             descriptors: Descriptors::without_end(),
         })
@@ -244,7 +239,7 @@ impl Connector {
                 match self.session(provider, host, stream, address, source, admit).await {
                     Ok(mut connection) => {
                         connection.source = source.map(|source| source.address);
-                        connection.remember_garbling(self.serial.clone());
+                        connection.heed(self.quirks.clone());
                         let way = (sources::only(provider), address);
                         connection.early =
                             Some(EarlyEnd { known: self.dead.clone(), way, longest: provider.retry.max });

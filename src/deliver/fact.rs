@@ -108,8 +108,17 @@ pub enum Event {
     Io(String),
     /// TLS failed (handshake, certificate, not offered though required).
     Tls(String),
-    /// The server does not offer what the configuration asks for, e.g. `AUTH`.
-    Missing(&'static str),
+    /// The server does not offer what the configuration asks for, e.g. `AUTH`; the text says what it is, and
+    /// what is offered instead.
+    Missing(String),
+    /// The server refuses a command or parameter of an extension that it offers (`what`): that is no
+    /// word on the message, which goes again without.
+    Extension {
+        /// E.g. `BDAT`.
+        what: &'static str,
+        /// What it said.
+        reply: Reply,
+    },
     /// The server's bytes make no sense: endless or unparsable reply, input pending at STARTTLS.
     Garbled(String),
     /// The message cannot be sent to this host as it is (e.g. SMTPUTF8 needed and not offered).
@@ -154,6 +163,7 @@ impl fmt::Display for Event {
             Event::Io(e) => f.write_str(e),
             Event::Tls(e) => write!(f, "TLS: {e}"),
             Event::Missing(what) => write!(f, "the server does not offer {what}"),
+            Event::Extension { what, reply } => write!(f, "the server offers {what} and refuses it: {reply}"),
             Event::Garbled(e) => write!(f, "unintelligible server: {e}"),
             Event::Unsendable { enhanced, text } => write!(f, "{enhanced} {text}"),
             Event::Local(e) => write!(f, "local: {e}"),

@@ -7,6 +7,7 @@
 //!   that did not answer.
 //! - [`Connection`] (`session`) is the dialog up to EHLO, STARTTLS and AUTH, and the idle time.
 //! - `transaction` is MAIL to final reply: one fate for each recipient, whatever the server does.
+//! - `quirks` remembers what hosts offer and do not take.
 //! - `wire` owns socket and buffers: it writes and reads at the same time and knows time-outs.
 //! - `reply`, `encode`, `command`, `capabilities` are pure: bytes in, values out.
 
@@ -17,6 +18,7 @@ pub mod connect;
 mod dead;
 pub mod encode;
 pub mod fact;
+mod quirks;
 pub mod reply;
 pub mod session;
 mod source;

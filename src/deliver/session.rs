@@ -8,10 +8,10 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use lettre::transport::smtp::commands::{Ehlo, Quit, Starttls};
-use moka::sync::Cache;
 
 use super::dead::EarlyEnd;
 use super::fact::{Event, Fact, Peer, Reply, Stage};
+use super::quirks::{Hosts, Quirks};
 use super::tls::TlsSettings;
 use super::wire::{Io, Wire, Written};
 use super::{Capabilities, Timeouts, auth, command};
@@ -69,8 +69,12 @@ pub struct Connection {
     pub(super) source: Option<IpAddr>,
     /// All of the last transaction was written, its body too, before the first reply was read.
     pub(super) all_out: bool,
-    /// Hosts that get one command at a time, see [`Connection::remember_garbling`].
-    pub(super) serial: Option<Cache<String, ()>>,
+    /// MAIL and RCPT have no parameters but SMTPUTF8: the host refuses what it offers.
+    pub(super) plain: bool,
+    /// A BDAT was answered with success.
+    pub(super) took_bdat: bool,
+    /// Where what this host does not take is remembered, see [`Connection::heed`].
+    pub(super) quirks: Option<Hosts>,
     /// Where to tell that it ended before it took anything; `None` once it has.
     pub(super) early: Option<EarlyEnd>,
 }
@@ -99,7 +103,9 @@ impl Connection {
                 sent: 0,
                 source: None,
                 all_out: false,
-                serial: None,
+                plain: false,
+                took_bdat: false,
+                quirks: None,
                 early: None,
             }),
             Err(((stage, event), handshake)) => {
@@ -108,14 +114,28 @@ impl Connection {
         }
     }
 
-    /// Where to remember this host if its replies make no sense while PIPELINING or CHUNKING are
-    /// used; a host that is in there already gets neither.
-    pub(super) fn remember_garbling(&mut self, serial: Cache<String, ()>) {
-        if serial.contains_key(&*self.peer.host) {
-            self.pipelining = false;
-            self.chunking = false;
+    /// Does without what this host is known not to take, and remembers there what else turns out.
+    pub(super) fn heed(&mut self, hosts: Hosts) {
+        let quirks = hosts.of(&self.peer.host);
+        self.pipelining &= !quirks.serial;
+        self.chunking &= !quirks.serial && !quirks.no_bdat;
+        if quirks.no_parameters {
+            self.do_without_parameters();
         }
-        self.serial = Some(serial);
+        self.quirks = Some(hosts);
+    }
+
+    /// From now on; DSN is among what they ask for, so its duties stay with us.
+    pub(super) fn do_without_parameters(&mut self) {
+        self.plain = true;
+        self.caps.dsn = false;
+    }
+
+    /// Remembers something of this host.
+    pub(super) fn note(&self, note: impl FnOnce(&mut Quirks)) {
+        if let Some(hosts) = &self.quirks {
+            hosts.note(&self.peer.host, note);
+        }
     }
 
     /// It may carry another transaction: not closed, not garbled, no 421.

@@ -2,8 +2,7 @@
 //!
 //! TLS 1.2 and 1.3 on aws-lc-rs. One client configuration is shared by all connections of one
 //! provider, so that session tickets are used again (`tickets` keeps them per server name); early
-//! data stays off. Without verification the handshake's signatures are still checked, so that the
-//! peer at least owns the key it shows.
+//! data stays off.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,18 +12,23 @@ use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use tokio_rustls::rustls::client::{Resumption, WebPkiServerVerifier};
-use tokio_rustls::rustls::crypto::{CryptoProvider, aws_lc_rs, verify_tls12_signature, verify_tls13_signature};
+use tokio_rustls::rustls::crypto::{CryptoProvider, aws_lc_rs};
 use tokio_rustls::rustls::pki_types::{CertificateDer, ServerName, UnixTime};
-use tokio_rustls::rustls::{ClientConfig, DigitallySignedStruct, Error, RootCertStore, SignatureScheme};
+use tokio_rustls::rustls::{
+    CertificateError, ClientConfig, DigitallySignedStruct, Error, RootCertStore, SignatureScheme,
+};
 
 use super::fact::Event;
 use super::tickets::Tickets;
 use super::wire::{Io, event_of};
 use crate::config::{Authorities, Provider, TlsMode};
-use crate::smtp::tls::{explain, version_name};
+use crate::smtp::tls::{explain, is_incompatible, version_name};
 
 /// Client configurations kept (one or two for each provider).
 const CONFIGS: u64 = 1024;
+/// How often it is told that a host speaks no TLS that is spoken here, and of how many hosts that is remembered.
+const TELL_AGAIN: Duration = Duration::from_secs(3600);
+const TOLD: u64 = 1000;
 
 #[derive(Clone, PartialEq, Eq, Hash)]
 struct Key {
@@ -39,6 +43,8 @@ pub struct TlsSettings {
     crypto: Arc<CryptoProvider>,
     roots: Arc<RootCertStore>,
     configs: Cache<Key, Arc<ClientConfig>>,
+    /// Hosts of which it was told.
+    told: Cache<String, ()>,
 }
 
 impl TlsSettings {
@@ -54,6 +60,7 @@ impl TlsSettings {
             crypto: Arc::new(aws_lc_rs::default_provider()),
             roots: Arc::new(roots),
             configs: Cache::new(CONFIGS),
+            told: Cache::builder().max_capacity(TOLD).time_to_live(TELL_AGAIN).build(),
         }
     }
 
@@ -86,6 +93,8 @@ impl TlsSettings {
             let verifier = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), self.crypto.clone())
                 .build()
                 .map_err(|e| e.to_string())?;
+            let pins = key.ca.iter().flat_map(Authorities::certificates).cloned().collect();
+            let verifier = Arc::new(OrPinned { pins, inner: verifier });
             builder.with_custom_certificate_verifier(verifier).with_no_client_auth()
         } else {
             let verifier = Arc::new(AnyCertificate(self.crypto.clone()));
@@ -117,6 +126,13 @@ impl TlsSettings {
             Err(_) => Err(Event::Timeout(limit)),
             Ok(Err(e)) => Err(match e.get_ref().and_then(|inner| inner.downcast_ref::<Error>()) {
                 Some(tls) => {
+                    if provider.tls != TlsMode::Opportunistic && is_incompatible(tls) && !self.told.contains_key(host) {
+                        self.told.insert(host.to_owned(), ());
+                        tracing::error!(
+                            provider = %provider.name, host, %ip, error = %tls,
+                            "the host speaks no TLS that is spoken here: its mail waits; see \"A host with old TLS\" in docs/operations.md"
+                        );
+                    }
                     // The names in a certificate are the peer's words, like a reply.
                     let text = explain(host, tls);
                     Event::Tls(provider.relay.iter().fold(text, |text, relay| relay.redactor().redact(text)))
@@ -131,7 +147,65 @@ impl TlsSettings {
     }
 }
 
-/// Takes any certificate, as long as the peer has its key.
+/// Takes a certificate that is, byte for byte, one of `tls_ca`, for whatever it says: it was named itself.
+/// That is what `openssl req -x509` makes, which no chain of trust has room for. Others are checked.
+#[derive(Debug)]
+struct OrPinned {
+    pins: Vec<CertificateDer<'static>>,
+    inner: Arc<WebPkiServerVerifier>,
+}
+
+impl ServerCertVerifier for OrPinned {
+    fn verify_server_cert(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        server_name: &ServerName<'_>,
+        ocsp_response: &[u8],
+        now: UnixTime,
+    ) -> Result<ServerCertVerified, Error> {
+        if self.pins.iter().any(|pin| pin.as_ref() == end_entity.as_ref()) {
+            return Ok(ServerCertVerified::assertion());
+        }
+        self.inner.verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now)
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        self.inner.verify_tls12_signature(message, cert, dss).map_err(weak_or_not_its)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        self.inner.verify_tls13_signature(message, cert, dss).map_err(weak_or_not_its)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.inner.supported_verify_schemes()
+    }
+}
+
+/// The signature of a handshake, which `explain` would take for that of a certificate.
+fn weak_or_not_its(error: Error) -> Error {
+    match error {
+        Error::InvalidCertificate(CertificateError::BadSignature) => Error::General(
+            "the handshake is not signed by the key of the certificate, or the key is too weak: RSA needs 2048 bits"
+                .to_owned(),
+        ),
+        other => other,
+    }
+}
+
+/// Takes any certificate, and any key: who does not ask whose a key is has nothing from knowing that the peer
+/// owns it, and an encrypted connection to a server with a weak key is better than none.
 #[derive(Debug)]
 struct AnyCertificate(Arc<CryptoProvider>);
 
@@ -149,20 +223,20 @@ impl ServerCertVerifier for AnyCertificate {
 
     fn verify_tls12_signature(
         &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        dss: &DigitallySignedStruct,
+        _message: &[u8],
+        _cert: &CertificateDer<'_>,
+        _dss: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        verify_tls12_signature(message, cert, dss, &self.0.signature_verification_algorithms)
+        Ok(HandshakeSignatureValid::assertion())
     }
 
     fn verify_tls13_signature(
         &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        dss: &DigitallySignedStruct,
+        _message: &[u8],
+        _cert: &CertificateDer<'_>,
+        _dss: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        verify_tls13_signature(message, cert, dss, &self.0.signature_verification_algorithms)
+        Ok(HandshakeSignatureValid::assertion())
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {

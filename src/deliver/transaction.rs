@@ -10,6 +10,10 @@
 //! many, a positive reply to what must fail, different codes in one reply, 421) finishes its
 //! transaction as far as it can and is not used again.
 //!
+//! A refusal that speaks of an extension's command or parameter is nobody's fate: MAIL is repeated
+//! without parameters, once, and a host that refuses BDAT gets the message again by DATA, on another
+//! connection, since on this one the body was taken for commands.
+//!
 //! A connection that breaks has its fact at the first command without a reply. With BDAT the whole
 //! message is out by then, so that fact is [`Stage::Final`]: it may have arrived. The exception is
 //! a reused connection that breaks before the first reply: a server that closed an idle connection
@@ -28,10 +32,18 @@ use super::session::Connection;
 use super::wire::Written;
 use super::{Report, Transaction};
 use crate::crash;
-use crate::mail::in_ascii;
+use crate::mail::{Recipient, in_ascii};
 
 /// What ends a transaction and its connection.
 type End = (Stage, Event);
+
+/// How a transaction went, as far as it did not end the connection.
+enum After {
+    /// Everybody has a fate; whether MAIL was accepted.
+    Done { begun: bool },
+    /// MAIL was refused, perhaps for its parameters.
+    Repeat(Reply),
+}
 
 /// One fate for each recipient, given once; without the peer, which is the same for all.
 struct Fates(Vec<Option<Fact>>);
@@ -81,14 +93,11 @@ impl Connection {
                 Err(why) => fates.rest(Stage::Body, Event::Local(why)),
                 Ok(head) => {
                     self.sent = self.sent.saturating_add(1);
-                    if let Err((stage, event)) = self.transact(tx, &open, head, &mut fates).await {
+                    if let Err((stage, event)) = self.transact_once_or_twice(tx, &open, head, &mut fates).await {
                         self.usable = false;
                         broke = stage <= Stage::Mail && matches!(event, Event::Closed | Event::Io(_));
-                        if self.pipelining
-                            && matches!(event, Event::Garbled(_))
-                            && let Some(serial) = &self.serial
-                        {
-                            serial.insert(self.peer.host.to_string(), ());
+                        if self.pipelining && matches!(event, Event::Garbled(_)) {
+                            self.note(|quirks| quirks.serial = true);
                         }
                         let stale = reused && stage <= Stage::Mail;
                         let lost = self.all_out && !stale && !matches!(event, Event::Reply(_));
@@ -180,14 +189,42 @@ impl Connection {
     }
 
     /// `Err`: the connection is over; so is the fate of those who have none yet.
-    async fn transact(
+    async fn transact_once_or_twice(
         &mut self,
         tx: &Transaction<'_>,
         open: &[usize],
         head: Bytes,
         fates: &mut Fates,
     ) -> Result<(), End> {
+        let refused = match self.transact(tx, open, head.clone(), fates).await? {
+            After::Done { .. } => return Ok(()),
+            After::Repeat(reply) => reply,
+        };
+        if !self.usable {
+            fates.rest(Stage::Mail, Event::Reply(refused));
+            return Ok(());
+        }
+        let dsn = self.caps.dsn;
+        self.do_without_parameters();
+        if let After::Done { begun: true } = self.transact(tx, open, head, fates).await? {
+            self.note(|quirks| quirks.no_parameters = true);
+        } else {
+            // It was about the sender after all.
+            (self.plain, self.caps.dsn) = (false, dsn);
+        }
+        Ok(())
+    }
+
+    /// As [`Connection::transact_once_or_twice`], once.
+    async fn transact(
+        &mut self,
+        tx: &Transaction<'_>,
+        open: &[usize],
+        head: Bytes,
+        fates: &mut Fates,
+    ) -> Result<After, End> {
         let t = self.timeouts;
+        let mut has_parameters = false;
         let smtputf8 = self.needs_smtputf8(tx, open);
         let pipelined = self.pipelining;
         let bdat = pipelined && self.chunking && tx.body.pieces(tx.message) == 1;
@@ -199,7 +236,7 @@ impl Connection {
             if reset {
                 print(&mut self.wire.out, Rset);
             }
-            command::mail(&mut self.wire.out, tx.message, &self.caps, smtputf8);
+            has_parameters = command::mail(&mut self.wire.out, tx.message, &self.caps, smtputf8, self.plain);
             for recipient in open.iter().filter_map(|i| tx.recipients.get(*i)) {
                 command::rcpt(&mut self.wire.out, recipient, &self.caps, smtputf8);
             }
@@ -233,16 +270,25 @@ impl Connection {
         }
 
         if !pipelined {
-            command::mail(&mut self.wire.out, tx.message, &self.caps, smtputf8);
+            has_parameters = command::mail(&mut self.wire.out, tx.message, &self.caps, smtputf8, self.plain);
             self.say().await;
         }
         let mail = self.reply(Stage::Mail, t.mail).await?;
         let begun = mail.is_positive();
         self.dirty = begun;
+        let mut after = After::Done { begun };
+        // What follows is about nobody then.
+        let mut nobody = Fates(Vec::new());
+        let mut fates = fates;
         if !begun {
-            fates.rest(Stage::Mail, Event::Reply(mail));
+            if has_parameters && speaks_of_parameters(&mail) {
+                after = After::Repeat(mail);
+                fates = &mut nobody;
+            } else {
+                fates.rest(Stage::Mail, Event::Reply(mail));
+            }
             if !pipelined {
-                return Ok(());
+                return Ok(after);
             }
         }
 
@@ -255,6 +301,15 @@ impl Connection {
             let reply = self.reply(Stage::Rcpt, t.rcpt).await?;
             match (begun, reply.is_positive()) {
                 (true, true) => accepted += 1,
+                (true, false)
+                    if self.caps.dsn
+                        && tx.recipients.get(*index).is_some_and(asks_for_dsn)
+                        && refuses_parameter(&reply) =>
+                {
+                    self.note(|quirks| quirks.no_parameters = true);
+                    self.usable = false;
+                    fates.set(*index, Stage::Rcpt, Event::Extension { what: "DSN", reply });
+                }
                 (true, false) => fates.set(*index, Stage::Rcpt, Event::Reply(reply)),
                 // A recipient without a sender: replies and commands do not tally.
                 (false, true) => self.usable = false,
@@ -262,14 +317,31 @@ impl Connection {
             }
         }
 
-        if bdat { self.end_of_bdat(whole, accepted, fates).await } else { self.data(tx, head, accepted, fates).await }
+        if bdat {
+            self.end_of_bdat(whole, accepted, fates).await?;
+        } else {
+            self.data(tx, head, accepted, fates).await?;
+        }
+        Ok(after)
     }
 
     /// The reply to `BDAT n LAST`, whose body is out already.
     async fn end_of_bdat(&mut self, whole: Written, accepted: usize, fates: &mut Fates) -> Result<(), End> {
         let stage = if whole == Written::All { Stage::Final } else { Stage::Body };
-        let reply = self.reply(stage, self.timeouts.last).await?;
+        let reply = self.reply(stage, self.timeouts.last).await.inspect_err(|(_, event)| {
+            // Some do not know what to do with it. One that has taken it before has other reasons.
+            if !self.took_bdat && matches!(event, Event::Closed | Event::Io(_)) {
+                self.note(|quirks| quirks.no_bdat = true);
+            }
+        })?;
         crash::point("reply.read");
+        if accepted > 0 && refuses_command(&reply) {
+            self.note(|quirks| quirks.no_bdat = true);
+            self.usable = false;
+            fates.rest(stage, Event::Extension { what: "CHUNKING", reply });
+            return Ok(());
+        }
+        self.took_bdat |= reply.is_positive();
         // A failed BDAT leaves the transaction in an undefined state until RSET (RFC 3030 §2).
         self.dirty = !reply.is_positive();
         if reply.is_positive() && (accepted == 0 || whole == Written::Early) {
@@ -389,6 +461,26 @@ impl Connection {
                 || open.iter().filter_map(|i| tx.recipients.get(*i)).any(|r| !r.address.is_ascii())
                 || (tx.message.envelope.smtputf8 && tx.message.traits.eight_bit_header))
     }
+}
+
+/// A refusal of MAIL that may be about its parameters: 555 is (RFC 5321 §4.1.1.11), and what is said of
+/// syntax by servers that know no other code.
+fn speaks_of_parameters(reply: &Reply) -> bool {
+    reply.code == 555 || matches!(reply.code, 500 | 501 | 504) && matches!(reply.enhanced, None | Some((_, 5, _)))
+}
+
+/// A refusal that is about a parameter of RCPT, and not about the address: there is no second try.
+fn refuses_parameter(reply: &Reply) -> bool {
+    matches!(reply.code, 504 | 555) || reply.code == 501 && matches!(reply.enhanced, Some((_, 5, 4)))
+}
+
+/// The command is not known, not implemented or not wanted here.
+fn refuses_command(reply: &Reply) -> bool {
+    matches!(reply.code, 500 | 502 | 503 | 504)
+}
+
+fn asks_for_dsn(recipient: &Recipient) -> bool {
+    recipient.notify.given || recipient.orcpt.is_some()
 }
 
 fn sender_is_ascii(tx: &Transaction<'_>) -> bool {

@@ -59,6 +59,7 @@ fn tests_config() -> crate::config::Listener {
         max_message_size: 1 << 20,
         max_recipients: 100,
         max_hops: 100,
+        max_header: 1 << 20,
         max_connections: 100,
         engine: crate::config::Engine::Native,
         lf_only: false,

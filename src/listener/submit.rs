@@ -216,6 +216,7 @@ impl Shared {
         let hash = self.dedupe.as_ref().map(|d| d.begin(&tx.envelope, &tx.recipients));
         Draft::new(self.queue().next_id(now), now, &trace, self.listener.max_message_size, tx.announced, hash)
             .with_max_hops(self.listener.max_hops)
+            .with_max_header(self.listener.max_header)
     }
 
     /// Queues a complete message, or says why not. `failed`: the queue failed while it came in.

@@ -2,10 +2,12 @@
 //! once, and what is more than a chunk goes to the queue while the rest is still coming.
 //!
 //! Invariants:
-//! - What is stored has CRLF line ends only (the readers of `smtp::dot` see to that) and ends in CRLF.
+//! - What is stored has CRLF line ends only and ends in CRLF. The readers of `smtp::dot` leave CRs that
+//!   belong to no CRLF to this place: in a header section they are white space (so that nothing behind one
+//!   becomes a field, and nothing ends the section), in a body they are line ends.
 //! - Every chunk but the last has exactly [`CHUNK`] bytes.
 //! - Memory: chunk 0, plus at most one chunk and one read; a chunk that is done has a quarter of
-//!   its length as slack at most.
+//!   its length as slack at most. Of a header section no more than a line is held back.
 //! - After a refusal the content is only counted: the session reads to the real end of the message
 //!   and then says why.
 //!
@@ -29,9 +31,19 @@ use super::urgency::Urgency;
 use super::{Address, BodyTraits, CHUNK, QueueId, Trace};
 use crate::clock::Timestamp;
 use crate::queue::{Queue, QueueError};
+use crate::smtp::is_bare_cr;
 
 /// Longest line in bytes without its CRLF (RFC 5321 §4.5.3.1.6).
 const MAX_LINE: usize = 998;
+
+/// Bytes that a header section may have, if nobody says otherwise.
+const MAX_HEADER: u64 = 1 << 20;
+
+/// Longest line of a header section, in bytes. It cannot go to the queue before it is complete.
+const MAX_OPEN: usize = CHUNK / 2;
+
+/// By so much a buffer grows that holds more than a chunk, in bytes.
+const GROWTH: usize = 32 * 1024;
 
 /// `Received:` fields over which a message is taken to loop, if nobody says otherwise: RFC 5321 §6.3
 /// asks for at least as many.
@@ -48,7 +60,7 @@ const STRIPPED: [&[u8]; 4] = [b"bcc", b"resent-bcc", b"return-path", b"content-l
 pub enum Refusal {
     /// More content than allowed.
     TooLarge,
-    /// A header section of more than one chunk.
+    /// A header section of more bytes than allowed, or a line of a chunk in it.
     HeaderTooLarge,
     /// Too many `Received:` fields.
     Loop,
@@ -91,7 +103,24 @@ struct Header {
     urgency: Urgency,
     /// The current field is one to strip.
     stripping: bool,
+    /// Complete lines that are to go, in order.
     strip: Vec<Range<usize>>,
+    /// There are bare CRs in what came.
+    bare_cr: bool,
+}
+
+impl Header {
+    /// Up to here all is complete and may go to the queue.
+    fn complete(&self) -> usize {
+        self.mailbox.unwrap_or(self.line)
+    }
+
+    /// So many bytes in front of what is complete have gone.
+    fn gone(&mut self, n: usize) {
+        self.line -= n;
+        self.searched -= n;
+        self.mailbox = self.mailbox.map(|at| at - n);
+    }
 }
 
 /// See the module.
@@ -103,6 +132,7 @@ pub struct Draft {
     sender: Option<Address>,
     limit: u64,
     max_hops: u32,
+    max_header: u64,
     content: u64,
     buf: Vec<u8>,
     /// While the header section comes in.
@@ -137,6 +167,7 @@ impl Draft {
         let mut buf = Vec::with_capacity(expected + 1024);
         trace.write(id, Rfc5322(received), &mut buf);
         let header = Header { line: buf.len(), searched: buf.len(), ..Header::default() };
+        let traits = BodyTraits { eight_bit_header: !buf.is_ascii(), ..BodyTraits::default() };
         Draft {
             id,
             received,
@@ -144,13 +175,14 @@ impl Draft {
             sender: trace.sender.cloned(),
             limit,
             max_hops: MAX_HOPS,
+            max_header: MAX_HEADER,
             content: 0,
             buf,
             header: Some(header),
             message_id: false,
             urgency: Urgency::default(),
             column: 0,
-            traits: BodyTraits::default(),
+            traits,
             refusal: None,
             hash,
             head: None,
@@ -162,6 +194,11 @@ impl Draft {
     /// With another number of `Received:` fields over which it is taken to loop.
     pub fn with_max_hops(self, max_hops: u32) -> Draft {
         Draft { max_hops, ..self }
+    }
+
+    /// With another bound of the header section, in bytes.
+    pub fn with_max_header(self, max_header: u64) -> Draft {
+        Draft { max_header, ..self }
     }
 
     /// The queue id it will have.
@@ -179,8 +216,26 @@ impl Draft {
         self.refusal
     }
 
-    /// Takes decoded content.
+    /// Takes decoded content: CRLF line ends, and bare CRs by themselves ([`is_bare_cr`]).
     pub fn push(&mut self, run: &[u8]) {
+        if is_bare_cr(run) {
+            return self.push_bare_cr(run);
+        }
+        self.push_text(run);
+    }
+
+    /// CRs that belong to no line end.
+    fn push_bare_cr(&mut self, run: &[u8]) {
+        match &mut self.header {
+            Some(header) => {
+                header.bare_cr = true;
+                self.push_text(run);
+            }
+            None => run.iter().for_each(|_| self.push_text(b"\r\n")),
+        }
+    }
+
+    fn push_text(&mut self, run: &[u8]) {
         self.content = self.content.saturating_add(run.len() as u64);
         if self.refusal.is_some() {
             return;
@@ -192,6 +247,10 @@ impl Draft {
             hash.write(run);
         }
         let from = self.buf.len();
+        if self.buf.capacity() - from < run.len() && from + run.len() > CHUNK {
+            // Doubled, it would be more than its client has memory for.
+            self.buf.reserve_exact(run.len().max(GROWTH));
+        }
         self.buf.extend_from_slice(run);
         match self.header {
             Some(_) => self.scan_header(),
@@ -217,7 +276,11 @@ impl Draft {
                 self.buf.splice(at..at, MAILBOX_FIELD);
                 (start, end) = (start + MAILBOX_FIELD.len(), end + MAILBOX_FIELD.len());
                 self.traits.long_line |= start - at > MAX_LINE + 2;
+                self.traits.eight_bit_header |= !self.buf[at..start].is_ascii();
                 header.mailbox = None;
+            }
+            if header.bare_cr {
+                spaces_for_bare_crs(&mut self.buf[start..end], header.any);
             }
             let line = &self.buf[start..end];
             match line.first() {
@@ -252,17 +315,21 @@ impl Draft {
             } else {
                 self.traits.leading_dot |= line.first() == Some(&b'.');
                 self.traits.long_line |= line.len() > MAX_LINE + 2;
+                self.traits.eight_bit_header |= !line.is_ascii();
             }
             header.line = end;
             header.searched = end;
         }
         header.searched = self.buf.len();
-        if self.buf.len() > CHUNK {
+        header.gone(cut_out(&mut self.buf, &header.strip));
+        header.strip.clear();
+        let open = self.buf.len() - header.complete();
+        if open > MAX_OPEN || self.cut + self.buf.len() as u64 > self.max_header {
             // A long line that is no field is the start of a body without a header.
             let line = &self.buf[header.line..];
-            let continued = header.any && matches!(line.first(), Some(b' ' | b'\t'));
+            let continued = header.any && matches!(line.first(), Some(b' ' | b'\t' | b'\r'));
             if !continued && line.len() > MAX_LINE && field_name(line).is_none() {
-                let at = header.mailbox.unwrap_or(header.line);
+                let at = header.complete();
                 return self.end_header(header, at, false);
             }
             return self.refuse(Refusal::HeaderTooLarge);
@@ -273,6 +340,12 @@ impl Draft {
     /// Makes the fix-ups: the header lines end before `at`, where an empty line is or has to be put in.
     fn end_header(&mut self, header: Header, mut at: usize, empty_line: bool) {
         at -= cut_out(&mut self.buf, &header.strip);
+        if self.cut + at as u64 > self.max_header {
+            return self.refuse(Refusal::HeaderTooLarge);
+        }
+        if header.bare_cr {
+            lines_for_bare_crs(&mut self.buf, at);
+        }
         // Written at the end, then turned to their place.
         let end = self.buf.len();
         // Writing to a Vec cannot fail.
@@ -293,7 +366,7 @@ impl Draft {
         }
         let extra = self.buf.len() - end;
         self.buf[at..].rotate_right(extra);
-        self.traits.eight_bit_header = !self.buf[..at + extra].is_ascii();
+        self.traits.eight_bit_header |= !self.buf[at..at + extra].is_ascii();
         self.message_id = header.message_id;
         self.urgency = header.urgency;
         self.scan_body(at + extra + if empty_line { 2 } else { 0 });
@@ -319,7 +392,7 @@ impl Draft {
 
     /// A whole chunk waits to be handed to the queue.
     pub fn has_chunk(&self) -> bool {
-        self.header.is_none() && self.buf.len() >= CHUNK
+        self.header.as_ref().map_or(self.buf.len(), Header::complete) >= CHUNK
     }
 
     /// Hands whole chunks to the queue; to be called after each read. On `Err` the body is lost and
@@ -331,6 +404,9 @@ impl Draft {
             next.extend_from_slice(rest);
             self.buf.truncate(CHUNK);
             let chunk = std::mem::replace(&mut self.buf, next);
+            if let Some(header) = &mut self.header {
+                header.gone(CHUNK);
+            }
             self.hand_over(queue, chunk).await?;
         }
         Ok(())
@@ -390,6 +466,28 @@ impl Draft {
         self.head = None;
         if std::mem::take(&mut self.spilled) > 0 {
             queue.unspill(self.id).await;
+        }
+    }
+}
+
+/// In a line that belongs to a header section, each CR that is no part of its end becomes a space.
+/// `any`: there was a field before it.
+fn spaces_for_bare_crs(line: &mut [u8], any: bool) {
+    let len = line.len().saturating_sub(2);
+    let continues = any && len > 0 && matches!(line.first(), Some(b' ' | b'\t' | b'\r'));
+    if memchr(b'\r', &line[..len]).is_some() && (continues || field_name(line).is_some()) {
+        line[..len].iter_mut().filter(|b| **b == b'\r').for_each(|b| *b = b' ');
+    }
+}
+
+/// Makes a line end of each CR behind `at` that is no part of one.
+fn lines_for_bare_crs(buf: &mut Vec<u8>, at: usize) {
+    let rest = buf.split_off(at);
+    let mut bytes = rest.iter().peekable();
+    while let Some(byte) = bytes.next() {
+        buf.push(*byte);
+        if *byte == b'\r' && bytes.peek() != Some(&&b'\n') {
+            buf.push(b'\n');
         }
     }
 }

@@ -106,7 +106,20 @@ const TABLE: &[Row] = &[
         Scope::Provider,
         "the server refuses our credentials",
     ),
+    row(
+        |f| f.stage == Stage::Auth && matches!(f.event, Event::Missing(_)),
+        LATER,
+        Scope::Provider,
+        "the server offers no way to log in that is known here",
+    ),
     row(|f| f.stage == Stage::Auth, LATER, Scope::Host, "authentication did not work this time"),
+    // It speaks of the extension and not of the message; what the host is without is remembered.
+    row(
+        |f| matches!(f.event, Event::Extension { .. }),
+        Fate::AtOnce,
+        Scope::Connection,
+        "the host refuses an extension that it offers",
+    ),
     // A 5yz to STARTTLS speaks of TLS and not of the message.
     row(
         |f| matches!(f.event, Event::Tls(_)) || f.stage == Stage::StartTls && !reply(f, |r| r.code == 421),
@@ -193,14 +206,42 @@ fn before_mail(stage: Stage) -> bool {
     matches!(stage, Stage::Route | Stage::Connect | Stage::Greeting | Stage::Ehlo | Stage::StartTls)
 }
 
+/// Believed only where others of the transaction were taken, see `settle`. X.5.3 comes with any code; a 552
+/// without an enhanced code is what RFC 821 servers say.
 fn too_many_recipients(reply: &Reply) -> bool {
     match (reply.code, reply.enhanced) {
-        (452, None) => true,
-        (452, Some((_, 5, 3) | (_, 3, 1))) => true,
-        (552, Some((_, 5, 3))) => true,
+        (452 | 552, None) => true,
+        (452, Some((_, 3, 1))) => true,
+        (450..=452 | 550 | 552, Some((_, 5, 3))) => true,
         (452 | 552, _) => has(reply, &["too many recipients"]),
         _ => false,
     }
+}
+
+/// A refusal at MAIL or RCPT that is about us and not about the message: we have to log in first.
+pub fn wants_login(fact: &Fact) -> bool {
+    let login = |r: &Reply| {
+        r.is_permanent()
+            && matches!(r.enhanced, None | Some((_, 7, _)))
+            && has(
+                r,
+                &[
+                    "authentication required",
+                    "authentication is required",
+                    "requires authentication",
+                    "require authentication",
+                    "auth required",
+                    "not authenticated",
+                    "unauthenticated",
+                    "must authenticate",
+                    "authenticate first",
+                    "authenticate before",
+                    "login required",
+                    "log in first",
+                ],
+            )
+    };
+    matches!(fact.stage, Stage::Mail | Stage::Rcpt | Stage::Data) && reply(fact, |r| r.code == 530 || login(r))
 }
 
 /// Generic wordings of "slow down"; providers' own are data of the profiles.
@@ -217,6 +258,14 @@ fn is_greylisting(reply: &Reply) -> bool {
 fn has(reply: &Reply, words: &[&str]) -> bool {
     let text = reply.text.to_ascii_lowercase();
     words.iter().any(|word| text.contains(word))
+}
+
+/// The judgement of a fact that [`wants_login`]. A smart host that does refuses us altogether, since somebody
+/// forgot `auth`; an MX host that does is set up wrongly, and others of the lane have nothing to do with it.
+pub fn not_logged_in(usual: Judgement, smart_host: bool) -> Judgement {
+    let why = "the server wants us to log in first";
+    let scope = if smart_host { Scope::Provider } else { usual.scope };
+    Judgement { fate: LATER, scope, throttled: false, why, ..usual }
 }
 
 /// Judges one fact.
@@ -296,7 +345,10 @@ pub fn judge_unreached<'f>(
     // The last one tried is the least preferred; what the best host said explains most, unless it
     // said 5yz while another one only failed for now. Who was not asked explains nothing.
     let for_now = |(j, fact): &&(Judgement, &Fact)| j.fate != Fate::Fail && !matches!(fact.event, Event::LeftOut(_));
-    let told = judged.iter().find(for_now).or(judged.first());
+    let replied = |(_, fact): &&(Judgement, &Fact)| matches!(fact.event, Event::Reply(_));
+    // Of a smart host, whoever answered knows more than an address at which nobody listens.
+    let answered = judged.iter().filter(for_now).find(replied).or_else(|| judged.iter().find(replied));
+    let told = answered.filter(|_| smart_host).or_else(|| judged.iter().find(for_now)).or(judged.first());
     let (scope, throttled, why) = told.map_or((Scope::Host, false, first.why), |(j, _)| (j.scope, j.throttled, j.why));
     // A connection too many, or a host that is known to be down, was no attempt.
     let fate = match told.map(|(j, _)| j.fate) {
@@ -411,6 +463,63 @@ mod tests {
             assert!(meaning.is_some_and(|m| m.len() > 20), "expected `{wanted}…` instead of `{line}`");
         }
         assert_eq!(lines.len(), wanted.len(), "{}", wanted.join("\n"));
+    }
+
+    /// `localhost` is ::1 and 127.0.0.1, and often only one of them listens.
+    #[test]
+    fn of_a_smart_host_the_address_that_answered_is_told() {
+        let refused = event(Stage::Connect, Event::Io("connection refused".into()));
+        for answer in [said(Stage::Greeting, 554, Some((5, 7, 1)), "go away"), said(Stage::Greeting, 451, None, "busy")]
+        {
+            let facts = [refused.clone(), answer.clone()];
+            let (judgement, told) = judge_unreached(&facts, true, &mut judge);
+            assert_eq!((judgement.fate, told), (LATER, Some(&answer)), "{answer}");
+        }
+        let facts = [refused.clone(), said(Stage::Greeting, 554, None, "go away")];
+        assert_eq!(
+            judge_unreached(&facts, false, &mut judge).1,
+            Some(&refused),
+            "of MX hosts the one that may be back"
+        );
+    }
+
+    #[test]
+    fn a_smart_host_that_wants_a_login_refuses_us_and_not_the_message() {
+        let wanted = [
+            said(Stage::Mail, 530, Some((5, 7, 0)), "Authentication required"),
+            said(Stage::Mail, 530, None, "5.7.1 Client was not authenticated"),
+            said(Stage::Rcpt, 550, Some((5, 7, 1)), "This server REQUIRES AUTHENTICATION"),
+            said(Stage::Rcpt, 554, Some((5, 7, 1)), "<a@b>: Sender address rejected: not logged in, login required"),
+            said(Stage::Rcpt, 550, None, "authentication is required for relaying"),
+        ];
+        for fact in &wanted {
+            assert!(wants_login(fact), "{fact}");
+            let judgement = not_logged_in(judge(fact), true);
+            assert_eq!((judgement.fate, judgement.scope), (LATER, Scope::Provider), "{fact}");
+            let judgement = not_logged_in(judge(fact), false);
+            assert_eq!(judgement.fate, LATER, "{fact}");
+            assert_ne!(judgement.scope, Scope::Provider, "{fact}");
+        }
+        for fact in [
+            said(Stage::Rcpt, 550, Some((5, 1, 1)), "authentication required"),
+            said(Stage::Rcpt, 550, Some((5, 7, 1)), "SPF authentication failed"),
+            said(Stage::Final, 550, Some((5, 7, 26)), "unauthenticated email is not accepted"),
+            said(Stage::Rcpt, 450, Some((4, 7, 1)), "authentication required"),
+        ] {
+            assert!(!wants_login(&fact), "{fact}");
+        }
+    }
+
+    #[test]
+    fn x_5_3_is_too_many_recipients_with_any_code() {
+        for code in [450, 451, 452, 550, 552] {
+            let class = (code / 100) as u8;
+            let judgement = judge(&said(Stage::Rcpt, code, Some((class, 5, 3)), "x"));
+            assert_eq!((judgement.fate, judgement.scope), (Fate::AtOnce, Scope::Recipient), "{code}");
+        }
+        assert_eq!(judge(&said(Stage::Rcpt, 552, None, "storage")).fate, Fate::AtOnce, "alone it fails, see `settle`");
+        assert_eq!(judge(&said(Stage::Rcpt, 552, Some((5, 2, 2)), "mailbox full")).fate, Fate::Fail);
+        assert_eq!(judge(&said(Stage::Rcpt, 550, None, "too many recipients")).fate, Fate::Fail);
     }
 
     #[test]

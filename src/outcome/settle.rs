@@ -3,7 +3,7 @@
 
 use crate::clock::Timestamp;
 use crate::config::Retry;
-use crate::deliver::{Event, Fact};
+use crate::deliver::{Event, Fact, Reply};
 use crate::mail::{LaneName, QueueId, Recipient, RecipientKey};
 use crate::queue::{Settlement, Verdict};
 use crate::schedule::retry::{Next, after_failure};
@@ -110,11 +110,17 @@ pub fn plan<'a>(
         .map(|(at, one)| {
             let mut judgement = one.judged.unwrap_or_else(|| judge(one.fact));
             if judgement.fate == Fate::AtOnce && judgement.scope == Scope::Recipient && !some_taken {
-                judgement.fate = Fate::Again { counts: true, uncertain: false };
+                judgement.fate =
+                    if is_full(one.fact) { Fate::Fail } else { Fate::Again { counts: true, uncertain: false } };
             }
             plan_one(context, at, &one, judgement, random)
         })
         .collect()
+}
+
+/// "552" and no more of a recipient that was alone: its mailbox, then.
+fn is_full(fact: &Fact) -> bool {
+    matches!(&fact.event, Event::Reply(Reply { code: 552, enhanced: None, text }) if !text.to_ascii_lowercase().contains("too many recipients"))
 }
 
 fn plan_one(
@@ -346,6 +352,9 @@ mod tests {
         };
         assert_eq!(outcomes(&[tried(0, &ok), tried(1, &many)]), [Outcome::Delivered, Outcome::Again { counts: false }]);
         assert_eq!(outcomes(&[tried(0, &many)]), [Outcome::Deferred(Timestamp(61_000))]);
+        let full = said(Stage::Rcpt, 552);
+        assert_eq!(outcomes(&[tried(0, &ok), tried(1, &full)]), [Outcome::Delivered, Outcome::Again { counts: false }]);
+        assert_eq!(outcomes(&[tried(0, &full)]), [Outcome::Bounced]);
     }
 
     #[test]

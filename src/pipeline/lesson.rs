@@ -12,7 +12,7 @@ use tokio::time::Instant;
 use crate::clock::Timestamp;
 use crate::config::{Count, ReplyRule, RuleAction};
 use crate::deliver::{Event, Fact, Stage};
-use crate::outcome::classify::{by_rule, judge, judge_unreached, learned};
+use crate::outcome::classify::{by_rule, judge, judge_unreached, learned, not_logged_in, wants_login};
 use crate::outcome::{Fate, Judgement, Scope};
 use crate::schedule::{Lane, Wake};
 use crate::shape::adapt::{About, Adapt, Effect, Tried};
@@ -92,6 +92,9 @@ pub(crate) trait Teach {
             }
         }
         let judgement = judge(fact);
+        if wants_login(fact) {
+            return not_logged_in(judgement, self.lane().provider.relay.is_some());
+        }
         if self.lane().provider.adaptive { learned(judgement) } else { judgement }
     }
 

@@ -409,7 +409,14 @@ impl Inner {
         let addresses: Vec<IpAddr> = match addresses {
             Addresses::Found(ips) => ips.iter().map(IpAddr::to_canonical).collect(),
             Addresses::None => return (temporary("4.4.4", format!("the smart host {name} has no address")), until),
-            Addresses::NoDomain => return (temporary("4.4.4", format!("the smart host {name} does not exist")), until),
+            Addresses::NoDomain => {
+                let hint = if name.contains('.') {
+                    ""
+                } else {
+                    ": a name without a dot is not completed from the search list of resolv.conf, expected the whole name"
+                };
+                return (temporary("4.4.4", format!("the smart host {name} does not exist{hint}")), until);
+            }
             Addresses::Failed(text) => return (temporary("4.4.3", format!("the smart host {name}: {text}")), until),
         };
         if addresses.iter().any(|ip| self.ourselves.listens_at(*ip, relay.port)) {

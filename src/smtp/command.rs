@@ -65,7 +65,9 @@ impl From<Reply> for Bad {
     }
 }
 
-const NOT_SMTP: Reply = Reply::new(221, "2.7.0", "This is an SMTP server; good bye");
+/// Not 221: a client whose DATA was refused and who sends its message all the same would take that for
+/// the reply to it, and for success.
+const NOT_SMTP: Reply = Reply::new(421, "4.7.0", "This is an SMTP server, and that was no command; closing connection");
 const JUNK: Reply = Reply::new(500, "5.5.2", "Command line with characters that are not allowed");
 const UNKNOWN: Reply = Reply::new(500, "5.5.2", "Command not recognized");
 const NO_ARGUMENT: Reply = Reply::new(501, "5.5.4", "This command takes no argument");

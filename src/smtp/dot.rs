@@ -7,20 +7,26 @@
 //! - the data ends at CRLF `.` CRLF and nowhere else (the CRLF of the DATA command line counts as
 //!   the one before the first line);
 //! - exactly one dot at the start of a line is removed, and a line starts after CRLF only;
-//! - a bare CR or a bare LF becomes CRLF in what comes out, but is no line end for the two rules
-//!   above. What looks like a lone dot afterwards is content, and is stuffed again on the way out.
+//! - a bare LF becomes CRLF in what comes out, but is no line end for the two rules above. What looks
+//!   like a lone dot afterwards is content, and is stuffed again on the way out;
+//! - CRs in front of a CRLF are dropped: many a program makes CRLF of the LF in its CRLF. Such a line ends
+//!   at its CRLF like any other, so a dot behind it that stands alone does end the data;
+//! - any other CR comes out bare, by itself ([`is_bare_cr`]): whether it is white space or a line end
+//!   depends on where it stands, which is for `mail::draft` to know.
 //!
 //! ```text
 //!            ┌────────────── CRLF ──────────────┐
 //!            ▼                                  │
 //!        LineStart ── other ──────────────►   Text ◄─┐
 //!            │                                ▲ │    │ bare LF: CRLF comes out
-//!           "."                         other │ CR   │ bare CR: CRLF comes out
+//!           "."                         other │ CR   │ other: the CRs come out, bare
 //!            ▼                                │ ▼    │
-//!           Dot ── other, the dot is gone ────┘ Cr ──┘
-//!            │ CR                             ▲
-//!            ▼                                │
-//!          DotCr ── other, CRLF comes out ────┘
+//!           Dot ── other, the dot is gone ────┘ Cr ──┤
+//!            │ CR                             ▲ ▲    │ CR: one more
+//!            ▼                                │ │    │ LF: CRLF comes out, LineStart
+//!          DotCr ── other, CR comes out ──────┘ │
+//!            │ │                                │
+//!            │ └─── CR, the dot is gone ────────┘
 //!            │ LF
 //!            ▼
 //!           End
@@ -36,6 +42,15 @@ use memchr::memchr2;
 
 const CRLF: &[u8] = b"\r\n";
 
+/// CRs that come out at once at most.
+const CRS: [u8; 64] = [b'\r'; 64];
+
+/// Whether a run of decoded content consists of bare CRs. They come by themselves, and no other run
+/// begins with a CR that has no LF behind it.
+pub fn is_bare_cr(run: &[u8]) -> bool {
+    run.first() == Some(&b'\r') && run.get(1) != Some(&b'\n')
+}
+
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum State {
     /// After CRLF, or at the very start.
@@ -46,7 +61,7 @@ enum State {
     DotCr,
     /// Inside a line, or after a bare CR or LF.
     Text,
-    /// CR, held back.
+    /// CRs, as many as are held back.
     Cr,
 }
 
@@ -63,6 +78,8 @@ pub enum Fed {
 #[derive(Clone, Debug)]
 pub struct DotReader {
     state: State,
+    /// CRs held back.
+    held: u64,
     lf_only: bool,
     dots: bool,
 }
@@ -70,7 +87,7 @@ pub struct DotReader {
 impl DotReader {
     /// `lf_only`: take LF for CRLF (an exemption of a listener, never the default).
     pub fn new(lf_only: bool) -> DotReader {
-        DotReader { state: State::LineStart, lf_only, dots: true }
+        DotReader { state: State::LineStart, held: 0, lf_only, dots: true }
     }
 
     /// Decodes a slice; the decoded content goes to `out` in runs as long as possible. After
@@ -100,7 +117,7 @@ impl DotReader {
                                 continue;
                             }
                             emit(&input[run..at]);
-                            self.state = State::Cr;
+                            (self.state, self.held) = (State::Cr, 1);
                         } else {
                             emit(&input[run..at]);
                             emit(CRLF);
@@ -136,10 +153,8 @@ impl DotReader {
                 State::DotCr => match input.get(at) {
                     None => return Fed::More,
                     Some(b'\n') => return Fed::End(at + 1),
-                    Some(_) => {
-                        emit(CRLF);
-                        self.state = State::Text;
-                    }
+                    // Not the end of the data, and no line of its own either: the dot is gone.
+                    Some(_) => (self.state, self.held) = (State::Cr, 1),
                 },
                 State::Cr => match input.get(at) {
                     None => return Fed::More,
@@ -149,8 +164,13 @@ impl DotReader {
                         run = at;
                         self.state = State::LineStart;
                     }
+                    Some(b'\r') => {
+                        self.held += 1;
+                        at += 1;
+                        run = at;
+                    }
                     Some(_) => {
-                        emit(CRLF);
+                        bare(&mut self.held, &mut emit);
                         self.state = State::Text;
                     }
                 },
@@ -159,7 +179,16 @@ impl DotReader {
     }
 }
 
-/// Makes every bare CR and bare LF a CRLF and knows no dots: for content whose length is told
+/// The CRs that were held back come out, bare.
+fn bare(held: &mut u64, out: &mut impl FnMut(&[u8])) {
+    while *held > 0 {
+        let n = CRS.len().min(usize::try_from(*held).unwrap_or(CRS.len()));
+        out(&CRS[..n]);
+        *held -= n as u64;
+    }
+}
+
+/// The same for line ends, without dots: for content whose length is told
 /// beforehand (BDAT, RFC 3030) or that was unstuffed already.
 #[derive(Clone, Debug)]
 pub struct LineEnds(DotReader);
@@ -167,7 +196,7 @@ pub struct LineEnds(DotReader);
 impl LineEnds {
     /// At the start of the content.
     pub fn new() -> LineEnds {
-        LineEnds(DotReader { state: State::LineStart, lf_only: false, dots: false })
+        LineEnds(DotReader { state: State::LineStart, held: 0, lf_only: false, dots: false })
     }
 
     /// Decodes a slice; see [`DotReader::feed`].
@@ -179,7 +208,7 @@ impl LineEnds {
     /// The content is over: what was held back comes out.
     pub fn finish(&mut self, mut out: impl FnMut(&[u8])) {
         if self.0.state == State::Cr {
-            out(CRLF);
+            bare(&mut self.0.held, &mut out);
         }
         self.0.state = State::LineStart;
     }
@@ -213,10 +242,10 @@ mod tests {
         (content, None)
     }
 
+    /// LF stands behind one CR only, and CRs elsewhere are no more than the wire has.
     fn clean(content: &[u8]) -> bool {
         content.iter().enumerate().all(|(i, b)| match b {
-            b'\r' => content.get(i + 1) == Some(&b'\n'),
-            b'\n' => i > 0 && content[i - 1] == b'\r',
+            b'\n' => i > 0 && content[i - 1] == b'\r' && (i < 2 || content[i - 2] != b'\r'),
             _ => true,
         })
     }
@@ -228,15 +257,18 @@ mod tests {
             (b"a\r\n.\r\nQUIT\r\n", b"a\r\n", Some(6)),
             (b"a\n.\n", b"a\r\n.\r\n", None),
             (b"a\n.\r\nb\r\n.\r\n", b"a\r\n.\r\nb\r\n", Some(11)),
-            (b"a\r.\r\nb\r\n.\r\n", b"a\r\n.\r\nb\r\n", Some(11)),
+            (b"a\r.\r\nb\r\n.\r\n", b"a\r.\r\nb\r\n", Some(11)),
             (b"a\r\n.\nb\r\n.\r\n", b"a\r\n\r\nb\r\n", Some(11)),
-            (b"a\r\n.\rb\r\n.\r\n", b"a\r\n\r\nb\r\n", Some(11)),
-            (b"a\r\n.\r\r\n.\r\n", b"a\r\n\r\n\r\n", Some(10)),
-            (b"a\r.\r", b"a\r\n.", None),
+            (b"a\r\n.\rb\r\n.\r\n", b"a\r\n\rb\r\n", Some(11)),
+            (b"a\r\n.\r\r\n.\r\n", b"a\r\n\r\n", Some(10)),
+            (b"a\r.\r", b"a\r.", None),
             (b"a\n.\r", b"a\r\n.", None),
             (b"..\r\n...\r\n.x\r\n.\r\n", b".\r\n..\r\nx\r\n", Some(16)),
             (b"\r\n.\r\n", b"\r\n", Some(5)),
-            (b"a\r\r\n.\r\n", b"a\r\n\r\n", Some(7)),
+            (b"a\r\r\n.\r\n", b"a\r\n", Some(7)),
+            (b"a\r\r\r\nb\r\r\n.\r\n", b"a\r\nb\r\n", Some(12)),
+            (b"\r\r\n.\r\r\n.\r\r\r\n..\r\n.\r\n", b"\r\n\r\n\r\n.\r\n", Some(19)),
+            (b"a\r\r\n..\r\r\n.\r\n", b"a\r\n.\r\n", Some(12)),
         ] {
             let got = decode(wire, &[], false);
             assert_eq!((got.0.as_slice(), got.1), (content, end), "{}", wire.escape_ascii());
@@ -270,7 +302,7 @@ mod tests {
         }
 
         #[test]
-        fn what_comes_out_has_no_bare_cr_or_lf(wire in wire(), lf: bool) {
+        fn what_comes_out_has_no_bare_lf_and_no_cr_before_crlf(wire in wire(), lf: bool) {
             let (content, end) = decode(&wire, &[], lf);
             prop_assert!(clean(&content), "{}", content.escape_ascii());
             if let (Some(end), false) = (end, lf) {
@@ -278,6 +310,21 @@ mod tests {
                 prop_assert!(framed.ends_with(b"\r\n.\r\n"));
                 let first = framed.windows(5).position(|w| w == b"\r\n.\r\n");
                 prop_assert_eq!(first, Some(framed.len() - 5));
+            }
+        }
+
+        #[test]
+        fn bare_crs_come_by_themselves(wire in wire(), cut in 0usize..80) {
+            let mut reader = LineEnds::new();
+            let mut runs: Vec<Vec<u8>> = Vec::new();
+            let cut = cut.min(wire.len());
+            reader.feed(&wire[..cut], |run| runs.push(run.to_vec()));
+            reader.feed(&wire[cut..], |run| runs.push(run.to_vec()));
+            reader.finish(|run| runs.push(run.to_vec()));
+            for run in runs {
+                let ends = run.windows(2).filter(|w| w == b"\r\n").count();
+                let crs = run.iter().filter(|b| **b == b'\r').count();
+                prop_assert!(if is_bare_cr(&run) { crs == run.len() } else { crs == ends }, "{}", run.escape_ascii());
             }
         }
 

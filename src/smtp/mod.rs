@@ -9,6 +9,6 @@ pub mod reply;
 pub mod tls;
 
 pub use command::Command;
-pub use dot::{DotReader, Fed, LineEnds};
+pub use dot::{DotReader, Fed, LineEnds, is_bare_cr};
 pub use line::{Line, LineReader};
 pub use reply::Reply;

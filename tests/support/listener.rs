@@ -221,6 +221,7 @@ pub fn listener() -> Listener {
         max_message_size: 1 << 20,
         max_recipients: 100,
         max_hops: 100,
+        max_header: 1 << 20,
         max_connections: 20,
         engine: Engine::Native,
         lf_only: false,

@@ -30,7 +30,7 @@ pub fn provider() -> Provider {
 
 /// Of the smart hosts of these tests.
 pub fn credentials(password: &str) -> Credentials {
-    Credentials { user: "user".into(), password: Secret::new(password.into()) }
+    Credentials { user: "user".into(), password: Secret::new(password.into()), mechanism: None }
 }
 
 /// A message with its body in memory.

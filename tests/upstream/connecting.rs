@@ -267,6 +267,47 @@ async fn pipelining_that_a_middlebox_breaks_goes_off_by_itself() {
     server.done().await;
 }
 
+/// What a host offers and does not take is remembered for its next connections.
+#[tokio::test]
+async fn bdat_and_parameters_that_a_host_refuses_go_off_by_themselves() {
+    let sent = |mail: &str| {
+        format!(
+            "hello PIPELINING|SIZE|CHUNKING\nC: {mail}\nC: RCPT*\nC: DATA\nS: 250 ok\nS: 250 ok\nS: 354 go\ndata\nS: 250 ok\neof"
+        )
+    };
+    for (address, first, expected) in [
+        ("127.0.0.85", "S: 250 ok\nS: 250 ok\nS: 502 no\nclose", "the server offers CHUNKING and refuses it: 502 no"),
+        ("127.0.0.86", "S: 250 ok\nS: 250 ok\nclose", "the server closed the connection"),
+    ] {
+        let listener = TcpListener::bind((address, 0)).await.expect("a port");
+        let port = listener.local_addr().expect("an address").port();
+        let refusing = format!("hello PIPELINING|SIZE|CHUNKING\nC: MAIL*\nC: RCPT*\nbdat\n{first}");
+        let data = sent("MAIL FROM:<from@example.org> SIZE=26");
+        let server = Server::accept_all(listener, &[&refusing, &data], None);
+        let route = route(port, vec![host("a.example", 10, &[address])]);
+        let connector = connector();
+        for expected in [format!("end of data: {expected}"), "end of data: 250 ok".to_owned()] {
+            let mut connection = connector.open(&provider(), &route).await.expect("a session");
+            assert_eq!(fates(&hello().send(&mut connection, &["a@x.example"]).await), [expected]);
+        }
+        server.done().await;
+    }
+    let listener = TcpListener::bind("127.0.0.87:0").await.expect("a port");
+    let port = listener.local_addr().expect("an address").port();
+    let refusing = "hello SIZE\nC: MAIL* \nS: 555 no\nC: MAIL FROM:<from@example.org>\nS: 250 ok\nC: RCPT*\nS: 250 ok\nC: DATA\nS: 354 go\ndata\nS: 250 ok\neof"
+        .replace("MAIL* ", "MAIL FROM:<from@example.org> SIZE=26");
+    let plain = "hello SIZE\nC: MAIL FROM:<from@example.org>\nS: 250 ok\nC: RCPT*\nS: 250 ok\nC: DATA\nS: 354 go\ndata\nS: 250 ok\neof";
+    let server = Server::accept_all(listener, &[&refusing, plain], None);
+    let route = route(port, vec![host("a.example", 10, &["127.0.0.87"])]);
+    let connector = connector();
+    for _ in 0..2 {
+        let mut connection = connector.open(&provider(), &route).await.expect("a session");
+        assert_eq!(fates(&hello().send(&mut connection, &["a@x.example"]).await), ["end of data: 250 ok"]);
+        drop(connection);
+    }
+    server.done().await;
+}
+
 #[test]
 fn a_name_that_would_break_ehlo_is_refused() {
     for bad in ["", "a b", "a\r\nQUIT", &"x".repeat(256)] {

@@ -176,6 +176,37 @@ async fn verified_wants_a_trusted_valid_certificate_for_the_name() {
     }
 }
 
+/// What `openssl req -x509` makes: an authority that shows itself. Trusted if it is named, byte for byte.
+#[tokio::test]
+async fn a_certificate_that_is_named_itself_is_trusted_itself() {
+    let authority = Authority::new();
+    let ((own, file), (other, _)) = (self_signed(&authority, "own"), self_signed(&authority, "other"));
+    let pinned = Provider { tls_ca: Some(Authorities::load(&file).expect("one")), ..with_tls(TlsMode::Verified) };
+    let (port, server) = serve(&[&(HELLO.to_owned() + AGAIN)], &own).await;
+    assert_eq!(outcome(&connector(), &pinned, port).await, "mx.example/TLSv1.3");
+    server.done().await;
+    let (port, _server) = serve(&[HELLO], &other).await;
+    let told = outcome(&connector(), &pinned, port).await;
+    assert!(told.starts_with("STARTTLS: TLS: the server shows the certificate of an authority as its own"), "{told}");
+}
+
+fn self_signed(authority: &Authority, name: &str) -> (Arc<ServerConfig>, PathBuf) {
+    let key = KeyPair::generate().expect("a key");
+    let mut params = CertificateParams::new(vec!["whatever.example".to_owned()]).expect("parameters");
+    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    let cert = params.self_signed(&key).expect("a certificate");
+    let file = authority.file.with_file_name(format!("{name}.pem"));
+    std::fs::write(&file, cert.pem()).expect("a file");
+    let key = PrivateKeyDer::try_from(key.serialize_der()).expect("a key");
+    let config = ServerConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
+        .with_safe_default_protocol_versions()
+        .expect("versions")
+        .with_no_client_auth()
+        .with_single_cert(vec![cert.der().clone()], key)
+        .expect("a configuration");
+    (Arc::new(config), file)
+}
+
 #[tokio::test]
 async fn plaintext_behind_the_starttls_reply_closes() {
     let authority = Authority::new();

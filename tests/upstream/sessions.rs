@@ -108,8 +108,60 @@ async fn a_535_is_a_fact_of_auth() {
     assert_eq!(failure_of(&p, plain).await, "AUTH: 535 5.7.8 wrong");
     let login = "hello AUTH LOGIN\nC: AUTH LOGIN\nS: 334 x\nC: dXNlcg==\nS: 535 5.7.8 no such user\nC: QUIT";
     assert_eq!(failure_of(&p, login).await, "AUTH: 535 5.7.8 no such user");
-    let none = "hello AUTH GSSAPI\nC: QUIT";
-    assert_eq!(failure_of(&p, none).await, "AUTH: the server does not offer AUTH PLAIN or LOGIN");
+    for (offers, told) in [
+        ("AUTH GSSAPI XOAUTH2", "XOAUTH2, GSSAPI"),
+        ("AUTH X-OWN", "no mechanism that is known here"),
+        ("SIZE", "no mechanism that is known here"),
+    ] {
+        let expected = format!("AUTH: the server does not offer AUTH PLAIN or LOGIN (it offers {told})");
+        assert_eq!(failure_of(&p, &format!("hello {offers}\nC: QUIT")).await, expected);
+    }
+}
+
+/// A refusal of the mechanism is not one of the password.
+#[tokio::test(start_paused = true)]
+async fn the_next_mechanism_follows_a_refusal_of_the_first() {
+    let login = "C: AUTH LOGIN\nS: 334 x\nC: dXNlcg==\nS: 334 x\nC: cGFzcw==\n";
+    for refused in ["504 5.5.4 no", "500 what", "501 5.5.2 what", "535 5.7.4 not this one"] {
+        let script = format!("hello AUTH PLAIN LOGIN\nC: AUTH PLAIN *\nS: {refused}\n{login}S: 235 ok\neof");
+        let (connection, server) = over_pipe(&with_password(), 4096, &script).await;
+        drop(connection.expect(refused));
+        server.done().await;
+    }
+    let both = format!("hello AUTH PLAIN LOGIN\nC: AUTH PLAIN *\nS: 504 no\n{login}S: 535 5.7.8 wrong\nC: QUIT");
+    assert_eq!(failure_of(&with_password(), &both).await, "AUTH: 535 5.7.8 wrong");
+    let neither = "hello AUTH PLAIN LOGIN\nC: AUTH PLAIN *\nS: 504 no\nC: AUTH LOGIN\nS: 504 5.5.4 no\nC: QUIT";
+    assert_eq!(failure_of(&with_password(), neither).await, "AUTH: 504 5.5.4 no");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_mechanism_can_be_chosen() {
+    let mut p = provider();
+    let chosen = mailweir::config::AuthMechanism::Login;
+    let credentials = mailweir::config::Credentials { mechanism: Some(chosen), ..credentials("pass") };
+    p.relay = Some(Relay::new("mx.example", 587, false, Some(credentials)));
+    let script = "hello AUTH PLAIN LOGIN\nC: AUTH LOGIN\nS: 334 x\nC: dXNlcg==\nS: 334 x\nC: cGFzcw==\nS: 235 ok\neof";
+    let (connection, server) = over_pipe(&p, 4096, script).await;
+    drop(connection.expect("logged in"));
+    server.done().await;
+    let told = "AUTH: the server does not offer AUTH LOGIN (it offers PLAIN)";
+    assert_eq!(failure_of(&p, "hello AUTH PLAIN\nC: QUIT").await, told);
+}
+
+/// RFC 4954 §4: a line of more than 512 octets is no command; and some servers ask for what they were told.
+#[tokio::test(start_paused = true)]
+async fn a_response_follows_a_334() {
+    let asked = "hello AUTH PLAIN\nC: AUTH PLAIN AHVzZXIAcGFzcw==\nS: 334\nC: AHVzZXIAcGFzcw==\nS: 235 ok\neof";
+    let (connection, server) = over_pipe(&with_password(), 4096, asked).await;
+    drop(connection.expect("logged in"));
+    server.done().await;
+    for (length, first) in [(365, "C: AUTH PLAIN AHVzZXIA*\n"), (370, "C: AUTH PLAIN\nS: 334 \nC: AHVzZXIA*\n")] {
+        let mut p = provider();
+        p.relay = Some(Relay::new("mx.example", 587, false, Some(credentials(&"x".repeat(length)))));
+        let (connection, server) = over_pipe(&p, 4096, &format!("hello AUTH PLAIN\n{first}S: 235 ok\neof")).await;
+        drop(connection.unwrap_or_else(|failed| panic!("{length}: {}", failed.fact)));
+        server.done().await;
+    }
 }
 
 /// A server may say back what it was sent: nobody gets to see that, in whatever reply it is.
@@ -126,7 +178,7 @@ async fn what_a_reply_repeats_of_the_password_is_masked() {
         failure_of(&p, &garbled).await,
         "AUTH: unintelligible server: a reply line without a code: \"*** says ***\""
     );
-    let goes_on = format!("{auth}S: 334 %68unter2-S3cr3t\neof");
+    let goes_on = format!("{auth}S: 334 go on\nC: {sent}\nS: 334 %68unter2-S3cr3t\neof");
     assert_eq!(failure_of(&p, &goes_on).await, "AUTH: unintelligible server: AUTH goes on where it should end: 334");
     let later = format!(
         "hello AUTH PLAIN|PIPELINING\nC: AUTH PLAIN {sent}\nS: 235 ok\nC: MAIL*\nC: RCPT*\nC: DATA\n\

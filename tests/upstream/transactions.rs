@@ -240,6 +240,87 @@ async fn bdat_closes_before_the_last_reply() {
     assert_eq!(fates, ["end of data: the server closed the connection"; 2]);
 }
 
+/// A refusal of the command itself, whose body is taken for commands: nobody's fate.
+#[tokio::test(start_paused = true)]
+async fn bdat_that_is_not_known_is_nobodys_fate_and_ends_the_connection() {
+    for refused in ["500 5.5.1 what", "502 no BDAT", "503 5.5.1 DATA first", "504 5.5.4 no"] {
+        let script = format!(
+            "{}S: 250 ok\nS: 250 ok\nS: 550 5.1.1 who\nS: {refused}\nS: 500 what\nS: 500 what\nstall",
+            chunked()
+        );
+        let (fates, connection) = fates_of(&script, &[A, B]).await;
+        let expected = format!("end of data: the server offers CHUNKING and refuses it: {refused}");
+        assert_eq!(fates, [expected.as_str(), "RCPT: 550 5.1.1 who"]);
+        assert!(!connection.is_usable());
+    }
+    let script = chunked() + "S: 250 ok\nS: 250 ok\nS: 250 ok\nS: 554 5.7.1 spam\neof";
+    assert_eq!(fates_of(&script, &[A, B]).await.0, ["end of data: 554 5.7.1 spam"; 2]);
+}
+
+/// Once, and only where they may be what is refused.
+#[tokio::test(start_paused = true)]
+async fn mail_refused_for_its_parameters_is_repeated_without_them() {
+    for (extensions, refused) in
+        [("SIZE", "555 5.5.4 unsupported"), ("PIPELINING|SIZE", "501 SIZE?"), ("SIZE", "504 5.5.4 no")]
+    {
+        let pipelined = extensions.starts_with("PIPELINING");
+        let script = if pipelined {
+            format!(
+                "hello {extensions}\n{MAIL} SIZE=26\nC: RCPT TO:<{A}>\nC: DATA\nS: {refused}\nS: 503 no\nS: 503 no\n\
+                 {MAIL}\nC: RCPT TO:<{A}>\nC: DATA\nS: 250 ok\nS: 250 ok\nS: 354 go\ndata\nS: 250 ok\n\
+                 {MAIL}\nC: RCPT TO:<{A}>\nC: DATA\nS: 250 ok\nS: 250 ok\nS: 354 go\ndata\nS: 250 ok\neof"
+            )
+        } else {
+            format!(
+                "hello {extensions}\n{MAIL} SIZE=26\nS: {refused}\n{MAIL}\nS: 250 ok\nC: RCPT TO:<{A}>\nS: 250 ok\n\
+                 C: DATA\nS: 354 go\ndata\nS: 250 ok\n\
+                 {MAIL}\nS: 250 ok\nC: RCPT TO:<{A}>\nS: 250 ok\nC: DATA\nS: 354 go\ndata\nS: 250 ok\neof"
+            )
+        };
+        let (mut connection, server) = session(&script).await;
+        for _ in 0..2 {
+            assert_eq!(fates(&hello().send(&mut connection, &[A]).await), ["end of data: 250 ok"], "{refused}");
+        }
+        assert!(connection.is_usable());
+        drop(connection);
+        server.done().await;
+    }
+    // The sender is what it is about: the second refusal is the fate, and parameters go on.
+    let script = format!(
+        "hello SIZE\n{MAIL} SIZE=26\nS: 501 bad sender\n{MAIL}\nS: 501 bad sender\n{MAIL} SIZE=26\nS: 550 5.7.1 no\n\
+         {MAIL} SIZE=26\nS: 501 5.1.7 bad sender\neof"
+    );
+    let (mut connection, server) = session(&script).await;
+    for expected in ["MAIL: 501 bad sender", "MAIL: 550 5.7.1 no", "MAIL: 501 5.1.7 bad sender"] {
+        assert_eq!(fates(&hello().send(&mut connection, &[A]).await), [expected]);
+    }
+    drop(connection);
+    server.done().await;
+    // Nothing to leave out.
+    let script = format!("hello\n{MAIL}\nS: 501 what\neof");
+    assert_eq!(fates_of(&script, &[A]).await.0, ["MAIL: 501 what"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_parameter_of_rcpt_that_is_refused_is_not_the_address() {
+    let mut recipient = mailweir::mail::Recipient::new(address(A));
+    recipient.notify = mailweir::mail::Notify { given: true, success: false, failure: true, delay: false };
+    for (refused, fate) in [
+        ("555 5.5.4 NOTIFY", "RCPT: the server offers DSN and refuses it: 555 5.5.4 NOTIFY"),
+        ("501 5.5.4 what", "RCPT: the server offers DSN and refuses it: 501 5.5.4 what"),
+        ("501 5.1.3 bad address", "RCPT: 501 5.1.3 bad address"),
+    ] {
+        let script = format!("hello DSN\n{MAIL}\nS: 250 ok\nC: RCPT TO:<{A}> NOTIFY=FAILURE\nS: {refused}\neof");
+        let (mut connection, _server) = session(&script).await;
+        let mail = hello();
+        let recipients = [recipient.clone()];
+        let tx = mailweir::deliver::Transaction { message: &mail.message, recipients: &recipients, body: &mail };
+        let report = connection.send(&tx).await;
+        assert_eq!(fates(&report), [fate]);
+        assert_eq!(connection.is_usable(), fate.ends_with("address"));
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn closes_silently_at_its_own_message_cap() {
     let script = pipelined() + "S: 250 ok\nS: 250 ok\nS: 250 ok\nS: 354 go\ndata\nS: 250 ok\nC: MAIL*\nclose";

@@ -16,8 +16,8 @@ pub const MAX_PARTS: usize = 2_000;
 /// Most fields of one header section.
 pub const MAX_FIELDS: usize = 2_000;
 
-/// Most bytes of one header section: twice of what a listener takes at the top of a message.
-pub const MAX_HEADER: usize = 2 * CHUNK;
+/// Most bytes of one header section: twice of the most that a listener takes at the top of a message.
+pub const MAX_HEADER: usize = 8 * CHUNK;
 
 /// Most bytes of a header field that has to be read or rewritten; others may be as long as the section.
 pub const MAX_FIELD: usize = 32 * 1024;

@@ -1,0 +1,64 @@
+//! What a host turned out not to take although it offers it: remembered for some hours, so that its
+//! next connection does without from the start.
+//!
+//! Not part of a message's fate: a refusal of an extension's command or parameter speaks of the
+//! extension, and the message goes again without it.
+
+use std::time::Duration;
+
+use moka::sync::Cache;
+
+/// How long a host is remembered; software gets mended, and middleboxes go away.
+const FOR: Duration = Duration::from_secs(6 * 3600);
+/// Hosts remembered.
+const MOST: u64 = 10_000;
+
+/// What to do without at a host.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub(super) struct Quirks {
+    /// PIPELINING and CHUNKING: its replies made no sense while they were used.
+    pub serial: bool,
+    /// BDAT.
+    pub no_bdat: bool,
+    /// Parameters of MAIL and RCPT, but for SMTPUTF8, which a message may need.
+    pub no_parameters: bool,
+}
+
+/// The hosts that have any. A clone is another handle of the same memory.
+#[derive(Clone, Debug)]
+pub(super) struct Hosts(Cache<String, Quirks>);
+
+impl Hosts {
+    /// Of none so far.
+    pub(super) fn new() -> Hosts {
+        Hosts(Cache::builder().max_capacity(MOST).time_to_live(FOR).build())
+    }
+
+    /// Those of a host.
+    pub(super) fn of(&self, host: &str) -> Quirks {
+        self.0.get(host).unwrap_or_default()
+    }
+
+    /// Another one of a host.
+    pub(super) fn note(&self, host: &str, note: impl FnOnce(&mut Quirks)) {
+        let before = self.of(host);
+        let mut quirks = before;
+        note(&mut quirks);
+        if quirks != before {
+            tracing::info!(host, without = %quirks.without(), "the host does not take what it offers: going on without for 6 h");
+            self.0.insert(host.to_owned(), quirks);
+        }
+    }
+}
+
+impl Quirks {
+    /// For the log.
+    fn without(self) -> String {
+        let all = [
+            (self.serial, "PIPELINING and CHUNKING"),
+            (self.no_bdat && !self.serial, "BDAT"),
+            (self.no_parameters, "parameters of MAIL and RCPT"),
+        ];
+        all.into_iter().filter_map(|(has, what)| has.then_some(what)).collect::<Vec<_>>().join(", ")
+    }
+}

@@ -54,7 +54,7 @@ fn health_says_no_as_soon_as_a_message_of_ordinary_size_finds_no_room() {
     let told = wait_for("the figures", SOON, || Some(healthz(&daemon)).filter(|answer| answer.contains(" free; ")));
     let free = told.split(" has ").nth(1).and_then(|rest| rest.split("KiB free").next()).expect("the figure");
     let free: u64 = free.parse().unwrap_or_else(|e| panic!("{e}: {told}"));
-    let there = statvfs(&disk.file("")).map(|disk| disk.f_bavail * disk.f_frsize / 1024).expect("a file system");
+    let there = statvfs(disk.file("")).map(|disk| disk.f_bavail * disk.f_frsize / 1024).expect("a file system");
     assert!(free <= there, "{free} KiB are said to be free, and {there} are: {told}");
     assert!(told.contains("queue.db.reserve"), "{told}");
 }

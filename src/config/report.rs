@@ -249,7 +249,7 @@ mod tests {
     use super::super::listener_keys::ListenerDraft;
     use super::super::rule_keys::LimitDraft;
     use super::super::value::Kind;
-    use super::super::{Config, Dns, Loaded, Log, Provider, Queue, Retry, Sendmail};
+    use super::super::{Config, Dns, Loaded, Log, Provider, Queue, Retry};
     use super::*;
     use std::sync::Arc;
 

@@ -157,7 +157,10 @@ fn a_smart_host_builds_on_the_profile_of_its_host_or_name() {
     assert_eq!(ses.rate.iter().map(ToString::to_string).collect::<Vec<_>>(), ["14/s"]);
     assert_eq!(config.origins.of("mailer", "count"), "built-in ses: vendor page");
     let office = config.provider("office365").expect("a provider");
-    assert_eq!((office.connections, office.quota.first().map(ToString::to_string)), (3, Some("10000/d".into())));
+    assert_eq!(
+        (office.connections, office.quota.first().map(ToString::to_string)),
+        (3, Some("10000/d recipients".into()))
+    );
     assert!(office.rules.iter().any(|r| r.scope.as_str() == "account"));
 }
 

@@ -10,8 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{FeedbackStatus, LaneStatus};
 use crate::config::report::{Setting, provider_table};
-use crate::config::units::Rate;
-use crate::config::{Config, Provider, sources};
+use crate::config::{Config, CountedRate, Provider, sources};
 use crate::mail::{Address, LaneName, State};
 use crate::queue::{Filter, Queue};
 use crate::route::{Explained, Router};
@@ -213,8 +212,9 @@ impl LaneExplained {
 }
 
 /// The lowest of the rates, in messages a second.
-fn slowest(rates: &[Rate]) -> Option<f64> {
-    let paces = rates.iter().map(|rate| f64::from(rate.count) / rate.per.as_secs_f64());
+fn slowest(rates: &[CountedRate]) -> Option<f64> {
+    let of_mail = rates.iter().filter(|rate| !rate.is_of_connections());
+    let paces = of_mail.map(|rate| f64::from(rate.rate.count) / rate.per.as_secs_f64());
     paces.filter(|pace| *pace > 0.0).min_by(f64::total_cmp)
 }
 

@@ -127,19 +127,22 @@ impl Row {
             Some(file) if own.any(written) => file.clone(),
             _ => "default".into(),
         };
-        let texts = |rates: &[crate::config::units::Rate]| rates.iter().map(ToString::to_string).collect();
         Row {
             lane,
             running,
             messages_per_connection: provider.messages_per_connection,
             recipients_per_message: provider.recipients_per_message,
             quota: texts(&provider.quota),
-            connection_rate: texts(&provider.connection_rate),
+            connection_rate: texts(&provider.connection_rates()),
             adaptive: provider.adaptive,
             rules: provider.rules.len(),
             from,
         }
     }
+}
+
+fn texts<T: ToString>(values: &[T]) -> Vec<String> {
+    values.iter().map(ToString::to_string).collect()
 }
 
 /// What replies taught, lane by lane, while no relay runs: from the queue's file, if there is one.

@@ -201,3 +201,81 @@ fn a_provider_that_may_be_meant_to_be_a_built_in_one_is_a_warning() {
         assert!(warnings(&text("builtin_profiles = false\n")).is_empty());
     }
 }
+
+#[test]
+fn limits_say_what_they_count_and_print_as_they_were_meant() {
+    let text = "hostname = 'a.example'\n[default]\nrate = ['10/s', '5/s connections']\nconnection_rate = '60/m'\n\
+                [provider.p]\nmatch.domains = ['x.example']\ncount = 'recipients'\n\
+                rate = '30/m messages'\nquota = ['10000/d', '50/h messages']\n\
+                [[limit]]\nsender = '*@a.example'\nrate = '5/m recipients'\nquota = '9/h'\n";
+    let loaded = super::super::Loaded::parse(text, "x").unwrap();
+    let config = &loaded.config;
+    let [p] = config.providers.iter().filter(|p| p.name == "p").collect::<Vec<_>>()[..] else { panic!() };
+    let counts =
+        |rates: &[super::super::CountedRate], count| rates.iter().map(|rate| rate.count(count)).collect::<Vec<_>>();
+    use super::super::Count::{Messages, Recipients};
+    assert_eq!(counts(&p.rate, p.count), [Some(Messages)]);
+    assert_eq!(counts(&p.quota, p.count), [Some(Recipients), Some(Messages)]);
+    assert_eq!(counts(&config.limits[0].rate, config.limits[0].count), [Some(Recipients)]);
+    assert_eq!(counts(&config.limits[0].quota, config.limits[0].count), [Some(Messages)]);
+    // A rate of connections is one like `connection_rate`, and goes with the others when `rate` is written anew.
+    let connections = |p: &Provider| p.connection_rates().iter().map(ToString::to_string).collect::<Vec<_>>();
+    assert_eq!(
+        (connections(&config.default), connections(p)),
+        (vec!["60/m".into(), "5/s".into()], vec!["60/m".into()])
+    );
+    let printed: Vec<String> = p.quota.iter().map(ToString::to_string).collect();
+    assert_eq!(printed, ["10000/d", "50/h messages"]);
+    assert!(loaded.warnings.is_empty(), "{:?}", loaded.warnings);
+}
+
+#[test]
+fn a_limit_that_another_one_makes_pointless_is_told() {
+    let told = |limits: &str| {
+        let text = format!("hostname = 'a.example'\n[provider.p]\nmatch.domains = ['x.example']\n{limits}\n");
+        let loaded = super::super::Loaded::parse(&text, "x").unwrap();
+        loaded
+            .warnings
+            .iter()
+            .map(|w| format!("{}: {}", w.problem.key, w.problem.message))
+            .collect::<Vec<_>>()
+            .join("\n")
+    };
+    let never = "provider.p.rate: \"1000/s\" is never reached: \"10/d\" allows fewer in a longer time";
+    assert!(told("rate = '1000/s'\nquota = '10/d'").contains(never));
+    assert!(told("rate = ['1000/s', '10/d']").contains(never));
+    let quotas = told("rate = []\nquota = ['500/h recipients', '300/d recipients']");
+    assert!(quotas.contains("provider.p.quota: \"500/h recipients\" is never reached"), "{quotas}");
+    let unlike = told("rate = []\nquota = ['500/h messages', '300/d recipients']");
+    assert!(unlike.contains("\"500/h messages\" is never reached"), "a message has a recipient: {unlike}");
+    for fine in [
+        "rate = ['20/s', '600/m']",
+        "rate = '20/s'\nquota = '10000/d'",
+        "rate = '500/m recipients'\nquota = '300/d messages'",
+        "rate = '100/s connections'\nquota = '50/d'",
+        // The rate of [default] is nobody's contradiction.
+        "quota = '5/d'",
+    ] {
+        assert_eq!(told(fine), "", "{fine}");
+    }
+    let limit = told("[[limit]]\nsender = '*@a.example'\nrate = '1000/s'\nquota = '10/d'");
+    assert!(limit.contains("limit[1].rate: \"1000/s\" is never reached"), "{limit}");
+}
+
+#[test]
+fn a_number_over_a_profile_that_counts_something_else_wants_a_unit() {
+    let told = |rate: &str| {
+        let text = format!(
+            "hostname = 'a.example'\n[provider.o]\nrelay = 'smtp.office365.com:587'\nrate = '{rate}'\n[[route]]\nvia = 'o'\n"
+        );
+        let loaded = super::super::Loaded::parse(&text, "x").unwrap();
+        loaded
+            .warnings
+            .iter()
+            .map(|w| format!("{}: {}", w.problem.key, w.problem.message))
+            .collect::<Vec<_>>()
+            .join("\n")
+    };
+    assert!(told("25/m").contains("\"25/m\" counts recipients, as `count` of the profile says"), "{}", told("25/m"));
+    assert_eq!(told("25/m messages"), "");
+}

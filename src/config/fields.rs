@@ -7,8 +7,8 @@ use std::time::Duration;
 use super::rule_keys::TreatAs;
 use super::value::Val;
 use super::{
-    AliasFile, Aliases, AuthMechanism, Authorities, Count, Engine, LimitsPer, ListenerTlsMode, LogFormat, Overflow,
-    RuleScope, Secret, SignedConversion, Store, TlsMode, Warmup, units,
+    AliasFile, Aliases, AuthMechanism, Authorities, Count, CountedRate, Engine, LimitsPer, ListenerTlsMode, LogFormat,
+    Overflow, RuleScope, Secret, SignedConversion, Store, TlsMode, Warmup, units,
 };
 use crate::deliver::Stage;
 
@@ -52,6 +52,7 @@ field! {
     Vec<units::Pattern>: Val::Patterns(v) => Some(v), v => Val::Patterns(v.clone());
     units::Pattern: Val::Pattern(p) => Some(p), p => Val::Pattern(p.clone());
     Vec<units::Rate>: Val::Rates(v) => Some(v), v => Val::Rates(v.clone());
+    Vec<CountedRate>: Val::CountedRates(v) => Some(v), v => Val::CountedRates(v.clone());
     Vec<super::Nameserver>: Val::Nameservers(v) => Some(v), v => Val::Nameservers(v.clone());
     units::Rate: Val::Rate(r) => Some(r), r => Val::Rate(*r);
     Warmup: Val::Warmup(w) => Some(w), w => Val::Warmup(w.clone());

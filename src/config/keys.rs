@@ -273,16 +273,20 @@ impl Table for ProviderDraft {
         /// Size of a message that is not even tried: larger ones go back to the sender at once. 0: only
         /// what the host announces (SIZE) counts.
         "max_message_size" p.max_message_size: Kind::Size(0, 2 << 30), default r#""0""#;
-        /// Pace, or several that all hold: a count per s, m, h or d, or per span as in 5000/180s.
-        /// `[]`: no limit.
-        "rate" p.rate: Kind::Rates, default r#"["10/s"]"#;
-        /// How many may leave at once after a pause. 0: what the rate brings in 10 ms, at least one.
+        /// Pace, or several that all hold: a count per s, m, h or d, or per span as in 5000/180s, and
+        /// what it counts: `messages` (transactions), `recipients` or new `connections`, as in
+        /// "30/m messages"; without a unit what `count` says. `[]`: no limit.
+        "rate" p.rate: Kind::CountedRates(true), default r#"["10/s"]"#;
+        /// How many may leave at once after a pause, of each rate in its own unit. 0: what the rate
+        /// brings in 10 ms, at least one.
         "burst" p.burst: Kind::Int(0, 1_000_000), default "0";
-        /// Caps that hold in every window of that length, wherever it begins, also across restarts.
-        "quota" p.quota: Kind::Rates, default "[]";
-        /// Pace of new connections.
+        /// Caps that hold in every window of that length, wherever it begins, also across restarts. Of
+        /// messages or recipients, as in "10000/d recipients"; without a unit of what `count` says.
+        "quota" p.quota: Kind::CountedRates(false), default "[]";
+        /// Pace of new connections, as "5/s connections" in `rate` is. Both hold.
         "connection_rate" p.connection_rate: Kind::Rates, default "[]";
-        /// What `rate`, `quota` and `warmup` count: `messages` (transactions) or `recipients`.
+        /// What `warmup` counts, and values of `rate` and `quota` without a unit: `messages`
+        /// (transactions) or `recipients`.
         "count" p.count: Kind::Word(Count::WORDS), default r#""messages""#;
         /// Slow down by itself on replies that say so, and speed up again.
         "adaptive" p.adaptive: Kind::Flag, default "true";

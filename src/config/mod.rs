@@ -7,6 +7,7 @@
 mod aliases;
 mod authorities;
 mod check;
+mod counted;
 mod fields;
 mod file;
 mod identity;
@@ -42,6 +43,7 @@ use crate::mail::{Address, LaneName, LocalNames, Spellings};
 pub use aliases::{AliasFault, AliasFile, Aliases};
 pub use authorities::Authorities;
 pub(crate) use check::collide;
+pub use counted::{CountedRate, Unit};
 pub use file::{ConfigError, Problem, Warning, find};
 pub use identity::{IdentityFault, ListenerTls};
 pub use load::Loaded;
@@ -284,12 +286,13 @@ pub struct Provider {
     pub recipients_per_message: u32,
     /// Bytes that a message may have to be tried at all; 0: what the host announces.
     pub max_message_size: u64,
-    /// Every one holds; empty: no rate limit.
-    pub rate: Vec<Rate>,
-    /// Transactions (or recipients) that may leave at once after a pause; 0: what 10 ms of the
-    /// rate bring, at least 1.
+    /// Every one holds; empty: no rate limit. Those of connections belong to
+    /// [`Provider::connection_rates`].
+    pub rate: Vec<CountedRate>,
+    /// Transactions (or recipients, by the unit of each rate) that may leave at once after a pause; 0:
+    /// what 10 ms of the rate bring, at least 1.
     pub burst: u32,
-    /// What rates count.
+    /// What rates and quotas without a unit count, and warm-up plans.
     pub count: Count,
     /// How long an idle connection is kept.
     pub idle_timeout: Duration,
@@ -318,9 +321,9 @@ pub struct Provider {
     /// Retry schedule.
     pub retry: Retry,
     /// Sliding-window caps: never more than `count` in *any* window of length `per`, across
-    /// restarts; counted like the rates (`count`). Empty: none.
-    pub quota: Vec<Rate>,
-    /// New connections; empty: no limit.
+    /// restarts. Never of connections. Empty: none.
+    pub quota: Vec<CountedRate>,
+    /// New connections, besides those of `rate`: see [`Provider::connection_rates`].
     pub connection_rate: Vec<Rate>,
     /// Slow down on throttle replies and speed up again by itself.
     pub adaptive: bool,
@@ -429,11 +432,11 @@ pub struct Limit {
     pub client: Vec<Network>,
     /// Providers (lanes) it is about.
     pub provider: Pattern,
-    /// Rates.
-    pub rate: Vec<Rate>,
-    /// Quotas.
-    pub quota: Vec<Rate>,
-    /// What they count.
+    /// Rates; never of connections.
+    pub rate: Vec<CountedRate>,
+    /// Quotas; never of connections.
+    pub quota: Vec<CountedRate>,
+    /// What those without a unit count.
     pub count: Count,
     /// Each sender domain has its own (else all that match share one).
     pub each_domain: bool,
@@ -443,6 +446,12 @@ impl Provider {
     /// The name of the lane of this provider.
     pub fn lane(&self) -> LaneName {
         LaneName::provider(&self.name)
+    }
+
+    /// The limits of new connections, which all hold; empty: none.
+    pub fn connection_rates(&self) -> Vec<Rate> {
+        let of_rate = self.rate.iter().filter(|rate| rate.is_of_connections()).map(|rate| rate.rate);
+        self.connection_rate.iter().copied().chain(of_rate).collect()
     }
 }
 

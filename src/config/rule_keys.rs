@@ -7,7 +7,7 @@ use super::fields::{Field, STAGE_WORDS};
 use super::keys::{Key, Table, keys};
 use super::units::{Pattern, Rate};
 use super::value::Kind;
-use super::{Count, ReplyRule, RuleAction, RuleScope};
+use super::{Count, CountedRate, ReplyRule, RuleAction, RuleScope};
 use crate::deliver::Stage;
 
 const SECOND: u64 = 1000;
@@ -171,8 +171,8 @@ pub(super) struct LimitDraft {
     pub sender: Pattern,
     pub client: Vec<Network>,
     pub provider: Pattern,
-    pub rate: Vec<Rate>,
-    pub quota: Vec<Rate>,
+    pub rate: Vec<CountedRate>,
+    pub quota: Vec<CountedRate>,
     pub count: Count,
     pub each_domain: bool,
 }
@@ -186,11 +186,11 @@ impl Table for LimitDraft {
         "client" client: Kind::Networks, default "[]";
         /// On their way through such providers; "@*" are the destinations that have none.
         "provider" provider: Kind::LanePattern, default r#""*""#;
-        /// Pace, or several that all hold.
-        "rate" rate: Kind::Rates, default "[]";
+        /// Pace, or several that all hold, of messages or recipients, as in "60/m recipients".
+        "rate" rate: Kind::CountedRates(false), default "[]";
         /// Caps that hold in every window of that length, wherever it begins.
-        "quota" quota: Kind::Rates, default "[]";
-        /// What they count: `messages` (transactions) or `recipients`.
+        "quota" quota: Kind::CountedRates(false), default "[]";
+        /// What those without a unit count: `messages` (transactions) or `recipients`.
         "count" count: Kind::Word(Count::WORDS), default r#""messages""#;
         /// Each sender domain has such a limit of its own, instead of one for all that match.
         "each_domain" each_domain: Kind::Flag, default "false";

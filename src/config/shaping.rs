@@ -7,9 +7,9 @@ use std::time::Duration;
 use super::file::{Draft, Reader};
 use super::keys::{ProviderDraft, RouteDraft};
 use super::rule_keys::{LimitDraft, RuleDraft, TreatAs};
-use super::units::{Pattern, Rate};
+use super::units::Pattern;
 use super::value::nearest;
-use super::{Limit, LimitsPer, Overflow, ReplyRule, RuleScope, Warmup};
+use super::{Count, CountedRate, Limit, LimitsPer, Overflow, ReplyRule, RuleScope, Warmup};
 
 const DAY: Duration = Duration::from_secs(86_400);
 
@@ -72,6 +72,56 @@ fn shape(reader: &mut Reader<'_>, path: &str, draft: &ProviderDraft) {
     for (plan, key) in draft.p.warmup.iter().map(|plan| (plan, "warmup")).chain(plans) {
         fits_quota(reader, path, draft, plan, key);
     }
+    let said = |key: &str| reader.has(&format!("{path}.{key}"));
+    let rates: &[CountedRate] = if said("rate") { &draft.p.rate } else { &[] };
+    let quotas: &[CountedRate] = if said("quota") { &draft.p.quota } else { &[] };
+    let all = || draft.p.rate.iter().chain(&draft.p.quota);
+    contradictions(reader, path, rates, quotas, all, draft.p.count);
+    other_unit(reader, path, draft);
+}
+
+/// Limits that are never reached because another one, of a longer time, allows fewer. `rates` and
+/// `quotas` are those to tell of, `all` those that hold.
+fn contradictions<'a, I: Iterator<Item = &'a CountedRate>>(
+    reader: &mut Reader<'_>,
+    path: &str,
+    rates: &[CountedRate],
+    quotas: &[CountedRate],
+    all: impl Fn() -> I,
+    count: Count,
+) {
+    for (key, limit) in rates.iter().map(|rate| ("rate", rate)).chain(quotas.iter().map(|quota| ("quota", quota))) {
+        let Some(of) = limit.count(count) else { continue };
+        // A message has at least one recipient, so what limits those limits messages, too.
+        let binds = |other: &&CountedRate| {
+            other.count(count).is_some_and(|theirs| theirs == of || theirs == Count::Recipients)
+                && other.per > limit.per
+                && other.rate.count < limit.rate.count
+        };
+        if let Some(other) = all().find(binds) {
+            let message = format!("\"{limit}\" is never reached: \"{other}\" allows fewer in a longer time");
+            reader.warn(&format!("{path}.{key}"), message);
+        }
+    }
+}
+
+/// A rate without a unit instead of a profile's that has one, where `count` says another.
+fn other_unit(reader: &mut Reader<'_>, path: &str, draft: &ProviderDraft) {
+    let Some(profile) = draft.profile.filter(|_| !reader.has(&format!("{path}.count"))) else { return };
+    for (key, own, built_in) in
+        [("rate", &draft.p.rate, &profile.draft().p.rate), ("quota", &draft.p.quota, &profile.draft().p.quota)]
+    {
+        let bare = own.iter().find(|limit| limit.unit.is_none() && reader.has(&format!("{path}.{key}")));
+        let counted = built_in.iter().find(|limit| limit.count(draft.p.count) != Some(draft.p.count));
+        if let (Some(bare), Some(counted)) = (bare, counted) {
+            let message = format!(
+                "\"{bare}\" counts {of}, as `count` of the profile says, and the profile has \"{counted}\": \
+                 expected a unit, such as \"{bare} {of}\"",
+                of = draft.p.count.as_str()
+            );
+            reader.warn(&format!("{path}.{key}"), message);
+        }
+    }
 }
 
 /// What only makes sense with limits for each source.
@@ -111,11 +161,15 @@ fn sources(reader: &mut Reader<'_>, path: &str, draft: &ProviderDraft) {
 fn fits_quota(reader: &mut Reader<'_>, path: &str, draft: &ProviderDraft, plan: &Warmup, key: &str) {
     let first = plan.days.first().copied().unwrap_or(0);
     // The most that each quota lets through in a day, rounded up.
-    let in_a_day = |quota: &Rate| {
+    let in_a_day = |quota: &CountedRate| {
         let windows = if quota.per >= DAY { 1 } else { DAY.as_millis().div_ceil(quota.per.as_millis().max(1)) };
-        u128::from(quota.count) * windows
+        u128::from(quota.rate.count) * windows
     };
-    if let Some(small) = draft.p.quota.iter().find(|q| in_a_day(q) < u128::from(first)) {
+    // A message has at least one recipient, so what limits those limits messages, too.
+    let same = |quota: &&CountedRate| {
+        quota.count(draft.p.count).is_some_and(|of| of == draft.p.count || of == Count::Recipients)
+    };
+    if let Some(small) = draft.p.quota.iter().filter(same).find(|q| in_a_day(q) < u128::from(first)) {
         let at = if reader.has(&format!("{path}.{key}")) { key } else { "quota" };
         let message = format!("warm-up starts with {first} a day, more than quota = \"{small}\" ever allows");
         reader.fault(&format!("{path}.{at}"), message);
@@ -258,6 +312,8 @@ fn limit(reader: &mut Reader<'_>, path: &str, limit: &LimitDraft, providers: &[P
     if limit.rate.is_empty() && limit.quota.is_empty() && !unread(reader, "rate") && !unread(reader, "quota") {
         reader.fault(path, "limits nothing: expected `rate` or `quota`".into());
     }
+    let all = || limit.rate.iter().chain(&limit.quota);
+    contradictions(reader, path, &limit.rate, &limit.quota, all, limit.count);
     let (pattern, names) = (&limit.provider, providers.iter().map(|p| p.p.name.as_str()));
     let lane = pattern.as_str().starts_with(['@', '*']);
     if !lane && !names.clone().any(|name| pattern.matches(name)) {

@@ -1,5 +1,6 @@
 //! Values of the configuration that parse and print themselves: spans `5m`, sizes `25MiB`, rates
-//! `20/s`, patterns `*.google.com`. What prints parses to the same value. So do networks (`network`).
+//! `20/s`, patterns `*.google.com`. What prints parses to the same value. So do networks (`network`)
+//! and rates that say what they count (`counted`).
 
 use std::fmt;
 use std::str::FromStr;

@@ -16,8 +16,8 @@ use super::names::{
 };
 use super::units::{Pattern, Rate, Size, Span};
 use super::{
-    AliasFile, Aliases, Authorities, Nameserver, Network, Secret, Source, Store, Warmup, source_file, source_keys,
-    warmup,
+    AliasFile, Aliases, Authorities, CountedRate, Nameserver, Network, Secret, Source, Store, Warmup, source_file,
+    source_keys, warmup,
 };
 
 /// Longest list a key takes; a configuration is read by people.
@@ -69,8 +69,10 @@ pub(super) enum Kind {
     HostPatterns,
     /// A pattern of mailbox addresses; the flag allows `<>`.
     MailPattern(bool),
-    /// One rate or several.
+    /// One rate or several, of connections.
     Rates,
+    /// One rate or several that say what they count; the flag allows connections.
+    CountedRates(bool),
     /// Name servers.
     Nameservers,
     /// One rate.
@@ -114,6 +116,7 @@ pub(super) enum Val {
     Patterns(Vec<Pattern>),
     Pattern(Pattern),
     Rates(Vec<Rate>),
+    CountedRates(Vec<CountedRate>),
     Nameservers(Vec<Nameserver>),
     Rate(Rate),
     Warmup(Warmup),
@@ -154,6 +157,10 @@ impl Kind {
             Kind::MailPattern(true) => "an address pattern such as \"*@shop.example\", or \"<>\" for the null sender".into(),
             Kind::MailPattern(false) => "an address pattern such as \"*@shop.example\"".into(),
             Kind::Rates => "a rate or a list of rates, such as \"20/s\" or [\"20/s\", \"500/h\"]".into(),
+            Kind::CountedRates(connections) => {
+                let more = if connections { " or connections" } else { "" };
+                format!("a rate or a list of rates, such as \"20/s\" or [\"20/s\", \"500/h recipients\"], of messages, recipients{more}")
+            }
             Kind::Nameservers => {
                 "a list of servers such as [\"192.0.2.53\", \"192.0.2.53:5353\", \"tls://192.0.2.53#dns.example\"]".into()
             }
@@ -247,6 +254,16 @@ impl Kind {
                 Some(one) => Ok(Val::Rates(vec![one.parse()?])),
                 None => list(value, wrong_type, |s| s.parse()).map(Val::Rates),
             },
+            Kind::CountedRates(connections) => {
+                let rates = match value.as_str() {
+                    Some(one) => vec![one.parse::<CountedRate>()?],
+                    None => list(value, wrong_type, |s| s.parse::<CountedRate>())?,
+                };
+                match rates.iter().find(|rate| rate.is_of_connections() && !connections) {
+                    Some(rate) => Err(format!("`{rate}`: connections are not counted here: `rate` of a provider does")),
+                    None => Ok(Val::CountedRates(rates)),
+                }
+            }
             Kind::Nameservers => list(value, wrong_type, |s| s.parse()).map(Val::Nameservers),
             Kind::Rate => text()?.parse().map(Val::Rate),
             Kind::Warmup => warmup::read(value).map(Val::Warmup),
@@ -293,6 +310,7 @@ impl Val {
             Val::Patterns(v) => texts(v),
             Val::Pattern(p) => p.as_str().into(),
             Val::Rates(v) => texts(v),
+            Val::CountedRates(v) => texts(v),
             Val::Nameservers(v) => texts(v),
             Val::Rate(r) => r.to_string().into(),
             Val::Warmup(w) => w.to_toml(),

@@ -19,7 +19,7 @@ use super::beyond::Beyond;
 use super::ready::Ready;
 use super::{Job, WINDOW};
 use crate::mail::QueueId;
-use crate::shape::{Bookings, Gate, Held, Limits};
+use crate::shape::{Bookings, Cost, Gate, Held, Limits};
 
 /// Recipients aside at most, whatever they wait for.
 const ASIDE_MOST: usize = WINDOW / 2;
@@ -125,7 +125,9 @@ impl Backlog {
         let gates = limits.gates(&better.message.message);
         let fits = |gate: &Arc<Gate>| {
             let count = better.recipients.len();
-            gate.is_loaded() && gate.wait(gate.cells(count)).is_zero() && count <= gate.most_recipients() as usize
+            gate.is_loaded()
+                && gate.wait(Cost::of(count)).is_zero()
+                && count <= gate.most_recipients(Duration::ZERO) as usize
         };
         if !gates.iter().all(fits) {
             // Not worth a second search: it has its turn with the next worker.
@@ -133,7 +135,7 @@ impl Backlog {
             return None;
         }
         for gate in &gates {
-            gate.let_through(gate.cells(better.recipients.len()));
+            gate.let_through(Cost::of(better.recipients.len()));
         }
         better.gates = gates;
         Some(better)
@@ -179,9 +181,9 @@ impl Backlog {
                 self.put_aside(gates, job, wake, false);
                 continue;
             }
-            let most = gates.iter().map(|gate| gate.most_recipients()).min().unwrap_or(u32::MAX) as usize;
+            let most = gates.iter().map(|gate| gate.most_recipients(Duration::ZERO)).min().unwrap_or(u32::MAX) as usize;
             let count = job.recipients.len().min(most);
-            let wait = gates.iter().map(|gate| gate.wait(gate.cells(count))).max().unwrap_or_default();
+            let wait = gates.iter().map(|gate| gate.wait(Cost::of(count))).max().unwrap_or_default();
             if !wait.is_zero() {
                 self.put_aside(gates, job, now + wait, true);
                 continue;
@@ -192,7 +194,7 @@ impl Backlog {
                 self.ready.push_rest(rest);
             }
             for gate in &gates {
-                gate.let_through(gate.cells(job.recipients.len()));
+                gate.let_through(Cost::of(job.recipients.len()));
             }
             job.gates = gates;
             return Next::Job(job);
@@ -265,9 +267,9 @@ impl Backlog {
             let again = job.message.message.id != id || waited;
             let wait = aside.wake.saturating_duration_since(Instant::now());
             let (mut after, mut block) = (wait, Duration::MAX);
-            for (gate, bookings) in aside.gates.iter().filter_map(|gate| Some((gate, gate.bookings()?))) {
+            for bookings in aside.gates.iter().filter_map(|gate| gate.bookings()) {
                 let ahead = u32::try_from(aside.jobs.recipients()).unwrap_or(u32::MAX);
-                after = after.max(bookings.book(gate.cells(job.recipients.len()), wait, ahead, again));
+                after = after.max(bookings.book(Cost::of(job.recipients.len()), wait, ahead, again));
                 block = block.min(bookings.block());
             }
             let by = held(&aside.gates).map_or_else(|| title(&aside.gates), |held| held.by);

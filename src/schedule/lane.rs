@@ -146,7 +146,7 @@ impl Lane {
         Lane {
             gate: Arc::new(Gate::of_provider(ledger, name.as_str(), &provider)),
             limits,
-            connects: ledger.limiter(&format!("{name}/connections"), &provider.connection_rate, 0),
+            connects: ledger.limiter(&format!("{name}/connections"), &provider.connection_rates(), 0),
             name,
             provider,
             state: Mutex::default(),
@@ -232,7 +232,7 @@ impl Lane {
 
     /// Recipients of one transaction.
     fn most_recipients(&self) -> usize {
-        self.provider.recipients_per_message.min(self.gate.most_recipients()).max(1) as usize
+        self.provider.recipients_per_message.min(self.gate.most_recipients(LEAD)).max(1) as usize
     }
 
     /// Stops or starts the lane on an operator's word.

@@ -52,7 +52,7 @@ async fn invariant_3_rate_holds_with_many_workers() {
     let rate = Rate { count: 10, per: Duration::from_secs(1) };
     let lane = lane(|p| {
         p.connections = 20;
-        p.rate = vec![rate];
+        p.rate = vec![rate.into()];
         p.burst = 3;
     });
     for i in 0..100 {
@@ -91,7 +91,7 @@ async fn invariant_3_rate_holds_with_many_workers() {
 
 #[tokio::test(start_paused = true)]
 async fn a_slow_rate_holds_neither_jobs_nor_connections() {
-    let lane = lane(|p| p.rate = vec![Rate { count: 1, per: Duration::from_secs(60) }]);
+    let lane = lane(|p| p.rate = vec![Rate { count: 1, per: Duration::from_secs(60) }.into()]);
     for i in 0..10 {
         let _ = lane.push([job("a@a", "x.example", 0, &[i])]);
     }
@@ -106,7 +106,7 @@ async fn a_slow_rate_holds_neither_jobs_nor_connections() {
 
 #[tokio::test(start_paused = true)]
 async fn an_urgent_job_overtakes_within_one_transaction() {
-    let lane = lane(|p| p.rate = vec![Rate { count: 1, per: Duration::from_secs(1) }]);
+    let lane = lane(|p| p.rate = vec![Rate { count: 1, per: Duration::from_secs(1) }.into()]);
     for i in 0..5 {
         let _ = lane.push([job("bulk@a", "x.example", -2, &[i])]);
     }
@@ -124,7 +124,7 @@ async fn a_password_reset_overtakes_a_newsletter_and_the_newsletter_goes_on() {
     let slot = Duration::from_millis(50);
     let lane = lane(|p| {
         p.connections = 1;
-        p.rate = vec![Rate { count: 20, per: Duration::from_secs(1) }];
+        p.rate = vec![Rate { count: 20, per: Duration::from_secs(1) }.into()];
     });
     let _ = lane.push((0..500_000).map(|i| job("news@a", "x.example", -4, &[i])));
     let left = |lane: Arc<Lane>| async move {
@@ -267,8 +267,8 @@ async fn work(lane: &Lane, idle: Duration, start: Instant, seen: &Mutex<Vec<(Str
 async fn a_used_up_limit_holds_back_its_own_senders_only() {
     let hour = Duration::from_secs(3600);
     let limit = shared("*@news.example", |l| {
-        l.rate = vec![Rate { count: 1, per: Duration::from_secs(10) }];
-        l.quota = vec![Rate { count: 3, per: hour }];
+        l.rate = vec![Rate { count: 1, per: Duration::from_secs(10) }.into()];
+        l.quota = vec![Rate { count: 3, per: hour }.into()];
     });
     let lane = limited(&[limit], |p| p.connections = 2);
     for i in 0..20 {
@@ -294,7 +294,7 @@ async fn a_used_up_limit_holds_back_its_own_senders_only() {
 #[tokio::test(start_paused = true)]
 async fn a_used_up_quota_holds_neither_jobs_nor_connections_and_is_told() {
     let lane = lane(|p| {
-        p.quota = vec![Rate { count: 5, per: Duration::from_secs(3600) }];
+        p.quota = vec![Rate { count: 5, per: Duration::from_secs(3600) }.into()];
         p.connections = 4;
     });
     for i in 0..9 {
@@ -317,7 +317,7 @@ async fn a_used_up_quota_holds_neither_jobs_nor_connections_and_is_told() {
 async fn a_quota_of_recipients_cuts_transactions_to_what_is_left() {
     let lane = lane(|p| {
         p.count = crate::config::Count::Recipients;
-        p.quota = vec![Rate { count: 10, per: Duration::from_secs(3600) }];
+        p.quota = vec![Rate { count: 10, per: Duration::from_secs(3600) }.into()];
         p.recipients_per_message = 7;
     });
     let all: Vec<u32> = (0..25).collect();
@@ -354,7 +354,7 @@ async fn a_rate_of_connections_holds_and_starts_no_workers_in_vain() {
 #[tokio::test(start_paused = true)]
 async fn what_is_held_back_expires_and_says_why() {
     let lane = limited(
-        &[shared("*@news.example", |l| l.quota = vec![Rate { count: 1, per: Duration::from_secs(86_400) }])],
+        &[shared("*@news.example", |l| l.quota = vec![Rate { count: 1, per: Duration::from_secs(86_400) }.into()])],
         |_| {},
     );
     for i in 0..4 {

@@ -494,6 +494,9 @@ mod fairness_tests;
 mod sweep_tests;
 
 #[cfg(test)]
+mod units_tests;
+
+#[cfg(test)]
 pub(crate) mod testing {
     //! Jobs for tests of this folder.
     use super::*;

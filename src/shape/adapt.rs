@@ -49,7 +49,9 @@ pub struct Configured {
 impl Configured {
     /// Of a provider.
     pub fn of(provider: &Provider) -> Configured {
-        let rates = provider.rate.iter().map(|r| f64::from(r.count) / r.per.as_secs_f64().max(0.001));
+        // What is learned counts as `count` says; a limit of another unit tells nothing about it.
+        let same = provider.rate.iter().filter(|r| r.count(provider.count) == Some(provider.count));
+        let rates = same.map(|r| f64::from(r.rate.count) / r.per.as_secs_f64().max(0.001));
         Configured {
             rate: rates.min_by(f64::total_cmp),
             connections: provider.connections.max(1),

@@ -10,7 +10,8 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
-use crate::config::units::Rate;
+use super::cost::Cost;
+use crate::config::{Count, CountedRate};
 
 /// What comes due together, at most about so many cells.
 const BLOCK: u32 = 32;
@@ -24,6 +25,9 @@ const LOOK_AGAIN: Duration = Duration::from_secs(3600);
 /// Of very many, so that to look at them again stays a small part of the work.
 const LOOK_EACH: Duration = Duration::from_millis(20);
 
+/// A century.
+const FOR_EVER: Duration = Duration::from_secs(100 * 365 * 86_400);
+
 /// Those that come back too early within so much time come one behind the other; what was given before
 /// is over.
 const ROUND: Duration = Duration::from_secs(10);
@@ -31,7 +35,10 @@ const ROUND: Duration = Duration::from_secs(10);
 /// The times that were given.
 #[derive(Debug)]
 pub struct Bookings {
-    /// Of one cell, on average.
+    /// Of one message and of one recipient, on average; zero: nothing counts them.
+    messages: Duration,
+    recipients: Duration,
+    /// The longer one.
     interval: Duration,
     booked: Mutex<Booked>,
 }
@@ -47,10 +54,16 @@ struct Booked {
 }
 
 impl Bookings {
-    /// For a limit of these rates and quotas: the slowest decides.
-    pub fn new<'a>(rates: impl Iterator<Item = &'a Rate>) -> Bookings {
-        let interval = rates.map(|rate| rate.per / rate.count.max(1)).max().unwrap_or_default();
-        Bookings { interval: interval.max(Duration::from_micros(1)), booked: Mutex::default() }
+    /// For a limit of these rates and quotas, of which those without a unit count `count`: the slowest
+    /// decides.
+    pub fn new<'a>(rates: impl Iterator<Item = &'a CountedRate> + Clone, count: Count) -> Bookings {
+        let slowest = |of: Count| {
+            let same = rates.clone().filter(|rate| rate.count(count) == Some(of));
+            same.map(|rate| rate.per / rate.rate.count.max(1)).max().unwrap_or_default()
+        };
+        let (messages, recipients) = (slowest(Count::Messages), slowest(Count::Recipients));
+        let interval = messages.max(recipients).max(Duration::from_micros(1));
+        Bookings { messages, recipients, interval, booked: Mutex::default() }
     }
 
     /// How much time lies between two moments at which something comes due.
@@ -64,9 +77,10 @@ impl Bookings {
         u32::try_from(two).unwrap_or(u32::MAX).clamp(2 * BLOCK, KEEP_MOST)
     }
 
-    /// Books `cells` and returns how long they have to wait. The limit lets nothing pass for `wait`, and
-    /// `ahead` cells wait in memory. `again`: they were booked before.
-    pub fn book(&self, cells: u32, wait: Duration, ahead: u32, again: bool) -> Duration {
+    /// Books `cost` and returns how long it has to wait. The limit lets nothing pass for `wait`, and
+    /// `ahead` cells wait in memory. `again`: it was booked before.
+    pub fn book(&self, cost: impl Into<Cost>, wait: Duration, ahead: u32, again: bool) -> Duration {
+        let cost = cost.into();
         let now = Instant::now();
         // So that those ahead are not all gone when they come.
         let soonest = now + wait + self.times(ahead / 2);
@@ -76,7 +90,7 @@ impl Bookings {
         }
         let place = if again { &mut booked.early } else { &mut booked.last };
         let at = place.map_or(soonest, |behind| behind.max(soonest));
-        *place = Some(at + self.times(cells));
+        *place = Some(at + self.time_of(cost));
         if again {
             booked.last = booked.last.max(booked.early);
         }
@@ -86,18 +100,26 @@ impl Bookings {
         after.min(most)
     }
 
-    /// A century is for ever.
+    /// How long a limit takes for it on average.
+    fn time_of(&self, cost: Cost) -> Duration {
+        let messages = self.messages.saturating_mul(cost.messages);
+        let time = messages.max(self.recipients.saturating_mul(cost.recipients));
+        time.clamp(Duration::from_micros(1), FOR_EVER)
+    }
+
     fn times(&self, cells: u32) -> Duration {
-        self.interval.saturating_mul(cells).min(Duration::from_secs(100 * 365 * 86_400))
+        self.interval.saturating_mul(cells).min(FOR_EVER)
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::units::Rate;
 
     fn of(count: u32, per: u64) -> Bookings {
-        Bookings::new([Rate { count, per: Duration::from_secs(per) }].iter())
+        let rate = Rate { count, per: Duration::from_secs(per) };
+        Bookings::new([rate.into()].iter(), Count::Messages)
     }
 
     #[tokio::test(start_paused = true)]

@@ -2,20 +2,22 @@
 //!
 //! Who goes through in two steps. [`Gate::let_through`] counts a transaction as on its way, so that
 //! no more are sent for than can pass soon; [`Gate::try_take`] takes its cells, of everything or of
-//! nothing. A [`Permit`] that is dropped unspent gives them back.
+//! nothing. A [`Permit`] that is dropped unspent gives them back. Each limit counts in its own unit: a
+//! transaction is one of messages and as many as it has of recipients ([`Cost`]).
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
+use parking_lot::Mutex;
+
 use super::bookings::Bookings;
+use super::cost::Cost;
 use super::ledger::Ledger;
 use super::limiter::{Limiter, Tokens};
 use super::quota::Refusal;
 use super::reserve::{Charge, Quotas};
 use super::restart::Left;
-use crate::config::units::Rate;
-use crate::config::{Count, Provider};
+use crate::config::{CountedRate, Provider};
 
 /// What holds mail back, as `provider show` tells it.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -57,12 +59,11 @@ pub struct Gate {
     name: String,
     /// Under which its rates outlive the process.
     key: String,
-    rates: Vec<Rate>,
+    rates: Vec<CountedRate>,
     limiter: Arc<Limiter>,
     quotas: Option<Quotas>,
-    count: Count,
-    /// Cells of transactions on their way.
-    pending: AtomicU32,
+    /// What transactions on their way will take.
+    pending: Mutex<Cost>,
     /// When those come back that find no place to wait for it; of a limit only.
     bookings: Option<Bookings>,
 }
@@ -70,15 +71,15 @@ pub struct Gate {
 impl Gate {
     /// The gate of a provider in its lane.
     pub fn of_provider(ledger: &Arc<Ledger>, lane: &str, provider: &Provider) -> Gate {
-        let key = format!("{lane}/provider");
+        let (key, count) = (format!("{lane}/provider"), provider.count);
+        let rates: Vec<CountedRate> = provider.rate.iter().filter(|rate| !rate.is_of_connections()).copied().collect();
         Gate {
             name: String::new(),
-            rates: provider.rate.clone(),
-            limiter: ledger.limiter(&key, &provider.rate, provider.burst),
+            limiter: ledger.limiter_counting(&key, &rates, count, provider.burst),
+            rates,
             key,
-            quotas: Quotas::new(ledger, lane, "provider", &provider.quota, provider.warmup.as_ref()),
-            count: provider.count,
-            pending: AtomicU32::new(0),
+            quotas: Quotas::new(ledger, lane, "provider", &provider.quota, count, provider.warmup.as_ref()),
+            pending: Mutex::default(),
             bookings: None,
         }
     }
@@ -88,12 +89,11 @@ impl Gate {
         let key = format!("{lane}/{name}");
         Gate {
             rates: limit.rate.clone(),
-            limiter: ledger.limiter(&key, &limit.rate, 0),
+            limiter: ledger.limiter_counting(&key, &limit.rate, limit.count, 0),
             key,
-            quotas: Quotas::new(ledger, lane, &name, &limit.quota, None),
-            count: limit.count,
-            pending: AtomicU32::new(0),
-            bookings: Some(Bookings::new(limit.rate.iter().chain(&limit.quota))),
+            quotas: Quotas::new(ledger, lane, &name, &limit.quota, limit.count, None),
+            pending: Mutex::default(),
+            bookings: Some(Bookings::new(limit.rate.iter().chain(&limit.quota), limit.count)),
             name,
         }
     }
@@ -101,14 +101,6 @@ impl Gate {
     /// When those that find no place come back; `None` for a provider's own gate.
     pub fn bookings(&self) -> Option<&Bookings> {
         self.bookings.as_ref()
-    }
-
-    /// What a transaction with so many recipients costs here.
-    pub fn cells(&self, recipients: usize) -> u32 {
-        match self.count {
-            Count::Messages => 1,
-            Count::Recipients => u32::try_from(recipients).unwrap_or(u32::MAX).max(1),
-        }
     }
 
     /// Whether what was used in earlier lives is known; else [`Gate::load`] first.
@@ -133,26 +125,29 @@ impl Gate {
         &self.limiter
     }
 
-    /// How long until a transaction of `cells`, behind those on their way, could pass.
-    pub fn wait(&self, cells: u32) -> Duration {
-        self.wait_for(self.pending().saturating_add(cells))
+    /// How long until a transaction of `cost`, behind those on their way, could pass.
+    pub fn wait(&self, cost: impl Into<Cost>) -> Duration {
+        self.wait_for(self.pending().and(cost.into()))
     }
 
     /// How long until the smallest transaction could pass if nobody was on its way.
     pub fn wait_alone(&self) -> Duration {
-        self.wait_for(1)
+        self.wait_for(Cost::LEAST)
     }
 
-    fn wait_for(&self, cells: u32) -> Duration {
-        let quota = self.quotas.as_ref().map(|quotas| quotas.wait_for(cells)).unwrap_or_default();
-        self.limiter.wait_for(cells).max(quota)
+    fn wait_for(&self, cost: Cost) -> Duration {
+        let quota = self.quotas.as_ref().map(|quotas| quotas.wait_for(cost)).unwrap_or_default();
+        self.limiter.wait_for(cost).max(quota)
     }
 
     /// What one more transaction would wait for.
     pub fn held(&self) -> Option<Held> {
-        let quota = self.quotas.as_ref().and_then(|quotas| quotas.held_by(1));
-        let rate = self.limiter.held_by(1).and_then(|(at, wait)| Some((format!("rate {}", self.rates.get(at)?), wait)));
-        let pace = self.limiter.held_by_pace(1);
+        let quota = self.quotas.as_ref().and_then(|quotas| quotas.held_by(Cost::LEAST));
+        let rate = self
+            .limiter
+            .held_by(Cost::LEAST)
+            .and_then(|(at, wait)| Some((format!("rate {}", self.rates.get(at)?), wait)));
+        let pace = self.limiter.held_by_pace(Cost::LEAST);
         let pace = (!pace.is_zero()).then(|| ("the pace that replies taught".into(), pace));
         let (text, wait) = [quota, rate, pace].into_iter().flatten().max_by_key(|(_, wait)| *wait)?;
         let by = if self.name.is_empty() { text } else { format!("{}: {text}", self.name) };
@@ -166,42 +161,43 @@ impl Gate {
         if self.name.is_empty() { text } else { format!("{}: {text}", self.name) }
     }
 
-    /// Recipients that a transaction may have to pass soon: what a burst and the quotas leave room for.
-    pub fn most_recipients(&self) -> u32 {
-        match self.count {
-            Count::Messages => u32::MAX,
-            Count::Recipients => {
-                let room = self.quotas.as_ref().map_or(u32::MAX, |q| q.room().saturating_sub(self.pending()));
-                self.limiter.largest().min(room).max(1)
-            }
-        }
+    /// Recipients that a transaction may have to pass `soon`: what a burst, and the room that quotas will
+    /// have then, can give at once. Limits that count messages take any number.
+    pub fn most_recipients(&self, soon: Duration) -> u32 {
+        let pending = self.pending().recipients;
+        let room = self.quotas.as_ref().map_or(u32::MAX, |q| match q.room_for_recipients(soon) {
+            u32::MAX => u32::MAX,
+            room => room.saturating_sub(pending),
+        });
+        self.limiter.most_recipients().min(room).max(1)
     }
 
-    fn pending(&self) -> u32 {
-        self.pending.load(Ordering::Relaxed)
+    fn pending(&self) -> Cost {
+        *self.pending.lock()
     }
 
-    /// A transaction of `cells` is on its way.
-    pub fn let_through(&self, cells: u32) {
-        self.pending.fetch_add(cells, Ordering::Relaxed);
+    /// A transaction of `cost` is on its way.
+    pub fn let_through(&self, cost: Cost) {
+        let mut pending = self.pending.lock();
+        *pending = pending.and(cost);
     }
 
     /// It has its permit, or does not need one any more.
-    pub fn arrived(&self, cells: u32) {
-        let fewer = |pending: u32| Some(pending.saturating_sub(cells));
-        // Always `Ok`: the closure never says no.
-        let _ = self.pending.fetch_update(Ordering::Relaxed, Ordering::Relaxed, fewer);
+    pub fn arrived(&self, cost: Cost) {
+        let mut pending = self.pending.lock();
+        *pending = pending.without(cost);
     }
 
-    /// Takes `cells` of every rate and quota, or nothing. Without quotas this costs what the rates do.
+    /// Takes `cost` of every rate and quota, or nothing. Without quotas this costs what the rates do.
     ///
     /// # Errors
     /// What has to happen first.
-    pub fn try_take(self: &Arc<Gate>, cells: u32) -> Result<Permit, Refused> {
-        let tokens = self.limiter.try_take(cells).map_err(Refused::Rate)?;
+    pub fn try_take(self: &Arc<Gate>, cost: impl Into<Cost>) -> Result<Permit, Refused> {
+        let cost = cost.into();
+        let tokens = self.limiter.try_take(cost).map_err(Refused::Rate)?;
         let Some(quotas) = &self.quotas else { return Ok(Permit { tokens, charged: None, more: Vec::new() }) };
         // The tokens go back when a quota refuses.
-        match quotas.try_take(cells) {
+        match quotas.try_take(cost) {
             Ok(charge) => {
                 let charged = Some(Charged { gate: self.clone(), charge: Some(charge) });
                 Ok(Permit { tokens, charged, more: Vec::new() })
@@ -211,10 +207,10 @@ impl Gate {
         }
     }
 
-    /// Makes a block of the quotas durable from which `cells` can be taken.
-    pub async fn reserve(&self, cells: u32) {
+    /// Makes a block of the quotas durable from which `cost` can be taken.
+    pub async fn reserve(&self, cost: impl Into<Cost>) {
         if let Some(quotas) = &self.quotas {
-            quotas.reserve(cells).await;
+            quotas.reserve(cost).await;
         }
     }
 
@@ -225,7 +221,7 @@ impl Gate {
 
     /// Nobody is on its way, and a new gate would let no more through than this one.
     pub fn is_idle(&self) -> bool {
-        self.pending() == 0 && self.limiter.is_full()
+        self.pending() == Cost::default() && self.limiter.is_full()
     }
 
     /// Whether nothing of its quotas is reserved in the store and unused, see [`Ledger::release`].

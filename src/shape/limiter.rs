@@ -1,7 +1,8 @@
 //! The rates of one lane: several GCRA limiters (governor) that hold together, all or nothing.
 //!
-//! Invariant: with rate `r` and burst `b`, the permits given in any window of length `t` are at
-//! most `r × t + b`, for every rate of the lane at once; permits given back unused do not count.
+//! Invariant: with rate `r` and burst `b`, what the permits given in any window of length `t` take is
+//! at most `r × t + b`, for every rate of the lane at once, in its own unit; permits given back unused
+//! do not count.
 //! governor decides; its state lives in a cell that we share, so that a taking that one of several
 //! rates refuses can be undone in the others, and so that the wait can be foreseen without taking.
 
@@ -17,8 +18,10 @@ use governor::state::{NotKeyed, StateStore};
 use governor::{Quota, RateLimiter};
 use parking_lot::Mutex;
 
+use super::cost::Cost;
 use super::restart::Left;
 use crate::config::units::Rate;
+use crate::config::{Count, CountedRate};
 
 /// What a closed limiter waits for, in nanoseconds: longer than a process takes to end.
 const CLOSED: u64 = 100 * 86_400 * 1_000_000_000;
@@ -68,6 +71,8 @@ impl StateStore for Arrival {
 
 struct Bucket {
     rate: Rate,
+    /// What it counts.
+    of: Count,
     governor: RateLimiter<NotKeyed, Arrival, TokioClock, NoOpMiddleware<Duration>>,
     arrival: Arrival,
     /// Nanoseconds one cell takes.
@@ -89,7 +94,7 @@ struct Out {
 }
 
 impl Bucket {
-    fn new(rate: Rate, burst: u32, clock: TokioClock) -> Bucket {
+    fn new(rate: Rate, of: Count, burst: u32, clock: TokioClock) -> Bucket {
         // Rounded up, so that rounding never makes the pace faster than the rate.
         let per = u64::try_from(rate.per.as_nanos()).unwrap_or(u64::MAX);
         let period = per.div_ceil(u64::from(rate.count.max(1))).max(1);
@@ -100,6 +105,7 @@ impl Bucket {
         let arrival = Arrival::default();
         Bucket {
             rate,
+            of,
             governor: RateLimiter::new(quota, arrival.clone(), clock),
             arrival,
             period,
@@ -112,9 +118,14 @@ impl Bucket {
         self.period.saturating_mul(u64::from(cells))
     }
 
+    /// The cells of a permit. More than the burst is never given at once.
+    fn cells(&self, cost: Cost) -> u32 {
+        cost.count(self.of).clamp(1, self.burst)
+    }
+
     /// Notes that the tokens `id` were taken, after governor has counted them.
-    fn taken(&mut self, id: u64, cells: u32, now: u64) {
-        let cost = self.cost(cells);
+    fn taken(&mut self, id: u64, cost: Cost, now: u64) {
+        let cost = self.cost(self.cells(cost));
         for out in &mut self.out {
             out.without = out.without.max(now).saturating_add(cost);
         }
@@ -126,7 +137,8 @@ impl Bucket {
     }
 
     /// As if the tokens `id` had never been taken.
-    fn give_back(&mut self, id: u64, cells: u32) {
+    fn give_back(&mut self, id: u64, cost: Cost) {
+        let cells = self.cells(cost);
         let Some(at) = self.out.iter().position(|out| out.id == id) else { return };
         let (cost, without) = (self.cost(cells), self.out.remove(at).without);
         self.arrival.set(self.arrival.get().saturating_sub(cost).max(without));
@@ -186,26 +198,34 @@ pub struct Limiter {
     clock: TokioClock,
     buckets: Mutex<Vec<Bucket>>,
     pace: Mutex<Option<Pace>>,
-    largest: u32,
+    /// What the pace counts.
+    count: Count,
     /// Permits so far: the name of the next one's tokens.
     permits: AtomicU64,
     closed: AtomicBool,
 }
 
 impl Limiter {
-    /// `burst` 0: what 10 ms of each rate bring, at least 1. Begins with a full burst, see
-    /// [`Limiter::go_on`].
-    pub fn new(rates: &[Rate], burst: u32) -> Limiter {
-        let clock = TokioClock { start: tokio::time::Instant::now() };
-        let buckets: Vec<Bucket> = rates.iter().map(|rate| Bucket::new(*rate, burst, clock)).collect();
-        let largest = buckets.iter().map(|b| b.burst).min().unwrap_or(u32::MAX);
-        let (pace, permits, closed) = Default::default();
-        Limiter { clock, buckets: Mutex::new(buckets), pace, largest, permits, closed }
+    /// Rates of which those without a unit count messages, see [`Limiter::counting`].
+    pub fn new<R: Copy + Into<CountedRate>>(rates: &[R], burst: u32) -> Limiter {
+        Limiter::counting(rates, Count::Messages, burst)
     }
 
-    /// The most cells one permit can hold: more would exceed a burst and never be given.
-    pub fn largest(&self) -> u32 {
-        self.largest
+    /// Rates of which those without a unit count `count`, as does the pace; rates of connections are
+    /// left out. `burst` 0: what 10 ms of each rate bring, at least 1; else of each in its own unit.
+    /// Begins with a full burst, see [`Limiter::go_on`].
+    pub fn counting<R: Copy + Into<CountedRate>>(rates: &[R], count: Count, burst: u32) -> Limiter {
+        let clock = TokioClock { start: tokio::time::Instant::now() };
+        let bucket = |rate: CountedRate| Some(Bucket::new(rate.rate, rate.count(count)?, burst, clock));
+        let buckets: Vec<Bucket> = rates.iter().filter_map(|rate| bucket((*rate).into())).collect();
+        let (pace, permits, closed) = Default::default();
+        Limiter { clock, buckets: Mutex::new(buckets), pace, count, permits, closed }
+    }
+
+    /// The most recipients that one permit can be for: more would exceed a burst and never be given.
+    pub fn most_recipients(&self) -> u32 {
+        let buckets = self.buckets.lock();
+        buckets.iter().filter(|b| b.of == Count::Recipients).map(|b| b.burst).min().unwrap_or(u32::MAX)
     }
 
     /// From now on at most `per_second` cells a second, besides the configured rates, which hold in
@@ -233,16 +253,16 @@ impl Limiter {
         }
     }
 
-    /// Takes `cells` (clamped to [`Limiter::largest`]) from every rate, or from none.
+    /// Takes `cost` of every rate, or of none.
     ///
     /// # Errors
     /// How long to wait before asking again.
-    pub fn try_take(self: &Arc<Limiter>, cells: u32) -> Result<Tokens, Duration> {
-        let cells = NonZeroU32::new(cells.min(self.largest)).unwrap_or(NonZeroU32::MIN);
+    pub fn try_take(self: &Arc<Limiter>, cost: impl Into<Cost>) -> Result<Tokens, Duration> {
+        let cost = cost.into();
         let mut buckets = self.buckets.lock();
         let mut pace = self.pace.lock();
         if buckets.is_empty() && pace.is_none() {
-            return Ok(Tokens { limiter: None, cells: 0, id: 0 });
+            return Ok(Tokens { limiter: None, cost, id: 0 });
         }
         let now = self.now();
         if let Some(pace) = &*pace {
@@ -252,60 +272,63 @@ impl Limiter {
             }
         }
         for i in 0..buckets.len() {
+            let cells = NonZeroU32::new(buckets[i].cells(cost)).unwrap_or(NonZeroU32::MIN);
             let wait = match buckets[i].governor.check_n(cells) {
                 Ok(Ok(())) => None,
                 Ok(Err(not_until)) => Some(not_until.wait_time_from(self.clock.now())),
-                // Cannot be: cells were clamped to the smallest burst.
+                // Cannot be: a bucket gives no more than its burst.
                 Err(_) => Some(Duration::from_secs(1)),
             };
             if let Some(wait) = wait {
                 for taken in &buckets[..i] {
-                    taken.arrival.set(taken.arrival.get().saturating_sub(taken.cost(cells.get())));
+                    let back = taken.cost(taken.cells(cost));
+                    taken.arrival.set(taken.arrival.get().saturating_sub(back));
                 }
                 return Err(wait.max(Duration::from_micros(1)));
             }
         }
         let id = self.permits.fetch_add(1, Ordering::Relaxed);
         for bucket in buckets.iter_mut() {
-            bucket.taken(id, cells.get(), now);
+            bucket.taken(id, cost, now);
         }
         if let Some(pace) = &mut *pace {
             // Nothing conforms for what was not used, but for the grain of timers.
-            pace.arrival = pace.arrival.max(now as f64) + pace.period * f64::from(cells.get());
+            pace.arrival = pace.arrival.max(now as f64) + pace.period * f64::from(cost.count(self.count));
         }
-        Ok(Tokens { limiter: Some(self.clone()), cells: cells.get(), id })
+        Ok(Tokens { limiter: Some(self.clone()), cost, id })
     }
 
-    /// How long until `cells` would be permitted, if nobody takes any meanwhile. Takes nothing.
-    pub fn wait_for(&self, cells: u32) -> Duration {
-        let now = self.now();
-        let configured = self.buckets.lock().iter().map(|b| b.wait_for(cells, now)).max().unwrap_or_default();
-        let pace = self.pace.lock().as_ref().map_or(0.0, |pace| pace.wait_for(cells, now as f64));
-        configured.max(Duration::from_nanos(pace as u64))
-    }
-
-    /// The rate (its place in the list) that makes `cells` wait longest, and how long.
-    pub fn held_by(&self, cells: u32) -> Option<(usize, Duration)> {
-        let now = self.now();
+    /// How long until `cost` would be permitted, if nobody takes any meanwhile. Takes nothing.
+    pub fn wait_for(&self, cost: impl Into<Cost>) -> Duration {
+        let (now, cost) = (self.now(), cost.into());
         let buckets = self.buckets.lock();
-        let waits = buckets.iter().enumerate().map(|(at, b)| (b.wait_for(cells, now), at));
+        let configured = buckets.iter().map(|b| b.wait_for(cost.count(b.of), now)).max().unwrap_or_default();
+        drop(buckets);
+        configured.max(self.held_by_pace(cost))
+    }
+
+    /// The rate (its place in the list) that makes `cost` wait longest, and how long.
+    pub fn held_by(&self, cost: impl Into<Cost>) -> Option<(usize, Duration)> {
+        let (now, cost) = (self.now(), cost.into());
+        let buckets = self.buckets.lock();
+        let waits = buckets.iter().enumerate().map(|(at, b)| (b.wait_for(cost.count(b.of), now), at));
         waits.filter(|(wait, _)| !wait.is_zero()).max().map(|(wait, at)| (at, wait))
     }
 
-    /// How long the pace alone makes `cells` wait.
-    pub fn held_by_pace(&self, cells: u32) -> Duration {
-        let now = self.now() as f64;
+    /// How long the pace alone makes `cost` wait.
+    pub fn held_by_pace(&self, cost: impl Into<Cost>) -> Duration {
+        let (now, cells) = (self.now() as f64, cost.into().count(self.count));
         let wait = self.pace.lock().as_ref().map_or(0.0, |pace| pace.wait_for(cells, now));
         Duration::from_nanos(wait as u64)
     }
 
     /// Goes on where an earlier limiter ended `ago`: `missing` says how long a bucket of this rate
     /// and burst lacked then until it was full; `None`: it counts as empty.
-    pub fn go_on(&self, missing: impl Fn(Rate, u32) -> Option<Duration>, ago: Duration) {
+    pub fn go_on(&self, missing: impl Fn(Rate, Count, u32) -> Option<Duration>, ago: Duration) {
         let now = self.now();
         for bucket in self.buckets.lock().iter_mut() {
             let empty = Duration::from_nanos(bucket.cost(bucket.burst));
-            let left = missing(bucket.rate, bucket.burst).unwrap_or(empty).saturating_sub(ago);
+            let left = missing(bucket.rate, bucket.of, bucket.burst).unwrap_or(empty).saturating_sub(ago);
             let arrival = now.saturating_add(u64::try_from(left.as_nanos()).unwrap_or(u64::MAX / 4));
             if arrival > bucket.arrival.get().max(now) {
                 bucket.arrival.set(arrival);
@@ -324,7 +347,7 @@ impl Limiter {
         let close = |bucket: &mut Bucket| {
             let missing = bucket.arrival.get().saturating_sub(now);
             bucket.arrival.set(now.saturating_add(CLOSED));
-            Left::new(bucket.rate, bucket.burst, Duration::from_nanos(missing))
+            Left::new(bucket.rate, bucket.of, bucket.burst, Duration::from_nanos(missing))
         };
         let lefts: Vec<Left> = buckets.iter_mut().map(close).collect();
         if lefts.iter().all(Left::is_full) { Vec::new() } else { lefts }
@@ -340,19 +363,19 @@ impl Limiter {
         u64::try_from(self.clock.now().as_nanos()).unwrap_or(u64::MAX)
     }
 
-    fn give_back(&self, cells: u32, id: u64) {
+    fn give_back(&self, cost: Cost, id: u64) {
         if let Some(pace) = &mut *self.pace.lock() {
-            pace.arrival -= pace.period * f64::from(cells);
+            pace.arrival -= pace.period * f64::from(cost.count(self.count));
         }
         for bucket in self.buckets.lock().iter_mut() {
-            bucket.give_back(id, cells);
+            bucket.give_back(id, cost);
         }
     }
 }
 
 impl std::fmt::Debug for Limiter {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Limiter").field("largest", &self.largest).finish_non_exhaustive()
+        f.debug_struct("Limiter").field("count", &self.count).finish_non_exhaustive()
     }
 }
 
@@ -361,7 +384,7 @@ impl std::fmt::Debug for Limiter {
 #[derive(Debug)]
 pub struct Tokens {
     limiter: Option<Arc<Limiter>>,
-    cells: u32,
+    cost: Cost,
     id: u64,
 }
 
@@ -379,7 +402,7 @@ impl Tokens {
 impl Drop for Tokens {
     fn drop(&mut self) {
         if let Some(limiter) = self.limiter.take() {
-            limiter.give_back(self.cells, self.id);
+            limiter.give_back(self.cost, self.id);
         }
     }
 }

@@ -156,7 +156,7 @@ proptest! {
                     Ok(permit) if unused => held.push_back(permit),
                     Ok(permit) => {
                         permit.spend();
-                        events.extend((0..cells.min(limiter.largest())).map(|_| start.elapsed()));
+                        events.extend((0..cells.min(burst)).map(|_| start.elapsed()));
                     }
                     // Given back in another order than they were taken.
                     Err(_) if cells == 1 => drop(held.pop_back()),

@@ -76,7 +76,7 @@ async fn each_domain_has_its_own_and_there_are_never_too_many() {
     let rate = Rate { count: 1, per: HOUR };
     let limits = limits(&[limit("*", |l| {
         l.each_domain = true;
-        l.rate = vec![rate];
+        l.rate = vec![rate.into()];
     })]);
     let gate = |domain: &str| limits.gates(&message(&format!("a@{domain}"), None)).remove(0);
     assert!(Arc::ptr_eq(&gate("one.example"), &gate("ONE.example")));
@@ -97,7 +97,7 @@ async fn invariant_3_quotas_hold_across_restarts_with_a_slow_store() {
     let store = Store { slow: Duration::from_millis(40), ..Store::default() };
     let clock = Clock::for_tests();
     let mut rules = provider("gmail");
-    rules.quota = vec![Rate { count: 300, per: HOUR }, Rate { count: 20, per: Duration::from_secs(60) }];
+    rules.quota = vec![Rate { count: 300, per: HOUR }.into(), Rate { count: 20, per: Duration::from_secs(60) }.into()];
     let start = tokio::time::Instant::now();
     let spent = Arc::new(Mutex::new(Vec::new()));
     for _life in 0..12 {
@@ -144,7 +144,7 @@ async fn invariant_3_quotas_hold_across_restarts_with_a_slow_store() {
 async fn nothing_is_let_through_while_the_store_fails_and_all_is_when_it_works() {
     let store = Store::default();
     let mut rules = provider("p");
-    rules.quota = vec![Rate { count: 10, per: HOUR }];
+    rules.quota = vec![Rate { count: 10, per: HOUR }.into()];
     let gate = Arc::new(Gate::of_provider(&Ledger::new(Arc::new(store.clone()), Clock::for_tests()), "p", &rules));
     store.broken.store(true, Ordering::Relaxed);
     gate.reserve(1).await;
@@ -165,7 +165,7 @@ async fn old_records_are_swept_and_a_record_that_cannot_be_read_counts_as_used_u
     let clock = Clock::for_tests();
     let ledger = Ledger::new(Arc::new(store.clone()), clock);
     let mut rules = provider("p");
-    rules.quota = vec![Rate { count: 10, per: HOUR }];
+    rules.quota = vec![Rate { count: 10, per: HOUR }.into()];
     let gate = Arc::new(Gate::of_provider(&ledger, "p", &rules));
     gate.reserve(1).await;
     assert_eq!(store.entries.lock().keys().cloned().collect::<Vec<_>>(), ["quota/p/provider/1h"]);

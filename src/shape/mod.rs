@@ -8,10 +8,12 @@
 //! - `quota`, `warmup`: sliding windows and days, pure; `reserve` keeps them in the store,
 //!   `release` gives up what is not used.
 //! - `bookings`: when mail comes back that finds no place to wait for a limit.
+//! - `cost`: what a transaction takes of limits that count messages, and of those that count recipients.
 //! - `gate`: rates and quotas that hold together; `limits`: which gates a message has to pass.
 
 pub mod adapt;
 pub mod bookings;
+pub mod cost;
 pub mod gate;
 pub mod ledger;
 pub mod limiter;
@@ -24,6 +26,7 @@ pub mod restart;
 pub mod warmup;
 
 pub use bookings::Bookings;
+pub use cost::Cost;
 pub use gate::{Gate, Held, Permit, Refused};
 pub use ledger::{Ledger, Memos};
 pub use limiter::Limiter;

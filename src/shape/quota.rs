@@ -242,6 +242,15 @@ impl Window {
         u32::try_from(u64::from(self.most).saturating_sub(used)).unwrap_or(self.most)
     }
 
+    /// Cells that could be taken at `then`, not before `now`, if nobody takes any meanwhile.
+    pub fn room_at(&mut self, now: i64, then: i64) -> u32 {
+        let room = self.room(now);
+        let gone = then.div_euclid(self.slot_ms).saturating_sub(SLOTS + 1);
+        let first = self.newest - (self.used.len() as i64 - 1);
+        let freed = (first..).zip(&self.used).take_while(|(slot, _)| *slot <= gone).map(|(_, count)| *count);
+        freed.fold(room, u32::saturating_add).min(self.most)
+    }
+
     /// How long until `cells` could be taken, if nobody takes any meanwhile.
     pub fn wait_for(&mut self, cells: u32, now: i64) -> Duration {
         let room = self.room(now);

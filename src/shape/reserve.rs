@@ -2,8 +2,9 @@
 //!
 //! Nothing is taken before it was loaded, and no block is used before its record is durable. All
 //! quotas of a gate are taken together or not at all, and reserved in one write. The store holds
-//! one record for each length of window (`quota/LANE/GATE/1h`): a quota whose number changed goes
-//! on with the same record, one with a new length starts from the longest record there is. A
+//! one record for each length of window and unit (`quota/LANE/GATE/1h` counts messages, `…/1h recipients`
+//! recipients): a quota whose number changed goes on with the same record; one with a new unit starts
+//! from the record of the same length, one with a new length from the longest record there is. A
 //! provider or limit that was renamed starts anew; one whose `limits_per` changed does not (`related`).
 //!
 //! As every record counts at least what was used, a gate may be forgotten at any time when nobody
@@ -17,13 +18,14 @@ use std::time::Duration;
 use bytes::Bytes;
 use parking_lot::Mutex;
 
+use super::cost::Cost;
 use super::ledger::{Ledger, Now, PREFIX};
 use super::quota::{Record, Refusal, Reservation, Taken, Window};
 use super::related;
 use super::warmup::{Day, DayRecord, DayReservation};
 use crate::clock::Mark;
-use crate::config::Warmup;
-use crate::config::units::{Rate, Span};
+use crate::config::units::Span;
+use crate::config::{Count, CountedRate, Warmup};
 use crate::mail::LaneName;
 
 /// How long to wait when the store fails.
@@ -36,11 +38,13 @@ enum Meter {
     Window {
         key: String,
         text: String,
+        of: Count,
         window: Window,
         offset: i64,
     },
     Day {
         key: String,
+        of: Count,
         day: Day,
     },
 }
@@ -55,7 +59,7 @@ enum Cells {
 /// Cells of all meters.
 #[derive(Debug)]
 pub struct Charge {
-    cells: u32,
+    cost: Cost,
     taken: Vec<Cells>,
 }
 
@@ -66,14 +70,23 @@ enum Promise {
 }
 
 impl Meter {
-    fn check(&mut self, cells: u32, now: Now) -> Result<(), Refusal> {
+    /// What it counts of transactions.
+    fn cells(&self, cost: Cost) -> u32 {
+        match self {
+            Meter::Window { of, .. } | Meter::Day { of, .. } => cost.count(*of),
+        }
+    }
+
+    fn check(&mut self, cost: Cost, now: Now) -> Result<(), Refusal> {
+        let cells = self.cells(cost);
         match self {
             Meter::Window { window, offset, .. } => window.check(cells, now.steady.saturating_add(*offset)),
             Meter::Day { day, .. } => day.check(cells, now.clock),
         }
     }
 
-    fn take(&mut self, cells: u32, now: Now) -> Result<Cells, Refusal> {
+    fn take(&mut self, cost: Cost, now: Now) -> Result<Cells, Refusal> {
+        let cells = self.cells(cost);
         match self {
             Meter::Window { window, offset, .. } => {
                 window.try_take(cells, now.steady.saturating_add(*offset)).map(Cells::Window)
@@ -82,7 +95,8 @@ impl Meter {
         }
     }
 
-    fn give_back(&mut self, taken: Cells, cells: u32, now: Now) {
+    fn give_back(&mut self, taken: Cells, cost: Cost, now: Now) {
+        let cells = self.cells(cost);
         match (self, taken) {
             (Meter::Window { window, offset, .. }, Cells::Window(taken)) => {
                 window.give_back(taken, cells, now.steady.saturating_add(*offset));
@@ -92,7 +106,8 @@ impl Meter {
         }
     }
 
-    fn wait_for(&mut self, cells: u32, now: Now) -> Duration {
+    fn wait_for(&mut self, cost: Cost, now: Now) -> Duration {
+        let cells = self.cells(cost);
         match self {
             // More than a whole quota never comes at once: a full one is all there is to wait for.
             Meter::Window { window, offset, .. } => window.wait_for(cells, now.steady.saturating_add(*offset)),
@@ -107,6 +122,16 @@ impl Meter {
         }
     }
 
+    fn room_in(&mut self, wait: Duration, now: Now) -> u32 {
+        match self {
+            Meter::Window { window, offset, .. } => {
+                let now = now.steady.saturating_add(*offset);
+                window.room_at(now, now.saturating_add(i64::try_from(wait.as_millis()).unwrap_or(i64::MAX)))
+            }
+            Meter::Day { day, .. } => day.room_at(now.clock, now.clock.after(wait)),
+        }
+    }
+
     fn text(&self) -> String {
         match self {
             Meter::Window { text, .. } => format!("quota {text}"),
@@ -114,13 +139,14 @@ impl Meter {
         }
     }
 
-    fn reserve(&mut self, cells: u32, now: Now, mark: Mark) -> Option<(String, Bytes, Promise)> {
+    fn reserve(&mut self, cost: Cost, now: Now, mark: Mark) -> Option<(String, Bytes, Promise)> {
+        let cells = self.cells(cost);
         match self {
             Meter::Window { key, window, offset, .. } => {
                 let reservation = window.reserve(cells, now.steady.saturating_add(*offset), mark)?;
                 Some((key.clone(), json(&reservation.record), Promise::Window(reservation)))
             }
-            Meter::Day { key, day } => {
+            Meter::Day { key, day, .. } => {
                 let reservation = day.reserve(cells, now.clock)?;
                 Some((key.clone(), json(&reservation.record), Promise::Day(reservation)))
             }
@@ -139,7 +165,7 @@ impl Meter {
             Meter::Window { key, window, offset, .. } => {
                 (key.clone(), json(&window.release(now.steady.saturating_add(*offset), mark)))
             }
-            Meter::Day { key, day } => (key.clone(), json(&day.release(now.clock))),
+            Meter::Day { key, day, .. } => (key.clone(), json(&day.release(now.clock))),
         }
     }
 
@@ -172,7 +198,9 @@ pub struct Quotas {
     prefix: String,
     /// Where the records are of what was one with it, or several, before `limits_per` changed.
     related: Option<String>,
-    rates: Vec<Rate>,
+    rates: Vec<CountedRate>,
+    /// What a plan counts, and rates without a unit.
+    count: Count,
     warmup: Option<Warmup>,
     loaded: AtomicBool,
     /// Empty until loaded.
@@ -187,14 +215,17 @@ impl Quotas {
         ledger: &Arc<Ledger>,
         lane: &str,
         name: &str,
-        rates: &[Rate],
+        rates: &[CountedRate],
+        count: Count,
         warmup: Option<&Warmup>,
     ) -> Option<Quotas> {
-        // Of several quotas with one window the smallest decides.
-        let mut smallest: Vec<Rate> = Vec::new();
+        // Of several quotas with one window and unit the smallest decides.
+        let mut smallest: Vec<CountedRate> = Vec::new();
         for rate in rates {
-            match smallest.iter_mut().find(|other| other.per == rate.per) {
-                Some(other) => other.count = other.count.min(rate.count),
+            let same = |other: &&mut CountedRate| other.per == rate.per && other.count(count) == rate.count(count);
+            match smallest.iter_mut().find(same) {
+                Some(other) if other.rate.count > rate.rate.count => *other = *rate,
+                Some(_) => {}
                 None => smallest.push(*rate),
             }
         }
@@ -206,6 +237,7 @@ impl Quotas {
             prefix: format!("{PREFIX}{lane}/{name}/"),
             related: (name == "provider").then(|| format!("{PREFIX}{}", related::prefix(&LaneName::from(lane)))),
             rates: smallest,
+            count,
             warmup: warmup.cloned(),
             loaded: AtomicBool::new(false),
             meters: Mutex::default(),
@@ -247,27 +279,32 @@ impl Quotas {
         let mark = self.ledger.mark(now);
         let records: Vec<(&str, Option<Record>)> =
             found.iter().map(|(name, value)| (name.as_str(), serde_json::from_slice(value).ok())).collect();
-        let longest = records.iter().filter_map(|(_, record)| record.as_ref()).max_by_key(|record| record.window);
         let mut meters = Vec::new();
-        for rate in &self.rates {
-            let key = format!("{}{}", self.prefix, Span(rate.per));
+        for counted in &self.rates {
+            let (rate, of) = (counted.rate, counted.count(self.count).unwrap_or(self.count));
+            let about = related::about(Span(rate.per), of);
+            let key = format!("{}{about}", self.prefix);
             let full;
             let record = match records.iter().find(|(name, _)| *name == key) {
                 Some((_, Some(record))) => Some(record),
                 Some((_, None)) => {
                     tracing::error!(name = key, "the record of a quota cannot be read: it counts as used up");
-                    full = Window::new(*rate, now.wall.0).used_up(now.wall.0, mark.clone());
+                    full = Window::new(rate, now.wall.0).used_up(now.wall.0, mark.clone());
                     Some(&full)
                 }
-                None => longest,
+                None => related::nearest(&about, || {
+                    records
+                        .iter()
+                        .filter_map(|(name, record)| Some((name.strip_prefix(self.prefix.as_str())?, record.as_ref()?)))
+                }),
             };
             let (mut window, time) = match record {
-                Some(record) => Window::restore(*rate, record, &mark),
-                None => (Window::new(*rate, now.wall.0), now.wall.0),
+                Some(record) => Window::restore(rate, record, &mark),
+                None => (Window::new(rate, now.wall.0), now.wall.0),
             };
-            related::add(&mut window, Span(rate.per), others, record.map(|record| &record.mark), time, &mark);
+            related::add(&mut window, &about, others, record.map(|record| &record.mark), time, &mark);
             let offset = time.saturating_sub(now.steady);
-            meters.push(Meter::Window { key, text: rate.to_string(), window, offset });
+            meters.push(Meter::Window { key, text: counted.to_string(), of, window, offset });
         }
         if let Some(plan) = &self.warmup {
             let key = format!("{}warmup", self.prefix);
@@ -279,16 +316,17 @@ impl Quotas {
                 })
             });
             let record = related::day(record, others);
-            meters.push(Meter::Day { day: Day::new(plan.clone(), record, now.clock), key });
+            meters.push(Meter::Day { day: Day::new(plan.clone(), record, now.clock), of: self.count, key });
         }
         meters
     }
 
-    /// Takes `cells` of every quota, or of none.
+    /// Takes `cost` of every quota, or of none.
     ///
     /// # Errors
     /// What has to happen first: [`Refusal::Reserve`] is for [`Quotas::reserve`].
-    pub fn try_take(&self, cells: u32) -> Result<Charge, Refusal> {
+    pub fn try_take(&self, cost: impl Into<Cost>) -> Result<Charge, Refusal> {
+        let cost = cost.into();
         if !self.is_loaded() {
             return Err(Refusal::Reserve);
         }
@@ -296,7 +334,7 @@ impl Quotas {
         let mut meters = self.meters.lock();
         let mut refused = None;
         for meter in meters.iter_mut() {
-            match (meter.check(cells, now), refused) {
+            match (meter.check(cost, now), refused) {
                 (Ok(()), _) | (Err(Refusal::Reserve), Some(_)) => {}
                 (Err(Refusal::Wait(wait)), Some(Refusal::Wait(longer))) if wait <= longer => {}
                 (Err(refusal), _) => refused = Some(refusal),
@@ -305,28 +343,29 @@ impl Quotas {
         if let Some(refusal) = refused {
             return Err(refusal);
         }
-        let taken = meters.iter_mut().map(|meter| meter.take(cells, now)).collect::<Result<_, _>>()?;
-        Ok(Charge { cells, taken })
+        let taken = meters.iter_mut().map(|meter| meter.take(cost, now)).collect::<Result<_, _>>()?;
+        Ok(Charge { cost, taken })
     }
 
     /// The cells were not used.
     pub fn give_back(&self, charge: Charge) {
         let now = self.ledger.now();
         for (meter, taken) in self.meters.lock().iter_mut().zip(charge.taken) {
-            meter.give_back(taken, charge.cells, now);
+            meter.give_back(taken, charge.cost, now);
         }
     }
 
-    /// Makes a block durable from which `cells` can be taken, where one is needed and there is
+    /// Makes a block durable from which `cost` can be taken, where one is needed and there is
     /// room. Comes back also when the store failed, after a while: ask again.
-    pub async fn reserve(&self, cells: u32) {
+    pub async fn reserve(&self, cost: impl Into<Cost>) {
+        let cost = cost.into();
         self.load().await;
         let _alone = self.writing.lock().await;
         let _no_sweep = self.ledger.sweeping.read().await;
         let now = self.ledger.now();
         let mark = self.ledger.mark(now);
         let promised: Vec<_> =
-            self.meters.lock().iter_mut().map(|meter| meter.reserve(cells, now, mark.clone())).collect();
+            self.meters.lock().iter_mut().map(|meter| meter.reserve(cost, now, mark.clone())).collect();
         let entries: Vec<_> =
             promised.iter().flatten().map(|(key, value, _)| (key.clone(), Some(value.clone()))).collect();
         if entries.is_empty() {
@@ -364,23 +403,23 @@ impl Quotas {
         records.iter().any(Option::is_some).then_some(Released { quotas: self, records, _alone: alone })
     }
 
-    /// How long until `cells` could be taken, and which quota says so. Zero before it was loaded.
-    pub fn wait_for(&self, cells: u32) -> Duration {
+    /// How long until `cost` could be taken. Zero before it was loaded.
+    pub fn wait_for(&self, cost: Cost) -> Duration {
         let now = self.ledger.now();
-        self.meters.lock().iter_mut().map(|meter| meter.wait_for(cells, now)).max().unwrap_or_default()
+        self.meters.lock().iter_mut().map(|meter| meter.wait_for(cost, now)).max().unwrap_or_default()
     }
 
-    /// The quota that makes `cells` wait longest, and how long.
-    pub fn held_by(&self, cells: u32) -> Option<(String, Duration)> {
+    /// The quota that makes `cost` wait longest, and how long.
+    pub fn held_by(&self, cost: Cost) -> Option<(String, Duration)> {
         let now = self.ledger.now();
         let mut meters = self.meters.lock();
-        let waits = meters.iter_mut().map(|meter| (meter.wait_for(cells, now), meter.text()));
+        let waits = meters.iter_mut().map(|meter| (meter.wait_for(cost, now), meter.text()));
         waits.filter(|(wait, _)| !wait.is_zero()).max().map(|(wait, text)| (text, wait))
     }
 
     /// The tightest of the quotas in the configuration, as it is written there.
     pub fn tightest(&self) -> Option<String> {
-        let per_second = |rate: &&Rate| f64::from(rate.count) / rate.per.as_secs_f64().max(1e-3);
+        let per_second = |rate: &&CountedRate| f64::from(rate.rate.count) / rate.per.as_secs_f64().max(1e-3);
         let tightest = self.rates.iter().min_by(|a, b| per_second(a).total_cmp(&per_second(b)))?;
         Some(format!("quota {tightest}"))
     }
@@ -391,10 +430,14 @@ impl Quotas {
         self.meters.lock().iter_mut().any(|meter| matches!(meter, Meter::Day { .. }) && meter.room(now) == 0)
     }
 
-    /// The most cells that could be taken now.
-    pub fn room(&self) -> u32 {
+    /// The most recipients that could be taken in `wait`, if nobody takes any meanwhile; `u32::MAX`:
+    /// nothing counts them.
+    pub fn room_for_recipients(&self, wait: Duration) -> u32 {
         let now = self.ledger.now();
-        self.meters.lock().iter_mut().map(|meter| meter.room(now)).min().unwrap_or(u32::MAX)
+        let counts = |meter: &&mut Meter| match meter {
+            Meter::Window { of, .. } | Meter::Day { of, .. } => *of == Count::Recipients,
+        };
+        self.meters.lock().iter_mut().filter(counts).map(|meter| meter.room_in(wait, now)).min().unwrap_or(u32::MAX)
     }
 }
 

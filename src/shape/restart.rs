@@ -23,6 +23,7 @@ use super::ledger::Ledger;
 use super::limiter::Limiter;
 use crate::clock::Mark;
 use crate::config::units::Rate;
+use crate::config::{Count, CountedRate};
 use crate::mail::LaneName;
 
 /// The name of the marker, and the first part of the names of all else.
@@ -33,7 +34,7 @@ const AT_ONCE: usize = 1000;
 /// What a bucket lacks.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Left {
-    /// Its rate; one that changed is another one.
+    /// Its rate, with what it counts unless that is messages; one that changed is another one.
     rate: String,
     burst: u32,
     /// Milliseconds until it is full, rounded up.
@@ -41,10 +42,10 @@ pub struct Left {
 }
 
 impl Left {
-    /// A bucket that will be full in `missing`.
-    pub fn new(rate: Rate, burst: u32, missing: Duration) -> Left {
+    /// A bucket of a rate of these that will be full in `missing`.
+    pub fn new(rate: Rate, of: Count, burst: u32, missing: Duration) -> Left {
         let ms = u64::try_from(missing.as_nanos().div_ceil(1_000_000)).unwrap_or(u64::MAX);
-        Left { rate: rate.to_string(), burst, ms }
+        Left { rate: title(rate, of), burst, ms }
     }
 
     /// Nothing is missing.
@@ -55,6 +56,14 @@ impl Left {
     /// With one more for the times of both ends, which are whole milliseconds.
     fn missing(&self) -> Duration {
         Duration::from_millis(self.ms.saturating_add(1))
+    }
+}
+
+/// What a bucket is found again by.
+fn title(rate: Rate, of: Count) -> String {
+    match of {
+        Count::Messages => rate.to_string(),
+        Count::Recipients => format!("{rate} recipients"),
     }
 }
 
@@ -148,22 +157,31 @@ impl Ledger {
         Ok(())
     }
 
-    /// A limiter that goes on where the one of that name ended in the process before.
+    /// A limiter of connections that goes on where the one of that name ended in the process before.
     pub fn limiter(&self, name: &str, rates: &[Rate], burst: u32) -> Arc<Limiter> {
-        let limiter = Arc::new(Limiter::new(rates, burst));
+        self.go_on(name, Limiter::new(rates, burst))
+    }
+
+    /// The same, of transactions: see [`Limiter::counting`].
+    pub fn limiter_counting(&self, name: &str, rates: &[CountedRate], count: Count, burst: u32) -> Arc<Limiter> {
+        self.go_on(name, Limiter::counting(rates, count, burst))
+    }
+
+    fn go_on(&self, name: &str, limiter: Limiter) -> Arc<Limiter> {
+        let limiter = Arc::new(limiter);
         let mut earlier = self.rates.lock();
         let since = earlier.began.map(|began| began.elapsed()).unwrap_or_default();
         match &earlier.before {
             Before::Full => {}
-            Before::Killed => limiter.go_on(|_, _| None, since),
+            Before::Killed => limiter.go_on(|_, _, _| None, since),
             Before::Stopped { ago, longest, .. } if ago.saturating_add(since) >= *longest => {
                 earlier.before = Before::Full;
             }
             Before::Stopped { lacked, ago, .. } => {
                 if let Some(lefts) = lacked.of(name) {
                     // A rate or burst that is new since then begins empty.
-                    let missing = |rate: Rate, burst: u32| {
-                        let text = rate.to_string();
+                    let missing = |rate: Rate, of: Count, burst: u32| {
+                        let text = title(rate, of);
                         let same = lefts.iter().find(|left| left.rate == text && left.burst == burst);
                         same.map(Left::missing)
                     };

@@ -101,6 +101,13 @@ impl Day {
         self.most().saturating_sub(self.used)
     }
 
+    /// Cells that could be taken at `then`, not before `now`, if nobody takes any meanwhile.
+    pub fn room_at(&mut self, now: Timestamp, then: Timestamp) -> u32 {
+        let room = self.room(now);
+        let tomorrow = then.0.div_euclid(DAY_MS) > self.day;
+        if tomorrow { self.plan.allowance(then).unwrap_or(u32::MAX) } else { room }
+    }
+
     /// How long until `cells` could be taken: nothing, or until the next day.
     pub fn wait_for(&mut self, cells: u32, now: Timestamp) -> Duration {
         if cells <= self.room(now) {

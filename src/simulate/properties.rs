@@ -66,7 +66,7 @@ proptest! {
     ) {
         let limits = told.clone();
         let group = one("exact", messages, move |provider, caps, _| {
-            provider.rate = limits.rates.clone();
+            provider.rate = limits.rates.iter().map(|rate| (*rate).into()).collect();
             provider.burst = limits.burst;
             provider.connections = limits.connections;
             provider.messages_per_connection = limits.messages;

@@ -6,7 +6,7 @@ use crate::model::Setting;
 pub(super) fn group(name: &str, messages: u32, rate: u32, hidden: &str) -> Group {
     let mut provider = sample::provider(name);
     if rate > 0 {
-        provider.rate = vec![Rate { count: rate, per: Duration::from_secs(1) }];
+        provider.rate = vec![Rate { count: rate, per: Duration::from_secs(1) }.into()];
     }
     let mut caps = Caps::default();
     if !hidden.is_empty() {
@@ -99,7 +99,7 @@ fn adaptive_finds_a_hidden_cap_and_one_that_doubles() {
 fn a_rule_of_a_profile_pauses_the_lane() {
     let mut ruled = group("gmail", 500, 20, "rate=10/s");
     let mut provider = sample::provider("gmail");
-    provider.rate = vec![Rate { count: 20, per: Duration::from_secs(1) }];
+    provider.rate = vec![Rate { count: 20, per: Duration::from_secs(1) }.into()];
     provider.rules = vec![crate::config::ReplyRule {
         origin: "built-in gmail".into(),
         stage: None,

@@ -59,8 +59,8 @@ pub(super) fn limit(sender: &str, each_domain: bool, rate: &[Rate], quota: &[Rat
         sender: Pattern::new(sender),
         client: Vec::new(),
         provider: Pattern::any(),
-        rate: rate.to_vec(),
-        quota: quota.to_vec(),
+        rate: rate.iter().map(|rate| (*rate).into()).collect(),
+        quota: quota.iter().map(|quota| (*quota).into()).collect(),
         count: Count::Messages,
         each_domain,
     })
@@ -105,7 +105,7 @@ impl World {
         fastrand::seed(seed);
         let here = Arc::new(Provider {
             connections: plan.connections,
-            rate: vec![Rate { count: plan.per_second, per: Duration::from_secs(1) }],
+            rate: vec![Rate { count: plan.per_second, per: Duration::from_secs(1) }.into()],
             burst: 1,
             ..provider("p")
         });

@@ -8,7 +8,7 @@ use tokio::time::Instant;
 use super::{Empty, LEAD, Lane, State, Wake};
 use crate::schedule::Job;
 use crate::schedule::backlog::Next;
-use crate::shape::Gate;
+use crate::shape::{Cost, Gate};
 
 /// Jobs that go back to the queue together while others leave.
 const BEYOND_AT_ONCE: usize = 128;
@@ -105,18 +105,26 @@ impl Lane {
         if !self.gate.is_loaded() {
             return Err(Hold::Load(self.gate.clone()));
         }
-        let wait = self.gate.wait(1);
+        let wait = self.gate.wait(Cost::LEAST);
         if wait > LEAD {
             return Err(Hold::Limiter(wait - LEAD));
         }
         match state.ready.pop(&self.limits, self.most_recipients(), destination) {
             Next::Job(mut job) => {
+                let cost = Cost::of(job.recipients.len());
+                let wait = self.gate.wait(cost);
+                if wait > LEAD {
+                    // It has more recipients than may leave now: no connection waits for the rest of them.
+                    self.arrived_at_limits(&mut job);
+                    state.ready.push_front(job);
+                    return Err(Hold::Limiter(wait - LEAD));
+                }
                 state.give_place(&mut job);
                 state.in_flight += job.recipients.len();
                 if state.ready.ready_of(job.sender, job.priority()) == 0 {
                     state.absent.ran_out((job.sender, job.priority()));
                 }
-                self.gate.let_through(self.gate.cells(job.recipients.len()));
+                self.gate.let_through(cost);
                 Ok(job)
             }
             Next::Load(gate) => Err(Hold::Load(gate)),

@@ -13,7 +13,7 @@ use super::line::Standing;
 use super::{LEAD, Lane};
 use crate::schedule::Job;
 use crate::shape::restart::Left;
-use crate::shape::{Gate, Permit, Refused};
+use crate::shape::{Cost, Gate, Permit, Refused};
 
 /// How often and how long the limiter held somebody back.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -43,7 +43,7 @@ impl Lane {
                 self.note_limited(began.elapsed());
             }
             self.overtake(job);
-            let (gate, cells, refused) = match self.try_take(job) {
+            let (gate, cost, refused) = match self.try_take(job) {
                 Ok(permit) => {
                     self.arrived(job);
                     return Ok(permit);
@@ -51,7 +51,7 @@ impl Lane {
                 Err(refused) => refused,
             };
             match refused {
-                Refused::Reserve => gate.reserve(cells).await,
+                Refused::Reserve => gate.reserve(cost).await,
                 // Too long to hold a connection: `next` sees the same and waits without one, or cuts
                 // the job to what is left of a quota. A share of somebody never holds one.
                 Refused::Rate(_) if !Arc::ptr_eq(&gate, &self.gate) || gate.wait_alone() > LEAD => {
@@ -78,12 +78,10 @@ impl Lane {
         self.line.stand(job.place.unwrap_or(u64::MAX), job.priority())
     }
 
-    /// Takes of all gates of a job, or tells which one refuses how many cells.
-    fn try_take(&self, job: &Job) -> Result<Permit, (Arc<Gate>, u32, Refused)> {
-        let take = |gate: &Arc<Gate>| {
-            let cells = gate.cells(job.recipients.len());
-            gate.try_take(cells).map_err(|refused| (gate.clone(), cells, refused))
-        };
+    /// Takes of all gates of a job, or tells which one refuses what.
+    fn try_take(&self, job: &Job) -> Result<Permit, (Arc<Gate>, Cost, Refused)> {
+        let cost = Cost::of(job.recipients.len());
+        let take = |gate: &Arc<Gate>| gate.try_take(cost).map_err(|refused| (gate.clone(), cost, refused));
         let own = take(&self.gate)?;
         // Without limits this allocates nothing.
         let more = job.gates.iter().map(take).collect::<Result<Vec<_>, _>>()?;
@@ -92,18 +90,16 @@ impl Lane {
 
     /// A job is no longer on its way to a permit.
     fn arrived(&self, job: &mut Job) {
-        for gate in self.gates_of(job) {
-            gate.arrived(gate.cells(job.recipients.len()));
-        }
-        job.gates.clear();
+        self.gate.arrived(Cost::of(job.recipients.len()));
+        self.arrived_at_limits(job);
     }
 
     /// A job that is on its way has fewer recipients than `before`; without any, it is not.
     pub(super) fn fewer_on_their_way(&self, job: &mut Job, before: usize) {
-        for gate in self.gates_of(job) {
-            gate.arrived(gate.cells(before));
+        for gate in std::iter::once(&self.gate).chain(&job.gates) {
+            gate.arrived(Cost::of(before));
             if !job.recipients.is_empty() {
-                gate.let_through(gate.cells(job.recipients.len()));
+                gate.let_through(Cost::of(job.recipients.len()));
             }
         }
         if job.recipients.is_empty() {
@@ -112,8 +108,11 @@ impl Lane {
         }
     }
 
-    fn gates_of<'a>(&'a self, job: &'a Job) -> impl Iterator<Item = &'a Arc<Gate>> {
-        std::iter::once(&self.gate).chain(&job.gates)
+    /// A job is no longer on its way through the limits inside the provider.
+    pub(super) fn arrived_at_limits(&self, job: &mut Job) {
+        for gate in job.gates.drain(..) {
+            gate.arrived(Cost::of(job.recipients.len()));
+        }
     }
 
     /// Waits until a new connection may be opened; it counts from then on.
@@ -155,7 +154,7 @@ impl Lane {
             return;
         }
         let Some(mut better) = state.ready.overtaking(&self.limits, job, self.most_recipients()) else { return };
-        self.gate.let_through(self.gate.cells(better.recipients.len()));
+        self.gate.let_through(Cost::of(better.recipients.len()));
         // It takes the place, too; the other keeps it for the next time.
         better.place = better.place.into_iter().chain(job.place).min();
         state.in_flight = (state.in_flight + better.recipients.len()).saturating_sub(job.recipients.len());
@@ -166,10 +165,10 @@ impl Lane {
 
     /// A worker gave its permit back because another job took the place, and will ask again.
     pub fn let_through_again(&self, job: &mut Job) {
-        self.gate.let_through(self.gate.cells(job.recipients.len()));
+        self.gate.let_through(Cost::of(job.recipients.len()));
         job.gates = self.limits.gates(&job.message.message);
         for gate in &job.gates {
-            gate.let_through(gate.cells(job.recipients.len()));
+            gate.let_through(Cost::of(job.recipients.len()));
         }
     }
 

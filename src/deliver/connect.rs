@@ -215,7 +215,7 @@ impl Connector {
         sources: &[&Source],
         admit: &dyn Admit,
     ) -> Result<Connection, Vec<Fact>> {
-        if let Some(fact) = self.back_off(provider, route) {
+        if let Some(fact) = self.left_alone(provider, route).await {
             return Err(vec![fact]);
         }
         let mut facts = Vec::new();
@@ -275,9 +275,21 @@ impl Connector {
         Err(facts)
     }
 
-    /// Why nobody is asked now: every address is dead and its back-off is not over. Else the caller
-    /// is the one who probes, and others are kept away meanwhile.
-    fn back_off(&self, provider: &Provider, route: &Route) -> Option<Fact> {
+    /// Why nobody is asked now, see [`Connector::back_off`]; what a probe that has just begun finds out
+    /// is waited for, so that all that waits leaves when it succeeds.
+    async fn left_alone(&self, provider: &Provider, route: &Route) -> Option<Fact> {
+        loop {
+            let news = self.dead.news();
+            let (fact, patience) = self.back_off(provider, route)?;
+            let Some(until) = patience else { return Some(fact) };
+            // Something of another address, or nothing in time: both are looked at.
+            let _ = tokio::time::timeout_at(until, news).await;
+        }
+    }
+
+    /// Why nobody is asked now, and until when to wait for a probe: every address is dead and its
+    /// back-off is not over. Else the caller is the one who probes, and others are kept away meanwhile.
+    fn back_off(&self, provider: &Provider, route: &Route) -> Option<(Fact, Option<tokio::time::Instant>)> {
         let mut first: Option<(SocketAddr, &Host, BackOff)> = None;
         let from = sources::only(provider);
         for host in route.hosts.iter() {
@@ -297,7 +309,10 @@ impl Connector {
         }
         let peer = Peer { host: host.name.as_str().into(), ip: Some(address.ip()), tls: None };
         let event = Event::BackOff { left, why: dead.why.to_string() };
-        Some(Fact { stage: Stage::Connect, event, peer: Some(peer) })
+        // The address that is probed is not always the one whose back-off ends first.
+        let addresses = route.hosts.iter().flat_map(|host| host.addresses.iter().filter(|ip| reachable(from, **ip)));
+        let probes = addresses.filter_map(|ip| self.dead.get((from, SocketAddr::new(*ip, route.port)))?.patience());
+        Some((Fact { stage: Stage::Connect, event, peer: Some(peer) }, probes.max()))
     }
 
     /// Asks every address again: somebody says that it is worth a try.

@@ -6,6 +6,10 @@
 //! at MAIL on one that is new) is left alone too, or it would be called as fast as it hangs up: half a
 //! second at first, a minute at most.
 //!
+//! Whoever comes while somebody probes an address waits for the answer for a moment ([`PATIENCE`] from the
+//! beginning of the probe, however many come): when the address is alive again, what waits behind the
+//! probe leaves with it, and does not come back a minute later.
+//!
 //! Bounded: so many addresses are remembered; one that nobody tries is forgotten.
 
 use std::net::{IpAddr, SocketAddr};
@@ -13,6 +17,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use moka::sync::Cache;
+use tokio::sync::Notify;
+use tokio::sync::futures::Notified;
 use tokio::time::Instant;
 
 use super::fact::Event;
@@ -25,6 +31,10 @@ const LONGEST: Duration = Duration::from_secs(3600);
 const FORGET: Duration = Duration::from_secs(2 * 3600);
 /// How long the one that probes a dead address keeps the others away.
 const PROBE: Duration = Duration::from_secs(60);
+/// How long after the beginning of a probe others wait for what it finds out. An address that is alive
+/// answers within two round trips, or after the first packet was sent again (a second later); one that
+/// is dead holds up others, who may go elsewhere, for no longer than this.
+const PATIENCE: Duration = Duration::from_millis(1500);
 /// A refusal by an address that has answered so lately does not tell that it is dead.
 const ALIVE: Duration = Duration::from_secs(60);
 /// How long an address is left alone that ended a new connection at MAIL: at first, and at most.
@@ -44,8 +54,8 @@ pub(super) struct BackOff {
     times: u32,
     /// Left alone until then.
     pub until: Instant,
-    /// Somebody is probing it.
-    probing: bool,
+    /// Somebody is probing it, since then.
+    probing: Option<Instant>,
     /// What happened.
     pub why: Event,
 }
@@ -54,6 +64,11 @@ impl BackOff {
     /// For how much longer it is left alone.
     pub fn left(&self) -> Duration {
         self.until.saturating_duration_since(Instant::now())
+    }
+
+    /// Until when it is worth to wait for what a probe finds out, if there is one.
+    pub fn patience(&self) -> Option<Instant> {
+        self.probing.map(|began| began + PATIENCE).filter(|until| *until > Instant::now())
     }
 }
 
@@ -71,6 +86,8 @@ pub(super) struct DeadAddresses {
     alive: Cache<Way, Instant>,
     /// They end connections early.
     early: Cache<Way, BackOff>,
+    /// Something became known.
+    news: Notify,
 }
 
 impl DeadAddresses {
@@ -80,7 +97,13 @@ impl DeadAddresses {
             dead: Cache::builder().max_capacity(MAX).time_to_live(FORGET).build(),
             alive: Cache::builder().max_capacity(MAX).time_to_live(ALIVE).build(),
             early: Cache::builder().max_capacity(MAX).time_to_live(FORGET).build(),
+            news: Notify::new(),
         }
+    }
+
+    /// Ends when something has become known of any address since this was called.
+    pub fn news(&self) -> Notified<'_> {
+        self.news.notified()
     }
 
     /// What is known against it.
@@ -97,39 +120,47 @@ impl DeadAddresses {
     pub fn forget(&self) {
         self.dead.invalidate_all();
         self.early.invalidate_all();
+        self.news.notify_waiters();
     }
 
     /// Somebody tries it now; others are kept away meanwhile.
     pub fn probe(&self, way: Way, known: BackOff) {
         let now = Instant::now();
         if self.dead.contains_key(&way) {
-            self.dead.insert(way, BackOff { until: now + PROBE, probing: true, ..known });
+            self.dead.insert(way, BackOff { until: now + PROBE, probing: Some(now), ..known });
         } else {
             // It is known soon, or never, so the others need not be kept away for longer than before.
-            self.early.insert(way, BackOff { until: now + early_wait(known.times), probing: true, ..known });
+            let until = now + early_wait(known.times);
+            self.early.insert(way, BackOff { until, probing: Some(now), ..known });
         }
     }
 
     /// It has taken something, or at least said why not.
     pub fn listened(&self, way: Way) {
-        self.early.invalidate(&way);
+        if self.early.remove(&way).is_some() {
+            self.news.notify_waiters();
+        }
     }
 
     /// It ended a new connection before it took anything: counted once for all that were open then.
     pub fn ended_early(&self, way: Way, why: &Event, longest: Duration) {
         let before = self.early.get(&way);
-        if before.as_ref().is_some_and(|known| !known.probing && !known.left().is_zero()) {
+        if before.as_ref().is_some_and(|known| known.probing.is_none() && !known.left().is_zero()) {
             return;
         }
         let times = before.map_or(0, |known| known.times).saturating_add(1);
         let until = Instant::now() + early_wait(times).min(longest);
-        self.early.insert(way, BackOff { times, until, probing: false, why: why.clone() });
+        self.early.insert(way, BackOff { times, until, probing: None, why: why.clone() });
+        self.news.notify_waiters();
     }
 
     /// It answered.
     pub fn answered(&self, way: Way) {
-        self.dead.invalidate(&way);
+        let news = self.dead.remove(&way).is_some();
         self.alive.insert(way, Instant::now());
+        if news {
+            self.news.notify_waiters();
+        }
     }
 
     /// Whether it has answered lately; once only, so that a second refusal counts.
@@ -140,14 +171,15 @@ impl DeadAddresses {
     /// Counts a failure, once for all that were under way at the same time.
     pub fn failed(&self, way: Way, why: &Event, provider: &Provider) {
         let before = self.dead.get(&way).filter(|dead| dead.until.elapsed() < FORGET);
-        if before.as_ref().is_some_and(|dead| !dead.probing && !dead.left().is_zero()) {
+        if before.as_ref().is_some_and(|dead| dead.probing.is_none() && !dead.left().is_zero()) {
             return;
         }
         let times = before.map_or(0, |dead| dead.times);
         let (first, longest) = (FIRST.min(provider.retry.first), LONGEST.min(provider.retry.max));
         let wait = first.saturating_mul(1 << times.min(10)).min(longest);
         let (until, why) = (Instant::now() + wait, why.clone());
-        self.dead.insert(way, BackOff { times: times.saturating_add(1), until, probing: false, why });
+        self.dead.insert(way, BackOff { times: times.saturating_add(1), until, probing: None, why });
+        self.news.notify_waiters();
     }
 }
 
@@ -161,6 +193,31 @@ mod tests {
     use super::*;
 
     const HOUR: Duration = Duration::from_secs(3600);
+
+    #[tokio::test(start_paused = true)]
+    async fn others_wait_for_a_probe_but_for_a_moment_only() {
+        let (known, way) = (DeadAddresses::new(), (None, SocketAddr::from(([192, 0, 2, 1], 25))));
+        let provider = crate::config::sample::provider("p");
+        known.failed(way, &Event::Closed, &provider);
+        let back_off = known.get(way).expect("known");
+        assert!(back_off.patience().is_none(), "nobody probes it");
+        tokio::time::advance(back_off.left()).await;
+        known.probe(way, back_off);
+        let until = known.get(way).and_then(|back_off| back_off.patience()).expect("a probe");
+        assert_eq!(until - Instant::now(), PATIENCE);
+        let news = known.news();
+        known.answered(way);
+        tokio::time::timeout(Duration::ZERO, news).await.expect("who waits is told");
+        assert!(known.get(way).is_none());
+
+        known.failed(way, &Event::Closed, &provider);
+        known.failed(way, &Event::Closed, &provider);
+        let back_off = known.get(way).expect("known");
+        tokio::time::advance(back_off.left()).await;
+        known.probe(way, back_off);
+        tokio::time::advance(PATIENCE).await;
+        assert!(known.get(way).is_some_and(|back_off| back_off.patience().is_none()), "it does not hold others up");
+    }
 
     #[tokio::test(start_paused = true)]
     async fn who_ends_connections_at_mail_is_left_alone_for_longer_and_longer() {

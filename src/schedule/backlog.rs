@@ -299,19 +299,28 @@ impl Backlog {
     pub fn withdraw(&mut self, wanted: &mut dyn FnMut(&Job, u32) -> bool) -> Vec<Job> {
         self.reconsider();
         let mut out = self.ready.withdraw(wanted);
-        out.extend(self.withdraw_aside(wanted).into_iter().map(|(_, job)| job));
+        out.extend(self.withdraw_aside(wanted, |_| Some(())).into_iter().map(|((), job)| job));
         out
     }
 
-    /// The same of those aside only, each with what holds it back.
-    pub fn withdraw_aside(&mut self, wanted: &mut dyn FnMut(&Job, u32) -> bool) -> Vec<(Option<Held>, Job)> {
+    /// The same of those only whom a limit holds back now, each with the limit. Whose limit would let it
+    /// pass is about to be tried and stays.
+    pub fn withdraw_held(&mut self, wanted: &mut dyn FnMut(&Job, u32) -> bool) -> Vec<(Held, Job)> {
+        self.withdraw_aside(wanted, held)
+    }
+
+    fn withdraw_aside<T: Clone>(
+        &mut self,
+        wanted: &mut dyn FnMut(&Job, u32) -> bool,
+        why: impl Fn(&[Arc<Gate>]) -> Option<T>,
+    ) -> Vec<(T, Job)> {
         let mut out = Vec::new();
         let (by_time, recipients) = (&mut self.by_time, &mut self.recipients_aside);
         self.aside.retain(|key, aside| {
+            let Some(why) = why(&aside.gates) else { return true };
             let taken = aside.jobs.withdraw(wanted);
             *recipients -= taken.iter().map(|job| job.recipients.len()).sum::<usize>();
-            let held = if taken.is_empty() { None } else { held(&aside.gates) };
-            out.extend(taken.into_iter().map(|job| (held.clone(), job)));
+            out.extend(taken.into_iter().map(|job| (why.clone(), job)));
             if aside.jobs.is_empty() {
                 by_time.remove(&(aside.wake, key.clone()));
             }

@@ -86,6 +86,8 @@ struct State {
     workers: u32,
     /// Workers that wait in `next`.
     waiting: u32,
+    /// When a job was last given out, or could have been.
+    given: Option<Instant>,
     paused: bool,
     circuit: Option<Circuit>,
     stored: Stored,

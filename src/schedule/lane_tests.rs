@@ -374,11 +374,54 @@ async fn what_is_held_back_expires_and_says_why() {
     assert_eq!((lane.snapshot().ready, lane.snapshot().in_flight), (0, 6));
 }
 
+/// What waited for a limit and may leave now is tried, whatever its age: it is nowhere else.
+#[tokio::test(start_paused = true)]
+async fn what_is_about_to_pass_its_limit_stays() {
+    let hour = Duration::from_secs(3600);
+    let lane = limited(&[shared("*@news.example", |l| l.rate = vec![Rate { count: 1, per: hour }.into()])], |_| {});
+    for i in 0..3 {
+        let _ = lane.push([job("a@news.example", "x.example", 0, &[i])]);
+    }
+    let seen = Mutex::default();
+    work(&lane, IDLE, Instant::now(), &seen).await;
+    let _ = lane.worker_gone();
+    tokio::time::advance(2 * hour).await;
+    assert!(lane.expired(Timestamp(0).after(lane.provider.retry.expire), 100).is_empty());
+    work(&lane, IDLE, Instant::now(), &seen).await;
+    assert_eq!((seen.lock().len(), lane.snapshot().ready), (2, 1), "one an hour");
+}
+
+/// Hosts that take connections and say nothing: what waits for those connections is not tried in its time.
+#[tokio::test(start_paused = true)]
+async fn what_waits_for_a_busy_connection_expires_in_time() {
+    let lane = lane(|p| p.connections = 2);
+    let wakes: Vec<Wake> = (0..4).map(|i| lane.push([job("a@a", "x.example", 0, &[i])])).collect();
+    assert_eq!(wakes, [Wake::Start, Wake::Start, Wake::Nobody, Wake::Nobody]);
+    let (first, _) = lane.next(None, IDLE).await.expect("a job");
+    let (second, _) = lane.next(None, IDLE).await.expect("a job");
+    let old = Timestamp(0).after(lane.provider.retry.expire);
+    assert!(lane.expired(old, 100).is_empty(), "they are only at work");
+    tokio::time::advance(Duration::from_secs(45)).await;
+    assert!(lane.expired(Timestamp(old.0 - 1), 100).is_empty(), "and nothing is old");
+    let expired = lane.expired(old, 1);
+    assert_eq!(expired[0].0.by, "a busy connection (all 2 connections in use, none free for 45 s)");
+    // One is free: what is left is tried once more, whatever its age.
+    lane.settled(1);
+    assert!(lane.next(None, IDLE).await.is_ok() && lane.expired(old, 100).is_empty());
+    drop((first, second));
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_lane_overflows_when_its_day_is_used_up_and_not_the_next_day() {
     let clock = crate::clock::Clock::for_tests();
     let ledger = crate::shape::Ledger::new(Arc::new(crate::shape::reserve::testing::Store::default()), clock);
-    let plan = |overflow| crate::config::Warmup { start: Timestamp(0), days: vec![2], length: 100_000, overflow };
+    let plan = |overflow| crate::config::Warmup {
+        start: Timestamp(0),
+        days: vec![2],
+        length: 100_000,
+        overflow,
+        before: Default::default(),
+    };
     for (overflow, overflows) in [(Overflow::Source, true), (Overflow::Wait, false)] {
         let provider = Provider { warmup: Some(plan(overflow)), connections: 1, ..provider("p") };
         let lane = Lane::new(LaneName::from(overflow.as_str()), Arc::new(provider), &[], &ledger);

@@ -290,7 +290,7 @@ impl Scheduler {
         if !waiting.is_empty() || lane.stored_due().is_none() {
             return waiting;
         }
-        let Some(held) = lane.stopped_by() else { return waiting };
+        let Some(held) = lane.held_back() else { return waiting };
         match self.queue.claim_older(&lane.name, now.before(lane.provider.retry.expire), most).await {
             Ok(leased) => {
                 lane.take_in_hand(leased.len());

@@ -6,7 +6,8 @@ use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 
 use async_trait::async_trait;
 use mailweir::config::{Provider, Source};
-use mailweir::deliver::{Admit, Connection, Connector, Fact, Freely};
+use mailweir::deliver::connect::Dialer;
+use mailweir::deliver::{Admit, Connection, Connector, Fact, Freely, Io};
 use mailweir::descriptors::Slot;
 use mailweir::mail::LaneName;
 use mailweir::outcome::{Fate, judge, judge_unreached};
@@ -412,4 +413,51 @@ async fn a_host_that_ends_new_connections_at_mail_is_left_alone_for_a_while() {
         assert_eq!(fates(&hello().send(&mut connection, &["a@x.example"]).await), ["RCPT: 550 no"]);
         assert!(connector.open(&provider, &route).await.is_ok(), "it listens again");
     }
+}
+
+/// The first address is dead, then it answers half a second after it was asked, each time.
+struct Revived {
+    dials: AtomicUsize,
+}
+
+#[async_trait]
+impl Dialer for Revived {
+    async fn dial(&self, _: std::net::SocketAddr) -> std::io::Result<Box<dyn Io>> {
+        if self.dials.fetch_add(1, SeqCst) == 0 {
+            return Err(std::io::ErrorKind::ConnectionRefused.into());
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(500)).await;
+        let (ours, theirs) = tokio::io::duplex(1024);
+        tokio::spawn(async move {
+            use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
+            let mut theirs = BufReader::new(theirs);
+            let _ = theirs.get_mut().write_all(b"220 hi\r\n").await;
+            let mut line = String::new();
+            while theirs.read_line(&mut line).await.is_ok_and(|n| n > 0) {
+                let _ = theirs.get_mut().write_all(b"250 fine\r\n").await;
+            }
+        });
+        Ok(Box::new(ours))
+    }
+}
+
+/// Mail that came due with the probe leaves with it, and not when the time for the probe is over.
+#[tokio::test(start_paused = true)]
+async fn what_waits_behind_a_probe_that_succeeds_leaves_at_once() {
+    let connector = Arc::new(connector().with_dialer(Arc::new(Revived { dials: AtomicUsize::new(0) })));
+    let dead = Arc::new(route(25, vec![host("a.example", 10, &["192.0.2.1"])]));
+    let refused = "a.example[192.0.2.1] connect: connection refused";
+    assert_eq!(failed(connector.open(&provider(), &dead).await), [refused]);
+    tokio::time::sleep(std::time::Duration::from_secs(60)).await;
+    let began = tokio::time::Instant::now();
+    let all: Vec<_> = (0..5)
+        .map(|_| {
+            let (connector, dead) = (connector.clone(), dead.clone());
+            tokio::spawn(async move { connector.open(&provider(), &dead).await.map(drop).map_err(|facts| facts.len()) })
+        })
+        .collect();
+    for one in all {
+        assert_eq!(one.await.expect("no panic"), Ok(()));
+    }
+    assert_eq!(began.elapsed().as_millis() / 100, 10, "the others as soon as the first was answered");
 }

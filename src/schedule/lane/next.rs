@@ -120,6 +120,7 @@ impl Lane {
                     return Err(Hold::Limiter(wait - LEAD));
                 }
                 state.give_place(&mut job);
+                state.given = Some(Instant::now());
                 state.in_flight += job.recipients.len();
                 if state.ready.ready_of(job.sender, job.priority()) == 0 {
                     state.absent.ran_out((job.sender, job.priority()));

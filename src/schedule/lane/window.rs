@@ -18,6 +18,8 @@ use crate::shape;
 const EXTRA_PART: usize = 8;
 /// Recipients of such a sender that have a place there.
 const FEW: usize = 4;
+/// Connections that are all busy for so long hold mail back: what expires meanwhile is not tried.
+const BUSY: Duration = Duration::from_secs(10);
 /// So many of a message to several, if it is all that the sender has here.
 const FEW_OF_ONE: usize = 16;
 /// Recipients that are fetched for senders who have nothing here: at least one for each of the slots
@@ -135,6 +137,26 @@ impl Lane {
         self.gate.held().filter(|held| held.wait > LEAD)
     }
 
+    /// What keeps mail from leaving whatever its age: see [`Lane::stopped_by`], or connections that are
+    /// all busy.
+    pub fn held_back(&self) -> Option<shape::Held> {
+        let state = self.state.lock();
+        self.stopped(&state).or_else(|| self.busy(&state))
+    }
+
+    /// All connections are busy, with hosts that do not answer or are slow, and none was free for long.
+    fn busy(&self, state: &State) -> Option<shape::Held> {
+        let most = state.most_workers(self.provider.connections);
+        let since = state.given?.elapsed();
+        let all_busy = state.workers >= most && state.waiting == 0 && state.in_flight > 0;
+        (all_busy && since >= BUSY).then(|| {
+            let (s, connections) = (since.as_secs(), if most == 1 { "connection" } else { "connections" });
+            let by = format!("a busy connection (all {most} {connections} in use, none free for {s} s)");
+            // Nobody knows when one is free: looked at again like all that is held.
+            shape::Held { by, wait: BUSY }
+        })
+    }
+
     /// Takes out of memory what is older than `expire` while something holds it back, at most about
     /// `most` recipients, with what held them back. They count as with a worker.
     pub fn expired(&self, now: Timestamp, most: usize) -> Vec<(shape::Held, Job)> {
@@ -149,12 +171,15 @@ impl Lane {
             left -= usize::from(old);
             old
         };
-        let out: Vec<(shape::Held, Job)> = match self.stopped(&state) {
-            Some(held) => state.ready.withdraw(&mut old).into_iter().map(|job| (held.clone(), job)).collect(),
-            None => {
-                state.ready.withdraw_aside(&mut old).into_iter().filter_map(|(held, job)| Some((held?, job))).collect()
-            }
-        };
+        let mut out = Vec::new();
+        // Limits inside the lane tell of their own; what stops all of it tells of the rest.
+        let stopped = self.stopped(&state);
+        if stopped.is_none() {
+            out.extend(state.ready.withdraw_held(&mut old));
+        }
+        if let Some(held) = stopped.or_else(|| self.busy(&state)) {
+            out.extend(state.ready.withdraw(&mut old).into_iter().map(|job| (held.clone(), job)));
+        }
         state.in_flight += out.iter().map(|(_, job)| job.recipients.len()).sum::<usize>();
         out
     }

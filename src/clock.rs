@@ -60,6 +60,21 @@ impl fmt::Display for Timestamp {
 }
 
 impl Timestamp {
+    /// Midnight UTC of a day that is written as `2026-12-01`; `None` if it is not, or there is no such day.
+    pub fn of_day(text: &str) -> Option<Timestamp> {
+        let mut parts = text.splitn(3, '-');
+        let mut number = |digits: usize| {
+            parts.next().filter(|p| p.len() == digits && p.bytes().all(|b| b.is_ascii_digit()))?.parse::<u32>().ok()
+        };
+        let (year, month, day) = (number(4)?, number(2)?, number(2)?);
+        Timestamp::from_date(i64::from(year), month, day)
+    }
+
+    /// The day (UTC), such as `2026-12-01`.
+    pub fn day_text(self) -> String {
+        self.to_string().chars().take(10).collect()
+    }
+
     /// Midnight UTC of a day of the proleptic Gregorian calendar; `None` if there is no such day,
     /// or it is before 1970 or after 9999.
     pub fn from_date(year: i64, month: u32, day: u32) -> Option<Timestamp> {

@@ -263,6 +263,33 @@ fn a_limit_that_another_one_makes_pointless_is_told() {
 }
 
 #[test]
+fn a_warm_up_that_begins_later_is_told_where_it_is_written() {
+    let text = |before: &str| {
+        format!(
+            "hostname = 'a.example'\n[default]\nwarmup = {{ start = '2026-12-01', days = [50, 100]{before} }}\n\
+             [provider.p]\nmatch.domains = ['x.example']\nlimits_per = 'source'\n\
+             source = [{{ address = '192.0.2.1', warmup = {{ start = '2026-12-05', days = [7] }} }}]\n"
+        )
+    };
+    let told = |text: &str, day: &str| {
+        let now = crate::clock::Timestamp::of_day(day);
+        let loaded = super::super::Loaded::parse_at(text, "x", now).unwrap();
+        loaded.warnings.iter().map(ToString::to_string).collect::<Vec<_>>()
+    };
+    assert_eq!(
+        told(&text(""), "2026-11-29"),
+        [
+            "x:7:10: provider.p.source: warm-up begins on 2026-12-05: 7/d until then, as on its first day",
+            "x:3:10: default.warmup: warm-up begins on 2026-12-01: 50/d until then, as on its first day",
+        ]
+    );
+    let nothing = told(&text(", before = 'nothing'"), "2026-11-30");
+    assert_eq!(nothing[1], "x:3:10: default.warmup: warm-up begins on 2026-12-01: nothing leaves until then");
+    assert_eq!(told(&text(""), "2026-12-01").len(), 1);
+    assert!(told(&text(""), "2026-12-05").is_empty());
+}
+
+#[test]
 fn a_number_over_a_profile_that_counts_something_else_wants_a_unit() {
     let told = |rate: &str| {
         let text = format!(

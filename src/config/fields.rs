@@ -7,8 +7,8 @@ use std::time::Duration;
 use super::rule_keys::TreatAs;
 use super::value::Val;
 use super::{
-    AliasFile, Aliases, AuthMechanism, Authorities, Count, CountedRate, Engine, LimitsPer, ListenerTlsMode, LogFormat,
-    Overflow, RuleScope, Secret, SignedConversion, Store, TlsMode, Warmup, units,
+    AliasFile, Aliases, AuthMechanism, Authorities, BeforeStart, Count, CountedRate, Engine, LimitsPer,
+    ListenerTlsMode, LogFormat, Overflow, RuleScope, Secret, SignedConversion, Store, TlsMode, Warmup, units,
 };
 use crate::deliver::Stage;
 
@@ -104,6 +104,7 @@ words! {
     RuleScope { Recipient = "recipient", Connection = "connection", Provider = "provider", Account = "account" }
     LimitsPer { Provider = "provider", Source = "source" }
     Overflow { Wait = "wait", Source = "source" }
+    BeforeStart { DayOne = "day_1", Nothing = "nothing" }
     TreatAs { Temporary = "temporary", Permanent = "permanent" }
 }
 

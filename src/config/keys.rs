@@ -294,7 +294,8 @@ impl Table for ProviderDraft {
         /// yet. After the last day, or after the day on which `until` is reached, the other limits
         /// alone hold; with `end`, the last number holds until then. What is over a day's number
         /// waits for the next day, or with overflow = "source" (and limits_per = "source") leaves from
-        /// the next source address that has room.
+        /// the next source address that has room. Before `start` each day has the number of the first;
+        /// with before = "nothing" all waits until then.
         "warmup" p.warmup: Kind::Warmup, example r#"{ start = "2026-12-01", day_1 = "50/d", double_every = "1d", until = "20000/d" }"#;
         /// How long an idle connection is kept for the next message.
         "idle_timeout" p.idle_timeout: Kind::Span(0, HOUR), default r#""10s""#;

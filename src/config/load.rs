@@ -2,11 +2,13 @@
 
 use std::path::{Path, PathBuf};
 
+use crate::clock::{Clock, Timestamp};
+
 use super::file::{self, find};
 use super::keys::{self, Table};
 use super::listener_keys::ListenerDraft;
 use super::report::Setting;
-use super::{Config, ConfigError, Dns, Listener, Log, Provider, Queue, Retry, Sendmail, Warning, check};
+use super::{Config, ConfigError, Dns, Listener, Log, Provider, Queue, Retry, Sendmail, Warning, check, shaping};
 
 impl Config {
     /// Reads the file that was named, else `config.toml` in the working directory if there is one,
@@ -36,12 +38,12 @@ pub struct Loaded {
 
 impl Loaded {
     /// Reads the file that was named, else `config.toml` in the working directory if there is one,
-    /// else takes the defaults. A file that was named must exist.
+    /// else takes the defaults. A file that was named must exist. Warns also of what begins later.
     pub fn read(named: Option<&Path>) -> Result<Loaded, ConfigError> {
         match find(named) {
             Some(path) => {
                 let text = file::read_file(&path)?;
-                let loaded = Loaded::parse(&text, &path.display().to_string())?;
+                let loaded = Loaded::parse_at(&text, &path.display().to_string(), Some(Clock::System.now()))?;
                 Ok(Loaded { file: Some(path), ..loaded })
             }
             None => Loaded::parse("", "defaults"),
@@ -50,9 +52,17 @@ impl Loaded {
 
     /// Reads a text; `origin` is what messages call it.
     pub fn parse(text: &str, origin: &str) -> Result<Loaded, ConfigError> {
+        Loaded::parse_at(text, origin, None)
+    }
+
+    /// The same, with what is to be warned of `now`.
+    pub(super) fn parse_at(text: &str, origin: &str, now: Option<Timestamp>) -> Result<Loaded, ConfigError> {
         let mut reader = file::Reader::new(text, origin);
         let draft = reader.read();
         let (config, settings) = check::finish(&mut reader, draft);
+        if let Some(now) = now {
+            shaping::begins_later(&mut reader, &config, now);
+        }
         let (mut problems, warnings) = (reader.problems, reader.warnings);
         if !problems.is_empty() {
             problems.sort_by_key(|p| (p.line, p.column));

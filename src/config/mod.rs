@@ -52,6 +52,7 @@ pub use secret::{AuthMechanism, Credentials, Redactor, Secret};
 pub use sendmail::Sendmail;
 pub use submission::{Search, Submission};
 use units::{Pattern, Rate};
+pub(crate) use value::nearest;
 
 /// Everything `config.toml` says, checked, with defaults filled in.
 #[derive(Clone, Debug)]
@@ -402,6 +403,8 @@ pub struct Warmup {
     pub length: u32,
     /// What becomes of mail over the day's number.
     pub overflow: Overflow,
+    /// What leaves before `start`.
+    pub before: BeforeStart,
 }
 
 /// `limits_per`.
@@ -411,6 +414,16 @@ pub enum LimitsPer {
     Provider,
     /// Every source address has all limits for itself, and learns for itself.
     Source,
+}
+
+/// `before` of a warm-up.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub enum BeforeStart {
+    /// As much on each day as on the first.
+    #[default]
+    DayOne,
+    /// Nothing.
+    Nothing,
 }
 
 /// `overflow` of a warm-up.

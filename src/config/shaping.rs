@@ -9,7 +9,8 @@ use super::keys::{ProviderDraft, RouteDraft};
 use super::rule_keys::{LimitDraft, RuleDraft, TreatAs};
 use super::units::Pattern;
 use super::value::nearest;
-use super::{Count, CountedRate, Limit, LimitsPer, Overflow, ReplyRule, RuleScope, Warmup};
+use super::{Config, Count, CountedRate, Limit, LimitsPer, Overflow, ReplyRule, RuleScope, Warmup};
+use crate::clock::Timestamp;
 
 const DAY: Duration = Duration::from_secs(86_400);
 
@@ -155,6 +156,23 @@ fn sources(reader: &mut Reader<'_>, path: &str, draft: &ProviderDraft) {
     } else if p.source.len() < 2 && (path != "default" || said(reader, "source")) {
         let message = "overflow = \"source\" has no other source to go to: expected a second address in `source`";
         reader.fault(&format!("{path}.{at}"), message.into());
+    }
+}
+
+/// Warm-up plans whose first day is still to come, each where it is written.
+pub(super) fn begins_later(reader: &mut Reader<'_>, config: &Config, now: Timestamp) {
+    for provider in config.providers.iter().chain([&config.default]) {
+        let path = match &*provider.name {
+            "default" => "default".to_owned(),
+            name => format!("provider.{name}"),
+        };
+        let own = provider.source.iter().filter_map(|source| Some(("source", source.warmup.as_ref()?)));
+        for (key, plan) in provider.warmup.iter().map(|plan| ("warmup", plan)).chain(own) {
+            let at = format!("{path}.{key}");
+            if plan.day(now) == 0 && reader.has(&at) {
+                reader.warn(&at, plan.status(now));
+            }
+        }
     }
 }
 

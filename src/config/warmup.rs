@@ -1,7 +1,7 @@
 //! `warmup`: how it is written, what contradicts itself in it, and how it prints.
 //!
 //! Either `{ start, day_1, double_every, until }` or `{ start, days = [...] }`, both with an
-//! optional `end` and an optional `overflow`. Both become a list of days; what prints is the list, and parses to the same.
+//! optional `end`, `overflow` and `before`. Both become a list of days; what prints is the list, and parses to the same.
 
 use std::time::Duration;
 
@@ -10,18 +10,18 @@ use toml_edit::{Array, InlineTable, Value};
 use super::fields::Field;
 use super::units::{Rate, Span};
 use super::value::{Kind, describe, is_mistyped, nearest};
-use super::{Overflow, Warmup};
+use super::{BeforeStart, Overflow, Warmup};
 use crate::clock::Timestamp;
 
 /// Longest plan, in days.
 const MAX_DAYS: u32 = 3660;
 const DAY: Duration = Duration::from_secs(86_400);
 const DAY_MS: i64 = 86_400_000;
-const KEYS: [&str; 7] = ["start", "day_1", "double_every", "until", "days", "end", "overflow"];
+const KEYS: [&str; 8] = ["start", "day_1", "double_every", "until", "days", "end", "overflow", "before"];
 
 /// What is expected, for messages and documentation.
 pub(super) const EXPECTED: &str = "{ start = \"2026-12-01\", day_1 = \"50/d\", double_every = \"1d\", until = \"20000/d\" } \
-     or { start = \"2026-12-01\", days = [50, 100, 200] }, each with or without end = \"2027-01-31\" and overflow = \"source\"";
+     or { start = \"2026-12-01\", days = [50, 100, 200] }, each with or without end = \"2027-01-31\", overflow = \"source\" and before = \"nothing\"";
 
 /// Reads the inline table; the error says what is wrong, without where.
 pub(super) fn read(value: &Value) -> Result<Warmup, String> {
@@ -49,18 +49,19 @@ pub(super) fn read(value: &Value) -> Result<Warmup, String> {
         Some(end) => until_end(start, date(end, "end")?, planned)?,
         None => planned,
     };
-    let overflow = table.get("overflow").map_or(Ok(Overflow::Wait), overflow)?;
-    Ok(Warmup { start, days, length, overflow })
+    let overflow = table.get("overflow").map_or(Ok(Overflow::Wait), |v| word("overflow", Overflow::WORDS, v))?;
+    let before = table.get("before").map_or(Ok(BeforeStart::default()), |v| word("before", BeforeStart::WORDS, v))?;
+    Ok(Warmup { start, days, length, overflow, before })
 }
 
-fn overflow(value: &Value) -> Result<Overflow, String> {
-    let read = Kind::Word(Overflow::WORDS).read(value).map_err(|e| format!("`overflow`: {e}"))?;
-    Overflow::from_val(read).ok_or_else(|| format!("`overflow`: found {}", describe(value)))
+fn word<T: Field>(key: &str, words: &'static [&'static str], value: &Value) -> Result<T, String> {
+    let read = Kind::Word(words).read(value).map_err(|e| format!("`{key}`: {e}"))?;
+    T::from_val(read).ok_or_else(|| format!("`{key}`: found {}", describe(value)))
 }
 
 /// The number of days from `start` to `end`; at least `planned`.
 fn until_end(start: Timestamp, end: Timestamp, planned: u32) -> Result<u32, String> {
-    let (from, to) = (day_text(start), day_text(end));
+    let (from, to) = (start.day_text(), end.day_text());
     if end <= start {
         return Err(format!("ends on {to}, which is not after its start on {from}"));
     }
@@ -127,34 +128,24 @@ fn date(value: &Value, key: &str) -> Result<Timestamp, String> {
         Value::Datetime(date) => date.value().to_string(),
         _ => String::new(),
     };
-    let parsed = || {
-        let mut parts = text.splitn(3, '-');
-        let mut number = |digits: usize| {
-            parts.next().filter(|p| p.len() == digits && p.bytes().all(|b| b.is_ascii_digit()))?.parse::<u32>().ok()
-        };
-        let (year, month, day) = (number(4)?, number(2)?, number(2)?);
-        Timestamp::from_date(i64::from(year), month, day)
-    };
-    parsed()
+    Timestamp::of_day(&text)
         .ok_or_else(|| format!("`{key}` is {}: expected a day (UTC) such as \"2026-12-01\"", value.to_string().trim()))
-}
-
-/// `2026-12-01`.
-fn day_text(day: Timestamp) -> String {
-    day.to_string().chars().take(10).collect()
 }
 
 impl Warmup {
     /// As it stands in a configuration, with the list of days.
     pub(super) fn to_toml(&self) -> Value {
         let mut table = InlineTable::new();
-        table.insert("start", day_text(self.start).into());
+        table.insert("start", self.start.day_text().into());
         table.insert("days", Value::Array(self.days.iter().map(|n| i64::from(*n)).collect::<Array>()));
         if self.length as usize > self.days.len() {
-            table.insert("end", day_text(Timestamp(self.start.0 + i64::from(self.length) * DAY_MS)).into());
+            table.insert("end", Timestamp(self.start.0 + i64::from(self.length) * DAY_MS).day_text().into());
         }
         if self.overflow != Overflow::Wait {
             table.insert("overflow", self.overflow.as_str().into());
+        }
+        if self.before != BeforeStart::default() {
+            table.insert("before", self.before.as_str().into());
         }
         Value::InlineTable(table)
     }
@@ -204,6 +195,10 @@ mod tests {
             ("{ start = '2026-12-01', day1 = '50/d' }", "did you mean `day_1`?"),
             ("{ start = '2026-12-01', days = [5], overflow = 'sources' }", "did you mean \"source\"?"),
             ("{ start = '2026-12-01', days = [5], overflow = 1 }", "`overflow`: expected one of"),
+            (
+                "{ start = '2026-12-01', days = [5], before = 'none' }",
+                "`before`: \"none\" is not known: expected one of",
+            ),
             ("7", "found the integer 7"),
         ] {
             let told = parse(text).expect_err(text);
@@ -216,7 +211,8 @@ mod tests {
         fn what_prints_parses_to_the_same(start in 0i64..80_000, days in proptest::collection::vec(1u32.., 1..40), more in 0u32..60) {
             let length = days.len() as u32 + more;
             let overflow = if more % 2 == 0 { Overflow::Wait } else { Overflow::Source };
-            let plan = Warmup { start: Timestamp(start * DAY_MS), days, length, overflow };
+            let before = if more % 3 == 0 { BeforeStart::Nothing } else { BeforeStart::DayOne };
+            let plan = Warmup { start: Timestamp(start * DAY_MS), days, length, overflow, before };
             prop_assert_eq!(read(&plan.to_toml()), Ok(plan));
         }
     }

@@ -110,7 +110,8 @@ mod tests {
         let ledger = Ledger::new(Arc::new(store.clone()), clock);
         let quota: Rate = "100/d".parse().expect("a rate");
         let start = Timestamp(0);
-        let plan = Warmup { start, days: vec![80], length: 100_000, overflow: Overflow::Wait };
+        let plan =
+            Warmup { start, days: vec![80], length: 100_000, overflow: Overflow::Wait, before: Default::default() };
         let quotas = Quotas::new(&ledger, lane, "provider", &[quota.into()], Count::Messages, Some(&plan));
         let quotas = quotas.expect("quotas");
         quotas.load().await;

@@ -35,7 +35,13 @@ async fn take(gate: &Arc<Gate>, most: u32) -> u32 {
 /// A sliding quota, and the day of a warm-up with the same number.
 fn kinds() -> [Provider; 2] {
     let provider = || Provider { rate: Vec::new(), ..sample::provider("p") };
-    let plan = Warmup { start: Timestamp(0), days: vec![1000], length: 100_000, overflow: Overflow::Wait };
+    let plan = Warmup {
+        start: Timestamp(0),
+        days: vec![1000],
+        length: 100_000,
+        overflow: Overflow::Wait,
+        before: Default::default(),
+    };
     let quota = vec!["1000/d".parse().expect("a quota")];
     [Provider { quota, ..provider() }, Provider { warmup: Some(plan), ..provider() }]
 }

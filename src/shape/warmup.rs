@@ -2,8 +2,8 @@
 //! Pure: a quota of the day, with the same blocks as [`super::quota`] and the same promise: a
 //! process that is killed forgets nothing that it used.
 //!
-//! Before the first day the number of day 1 holds; after the plan's length nothing does. What
-//! exceeds the day waits for the next one. The day is the wall clock's. A clock that is set back by
+//! Before the first day the number of day 1 holds, or nothing leaves, as the plan says; after the plan's
+//! length nothing holds. What exceeds the day waits for the next one. The day is the wall clock's. A clock that is set back by
 //! less than a day stays on the later day; one that is set back further takes the day's count with
 //! it, so that going back frees nothing.
 
@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 
 use super::quota::Refusal;
 use crate::clock::Timestamp;
-use crate::config::Warmup;
+use crate::config::{BeforeStart, Warmup};
 
 const DAY_MS: i64 = 86_400_000;
 /// Blocks of a day.
@@ -57,12 +57,26 @@ impl Warmup {
 
     /// What may leave on the day of `now`; `None`: no limit any more.
     pub fn allowance(&self, now: Timestamp) -> Option<u32> {
-        let day = self.day(now).max(1);
-        if day > self.length {
-            return None;
-        }
+        let day = match (self.day(now), self.before) {
+            (0, BeforeStart::Nothing) => return Some(0),
+            // A start that was written a year too late must not hold mail until it expires.
+            (0, BeforeStart::DayOne) => 1,
+            (day, _) if day > self.length => return None,
+            (day, _) => day,
+        };
         let at = usize::try_from(day - 1).unwrap_or(usize::MAX);
         self.days.get(at).or(self.days.last()).copied()
+    }
+
+    /// Where the plan is at `now`, in words: `warm-up day 3 of 30: 200/d`; empty when it is over. The
+    /// one text of it, for whoever shows it.
+    pub fn status(&self, now: Timestamp) -> String {
+        let Some(most) = self.allowance(now) else { return String::new() };
+        match (self.day(now), most) {
+            (0, 0) => format!("warm-up begins on {}: nothing leaves until then", self.start.day_text()),
+            (0, _) => format!("warm-up begins on {}: {most}/d until then, as on its first day", self.start.day_text()),
+            (day, _) => format!("warm-up day {day} of {}: {most}/d", self.length),
+        }
     }
 }
 
@@ -114,15 +128,14 @@ impl Day {
             return Duration::ZERO;
         }
         let tomorrow = Timestamp(self.midnight().0.saturating_add(DAY_MS));
-        tomorrow.since(now).max(Duration::from_millis(1))
+        // On the days before the start nothing comes.
+        let next = if self.most() == 0 { tomorrow.max(self.plan.start) } else { tomorrow };
+        next.since(now).max(Duration::from_millis(1))
     }
 
-    /// What it is called in reports: `warmup day 3: 200/d`; empty when the plan is over.
+    /// What it is called in reports, see [`Warmup::status`]; empty when the plan is over.
     pub fn text(&self) -> String {
-        match self.plan.allowance(self.midnight()) {
-            Some(most) => format!("warmup day {}: {most}/d", self.plan.day(self.midnight()).max(1)),
-            None => String::new(),
-        }
+        self.plan.status(self.midnight())
     }
 
     /// Whether `cells` could be taken now; takes nothing.
@@ -216,6 +229,7 @@ mod tests {
             days: days.to_vec(),
             length,
             overflow: crate::config::Overflow::Wait,
+            before: BeforeStart::DayOne,
         }
     }
 
@@ -230,8 +244,24 @@ mod tests {
         let expected = [50, 50, 50, 100, 200, 200, 200].map(Some);
         assert_eq!(allowed[..7], expected);
         assert_eq!(allowed[7..], [None, None]);
-        assert_eq!(Day::new(plan.clone(), None, at(2, 5)).text(), "warmup day 2: 100/d");
+        assert_eq!(Day::new(plan.clone(), None, at(2, 5)).text(), "warm-up day 2 of 5: 100/d");
         assert_eq!(Day::new(plan, None, at(9, 5)).text(), "");
+    }
+
+    #[test]
+    fn before_its_start_a_plan_gives_the_first_number_or_nothing() {
+        let early = plan(&[50, 100], 5);
+        let begins = early.start.day_text();
+        assert_eq!(
+            Day::new(early.clone(), None, at(-3, 5)).text(),
+            format!("warm-up begins on {begins}: 50/d until then, as on its first day")
+        );
+        let held = Warmup { before: BeforeStart::Nothing, ..early };
+        let mut day = Day::new(held.clone(), None, at(-3, 5));
+        assert_eq!(day.text(), format!("warm-up begins on {begins}: nothing leaves until then"));
+        let Err(Refusal::Wait(wait)) = day.check(1, at(-3, 5)) else { panic!("nothing leaves") };
+        assert_eq!(at(-3, 5).after(wait), held.start, "not before it begins");
+        assert_eq!((day.room_at(at(0, 0), at(1, 0)), day.room(at(1, 0))), (50, 50));
     }
 
     proptest! {

@@ -12,6 +12,13 @@ rate = \"5/s\"
 match = { mx = [\"*.google.com\"] }
 rate = [\"30/s\", \"900/m\"]
 connections = 8
+[provider.slow]
+match = { domains = [\"slow.example\"] }
+quota = \"10/d\"
+retry = { expire = \"1h\" }
+[provider.warming]
+match = { domains = [\"warming.example\"] }
+warmup = { start = \"2026-12-01\", days = [10, 20, 40] }
 ";
 
 struct Ran {
@@ -77,7 +84,8 @@ fn the_same_seed_gives_the_same_bytes_and_another_one_does_not() {
         assert_eq!(Some(fates), g["messages"].as_u64(), "{g}");
     }
     assert!(of("gmail")["throttled"].as_u64() > Some(100));
-    assert!(of("microsoft")["limits"].as_str().is_some_and(|l| l.contains("5/s") && l.contains("[default]")));
+    assert!(of("other")["limits"].as_str().is_some_and(|l| l.contains("5/s") && l.contains("[default]")));
+    assert!(of("microsoft365")["limits"].as_str().is_some_and(|l| l.contains("20/s")), "the limits of its profile");
     assert!(of("gmail")["limits"].as_str().is_some_and(|l| l.contains("900/m") && l.contains("[provider.gmail]")));
 }
 
@@ -89,17 +97,51 @@ fn people_get_a_table_and_a_picture() {
         "PROVIDER",
         "IT ENFORCES",
         "Waiting (and since the row before: delivered, !throttled)",
-        "20000 messages: done after",
+        "20,000 messages: ",
+        " expired, ",
+        "done after",
+        ", begun on 20",
     ] {
         assert!(ran.out.contains(part), "no {part:?} in {}", ran.out);
     }
-    for part in
-        ["<svg xmlns", "Messages waiting", "Delivered per hour", "microsoft: 5,000", "Time since the start (", "</svg>"]
-    {
+    for part in [
+        "<svg xmlns",
+        "Messages waiting",
+        "Delivered per hour",
+        "microsoft365: 5,000",
+        "Time since the start (",
+        "</svg>",
+    ] {
         assert!(ran.picture.contains(part), "no {part:?} in the picture");
     }
     assert_eq!(ran.picture.matches("<polyline").count(), 3);
     assert!(!ran.picture.contains("NaN") && !ran.picture.contains("inf"));
+}
+
+#[test]
+fn what_expires_is_told_and_is_no_success() {
+    let ran = simulate(&["--messages", "100", "--mix", "slow=1", "--json"]);
+    assert_eq!((ran.code, ran.err.contains("90 messages expired")), (Some(69), true), "{}", ran.err);
+    let report: Value = serde_json::from_str(&ran.out).expect("JSON");
+    let of = |key: &str| report[key].as_u64().expect("a number");
+    assert_eq!((of("delivered"), of("expired"), of("bounced"), of("waiting")), (10, 90, 0, 0));
+    assert!(ran.picture.contains("100 messages: 10 delivered, 90 expired, 0 bounced, 0 waiting"), "{}", ran.picture);
+    let table = simulate(&["--messages", "100", "--mix", "slow=1"]).out;
+    assert!(table.contains("90.0 % expired"), "{table}");
+    assert!(table.ends_with(&format!("begun on {}\n", report["begin"].as_str().expect("a day"))), "{table}");
+}
+
+#[test]
+fn a_warm_up_grows_from_the_day_on_which_it_begins() {
+    let delivered = |begin: &str| {
+        let ran = simulate(&["--messages", "70", "--mix", "warming=1", "--begin", begin, "--until", "2d", "--json"]);
+        assert_eq!(ran.code, Some(0), "{}", ran.err);
+        serde_json::from_str::<Value>(&ran.out).expect("JSON")["delivered"].as_u64()
+    };
+    assert_eq!(delivered("2026-12-01"), Some(30), "day 1 and day 2");
+    assert_eq!(delivered("2026-12-02"), Some(60), "day 2 and day 3");
+    assert_eq!(delivered("2026-11-30"), Some(20), "the number of day 1, then day 1");
+    assert_eq!(delivered("2027-01-01"), Some(70), "the plan is over");
 }
 
 #[test]
@@ -110,7 +152,10 @@ fn nonsense_is_refused_with_what_was_expected() {
         (&["--mix", "gmail=1,gmail=2"], "stands twice"),
         (&["--hidden", "gmial=rate:1/s"], "`gmial` is not in the mix"),
         (&["--hidden", "gmail=speed:1"], "is not a cap"),
-        (&["--mix", "a b=1"], "cannot stand in a mix"),
+        (&["--mix", "a b=1"], "`a b` is no provider"),
+        (&["--mix", "gmial=1"], "did you mean `gmail`?"),
+        (&["--mix", "microsoft=1,microsoft365=1"], "`microsoft365` stands twice"),
+        (&["--begin", "tomorrow"], "expected a day (UTC) such as 2026-12-01"),
         (&["--messages", "0"], "0 is not in"),
     ] {
         let ran = simulate(args);

@@ -1,27 +1,29 @@
 //! `mailweir simulate`: how a day of mail would go, on virtual time.
 
-use std::io::{self, Write};
+use std::io::{self, IsTerminal, Write};
 use std::path::PathBuf;
 use std::str::FromStr;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use clap::Args;
 
 use super::screen;
 use super::text::Table;
 use super::{Code, Failed, Outcome};
-use crate::config::Config;
+use crate::clock::{Clock, Timestamp};
 use crate::config::units::Span;
+use crate::config::{Config, profiles};
 use crate::model::{Caps, Change, Persona, Setting};
 use crate::simulate::chart::{clock, svg};
-use crate::simulate::{Group, Plan, Report, SimulateError, run};
+use crate::simulate::{Group, Plan, Progress, Report, SimulateError, run_telling};
 
 /// Groups of a mix at most.
 const MOST_GROUPS: usize = 100;
 
 #[derive(Args, Debug)]
 #[command(
-    after_help = "Example: mailweir simulate --messages 500000 --mix gmail=60,microsoft=25,other=15 --arrive 2h \
+    after_help = "Example: mailweir simulate --messages 500000 --mix gmail=60,microsoft365=25,other=15 --arrive 2h \
                         --hidden gmail=rate:15/s --svg day.svg"
 )]
 pub(super) struct Simulate {
@@ -29,8 +31,11 @@ pub(super) struct Simulate {
     #[arg(long, value_name = "N", default_value_t = 100_000, value_parser = clap::value_parser!(u32).range(1..=20_000_000))]
     messages: u32,
     /// Their shares: names of providers, and `other` for domains that no provider matches
-    #[arg(long, value_name = "NAME=SHARE,…", default_value = "gmail=50,microsoft=25,yahoo=10,other=15")]
+    #[arg(long, value_name = "NAME=SHARE,…", default_value = "gmail=50,microsoft365=25,yahoo=10,other=15")]
     mix: Mix,
+    /// The day (UTC) on which it begins, for warm-ups [default: today]
+    #[arg(long, value_name = "DATE", value_parser = day)]
+    begin: Option<Timestamp>,
     /// They arrive evenly over this time [default: all at once]
     #[arg(long, value_name = "SPAN")]
     arrive: Option<Span>,
@@ -64,6 +69,10 @@ pub(super) struct Simulate {
     /// One JSON object
     #[arg(long)]
     json: bool,
+}
+
+fn day(text: &str) -> Result<Timestamp, String> {
+    Timestamp::of_day(text).ok_or(format!("`{text}`: expected a day (UTC) such as 2026-12-01"))
 }
 
 /// `90%`, from 0 to 1.
@@ -130,7 +139,10 @@ impl FromStr for Changed {
 
 pub(super) fn simulate(config: &Config, args: &Simulate) -> Outcome {
     let plan = plan(config, args)?;
-    let report = run(&plan).map_err(|e| match e {
+    let mut shown = Shown::new();
+    let report = run_telling(&plan, &mut |progress| shown.tell(progress));
+    shown.clear();
+    let report = report.map_err(|e| match e {
         SimulateError::Name(..) => Failed::new(Code::Usage, e),
         SimulateError::Runtime(_) => Failed::new(Code::Temporary, e),
     })?;
@@ -142,30 +154,99 @@ pub(super) fn simulate(config: &Config, args: &Simulate) -> Outcome {
     if args.json {
         let line = serde_json::to_string(&report).map_err(|e| Failed::new(Code::Temporary, e))?;
         writeln!(out, "{line}")?;
-        return Ok(());
+    } else {
+        print(&report, &mut out)?;
     }
-    print(&report, &mut out)?;
-    Ok(())
+    match report.expired {
+        0 => Ok(()),
+        expired => Err(Failed::new(Code::Unavailable, format!("{expired} messages expired: see the table"))),
+    }
+}
+
+/// How often progress is shown.
+const EVERY: Duration = Duration::from_millis(200);
+
+/// Progress on a terminal: one line on standard error that is written over.
+struct Shown {
+    terminal: bool,
+    last: Instant,
+    written: bool,
+}
+
+impl Shown {
+    fn new() -> Shown {
+        Shown { terminal: io::stderr().is_terminal(), last: Instant::now(), written: false }
+    }
+
+    fn tell(&mut self, progress: Progress) {
+        if self.terminal && self.last.elapsed() >= EVERY {
+            let part = progress.done as f64 / progress.messages.max(1) as f64 * 100.0;
+            // The line is ours: nothing in it comes from anywhere else. Who cannot read it misses nothing.
+            let _ = write!(io::stderr(), "\r\x1b[K{}, {part:.0} % done", clock(progress.elapsed.as_secs_f64()));
+            (self.last, self.written) = (Instant::now(), true);
+        }
+    }
+
+    fn clear(&self) {
+        if self.written {
+            let _ = write!(io::stderr(), "\r\x1b[K");
+        }
+    }
+}
+
+/// A name in a mix is that of a provider of the configuration, a profile, or `sink --as`; each has one
+/// name, and others that are taken for it.
+fn named(config: &Config, name: &str) -> Result<String, Failed> {
+    if name == "others" || name == "other" {
+        return Ok("other".into());
+    }
+    if config.provider(name).is_some() {
+        return Ok(name.to_owned());
+    }
+    let known = profiles::canonical(name);
+    let profile = |name: &str| profiles::all().iter().any(|profile| profile.name() == name);
+    if config.provider(&known).is_some() || profile(&known) || Persona::find(&known).is_some() {
+        return Ok(known);
+    }
+    let mut names: Vec<&str> = config.providers.iter().map(|provider| provider.name.as_str()).collect();
+    for name in profiles::all().iter().map(profiles::Profile::name).chain(Persona::names()).chain(["other"]) {
+        names.push(name);
+    }
+    let hint = match crate::config::nearest(name, names) {
+        Some(near) => format!("did you mean `{near}`?"),
+        None => "`mailweir provider list` and `mailweir sink --as list` know the others".into(),
+    };
+    let message =
+        format!("`{name}` is no provider: expected a [provider.NAME], the name of a profile, or `other`; {hint}");
+    Err(Failed::new(Code::Usage, message))
 }
 
 fn plan(config: &Config, args: &Simulate) -> Result<Plan, Failed> {
-    let known = |name: &str| args.mix.0.iter().any(|(n, _)| n == name);
-    let named = args.hidden.iter().map(|h| &h.0).chain(args.change.iter().map(|c| &c.0));
-    if let Some(name) = named.into_iter().find(|name| !known(name)) {
-        return Err(Failed::new(Code::Usage, format!("`{name}` is not in the mix")));
+    let mut mix: Vec<(String, f64)> = Vec::new();
+    for (name, share) in &args.mix.0 {
+        let name = named(config, name)?;
+        if mix.iter().any(|(other, _)| *other == name) {
+            return Err(Failed::new(Code::Usage, format!("`{name}` stands twice in the mix")));
+        }
+        mix.push((name, *share));
     }
-    let whole: f64 = args.mix.0.iter().map(|(_, share)| share).sum();
+    let caps = caps(config, args, &mix)?;
+    let whole: f64 = mix.iter().map(|(_, share)| share).sum();
     let (mut sum, mut given) = (0.0, 0u32);
-    let groups = args.mix.0.iter().enumerate().map(|(i, (name, share))| {
+    let groups = mix.iter().enumerate().map(|(i, (name, share))| {
         sum += share;
-        let last = i + 1 == args.mix.0.len();
+        let last = i + 1 == mix.len();
         let upto = if last { args.messages } else { (f64::from(args.messages) * sum / whole).round() as u32 };
         let messages = upto.saturating_sub(given);
         given += messages;
-        group(config, args, name, messages)
+        group(config, args, &caps, name, messages)
     });
     Ok(Plan {
         groups: groups.collect(),
+        begin: args.begin.unwrap_or_else(|| {
+            let today = Clock::System.now();
+            Timestamp(today.0 - today.0.rem_euclid(86_400_000))
+        }),
         arrive: args.arrive.map_or_else(Default::default, |span| span.0),
         senders: args.senders,
         bulk: args.bulk.0,
@@ -175,15 +256,31 @@ fn plan(config: &Config, args: &Simulate) -> Result<Plan, Failed> {
     })
 }
 
-fn group(config: &Config, args: &Simulate, name: &str, messages: u32) -> Group {
-    let other = name == "other" || name == "others";
+/// What providers of the mix enforce besides what they are known for, by name.
+struct Enforced {
+    hidden: Vec<(String, Vec<Setting>)>,
+    changes: Vec<(String, Change)>,
+}
+
+fn caps(config: &Config, args: &Simulate, mix: &[(String, f64)]) -> Result<Enforced, Failed> {
+    let in_mix = |name: &str| {
+        let known = named(config, name).ok().filter(|known| mix.iter().any(|(other, _)| other == known));
+        known.ok_or_else(|| Failed::new(Code::Usage, format!("`{name}` is not in the mix")))
+    };
+    let hidden = args.hidden.iter().map(|Hidden(name, settings)| Ok((in_mix(name)?, settings.clone())));
+    let changes = args.change.iter().map(|Changed(name, change)| Ok((in_mix(name)?, change.clone())));
+    Ok(Enforced { hidden: hidden.collect::<Result<_, Failed>>()?, changes: changes.collect::<Result<_, Failed>>()? })
+}
+
+fn group(config: &Config, args: &Simulate, enforced: &Enforced, name: &str, messages: u32) -> Group {
+    let other = name == "other";
     let (provider, limits_from) = match config.provider(name).filter(|_| !other) {
         Some(provider) => (provider.clone(), format!("[provider.{name}]")),
         None => (Arc::clone(&config.default), "[default]".to_owned()),
     };
     let persona = Persona::find(name).filter(|_| !other).unwrap_or(Persona::generic());
     let mut caps: Caps = persona.caps();
-    for setting in args.hidden.iter().filter(|h| h.0 == name).flat_map(|h| &h.1) {
+    for setting in enforced.hidden.iter().filter(|(of, _)| of == name).flat_map(|(_, settings)| settings) {
         caps.set(setting);
     }
     Group {
@@ -194,7 +291,7 @@ fn group(config: &Config, args: &Simulate, name: &str, messages: u32) -> Group {
         domains: if other { args.domains } else { 1 },
         persona,
         caps,
-        changes: args.change.iter().filter(|c| c.0 == name).map(|c| c.1.clone()).collect(),
+        changes: enforced.changes.iter().filter(|(of, _)| of == name).map(|(_, change)| change.clone()).collect(),
     }
 }
 
@@ -222,7 +319,9 @@ fn print(report: &Report, out: &mut impl Write) -> io::Result<()> {
         "PROVIDER",
         "MESSAGES",
         "DELIVERED",
-        "FAILED",
+        "EXPIRED",
+        "BOUNCED",
+        "WAITING",
         "THROTTLED",
         "RETRIES",
         "CONNECTIONS",
@@ -235,13 +334,22 @@ fn print(report: &Report, out: &mut impl Write) -> io::Result<()> {
             g.name.clone(),
             g.messages.to_string(),
             g.delivered.to_string(),
-            g.failed.to_string(),
+            g.expired.to_string(),
+            g.bounced.to_string(),
+            g.waiting.to_string(),
             format!("{} ({:.1} %)", g.throttled, g.throttled_share * 100.0),
             g.retries.to_string(),
             g.connections.to_string(),
             g.peak_depth.to_string(),
             format!("{:.1}", g.rate),
-            g.done_seconds.map_or("not yet".to_owned(), |s| clock(s as f64)),
+            match (g.done_seconds, g.expired) {
+                (None, _) => "not yet".to_owned(),
+                (Some(s), 0) => clock(s as f64),
+                // Nobody is to take the end of what expired for a success.
+                (Some(s), _) => {
+                    format!("{}, {:.1} % expired", clock(s as f64), g.expired as f64 / g.messages as f64 * 100.0)
+                }
+            },
         ]);
     }
     table.write(out)?;
@@ -279,6 +387,5 @@ fn print(report: &Report, out: &mut impl Write) -> io::Result<()> {
         }
         writeln!(out, "{}", line.trim_end())?;
     }
-    let end = if report.complete { "done after" } else { "stopped, not done, after" };
-    writeln!(out, "\n{} messages: {end} {}", report.messages, clock(report.seconds as f64))
+    writeln!(out, "\n{}; {}", report.fates(), report.end())
 }

@@ -114,6 +114,25 @@ impl Profile {
     }
 }
 
+/// Other names of profiles.
+const ALIASES: [(&str, &str); 8] = [
+    ("google", "gmail"),
+    ("microsoft", "microsoft365"),
+    ("m365", "microsoft365"),
+    ("hotmail", "outlook"),
+    ("yahoo_jp", "yahoo_japan"),
+    ("aol", "yahoo"),
+    ("alibaba", "alibaba_mail"),
+    ("web_de", "gmx"),
+];
+
+/// The one name of what a person calls a provider: in lower case, with `_` for `-`, and that of the
+/// profile for its other names. What is unknown stays what it is.
+pub fn canonical(name: &str) -> String {
+    let name = name.to_ascii_lowercase().replace(['-', '.'], "_");
+    ALIASES.iter().find(|(alias, _)| *alias == name).map_or(name, |(_, known)| (*known).to_owned())
+}
+
 /// All built-in profiles in the order of their file.
 pub fn all() -> &'static [Profile] {
     &PROFILES.list

@@ -9,6 +9,7 @@ use std::time::Duration;
 use super::caps::Caps;
 use super::limit::Limit;
 use crate::config::Count;
+use crate::config::profiles::canonical;
 use crate::config::units::Rate;
 
 /// A reply as data.
@@ -76,9 +77,16 @@ struct Known {
 }
 
 impl Persona {
-    /// The persona of that name.
+    /// The persona of that name, which is that of the profile of the same provider, or one of its other
+    /// names ([`canonical`]).
     pub fn find(name: &str) -> Option<&'static Persona> {
-        PERSONAS.iter().find(|p| p.name.eq_ignore_ascii_case(name))
+        let name = canonical(name);
+        PERSONAS.iter().find(|p| p.name == name)
+    }
+
+    /// All names.
+    pub fn names() -> impl Iterator<Item = &'static str> {
+        PERSONAS.iter().map(|persona| persona.name)
     }
 
     /// The one without a name of its own.
@@ -163,7 +171,7 @@ pub static PERSONAS: &[Persona] = &[
         ..GENERIC
     },
     Persona {
-        name: "gmail-relay",
+        name: "gmail_relay",
         about: "smtp-relay.gmail.com, a smart host",
         rate: text(450, "4.2.1", "Peak SMTP relay limit exceeded for customer"),
         quota: text(550, "5.4.5", "Daily SMTP relay limit exceeded for customer"),
@@ -187,7 +195,7 @@ pub static PERSONAS: &[Persona] = &[
         ..GENERIC
     },
     Persona {
-        name: "microsoft",
+        name: "microsoft365",
         about: "Microsoft 365, as MX",
         rate: text(451, "4.7.500", "Server busy. Please try again later from the same IP"),
         quota: text(451, "4.7.500", "Server busy. Please try again later from the same IP"),
@@ -227,7 +235,7 @@ pub static PERSONAS: &[Persona] = &[
         ..GENERIC
     },
     Persona {
-        name: "yahoo-jp",
+        name: "yahoo_japan",
         about: "yahoo.co.jp, as MX",
         rate: text(421, "", "VS98-IP0 deferred, too many messages from this IP"),
         quota: text(421, "4.7.0", "[IPTS04] Messages from this IP temporarily deferred"),
@@ -314,7 +322,7 @@ pub static PERSONAS: &[Persona] = &[
         ..GENERIC
     },
     Persona {
-        name: "alibaba",
+        name: "alibaba_mail",
         about: "Alibaba Mail, as MX",
         at: At::End,
         rate: text(454, "", "Transient reject by behaviour spam at Rcpt State. Too frequently sending"),

@@ -60,9 +60,8 @@ fn draw(report: &Report, out: &mut String) -> fmt::Result {
          font-family=\"Helvetica, Arial, sans-serif\" font-size=\"13\" fill=\"#222\">"
     )?;
     writeln!(out, "<rect width=\"{WIDTH}\" height=\"{HEIGHT}\" fill=\"#ffffff\"/>")?;
-    let end = if report.complete { "done after" } else { "not done after" };
-    let title = format!("{} messages, {end} {}", grouped(report.messages as f64), clock(report.seconds as f64));
-    writeln!(out, "<text x=\"{LEFT}\" y=\"34\" font-size=\"19\" font-weight=\"bold\">{title}</text>")?;
+    writeln!(out, "<text x=\"{LEFT}\" y=\"24\" font-size=\"19\" font-weight=\"bold\">{}</text>", report.fates())?;
+    writeln!(out, "<text x=\"{LEFT}\" y=\"43\">{}</text>", report.end())?;
     legend(report, out)?;
 
     frame(&depth, "Messages waiting", out)?;
@@ -131,8 +130,11 @@ fn legend(report: &Report, out: &mut String) -> fmt::Result {
     let mut x = LEFT;
     for (i, group) in report.groups.iter().enumerate() {
         let mut text = format!("{}: {}", group.name, grouped(group.messages as f64));
-        if group.throttled > 0 {
-            let _ = write!(text, " ({} throttled)", grouped(group.throttled as f64));
+        let told = [(group.throttled, "throttled"), (group.expired, "expired"), (group.bounced, "bounced")];
+        let told = told.iter().filter(|(n, _)| *n > 0).map(|(n, what)| format!("{} {what}", grouped(*n as f64)));
+        let told: Vec<String> = told.collect();
+        if !told.is_empty() {
+            let _ = write!(text, " ({})", told.join(", "));
         }
         // Letters are about 7 wide; what does not fit would only be in the way.
         let width = 30.0 + 7.0 * text.chars().count() as f64;

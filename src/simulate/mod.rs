@@ -3,14 +3,16 @@
 //!
 //! Real: [`Lane`] with its limiter, window, priorities and workers, the rules and the table that judge
 //! replies, what a lane learns from them (`pipeline::lesson`), the plan of retries. Modelled: the
-//! queue on disk (`store`), the provider ([`crate::model`]), connections (a number of round trips).
+//! queue on disk (`store`), which source takes what another has no room for (`elsewhere`), the provider ([`crate::model`]), connections (a number of round trips).
 //! There is no DNS, no body, no disk, and one recipient a message.
 //!
 //! One thread, paused time, seeded randomness: the same [`Plan`] gives the same result, always.
 
 pub mod chart;
+mod elsewhere;
 mod feedback;
 mod report;
+mod sites;
 mod store;
 mod worker;
 
@@ -23,18 +25,16 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use crate::clock::{Clock, Timestamp};
-use crate::config::{Provider, sources};
-use crate::mail::{Address, AddressError, BodyTraits, Envelope, LaneName, Message, Origin, QueueId, Recipient};
+use crate::config::Provider;
+use crate::mail::{Address, AddressError, BodyTraits, Envelope, Message, Origin, QueueId, Recipient};
 use crate::model::{Caps, Change, Log, Model, Persona};
 use crate::schedule::{Held, Job, Lane, Shared, WINDOW};
 use crate::shape::{Ledger, Memos};
 pub use report::{GroupReport, Point, Report, Waits};
-use store::{Arrival, Store, Waiting};
+use store::{Store, Waiting};
 
 /// How often the lanes are looked at.
 const SAMPLE: Duration = Duration::from_secs(60);
-/// Midnight UTC, 2026-01-01: when the simulated day begins.
-const BEGIN: Timestamp = Timestamp(1_767_225_600_000);
 /// Recipients of one sender that go to the lane at once while more is stored, and the priority of
 /// bulk, as in the relay.
 const SHARE: usize = 16;
@@ -68,6 +68,8 @@ pub struct Group {
 pub struct Plan {
     /// The mail, in the order of the report.
     pub groups: Vec<Group>,
+    /// When it begins: plans of warm-ups go by the day.
+    pub begin: Timestamp,
     /// Messages arrive evenly over this time; zero: all at once.
     pub arrive: Duration,
     /// Senders, 1 to 64; their parts fall as 1, 1/2, 1/3, …
@@ -97,7 +99,8 @@ pub enum SimulateError {
 #[derive(Clone, Copy, Default, Debug)]
 struct Tally {
     delivered: u64,
-    failed: u64,
+    expired: u64,
+    bounced: u64,
     /// Attempts the provider refused to slow us down.
     throttled: u64,
     /// Recipients put off, to be tried again.
@@ -106,6 +109,24 @@ struct Tally {
     connections: u64,
     /// When the last message was done with.
     finished: Duration,
+}
+
+impl Tally {
+    /// Messages that are done with.
+    fn done(&self) -> u64 {
+        self.delivered + self.expired + self.bounced
+    }
+}
+
+/// How far a simulation has come.
+#[derive(Clone, Copy, Debug)]
+pub struct Progress {
+    /// Simulated time since its beginning.
+    pub elapsed: Duration,
+    /// Messages that are done with.
+    pub done: u64,
+    /// All messages.
+    pub messages: u64,
 }
 
 /// How long what was delivered had waited, in milliseconds: bulk apart.
@@ -118,6 +139,8 @@ struct Waited {
 /// A lane, its server, and what waits for it.
 struct Site {
     group: usize,
+    /// The sites of the same destination, one a source address, itself among them.
+    siblings: std::ops::Range<usize>,
     lane: Arc<Lane>,
     model: Mutex<Model>,
     store: Mutex<Store>,
@@ -127,6 +150,8 @@ struct Site {
     changed: Notify,
     /// Time passes for what it learned.
     ticking: AtomicBool,
+    /// When something may have expired.
+    expires: Mutex<Timestamp>,
 }
 
 struct World {
@@ -138,6 +163,7 @@ struct World {
     left: Mutex<u64>,
     done: Notify,
     rng: Mutex<fastrand::Rng>,
+    begin: Timestamp,
     start: Instant,
     round_trip: Duration,
 }
@@ -147,7 +173,15 @@ struct World {
 /// # Errors
 /// See [`SimulateError`].
 pub fn run(plan: &Plan) -> Result<Report, SimulateError> {
-    start(plan, false).map(|(report, _)| report)
+    start(plan, false, &mut |_| {}).map(|(report, _)| report)
+}
+
+/// The same, and tells now and then how far it is.
+///
+/// # Errors
+/// See [`SimulateError`].
+pub fn run_telling(plan: &Plan, tell: &mut dyn FnMut(Progress)) -> Result<Report, SimulateError> {
+    start(plan, false, tell).map(|(report, _)| report)
 }
 
 /// The same; tells besides what the server of each lane did, second by second, in the order of the groups.
@@ -155,31 +189,26 @@ pub fn run(plan: &Plan) -> Result<Report, SimulateError> {
 /// # Errors
 /// See [`SimulateError`].
 pub fn watch(plan: &Plan) -> Result<(Report, Vec<Log>), SimulateError> {
-    start(plan, true)
+    start(plan, true, &mut |_| {})
 }
 
-fn start(plan: &Plan, watched: bool) -> Result<(Report, Vec<Log>), SimulateError> {
+fn start(plan: &Plan, watched: bool, tell: &mut dyn FnMut(Progress)) -> Result<(Report, Vec<Log>), SimulateError> {
     // What the scheduler draws by itself follows the seed, too.
     fastrand::seed(plan.seed);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build()?;
-    runtime.block_on(simulate(plan, watched))
+    runtime.block_on(simulate(plan, watched, tell))
 }
 
-async fn simulate(plan: &Plan, watched: bool) -> Result<(Report, Vec<Log>), SimulateError> {
-    let clock = Clock::Tokio { base: BEGIN, start: tokio::time::Instant::now() };
+async fn simulate(
+    plan: &Plan,
+    watched: bool,
+    tell: &mut dyn FnMut(Progress),
+) -> Result<(Report, Vec<Log>), SimulateError> {
+    let clock = Clock::Tokio { base: plan.begin, start: tokio::time::Instant::now() };
     let ledger = Ledger::new(Arc::new(Forgotten), clock);
     let mut rng = fastrand::Rng::with_seed(plan.seed);
-    let mut sites = Vec::new();
-    for (group, of) in plan.groups.iter().enumerate() {
-        for (domain, messages) in (0u32..).zip(shares(of.messages, of.domains)) {
-            for (provider, messages) in by_source(&of.provider, messages) {
-                if messages > 0 {
-                    sites.push(Arc::new(site(plan, group, domain, provider, messages, &mut rng, &ledger)?));
-                }
-            }
-        }
-    }
-    let total = sites.iter().map(|site| site.store.lock().messages() as u64).sum();
+    let sites = sites::sites(plan, &mut rng, &ledger)?;
+    let total = plan.groups.iter().map(|group| u64::from(group.messages)).sum();
     let world = Arc::new(World {
         sites,
         senders: senders(plan)?,
@@ -188,6 +217,7 @@ async fn simulate(plan: &Plan, watched: bool) -> Result<(Report, Vec<Log>), Simu
         left: Mutex::new(total),
         done: Notify::new(),
         rng: Mutex::new(rng),
+        begin: plan.begin,
         start: Instant::now(),
         round_trip: plan.round_trip,
     });
@@ -208,6 +238,7 @@ async fn simulate(plan: &Plan, watched: bool) -> Result<(Report, Vec<Log>), Simu
                 () = tokio::time::sleep_until(next) => {}
             }
             samples.push(world.sample());
+            tell(Progress { elapsed: world.elapsed(), done: total - *world.left.lock(), messages: total });
             if Instant::now() >= end {
                 break;
             }
@@ -229,41 +260,6 @@ fn senders(plan: &Plan) -> Result<Vec<Address>, SimulateError> {
     senders.map_err(|error| SimulateError::Name("sender".into(), error))
 }
 
-/// The parts that leave from each source where limits hold for each, by their weights; exact in the
-/// sum. Each has a lane of its own, and is a client of its own to the provider.
-fn by_source(provider: &Arc<Provider>, messages: u32) -> Vec<(Arc<Provider>, u32)> {
-    let each = sources::each(provider);
-    let weight = |p: &Provider| p.source.first().map_or(0, |source| u64::from(source.weight));
-    let all: u64 = each.iter().map(|p| weight(p)).sum();
-    let (mut sum, mut given) = (0, 0);
-    let parts: Vec<_> = each
-        .into_iter()
-        .map(|p| {
-            sum += weight(&p);
-            let upto = u32::try_from(u64::from(messages) * sum / all.max(1)).unwrap_or(messages);
-            let part = upto.saturating_sub(given);
-            given += part;
-            (p, part)
-        })
-        .collect();
-    if parts.is_empty() { vec![(provider.clone(), messages)] } else { parts }
-}
-
-/// `messages` over `domains` whose sizes fall as 1, 1/2, 1/3, …; exact in the sum.
-fn shares(messages: u32, domains: u32) -> Vec<u32> {
-    let weights: f64 = (1..=domains.max(1)).map(|n| 1.0 / f64::from(n)).sum();
-    let (mut sum, mut given) = (0.0, 0);
-    (1..=domains.max(1))
-        .map(|n| {
-            sum += 1.0 / f64::from(n);
-            let upto = if n == domains.max(1) { messages } else { (f64::from(messages) * sum / weights) as u32 };
-            let share = upto.saturating_sub(given);
-            given += share;
-            share
-        })
-        .collect()
-}
-
 /// Quotas of a simulation live as long as it does.
 struct Forgotten;
 
@@ -278,55 +274,7 @@ impl Memos for Forgotten {
     }
 }
 
-fn site(
-    plan: &Plan,
-    group: usize,
-    domain: u32,
-    provider: Arc<Provider>,
-    messages: u32,
-    rng: &mut fastrand::Rng,
-    ledger: &Arc<Ledger>,
-) -> Result<Site, SimulateError> {
-    let of = &plan.groups[group];
-    let (lane, host) = match of.domains {
-        1 => (LaneName::provider(&of.name), format!("{}.example", of.name)),
-        _ => {
-            let host = format!("d{}.{}.example", domain + 1, of.name);
-            (LaneName::domain(&host), host)
-        }
-    };
-    let lane = sources::only(&provider).map_or(lane.clone(), |source| lane.at(source));
-    let bad = |e| SimulateError::Name(of.name.clone(), e);
-    Address::parse(&recipient(0, &host)).map_err(bad)?;
-    // Each in its own part of the time, so that the pace is even and no two runs differ in it.
-    let part = plan.arrive.as_millis() as f64 / f64::from(messages);
-    let weights: Vec<f64> = (1..=plan.senders.max(1)).map(|n| 1.0 / f64::from(n)).collect();
-    let whole: f64 = weights.iter().sum();
-    let mut drawn = || {
-        let mut left = rng.f64() * whole;
-        let of = weights.iter().position(|weight| {
-            left -= weight;
-            left <= 0.0
-        });
-        (rng.f64(), u16::try_from(of.unwrap_or(0)).unwrap_or(0), rng.f64() < plan.bulk)
-    };
-    let arrivals = (0..messages).map(|i| {
-        let (late, sender, bulk) = drawn();
-        Arrival { at: BEGIN.after(ms((f64::from(i) + late) * part)), sender, bulk }
-    });
-    let store = Store::new(arrivals.collect(), usize::from(plan.senders));
-    Ok(Site {
-        group,
-        lane: Arc::new(Lane::new(lane, provider, &[], ledger)),
-        model: Mutex::new(Model::new(of.persona, of.caps.clone(), of.changes.clone(), rng.u64(..))),
-        store: Mutex::new(store),
-        destination: host.into(),
-        changed: Notify::new(),
-        ticking: AtomicBool::new(false),
-    })
-}
-
-/// Whom the message with this number in its lane is for.
+/// Whom the message with this number at its destination is for.
 fn recipient(index: u32, host: &str) -> String {
     let round = index / AGAIN;
     // One of the first half of the rounds so far, and there of those that are not repeated themselves.
@@ -334,13 +282,9 @@ fn recipient(index: u32, host: &str) -> String {
     format!("user{number}@{host}")
 }
 
-/// The length of the message with this number in its lane, in bytes: from 2 to 34 kB.
+/// The length of the message with this number at its destination, in bytes: from 2 to 34 kB.
 fn size(index: u32) -> u64 {
     2000 + u64::from(index.wrapping_mul(2_654_435_761) >> 17)
-}
-
-fn ms(ms: f64) -> Duration {
-    Duration::from_millis(ms as u64)
 }
 
 /// Brings what is due into the lane's window, as the scheduler does.
@@ -416,7 +360,7 @@ impl World {
     }
 
     fn now(&self) -> Timestamp {
-        BEGIN.after(self.elapsed())
+        self.begin.after(self.elapsed())
     }
 
     /// What the scheduler would make of a recipient that was claimed.
@@ -464,7 +408,9 @@ impl World {
     fn sample(&self) -> report::Sample {
         let (at, now) = (self.elapsed(), self.now());
         let mut arrived = vec![0; self.tallies.lock().len()];
-        for site in &self.sites {
+        // The sites of one destination share a list of what arrives.
+        for site in self.sites.iter().enumerate().filter(|(at, site)| site.siblings.start == *at).map(|(_, site)| site)
+        {
             arrived[site.group] += site.store.lock().arrived(now) as u64;
         }
         report::Sample { at, arrived, tallies: self.tallies.lock().clone() }

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use serde::Serialize;
 
+use super::chart::{clock, grouped};
 use super::{Plan, Tally, Waited};
 
 /// Points of the series at most, as long as a step of a day allows it.
@@ -22,8 +23,18 @@ pub(super) struct Sample {
 /// What came of a plan.
 #[derive(Clone, PartialEq, Debug, Serialize)]
 pub struct Report {
+    /// The day on which it began, such as `2026-11-29` (UTC).
+    pub begin: String,
     /// Messages of all groups.
     pub messages: u64,
+    /// Of them accepted.
+    pub delivered: u64,
+    /// Given up because they were older than `retry.expire`.
+    pub expired: u64,
+    /// Refused for good.
+    pub bounced: u64,
+    /// Not done with when it was stopped.
+    pub waiting: u64,
     /// Seconds until the last message was done with, or until the simulation was stopped.
     pub seconds: u64,
     /// All messages were done with.
@@ -47,7 +58,13 @@ pub struct GroupReport {
     pub messages: u64,
     /// Accepted.
     pub delivered: u64,
-    /// Bounced or expired.
+    /// Given up because they were older than `retry.expire`.
+    pub expired: u64,
+    /// Refused for good.
+    pub bounced: u64,
+    /// Not done with when it was stopped.
+    pub waiting: u64,
+    /// Expired and bounced ones together.
     pub failed: u64,
     /// Attempts refused to slow us down.
     pub throttled: u64,
@@ -95,6 +112,10 @@ pub struct Point {
     pub depth: u64,
     /// Delivered since the point before.
     pub delivered: u64,
+    /// Expired since the point before.
+    pub expired: u64,
+    /// Bounced since the point before.
+    pub bounced: u64,
     /// Throttled since the point before.
     pub throttled: u64,
     /// Put off since the point before.
@@ -119,15 +140,20 @@ fn sorted(ms: &mut [u32]) -> Waits {
 
 /// `waits` and `learned` by group.
 pub(super) fn report(plan: &Plan, samples: &[Sample], waits: Vec<BothWaits>, learned: Vec<Vec<String>>) -> Report {
-    let Some(last) = samples.last() else {
-        return Report { messages: 0, seconds: 0, complete: true, step_seconds: 60, groups: Vec::new() };
-    };
+    let nothing = Sample { at: Duration::ZERO, arrived: Vec::new(), tallies: Vec::new() };
+    let last = samples.last().unwrap_or(&nothing);
     let seconds = last.at.as_secs_f64().ceil() as u64;
     let step = STEPS.into_iter().find(|step| seconds.div_ceil(*step) <= POINTS).unwrap_or(86_400);
     let groups: Vec<GroupReport> =
         waits.into_iter().zip(learned).enumerate().map(|(i, of)| group(plan, i, samples, last, step, of)).collect();
+    let sum = |of: &dyn Fn(&GroupReport) -> u64| groups.iter().map(of).sum();
     Report {
-        messages: groups.iter().map(|g| g.messages).sum(),
+        begin: plan.begin.day_text(),
+        messages: sum(&|g| g.messages),
+        delivered: sum(&|g| g.delivered),
+        expired: sum(&|g| g.expired),
+        bounced: sum(&|g| g.bounced),
+        waiting: sum(&|g| g.waiting),
         seconds,
         complete: groups.iter().all(|g| g.done_seconds.is_some()),
         step_seconds: step,
@@ -144,7 +170,7 @@ fn group(
     ((waits, bulk_waits), learned): (BothWaits, Vec<String>),
 ) -> GroupReport {
     let of = &plan.groups[i];
-    let depth = |s: &Sample| s.arrived[i].saturating_sub(s.tallies[i].delivered + s.tallies[i].failed);
+    let depth = |s: &Sample| s.arrived[i].saturating_sub(s.tallies[i].done());
     let end = last.tallies[i];
     let mut series: Vec<Point> = Vec::new();
     let mut before = Tally::default();
@@ -155,14 +181,18 @@ fn group(
             at: s.at.as_secs_f64().ceil() as u64,
             depth: depth(s),
             delivered: t.delivered - before.delivered,
+            expired: t.expired - before.expired,
+            bounced: t.bounced - before.bounced,
             throttled: t.throttled - before.throttled,
             retries: t.deferred - before.deferred,
         };
         match series.last_mut().filter(|p| p.at == point.at) {
             Some(same) => {
-                let Point { delivered, throttled, retries, .. } = point;
+                let Point { delivered, expired, bounced, throttled, retries, .. } = point;
                 *same = Point {
                     delivered: same.delivered + delivered,
+                    expired: same.expired + expired,
+                    bounced: same.bounced + bounced,
                     throttled: same.throttled + throttled,
                     retries: same.retries + retries,
                     ..point
@@ -172,7 +202,7 @@ fn group(
         }
         before = t;
     }
-    let done = end.delivered + end.failed >= u64::from(of.messages);
+    let done = end.done() >= u64::from(of.messages);
     let active = if done { end.finished } else { last.at };
     let limits = limits(&of.provider);
     GroupReport {
@@ -181,7 +211,10 @@ fn group(
         enforced: enforced(of),
         messages: u64::from(of.messages),
         delivered: end.delivered,
-        failed: end.failed,
+        expired: end.expired,
+        bounced: end.bounced,
+        waiting: u64::from(of.messages).saturating_sub(end.done()),
+        failed: end.expired + end.bounced,
         throttled: end.throttled,
         throttled_share: share(end.throttled, end.throttled + end.delivered),
         retries: end.deferred,
@@ -193,6 +226,21 @@ fn group(
         bulk_waits,
         learned,
         series,
+    }
+}
+
+impl Report {
+    /// What became of the messages, in one line.
+    pub fn fates(&self) -> String {
+        let [messages, delivered, expired, bounced, waiting] =
+            [self.messages, self.delivered, self.expired, self.bounced, self.waiting].map(|n| grouped(n as f64));
+        format!("{messages} messages: {delivered} delivered, {expired} expired, {bounced} bounced, {waiting} waiting")
+    }
+
+    /// When it was over, in one line: `done after 2 h, begun on 2026-11-29`.
+    pub fn end(&self) -> String {
+        let end = if self.complete { "done after" } else { "stopped, not done, after" };
+        format!("{end} {}, begun on {}", clock(self.seconds as f64), self.begin)
     }
 }
 

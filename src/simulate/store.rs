@@ -5,6 +5,7 @@
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
+use std::sync::Arc;
 
 use crate::clock::Timestamp;
 
@@ -42,18 +43,19 @@ struct Line {
 /// What waits for a lane.
 #[derive(Debug)]
 pub(super) struct Store {
-    /// In order.
-    arrivals: Vec<Arrival>,
+    /// All of the destination, in order; those of other sources among them.
+    arrivals: Arc<[Arrival]>,
     /// By sender; the urgent ones, then bulk.
     lines: [Vec<Line>; 2],
 }
 
 impl Store {
-    /// `arrivals` in order of time, of so many senders.
-    pub(super) fn new(arrivals: Vec<Arrival>, senders: usize) -> Store {
+    /// Those of `arrivals` that are named, in order of time, of so many senders.
+    pub(super) fn of(arrivals: Arc<[Arrival]>, indices: Vec<u32>, senders: usize) -> Store {
         let mut lines =
             [(); 2].map(|()| std::iter::repeat_with(Line::default).take(senders.max(1)).collect::<Vec<_>>());
-        for (index, arrival) in (0u32..).zip(&arrivals) {
+        for index in indices {
+            let Some(arrival) = arrivals.get(index as usize) else { continue };
             if let Some(line) = lines[usize::from(arrival.bulk)].get_mut(usize::from(arrival.sender)) {
                 line.fresh.push(index);
             }
@@ -61,17 +63,12 @@ impl Store {
         Store { arrivals, lines }
     }
 
-    /// Messages in all.
-    pub(super) fn messages(&self) -> usize {
-        self.arrivals.len()
-    }
-
     /// Whether there is mail of both priorities.
     pub(super) fn is_mixed(&self) -> bool {
         self.lines.iter().all(|lines| lines.iter().any(|line| !line.fresh.is_empty()))
     }
 
-    /// Messages that have arrived by now.
+    /// Messages of the destination that have arrived by now.
     pub(super) fn arrived(&self, now: Timestamp) -> usize {
         self.arrivals.partition_point(|arrival| arrival.at <= now)
     }
@@ -124,6 +121,31 @@ impl Store {
         take_turns(urgent, arrivals, now, room - taken.len(), &mut taken);
         taken
     }
+
+    /// Up to `room` that arrived at `before` or earlier, whether they are due or not.
+    pub(super) fn claim_older(&mut self, before: Timestamp, room: usize) -> Vec<Waiting> {
+        let mut taken = Vec::new();
+        let arrivals = &self.arrivals;
+        let is_old = |index: u32| arrivals.get(index as usize).is_some_and(|arrival| arrival.at <= before);
+        for line in self.lines.iter_mut().flatten() {
+            while taken.len() < room
+                && let Some(index) = line.fresh.get(line.next).copied().filter(|index| is_old(*index))
+            {
+                line.next += 1;
+                taken.push(Waiting { due: before, index, attempts: 0 });
+            }
+            if line.again.iter().any(|Reverse(waiting)| is_old(waiting.index)) {
+                line.again.retain(|Reverse(waiting)| {
+                    let old = taken.len() < room && is_old(waiting.index);
+                    if old {
+                        taken.push(*waiting);
+                    }
+                    !old
+                });
+            }
+        }
+        taken
+    }
 }
 
 /// Each line gives one, until none has one that is due.
@@ -174,6 +196,25 @@ impl Line {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    impl Store {
+        fn new(arrivals: Vec<Arrival>, senders: usize) -> Store {
+            let all = (0..u32::try_from(arrivals.len()).expect("few")).collect();
+            Store::of(arrivals.into(), all, senders)
+        }
+    }
+
+    #[test]
+    fn what_is_old_is_claimed_whether_it_is_due_or_not() {
+        let at = |at| Arrival { at: Timestamp(at), sender: 0, bulk: false };
+        let mut store = Store::new(vec![at(1), at(2), at(3), at(4)], 1);
+        assert_eq!(store.claim(Timestamp(1), 1).len(), 1);
+        store.put_off(Waiting { due: Timestamp(90), index: 0, attempts: 2 });
+        let mut old: Vec<u32> = store.claim_older(Timestamp(3), 9).iter().map(|waiting| waiting.index).collect();
+        old.sort_unstable();
+        assert_eq!(old, [0, 1, 2]);
+        assert_eq!((store.claim_older(Timestamp(3), 9).len(), store.due()), (0, Some(Timestamp(4))));
+    }
 
     #[test]
     fn urgent_mail_leaves_its_part_to_bulk_and_senders_take_turns() {

@@ -3,6 +3,9 @@ use crate::config::sample;
 use crate::config::units::Rate;
 use crate::model::Setting;
 
+/// 2026-01-01.
+pub(super) const BEGIN: Timestamp = Timestamp(1_767_225_600_000);
+
 pub(super) fn group(name: &str, messages: u32, rate: u32, hidden: &str) -> Group {
     let mut provider = sample::provider(name);
     if rate > 0 {
@@ -27,6 +30,7 @@ pub(super) fn group(name: &str, messages: u32, rate: u32, hidden: &str) -> Group
 fn plan(groups: Vec<Group>) -> Plan {
     Plan {
         groups,
+        begin: BEGIN,
         arrive: Duration::ZERO,
         senders: 1,
         bulk: 0.0,
@@ -132,6 +136,43 @@ fn urgent_mail_overtakes_bulk_and_senders_take_turns() {
     assert!(g.waits.p99 < 60.0 && bulk.median > 150.0, "{:?} {bulk:?}", g.waits);
 }
 
+/// As the relay does it: what a source has no room for today leaves from the other.
+#[test]
+fn what_is_over_a_days_number_leaves_from_another_source() {
+    use crate::config::{LimitsPer, Overflow, Source, Warmup};
+    let sources = |overflow| {
+        let warmup = Warmup { start: BEGIN, days: vec![20], length: 30, overflow, before: Default::default() };
+        let cold = Source { weight: 3, warmup: Some(warmup), ..Source::new([192, 0, 2, 1].into()) };
+        let mut group = group("mailer", 6000, 0, "");
+        let source = vec![cold, Source::new([192, 0, 2, 2].into())];
+        let provider = Provider { source, limits_per: LimitsPer::Source, ..sample::provider("mailer") };
+        group.provider = Arc::new(provider);
+        let mut plan = plan(vec![group]);
+        plan.until = Duration::from_secs(6 * 3600);
+        run(&plan).expect("a report")
+    };
+    let moved = sources(Overflow::Source);
+    assert_eq!((moved.complete, moved.delivered, moved.waiting), (true, 6000, 0));
+    assert_eq!(moved.groups[0].series.iter().map(|point| point.delivered).sum::<u64>(), 6000);
+    let waits = sources(Overflow::Wait);
+    assert_eq!((waits.complete, waits.delivered, waits.waiting), (false, 1520, 4480), "a quarter, and a day's number");
+}
+
+/// A lane that a quota holds for days: what is stored behind its window expires in time, too.
+#[test]
+fn what_is_held_back_expires_in_time_and_is_counted_apart() {
+    let mut held = group("slow", 9000, 0, "");
+    let mut provider = sample::provider("slow");
+    provider.quota = vec![Rate { count: 10, per: Duration::from_secs(86_400) }.into()];
+    provider.retry.expire = Duration::from_secs(43_200);
+    held.provider = Arc::new(provider);
+    let report = run(&plan(vec![held])).expect("a report");
+    let g = &report.groups[0];
+    assert_eq!((report.complete, g.delivered, g.expired, g.bounced, g.waiting), (true, 10, 8990, 0, 0));
+    // Within a fiftieth of the time it has, and an hour at which is looked.
+    assert!(g.done_seconds.is_some_and(|s| (43_200..=43_200 + 864 + 3600).contains(&s)), "{:?}", g.done_seconds);
+}
+
 #[test]
 fn stops_when_it_is_told_to() {
     let mut plan = plan(vec![group("gmail", 1000, 1, "")]);
@@ -154,8 +195,8 @@ fn messages_have_recipients_of_their_own_but_for_a_few() {
 
 #[test]
 fn shares_add_up_and_fall() {
-    assert_eq!(shares(100, 1), [100]);
-    let shares = shares(10_000, 50);
+    assert_eq!(sites::shares(100, 1), [100]);
+    let shares = sites::shares(10_000, 50);
     assert_eq!(shares.iter().sum::<u32>(), 10_000);
     assert!(shares[0] > shares[10] && shares[10] > shares[40]);
 }

@@ -7,6 +7,7 @@
 use std::collections::VecDeque;
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::time::Instant;
 
@@ -27,6 +28,8 @@ use crate::schedule::{Held, Job, Wake};
 const US: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1));
 /// Recipients that expire in one go while they are held back, as in the relay.
 const EXPIRE_AT_ONCE: usize = 200;
+/// How long a worker waits at most that has no connection.
+const MOST_IDLE: Duration = Duration::from_secs(3600);
 
 /// Counts the connection out when the worker is gone.
 struct Open<'a> {
@@ -64,7 +67,10 @@ impl World {
         let mut open: Option<Open<'_>> = None;
         while !lane.retire() {
             let serves = open.as_ref().map(|_| &*site.destination);
-            let Ok((mut job, wake)) = lane.next(serves, provider.idle_timeout).await else {
+            self.move_on(site).await;
+            // Who has no connection need not end to let one go, and simulated days have many idle times.
+            let idle = if open.is_some() { provider.idle_timeout } else { self.patience(site) };
+            let Ok((mut job, wake)) = lane.next(serves, idle).await else {
                 self.expire_held(site);
                 break;
             };
@@ -120,10 +126,39 @@ impl World {
         }
     }
 
-    /// What our own limits hold back does not wait for an attempt to expire.
+    /// How long a worker without a connection waits: until something may expire, or go to another source,
+    /// as that is looked at when it ends.
+    fn patience(&self, site: &Site) -> Duration {
+        if site.siblings.len() > 1 {
+            return site.lane.provider.idle_timeout;
+        }
+        let until = site.expires.lock().since(self.now()).min(MOST_IDLE);
+        until.max(site.lane.provider.idle_timeout)
+    }
+
+    /// What our own limits hold back does not wait for an attempt to expire: looked at within a fiftieth
+    /// of the time it has, as in the relay.
     fn expire_held(self: &Arc<World>, site: &Arc<Site>) {
-        for (held, job) in site.lane.expired(self.now(), EXPIRE_AT_ONCE) {
-            self.settle(site, job, Fact { stage: Stage::Route, event: Event::Held(held.by), peer: None }, None);
+        let (now, expire) = (self.now(), site.lane.provider.retry.expire);
+        if *site.expires.lock() > now {
+            return;
+        }
+        *site.expires.lock() = now.after((expire / 50).max(Duration::from_secs(1)));
+        loop {
+            let expired = site.lane.expired(now, EXPIRE_AT_ONCE);
+            if expired.is_empty() {
+                break;
+            }
+            for (held, job) in expired {
+                self.settle(site, job, Fact { stage: Stage::Route, event: Event::Held(held.by), peer: None }, None);
+            }
+        }
+        let Some(held) = site.lane.held_back() else { return };
+        let old = site.store.lock().claim_older(now.before(expire), usize::MAX);
+        site.lane.take_in_hand(old.len());
+        for job in old.into_iter().filter_map(|waiting| self.job(site, waiting)) {
+            let event = Event::Held(held.by.clone());
+            self.settle(site, job, Fact { stage: Stage::Route, event, peer: None }, None);
         }
     }
 
@@ -257,7 +292,11 @@ impl World {
                     }
                     self.tally(site, |t| {
                         t.finished = finished;
-                        if outcome == Outcome::Delivered { t.delivered += 1 } else { t.failed += 1 }
+                        match outcome {
+                            Outcome::Delivered => t.delivered += 1,
+                            Outcome::Expired => t.expired += 1,
+                            _ => t.bounced += 1,
+                        }
                     });
                     self.finished();
                 }

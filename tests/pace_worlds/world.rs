@@ -200,6 +200,8 @@ impl World {
         };
         Plan {
             groups: vec![group],
+            // A Thursday.
+            begin: mailweir::clock::Timestamp(1_767_225_600_000),
             arrive: self.arrive,
             senders: self.senders,
             bulk: 0.0,

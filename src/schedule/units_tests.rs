@@ -64,8 +64,7 @@ async fn send(limits: &Limits, messages: &[u32], workers: u64) -> Vec<Sent> {
     // Those that wait for more when all is sent are not waited for.
     done.acquire_many(total).await.expect("it stays open").forget();
     all.iter().for_each(tokio::task::JoinHandle::abort);
-    let seen = seen.lock().clone();
-    seen
+    seen.lock().clone()
 }
 
 fn cells(limit: &CountedRate, limits: &Limits, recipients: u32) -> u32 {

@@ -112,7 +112,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn what_is_recalled_is_nowhere_on_its_way() {
         let mut provider = provider("p");
-        provider.rate = vec![Rate { count: 2, per: Duration::from_secs(3600) }];
+        provider.rate = vec![Rate { count: 2, per: Duration::from_secs(3600) }.into()];
         (provider.burst, provider.count) = (2, Count::Recipients);
         let lane = Arc::new(Lane::new(LaneName::from("p"), Arc::new(provider), &[], &ledger()));
         let _ = lane.push([job("a@a", "x.example", 0, &[0, 1]), job("a@a", "x.example", 0, &[2, 3])]);

@@ -288,6 +288,7 @@ fn child() {
     match role.as_str() {
         "load" => runtime.block_on(load(Path::new(&path))),
         "no-space" => runtime.block_on(no_space(Path::new(&path))),
+        "full-log" => runtime.block_on(full_log(Path::new(&path))),
         "open" => println!("\nsaid {}", open(Path::new(&path)).err().map_or("nothing".into(), |e| format!("{e:?}"))),
         other => panic!("no role {other}"),
     }
@@ -411,6 +412,32 @@ async fn no_space(path: &Path) {
     println!("\nsaid healed");
 }
 
+/// The log comes to the limit on the size of files before it is merged, and keeps its size when it is.
+async fn full_log(path: &Path) {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let queue = open(path).unwrap();
+    let maximum = getrlimit(Resource::Fsize).maximum;
+    setrlimit(Resource::Fsize, Rlimit { current: Some(8 << 20), maximum }).unwrap();
+    let post = letter("a@here.example", "x").body(vec![b'x'; 100_000]);
+    for round in 0..3 {
+        let mut taken = 0;
+        let refused = loop {
+            match queue.accept(post.build(queue.next_id(T0))).await {
+                Ok(()) => taken += 1,
+                Err(e) => break e,
+            }
+        };
+        assert!(matches!(refused, QueueError::Full(_)), "{refused}");
+        assert!(taken > 40, "round {round}: only {taken} messages of 100 KB before {refused}");
+        let leased = queue.claim(&"x".into(), T0, 1000).await.unwrap();
+        assert_eq!(leased.len(), taken);
+        queue.settle(leased.iter().map(|l| delivered(l.key)).collect(), vec![]).await.unwrap();
+    }
+    post.post(&*queue).await;
+    queue.close().await;
+    println!("\nsaid healed");
+}
+
 fn said(mut child: Child) -> String {
     // To the end, so that the child never writes into a closed pipe.
     let lines: Vec<String> = lines(&mut child).collect();
@@ -421,11 +448,13 @@ fn said(mut child: Child) -> String {
 
 #[test]
 fn a_disk_that_refuses_writes_is_an_error_and_heals() {
-    let (_dir, path) = store();
-    let exe = std::env::current_exe().unwrap();
-    let mut program = Command::new("sh");
-    program.args(["-c", "trap '' XFSZ; exec \"$0\" \"$@\""]).arg(exe);
-    assert_eq!(said(start("no-space", &path, &mut program)), "healed");
+    for role in ["no-space", "full-log"] {
+        let (_dir, path) = store();
+        let exe = std::env::current_exe().unwrap();
+        let mut program = Command::new("sh");
+        program.args(["-c", "trap '' XFSZ; exec \"$0\" \"$@\""]).arg(exe);
+        assert_eq!(said(start(role, &path, &mut program)), "healed", "{role}");
+    }
 }
 
 #[tokio::test]

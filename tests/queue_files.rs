@@ -394,11 +394,13 @@ const FROM: u64 = 1 << 20;
 
 /// Aborted uploads: much is stored, and none of it stays.
 async fn swell_and_empty(queue: &SqliteQueue) {
-    for _ in 0..8 {
-        let id = queue.next_id(T0);
+    let ids: Vec<QueueId> = (0..8).map(|_| queue.next_id(T0)).collect();
+    for id in &ids {
         for index in 1..5 {
-            queue.spill(id, index, vec![b'x'; CHUNK].into()).await.unwrap();
+            queue.spill(*id, index, vec![b'x'; CHUNK].into()).await.unwrap();
         }
+    }
+    for id in ids {
         queue.unspill(id).await;
     }
 }
@@ -429,24 +431,83 @@ async fn a_file_that_is_mostly_free_is_made_smaller_while_nothing_waits() {
     assert_eq!(store.queue.counts().await.unwrap(), Counts { messages: 2, queued: 2, ..Counts::default() });
 }
 
+/// Earlier versions made files that keep a map of all pages, and before that files without one.
 #[tokio::test]
-async fn a_file_of_an_earlier_version_is_written_anew_if_little_is_in_it() {
-    let dir = tempfile::tempdir().unwrap();
-    let path = dir.path().join("queue.db");
-    let old = Connection::open(&path).unwrap();
-    old.execute_batch("PRAGMA page_size = 8192; PRAGMA auto_vacuum = 0; PRAGMA journal_mode = wal;").unwrap();
-    old.execute_batch(include_str!("schemas/1.sql")).unwrap();
-    old.execute_batch("PRAGMA application_id = 1836542322; PRAGMA user_version = 1").unwrap();
-    drop(old);
-    let options = Options { shrink_from: FROM, log_pages: 64, ..Options::default() };
-    let queue = SqliteQueue::open_with(&path, Clock::System, options).unwrap();
-    let store = Store { dir, path, queue };
-    let keep = store.accept().await.unwrap();
+async fn a_file_of_an_earlier_version_is_made_smaller_too() {
+    for mode in [0, 2] {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("queue.db");
+        let old = Connection::open(&path).unwrap();
+        let settings = format!("PRAGMA page_size = 8192; PRAGMA auto_vacuum = {mode}; PRAGMA journal_mode = wal;");
+        old.execute_batch(&settings).unwrap();
+        old.execute_batch(include_str!("schemas/1.sql")).unwrap();
+        old.execute_batch("PRAGMA application_id = 1836542322; PRAGMA user_version = 1").unwrap();
+        drop(old);
+        let options = Options { shrink_from: FROM, log_pages: 64, ..Options::default() };
+        let queue = SqliteQueue::open_with(&path, Clock::System, options).unwrap();
+        let store = Store { dir, path, queue };
+        let keep = store.accept().await.unwrap();
+        swell_and_empty(&store.queue).await;
+        until_small(&store, &store.queue).await;
+        assert!(store.queue.chunk(keep, 0).await.unwrap().is_some());
+        assert_eq!(store.queue.storage().await.unwrap().trouble, "");
+        store.queue.close().await;
+        let conn = Connection::open(&store.path).unwrap();
+        let kept: i64 = conn.pragma_query_value(None, "auto_vacuum", |row| row.get(0)).unwrap();
+        assert_eq!(kept, 0, "no map of pages, which every commit would pay for");
+    }
+}
+
+/// To write it anew would take as long as there is something in it.
+#[tokio::test]
+async fn a_file_with_much_in_it_keeps_its_size() {
+    let options = Options { shrink_from: FROM, log_pages: 64, cache_bytes: FROM, ..Options::default() };
+    let store = Store::with(options);
+    let id = store.queue.next_id(T0);
+    let text = vec![b'x'; 8 * CHUNK];
+    for index in 1..8 {
+        store.queue.spill(id, index, text[..CHUNK].to_vec().into()).await.unwrap();
+    }
+    store.queue.accept(letter("a@here.example", "x").body(text).build(id)).await.unwrap();
     swell_and_empty(&store.queue).await;
-    until_small(&store, &store.queue).await;
-    assert!(store.queue.chunk(keep, 0).await.unwrap().is_some());
+    let mut storage = store.queue.storage().await.unwrap();
+    for _ in 0..3000 {
+        store.queue.forget(T0, std::time::Duration::ZERO, 1).await.unwrap();
+        storage = store.queue.storage().await.unwrap();
+        if storage.free > 7 * FROM {
+            break;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(1)).await;
+    }
+    // It is looked at as soon as all of that is free.
+    for _ in 0..10 {
+        store.queue.forget(T0, std::time::Duration::ZERO, 1).await.unwrap();
+    }
+    let after = store.queue.storage().await.unwrap();
+    assert!(after.free > 7 * FROM && after.file >= storage.file, "{storage:?}, {after:?}");
+}
+
+/// What was broken off goes a few chunks at a time, and all of it: in the end, and at the next start.
+#[tokio::test]
+async fn what_is_dropped_is_gone_at_the_end_and_after_a_kill() {
+    let store = Store::new();
+    for _ in 0..3 {
+        let id = store.queue.next_id(T0);
+        for index in 1..20 {
+            store.queue.spill(id, index, vec![b'x'; CHUNK].into()).await.unwrap();
+        }
+        store.queue.unspill(id).await;
+        let again = letter("a@here.example", "x").body(vec![b'x'; 20 * CHUNK]).build(id);
+        assert!(matches!(store.queue.accept(again).await, Err(QueueError::Invalid(_))), "it was dropped");
+    }
+    let half = store.queue.next_id(T0);
+    store.queue.spill(half, 1, vec![b'x'; CHUNK].into()).await.unwrap();
+    store.survives_a_kill(&[]).await;
+    let left = |path: &Path| -> i64 {
+        let conn = Connection::open(path).unwrap();
+        let count = "SELECT (SELECT count(*) FROM chunk) + (SELECT count(*) FROM incoming)";
+        conn.query_row(count, [], |row| row.get(0)).unwrap()
+    };
     store.queue.close().await;
-    let conn = Connection::open(&store.path).unwrap();
-    let mode: i64 = conn.pragma_query_value(None, "auto_vacuum", |row| row.get(0)).unwrap();
-    assert_eq!(mode, 2);
+    assert_eq!(left(&store.path), 0);
 }

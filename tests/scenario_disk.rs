@@ -162,6 +162,29 @@ fn a_limit_on_the_size_of_files_is_a_full_disk() {
     assert!(daemon.ended().is_none());
 }
 
+#[test]
+fn a_log_that_somebody_reads_without_end_is_told_once_and_shown() {
+    let (dir, port) = (TestDir::new(), Port::reserve());
+    // Merged early, so that it is soon long.
+    let setup =
+        Setup::new(&dir).queue(&format!("store = \"sqlite:{}\"\nmin_free = \"1MiB\"", dir.join("queue.db").display()));
+    let daemon = setup.via("example", "example.test", port.at(2), LIMITS).with(RETRY).start();
+    let mut client = daemon.client();
+    client.send(FROM, TO, &message("before"));
+    let reader = rusqlite::Connection::open(dir.join("queue.db")).expect("another program");
+    let count = "BEGIN; SELECT count(*) FROM message";
+    reader.execute_batch(count).expect("a transaction that does not end");
+    for n in 0..80 {
+        client.send(FROM, TO, &big(&format!("big {n}")));
+    }
+    let told = |line: &support::daemon::LogLine| line.get("message").contains("the queue's log cannot be merged");
+    let line = daemon.wait_log("a long log", told);
+    assert!(line.get("message").contains("sqlite3") && line.get("size").ends_with("iB"), "{line:?}");
+    let status = daemon.command_ok(&["status"], b"");
+    assert!(status.contains("iB in its log"), "{status}");
+    assert_eq!(daemon.log_lines().iter().filter(|line| told(line)).count(), 1);
+}
+
 fn backup(daemon: &Daemon, file: &Path) -> String {
     daemon.command_ok(&["backup", "--json", &file.display().to_string()], b"")
 }

@@ -22,7 +22,7 @@ use crate::queue::{Counts, Filter, Operation, Page, Queue, QueueError, Row, Stor
 /// Recipients looked at or changed in one step.
 const PAGE: usize = 500;
 /// The same when all are due now: what others wait for in between.
-const RETRIED_AT_ONCE: usize = 5000;
+const RETRIED_AT_ONCE: usize = 1000;
 
 /// What an operator asks.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

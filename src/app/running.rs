@@ -168,11 +168,11 @@ impl Opened {
     /// It cannot be had; another mailweir runs on it.
     pub(super) async fn open(parts: Parts, clock: Clock) -> Result<Opened, StartError> {
         let Store::Sqlite(store) = &parts.config.queue.store;
-        let min_free = parts.config.queue.min_free;
+        let (min_free, memory) = (parts.config.queue.min_free, parts.config.queue.memory);
         if let Some(warning) = Aside::of(store, min_free).warning() {
             tracing::warn!("{warning}");
         }
-        let options = Options { min_free: Some(min_free), ..Options::default() };
+        let options = Options { min_free: Some(min_free), ..Options::default() }.within(memory);
         let queue = open_queue(store.clone(), clock, options).await?;
         crash::point("start.opened");
         Ok(Opened { parts, queue })

@@ -1,8 +1,9 @@
 //! How fast lanes of domains that are not known to work may begin while clients bring mail: what
 //! waits anyway gives way to who waits for an answer.
 //!
-//! For each message that comes in one first attempt may begin, and for each four one further
-//! attempt; besides that a few a second. When nothing comes in nothing is held back.
+//! For each message that comes in one first attempt may begin, and for each eight one further
+//! attempt, which costs about as much as a message; besides that a few of both a second. When nothing comes in
+//! nothing is held back.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -11,7 +12,9 @@ use tokio::time::Instant;
 
 use super::places::Class;
 
-/// Beginnings a second that need no message.
+/// Messages for each further attempt.
+const EACH_TRIED: f64 = 8.0;
+/// Beginnings of a class a second that need no message.
 const BASE: f64 = 50.0;
 /// Beginnings that may be saved up.
 const SAVED: f64 = 16.0;
@@ -33,7 +36,9 @@ pub struct Reader {
     seen: u64,
     last: Option<Instant>,
     at: Instant,
-    credit: f64,
+    /// Beginnings that are allowed: of first attempts, and of others.
+    fresh: f64,
+    tried: f64,
 }
 
 impl Pace {
@@ -51,7 +56,7 @@ impl Pace {
 impl Reader {
     /// Begins now.
     pub fn new() -> Reader {
-        Reader { seen: 0, last: None, at: Instant::now(), credit: SAVED }
+        Reader { seen: 0, last: None, at: Instant::now(), fresh: SAVED, tried: SAVED }
     }
 
     /// Whether one of `class` may begin now; if so it counts.
@@ -64,17 +69,20 @@ impl Reader {
         }
         let passed = now.duration_since(self.at).as_secs_f64();
         self.at = now;
-        self.credit = (self.credit + came.min(1000) as f64 + passed * BASE).min(SAVED.max(came as f64));
+        let came = came as f64;
+        for (credit, came) in [(&mut self.fresh, came), (&mut self.tried, came / EACH_TRIED)] {
+            *credit = (*credit + came.min(1000.0) + passed * BASE).min(SAVED.max(came));
+        }
         if self.last.is_none_or(|last| now.duration_since(last) >= QUIET) {
             return true;
         }
-        let cost = match class {
-            Class::Proven => 0.0,
-            Class::Fresh => 1.0,
-            Class::Tried => 4.0,
+        let credit = match class {
+            Class::Proven => return true,
+            Class::Fresh => &mut self.fresh,
+            Class::Tried => &mut self.tried,
         };
-        let allowed = self.credit >= cost;
-        self.credit -= if allowed { cost } else { 0.0 };
+        let allowed = *credit >= 1.0;
+        *credit -= if allowed { 1.0 } else { 0.0 };
         allowed
     }
 }
@@ -102,8 +110,10 @@ mod tests {
     async fn what_waits_gives_way_to_what_comes_in() {
         assert_eq!(begun(0, Class::Tried).await, 100_000, "nobody to give way to");
         let tried = begun(1000, Class::Tried).await;
-        assert!((2500..2700).contains(&tried), "{tried} in ten seconds with 10,000 messages");
+        assert!((1700..1800).contains(&tried), "{tried} in ten seconds with 10,000 messages");
         let fresh = begun(1000, Class::Fresh).await;
         assert!((10_000..10_700).contains(&fresh), "{fresh} in ten seconds with 10,000 messages");
+        let trickle = begun(100, Class::Tried).await;
+        assert!((600..700).contains(&trickle), "{trickle} in ten seconds with 1,000 messages");
     }
 }

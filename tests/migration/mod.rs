@@ -6,8 +6,19 @@ use std::path::PathBuf;
 use rusqlite::Connection;
 
 /// What made version `n + 1` of version `n`, for all versions before today's.
-pub const OLDER: [&str; 3] =
-    [include_str!("../schemas/1.sql"), include_str!("../schemas/2.sql"), include_str!("../schemas/3.sql")];
+pub const OLDER: [&str; 4] = [
+    include_str!("../schemas/1.sql"),
+    include_str!("../schemas/2.sql"),
+    include_str!("../schemas/3.sql"),
+    include_str!("../schemas/4.sql"),
+];
+/// From version 5 on chunks are in two tables, and what is marked as dropped is gone to everybody but the
+/// store itself, which deletes it a little at a time.
+const DROPPED: &str = "
+    DELETE FROM chunk WHERE message IN (SELECT message FROM incoming WHERE dropped);
+    DELETE FROM older_chunk WHERE message IN (SELECT message FROM incoming WHERE dropped);
+    DELETE FROM incoming WHERE dropped;
+    INSERT INTO chunk SELECT * FROM older_chunk";
 /// All tables.
 pub const TABLES: [&str; 6] = ["message", "recipient", "chunk", "incoming", "memo", "tally"];
 
@@ -58,6 +69,10 @@ impl Store {
         copy.copy_of(self);
         let conn = copy.open();
         conn.execute_batch(work).expect(work);
+        let version: i64 = conn.pragma_query_value(None, "user_version", |row| row.get(0)).expect("a version");
+        if version >= 5 {
+            conn.execute_batch(DROPPED).expect(DROPPED);
+        }
         let list = |query: &str| -> Vec<String> {
             let mut statement = conn.prepare(query).expect(query);
             let rows = statement.query_map([], |row| row.get(0)).expect(query);
@@ -73,7 +88,6 @@ impl Store {
             rows.extend(list(&format!("SELECT '{table} ' || concat_ws(' ', {}) FROM {table}", quoted.join(", "))));
         }
         rows.sort_unstable();
-        let version = conn.pragma_query_value(None, "user_version", |row| row.get(0)).expect("a version");
         drop(conn);
         copy.remove();
         Content { version, schema, rows }

@@ -24,7 +24,7 @@ use rustix::fs::{CWD, FlockOperation, OFlags, RenameFlags, flock, renameat_with}
 use rustix::io::Errno;
 
 use super::read::Keeper;
-use super::{rows, schema, sql, trust};
+use super::{CACHE, READERS_PART, rows, schema, sql, trust};
 use crate::crash;
 use crate::queue::{Counts, QueueError, SaveError};
 
@@ -89,7 +89,8 @@ impl From<rusqlite::Error> for BackupError {
 pub fn backup(store: &Path, copy: &Path) -> Result<Copied, BackupError> {
     make(copy, |part, file| {
         trust::check(store)?;
-        let source = schema::connect_reader(store).map_err(|e| super::error::at_path(store, e))?;
+        let source =
+            schema::connect_reader(store, CACHE / READERS_PART).map_err(|e| super::error::at_path(store, e))?;
         fill(&source, store, part, file, || false)
     })
 }

@@ -15,6 +15,7 @@ use parking_lot::Mutex;
 use rusqlite::Connection;
 use tokio::sync::{mpsc, oneshot};
 
+use super::dropped::Dropped;
 use super::names::Names;
 use super::op::{Answer, Job, Op, Shared};
 use super::read::Readers;
@@ -68,9 +69,10 @@ impl InlineQueue {
             options: super::Options::default(),
             clock,
             conn: Some(conn),
-            readers: Arc::new(Readers::new(PathBuf::new(), None, Arc::clone(&names))),
+            readers: Arc::new(Readers::new(PathBuf::new(), 0, None, Arc::clone(&names))),
             room: Room::none(),
             tidy: Tidy::default(),
+            dropped: Dropped::new(),
             refusing: None,
             names,
             jobs,
@@ -90,6 +92,9 @@ impl InlineQueue {
         }
         let (reply, mut answer) = oneshot::channel();
         writer.serve(&mut vec![Job { op, reply: Some(reply), budget: None }]);
+        while writer.dropped.is_some() {
+            writer.drop_few();
+        }
         Ok(answer.try_recv().map_err(|_| QueueError::Closed)??.take())
     }
 

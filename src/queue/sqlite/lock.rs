@@ -21,14 +21,21 @@ use crate::queue::QueueError;
 #[derive(Debug)]
 pub(super) struct Lock {
     path: PathBuf,
-    file: Mutex<File>,
+    held: Mutex<Held>,
+}
+
+#[derive(Debug)]
+struct Held {
+    file: File,
+    /// Its device and its number there, which no other file has while it is open.
+    identity: (u64, u64),
 }
 
 impl Drop for Lock {
     /// Closing the file would do, unless somebody else has it open as well: a child process that was
     /// forked a moment ago has, until it runs its program.
     fn drop(&mut self) {
-        let _ = flock(&*self.file.lock(), FlockOperation::Unlock);
+        let _ = flock(&self.held.lock().file, FlockOperation::Unlock);
     }
 }
 
@@ -36,27 +43,24 @@ impl Lock {
     /// Locks `database`.lock, or says who has it.
     pub(super) fn take(database: &Path) -> Result<Lock, QueueError> {
         let path = beside(database, ".lock");
-        let file = Mutex::new(take(&path)?);
-        Ok(Lock { path, file })
+        let held = Mutex::new(take(&path)?);
+        Ok(Lock { path, held })
     }
 
     /// Locks the file that stands under the name now, if that is another one than was locked, or none.
     pub(super) fn keep(&self) -> Result<(), QueueError> {
-        let mut file = self.file.lock();
-        let held = file.metadata().map(|held| (held.dev(), held.ino()));
+        let mut held = self.held.lock();
         let named = self.path.symlink_metadata().map(|named| (named.dev(), named.ino()));
-        match (held, named) {
-            (Ok(held), Ok(named)) if held == named => Ok(()),
-            _ => {
-                *file = take(&self.path)?;
-                tracing::warn!("{} was removed or replaced: it was made and locked again", self.path.display());
-                Ok(())
-            }
+        if named.is_ok_and(|named| named == held.identity) {
+            return Ok(());
         }
+        *held = take(&self.path)?;
+        tracing::warn!("{} was removed or replaced: it was made and locked again", self.path.display());
+        Ok(())
     }
 }
 
-fn take(path: &Path) -> Result<File, QueueError> {
+fn take(path: &Path) -> Result<Held, QueueError> {
     let failed = |e: std::io::Error| QueueError::Unavailable(format!("cannot lock {}: {e}", path.display()));
     let file = OpenOptions::new()
         .read(true)
@@ -87,7 +91,8 @@ fn take(path: &Path) -> Result<File, QueueError> {
     if file.write_all_at(pid.as_bytes(), 0).is_ok() {
         let _ = file.set_len(pid.len() as u64);
     }
-    Ok(file)
+    let identity = file.metadata().map(|file| (file.dev(), file.ino())).map_err(failed)?;
+    Ok(Held { file, identity })
 }
 
 #[cfg(test)]
@@ -101,7 +106,7 @@ mod tests {
         let lock = Lock::take(&database).unwrap();
         assert!(matches!(Lock::take(&database), Err(QueueError::InUse(_))));
         // What a fork makes of it.
-        let inherited = lock.file.lock().try_clone().unwrap();
+        let inherited = lock.held.lock().file.try_clone().unwrap();
         drop(lock);
         drop(Lock::take(&database).unwrap());
         drop(inherited);

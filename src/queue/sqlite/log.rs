@@ -22,6 +22,9 @@ use rusqlite::{Connection, TransactionBehavior};
 use super::schema;
 use crate::queue::QueueError;
 
+/// Bytes of the page cache of [`anchor`], which seldom reads.
+const ANCHOR_CACHE: u64 = 512 * 1024;
+
 /// Bytes written at once.
 const BLOCK: usize = 256 * 1024;
 
@@ -55,7 +58,7 @@ fn over_itself(file: &File) -> std::io::Result<()> {
 /// A connection that only is there. Without it, closing the writer's after a fault would be closing
 /// the last one, and opening it again would read the log from the start, with what failed in it.
 pub(super) fn anchor(database: &Path) -> Result<Connection, QueueError> {
-    let conn = schema::connect_reader(database)?;
+    let conn = schema::connect_reader(database, ANCHOR_CACHE)?;
     // Opens the log and its index.
     conn.query_row("SELECT count(*) FROM tally", [], |_| Ok(()))?;
     Ok(conn)

@@ -2,6 +2,7 @@
 //!
 //! - `writer`: the one thread that changes anything, by group commit; `op`: what it is asked; `store` and `claim` are what
 //!   it does to the tables.
+//! - `dropped`: chunks of messages that will not be accepted.
 //! - `owed`: reports that are owed, in the tables.
 //! - `read`: connections beside it for bodies and lists.
 //! - `schema`: the file, its versions; `sql`: every statement; `rows`: values to columns and back.
@@ -13,12 +14,13 @@
 //!   what `log_index` tells of their sizes; `room`: what is left of the
 //!   disk, and for whom; `upkeep`: what the writer makes of these.
 //!
-//! Memory: at most [`Options::pending_bytes`] of operations wait, plus SQLite's page caches (32 MiB
-//! and four times 4 MiB). Start-up costs what the process before had in memory, not what is queued.
+//! Memory: at most [`Options::pending_bytes`] of operations wait, plus SQLite's page caches
+//! ([`Options::cache_bytes`] and four eighths of that). Start-up costs what the process before had in memory, not what is queued.
 
 mod aside;
 pub mod backup;
 mod claim;
+mod dropped;
 mod error;
 mod inline;
 mod large_writes;
@@ -54,6 +56,7 @@ use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 
 #[doc(hidden)]
 pub use self::aside::Aside;
+use self::dropped::Dropped;
 use self::error::at_path;
 pub use self::inline::InlineQueue;
 use self::large_writes::Turns;
@@ -89,6 +92,13 @@ const MOST_LISTED: usize = 10_000;
 /// 32 MiB: rare enough that what comes and goes meanwhile never reaches the database file.
 const LOG_PAGES: u32 = 4096;
 
+/// The largest page cache, in bytes: as much as the log holds.
+const CACHE: u64 = 32 << 20;
+/// The least that is useful.
+const LEAST_CACHE: u64 = 2 << 20;
+/// What each reader has of that.
+const READERS_PART: u64 = 8;
+
 /// Limits of a store.
 #[derive(Clone, Copy, Debug)]
 pub struct Options {
@@ -105,6 +115,8 @@ pub struct Options {
     pub min_free: Option<u64>,
     /// Bytes of free pages, half of the database at least, from which it is made smaller.
     pub shrink_from: u64,
+    /// Bytes of the writer's page cache; each of the readers has an eighth of that.
+    pub cache_bytes: u64,
 }
 
 impl Default for Options {
@@ -115,7 +127,17 @@ impl Default for Options {
             log_pages: LOG_PAGES,
             min_free: None,
             shrink_from: 64 << 20,
+            cache_bytes: CACHE,
         }
+    }
+}
+
+impl Options {
+    /// With page caches that go with a memory budget of `memory` bytes: an eighth of it for the writer's, 2 to
+    /// 32 MiB, and a half of that for those of all readers.
+    #[must_use]
+    pub fn within(self, memory: u64) -> Options {
+        Options { cache_bytes: (memory / 8).clamp(LEAST_CACHE, CACHE), ..self }
     }
 }
 
@@ -192,7 +214,8 @@ impl SqliteQueue {
         let names = Arc::new(Names::default());
         let keeper = log::anchor(&path).map_err(|e| at_path(&path, e))?;
         names.learn(&path)?;
-        let readers = Arc::new(Readers::new(path.clone(), Some(keeper), Arc::clone(&names)));
+        let readers =
+            Arc::new(Readers::new(path.clone(), options.cache_bytes / READERS_PART, Some(keeper), Arc::clone(&names)));
         let shared = Arc::new(Shared { counts: Mutex::new(recovered.counts), ..Shared::default() });
         let (jobs, receiver) = mpsc::channel(PENDING);
         let _ = shared.wake.set(jobs.downgrade());
@@ -204,6 +227,7 @@ impl SqliteQueue {
             readers: Arc::clone(&readers),
             room,
             tidy: Tidy::default(),
+            dropped: Dropped::new(),
             refusing: None,
             names: Arc::clone(&names),
             jobs: receiver,

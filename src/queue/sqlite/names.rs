@@ -5,6 +5,8 @@
 //! So before anything is acknowledged the names are looked up ([`Names::check`]): same device and
 //! inode (which no other file gets while this one is open), and not shorter than it was.
 //!
+//! - Nearly always a `stat` of each name is all: what has become no shorter has lost nothing. Only else
+//!   the index of the log is asked why, and after a commit whether the log has all of it.
 //! - Only `stat` of names, and never a descriptor of the database: closing one would drop SQLite's
 //!   locks on it (POSIX). The index is held open from beginning to end for the same reason.
 //! - A file that is put back is in place again. One that was cut is never whole again, also when it
@@ -91,6 +93,21 @@ impl From<Trouble> for QueueError {
     }
 }
 
+/// A file as it stands under its name.
+#[derive(Clone, Copy, Debug)]
+struct Seen {
+    bytes: u64,
+    /// It has fewer blocks than it is long: something may have been cut off, and written behind that.
+    holes: bool,
+}
+
+/// Which look at the files: before a commit, or after one that somebody is told of.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Moment {
+    Before,
+    After,
+}
+
 impl Known {
     fn learn(path: PathBuf) -> std::io::Result<Known> {
         let file = path.symlink_metadata()?;
@@ -99,9 +116,16 @@ impl Known {
 
     /// The size of the file, if it is the one under its name.
     fn size(&self) -> Result<u64, String> {
+        self.seen().map(|seen| seen.bytes)
+    }
+
+    /// The file, if it is the one under its name.
+    fn seen(&self) -> Result<Seen, String> {
         let shown = self.path.display();
         match self.path.symlink_metadata() {
-            Ok(file) if Identity::of(&file) == self.identity => Ok(file.len()),
+            Ok(file) if Identity::of(&file) == self.identity => {
+                Ok(Seen { bytes: file.len(), holes: file.blocks().saturating_mul(512) < file.len() })
+            }
             Ok(_) => Err(format!("{shown} was replaced by another file while mailweir has the old one open")),
             Err(e) if e.kind() == ErrorKind::NotFound => {
                 Err(format!("{shown} was removed or moved away while mailweir has it open"))
@@ -137,6 +161,8 @@ struct Beside {
     index_file: File,
     /// Which log the least size of `log` is about, once the index has told.
     salts: Option<[u8; 8]>,
+    /// Bytes that the log had at the last look, with what is left in it of an earlier one.
+    log_seen: u64,
 }
 
 impl Beside {
@@ -150,7 +176,14 @@ impl Beside {
         let known = |path, file: &File| {
             Ok::<_, std::io::Error>(Known { path, identity: Identity::of(&file.metadata()?), least: 0 })
         };
-        Ok(Beside { log: known(log, &log_file)?, index: known(index, &index_file)?, log_file, index_file, salts: None })
+        Ok(Beside {
+            log: known(log, &log_file)?,
+            index: known(index, &index_file)?,
+            log_file,
+            index_file,
+            salts: None,
+            log_seen: 0,
+        })
     }
 }
 
@@ -192,13 +225,13 @@ impl Names {
     }
 
     /// Whether the files are in place, and whole as far as their sizes tell. What was cut is remembered.
-    pub(super) fn check(&self) -> Result<(), Trouble> {
+    pub(super) fn check(&self, moment: Moment) -> Result<(), Trouble> {
         let mut state = self.state.lock();
         let Some(state) = state.as_mut() else { return Ok(()) };
         if let Some(trouble) = &state.cut {
             return Err(trouble.clone());
         }
-        let found = state.check();
+        let found = state.check(moment);
         state.cut = found.clone().err().filter(|trouble| trouble.cut);
         found
     }
@@ -207,7 +240,7 @@ impl Names {
     pub(super) fn look(&self) -> Result<(), Trouble> {
         let mut state = self.state.lock();
         let Some(state) = state.as_mut() else { return Ok(()) };
-        state.cut.clone().map_or_else(|| state.check(), Err)
+        state.cut.clone().map_or_else(|| state.explain(), Err)
     }
 
     /// Something of the database or the log is lost: writing on would only add to the damage.
@@ -227,13 +260,16 @@ impl Names {
         }
     }
 
-    /// Learns, with the right to write, to which size another program may have brought the database: by
-    /// the next look it may be greater, and the file not have followed.
+    /// Learns, with the right to write, which log there is and how long, and to which size another program
+    /// may have brought the database: by the next look it may be greater, and the file not have followed.
     pub(super) fn note(&self) {
         if let Some(state) = self.state.lock().as_mut()
             && let Some(index) = state.raw().and_then(|raw| raw.parse())
         {
             state.may_shrink(&index);
+            if let Some(beside) = &mut state.beside {
+                beside.learn_log(&index);
+            }
         }
     }
 
@@ -296,6 +332,11 @@ impl Names {
         (state.database.size().unwrap_or(0), log)
     }
 
+    /// Bytes that the log had at the last look.
+    pub(super) fn log_seen(&self) -> u64 {
+        self.state.lock().as_ref().and_then(|state| state.beside.as_ref()).map_or(0, |beside| beside.log_seen)
+    }
+
     /// The last connection is closed: the log and its index are not those any more.
     pub(super) fn closed(&self) {
         if let Some(state) = self.state.lock().as_mut() {
@@ -309,8 +350,45 @@ impl State {
         self.beside.as_ref().and_then(|beside| Raw::read(&beside.index_file))
     }
 
+    fn check(&mut self, moment: Moment) -> Result<(), Trouble> {
+        let (database, log) = self.seen();
+        if let (Ok(database), Some(Ok(log))) = (&database, &log)
+            && self.has_all(*database, *log)
+        {
+            match (moment, &self.beside) {
+                (Moment::Before, Some(beside)) => return beside.index.size().map(drop).map_err(Trouble::renewable),
+                (Moment::After, _) if self.agrees(log.bytes) => return Ok(()),
+                _ => {}
+            }
+        }
+        self.explain()
+    }
+
+    /// Nothing has become shorter since the last look, so that nothing is to be explained.
+    fn has_all(&mut self, database: Seen, log: Seen) -> bool {
+        let Some(beside) = &mut self.beside else { return false };
+        let all = self.shrinking.is_none()
+            && database.bytes >= self.database.least
+            && log.bytes >= beside.log_seen
+            && !log.holes;
+        if all {
+            (self.database.least, beside.log_seen) = (database.bytes, log.bytes);
+        }
+        all
+    }
+
+    /// The log has all that the index says, and no other program has made the database smaller.
+    fn agrees(&self, log: u64) -> bool {
+        let index = self.raw().and_then(|raw| raw.parse());
+        index.is_some_and(|index| log >= index.log && (index.database == 0 || index.database >= self.database.least))
+    }
+
+    fn seen(&self) -> (Result<Seen, String>, Option<Result<Seen, String>>) {
+        (self.database.seen(), self.beside.as_ref().map(|beside| beside.log.seen()))
+    }
+
     /// The files, and what the index says of them: of one moment.
-    fn check(&mut self) -> Result<(), Trouble> {
+    fn explain(&mut self) -> Result<(), Trouble> {
         let mut before = self.raw();
         for look in 1..=LOOKS {
             let sizes = self.sizes();
@@ -356,6 +434,7 @@ impl State {
             return Err(Trouble { log: true, ..beside.log.cut_to(0) });
         }
         beside.judge_log(size, index).map_err(|trouble| Trouble { log: true, ..trouble })?;
+        beside.log_seen = size;
         beside.index.size().map(drop).map_err(Trouble::renewable)
     }
 
@@ -367,14 +446,16 @@ impl State {
 }
 
 impl Beside {
+    fn learn_log(&mut self, index: &LogIndex) {
+        // An index that was built from an empty log knows of no other before.
+        let anew = self.salts != Some(index.salts) && (index.salts != [0; 8] || self.salts.is_none());
+        self.log.least = if anew { index.log } else { index.log.max(self.log.least) };
+        self.salts = if anew { Some(index.salts) } else { self.salts };
+    }
+
     fn judge_log(&mut self, size: u64, index: Option<LogIndex>) -> Result<(), Trouble> {
         match index {
-            Some(index) => {
-                // An index that was built from an empty log knows of no other before.
-                let anew = self.salts != Some(index.salts) && (index.salts != [0; 8] || self.salts.is_none());
-                self.log.least = if anew { index.log } else { index.log.max(self.log.least) };
-                self.salts = if anew { Some(index.salts) } else { self.salts };
-            }
+            Some(index) => self.learn_log(&index),
             // SQLite itself cuts it to no less than that.
             None if self.salts.is_none() => return self.log.grown(size, LOG_KEPT),
             None => {}
@@ -384,152 +465,5 @@ impl Beside {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::queue::sqlite::log_index::tests::index as index_of;
-    use std::fs;
-
-    /// Files as SQLite leaves them; nothing of it is a database.
-    fn files() -> (tempfile::TempDir, PathBuf, Names) {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("q.db");
-        for suffix in ["", "-wal", "-shm"] {
-            fs::write(beside(&path, suffix), vec![b'x'; 1000]).unwrap();
-        }
-        let names = Names::default();
-        names.learn(&path).unwrap();
-        (dir, path, names)
-    }
-
-    fn cut(path: &Path, to: u64) {
-        OpenOptions::new().write(true).open(path).unwrap().set_len(to).unwrap();
-    }
-
-    #[test]
-    fn a_file_without_its_name_is_missed_until_it_is_back() {
-        for (suffix, renewable) in [("", false), ("-wal", true), ("-shm", true)] {
-            let (dir, path, names) = files();
-            let (file, away) = (beside(&path, suffix), dir.path().join("away"));
-            fs::rename(&file, &away).unwrap();
-            let trouble = names.check().unwrap_err();
-            assert!(trouble.what.contains("removed or moved away"), "{trouble:?}");
-            assert!(trouble.what.contains(&*file.to_string_lossy()), "{trouble:?}");
-            assert_eq!(trouble.renewable, renewable);
-            assert!(names.may_open().is_err());
-            fs::write(&file, vec![b'x'; 1000]).unwrap();
-            assert!(names.check().unwrap_err().what.contains("replaced by another file"));
-            fs::rename(&away, &file).unwrap();
-            names.check().unwrap();
-            names.may_open().unwrap();
-        }
-    }
-
-    #[test]
-    fn what_was_cut_is_never_whole_again() {
-        for suffix in ["", "-wal"] {
-            let (_dir, path, names) = files();
-            let file = beside(&path, suffix);
-            cut(&file, 10);
-            assert!(names.check().unwrap_err().what.contains("was cut from 1000 to 10 bytes"));
-            fs::write(&file, vec![b'x'; 2000]).unwrap();
-            assert!(names.check().is_err(), "{suffix}");
-        }
-    }
-
-    #[test]
-    fn a_hole_at_the_beginning_of_the_log_is_found_however_long_it_has_grown() {
-        let (_dir, path, names) = files();
-        let log = beside(&path, "-wal");
-        cut(&log, 0);
-        cut(&log, 4000);
-        assert!(names.check().unwrap_err().what.contains("-wal was cut from 1000 to 0"));
-    }
-
-    #[test]
-    fn sqlite_itself_may_make_its_files_smaller() {
-        let (_dir, path, names) = files();
-        let log = beside(&path, "-wal");
-        cut(&log, LOG_KEPT + 100);
-        names.check().unwrap();
-        cut(&log, LOG_KEPT);
-        names.check().unwrap();
-        names.expect_smaller(400);
-        names.check().unwrap();
-        cut(&path, 400);
-        names.check().unwrap();
-        cut(&path, 300);
-        assert!(names.check().is_err());
-    }
-
-    #[test]
-    fn another_program_may_merge_empty_and_vacuum_however_the_moments_fall() {
-        let (_dir, path, names) = files();
-        let (log, frame) = (beside(&path, "-wal"), 24 + 512);
-        let tell = |salt, frames, pages, merged| {
-            let index = OpenOptions::new().write(true).open(beside(&path, "-shm")).unwrap();
-            index.write_all_at(&index_of(salt, frames, pages, merged, 1000), 0).unwrap();
-        };
-        fs::write(&path, vec![b'x'; 4 * 512]).unwrap();
-        fs::write(&log, vec![b'x'; 32 + 5 * frame]).unwrap();
-        tell(1, 5, 4, 5);
-        names.check().unwrap();
-        // Emptied; and written on before anybody has looked.
-        tell(2, 0, 4, 0);
-        names.check().unwrap();
-        cut(&log, 0);
-        names.check().unwrap();
-        tell(3, 2, 4, 0);
-        fs::write(&log, vec![b'x'; 32 + 2 * frame]).unwrap();
-        names.check().unwrap();
-        // Vacuumed, noted, merged, and grown again before the next look.
-        tell(3, 2, 2, 0);
-        names.note();
-        cut(&path, 2 * 512);
-        tell(3, 2, 3, 0);
-        names.check().unwrap();
-        cut(&log, 32 + 2 * frame as u64 - 1);
-        let trouble = names.check().unwrap_err();
-        assert!(trouble.cut && trouble.log, "{trouble:?}");
-    }
-
-    #[test]
-    fn a_log_that_was_cut_is_found_though_its_index_was_built_anew_from_what_is_left() {
-        let (_dir, path, names) = files();
-        let log = beside(&path, "-wal");
-        fs::write(&log, vec![b'x'; 32 + 5 * 536]).unwrap();
-        fs::write(beside(&path, "-shm"), index_of(1, 5, 1, 5, 1000)).unwrap();
-        names.check().unwrap();
-        cut(&log, 32 + 2 * 536);
-        fs::write(beside(&path, "-shm"), index_of(1, 2, 1, 0, 1000)).unwrap();
-        assert!(names.look().unwrap_err().cut);
-        cut(&log, 0);
-        fs::write(beside(&path, "-shm"), index_of(0, 0, 0, 0, 1000)).unwrap();
-        assert!(names.check().unwrap_err().cut);
-    }
-
-    #[test]
-    fn a_database_that_was_cut_below_what_the_index_says_is_found() {
-        let (_dir, path, names) = files();
-        fs::write(&path, vec![b'x'; 4 * 512]).unwrap();
-        fs::write(beside(&path, "-shm"), index_of(1, 0, 3, 0, 1000)).unwrap();
-        names.check().unwrap();
-        cut(&path, 3 * 512);
-        names.check().unwrap();
-        cut(&path, 3 * 512 - 1);
-        assert!(names.check().unwrap_err().cut);
-    }
-
-    #[test]
-    fn an_index_that_was_cut_has_its_size_again_before_it_is_used() {
-        let (_dir, path, names) = files();
-        drop(names.use_index());
-        let index = beside(&path, "-shm");
-        for to in [0, 130, 500] {
-            cut(&index, to);
-            drop(names.use_index());
-            let whole = fs::read(&index).unwrap();
-            assert_eq!(whole.len(), 1000);
-            assert!(whole[..136].iter().all(|byte| *byte == 0), "cut to {to}, its head would be believed");
-        }
-    }
-}
+#[path = "names_tests.rs"]
+mod tests;

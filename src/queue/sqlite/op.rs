@@ -18,6 +18,8 @@ pub(super) enum Op {
     Accept(NewMessage),
     Spill(QueueId, u32, Bytes),
     Unspill(QueueId),
+    /// Deletes a few chunks of what is dropped.
+    DropFew,
     Claim(LaneName, Timestamp, usize),
     ClaimOlder(LaneName, Timestamp, usize),
     Settle(Vec<Settlement>, Vec<Owed>),

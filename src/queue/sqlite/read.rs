@@ -52,6 +52,8 @@ impl Keeper {
 /// The pool.
 pub(super) struct Readers {
     path: PathBuf,
+    /// Bytes of the page cache of each.
+    cache: u64,
     slots: Arc<Semaphore>,
     idle: Mutex<Vec<Connection>>,
     pub(super) keeper: Keeper,
@@ -61,10 +63,10 @@ pub(super) struct Readers {
 
 impl Readers {
     /// For the store at `path`, which `keeper` has open.
-    pub(super) fn new(path: PathBuf, keeper: Option<Connection>, names: Arc<Names>) -> Readers {
+    pub(super) fn new(path: PathBuf, cache: u64, keeper: Option<Connection>, names: Arc<Names>) -> Readers {
         let keeper = Keeper { conn: Mutex::new(keeper), ..Keeper::default() };
         let slots = Arc::new(Semaphore::new(READERS as usize));
-        Readers { path, slots, idle: Mutex::new(Vec::new()), keeper, names }
+        Readers { path, cache, slots, idle: Mutex::new(Vec::new()), keeper, names }
     }
 
     /// Closes the connections that nobody uses.
@@ -93,7 +95,7 @@ impl Readers {
         let idle = self.idle.lock().pop();
         let conn = match (idle, self.names.may_open()) {
             (Some(conn), _) => conn,
-            (None, Ok(())) => schema::connect_reader(&self.path)?,
+            (None, Ok(())) => schema::connect_reader(&self.path, self.cache)?,
             // By the name one would get another store, or none: that one is still open.
             (None, Err(e)) => match self.keeper.try_take().as_deref() {
                 Some(Some(conn)) => return read_in_transaction(conn, read),

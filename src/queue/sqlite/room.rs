@@ -33,6 +33,9 @@ use crate::queue::QueueError;
 const TOUCHED: u64 = 128 * 1024;
 /// How long after each time it is tried to make the reserve again.
 const AGAIN: Duration = Duration::from_secs(1);
+/// How long a disk that was far from full stays so: it has eight times as much as is set aside, and nothing
+/// fills that so soon.
+const FAR: Duration = Duration::from_millis(10);
 /// What a start needs at least, whatever is set aside.
 const START: u64 = 1 << 20;
 
@@ -65,6 +68,17 @@ pub(super) struct Room {
     /// Bytes below which the disk is full, to the way out.
     least: u64,
     tried: Option<Instant>,
+    /// What was left when the disk was far from full, less what came in since.
+    far: Option<Far>,
+}
+
+/// The disk is far from full.
+#[derive(Clone, Copy, Debug)]
+struct Far {
+    until: Instant,
+    /// Bytes that may come in, and those that might at first.
+    left: u64,
+    first: u64,
 }
 
 impl Room {
@@ -77,7 +91,7 @@ impl Room {
         let all = Aside::of(database, min_free.unwrap_or(0));
         let aside = all.bytes;
         let least = START.min(all.tenth()).max(aside / 2);
-        let mut room = Room { directory: directory.to_owned(), file, aside, reserved, least, tried: None };
+        let mut room = Room { directory: directory.to_owned(), file, aside, reserved, least, tried: None, far: None };
         if min_free == Some(0) || room.is_short() {
             room.give_up();
         }
@@ -86,14 +100,28 @@ impl Room {
 
     /// For a store in memory.
     pub(super) fn none() -> Room {
-        Room { directory: PathBuf::new(), file: PathBuf::new(), aside: 0, reserved: 0, least: 0, tried: None }
+        Room {
+            directory: PathBuf::new(),
+            file: PathBuf::new(),
+            aside: 0,
+            reserved: 0,
+            least: 0,
+            tried: None,
+            far: None,
+        }
     }
 
-    /// Pages of the log after which it is to be merged, so that the room set aside is enough for that.
+    /// Pages of the log after which it is to be merged, so that the room set aside is enough for that, and
+    /// the log stays far below the system's limit on the size of files.
     pub(super) fn log_pages(&self, most: u32, page: u64) -> u32 {
-        match self.aside {
-            0 => most,
-            aside => u32::try_from(aside / 2 / page.max(1)).unwrap_or(u32::MAX).clamp(16, most.max(16)),
+        self.log_pages_below(getrlimit(Resource::Fsize).current, most, page)
+    }
+
+    fn log_pages_below(&self, limit: Option<u64>, most: u32, page: u64) -> u32 {
+        let aside = (self.aside > 0).then_some(self.aside / 2);
+        match aside.into_iter().chain(limit.map(|limit| limit / 4)).min() {
+            None => most,
+            Some(bytes) => u32::try_from(bytes / page.max(1)).unwrap_or(u32::MAX).clamp(16, most.max(16)),
         }
     }
 
@@ -117,10 +145,14 @@ impl Room {
     /// # Errors
     /// [`QueueError::Full`]: none may.
     pub(super) fn left(
-        &self,
+        &mut self,
         conn: Option<&Connection>,
         sizes: impl FnOnce() -> (u64, u64),
     ) -> Result<u64, QueueError> {
+        if let Some(far) = self.far.filter(|far| far.left > far.first / 2 && Instant::now() < far.until) {
+            return Ok(far.left);
+        }
+        self.far = None;
         let limit = getrlimit(Resource::Fsize).current;
         if self.aside == 0 && limit.is_none() {
             return Ok(u64::MAX);
@@ -128,7 +160,9 @@ impl Room {
         let available = self.available();
         // Far from full, nothing else matters.
         if limit.is_none() && available / 8 > self.aside {
-            return Ok((available - self.aside) / 4);
+            let left = (available - self.aside) / 4;
+            self.far = Some(Far { until: Instant::now() + FAR, left, first: left });
+            return Ok(left);
         }
         let (layout, sizes) = (conn.map(Layout::read).transpose()?.unwrap_or_default(), sizes());
         let left = self.of_disk(available, layout, sizes.0);
@@ -151,6 +185,13 @@ impl Room {
         Err(QueueError::Full(format!(
             "{directory} has {free} free; {aside} are set aside for mail on its way out ([queue] min_free){held}"
         )))
+    }
+
+    /// So many bytes come in.
+    pub(super) fn spend(&mut self, bytes: u64) {
+        if let Some(far) = &mut self.far {
+            far.left = far.left.saturating_sub(bytes);
+        }
     }
 
     /// Bytes that may come in, as far as the disk goes.
@@ -218,6 +259,12 @@ pub(super) fn limited(sizes: (u64, u64)) -> bool {
     getrlimit(Resource::Fsize).current.is_some_and(near)
 }
 
+/// Whether the log takes so much of what the system's limit lets a file have that it must be emptied
+/// before anything can be written: it keeps its size when it is merged.
+pub(super) fn log_is_in_the_way(log: u64) -> bool {
+    getrlimit(Resource::Fsize).current.is_some_and(|limit| log > limit / 2)
+}
+
 fn make(path: &Path, bytes: u64) -> std::io::Result<()> {
     let file = OpenOptions::new()
         .write(true)
@@ -271,6 +318,9 @@ mod tests {
         assert_eq!(room(MIB, 0).log_pages(4096, 8192), 64);
         assert_eq!(room(1, 0).log_pages(4096, 8192), 16);
         assert_eq!(Room::none().log_pages(10, 8192), 10);
+        // Nor comes it near a limit on the size of files.
+        assert_eq!(Room::none().log_pages_below(Some(32 * MIB), 4096, 8192), 1024);
+        assert_eq!(room(MIB, 0).log_pages_below(Some(32 * MIB), 4096, 8192), 64);
     }
 
     #[test]

@@ -23,15 +23,12 @@ const BUSY: Duration = Duration::from_secs(1);
 /// Bytes of a page of a new database: holds three typical messages where 4 KiB holds one.
 pub(super) const PAGE: u64 = 8192;
 
-/// `PRAGMA auto_vacuum`: free pages are given back when asked for.
-pub(super) const INCREMENTAL: i64 = 2;
-
 /// Bytes to which SQLite cuts a log that has grown longer.
 pub(super) const LOG_KEPT: u64 = 64 << 20;
 
 /// Step `n` makes version `n + 1` of version `n`; version 0 is the empty file. Steps that were
 /// released are never edited: a change of the schema is a new step.
-pub(super) const LADDER: &[&str] = &[V1, V2, V3, V4];
+pub(super) const LADDER: &[&str] = &[V1, V2, V3, V4, V5];
 
 const V1: &str = "
 CREATE TABLE message (
@@ -170,6 +167,30 @@ CREATE INDEX recipient_turn ON recipient (attempts > 0, bucket, due, lane)
   WHERE state IN (0, 4) AND lane >= '@' AND lane < 'A';
 ";
 
+/// Chunks in a table with row ids. Without them a chunk is part of its key: whoever looks for one, also
+/// for the place of a new one, reads all of those that are compared on the way, 256 KiB each. What an earlier
+/// version stored stays where it is until its message is gone: copying it would take as long, and as
+/// much of the disk, as there is of it.
+///
+/// A trigger, so that the end of a short message, which has no chunks, looks for none.
+///
+/// `dropped`: the message will not be accepted, and its chunks go a few at a time.
+const V5: &str = "
+ALTER TABLE chunk RENAME TO older_chunk;
+CREATE TABLE chunk (
+  message   INTEGER NOT NULL,
+  seq       INTEGER NOT NULL,
+  data      BLOB NOT NULL,
+  UNIQUE (message, seq)
+) STRICT;
+CREATE TRIGGER message_gone AFTER DELETE ON message WHEN old.size > 262144 BEGIN
+  DELETE FROM chunk WHERE message = old.id;
+  DELETE FROM older_chunk WHERE message = old.id;
+END;
+ALTER TABLE incoming ADD COLUMN dropped INTEGER NOT NULL DEFAULT 0;
+CREATE INDEX incoming_dropped ON incoming (message) WHERE dropped;
+";
+
 /// Opens the connection of the writer. `max_bytes` limits the database file (not its WAL).
 pub(super) fn connect_writer(path: &Path, options: &Options) -> Result<Connection, QueueError> {
     writer_settings(path, options).map_err(|e| at_path(path, e))
@@ -183,10 +204,8 @@ fn writer_settings(path: &Path, options: &Options) -> Result<Connection, QueueEr
     }
     // Before anything is changed, the journal mode included.
     version(&conn, LADDER.len())?;
-    // Both only take effect on a new file; the second, so that free pages can be given back a few at a
-    // time.
+    // Only takes effect on a new file.
     conn.pragma_update(None, "page_size", rows::signed(PAGE))?;
-    conn.pragma_update(None, "auto_vacuum", INCREMENTAL)?;
     let mode: String = conn.pragma_update_and_check(None, "journal_mode", "wal", |row| row.get(0))?;
     if mode != "wal" {
         return Err(QueueError::Unavailable(format!(
@@ -197,7 +216,7 @@ fn writer_settings(path: &Path, options: &Options) -> Result<Connection, QueueEr
     conn.pragma_update(None, "synchronous", "full")?;
     conn.pragma_update(None, "wal_autocheckpoint", options.log_pages)?;
     conn.pragma_update(None, "journal_size_limit", rows::signed(LOG_KEPT))?;
-    conn.pragma_update(None, "cache_size", -32 * 1024)?;
+    conn.pragma_update(None, "cache_size", cache_size(options.cache_bytes))?;
     conn.pragma_update(None, "temp_store", "memory")?;
     conn.set_prepared_statement_cache_capacity(64);
     if let Some(max) = options.max_bytes {
@@ -209,14 +228,20 @@ fn writer_settings(path: &Path, options: &Options) -> Result<Connection, QueueEr
 }
 
 /// Opens a connection that only reads. In WAL mode it neither waits for the writer nor holds it up.
-pub(super) fn connect_reader(path: &Path) -> Result<Connection, QueueError> {
+/// `cache` is the size of its page cache in bytes.
+pub(super) fn connect_reader(path: &Path, cache: u64) -> Result<Connection, QueueError> {
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let conn = Connection::open_with_flags(path, flags)?;
     conn.busy_timeout(BUSY)?;
     conn.pragma_update(None, "query_only", true)?;
-    conn.pragma_update(None, "cache_size", -4 * 1024)?;
+    conn.pragma_update(None, "cache_size", cache_size(cache))?;
     conn.set_prepared_statement_cache_capacity(32);
     Ok(conn)
+}
+
+/// As SQLite has it: below zero, in KiB.
+fn cache_size(bytes: u64) -> i64 {
+    -rows::signed(bytes / 1024).max(1)
 }
 
 /// Brings the file to the version this program knows, each step in a transaction of its own, and

@@ -32,15 +32,24 @@ statements! {
     MESSAGE_EXISTS = "SELECT 1 FROM message WHERE id = ?1";
     HEAD = "SELECT head FROM message WHERE id = ?1";
     CHUNK = "SELECT data FROM chunk WHERE message = ?1 AND seq = ?2
-        AND EXISTS (SELECT 1 FROM message WHERE id = ?1)";
+            AND EXISTS (SELECT 1 FROM message WHERE id = ?1)
+        UNION ALL SELECT data FROM older_chunk WHERE message = ?1 AND seq = ?2
+            AND EXISTS (SELECT 1 FROM message WHERE id = ?1)";
 
     MARK_INCOMING = "INSERT OR IGNORE INTO incoming (message) VALUES (?1)";
-    UNMARK_INCOMING = "DELETE FROM incoming WHERE message = ?1";
-    INCOMING = "SELECT message FROM incoming";
+    /// It is accepted now, unless it is dropped.
+    UNMARK_INCOMING = "DELETE FROM incoming WHERE message = ?1 AND NOT dropped";
+    DROP_INCOMING = "UPDATE incoming SET dropped = 1 WHERE message = ?1 AND NOT dropped";
+    DROP_ALL_INCOMING = "UPDATE incoming SET dropped = 1 WHERE NOT dropped";
+    NEXT_DROPPED = "SELECT message FROM incoming INDEXED BY incoming_dropped WHERE dropped ORDER BY message LIMIT 1";
+    DROPPED = "DELETE FROM incoming WHERE message = ?1";
+    /// A few of the chunks of a message that is dropped, the last first: the first is asked for by nobody.
+    DROP_CHUNKS = "DELETE FROM chunk WHERE rowid IN
+        (SELECT rowid FROM chunk WHERE message = ?1 ORDER BY seq DESC LIMIT ?2)";
+    DROP_OLDER_CHUNKS = "DELETE FROM older_chunk WHERE message = ?1";
     INSERT_CHUNK = "INSERT OR REPLACE INTO chunk (message, seq, data) VALUES (?1, ?2, ?3)";
     /// `length` of a blob is in the record's header: no chunk is read.
     SPILLED = "SELECT count(*), coalesce(max(seq), 0), coalesce(sum(length(data)), 0) FROM chunk WHERE message = ?1";
-    DELETE_CHUNKS = "DELETE FROM chunk WHERE message = ?1";
 
     DELETE_LEASED = "DELETE FROM recipient WHERE message = ?1 AND idx = ?2 AND state = 1";
     /// Uncertain (4) once in doubt, whatever the later attempts say.
@@ -51,6 +60,7 @@ statements! {
         WHERE message = ?1 AND idx = ?2 AND state = 1";
     RETURN_LEASED = "UPDATE recipient SET state = iif(doubt, 4, 0) WHERE message = ?1 AND idx = ?2 AND state = 1
         RETURNING state";
+    /// Its chunks go with it, by a trigger.
     DELETE_MESSAGE_IF_DONE = "DELETE FROM message WHERE id = ?1
         AND NOT EXISTS (SELECT 1 FROM recipient WHERE message = ?1)
         AND NOT EXISTS (SELECT 1 FROM owed WHERE message = ?1)";
@@ -165,7 +175,12 @@ mod tests {
         let mut conn = schema::connect_writer(&path, &Options::default()).unwrap();
         schema::prepare(&mut conn, &path).unwrap();
         // Each reads a table or index that is small by its nature: one row, or what was in memory.
-        let small = ["SCAN tally", "SCAN incoming", "SCAN recipient USING INDEX recipient_leased"];
+        let small = [
+            "SCAN tally",
+            "SCAN incoming",
+            "SCAN incoming USING INDEX incoming_dropped",
+            "SCAN recipient USING INDEX recipient_leased",
+        ];
         let mut checked = 0;
         for (name, text) in NAMES.iter().zip(ALL) {
             let mut statement = conn.prepare(&format!("EXPLAIN QUERY PLAN {text}")).unwrap();

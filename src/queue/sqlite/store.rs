@@ -128,7 +128,9 @@ impl<'c> Store<'c> {
             if spilled != (last, last, rows::signed(message.size - head)) {
                 return invalid("has chunks missing or of the wrong length");
             }
-            self.statement(sql::UNMARK_INCOMING)?.execute([id.0])?;
+            if self.statement(sql::UNMARK_INCOMING)?.execute([id.0])? == 0 {
+                return invalid("was dropped before");
+            }
         }
         match rows::insert_message(self.statement(sql::INSERT_MESSAGE)?, new) {
             Err(e) if e.sqlite_error_code() == Some(rusqlite::ErrorCode::ConstraintViolation) => {
@@ -163,12 +165,10 @@ impl<'c> Store<'c> {
         Ok(())
     }
 
-    /// Drops the chunks of a message, unless it was accepted.
-    pub(super) fn unspill(&mut self, id: QueueId) -> Result<(), QueueError> {
-        if self.statement(sql::UNMARK_INCOMING)?.execute([id.0])? == 1 {
-            self.statement(sql::DELETE_CHUNKS)?.execute([id.0])?;
-        }
-        Ok(())
+    /// Marks a message as dropped, unless it was accepted: its chunks go later, (`dropped`).
+    /// False: it has none.
+    pub(super) fn unspill(&mut self, id: QueueId) -> Result<bool, QueueError> {
+        Ok(self.statement(sql::DROP_INCOMING)?.execute([id.0])? == 1)
     }
 
     /// Ends leases and stores what is owed for them.
@@ -373,14 +373,13 @@ impl<'c> Store<'c> {
         Ok(self.statement(text)?.query_map(params, rows::key)?.collect::<Result<_, _>>()?)
     }
 
-    /// Deletes those of these messages that have no recipient left and owe nothing, with their bodies.
-    /// Empties `ids`.
+    /// Deletes those of these messages that have no recipient left and owe nothing; a trigger deletes their
+    /// chunks. Empties `ids`.
     pub(super) fn drop_finished(&mut self, ids: &mut Vec<QueueId>) -> Result<(), QueueError> {
         ids.sort_unstable();
         ids.dedup();
         for id in ids.drain(..) {
             if self.statement(sql::DELETE_MESSAGE_IF_DONE)?.execute([id.0])? == 1 {
-                self.statement(sql::DELETE_CHUNKS)?.execute([id.0])?;
                 self.tally.messages -= 1;
             }
         }
@@ -393,11 +392,13 @@ pub(super) struct Recovered {
     pub(super) counts: Counts,
     pub(super) last_id: i64,
     pub(super) leases: usize,
+    /// Messages that were never accepted; their chunks are still there (`dropped`).
     pub(super) incoming: usize,
 }
 
 /// Puts the store in order after a process that is gone: its leases are queued again with the due
-/// time they had (uncertain where they were so before), and what was never accepted is dropped. Costs what that process had in memory.
+/// time they had (uncertain where they were so before), and what was never accepted is marked as dropped. Costs
+/// what that process had in memory.
 pub(super) fn recover(conn: &mut Connection) -> Result<Recovered, QueueError> {
     let mut store = Store::begin(conn, 0)?;
     let tx = &store.tx;
@@ -405,11 +406,7 @@ pub(super) fn recover(conn: &mut Connection) -> Result<Recovered, QueueError> {
     let doubtful = tx.query_row(sql::LEASED_IN_DOUBT, [], |row| row.get(0).map(rows::unsigned))? as usize;
     let leases = tx.execute(sql::RECOVER, [])?;
     crash::point("recover");
-    let incoming: Vec<i64> = tx.prepare(sql::INCOMING)?.query_map([], |row| row.get(0))?.collect::<Result<_, _>>()?;
-    for id in &incoming {
-        tx.execute(sql::DELETE_CHUNKS, [id])?;
-        tx.execute(sql::UNMARK_INCOMING, [id])?;
-    }
+    let incoming = tx.execute(sql::DROP_ALL_INCOMING, [])?;
     let (mut counts, mark) = tx.query_row(sql::TALLY, [], |row| Ok((rows::counts(row)?, row.get::<_, i64>(7)?)))?;
     let newest: i64 = tx.query_row(sql::LAST_MESSAGE, [], |row| row.get(0))?;
     store.last_id = mark.max(newest);
@@ -419,7 +416,7 @@ pub(super) fn recover(conn: &mut Connection) -> Result<Recovered, QueueError> {
     }
     let (tally, last_id) = store.commit()?;
     tally.apply(&mut counts);
-    Ok(Recovered { counts, last_id, leases, incoming: incoming.len() })
+    Ok(Recovered { counts, last_id, leases, incoming })
 }
 
 fn legal(state: State, event: Event) -> Result<Next, QueueError> {

@@ -4,7 +4,7 @@
 //! Invariants:
 //! - Nothing that came in is acknowledged unless the files were in place after its commit.
 //! - What is refused for room or for a missing file is what comes in; mail on its way out goes on.
-//! - The database is made smaller in small steps, and only while nothing else waits.
+//! - The database is made smaller only while nothing else waits, and only if that is quickly done.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -12,8 +12,9 @@ use std::time::{Duration, Instant};
 use rusqlite::Connection;
 use rusqlite::config::DbConfig;
 
+use super::names::Moment;
 use super::op::{Answer, Job};
-use super::room::Layout;
+use super::room::{self, Layout};
 use super::writer::{Writer, merge};
 use super::{log, schema, trust};
 use crate::config::units::Size;
@@ -21,21 +22,28 @@ use crate::queue::QueueError;
 
 /// How often the free part of the database is looked at, at most.
 const LOOK: Duration = Duration::from_secs(1);
-/// How long after an error.
+/// How long after it was made smaller, or could not be.
 const LATER: Duration = Duration::from_secs(60);
-/// Pages given back to the disk in one transaction: 1 MiB.
-const STEP: u32 = 128;
-/// Bytes in use up to which a database of an earlier version, which cannot give back pages, is written
-/// anew as a whole.
+/// Bytes in use up to which it is made smaller: they are written anew, and held in memory meanwhile.
 const SMALL: u64 = 16 << 20;
+/// A log of so many times the size at which it is merged cannot be merged: one transaction adds less.
+const LONG_LOG: u64 = 4;
 
 /// Giving room back to the disk.
 #[derive(Debug, Default)]
 pub(super) struct Tidy {
     /// Not before.
     next: Option<Instant>,
-    /// Size of the database when it began.
-    began: Option<u64>,
+    /// It was told that the log is long.
+    long_log: bool,
+}
+
+impl Tidy {
+    /// Much may have become free: it is looked at when nothing waits next, unless that was put off for longer.
+    pub(super) fn soon(&mut self) {
+        let soon = Instant::now() + LOOK;
+        self.next = self.next.filter(|next| *next > soon);
+    }
 }
 
 /// Something of that size (bytes) would touch what is set aside.
@@ -50,7 +58,7 @@ impl Writer {
     /// Answers those of the batch that may not come in, and takes them out of it.
     pub(super) fn admit(&mut self, batch: &mut Vec<Job>) {
         self.room.set_aside();
-        let placed = self.look();
+        let placed = self.look(Moment::Before);
         if self.names.log_is_lost() {
             self.leave_as_it_is();
         }
@@ -73,18 +81,27 @@ impl Writer {
             return;
         }
         let names = Arc::clone(&self.names);
-        let left = placed.and_then(|()| self.room.left(self.conn.as_ref(), || names.sizes()));
+        let sizes = || names.sizes();
+        let mut left = placed.and_then(|()| self.room.left(self.conn.as_ref(), sizes));
+        let asked: u64 = batch.iter().filter(|job| job.op.enters()).map(|job| job.op.weight() as u64).sum();
+        let short = left.as_ref().map_or_else(|e| matches!(e, QueueError::Full(_)), |left| *left < asked);
+        if short && self.empty_log() {
+            left = self.room.left(self.conn.as_ref(), sizes);
+        }
         self.tell(left.as_ref().err());
-        let mut left = left;
+        let mut spent = 0;
         let refused: Vec<Job> = batch
             .extract_if(.., |job| {
                 let Ok(left) = &mut left else { return job.op.enters() };
                 let weight = if job.op.enters() { job.op.weight() as u64 } else { 0 };
                 let fits = weight <= *left;
-                *left -= if fits { weight } else { 0 };
+                let taken = if fits { weight } else { 0 };
+                *left -= taken;
+                spent += taken;
                 !fits
             })
             .collect();
+        self.room.spend(spent);
         for job in refused {
             let e = left.as_ref().err().cloned();
             let e = e.unwrap_or_else(|| no_room(job.op.weight()));
@@ -97,11 +114,8 @@ impl Writer {
         if !batch.iter().any(|job| job.op.enters()) {
             return;
         }
-        let Err(e) = self.look() else { return };
-        match &e {
-            QueueError::InUse(_) => drop(self.shared.taken.set(e.clone())),
-            _ => self.tell(Some(&e)),
-        }
+        let Err(e) = self.look(Moment::After) else { return };
+        self.tell(Some(&e));
         for (job, result) in batch.iter().zip(results) {
             if job.op.enters()
                 && let Ok(answer) = result
@@ -130,9 +144,11 @@ impl Writer {
     }
 
     /// Whether the files are in place; a log that lost its name is begun anew.
-    fn look(&mut self) -> Result<(), QueueError> {
-        let Err(trouble) = self.names.check() else {
-            return self.lock.as_ref().map_or(Ok(()), |lock| lock.keep());
+    fn look(&mut self, moment: Moment) -> Result<(), QueueError> {
+        let Err(trouble) = self.names.check(moment) else {
+            // After a commit it is too late: the next transaction does not begin.
+            let lock = self.lock.as_ref().filter(|_| moment == Moment::Before);
+            return lock.map_or(Ok(()), |lock| lock.keep());
         };
         if !trouble.renewable {
             return Err(trouble.into());
@@ -180,6 +196,22 @@ impl Writer {
             .unwrap_or_else(|| Err(busy()))
     }
 
+    /// Logs, once, that the log grows and grows.
+    pub(super) fn watch_log(&mut self) {
+        let log = self.names.log_seen();
+        let long = LONG_LOG * u64::from(self.options.log_pages) * schema::PAGE;
+        if log > long && !self.tidy.long_log {
+            self.tidy.long_log = true;
+            tracing::warn!(
+                size = %Size(log / 1024 * 1024),
+                "the queue's log cannot be merged and grows: something reads the queue and does not end, a backup or \
+                 another program (sqlite3); `mailweir status` shows the size"
+            );
+        } else if log <= long.min(schema::LOG_KEPT) {
+            self.tidy.long_log = false;
+        }
+    }
+
     /// Logs that nothing may come in, and when it may again.
     fn tell(&mut self, refusal: Option<&QueueError>) {
         // The text of a full disk has numbers that change.
@@ -202,10 +234,16 @@ impl Writer {
         self.refusing = now;
     }
 
+    /// Empties a log that has come near the system's limit on the size of files, if nobody reads it.
+    fn empty_log(&self) -> bool {
+        room::log_is_in_the_way(self.names.sizes().1)
+            && self.conn.as_ref().is_some_and(|conn| merge(conn).unwrap_or(false))
+    }
+
     /// The way out found the disk full: gives up the reserve, or merges the log if there is none.
     pub(super) fn make_room(&mut self) -> bool {
         if !self.room.is_short() {
-            return false;
+            return self.empty_log();
         }
         if self.room.give_up() {
             return true;
@@ -213,20 +251,23 @@ impl Writer {
         self.conn.as_ref().is_some_and(|conn| merge(conn).unwrap_or(false))
     }
 
-    /// Does a little of what can be done when nothing waits; true if there is more.
-    pub(super) fn tidy(&mut self) -> bool {
-        let early = self.tidy.began.is_none() && self.tidy.next.is_some_and(|next| Instant::now() < next);
+    /// Does what can be done when nothing waits.
+    pub(super) fn tidy(&mut self) {
+        let early = self.tidy.next.is_some_and(|next| Instant::now() < next);
         if early || self.names.lost().is_some() || self.shared.taken.get().is_some() {
-            return false;
+            return;
         }
-        self.tidy.next = Some(Instant::now() + LOOK);
         let names = Arc::clone(&self.names);
         let _index = names.use_index();
-        self.shrink().unwrap_or_else(|error| {
-            tracing::debug!(%error, "the queue's file could not be made smaller");
-            self.tidy = Tidy { next: Some(Instant::now() + LATER), began: None };
-            false
-        })
+        let again = match self.shrink() {
+            Ok(false) => LOOK,
+            Ok(true) => LATER,
+            Err(error) => {
+                tracing::debug!(%error, "the queue's file could not be made smaller");
+                LATER
+            }
+        };
+        self.tidy.next = Some(Instant::now() + again);
     }
 
     /// Free bytes from which it is worth while: fewer where the disk is full.
@@ -237,49 +278,36 @@ impl Writer {
         }
     }
 
-    /// One step; true if there is more.
+    /// Writes a database anew that is mostly empty inside, if that is quickly done; true if it was.
+    ///
+    /// As a whole: to give back single pages (`incremental_vacuum`) SQLite searches the list of all that are
+    /// free for each of them, which takes the writer longer the more there are.
     fn shrink(&mut self) -> Result<bool, QueueError> {
         let Some(conn) = &self.conn else { return Ok(false) };
         let before = Layout::read(conn)?;
-        let Some(began) = self.tidy.began else {
-            let worth = before.free >= self.shrink_from() && before.free >= before.total / 2;
-            self.tidy.began = (worth && may_shrink(conn, before)?).then_some(before.total);
-            if worth {
-                self.names.expect_smaller(Layout::read(conn)?.total);
-            }
-            return Ok(self.tidy.began.is_some());
-        };
-        let enough = before.free < self.shrink_from() / 4 || before.free < before.total / 8;
-        if !enough {
-            all_rows(conn, &format!("PRAGMA incremental_vacuum({STEP})"))?;
-            self.names.expect_smaller(Layout::read(conn)?.total);
-            return Ok(true);
+        let used = before.total - before.free;
+        if before.free < self.shrink_from() || before.free < before.total / 2 || used > self.small() {
+            return Ok(false);
         }
-        self.tidy.began = None;
+        // An earlier version kept a map of all pages, to give back single ones.
+        conn.pragma_update(None, "auto_vacuum", 0)?;
+        conn.execute_batch("VACUUM")?;
+        let after = Layout::read(conn)?.total;
+        self.names.expect_smaller(after);
         // Only the merging cuts the file.
         all_rows(conn, "PRAGMA wal_checkpoint(PASSIVE)")?;
-        tracing::info!(from = %Size(began), to = %Size(before.total), "the queue's file was made smaller");
-        Ok(false)
+        tracing::info!(from = %Size(before.total), to = %Size(after), "the queue's file was made smaller");
+        Ok(true)
+    }
+
+    /// Bytes in use up to which the database is made smaller.
+    fn small(&self) -> u64 {
+        SMALL.min(self.options.cache_bytes)
     }
 }
 
 /// The key in [`Writer::refusing`] of a disk without room.
 const FULL: &str = "full";
-
-/// Whether pages can be given back one by one. A database that cannot is made one that can, if that is
-/// quickly done.
-fn may_shrink(conn: &Connection, layout: Layout) -> Result<bool, QueueError> {
-    let mode: i64 = conn.pragma_query_value(None, "auto_vacuum", |row| row.get(0))?;
-    if mode == schema::INCREMENTAL {
-        return Ok(true);
-    }
-    if layout.total - layout.free > SMALL {
-        return Ok(false);
-    }
-    conn.pragma_update(None, "auto_vacuum", schema::INCREMENTAL)?;
-    conn.execute_batch("VACUUM")?;
-    Ok(true)
-}
 
 fn all_rows(conn: &Connection, text: &str) -> Result<(), QueueError> {
     let mut statement = conn.prepare(text)?;

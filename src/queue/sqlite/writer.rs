@@ -21,6 +21,7 @@ use std::sync::Arc;
 use rusqlite::Connection;
 use tokio::sync::mpsc;
 
+use super::dropped::{Dropped, FEW, Rest};
 use super::error::connection_is_sound;
 use super::lock::Lock;
 use super::names::Names;
@@ -57,6 +58,7 @@ pub(super) struct Writer {
     pub(super) readers: Arc<Readers>,
     pub(super) room: Room,
     pub(super) tidy: Tidy,
+    pub(super) dropped: Dropped,
     /// Why nothing may come in just now; to log the change only.
     pub(super) refusing: Option<String>,
     pub(super) names: Arc<Names>,
@@ -89,6 +91,7 @@ impl Writer {
             }
             crash::point("writer.batch");
             self.serve(&mut batch);
+            self.drop_in_turn();
             if self.shared.taken.get().is_some() {
                 break;
             }
@@ -113,6 +116,9 @@ impl Writer {
         {
             tracing::warn!(error = %e, "leases could not be ended; the next start does it");
         }
+        if whole {
+            self.drop_at_end();
+        }
         // So that closing the writer's is the end of the log.
         self.readers.close_idle();
         self.readers.keeper.close();
@@ -133,14 +139,21 @@ impl Writer {
         }
     }
 
-    /// The next job; what there is to tidy is done while there is none.
+    /// The next job; what there is to drop and to tidy is done while there is none.
     fn next(&mut self) -> Option<Job> {
         loop {
             match self.jobs.try_recv() {
                 Ok(job) => return Some(job),
                 Err(mpsc::error::TryRecvError::Disconnected) => return None,
-                Err(mpsc::error::TryRecvError::Empty) if self.tidy() => {}
-                Err(mpsc::error::TryRecvError::Empty) => return self.jobs.blocking_recv(),
+                Err(mpsc::error::TryRecvError::Empty) => {}
+            }
+            match self.drop_at_rest() {
+                Rest::Look => {}
+                Rest::Nap(time) => std::thread::sleep(time),
+                Rest::Free => {
+                    self.tidy();
+                    return self.jobs.blocking_recv();
+                }
             }
         }
     }
@@ -161,6 +174,8 @@ impl Writer {
             _ => {}
         }
         self.ailing = failure.is_some();
+        self.dropped.note(batch);
+        self.watch_log();
         for (job, result) in batch.drain(..).zip(results) {
             self.answer(job, result);
         }
@@ -194,6 +209,14 @@ impl Writer {
             }
         };
         one_by_one.iter().map(redo).collect()
+    }
+
+    /// One operation in a transaction of its own.
+    pub(super) fn alone(&mut self, job: &Job) -> Result<Answer, QueueError> {
+        let mut answers = self.transact(std::slice::from_ref(job)).map_err(|failed| match failed {
+            Failed::Operation(e) | Failed::Whole(e) => e,
+        })?;
+        Ok(answers.pop().unwrap_or(Answer::Done))
     }
 
     /// One transaction. What the way out needs of a full disk, it is given.
@@ -315,6 +338,7 @@ fn perform(store: &mut Store<'_>, op: &Op, now: Timestamp) -> Result<Answer, Que
             store.unspill(*id)?;
             Answer::Done
         }
+        Op::DropFew => Answer::Count(usize::from(store.drop_chunks(FEW)?)),
         Op::Claim(lane, now, limit) => Answer::Leased(claim::claim(store, lane, *now, *limit)?),
         Op::ClaimOlder(lane, received, limit) => Answer::Leased(claim::claim_older(store, lane, *received, *limit)?),
         Op::Settle(settlements, owed) => {

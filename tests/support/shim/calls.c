@@ -12,10 +12,11 @@
 #include <stdlib.h>
 #include <sys/mman.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <sys/uio.h>
 #include <unistd.h>
 
-enum { RECEIVES, SENDS, FILE_READS, FILE_WRITES, SYNCS, SLOTS };
+enum { RECEIVES, SENDS, FILE_READS, FILE_WRITES, SYNCS, LOOKS, SLOTS };
 
 static volatile int64_t *counters;
 
@@ -47,3 +48,5 @@ COUNTED(FILE_READS, ssize_t, pread64, (int fd, void *data, size_t length, off64_
 COUNTED(FILE_WRITES, ssize_t, pwrite64, (int fd, const void *data, size_t length, off64_t at), fd, data, length, at)
 COUNTED(SYNCS, int, fsync, (int fd), fd)
 COUNTED(SYNCS, int, fdatasync, (int fd), fd)
+COUNTED(LOOKS, int, statx, (int directory, const char *name, int flags, unsigned mask, struct statx *found), directory,
+        name, flags, mask, found)

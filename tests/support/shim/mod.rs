@@ -117,13 +117,15 @@ pub struct Called {
     pub file_reads: i64,
     pub file_writes: i64,
     pub syncs: i64,
+    /// At files, by name or open.
+    pub looks: i64,
 }
 
 impl Calls {
     /// Compiles the library.
     pub fn build(dir: &TestDir) -> Calls {
         let library = compile(dir, "calls");
-        let counters = dir.write("calls.counters", [0; 40]);
+        let counters = dir.write("calls.counters", [0; 48]);
         let slots = File::open(&counters).expect("the counters");
         Calls { library, counters, slots }
     }
@@ -136,7 +138,14 @@ impl Calls {
     /// So far.
     pub fn so_far(&self) -> Called {
         let get = |slot: u64| slot_of(&self.slots, slot);
-        Called { receives: get(0), sends: get(1), file_reads: get(2), file_writes: get(3), syncs: get(4) }
+        Called {
+            receives: get(0),
+            sends: get(1),
+            file_reads: get(2),
+            file_writes: get(3),
+            syncs: get(4),
+            looks: get(5),
+        }
     }
 }
 

@@ -48,6 +48,7 @@ impl Fake {
                 size: 26,
                 received: received.to_string(),
                 reason: reason.into(),
+                waits: String::new(),
                 report_due: if state == State::Failed {
                     now.after(Duration::from_secs(45)).to_string()
                 } else {

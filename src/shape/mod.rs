@@ -8,6 +8,7 @@
 //! - `quota`, `warmup`: sliding windows and days, pure; `reserve` keeps them in the store,
 //!   `release` gives up what is not used.
 //! - `bookings`: when mail comes back that finds no place to wait for a limit.
+//! - `usage`: what is shown of them.
 //! - `gate`: rates and quotas that hold together; `limits`: which gates a message has to pass.
 
 pub mod adapt;
@@ -21,6 +22,7 @@ mod related;
 mod release;
 pub mod reserve;
 pub mod restart;
+pub mod usage;
 pub mod warmup;
 
 pub use bookings::Bookings;
@@ -28,3 +30,4 @@ pub use gate::{Gate, Held, Permit, Refused};
 pub use ledger::{Ledger, Memos};
 pub use limiter::Limiter;
 pub use limits::Limits;
+pub use usage::{Holding, Usage};

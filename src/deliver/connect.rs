@@ -278,7 +278,28 @@ impl Connector {
     /// Why nobody is asked now: every address is dead and its back-off is not over. Else the caller
     /// is the one who probes, and others are kept away meanwhile.
     fn back_off(&self, provider: &Provider, route: &Route) -> Option<Fact> {
-        let mut first: Option<(SocketAddr, &Host, BackOff)> = None;
+        let from = sources::only(provider);
+        let (address, host, dead) = self.resting(provider, route)?;
+        let left = dead.left();
+        if left.is_zero() {
+            self.dead.probe((from, address), dead);
+            return None;
+        }
+        let peer = Peer { host: host.name.as_str().into(), ip: Some(address.ip()), tls: None };
+        let event = Event::BackOff { left, why: dead.why.to_string() };
+        Some(Fact { stage: Stage::Connect, event, peer: Some(peer) })
+    }
+
+    /// When every address of a route is left alone: the host of the one that is asked next, in how long
+    /// that is, and what happened last. `None`: somebody there is asked at once.
+    pub fn next_try(&self, provider: &Provider, route: &Route) -> Option<(String, Duration, String)> {
+        let (_, host, dead) = self.resting(provider, route)?;
+        Some((host.name.clone(), dead.left(), dead.why.to_string()))
+    }
+
+    /// The address that is asked first when all of a route are left alone.
+    fn resting<'r>(&self, provider: &Provider, route: &'r Route) -> Option<(SocketAddr, &'r Host, BackOff)> {
+        let mut first: Option<(SocketAddr, &'r Host, BackOff)> = None;
         let from = sources::only(provider);
         for host in route.hosts.iter() {
             for ip in host.addresses.iter().filter(|ip| reachable(from, **ip)) {
@@ -289,15 +310,7 @@ impl Connector {
                 }
             }
         }
-        let (address, host, dead) = first?;
-        let left = dead.left();
-        if left.is_zero() {
-            self.dead.probe((from, address), dead);
-            return None;
-        }
-        let peer = Peer { host: host.name.as_str().into(), ip: Some(address.ip()), tls: None };
-        let event = Event::BackOff { left, why: dead.why.to_string() };
-        Some(Fact { stage: Stage::Connect, event, peer: Some(peer) })
+        first
     }
 
     /// Asks every address again: somebody says that it is worth a try.

@@ -140,7 +140,7 @@ impl Controls for Fake {
         self.woken.lock().push("all".into());
     }
 
-    fn lanes(&self) -> Vec<LaneStatus> {
+    async fn lanes(&self) -> Vec<LaneStatus> {
         let lane = |name: &str, provider: &str, paused| LaneStatus {
             name: name.into(),
             provider: provider.into(),

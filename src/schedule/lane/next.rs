@@ -112,6 +112,9 @@ impl Lane {
         match state.ready.pop(&self.limits, self.most_recipients(), destination) {
             Next::Job(mut job) => {
                 state.give_place(&mut job);
+                if state.in_flight == 0 {
+                    state.moved = Some(Instant::now());
+                }
                 state.in_flight += job.recipients.len();
                 if state.ready.ready_of(job.sender, job.priority()) == 0 {
                     state.absent.ran_out((job.sender, job.priority()));

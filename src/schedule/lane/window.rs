@@ -29,6 +29,7 @@ impl Lane {
     pub fn settled(&self, recipients: usize) {
         let mut state = self.state.lock();
         state.in_flight = state.in_flight.saturating_sub(recipients);
+        state.moved = Some(Instant::now());
     }
 
     /// Takes waiting recipients out of memory for an operator.

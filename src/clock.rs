@@ -4,9 +4,13 @@
 //! [`Timestamp`] (wall clock, milliseconds since 1970 UTC); a wait is a `tokio::time` duration.
 //! Under test the clock follows `tokio::time`, so that paused time moves both together.
 
+mod when;
+
 use std::fmt;
 use std::sync::OnceLock;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+pub use when::{When, grouped, span};
 
 /// A wall-clock instant, in milliseconds since 1970-01-01T00:00:00Z.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, serde::Serialize, serde::Deserialize)]

@@ -14,10 +14,12 @@ pub(crate) mod lesson;
 mod link;
 mod moves;
 mod orders;
+mod outage;
 mod pauses;
 mod put_off;
 mod record;
 mod report;
+mod watching;
 
 use std::sync::{Arc, Weak};
 use std::time::Duration;
@@ -45,8 +47,11 @@ use feedback::Feedback;
 use hand::Hand;
 use lesson::Teach;
 use link::{Link, Sockets};
+use outage::Outages;
+pub use pauses::{Forgotten, Resumed};
 use record::Attempt;
 use report::Reports;
+pub use watching::COUNTED;
 
 /// Recipients that expire in one go while they are held back; then the next.
 const EXPIRE_AT_ONCE: usize = 200;
@@ -70,6 +75,7 @@ pub struct Relay {
     /// Workers alive.
     pub workers: Active,
     feedback: Feedback,
+    outages: Outages,
     reports: Reports,
     /// What workers have, for operators.
     hands: Mutex<Vec<Weak<Hand>>>,
@@ -149,6 +155,7 @@ impl Relay {
             stats: Stats::default(),
             workers: Active::default(),
             feedback: Feedback::default(),
+            outages: Outages::default(),
             reports: Reports::default(),
             hands: Mutex::default(),
             stopping,
@@ -203,6 +210,7 @@ impl Relay {
     /// lately.
     pub fn forget_failures(&self) {
         self.connector.forget_dead();
+        self.ask_hosts_again();
         self.router.forget_failures();
     }
 
@@ -343,6 +351,7 @@ impl Relay {
                             continue;
                         }
                         self.scheduler.prove(lane, false);
+                        self.note_down(lane, &attempt.job.destination, &route, attempt.job.recipients.len());
                         let (judgement, fact) =
                             self.of(lane).unreached(&facts, |name| route.hosts.iter().any(|host| host.name == name));
                         attempt.connect = began.elapsed();
@@ -436,6 +445,7 @@ impl Relay {
             attempt.dsn = report.dsn;
             attempt.facts = report.facts;
             attempt.carried = open.carried(&attempt.facts);
+            self.note_answers(lane, &attempt.job.destination, &attempt.facts);
             self.finish(hand, attempt, None).await;
             let spent = !open.connection.is_usable() || open.connection.sent() >= lane.messages_per_connection();
             if let Some(done) = link.take_if(|_| spent) {

@@ -202,7 +202,7 @@ fn without_a_file_config_toml_of_the_working_directory_holds_if_there_is_one() {
 #[test]
 fn without_a_relay_commands_say_so() {
     let site = Site::new("");
-    for args in [&["status"][..], &["provider", "resume", "gmail"], &["provider", "pause", "gmail"]] {
+    for args in [&["status"][..], &["provider", "resume", "gmail"], &["provider", "forget", "gmail"]] {
         site.run(args).fails(69, "mailweir is not running: nothing answers at ");
     }
     site.run(&["queue", "list"]).fails(69, "mailweir is not running, and there is no queue at ");
@@ -213,7 +213,7 @@ fn without_a_relay_commands_say_so() {
 fn providers_can_be_looked_at_without_a_relay() {
     let site =
         Site::new("[provider.gmail]\nconnections = 3\n[[provider.gmail.on_reply]]\ntext = 'slow'\ndelay = '1h'\n");
-    let text = site.run(&["provider", "list"]).ok();
+    let text = site.run(&["provider", "list", "--all"]).ok();
     assert!(text.lines().any(|l| l.starts_with("gmail ") && l.contains("-/3") && l.contains("my.toml")), "{text}");
     assert!(text.lines().any(|l| l.starts_with("qq ") && l.contains("-/4") && l.contains("built-in")), "{text}");
     let shown = site.run(&["provider", "show", "gmail"]).ok();
@@ -262,6 +262,7 @@ fn queue_list_gives_a_line_for_each_recipient() {
         "size",
         "received",
         "reason",
+        "waits",
         "report_due",
     ];
     want.sort_unstable();
@@ -374,19 +375,23 @@ fn a_queue_in_trouble_is_a_temporary_failure_and_what_was_taken_goes_back() {
 fn providers_and_status() {
     let (site, fake) = (Site::new(""), Fake::new());
     let _serving = site.serve(&fake);
-    let lanes = json_lines(&site.run(&["provider", "list", "--json"]).ok());
+    let of_interest = json_lines(&site.run(&["provider", "list", "--json"]).ok());
+    let names: Vec<&str> = of_interest.iter().filter_map(|l| l["name"].as_str()).collect();
+    assert_eq!(names, ["@y.example", "gmail"], "what has mail, and no profile besides");
+    let lanes = json_lines(&site.run(&["provider", "list", "--all", "--json"]).ok());
     let names: Vec<&str> = lanes.iter().filter_map(|l| l["name"].as_str()).collect();
     assert!(names.is_sorted() && names.contains(&"@y.example") && names.contains(&"yahoo"), "{names:?}");
     let gmail = lanes.iter().find(|l| l["name"] == "gmail").expect("a lane");
     assert_eq!((gmail["waiting"].as_u64(), gmail["messages_per_connection"].as_u64()), (Some(7), Some(50)));
     assert_eq!((gmail["running"].as_bool(), gmail["from"].as_str()), (Some(true), Some("built-in")));
     let text = site.run(&["provider", "list"]).ok();
-    assert!(text.contains("gmail         gmail         7        2          2/10         20/s  open   50 "), "{text}");
+    assert_eq!(text.lines().count(), 3, "{text}");
+    assert!(text.contains("gmail       7        2          2/10         20/s  50 "), "{text}");
     assert_eq!(
         site.run(&["provider", "pause", "gmail"]).ok(),
         "gmail is paused; what is in a transaction now still ends\n"
     );
-    assert!(site.run(&["provider", "show", "gmail"]).ok().contains("state        paused\n"));
+    assert!(site.run(&["provider", "show", "gmail"]).ok().contains("state        paused by an operator\n"));
     assert_eq!(site.run(&["provider", "resume", "gmail"]).ok(), "gmail goes on\n");
     site.run(&["provider", "pause", "gmial"]).fails(69, "there is no provider or lane `gmial`");
     site.run(&["provider", "show", "gmial"]).fails(69, "there is no provider or lane `gmial`");

@@ -62,7 +62,7 @@ fn tells_route_limits_and_when_it_would_leave() {
     }
     daemon.command_ok(&["provider", "pause", "p"], b"");
     let text = daemon.command_ok(&["explain", "x@p.test"], b"");
-    assert!(text.contains("would leave  not now: an operator has paused it"), "{text}");
+    assert!(text.contains("held         paused by an operator (`mailweir provider resume p` ends that)"), "{text}");
 
     gate.open();
     daemon.kill();

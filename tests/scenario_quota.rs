@@ -38,7 +38,7 @@ fn killed_in_the_middle_of_a_daily_quota_the_total_stays_within_it() {
     wait_for("most of the quota", SOON, || (sink.count() >= QUOTA - KILLS).then_some(()));
     let lane = wait_for("the lane to say what holds it", SOON, || {
         let text = daemon.command_ok(&["provider", "show", "example", "--json"], b"");
-        text.contains(&format!("quota {QUOTA}/d, next in ")).then_some(text)
+        text.contains(&format!("quota {QUOTA}/d used up: {QUOTA} of {QUOTA}, free again from ")).then_some(text)
     });
     println!("{lane}");
     thread::sleep(Duration::from_secs(3));

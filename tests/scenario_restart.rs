@@ -99,7 +99,7 @@ fn an_operators_pause_holds_until_an_operator_ends_it() {
         }
         daemon.start();
         let told = daemon.command_ok(&["provider", "show", "example"], b"");
-        assert!(told.contains("state        paused\n"), "{round}: {told}");
+        assert!(told.contains("state        paused by an operator\n"), "{round}: {told}");
         daemon.client().send("<sender@sender.test>", &["<a@example.test>"], &message(round));
         daemon.client().send("<sender@sender.test>", &["<a@other.test>"], &message(round));
         other.wait_subject(round, SOON);

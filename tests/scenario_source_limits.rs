@@ -155,7 +155,7 @@ fn each_source_has_its_quota_for_itself_also_when_killed() {
     for source in ["127.0.0.2", "127.0.0.3"] {
         wait_for("each lane to say what holds it", SOON, || {
             let text = daemon.command_ok(&["provider", "show", &format!("p@{source}"), "--json"], b"");
-            text.contains(&format!("quota {QUOTA}/d, next in ")).then_some(())
+            text.contains(&format!("quota {QUOTA}/d used up: ")).then_some(())
         });
     }
     let counts = counts(&sink);

@@ -9,17 +9,17 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::{FeedbackStatus, LaneStatus};
+use crate::clock::{Timestamp, When};
 use crate::config::report::{Setting, provider_table};
-use crate::config::{Config, CountedRate, Provider, sources};
-use crate::mail::{Address, LaneName, State};
-use crate::queue::{Filter, Queue};
+use crate::config::{Config, CountedRate, Provider, Warmup, sources};
+use crate::mail::Address;
+use crate::pipeline::COUNTED;
 use crate::route::{Explained, Router};
-use crate::schedule::Snapshot;
+use crate::schedule::lane::{By, Holds};
+use crate::shape::adapt::readable;
+use crate::shape::{Held, Usage};
 
-/// Recipients in the store that are looked at to say what is ahead; more is said to be more.
-const MOST_COUNTED: usize = 10_000;
-/// Recipients read from the store at once.
-const PAGE: usize = 500;
+const DAY: Duration = Duration::from_secs(86_400);
 
 /// Keys of a provider that limit what leaves, in the order in which they are told.
 const LIMITS: [&str; 14] = [
@@ -46,8 +46,11 @@ pub struct Explanation {
     pub recipient: String,
     /// From whom; empty for `<>`.
     pub sender: String,
-    /// The priority it is asked for.
+    /// The priority it would have.
     pub priority: i8,
+    /// Where the `[[route]]` stands that gives it, whatever the client asks for; empty if none does.
+    #[serde(default)]
+    pub priority_from: String,
     /// A running relay said this; else it is what would hold if one ran.
     pub running: bool,
     /// Where it goes and why.
@@ -84,14 +87,20 @@ pub struct LaneExplained {
     pub status: LaneStatus,
     /// Recipients in memory that are as urgent or more.
     pub ahead_in_memory: u64,
-    /// Recipients in the queue, due and as urgent or more.
+    /// Recipients in the queue, as urgent or more, due or not; at most a million are counted.
     pub ahead_stored: u64,
     /// There are more than `ahead_stored`: not all were counted.
     pub more_stored: bool,
-    /// What quotas say, in words; empty without.
+    /// What is used of quotas, and the `[[limit]]`s that hold this message back, in words.
     pub quota: Vec<String>,
-    /// Why nothing leaves now; empty if it does.
+    /// Why nothing leaves now, and until when; empty if something does.
     pub held: String,
+    /// The pace by which what is ahead was divided, in words; empty if there is none.
+    #[serde(default)]
+    pub pace: String,
+    /// Recipients ahead of it if it had the highest priority.
+    #[serde(default)]
+    pub ahead_at_most: u64,
     /// Seconds to the earliest moment it may leave, if its sender has nothing else waiting.
     pub earliest: Option<u64>,
     /// Seconds until it leaves if all that is ahead goes first; `None` if nobody can tell.
@@ -110,12 +119,15 @@ pub async fn explain(
     let route = router.explain(sender, recipient).await;
     let provider = config.provider(&route.provider).unwrap_or(&config.default);
     let domain = sender.map_or("", Address::domain);
+    let ruled = config.priority_index(sender, recipient);
+    let given = ruled.and_then(|at| Some((at, config.priorities.get(at)?.priority)));
     Explanation {
         recipient: recipient.as_str().to_owned(),
         sender: sender.map_or("", Address::as_str).to_owned(),
-        priority,
+        priority: given.map_or(priority, |(_, given)| given),
+        priority_from: given.map(|(at, _)| line_of_route(settings, "priority", at)).unwrap_or_default(),
         running: false,
-        route_from: route.route.map(|n| line_of_route(settings, n)).unwrap_or_default(),
+        route_from: route.route.map(|n| line_of_route(settings, "via", n.saturating_sub(1))).unwrap_or_default(),
         sources: sources::order(&provider.source, domain).into_iter().map(|source| source.address).collect(),
         limits: if route.provider.is_empty() { Vec::new() } else { limits(settings, &provider.name) },
         feedback: FeedbackStatus::default(),
@@ -124,10 +136,11 @@ pub async fn explain(
     }
 }
 
-/// Where the `n`th `[[route]]` (from 1) names its provider.
-fn line_of_route(settings: &[Setting], n: usize) -> String {
-    let via = settings.iter().filter(|s| s.table == "[[route]]" && s.key == "via");
-    via.map(|s| s.from.clone()).nth(n.saturating_sub(1)).unwrap_or_default()
+/// Where the `at`th `[[route]]` of those that say `key` says it.
+fn line_of_route(settings: &[Setting], key: &str, at: usize) -> String {
+    let is_said = |s: &Setting| s.value.as_ref().is_some_and(|value| value.as_str() != Some(""));
+    let said = settings.iter().filter(|s| s.table == "[[route]]" && s.key == key && is_said(s));
+    said.map(|s| s.from.clone()).nth(at).unwrap_or_default()
 }
 
 fn limits(settings: &[Setting], provider: &str) -> Vec<LimitExplained> {
@@ -140,75 +153,126 @@ fn limits(settings: &[Setting], provider: &str) -> Vec<LimitExplained> {
     .collect()
 }
 
-/// How long the lane's own rates and quotas, and what replies taught, hold the next transaction back.
-fn wait_of(now: &Snapshot, feedback: &FeedbackStatus) -> Duration {
-    let held = now.held.as_ref().map(|held| held.wait).unwrap_or_default();
-    held.max(Duration::from_secs(feedback.paused_seconds))
+/// What is known when somebody asks.
+#[derive(Clone, Debug, Default)]
+pub struct Facts {
+    /// The time now.
+    pub now: Timestamp,
+    /// What holds the lane.
+    pub holds: Holds,
+    /// What is used of its quotas.
+    pub usage: Vec<Usage>,
+    /// The `[[limit]]`s that hold back a message of this sender.
+    pub limits: Vec<Held>,
+    /// Recipients delivered a second lately.
+    pub recent: Option<f64>,
+    /// Recipients in memory, and in the queue, that are as urgent or more.
+    pub ahead: (usize, usize),
+    /// The same for the highest priority.
+    pub ahead_at_most: usize,
 }
 
 impl LaneExplained {
-    /// From the lane's state; `ahead`: recipients in memory that are as urgent or more.
-    pub fn new(status: LaneStatus, now: &Snapshot, provider: &Provider, ahead: u64) -> LaneExplained {
-        let held = match (now.paused, &now.circuit) {
-            (true, _) => format!("an operator has paused it: `mailweir provider resume {}`", status.name),
-            (false, Some((reason, left))) => {
-                format!("the provider refuses us; one message is tried in {} s: {reason}", left.as_secs())
-            }
-            (false, None) => String::new(),
+    /// From the lane's state and what is known beside it.
+    pub fn new(status: LaneStatus, facts: &Facts, provider: &Provider) -> LaneExplained {
+        let now = facts.now;
+        let stop = facts.holds.stop();
+        let mut held = stop.map(|hold| hold.told(now).to_string()).unwrap_or_default();
+        if let Some(hold) = stop
+            && hold.ends_by_resuming()
+        {
+            held.push_str(&format!(" (`mailweir provider resume {}` ends that)", status.name));
+        }
+        // One that is used up is what holds the lane.
+        let used = facts.usage.iter().filter(|usage| !usage.is_used_up()).map(|usage| usage.told(now));
+        let limits = facts
+            .limits
+            .iter()
+            .map(|held| format!("{}, next one at {}", held.by, When { at: now.after(held.wait), now }));
+        let (in_memory, stored) = facts.ahead;
+        let mut told = LaneExplained {
+            ahead_in_memory: in_memory as u64,
+            ahead_stored: stored as u64,
+            more_stored: stored >= COUNTED,
+            quota: used.chain(limits).collect(),
+            held,
+            ahead_at_most: facts.ahead_at_most as u64,
+            status,
+            ..LaneExplained::default()
         };
-        let quota =
-            now.held.iter().chain(now.held_aside.iter().map(|(held, _)| held)).map(ToString::to_string).collect();
-        let mut told = LaneExplained { status, ahead_in_memory: ahead, held, quota, ..LaneExplained::default() };
-        told.estimate(now, provider);
+        told.estimate(facts, provider);
         told
     }
 
-    /// Adds what the store has ahead, and says anew when a message would leave.
-    pub async fn count_stored(
-        &mut self,
-        queue: &dyn Queue,
-        lane: &LaneName,
-        priority: i8,
-        now: &Snapshot,
-        provider: &Provider,
-    ) -> Result<(), crate::queue::QueueError> {
-        let filter = Filter { provider: Some(lane.to_string()), ..Filter::default() };
-        let (mut after, mut seen) = (None, 0);
-        self.ahead_stored = 0;
-        loop {
-            let page = queue.inspect(&filter, after, PAGE).await?;
-            seen += page.rows.len();
-            let waits = |state: State| matches!(state, State::Queued | State::Uncertain);
-            let ahead = page.rows.iter().filter(|(_, state, row)| waits(*state) && row.priority >= priority);
-            self.ahead_stored += ahead.count() as u64;
-            after = page.next;
-            self.more_stored = after.is_some();
-            if after.is_none() || seen >= MOST_COUNTED {
-                break;
-            }
-        }
-        self.estimate(now, provider);
-        Ok(())
-    }
-
-    fn estimate(&mut self, now: &Snapshot, provider: &Provider) {
-        if !self.held.is_empty() {
-            (self.earliest, self.latest) = (None, None);
+    fn estimate(&mut self, facts: &Facts, provider: &Provider) {
+        let stop = facts.holds.stop();
+        if stop.is_some_and(|hold| hold.until.is_none()) {
             return;
         }
-        let feedback = &self.status.feedback;
-        let first = wait_of(now, feedback).as_secs_f64();
+        // Parts of the lane are others' matter, but for the limits of this sender.
+        let of_all =
+            facts.holds.iter().filter(|hold| !matches!(hold.by, By::Limit { .. } | By::Host { all: false, .. }));
+        let waits = of_all
+            .filter_map(|hold| Some(hold.until?.since(facts.now)))
+            .chain(facts.limits.iter().map(|held| held.wait));
+        let first = waits.max().unwrap_or_default().as_secs_f64();
         self.earliest = Some(first.ceil() as u64);
         let ahead = self.ahead_in_memory + self.ahead_stored;
-        // Without a rate the pace is that of the receiver, which nobody knows before.
-        let pace = slowest(&provider.rate).into_iter().chain(feedback.per_second).min_by(f64::total_cmp);
-        self.latest = match pace {
+        let by_pace = self.pace_of(facts, provider).map(|pace| first + ahead as f64 / pace);
+        let by_quota =
+            facts.usage.iter().map(|usage| by_quota(usage, ahead, provider, facts.now)).max_by(f64::total_cmp);
+        self.latest = match (by_pace, by_quota) {
+            // What was not counted may take any time.
             _ if self.more_stored => None,
-            Some(pace) if pace > 0.0 => Some((first + ahead as f64 / pace).ceil() as u64),
+            (Some(pace), quota) => Some(pace.max(quota.unwrap_or(0.0)).ceil() as u64),
             _ if ahead == 0 => self.earliest,
-            _ => None,
+            // A quota that is long enough for all tells nothing of the pace.
+            (None, Some(quota)) if quota > 0.0 => Some(first.max(quota).ceil() as u64),
+            (None, _) => None,
         };
     }
+
+    /// The pace at which what is ahead leaves, in recipients a second: the slowest of the rates and of
+    /// what replies taught, else what was seen lately.
+    fn pace_of(&mut self, facts: &Facts, provider: &Provider) -> Option<f64> {
+        let learned = self.status.feedback.per_second;
+        let known = slowest(&provider.rate).into_iter().chain(learned).min_by(f64::total_cmp);
+        let (pace, what) = match (known, facts.recent) {
+            (Some(pace), _) if Some(pace) == learned => (pace, "learned from replies"),
+            (Some(pace), _) => (pace, "the slowest rate"),
+            (None, Some(recent)) => (recent, "as in the last minutes"),
+            (None, None) => return None,
+        };
+        self.pace = format!("{}, {what}", readable(pace));
+        (pace > 0.0).then_some(pace)
+    }
+}
+
+/// Seconds until a quota lets one pass behind `ahead` others; 0: it has room for all.
+fn by_quota(usage: &Usage, ahead: u64, provider: &Provider, now: Timestamp) -> f64 {
+    let room = u64::from(usage.most.saturating_sub(usage.used));
+    let Some(missing) = (ahead + 1).checked_sub(room).filter(|missing| *missing > 0) else { return 0.0 };
+    let back = usage.back.as_secs_f64();
+    if usage.day.is_some() {
+        let Some(plan) = &provider.warmup else { return back };
+        return back + f64::from(days_for(plan, missing, now)) * DAY.as_secs_f64();
+    }
+    let window = provider.quota.iter().find(|quota| quota.to_string() == usage.quota).map(|quota| quota.per);
+    let whole = (missing - 1) / u64::from(usage.most.max(1));
+    back + whole as f64 * window.unwrap_or_default().as_secs_f64()
+}
+
+/// Days after tomorrow until `missing` have left by the plan.
+fn days_for(plan: &Warmup, missing: u64, now: Timestamp) -> u32 {
+    let mut left = missing;
+    for days in 0..plan.length {
+        let then = now.after(DAY * (days + 1));
+        match plan.allowance(then).map(u64::from) {
+            Some(most) if most < left => left -= most,
+            _ => return days,
+        }
+    }
+    plan.length
 }
 
 /// The lowest of the rates, in messages a second.
@@ -223,51 +287,93 @@ mod tests {
     use super::*;
     use crate::config::sample;
 
-    fn snapshot() -> Snapshot {
-        Snapshot {
-            held: Some(crate::shape::Held { by: "rate 20/s".into(), wait: Duration::from_millis(300) }),
-            ..Snapshot::default()
-        }
+    fn now() -> Timestamp {
+        Timestamp(1_795_250_940_000)
+    }
+
+    fn told(facts: &Facts, provider: &Provider, feedback: FeedbackStatus) -> LaneExplained {
+        let status = LaneStatus { name: "p".into(), feedback, ..LaneStatus::default() };
+        LaneExplained::new(status, &Facts { now: now(), ..facts.clone() }, provider)
+    }
+
+    fn ahead(n: usize) -> Facts {
+        Facts { ahead: (n, 0), ..Facts::default() }
+    }
+
+    fn holding(by: By, seconds: u64) -> Facts {
+        let mut holds = Holds::default();
+        holds.add(by, Some(now().after(Duration::from_secs(seconds))));
+        Facts { holds, ..Facts::default() }
     }
 
     #[test]
-    fn says_when_by_the_slowest_rate_and_nothing_where_nobody_knows() {
+    fn says_when_by_the_slowest_pace_that_is_known() {
         let mut provider = sample::provider("p");
-        let told = |provider: &Provider, ahead| {
-            let lane = LaneExplained::new(LaneStatus::default(), &snapshot(), provider, ahead);
-            (lane.earliest, lane.latest)
+        let times = |facts: &Facts, provider: &Provider, feedback| {
+            let lane = told(facts, provider, feedback);
+            (lane.earliest, lane.latest, lane.pace)
         };
-        assert_eq!(told(&provider, 0), (Some(1), Some(1)));
-        assert_eq!(told(&provider, 5), (Some(1), None), "no rate");
-        provider.rate = vec!["20/s".parse().unwrap(), "60/m".parse().unwrap()];
-        assert_eq!(told(&provider, 100), (Some(1), Some(101)));
+        let none = FeedbackStatus::default;
+        assert_eq!(times(&ahead(0), &provider, none()), (Some(0), Some(0), String::new()));
+        assert_eq!(times(&ahead(9), &provider, none()), (Some(0), None, String::new()), "no pace is known");
+        let seen = Facts { recent: Some(2.0), ..ahead(9) };
+        assert_eq!(times(&seen, &provider, none()), (Some(0), Some(5), "2.0/s, as in the last minutes".into()));
+        provider.rate = vec!["20/s".parse().unwrap(), "30/h".parse().unwrap()];
+        assert_eq!(times(&ahead(684), &provider, none()), (Some(0), Some(82_080), "30.0/h, the slowest rate".into()));
+        let slowed = FeedbackStatus { per_second: Some(0.001), ..none() };
+        assert_eq!(times(&ahead(2), &provider, slowed), (Some(0), Some(2000), "3.6/h, learned from replies".into()));
+        let paused = By::Learned { reply: "451 slow down".into() };
+        let paused = Facts { ahead: (1, 0), ..holding(paused, 60) };
+        assert_eq!(times(&paused, &provider, none()).0, Some(60));
+        assert_eq!(times(&paused, &provider, none()).1, Some(180));
+        let many = Facts { ahead: (0, COUNTED), ..Facts::default() };
+        assert_eq!(times(&many, &provider, none()).1, None);
     }
 
     #[test]
-    fn counts_with_the_pace_and_the_pause_that_replies_led_to() {
+    fn a_quota_and_a_warm_up_count_in_windows_and_days() {
         let mut provider = sample::provider("p");
-        provider.rate = vec!["20/s".parse().unwrap()];
-        let told = |feedback: FeedbackStatus| {
-            let status = LaneStatus { feedback, ..LaneStatus::default() };
-            let lane = LaneExplained::new(status, &snapshot(), &provider, 100);
-            (lane.earliest, lane.latest)
+        provider.quota = vec!["100/h".parse().unwrap()];
+        let usage = |used, day| Usage { quota: "100/h".into(), day, used, most: 100, back: Duration::from_secs(600) };
+        let latest = |usage: Usage, n: usize, provider: &Provider| {
+            told(&Facts { usage: vec![usage], ..ahead(n) }, provider, FeedbackStatus::default()).latest
         };
-        assert_eq!(told(FeedbackStatus::default()), (Some(1), Some(6)));
-        let slowed = FeedbackStatus { per_second: Some(0.5), ..FeedbackStatus::default() };
-        assert_eq!(told(slowed.clone()), (Some(1), Some(201)));
-        assert_eq!(told(FeedbackStatus { paused_seconds: 60, ..slowed }), (Some(60), Some(260)));
+        assert_eq!(latest(usage(10, None), 0, &provider), Some(0));
+        assert_eq!(latest(usage(10, None), 50, &provider), None, "there is room, and no pace");
+        assert_eq!(latest(usage(100, None), 50, &provider), Some(600));
+        assert_eq!(latest(usage(100, None), 250, &provider), Some(600 + 2 * 3600));
+        let day = now().0 / 86_400_000 * 86_400_000;
+        let overflow = crate::config::Overflow::Wait;
+        provider.warmup = Some(Warmup { start: Timestamp(day), days: vec![100, 200, 400], length: 3, overflow });
+        let first = || usage(100, Some((1, 3)));
+        assert_eq!(latest(first(), 150, &provider), Some(600), "tomorrow has room for 200");
+        assert_eq!(latest(first(), 250, &provider), Some(600 + 86_400));
+        assert_eq!(latest(first(), 5000, &provider), Some(600 + 2 * 86_400), "then the plan is over");
     }
 
     #[test]
-    fn what_is_stopped_has_no_time() {
+    fn what_is_stopped_has_a_time_if_anybody_knows_it() {
         let provider = sample::provider("p");
-        let paused = Snapshot { paused: true, ..snapshot() };
-        let lane = LaneExplained::new(LaneStatus { name: "p".into(), ..LaneStatus::default() }, &paused, &provider, 0);
+        let mut holds = Holds::default();
+        holds.add(By::Operator, None);
+        let lane = told(&Facts { holds, ..Facts::default() }, &provider, FeedbackStatus::default());
         assert_eq!((lane.earliest, lane.latest), (None, None));
-        assert!(lane.held.contains("provider resume p"));
-        let refused = Snapshot { circuit: Some(("535 no".into(), Duration::from_secs(9))), ..snapshot() };
-        let lane = LaneExplained::new(LaneStatus::default(), &refused, &provider, 0);
-        assert!(lane.held.contains("9 s: 535 no") && lane.latest.is_none());
+        assert_eq!(lane.held, "paused by an operator (`mailweir provider resume p` ends that)");
+        let refused = holding(By::Refused { reply: "535 no".into() }, 9);
+        let lane = told(&refused, &provider, FeedbackStatus::default());
+        assert!(
+            lane.held.starts_with("the provider refuses us: 535 no; tried again at 08:49:09Z (in 9 s)"),
+            "{}",
+            lane.held
+        );
+        assert_eq!((lane.earliest, lane.latest), (Some(9), Some(9)));
+        // What holds others back is not told of this one.
+        let lane = told(
+            &holding(By::Limit { limit: "limit *@a.example".into(), waiting: 3 }, 99),
+            &provider,
+            FeedbackStatus::default(),
+        );
+        assert_eq!((lane.held.as_str(), lane.quota.len(), lane.earliest), ("", 0, Some(0)));
     }
 
     #[test]
@@ -279,5 +385,17 @@ mod tests {
         assert_eq!(of("rate"), Some(("[\"7/s\"]", "my.toml:6")));
         assert_eq!(of("connections"), Some(("3", "[default], my.toml:3")));
         assert_eq!(of("burst"), Some(("0", "default")));
+    }
+
+    #[test]
+    fn routes_and_priorities_say_where_they_stand() {
+        let text = "hostname = 'a.example'\n[provider.s]\nrelay = '192.0.2.1:25'\n[[route]]\nsender = '<>'\npriority = -3\n\
+                    [[route]]\nsender = '*@a.example'\nvia = 's'\n[[route]]\nsender = '*@b.example'\npriority = 7\n";
+        let loaded = crate::config::Loaded::parse(text, "my.toml").unwrap();
+        let of = |key, at| line_of_route(&loaded.settings, key, at);
+        assert_eq!((of("via", 0), of("via", 1)), ("my.toml:9".into(), String::new()));
+        assert_eq!((of("priority", 0), of("priority", 1)), ("my.toml:6".into(), "my.toml:12".into()));
+        let (sender, to) = (Address::parse("x@b.example").unwrap(), Address::parse("y@c.example").unwrap());
+        assert_eq!(loaded.config.priority_index(Some(&sender), &to), Some(1));
     }
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use crate::clock::Timestamp;
+use crate::clock::{Timestamp, When};
 use crate::config::Provider;
 use crate::queue::{Queue, QueueError};
 use crate::shape::adapt::{Adapt, Configured, MEMOS, readable};
@@ -24,6 +24,8 @@ pub struct FeedbackStatus {
     pub paused_seconds: u64,
     /// The end of the pause, RFC 3339; empty when there is none.
     pub paused_until: String,
+    /// The end of the pause in words, `14:10:00Z (in 22 min)`; empty when there is none.
+    pub paused_told: String,
     /// Why it is paused; empty when it is not.
     pub paused_because: String,
     /// Every rule's effect and everything that was learned, in words, with its end and its cause.
@@ -41,6 +43,7 @@ impl FeedbackStatus {
             messages_per_connection: (limits.messages < provider.messages_per_connection).then_some(limits.messages),
             paused_seconds: until.map_or(0, |until| until.since(now).as_millis().div_ceil(1000) as u64),
             paused_until: until.map(|until| until.to_string()).unwrap_or_default(),
+            paused_told: until.map(|at| When { at, now }.to_string()).unwrap_or_default(),
             paused_because: because,
             because: adapt.explain(now),
         }
@@ -89,8 +92,8 @@ impl FeedbackStatus {
     /// What holds now, in a few words; empty when nothing does.
     pub fn summary(&self) -> String {
         let mut parts = Vec::new();
-        if !self.paused_until.is_empty() {
-            parts.push(format!("paused until {}", self.paused_until));
+        if !self.paused_told.is_empty() {
+            parts.push(format!("paused until {}", self.paused_told));
         }
         if let Some(rate) = self.per_second {
             parts.push(format!("slowed to {}", readable(rate)));
@@ -144,7 +147,7 @@ mod tests {
         assert_eq!(told.paused_because, "learned: 451 slow down");
         assert_eq!(told.because.len(), 3, "{told:?}");
         let words = told.summary();
-        assert!(words.starts_with("paused until 2026-09-21T14:13:20.250Z, slowed to "), "{words}");
+        assert!(words.starts_with("paused until 14:13:20Z (now), slowed to "), "{words}");
         assert!(words.ends_with("/m, at most 3 connections, at most 7 messages per connection"), "{words}");
         let free = FeedbackStatus::of(&Adapt::new(Configured::of(&provider)), &provider, NOW);
         assert_eq!((free.summary().as_str(), free), ("", FeedbackStatus::default()));

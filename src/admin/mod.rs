@@ -5,10 +5,14 @@ mod bounded;
 pub mod control;
 pub mod explain;
 pub mod feedback;
+mod holds;
 pub mod http;
+mod listing;
 pub mod requests;
+mod resuming;
 mod spare;
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -16,10 +20,12 @@ use serde::{Deserialize, Serialize};
 
 pub use explain::Explanation;
 pub use feedback::FeedbackStatus;
+pub use holds::{HoldStatus, QuotaStatus};
 
 use crate::clock::Timestamp;
 use crate::config::Provider;
-use crate::mail::{Address, LaneName, RecipientKey};
+use crate::mail::{Address, LaneName, RecipientKey, State};
+pub use crate::pipeline::{Forgotten, Resumed};
 use crate::queue::{Counts, Operation, Queue, QueueError, Storage};
 
 /// The handles of a running relay.
@@ -45,12 +51,33 @@ pub trait Controls: Send + Sync + 'static {
     /// The same of all lanes.
     fn wake_all(&self, due: Timestamp);
 
-    /// The lanes that have something in memory, are paused, or are in trouble.
-    fn lanes(&self) -> Vec<LaneStatus>;
+    /// The lanes of the configuration, and those that have mail or are in trouble.
+    async fn lanes(&self) -> Vec<LaneStatus>;
+
+    /// What lets nothing leave each of these lanes, in words; those that are open are left out.
+    fn stopped(&self, _lanes: &[LaneName]) -> Vec<(String, String)> {
+        Vec::new()
+    }
+
+    /// What recipients wait for that are due, in words: of each, with its lane and state.
+    fn waits(&self, _due: &[(RecipientKey, LaneName, State)]) -> HashMap<RecipientKey, String> {
+        HashMap::new()
+    }
 
     /// Stops or starts a lane or provider, also over the end of the process; `false` if there is none
     /// of that name. The error is that of the queue: it is done, but ends with the process.
     async fn pause(&self, lane_or_provider: &str, paused: bool) -> Result<bool, QueueError>;
+
+    /// Ends every hold of a lane or provider that is not the configuration's own; `None` if there is none
+    /// of that name. The error is that of the queue: it is done, but ends with the process.
+    async fn resume(&self, lane_or_provider: &str) -> Result<Option<Vec<Resumed>>, QueueError> {
+        Ok(self.pause(lane_or_provider, false).await?.then(Vec::new))
+    }
+
+    /// Forgets what replies taught about a lane or provider, and the like.
+    async fn forget(&self, _lane_or_provider: &str) -> Result<Option<Vec<Forgotten>>, QueueError> {
+        Ok(None)
+    }
 
     /// How the relay is.
     fn status(&self) -> Status;
@@ -123,6 +150,9 @@ pub struct LaneStatus {
     pub provider: String,
     /// Recipients that wait in memory.
     pub waiting: u64,
+    /// Recipients that wait in the queue besides, due or not; at most a million are counted.
+    #[serde(default)]
+    pub stored: u64,
     /// Recipients in a transaction.
     pub in_flight: u64,
     /// Open connections.
@@ -133,12 +163,19 @@ pub struct LaneStatus {
     pub rate: Vec<String>,
     /// Put to rest by an operator.
     pub paused: bool,
-    /// Why mailweir itself has stopped it for now; empty if it has not.
+    /// Why mailweir itself has stopped it for now: the words of the first of `holds` that stops it; empty
+    /// if none does, or an operator paused it.
     pub stopped: String,
+    /// All that holds it, what matters most first.
+    #[serde(default)]
+    pub holds: Vec<HoldStatus>,
+    /// What was used of its quotas, as far as it is known.
+    #[serde(default)]
+    pub quotas: Vec<QuotaStatus>,
     /// What replies taught.
     #[serde(default)]
     pub feedback: FeedbackStatus,
-    /// The last error or refusal, with its time; empty if there was none.
+    /// The last error or refusal since something was delivered, with its time; empty if there was none.
     pub last_error: String,
 }
 

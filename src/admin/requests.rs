@@ -13,16 +13,21 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 
-use super::{Controls, Explanation, LaneStatus, Status, Withdrawn};
+use super::listing::list;
+use super::resuming::{only_for_now, resume};
+use super::{Controls, Explanation, Forgotten, LaneStatus, Resumed, Status, Withdrawn};
 use crate::clock::{Clock, Timestamp};
 use crate::mail::lifecycle::Event;
 use crate::mail::{Address, CHUNK, LaneName, QueueId, RecipientKey, State};
 use crate::queue::{Counts, Filter, Operation, Page, Queue, QueueError, Row, Storage};
 
 /// Recipients looked at or changed in one step.
-const PAGE: usize = 500;
+pub(super) const PAGE: usize = 500;
 /// The same when all are due now: what others wait for in between.
 const RETRIED_AT_ONCE: usize = 1000;
+
+/// Lanes of an operation that are looked at afterwards, about.
+const LANES_KNOWN: usize = 1000;
 
 /// What an operator asks.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -32,12 +37,20 @@ pub enum Request {
     Status,
     /// The lanes.
     Lanes,
-    /// Stop or start a lane or provider.
+    /// Stop a lane or provider.
     Pause {
         /// Its name.
         name: String,
-        /// Stop or start.
-        paused: bool,
+    },
+    /// End what holds a lane or provider, but for the configuration's own limits.
+    Resume {
+        /// Its name.
+        name: String,
+    },
+    /// Forget what replies taught about a lane or provider.
+    Forget {
+        /// Its name.
+        name: String,
     },
     /// Recipients that match.
     List {
@@ -94,6 +107,17 @@ pub enum Reply {
     Bytes(usize),
     /// Something in words.
     Note(String),
+    /// What became of a lane that was resumed.
+    Resumed(Box<Resumed>),
+    /// What was forgotten of a lane.
+    Forgotten(Box<Forgotten>),
+    /// Nothing leaves a lane that has recipients of the operation.
+    Stopped {
+        /// The lane.
+        lane: String,
+        /// What holds it and until when, in words.
+        why: String,
+    },
     /// A copy was made.
     Saved {
         /// Its size.
@@ -137,7 +161,7 @@ impl Failure {
         Failure { message: message.into(), temporary: false, done: Done::default() }
     }
 
-    fn of_queue(error: QueueError, done: Done) -> Failure {
+    pub(super) fn of_queue(error: QueueError, done: Done) -> Failure {
         let temporary = !matches!(error, QueueError::Damaged(_));
         Failure { message: error.to_string(), temporary, done }
     }
@@ -184,19 +208,24 @@ async fn answer(
             Err(e) => return Ok(Err(Failure { temporary: e.temporary, ..Failure::refused(e.message) })),
         },
         Request::Lanes => {
-            for lane in controls.lanes() {
+            for lane in controls.lanes().await {
                 sink.put(Reply::Lane(Box::new(lane)), &[]).await?;
             }
         }
-        Request::Pause { name, paused } => match controls.pause(&name, paused).await {
+        Request::Pause { name } => match controls.pause(&name, true).await {
             Ok(true) => {}
-            Ok(false) => return Ok(Err(Failure::refused(format!("there is no provider or lane `{name}`")))),
-            Err(e) => {
-                let mut failure = Failure::of_queue(e, Done::default());
-                let state = if paused { "paused" } else { "resumed" };
-                failure.message = format!("`{name}` is {state}, but only until mailweir ends: {}", failure.message);
-                return Ok(Err(failure));
+            Ok(false) => return Ok(Err(unknown_lane(&name))),
+            Err(e) => return Ok(Err(only_for_now(&name, "paused", e))),
+        },
+        Request::Resume { name } => return resume(controls, clock, &name, sink).await,
+        Request::Forget { name } => match controls.forget(&name).await {
+            Ok(Some(lanes)) => {
+                for lane in lanes {
+                    sink.put(Reply::Forgotten(Box::new(lane)), &[]).await?;
+                }
             }
+            Ok(None) => return Ok(Err(unknown_lane(&name))),
+            Err(e) => return Ok(Err(only_for_now(&name, "as if nothing had been learned", e))),
         },
         Request::Reload => match controls.reload().await {
             Ok(told) => sink.put(Reply::Note(told), &[]).await?,
@@ -217,15 +246,29 @@ async fn answer(
                 Err(message) => return Ok(Err(Failure { temporary: true, ..Failure::refused(message) })),
             }
         }
-        Request::List { filter, limit } => return list(&*controls.queue(), &filter, limit, sink).await,
-        Request::Operate { op, filter } => return Ok(operate(controls, clock, op, filter).await),
+        Request::List { filter, limit } => return list(controls, clock, &filter, limit, sink).await,
+        Request::Operate { op, filter } => {
+            let mut lanes = BTreeSet::new();
+            let done = operate(controls, clock, op, filter, &mut lanes).await;
+            if matches!(op, Operation::Retry | Operation::Release) {
+                let lanes: Vec<LaneName> = lanes.into_iter().collect();
+                for (lane, why) in controls.stopped(&lanes) {
+                    sink.put(Reply::Stopped { lane, why }, &[]).await?;
+                }
+            }
+            return Ok(done);
+        }
         Request::Body { id, headers_only } => return body(&*controls.queue(), &id, headers_only, sink).await,
     }
     Ok(Ok(Done::default()))
 }
 
+pub(super) fn unknown_lane(name: &str) -> Failure {
+    Failure::refused(format!("there is no provider or lane `{name}`"))
+}
+
 /// Refuses what no recipient could match, so that a typing mistake is not taken for "none".
-fn check(filter: &Filter) -> Result<(), Failure> {
+pub(super) fn check(filter: &Filter) -> Result<(), Failure> {
     if let Some(id) = &filter.id {
         id.parse::<QueueId>().map_err(|e| Failure::refused(e.to_string()))?;
     }
@@ -235,46 +278,20 @@ fn check(filter: &Filter) -> Result<(), Failure> {
     Ok(())
 }
 
-async fn list(
-    queue: &dyn Queue,
-    filter: &Filter,
-    limit: u64,
-    sink: &mut dyn Sink,
-) -> io::Result<Result<Done, Failure>> {
-    let mut done = Done::default();
-    if let Err(failure) = check(filter) {
-        return Ok(Err(failure));
-    }
-    let mut after = None;
-    loop {
-        let left = limit.saturating_sub(done.matched);
-        let page = usize::try_from(left).unwrap_or(PAGE).min(PAGE);
-        if page == 0 {
-            // One more tells whether the limit cut something off.
-            let more = queue.inspect(filter, after, 1).await;
-            done.more = more.is_ok_and(|p| !p.rows.is_empty());
-            return Ok(Ok(done));
-        }
-        let Page { rows, next } = match queue.inspect(filter, after, page).await {
-            Ok(page) => page,
-            Err(e) => return Ok(Err(Failure::of_queue(e, done))),
-        };
-        for (_, _, row) in rows.into_iter().take(page) {
-            done.matched += 1;
-            sink.put(Reply::Row(Box::new(row)), &[]).await?;
-        }
-        match next {
-            Some(key) if after.is_none_or(|a| key > a) => after = Some(key),
-            _ => return Ok(Ok(done)),
-        }
-    }
-}
-
-async fn operate(controls: &dyn Controls, clock: Clock, op: Operation, mut filter: Filter) -> Result<Done, Failure> {
+/// Does it to all that match; `lanes` gets the names of their lanes.
+pub(super) async fn operate(
+    controls: &dyn Controls,
+    clock: Clock,
+    op: Operation,
+    mut filter: Filter,
+    lanes: &mut BTreeSet<LaneName>,
+) -> Result<Done, Failure> {
     check(&filter)?;
     let queue = controls.queue();
     let now = clock.now();
     if op == Operation::Retry && filter == Filter::default() {
+        // Of domains those that are in memory: there may be very many.
+        lanes.extend(controls.lanes().await.into_iter().map(|lane| LaneName::from(lane.name.as_str())));
         return retry_all(controls, &*queue, now).await;
     }
     // Mail that arrives meanwhile is not meant, and must not keep this going for ever.
@@ -285,6 +302,9 @@ async fn operate(controls: &dyn Controls, clock: Clock, op: Operation, mut filte
     loop {
         let page = queue.inspect(&filter, after, PAGE).await.map_err(|e| Failure::of_queue(e, done))?;
         done.matched += page.rows.len() as u64;
+        if lanes.len() < LANES_KNOWN {
+            lanes.extend(page.rows.iter().map(|(.., row)| LaneName::from(row.lane.as_str())));
+        }
         operate_page(controls, &queue, op, &page, now, &mut done).await.map_err(|e| Failure::of_queue(e, done))?;
         match page.next {
             Some(key) if after.is_none_or(|a| key > a) => after = Some(key),
@@ -306,7 +326,7 @@ async fn retry_all(controls: &dyn Controls, queue: &dyn Queue, now: Timestamp) -
             _ => break,
         }
     }
-    let in_flight: u64 = controls.lanes().iter().map(|lane| lane.in_flight).sum();
+    let in_flight: u64 = controls.lanes().await.iter().map(|lane| lane.in_flight).sum();
     done.in_flight = in_flight.min(leased);
     done.changed += leased - done.in_flight;
     controls.wake_all(now);

@@ -1,6 +1,7 @@
 //! What operators can do to the relay that runs: [`Operator`], and [`Front`], which stays while one
 //! configuration takes the place of another.
 
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -9,16 +10,27 @@ use arc_swap::ArcSwap;
 use async_trait::async_trait;
 use tokio::sync::{mpsc, oneshot};
 
-use crate::admin::explain::{LaneExplained, explain};
-use crate::admin::{Controls, Explanation, FeedbackStatus, LaneStatus, Status, Withdrawn};
-use crate::clock::Timestamp;
-use crate::config::Store;
+use crate::admin::explain::{Facts, LaneExplained, explain};
+use crate::admin::{
+    Controls, Explanation, FeedbackStatus, Forgotten, HoldStatus, LaneStatus, QuotaStatus, Resumed, Status, Withdrawn,
+};
+use crate::clock::{Timestamp, When};
 use crate::config::report::Setting;
-use crate::mail::{Address, LaneName, RecipientKey};
-use crate::pipeline::Relay;
+use crate::config::{Provider, Store};
+use crate::mail::{Address, BodyTraits, Envelope, LaneName, Message, Origin, QueueId, RecipientKey, State};
+use crate::pipeline::{COUNTED, Relay};
 use crate::queue::sqlite::Aside;
 use crate::queue::{Counts, Operation, Queue, QueueError, Storage};
-use crate::schedule::{Job, Lane, Snapshot};
+use crate::schedule::lane::By;
+use crate::schedule::{Job, Lane};
+
+/// Lanes read from the queue at once.
+const LANES_AT_ONCE: usize = 100;
+/// Domains with mail that are shown; of the others there may be very many.
+const DOMAINS_SHOWN: usize = 200;
+
+/// The highest priority there is.
+const MOST_URGENT: i8 = 9;
 
 /// Whom a reload answers: what it did, or why it did nothing.
 pub(super) type Reloaded = oneshot::Sender<Result<String, String>>;
@@ -69,12 +81,81 @@ impl Controls for Operator {
         self.relay.scheduler.note_all(due);
     }
 
-    fn lanes(&self) -> Vec<LaneStatus> {
-        let now = self.relay.clock.now();
+    async fn lanes(&self) -> Vec<LaneStatus> {
+        let relay = &self.relay;
         // Lanes that mail only passes through are of interest while there is some.
-        let used = |lane: &Arc<Lane>| lane.in_memory() > 0 || self.relay.router.leads_to(&lane.name);
-        let status = |lane: &Arc<Lane>| self.with_descriptors(lane, lane_status(lane, now));
-        self.relay.scheduler.lanes().iter().filter(|lane| used(lane)).map(status).collect()
+        let used = |lane: &Arc<Lane>| lane.in_memory() > 0 || relay.router.leads_to(&lane.name);
+        let mut names: BTreeSet<LaneName> =
+            relay.scheduler.lanes().iter().filter(|lane| used(lane)).map(|lane| lane.name.clone()).collect();
+        names.extend(relay.lanes_without_hosts());
+        names.extend(self.with_mail().await);
+        // What is used of a quota is of interest also while nothing waits for it.
+        let metered = |provider: &&Arc<Provider>| !provider.quota.is_empty() || provider.warmup.is_some();
+        for provider in relay.config.providers.iter().filter(metered) {
+            names.extend(relay.router.lanes_of(&provider.lane()));
+        }
+        let mut all = Vec::new();
+        for name in names {
+            let lane = relay.scheduler.known(&name);
+            let has_quota = |provider: &Arc<Provider>| !provider.quota.is_empty() || provider.warmup.is_some();
+            let lane = match lane {
+                None if has_quota(&relay.router.provider_of_lane(&name)) => Some(relay.scheduler.lane(&name)),
+                lane => lane,
+            };
+            let mut status = match lane {
+                Some(lane) => {
+                    lane.load_usage().await;
+                    self.lane_status(&lane)
+                }
+                None => self.absent_status(&name),
+            };
+            status.stored = relay.queue.waiting(&name, i8::MIN, COUNTED).await.unwrap_or_default() as u64;
+            all.push(status);
+        }
+        all
+    }
+
+    fn stopped(&self, lanes: &[LaneName]) -> Vec<(String, String)> {
+        let now = self.relay.clock.now();
+        let told = |lane: Arc<Lane>| {
+            let holds = self.relay.holds(&lane);
+            let hold = holds.stop()?;
+            // A host that is asked with the next message holds nothing back.
+            if matches!(hold.by, By::Host { .. }) && hold.until.is_some_and(|until| until <= now) {
+                return None;
+            }
+            let mut why = hold.told(now).to_string();
+            if hold.ends_by_resuming() {
+                why.push_str(&format!(" (`mailweir provider resume {}` ends that)", lane.name));
+            }
+            Some((lane.name.to_string(), why))
+        };
+        lanes.iter().filter_map(|name| told(self.relay.scheduler.known(name)?)).collect()
+    }
+
+    fn waits(&self, due: &[(RecipientKey, LaneName, State)]) -> HashMap<RecipientKey, String> {
+        let now = self.relay.clock.now();
+        let mut by_lane: BTreeMap<&LaneName, HashMap<RecipientKey, State>> = BTreeMap::new();
+        for (key, lane, state) in due {
+            by_lane.entry(lane).or_default().insert(*key, *state);
+        }
+        let mut told = HashMap::new();
+        for (name, due) in by_lane {
+            let Some(lane) = self.relay.scheduler.known(name) else { continue };
+            let waits = lane.waits(&due, &self.relay.holds(&lane), now);
+            told.extend(waits.into_iter().map(|(key, hold)| (key, hold.told(now).to_string())));
+        }
+        told
+    }
+
+    async fn resume(&self, lane_or_provider: &str) -> Result<Option<Vec<Resumed>>, QueueError> {
+        let resumed = self.relay.resume(&LaneName::from(lane_or_provider)).await?;
+        Ok((!resumed.is_empty()).then_some(resumed))
+    }
+
+    async fn forget(&self, lane_or_provider: &str) -> Result<Option<Vec<Forgotten>>, QueueError> {
+        let forgotten = self.relay.forget_learned(&LaneName::from(lane_or_provider)).await?;
+        Ok((!forgotten.is_empty()).then_some(forgotten))
     }
 
     async fn pause(&self, lane_or_provider: &str, paused: bool) -> Result<bool, QueueError> {
@@ -117,23 +198,36 @@ impl Controls for Operator {
             let name = LaneName::from(told.route.lane.as_str());
             let provider = relay.router.provider_of_lane(&name);
             let time = relay.clock.now();
+            let stored = |priority| relay.queue.waiting(&name, priority, COUNTED);
+            let (priority, failed) = (told.priority, |error: QueueError| error.to_string());
+            let mut facts = Facts {
+                now: time,
+                ahead: (0, stored(priority).await.map_err(failed)?),
+                ahead_at_most: stored(MOST_URGENT).await.map_err(failed)?,
+                ..Facts::default()
+            };
             // Asking makes no lane: the store knows what replies taught about one that is not here.
-            let (status, now, ahead) = match relay.scheduler.known(&name) {
-                Some(lane) => (
-                    self.with_descriptors(&lane, lane_status(&lane, time)),
-                    lane.snapshot(),
-                    lane.ahead_of(priority) as u64,
-                ),
+            let status = match relay.scheduler.known(&name) {
+                Some(lane) => {
+                    lane.load_usage().await;
+                    facts.holds = relay.holds(&lane);
+                    facts.usage = lane.usage();
+                    facts.limits = lane.limits_on(&message_of(sender, time));
+                    facts.recent = lane.snapshot().recent;
+                    facts.ahead.0 = lane.ahead_of(priority);
+                    facts.ahead_at_most += lane.ahead_of(MOST_URGENT);
+                    self.lane_status(&lane)
+                }
                 None => {
                     let stored = FeedbackStatus::stored(&*relay.queue, name.as_str(), &provider, time).await;
-                    let feedback = stored.map_err(|error| error.to_string())?;
-                    (LaneStatus { feedback, ..LaneStatus::idle(&name, &provider) }, Snapshot::default(), 0)
+                    facts.holds = relay.holds_of_absent(&name);
+                    LaneStatus { feedback: stored.map_err(failed)?, ..self.absent_status(&name) }
                 }
             };
+            let all = stored(i8::MIN).await.map_err(failed)?;
+            let status = LaneStatus { stored: all as u64, ..status };
             told.feedback = status.feedback.clone();
-            let mut state = LaneExplained::new(status, &now, &provider, ahead);
-            let counted = state.count_stored(&*relay.queue, &name, priority, &now, &provider).await;
-            counted.map_err(|error| error.to_string())?;
+            let state = LaneExplained::new(status, &facts, &provider);
             told.lane = Some(state);
         }
         Ok(told)
@@ -149,35 +243,65 @@ impl Operator {
         Withdrawn::new(keys, move || scheduler.put_back(taken))
     }
 
-    /// Connections that wait for a descriptor stop a lane, too, unless something else does.
-    fn with_descriptors(&self, lane: &Lane, status: LaneStatus) -> LaneStatus {
-        let waiting = self.relay.connector.descriptors().waiting_of(&lane.name);
-        if waiting == 0 || status.paused || !status.stopped.is_empty() {
-            return status;
+    /// Lanes that have something in the queue: of providers all, of domains the first few.
+    async fn with_mail(&self) -> Vec<LaneName> {
+        let (mut names, mut after) = (Vec::new(), None);
+        // The order is that of names, in which those of domains are together.
+        while let Ok(page) = self.relay.queue.lanes(after.clone(), LANES_AT_ONCE).await {
+            let Some(last) = page.last() else { break };
+            after = Some(last.lane.clone());
+            names.extend(page.into_iter().map(|due| due.lane));
+            if names.iter().filter(|name| name.as_domain().is_some()).count() >= DOMAINS_SHOWN {
+                after = after.max(Some(LaneName::after_domains()));
+            }
         }
-        let stopped = format!("{waiting} connections wait for a file descriptor (limit of open files)");
-        LaneStatus { stopped, ..status }
+        names
+    }
+
+    fn lane_status(&self, lane: &Lane) -> LaneStatus {
+        let time = self.relay.clock.now();
+        let now = lane.snapshot();
+        let holds = self.relay.holds(lane);
+        let stop = holds.stop().filter(|_| !now.paused);
+        LaneStatus {
+            waiting: now.ready as u64,
+            in_flight: now.in_flight as u64,
+            connections: u64::from(now.workers),
+            paused: now.paused,
+            stopped: stop.map(|hold| hold.told(time).to_string()).unwrap_or_default(),
+            holds: HoldStatus::all(&holds, time),
+            quotas: lane.usage().iter().map(|usage| QuotaStatus::of(usage, time)).collect(),
+            feedback: lane.learned(|adapt| FeedbackStatus::of(adapt, &lane.provider, time)),
+            last_error: now
+                .last_error
+                .map(|(at, what)| format!("{}: {what}", When { at, now: time }))
+                .unwrap_or_default(),
+            ..LaneStatus::idle(&lane.name, &lane.provider)
+        }
+    }
+
+    /// A lane that is not in memory: of a domain that waits for a retry.
+    fn absent_status(&self, name: &LaneName) -> LaneStatus {
+        let time = self.relay.clock.now();
+        let provider = self.relay.router.provider_of_lane(name);
+        let holds = self.relay.holds_of_absent(name);
+        LaneStatus {
+            stopped: holds.stop().map(|hold| hold.told(time).to_string()).unwrap_or_default(),
+            holds: HoldStatus::all(&holds, time),
+            ..LaneStatus::idle(name, &provider)
+        }
     }
 }
 
-fn lane_status(lane: &Lane, time: Timestamp) -> LaneStatus {
-    let now = lane.snapshot();
-    let held = lane.hold().map(|(left, why)| format!("{why} (for {} s)", left.as_secs()));
-    LaneStatus {
-        waiting: now.ready as u64,
-        in_flight: now.in_flight as u64,
-        connections: u64::from(now.workers),
-        paused: now.paused,
-        stopped: now
-            .circuit
-            .map(|(reason, left)| format!("{reason} (next try in {} s)", left.as_secs()))
-            .or(held)
-            .or_else(|| now.held.as_ref().map(ToString::to_string))
-            .or_else(|| now.held_aside.first().map(|(held, waiting)| format!("{held} ({waiting} recipients wait)")))
-            .unwrap_or_default(),
-        feedback: lane.learned(|adapt| FeedbackStatus::of(adapt, &lane.provider, time)),
-        last_error: now.last_error.unwrap_or_default(),
-        ..LaneStatus::idle(&lane.name, &lane.provider)
+/// What limits see of a message that somebody asks about; from which client it would come nobody knows.
+fn message_of(sender: Option<&Address>, now: Timestamp) -> Message {
+    Message {
+        id: QueueId(0),
+        received: now,
+        envelope: Envelope { reverse_path: sender.cloned(), ..Envelope::default() },
+        origin: Origin::Local,
+        size: 0,
+        traits: BodyTraits::default(),
     }
 }
 
@@ -221,8 +345,24 @@ impl Controls for Front {
         self.operator.load().wake_all(due);
     }
 
-    fn lanes(&self) -> Vec<LaneStatus> {
-        self.operator.load().lanes()
+    async fn lanes(&self) -> Vec<LaneStatus> {
+        self.operator.load_full().lanes().await
+    }
+
+    fn stopped(&self, lanes: &[LaneName]) -> Vec<(String, String)> {
+        self.operator.load().stopped(lanes)
+    }
+
+    fn waits(&self, due: &[(RecipientKey, LaneName, State)]) -> HashMap<RecipientKey, String> {
+        self.operator.load().waits(due)
+    }
+
+    async fn resume(&self, lane_or_provider: &str) -> Result<Option<Vec<Resumed>>, QueueError> {
+        self.operator.load_full().resume(lane_or_provider).await
+    }
+
+    async fn forget(&self, lane_or_provider: &str) -> Result<Option<Vec<Forgotten>>, QueueError> {
+        self.operator.load_full().forget(lane_or_provider).await
     }
 
     async fn pause(&self, lane_or_provider: &str, paused: bool) -> Result<bool, QueueError> {

@@ -249,6 +249,7 @@ impl Running {
             tokio::spawn(keep_house(relay.clone(), stopping.clone())),
             tokio::spawn(keep_expiring(relay.clone(), stopping.clone())),
             tokio::spawn(relay.clone().keep_reporting(stopping.clone())),
+            tokio::spawn(relay.clone().keep_watch(stopping.clone())),
             tokio::spawn(keep_spool(relay.clone(), stopping.clone())),
         ];
         let feedback = tokio::spawn(relay.clone().keep_feedback(stopping.clone()));

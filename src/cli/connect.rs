@@ -150,7 +150,7 @@ impl Controls for Direct {
 
     fn wake_all(&self, _due: Timestamp) {}
 
-    fn lanes(&self) -> Vec<LaneStatus> {
+    async fn lanes(&self) -> Vec<LaneStatus> {
         Vec::new()
     }
 

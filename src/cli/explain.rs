@@ -17,6 +17,7 @@ use super::{Code, Failed, Outcome};
 use crate::admin::explain::{LaneExplained, explain as explain_here};
 use crate::admin::requests::{Reply, Request};
 use crate::admin::{Explanation, FeedbackStatus};
+use crate::clock::{self, grouped};
 use crate::config::Loaded;
 use crate::config::units::Span;
 use crate::mail::Address;
@@ -81,7 +82,11 @@ pub(super) async fn explain(loaded: Loaded, asked: Explain) -> Outcome {
 
 fn write(out: &mut impl Write, told: &Explanation) -> io::Result<()> {
     let sender = if told.sender.is_empty() { "<>" } else { &told.sender };
-    writeln!(out, "{} from {sender}, priority {}", told.recipient, told.priority)?;
+    let given = match told.priority_from.as_str() {
+        "" => String::new(),
+        from => format!(", given by a [[route]] ({from}), whatever the client asks for"),
+    };
+    writeln!(out, "{} from {sender}, priority {}{given}", told.recipient, told.priority)?;
     write_route(out, &told.route, &told.route_from)?;
     if told.sources.len() > 1 {
         let list: Vec<String> = told.sources.iter().map(ToString::to_string).collect();
@@ -103,7 +108,7 @@ fn write(out: &mut impl Write, told: &Explanation) -> io::Result<()> {
     }
     writeln!(out)?;
     match &told.lane {
-        Some(lane) => write_lane(out, lane),
+        Some(lane) => write_lane(out, lane, told.priority_from.is_empty() && told.priority < MOST_URGENT),
         None if told.running => Ok(()),
         None => writeln!(out, "mailweir is not running: what waits, and when a message would leave, is not known"),
     }
@@ -155,54 +160,64 @@ pub(super) fn write_feedback(out: &mut impl Write, feedback: &FeedbackStatus) ->
     Ok(())
 }
 
-fn write_lane(out: &mut impl Write, lane: &LaneExplained) -> io::Result<()> {
+/// `may_hurry`: another priority could be asked for.
+fn write_lane(out: &mut impl Write, lane: &LaneExplained, may_hurry: bool) -> io::Result<()> {
     let status = &lane.status;
     writeln!(out, "Now, in the lane {}", status.name)?;
     writeln!(
         out,
-        "  waiting      {} in memory, {} in transactions over {} of {} connections",
-        status.waiting, status.in_flight, status.connections, status.max_connections
+        "  waiting      {}, {} in transactions over {} of {} connections",
+        grouped(status.waiting + status.stored),
+        status.in_flight,
+        status.connections,
+        status.max_connections
     )?;
     let more = if lane.more_stored { "more than " } else { "" };
-    writeln!(
-        out,
-        "  ahead of it  {} in memory, {more}{} in the queue, as urgent or more",
-        lane.ahead_in_memory, lane.ahead_stored
-    )?;
+    let ahead = lane.ahead_in_memory + lane.ahead_stored;
+    writeln!(out, "  ahead of it  {more}{}, as urgent or more", grouped(ahead))?;
+    if may_hurry && lane.ahead_at_most < ahead {
+        writeln!(out, "               {} with --priority {MOST_URGENT}", grouped(lane.ahead_at_most))?;
+    }
+    if !lane.pace.is_empty() {
+        writeln!(out, "  pace         {}", lane.pace)?;
+    }
     for line in &lane.quota {
         writeln!(out, "  {}", shown(line))?;
     }
     if !status.last_error.is_empty() {
         writeln!(out, "  last error   {}", shown(&status.last_error))?;
     }
-    match (lane.held.as_str(), lane.earliest, lane.latest) {
-        ("", Some(earliest), Some(latest)) if earliest == latest => {
-            writeln!(out, "  would leave  {} (an estimate)", ahead(latest))
-        }
-        ("", Some(earliest), Some(latest)) => {
-            writeln!(
-                out,
-                "  would leave  {} if its sender has nothing waiting, {} if all that is ahead goes first (an estimate)",
-                ahead(earliest),
-                ahead(latest)
-            )
-        }
-        ("", Some(earliest), None) => {
-            writeln!(
-                out,
-                "  would leave  {} if its sender has nothing waiting; for the rest nobody can tell (an estimate)",
-                ahead(earliest)
-            )
-        }
-        ("", ..) => writeln!(out, "  would leave  nobody can tell when"),
-        (held, ..) => writeln!(out, "  would leave  not now: {}", shown(held)),
+    if !lane.held.is_empty() {
+        writeln!(out, "  held         {}", shown(&lane.held))?;
     }
+    let when = match (lane.earliest, lane.latest) {
+        (None, _) => "not before somebody ends that".to_owned(),
+        (Some(earliest), Some(latest)) if earliest == latest => format!("{} (an estimate)", in_about(latest)),
+        (Some(earliest), Some(latest)) => format!(
+            "{} if its sender has nothing waiting, {} if all that is ahead goes first (an estimate)",
+            in_about(earliest),
+            in_about(latest)
+        ),
+        (Some(earliest), None) if lane.more_stored => format!(
+            "{} if its sender has nothing waiting; more is ahead than was counted (an estimate)",
+            in_about(earliest)
+        ),
+        (Some(earliest), None) => format!(
+            "{} if its sender has nothing waiting; behind the others as soon as they have left, and nothing has left \
+             lately that would tell their pace",
+            in_about(earliest)
+        ),
+    };
+    writeln!(out, "  would leave  {when}")
 }
+
+/// The highest priority there is.
+const MOST_URGENT: i8 = 9;
 
 fn span(seconds: u64) -> Span {
     Span(Duration::from_secs(seconds))
 }
 
-fn ahead(seconds: u64) -> String {
-    if seconds <= 1 { "at once".into() } else { format!("in about {}", span(seconds)) }
+fn in_about(seconds: u64) -> String {
+    if seconds <= 1 { "at once".into() } else { format!("in about {}", clock::span(Duration::from_secs(seconds))) }
 }

@@ -1,6 +1,8 @@
 //! `mailweir provider`: the limits of all providers, configured and built in, with where each came
 //! from; with a relay that runs also what happens there now, and commands to it.
 
+mod table;
+
 use std::io::{self, Write};
 
 use clap::Subcommand;
@@ -10,22 +12,27 @@ use serde_json::{Value as Json, json};
 use super::check::plain;
 use super::connect::{must_run, running};
 use super::explain::write_feedback;
-use super::screen;
+use super::screen::{self, shown};
 use super::text::Table;
 use super::{Code, Failed, Outcome};
 use crate::admin::requests::{Reply, Request};
-use crate::admin::{FeedbackStatus, LaneStatus};
-use crate::clock::Clock;
+use crate::admin::{FeedbackStatus, Forgotten, LaneStatus, Resumed};
+use crate::clock::{Clock, grouped};
 use crate::config::report::{Setting, profile_settings};
 use crate::config::{Config, Loaded, Provider, Store, profiles, sources};
 use crate::mail::LaneName;
 use crate::queue::Queue;
 use crate::queue::sqlite::SqliteQueue;
+use table::{is_of_interest, state, state_at_rest, write_list};
 
 #[derive(Subcommand, Debug)]
 pub(super) enum ProviderCommand {
-    /// Providers with their limits, and, if mailweir runs, what waits, is on its way, or is stopped
+    /// Providers that are configured or have mail, and, if mailweir runs, what waits, is on its way, or
+    /// is stopped; those in trouble first
     List {
+        /// Also the built-in profiles without mail, and [default]
+        #[arg(long)]
+        all: bool,
         /// One JSON object a line
         #[arg(long)]
         json: bool,
@@ -43,8 +50,13 @@ pub(super) enum ProviderCommand {
         /// Name of a provider, or @domain; with @address for one of its sources, if limits hold for each
         name: String,
     },
-    /// Go on after `pause`
+    /// End what holds it: a pause, by an operator, by a rule or learned, a refusal of everything, the wait for a host
     Resume {
+        /// Name of a provider, or @domain; with @address for one of its sources, if limits hold for each
+        name: String,
+    },
+    /// Forget what replies taught: the pace, connections, messages on a connection, and what rules did
+    Forget {
         /// Name of a provider, or @domain; with @address for one of its sources, if limits hold for each
         name: String,
     },
@@ -53,24 +65,68 @@ pub(super) enum ProviderCommand {
 pub(super) async fn provider(loaded: &Loaded, command: ProviderCommand) -> Outcome {
     let config = &loaded.config;
     match command {
-        ProviderCommand::List { json } => list(loaded, lanes(config).await?, json),
+        ProviderCommand::List { all, json } => list(loaded, lanes(config).await?, all, json),
         ProviderCommand::Show { name, json } => show(loaded, lanes(config).await?, &name, json),
         ProviderCommand::Pause { name } => {
-            pause(config, &name, true).await?;
+            must_run(config).await?.request(Request::Pause { name: name.clone() }, |_, _| Ok(())).await?;
             writeln!(screen::stdout(), "{name} is paused; what is in a transaction now still ends")?;
             Ok(())
         }
-        ProviderCommand::Resume { name } => {
-            pause(config, &name, false).await?;
-            writeln!(screen::stdout(), "{name} goes on")?;
-            Ok(())
-        }
+        ProviderCommand::Resume { name } => resume(config, name).await,
+        ProviderCommand::Forget { name } => forget(config, name).await,
     }
 }
 
-async fn pause(config: &Config, name: &str, paused: bool) -> Outcome {
-    let request = Request::Pause { name: name.to_owned(), paused };
-    must_run(config).await?.request(request, |_, _| Ok(())).await?;
+async fn resume(config: &Config, name: String) -> Outcome {
+    let mut lanes: Vec<Resumed> = Vec::new();
+    let keep = |reply, _: &[u8]| {
+        if let Reply::Resumed(lane) = reply {
+            lanes.push(*lane);
+        }
+        Ok(())
+    };
+    let done = must_run(config).await?.request(Request::Resume { name: name.clone() }, keep).await?;
+    let mut out = screen::stdout();
+    for lane in &lanes {
+        for ended in &lane.ended {
+            writeln!(out, "{}: ended: {}", lane.name, shown(ended))?;
+        }
+        for still in &lane.still {
+            writeln!(out, "{}: still: {}", lane.name, shown(still))?;
+        }
+    }
+    if done.changed > 0 {
+        writeln!(out, "{} recipients that waited for a host are due now", grouped(done.changed))?;
+    }
+    let stopped: Vec<&str> = lanes.iter().filter(|lane| lane.stopped).map(|lane| lane.name.as_str()).collect();
+    match stopped.as_slice() {
+        [] if lanes.iter().any(|lane| lane.asks_hosts) => writeln!(out, "{name} goes on: its hosts are asked again")?,
+        [] => writeln!(out, "{name} goes on")?,
+        stopped => {
+            writeln!(out, "nothing leaves {} yet: what holds it is the configuration's own", stopped.join(", "))?
+        }
+    }
+    Ok(())
+}
+
+async fn forget(config: &Config, name: String) -> Outcome {
+    let mut lanes: Vec<Forgotten> = Vec::new();
+    let keep = |reply, _: &[u8]| {
+        if let Reply::Forgotten(lane) = reply {
+            lanes.push(*lane);
+        }
+        Ok(())
+    };
+    must_run(config).await?.request(Request::Forget { name: name.clone() }, keep).await?;
+    let mut out = screen::stdout();
+    for lane in &lanes {
+        for learned in &lane.learned {
+            writeln!(out, "{}: forgotten: {}", lane.name, shown(learned))?;
+        }
+    }
+    if lanes.iter().all(|lane| lane.learned.is_empty()) {
+        writeln!(out, "{name}: replies had taught nothing")?;
+    }
     Ok(())
 }
 
@@ -193,6 +249,9 @@ fn whole(name: &str, sources: &[LaneStatus]) -> Option<LaneStatus> {
         } else {
             String::new()
         },
+        stored: sum(|lane| lane.stored),
+        holds: Vec::new(),
+        quotas: Vec::new(),
         feedback: FeedbackStatus::default(),
         last_error: sources.iter().map(|lane| &lane.last_error).find(|e| !e.is_empty()).cloned().unwrap_or_default(),
     })
@@ -215,8 +274,8 @@ fn rows(loaded: &Loaded, Lanes { mut lanes, running }: Lanes) -> Vec<Row> {
     lanes.into_iter().map(|lane| Row::new(loaded, lane, running)).collect()
 }
 
-fn list(loaded: &Loaded, lanes: Lanes, json: bool) -> Outcome {
-    let rows = rows(loaded, lanes);
+fn list(loaded: &Loaded, lanes: Lanes, all: bool, json: bool) -> Outcome {
+    let rows: Vec<Row> = rows(loaded, lanes).into_iter().filter(|row| all || is_of_interest(row)).collect();
     let mut out = screen::stdout();
     if json {
         for row in &rows {
@@ -224,55 +283,8 @@ fn list(loaded: &Loaded, lanes: Lanes, json: bool) -> Outcome {
         }
         return Ok(());
     }
-    let mut table = Table::new([
-        "NAME",
-        "PROVIDER",
-        "WAITING",
-        "IN FLIGHT",
-        "CONNECTIONS",
-        "RATE",
-        "STATE",
-        "PER CONNECTION",
-        "QUOTA",
-        "FROM",
-        "LAST ERROR",
-    ]);
-    for row in rows {
-        let lane = row.lane;
-        let now = |shown: String| if row.running { shown } else { "-".into() };
-        table.row([
-            lane.name.clone(),
-            lane.provider.clone(),
-            now(lane.waiting.to_string()),
-            now(lane.in_flight.to_string()),
-            format!("{}/{}", now(lane.connections.to_string()), lane.max_connections),
-            lane.rate.join(" "),
-            if row.running { state(&lane) } else { state_at_rest(&lane) },
-            row.messages_per_connection.to_string(),
-            row.quota.join(" "),
-            row.from,
-            lane.last_error.clone(),
-        ]);
-    }
-    table.write(&mut out)?;
+    write_list(&mut out, rows)?;
     Ok(())
-}
-
-fn state(lane: &LaneStatus) -> String {
-    let learned = lane.feedback.summary();
-    match (lane.paused, lane.stopped.is_empty()) {
-        (true, _) => "paused".into(),
-        (false, true) if learned.is_empty() => "open".into(),
-        (false, true) => format!("open, {learned}"),
-        (false, false) => format!("stopped: {}", lane.stopped),
-    }
-}
-
-fn state_at_rest(lane: &LaneStatus) -> String {
-    match lane.feedback.summary().as_str() {
-        "" => "not running".into(),
-        learned => format!("not running, {learned}"),
-    }
 }
 
 fn show(loaded: &Loaded, lanes: Lanes, name: &str, json: bool) -> Outcome {
@@ -306,10 +318,18 @@ fn show(loaded: &Loaded, lanes: Lanes, name: &str, json: bool) -> Outcome {
     writeln!(out, "provider     {}", lane.provider)?;
     if running {
         writeln!(out, "state        {}", state(lane))?;
-        writeln!(out, "waiting      {} in memory", lane.waiting)?;
+        // The first is in the line above.
+        for hold in lane.holds.iter().skip(1) {
+            writeln!(out, "also         {}", shown(&hold.told))?;
+        }
+        let waiting = grouped(lane.waiting + lane.stored);
+        writeln!(out, "waiting      {waiting}, {} of them in memory", grouped(lane.waiting))?;
         writeln!(out, "in flight    {}", lane.in_flight)?;
         writeln!(out, "connections  {} of {}", lane.connections, lane.max_connections)?;
         writeln!(out, "rate         {}", if lane.rate.is_empty() { "no limit".into() } else { lane.rate.join(" ") })?;
+        for quota in &lane.quotas {
+            writeln!(out, "used         {}", quota.told)?;
+        }
         writeln!(out, "last error   {}", if lane.last_error.is_empty() { "none" } else { &lane.last_error })?;
     } else {
         writeln!(out, "state        mailweir is not running")?;
@@ -325,7 +345,7 @@ fn show(loaded: &Loaded, lanes: Lanes, name: &str, json: bool) -> Outcome {
             let now = |shown: String| if running { shown } else { "-".into() };
             table.row([
                 format!("  {}", lane.source),
-                now(lane.waiting.to_string()),
+                now(grouped(lane.waiting + lane.stored)),
                 now(lane.in_flight.to_string()),
                 format!("{}/{}", now(lane.connections.to_string()), lane.max_connections),
                 if running { state(&lane) } else { state_at_rest(&lane) },

@@ -1,11 +1,12 @@
 //! `mailweir queue`: list, show, and the operations.
 
+use std::collections::BTreeMap;
 use std::io::{self, Write};
 
 use clap::{Args, Subcommand};
 
 use super::connect::{Target, connect};
-use super::screen;
+use super::screen::{self, shown};
 use super::text::{Table, age_of};
 use super::{Code, Failed, Outcome};
 use crate::admin::requests::{Done, Reply, Request};
@@ -179,8 +180,16 @@ pub(super) async fn queue(config: &Config, command: QueueCommand) -> Outcome {
     let target = connect(config).await?;
     let mut total = Done::default();
     let mut result = Ok(());
+    // Lane and reason, each once.
+    let mut stopped = BTreeMap::new();
     for filter in filters {
-        match target.request(Request::Operate { op, filter }, |_, _| Ok(())).await {
+        let keep = |reply, _: &[u8]| {
+            if let Reply::Stopped { lane, why } = reply {
+                stopped.insert(lane, why);
+            }
+            Ok(())
+        };
+        match target.request(Request::Operate { op, filter }, keep).await {
             Ok(done) => {
                 total.matched += done.matched;
                 total.changed += done.changed;
@@ -193,19 +202,22 @@ pub(super) async fn queue(config: &Config, command: QueueCommand) -> Outcome {
         }
     }
     target.close().await;
-    report(op, total, operate.json)?;
+    report(op, total, &stopped, operate.json)?;
     result
 }
 
-fn report(op: Operation, done: Done, json: bool) -> io::Result<()> {
+/// Never claims what does not happen: what is due in a lane that is held does not leave.
+fn report(op: Operation, done: Done, stopped: &BTreeMap<String, String>, json: bool) -> io::Result<()> {
     let mut out = screen::stdout();
     if json {
         let line = serde_json::json!({
             "operation": op, "matched": done.matched, "changed": done.changed, "in_flight": done.in_flight,
+            "stopped": stopped.iter().map(|(lane, why)| serde_json::json!({ "lane": lane, "why": why })).collect::<Vec<_>>(),
         });
         return writeln!(out, "{line}");
     }
     let word = match op {
+        Operation::Retry if !stopped.is_empty() => "due now",
         Operation::Retry => "to be tried now",
         Operation::Hold => "put aside",
         Operation::Release => "released",
@@ -213,12 +225,16 @@ fn report(op: Operation, done: Done, json: bool) -> io::Result<()> {
     };
     write!(out, "{} of {} recipients {word}", done.changed, done.matched)?;
     match done.in_flight {
-        0 => writeln!(out),
+        0 => writeln!(out)?,
         n if matches!(op, Operation::Hold | Operation::Cancel) => {
-            writeln!(out, "; {n} in flight: after the reply of the host, unless that settles them")
+            writeln!(out, "; {n} in flight: after the reply of the host, unless that settles them")?;
         }
-        n => writeln!(out, "; {n} in flight were left alone"),
+        n => writeln!(out, "; {n} in flight were left alone")?,
     }
+    for (lane, why) in stopped {
+        writeln!(out, "but nothing leaves {}: {}", shown(lane), shown(why))?;
+    }
+    Ok(())
 }
 
 async fn list(target: &Target, which: Which, limit: u64, json: bool) -> Outcome {
@@ -270,8 +286,17 @@ fn cells(row: &Row, now: Timestamp) -> [String; 9] {
         row.provider.clone(),
         sender(row),
         row.recipient.clone(),
-        row.reason.clone(),
+        reason(row),
     ]
+}
+
+/// What it waits for now, and what was said before.
+fn reason(row: &Row) -> String {
+    match (row.waits.as_str(), row.reason.as_str()) {
+        ("", before) => before.to_owned(),
+        (waits, "") => format!("waits: {waits}"),
+        (waits, before) => format!("waits: {waits}; before: {before}"),
+    }
 }
 
 fn sender(row: &Row) -> String {

@@ -118,9 +118,14 @@ impl Config {
 
     /// The priority that the first `[[route]]` with one gives (`sender` is `None` for `<>`).
     pub fn priority_for(&self, sender: Option<&Address>, recipient: &Address) -> Option<i8> {
+        self.priorities.get(self.priority_index(sender, recipient)?).map(|r| r.priority)
+    }
+
+    /// Which of the priorities of `[[route]]` that is.
+    pub fn priority_index(&self, sender: Option<&Address>, recipient: &Address) -> Option<usize> {
         let (sender, recipient) = (Spellings::of(sender), Spellings::of(Some(recipient)));
-        let fits = |r: &&PriorityRule| r.sender.matches_mailbox(&sender) && r.recipient.matches_mailbox(&recipient);
-        self.priorities.iter().find(fits).map(|r| r.priority)
+        let fits = |r: &PriorityRule| r.sender.matches_mailbox(&sender) && r.recipient.matches_mailbox(&recipient);
+        self.priorities.iter().position(fits)
     }
 }
 

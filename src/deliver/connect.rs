@@ -290,18 +290,8 @@ impl Connector {
     /// Why nobody is asked now, and until when to wait for a probe: every address is dead and its
     /// back-off is not over. Else the caller is the one who probes, and others are kept away meanwhile.
     fn back_off(&self, provider: &Provider, route: &Route) -> Option<(Fact, Option<tokio::time::Instant>)> {
-        let mut first: Option<(SocketAddr, &Host, BackOff)> = None;
         let from = sources::only(provider);
-        for host in route.hosts.iter() {
-            for ip in host.addresses.iter().filter(|ip| reachable(from, **ip)) {
-                let address = SocketAddr::new(*ip, route.port);
-                let dead = self.dead.get((from, address))?;
-                if first.as_ref().is_none_or(|(_, _, other)| dead.until < other.until) {
-                    first = Some((address, host, dead));
-                }
-            }
-        }
-        let (address, host, dead) = first?;
+        let (address, host, dead) = self.resting(provider, route)?;
         let left = dead.left();
         if left.is_zero() {
             self.dead.probe((from, address), dead);
@@ -313,6 +303,29 @@ impl Connector {
         let addresses = route.hosts.iter().flat_map(|host| host.addresses.iter().filter(|ip| reachable(from, **ip)));
         let probes = addresses.filter_map(|ip| self.dead.get((from, SocketAddr::new(*ip, route.port)))?.patience());
         Some((Fact { stage: Stage::Connect, event, peer: Some(peer) }, probes.max()))
+    }
+
+    /// When every address of a route is left alone: the host of the one that is asked next, in how long
+    /// that is, and what happened last. `None`: somebody there is asked at once.
+    pub fn next_try(&self, provider: &Provider, route: &Route) -> Option<(String, Duration, String)> {
+        let (_, host, dead) = self.resting(provider, route)?;
+        Some((host.name.clone(), dead.left(), dead.why.to_string()))
+    }
+
+    /// The address that is asked first when all of a route are left alone.
+    fn resting<'r>(&self, provider: &Provider, route: &'r Route) -> Option<(SocketAddr, &'r Host, BackOff)> {
+        let mut first: Option<(SocketAddr, &'r Host, BackOff)> = None;
+        let from = sources::only(provider);
+        for host in route.hosts.iter() {
+            for ip in host.addresses.iter().filter(|ip| reachable(from, **ip)) {
+                let address = SocketAddr::new(*ip, route.port);
+                let dead = self.dead.get((from, address))?;
+                if first.as_ref().is_none_or(|(_, _, other)| dead.until < other.until) {
+                    first = Some((address, host, dead));
+                }
+            }
+        }
+        first
     }
 
     /// Asks every address again: somebody says that it is worth a try.

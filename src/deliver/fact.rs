@@ -154,6 +154,9 @@ pub enum Event {
     },
 }
 
+/// How the text of [`Event::BackOff`] begins, also in the queue.
+pub const NOT_TRIED: &str = "not tried: the host does not answer or hangs up";
+
 impl fmt::Display for Event {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -169,11 +172,7 @@ impl fmt::Display for Event {
             Event::Local(e) => write!(f, "local: {e}"),
             Event::Held(by) => write!(f, "held back by {by}"),
             Event::BackOff { left, why } => {
-                write!(
-                    f,
-                    "not tried: the host does not answer or hangs up, next try in {} s; last: {why}",
-                    left.as_secs()
-                )
+                write!(f, "{NOT_TRIED}, next try in {} s; last: {why}", left.as_secs())
             }
             Event::LeftOut(why) => write!(f, "not tried: {why}"),
             Event::NoRoute { code, enhanced, text, .. } => write!(f, "{code} {enhanced} {text}"),

@@ -32,7 +32,7 @@ use std::time::Duration;
 use crate::mail::{Body, Message, Recipient};
 pub use capabilities::Capabilities;
 pub use connect::{Admit, Connector, ConnectorError, Dialer, Freely};
-pub use fact::{Event, Fact, Peer, Reply, Stage};
+pub use fact::{Event, Fact, NOT_TRIED, Peer, Reply, Stage};
 pub use session::Connection;
 pub use tls::TlsSettings;
 pub use wire::Io;

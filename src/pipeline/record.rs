@@ -291,16 +291,21 @@ impl Relay {
         match planned.outcome {
             Outcome::Delivered => {
                 self.stats.delivered.add(1);
+                lane.note_delivered();
                 line!(info, "delivered");
             }
             Outcome::Deferred(due) => {
                 self.stats.deferred.add(1);
-                lane.note_error(fact.to_string());
+                // Who was not tried waits for the host, which has a line of its own (`outage`).
+                if matches!(fact.event, Event::BackOff { .. }) {
+                    return line!(debug, "deferred", stage = %fact.stage, why = planned.judgement.why, due = %due);
+                }
+                lane.note_error(now, fact.to_string());
                 line!(info, "deferred", stage = %fact.stage, why = planned.judgement.why, due = %due);
             }
             Outcome::Bounced => {
                 self.stats.bounced.add(1);
-                lane.note_error(fact.to_string());
+                lane.note_error(now, fact.to_string());
                 line!(warn, "bounced", stage = %fact.stage, why = planned.judgement.why);
             }
             Outcome::Expired => {

@@ -188,6 +188,9 @@ pub struct Row {
     pub received: String,
     /// Last reply or error; empty before the first attempt.
     pub reason: String,
+    /// What it waits for now, if it is due and a running relay knows; else empty.
+    #[serde(default)]
+    pub waits: String,
     /// When the sender is told of it at the latest, RFC 3339, if a report is owed; else empty.
     #[serde(default)]
     pub report_due: String,
@@ -273,6 +276,9 @@ pub struct SaveError {
     pub temporary: bool,
 }
 
+/// Recipients that [`Queue::waiting`] looks at in one step, where a store has no better way.
+const COUNTED_AT_ONCE: usize = 1000;
+
 /// A durable queue. All methods may be called concurrently.
 #[async_trait]
 pub trait Queue: Send + Sync + 'static {
@@ -328,6 +334,26 @@ pub trait Queue: Send + Sync + 'static {
 
     /// The earliest due time in a lane, if it has anything queued.
     async fn lane_due(&self, lane: &LaneName) -> Result<Option<Timestamp>, QueueError>;
+
+    /// Recipients that wait in a lane, due or not (not those that are held), whose priority is at least
+    /// `priority`; counted up to `most`.
+    async fn waiting(&self, lane: &LaneName, priority: i8, most: usize) -> Result<usize, QueueError> {
+        let filter = Filter { provider: Some(lane.to_string()), ..Filter::default() };
+        let (mut after, mut waiting) = (None, 0);
+        loop {
+            let page = self.inspect(&filter, after, COUNTED_AT_ONCE).await?;
+            let counts = |(_, state, row): &&(RecipientKey, State, Row)| {
+                matches!(state, State::Queued | State::Uncertain)
+                    && row.priority >= priority
+                    && LaneName::from(row.lane.as_str()) == *lane
+            };
+            waiting += page.rows.iter().filter(counts).count();
+            after = page.next;
+            if after.is_none() || waiting >= most {
+                return Ok(waiting.min(most));
+            }
+        }
+    }
 
     /// What lanes of domains (`@domain`) have queued, turn by turn, in order of turn. Costs some seeks
     /// for each turn there is and a step for each recipient passed by, whatever else is queued; at

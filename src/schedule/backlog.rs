@@ -348,6 +348,18 @@ impl Backlog {
         jobs
     }
 
+    /// Looks at every job, with the limit that holds it back, if one does.
+    pub fn look(&self, look: &mut dyn FnMut(&Job, Option<&Held>)) {
+        self.ready.jobs().for_each(|job| look(job, None));
+        for aside in self.aside.values() {
+            let held = held(&aside.gates);
+            aside.jobs.jobs().for_each(|job| look(job, held.as_ref()));
+        }
+        for beyond in &self.beyond {
+            look(&beyond.job, Some(&Held { by: beyond.by.clone(), wait: beyond.after }));
+        }
+    }
+
     /// What waits aside: by which limit, how many recipients. At most `most` entries.
     pub fn held(&self, most: usize) -> Vec<(Held, usize)> {
         let groups = self.by_time.iter().take(most).filter_map(|(_, key)| self.aside.get(key));

@@ -8,11 +8,13 @@
 
 mod absent;
 mod feedback;
+mod holds;
 mod lent;
 mod line;
 mod next;
 mod permit;
 mod place;
+mod recent;
 mod snapshot;
 mod window;
 
@@ -28,6 +30,7 @@ pub use super::beyond::Beyond;
 use super::places::Place;
 use super::stored::Stored;
 use super::{Held, Job};
+use crate::clock::Timestamp;
 use crate::config::{Limit, Overflow, Provider};
 use crate::mail::LaneName;
 use crate::shape::adapt::{Adapt, Configured};
@@ -35,10 +38,12 @@ use crate::shape::{Gate, Ledger, Limiter, Limits};
 use absent::Absent;
 use feedback::Narrowed;
 pub use feedback::OpenGuard;
+pub use holds::{By, Hold, Holds};
 pub use lent::Lent;
 use lent::Loans;
 use line::Line;
 pub use permit::{Limited, NotNow};
+use recent::Recent;
 pub use snapshot::Snapshot;
 pub(super) use window::FETCH;
 
@@ -99,7 +104,12 @@ struct State {
     place_sender: usize,
     found: bool,
     proven: bool,
-    last_error: Option<String>,
+    /// The last reply or error since something was delivered, and when it came.
+    last_error: Option<(Timestamp, String)>,
+    /// When recipients last left or came back from a transaction, or one began while there was none.
+    moved: Option<Instant>,
+    /// How fast it delivers.
+    recent: Recent,
     limited: Limited,
     /// What feedback narrowed.
     narrowed: Narrowed,
@@ -266,8 +276,15 @@ impl Lane {
     }
 
     /// Remembers the last reply or error for operators.
-    pub fn note_error(&self, text: String) {
-        self.state.lock().last_error = Some(text);
+    pub fn note_error(&self, now: Timestamp, text: String) {
+        self.state.lock().last_error = Some((now, text));
+    }
+
+    /// A recipient was delivered: what went wrong before is over.
+    pub fn note_delivered(&self) {
+        let mut state = self.state.lock();
+        state.last_error = None;
+        state.recent.delivered(Instant::now());
     }
 
     /// Whether what waits should leave from another source: the day's number of a warm-up with that

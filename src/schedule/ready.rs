@@ -128,9 +128,14 @@ impl Ready {
         self.recipients == 0
     }
 
+    /// All jobs, in no order.
+    pub fn jobs(&self) -> impl Iterator<Item = &Job> {
+        self.levels.values().flat_map(|level| level.senders.values()).flat_map(|sender| &sender.jobs)
+    }
+
     /// One job is all there is, and it has at most so many recipients.
     pub fn is_one_of_at_most(&self, recipients: usize) -> bool {
-        let mut jobs = self.levels.values().flat_map(|level| level.senders.values()).flat_map(|sender| &sender.jobs);
+        let mut jobs = self.jobs();
         self.recipients <= recipients && jobs.next().is_some() && jobs.next().is_none()
     }
 

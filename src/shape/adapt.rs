@@ -345,6 +345,47 @@ impl Adapt {
     }
 }
 
+/// A pause in force: nothing leaves.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Pause {
+    /// The rule that paused; `None`: it was learned.
+    pub rule: Option<String>,
+    /// The reply that led to it.
+    pub reply: String,
+    /// Its end.
+    pub until: Timestamp,
+}
+
+impl Adapt {
+    /// The pause in force at `now` that ends last.
+    pub fn pause(&self, now: Timestamp) -> Option<Pause> {
+        let back = self.set_back(now);
+        let now = now.after(back);
+        let ruled = self.effects.pause(now);
+        let ruled = ruled.map(|e| Pause { rule: Some(e.rule.clone()), reply: e.reply.clone(), until: e.until });
+        let learned = |until: Option<Timestamp>, reply: Option<&str>| {
+            until.map(|until| Pause { rule: None, reply: reply.unwrap_or_default().to_owned(), until })
+        };
+        let pace = learned(self.pace.stopped(now), self.pace.reason());
+        let crowd = learned(self.crowd.stopped(now), self.crowd.reason());
+        let last = [ruled, pace, crowd].into_iter().flatten().max_by_key(|pause| pause.until)?;
+        Some(Pause { until: last.until.before(back), ..last })
+    }
+
+    /// Ends every pause, of rules and learned ones; what else was learned stays.
+    pub fn resume(&mut self, now: Timestamp) {
+        self.effects.end_pauses();
+        self.pace.end_stop(now);
+        self.crowd.end_stop(now);
+        self.changed = true;
+    }
+
+    /// Forgets everything that replies taught: what rules did, and what was learned beyond them.
+    pub fn forget(&mut self) {
+        *self = Adapt { seen: self.seen, changed: true, ..Adapt::new(self.configured) };
+    }
+}
+
 /// Whether a rule slows, pauses or narrows the lane, or makes recipients wait.
 pub fn is_throttle(rule: &ReplyRule) -> bool {
     rule.actions

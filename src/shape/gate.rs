@@ -17,6 +17,7 @@ use super::limiter::{Limiter, Tokens};
 use super::quota::Refusal;
 use super::reserve::{Charge, Quotas};
 use super::restart::Left;
+use super::usage::{Holding, Usage};
 use crate::config::{CountedRate, Provider};
 
 /// What holds mail back, as `provider show` tells it.
@@ -152,6 +153,22 @@ impl Gate {
         let (text, wait) = [quota, rate, pace].into_iter().flatten().max_by_key(|(_, wait)| *wait)?;
         let by = if self.name.is_empty() { text } else { format!("{}: {text}", self.name) };
         Some(Held { by, wait })
+    }
+
+    /// What makes one more transaction wait, and how long: the quota that does so longest, the rate that
+    /// does, and the pace, a pause included.
+    pub fn holding(&self) -> Vec<(Duration, Holding)> {
+        let used_up = self.usage().into_iter().filter(Usage::is_used_up);
+        let quota = used_up.map(|usage| (usage.back, Holding::Quota(usage))).max_by_key(|(wait, _)| *wait);
+        let rate = self.limiter.held_by(1).and_then(|(at, wait)| Some((wait, self.rates.get(at)?)));
+        let rate = rate.map(|(wait, rate)| (wait, Holding::Rate(rate.to_string())));
+        let pace = Some((self.limiter.held_by_pace(1), Holding::Pace)).filter(|(wait, _)| !wait.is_zero());
+        [quota, rate, pace].into_iter().flatten().collect()
+    }
+
+    /// What is used of each of its quotas; empty without any, or before they were loaded.
+    pub fn usage(&self) -> Vec<Usage> {
+        self.quotas.as_ref().map(Quotas::usage).unwrap_or_default()
     }
 
     /// Which limit it is, also while it holds nothing back yet: what is on its way may use it up.

@@ -9,6 +9,7 @@
 //!   `release` gives up what is not used.
 //! - `bookings`: when mail comes back that finds no place to wait for a limit.
 //! - `cost`: what a transaction takes of limits that count messages, and of those that count recipients.
+//! - `usage`: what is shown of them.
 //! - `gate`: rates and quotas that hold together; `limits`: which gates a message has to pass.
 
 pub mod adapt;
@@ -23,6 +24,7 @@ mod related;
 mod release;
 pub mod reserve;
 pub mod restart;
+pub mod usage;
 pub mod warmup;
 
 pub use bookings::Bookings;
@@ -31,3 +33,4 @@ pub use gate::{Gate, Held, Permit, Refused};
 pub use ledger::{Ledger, Memos};
 pub use limiter::Limiter;
 pub use limits::Limits;
+pub use usage::{Holding, Usage};

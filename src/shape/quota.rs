@@ -274,6 +274,13 @@ impl Window {
         Duration::from_millis(u64::try_from(free.saturating_sub(now).max(1)).unwrap_or(u64::MAX))
     }
 
+    /// Cells that are used and cells there are, and how long until the first of those used is free.
+    pub fn usage(&mut self, now: i64) -> (u32, u32, Duration) {
+        let used = self.most.saturating_sub(self.room(now));
+        let back = if used == 0 { Duration::ZERO } else { self.wait_for((self.most - used).saturating_add(1), now) };
+        (used, self.most, back)
+    }
+
     /// Whether `cells` could be taken now; takes nothing.
     ///
     /// # Errors

@@ -22,6 +22,7 @@ use super::cost::Cost;
 use super::ledger::{Ledger, Now, PREFIX};
 use super::quota::{Record, Refusal, Reservation, Taken, Window};
 use super::related;
+use super::usage::Usage;
 use super::warmup::{Day, DayRecord, DayReservation};
 use crate::clock::Mark;
 use crate::config::units::Span;
@@ -129,6 +130,19 @@ impl Meter {
                 window.room_at(now, now.saturating_add(i64::try_from(wait.as_millis()).unwrap_or(i64::MAX)))
             }
             Meter::Day { day, .. } => day.room_at(now.clock, now.clock.after(wait)),
+        }
+    }
+
+    fn usage(&mut self, now: Now) -> Option<Usage> {
+        match self {
+            Meter::Window { text, window, offset, .. } => {
+                let (used, most, back) = window.usage(now.steady.saturating_add(*offset));
+                Some(Usage { quota: text.clone(), day: None, used, most, back })
+            }
+            Meter::Day { day, .. } => {
+                let (day, used, most, back) = day.usage(now.clock)?;
+                Some(Usage { quota: String::new(), day: Some(day), used, most, back })
+            }
         }
     }
 
@@ -415,6 +429,12 @@ impl Quotas {
         let mut meters = self.meters.lock();
         let waits = meters.iter_mut().map(|meter| (meter.wait_for(cost, now), meter.text()));
         waits.filter(|(wait, _)| !wait.is_zero()).max().map(|(wait, text)| (text, wait))
+    }
+
+    /// What is used of each; empty before it was loaded.
+    pub fn usage(&self) -> Vec<Usage> {
+        let now = self.ledger.now();
+        self.meters.lock().iter_mut().filter_map(|meter| meter.usage(now)).collect()
     }
 
     /// The tightest of the quotas in the configuration, as it is written there.

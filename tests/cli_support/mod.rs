@@ -48,6 +48,7 @@ impl Fake {
                 size: 26,
                 received: received.to_string(),
                 reason: reason.into(),
+                waits: String::new(),
                 report_due: if state == State::Failed {
                     now.after(Duration::from_secs(45)).to_string()
                 } else {
@@ -139,7 +140,7 @@ impl Controls for Fake {
         self.woken.lock().push("all".into());
     }
 
-    fn lanes(&self) -> Vec<LaneStatus> {
+    async fn lanes(&self) -> Vec<LaneStatus> {
         let lane = |name: &str, provider: &str, paused| LaneStatus {
             name: name.into(),
             provider: provider.into(),

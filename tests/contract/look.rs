@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use mailweir::mail::LaneName;
 use mailweir::queue::{Counts, Filter, Operation, Row};
 
 use super::{Rig, T0, deferred, failed, key, letter, list};
@@ -36,6 +37,30 @@ pub async fn pages_cover_everything_once(rig: Rig) {
     }
     let exact = rig.queue.inspect(&Filter::default(), None, 60).await.unwrap();
     assert_eq!((exact.rows.len(), exact.next), (60, None), "a full last page knows that it is the last");
+}
+
+pub async fn what_waits_is_counted_by_lane_and_priority(rig: Rig) {
+    let queue = &*rig.queue;
+    for (priority, lane, leased) in
+        [(0, "p", false), (0, "p", false), (9, "p", false), (-9, "p", false), (5, "p", true), (5, "p@192.0.2.1", false)]
+    {
+        let letter = letter("s@here.example", lane).priority(priority);
+        let letter = if leased { letter.leased() } else { letter };
+        let id = letter.post(queue).await;
+        if priority == -9 {
+            // What is not due yet waits as well.
+            let held = queue.operate(Operation::Hold, &[key(id, 0)], &[], T0).await.unwrap();
+            let again =
+                queue.operate(Operation::Release, &[key(id, 0)], &[], T0.after(Duration::from_secs(99))).await.unwrap();
+            assert_eq!((held, again), (1, 1));
+        }
+    }
+    let lane = LaneName::from("p");
+    let mut counted = Vec::new();
+    for (priority, most) in [(i8::MIN, 100), (0, 100), (1, 100), (9, 100), (i8::MAX, 100), (i8::MIN, 3)] {
+        counted.push(queue.waiting(&lane, priority, most).await.unwrap());
+    }
+    assert_eq!(counted, [4, 3, 1, 1, 0, 3], "a leased one does not wait in the queue, nor one of another lane");
 }
 
 pub async fn every_filter_picks_its_own(rig: Rig) {

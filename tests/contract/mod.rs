@@ -323,6 +323,7 @@ macro_rules! suite {
                 debts: what_may_have_its_fate_soon_is_under_way,
                 look: pages_cover_everything_once,
                 look: every_filter_picks_its_own,
+                look: what_waits_is_counted_by_lane_and_priority,
                 look: counts_follow,
                 model: random_operations_agree_with_a_model,
             );

@@ -137,8 +137,8 @@ pub async fn operator(world: Arc<World>, controls: Arc<dyn Controls>, clock: Clo
         let filter = Filter { provider: Some(name.clone()), ..Filter::default() };
         let op = |op, filter| Request::Operate { op, filter };
         let request = match world.random(0..=9) {
-            0 | 1 => Request::Pause { name: name.clone(), paused: true },
-            2 | 3 => Request::Pause { name: name.clone(), paused: false },
+            0 | 1 => Request::Pause { name: name.clone() },
+            2 | 3 => Request::Resume { name: name.clone() },
             4 => op(Operation::Hold, filter),
             5 | 6 => op(Operation::Release, filter),
             7 => op(Operation::Retry, filter),
@@ -153,7 +153,7 @@ pub async fn operator(world: Arc<World>, controls: Arc<dyn Controls>, clock: Clo
         let left = world.plan.heal.saturating_sub(world.now()) + MINUTE;
         tokio::time::sleep(left).await;
         for group in &world.plan.groups {
-            ask(&*controls, clock, Request::Pause { name: group.lane.clone(), paused: false }).await;
+            ask(&*controls, clock, Request::Resume { name: group.lane.clone() }).await;
         }
         ask(&*controls, clock, Request::Operate { op: Operation::Release, filter: Filter::default() }).await;
         tokio::time::sleep(Duration::from_secs(600)).await;

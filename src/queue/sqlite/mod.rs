@@ -387,6 +387,11 @@ impl Queue for SqliteQueue {
         self.readers.run(move |conn| claim::lane_due(conn, &lane)).await
     }
 
+    async fn waiting(&self, lane: &LaneName, priority: i8, most: usize) -> Result<usize, QueueError> {
+        let lane = lane.clone();
+        self.readers.run(move |conn| read::waiting(conn, &lane, priority, most)).await
+    }
+
     async fn turns(&self, look: Look) -> Result<Vec<Turn>, QueueError> {
         self.readers.run(move |conn| turns::turns(conn, &look)).await
     }

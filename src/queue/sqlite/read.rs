@@ -135,6 +135,19 @@ pub(super) fn chunk(conn: &Connection, id: QueueId, index: u32) -> Result<Option
     Ok(data.map(Bytes::from))
 }
 
+/// Recipients that wait in a lane and are of this priority or a higher one, counted up to `most`.
+pub(super) fn waiting(conn: &Connection, lane: &LaneName, priority: i8, most: usize) -> Result<usize, QueueError> {
+    // Buckets are in order of priority, the highest first.
+    let beyond = (9 - i64::from(priority) + 1) * rows::SLOTS;
+    let mut statement = conn.prepare_cached(sql::WAITING_IN_LANE)?;
+    let mut rows = statement.query(params![lane.as_str(), beyond, i64::try_from(most).unwrap_or(i64::MAX)])?;
+    let mut waiting = 0;
+    while rows.next()?.is_some() {
+        waiting += 1;
+    }
+    Ok(waiting)
+}
+
 /// The named values that start with `prefix`.
 pub(super) fn recall(conn: &Connection, prefix: &str) -> Result<Vec<(String, Bytes)>, QueueError> {
     let mut statement = conn.prepare_cached(sql::MEMOS)?;
@@ -297,6 +310,7 @@ pub(super) fn inspect(
             size: message.size,
             received: message.received.to_string(),
             reason: reason.to_owned(),
+            waits: String::new(),
             report_due: message.report_due(conn, key.index)?,
         };
         page.rows.push((key, state, row));

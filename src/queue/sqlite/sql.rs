@@ -117,6 +117,9 @@ statements! {
         WHERE state IN (0, 4) AND lane = ?1 AND message < ?2 ORDER BY message, idx LIMIT ?3";
     QUEUED_IN_LANE = "SELECT message, idx FROM recipient INDEXED BY recipient_ready
         WHERE state IN (0, 4) AND lane = ?1 LIMIT ?2";
+    /// One row for each; the caller counts.
+    WAITING_IN_LANE = "SELECT 1 FROM recipient INDEXED BY recipient_ready
+        WHERE state IN (0, 4) AND lane = ?1 AND bucket < ?2 LIMIT ?3";
     /// The next turn (priority and sender) that has something in lanes of domains: one seek.
     NEXT_TURN = "SELECT bucket FROM recipient INDEXED BY recipient_turn
         WHERE state IN (0, 4) AND lane >= '@' AND lane < 'A' AND (attempts > 0) = ?1 AND bucket > ?2
@@ -213,6 +216,7 @@ mod tests {
             (DUE_IN_BUCKET, "(lane=? AND bucket=? AND due<?)"),
             (OLDER_IN_LANE, "(lane=? AND message<?)"),
             (QUEUED_IN_LANE, "(lane=?)"),
+            (WAITING_IN_LANE, "(lane=? AND bucket<?)"),
             (FAILED_BEFORE, "(due<?)"),
             (NEXT_TURN, "(<expr>=? AND bucket>?)"),
             (LANES_OF_TURN, "(<expr>=? AND bucket=? AND (due,lane)>(?,?))"),

@@ -121,6 +121,9 @@ impl Lane {
                 }
                 state.give_place(&mut job);
                 state.given = Some(Instant::now());
+                if state.in_flight == 0 {
+                    state.moved = Some(Instant::now());
+                }
                 state.in_flight += job.recipients.len();
                 if state.ready.ready_of(job.sender, job.priority()) == 0 {
                     state.absent.ran_out((job.sender, job.priority()));

@@ -30,8 +30,11 @@ pub struct Snapshot {
     pub held: Option<shape::Held>,
     /// Limits inside the provider that hold something back, and how many recipients.
     pub held_aside: Vec<(shape::Held, usize)>,
-    /// The last reply or error that was not an acceptance.
-    pub last_error: Option<String>,
+    /// Recipients delivered a second in the last minute or two; `None`: none lately.
+    pub recent: Option<f64>,
+    /// The last reply or error that was not an acceptance, and when it came; gone when something is
+    /// delivered.
+    pub last_error: Option<(Timestamp, String)>,
 }
 
 impl Lane {
@@ -57,6 +60,7 @@ impl Lane {
             stored_due: state.stored.due,
             held: self.gate.held().filter(|held| held.wait > LEAD),
             held_aside: state.ready.held(HELD_SHOWN),
+            recent: state.recent.per_second(Instant::now()),
             last_error: state.last_error.clone(),
         }
     }

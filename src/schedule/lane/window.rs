@@ -31,6 +31,7 @@ impl Lane {
     pub fn settled(&self, recipients: usize) {
         let mut state = self.state.lock();
         state.in_flight = state.in_flight.saturating_sub(recipients);
+        state.moved = Some(Instant::now());
     }
 
     /// Takes waiting recipients out of memory for an operator.
@@ -141,11 +142,11 @@ impl Lane {
     /// all busy.
     pub fn held_back(&self) -> Option<shape::Held> {
         let state = self.state.lock();
-        self.stopped(&state).or_else(|| self.busy(&state))
+        self.stopped(&state).or_else(|| self.no_connection_free(&state))
     }
 
     /// All connections are busy, with hosts that do not answer or are slow, and none was free for long.
-    fn busy(&self, state: &State) -> Option<shape::Held> {
+    fn no_connection_free(&self, state: &State) -> Option<shape::Held> {
         let most = state.most_workers(self.provider.connections);
         let since = state.given?.elapsed();
         let all_busy = state.workers >= most && state.waiting == 0 && state.in_flight > 0;
@@ -177,7 +178,7 @@ impl Lane {
         if stopped.is_none() {
             out.extend(state.ready.withdraw_held(&mut old));
         }
-        if let Some(held) = stopped.or_else(|| self.busy(&state)) {
+        if let Some(held) = stopped.or_else(|| self.no_connection_free(&state)) {
             out.extend(state.ready.withdraw(&mut old).into_iter().map(|job| (held.clone(), job)));
         }
         state.in_flight += out.iter().map(|(_, job)| job.recipients.len()).sum::<usize>();

@@ -66,6 +66,13 @@ impl Crowd {
         self.learned.as_ref().map(|l| l.reason.as_str())
     }
 
+    /// What is stopped goes on at `now`.
+    pub(super) fn end_stop(&mut self, now: Timestamp) {
+        if let Some(l) = &mut self.learned {
+            l.resume = l.resume.min(now);
+        }
+    }
+
     /// The clock was set back by that much.
     pub(super) fn go_back(&mut self, back: Duration) {
         if let Some(l) = &mut self.learned {

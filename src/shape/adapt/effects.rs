@@ -177,6 +177,11 @@ impl Effects {
         pauses.max_by_key(|e| e.until)
     }
 
+    /// Ends all pauses.
+    pub(super) fn end_pauses(&mut self) {
+        self.list.retain(|effect| effect.what != What::Pause);
+    }
+
     /// Drops what is over and has come back. True if something was dropped.
     pub(super) fn advance(&mut self, now: Timestamp, rate: Option<f64>, connections: u32) -> bool {
         let before = self.list.len() + self.matches.len();

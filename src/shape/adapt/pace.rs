@@ -196,6 +196,13 @@ impl Pace {
         self.learned.as_ref().map(|l| l.resume).filter(|resume| *resume > now)
     }
 
+    /// What is stopped goes on at `now`.
+    pub(super) fn end_stop(&mut self, now: Timestamp) {
+        if let Some(l) = &mut self.learned {
+            l.resume = l.resume.min(now);
+        }
+    }
+
     /// The clock was set back by that much.
     pub(super) fn go_back(&mut self, back: Duration) {
         // What was measured is measured anew.

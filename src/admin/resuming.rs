@@ -1,0 +1,50 @@
+//! `provider resume`: ends what holds a lane, and has what was put off because of it tried now.
+
+use std::collections::BTreeSet;
+use std::io;
+
+use super::Controls;
+use super::requests::{Done, Failure, Reply, Sink, operate, unknown_lane};
+use crate::clock::Clock;
+use crate::deliver::NOT_TRIED;
+use crate::queue::{Filter, Operation, QueueError};
+
+/// It is done, and the store does not know.
+pub(super) fn only_for_now(name: &str, state: &str, error: QueueError) -> Failure {
+    let mut failure = Failure::of_queue(error, Done::default());
+    failure.message = format!("`{name}` is {state}, but only until mailweir ends: {}", failure.message);
+    failure
+}
+
+/// Ends what holds a lane; what was put off because its host did not answer is due now.
+pub(super) async fn resume(
+    controls: &dyn Controls,
+    clock: Clock,
+    name: &str,
+    sink: &mut dyn Sink,
+) -> io::Result<Result<Done, Failure>> {
+    let lanes = match controls.resume(name).await {
+        Ok(Some(lanes)) => lanes,
+        Ok(None) => return Ok(Err(unknown_lane(name))),
+        Err(e) => return Ok(Err(only_for_now(name, "resumed", e))),
+    };
+    let mut done = Done::default();
+    for lane in lanes {
+        if lane.asks_hosts {
+            let filter = Filter {
+                provider: Some(lane.name.clone()),
+                reason: Some(format!("*{NOT_TRIED}*")),
+                ..Filter::default()
+            };
+            match operate(controls, clock, Operation::Retry, filter, &mut BTreeSet::new()).await {
+                Ok(more) => {
+                    done.matched += more.matched;
+                    done.changed += more.changed;
+                }
+                Err(failure) => return Ok(Err(failure)),
+            }
+        }
+        sink.put(Reply::Resumed(Box::new(lane)), &[]).await?;
+    }
+    Ok(Ok(done))
+}

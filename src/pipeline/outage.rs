@@ -1,0 +1,258 @@
+//! Hosts that take no connection: since when, what happened, when they are tried again. An outage is one
+//! warning and one line when it is over, whatever waits for it; what was not tried meanwhile is told
+//! recipient by recipient at the level `debug`.
+//!
+//! An outage begins when every address of a route is left alone (see `deliver`), and ends when one of
+//! them has replied to MAIL or what follows: a host that only greets and hangs up is not back.
+//! Bounded: of more than [`MOST`] hosts at once the others have the lines of their recipients alone.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use parking_lot::Mutex;
+
+use super::Relay;
+use crate::clock::Timestamp;
+use crate::config::Provider;
+use crate::deliver::{Event, Fact, Stage};
+use crate::mail::LaneName;
+use crate::route::Route;
+use crate::schedule::Lane;
+use crate::schedule::lane::By;
+
+/// Outages known at once.
+const MOST: usize = 1000;
+/// Who is down again so soon after it was back is not told of before this is over.
+const QUIET: Duration = Duration::from_secs(600);
+/// Shorter ones are not worth a line.
+const SHORT: Duration = Duration::from_secs(5);
+
+/// Which lane, and where its mail would go.
+type Key = (LaneName, Arc<str>);
+
+/// A destination none of whose hosts takes a connection.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(super) struct Outage {
+    /// The host that is asked next.
+    pub(super) host: String,
+    /// What happened last.
+    pub(super) why: String,
+    /// Since when.
+    pub(super) since: Timestamp,
+    /// When one message asks again.
+    pub(super) until: Timestamp,
+    /// Recipients put off because of it.
+    pub(super) put_off: u64,
+    /// It was told that it is down, and not yet that it is back.
+    told: bool,
+    /// When it was told last that it is down.
+    told_at: Option<Timestamp>,
+    /// When it ended; it is kept for a while, so that one that comes and goes is not told each time.
+    over: Option<Timestamp>,
+}
+
+/// What is to be told.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(super) enum News {
+    /// It is down.
+    Down(LaneName, Outage),
+    /// It is back, after so long.
+    Back(LaneName, Outage, Duration),
+}
+
+/// All outages.
+#[derive(Debug, Default)]
+pub(super) struct Outages {
+    known: Mutex<BTreeMap<Key, Outage>>,
+}
+
+impl Outages {
+    /// Nobody at `destination` takes a connection; one message asks again at `until`.
+    fn down(&self, key: Key, host: String, why: String, until: Timestamp, recipients: u64, now: Timestamp) {
+        let mut known = self.known.lock();
+        if known.len() >= MOST && !known.contains_key(&key) {
+            return;
+        }
+        let new = || Outage {
+            host: String::new(),
+            why: String::new(),
+            since: now,
+            until,
+            put_off: 0,
+            told: false,
+            told_at: None,
+            over: None,
+        };
+        let outage = known.entry(key).or_insert_with(new);
+        // Back and down again before anybody was told is one outage.
+        if outage.over.take().is_some() && !outage.told {
+            (outage.since, outage.put_off) = (now, 0);
+        }
+        (outage.host, outage.why, outage.until) = (host, why, until);
+        outage.put_off = outage.put_off.saturating_add(recipients);
+    }
+
+    /// Something there took mail, or said why not.
+    fn up(&self, key: &Key, now: Timestamp) {
+        let mut known = self.known.lock();
+        if let Some(outage) = known.get_mut(key).filter(|outage| outage.over.is_none()) {
+            outage.over = Some(now);
+        }
+    }
+
+    /// Everybody is asked again at the next message.
+    fn ask(&self, now: Timestamp) {
+        for outage in self.known.lock().values_mut() {
+            outage.until = outage.until.min(now);
+        }
+    }
+
+    fn is_empty(&self) -> bool {
+        self.known.lock().is_empty()
+    }
+
+    /// Those of a lane that last.
+    pub(super) fn of(&self, lane: &LaneName) -> Vec<Outage> {
+        let from = (lane.clone(), Arc::from(""));
+        let known = self.known.lock();
+        let its = known.range(from..).take_while(|((name, _), _)| name == lane);
+        its.filter(|(_, outage)| outage.over.is_none()).map(|(_, outage)| outage.clone()).collect()
+    }
+
+    /// The lanes that have one.
+    pub(super) fn lanes(&self) -> Vec<LaneName> {
+        let known = self.known.lock();
+        let mut lanes: Vec<LaneName> =
+            known.iter().filter(|(_, outage)| outage.over.is_none()).map(|((name, _), _)| name.clone()).collect();
+        lanes.dedup();
+        lanes
+    }
+
+    /// What has happened since this was last asked.
+    pub(super) fn news(&self, now: Timestamp) -> Vec<News> {
+        let mut news = Vec::new();
+        self.known.lock().retain(|(lane, _), outage| {
+            let quiet = outage.told_at.is_some_and(|at| now.since(at) < QUIET);
+            if let Some(over) = outage.over {
+                if std::mem::take(&mut outage.told) {
+                    news.push(News::Back(lane.clone(), outage.clone(), over.since(outage.since)));
+                }
+                return quiet;
+            }
+            let lasts = outage.until.since(outage.since) > SHORT || now.since(outage.since) > SHORT;
+            if !outage.told && lasts && !quiet {
+                (outage.told, outage.told_at) = (true, Some(now));
+                news.push(News::Down(lane.clone(), outage.clone()));
+            }
+            true
+        });
+        news
+    }
+}
+
+impl Relay {
+    /// A route took no connection: if all its addresses are left alone now, that is an outage.
+    pub(super) fn note_down(&self, lane: &Lane, destination: &Arc<str>, route: &Route, recipients: usize) {
+        let Some((host, left, why)) = self.connector.next_try(&lane.provider, route) else { return };
+        let now = self.clock.now();
+        let key = (lane.name.clone(), destination.clone());
+        self.outages.down(key, host, why, now.after(left), recipients as u64, now);
+    }
+
+    /// What a transaction says of an outage.
+    pub(super) fn note_answers(&self, lane: &Lane, destination: &Arc<str>, facts: &[Fact]) {
+        let answers = |fact: &Fact| match &fact.event {
+            Event::Reply(reply) => fact.stage >= Stage::Rcpt || fact.stage == Stage::Mail && reply.code != 421,
+            _ => false,
+        };
+        if !self.outages.is_empty() && facts.iter().any(answers) {
+            self.outages.up(&(lane.name.clone(), destination.clone()), self.clock.now());
+        }
+    }
+
+    /// Hosts that were left alone are asked again.
+    pub(super) fn ask_hosts_again(&self) {
+        self.outages.ask(self.clock.now());
+    }
+
+    /// The outages of a lane, as holds of it.
+    pub(super) fn hosts_down(&self, lane: &LaneName, provider: &Provider) -> Vec<(By, Timestamp)> {
+        let all = provider.relay.is_some() || lane.as_domain().is_some();
+        let hold = |outage: Outage| (By::Host { host: outage.host, why: outage.why, all }, outage.until);
+        self.outages.of(lane).into_iter().map(hold).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const T0: Timestamp = Timestamp(1_790_000_000_000);
+
+    fn at(seconds: u64) -> Timestamp {
+        T0.after(Duration::from_secs(seconds))
+    }
+
+    fn key() -> Key {
+        (LaneName::from("p"), Arc::from("mx.example"))
+    }
+
+    fn down(outages: &Outages, now: u64, wait: u64) {
+        outages.down(key(), "mx.example".into(), "connection refused".into(), at(now + wait), 10, at(now));
+    }
+
+    #[test]
+    fn an_outage_is_told_once_and_its_end_once() {
+        let outages = Outages::default();
+        down(&outages, 0, 30);
+        let News::Down(lane, first) = outages.news(at(1)).remove(0) else { panic!("it is down") };
+        assert_eq!((lane.as_str(), first.host.as_str(), first.until), ("p", "mx.example", at(30)));
+        // Probed in vain, and others put off: the same outage.
+        down(&outages, 2, 28);
+        down(&outages, 30, 60);
+        assert_eq!(outages.news(at(31)), []);
+        let now = outages.of(&LaneName::from("p")).remove(0);
+        assert_eq!((now.since, now.until, now.put_off), (T0, at(90), 30));
+        outages.up(&key(), at(95));
+        let News::Back(_, _, after) = outages.news(at(96)).remove(0) else { panic!("it is back") };
+        assert_eq!((after, outages.of(&LaneName::from("p"))), (Duration::from_secs(95), vec![]));
+        assert_eq!(outages.lanes(), []);
+    }
+
+    #[test]
+    fn one_that_comes_and_goes_is_told_every_ten_minutes_at_most() {
+        let outages = Outages::default();
+        let mut told = 0;
+        for minute in 0..60 {
+            down(&outages, minute * 60, 30);
+            told += outages.news(at(minute * 60 + 1)).len();
+            outages.up(&key(), at(minute * 60 + 30));
+            told += outages.news(at(minute * 60 + 31)).len();
+        }
+        assert_eq!(told, 12, "down and back, six times in an hour");
+        // One that stays down is told in the end.
+        down(&outages, 3600, 30);
+        assert_eq!(outages.news(at(3601)).len(), 1);
+        assert_eq!(outages.news(at(7200)), []);
+        outages.up(&key(), at(7200));
+        assert_eq!(outages.news(at(7201)).len(), 1);
+        assert!(outages.is_empty(), "and forgotten");
+    }
+
+    #[test]
+    fn a_moment_is_no_outage_and_an_operator_may_ask_at_once() {
+        let outages = Outages::default();
+        outages.down(key(), "h".into(), "421".into(), T0.after(Duration::from_millis(500)), 1, T0);
+        assert_eq!(outages.news(T0), []);
+        outages.up(&key(), at(1));
+        assert_eq!(outages.news(at(1)), []);
+        assert!(outages.is_empty());
+        down(&outages, 10, 3600);
+        outages.ask(at(20));
+        assert_eq!(outages.of(&LaneName::from("p")).remove(0).until, at(20));
+        let many = |n: usize| (LaneName::from(format!("@d{n}.example").as_str()), Arc::from("h"));
+        (0..2 * MOST).for_each(|n| outages.down(many(n), "h".into(), "x".into(), at(99), 1, at(0)));
+        assert_eq!(outages.lanes().len(), MOST);
+    }
+}

@@ -1,0 +1,305 @@
+//! Says it when a lane stops and when it goes on: one WARN with what holds it, until when and how many
+//! wait, and one INFO. A rate that does its work, a pause of a moment, and a lane in which nothing waits
+//! are no news; one that stops again within [`QUIET`] is told only when that is over and it still stands.
+//!
+//! Bounded: [`MOST`] lanes are remembered.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::watch;
+
+use super::Relay;
+use super::moves::source;
+use super::outage::News;
+use crate::clock::{Timestamp, When, grouped, span};
+use crate::mail::LaneName;
+use crate::queue::QueueError;
+use crate::schedule::Lane;
+use crate::schedule::lane::{By, Hold, Holds};
+
+/// How often it is looked.
+const TICK: Duration = Duration::from_secs(1);
+/// A lane that stops for the same reason so soon again is not told of before this is over.
+const QUIET: Duration = Duration::from_secs(600);
+/// A shorter stop is not worth a line.
+const SHORT: Duration = Duration::from_secs(5);
+/// Lanes remembered.
+const MOST: usize = 1000;
+/// Recipients that are counted; of more it is said that there are more.
+pub const COUNTED: usize = 1_000_000;
+
+/// What was said of a lane.
+#[derive(Clone, Debug, PartialEq)]
+struct Said {
+    /// What stopped it: [`Hold::name`].
+    by: &'static str,
+    /// Since when.
+    since: Timestamp,
+    /// When that was said; `None`: it was not yet.
+    at: Option<Timestamp>,
+    /// It went on, which was said, too.
+    over: bool,
+}
+
+/// What to say now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Say {
+    Nothing,
+    Stops,
+    /// After so long.
+    GoesOn(Duration),
+}
+
+impl Said {
+    /// What is to be said of a lane that `stop` stops now, while something `waits` there.
+    fn step(before: Option<Said>, stop: Option<&Hold>, waits: bool, now: Timestamp) -> (Option<Said>, Say) {
+        match (before, stop) {
+            (None, None) => (None, Say::Nothing),
+            (None, Some(hold)) => Said { by: hold.name(), since: now, at: None, over: false }.told(hold, waits, now),
+            // Another reason is another answer.
+            (Some(said), Some(hold)) if said.by != hold.name() => {
+                let since = if said.over { now } else { said.since };
+                Said { by: hold.name(), since, at: None, over: false }.told(hold, waits, now)
+            }
+            (Some(said), Some(hold)) if said.over => {
+                let quiet = said.at.is_some_and(|at| now.since(at) < QUIET);
+                match quiet {
+                    true => (Some(said), Say::Nothing),
+                    false => Said { since: now, at: None, over: false, ..said }.told(hold, waits, now),
+                }
+            }
+            (Some(said), Some(hold)) if said.at.is_none() => said.told(hold, waits, now),
+            (Some(said), Some(_)) => (Some(said), Say::Nothing),
+            (Some(said), None) if said.at.is_none() => (None, Say::Nothing),
+            (Some(said), None) if !said.over => {
+                let after = now.since(said.since);
+                (Some(Said { over: true, ..said }), Say::GoesOn(after))
+            }
+            (Some(said), None) => {
+                let quiet = said.at.is_some_and(|at| now.since(at) < QUIET);
+                (quiet.then_some(said), Say::Nothing)
+            }
+        }
+    }
+
+    fn told(self, hold: &Hold, waits: bool, now: Timestamp) -> (Option<Said>, Say) {
+        let lasts = hold.until.is_none_or(|until| until.since(now) > SHORT) || now.since(self.since) > SHORT;
+        if waits && lasts { (Some(Said { at: Some(now), ..self }), Say::Stops) } else { (Some(self), Say::Nothing) }
+    }
+}
+
+impl Relay {
+    /// All that holds a lane now.
+    pub fn holds(&self, lane: &Lane) -> Holds {
+        let now = self.clock.now();
+        let mut holds = lane.holds(now);
+        if *self.stopping.borrow() {
+            holds.add(By::Shutdown, None);
+        }
+        if let Some(address) = lane.name.source()
+            && !self.connector.source_works(&lane.name)
+        {
+            holds.add(By::Source(address), None);
+        }
+        let waiting = self.connector.descriptors().waiting_of(&lane.name);
+        if waiting > 0 {
+            holds.add(By::Descriptors { waiting }, None);
+        }
+        for (by, until) in self.hosts_down(&lane.name, &lane.provider) {
+            holds.add(by, Some(until));
+        }
+        holds
+    }
+
+    /// What holds a lane that is not in memory.
+    pub fn holds_of_absent(&self, name: &LaneName) -> Holds {
+        let mut holds = Holds::default();
+        for (by, until) in self.hosts_down(name, &self.router.provider_of_lane(name)) {
+            holds.add(by, Some(until));
+        }
+        holds
+    }
+
+    /// Lanes whose hosts take no connection, whether they are in memory or not.
+    pub fn lanes_without_hosts(&self) -> Vec<LaneName> {
+        self.outages.lanes()
+    }
+
+    /// Recipients that wait in a lane, in memory and in the queue, up to [`COUNTED`].
+    ///
+    /// # Errors
+    /// The queue cannot be read.
+    pub async fn waiting_in(&self, name: &LaneName) -> Result<usize, QueueError> {
+        let stored = self.queue.waiting(name, i8::MIN, COUNTED).await?;
+        Ok(stored + self.scheduler.known(name).map_or(0, |lane| lane.snapshot().ready))
+    }
+
+    /// Watches all lanes until shutdown.
+    pub async fn keep_watch(self: Arc<Relay>, mut stopping: watch::Receiver<bool>) {
+        let mut said = BTreeMap::new();
+        while !*stopping.borrow() {
+            self.look_at_lanes(&mut said).await;
+            tokio::select! {
+                biased;
+                _ = stopping.changed() => {}
+                () = tokio::time::sleep(TICK) => {}
+            }
+        }
+    }
+
+    async fn look_at_lanes(&self, said: &mut BTreeMap<LaneName, Said>) {
+        let now = self.clock.now();
+        for news in self.outages.news(now) {
+            self.tell_outage(news, now).await;
+        }
+        // A lane that is forgotten has nothing that waits, so nothing holds it.
+        said.retain(|name, said| {
+            let gone = self.scheduler.known(name).is_none();
+            if gone && said.at.is_some() && !said.over {
+                tell_goes_on(name, said.by, now.since(said.since));
+            }
+            !gone
+        });
+        for lane in self.scheduler.lanes() {
+            if said.len() >= MOST && !said.contains_key(&lane.name) {
+                continue;
+            }
+            let holds = lane.holds(now);
+            let stop = holds.stop();
+            let before = said.remove(&lane.name);
+            if stop.is_none() && before.is_none() {
+                continue;
+            }
+            let waits = lane.in_memory() > 0 || lane.stored_due().is_some();
+            let by = before.as_ref().map_or("", |said| said.by);
+            let (after, say) = Said::step(before, stop, waits, now);
+            if let Some(after) = after {
+                said.insert(lane.name.clone(), after);
+            }
+            match (say, stop) {
+                (Say::Stops, Some(hold)) => self.tell_stop(&lane, hold, now).await,
+                (Say::GoesOn(after), _) => tell_goes_on(&lane.name, by, after),
+                _ => {}
+            }
+        }
+    }
+
+    async fn tell_stop(&self, lane: &Lane, hold: &Hold, now: Timestamp) {
+        let waiting = self.waiting_text(&lane.name).await;
+        tracing::warn!(
+            provider = lane.name.base(),
+            source = source(&lane.name),
+            by = hold.name(),
+            why = hold.told(now).to_string(),
+            until = hold.until.map(|until| until.to_string()).unwrap_or_default(),
+            waiting,
+            "the lane stops: nothing leaves"
+        );
+    }
+
+    async fn tell_outage(&self, news: News, now: Timestamp) {
+        match news {
+            News::Down(name, outage) => {
+                let provider = self.router.provider_of_lane(&name);
+                // Of a provider with many domains others go to other hosts.
+                let all = provider.relay.is_some() || name.as_domain().is_some();
+                let waiting = if all { self.waiting_text(&name).await } else { grouped(outage.put_off) };
+                tracing::warn!(
+                    provider = name.base(),
+                    source = source(&name),
+                    host = outage.host,
+                    why = outage.why,
+                    waiting,
+                    next_try = When { at: outage.until, now }.to_string(),
+                    "the host takes no connection: its mail waits"
+                );
+            }
+            News::Back(name, outage, after) => tracing::info!(
+                provider = name.base(),
+                source = source(&name),
+                host = outage.host,
+                after = span(after),
+                "the host takes mail again"
+            ),
+        }
+    }
+
+    /// How many wait, for a line of the log.
+    async fn waiting_text(&self, name: &LaneName) -> String {
+        match self.waiting_in(name).await {
+            Ok(waiting) if waiting >= COUNTED => format!("more than {}", grouped(COUNTED as u64)),
+            Ok(waiting) => grouped(waiting as u64),
+            Err(error) => format!("not known: {error}"),
+        }
+    }
+}
+
+fn tell_goes_on(name: &LaneName, by: &str, after: Duration) {
+    let (provider, source) = (name.base(), source(name));
+    tracing::info!(provider, source, by, after = span(after), "the lane goes on");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::shape::Usage;
+
+    fn at(seconds: u64) -> Timestamp {
+        Timestamp(1_790_000_000_000).after(Duration::from_secs(seconds))
+    }
+
+    fn quota(until: u64) -> Hold {
+        let usage = Usage { quota: "5/h".into(), day: None, used: 5, most: 5, back: Duration::ZERO };
+        Hold { by: By::Quota(usage), until: Some(at(until)) }
+    }
+
+    /// What is said at these seconds of a lane that is stopped at some of them.
+    fn story(steps: &[(u64, Option<Hold>, bool)]) -> Vec<(u64, Say)> {
+        let mut said = None;
+        let mut out = Vec::new();
+        for (second, stop, waits) in steps {
+            let (after, say) = Said::step(said.take(), stop.as_ref(), *waits, at(*second));
+            said = after;
+            if say != Say::Nothing {
+                out.push((*second, say));
+            }
+        }
+        out
+    }
+
+    #[test]
+    fn a_stop_is_told_once_and_so_is_its_end() {
+        let told = story(&[
+            (0, Some(quota(600)), true),
+            (1, Some(quota(600)), true),
+            (300, Some(quota(900)), true),
+            (900, None, true),
+            (901, None, true),
+        ]);
+        assert_eq!(told, [(0, Say::Stops), (900, Say::GoesOn(Duration::from_secs(900)))]);
+    }
+
+    #[test]
+    fn what_holds_nothing_or_a_moment_is_no_news() {
+        assert_eq!(story(&[(0, Some(quota(600)), false), (600, None, false)]), []);
+        assert_eq!(story(&[(0, Some(quota(3)), true), (3, None, true)]), []);
+        // Mail comes later, and a moment that does not end is none.
+        assert_eq!(story(&[(0, Some(quota(600)), false), (9, Some(quota(600)), true)]), [(9, Say::Stops)]);
+        assert_eq!(story(&[(0, Some(quota(3)), true), (7, Some(quota(9)), true)]), [(7, Say::Stops)]);
+    }
+
+    #[test]
+    fn another_reason_is_told_at_once_and_the_same_one_not_too_often() {
+        let operator = || Some(Hold { by: By::Operator, until: None });
+        let told = story(&[(0, Some(quota(600)), true), (5, operator(), true), (8, None, true)]);
+        let end = Say::GoesOn(Duration::from_secs(8));
+        assert_eq!(told, [(0, Say::Stops), (5, Say::Stops), (8, end)]);
+        // A quota that gives one an hour's sixtieth at a time.
+        let steps: Vec<_> = (0..60)
+            .flat_map(|minute| [(minute * 60, Some(quota(minute * 60 + 59)), true), (minute * 60 + 59, None, true)])
+            .collect();
+        assert_eq!(story(&steps).len(), 12, "six stops and six ends in an hour");
+    }
+}

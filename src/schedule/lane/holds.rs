@@ -1,0 +1,347 @@
+//! The single answer to: does anything leave this lane now; if not, what holds it, set by whom, and
+//! until when? Whoever shows or logs why mail waits takes the words from here.
+//!
+//! A lane may be held by several things at once; [`Holds`] has them in the order in which they matter.
+//! A hold that [stops](Hold::stops) the lane lets nothing leave that is in it; the others make it slow,
+//! or concern a part of it. Pure, but for [`Lane::holds`], which looks.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::net::IpAddr;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::{LEAD, Lane, State};
+use crate::clock::{Timestamp, When, grouped, span};
+use crate::mail::{self, RecipientKey};
+use crate::shape::{Held, Holding, Usage};
+
+/// Limits that are named at once.
+const LIMITS_SHOWN: usize = 10;
+/// Connections that are at work hold nothing up while something ends on one of them every so often.
+const BUSY: Duration = Duration::from_secs(3);
+/// Connections from which nothing came for so long are worth a word.
+const SILENT: Duration = Duration::from_secs(60);
+
+/// Who or what holds a lane.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum By {
+    /// A person, until a person ends it.
+    Operator,
+    /// The relay is ending.
+    Shutdown,
+    /// A rule of the configuration or a built-in one, after a reply.
+    Rule {
+        /// Where it stands, such as `config.toml:12` or `built-in gmail: postmaster page`.
+        rule: String,
+        /// The reply.
+        reply: String,
+    },
+    /// What was learned from a reply that no rule knows.
+    Learned {
+        /// The reply.
+        reply: String,
+    },
+    /// The provider refuses everything of ours, such as the password.
+    Refused {
+        /// What it said.
+        reply: String,
+    },
+    /// A host that does not answer, or hangs up.
+    Host {
+        /// Its name.
+        host: String,
+        /// What happened last.
+        why: String,
+        /// All that is in the lane would go there.
+        all: bool,
+    },
+    /// The source address that the lane is of cannot be used.
+    Source(IpAddr),
+    /// A quota that is used up, or the number of a warm-up's day.
+    Quota(Usage),
+    /// The pace that replies taught.
+    Pace,
+    /// A rate of the configuration, as it is written there.
+    Rate(String),
+    /// Every connection has a transaction.
+    Connections {
+        /// How many that are.
+        all: u32,
+        /// For how long nothing has ended on any of them.
+        silent: Duration,
+    },
+    /// A `[[limit]]`, which concerns only those it is about.
+    Limit {
+        /// Which.
+        limit: String,
+        /// Recipients that wait for it; 0 where it is told of one of them.
+        waiting: usize,
+    },
+    /// Connections that wait for a file descriptor of the process.
+    Descriptors {
+        /// How many.
+        waiting: usize,
+    },
+    /// Mail of the same or a higher priority.
+    Others {
+        /// Recipients that leave first.
+        ahead: usize,
+    },
+}
+
+/// One thing that holds a lane.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Hold {
+    /// Set by whom.
+    pub by: By,
+    /// When it ends, or is tried again; `None`: nobody can tell.
+    pub until: Option<Timestamp>,
+}
+
+impl Hold {
+    /// One word for programs and the log.
+    pub fn name(&self) -> &'static str {
+        match &self.by {
+            By::Operator => "operator",
+            By::Shutdown => "shutdown",
+            By::Rule { .. } => "rule",
+            By::Learned { .. } => "learned",
+            By::Refused { .. } => "refused",
+            By::Host { .. } => "host",
+            By::Source(_) => "source",
+            By::Quota(usage) if usage.day.is_some() => "warmup",
+            By::Quota(_) => "quota",
+            By::Pace => "pace",
+            By::Rate(_) => "rate",
+            By::Connections { .. } => "connections",
+            By::Limit { .. } => "limit",
+            By::Descriptors { .. } => "descriptors",
+            By::Others { .. } => "priority",
+        }
+    }
+
+    /// Nothing at all leaves the lane while it holds. A rate does its work, and is no stop.
+    pub fn stops(&self) -> bool {
+        match &self.by {
+            By::Host { all, .. } => *all,
+            By::Operator
+            | By::Shutdown
+            | By::Rule { .. }
+            | By::Learned { .. }
+            | By::Refused { .. }
+            | By::Source(_)
+            | By::Descriptors { .. }
+            | By::Quota(_) => true,
+            By::Pace | By::Rate(_) | By::Connections { .. } | By::Limit { .. } | By::Others { .. } => false,
+        }
+    }
+
+    /// `provider resume` ends it: it is neither the configuration's own nor a fact of the world.
+    pub fn ends_by_resuming(&self) -> bool {
+        let by = &self.by;
+        matches!(by, By::Operator | By::Rule { .. } | By::Learned { .. } | By::Refused { .. } | By::Host { .. })
+    }
+
+    /// What it is, and until when, for people, as seen at `now`.
+    pub fn told(&self, now: Timestamp) -> Told<'_> {
+        Told { hold: self, now }
+    }
+
+    /// The order in which holds are told: whoever would have to act first, then what lasts longest.
+    fn rank(&self) -> (u8, std::cmp::Reverse<i64>) {
+        let class = match &self.by {
+            By::Operator => 0,
+            By::Shutdown => 1,
+            _ if self.stops() => 2,
+            By::Pace | By::Rate(_) => 3,
+            By::Connections { .. } => 4,
+            By::Host { .. } => 5,
+            By::Limit { .. } => 6,
+            _ => 7,
+        };
+        (class, std::cmp::Reverse(self.until.map_or(i64::MAX, |until| until.0)))
+    }
+}
+
+/// A hold in words, see [`Hold::told`].
+pub struct Told<'a> {
+    hold: &'a Hold,
+    now: Timestamp,
+}
+
+impl fmt::Display for Told<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.hold.by {
+            By::Operator => f.write_str("paused by an operator")?,
+            By::Shutdown => f.write_str("mailweir is stopping")?,
+            By::Rule { rule, reply } => write!(f, "paused by the rule {rule} after \"{reply}\"")?,
+            By::Learned { reply } => write!(f, "paused by what was learned from \"{reply}\"")?,
+            By::Refused { reply } => write!(f, "the provider refuses us: {reply}")?,
+            By::Host { host, why, .. } => write!(f, "{host} takes no connection: {why}")?,
+            By::Source(source) => write!(f, "the source address {source} does not work")?,
+            By::Quota(usage) => write!(f, "{} used up: {}", usage.title(), usage.count())?,
+            By::Pace => f.write_str("the pace that replies taught")?,
+            By::Rate(rate) => write!(f, "rate {rate}")?,
+            By::Connections { all: 1, .. } => f.write_str("the one connection is busy")?,
+            By::Connections { all, .. } => write!(f, "all {all} connections are busy")?,
+            By::Limit { limit, waiting: 0 } => f.write_str(limit)?,
+            By::Limit { limit, waiting } => write!(f, "{limit}: {} waiting", grouped(*waiting as u64))?,
+            By::Descriptors { waiting } => {
+                write!(f, "{waiting} connections wait for a file descriptor (limit of open files)")?;
+            }
+            By::Others { ahead: 0 } => f.write_str("its turn is next")?,
+            By::Others { ahead } => write!(f, "{} as urgent or more may go first", grouped(*ahead as u64))?,
+        }
+        if let By::Connections { silent, .. } = &self.hold.by
+            && *silent >= SILENT
+        {
+            write!(f, ", without an answer for {}", span(*silent))?;
+        }
+        let Some(until) = self.hold.until else { return Ok(()) };
+        let when = When { at: until, now: self.now };
+        match &self.hold.by {
+            By::Refused { .. } | By::Host { .. } if until <= self.now => f.write_str("; the next message tries it"),
+            By::Refused { .. } | By::Host { .. } => write!(f, "; tried again at {when}"),
+            By::Quota(_) => write!(f, ", free again from {when}"),
+            By::Pace | By::Rate(_) | By::Limit { .. } => write!(f, ", next one at {when}"),
+            _ => write!(f, ", until {when}"),
+        }
+    }
+}
+
+/// All that holds a lane, what matters most first.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Holds(Vec<Hold>);
+
+impl Holds {
+    /// Adds one.
+    pub fn add(&mut self, by: By, until: Option<Timestamp>) {
+        let hold = Hold { by, until };
+        let at = self.0.partition_point(|other| other.rank() <= hold.rank());
+        self.0.insert(at, hold);
+    }
+
+    /// What lets nothing leave the lane; `None`: something may leave, if only slowly.
+    pub fn stop(&self) -> Option<&Hold> {
+        self.0.first().filter(|hold| hold.stops())
+    }
+
+    /// What matters most; `None`: nothing holds it.
+    pub fn first(&self) -> Option<&Hold> {
+        self.0.first()
+    }
+
+    /// All of them.
+    pub fn iter(&self) -> impl Iterator<Item = &Hold> {
+        self.0.iter()
+    }
+}
+
+impl Lane {
+    /// What holds the lane at `now`, as far as the lane knows it: hosts and sources are others' matter.
+    pub fn holds(&self, now: Timestamp) -> Holds {
+        let mut holds = Holds::default();
+        let paused = self.adapt.lock().pause(now);
+        let state = self.state.lock();
+        if state.paused {
+            holds.add(By::Operator, None);
+        }
+        let paused = paused.filter(|pause| pause.until.since(now) > LEAD);
+        let is_paused = paused.is_some();
+        if let Some(pause) = paused {
+            let by = match pause.rule {
+                Some(rule) => By::Rule { rule, reply: pause.reply },
+                None => By::Learned { reply: pause.reply },
+            };
+            holds.add(by, Some(pause.until));
+        }
+        if let Some(circuit) = &state.circuit {
+            let left = circuit.until.saturating_duration_since(Instant::now());
+            holds.add(By::Refused { reply: circuit.reason.clone() }, Some(now.after(left)));
+        }
+        for (wait, holding) in self.gate.holding().into_iter().filter(|(wait, _)| *wait > LEAD) {
+            let by = match holding {
+                // A pause stops the pace, too.
+                Holding::Pace if is_paused => continue,
+                Holding::Pace => By::Pace,
+                Holding::Quota(usage) => By::Quota(usage),
+                Holding::Rate(rate) => By::Rate(rate),
+            };
+            holds.add(by, Some(now.after(wait)));
+        }
+        if let Some(busy) = self.busy(&state) {
+            holds.add(busy, None);
+        }
+        for (held, waiting) in state.ready.held(LIMITS_SHOWN) {
+            holds.add(By::Limit { limit: held.by, waiting }, Some(now.after(held.wait)));
+        }
+        holds
+    }
+
+    /// What each of these recipients waits for, which are due: those that the queue has, and of those that
+    /// are leased the ones that wait in memory. `holds` are those of the lane.
+    pub fn waits(
+        &self,
+        due: &HashMap<RecipientKey, mail::State>,
+        holds: &Holds,
+        now: Timestamp,
+    ) -> Vec<(RecipientKey, Hold)> {
+        let state = self.state.lock();
+        // A part of the lane is not known to be about this one.
+        let general = |hold: &&Hold| !matches!(hold.by, By::Limit { .. } | By::Host { all: false, .. });
+        let hold = holds.iter().find(general);
+        let behind = |ahead| Hold { by: By::Others { ahead }, until: None };
+        let mut told = Vec::new();
+        state.ready.look(&mut |job, limit| {
+            for key in job.recipients.iter().map(|held| job.key(held.index)).filter(|key| due.contains_key(key)) {
+                let own = match (hold, limit) {
+                    (Some(hold), _) if hold.stops() => hold.clone(),
+                    (_, Some(limit)) => {
+                        let by = By::Limit { limit: limit.by.clone(), waiting: 0 };
+                        Hold { by, until: Some(now.after(limit.wait)) }
+                    }
+                    (Some(hold), None) => hold.clone(),
+                    (None, None) => behind(state.ready.at_least(job.priority()).saturating_sub(job.recipients.len())),
+                };
+                told.push((key, own));
+            }
+        });
+        let in_memory = state.ready.recipients() + state.in_flight;
+        let stored = due.iter().filter(|(_, state)| **state != mail::State::Leased);
+        told.extend(stored.map(|(key, _)| (*key, hold.cloned().unwrap_or_else(|| behind(in_memory)))));
+        told
+    }
+
+    /// More is ready than connections are there for, and none of them has got anywhere for a moment.
+    fn busy(&self, state: &State) -> Option<By> {
+        let most = state.most_workers(self.provider.connections);
+        let all_at_work = state.workers >= most && state.waiting == 0 && state.in_flight > 0;
+        let silent = state.moved.map_or(Duration::ZERO, |at| at.elapsed());
+        (all_at_work && silent >= BUSY && !state.ready.is_empty()).then_some(By::Connections { all: most, silent })
+    }
+
+    /// The `[[limit]]`s that a message has to pass and that hold it back now.
+    pub fn limits_on(&self, message: &mail::Message) -> Vec<Held> {
+        let held = self.limits.gates(message).into_iter().filter_map(|gate| gate.held());
+        held.filter(|held| held.wait > LEAD).collect()
+    }
+
+    /// How much of each quota and of the warm-up's day is used; empty without any, or before they
+    /// [were read](Lane::load_usage).
+    pub fn usage(&self) -> Vec<Usage> {
+        self.gate.usage()
+    }
+
+    /// Reads from the store what was used of quotas, if that is not known yet.
+    pub async fn load_usage(&self) {
+        if !self.gate.is_loaded() {
+            self.gate.load().await;
+        }
+    }
+}
+
+#[cfg(test)]
+#[path = "holds_tests.rs"]
+mod tests;

@@ -1,0 +1,244 @@
+//! The words of each hold, their order, and what a lane says of itself.
+
+use std::sync::Arc;
+
+use super::*;
+use crate::clock::Clock;
+use crate::config::{ReplyRule, RuleAction, RuleScope};
+use crate::mail::LaneName;
+use crate::schedule::testing::{job, provider};
+use crate::shape::reserve::testing::ledger;
+
+/// 2026-11-21T13:48:00Z
+const NOW: Timestamp = Timestamp(1_795_268_880_000);
+
+fn minutes(n: u64) -> Option<Timestamp> {
+    Some(NOW.after(Duration::from_secs(60 * n)))
+}
+
+fn usage(quota: &str, day: Option<(u32, u32)>, most: u32) -> Usage {
+    Usage { quota: quota.into(), day, used: most, most, back: Duration::from_secs(22 * 60) }
+}
+
+#[test]
+fn each_hold_has_its_words_and_says_until_when() {
+    let reply = || "421 4.7.0 slow down".to_owned();
+    let host = |all| By::Host { host: "mx.example".into(), why: "connection refused".into(), all };
+    let silent = |all, seconds| By::Connections { all, silent: Duration::from_secs(seconds) };
+    let limit = |waiting| By::Limit { limit: "limit *@news.example: rate 5/s".into(), waiting };
+    let rule = || By::Rule { rule: "config.toml:12".into(), reply: reply() };
+    // Name, whether it stops the lane, whether `resume` ends it, and the words.
+    type Case = (By, Option<Timestamp>, &'static str, bool, bool, &'static str);
+    let table: Vec<Case> = vec![
+        (By::Operator, None, "operator", true, true, "paused by an operator"),
+        (By::Shutdown, None, "shutdown", true, false, "mailweir is stopping"),
+        (
+            rule(),
+            minutes(22),
+            "rule",
+            true,
+            true,
+            "paused by the rule config.toml:12 after \"421 4.7.0 slow down\", until 14:10:00Z (in 22 min)",
+        ),
+        (
+            By::Learned { reply: reply() },
+            minutes(22),
+            "learned",
+            true,
+            true,
+            "paused by what was learned from \"421 4.7.0 slow down\", until 14:10:00Z (in 22 min)",
+        ),
+        (
+            By::Refused { reply: "AUTH: 535 no".into() },
+            minutes(22),
+            "refused",
+            true,
+            true,
+            "the provider refuses us: AUTH: 535 no; tried again at 14:10:00Z (in 22 min)",
+        ),
+        (
+            By::Refused { reply: "AUTH: 535 no".into() },
+            minutes(0),
+            "refused",
+            true,
+            true,
+            "the provider refuses us: AUTH: 535 no; the next message tries it",
+        ),
+        (
+            host(true),
+            minutes(22),
+            "host",
+            true,
+            true,
+            "mx.example takes no connection: connection refused; tried again at 14:10:00Z (in 22 min)",
+        ),
+        (
+            host(false),
+            minutes(0),
+            "host",
+            false,
+            true,
+            "mx.example takes no connection: connection refused; the next message tries it",
+        ),
+        (
+            By::Source(IpAddr::from([192, 0, 2, 1])),
+            None,
+            "source",
+            true,
+            false,
+            "the source address 192.0.2.1 does not work",
+        ),
+        (
+            By::Quota(usage("10000/d", None, 10_000)),
+            minutes(22),
+            "quota",
+            true,
+            false,
+            "quota 10000/d used up: 10,000 of 10,000, free again from 14:10:00Z (in 22 min)",
+        ),
+        (
+            By::Quota(usage("", Some((3, 14)), 200)),
+            minutes(24 * 60),
+            "warmup",
+            true,
+            false,
+            "warm-up day 3 of 14 used up: 200 of 200, free again from 2026-11-22 13:48:00Z (in 1 d)",
+        ),
+        (By::Pace, minutes(1), "pace", false, false, "the pace that replies taught, next one at 13:49:00Z (in 1 min)"),
+        (By::Rate("30/h".into()), minutes(2), "rate", false, false, "rate 30/h, next one at 13:50:00Z (in 2 min)"),
+        (silent(1, 2), None, "connections", false, false, "the one connection is busy"),
+        (
+            silent(4, 130),
+            None,
+            "connections",
+            false,
+            false,
+            "all 4 connections are busy, without an answer for 2 min 10 s",
+        ),
+        (
+            limit(1300),
+            minutes(2),
+            "limit",
+            false,
+            false,
+            "limit *@news.example: rate 5/s: 1,300 waiting, next one at 13:50:00Z (in 2 min)",
+        ),
+        (
+            limit(0),
+            minutes(2),
+            "limit",
+            false,
+            false,
+            "limit *@news.example: rate 5/s, next one at 13:50:00Z (in 2 min)",
+        ),
+        (
+            By::Descriptors { waiting: 3 },
+            None,
+            "descriptors",
+            true,
+            false,
+            "3 connections wait for a file descriptor (limit of open files)",
+        ),
+        (By::Others { ahead: 0 }, None, "priority", false, false, "its turn is next"),
+        (By::Others { ahead: 1200 }, None, "priority", false, false, "1,200 as urgent or more may go first"),
+    ];
+    for (by, until, name, stops, resumes, words) in table {
+        let hold = Hold { by, until };
+        assert_eq!(hold.told(NOW).to_string(), words);
+        assert_eq!((hold.name(), hold.stops(), hold.ends_by_resuming()), (name, stops, resumes), "{words}");
+    }
+}
+
+#[test]
+fn what_has_to_be_acted_on_comes_first_then_what_lasts_longest() {
+    let mut holds = Holds::default();
+    assert_eq!((holds.stop(), holds.first()), (None, None));
+    holds.add(By::Limit { limit: "limit x".into(), waiting: 3 }, minutes(90));
+    holds.add(By::Connections { all: 2, silent: Duration::ZERO }, None);
+    holds.add(By::Rate("1/m".into()), minutes(1));
+    assert_eq!(holds.stop(), None, "an open lane is not stopped by what holds a part of it, or a rate");
+    holds.add(By::Quota(usage("5/h", None, 5)), minutes(22));
+    holds.add(By::Refused { reply: "535".into() }, minutes(60));
+    assert_eq!(holds.stop().map(Hold::name), Some("refused"));
+    holds.add(By::Operator, None);
+    let names: Vec<_> = holds.iter().map(Hold::name).collect();
+    assert_eq!(names, ["operator", "refused", "quota", "rate", "connections", "limit"]);
+}
+
+fn lane(provider: crate::config::Provider) -> Arc<Lane> {
+    Arc::new(Lane::new(LaneName::from("p"), Arc::new(provider), &[], &ledger()))
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_lane_tells_all_that_holds_it() {
+    let clock = Clock::for_tests();
+    let lane = lane(crate::config::Provider { quota: vec!["2/h".parse().expect("a quota")], ..provider("p") });
+    let names = || lane.holds(clock.now()).iter().map(Hold::name).collect::<Vec<_>>();
+    lane.load_usage().await;
+    assert_eq!(names(), [""; 0]);
+    assert_eq!(lane.usage().iter().map(Usage::count).collect::<Vec<_>>(), ["0 of 2"]);
+    let _ = lane.push([job("a@x.example", "d.example", 0, &[1, 2]), job("a@x.example", "d.example", 0, &[3])]);
+    for n in [2, 1] {
+        let (mut job, _) = lane.next(None, Duration::from_secs(1)).await.expect("a job");
+        assert_eq!(job.recipients.len(), n);
+        lane.permit(&mut job).await.expect("a permit").spend();
+        lane.settled(n);
+    }
+    assert_eq!(lane.usage().iter().map(Usage::count).collect::<Vec<_>>(), ["2 of 2"], "of messages");
+    assert_eq!(names(), ["quota"]);
+    lane.open_circuit("AUTH: 535 no".into(), Duration::from_secs(9000), Duration::from_secs(9000));
+    let _ = lane.pause(true);
+    assert_eq!(names(), ["operator", "refused", "quota"]);
+    let rule = ReplyRule {
+        actions: vec![RuleAction::Pause],
+        scope: RuleScope::Provider,
+        lasting: Duration::from_secs(7200),
+        origin: "config.toml:12".into(),
+        stage: None,
+        code: None,
+        enhanced: None,
+        text: None,
+        after: None,
+    };
+    let _ = lane.feedback(clock.now(), |adapt, _| adapt.ruled(&rule, "421 slow", clock.now()));
+    assert_eq!(names(), ["operator", "refused", "rule", "quota"]);
+    // What a person can end.
+    let _ = (lane.pause(false), lane.close_circuit());
+    let _ = lane.feedback(clock.now(), |adapt, _| adapt.resume(clock.now()));
+    assert_eq!(names(), ["quota"]);
+    tokio::time::advance(Duration::from_secs(3700)).await;
+    assert_eq!(names(), [""; 0]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn recipients_hear_what_they_wait_for() {
+    let clock = Clock::for_tests();
+    let lane = lane(crate::config::Provider { connections: 1, ..provider("p") });
+    let _ = lane.push((1..=3).map(|n| job("a@x.example", "d.example", 0, &[n])));
+    let (first, _) = lane.next(None, Duration::from_secs(1)).await.expect("a job");
+    let due: HashMap<RecipientKey, mail::State> = (1..=3)
+        .map(|n| (job("a@x.example", "d.example", 0, &[n]).key(n), mail::State::Leased))
+        .chain([(job("a@x.example", "d.example", 0, &[9]).key(9), mail::State::Queued)])
+        .collect();
+    let told = |lane: &Lane| {
+        let holds = lane.holds(clock.now());
+        let mut told: Vec<_> = lane
+            .waits(&due, &holds, clock.now())
+            .into_iter()
+            .map(|(key, hold)| (key.index, hold.told(clock.now()).to_string()))
+            .collect();
+        told.sort();
+        told
+    };
+    let words = |words: &str| [2, 3, 9].map(|n| (n, words.to_owned())).to_vec();
+    assert_eq!(told(&lane)[0].1, "1 as urgent or more may go first");
+    tokio::time::advance(Duration::from_secs(5)).await;
+    assert_eq!(told(&lane), words("the one connection is busy"), "the one in a transaction does not wait");
+    tokio::time::advance(Duration::from_secs(600)).await;
+    assert_eq!(told(&lane), words("the one connection is busy, without an answer for 10 min"));
+    let _ = lane.pause(true);
+    assert_eq!(told(&lane), words("paused by an operator"));
+    let _ = lane.pause(false);
+    lane.settled(first.recipients.len());
+    assert_eq!(told(&lane)[2].1, "2 as urgent or more may go first", "it is in the queue behind them");
+}

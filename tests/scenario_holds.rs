@@ -1,0 +1,197 @@
+//! What is shown of mail that does not leave is true, and can be changed: in the log, in `provider list`
+//! and `show`, in `queue list` and `retry`, in `explain`, by `provider resume` and `forget`.
+
+mod support;
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use support::daemon::{Daemon, LogLine, Setup};
+use support::mail::message;
+use support::sink::{Answer, Ask, Options, Sink};
+use support::{Port, SOON, TestDir, wait_for};
+
+fn send(daemon: &Daemon, count: usize) {
+    let mut client = daemon.client();
+    for n in 0..count {
+        client.send("<sender@sender.test>", &["<somebody@example.test>"], &message(&format!("m{n:03}")));
+    }
+}
+
+fn ok(daemon: &Daemon, arguments: &[&str]) -> String {
+    daemon.command_ok(arguments, b"")
+}
+
+/// Waits until a command says all of this.
+fn says(daemon: &Daemon, arguments: &[&str], parts: &[&str]) -> String {
+    wait_for(&format!("{arguments:?} to say {parts:?}"), SOON, || {
+        let text = ok(daemon, arguments);
+        parts.iter().all(|part| text.contains(part)).then_some(text)
+    })
+}
+
+fn events(daemon: &Daemon, event: &str) -> Vec<LogLine> {
+    daemon.log_lines().into_iter().filter(|line| line.event() == event).collect()
+}
+
+const STOPS: &str = "the lane stops: nothing leaves";
+const GOES_ON: &str = "the lane goes on";
+
+#[test]
+fn a_host_that_is_down_is_one_warning_and_one_line_when_it_is_back() {
+    const MESSAGES: usize = 150;
+    let (dir, port) = (TestDir::new(), Port::reserve());
+    let daemon = Setup::new(&dir)
+        .via("example", "example.test", port.at(2), "connections = 2\nrate = []")
+        .with("[retry]\nfirst = \"1h\"\njitter = 0.0")
+        .start();
+    send(&daemon, MESSAGES);
+    let line = daemon.wait_log("the warning", |line| line.event().starts_with("the host takes no connection"));
+    assert_eq!((line.get("level").as_str(), line.get("provider").as_str()), ("WARN", "example"));
+    assert!(line.get("why").contains("refused") && line.get("next_try").contains("Z (in "), "{}", line.0);
+    assert!(line.get("waiting").parse::<usize>().is_ok_and(|n| n > 0), "{}", line.0);
+    wait_for("all to be put off", SOON, || {
+        daemon.queue_list(&[]).iter().all(|row| row.state() == "queued" && !row.reason().is_empty()).then_some(())
+    });
+    // Those of the attempts that were made, of which a host takes one at a time.
+    let deferred = events(&daemon, "deferred").len();
+    assert!((1..=10).contains(&deferred), "{deferred} lines for {MESSAGES} messages");
+    let list = ok(&daemon, &["provider", "list"]);
+    let words = "takes no connection: connection refused; tried again at ";
+    assert!(list.contains("stopped: 127.0.0.2 ") && list.contains(words), "{list}");
+    assert!(list.contains(" 150 ") && list.contains("LAST ERROR"), "what waits in the queue counts\n{list}");
+    assert!(ok(&daemon, &["explain", "x@example.test"]).contains(words));
+
+    let sink = Sink::start(port.at(2));
+    let said = ok(&daemon, &["provider", "resume", "example"]);
+    assert!(
+        said.contains("example: ended: ")
+            && said.contains(words)
+            && said.ends_with("goes on: its hosts are asked again\n"),
+        "{said}"
+    );
+    assert!(said.contains(" recipients that waited for a host are due now\n"), "{said}");
+    // What was tried itself has its own due time.
+    sink.wait(MESSAGES - deferred, SOON);
+    let back = daemon.wait_log("that it is back", |line| line.event() == "the host takes mail again");
+    assert_eq!(back.get("level"), "INFO");
+    assert_eq!(daemon.log_lines().iter().filter(|line| line.event().starts_with("the host takes no")).count(), 1);
+    let list = says(&daemon, &["provider", "list"], &["open"]);
+    assert!(!list.contains("refused"), "an error goes when a success follows\n{list}");
+}
+
+#[test]
+fn a_quota_that_is_used_up_is_told_and_no_command_claims_otherwise() {
+    let (dir, port) = (TestDir::new(), Port::reserve());
+    let sink = Sink::start(port.at(2));
+    let daemon = Setup::new(&dir).via("example", "example.test", sink.address, "quota = \"3/d\"").start();
+    send(&daemon, 10);
+    sink.wait(3, SOON);
+    let line = daemon.wait_log("the warning", |line| line.event() == STOPS);
+    assert_eq!((line.get("level").as_str(), line.get("by").as_str()), ("WARN", "quota"));
+    assert!(line.get("waiting").parse::<usize>().is_ok_and(|n| (1..=7).contains(&n)), "{}", line.0);
+    let words = "quota 3/d used up: 3 of 3, free again from ";
+    assert!(line.get("why").starts_with(words) && !line.get("until").is_empty(), "{}", line.0);
+    let shown = says(&daemon, &["provider", "show", "example"], &[words, "used         quota 3/d: 3 of 3"]);
+    assert!(shown.contains("state        stopped: quota 3/d") && shown.contains("waiting      7,"), "{shown}");
+    let list = ok(&daemon, &["provider", "list"]);
+    assert_eq!(list.lines().count(), 2, "what is configured, and no profile\n{list}");
+    assert!(list.contains("3/d: 3 of 3, free again from ") && list.contains("stopped: quota 3/d used up"), "{list}");
+    assert!(ok(&daemon, &["provider", "list", "--all"]).lines().count() > 10);
+    let rows = daemon.queue_list(&[]);
+    assert!(rows.iter().all(|row| row.text("waits").starts_with(words)), "{rows:?}");
+    assert!(ok(&daemon, &["queue", "list"]).contains("waits: quota 3/d used up"));
+    let said = ok(&daemon, &["queue", "retry", "--all"]);
+    assert!(
+        said.contains("7 of 7 recipients due now\n") && said.contains("but nothing leaves example: quota 3/d"),
+        "{said}"
+    );
+    let said = ok(&daemon, &["provider", "resume", "example"]);
+    assert!(said.contains("example: still: quota 3/d used up") && !said.contains("goes on"), "{said}");
+    let told = ok(&daemon, &["explain", "x@example.test"]);
+    assert!(told.contains("held         quota 3/d used up") && told.contains("would leave  in about 1 d"), "{told}");
+    assert_eq!((sink.count(), events(&daemon, STOPS).len()), (3, 1));
+}
+
+/// Says these, one to each of the first MAILs.
+fn refusing(replies: &'static [&'static str]) -> Options {
+    let said = AtomicUsize::new(0);
+    Options::script(move |ask: &Ask| match ask.verb {
+        "MAIL" => replies.get(said.fetch_add(1, Ordering::SeqCst)).map_or(Answer::Yes, |reply| Answer::say(reply)),
+        _ => Answer::Yes,
+    })
+}
+
+#[test]
+fn what_rules_and_operators_hold_is_ended_by_resume_and_what_was_learned_by_forget() {
+    let (dir, port) = (TestDir::new(), Port::reserve());
+    let sink = Sink::with(port.at(2), refusing(&["450 4.7.2 take a break", "450 4.7.3 not that fast"]));
+    let rules = "\n[[provider.example.on_reply]]\ntext = \"take a break\"\npause = true\nfor = \"2h\"\n\
+                 [[provider.example.on_reply]]\ntext = \"not that fast\"\nslow_to = \"600/m\"\nfor = \"2h\"";
+    let keys = format!("connections = 1\nrate = \"100/s\"{rules}");
+    let mut daemon = Setup::new(&dir).via("example", "example.test", sink.address, &keys).start();
+    send(&daemon, 5);
+    let line = daemon.wait_log("the warning", |line| line.event() == STOPS);
+    assert_eq!((line.get("level").as_str(), line.get("by").as_str()), ("WARN", "rule"));
+    ok(&daemon, &["provider", "pause", "example"]);
+    says(
+        &daemon,
+        &["provider", "show", "example"],
+        &["state        paused by an operator\n", "also         paused by the rule "],
+    );
+    let said = ok(&daemon, &["queue", "retry", "--provider", "example"]);
+    assert!(
+        said.contains("but nothing leaves example: paused by an operator (`mailweir provider resume example`"),
+        "{said}"
+    );
+    let held = "paused by the rule ";
+    let said = ok(&daemon, &["provider", "resume", "example"]);
+    assert!(said.starts_with("example: ended: paused by an operator\nexample: ended: "), "{said}");
+    assert!(
+        said.contains(held) && said.contains("take a break\", until ") && said.ends_with("example goes on\n"),
+        "{said}"
+    );
+    sink.wait(5, SOON);
+    let line = daemon.wait_log("that it goes on", |line| line.event() == GOES_ON);
+    assert_eq!(line.get("level"), "INFO");
+
+    // The pace of the rule stays until somebody forgets it, also over a restart.
+    says(&daemon, &["provider", "show", "example"], &["slowed to 10.0/s"]);
+    let said = ok(&daemon, &["provider", "forget", "example"]);
+    assert!(said.starts_with("example: forgotten: slow to 600/m until "), "{said}");
+    assert_eq!(ok(&daemon, &["provider", "forget", "example"]), "example: replies had taught nothing\n");
+    daemon.kill();
+    daemon.start();
+    assert!(!ok(&daemon, &["provider", "show", "example"]).contains("slowed"));
+    assert_eq!(daemon.command(&["provider", "forget", "nobody"], b"").status.code(), Some(69));
+}
+
+#[test]
+fn explain_knows_priorities_of_routes_and_limits_that_touch_the_message() {
+    let (dir, port) = (TestDir::new(), Port::reserve());
+    let sink = Sink::start(port.at(2));
+    let more = "[[route]]\nsender = \"vip@*\"\npriority = 5\n\n[[limit]]\nsender = \"*@news.test\"\nrate = \"1/h\"";
+    let daemon = Setup::new(&dir)
+        .with(more)
+        .via("example", "example.test", sink.address, "connections = 1\nrate = \"30/h\"")
+        .start();
+    let mut client = daemon.client();
+    for n in 0..5 {
+        client.send("<a@news.test>", &["<somebody@example.test>"], &message(&format!("news {n}")));
+    }
+    sink.wait(1, SOON);
+    send(&daemon, 60);
+    let explain = |sender| ok(&daemon, &["explain", "x@example.test", "--sender", sender]);
+    let told = wait_for("the others to wait", SOON, || {
+        Some(explain("b@sender.test")).filter(|told| told.contains("ahead of it") && !told.contains("ahead of it  0"))
+    });
+    assert!(!told.contains("news.test"), "another sender's limit does not touch it\n{told}");
+    assert!(told.contains("pace         30.0/h, the slowest rate") && told.contains(" with --priority 9"), "{told}");
+    assert!(told.contains("in about 2 h"), "sixty at thirty an hour\n{told}");
+    let urgent = explain("vip@sender.test");
+    assert!(urgent.contains("priority 5, given by a [[route]] (") && !urgent.contains("with --priority"), "{urgent}");
+    assert!(urgent.contains("via = \"example\" (") && !urgent.contains("(default)"), "{urgent}");
+    let news = explain("a@news.test");
+    assert!(news.contains("limit *@news.test") && news.contains("next one at "), "{news}");
+    // A lane that a limit of somebody concerns is open.
+    assert!(!ok(&daemon, &["provider", "list"]).contains("stopped"));
+}

@@ -191,7 +191,7 @@ fn write_lane(out: &mut impl Write, lane: &LaneExplained, may_hurry: bool) -> io
         writeln!(out, "  held         {}", shown(&lane.held))?;
     }
     let when = match (lane.earliest, lane.latest) {
-        (None, _) => "not before somebody ends that".to_owned(),
+        (None, _) => "not before that has ended".to_owned(),
         (Some(earliest), Some(latest)) if earliest == latest => format!("{} (an estimate)", in_about(latest)),
         (Some(earliest), Some(latest)) => format!(
             "{} if its sender has nothing waiting, {} if all that is ahead goes first (an estimate)",

@@ -261,7 +261,7 @@ fn one_message_that_is_put_off_holds_up_no_other() {
         match ask.verb {
             "MAIL" if ask.argument.contains("grey@") => _ = grey.insert(ask.connection),
             "MAIL" => _ = grey.remove(&ask.connection),
-            "." if grey.contains(&ask.connection) => {
+            "DOT" if grey.contains(&ask.connection) => {
                 *counted.lock().expect("the tries") += 1;
                 return Answer::say("451 4.7.1 Try again later, too many messages");
             }

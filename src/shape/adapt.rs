@@ -13,6 +13,7 @@ mod crowd;
 mod effects;
 mod evidence;
 mod learn;
+mod learned;
 mod meter;
 mod openings;
 mod pace;

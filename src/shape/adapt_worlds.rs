@@ -461,4 +461,16 @@ fn rules_and_learning_work_together() {
         assert!(pauses.len() <= 5 && run.ruled.len() <= 25, "{pauses:?} {}", run.ruled.len());
         assert!(goodput > 0.6, "{goodput}");
     }
+    // It is no rate, but so many in a window whose length the pause hides.
+    for (most, seconds) in [(20, 60.0), (300, 3600.0)] {
+        let mut sliding = Sliding::default();
+        let said: No = Some((Stage::Mail, 421, Some((4, 7, 0)), RULED));
+        let mut world = |now: f64, _: Mail| if sliding.takes(now, most, seconds) { None } else { said };
+        let run = run(Setting { workers: 4, until: 86_400.0, ..Setting::default() }, &mut world);
+        let mut pauses = run.ruled.clone();
+        pauses.dedup_by(|b, a| *b - *a < 7200.0);
+        let goodput = run.goodput(20_000, 86_400) * seconds / most as f64;
+        println!("{most} in {seconds} s: paused at {pauses:?}, {:.1} % of the cap in all", 100.0 * goodput);
+        assert!(pauses.len() <= 5 && goodput > 0.5, "{pauses:?} {goodput}");
+    }
 }

@@ -22,6 +22,11 @@ pub(super) struct Window {
     pub(super) seconds: f64,
 }
 
+/// Whether two amounts may be the contents of one window.
+pub(super) fn alike(one: f64, other: f64) -> bool {
+    one < other * ALIKE && other < one * ALIKE
+}
+
 /// What passed since the server last opened, and what the opening before took.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub(super) struct Openings {
@@ -48,8 +53,7 @@ impl Openings {
         let cells = std::mem::take(&mut self.cells);
         let opened = Timestamp(refused.0.midpoint(now.0));
         let seconds = opened.since(first).as_secs_f64().max(1.0);
-        let alike = |before: f64| cells < before * ALIKE && before < cells * ALIKE;
-        self.before.replace(cells).filter(|before| alike(*before)).map(|_| Window { cells, seconds })
+        self.before.replace(cells).filter(|before| alike(cells, *before)).map(|_| Window { cells, seconds })
     }
 
     /// The clock was set back by that much.

@@ -17,8 +17,9 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use super::learned::{Learned, NEAR, Probe, SLOWEST};
 use super::meter::Meter;
-use super::openings::Openings;
+use super::openings::{Openings, alike};
 use crate::clock::Timestamp;
 
 /// The most that is kept of the rate that met the first throttle reply.
@@ -27,9 +28,6 @@ const PROBE_DECREASE: f64 = 0.93;
 const REPEATED_DECREASE: f64 = 0.85;
 /// The least that is kept, unless the episode was long.
 const DEEPEST: f64 = 0.3;
-/// The rate right after a stop, of the target; it is reached [`RECOVERY`] later.
-const RESTART: f64 = 0.8;
-const RECOVERY: f64 = 2.0;
 /// Accepted cells a throttle reply costs before the next probe.
 const CLEAN: u32 = 40;
 /// Throttle replies that count for that.
@@ -43,12 +41,6 @@ const HOLD_MOST: Duration = Duration::from_secs(600);
 const HOLD_SAME: Duration = Duration::from_secs(40);
 const CLOSE: f64 = 0.92;
 const SAME: f64 = 1.25;
-/// The first stop; the next ones are twice as long each, up to a second or a part of the time that the
-/// server has been closed, whichever is more, and never longer than this.
-const STOP: Duration = Duration::from_millis(250);
-const STOP_LONG: f64 = 1.0;
-const STOP_PART: f64 = 12.0;
-const STOP_MOST: f64 = 600.0;
 /// Closed for so long, and for so many stops: a long window is full, or the server is in trouble.
 const LONG: f64 = 3.0;
 const LONG_ROUNDS: u32 = 4;
@@ -56,113 +48,28 @@ const LONG_ROUNDS: u32 = 4;
 const USED: f64 = 0.96;
 /// What a probe adds to that when it was refused near it.
 const CLIMB: f64 = 1.01;
-/// A window longer than this stretches all times of the search.
-const SHORT_WINDOW: f64 = 30.0;
-/// What was accepted further back counts less, in seconds (in windows if these are longer).
-const MEMORY: f64 = 120.0;
-const MEMORY_WINDOWS: f64 = 2.0;
 /// What is kept of the pace that a rule stopped or slowed; and of what was kept, if it did so again within
 /// this time.
 const RULED: f64 = 0.8;
 const RULED_LATER: f64 = 0.88;
 const RULED_AGAIN: f64 = 0.6;
 const RULED_SOON: Duration = Duration::from_secs(600);
-/// How long such a pace is held after a pause and after less, the first time (twice as long each further
-/// time, up to the last): so no rule acts more than five times in a day. And how much slower than others such
-/// a probe grows.
-const RULED_HOLD: [Duration; 3] =
-    [Duration::from_secs(3 * 3600), Duration::from_secs(1800), Duration::from_secs(24 * 3600)];
-const RULED_SCALE: f64 = 20.0;
+/// Lengths of windows, in seconds, that are tried in turn where a rule hides how long one is.
+const RULED_WINDOWS: [f64; 3] = [60.0, 3600.0, 86_400.0];
 const RULED_FORGET: Duration = Duration::from_secs(86_400);
 /// A rate below this part of the one that was too much is far below it: it is held for a moment
 /// only, and grows by [`FAST`] a second up to [`NEAR`].
 const FAR: f64 = 0.8;
-const NEAR: f64 = 0.9;
-const FAST: f64 = 0.2;
 const CLEAN_FAR: u32 = 5;
 const HOLD_FAR: Duration = Duration::from_secs(3);
 /// Nothing was throttled for so long: what was learned is forgotten.
 pub(super) const FORGET: Duration = Duration::from_secs(3600);
 const FORGET_WINDOWS: f64 = 3.0;
-/// No rate below this (a cell an hour) is learned.
-const SLOWEST: f64 = 1.0 / 3600.0;
-
 /// How much a rate has grown `seconds` after it began to grow: 1 at first, twice as much after half
 /// a minute, a hundred times after a minute and a half.
 pub(super) fn growth(seconds: f64) -> f64 {
     let t = seconds.clamp(0.0, 200.0);
     (0.01 * t + 0.0005 * t * t).exp()
-}
-
-/// What was learned, and where the search is.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-struct Learned {
-    /// The rate in cells a second that is held, or from which the probe grows.
-    target: f64,
-    /// The last rate that was held to the end without a throttle reply; 0: none.
-    good: f64,
-    /// The last rate that was too much.
-    ceiling: f64,
-    /// Nothing leaves before; replies to what left before belong to the episode.
-    resume: Timestamp,
-    /// Stops in this episode.
-    rounds: u32,
-    /// Throttle replies in this episode.
-    hurt: u32,
-    /// Something that left after `resume` was accepted.
-    accepted: bool,
-    /// Cells accepted since `resume`.
-    clean: u32,
-    /// `None` while the target is held.
-    probing: Option<Probe>,
-    /// Probes in a row that met the same limit.
-    #[serde(default)]
-    same: u32,
-    /// The length of the window in seconds, if it was measured; 0: it was not.
-    #[serde(default)]
-    window: f64,
-    /// Times that a rule has stopped or slowed the lane at such a pace, and until when it does; `pause`: it
-    /// stopped it.
-    #[serde(default)]
-    ruled: u32,
-    #[serde(default)]
-    ruled_until: Timestamp,
-    #[serde(default)]
-    pause: bool,
-    /// The rate before the episode began; 0: there was none.
-    #[serde(default)]
-    held: f64,
-    /// When the episode began, and cells accepted in so many seconds before, see `remembered`.
-    #[serde(default)]
-    begun: Timestamp,
-    #[serde(default)]
-    before: (f64, f64),
-    /// When the state was last brought up to date.
-    seen: Timestamp,
-    /// The last throttle reply: when, and its text.
-    last: Timestamp,
-    reason: String,
-}
-
-/// A probe for more.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
-struct Probe {
-    /// The rate now.
-    rate: f64,
-    /// Seconds of growth near and beyond the ceiling.
-    beyond: f64,
-}
-
-impl Probe {
-    fn grow(&mut self, ceiling: f64, seconds: f64) {
-        let pace = if self.rate < ceiling * NEAR {
-            FAST
-        } else {
-            self.beyond += seconds;
-            0.01 + 0.001 * self.beyond.min(200.0)
-        };
-        self.rate *= (pace * seconds).exp();
-    }
 }
 
 /// What an acceptance tells beyond itself.
@@ -329,7 +236,7 @@ impl Pace {
         // Over the first moment a part of what was accepted is the receiver's burst.
         let accepted = if age < 5.0 { accepted * tried / (accepted + tried).max(SLOWEST) / NEAR } else { accepted };
         let mut target = limit.map_or(accepted, |limit| accepted.min(limit)) * RULED;
-        let mut times = 1;
+        let (mut times, mut cells, mut window) = (1, self.meter.accepted(), 0.0);
         if let Some(l) = &mut self.learned {
             if l.ruled > 0 && now < l.ruled_until {
                 l.ruled_until = until;
@@ -338,8 +245,16 @@ impl Pace {
             }
             let rate = l.rate(now);
             let part = if l.ruled > 0 { RULED_LATER } else { RULED };
-            target = if target > 0.0 { (target / RULED).min(rate) * part } else { rate * part };
-            if l.ruled > 0 && now.since(l.ruled_until) < RULED_SOON {
+            // What was measured over a pause is no rate.
+            target = if target > 0.0 && l.ruled == 0 { (target / RULED).min(rate) * part } else { rate * part };
+            let soon = now.since(l.ruled_until) < RULED_SOON.max(Duration::from_secs_f64(2.0 * l.window));
+            (cells, window) = (f64::from(l.clean), l.window);
+            let longer = RULED_WINDOWS.into_iter().find(|longer| *longer > l.window);
+            if l.ruled > 0 && soon && alike(cells, l.ruled_cells) {
+                // The same amount at another pace: it is the amount that counts, in a window of unknown length.
+                window = longer.unwrap_or(window);
+                target = target.min(USED * cells / window);
+            } else if l.ruled > 0 && soon {
                 target = target.min(l.target * RULED_AGAIN);
             } else if l.ruled > 0 && l.probing.is_some() {
                 target = target.max(l.good.min(rate));
@@ -349,9 +264,17 @@ impl Pace {
         if target <= 0.0 {
             return;
         }
-        let next = Learned::at(target, target / RULED, now, reason);
-        self.learned =
-            Some(Learned { resume: now, ruled: times, ruled_until: until, pause, last: until, accepted: true, ..next });
+        self.learned = Some(Learned {
+            resume: now,
+            ruled: times,
+            ruled_until: until,
+            ruled_cells: cells,
+            pause,
+            window,
+            last: until,
+            accepted: true,
+            ..Learned::at(target, target / RULED, now, reason)
+        });
         self.meter.restart(now);
     }
 
@@ -396,8 +319,9 @@ impl Pace {
         let before = l.remembered(now);
         let held = if l.probing.is_some() { l.good } else { l.target };
         let (window, ruled, ruled_until, pause) = (l.window, l.ruled, l.ruled_until, l.pause);
+        let ruled_cells = l.ruled_cells;
         let next = Learned::at(target.min(ceiling * 0.97), believed, now, reason);
-        *l = Learned { good: l.good, same, before, held, window, ruled, ruled_until, pause, ..next };
+        *l = Learned { good: l.good, same, before, held, window, ruled, ruled_until, ruled_cells, pause, ..next };
         self.meter.restart(now);
     }
 
@@ -440,71 +364,5 @@ impl Pace {
             return true;
         }
         false
-    }
-}
-
-impl Learned {
-    fn at(target: f64, ceiling: f64, now: Timestamp, reason: &str) -> Learned {
-        Learned {
-            target: target.max(SLOWEST),
-            good: 0.0,
-            ceiling,
-            resume: now.after(STOP),
-            rounds: 1,
-            hurt: 1,
-            accepted: false,
-            clean: 0,
-            probing: None,
-            same: 0,
-            window: 0.0,
-            ruled: 0,
-            ruled_until: Timestamp::default(),
-            pause: false,
-            held: 0.0,
-            begun: now,
-            before: (0.0, 0.0),
-            seen: now,
-            last: now,
-            reason: reason.to_owned(),
-        }
-    }
-
-    /// Cells accepted up to now, in so many seconds.
-    fn remembered(&self, now: Timestamp) -> (f64, f64) {
-        let cells = self.before.0 + f64::from(self.clean);
-        let seconds = self.before.1 + now.since(self.begun).as_secs_f64();
-        let part = (MEMORY.max(MEMORY_WINDOWS * self.window) / seconds.max(1.0)).min(1.0);
-        (cells * part, seconds * part)
-    }
-
-    /// How much longer everything takes than with a window of a second.
-    fn scale(&self) -> f64 {
-        (self.window / SHORT_WINDOW).max(if self.ruled > 0 { RULED_SCALE } else { 1.0 })
-    }
-
-    /// How long a pace is held at which a rule acts.
-    fn patience(&self) -> Option<Duration> {
-        let [pause, less, most] = RULED_HOLD;
-        let first = if self.pause { pause } else { less };
-        (self.ruled > 0).then(|| first.saturating_mul(1 << (self.ruled - 1).min(10)).min(most))
-    }
-
-    /// How long the next stop is while nothing is accepted.
-    fn gap(&self, now: Timestamp) -> f64 {
-        let closed = now.since(self.begun).as_secs_f64();
-        let doubled = STOP.as_secs_f64() * f64::from(1_u32 << self.rounds.saturating_sub(1).min(20));
-        doubled.min((closed / STOP_PART).max(STOP_LONG)).min(STOP_MOST)
-    }
-
-    fn rate(&self, now: Timestamp) -> f64 {
-        match self.probing {
-            Some(probe) => probe.rate,
-            // One at a time finds out whether it is open again.
-            None if !self.accepted && self.rounds > 1 => (1.0 / self.gap(now)).min(self.target).max(SLOWEST),
-            None => {
-                let part = (now.since(self.resume).as_secs_f64() / RECOVERY).min(1.0);
-                self.target * (RESTART + (1.0 - RESTART) * part)
-            }
-        }
     }
 }

@@ -21,9 +21,10 @@ use super::{Adapt, cut};
 use crate::clock::Timestamp;
 
 /// A trial without an attempt for so long has nothing to try; nor is there one where less than this is
-/// tried in a second. A trial that is not decided after a while found nothing.
+/// tried in a second: with first attempts, with later ones only. A trial that is not decided after a while
+/// found nothing.
 const IDLE: Duration = Duration::from_secs(1200);
-const LEAST: f64 = 0.1;
+const LEAST: [f64; 2] = [0.1, 2.0];
 const UNDECIDED: Duration = Duration::from_secs(300);
 /// The share that is taken for the former one when everything was refused.
 const WALL: f64 = 0.9;
@@ -123,7 +124,7 @@ impl Adapt {
         }
         match meaning {
             Meaning::Nothing => return false,
-            Meaning::Suspect { wall: false, .. } if self.pace.tried(now) < LEAST => return false,
+            Meaning::Suspect { wall, .. } if self.is_too_slow(refused.party, wall, now) => return false,
             Meaning::Suspect { share, least, wall } => {
                 let former = self.pace.clone();
                 self.slow_down((!wall).then_some(1.0 - share), began, now, reply);
@@ -142,6 +143,13 @@ impl Adapt {
         }
         self.changed = true;
         true
+    }
+
+    /// Whether so little is tried that a trial would take long and a pace would be too slow for what comes.
+    fn is_too_slow(&self, party: Party, wall: bool, now: Timestamp) -> bool {
+        let [first, again] = LEAST;
+        let least = if party.again { again } else { first };
+        (!wall || party.again) && self.pace.tried(now) < least
     }
 
     /// Slower; `passes` as in [`Pace::begin`].

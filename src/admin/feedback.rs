@@ -112,15 +112,14 @@ impl FeedbackStatus {
 mod tests {
     use super::*;
     use crate::config::sample;
-    use crate::shape::adapt::{About, Tried};
+    use crate::shape::adapt::testing::judged;
 
     const NOW: Timestamp = Timestamp(1_790_000_000_000);
 
     fn taught(provider: &Provider) -> Adapt {
         let mut adapt = Adapt::new(Configured::of(provider));
-        let tried = Tried { cells: 1, before: 0, open: 4, began: NOW };
-        adapt.throttled(About::Connections, tried, NOW, "421 too many connections");
-        adapt.throttled(About::Rate, tried, NOW, "451 slow down");
+        (0..3).for_each(|_| adapt.refused(3, NOW, "421 too many connections"));
+        judged(&mut adapt, NOW);
         for ago in [2000, 1000, 0] {
             adapt.closed(7, Timestamp(NOW.0 - ago), Timestamp(NOW.0 - ago), "closed");
         }
@@ -144,11 +143,11 @@ mod tests {
         assert_eq!((told.connections, told.messages_per_connection), (Some(3), Some(7)));
         // The learned stop of a moment, in whole seconds rounded up.
         assert_eq!((told.paused_seconds, told.paused_until.as_str()), (1, "2026-09-21T14:13:20.250Z"));
-        assert_eq!(told.paused_because, "learned: 451 slow down");
-        assert_eq!(told.because.len(), 3, "{told:?}");
+        assert_eq!(told.paused_because, "learned: 450 slow down");
+        assert_eq!(told.because.len(), 4, "{told:?}");
         let words = told.summary();
         assert!(words.starts_with("paused until 14:13:20Z (now), slowed to "), "{words}");
-        assert!(words.ends_with("/m, at most 3 connections, at most 7 messages per connection"), "{words}");
+        assert!(words.ends_with("/s, at most 3 connections, at most 7 messages per connection"), "{words}");
         let free = FeedbackStatus::of(&Adapt::new(Configured::of(&provider)), &provider, NOW);
         assert_eq!((free.summary().as_str(), free), ("", FeedbackStatus::default()));
     }

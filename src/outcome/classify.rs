@@ -23,8 +23,8 @@ pub enum Fate {
     },
     /// Try again at once on another connection; not an attempt. Later if it happens again.
     AtOnce,
-    /// Back to the lane, which is slower now: it leaves when the lane lets it, not after a delay.
-    /// Later if that happens again and again.
+    /// Back to the lane, which a rule or a refused connection has narrowed: it leaves when the lane lets
+    /// it, behind those that were not refused. Later if that happens again and again.
     Back {
         /// It was an attempt.
         counts: bool,
@@ -55,7 +55,7 @@ pub struct Judgement {
     pub fate: Fate,
     /// Reach.
     pub scope: Scope,
-    /// A throttle reply: "slow down" rather than "this message is bad".
+    /// "Slow down" rather than "this message is bad": a rule says so, or the lane has learned it.
     pub throttled: bool,
     /// The row's reason, for `queue show` and debugging.
     pub why: &'static str,
@@ -68,7 +68,8 @@ pub struct Judgement {
 /// Those that wait for a host that does not answer come a little later than the one that probes.
 const AFTER_PROBE: Duration = Duration::from_secs(1);
 
-const LATER: Fate = Fate::Again { counts: true, uncertain: false };
+/// As a failed attempt: again by the retry schedule.
+pub(crate) const LATER: Fate = Fate::Again { counts: true, uncertain: false };
 const UNTRIED: Fate = Fate::Again { counts: false, uncertain: false };
 const UNCERTAIN: Fate = Fate::Again { counts: true, uncertain: true };
 
@@ -76,16 +77,11 @@ struct Row {
     when: fn(&Fact) -> bool,
     fate: Fate,
     scope: Scope,
-    throttled: bool,
     why: &'static str,
 }
 
 const fn row(when: fn(&Fact) -> bool, fate: Fate, scope: Scope, why: &'static str) -> Row {
-    Row { when, fate, scope, throttled: false, why }
-}
-
-const fn throttle(when: fn(&Fact) -> bool, fate: Fate, scope: Scope, why: &'static str) -> Row {
-    Row { when, fate, scope, throttled: true, why }
+    Row { when, fate, scope, why }
 }
 
 /// The table.
@@ -140,9 +136,8 @@ const TABLE: &[Row] = &[
         "too many recipients in one transaction",
     ),
     // 550 of QQ and others that only means "slow down".
-    throttle(|f| reply(f, |r| r.is_permanent() && has(r, &["frequency limited"])), LATER, Scope::Provider, "slow down"),
+    row(|f| reply(f, |r| r.is_permanent() && has(r, &["frequency limited"])), LATER, Scope::Message, "slow down"),
     // RFC 5321 §3.8: the server closes the channel; what was not accepted was not tried.
-    throttle(|f| reply(f, |r| r.code == 421 && is_throttle(r)), UNTRIED, Scope::Connection, "slow down"),
     row(
         |f| f.stage != Stage::Final && reply(f, |r| r.code == 421),
         Fate::AtOnce,
@@ -179,12 +174,6 @@ const TABLE: &[Row] = &[
         "no final reply: it may have arrived",
     ),
     // --- ordinary replies ---
-    throttle(
-        |f| reply(f, |r| r.is_transient() && is_throttle(r)) && !(f.stage == Stage::Rcpt && reply(f, is_greylisting)),
-        LATER,
-        Scope::Provider,
-        "slow down",
-    ),
     row(
         |f| f.stage == Stage::Rcpt && reply(f, Reply::is_permanent),
         Fate::Fail,
@@ -244,17 +233,6 @@ pub fn wants_login(fact: &Fact) -> bool {
     matches!(fact.stage, Stage::Mail | Stage::Rcpt | Stage::Data) && reply(fact, |r| r.code == 530 || login(r))
 }
 
-/// Generic wordings of "slow down"; providers' own are data of the profiles.
-fn is_throttle(reply: &Reply) -> bool {
-    has(reply, &["too many", "rate limit", "try again later", "throttl", "frequency limited", "temporarily deferred"])
-}
-
-/// Of one recipient only: greylisting (RFC 6647) and "try again later" without another word.
-fn is_greylisting(reply: &Reply) -> bool {
-    has(reply, &["greylist", "graylist", "grey list", "gray list"])
-        || !has(reply, &["too many", "rate limit", "throttl", "frequency limited"])
-}
-
 fn has(reply: &Reply, words: &[&str]) -> bool {
     let text = reply.text.to_ascii_lowercase();
     words.iter().any(|word| text.contains(word))
@@ -272,14 +250,14 @@ pub fn not_logged_in(usual: Judgement, smart_host: bool) -> Judgement {
 pub fn judge(fact: &Fact) -> Judgement {
     for row in TABLE {
         if (row.when)(fact) {
-            return judgement(row.fate, row.scope, row.throttled, row.why);
+            return judgement(row.fate, row.scope, row.why);
         }
     }
-    judgement(LATER, Scope::Connection, false, "the connection failed")
+    judgement(LATER, Scope::Connection, "the connection failed")
 }
 
-const fn judgement(fate: Fate, scope: Scope, throttled: bool, why: &'static str) -> Judgement {
-    Judgement { fate, scope, throttled, why, delay: None, ruled: false }
+const fn judgement(fate: Fate, scope: Scope, why: &'static str) -> Judgement {
+    Judgement { fate, scope, throttled: false, why, delay: None, ruled: false }
 }
 
 /// Judges a reply by a rule that acts: its scope, its delay, and what it treats the reply as. A
@@ -312,17 +290,6 @@ pub fn by_rule(rule: &ReplyRule, fact: &Fact) -> Judgement {
     Judgement { fate, scope, throttled, why, delay, ruled: true }
 }
 
-/// A throttled recipient goes back to a lane that learns from it, instead of waiting on its own.
-pub fn learned(mut judgement: Judgement) -> Judgement {
-    if judgement.throttled && !judgement.ruled {
-        judgement.fate = match judgement.fate {
-            Fate::Again { counts, uncertain: false } => Fate::Back { counts },
-            fate => fate,
-        };
-    }
-    judgement
-}
-
 /// Judges a route none of whose hosts took us, from what each of them said; returns the judgement
 /// and the fact to tell. It fails only when every MX said 5yz, none of them left out; a smart host never fails a message
 /// by refusing the connection, because that is a matter of its operator or ours.
@@ -334,7 +301,7 @@ pub fn judge_unreached<'f>(
     let judged: Vec<(Judgement, &Fact)> = facts.iter().map(|fact| (judge(fact), fact)).collect();
     let Some((first, _)) = judged.first() else {
         let why = "no host was tried";
-        return (judgement(UNTRIED, Scope::Host, false, why), None);
+        return (judgement(UNTRIED, Scope::Host, why), None);
     };
     if let Some((judgement, fact)) = judged.iter().find(|(j, _)| j.scope == Scope::Provider || j.ruled) {
         return (*judgement, Some(fact));
@@ -349,7 +316,7 @@ pub fn judge_unreached<'f>(
     // Of a smart host, whoever answered knows more than an address at which nobody listens.
     let answered = judged.iter().filter(for_now).find(replied).or_else(|| judged.iter().find(replied));
     let told = answered.filter(|_| smart_host).or_else(|| judged.iter().find(for_now)).or(judged.first());
-    let (scope, throttled, why) = told.map_or((Scope::Host, false, first.why), |(j, _)| (j.scope, j.throttled, j.why));
+    let (scope, why) = told.map_or((Scope::Host, first.why), |(j, _)| (j.scope, j.why));
     // A connection too many, or a host that is known to be down, was no attempt.
     let fate = match told.map(|(j, _)| j.fate) {
         Some(fate @ (Fate::Back { .. } | UNTRIED)) => fate,
@@ -360,7 +327,7 @@ pub fn judge_unreached<'f>(
         Event::BackOff { left, .. } => Some(left + AFTER_PROBE),
         _ => None,
     });
-    (Judgement { delay, ..judgement(fate, scope, throttled, why) }, told.map(|(_, fact)| *fact))
+    (Judgement { delay, ..judgement(fate, scope, why) }, told.map(|(_, fact)| *fact))
 }
 
 #[cfg(test)]
@@ -389,11 +356,13 @@ mod tests {
             (said(Stage::Mail, 550, Some((5, 7, 1)), "sender refused"), Fate::Fail, Scope::Message),
             (said(Stage::Mail, 451, None, "later"), LATER, Scope::Message),
             (said(Stage::Mail, 421, None, "closing"), Fate::AtOnce, Scope::Connection),
-            (said(Stage::Mail, 421, Some((4, 7, 0)), "Try again later"), UNTRIED, Scope::Connection),
+            (said(Stage::Mail, 421, Some((4, 7, 0)), "Try again later"), Fate::AtOnce, Scope::Connection),
+            (said(Stage::Final, 451, Some((4, 7, 1)), "Try again later"), LATER, Scope::Message),
+            (said(Stage::Mail, 451, None, "too many messages"), LATER, Scope::Message),
             (said(Stage::Final, 421, None, "closing"), LATER, Scope::Message),
             (said(Stage::Final, 554, Some((5, 7, 1)), "spam"), Fate::Fail, Scope::Message),
             (said(Stage::Final, 452, Some((4, 3, 1)), "disk full"), LATER, Scope::Message),
-            (said(Stage::Final, 550, None, "Ip frequency limited"), LATER, Scope::Provider),
+            (said(Stage::Final, 550, None, "Ip frequency limited"), LATER, Scope::Message),
             (said(Stage::Data, 554, None, "no valid recipients"), Fate::Fail, Scope::Message),
             (said(Stage::Greeting, 554, None, "go away"), Fate::Fail, Scope::Host),
             (said(Stage::Greeting, 421, None, "busy"), Fate::AtOnce, Scope::Connection),
@@ -445,13 +414,8 @@ mod tests {
             Scope::Host => "host",
             Scope::Provider => "provider",
         };
-        let wanted: Vec<String> = TABLE
-            .iter()
-            .map(|row| {
-                let throttled = if row.throttled { ", *throttled*" } else { "" };
-                format!("| {} | {} | {}{throttled} | ", row.why, fate(row), scope(row))
-            })
-            .collect();
+        let wanted: Vec<String> =
+            TABLE.iter().map(|row| format!("| {} | {} | {} | ", row.why, fate(row), scope(row))).collect();
         let lines: Vec<&str> = page
             .lines()
             .skip_while(|line| !line.starts_with("| `why` | what becomes"))
@@ -559,14 +523,15 @@ mod tests {
         }
     }
 
+    /// What six English phrases once decided is for behaviour to show, see `shape::adapt`.
     #[test]
-    fn greylisting_slows_nobody_down() {
-        let grey = judge(&said(Stage::Rcpt, 451, Some((4, 7, 1)), "Greylisted, try again later"));
-        assert_eq!((grey.fate, grey.scope, grey.throttled), (LATER, Scope::Recipient, false));
-        let slow = judge(&said(Stage::Rcpt, 451, Some((4, 7, 1)), "Too many messages, try again later"));
-        assert!(slow.throttled);
-        assert_eq!(learned(slow).fate, Fate::Back { counts: true });
-        assert_eq!(learned(grey).fate, LATER);
+    fn no_words_make_a_refusal_more_than_one() {
+        for text in ["too many hops", "rate limit", "Greylisted, try again later", "throttled", "慢一点"] {
+            for stage in [Stage::Mail, Stage::Rcpt, Stage::Final] {
+                let judgement = judge(&said(stage, 451, Some((4, 7, 1)), text));
+                assert_eq!((judgement.fate, judgement.throttled), (LATER, false), "{stage} {text}");
+            }
+        }
     }
 
     #[test]

@@ -21,7 +21,7 @@ use crate::config::{ReplyRule, RuleScope};
 use crate::deliver::Fact;
 use crate::mail::LaneName;
 use crate::schedule::{Lane, Wake};
-use crate::shape::adapt::{Adapt, Configured, Effect, MEMOS};
+use crate::shape::adapt::{Adapt, Configured, Effect, Finding, MEMOS, Verdict};
 
 /// Least time between two writings of one lane.
 const STORE: Duration = Duration::from_secs(3);
@@ -116,6 +116,23 @@ impl Teach for OfLane<'_> {
             source = source(name),
             messages,
             "learned: the server closes a connection after so many messages"
+        );
+    }
+
+    fn found(&self, finding: &Finding) {
+        let name = &self.lane.name;
+        let about = match finding.verdict {
+            Verdict::Pace => "the pace",
+            Verdict::NotPace => "something else than the pace",
+            Verdict::Unknown => "nobody knows what",
+        };
+        tracing::info!(
+            provider = name.base(),
+            source = source(name),
+            refusal = finding.sample,
+            about,
+            evidence = finding.evidence,
+            "learned what a kind of refusal is about"
         );
     }
 

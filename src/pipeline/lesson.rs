@@ -12,10 +12,10 @@ use tokio::time::Instant;
 use crate::clock::Timestamp;
 use crate::config::{Count, ReplyRule, RuleAction};
 use crate::deliver::{Event, Fact, Stage};
-use crate::outcome::classify::{by_rule, judge, judge_unreached, learned, not_logged_in, wants_login};
+use crate::outcome::classify::{LATER, by_rule, judge, judge_unreached, not_logged_in, wants_login};
 use crate::outcome::{Fate, Judgement, Scope};
-use crate::schedule::{Lane, Wake};
-use crate::shape::adapt::{About, Adapt, Effect, Tried};
+use crate::schedule::{Job, Lane, Wake};
+use crate::shape::adapt::{About, Adapt, Effect, Finding, Party, Refused, Signature, Tried, hash_of};
 
 /// How often time passes for a lane about which something is known.
 pub(crate) const TICK: Duration = Duration::from_millis(500);
@@ -30,14 +30,16 @@ const CLOSED: &str = "the server closed the connection";
 /// A transaction that is over.
 #[derive(Debug)]
 pub(crate) struct Lesson<'a> {
+    /// Whose it was.
+    pub(crate) job: &'a Job,
     /// How long it took.
     pub(crate) took: Duration,
     /// What its connection had carried before, see [`Carried::before`].
     pub(crate) carried: Option<Load>,
     /// What happened to each recipient.
     pub(crate) facts: &'a [Fact],
-    /// And what it means.
-    pub(crate) judgements: &'a [Judgement],
+    /// And what it means: what the lane knows by now makes a difference.
+    pub(crate) judgements: &'a mut [Judgement],
 }
 
 /// A lane that learns.
@@ -55,6 +57,9 @@ pub(crate) trait Teach {
 
     /// The server takes no more than so many messages on a connection.
     fn spent(&self, messages: u32);
+
+    /// A verdict was made or undone: what a kind of refusal is about.
+    fn found(&self, finding: &Finding);
 
     /// A rule has acted: what else it concerns learns of it.
     fn acted(&self, _rule: &ReplyRule, _reply: &str) {}
@@ -95,7 +100,7 @@ pub(crate) trait Teach {
         if wants_login(fact) {
             return not_logged_in(judgement, self.lane().provider.relay.is_some());
         }
-        if self.lane().provider.adaptive { learned(judgement) } else { judgement }
+        judgement
     }
 
     /// Judges a route that took nobody, and tells the lane when it was a connection too many; `ours`
@@ -138,44 +143,106 @@ pub(crate) trait Teach {
         }
     }
 
-    /// What the lane learns from a transaction.
-    fn learn(&self, lesson: &Lesson<'_>) {
-        let Lesson { facts, judgements, carried, took } = *lesson;
+    /// What the lane learns from a transaction, and what that means for who was refused: never that it
+    /// is tried sooner, see [`Fate`].
+    fn learn(&self, lesson: Lesson<'_>) {
+        let Lesson { job, facts, judgements, carried, took } = lesson;
         let now = self.now();
         let began = now.before(took + Duration::from_millis(1));
         let cells = |n: usize| match self.lane().provider.count {
             Count::Messages => 1,
             Count::Recipients => u32::try_from(n).unwrap_or(u32::MAX),
         };
-        let accepted = judgements.iter().filter(|j| j.fate == Fate::Delivered).count();
-        let slowed = |j: &Judgement| j.throttled && !j.ruled;
-        let throttled = judgements.iter().filter(|j| slowed(j)).count();
-        let told = judgements.iter().position(slowed).and_then(|at| facts.get(at));
+        let fresh = carried.is_some_and(|load| load.messages == 0);
+        let accepted: Vec<Party> = parties(job, judgements, |j| j.fate == Fate::Delivered);
+        let refused = refusals(facts, judgements, fresh);
         let closed = facts.first().filter(|f| f.stage <= Stage::Mail && ended(f)).and(carried);
-        let spent = self.teach(|adapt, open| {
-            if accepted > 0 {
-                adapt.delivered(cells(accepted), began, now);
+        let (spent, slowed) = self.teach(|adapt, open| {
+            if !accepted.is_empty() {
+                adapt.accepted(&accepted, cells(accepted.len()), began, now);
                 adapt.carried(carried.map_or(1, |before| before.messages.saturating_add(1)));
             }
             let spent = closed.filter(|load| adapt.closed(load.messages, load.opened(now), now, CLOSED));
-            // Before MAIL it is about connections, see `unreached`.
-            if let Some(Fact { event: Event::Reply(reply), stage, .. }) = told
-                && *stage >= Stage::Idle
-            {
-                let about = About::told(&reply.text, false);
-                let tried =
-                    Tried { cells: cells(throttled), before: carried.map_or(0, |load| load.messages), open, began };
-                adapt.throttled(about, tried, now, &reply.to_string());
+            let tried = Tried { before: carried.map_or(0, |load| load.messages), open };
+            let mut slowed = Vec::new();
+            for (first, at) in (0..).zip(&refused) {
+                let Some(Fact { stage, event: Event::Reply(reply), .. }) = facts.get(*at) else { continue };
+                let Some(party) = party(job, *at) else { continue };
+                let text = reply.to_string();
+                if adapt.told(About::told(&reply.text, false), tried, now, &text) {
+                    continue;
+                }
+                let sign = Signature::of(*stage, reply, &locals(job, *at));
+                let cells = if first == 0 { cells(refused.len()) } else { 0 };
+                if adapt.refused_for(&Refused { sign, party, cells, reply: &text }, began, now) {
+                    slowed.push(*at);
+                }
             }
-            spent
+            (spent, slowed)
         });
         if let Some(load) = spent {
             self.spent(load.messages);
         }
-        if let Some(fact) = told {
-            self.throttled(fact, if self.lane().provider.adaptive { "learned" } else { "none" }, &[]);
+        for (judgement, fact) in judgements.iter_mut().zip(facts) {
+            // On a connection that had carried nothing it is an answer to this message, not the end of a
+            // connection that others have used up.
+            if fresh && is_end_of_connection(judgement) && matches!(fact.event, Event::Reply(_)) {
+                judgement.fate = LATER;
+            }
+            judgement.throttled |= slowed.iter().any(|at| facts.get(*at) == Some(fact));
+        }
+        if let Some(fact) = slowed.first().and_then(|at| facts.get(*at)) {
+            self.throttled(fact, "learned", &[]);
+        }
+        let findings = self.lane().findings();
+        findings.iter().for_each(|finding| self.found(finding));
+    }
+}
+
+/// Who was concerned of those whose judgement suits.
+fn parties(job: &Job, judgements: &[Judgement], suits: impl Fn(&Judgement) -> bool) -> Vec<Party> {
+    let at = judgements.iter().enumerate().filter(|(_, judgement)| suits(judgement));
+    at.filter_map(|(at, _)| party(job, at)).collect()
+}
+
+fn party(job: &Job, at: usize) -> Option<Party> {
+    let held = job.recipients.get(at)?;
+    Some(Party {
+        recipient: hash_of(held.recipient.address.as_str()),
+        sender: job.sender,
+        message: job.key(held.index).id.0.cast_unsigned(),
+        again: held.attempts > 0,
+    })
+}
+
+/// Local parts that a reply may repeat.
+fn locals(job: &Job, at: usize) -> [&str; 2] {
+    let local = |address: &'_ str| -> usize { address.rfind('@').unwrap_or(address.len()) };
+    let recipient = job.recipients.get(at).map_or("", |held| held.recipient.address.as_str());
+    let sender = job.message.message.envelope.sender();
+    [recipient, sender].map(|address| address.get(..local(address)).unwrap_or_default())
+}
+
+/// The positions of refusals that no rule explains and that are not for good. What was said once for all
+/// recipients is one refusal; so is what was said to each of them, if it is about the message.
+fn refusals(facts: &[Fact], judgements: &[Judgement], fresh: bool) -> Vec<usize> {
+    let mut out: Vec<usize> = Vec::new();
+    for (at, (fact, judgement)) in facts.iter().zip(judgements).enumerate() {
+        let Event::Reply(reply) = &fact.event else { continue };
+        let later = matches!(judgement.fate, Fate::Again { uncertain: false, .. });
+        let said = later || is_end_of_connection(judgement) && fresh;
+        if reply.is_positive() || judgement.ruled || !said || fact.stage < Stage::Mail {
+            continue;
+        }
+        if fact.stage == Stage::Rcpt || out.is_empty() {
+            out.push(at);
         }
     }
+    out
+}
+
+fn is_end_of_connection(judgement: &Judgement) -> bool {
+    judgement.fate == Fate::AtOnce && judgement.scope == Scope::Connection
 }
 
 /// What a connection has carried, and for how long it is open.
@@ -276,6 +343,7 @@ mod tests {
         fn throttled(&self, _: &Fact, _: &str, _: &[Effect]) {}
         fn alert(&self, _: &str, _: &Fact) {}
         fn spent(&self, _: u32) {}
+        fn found(&self, _: &Finding) {}
     }
 
     /// One lane of many domains, each with hosts of its own: one that is down is no sign of a limit.
@@ -290,8 +358,10 @@ mod tests {
         let refused = || Fact { stage: Stage::Connect, event: Event::Io("connection refused".into()), peer: None };
         let (judgement, _) = pupil.unreached(&[refused()], |host| host.starts_with('b'));
         assert_eq!((judgement.throttled, most(&pupil)), (false, 10));
-        let (judgement, _) = pupil.unreached(&[refused()], |host| host.starts_with('a'));
-        assert_eq!((judgement.throttled, most(&pupil)), (true, 3));
+        for cap in [10, 10, 3] {
+            let (judgement, _) = pupil.unreached(&[refused()], |host| host.starts_with('a'));
+            assert_eq!((judgement.throttled, most(&pupil)), (true, cap), "one refusal teaches nothing");
+        }
         drop(counted);
         assert_eq!(lane.open_to(|_| true), 0, "closed ones are not counted");
     }

@@ -71,15 +71,16 @@ impl Relay {
             dsn: attempt.dsn,
             now,
         };
-        let judgements = self.judgements(lane, &attempt, judged);
+        let mut judgements = self.judgements(lane, &attempt, judged);
         if judged.is_none() {
             let lesson = Lesson {
+                job: &attempt.job,
                 took: attempt.transaction,
                 carried: attempt.carried,
                 facts: &attempt.facts,
-                judgements: &judgements,
+                judgements: &mut judgements,
             };
-            self.of(lane).learn(&lesson);
+            self.of(lane).learn(lesson);
         }
         let tried =
             attempt.job.recipients.iter().zip(&attempt.facts).zip(&judgements).map(|((held, fact), judgement)| Tried {
@@ -250,7 +251,9 @@ impl Relay {
             }
         }
         if !again.recipients.is_empty() {
-            let wake = lane.give_back(again);
+            // Who was refused does not hold up those who were not.
+            let refused = planned.iter().any(|p| matches!(p.outcome, Outcome::Again { .. }) && p.judgement.ruled);
+            let wake = if refused { lane.give_back_behind(again) } else { lane.give_back(again) };
             self.scheduler.wake(lane, wake);
         }
     }

@@ -190,6 +190,15 @@ impl Lane {
         self.wake(&mut state)
     }
 
+    /// Puts back a job that was refused: behind those of its sender that were not.
+    pub fn give_back_behind(&self, mut job: Job) -> Wake {
+        (job.place, job.waited) = (None, false);
+        let mut state = self.state.lock();
+        state.in_flight = state.in_flight.saturating_sub(job.recipients.len());
+        state.ready.push(job);
+        self.wake(&mut state)
+    }
+
     /// Puts a job back that was withdrawn: it leaves first.
     pub fn put_back(&self, job: Job) -> Wake {
         let mut state = self.state.lock();

@@ -2,15 +2,23 @@
 //!
 //! Two sources. Rules (the configuration's and the built-in ones) say what a reply means: their
 //! effects hold for their time and come back little by little (`effects`). Beyond rules, with
-//! `adaptive`, unknown throttling teaches a rate (`pace`), a number of connections and a number of
-//! messages per connection (`crowd`). [`Limits`] is the strictest of all; every one of them can be
+//! `adaptive`, refusals are evidence (`signature`, `evidence`): what may be about the pace is tried
+//! (`trial`), and what is teaches a rate (`pace`, `openings`); refused and closed connections teach a
+//! number of connections and a number of messages per connection (`crowd`). [`Limits`] is the strictest of all; every one of them can be
 //! explained, and none is ever wider than the configuration. When the wall clock is set back, all times
 //! go back with it: nothing holds for longer than it would have. The whole state is stored as JSON:
 //! fields that a later version adds are passed over, what has ended is dropped.
 
 mod crowd;
 mod effects;
+mod evidence;
+mod learn;
+mod learned;
+mod meter;
+mod openings;
 mod pace;
+mod signature;
+mod trial;
 
 use std::time::Duration;
 
@@ -21,12 +29,18 @@ use crate::config::{Provider, ReplyRule, RuleAction};
 use crowd::{Crowd, Spent};
 use effects::Effects;
 pub use effects::{Effect, What};
+use evidence::Evidence;
+pub use evidence::{Party, Verdict};
+use learn::Experiment;
+pub use learn::{Finding, Refused};
 use pace::Pace;
+pub use signature::{Prior, Signature, hash_of};
+use trial::Watch;
 
 /// First part of the names under which the states of lanes are stored.
 pub const MEMOS: &str = "adapt/";
 /// Version of the stored form; a greater one is not read.
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 /// A time that is earlier than the latest one by more than this was set back; by less, two who ask
 /// at the same time have overtaken each other.
 const SET_BACK: Duration = Duration::from_secs(2);
@@ -77,10 +91,13 @@ impl About {
     pub fn told(text: &str, early: bool) -> About {
         let text = text.to_ascii_lowercase();
         let has = |words: &[&str]| words.iter().any(|w| text.contains(w));
+        let limit = ["too many", "maximum", "max ", "limit", "exceed", "concurren"];
         let per = ["per connection", "per session", "this session", "this connection", "on one connection"];
         if has(&["message", "mail", "transaction"]) && has(&per) {
             About::Messages
-        } else if has(&["connection", "concurren", "session", "thread limit"]) && !has(&["closing connection"])
+        } else if has(&["connection", "concurren", "session", "thread limit"])
+            && has(&limit)
+            && !has(&["closing connection"])
             || early && has(&["too many"])
         {
             About::Connections
@@ -90,17 +107,13 @@ impl About {
     }
 }
 
-/// A transaction that was throttled.
+/// The connection of a transaction that was refused.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Tried {
-    /// What it counts for the rate.
-    pub cells: u32,
-    /// Messages that its connection had carried before.
+    /// Messages that it had carried before.
     pub before: u32,
     /// Connections open, this one included.
     pub open: u32,
-    /// When it began.
-    pub began: Timestamp,
 }
 
 /// What holds now.
@@ -124,6 +137,12 @@ pub struct Adapt {
     crowd: Crowd,
     spent: Spent,
     effects: Effects,
+    evidence: Evidence,
+    /// The trial under way, and what to go back to.
+    trial: Option<Experiment>,
+    watch: Watch,
+    /// Verdicts that nobody was told yet.
+    findings: Vec<Finding>,
     /// The latest time at which it was fed or asked.
     seen: Timestamp,
     changed: bool,
@@ -141,6 +160,9 @@ struct Stored {
     spent: Spent,
     #[serde(default)]
     effects: Effects,
+    /// Since version 2.
+    #[serde(default)]
+    evidence: Evidence,
     #[serde(default)]
     seen: Timestamp,
 }
@@ -154,6 +176,10 @@ impl Adapt {
             crowd: Crowd::default(),
             spent: Spent::default(),
             effects: Effects::default(),
+            evidence: Evidence::default(),
+            trial: None,
+            watch: Watch::default(),
+            findings: Vec::new(),
             seen: Timestamp::default(),
             changed: false,
         }
@@ -165,10 +191,10 @@ impl Adapt {
         if stored.version > VERSION {
             return None;
         }
-        let Stored { pace, crowd, spent, effects, seen, .. } = stored;
-        let mut adapt = Adapt { configured, pace, crowd, spent, effects, seen, changed: false };
+        let Stored { pace, crowd, spent, effects, evidence, seen, .. } = stored;
+        let mut adapt = Adapt { pace, crowd, spent, effects, evidence, seen, ..Adapt::new(configured) };
         if !configured.adaptive {
-            (adapt.pace, adapt.crowd, adapt.spent) = Default::default();
+            adapt.unlearn();
         }
         adapt.advance(0, now);
         (!adapt.is_idle()).then_some(adapt)
@@ -179,8 +205,18 @@ impl Adapt {
         if self.is_idle() {
             return None;
         }
-        let Adapt { pace, crowd, spent, effects, seen, .. } = self.clone();
-        serde_json::to_vec(&Stored { version: VERSION, pace, crowd, spent, effects, seen }).ok()
+        let Adapt { pace, crowd, spent, effects, seen, trial, .. } = self.clone();
+        // A trial does not outlive the process: it would not be known what it compares.
+        let pace = trial.map_or(pace, |trial| trial.former);
+        let evidence = self.evidence.lasting();
+        serde_json::to_vec(&Stored { version: VERSION, pace, crowd, spent, effects, evidence, seen }).ok()
+    }
+
+    /// Forgets all that was learned; what rules did stays for its time.
+    fn unlearn(&mut self) {
+        self.changed |= !self.is_idle();
+        let effects = std::mem::take(&mut self.effects);
+        *self = Adapt { effects, seen: self.seen, changed: self.changed, ..Adapt::new(self.configured) };
     }
 
     /// Whether something was learned, done or dropped since this was last asked.
@@ -190,7 +226,8 @@ impl Adapt {
 
     /// Nothing is known and nothing holds.
     pub fn is_idle(&self) -> bool {
-        self.pace.is_free() && self.crowd.is_free() && self.spent.is_free() && self.effects.is_empty()
+        let learned = [self.pace.is_free(), self.crowd.is_free(), self.spent.is_free(), self.evidence.is_free()];
+        learned.iter().all(|free| *free) && self.trial.is_none() && self.effects.is_empty()
     }
 
     /// A rule matched a reply: whether it acts now (else its threshold is not reached, and the reply
@@ -204,13 +241,15 @@ impl Adapt {
     pub fn ruled(&mut self, rule: &ReplyRule, reply: &str, now: Timestamp) -> Vec<Effect> {
         let made = self.effects.act(rule, cut(reply), now);
         self.changed |= !made.is_empty();
+        let slower = |effect: &&Effect| matches!(effect.what, What::Pause | What::SlowTo { .. });
+        if self.configured.adaptive
+            && let Some(until) = made.iter().filter(slower).map(|effect| effect.until).max()
+        {
+            // The pace that led there is remembered for the time after.
+            let pause = made.iter().any(|effect| effect.what == What::Pause);
+            self.pace.ruled(pause, until, now, self.configured.rate, cut(reply));
+        }
         made
-    }
-
-    /// `cells` that left at `began` were accepted.
-    pub fn delivered(&mut self, cells: u32, began: Timestamp, now: Timestamp) {
-        self.pace.delivered(cells, began, now);
-        self.crowd.delivered();
     }
 
     /// A connection has carried `messages`, the last one just now.
@@ -218,23 +257,24 @@ impl Adapt {
         self.spent.carried(messages);
     }
 
-    /// A transaction was throttled and no rule says what it means.
-    pub fn throttled(&mut self, about: About, tried: Tried, now: Timestamp, reply: &str) {
-        let Tried { cells, before, open, began } = tried;
-        if !self.configured.adaptive {
-            return;
-        }
+    /// A reply after MAIL speaks of connections, or of messages on one, in words that are well known, and
+    /// no rule says what it means. True if that is what it is taken for.
+    pub fn told(&mut self, about: About, tried: Tried, now: Timestamp, reply: &str) -> bool {
         let reply = cut(reply);
-        self.changed = true;
-        match about {
-            About::Messages if before > 0 => {
-                self.spent.closed(before, now, true, now, reply);
+        let taken = match about {
+            _ if !self.configured.adaptive => false,
+            About::Messages if tried.before > 0 => {
+                self.spent.closed(tried.before, now, true, now, reply);
+                true
             }
-            About::Connections => self.crowd.refused(open.saturating_sub(1), now, reply),
-            About::Rate | About::Messages => {
-                self.pace.throttled(cells, began, now, self.configured.rate, reply);
+            About::Connections => {
+                self.crowd.refused(tried.open.saturating_sub(1), now, reply);
+                true
             }
-        }
+            _ => false,
+        };
+        self.changed |= taken;
+        taken
     }
 
     /// A connection was refused, as one too many or for no reason, while `open` others were open.
@@ -268,6 +308,10 @@ impl Adapt {
             self.crowd.go_back(back);
             self.spent.go_back(back);
             self.effects.go_back(back);
+            self.evidence.go_back(back);
+            if let Some(trial) = &mut self.trial {
+                trial.go_back(back);
+            }
             self.seen = now;
             self.changed |= !self.is_idle();
         }
@@ -284,10 +328,12 @@ impl Adapt {
     pub fn advance(&mut self, open: u32, now: Timestamp) {
         self.keep_time(now);
         let configured = self.configured;
+        self.end_trial(now);
         self.changed |= self.pace.advance(now, configured.rate);
         self.changed |= self.crowd.advance(open, configured.connections, now);
         self.changed |= self.spent.advance(now);
         self.changed |= self.effects.advance(now, configured.rate, configured.connections);
+        self.changed |= self.evidence.advance(now);
     }
 
     /// What holds at `now`.
@@ -341,6 +387,7 @@ impl Adapt {
             let (until, reason) = (self.spent.until(), self.spent.reason());
             out.push(format!("{cap} messages per connection until {until} learned from: {reason}"));
         }
+        out.extend(self.judged());
         out
     }
 }
@@ -408,5 +455,10 @@ fn cut(text: &str) -> &str {
 }
 
 #[cfg(test)]
+pub(crate) mod testing;
+#[cfg(test)]
 #[path = "adapt_tests.rs"]
 mod tests;
+#[cfg(test)]
+#[path = "adapt_worlds.rs"]
+mod worlds;

@@ -8,7 +8,7 @@ use crate::clock::Timestamp;
 use crate::deliver::Fact;
 use crate::pipeline::lesson::{TICK, Teach};
 use crate::schedule::{Lane, Wake};
-use crate::shape::adapt::Effect;
+use crate::shape::adapt::{Effect, Finding};
 
 /// A lane of the simulation.
 pub(super) struct OfSite<'a> {
@@ -37,6 +37,8 @@ impl Teach for OfSite<'_> {
     fn alert(&self, _: &str, _: &Fact) {}
 
     fn spent(&self, _: u32) {}
+
+    fn found(&self, _: &Finding) {}
 }
 
 /// Lets time pass for what a lane has learned, until it has forgotten all of it.

@@ -110,15 +110,16 @@ impl World {
             let (fact, closed) = self.transaction(site, connection, &job).await;
             let spent = closed || connection.sent >= lane.messages_per_connection();
             let of = OfSite { world: self, site };
-            let judgement = of.judge(&fact);
+            let mut judgements = [of.judge(&fact)];
             let facts = [fact];
-            of.learn(&Lesson {
+            of.learn(Lesson {
+                job: &job,
                 took: began.elapsed(),
                 carried: connection.carried.before(&facts),
                 facts: &facts,
-                judgements: &[judgement],
+                judgements: &mut judgements,
             });
-            let [fact] = facts;
+            let ([fact], [judgement]) = (facts, judgements);
             self.settle(site, job, fact, Some(judgement));
             if spent {
                 open = None;
@@ -309,7 +310,8 @@ impl World {
             site.changed.notify_one();
         }
         if !back.recipients.is_empty() {
-            let wake = lane.give_back(back);
+            let refused = judged.is_some_and(|judgement| judgement.ruled);
+            let wake = if refused { lane.give_back_behind(back) } else { lane.give_back(back) };
             self.wake(site, wake);
         }
     }

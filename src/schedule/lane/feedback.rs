@@ -9,7 +9,7 @@ use tokio::time::Instant;
 
 use super::{Lane, State, Wake};
 use crate::clock::Timestamp;
-use crate::shape::adapt::{Adapt, Limits};
+use crate::shape::adapt::{Adapt, Finding, Limits};
 
 /// A pause up to this long keeps the connections; a longer one gives the jobs back and closes them.
 const SHORT: Duration = Duration::from_secs(5);
@@ -129,6 +129,11 @@ impl Lane {
     /// What is in force because of feedback, in words.
     pub fn explain(&self, now: Timestamp) -> Vec<String> {
         self.adapt.lock().explain(now)
+    }
+
+    /// Verdicts about kinds of refusals that nobody was told yet.
+    pub fn findings(&self) -> Vec<Finding> {
+        self.adapt.lock().take_findings()
     }
 
     /// What replies taught, to look at.

@@ -22,12 +22,25 @@ const STOP: Duration = Duration::from_secs(1);
 const STOP_MOST: Duration = Duration::from_secs(60);
 /// Sightings of a number that are more than chance.
 const TIMES: u32 = 3;
+/// Refusals further apart than this have nothing to do with each other.
+const APART: Duration = Duration::from_secs(60);
 
-/// How many connections: the number that was open when a further one was refused; one more is
-/// tried after a while, and when that is taken, ever more at once.
+/// How many connections: the number that was open when further ones were refused; one more is
+/// tried after a while, and when that is taken, ever more at once. One refusal teaches nothing, nor do
+/// several between which more connections than that were taken.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub(super) struct Crowd {
     learned: Option<Learned>,
+    #[serde(skip)]
+    suspected: Option<Suspected>,
+}
+
+/// The greatest number at which a further connection was refused, how often, and when last.
+#[derive(Clone, Copy, Debug, PartialEq)]
+struct Suspected {
+    open: u32,
+    times: u32,
+    last: Timestamp,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -75,6 +88,9 @@ impl Crowd {
 
     /// The clock was set back by that much.
     pub(super) fn go_back(&mut self, back: Duration) {
+        if let Some(suspected) = &mut self.suspected {
+            suspected.last = suspected.last.before(back);
+        }
         if let Some(l) = &mut self.learned {
             for time in [&mut l.since, &mut l.resume, &mut l.last] {
                 *time = time.before(back);
@@ -84,6 +100,9 @@ impl Crowd {
 
     /// A connection was refused while `open` others were accepted and open.
     pub(super) fn refused(&mut self, open: u32, now: Timestamp, reason: &str) {
+        if self.learned.is_none() && !self.is_believed(open, now) {
+            return;
+        }
         let cap = open.max(1);
         let (hurt, closed) = match &mut self.learned {
             // Others that were under way at the same time.
@@ -112,8 +131,20 @@ impl Crowd {
         });
     }
 
+    /// Whether a refusal is one of several that fit together.
+    fn is_believed(&mut self, open: u32, now: Timestamp) -> bool {
+        let former = self.suspected.filter(|former| now.since(former.last) < APART);
+        let times = former.map_or(0, |former| former.times).saturating_add(1);
+        let open = former.map_or(open, |former| former.open.max(open));
+        self.suspected = (times < TIMES).then_some(Suspected { open, times, last: now });
+        times >= TIMES
+    }
+
     /// A connection was accepted; `open` with it.
     pub(super) fn opened(&mut self, open: u32, now: Timestamp) {
+        if self.suspected.is_some_and(|suspected| open > suspected.open) {
+            self.suspected = None;
+        }
         if let Some(l) = &mut self.learned {
             l.closed = 0;
             if open > l.cap && l.step == 0 && now.since(l.last) < RACE {

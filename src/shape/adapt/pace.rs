@@ -17,6 +17,9 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use super::learned::{Learned, NEAR, Probe, SLOWEST};
+use super::meter::Meter;
+use super::openings::{Openings, alike};
 use crate::clock::Timestamp;
 
 /// The most that is kept of the rate that met the first throttle reply.
@@ -25,9 +28,6 @@ const PROBE_DECREASE: f64 = 0.93;
 const REPEATED_DECREASE: f64 = 0.85;
 /// The least that is kept, unless the episode was long.
 const DEEPEST: f64 = 0.3;
-/// The rate right after a stop, of the target; it is reached [`RECOVERY`] later.
-const RESTART: f64 = 0.8;
-const RECOVERY: f64 = 2.0;
 /// Accepted cells a throttle reply costs before the next probe.
 const CLEAN: u32 = 40;
 /// Throttle replies that count for that.
@@ -41,27 +41,30 @@ const HOLD_MOST: Duration = Duration::from_secs(600);
 const HOLD_SAME: Duration = Duration::from_secs(40);
 const CLOSE: f64 = 0.92;
 const SAME: f64 = 1.25;
-/// The first stop and the longest.
-const STOP: Duration = Duration::from_millis(250);
-const STOP_MOST: Duration = Duration::from_secs(60);
-/// Closed for so long: a long window is full.
+/// Closed for so long, and for so many stops: a long window is full, or the server is in trouble.
 const LONG: f64 = 3.0;
-/// What was accepted further back counts less, in seconds.
-const MEMORY: f64 = 120.0;
-/// Not known to be over when it was last asked, so likely longer.
-const LONGER: f64 = 1.4;
+const LONG_ROUNDS: u32 = 4;
+/// What is used of a window that was measured.
+const USED: f64 = 0.96;
+/// What a probe adds to that when it was refused near it.
+const CLIMB: f64 = 1.01;
+/// What is kept of the pace that a rule stopped or slowed; and of what was kept, if it did so again within
+/// this time.
+const RULED: f64 = 0.8;
+const RULED_LATER: f64 = 0.88;
+const RULED_AGAIN: f64 = 0.6;
+const RULED_SOON: Duration = Duration::from_secs(600);
+/// Lengths of windows, in seconds, that are tried in turn where a rule hides how long one is.
+const RULED_WINDOWS: [f64; 3] = [60.0, 3600.0, 86_400.0];
+const RULED_FORGET: Duration = Duration::from_secs(86_400);
 /// A rate below this part of the one that was too much is far below it: it is held for a moment
 /// only, and grows by [`FAST`] a second up to [`NEAR`].
 const FAR: f64 = 0.8;
-const NEAR: f64 = 0.9;
-const FAST: f64 = 0.2;
 const CLEAN_FAR: u32 = 5;
 const HOLD_FAR: Duration = Duration::from_secs(3);
 /// Nothing was throttled for so long: what was learned is forgotten.
 pub(super) const FORGET: Duration = Duration::from_secs(3600);
-/// No rate below this (a cell an hour) is learned.
-const SLOWEST: f64 = 1.0 / 3600.0;
-
+const FORGET_WINDOWS: f64 = 3.0;
 /// How much a rate has grown `seconds` after it began to grow: 1 at first, twice as much after half
 /// a minute, a hundred times after a minute and a half.
 pub(super) fn growth(seconds: f64) -> f64 {
@@ -69,113 +72,23 @@ pub(super) fn growth(seconds: f64) -> f64 {
     (0.01 * t + 0.0005 * t * t).exp()
 }
 
-/// What was tried and what was accepted lately.
-#[derive(Clone, Debug, Default, PartialEq)]
-struct Meter {
-    since: Option<Timestamp>,
-    last: Timestamp,
-    /// Milliseconds that were halved away are no longer in `since`.
-    tried: f64,
-    accepted: f64,
-}
-
-impl Meter {
-    fn note(&mut self, cells: f64, accepted: bool, now: Timestamp) {
-        let since = *self.since.get_or_insert(now);
-        let age = now.since(since).as_secs_f64();
-        let gap = now.since(self.last).as_secs_f64();
-        if self.tried > 0.0 && gap > 10.0_f64.max(5.0 * age / self.tried) {
-            // A lane that had nothing to do says nothing about what it may.
-            *self = Meter { since: Some(now), ..Meter::default() };
-        } else if age > 8.0 && self.tried > 40.0 {
-            self.since = Some(Timestamp(since.0.midpoint(now.0)));
-            self.tried /= 2.0;
-            self.accepted /= 2.0;
-        }
-        self.last = now;
-        self.tried += cells;
-        if accepted {
-            self.accepted += cells;
-        }
-    }
-
-    /// How long it has measured, in seconds.
-    fn age(&self, now: Timestamp) -> f64 {
-        self.since.map_or(0.0, |since| now.since(since).as_secs_f64())
-    }
-
-    /// Tried and accepted a second.
-    fn rates(&self, now: Timestamp) -> (f64, f64) {
-        let age = self.age(now).max(1.0);
-        (self.tried / age, self.accepted / age)
-    }
-
-    fn restart(&mut self, now: Timestamp) {
-        *self = Meter { since: Some(now), last: now, tried: 0.0, accepted: 0.0 };
-    }
-}
-
-/// What was learned, and where the search is.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-struct Learned {
-    /// The rate in cells a second that is held, or from which the probe grows.
-    target: f64,
-    /// The last rate that was held to the end without a throttle reply; 0: none.
-    good: f64,
-    /// The last rate that was too much.
-    ceiling: f64,
-    /// Nothing leaves before; replies to what left before belong to the episode.
-    resume: Timestamp,
-    /// Stops in this episode.
-    rounds: u32,
-    /// Throttle replies in this episode.
-    hurt: u32,
-    /// Something that left after `resume` was accepted.
-    accepted: bool,
-    /// Cells accepted since `resume`.
-    clean: u32,
-    /// `None` while the target is held.
-    probing: Option<Probe>,
-    /// Probes in a row that met the same limit.
-    #[serde(default)]
-    same: u32,
-    /// When the episode began, and cells accepted in so many seconds before, see `remembered`.
-    #[serde(default)]
-    begun: Timestamp,
-    #[serde(default)]
-    before: (f64, f64),
-    /// When the state was last brought up to date.
-    seen: Timestamp,
-    /// The last throttle reply: when, and its text.
-    last: Timestamp,
-    reason: String,
-}
-
-/// A probe for more.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
-struct Probe {
-    /// The rate now.
-    rate: f64,
-    /// Seconds of growth near and beyond the ceiling.
-    beyond: f64,
-}
-
-impl Probe {
-    fn grow(&mut self, ceiling: f64, seconds: f64) {
-        let pace = if self.rate < ceiling * NEAR {
-            FAST
-        } else {
-            self.beyond += seconds;
-            0.01 + 0.001 * self.beyond.min(200.0)
-        };
-        self.rate *= (pace * seconds).exp();
-    }
+/// What an acceptance tells beyond itself.
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub(super) enum Told {
+    /// Nothing.
+    Nothing,
+    /// The server was closed for long and is open again; nobody can tell why.
+    Reopened,
+    /// The same for the second time, after the same amount: a window of so many cells and seconds.
+    Window(f64, f64),
 }
 
 /// The controller.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub(super) struct Pace {
     learned: Option<Learned>,
+    #[serde(default)]
+    openings: Openings,
     #[serde(skip)]
     meter: Meter,
 }
@@ -191,6 +104,16 @@ impl Pace {
         self.learned.as_ref().map(|l| l.rate(now))
     }
 
+    /// Nothing is learned any more; what was measured stays.
+    pub(super) fn release(&mut self) {
+        self.learned = None;
+    }
+
+    /// What was learned is what `former` had learned; what was measured stays.
+    pub(super) fn go_back_to(&mut self, former: Pace) {
+        self.learned = former.learned;
+    }
+
     /// Nothing may leave until then.
     pub(super) fn stopped(&self, now: Timestamp) -> Option<Timestamp> {
         self.learned.as_ref().map(|l| l.resume).filter(|resume| *resume > now)
@@ -203,12 +126,18 @@ impl Pace {
         }
     }
 
+    /// Whether what left at `began` left at the learned rate, and something was accepted at it.
+    pub(super) fn is_tested(&self, began: Timestamp) -> bool {
+        self.learned.as_ref().is_some_and(|l| l.accepted && began >= l.resume)
+    }
+
     /// The clock was set back by that much.
     pub(super) fn go_back(&mut self, back: Duration) {
         // What was measured is measured anew.
         self.meter = Meter::default();
+        self.openings.go_back(back);
         if let Some(l) = &mut self.learned {
-            for time in [&mut l.resume, &mut l.begun, &mut l.seen, &mut l.last] {
+            for time in [&mut l.resume, &mut l.begun, &mut l.seen, &mut l.last, &mut l.ruled_until] {
                 *time = time.before(back);
             }
         }
@@ -220,32 +149,146 @@ impl Pace {
     }
 
     /// `cells` that left at `began` were accepted.
-    pub(super) fn delivered(&mut self, cells: u32, began: Timestamp, now: Timestamp) {
+    pub(super) fn delivered(&mut self, cells: u32, began: Timestamp, now: Timestamp) -> Told {
         self.meter.note(f64::from(cells), true, now);
+        let mut told = Told::Nothing;
         if let Some(l) = &mut self.learned
             && began >= l.resume
         {
-            l.accepted = true;
-            l.clean = l.clean.saturating_add(cells);
+            if !l.accepted {
+                told = self.reopened(now);
+            }
+            if let Some(l) = &mut self.learned {
+                l.accepted = true;
+                l.clean = l.clean.saturating_add(cells);
+            }
         }
+        self.openings.passed(f64::from(cells), now);
+        told
     }
 
-    /// `cells` that left at `began` were throttled; `limit` is the configured rate.
-    pub(super) fn throttled(&mut self, cells: u32, began: Timestamp, now: Timestamp, limit: Option<f64>, reason: &str) {
+    /// The first acceptance of an episode. If it took long, the rate says nothing, the time does.
+    fn reopened(&mut self, now: Timestamp) -> Told {
+        let Some(l) = &mut self.learned else { return Told::Nothing };
+        let closed = now.since(l.begun).as_secs_f64();
+        if closed < LONG || l.rounds < LONG_ROUNDS {
+            return Told::Nothing;
+        }
+        if l.window > 0.0 {
+            // A window that is known has become smaller.
+            let (cells, seconds) = l.before;
+            let most = USED * cells / (seconds + closed).max(1.0);
+            l.target = l.target.min(most.max(SLOWEST));
+            l.ceiling = l.target / USED;
+            return Told::Nothing;
+        }
+        self.meter.restart(now);
+        if let Some(window) = self.openings.reopened(l.last, now) {
+            let most = window.cells / window.seconds;
+            let target = (most * USED).max(SLOWEST);
+            *l = Learned {
+                good: target,
+                window: window.seconds,
+                resume: now,
+                ..Learned::at(target, most.max(SLOWEST), now, &l.reason)
+            };
+            return Told::Window(window.cells, window.seconds);
+        }
+        if l.held > 0.0 {
+            l.target = l.held;
+            l.ceiling = l.ceiling.max(l.held);
+            l.rounds = 1;
+        } else {
+            self.learned = None;
+        }
+        Told::Reopened
+    }
+
+    /// `cells` were refused for a reason that may not be the pace.
+    pub(super) fn missed(&mut self, cells: u32, now: Timestamp) {
         self.meter.note(f64::from(cells), false, now);
+    }
+
+    /// What is tried in a second.
+    pub(super) fn tried(&self, now: Timestamp) -> f64 {
+        self.meter.rates(now).0
+    }
+
+    /// Begins to search; `passes`: this share of what is tried, `None`: nothing any more, so it stops for a
+    /// moment. `limit` is the configured rate.
+    pub(super) fn begin(&mut self, passes: Option<f64>, now: Timestamp, limit: Option<f64>, reason: &str) {
         let (tried, accepted) = self.meter.rates(now);
-        let Some(l) = &mut self.learned else {
-            // Over the first moment the acceptances are the receiver's burst, not its rate.
-            let age = self.meter.age(now);
-            let tried = tried * age.max(1.0) / age.max(0.1);
-            let rate = limit.map_or(tried, |limit| tried.min(limit)).max(SLOWEST);
-            let least = if age < 5.0 { 0.02 } else { 0.5 };
-            let target = accepted.clamp(rate * least, rate * PROBE_DECREASE);
-            let before = (self.meter.accepted, age);
-            self.learned = Some(Learned { before, ..Learned::at(target, rate, now, reason) });
-            self.meter.restart(now);
+        let accepted = passes.map_or(accepted, |passes| accepted.min(tried * passes));
+        // Over the first moment the acceptances are the receiver's burst, not its rate.
+        let age = self.meter.age(now);
+        let tried = tried * age.max(1.0) / age.max(0.1);
+        let rate = limit.map_or(tried, |limit| tried.min(limit)).max(SLOWEST);
+        let least = if age < 5.0 { 0.02 } else { 0.5 };
+        let target = (accepted * 0.97).clamp(rate * least, rate * PROBE_DECREASE);
+        let before = (self.meter.accepted(), age);
+        let mut learned = Learned { before, ..Learned::at(target, rate, now, reason) };
+        if passes.is_some() {
+            (learned.resume, learned.accepted) = (now, true);
+        }
+        self.learned = Some(learned);
+        self.meter.restart(now);
+    }
+
+    /// A rule stops (`pause`) or slows the lane until `until`: what was accepted before is too much by a
+    /// little. A further time soon after it went on says that it was far too much.
+    pub(super) fn ruled(&mut self, pause: bool, until: Timestamp, now: Timestamp, limit: Option<f64>, reason: &str) {
+        let (tried, accepted) = self.meter.rates(now);
+        let age = self.meter.age(now);
+        let tried = tried * age.max(1.0) / age.max(0.1);
+        // Over the first moment a part of what was accepted is the receiver's burst.
+        let accepted = if age < 5.0 { accepted * tried / (accepted + tried).max(SLOWEST) / NEAR } else { accepted };
+        let mut target = limit.map_or(accepted, |limit| accepted.min(limit)) * RULED;
+        let (mut times, mut cells, mut window) = (1, self.meter.accepted(), 0.0);
+        if let Some(l) = &mut self.learned {
+            if l.ruled > 0 && now < l.ruled_until {
+                l.ruled_until = until;
+                l.last = until;
+                return;
+            }
+            let rate = l.rate(now);
+            let part = if l.ruled > 0 { RULED_LATER } else { RULED };
+            // What was measured over a pause is no rate.
+            target = if target > 0.0 && l.ruled == 0 { (target / RULED).min(rate) * part } else { rate * part };
+            let soon = now.since(l.ruled_until) < RULED_SOON.max(Duration::from_secs_f64(2.0 * l.window));
+            (cells, window) = (f64::from(l.clean), l.window);
+            let longer = RULED_WINDOWS.into_iter().find(|longer| *longer > l.window);
+            if l.ruled > 0 && soon && alike(cells, l.ruled_cells) {
+                // The same amount at another pace: it is the amount that counts, in a window of unknown length.
+                window = longer.unwrap_or(window);
+                target = target.min(USED * cells / window);
+            } else if l.ruled > 0 && soon {
+                target = target.min(l.target * RULED_AGAIN);
+            } else if l.ruled > 0 && l.probing.is_some() {
+                target = target.max(l.good.min(rate));
+            }
+            times = l.ruled.saturating_add(1);
+        }
+        if target <= 0.0 {
             return;
-        };
+        }
+        self.learned = Some(Learned {
+            resume: now,
+            ruled: times,
+            ruled_until: until,
+            ruled_cells: cells,
+            pause,
+            window,
+            last: until,
+            accepted: true,
+            ..Learned::at(target, target / RULED, now, reason)
+        });
+        self.meter.restart(now);
+    }
+
+    /// What left at `began` was refused because of the pace, which is known to matter.
+    pub(super) fn throttled(&mut self, began: Timestamp, now: Timestamp, reason: &str) {
+        let (_, accepted) = self.meter.rates(now);
+        let Some(l) = &mut self.learned else { return };
         l.last = now;
         l.hurt = l.hurt.saturating_add(1);
         if began < l.resume {
@@ -255,16 +298,18 @@ impl Pace {
         if !l.accepted {
             // Still closed: the level says nothing, only the time.
             l.rounds = l.rounds.saturating_add(1);
-            l.resume = now.after(stop(l.rounds));
-            l.closed_long(now);
+            l.resume = now.after(Duration::from_secs_f64(l.gap(now)));
             return;
         }
         let ceiling = l.rate(now);
         let target = match l.probing {
+            // It was measured, and a window that is full says little of how far beyond the probe was.
+            Some(_) if l.window > 0.0 && ceiling < l.good * 1.5 => (l.good * CLIMB).min(ceiling * 0.95),
             // The receiver's burst let the probe go further than it may: what was held weighs more.
             Some(_) if ceiling < l.good * 1.3 => l.good * 0.5 + ceiling * 0.5,
             // Far from what is known: what was accepted lately tells more.
             Some(_) => (accepted * 0.97).clamp((ceiling * 0.5).max(l.good).min(ceiling), ceiling),
+            None if l.window > 0.0 => l.target * USED,
             None if l.good > 0.0 && l.good < l.target => std::mem::take(&mut l.good) * 0.98,
             None => {
                 let deepest = if l.rounds >= 3 { 0.0 } else { DEEPEST };
@@ -279,7 +324,11 @@ impl Pace {
         let again = l.probing.is_some() && believed < l.ceiling * SAME && believed * SAME > l.ceiling;
         let same = if again { l.same.saturating_add(1) } else { 0 };
         let before = l.remembered(now);
-        *l = Learned { good: l.good, same, before, ..Learned::at(target.min(ceiling * 0.97), believed, now, reason) };
+        let held = if l.probing.is_some() { l.good } else { l.target };
+        let (window, ruled, ruled_until, pause) = (l.window, l.ruled, l.ruled_until, l.pause);
+        let ruled_cells = l.ruled_cells;
+        let next = Learned::at(target.min(ceiling * 0.97), believed, now, reason);
+        *l = Learned { good: l.good, same, before, held, window, ruled, ruled_until, ruled_cells, pause, ..next };
         self.meter.restart(now);
     }
 
@@ -287,15 +336,15 @@ impl Pace {
     pub(super) fn advance(&mut self, now: Timestamp, limit: Option<f64>) -> bool {
         let (tried, _) = self.meter.rates(now);
         let Some(l) = &mut self.learned else { return false };
-        let rate = l.rate(now);
+        let (rate, scale) = (l.rate(now), l.scale());
         let since = now.since(l.seen).as_secs_f64();
         l.seen = l.seen.max(now);
         match &mut l.probing {
             // Only a rate that is used is tested: a lane with little to do learns nothing.
-            Some(probe) if tried >= rate * 0.4 => probe.grow(l.ceiling, since.min(2.0)),
+            Some(probe) if tried >= rate * 0.4 => probe.grow(l.ceiling, since.min(2.0) / scale),
             Some(_) => {}
             None => {
-                let held = now.since(l.resume);
+                let held = now.since(l.resume.max(l.ruled_until));
                 let (clean, least) = if l.target < l.ceiling * FAR {
                     // At first anything is better than to stay far below.
                     let hurt = if l.good > 0.0 { l.hurt.clamp(1, 3) } else { 1 };
@@ -303,79 +352,24 @@ impl Pace {
                 } else {
                     let same = if l.target < l.ceiling * CLOSE { 0 } else { l.same.min(8) };
                     let same = HOLD_LEAST.saturating_mul(1 << same).min(HOLD_SAME);
-                    (CLEAN * l.hurt.clamp(1, HURT_MOST), same)
+                    (CLEAN * l.hurt.clamp(1, HURT_MOST), same.mul_f64(scale))
                 };
-                if l.clean >= clean && held >= least || held >= HOLD_MOST {
+                let over = match l.patience() {
+                    Some(patience) => held >= patience,
+                    None => l.clean >= clean && held >= least || held >= HOLD_MOST.mul_f64(scale),
+                };
+                if over {
                     l.good = l.target;
                     l.probing = Some(Probe { rate: l.target, beyond: 0.0 });
                 }
             }
         }
         let reached = l.probing.is_some() && limit.is_some_and(|limit| l.rate(now) >= limit);
-        if reached || now.since(l.last) >= FORGET {
+        let forget = if l.ruled > 0 { RULED_FORGET } else { FORGET };
+        if reached || now.since(l.last) >= forget.max(Duration::from_secs_f64(FORGET_WINDOWS * l.window)) {
             self.learned = None;
             return true;
         }
         false
     }
-}
-
-impl Learned {
-    fn at(target: f64, ceiling: f64, now: Timestamp, reason: &str) -> Learned {
-        Learned {
-            target: target.max(SLOWEST),
-            good: 0.0,
-            ceiling,
-            resume: now.after(STOP),
-            rounds: 1,
-            hurt: 1,
-            accepted: false,
-            clean: 0,
-            probing: None,
-            same: 0,
-            begun: now,
-            before: (0.0, 0.0),
-            seen: now,
-            last: now,
-            reason: reason.to_owned(),
-        }
-    }
-
-    /// Cells accepted up to now, in so many seconds.
-    fn remembered(&self, now: Timestamp) -> (f64, f64) {
-        let cells = self.before.0 + f64::from(self.clean);
-        let seconds = self.before.1 + now.since(self.begun).as_secs_f64();
-        let part = (MEMORY / seconds.max(1.0)).min(1.0);
-        (cells * part, seconds * part)
-    }
-
-    /// Refused again, and nothing was accepted since the episode began: what was accepted before is
-    /// what the window takes, once in the time that it is full.
-    fn closed_long(&mut self, now: Timestamp) {
-        let closed = now.since(self.begun).as_secs_f64();
-        let (cells, seconds) = self.before;
-        if closed >= LONG && cells > 0.0 {
-            let most = (cells / (seconds + closed * LONGER)).max(SLOWEST);
-            if most < self.target {
-                self.target = most;
-                self.good = 0.0;
-                self.ceiling = self.ceiling.min(most / NEAR);
-            }
-        }
-    }
-
-    fn rate(&self, now: Timestamp) -> f64 {
-        match self.probing {
-            Some(probe) => probe.rate,
-            None => {
-                let part = (now.since(self.resume).as_secs_f64() / RECOVERY).min(1.0);
-                self.target * (RESTART + (1.0 - RESTART) * part)
-            }
-        }
-    }
-}
-
-/// The stop of the `rounds`-th throttle reply in a row.
-fn stop(rounds: u32) -> Duration {
-    STOP.saturating_mul(1 << rounds.saturating_sub(1).min(10)).min(STOP_MOST)
 }

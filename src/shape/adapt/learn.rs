@@ -1,0 +1,236 @@
+//! From attempts to verdicts: suspicion, trial, verdict, doubt. Pure.
+//!
+//! ```text
+//!            several witnesses, nothing simpler           fewer refused
+//!   unknown ------------------------------------> trial ---------------> pace
+//!      ^                                            |                      |
+//!      |   time, or far more refused than then      | as many as before    | as many at a
+//!      +------------------------------- not pace <--+----------------------+ fraction of it
+//! ```
+//!
+//! A trial slows the lane down for as many attempts as it takes to tell, and is undone if it finds nothing.
+//! A server that refuses everything for long is neither: see `openings`.
+
+use std::time::Duration;
+
+use super::evidence::{Meaning, Party, Verdict};
+use super::pace::{Pace, Told};
+use super::signature::Signature;
+use super::trial::{Found, Trial, Watch};
+use super::{Adapt, cut};
+use crate::clock::Timestamp;
+
+/// A trial without an attempt for so long has nothing to try; nor is there one where less than this is
+/// tried in a second: with first attempts, with later ones only. A trial that is not decided after a while
+/// found nothing.
+const IDLE: Duration = Duration::from_secs(1200);
+const LEAST: [f64; 2] = [0.1, 2.0];
+const UNDECIDED: Duration = Duration::from_secs(300);
+/// The share that is taken for the former one when everything was refused.
+const WALL: f64 = 0.9;
+/// Verdicts that wait to be told.
+const FINDINGS: usize = 8;
+
+/// A refusal in a transaction.
+#[derive(Clone, Debug)]
+pub struct Refused<'a> {
+    /// Its kind.
+    pub sign: Signature,
+    /// Whose it was.
+    pub party: Party,
+    /// What it counts for the rate.
+    pub cells: u32,
+    /// The reply, for people.
+    pub reply: &'a str,
+}
+
+/// A verdict that was made or undone, to be told.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Finding {
+    /// The kind of refusal, without anything of a message.
+    pub sample: String,
+    /// What it is about.
+    pub verdict: Verdict,
+    /// Numbers.
+    pub evidence: String,
+}
+
+/// A trial, and the pace before it.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Experiment {
+    trial: Trial,
+    pub(super) former: Pace,
+    /// Everything was refused when it began.
+    wall: bool,
+}
+
+impl Experiment {
+    pub(super) fn go_back(&mut self, back: Duration) {
+        self.former.go_back(back);
+        self.trial.began = self.trial.began.before(back);
+        self.trial.last = self.trial.last.before(back);
+    }
+}
+
+impl Adapt {
+    /// A transaction that began at `began` was accepted for `parties`; it counts `cells` for the rate.
+    pub fn accepted(&mut self, parties: &[Party], cells: u32, began: Timestamp, now: Timestamp) {
+        self.crowd.delivered();
+        if !self.configured.adaptive {
+            return;
+        }
+        self.evidence.passed(parties, now);
+        let tested = self.pace.is_tested(began);
+        match self.pace.delivered(cells, began, now) {
+            Told::Nothing if tested => self.note(None, now),
+            Told::Nothing => {}
+            Told::Reopened => {
+                if let Some(experiment) = self.trial.take() {
+                    self.evidence.anew(experiment.trial.hash);
+                }
+            }
+            Told::Window(cells, seconds) => {
+                self.changed = true;
+                if let Some(experiment) = self.trial.take() {
+                    let evidence = format!("closed twice after about {cells:.0}, which fill {seconds:.0} s");
+                    self.judge(experiment.trial.hash, Verdict::Pace, WALL, evidence, now);
+                }
+            }
+        }
+    }
+
+    /// A refusal in a transaction that began at `began`, and that no rule explains. True if it is known
+    /// to be about the pace, or is tried just now.
+    pub fn refused_for(&mut self, refused: &Refused<'_>, began: Timestamp, now: Timestamp) -> bool {
+        if !self.configured.adaptive {
+            return false;
+        }
+        let (hash, meaning) = self.evidence.refused(&refused.sign, refused.party, self.trial.is_some(), now);
+        let reply = cut(refused.reply);
+        let tested = self.pace.is_tested(began);
+        self.pace.missed(refused.cells, now);
+        if let Some(experiment) = &mut self.trial
+            && experiment.trial.hash == hash
+        {
+            experiment.trial.last = now;
+            // Behind a wall the right pace is still looked for.
+            if experiment.wall || !tested {
+                self.pace.throttled(began, now, reply);
+            }
+            if tested {
+                self.note(Some(hash), now);
+            }
+            return true;
+        }
+        match meaning {
+            Meaning::Nothing => return false,
+            Meaning::Suspect { wall, .. } if self.is_too_slow(refused.party, wall, now) => return false,
+            Meaning::Suspect { share, least, wall } => {
+                let former = self.pace.clone();
+                self.slow_down((!wall).then_some(1.0 - share), began, now, reply);
+                let trial = Trial::of(hash, if wall { WALL } else { least }, now);
+                self.trial = Some(Experiment { trial, former, wall });
+            }
+            Meaning::Pace if self.pace.is_free() && !self.evidence.has_witnesses(hash) => return false,
+            Meaning::Pace => {
+                if tested {
+                    self.note(Some(hash), now);
+                }
+                if self.evidence.verdict(hash) == Verdict::Pace {
+                    self.slow_down(None, began, now, reply);
+                }
+            }
+        }
+        self.changed = true;
+        true
+    }
+
+    /// Whether so little is tried that a trial would take long and a pace would be too slow for what comes.
+    fn is_too_slow(&self, party: Party, wall: bool, now: Timestamp) -> bool {
+        let [first, again] = LEAST;
+        let least = if party.again { again } else { first };
+        (!wall || party.again) && self.pace.tried(now) < least
+    }
+
+    /// Slower; `passes` as in [`Pace::begin`].
+    fn slow_down(&mut self, passes: Option<f64>, began: Timestamp, now: Timestamp, reply: &str) {
+        if self.pace.is_free() {
+            self.pace.begin(passes, now, self.configured.rate, reply);
+        } else {
+            self.pace.throttled(began, now, reply);
+        }
+    }
+
+    /// An attempt at the learned rate: `refused` is the kind, `None`: it was accepted.
+    fn note(&mut self, refused: Option<u64>, now: Timestamp) {
+        if let Some(experiment) = &mut self.trial {
+            let trial = &mut experiment.trial;
+            let hash = trial.hash;
+            match trial.note(refused == Some(hash), now) {
+                Found::Open => {}
+                Found::Fewer => {
+                    let (share, evidence) = (trial.share, trial.evidence());
+                    self.trial = None;
+                    self.judge(hash, Verdict::Pace, share, evidence, now);
+                }
+                Found::Same => self.undo(Verdict::NotPace, now),
+            }
+        } else if let Some(share) = self.evidence.share(refused)
+            && self.watch.note(refused.is_some(), share, self.pace.rate(now).unwrap_or(f64::MAX))
+        {
+            let hash = refused.or(self.evidence.latest_pace());
+            self.pace.release();
+            if let Some(hash) = hash {
+                let evidence = "as many refused however slow it was".to_owned();
+                self.judge(hash, Verdict::NotPace, share, evidence, now);
+            }
+        }
+    }
+
+    /// The trial has found nothing.
+    fn undo(&mut self, verdict: Verdict, now: Timestamp) {
+        let Some(Experiment { trial, former, .. }) = self.trial.take() else { return };
+        self.pace.go_back_to(former);
+        match verdict {
+            Verdict::Unknown => self.evidence.anew(trial.hash),
+            verdict => self.judge(trial.hash, verdict, trial.share, trial.evidence(), now),
+        }
+        self.changed = true;
+    }
+
+    /// Ends a trial that nothing tries any more.
+    pub(super) fn end_trial(&mut self, now: Timestamp) {
+        let Some(Experiment { trial, wall, .. }) = &self.trial else { return };
+        if now.since(trial.last) >= IDLE {
+            self.undo(Verdict::Unknown, now);
+        } else if !wall && now.since(trial.began) >= UNDECIDED {
+            self.undo(Verdict::NotPace, now);
+        }
+    }
+
+    fn judge(&mut self, hash: u64, verdict: Verdict, share: f64, evidence: String, now: Timestamp) {
+        self.watch = Watch::default();
+        self.changed = true;
+        if let Some(sample) = self.evidence.judge(hash, verdict, share, evidence.clone(), now)
+            && self.findings.len() < FINDINGS
+        {
+            self.findings.push(Finding { sample, verdict, evidence });
+        }
+    }
+
+    /// Verdicts made since this was last asked.
+    pub fn take_findings(&mut self) -> Vec<Finding> {
+        std::mem::take(&mut self.findings)
+    }
+
+    /// The verdicts in words.
+    pub(super) fn judged(&self) -> Vec<String> {
+        let line = |known: &super::evidence::Known| {
+            let what = if known.verdict == Verdict::Pace { "about the pace" } else { "not about the pace" };
+            format!("{what}: `{}` ({}; since {})", known.sample, known.evidence, known.judged)
+        };
+        let trial = self.trial.as_ref().and_then(|e| self.evidence.sample(e.trial.hash));
+        let tried = trial.map(|sample| format!("tried now whether it is about the pace: `{sample}`"));
+        tried.into_iter().chain(self.evidence.judged().into_iter().map(line)).collect()
+    }
+}

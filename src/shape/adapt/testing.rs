@@ -1,0 +1,37 @@
+//! What tests teach a lane.
+
+use super::{Adapt, Party, Refused, Signature};
+use crate::clock::Timestamp;
+use crate::deliver::{Reply, Stage};
+
+/// The `n`-th message, of one of seven senders and to a recipient of its own.
+pub(crate) fn nth(n: u64) -> Party {
+    Party { recipient: n, sender: n % 7, message: n, again: false }
+}
+
+/// The `n`-th is refused at MAIL with a 450 in these words.
+pub(crate) fn refuse(adapt: &mut Adapt, n: u64, text: &str, began: Timestamp, now: Timestamp) -> bool {
+    let reply = Reply { code: 450, enhanced: None, text: text.into() };
+    let sign = Signature::of(Stage::Mail, &reply, &[]);
+    adapt.refused_for(&Refused { sign, party: nth(n), cells: 1, reply: &reply.to_string() }, began, now)
+}
+
+/// A wall after acceptances, up to `now`: a trial begins, and everything stops for a moment.
+pub(crate) fn walled(adapt: &mut Adapt, text: &str, now: Timestamp) {
+    for n in 0..40 {
+        let at = Timestamp(now.0 - 2000 + 50 * i64::try_from(n).unwrap_or(0));
+        adapt.accepted(&[nth(n)], 1, at, at);
+    }
+    (40..50).for_each(|n| _ = refuse(adapt, n, text, now, now));
+}
+
+/// The same with a trial that finds it to be about the pace, and a refusal at that pace just now, so that
+/// everything stops for a moment.
+pub(crate) fn judged(adapt: &mut Adapt, now: Timestamp) {
+    walled(adapt, "slow down", Timestamp(now.0 - 10_000));
+    for n in 0..20 {
+        let at = Timestamp(now.0 - 5000 + 100 * i64::try_from(n).unwrap_or(0));
+        adapt.accepted(&[nth(100 + n)], 1, at, at);
+    }
+    refuse(adapt, 150, "slow down", now, now);
+}

@@ -1,0 +1,476 @@
+//! Small worlds: a lane, its workers and a receiver on virtual time, to see what is learned of refusals of
+//! many kinds. Every case of the table of docs/feedback.md is here, and what it costs is counted.
+
+use std::cmp::Reverse;
+use std::collections::{BinaryHeap, VecDeque};
+
+use super::*;
+use crate::deliver::{Reply, Stage};
+
+const START: i64 = 1_790_000_000_000;
+
+fn at(seconds: f64) -> Timestamp {
+    Timestamp(START + (seconds * 1000.0) as i64)
+}
+
+/// What a refusal with these words makes a rule do.
+const RULED: &str = "a rule pauses the lane";
+
+/// What is offered to a receiver.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+struct Mail {
+    id: u32,
+    sender: u32,
+    /// Attempts before.
+    attempts: u32,
+}
+
+/// Says no or nothing.
+type No = Option<(Stage, u16, Option<(u8, u16, u16)>, &'static str)>;
+
+/// A receiver: what it says to `mail` at the given second.
+trait Receiver {
+    fn offer(&mut self, now: f64, mail: Mail) -> No;
+}
+
+impl<F: FnMut(f64, Mail) -> No> Receiver for F {
+    fn offer(&mut self, now: f64, mail: Mail) -> No {
+        self(now, mail)
+    }
+}
+
+/// At most so many in any window of so many seconds.
+#[derive(Default)]
+struct Sliding(VecDeque<f64>);
+
+impl Sliding {
+    fn takes(&mut self, now: f64, most: usize, seconds: f64) -> bool {
+        while self.0.front().is_some_and(|at| now - at >= seconds) {
+            self.0.pop_front();
+        }
+        let room = self.0.len() < most;
+        if room {
+            self.0.push_back(now);
+        }
+        room
+    }
+}
+
+/// A token bucket.
+struct Bucket {
+    tokens: f64,
+    last: f64,
+}
+
+impl Bucket {
+    fn full(tokens: f64) -> Bucket {
+        Bucket { tokens, last: 0.0 }
+    }
+
+    fn takes(&mut self, now: f64, rate: f64, burst: f64) -> bool {
+        self.tokens = (self.tokens + (now - self.last) * rate).min(burst);
+        self.last = now;
+        let room = self.tokens >= 1.0;
+        self.tokens -= f64::from(u8::from(room));
+        room
+    }
+}
+
+/// The lane's mail and workers.
+#[derive(Clone, Copy)]
+struct Setting {
+    adaptive: bool,
+    rate: Option<f64>,
+    workers: usize,
+    /// Seconds of a transaction.
+    trip: f64,
+    messages: u32,
+    senders: u32,
+    /// Messages a second that arrive; 0: all at once.
+    fed: f64,
+    /// It ends then.
+    until: f64,
+}
+
+impl Default for Setting {
+    fn default() -> Setting {
+        Setting {
+            adaptive: true,
+            rate: None,
+            workers: 20,
+            trip: 0.05,
+            messages: 1_000_000,
+            senders: 7,
+            fed: 0.0,
+            until: 300.0,
+        }
+    }
+}
+
+/// What happened: in each second accepted and refused.
+struct Run {
+    seconds: Vec<(u32, u32)>,
+    /// When each message was delivered, in the order of delivery, with its sender.
+    delivered: Vec<(f64, Mail)>,
+    /// When a rule acted.
+    ruled: Vec<f64>,
+    findings: Vec<Finding>,
+    explained: Vec<String>,
+}
+
+impl Run {
+    fn goodput(&self, from: usize, to: usize) -> f64 {
+        self.seconds[from..to].iter().map(|s| f64::from(s.0)).sum::<f64>() / (to - from) as f64
+    }
+
+    fn refused(&self, from: usize, to: usize) -> f64 {
+        let (passed, refused) = self.seconds[from..to].iter().fold((0, 0), |a, s| (a.0 + s.0, a.1 + s.1));
+        f64::from(refused) / f64::from((passed + refused).max(1))
+    }
+
+    /// When so many had been delivered.
+    fn done(&self, count: usize) -> f64 {
+        self.delivered.get(count - 1).map_or(f64::INFINITY, |(at, _)| *at)
+    }
+
+    fn judged(&self, verdict: Verdict) -> bool {
+        self.findings.iter().any(|finding| finding.verdict == verdict)
+    }
+}
+
+/// The waits of the retry schedule.
+fn gap(attempts: u32, id: u32) -> f64 {
+    let jitter = 0.8 + 0.4 * f64::from(id.wrapping_mul(2_654_435_761) >> 16 & 0xff) / 255.0;
+    (60.0 * f64::from(1 << (attempts - 1).min(8))).min(14_400.0) * jitter
+}
+
+/// When, which worker, what it has in hand and since when.
+type Event = (u64, usize, Option<Mail>, u64);
+
+/// A time, for a heap.
+fn ms(seconds: f64) -> u64 {
+    (seconds * 1e6) as u64
+}
+
+fn run(setting: Setting, receiver: &mut dyn Receiver) -> Run {
+    let Setting { adaptive, rate, workers, trip, messages, senders, fed, until } = setting;
+    let mut adapt = Adapt::new(Configured { rate, connections: workers as u32, messages: 1_000_000, adaptive });
+    let rule = ReplyRule {
+        origin: "built-in".into(),
+        stage: None,
+        code: None,
+        enhanced: None,
+        text: None,
+        scope: crate::config::RuleScope::Provider,
+        actions: vec![RuleAction::Pause],
+        lasting: Duration::from_secs(7200),
+        after: None,
+    };
+    let mut out = Run {
+        ruled: Vec::new(),
+        seconds: vec![(0, 0); until as usize + 1],
+        delivered: Vec::new(),
+        findings: Vec::new(),
+        explained: Vec::new(),
+    };
+    let mut events: BinaryHeap<Reverse<Event>> =
+        (0..workers).map(|worker| Reverse((worker as u64, worker, None, 0))).collect();
+    let mut waiting: BinaryHeap<Reverse<(u64, Mail)>> = BinaryHeap::new();
+    let (mut fresh, mut left, mut tick) = (0u32, messages, 0.5);
+    // When the next may leave, by the configured and by the learned rate.
+    let mut next = [0.0f64; 2];
+    while let Some(Reverse((when, worker, mail, began))) = events.pop() {
+        let now = when as f64 / 1e6;
+        if now >= until || left == 0 {
+            break;
+        }
+        while tick <= now {
+            adapt.advance(workers as u32, at(tick));
+            tick += 0.5;
+        }
+        let stamp = at(now);
+        if let Some(mail) = mail {
+            let party = Party {
+                recipient: u64::from(mail.id),
+                sender: u64::from(mail.sender),
+                message: u64::from(mail.id),
+                again: mail.attempts > 0,
+            };
+            let began = at(began as f64 / 1e6);
+            let tally = &mut out.seconds[now as usize];
+            match receiver.offer(now, mail) {
+                None => {
+                    tally.0 += 1;
+                    left -= 1;
+                    out.delivered.push((now, mail));
+                    adapt.accepted(&[party], 1, began, stamp);
+                }
+                Some((stage, code, enhanced, text)) => {
+                    tally.1 += 1;
+                    let reply = Reply { code, enhanced, text: text.into() };
+                    if text == RULED {
+                        out.ruled.push(now);
+                        adapt.ruled(&rule, RULED, stamp);
+                        waiting.push(Reverse((ms(now + 60.0), mail)));
+                        adapt.advance(workers as u32, stamp);
+                        events.push(Reverse((when + 1000, worker, None, 0)));
+                        continue;
+                    }
+                    let sign = Signature::of(stage, &reply, &[]);
+                    let told = reply.to_string();
+                    adapt.refused_for(&Refused { sign, party, cells: 1, reply: &told }, began, stamp);
+                    let attempts = mail.attempts + 1;
+                    waiting.push(Reverse((ms(now + gap(attempts, mail.id)), Mail { attempts, ..mail })));
+                }
+            }
+            adapt.advance(workers as u32, stamp);
+            out.findings.extend(adapt.take_findings());
+        }
+        // The next one, in the order in which they are due.
+        let limits = adapt.limits(stamp);
+        let mut later = limits.paused.as_ref().map_or(now, |(until, _)| now + until.since(stamp).as_secs_f64());
+        for (next, rate) in next.iter_mut().zip([rate, limits.rate]) {
+            // A rate that has grown does not wait for what the slower one had booked.
+            *next = rate.map_or(0.0, |rate| next.min(now + 1.0 / rate));
+            later = later.max(*next);
+        }
+        if later > now + 1e-6 {
+            let look = if limits.paused.is_some() { later } else { later.min(now + 0.5) };
+            events.push(Reverse((ms(look) + 1, worker, None, 0)));
+            continue;
+        }
+        let arrives = if fed > 0.0 { f64::from(fresh) / fed } else { 0.0 };
+        let again = waiting.peek().map(|Reverse((due, _))| *due).filter(|due| *due <= when);
+        let first = fresh < messages && arrives <= now && again.is_none_or(|due| due >= ms(arrives));
+        let mail = if first {
+            fresh += 1;
+            Mail { id: fresh, sender: fresh % senders, attempts: 0 }
+        } else if again.is_some()
+            && let Some(Reverse((_, mail))) = waiting.pop()
+        {
+            mail
+        } else {
+            let arrival = if fresh < messages { ms(arrives) } else { u64::MAX };
+            let due = waiting.peek().map_or(u64::MAX, |Reverse((due, _))| *due);
+            // What another worker has in hand may come back, too.
+            let look = arrival.min(due).min(when + 5_000_000).max(when) + 1;
+            events.push(Reverse((look, worker, None, 0)));
+            continue;
+        };
+        // As exact as a limiter: what a worker was late is not lost.
+        for (next, rate) in next.iter_mut().zip([rate, limits.rate]) {
+            *next = rate.map_or(0.0, |rate| next.max(now - 0.02) + 1.0 / rate);
+        }
+        events.push(Reverse((ms(now + trip), worker, Some(mail), when)));
+    }
+    out.explained = adapt.explain(at(until));
+    out
+}
+
+fn cap(name: &str, setting: Setting, cap: f64, from: usize, receiver: &mut dyn Receiver) -> bool {
+    let to = setting.until as usize;
+    let run = run(setting, receiver);
+    let (goodput, refused) = (run.goodput(from, to) / cap, run.refused(from, to));
+    println!(
+        "{name:38} {:5.1} % of the cap, {:.2} % refused; all {:.1} % {:.2} %; {:?}",
+        100.0 * goodput,
+        100.0 * refused,
+        100.0 * run.goodput(0, to) / cap,
+        100.0 * run.refused(0, to),
+        run.findings.iter().map(|f| (f.verdict, &f.evidence)).collect::<Vec<_>>()
+    );
+    goodput >= 0.92 && refused <= 0.03 && run.judged(Verdict::Pace)
+}
+
+/// The wordings of the caps: none is in any list.
+const SAID: [No; 7] = [
+    Some((Stage::Mail, 451, None, "Temporary local problem")),
+    Some((Stage::Rcpt, 452, Some((4, 2, 2)), "slow please")),
+    Some((Stage::Mail, 450, None, "\u{fffd}\u{fffd}\u{fffd}\u{fffd} \u{fffd}\u{fffd}")),
+    Some((Stage::Mail, 451, Some((4, 3, 0)), "Bitte haben Sie etwas Geduld, Ihr Server sendet zu schnell")),
+    Some((Stage::Final, 451, None, "")),
+    Some((Stage::Data, 421, None, "Merci de patienter un instant")),
+    Some((Stage::Mail, 450, None, "Спасибо, позже")),
+];
+
+#[test]
+fn caps_are_found_whatever_is_said() {
+    let mut fine = Vec::new();
+    for (n, said) in SAID.into_iter().enumerate() {
+        let mut sliding = Sliding::default();
+        let mut world = |now: f64, _: Mail| if sliding.takes(now, 12, 1.0) { None } else { said };
+        fine.push(cap(&format!("12/s, wording {n}"), Setting::default(), 12.0, 90, &mut world));
+    }
+    for (rate, workers, trip) in
+        [(5.0, 20, 0.02), (12.0, 20, 0.02), (40.0, 20, 0.02), (200.0, 20, 0.02), (40.0, 5, 0.1)]
+    {
+        let setting = Setting { workers, trip, ..Setting::default() };
+        let mut bucket = Bucket::full(rate);
+        let mut world = |now: f64, _: Mail| if bucket.takes(now, rate, rate) { None } else { SAID[0] };
+        fine.push(cap(&format!("bucket {rate}/s"), setting, rate, 90, &mut world));
+        let mut sliding = Sliding::default();
+        let mut world = |now: f64, _: Mail| if sliding.takes(now, rate as usize, 1.0) { None } else { SAID[0] };
+        fine.push(cap(&format!("sliding {rate}/s"), setting, rate, 90, &mut world));
+        let setting = Setting { fed: rate * 1.3, ..setting };
+        let mut bucket = Bucket::full(rate);
+        let mut world = |now: f64, _: Mail| if bucket.takes(now, rate, rate) { None } else { SAID[0] };
+        fine.push(cap(&format!("bucket {rate}/s, fed with 1.3 of it"), setting, rate, 90, &mut world));
+    }
+    assert!(fine.iter().all(|f| *f), "{fine:?}");
+}
+
+#[test]
+fn long_windows_are_found() {
+    let mut fine = Vec::new();
+    for (most, seconds) in [(200, 10.0), (90, 60.0), (600, 60.0), (1000, 3600.0)] {
+        for fed in [0.0, 2.0 * most as f64 / seconds] {
+            let setting = Setting { until: seconds * 8.0 + 120.0, fed, ..Setting::default() };
+            let mut sliding = Sliding::default();
+            let mut world = |now: f64, _: Mail| if sliding.takes(now, most, seconds) { None } else { SAID[0] };
+            let from = (2.0 * seconds) as usize + 1;
+            fine.push(cap(
+                &format!("{most} in {seconds} s, fed {fed:.1}"),
+                setting,
+                most as f64 / seconds,
+                from,
+                &mut world,
+            ));
+        }
+    }
+    assert!(fine.iter().all(|f| *f), "{fine:?}");
+}
+
+#[test]
+fn a_raised_cap_is_found() {
+    let mut fine = Vec::new();
+    for (most, seconds, after) in
+        [(12, 1.0, 120.0), (40, 1.0, 120.0), (5, 1.0, 120.0), (90, 60.0, 120.0), (1000, 3600.0, 7200.0)]
+    {
+        let change = if seconds > 600.0 { 5.0 * seconds } else { 300.0 };
+        let mut sliding = Sliding::default();
+        let mut world = |now: f64, _: Mail| {
+            let most = if now < change { most } else { 2 * most };
+            if sliding.takes(now, most, seconds) { None } else { SAID[0] }
+        };
+        let setting = Setting { until: change + after * 2.0 + 60.0, ..Setting::default() };
+        let run = run(setting, &mut world);
+        let span = seconds.max(10.0) as usize;
+        let found = (change as usize..setting.until as usize - span)
+            .step_by(5)
+            .find(|s| run.goodput(*s, s + span) >= 0.9 * 2.0 * most as f64 / seconds);
+        println!(
+            "{most} in {seconds} s doubled: found after {:?} s of {after}",
+            found.map(|s| s + span - change as usize)
+        );
+        fine.push(found.is_some_and(|s| (s + span) as f64 - change <= after));
+    }
+    assert!(fine.iter().all(|f| *f), "{fine:?}");
+}
+
+/// The same world with and without learning: how long until what can be delivered is.
+fn no_cap(name: &str, setting: Setting, count: usize, make: &dyn Fn() -> Box<dyn Receiver>) -> bool {
+    let learns = run(setting, &mut *make());
+    let plain = run(Setting { adaptive: false, ..setting }, &mut *make());
+    let (a, b) = (learns.done(count), plain.done(count));
+    println!("{name:44} {a:8.1} s, without learning {b:8.1} s; {:?}", learns.findings);
+    if learns.explained.iter().any(|line| line.starts_with("slow to")) {
+        println!("   {:?}", learns.explained);
+    }
+    a <= b * 1.05 + 0.5 && !learns.explained.iter().any(|line| line.starts_with("slow to"))
+}
+
+fn random(mail: Mail, salt: u32) -> f64 {
+    let mut x = mail.id.wrapping_mul(0x9e37_79b9) ^ salt ^ mail.attempts.wrapping_mul(0x85eb_ca6b);
+    x = (x ^ (x >> 16)).wrapping_mul(0x7feb_352d);
+    x = (x ^ (x >> 15)).wrapping_mul(0x846c_a68b);
+    f64::from(x ^ (x >> 16)) / f64::from(u32::MAX)
+}
+
+#[test]
+fn what_is_not_about_the_pace_slows_nobody_down() {
+    let mut fine = Vec::new();
+    for text in ["too many messages, try again later", "Nein, danke"] {
+        let setting = Setting { messages: 3000, workers: 8, until: 4000.0, ..Setting::default() };
+        let mut check = |name: &str, setting: Setting, count: usize, make: &dyn Fn() -> Box<dyn Receiver>| {
+            fine.push((name.to_owned(), no_cap(name, setting, count, make)));
+        };
+        check("greylisting of everybody", setting, 3000, &|| {
+            Box::new(move |_: f64, m: Mail| (m.attempts == 0).then_some((Stage::Rcpt, 450, Some((4, 7, 1)), text)))
+        });
+        check("greylisting of everybody, fed", Setting { fed: 20.0, ..setting }, 3000, &|| {
+            Box::new(move |_: f64, m: Mail| (m.attempts == 0).then_some((Stage::Rcpt, 450, Some((4, 7, 1)), text)))
+        });
+        check("greylisting of half", Setting { fed: 20.0, ..setting }, 3000, &|| {
+            Box::new(move |_: f64, m: Mail| {
+                (m.attempts == 0 && random(m, 1) < 0.5).then_some((Stage::Rcpt, 450, None, text))
+            })
+        });
+        check("2 % greylisted after the data", setting, 2900, &|| {
+            Box::new(move |_: f64, m: Mail| {
+                (m.attempts == 0 && random(m, 2) < 0.02).then_some((Stage::Final, 451, Some((4, 7, 1)), text))
+            })
+        });
+        check("10 % full mailboxes", setting, 2650, &|| {
+            Box::new(move |_: f64, m: Mail| {
+                (random(Mail { attempts: 0, ..m }, 3) < 0.1).then_some((Stage::Rcpt, 452, Some((4, 2, 2)), text))
+            })
+        });
+        check("a filter defers 30 %", setting, 2900, &|| {
+            Box::new(move |_: f64, m: Mail| (random(m, 4) < 0.3).then_some((Stage::Final, 451, None, text)))
+        });
+        check("a filter defers 30 %, fed", Setting { fed: 30.0, ..setting }, 2900, &|| {
+            Box::new(move |_: f64, m: Mail| (random(m, 4) < 0.3).then_some((Stage::Final, 451, None, text)))
+        });
+        check(
+            "a filter defers 30 %, one slow connection",
+            Setting { workers: 1, trip: 0.2, messages: 500, ..setting },
+            480,
+            &|| Box::new(move |_: f64, m: Mail| (random(m, 4) < 0.3).then_some((Stage::Final, 451, None, text))),
+        );
+        check("one sender blocked", setting, 2550, &|| {
+            Box::new(move |_: f64, m: Mail| (m.sender == 3).then_some((Stage::Mail, 451, Some((4, 7, 1)), text)))
+        });
+        check("one of two senders blocked", Setting { senders: 2, ..setting }, 1500, &|| {
+            Box::new(move |_: f64, m: Mail| (m.sender == 1).then_some((Stage::Mail, 451, Some((4, 7, 1)), text)))
+        });
+        check("in trouble for ten minutes", Setting { fed: 3.0, ..setting }, 3000, &|| {
+            Box::new(move |now: f64, _: Mail| (60.0..660.0).contains(&now).then_some((Stage::Mail, 451, None, text)))
+        });
+        check("in trouble from the start", setting, 3000, &|| {
+            Box::new(move |now: f64, _: Mail| (now < 600.0).then_some((Stage::Mail, 451, None, text)))
+        });
+    }
+    let bad: Vec<_> = fine.iter().filter(|(_, fine)| !fine).collect();
+    assert!(bad.is_empty(), "{bad:?}");
+}
+
+/// A rule pauses for two hours: the pace that led there is remembered, and what follows is near the cap.
+#[test]
+fn rules_and_learning_work_together() {
+    for (cap, rate) in [(2.0, Some(5.0)), (1.5, None)] {
+        let mut bucket = Bucket::full(cap);
+        let said: No = Some((Stage::Mail, 421, Some((4, 7, 0)), RULED));
+        let mut world = |now: f64, _: Mail| if bucket.takes(now, cap, cap) { None } else { said };
+        let setting = Setting { rate, workers: 4, until: 86_400.0, messages: u32::MAX, ..Setting::default() };
+        let run = run(setting, &mut world);
+        let mut pauses = run.ruled.clone();
+        // Those that were under way together are one.
+        pauses.dedup_by(|b, a| *b - *a < 7200.0);
+        let goodput = run.goodput(20_000, 86_400) / cap;
+        println!("cap {cap}/s, rate {rate:?}: paused at {pauses:?}, {:.1} % of the cap in all", 100.0 * goodput);
+        assert!(pauses.len() <= 5 && run.ruled.len() <= 25, "{pauses:?} {}", run.ruled.len());
+        assert!(goodput > 0.6, "{goodput}");
+    }
+    // It is no rate, but so many in a window whose length the pause hides.
+    for (most, seconds) in [(20, 60.0), (300, 3600.0)] {
+        let mut sliding = Sliding::default();
+        let said: No = Some((Stage::Mail, 421, Some((4, 7, 0)), RULED));
+        let mut world = |now: f64, _: Mail| if sliding.takes(now, most, seconds) { None } else { said };
+        let run = run(Setting { workers: 4, until: 86_400.0, ..Setting::default() }, &mut world);
+        let mut pauses = run.ruled.clone();
+        pauses.dedup_by(|b, a| *b - *a < 7200.0);
+        let goodput = run.goodput(20_000, 86_400) * seconds / most as f64;
+        println!("{most} in {seconds} s: paused at {pauses:?}, {:.1} % of the cap in all", 100.0 * goodput);
+        assert!(pauses.len() <= 5 && goodput > 0.5, "{pauses:?} {goodput}");
+    }
+}

@@ -27,7 +27,7 @@ const APART: Duration = Duration::from_secs(60);
 
 /// How many connections: the number that was open when further ones were refused; one more is
 /// tried after a while, and when that is taken, ever more at once. One refusal teaches nothing, nor do
-/// several between which more connections than that were taken.
+/// several between which a connection was taken.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub(super) struct Crowd {
     learned: Option<Learned>,
@@ -35,10 +35,9 @@ pub(super) struct Crowd {
     suspected: Option<Suspected>,
 }
 
-/// The greatest number at which a further connection was refused, how often, and when last.
+/// How often a further connection was refused in a row, and when last.
 #[derive(Clone, Copy, Debug, PartialEq)]
 struct Suspected {
-    open: u32,
     times: u32,
     last: Timestamp,
 }
@@ -100,7 +99,7 @@ impl Crowd {
 
     /// A connection was refused while `open` others were accepted and open.
     pub(super) fn refused(&mut self, open: u32, now: Timestamp, reason: &str) {
-        if self.learned.is_none() && !self.is_believed(open, now) {
+        if self.learned.is_none() && !self.is_believed(now) {
             return;
         }
         let cap = open.max(1);
@@ -131,20 +130,18 @@ impl Crowd {
         });
     }
 
-    /// Whether a refusal is one of several that fit together.
-    fn is_believed(&mut self, open: u32, now: Timestamp) -> bool {
+    /// Whether a refusal is one of several in a row.
+    fn is_believed(&mut self, now: Timestamp) -> bool {
         let former = self.suspected.filter(|former| now.since(former.last) < APART);
         let times = former.map_or(0, |former| former.times).saturating_add(1);
-        let open = former.map_or(open, |former| former.open.max(open));
-        self.suspected = (times < TIMES).then_some(Suspected { open, times, last: now });
+        self.suspected = (times < TIMES).then_some(Suspected { times, last: now });
         times >= TIMES
     }
 
     /// A connection was accepted; `open` with it.
     pub(super) fn opened(&mut self, open: u32, now: Timestamp) {
-        if self.suspected.is_some_and(|suspected| open > suspected.open) {
-            self.suspected = None;
-        }
+        // A server that takes some and refuses others has no number in mind.
+        self.suspected = None;
         if let Some(l) = &mut self.learned {
             l.closed = 0;
             if open > l.cap && l.step == 0 && now.since(l.last) < RACE {

@@ -343,8 +343,13 @@ mod tests {
         assert_eq!(latest(usage(100, None), 50, &provider), Some(600));
         assert_eq!(latest(usage(100, None), 250, &provider), Some(600 + 2 * 3600));
         let day = now().0 / 86_400_000 * 86_400_000;
-        let overflow = crate::config::Overflow::Wait;
-        provider.warmup = Some(Warmup { start: Timestamp(day), days: vec![100, 200, 400], length: 3, overflow });
+        provider.warmup = Some(Warmup {
+            start: Timestamp(day),
+            days: vec![100, 200, 400],
+            length: 3,
+            overflow: crate::config::Overflow::Wait,
+            before: crate::config::BeforeStart::DayOne,
+        });
         let first = || usage(100, Some((1, 3)));
         assert_eq!(latest(first(), 150, &provider), Some(600), "tomorrow has room for 200");
         assert_eq!(latest(first(), 250, &provider), Some(600 + 86_400));

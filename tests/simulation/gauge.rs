@@ -76,10 +76,10 @@ impl Gauge {
         for seen in &mut self.groups {
             seen.starts.sort_by_key(|start| start.at);
             for rate in &seen.provider.rate {
-                wrong.extend(seen.check_rate(*rate));
+                wrong.extend(seen.check_rate(rate.rate));
             }
             for quota in &seen.provider.quota {
-                wrong.extend(seen.check_quota(*quota));
+                wrong.extend(seen.check_quota(quota.rate));
             }
         }
         wrong

@@ -86,7 +86,9 @@ fn what_is_odd_but_possible_is_a_warning() {
     let made = rcgen::generate_simple_self_signed(vec!["ca.example".to_owned()]).unwrap();
     let file = tempfile::NamedTempFile::new().unwrap();
     std::fs::write(file.path(), made.cert.pem()).unwrap();
-    let (ca, password) = (file.path().display(), concat!(env!("CARGO_MANIFEST_DIR"), "/rustfmt.toml"));
+    let secret = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(secret.path(), "S3cr3t\n").unwrap();
+    let (ca, password) = (file.path().display(), secret.path().display());
     let text = format!(
         "hostname = 'a.example'\nretry.warn = '9d'\nadmin.address = '192.0.2.1:80'\n[provider.s]\nrelay = 'h.example:25'\n\
              auth = {{ user = 'u', password = {{ file = '{password}' }} }}\ntls = 'opportunistic'\ntls_ca = '{ca}'\n[[route]]\nvia = 's'\n"
@@ -100,7 +102,9 @@ fn what_is_odd_but_possible_is_a_warning() {
 
 #[test]
 fn a_password_for_a_host_whose_certificate_is_not_checked_is_a_warning() {
-    let secret = concat!(env!("CARGO_MANIFEST_DIR"), "/Cargo.toml");
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(file.path(), "S3cr3t\n").unwrap();
+    let secret = file.path().display();
     for (host, tls, told) in [
         ("h.example", "tls = 'off'\n", Some("the password may travel in clear text: expected \"verified\"")),
         ("h.example", "tls = 'opportunistic'\n", Some("the password may travel in clear text: expected \"verified\"")),

@@ -110,12 +110,17 @@ pub fn plan<'a>(
         .map(|(at, one)| {
             let mut judgement = one.judged.unwrap_or_else(|| judge(one.fact));
             if judgement.fate == Fate::AtOnce && judgement.scope == Scope::Recipient && !some_taken {
-                judgement.fate =
-                    if is_full(one.fact) { Fate::Fail } else { Fate::Again { counts: true, uncertain: false } };
+                judgement.fate = nobody_taken(one.fact);
             }
             plan_one(context, at, &one, judgement, random)
         })
         .collect()
+}
+
+/// The fate of a recipient that was refused as one too many of a transaction in which nobody was taken: it was
+/// something else, then. A mailbox is full that says 552 and no more.
+pub(crate) fn nobody_taken(fact: &Fact) -> Fate {
+    if is_full(fact) { Fate::Fail } else { Fate::Again { counts: true, uncertain: false } }
 }
 
 /// "552" and no more of a recipient that was alone: its mailbox, then.

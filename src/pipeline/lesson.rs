@@ -13,6 +13,7 @@ use crate::clock::Timestamp;
 use crate::config::{Count, ReplyRule, RuleAction};
 use crate::deliver::{Event, Fact, Stage};
 use crate::outcome::classify::{LATER, by_rule, judge, judge_unreached, not_logged_in, wants_login};
+use crate::outcome::settle::nobody_taken;
 use crate::outcome::{Fate, Judgement, Scope};
 use crate::schedule::{Job, Lane, Wake};
 use crate::shape::adapt::{About, Adapt, Effect, Finding, Party, Refused, Signature, Tried, hash_of};
@@ -154,6 +155,12 @@ pub(crate) trait Teach {
             Count::Recipients => u32::try_from(n).unwrap_or(u32::MAX),
         };
         let fresh = carried.is_some_and(|load| load.messages == 0);
+        if !judgements.iter().any(|j| j.fate == Fate::Delivered) {
+            // "Too many recipients" to one alone is about something else, the pace perhaps.
+            let alone =
+                judgements.iter_mut().zip(facts).filter(|(j, _)| j.fate == Fate::AtOnce && j.scope == Scope::Recipient);
+            alone.for_each(|(judgement, fact)| judgement.fate = nobody_taken(fact));
+        }
         let accepted: Vec<Party> = parties(job, judgements, |j| j.fate == Fate::Delivered);
         let refused = refusals(facts, judgements, fresh);
         let closed = facts.first().filter(|f| f.stage <= Stage::Mail && ended(f)).and(carried);
@@ -186,10 +193,11 @@ pub(crate) trait Teach {
         for (judgement, fact) in judgements.iter_mut().zip(facts) {
             // On a connection that had carried nothing it is an answer to this message, not the end of a
             // connection that others have used up.
-            if fresh && is_end_of_connection(judgement) && matches!(fact.event, Event::Reply(_)) {
+            let slows = slowed.iter().any(|at| facts.get(*at) == Some(fact));
+            if (fresh || slows) && is_end_of_connection(judgement) && matches!(fact.event, Event::Reply(_)) {
                 judgement.fate = LATER;
             }
-            judgement.throttled |= slowed.iter().any(|at| facts.get(*at) == Some(fact));
+            judgement.throttled |= slows;
         }
         if let Some(fact) = slowed.first().and_then(|at| facts.get(*at)) {
             self.throttled(fact, "learned", &[]);
@@ -230,7 +238,8 @@ fn refusals(facts: &[Fact], judgements: &[Judgement], fresh: bool) -> Vec<usize>
     for (at, (fact, judgement)) in facts.iter().zip(judgements).enumerate() {
         let Event::Reply(reply) = &fact.event else { continue };
         let later = matches!(judgement.fate, Fate::Again { uncertain: false, .. });
-        let said = later || is_end_of_connection(judgement) && fresh;
+        // At MAIL, a connection that has carried something ends because of that.
+        let said = later || is_end_of_connection(judgement) && (fresh || fact.stage > Stage::Mail);
         if reply.is_positive() || judgement.ruled || !said || fact.stage < Stage::Mail {
             continue;
         }

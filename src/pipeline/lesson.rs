@@ -162,7 +162,9 @@ pub(crate) trait Teach {
             alone.for_each(|(judgement, fact)| judgement.fate = nobody_taken(fact));
         }
         let accepted: Vec<Party> = parties(job, judgements, |j| j.fate == Fate::Delivered);
-        let refused = refusals(facts, judgements, fresh);
+        let bad = carried.is_some_and(|load| load.bad > 0)
+            || facts.iter().any(|f| matches!(&f.event, Event::Reply(r) if r.is_permanent()));
+        let refused = refusals(facts, judgements, fresh, !bad);
         let closed = facts.first().filter(|f| f.stage <= Stage::Mail && ended(f)).and(carried);
         let (spent, slowed) = self.teach(|adapt, open| {
             if !accepted.is_empty() {
@@ -233,13 +235,16 @@ fn locals(job: &Job, at: usize) -> [&str; 2] {
 
 /// The positions of refusals that no rule explains and that are not for good. What was said once for all
 /// recipients is one refusal; so is what was said to each of them, if it is about the message.
-fn refusals(facts: &[Fact], judgements: &[Judgement], fresh: bool) -> Vec<usize> {
+///
+/// `fresh`: the connection had carried nothing; `clean`: nothing was refused for good on it.
+fn refusals(facts: &[Fact], judgements: &[Judgement], fresh: bool, clean: bool) -> Vec<usize> {
     let mut out: Vec<usize> = Vec::new();
     for (at, (fact, judgement)) in facts.iter().zip(judgements).enumerate() {
         let Event::Reply(reply) = &fact.event else { continue };
         let later = matches!(judgement.fate, Fate::Again { uncertain: false, .. });
-        // At MAIL, a connection that has carried something ends because of that.
-        let said = later || is_end_of_connection(judgement) && (fresh || fact.stage > Stage::Mail);
+        // At MAIL, a connection that has carried something ends because of that; later, one with bad recipients
+        // because of these.
+        let said = later || is_end_of_connection(judgement) && (fresh || clean && fact.stage > Stage::Mail);
         if reply.is_positive() || judgement.ruled || !said || fact.stage < Stage::Mail {
             continue;
         }
@@ -258,6 +263,8 @@ fn is_end_of_connection(judgement: &Judgement) -> bool {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Load {
     messages: u32,
+    /// Recipients and messages refused for good on it: a server may end a connection because of that.
+    bad: u32,
     age: Duration,
 }
 
@@ -271,6 +278,8 @@ impl Load {
 #[derive(Debug)]
 pub(crate) struct Carried {
     opened: Instant,
+    /// Refusals for good.
+    bad: u32,
     /// Messages accepted, and when the last one was.
     accepted: u32,
     last: Instant,
@@ -280,11 +289,11 @@ impl Carried {
     /// Of a new connection.
     pub(crate) fn nothing() -> Carried {
         let now = Instant::now();
-        Carried { opened: now, accepted: 0, last: now }
+        Carried { opened: now, bad: 0, accepted: 0, last: now }
     }
 
     fn load(&self) -> Load {
-        Load { messages: self.accepted, age: self.opened.elapsed() }
+        Load { messages: self.accepted, bad: self.bad, age: self.opened.elapsed() }
     }
 
     /// What it has carried, if there was anything and the last of it was a moment ago.
@@ -296,6 +305,8 @@ impl Carried {
     /// been idle for a while.
     pub(crate) fn before(&mut self, facts: &[Fact]) -> Option<Load> {
         let before = (self.last.elapsed() < SOON || facts.iter().all(|f| f.stage > Stage::Mail)).then(|| self.load());
+        let bad = |f: &&Fact| matches!(&f.event, Event::Reply(r) if r.is_permanent());
+        self.bad = self.bad.saturating_add(u32::try_from(facts.iter().filter(bad).count()).unwrap_or(u32::MAX));
         if facts.iter().any(|f| f.stage == Stage::Final && matches!(&f.event, Event::Reply(r) if r.is_positive())) {
             self.accepted = self.accepted.saturating_add(1);
             self.last = Instant::now();

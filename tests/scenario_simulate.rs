@@ -83,7 +83,7 @@ fn the_same_seed_gives_the_same_bytes_and_another_one_does_not() {
         let fates = g["delivered"].as_u64().expect("a number") + g["failed"].as_u64().expect("a number");
         assert_eq!(Some(fates), g["messages"].as_u64(), "{g}");
     }
-    assert!(of("gmail")["throttled"].as_u64() > Some(100));
+    assert!(of("gmail")["throttled"].as_u64() > Some(0));
     assert!(of("other")["limits"].as_str().is_some_and(|l| l.contains("5/s") && l.contains("[default]")));
     assert!(of("microsoft365")["limits"].as_str().is_some_and(|l| l.contains("20/s")), "the limits of its profile");
     assert!(of("gmail")["limits"].as_str().is_some_and(|l| l.contains("900/m") && l.contains("[provider.gmail]")));

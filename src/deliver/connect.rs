@@ -246,6 +246,10 @@ impl Connector {
                         return Ok(connection);
                     }
                     Err(fact) => {
+                        if matches!(fact.stage, Stage::Greeting | Stage::Ehlo) {
+                            let way = (sources::only(provider), address);
+                            self.dead.turned_away(way, &fact.event, provider.retry.max);
+                        }
                         let stop = fact.stage == Stage::Auth && matches!(fact.event, Event::Reply(_));
                         facts.push(fact);
                         // The same password at the next address would be refused again, and count

@@ -2,9 +2,10 @@
 //! as long after every further failure, an hour at most, and never longer than the provider's retry
 //! schedule would wait.
 //!
-//! An address that answers, and then ends its connections before it takes anything (a 421 or a close
-//! at MAIL on one that is new) is left alone too, or it would be called as fast as it hangs up: half a
-//! second at first, a minute at most.
+//! An address that answers, and then turns us away before it takes anything (it refuses at the greeting or
+//! at EHLO, or ends a new connection with 421 or without a word) is left alone too, or it would be called as
+//! fast as it hangs up: half a second at first, a minute at most. One that serves other connections of ours
+//! meanwhile is not: there it may be one connection too many, which is for the lane to learn.
 //!
 //! Whoever comes while somebody probes an address waits for the answer for a moment ([`PATIENCE`] from the
 //! beginning of the probe, however many come): when the address is alive again, what waits behind the
@@ -12,11 +13,13 @@
 //!
 //! Bounded: so many addresses are remembered; one that nobody tries is forgotten.
 
+use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
 use moka::sync::Cache;
+use parking_lot::Mutex;
 use tokio::sync::Notify;
 use tokio::sync::futures::Notified;
 use tokio::time::Instant;
@@ -80,12 +83,32 @@ pub(super) struct EarlyEnd {
     pub longest: Duration,
 }
 
+/// Counts a connection that serves.
+pub(super) struct Serving {
+    known: Arc<DeadAddresses>,
+    way: Way,
+}
+
+impl Drop for Serving {
+    fn drop(&mut self) {
+        let mut serving = self.known.serving.lock();
+        if let Some(n) = serving.get_mut(&self.way) {
+            *n -= 1;
+            if *n == 0 {
+                serving.remove(&self.way);
+            }
+        }
+    }
+}
+
 /// The memory of the whole program.
 pub(super) struct DeadAddresses {
     dead: Cache<Way, BackOff>,
     alive: Cache<Way, Instant>,
     /// They end connections early.
     early: Cache<Way, BackOff>,
+    /// Connections open on which something was taken, or refused for a reason.
+    serving: Mutex<HashMap<Way, u32>>,
     /// Something became known.
     news: Notify,
 }
@@ -97,6 +120,7 @@ impl DeadAddresses {
             dead: Cache::builder().max_capacity(MAX).time_to_live(FORGET).build(),
             alive: Cache::builder().max_capacity(MAX).time_to_live(ALIVE).build(),
             early: Cache::builder().max_capacity(MAX).time_to_live(FORGET).build(),
+            serving: Mutex::default(),
             news: Notify::new(),
         }
     }
@@ -132,6 +156,19 @@ impl DeadAddresses {
             // It is known soon, or never, so the others need not be kept away for longer than before.
             let until = now + early_wait(known.times);
             self.early.insert(way, BackOff { until, probing: Some(now), ..known });
+        }
+    }
+
+    /// A connection to it serves, as long as the guard lives.
+    pub fn serves(self: &Arc<DeadAddresses>, way: Way) -> Serving {
+        *self.serving.lock().entry(way).or_default() += 1;
+        Serving { known: self.clone(), way }
+    }
+
+    /// It turned a connection away before MAIL, see [`DeadAddresses::ended_early`].
+    pub fn turned_away(&self, way: Way, why: &Event, longest: Duration) {
+        if !self.serving.lock().contains_key(&way) {
+            self.ended_early(way, why, longest);
         }
     }
 
@@ -242,6 +279,16 @@ mod tests {
         assert_eq!(waits, [500, 1000, 2000, 4000, 8000, 16_000, 32_000, 60_000, 60_000]);
         known.listened(way);
         assert!(known.get(way).is_none() && !known.contains(way));
+        // While others are served it may be one connection too many.
+        let known = Arc::new(known);
+        let others = [known.serves(way), known.serves(way)];
+        known.turned_away(way, &Event::Closed, HOUR);
+        assert!(known.get(way).is_none());
+        drop(others);
+        assert!(known.serving.lock().is_empty());
+        known.turned_away(way, &Event::Closed, HOUR);
+        assert!(known.get(way).is_some());
+        known.forget();
         known.ended_early(way, &Event::Closed, Duration::from_millis(100));
         assert_eq!(known.get(way).expect("known").left(), Duration::from_millis(100), "no longer than a retry");
     }

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use lettre::transport::smtp::commands::{Ehlo, Quit, Starttls};
 
-use super::dead::EarlyEnd;
+use super::dead::{EarlyEnd, Serving};
 use super::fact::{Event, Fact, Peer, Reply, Stage};
 use super::quirks::{Hosts, Quirks};
 use super::tls::TlsSettings;
@@ -77,6 +77,8 @@ pub struct Connection {
     pub(super) quirks: Option<Hosts>,
     /// Where to tell that it ended before it took anything; `None` once it has.
     pub(super) early: Option<EarlyEnd>,
+    /// Since then.
+    pub(super) serving: Option<Serving>,
 }
 
 type Failed = (Stage, Event);
@@ -107,6 +109,7 @@ impl Connection {
                 took_bdat: false,
                 quirks: None,
                 early: None,
+                serving: None,
             }),
             Err(((stage, event), handshake)) => {
                 Err(SetupFailure { fact: Fact { stage, event, peer: Some(peer) }, handshake })
@@ -224,7 +227,9 @@ async fn establish(
         }
         Err(failed) => {
             part(&mut wire, t, &failed).await;
-            Err((failed, false))
+            // A server that chokes on STARTTLS itself is like one that chokes on the handshake.
+            let handshake = failed.0 == Stage::StartTls && !matches!(failed.1, Event::Garbled(_));
+            Err((failed, handshake))
         }
     }
 }

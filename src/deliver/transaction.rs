@@ -82,7 +82,6 @@ impl Connection {
         }
         self.refuse_unsendable(tx, &mut fates);
         let open = fates.open();
-        let mut broke = false;
         if !open.is_empty() {
             let head = match tx.body.head() {
                 Some(head) => Ok(head),
@@ -95,7 +94,6 @@ impl Connection {
                     self.sent = self.sent.saturating_add(1);
                     if let Err((stage, event)) = self.transact_once_or_twice(tx, &open, head, &mut fates).await {
                         self.usable = false;
-                        broke = stage <= Stage::Mail && matches!(event, Event::Closed | Event::Io(_));
                         if self.pipelining && matches!(event, Event::Garbled(_)) {
                             self.note(|quirks| quirks.serial = true);
                         }
@@ -106,7 +104,7 @@ impl Connection {
                 }
             }
         }
-        self.tell_how_it_goes(&fates, broke);
+        self.tell_how_it_goes(&fates);
         let facts = fates
             .0
             .into_iter()
@@ -119,17 +117,23 @@ impl Connection {
         Report { facts, dsn: self.caps.dsn, reused, took: started.elapsed() }
     }
 
-    /// Whether the host takes anything on new connections; `broke`: this one, before a reply to MAIL.
-    fn tell_how_it_goes(&mut self, fates: &Fates, broke: bool) {
+    /// Whether the host takes anything on new connections, or ends them.
+    fn tell_how_it_goes(&mut self, fates: &Fates) {
         let Some(early) = &self.early else { return };
         let said =
             fates.0.iter().flatten().find(|fact| matches!(fact.event, Event::Reply(_) | Event::Closed | Event::Io(_)));
         let Some(fact) = said else { return };
-        let closing = matches!(&fact.event, Event::Reply(reply) if reply.code == 421) && fact.stage <= Stage::Mail;
-        if broke || closing {
+        let ended = match &fact.event {
+            Event::Reply(reply) => reply.code == 421,
+            _ => true,
+        };
+        if ended && fact.stage <= Stage::Mail {
             early.known.ended_early(early.way, &fact.event, early.longest);
+        } else if ended {
+            early.known.turned_away(early.way, &fact.event, early.longest);
         } else {
             early.known.listened(early.way);
+            self.serving = Some(early.known.serves(early.way));
             self.early = None;
         }
     }
@@ -330,7 +334,7 @@ impl Connection {
         let stage = if whole == Written::All { Stage::Final } else { Stage::Body };
         let reply = self.reply(stage, self.timeouts.last).await.inspect_err(|(_, event)| {
             // Some do not know what to do with it. One that has taken it before has other reasons.
-            if !self.took_bdat && matches!(event, Event::Closed | Event::Io(_)) {
+            if !self.took_bdat && matches!(event, Event::Closed | Event::Io(_) | Event::Reply(_)) {
                 self.note(|quirks| quirks.no_bdat = true);
             }
         })?;
@@ -471,12 +475,20 @@ fn speaks_of_parameters(reply: &Reply) -> bool {
 
 /// A refusal that is about a parameter of RCPT, and not about the address: there is no second try.
 fn refuses_parameter(reply: &Reply) -> bool {
-    matches!(reply.code, 504 | 555) || reply.code == 501 && matches!(reply.enhanced, Some((_, 5, 4)))
+    let named = || {
+        let text = reply.text.to_ascii_lowercase();
+        ["notify", "orcpt", "parameter"].iter().any(|word| text.contains(word))
+    };
+    match reply.code {
+        504 | 555 => true,
+        500 | 501 => matches!(reply.enhanced, Some((_, 5, 4))) || !matches!(reply.enhanced, Some((_, 1, _))) && named(),
+        _ => reply.is_permanent() && matches!(reply.enhanced, Some((_, 5, 4))) && named(),
+    }
 }
 
 /// The command is not known, not implemented or not wanted here.
 fn refuses_command(reply: &Reply) -> bool {
-    matches!(reply.code, 500 | 502 | 503 | 504)
+    matches!(reply.code, 500..=504 | 555) || reply.is_permanent() && matches!(reply.enhanced, Some((_, 5, 1 | 2 | 4)))
 }
 
 fn asks_for_dsn(recipient: &Recipient) -> bool {

@@ -201,36 +201,31 @@ fn too_many_recipients(reply: &Reply) -> bool {
     match (reply.code, reply.enhanced) {
         (452 | 552, None) => true,
         (452, Some((_, 3, 1))) => true,
-        (450..=452 | 550 | 552, Some((_, 5, 3))) => true,
-        (452 | 552, _) => has(reply, &["too many recipients"]),
+        (400.., Some((_, 5, 3))) => true,
+        (452 | 550 | 552 | 554, _) => has(reply, &["too many recipients"]),
         _ => false,
     }
 }
 
-/// A refusal at MAIL or RCPT that is about us and not about the message: we have to log in first.
+/// A refusal that is about us and not about the message: we have to log in first, or to encrypt. The codes
+/// say so (RFC 4954 §6), or the words do.
 pub fn wants_login(fact: &Fact) -> bool {
-    let login = |r: &Reply| {
-        r.is_permanent()
-            && matches!(r.enhanced, None | Some((_, 7, _)))
-            && has(
-                r,
-                &[
-                    "authentication required",
-                    "authentication is required",
-                    "requires authentication",
-                    "require authentication",
-                    "auth required",
-                    "not authenticated",
-                    "unauthenticated",
-                    "must authenticate",
-                    "authenticate first",
-                    "authenticate before",
-                    "login required",
-                    "log in first",
-                ],
-            )
+    let says = |r: &Reply| {
+        let names_it = has(
+            r,
+            &["authenticat", " auth ", "auth first", "auth command", "auth required", "log in first", "login required"],
+        );
+        let demands = has(r, &["requir", "must", "need", "please", "first", "before", "turn on", "not ", "un"]);
+        // Those authenticate a message and its sender, which is the message's fate.
+        let other = has(r, &["spf", "dkim", "dmarc", "arc ", "sender domain", "from domain"]);
+        r.is_permanent() && matches!(r.enhanced, None | Some((_, 5 | 7, _))) && names_it && demands && !other
     };
-    matches!(fact.stage, Stage::Mail | Stage::Rcpt | Stage::Data) && reply(fact, |r| r.code == 530 || login(r))
+    let code = |r: &Reply| matches!(r.code, 530 | 534 | 535 | 538) || r.code == 523 && has(r, &["encrypt"]);
+    match fact.stage {
+        Stage::Mail | Stage::Rcpt | Stage::Data => reply(fact, |r| code(r) || says(r)),
+        Stage::Final => reply(fact, code),
+        _ => false,
+    }
 }
 
 fn has(reply: &Reply, words: &[&str]) -> bool {
@@ -455,6 +450,15 @@ mod tests {
             said(Stage::Rcpt, 550, Some((5, 7, 1)), "This server REQUIRES AUTHENTICATION"),
             said(Stage::Rcpt, 554, Some((5, 7, 1)), "<a@b>: Sender address rejected: not logged in, login required"),
             said(Stage::Rcpt, 550, None, "authentication is required for relaying"),
+            said(Stage::Mail, 503, None, "Error: need EHLO and AUTH first !"),
+            said(Stage::Mail, 503, Some((5, 5, 4)), "Error: send AUTH command first."),
+            said(Stage::Mail, 503, None, "AUTH first (#5.5.1)"),
+            said(Stage::Rcpt, 550, None, "Please turn on SMTP Authentication in your mail client."),
+            said(Stage::Mail, 513, None, "Relaying denied. Please authenticate"),
+            said(Stage::Mail, 535, Some((5, 7, 3)), "Authentication unsuccessful"),
+            said(Stage::Mail, 523, Some((5, 7, 10)), "Encryption needed"),
+            said(Stage::Mail, 538, Some((5, 7, 11)), "Encryption required"),
+            said(Stage::Final, 530, Some((5, 7, 57)), "Client not authenticated to send mail"),
         ];
         for fact in &wanted {
             assert!(wants_login(fact), "{fact}");
@@ -467,6 +471,10 @@ mod tests {
         for fact in [
             said(Stage::Rcpt, 550, Some((5, 1, 1)), "authentication required"),
             said(Stage::Rcpt, 550, Some((5, 7, 1)), "SPF authentication failed"),
+            said(Stage::Rcpt, 550, Some((5, 7, 1)), "you are not authorized to send mail here"),
+            said(Stage::Mail, 550, Some((5, 7, 26)), "not accepted: DMARC authentication of the sender is required"),
+            said(Stage::Rcpt, 503, None, "need MAIL first"),
+            said(Stage::Rcpt, 550, None, "no such user: authors@x.example"),
             said(Stage::Final, 550, Some((5, 7, 26)), "unauthenticated email is not accepted"),
             said(Stage::Rcpt, 450, Some((4, 7, 1)), "authentication required"),
         ] {
@@ -483,7 +491,8 @@ mod tests {
         }
         assert_eq!(judge(&said(Stage::Rcpt, 552, None, "storage")).fate, Fate::AtOnce, "alone it fails, see `settle`");
         assert_eq!(judge(&said(Stage::Rcpt, 552, Some((5, 2, 2)), "mailbox full")).fate, Fate::Fail);
-        assert_eq!(judge(&said(Stage::Rcpt, 550, None, "too many recipients")).fate, Fate::Fail);
+        assert_eq!(judge(&said(Stage::Rcpt, 554, Some((5, 5, 3)), "x")).fate, Fate::AtOnce);
+        assert_eq!(judge(&said(Stage::Rcpt, 550, None, "Too many recipients")).fate, Fate::AtOnce);
     }
 
     #[test]

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use async_trait::async_trait;
 use mailweir::config::{Provider, Source};
 use mailweir::deliver::connect::Dialer;
-use mailweir::deliver::{Admit, Connection, Connector, Fact, Freely, Io};
+use mailweir::deliver::{Admit, Connection, Connector, Event, Fact, Freely, Io, Stage};
 use mailweir::descriptors::Slot;
 use mailweir::mail::LaneName;
 use mailweir::outcome::{Fate, judge, judge_unreached};
@@ -268,6 +268,43 @@ async fn pipelining_that_a_middlebox_breaks_goes_off_by_itself() {
     server.done().await;
 }
 
+/// It is not called for each message that waits, whatever it says; somebody asks again now and then.
+#[tokio::test]
+async fn a_host_that_turns_everybody_away_is_left_alone() {
+    let hello = "S: 220 x\nC: EHLO relay.example\n";
+    for (n, script) in [
+        "S: 421 4.7.0 too many connections from your IP\nclose".to_owned(),
+        "S: 554 5.7.1 blocked\nclose".to_owned(),
+        "close".to_owned(),
+        format!("{hello}S: 421 4.3.2 later\nclose"),
+        "hello\nC: MAIL*\nS: 250 ok\nC: RCPT*\nS: 421 4.7.0 slow down\nclose".to_owned(),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let address = format!("127.0.0.{}", 90 + n);
+        let listener = TcpListener::bind((address.as_str(), 0)).await.expect("a port");
+        let port = listener.local_addr().expect("an address").port();
+        // Nobody would answer a second connection.
+        let server = Server::accept_all(listener, &[&script], None);
+        let route = route(port, vec![host("a.example", 10, &[&address])]);
+        let connector = connector();
+        match connector.open(&provider(), &route).await {
+            Ok(mut connection) => drop(hello_to(&mut connection).await),
+            Err(facts) => assert!(facts.iter().all(|f| f.stage <= Stage::Ehlo), "{facts:?}"),
+        }
+        server.done().await;
+        for _ in 0..20 {
+            let facts = connector.open(&provider(), &route).await.err().expect("it is left alone");
+            assert!(matches!(facts[0].event, Event::BackOff { .. }), "{script}: {facts:?}");
+        }
+    }
+}
+
+async fn hello_to(connection: &mut Connection) -> Vec<String> {
+    fates(&hello().send(connection, &["a@x.example"]).await)
+}
+
 /// What a host offers and does not take is remembered for its next connections.
 #[tokio::test]
 async fn bdat_and_parameters_that_a_host_refuses_go_off_by_themselves() {
@@ -289,7 +326,9 @@ async fn bdat_and_parameters_that_a_host_refuses_go_off_by_themselves() {
         let connector = connector();
         for expected in [format!("end of data: {expected}"), "end of data: 250 ok".to_owned()] {
             let mut connection = connector.open(&provider(), &route).await.expect("a session");
-            assert_eq!(fates(&hello().send(&mut connection, &["a@x.example"]).await), [expected]);
+            assert_eq!(hello_to(&mut connection).await, [expected]);
+            // Who closes is left alone for a moment.
+            connector.forget_dead();
         }
         server.done().await;
     }

@@ -128,6 +128,18 @@ async fn the_retry_in_clear_text_needs_a_socket_of_its_own() {
     }
 }
 
+/// Instead of an answer to STARTTLS.
+#[tokio::test]
+async fn opportunistic_goes_on_in_clear_text_when_a_server_closes_at_starttls() {
+    let authority = Authority::new();
+    for broken in ["hello STARTTLS\nC: STARTTLS\nclose", "hello STARTTLS\nC: STARTTLS\nS: 421 4.3.0 no\nclose"] {
+        let (port, server) =
+            serve(&[broken, "hello STARTTLS\nC: QUIT\nS: 221 bye"], &authority.server("mx.example", false)).await;
+        assert_eq!(outcome(&connector(), &with_tls(TlsMode::Opportunistic), port).await, "mx.example/clear");
+        server.done().await;
+    }
+}
+
 #[tokio::test]
 async fn opportunistic_goes_on_when_starttls_is_refused_or_not_offered() {
     let authority = Authority::new();

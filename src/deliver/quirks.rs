@@ -22,6 +22,8 @@ pub(super) struct Quirks {
     pub no_bdat: bool,
     /// Parameters of MAIL and RCPT, but for SMTPUTF8, which a message may need.
     pub no_parameters: bool,
+    /// The next MAIL shows whether it is that.
+    pub try_without: bool,
 }
 
 /// The hosts that have any. A clone is another handle of the same memory.
@@ -44,8 +46,10 @@ impl Hosts {
         let before = self.of(host);
         let mut quirks = before;
         note(&mut quirks);
-        if quirks != before {
+        if quirks != before && !quirks.without().is_empty() && quirks.without() != before.without() {
             tracing::info!(host, without = %quirks.without(), "the host does not take what it offers: going on without for 6 h");
+        }
+        if quirks != before {
             self.0.insert(host.to_owned(), quirks);
         }
     }

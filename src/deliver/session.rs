@@ -122,7 +122,7 @@ impl Connection {
         let quirks = hosts.of(&self.peer.host);
         self.pipelining &= !quirks.serial;
         self.chunking &= !quirks.serial && !quirks.no_bdat;
-        if quirks.no_parameters {
+        if quirks.no_parameters || quirks.try_without {
             self.do_without_parameters();
         }
         self.quirks = Some(hosts);

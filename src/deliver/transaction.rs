@@ -11,7 +11,7 @@
 //! transaction as far as it can and is not used again.
 //!
 //! A refusal that speaks of an extension's command or parameter is nobody's fate: MAIL is repeated
-//! without parameters, once, and a host that refuses BDAT gets the message again by DATA, on another
+//! without parameters, once, in another transaction (with a permit of its own), and a host that refuses BDAT gets the message again by DATA, on another
 //! connection, since on this one the body was taken for commands.
 //!
 //! A connection that breaks has its fact at the first command without a reply. With BDAT the whole
@@ -36,14 +36,6 @@ use crate::mail::{Recipient, in_ascii};
 
 /// What ends a transaction and its connection.
 type End = (Stage, Event);
-
-/// How a transaction went, as far as it did not end the connection.
-enum After {
-    /// Everybody has a fate; whether MAIL was accepted.
-    Done { begun: bool },
-    /// MAIL was refused, perhaps for its parameters.
-    Repeat(Reply),
-}
 
 /// One fate for each recipient, given once; without the peer, which is the same for all.
 struct Fates(Vec<Option<Fact>>);
@@ -92,7 +84,7 @@ impl Connection {
                 Err(why) => fates.rest(Stage::Body, Event::Local(why)),
                 Ok(head) => {
                     self.sent = self.sent.saturating_add(1);
-                    if let Err((stage, event)) = self.transact_once_or_twice(tx, &open, head, &mut fates).await {
+                    if let Err((stage, event)) = self.transact(tx, &open, head, &mut fates).await {
                         self.usable = false;
                         if self.pipelining && matches!(event, Event::Garbled(_)) {
                             self.note(|quirks| quirks.serial = true);
@@ -127,9 +119,7 @@ impl Connection {
             Event::Reply(reply) => reply.code == 421,
             _ => true,
         };
-        if ended && fact.stage <= Stage::Mail {
-            early.known.ended_early(early.way, &fact.event, early.longest);
-        } else if ended {
+        if ended {
             early.known.turned_away(early.way, &fact.event, early.longest);
         } else {
             early.known.listened(early.way);
@@ -193,40 +183,13 @@ impl Connection {
     }
 
     /// `Err`: the connection is over; so is the fate of those who have none yet.
-    async fn transact_once_or_twice(
-        &mut self,
-        tx: &Transaction<'_>,
-        open: &[usize],
-        head: Bytes,
-        fates: &mut Fates,
-    ) -> Result<(), End> {
-        let refused = match self.transact(tx, open, head.clone(), fates).await? {
-            After::Done { .. } => return Ok(()),
-            After::Repeat(reply) => reply,
-        };
-        if !self.usable {
-            fates.rest(Stage::Mail, Event::Reply(refused));
-            return Ok(());
-        }
-        let dsn = self.caps.dsn;
-        self.do_without_parameters();
-        if let After::Done { begun: true } = self.transact(tx, open, head, fates).await? {
-            self.note(|quirks| quirks.no_parameters = true);
-        } else {
-            // It was about the sender after all.
-            (self.plain, self.caps.dsn) = (false, dsn);
-        }
-        Ok(())
-    }
-
-    /// As [`Connection::transact_once_or_twice`], once.
     async fn transact(
         &mut self,
         tx: &Transaction<'_>,
         open: &[usize],
         head: Bytes,
         fates: &mut Fates,
-    ) -> Result<After, End> {
+    ) -> Result<(), End> {
         let t = self.timeouts;
         let mut has_parameters = false;
         let smtputf8 = self.needs_smtputf8(tx, open);
@@ -280,19 +243,17 @@ impl Connection {
         let mail = self.reply(Stage::Mail, t.mail).await?;
         let begun = mail.is_positive();
         self.dirty = begun;
-        let mut after = After::Done { begun };
-        // What follows is about nobody then.
-        let mut nobody = Fates(Vec::new());
-        let mut fates = fates;
+        let about_parameters = !begun && speaks_of_parameters(&mail);
+        self.learn_of_parameters(has_parameters, begun, about_parameters);
         if !begun {
-            if has_parameters && speaks_of_parameters(&mail) {
-                after = After::Repeat(mail);
-                fates = &mut nobody;
+            let event = if has_parameters && about_parameters {
+                Event::Extension { what: "parameters of MAIL", reply: mail }
             } else {
-                fates.rest(Stage::Mail, Event::Reply(mail));
-            }
+                Event::Reply(mail)
+            };
+            fates.rest(Stage::Mail, event);
             if !pipelined {
-                return Ok(after);
+                return Ok(());
             }
         }
 
@@ -326,7 +287,23 @@ impl Connection {
         } else {
             self.data(tx, head, accepted, fates).await?;
         }
-        Ok(after)
+        Ok(())
+    }
+
+    /// Whether MAIL goes without parameters from now on; this one `had` some. After a refusal that may be about them it is tried
+    /// once, in a transaction of its own; whatever else is said then speaks of the message.
+    fn learn_of_parameters(&mut self, had: bool, begun: bool, about: bool) {
+        let known = self.quirks.as_ref().is_some_and(|hosts| hosts.of(&self.peer.host).no_parameters);
+        if had && about {
+            self.note(|quirks| quirks.try_without = true);
+            self.do_without_parameters();
+        } else if self.plain && !known && begun {
+            self.note(|quirks| (quirks.no_parameters, quirks.try_without) = (true, false));
+        } else if self.plain && !known && about {
+            // It was about the sender after all.
+            self.note(|quirks| quirks.try_without = false);
+            self.plain = false;
+        }
     }
 
     /// The reply to `BDAT n LAST`, whose body is out already.

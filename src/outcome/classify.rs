@@ -235,9 +235,14 @@ fn has(reply: &Reply, words: &[&str]) -> bool {
 
 /// The judgement of a fact that [`wants_login`]. A smart host that does refuses us altogether, since somebody
 /// forgot `auth`; an MX host that does is set up wrongly, and others of the lane have nothing to do with it.
-pub fn not_logged_in(usual: Judgement, smart_host: bool) -> Judgement {
+/// One that `took` mail of ours lately means this recipient (a group that takes no mail from outside), or this
+/// sender, who may be allowed later.
+pub fn not_logged_in(usual: Judgement, stage: Stage, smart_host: bool, took: bool) -> Judgement {
     let why = "the server wants us to log in first";
-    let scope = if smart_host { Scope::Provider } else { usual.scope };
+    if took && stage == Stage::Rcpt {
+        return usual;
+    }
+    let scope = if smart_host && !took { Scope::Provider } else { usual.scope };
     Judgement { fate: LATER, scope, throttled: false, why, ..usual }
 }
 
@@ -462,11 +467,14 @@ mod tests {
         ];
         for fact in &wanted {
             assert!(wants_login(fact), "{fact}");
-            let judgement = not_logged_in(judge(fact), true);
+            let judgement = not_logged_in(judge(fact), fact.stage, true, false);
             assert_eq!((judgement.fate, judgement.scope), (LATER, Scope::Provider), "{fact}");
-            let judgement = not_logged_in(judge(fact), false);
-            assert_eq!(judgement.fate, LATER, "{fact}");
-            assert_ne!(judgement.scope, Scope::Provider, "{fact}");
+            for (smart_host, took) in [(false, false), (true, true)] {
+                let judgement = not_logged_in(judge(fact), fact.stage, smart_host, took);
+                let fate = if took && fact.stage == Stage::Rcpt { Fate::Fail } else { LATER };
+                assert_eq!(judgement.fate, fate, "{fact}");
+                assert_ne!(judgement.scope, Scope::Provider, "{fact}");
+            }
         }
         for fact in [
             said(Stage::Rcpt, 550, Some((5, 1, 1)), "authentication required"),

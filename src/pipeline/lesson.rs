@@ -99,7 +99,8 @@ pub(crate) trait Teach {
         }
         let judgement = judge(fact);
         if wants_login(fact) {
-            return not_logged_in(judgement, self.lane().provider.relay.is_some());
+            let lane = self.lane();
+            return not_logged_in(judgement, fact.stage, lane.provider.relay.is_some(), lane.took_lately());
         }
         judgement
     }

@@ -48,6 +48,8 @@ pub use snapshot::Snapshot;
 pub(super) use window::FETCH;
 
 /// How long before its permit a worker is let through, to have time to connect.
+/// A provider that took mail so lately takes our mail.
+const LATELY: Duration = Duration::from_secs(600);
 const LEAD: Duration = Duration::from_secs(1);
 
 /// A lane. Shared by `Arc` between the scheduler and its workers.
@@ -294,6 +296,11 @@ impl Lane {
         let mut state = self.state.lock();
         state.last_error = None;
         state.recent.delivered(Instant::now());
+    }
+
+    /// Whether the provider took mail of ours in the last ten minutes.
+    pub fn took_lately(&self) -> bool {
+        self.state.lock().recent.within(Instant::now(), LATELY)
     }
 
     /// Whether what waits should leave from another source: the day's number of a warm-up with that

@@ -15,6 +15,8 @@ pub(super) struct Recent {
     began: Option<(Instant, Instant)>,
     running: u32,
     before: u32,
+    /// The last delivery.
+    last: Option<Instant>,
 }
 
 impl Recent {
@@ -22,9 +24,10 @@ impl Recent {
     pub(super) fn delivered(&mut self, now: Instant) {
         let (minute, first) = *self.began.get_or_insert((now, now));
         let age = now.saturating_duration_since(minute);
+        self.last = Some(now);
         if age >= 2 * MINUTE {
             // Nothing left for a minute: what was before says nothing of the pace.
-            *self = Recent { began: Some((now, now)), running: 1, before: 0 };
+            *self = Recent { began: Some((now, now)), running: 1, before: 0, last: Some(now) };
             return;
         }
         if age >= MINUTE {
@@ -33,6 +36,11 @@ impl Recent {
             self.began = Some((minute + MINUTE, first));
         }
         self.running = self.running.saturating_add(1);
+    }
+
+    /// Whether something was delivered within this time.
+    pub(super) fn within(&self, now: Instant, time: Duration) -> bool {
+        self.last.is_some_and(|last| now.saturating_duration_since(last) < time)
     }
 
     /// Recipients a second; `None`: nothing left lately, or there is too little to say.

@@ -450,7 +450,7 @@ fn the_stored_form_bears_unknown_fields_and_refuses_later_versions() {
     let mut adapt = Adapt::new(configured(Some(20.0), 10));
     adapt.ruled(&rule(vec![RuleAction::SlowTo(per_minute(10))], RuleScope::Account, None), "421 x", at(0.0));
     judged(&mut adapt, at(0.0));
-    (0..3).for_each(|_| adapt.refused(3, at(0.0), "421 too many"));
+    (0..8).for_each(|_| adapt.refused(3, at(0.0), "421 too many"));
     let mut json: serde_json::Value = serde_json::from_slice(&adapt.store().expect("stored")).expect("JSON");
     json["moon"] = serde_json::json!({"phase": 3});
     json["effects"]["list"][0]["colour"] = serde_json::json!("green");
@@ -552,7 +552,7 @@ fn a_clock_that_is_set_back_makes_no_hold_longer() {
     let pause = rule(vec![RuleAction::Pause], RuleScope::Provider, None);
     let rule = ReplyRule { lasting: Duration::from_secs(600), ..pause };
     let throttled = |adapt: &mut Adapt| judged(adapt, at(0.0));
-    let refused = |adapt: &mut Adapt| (0..3).for_each(|_| adapt.refused(0, at(0.0), "421 too many"));
+    let refused = |adapt: &mut Adapt| (0..17).for_each(|_| adapt.refused(0, at(0.0), "421 too many"));
     let ruled = |adapt: &mut Adapt| drop(adapt.ruled(&rule, "451 slow", at(0.0)));
     let kinds: [Kind<'_>; 3] = [(&throttled, 1200.0, 0.0), (&refused, 0.5, 0.5), (&ruled, 400.0, 200.0)];
     for (teach, after, left) in kinds {

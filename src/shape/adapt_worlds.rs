@@ -15,6 +15,7 @@ fn at(seconds: f64) -> Timestamp {
 
 /// What a refusal with these words makes a rule do.
 const RULED: &str = "a rule pauses the lane";
+const SLOWED: &str = "a rule slows the lane";
 
 /// What is offered to a receiver.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
@@ -166,6 +167,9 @@ fn run(setting: Setting, receiver: &mut dyn Receiver) -> Run {
         lasting: Duration::from_secs(7200),
         after: None,
     };
+    let ten = crate::config::units::Rate { count: 10, per: Duration::from_secs(60) };
+    let lasting = Duration::from_secs(1800);
+    let slow = ReplyRule { actions: vec![RuleAction::SlowTo(ten)], lasting, ..rule.clone() };
     let mut out = Run {
         ruled: Vec::new(),
         seconds: vec![(0, 0); until as usize + 1],
@@ -208,9 +212,9 @@ fn run(setting: Setting, receiver: &mut dyn Receiver) -> Run {
                 Some((stage, code, enhanced, text)) => {
                     tally.1 += 1;
                     let reply = Reply { code, enhanced, text: text.into() };
-                    if text == RULED {
+                    if [RULED, SLOWED].contains(&text) {
                         out.ruled.push(now);
-                        adapt.ruled(&rule, RULED, stamp);
+                        adapt.ruled(if text == RULED { &rule } else { &slow }, text, stamp);
                         waiting.push(Reverse((ms(now + 60.0), mail)));
                         adapt.advance(workers as u32, stamp);
                         events.push(Reverse((when + 1000, worker, None, 0)));
@@ -473,4 +477,39 @@ fn rules_and_learning_work_together() {
         println!("{most} in {seconds} s: paused at {pauses:?}, {:.1} % of the cap in all", 100.0 * goodput);
         assert!(pauses.len() <= 5 && goodput > 0.5, "{pauses:?} {goodput}");
     }
+}
+
+/// An even pace met a rule after a while, so the window is longer than that while: the pace after the rule is
+/// right at once, and it costs no more than a tenth of the time to look for more.
+#[test]
+fn a_rule_that_an_even_pace_meets_late_teaches_a_window_at_once() {
+    for (most, rate, text, lasts) in [(20, 50.0, RULED, 7200.0), (30, 90.0, RULED, 7200.0), (30, 90.0, SLOWED, 1800.0)]
+    {
+        let mut sliding = Sliding::default();
+        let said: No = Some((Stage::Mail, 421, Some((4, 7, 0)), text));
+        let mut world = |now: f64, _: Mail| if sliding.takes(now, most, 60.0) { None } else { said };
+        let setting = Setting { rate: Some(rate / 60.0), workers: 4, until: 50_000.0, ..Setting::default() };
+        let run = run(setting, &mut world);
+        let mut hits = run.ruled.clone();
+        hits.dedup_by(|b, a| *b - *a < 60.0);
+        let goodput = run.goodput(0, 50_000) * 60.0 / most as f64;
+        println!("{most} a minute, rate {rate}/m, {text}: hits at {hits:?}, {:.1} % of the cap", 100.0 * goodput);
+        assert!(hits.windows(2).all(|two| two[1] - two[0] >= 10.0 * lasts), "{hits:?}");
+        assert!(goodput >= 0.8, "{goodput}");
+    }
+}
+
+/// A burst after a quiet time says nothing of a minute: the pace after the rule is near the cap of a second.
+#[test]
+fn a_rule_that_a_burst_meets_teaches_no_long_window() {
+    let mut pace = pace::Pace::default();
+    for n in 0..6 {
+        pace.delivered(1, at(3.0 * f64::from(n)), at(3.0 * f64::from(n)));
+    }
+    for n in 0..20 {
+        pace.delivered(1, at(16.0 + 0.04 * f64::from(n)), at(16.0 + 0.04 * f64::from(n)));
+    }
+    pace.ruled(true, at(7216.8), at(16.8), None, "421");
+    let rate = pace.rate(at(7220.0)).expect("learned");
+    assert!(rate > 1.0, "{rate}/s");
 }

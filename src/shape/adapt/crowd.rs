@@ -20,26 +20,59 @@ const RACE: Duration = Duration::from_secs(2);
 /// Stops when not even one connection is taken.
 const STOP: Duration = Duration::from_secs(1);
 const STOP_MOST: Duration = Duration::from_secs(60);
-/// Sightings of a number that are more than chance.
+/// Sightings of a number of messages that are more than chance.
 const TIMES: u32 = 3;
+/// Refusals in a row teach a number of connections if it would happen by chance less often than this; how
+/// many attempts to connect are remembered for that, older ones count half.
+const CHANCE: f64 = 1e-5;
+const ATTEMPTS: f64 = 256.0;
 /// Refusals further apart than this have nothing to do with each other.
 const APART: Duration = Duration::from_secs(60);
 
 /// How many connections: the number that was open when further ones were refused; one more is
 /// tried after a while, and when that is taken, ever more at once. One refusal teaches nothing, nor do
-/// several between which a connection was taken.
+/// several between which a connection was taken, nor as many in a row as a busy server gives by chance. A
+/// smaller number than a learned one is believed on the same terms, unless more was just tried.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub(super) struct Crowd {
     learned: Option<Learned>,
     #[serde(skip)]
-    suspected: Option<Suspected>,
+    suspected: Suspected,
 }
 
-/// How often a further connection was refused in a row, and when last.
-#[derive(Clone, Copy, Debug, PartialEq)]
+/// How often a further connection was refused in a row.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
 struct Suspected {
-    times: u32,
+    row: u32,
+    /// When it last was, and how many were open then.
     last: Timestamp,
+    open: u32,
+    /// Connections that were taken and refused lately, those of the row included.
+    taken: f64,
+    refused: f64,
+}
+
+impl Suspected {
+    fn note(&mut self, taken: f64, refused: f64) {
+        (self.taken, self.refused) = (self.taken + taken, self.refused + refused);
+        if self.taken + self.refused > ATTEMPTS {
+            (self.taken, self.refused) = (self.taken / 2.0, self.refused / 2.0);
+        }
+    }
+
+    /// One was refused while `open` were open: whether the row is longer than by chance.
+    fn is_believed(&mut self, open: u32, now: Timestamp) -> bool {
+        // Where more are open than at the last refusal, one was taken since and is not yet ready; where
+        // fewer are, it is another number.
+        let is_first = self.row == 0 || now.since(self.last) >= APART || open != self.open;
+        self.row = if is_first { 1 } else { self.row.saturating_add(1) };
+        (self.last, self.open) = (now, open);
+        self.note(0.0, 1.0);
+        let row = f64::from(self.row);
+        let before = (self.refused - row).max(0.0) + 1.0;
+        let chance = before / (before + self.taken.max(f64::from(open)) + 1.0);
+        chance.powf(row) < CHANCE
+    }
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -87,9 +120,7 @@ impl Crowd {
 
     /// The clock was set back by that much.
     pub(super) fn go_back(&mut self, back: Duration) {
-        if let Some(suspected) = &mut self.suspected {
-            suspected.last = suspected.last.before(back);
-        }
+        self.suspected.last = self.suspected.last.before(back);
         if let Some(l) = &mut self.learned {
             for time in [&mut l.since, &mut l.resume, &mut l.last] {
                 *time = time.before(back);
@@ -99,10 +130,11 @@ impl Crowd {
 
     /// A connection was refused while `open` others were accepted and open.
     pub(super) fn refused(&mut self, open: u32, now: Timestamp, reason: &str) {
-        if self.learned.is_none() && !self.is_believed(now) {
+        let cap = open.max(1);
+        let is_new = self.learned.as_ref().is_none_or(|l| l.step == 0 && cap < l.cap);
+        if is_new && !self.suspected.is_believed(open, now) {
             return;
         }
-        let cap = open.max(1);
         let (hurt, closed) = match &mut self.learned {
             // Others that were under way at the same time.
             Some(l) if l.cap <= cap && (now.since(l.last) < RACE || now < l.resume) => {
@@ -117,6 +149,8 @@ impl Crowd {
             0 => Duration::ZERO,
             n => STOP.saturating_mul(1 << (n - 1).min(10)).min(STOP_MOST),
         };
+        // What a number explains says nothing of how busy the host is.
+        self.suspected = Suspected::default();
         self.learned = Some(Learned {
             cap: self.cap().map_or(cap, |old| old.min(cap)),
             step: 0,
@@ -130,18 +164,11 @@ impl Crowd {
         });
     }
 
-    /// Whether a refusal is one of several in a row.
-    fn is_believed(&mut self, now: Timestamp) -> bool {
-        let former = self.suspected.filter(|former| now.since(former.last) < APART);
-        let times = former.map_or(0, |former| former.times).saturating_add(1);
-        self.suspected = (times < TIMES).then_some(Suspected { times, last: now });
-        times >= TIMES
-    }
-
     /// A connection was accepted; `open` with it.
     pub(super) fn opened(&mut self, open: u32, now: Timestamp) {
         // A server that takes some and refuses others has no number in mind.
-        self.suspected = None;
+        self.suspected.row = 0;
+        self.suspected.note(1.0, 0.0);
         if let Some(l) = &mut self.learned {
             l.closed = 0;
             if open > l.cap && l.step == 0 && now.since(l.last) < RACE {
@@ -267,5 +294,54 @@ impl Spent {
             *self = Spent::default();
         }
         over
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const HOUR: i64 = 3_600_000;
+
+    fn at(ms: i64) -> Timestamp {
+        Timestamp(1_790_000_000_000 + ms)
+    }
+
+    /// 20 connections end and begin together; each tenth attempt is refused, whatever is open, and what is taken
+    /// is ready only when all have been answered.
+    #[test]
+    fn a_host_that_is_busy_now_and_then_teaches_no_number() {
+        for seed in 0..20 {
+            let mut random = fastrand::Rng::with_seed(seed);
+            let mut crowd = Crowd::default();
+            for wave in 0..30_i64 {
+                let (mut open, mut tries, mut now) = (0, 20, at(9000 * wave));
+                while tries > 0 {
+                    let before = open;
+                    for _ in 0..tries {
+                        if random.u32(..10) == 0 && open > 0 { crowd.refused(open, now, "421") } else { open += 1 }
+                    }
+                    (before..open).for_each(|n| crowd.opened(n + 1, now.after(Duration::from_millis(800))));
+                    tries = 20_u32.saturating_sub(open);
+                    now = now.after(Duration::from_millis(1000));
+                }
+                assert_eq!(crowd.cap(), None, "seed {seed}, wave {wave}");
+            }
+        }
+    }
+
+    /// A cap is told from that at once where many connect, and one random refusal makes no number smaller.
+    #[test]
+    fn a_cap_is_learned_from_its_first_refusals_and_kept() {
+        let mut crowd = Crowd::default();
+        (1..=4).for_each(|n| crowd.opened(n, at(0)));
+        (0..16).for_each(|_| crowd.refused(4, at(10), "421"));
+        assert_eq!(crowd.cap(), Some(4));
+        crowd.refused(2, at(5000), "421");
+        crowd.opened(3, at(5100));
+        assert_eq!(crowd.cap(), Some(4), "one refusal with fewer open");
+        (0..20).for_each(|_| crowd.refused(2, at(9000), "421"));
+        assert_eq!(crowd.cap(), Some(2), "it takes fewer now");
+        assert!(crowd.advance(0, 10, at(2 * HOUR)), "forgotten");
     }
 }

@@ -12,6 +12,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::signature::{Prior, Signature};
+use super::trial::Doubt;
 use crate::clock::Timestamp;
 
 /// Kinds of refusals that are told apart in one lane; the one that was seen longest ago makes room.
@@ -44,6 +45,10 @@ const FEW_SENDERS: usize = 4;
 /// How long a verdict of "not pace" keeps from trying again: the first time, and at most.
 const AGAIN: Duration = Duration::from_secs(60);
 const AGAIN_MOST: Duration = Duration::from_secs(4 * 3600);
+/// A verdict of "pace" that was undone counts like so many trials that found nothing: an hour.
+const DOUBTED: u32 = 6;
+/// So many standard errors a share may be below what was seen.
+const ERRORS: f64 = 1.5;
 /// A verdict is forgotten when its kind was not seen for so long.
 const FORGOTTEN: Duration = Duration::from_secs(86_400);
 
@@ -111,12 +116,13 @@ impl Run {
         self.refused() + self.passed.iter().sum::<f64>()
     }
 
-    /// The share that is refused, and what it is at least: a run begins with a refusal, and a short one
-    /// shows more than there are.
+    /// The share that is refused, and what it is at least: a run begins with a refusal, which says nothing of
+    /// the share, and is looked at when there were many.
     fn share(&self) -> (f64, f64) {
-        let share = self.refused() / self.attempts().max(1.0);
-        let error = (share * (1.0 - share) / self.attempts().max(1.0)).sqrt();
-        (share, share - error)
+        let later = (self.attempts() - 1.0).max(1.0);
+        let share = ((self.refused() - 1.0) / later).clamp(0.0, 1.0);
+        let error = (share * (1.0 - share) / later).sqrt();
+        (self.refused() / self.attempts().max(1.0), share - ERRORS * error)
     }
 
     fn part(&self, again: usize) -> f64 {
@@ -192,6 +198,8 @@ pub(super) struct Known {
     pub(super) share: f64,
     #[serde(skip)]
     run: Run,
+    #[serde(skip)]
+    doubt: Doubt,
 }
 
 /// What to do about a refusal.
@@ -279,7 +287,7 @@ impl Evidence {
         known.last = known.last.max(now);
         known.run.refuse(party, now);
         let ((share, least), old) = (known.run.share(), known.share);
-        if known.verdict == Verdict::NotPace && now < known.again && share <= (2.0 * old + 0.1).min(0.9) {
+        if known.verdict == Verdict::NotPace && now < known.again && least <= (2.0 * old + 0.1).min(0.9) {
             return (known.hash, Meaning::Nothing);
         }
         let senders = &known.run.senders.0;
@@ -344,6 +352,16 @@ impl Evidence {
         self.known.iter().find(|k| k.hash == hash && k.verdict == Verdict::Pace).map(|k| k.share)
     }
 
+    /// An attempt at the learned pace, accepted or of the kind `refused`: the kind of which it is doubted by
+    /// now that it is about the pace, and the share that was refused before.
+    pub(super) fn doubted(&mut self, refused: Option<u64>) -> Option<(u64, f64)> {
+        let pace = self.known.iter_mut().filter(|k| k.verdict == Verdict::Pace);
+        let mut concerned = pace.filter(|k| refused.is_none_or(|hash| hash == k.hash));
+        let known = concerned.find_map(|k| k.doubt.note(refused.is_some(), k.share).then_some(k))?;
+        known.tries = known.tries.max(DOUBTED);
+        Some((known.hash, known.share))
+    }
+
     /// The place of a kind in the table.
     fn find(&mut self, sign: &Signature, now: Timestamp) -> usize {
         if let Some(at) = self.known.iter().position(|k| k.hash == sign.hash) {
@@ -374,6 +392,7 @@ impl Evidence {
             tries: 0,
             share: 0.0,
             run: Run::default(),
+            doubt: Doubt::default(),
         });
         self.known.len() - 1
     }
@@ -393,6 +412,7 @@ impl Evidence {
         known.share = share;
         known.evidence = evidence;
         known.run = Run::default();
+        known.doubt = Doubt::default();
         if verdict == Verdict::NotPace {
             let wait = AGAIN.saturating_mul(1 << known.tries.min(8)).min(AGAIN_MOST);
             known.again = now.after(wait);

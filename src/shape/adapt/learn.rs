@@ -175,6 +175,12 @@ impl Adapt {
                 }
                 Found::Same => self.undo(Verdict::NotPace, now),
             }
+        } else if let Some((hash, share)) = self.evidence.doubted(refused) {
+            self.judge(hash, Verdict::NotPace, share, "as many refused as before when slower".to_owned(), now);
+            // What other kinds taught is kept: the search finds it again from below, without a burst.
+            if self.evidence.latest_pace().is_none() {
+                self.pace.release();
+            }
         } else if let Some(share) = self.evidence.share(refused)
             && self.watch.note(refused.is_some(), share, self.pace.rate(now).unwrap_or(f64::MAX))
         {

@@ -10,6 +10,12 @@ pub(super) struct Meter {
     /// Milliseconds that were halved away are no longer in `since`.
     tried: f64,
     accepted: f64,
+    /// Since when the lane was never idle, and all that was accepted since.
+    busy: Option<Timestamp>,
+    whole: f64,
+    /// The second that an acceptance fell in last, what was accepted in it and in the one before.
+    second: i64,
+    latest: (f64, f64),
 }
 
 impl Meter {
@@ -19,17 +25,34 @@ impl Meter {
         let gap = now.since(self.last).as_secs_f64();
         if self.tried > 0.0 && gap > 10.0_f64.max(5.0 * age / self.tried) {
             // A lane that had nothing to do says nothing about what it may.
-            *self = Meter { since: Some(now), ..Meter::default() };
+            *self = Meter { since: Some(now), busy: Some(now), ..Meter::default() };
         } else if age > 8.0 && self.tried > 40.0 {
             self.since = Some(Timestamp(since.0.midpoint(now.0)));
             self.tried /= 2.0;
             self.accepted /= 2.0;
         }
         self.last = now;
+        self.busy.get_or_insert(now);
         self.tried += cells;
         if accepted {
             self.accepted += cells;
+            self.whole += cells;
+            let second = now.0.div_euclid(1000);
+            self.latest = match second - self.second {
+                0 => (self.latest.0 + cells, self.latest.1),
+                1 => (cells, self.latest.0),
+                _ => (cells, 0.0),
+            };
+            self.second = second;
         }
+    }
+
+    /// All that was accepted since the lane began, and in how many seconds, if that went on evenly: the last
+    /// two seconds had no more than twice their part.
+    pub(super) fn evenly(&self, now: Timestamp) -> Option<(f64, f64)> {
+        let seconds = now.since(self.busy?).as_secs_f64();
+        let usual = self.whole / seconds.max(1.0) * 2.0;
+        (self.latest.0 + self.latest.1 <= usual * 2.0 + 2.0).then_some((self.whole, seconds))
     }
 
     /// How long it has measured, in seconds.
@@ -49,6 +72,6 @@ impl Meter {
     }
 
     pub(super) fn restart(&mut self, now: Timestamp) {
-        *self = Meter { since: Some(now), last: now, tried: 0.0, accepted: 0.0 };
+        *self = Meter { since: Some(now), last: now, busy: Some(now), ..Meter::default() };
     }
 }

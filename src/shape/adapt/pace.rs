@@ -56,6 +56,8 @@ const RULED_AGAIN: f64 = 0.6;
 const RULED_SOON: Duration = Duration::from_secs(600);
 /// Lengths of windows, in seconds, that are tried in turn where a rule hides how long one is.
 const RULED_WINDOWS: [f64; 3] = [60.0, 3600.0, 86_400.0];
+/// An even pace that meets a rule only after so many seconds has filled a window that is longer than that.
+const RULED_EVEN: f64 = 5.0;
 const RULED_FORGET: Duration = Duration::from_secs(86_400);
 /// A rate below this part of the one that was too much is far below it: it is held for a moment
 /// only, and grows by [`FAST`] a second up to [`NEAR`].
@@ -160,7 +162,8 @@ impl Pace {
             }
             if let Some(l) = &mut self.learned {
                 l.accepted = true;
-                l.clean = l.clean.saturating_add(cells);
+                // What passes while a rule slows the lane says nothing of the pace after it.
+                l.clean = if now < l.ruled_until { 0 } else { l.clean.saturating_add(cells) };
             }
         }
         self.openings.passed(f64::from(cells), now);
@@ -244,8 +247,17 @@ impl Pace {
         let accepted = if age < 5.0 { accepted * tried / (accepted + tried).max(SLOWEST) / NEAR } else { accepted };
         let mut target = limit.map_or(accepted, |limit| accepted.min(limit)) * RULED;
         let (mut times, mut cells, mut window) = (1, self.meter.accepted(), 0.0);
+        // Each further time costs as much as this one, so the first guess is the careful one.
+        if let Some((whole, seconds)) = self.meter.evenly(now).filter(|_| self.learned.is_none())
+            && (RULED_EVEN..RULED_WINDOWS[0]).contains(&seconds)
+        {
+            (cells, window) = (whole, RULED_WINDOWS[0]);
+            target = target.min(USED * cells / window);
+        }
+        let mut ruled_for = until.since(now).as_secs_f64();
         if let Some(l) = &mut self.learned {
             if l.ruled > 0 && now < l.ruled_until {
+                l.ruled_for = l.ruled_for.max(ruled_for);
                 l.ruled_until = until;
                 l.last = until;
                 return;
@@ -267,6 +279,7 @@ impl Pace {
                 target = target.max(l.good.min(rate));
             }
             times = l.ruled.saturating_add(1);
+            ruled_for = ruled_for.max(l.ruled_for);
         }
         if target <= 0.0 {
             return;
@@ -276,6 +289,7 @@ impl Pace {
             ruled: times,
             ruled_until: until,
             ruled_cells: cells,
+            ruled_for,
             pause,
             window,
             last: until,
@@ -326,9 +340,10 @@ impl Pace {
         let before = l.remembered(now);
         let held = if l.probing.is_some() { l.good } else { l.target };
         let (window, ruled, ruled_until, pause) = (l.window, l.ruled, l.ruled_until, l.pause);
-        let ruled_cells = l.ruled_cells;
+        let (ruled_cells, ruled_for) = (l.ruled_cells, l.ruled_for);
         let next = Learned::at(target.min(ceiling * 0.97), believed, now, reason);
-        *l = Learned { good: l.good, same, before, held, window, ruled, ruled_until, ruled_cells, pause, ..next };
+        let ruling = Learned { ruled, ruled_until, ruled_cells, ruled_for, pause, ..next };
+        *l = Learned { good: l.good, same, before, held, window, ..ruling };
         self.meter.restart(now);
     }
 

@@ -194,6 +194,8 @@ impl Connector {
                 }
                 return;
             }
+            // Nobody was asked: that says nothing of the source.
+            Err(facts) if facts.iter().any(|fact| matches!(fact.event, Event::BackOff { .. })) => return,
             Err(facts) => facts,
         };
         for v4 in [true, false] {

@@ -220,6 +220,9 @@ async fn connections_that_keep_failing_move_to_the_next_source_but_a_refusal_doe
     let (connector, route) = (connector(), route(port, vec![host("a.example", 10, &["127.0.0.95"])]));
     for _ in 0..9 {
         assert!(connector.open_for(&p, &route, "a.example", &Freely).await.is_err());
+        // Who turns us away is left alone for a while, which says nothing of the source.
+        assert!(connector.open_for(&p, &route, "a.example", &Freely).await.is_err());
+        connector.forget_dead();
     }
     let seen = seen.await.expect("the server");
     assert!(seen[..8].iter().all(|ip| *ip == seen[0]), "{seen:?}");

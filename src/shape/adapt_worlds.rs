@@ -448,6 +448,26 @@ fn what_is_not_about_the_pace_slows_nobody_down() {
     assert!(bad.is_empty(), "{bad:?}");
 }
 
+/// Everything is refused for a while and nothing after that: no limit, however slow or fast mail comes.
+#[test]
+fn a_short_outage_is_not_taken_for_the_pace() {
+    let mut bad = Vec::new();
+    for fed in [1.0, 3.0, 10.0, 40.0] {
+        for lasts in [1.0, 2.0, 4.0, 7.0, 10.0, 30.0, 180.0] {
+            let said: No = Some((Stage::Mail, 421, Some((4, 3, 2)), "Service not available"));
+            let mut world = move |now: f64, _: Mail| if (60.0..60.0 + lasts).contains(&now) { said } else { None };
+            let setting = Setting { workers: 5, fed, until: 700.0, ..Setting::default() };
+            let run = run(setting, &mut world);
+            let after = run.goodput(400, 700) / fed;
+            println!("{fed}/s, {lasts} s: {after:.2} of it later; {:?} {:?}", run.findings, run.explained);
+            if run.judged(Verdict::Pace) || after < 0.97 {
+                bad.push((fed, lasts, after));
+            }
+        }
+    }
+    assert!(bad.is_empty(), "{bad:?}");
+}
+
 /// A rule pauses for two hours: the pace that led there is remembered, and what follows is near the cap.
 #[test]
 fn rules_and_learning_work_together() {

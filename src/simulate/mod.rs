@@ -301,9 +301,9 @@ async fn feed(world: Arc<World>, site: Arc<Site>) {
         if mixed {
             admit(&world, &site);
         }
-        attend(&world, &site);
-        // Nothing is stored, or the window is full: whoever changes that attends. What is urgent
-        // may find a place in spite of that.
+        claim(&world, &site);
+        // Nothing is stored, the window is full or the lane is held: whoever changes that attends. What
+        // is urgent may find a place in spite of that.
         let stored = site.lane.stored_due().filter(|due| *due > world.now());
         let urgent = if mixed { site.store.lock().next_urgent() } else { None };
         match stored.into_iter().chain(urgent).min().map(|due| due.since(world.now())) {
@@ -338,13 +338,21 @@ fn admit(world: &Arc<World>, site: &Arc<Site>) {
     }
 }
 
-/// Claims what is due if there is room.
+/// Claims what is due if there is room. For all but `feed`, which waits without a time while it could not
+/// claim itself, and has to learn when more is due.
 fn attend(world: &Arc<World>, site: &Arc<Site>) {
+    if claim(world, site) {
+        site.changed.notify_one();
+    }
+}
+
+/// The same. True if something was claimed.
+fn claim(world: &Arc<World>, site: &Arc<Site>) -> bool {
     let now = world.now();
     if site.lane.stored_due().is_none_or(|due| due > now) {
-        return;
+        return false;
     }
-    let Some(room) = site.lane.begin_claim(now, WINDOW) else { return };
+    let Some(room) = site.lane.begin_claim(now, WINDOW) else { return false };
     let (taken, due) = {
         let mut store = site.store.lock();
         (store.claim(now, room), store.due())
@@ -352,6 +360,7 @@ fn attend(world: &Arc<World>, site: &Arc<Site>) {
     let wake = site.lane.push(taken.into_iter().filter_map(|waiting| world.job(site, waiting)));
     world.wake(site, wake);
     site.lane.end_claim(due);
+    true
 }
 
 impl World {

@@ -173,6 +173,23 @@ fn what_is_held_back_expires_in_time_and_is_counted_apart() {
     assert!(g.done_seconds.is_some_and(|s| (43_200..=43_200 + 864 + 3600).contains(&s)), "{:?}", g.done_seconds);
 }
 
+/// A stop ends while mail has become due behind it, and the claim that follows is not that of the feed.
+#[test]
+fn mail_goes_on_arriving_after_a_short_outage() {
+    for (from, to) in [(20, 26), (20, 30), (20, 80)] {
+        let mut hidden = group("p", 1200, 0, "");
+        let provider = Provider { adaptive: true, connections: 5, ..sample::provider("p") };
+        hidden.provider = Arc::new(provider);
+        let change = |text: String| text.parse().expect("a change");
+        hidden.changes = vec![change(format!("{from}s trouble=mail")), change(format!("{to}s trouble=none"))];
+        let mut plan = plan(vec![hidden]);
+        (plan.arrive, plan.until) = (Duration::from_secs(120), Duration::from_secs(3600));
+        let report = run(&plan).expect("a report");
+        let g = &report.groups[0];
+        assert_eq!((report.complete, g.delivered, g.waiting), (true, 1200, 0), "{from} s to {to} s: {:?}", g.learned);
+    }
+}
+
 #[test]
 fn stops_when_it_is_told_to() {
     let mut plan = plan(vec![group("gmail", 1000, 1, "")]);

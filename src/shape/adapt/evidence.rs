@@ -227,6 +227,9 @@ pub(super) struct Evidence {
     /// Refusals in a row that may be about the pace; and lately in all, and what passed.
     #[serde(skip)]
     row: u32,
+    /// When the first of them was.
+    #[serde(skip)]
+    row_began: Timestamp,
     #[serde(skip)]
     lately: (f64, f64),
 }
@@ -294,6 +297,9 @@ impl Evidence {
         let bad = senders.len() <= FEW_SENDERS && senders.iter().all(|sender| !self.senders.contains(sender));
         if known.verdict != Verdict::Pace && (!expected || bad && !self.senders.is_empty()) {
             return (known.hash, Meaning::Nothing);
+        }
+        if self.row == 0 {
+            self.row_began = now;
         }
         self.row = self.row.saturating_add(1);
         let row = f64::from(self.row);
@@ -423,6 +429,11 @@ impl Evidence {
         Some(known.sample.clone())
     }
 
+    /// Since when nothing has passed, of what may be about the pace.
+    pub(super) fn refuses_since(&self) -> Timestamp {
+        self.row_began
+    }
+
     /// Another run begins, without a verdict.
     pub(super) fn anew(&mut self, hash: u64) {
         if let Some(known) = self.known.iter_mut().find(|k| k.hash == hash) {
@@ -434,6 +445,7 @@ impl Evidence {
     /// The clock was set back by that much.
     pub(super) fn go_back(&mut self, back: Duration) {
         self.passed = self.passed.map(|passed| passed.map(|at| at.before(back)));
+        self.row_began = self.row_began.before(back);
         for known in &mut self.known {
             for time in [&mut known.judged, &mut known.last, &mut known.again, &mut known.run.began] {
                 *time = time.before(back);

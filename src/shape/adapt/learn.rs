@@ -128,6 +128,9 @@ impl Adapt {
             Meaning::Suspect { share, least, wall } => {
                 let former = self.pace.clone();
                 self.slow_down((!wall).then_some(1.0 - share), began, now, reply);
+                if wall {
+                    self.pace.walled(self.evidence.refuses_since());
+                }
                 let trial = Trial::of(hash, if wall { WALL } else { least }, now);
                 self.trial = Some(Experiment { trial, former, wall });
             }
@@ -168,6 +171,8 @@ impl Adapt {
             let hash = trial.hash;
             match trial.note(refused == Some(hash), now) {
                 Found::Open => {}
+                // After an outage nothing is refused either, however fast: a limit is met again.
+                Found::Fewer if experiment.wall && trial.refused == 0 => {}
                 Found::Fewer => {
                     let (share, evidence) = (trial.share, trial.evidence());
                     self.trial = None;
@@ -211,6 +216,9 @@ impl Adapt {
             self.undo(Verdict::Unknown, now);
         } else if !wall && now.since(trial.began) >= UNDECIDED {
             self.undo(Verdict::NotPace, now);
+        } else if *wall && trial.refused == 0 && self.pace.is_back(now) {
+            // As fast as before, and nothing was refused: the server was in trouble.
+            self.undo(Verdict::Unknown, now);
         }
     }
 

@@ -50,6 +50,9 @@ pub(super) struct Learned {
     pub(super) rounds: u32,
     /// Throttle replies in this episode.
     pub(super) hurt: u32,
+    /// It began with a wall: so much had been refused in a row that everything was.
+    #[serde(default)]
+    pub(super) wall: bool,
     /// Something that left after `resume` was accepted.
     pub(super) accepted: bool,
     /// Cells accepted since `resume`.
@@ -121,6 +124,7 @@ impl Learned {
             resume: now.after(STOP),
             rounds: 1,
             hurt: 1,
+            wall: false,
             accepted: false,
             clean: 0,
             probing: None,

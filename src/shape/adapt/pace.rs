@@ -174,7 +174,7 @@ impl Pace {
     fn reopened(&mut self, now: Timestamp) -> Told {
         let Some(l) = &mut self.learned else { return Told::Nothing };
         let closed = now.since(l.begun).as_secs_f64();
-        if closed < LONG || l.rounds < LONG_ROUNDS {
+        if closed < LONG || l.rounds < LONG_ROUNDS && !l.wall {
             return Told::Nothing;
         }
         if l.window > 0.0 {
@@ -235,6 +235,18 @@ impl Pace {
         }
         self.learned = Some(learned);
         self.meter.restart(now);
+    }
+
+    /// Before it began, everything had been refused since `since`.
+    pub(super) fn walled(&mut self, since: Timestamp) {
+        if let Some(l) = &mut self.learned {
+            (l.begun, l.wall) = (l.begun.min(since), true);
+        }
+    }
+
+    /// Whether the search is back at the rate that was too much, or over.
+    pub(super) fn is_back(&self, now: Timestamp) -> bool {
+        self.learned.as_ref().is_none_or(|l| l.probing.is_some() && l.rate(now) >= l.ceiling)
     }
 
     /// A rule stops (`pause`) or slows the lane until `until`: what was accepted before is too much by a

@@ -25,12 +25,12 @@ pub(crate) fn walled(adapt: &mut Adapt, text: &str, now: Timestamp) {
     (40..50).for_each(|n| _ = refuse(adapt, n, text, now, now));
 }
 
-/// The same with a trial that finds it to be about the pace, and a refusal at that pace just now, so that
-/// everything stops for a moment.
+/// The same, open again a moment later; then a refusal just now, by which the trial finds it to be about the
+/// pace, so that everything stops for a moment.
 pub(crate) fn judged(adapt: &mut Adapt, now: Timestamp) {
     walled(adapt, "slow down", Timestamp(now.0 - 10_000));
     for n in 0..20 {
-        let at = Timestamp(now.0 - 5000 + 100 * i64::try_from(n).unwrap_or(0));
+        let at = Timestamp(now.0 - 9500 + 100 * i64::try_from(n).unwrap_or(0));
         adapt.accepted(&[nth(100 + n)], 1, at, at);
     }
     refuse(adapt, 150, "slow down", now, now);

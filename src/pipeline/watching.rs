@@ -251,7 +251,7 @@ mod tests {
     }
 
     fn quota(until: u64) -> Hold {
-        let usage = Usage { quota: "5/h".into(), day: None, used: 5, most: 5, back: Duration::ZERO };
+        let usage = Usage { quota: "5/h".into(), day: None, begins: None, used: 5, most: 5, back: Duration::ZERO };
         Hold { by: By::Quota(usage), until: Some(at(until)) }
     }
 

@@ -181,7 +181,7 @@ impl fmt::Display for Told<'_> {
             By::Refused { reply } => write!(f, "the provider refuses us: {reply}")?,
             By::Host { host, why, .. } => write!(f, "{host} takes no connection: {why}")?,
             By::Source(source) => write!(f, "the source address {source} does not work")?,
-            By::Quota(usage) => write!(f, "{} used up: {}", usage.title(), usage.count())?,
+            By::Quota(usage) => f.write_str(&usage.reason())?,
             By::Pace => f.write_str("the pace that replies taught")?,
             By::Rate(rate) => write!(f, "rate {rate}")?,
             By::Connections { all: 1, .. } => f.write_str("the one connection is busy")?,
@@ -204,6 +204,8 @@ impl fmt::Display for Told<'_> {
         match &self.hold.by {
             By::Refused { .. } | By::Host { .. } if until <= self.now => f.write_str("; the next message tries it"),
             By::Refused { .. } | By::Host { .. } => write!(f, "; tried again at {when}"),
+            // The words have the day.
+            By::Quota(usage) if usage.begins.is_some() => Ok(()),
             By::Quota(_) => write!(f, ", free again from {when}"),
             By::Pace | By::Rate(_) | By::Limit { .. } => write!(f, ", next one at {when}"),
             _ => write!(f, ", until {when}"),
@@ -262,6 +264,10 @@ impl Lane {
             holds.add(By::Refused { reply: circuit.reason.clone() }, Some(now.after(left)));
         }
         for (wait, holding) in self.gate.holding().into_iter().filter(|(wait, _)| *wait > LEAD) {
+            let until = match &holding {
+                Holding::Quota(Usage { begins: Some(begins), .. }) => *begins,
+                _ => now.after(wait),
+            };
             let by = match holding {
                 // A pause stops the pace, too.
                 Holding::Pace if is_paused => continue,
@@ -269,7 +275,7 @@ impl Lane {
                 Holding::Quota(usage) => By::Quota(usage),
                 Holding::Rate(rate) => By::Rate(rate),
             };
-            holds.add(by, Some(now.after(wait)));
+            holds.add(by, Some(until));
         }
         if let Some(busy) = self.busy(&state) {
             holds.add(busy, None);

@@ -17,7 +17,7 @@ fn minutes(n: u64) -> Option<Timestamp> {
 }
 
 fn usage(quota: &str, day: Option<(u32, u32)>, most: u32) -> Usage {
-    Usage { quota: quota.into(), day, used: most, most, back: Duration::from_secs(22 * 60) }
+    Usage { quota: quota.into(), day, begins: None, used: most, most, back: Duration::from_secs(22 * 60) }
 }
 
 #[test]
@@ -103,6 +103,14 @@ fn each_hold_has_its_words_and_says_until_when() {
             true,
             false,
             "warm-up day 3 of 14 used up: 200 of 200, free again from 2026-11-22 13:48:00Z (in 1 d)",
+        ),
+        (
+            By::Quota(Usage { begins: minutes(612), used: 0, ..usage("", Some((1, 3)), 0) }),
+            minutes(612),
+            "warmup",
+            true,
+            false,
+            "warm-up begins on 2026-11-22: nothing leaves until then",
         ),
         (By::Pace, minutes(1), "pace", false, false, "the pace that replies taught, next one at 13:49:00Z (in 1 min)"),
         (By::Rate("30/h".into()), minutes(2), "rate", false, false, "rate 30/h, next one at 13:50:00Z (in 2 min)"),
@@ -208,6 +216,35 @@ async fn a_lane_tells_all_that_holds_it() {
     assert_eq!(names(), ["quota"]);
     tokio::time::advance(Duration::from_secs(3700)).await;
     assert_eq!(names(), [""; 0]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_warm_up_before_which_nothing_leaves_stops_the_lane_until_its_day() {
+    const DAY_MS: i64 = 86_400_000;
+    let clock = Clock::for_tests();
+    let start = Timestamp((clock.now().0.div_euclid(DAY_MS) + 2) * DAY_MS);
+    let warmup = crate::config::Warmup {
+        start,
+        days: vec![5, 10],
+        length: 2,
+        overflow: crate::config::Overflow::Wait,
+        before: crate::config::BeforeStart::Nothing,
+    };
+    let lane = lane(crate::config::Provider { warmup: Some(warmup), ..provider("p") });
+    lane.load_usage().await;
+    let holds = lane.holds(clock.now());
+    let stop = holds.stop().expect("nothing leaves");
+    assert_eq!((stop.name(), stop.until), ("warmup", Some(start)));
+    let words = format!("warm-up begins on {}: nothing leaves until then", start.day_text());
+    assert_eq!(stop.told(clock.now()).to_string(), words);
+    assert_eq!(lane.usage().iter().map(|usage| usage.told(clock.now())).collect::<Vec<_>>(), [words]);
+    let _ = lane.push([job("a@x.example", "d.example", 0, &[1])]);
+    let due = HashMap::from([(job("a@x.example", "d.example", 0, &[1]).key(1), mail::State::Leased)]);
+    let waits = lane.waits(&due, &holds, clock.now());
+    assert_eq!(waits.iter().map(|(_, hold)| hold.name()).collect::<Vec<_>>(), ["warmup"]);
+    tokio::time::advance(start.since(clock.now())).await;
+    assert_eq!(lane.holds(clock.now()), Holds::default());
+    assert_eq!(lane.usage().iter().map(Usage::title).collect::<Vec<_>>(), ["warm-up day 1 of 2"]);
 }
 
 #[tokio::test(start_paused = true)]

@@ -340,6 +340,11 @@ impl Lane {
         self.gate.usage()
     }
 
+    /// Whether it is known what was used of quotas: without any, always.
+    pub fn knows_usage(&self) -> bool {
+        self.gate.is_loaded()
+    }
+
     /// Reads from the store what was used of quotas, if that is not known yet.
     pub async fn load_usage(&self) {
         if !self.gate.is_loaded() {

@@ -15,7 +15,7 @@ use tokio::time::Instant;
 use super::{LEAD, Lane, State};
 use crate::clock::{Timestamp, When, grouped, span};
 use crate::mail::{self, RecipientKey};
-use crate::shape::{Held, Holding, Usage};
+use crate::shape::{Cost, Held, Holding, Usage};
 
 /// Limits that are named at once.
 const LIMITS_SHOWN: usize = 10;
@@ -263,7 +263,10 @@ impl Lane {
             let left = circuit.until.saturating_duration_since(Instant::now());
             holds.add(By::Refused { reply: circuit.reason.clone() }, Some(now.after(left)));
         }
-        for (wait, holding) in self.gate.holding().into_iter().filter(|(wait, _)| *wait > LEAD) {
+        // A transaction takes as much of a rate as it has recipients: the next one's wait is what counts.
+        let most = self.most_recipients();
+        let next = state.ready.first().map_or(Cost::LEAST, |job| Cost::of(job.recipients.len().min(most)));
+        for (wait, holding) in self.gate.holding(next).into_iter().filter(|(wait, _)| *wait > LEAD) {
             let until = match &holding {
                 Holding::Quota(Usage { begins: Some(begins), .. }) => *begins,
                 _ => now.after(wait),

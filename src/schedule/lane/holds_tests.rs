@@ -248,6 +248,30 @@ async fn a_warm_up_before_which_nothing_leaves_stops_the_lane_until_its_day() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_rate_of_recipients_is_awaited_by_all_of_the_next_message() {
+    let clock = Clock::for_tests();
+    let (rate, count) = (vec!["50/h recipients".parse().expect("a rate")], 20);
+    let lane = lane(crate::config::Provider { rate, burst: count, ..provider("p") });
+    let all: Vec<u32> = (0..count).collect();
+    let _ = lane.push((0..2).map(|_| job("a@x.example", "d.example", 0, &all)));
+    let (mut first, _) = lane.next(None, Duration::from_secs(1)).await.expect("a job");
+    lane.permit(&mut first).await.expect("a permit").spend();
+    lane.settled(first.recipients.len());
+    let wait = || {
+        let holds = lane.holds(clock.now());
+        assert_eq!(holds.iter().map(Hold::name).collect::<Vec<_>>(), ["rate"]);
+        holds.first().and_then(|hold| hold.until).map(|until| until.since(clock.now()).as_secs())
+    };
+    assert_eq!(wait(), Some(20 * 72));
+    // One recipient could leave, but nobody has just one.
+    tokio::time::advance(Duration::from_secs(80)).await;
+    assert_eq!(wait(), Some(20 * 72 - 80));
+    tokio::time::advance(Duration::from_secs(20 * 72 - 80)).await;
+    assert_eq!(lane.holds(clock.now()), Holds::default());
+    assert!(lane.next(None, Duration::from_secs(1)).await.is_ok());
+}
+
+#[tokio::test(start_paused = true)]
 async fn recipients_hear_what_they_wait_for() {
     let clock = Clock::for_tests();
     let lane = lane(crate::config::Provider { connections: 1, ..provider("p") });

@@ -114,6 +114,14 @@ fn each_hold_has_its_words_and_says_until_when() {
         ),
         (By::Pace, minutes(1), "pace", false, false, "the pace that replies taught, next one at 13:49:00Z (in 1 min)"),
         (By::Rate("30/h".into()), minutes(2), "rate", false, false, "rate 30/h, next one at 13:50:00Z (in 2 min)"),
+        (
+            By::ConnectionRate("6/h".into()),
+            minutes(9),
+            "connection_rate",
+            false,
+            false,
+            "rate 6/h connections, next connection at 13:57:00Z (in 9 min)",
+        ),
         (silent(1, 2), None, "connections", false, false, "the one connection is busy"),
         (
             silent(4, 130),
@@ -245,6 +253,49 @@ async fn a_warm_up_before_which_nothing_leaves_stops_the_lane_until_its_day() {
     tokio::time::advance(start.since(clock.now())).await;
     assert_eq!(lane.holds(clock.now()), Holds::default());
     assert_eq!(lane.usage().iter().map(Usage::title).collect::<Vec<_>>(), ["warm-up day 1 of 2"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_rate_of_connections_holds_who_waits_for_one_and_says_when_the_next_comes() {
+    let clock = Clock::for_tests();
+    let connection_rate = vec!["6/h".parse().expect("a rate")];
+    let lane = lane(crate::config::Provider { connections: 1, connection_rate, ..provider("p") });
+    let holds = || {
+        let told =
+            |hold: &Hold| (hold.name(), hold.stops(), hold.until.map(|until| until.since(clock.now()).as_secs()));
+        lane.holds(clock.now()).iter().map(told).collect::<Vec<_>>()
+    };
+    let _ = lane.push((1..=2).map(|n| job("a@x.example", "d.example", 0, &[n])));
+    lane.may_connect().await;
+    assert_eq!(holds(), [], "nobody waits for the next one");
+    // It has served its number of messages and is to be followed by another one.
+    let (first, _) = lane.next(None, Duration::from_secs(1)).await.expect("a job");
+    let route = Arc::new(crate::route::Route {
+        lane: lane.name.clone(),
+        provider: lane.provider.clone(),
+        destination: "d.example".into(),
+        hosts: Arc::from([]),
+        port: 25,
+    });
+    let number = lane.lend(first, route);
+    {
+        let connects = tokio::spawn({
+            let lane = lane.clone();
+            async move { lane.may_connect().await }
+        });
+        tokio::task::yield_now().await;
+        tokio::time::advance(Duration::from_secs(60)).await;
+        assert_eq!(holds(), [("connection_rate", false, Some(540))], "the one connection is not busy: it is none");
+        let due: HashMap<RecipientKey, mail::State> =
+            (1..=2).map(|n| (job("a@x.example", "d.example", 0, &[n]).key(n), mail::State::Leased)).collect();
+        let waits = lane.waits(&due, &lane.holds(clock.now()), clock.now());
+        let mut waits: Vec<_> = waits.iter().map(|(key, hold)| (key.index, hold.name())).collect();
+        waits.sort_unstable();
+        assert_eq!(waits, [(1, "connection_rate"), (2, "connection_rate")], "also whose worker waits");
+        connects.await.expect("a connection");
+    }
+    assert_eq!(holds().first().map(|hold| hold.0), None);
+    assert!(lane.take_back(number).is_some());
 }
 
 #[tokio::test(start_paused = true)]

@@ -255,18 +255,20 @@ fn by_quota(usage: &Usage, ahead: u64, provider: &Provider, now: Timestamp) -> f
     let back = usage.back.as_secs_f64();
     if usage.day.is_some() {
         let Some(plan) = &provider.warmup else { return back };
-        return back + f64::from(days_for(plan, missing, now)) * DAY.as_secs_f64();
+        // The days before the first are none of the plan's.
+        let today = usage.begins.map_or(now, |begins| begins.before(DAY));
+        return back + f64::from(days_for(plan, missing, today)) * DAY.as_secs_f64();
     }
     let window = provider.quota.iter().find(|quota| quota.to_string() == usage.quota).map(|quota| quota.per);
     let whole = (missing - 1) / u64::from(usage.most.max(1));
     back + whole as f64 * window.unwrap_or_default().as_secs_f64()
 }
 
-/// Days after tomorrow until `missing` have left by the plan.
-fn days_for(plan: &Warmup, missing: u64, now: Timestamp) -> u32 {
+/// Days after the one that follows `today` until `missing` have left by the plan.
+fn days_for(plan: &Warmup, missing: u64, today: Timestamp) -> u32 {
     let mut left = missing;
     for days in 0..plan.length {
-        let then = now.after(DAY * (days + 1));
+        let then = today.after(DAY * (days + 1));
         match plan.allowance(then).map(u64::from) {
             Some(most) if most < left => left -= most,
             _ => return days,
@@ -334,7 +336,14 @@ mod tests {
     fn a_quota_and_a_warm_up_count_in_windows_and_days() {
         let mut provider = sample::provider("p");
         provider.quota = vec!["100/h".parse().unwrap()];
-        let usage = |used, day| Usage { quota: "100/h".into(), day, used, most: 100, back: Duration::from_secs(600) };
+        let usage = |used, day| Usage {
+            quota: "100/h".into(),
+            day,
+            begins: None,
+            used,
+            most: 100,
+            back: Duration::from_secs(600),
+        };
         let latest = |usage: Usage, n: usize, provider: &Provider| {
             told(&Facts { usage: vec![usage], ..ahead(n) }, provider, FeedbackStatus::default()).latest
         };
@@ -354,6 +363,14 @@ mod tests {
         assert_eq!(latest(first(), 150, &provider), Some(600), "tomorrow has room for 200");
         assert_eq!(latest(first(), 250, &provider), Some(600 + 86_400));
         assert_eq!(latest(first(), 5000, &provider), Some(600 + 2 * 86_400), "then the plan is over");
+        // It begins in three days, and nothing leaves before.
+        let start = Timestamp(day + 3 * 86_400_000);
+        let wait = start.since(now());
+        let plan = provider.warmup.as_mut().expect("the plan of above");
+        (plan.start, plan.before) = (start, crate::config::BeforeStart::Nothing);
+        let none = || Usage { begins: Some(start), most: 0, back: wait, ..usage(0, Some((1, 3))) };
+        assert_eq!(latest(none(), 9, &provider), Some(wait.as_secs()));
+        assert_eq!(latest(none(), 250, &provider), Some(wait.as_secs() + 86_400), "100 on its first day");
     }
 
     #[test]

@@ -10,7 +10,7 @@ use crate::shape::Usage;
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct HoldStatus {
     /// `operator`, `rule`, `learned`, `refused`, `host`, `source`, `quota`, `warmup`, `pace`, `rate`,
-    /// `connections`, `limit`, `descriptors`, `priority` or `shutdown`.
+    /// `connection_rate`, `connections`, `limit`, `descriptors`, `priority` or `shutdown`.
     pub by: String,
     /// Nothing at all leaves while it holds.
     pub stops: bool,
@@ -40,13 +40,13 @@ impl HoldStatus {
 /// What was used of a quota, or of a warm-up's day.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct QuotaStatus {
-    /// `quota 500/h`, `warm-up day 3 of 14`.
+    /// `quota 500/h`, `warm-up day 3 of 14`, `warm-up begins on 2026-12-01`.
     pub quota: String,
     /// Used: messages, or recipients where it counts those.
     pub used: u32,
     /// Of so many.
     pub most: u32,
-    /// When the first of those used is free again, RFC 3339; empty if none is used.
+    /// When the first of those used is free again, or the warm-up begins, RFC 3339; empty if none is used.
     pub free_from: String,
     /// All that in words.
     pub told: String,
@@ -59,7 +59,11 @@ impl QuotaStatus {
             quota: usage.title(),
             used: usage.used,
             most: usage.most,
-            free_from: if usage.used == 0 { String::new() } else { now.after(usage.back).to_string() },
+            free_from: match (usage.begins, usage.used) {
+                (Some(begins), _) => begins.to_string(),
+                (None, 0) => String::new(),
+                (None, _) => now.after(usage.back).to_string(),
+            },
             told: usage.told(now),
         }
     }

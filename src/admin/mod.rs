@@ -159,7 +159,7 @@ pub struct LaneStatus {
     pub connections: u64,
     /// Limit of connections.
     pub max_connections: u64,
-    /// The rates, as in the configuration.
+    /// The rates, as in the configuration; those of `connection_rate` as `6/h connections`.
     pub rate: Vec<String>,
     /// Put to rest by an operator.
     pub paused: bool,
@@ -182,12 +182,14 @@ pub struct LaneStatus {
 impl LaneStatus {
     /// A lane in which nothing happens.
     pub fn idle(name: &LaneName, provider: &Provider) -> LaneStatus {
+        // As they are written in `rate`.
+        let connection_rates = provider.connection_rate.iter().map(|rate| format!("{rate} connections"));
         LaneStatus {
             name: name.to_string(),
             source: name.source().map(|source| source.to_string()).unwrap_or_default(),
             provider: provider.name.clone(),
             max_connections: u64::from(provider.connections),
-            rate: provider.rate.iter().map(ToString::to_string).collect(),
+            rate: provider.rate.iter().map(ToString::to_string).chain(connection_rates).collect(),
             ..LaneStatus::default()
         }
     }

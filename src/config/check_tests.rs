@@ -246,7 +246,10 @@ fn a_limit_that_another_one_makes_pointless_is_told() {
             .join("\n")
     };
     let never = "provider.p.rate: \"1000/s\" is never reached: \"10/d\" allows fewer in a longer time";
-    assert!(told("rate = '1000/s'\nquota = '10/d'").contains(never));
+    // A pace does its work beside a quota.
+    let paced = "provider.p.rate: the total of \"20/h\" is never reached: \"10/d\" allows fewer in a longer time; \
+                 the pace between two messages holds all the same";
+    assert_eq!(told("rate = '20/h'\nquota = '10/d'"), paced);
     assert!(told("rate = ['1000/s', '10/d']").contains(never));
     let quotas = told("rate = []\nquota = ['500/h recipients', '300/d recipients']");
     assert!(quotas.contains("provider.p.quota: \"500/h recipients\" is never reached"), "{quotas}");
@@ -263,7 +266,7 @@ fn a_limit_that_another_one_makes_pointless_is_told() {
         assert_eq!(told(fine), "", "{fine}");
     }
     let limit = told("[[limit]]\nsender = '*@a.example'\nrate = '1000/s'\nquota = '10/d'");
-    assert!(limit.contains("limit[1].rate: \"1000/s\" is never reached"), "{limit}");
+    assert!(limit.contains("limit[1].rate: the total of \"1000/s\" is never reached"), "{limit}");
 }
 
 #[test]

@@ -76,21 +76,20 @@ fn shape(reader: &mut Reader<'_>, path: &str, draft: &ProviderDraft) {
     let said = |key: &str| reader.has(&format!("{path}.{key}"));
     let rates: &[CountedRate] = if said("rate") { &draft.p.rate } else { &[] };
     let quotas: &[CountedRate] = if said("quota") { &draft.p.quota } else { &[] };
-    let all = || draft.p.rate.iter().chain(&draft.p.quota);
-    contradictions(reader, path, rates, quotas, all, draft.p.count);
+    contradictions(reader, path, (rates, quotas), (&draft.p.rate, &draft.p.quota), draft.p.count);
     other_unit(reader, path, draft);
 }
 
-/// Limits that are never reached because another one, of a longer time, allows fewer. `rates` and
-/// `quotas` are those to tell of, `all` those that hold.
-fn contradictions<'a, I: Iterator<Item = &'a CountedRate>>(
+/// Limits that are never reached because another one, of a longer time, allows fewer: rates and quotas
+/// that are `told` of, by those that `hold`.
+fn contradictions(
     reader: &mut Reader<'_>,
     path: &str,
-    rates: &[CountedRate],
-    quotas: &[CountedRate],
-    all: impl Fn() -> I,
+    told: (&[CountedRate], &[CountedRate]),
+    hold: (&[CountedRate], &[CountedRate]),
     count: Count,
 ) {
+    let (rates, quotas) = told;
     for (key, limit) in rates.iter().map(|rate| ("rate", rate)).chain(quotas.iter().map(|quota| ("quota", quota))) {
         let Some(of) = limit.count(count) else { continue };
         // A message has at least one recipient, so what limits those limits messages, too.
@@ -99,10 +98,19 @@ fn contradictions<'a, I: Iterator<Item = &'a CountedRate>>(
                 && other.per > limit.per
                 && other.rate.count < limit.rate.count
         };
-        if let Some(other) = all().find(binds) {
-            let message = format!("\"{limit}\" is never reached: \"{other}\" allows fewer in a longer time");
-            reader.warn(&format!("{path}.{key}"), message);
-        }
+        let why = |other: &CountedRate| format!("is never reached: \"{other}\" allows fewer in a longer time");
+        let message = match (hold.0.iter().find(binds), hold.1.iter().find(binds)) {
+            (Some(rate), _) => format!("\"{limit}\" {}", why(rate)),
+            // A quota limits how many leave, not how soon one after the other.
+            (None, Some(quota)) if key == "rate" => format!(
+                "the total of \"{limit}\" {}; the pace between two {} holds all the same",
+                why(quota),
+                of.as_str()
+            ),
+            (None, Some(quota)) => format!("\"{limit}\" {}", why(quota)),
+            (None, None) => continue,
+        };
+        reader.warn(&format!("{path}.{key}"), message);
     }
 }
 
@@ -330,8 +338,8 @@ fn limit(reader: &mut Reader<'_>, path: &str, limit: &LimitDraft, providers: &[P
     if limit.rate.is_empty() && limit.quota.is_empty() && !unread(reader, "rate") && !unread(reader, "quota") {
         reader.fault(path, "limits nothing: expected `rate` or `quota`".into());
     }
-    let all = || limit.rate.iter().chain(&limit.quota);
-    contradictions(reader, path, &limit.rate, &limit.quota, all, limit.count);
+    let own = (&limit.rate[..], &limit.quota[..]);
+    contradictions(reader, path, own, own, limit.count);
     let (pattern, names) = (&limit.provider, providers.iter().map(|p| p.p.name.as_str()));
     let lane = pattern.as_str().starts_with(['@', '*']);
     if !lane && !names.clone().any(|name| pattern.matches(name)) {

@@ -34,7 +34,7 @@ type Key = (LaneName, Arc<str>);
 /// A destination none of whose hosts takes a connection.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(super) struct Outage {
-    /// The host that is asked next.
+    /// The host that is asked next, with the port where that is not 25.
     pub(super) host: String,
     /// What happened last.
     pub(super) why: String,
@@ -157,6 +157,7 @@ impl Relay {
         let Some((host, left, why)) = self.connector.next_try(&lane.provider, route) else { return };
         let now = self.clock.now();
         let key = (lane.name.clone(), destination.clone());
+        let host = host_and_port(&host, route.port);
         self.outages.down(key, host, why, now.after(left), recipients as u64, now);
     }
 
@@ -184,9 +185,26 @@ impl Relay {
     }
 }
 
+/// Where nobody answers, as an administrator would look for it: the port of mail needs no word.
+fn host_and_port(host: &str, port: u16) -> String {
+    match port {
+        25 => host.to_owned(),
+        // An IPv6 address.
+        _ if host.contains(':') && !host.starts_with('[') => format!("[{host}]:{port}"),
+        _ => format!("{host}:{port}"),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_host_is_named_with_its_port_where_that_is_not_25() {
+        let told = [("mx.example", 25), ("::1", 25), ("smtp.example", 587), ("192.0.2.1", 2525), ("::1", 587)]
+            .map(|(host, port)| host_and_port(host, port));
+        assert_eq!(told, ["mx.example", "::1", "smtp.example:587", "192.0.2.1:2525", "[::1]:587"]);
+    }
 
     const T0: Timestamp = Timestamp(1_790_000_000_000);
 

@@ -84,6 +84,16 @@ impl Said {
         }
     }
 
+    /// What is used of a quota is still used when nothing waits for it any more: that is no end.
+    fn outlives_lane(&self) -> bool {
+        matches!(self.by, "quota" | "warmup")
+    }
+
+    /// The lane is forgotten: after how long what stopped it, and was told, has ended with it.
+    fn ended_with_lane(&self, now: Timestamp) -> Option<Duration> {
+        (self.at.is_some() && !self.over && !self.outlives_lane()).then(|| now.since(self.since))
+    }
+
     fn told(self, hold: &Hold, waits: bool, now: Timestamp) -> (Option<Said>, Say) {
         let lasts = hold.until.is_none_or(|until| until.since(now) > SHORT) || now.since(self.since) > SHORT;
         if waits && lasts { (Some(Said { at: Some(now), ..self }), Say::Stops) } else { (Some(self), Say::Nothing) }
@@ -154,16 +164,20 @@ impl Relay {
         for news in self.outages.news(now) {
             self.tell_outage(news, now).await;
         }
-        // A lane that is forgotten has nothing that waits, so nothing holds it.
+        // A lane that is forgotten has nothing that waits.
         said.retain(|name, said| {
             let gone = self.scheduler.known(name).is_none();
-            if gone && said.at.is_some() && !said.over {
-                tell_goes_on(name, said.by, now.since(said.since));
+            if gone && let Some(after) = said.ended_with_lane(now) {
+                tell_goes_on(name, said.by, after);
             }
             !gone
         });
         for lane in self.scheduler.lanes() {
             if said.len() >= MOST && !said.contains_key(&lane.name) {
+                continue;
+            }
+            // A lane that is new again does not know yet what was used of its quotas.
+            if !lane.knows_usage() && said.get(&lane.name).is_some_and(Said::outlives_lane) {
                 continue;
             }
             let holds = lane.holds(now);
@@ -251,7 +265,7 @@ mod tests {
     }
 
     fn quota(until: u64) -> Hold {
-        let usage = Usage { quota: "5/h".into(), day: None, used: 5, most: 5, back: Duration::ZERO };
+        let usage = Usage { quota: "5/h".into(), day: None, begins: None, used: 5, most: 5, back: Duration::ZERO };
         Hold { by: By::Quota(usage), until: Some(at(until)) }
     }
 
@@ -279,6 +293,18 @@ mod tests {
             (901, None, true),
         ]);
         assert_eq!(told, [(0, Say::Stops), (900, Say::GoesOn(Duration::from_secs(900)))]);
+    }
+
+    #[test]
+    fn a_quota_is_not_over_because_nothing_waits_for_it_any_more() {
+        let ended = |hold: Hold, waits| {
+            let (said, _) = Said::step(None, Some(&hold), waits, at(0));
+            said.and_then(|said| said.ended_with_lane(at(60)))
+        };
+        let refused = || Hold { by: By::Refused { reply: "535 no".into() }, until: Some(at(600)) };
+        assert_eq!(ended(quota(600), true), None);
+        assert_eq!(ended(refused(), true), Some(Duration::from_secs(60)));
+        assert_eq!(ended(refused(), false), None, "it was not told");
     }
 
     #[test]

@@ -108,6 +108,11 @@ impl Backlog {
         self.ready.best_priority().max(due)
     }
 
+    /// The job that leaves next, as far as that is decided; `None`: there is none that no limit holds back.
+    pub fn first(&self) -> Option<&Job> {
+        self.ready.first()
+    }
+
     /// The lowest priority that waits.
     pub fn lowest_priority(&self) -> Option<i8> {
         self.aside.values().filter_map(|aside| aside.jobs.lowest_priority()).chain(self.ready.lowest_priority()).min()

@@ -108,11 +108,14 @@ struct State {
     proven: bool,
     /// The last reply or error since something was delivered, and when it came.
     last_error: Option<(Timestamp, String)>,
-    /// When recipients last left or came back from a transaction, or one began while there was none.
+    /// When recipients last left or came back from a transaction, one began while there was none, or a
+    /// rate of connections gave one.
     moved: Option<Instant>,
     /// How fast it delivers.
     recent: Recent,
     limited: Limited,
+    /// Workers whose connections a rate of connections holds back.
+    unconnected: usize,
     /// What feedback narrowed.
     narrowed: Narrowed,
 }

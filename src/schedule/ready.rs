@@ -144,6 +144,12 @@ impl Ready {
         self.levels.keys().next().map(|Reverse(p)| *p)
     }
 
+    /// The job whose turn is next, unless that is one of the share of others or one that suits better.
+    pub fn first(&self) -> Option<&Job> {
+        let (_, level) = self.levels.iter().next()?;
+        level.senders.get(level.turns.front()?)?.jobs.front()
+    }
+
     /// The lowest priority that waits.
     pub fn lowest_priority(&self) -> Option<i8> {
         self.levels.keys().next_back().map(|Reverse(p)| *p)

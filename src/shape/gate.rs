@@ -155,14 +155,14 @@ impl Gate {
         Some(Held { by, wait })
     }
 
-    /// What makes one more transaction wait, and how long: the quota that does so longest, the rate that
+    /// What makes a transaction of `cost` wait, and how long: the quota that does so longest, the rate that
     /// does, and the pace, a pause included.
-    pub fn holding(&self) -> Vec<(Duration, Holding)> {
+    pub fn holding(&self, cost: Cost) -> Vec<(Duration, Holding)> {
         let used_up = self.usage().into_iter().filter(Usage::is_used_up);
         let quota = used_up.map(|usage| (usage.back, Holding::Quota(usage))).max_by_key(|(wait, _)| *wait);
-        let rate = self.limiter.held_by(1).and_then(|(at, wait)| Some((wait, self.rates.get(at)?)));
+        let rate = self.limiter.held_by(cost).and_then(|(at, wait)| Some((wait, self.rates.get(at)?)));
         let rate = rate.map(|(wait, rate)| (wait, Holding::Rate(rate.to_string())));
-        let pace = Some((self.limiter.held_by_pace(1), Holding::Pace)).filter(|(wait, _)| !wait.is_zero());
+        let pace = Some((self.limiter.held_by_pace(cost), Holding::Pace)).filter(|(wait, _)| !wait.is_zero());
         [quota, rate, pace].into_iter().flatten().collect()
     }
 

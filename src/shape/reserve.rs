@@ -137,11 +137,12 @@ impl Meter {
         match self {
             Meter::Window { text, window, offset, .. } => {
                 let (used, most, back) = window.usage(now.steady.saturating_add(*offset));
-                Some(Usage { quota: text.clone(), day: None, used, most, back })
+                Some(Usage { quota: text.clone(), day: None, begins: None, used, most, back })
             }
             Meter::Day { day, .. } => {
+                let begins = day.begins(now.clock);
                 let (day, used, most, back) = day.usage(now.clock)?;
-                Some(Usage { quota: String::new(), day: Some(day), used, most, back })
+                Some(Usage { quota: String::new(), day: Some(day), begins, used, most, back })
             }
         }
     }

@@ -133,14 +133,20 @@ impl Day {
         next.since(now).max(Duration::from_millis(1))
     }
 
+    /// When the plan begins, while nothing leaves before.
+    pub fn begins(&mut self, now: Timestamp) -> Option<Timestamp> {
+        self.advance(now);
+        (self.most() == 0).then_some(self.plan.start)
+    }
+
     /// Which day of how many counts now, cells that are used and cells there are, and how long until the
-    /// next day; `None`: the plan is over.
+    /// next day, or the first one; `None`: the plan is over.
     pub fn usage(&mut self, now: Timestamp) -> Option<((u32, u32), u32, u32, Duration)> {
         self.advance(now);
         let most = self.plan.allowance(self.midnight())?;
         let day = self.plan.day(self.midnight()).max(1);
         let used = self.used.min(most);
-        let back = if used == 0 { Duration::ZERO } else { self.wait_for(u32::MAX, now) };
+        let back = if used == 0 && most > 0 { Duration::ZERO } else { self.wait_for(u32::MAX, now) };
         Some(((day, self.plan.length), used, most, back))
     }
 

@@ -125,6 +125,18 @@ mod tests {
     }
 
     #[test]
+    fn rates_of_connections_are_told_alike_wherever_they_are_written() {
+        let mut provider = crate::config::sample::provider("p");
+        provider.rate = vec!["10/s".parse().expect("a rate"), "5/s connections".parse().expect("a rate")];
+        provider.connection_rate = vec!["6/h".parse().expect("a rate")];
+        let lane = LaneStatus::idle(&crate::mail::LaneName::from("p"), &provider);
+        let mut out = Vec::new();
+        write_list(&mut out, vec![Row { lane, ..row("p", |_| ()) }]).expect("written");
+        let text = String::from_utf8(out).expect("UTF-8");
+        assert!(text.contains("10/s 5/s connections 6/h connections"), "{text}");
+    }
+
+    #[test]
     fn trouble_comes_first_and_only_what_stops_all_is_called_a_stop() {
         let used = "quota 10000/d: 4,321 of 10,000, free again from 14:10:00Z (in 22 min)";
         let rows = vec![

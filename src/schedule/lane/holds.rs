@@ -15,7 +15,7 @@ use tokio::time::Instant;
 use super::{LEAD, Lane, State};
 use crate::clock::{Timestamp, When, grouped, span};
 use crate::mail::{self, RecipientKey};
-use crate::shape::{Held, Holding, Usage};
+use crate::shape::{Cost, Held, Holding, Usage};
 
 /// Limits that are named at once.
 const LIMITS_SHOWN: usize = 10;
@@ -65,6 +65,8 @@ pub enum By {
     Pace,
     /// A rate of the configuration, as it is written there.
     Rate(String),
+    /// A rate of new connections, for which a worker waits.
+    ConnectionRate(String),
     /// Every connection has a transaction.
     Connections {
         /// How many that are.
@@ -115,6 +117,7 @@ impl Hold {
             By::Quota(_) => "quota",
             By::Pace => "pace",
             By::Rate(_) => "rate",
+            By::ConnectionRate(_) => "connection_rate",
             By::Connections { .. } => "connections",
             By::Limit { .. } => "limit",
             By::Descriptors { .. } => "descriptors",
@@ -134,7 +137,12 @@ impl Hold {
             | By::Source(_)
             | By::Descriptors { .. }
             | By::Quota(_) => true,
-            By::Pace | By::Rate(_) | By::Connections { .. } | By::Limit { .. } | By::Others { .. } => false,
+            By::Pace
+            | By::Rate(_)
+            | By::ConnectionRate(_)
+            | By::Connections { .. }
+            | By::Limit { .. }
+            | By::Others { .. } => false,
         }
     }
 
@@ -155,7 +163,7 @@ impl Hold {
             By::Operator => 0,
             By::Shutdown => 1,
             _ if self.stops() => 2,
-            By::Pace | By::Rate(_) => 3,
+            By::Pace | By::Rate(_) | By::ConnectionRate(_) => 3,
             By::Connections { .. } => 4,
             By::Host { .. } => 5,
             By::Limit { .. } => 6,
@@ -181,9 +189,10 @@ impl fmt::Display for Told<'_> {
             By::Refused { reply } => write!(f, "the provider refuses us: {reply}")?,
             By::Host { host, why, .. } => write!(f, "{host} takes no connection: {why}")?,
             By::Source(source) => write!(f, "the source address {source} does not work")?,
-            By::Quota(usage) => write!(f, "{} used up: {}", usage.title(), usage.count())?,
+            By::Quota(usage) => f.write_str(&usage.reason())?,
             By::Pace => f.write_str("the pace that replies taught")?,
             By::Rate(rate) => write!(f, "rate {rate}")?,
+            By::ConnectionRate(rate) => write!(f, "rate {rate} connections")?,
             By::Connections { all: 1, .. } => f.write_str("the one connection is busy")?,
             By::Connections { all, .. } => write!(f, "all {all} connections are busy")?,
             By::Limit { limit, waiting: 0 } => f.write_str(limit)?,
@@ -204,8 +213,11 @@ impl fmt::Display for Told<'_> {
         match &self.hold.by {
             By::Refused { .. } | By::Host { .. } if until <= self.now => f.write_str("; the next message tries it"),
             By::Refused { .. } | By::Host { .. } => write!(f, "; tried again at {when}"),
+            // The words have the day.
+            By::Quota(usage) if usage.begins.is_some() => Ok(()),
             By::Quota(_) => write!(f, ", free again from {when}"),
             By::Pace | By::Rate(_) | By::Limit { .. } => write!(f, ", next one at {when}"),
+            By::ConnectionRate(_) => write!(f, ", next connection at {when}"),
             _ => write!(f, ", until {when}"),
         }
     }
@@ -261,7 +273,14 @@ impl Lane {
             let left = circuit.until.saturating_duration_since(Instant::now());
             holds.add(By::Refused { reply: circuit.reason.clone() }, Some(now.after(left)));
         }
-        for (wait, holding) in self.gate.holding().into_iter().filter(|(wait, _)| *wait > LEAD) {
+        // A transaction takes as much of a rate as it has recipients: the next one's wait is what counts.
+        let most = self.most_recipients();
+        let next = state.ready.first().map_or(Cost::LEAST, |job| Cost::of(job.recipients.len().min(most)));
+        for (wait, holding) in self.gate.holding(next).into_iter().filter(|(wait, _)| *wait > LEAD) {
+            let until = match &holding {
+                Holding::Quota(Usage { begins: Some(begins), .. }) => *begins,
+                _ => now.after(wait),
+            };
             let by = match holding {
                 // A pause stops the pace, too.
                 Holding::Pace if is_paused => continue,
@@ -269,7 +288,13 @@ impl Lane {
                 Holding::Quota(usage) => By::Quota(usage),
                 Holding::Rate(rate) => By::Rate(rate),
             };
-            holds.add(by, Some(now.after(wait)));
+            holds.add(by, Some(until));
+        }
+        if state.unconnected > 0
+            && let Some((at, wait)) = self.connects.held_by(1).filter(|(_, wait)| *wait > LEAD)
+            && let Some(rate) = self.provider.connection_rates().get(at)
+        {
+            holds.add(By::ConnectionRate(rate.to_string()), Some(now.after(wait)));
         }
         if let Some(busy) = self.busy(&state) {
             holds.add(busy, None);
@@ -308,6 +333,13 @@ impl Lane {
                 told.push((key, own));
             }
         });
+        // Who has a worker that may not connect yet. Where some connect just now nobody knows who waits.
+        let unconnected = holds.iter().find(|hold| matches!(hold.by, By::ConnectionRate(_)));
+        let lent = state.loans.jobs();
+        if let Some(hold) = unconnected.filter(|_| lent.len() <= state.unconnected) {
+            let keys = lent.flat_map(|job| job.recipients.iter().map(|held| job.key(held.index)));
+            told.extend(keys.filter(|key| due.contains_key(key)).map(|key| (key, hold.clone())));
+        }
         let in_memory = state.ready.recipients() + state.in_flight;
         let stored = due.iter().filter(|(_, state)| **state != mail::State::Leased);
         told.extend(stored.map(|(key, _)| (*key, hold.cloned().unwrap_or_else(|| behind(in_memory)))));
@@ -317,7 +349,7 @@ impl Lane {
     /// More is ready than connections are there for, and none of them has got anywhere for a moment.
     fn busy(&self, state: &State) -> Option<By> {
         let most = state.most_workers(self.provider.connections);
-        let all_at_work = state.workers >= most && state.waiting == 0 && state.in_flight > 0;
+        let all_at_work = state.workers >= most && state.waiting == 0 && state.unconnected == 0 && state.in_flight > 0;
         let silent = state.moved.map_or(Duration::ZERO, |at| at.elapsed());
         (all_at_work && silent >= BUSY && !state.ready.is_empty()).then_some(By::Connections { all: most, silent })
     }
@@ -332,6 +364,11 @@ impl Lane {
     /// [were read](Lane::load_usage).
     pub fn usage(&self) -> Vec<Usage> {
         self.gate.usage()
+    }
+
+    /// Whether it is known what was used of quotas: without any, always.
+    pub fn knows_usage(&self) -> bool {
+        self.gate.is_loaded()
     }
 
     /// Reads from the store what was used of quotas, if that is not known yet.

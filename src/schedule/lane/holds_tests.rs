@@ -17,7 +17,7 @@ fn minutes(n: u64) -> Option<Timestamp> {
 }
 
 fn usage(quota: &str, day: Option<(u32, u32)>, most: u32) -> Usage {
-    Usage { quota: quota.into(), day, used: most, most, back: Duration::from_secs(22 * 60) }
+    Usage { quota: quota.into(), day, begins: None, used: most, most, back: Duration::from_secs(22 * 60) }
 }
 
 #[test]
@@ -104,8 +104,24 @@ fn each_hold_has_its_words_and_says_until_when() {
             false,
             "warm-up day 3 of 14 used up: 200 of 200, free again from 2026-11-22 13:48:00Z (in 1 d)",
         ),
+        (
+            By::Quota(Usage { begins: minutes(612), used: 0, ..usage("", Some((1, 3)), 0) }),
+            minutes(612),
+            "warmup",
+            true,
+            false,
+            "warm-up begins on 2026-11-22: nothing leaves until then",
+        ),
         (By::Pace, minutes(1), "pace", false, false, "the pace that replies taught, next one at 13:49:00Z (in 1 min)"),
         (By::Rate("30/h".into()), minutes(2), "rate", false, false, "rate 30/h, next one at 13:50:00Z (in 2 min)"),
+        (
+            By::ConnectionRate("6/h".into()),
+            minutes(9),
+            "connection_rate",
+            false,
+            false,
+            "rate 6/h connections, next connection at 13:57:00Z (in 9 min)",
+        ),
         (silent(1, 2), None, "connections", false, false, "the one connection is busy"),
         (
             silent(4, 130),
@@ -208,6 +224,102 @@ async fn a_lane_tells_all_that_holds_it() {
     assert_eq!(names(), ["quota"]);
     tokio::time::advance(Duration::from_secs(3700)).await;
     assert_eq!(names(), [""; 0]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_warm_up_before_which_nothing_leaves_stops_the_lane_until_its_day() {
+    const DAY_MS: i64 = 86_400_000;
+    let clock = Clock::for_tests();
+    let start = Timestamp((clock.now().0.div_euclid(DAY_MS) + 2) * DAY_MS);
+    let warmup = crate::config::Warmup {
+        start,
+        days: vec![5, 10],
+        length: 2,
+        overflow: crate::config::Overflow::Wait,
+        before: crate::config::BeforeStart::Nothing,
+    };
+    let lane = lane(crate::config::Provider { warmup: Some(warmup), ..provider("p") });
+    lane.load_usage().await;
+    let holds = lane.holds(clock.now());
+    let stop = holds.stop().expect("nothing leaves");
+    assert_eq!((stop.name(), stop.until), ("warmup", Some(start)));
+    let words = format!("warm-up begins on {}: nothing leaves until then", start.day_text());
+    assert_eq!(stop.told(clock.now()).to_string(), words);
+    assert_eq!(lane.usage().iter().map(|usage| usage.told(clock.now())).collect::<Vec<_>>(), [words]);
+    let _ = lane.push([job("a@x.example", "d.example", 0, &[1])]);
+    let due = HashMap::from([(job("a@x.example", "d.example", 0, &[1]).key(1), mail::State::Leased)]);
+    let waits = lane.waits(&due, &holds, clock.now());
+    assert_eq!(waits.iter().map(|(_, hold)| hold.name()).collect::<Vec<_>>(), ["warmup"]);
+    tokio::time::advance(start.since(clock.now())).await;
+    assert_eq!(lane.holds(clock.now()), Holds::default());
+    assert_eq!(lane.usage().iter().map(Usage::title).collect::<Vec<_>>(), ["warm-up day 1 of 2"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_rate_of_connections_holds_who_waits_for_one_and_says_when_the_next_comes() {
+    let clock = Clock::for_tests();
+    let connection_rate = vec!["6/h".parse().expect("a rate")];
+    let lane = lane(crate::config::Provider { connections: 1, connection_rate, ..provider("p") });
+    let holds = || {
+        let told =
+            |hold: &Hold| (hold.name(), hold.stops(), hold.until.map(|until| until.since(clock.now()).as_secs()));
+        lane.holds(clock.now()).iter().map(told).collect::<Vec<_>>()
+    };
+    let _ = lane.push((1..=2).map(|n| job("a@x.example", "d.example", 0, &[n])));
+    lane.may_connect().await;
+    assert_eq!(holds(), [], "nobody waits for the next one");
+    // It has served its number of messages and is to be followed by another one.
+    let (first, _) = lane.next(None, Duration::from_secs(1)).await.expect("a job");
+    let route = Arc::new(crate::route::Route {
+        lane: lane.name.clone(),
+        provider: lane.provider.clone(),
+        destination: "d.example".into(),
+        hosts: Arc::from([]),
+        port: 25,
+    });
+    let number = lane.lend(first, route);
+    {
+        let connects = tokio::spawn({
+            let lane = lane.clone();
+            async move { lane.may_connect().await }
+        });
+        tokio::task::yield_now().await;
+        tokio::time::advance(Duration::from_secs(60)).await;
+        assert_eq!(holds(), [("connection_rate", false, Some(540))], "the one connection is not busy: it is none");
+        let due: HashMap<RecipientKey, mail::State> =
+            (1..=2).map(|n| (job("a@x.example", "d.example", 0, &[n]).key(n), mail::State::Leased)).collect();
+        let waits = lane.waits(&due, &lane.holds(clock.now()), clock.now());
+        let mut waits: Vec<_> = waits.iter().map(|(key, hold)| (key.index, hold.name())).collect();
+        waits.sort_unstable();
+        assert_eq!(waits, [(1, "connection_rate"), (2, "connection_rate")], "also whose worker waits");
+        connects.await.expect("a connection");
+    }
+    assert_eq!(holds().first().map(|hold| hold.0), None);
+    assert!(lane.take_back(number).is_some());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_rate_of_recipients_is_awaited_by_all_of_the_next_message() {
+    let clock = Clock::for_tests();
+    let (rate, count) = (vec!["50/h recipients".parse().expect("a rate")], 20);
+    let lane = lane(crate::config::Provider { rate, burst: count, ..provider("p") });
+    let all: Vec<u32> = (0..count).collect();
+    let _ = lane.push((0..2).map(|_| job("a@x.example", "d.example", 0, &all)));
+    let (mut first, _) = lane.next(None, Duration::from_secs(1)).await.expect("a job");
+    lane.permit(&mut first).await.expect("a permit").spend();
+    lane.settled(first.recipients.len());
+    let wait = || {
+        let holds = lane.holds(clock.now());
+        assert_eq!(holds.iter().map(Hold::name).collect::<Vec<_>>(), ["rate"]);
+        holds.first().and_then(|hold| hold.until).map(|until| until.since(clock.now()).as_secs())
+    };
+    assert_eq!(wait(), Some(20 * 72));
+    // One recipient could leave, but nobody has just one.
+    tokio::time::advance(Duration::from_secs(80)).await;
+    assert_eq!(wait(), Some(20 * 72 - 80));
+    tokio::time::advance(Duration::from_secs(20 * 72 - 80)).await;
+    assert_eq!(lane.holds(clock.now()), Holds::default());
+    assert!(lane.next(None, Duration::from_secs(1)).await.is_ok());
 }
 
 #[tokio::test(start_paused = true)]

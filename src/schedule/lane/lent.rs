@@ -13,6 +13,13 @@ use crate::mail::RecipientKey;
 use crate::route::Route;
 use crate::schedule::Job;
 
+impl Loans {
+    /// The jobs that are lent.
+    pub(super) fn jobs(&self) -> impl ExactSizeIterator<Item = &Job> {
+        self.jobs.values().map(|lent| &lent.job)
+    }
+}
+
 /// A job and where it goes.
 #[derive(Debug)]
 pub struct Lent {

@@ -117,10 +117,12 @@ impl Lane {
 
     /// Waits until a new connection may be opened; it counts from then on.
     pub async fn may_connect(&self) {
+        let mut waiting = None;
         loop {
             match self.connects.try_take(1) {
                 Ok(tokens) => return tokens.spend(),
                 Err(wait) => {
+                    waiting.get_or_insert_with(|| Unconnected::new(self));
                     self.note_limited(wait);
                     tokio::time::sleep(wait).await;
                 }
@@ -176,5 +178,24 @@ impl Lane {
     pub fn not_needed(&self, job: &mut Job) {
         self.arrived(job);
         self.changed.notify_one();
+    }
+}
+
+/// Counts a worker as waiting for the rate of connections while it lives.
+struct Unconnected<'a>(&'a Lane);
+
+impl<'a> Unconnected<'a> {
+    fn new(lane: &'a Lane) -> Unconnected<'a> {
+        lane.state.lock().unconnected += 1;
+        Unconnected(lane)
+    }
+}
+
+impl Drop for Unconnected<'_> {
+    fn drop(&mut self) {
+        let mut state = self.0.state.lock();
+        state.unconnected = state.unconnected.saturating_sub(1);
+        // What it waited for was no answer of a server.
+        state.moved = Some(Instant::now());
     }
 }

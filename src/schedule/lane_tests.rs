@@ -467,7 +467,7 @@ async fn while_workers_retire_there_are_no_more_than_configured() {
     assert_eq!(lane.push([job("a@a", "x.example", 0, &[1])]), Wake::Start);
     assert!(!lane.retire());
     let now = Timestamp(1_000_000);
-    let _ = lane.feedback(now, |adapt, _| (0..3).for_each(|_| adapt.refused(1, now, "421 too many")));
+    let _ = lane.feedback(now, |adapt, _| (0..20).for_each(|_| adapt.refused(1, now, "421 too many")));
     assert!(lane.retire(), "there may be one");
     assert!(!lane.retire());
     // What was learned is forgotten: there may be two again, and one of them has not gone yet.

@@ -60,10 +60,14 @@ fn all(worlds: &[World], judge: impl Fn(&World) -> Row + Sync) -> Vec<Row> {
 fn check(worlds: &[World], judge: impl Fn(&World) -> Row + Sync) {
     let rows = all(worlds, judge);
     println!("{}", judge::table(&rows));
-    let wrong: Vec<String> = rows
+    let is_known = |world: &World, wrong: &[String]| {
+        !world.misses.is_empty() && matches!(wrong, [only] if only.starts_with(&world.misses))
+    };
+    let wrong: Vec<String> = worlds
         .iter()
-        .filter(|row| !row.wrong.is_empty())
-        .map(|row| format!("{}: {}", row.name, row.wrong.join("; ")))
+        .zip(&rows)
+        .filter(|(world, row)| !row.wrong.is_empty() && !is_known(world, &row.wrong))
+        .map(|(_, row)| format!("{}: {}", row.name, row.wrong.join("; ")))
         .collect();
     assert!(wrong.is_empty(), "{} of {} worlds:\n{}", wrong.len(), rows.len(), wrong.join("\n"));
 }

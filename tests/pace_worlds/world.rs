@@ -29,6 +29,8 @@ pub struct World {
     pub kind: Kind,
     /// Only when asked for.
     pub wide: bool,
+    /// How its one verdict begins where it is known to be wrong still; anything else or more is a failure.
+    pub misses: String,
     /// What the receiver enforces, and when that changes.
     pub caps: String,
     pub changes: Vec<String>,
@@ -66,7 +68,7 @@ pub fn read(text: &str) -> Vec<World> {
 }
 
 fn world(of: &Table) -> World {
-    const KEYS: &str = "name kind wide caps changes parts told window seconds messages arrive senders round_trip \
+    const KEYS: &str = "name kind wide misses caps changes parts told window seconds messages arrive senders round_trip \
                         provider profile delivered about seed";
     let name = of["name"].as_str().expect("a name").to_owned();
     for (key, _) in of.iter() {
@@ -92,6 +94,7 @@ fn world(of: &Table) -> World {
             "profile" => Kind::Profile,
             kind => panic!("{name}: what kind is {kind}?"),
         },
+        misses: text("misses"),
         wide: of.get("wide").and_then(Item::as_bool).unwrap_or(false),
         caps: text("caps"),
         changes: array("changes").map(|change| change.as_str().expect("a change").to_owned()).collect(),

@@ -163,8 +163,7 @@ pub(crate) trait Teach {
             alone.for_each(|(judgement, fact)| judgement.fate = nobody_taken(fact));
         }
         let accepted: Vec<Party> = parties(job, judgements, |j| j.fate == Fate::Delivered);
-        let bad = carried.is_some_and(|load| load.bad > 0)
-            || facts.iter().any(|f| matches!(&f.event, Event::Reply(r) if r.is_permanent()));
+        let bad = carried.is_some_and(|load| load.bad > 0) || facts.iter().any(is_for_good);
         let refused = refusals(facts, judgements, fresh, !bad);
         let closed = facts.first().filter(|f| f.stage <= Stage::Mail && ended(f)).and(carried);
         let (spent, slowed) = self.teach(|adapt, open| {
@@ -256,6 +255,11 @@ fn refusals(facts: &[Fact], judgements: &[Judgement], fresh: bool, clean: bool) 
     out
 }
 
+/// A refusal for good.
+fn is_for_good(fact: &Fact) -> bool {
+    matches!(&fact.event, Event::Reply(reply) if reply.is_permanent())
+}
+
 fn is_end_of_connection(judgement: &Judgement) -> bool {
     judgement.fate == Fate::AtOnce && judgement.scope == Scope::Connection
 }
@@ -306,8 +310,8 @@ impl Carried {
     /// been idle for a while.
     pub(crate) fn before(&mut self, facts: &[Fact]) -> Option<Load> {
         let before = (self.last.elapsed() < SOON || facts.iter().all(|f| f.stage > Stage::Mail)).then(|| self.load());
-        let bad = |f: &&Fact| matches!(&f.event, Event::Reply(r) if r.is_permanent());
-        self.bad = self.bad.saturating_add(u32::try_from(facts.iter().filter(bad).count()).unwrap_or(u32::MAX));
+        let bad = facts.iter().filter(|fact| is_for_good(fact)).count();
+        self.bad = self.bad.saturating_add(u32::try_from(bad).unwrap_or(u32::MAX));
         if facts.iter().any(|f| f.stage == Stage::Final && matches!(&f.event, Event::Reply(r) if r.is_positive())) {
             self.accepted = self.accepted.saturating_add(1);
             self.last = Instant::now();

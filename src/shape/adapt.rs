@@ -339,25 +339,17 @@ impl Adapt {
     /// What holds at `now`.
     pub fn limits(&self, now: Timestamp) -> Limits {
         let configured = &self.configured;
-        let back = self.set_back(now);
-        let now = now.after(back);
+        let paused = self.pause(now);
+        let now = now.after(self.set_back(now));
         let rates = [self.pace.rate(now), self.effects.rate(now)];
         let rate = rates.into_iter().flatten().min_by(f64::total_cmp);
         let connections = [self.crowd.cap(), self.effects.connections(now)].into_iter().flatten().min();
         let messages = [self.spent.cap(), self.effects.messages()].into_iter().flatten().min();
-        let learned = |until: Option<Timestamp>, reason: Option<&str>| {
-            until.map(|until| (until, format!("learned: {}", reason.unwrap_or_default())))
-        };
-        let pauses = [
-            self.effects.pause(now).map(|e| (e.until, format!("{}: {}", e.rule, e.reply))),
-            learned(self.pace.stopped(now), self.pace.reason()),
-            learned(self.crowd.stopped(now), self.crowd.reason()),
-        ];
         Limits {
             rate: rate.filter(|rate| configured.rate.is_none_or(|limit| *rate < limit)),
             connections: connections.unwrap_or(u32::MAX).clamp(1, configured.connections),
             messages: messages.unwrap_or(u32::MAX).clamp(1, configured.messages),
-            paused: pauses.into_iter().flatten().max_by_key(|(u, _)| *u).map(|(until, why)| (until.before(back), why)),
+            paused: paused.map(|p| (p.until, format!("{}: {}", p.rule.as_deref().unwrap_or("learned"), p.reply))),
         }
     }
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use mailweir::config::{Authorities, Provider, Relay, TlsMode};
 use mailweir::deliver::Connector;
-use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair, date_time_ymd};
+use rcgen::{BasicConstraints, Certificate, CertificateParams, IsCa, Issuer, KeyPair, date_time_ymd};
 use tokio::net::TcpListener;
 use tokio_rustls::rustls::ServerConfig;
 use tokio_rustls::rustls::crypto::aws_lc_rs;
@@ -43,16 +43,20 @@ impl Authority {
         if expired {
             params.not_after = date_time_ymd(2020, 1, 1);
         }
-        let cert = params.signed_by(&key, &self.issuer).expect("a certificate");
-        let key = PrivateKeyDer::try_from(key.serialize_der()).expect("a key");
-        let config = ServerConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
-            .with_safe_default_protocol_versions()
-            .expect("versions")
-            .with_no_client_auth()
-            .with_single_cert(vec![cert.der().clone()], key)
-            .expect("a configuration");
-        Arc::new(config)
+        showing(&params.signed_by(&key, &self.issuer).expect("a certificate"), &key)
     }
+}
+
+/// A server with this certificate.
+fn showing(cert: &Certificate, key: &KeyPair) -> Arc<ServerConfig> {
+    let key = PrivateKeyDer::try_from(key.serialize_der()).expect("a key");
+    let config = ServerConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
+        .with_safe_default_protocol_versions()
+        .expect("versions")
+        .with_no_client_auth()
+        .with_single_cert(vec![cert.der().clone()], key)
+        .expect("a configuration");
+    Arc::new(config)
 }
 
 fn with_tls(mode: TlsMode) -> Provider {
@@ -209,14 +213,7 @@ fn self_signed(authority: &Authority, name: &str) -> (Arc<ServerConfig>, PathBuf
     let cert = params.self_signed(&key).expect("a certificate");
     let file = authority.file.with_file_name(format!("{name}.pem"));
     std::fs::write(&file, cert.pem()).expect("a file");
-    let key = PrivateKeyDer::try_from(key.serialize_der()).expect("a key");
-    let config = ServerConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
-        .with_safe_default_protocol_versions()
-        .expect("versions")
-        .with_no_client_auth()
-        .with_single_cert(vec![cert.der().clone()], key)
-        .expect("a configuration");
-    (Arc::new(config), file)
+    (showing(&cert, &key), file)
 }
 
 #[tokio::test]

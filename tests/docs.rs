@@ -1,35 +1,21 @@
-//! The documentation says what the code is: the table of keys in README.md is the one that the
-//! declarations make, links lead somewhere, and tests and files that are named exist.
+//! The documentation says what the code is: the reference of keys is the one that the declarations make, links lead
+//! somewhere, and tests and files that are named exist.
 //!
-//! `UPDATE_DOCS=1 cargo test --test docs` writes the table anew.
+//! `UPDATE_DOCS=1 cargo test --test docs` writes the reference in docs/configuration.md anew.
+
+#[path = "docs/pages.rs"]
+mod pages;
+#[path = "docs/starter.rs"]
+mod starter;
 
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
 use mailweir::config::report;
+use pages::{ROOT, anchor, pages, read};
 
-const ROOT: &str = env!("CARGO_MANIFEST_DIR");
 const BEGIN: &str = "<!-- keys: made from the declarations in src/config/keys.rs, see tests/docs.rs -->\n";
-const END: &str = "<!-- end of keys -->";
-
-fn read(path: &Path) -> String {
-    fs::read_to_string(path).unwrap_or_else(|e| panic!("{}: {e}", path.display()))
-}
-
-/// README.md, CHANGELOG.md and everything in docs/.
-fn pages() -> Vec<(PathBuf, String)> {
-    let root = Path::new(ROOT);
-    let mut paths = vec![root.join("README.md"), root.join("CHANGELOG.md")];
-    for entry in fs::read_dir(root.join("docs")).expect("docs/ is there") {
-        let path = entry.expect("a directory entry").path();
-        if path.extension().is_some_and(|e| e == "md") {
-            paths.push(path);
-        }
-    }
-    assert!(paths.len() >= 9, "only {} pages", paths.len());
-    paths.into_iter().map(|path| (path.clone(), read(&path))).collect()
-}
 
 /// Every file below `dir` with this extension.
 fn sources(dir: &Path, extension: &str, found: &mut Vec<PathBuf>) {
@@ -44,34 +30,86 @@ fn sources(dir: &Path, extension: &str, found: &mut Vec<PathBuf>) {
 }
 
 #[test]
-fn the_table_of_keys_in_the_readme_is_made_from_the_declarations() {
-    let path = Path::new(ROOT).join("README.md");
+fn the_reference_of_keys_is_made_from_the_declarations() {
+    let path = Path::new(ROOT).join("docs/configuration.md");
     let page = read(&path);
-    let (before, rest) = page.split_once(BEGIN).expect("the mark before the table");
-    let (table, after) = rest.split_once(END).expect("the mark behind the table");
-    let made = format!("\n{}\n", report::markdown());
+    let (before, found) = page.split_once(BEGIN).expect("the mark before the reference");
+    let made = report::reference();
     if std::env::var_os("UPDATE_DOCS").is_some() {
-        fs::write(&path, format!("{before}{BEGIN}{made}{END}{after}")).expect("write README.md");
+        fs::write(&path, format!("{before}{BEGIN}{made}")).expect("write docs/configuration.md");
         return;
     }
     assert!(
-        table == made,
-        "the table of keys in README.md differs: run this test with UPDATE_DOCS=1 and look at the diff"
+        found == made,
+        "the reference in docs/configuration.md differs: run this test with UPDATE_DOCS=1 and look at the diff"
     );
 }
 
-/// The heading's anchor, as GitHub makes it.
-fn anchor(heading: &str) -> String {
-    let text = heading.trim_start_matches('#').trim().to_lowercase();
-    text.chars().filter(|c| c.is_alphanumeric() || " -_".contains(*c)).map(|c| if c == ' ' { '-' } else { c }).collect()
+#[test]
+fn the_index_of_the_configuration_leads_to_keys_from_every_table() {
+    let page = read(&Path::new(ROOT).join("docs/configuration.md"));
+    let (index, reference) = page.split_once(BEGIN).expect("the mark before the reference");
+    let anchors: Vec<String> = reference.lines().filter(|line| line.starts_with("##")).map(anchor).collect();
+    let once: BTreeSet<&String> = anchors.iter().collect();
+    assert_eq!(once.len(), anchors.len(), "two headings have the same anchor");
+    let linked: BTreeSet<&str> =
+        index.split("](#").skip(1).filter_map(|rest| rest.split_once(')')).map(|(anchor, _)| anchor).collect();
+    let nowhere: Vec<&&str> = linked.iter().filter(|link| !anchors.iter().any(|anchor| anchor == *link)).collect();
+    assert!(nowhere.is_empty(), "the index names keys that are not there: {nowhere:?}");
+    for table in
+        ["listener", "queue", "retry", "dns", "provider", "on_reply", "route", "limit", "admin", "sendmail", "log"]
+    {
+        let of_table = report::key_names().into_iter().filter(|name| name.starts_with(&format!("{table}.")));
+        let mut anchors = of_table.map(|name| anchor(&name));
+        assert!(anchors.any(|anchor| linked.contains(anchor.as_str())), "the index has nothing of `{table}`");
+    }
+}
+
+#[test]
+fn every_page_is_in_the_index() {
+    let indexes = [("README.md", "docs/"), ("docs/README.md", "")];
+    for (index, before) in indexes {
+        let text = read(&Path::new(ROOT).join(index));
+        for page in
+            pages().into_iter().filter(|page| page.name() != "docs/README.md" && page.name().starts_with("docs/"))
+        {
+            let name = page.path.file_name().and_then(|name| name.to_str()).expect("a name");
+            assert!(text.contains(&format!("]({before}{name})")), "{index} does not lead to {name}");
+        }
+    }
+}
+
+#[test]
+fn the_readme_is_two_screens_and_nothing_waits_to_be_written() {
+    let lines = read(&Path::new(ROOT).join("README.md")).lines().count();
+    assert!(lines <= 135, "the README has {lines} lines");
+    // Whole words, in capitals as they are left behind; and names such as SIM_EXAMPLE.
+    let left = |word: &str| {
+        let capitals = word.len() > 8 && word.chars().all(|c| c.is_ascii_uppercase() || c == '_');
+        ["TODO", "TBD", "XXX", "FIXME", "SPEED", "PLACEHOLDER"].contains(&word)
+            || word.eq_ignore_ascii_case("lorem")
+            || (capitals && word.contains("_EXAMPLE"))
+    };
+    assert!(left("SINK_EXAMPLE") && left("TODO") && !left("AKIAEXAMPLE"));
+    let mut wrong = Vec::new();
+    let starter =
+        pages::Page { path: Path::new(ROOT).join("config.toml"), text: read(&Path::new(ROOT).join("config.toml")) };
+    for page in pages().into_iter().chain([starter]) {
+        for (at, line) in page.text.lines().enumerate() {
+            let words = line.split(|c: char| !c.is_ascii_alphanumeric() && c != '_');
+            wrong.extend(words.filter(|word| left(word)).map(|word| format!("{}:{}: {word}", page.name(), at + 1)));
+        }
+    }
+    assert!(wrong.is_empty(), "placeholders:\n{}", wrong.join("\n"));
 }
 
 #[test]
 fn every_link_leads_somewhere() {
     let mut found = 0;
     let mut wrong = Vec::new();
-    for (path, text) in pages() {
-        for link in text.split("](").skip(1).filter_map(|rest| rest.split_once(')')).map(|(link, _)| link) {
+    for page in pages() {
+        let path = &page.path;
+        for link in page.text.split("](").skip(1).filter_map(|rest| rest.split_once(')')).map(|(link, _)| link) {
             if link.contains("://") {
                 continue;
             }

@@ -1,6 +1,6 @@
 //! Every key of the configuration, declared once: name, range, default, documentation, and the
-//! field it fills. The parser, `mailweir check`, the shipped `config.toml` and the table in the
-//! documentation are all made from these declarations, so that they cannot disagree.
+//! field it fills. The parser, `mailweir check` and the reference in docs/configuration.md are all made
+//! from these declarations, so that they cannot disagree.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;

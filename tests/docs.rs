@@ -1,12 +1,20 @@
 //! The documentation says what the code is: the reference of keys is the one that the declarations make, links lead
-//! somewhere, and tests and files that are named exist.
+//! somewhere, commands, options, keys, tests and files that are named exist, and examples run.
 //!
 //! `UPDATE_DOCS=1 cargo test --test docs` writes the reference in docs/configuration.md anew.
 
+#[path = "docs/commands.rs"]
+mod commands;
+#[path = "docs/keys.rs"]
+mod keys;
 #[path = "docs/pages.rs"]
 mod pages;
+#[path = "docs/runnable.rs"]
+mod runnable;
 #[path = "docs/starter.rs"]
 mod starter;
+#[path = "docs/tour.rs"]
+mod tour;
 
 use std::collections::BTreeSet;
 use std::fs;

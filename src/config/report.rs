@@ -2,6 +2,7 @@
 //! and the reference of keys in the documentation. Both are made from the declarations in `keys`; a
 //! test compares docs/configuration.md with them.
 
+mod annotated;
 mod reference;
 
 use std::fmt;
@@ -14,6 +15,7 @@ use super::keys::{ProviderDraft, Table, Top};
 use super::profiles::{self, Profile};
 use super::rule_keys::RuleDraft;
 use super::{Origins, TlsMode};
+pub use annotated::Annotated;
 pub use reference::{key_names, reference};
 
 /// A value of the effective configuration.

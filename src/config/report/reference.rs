@@ -1,7 +1,9 @@
-//! What the declarations of the keys make: the reference of docs/configuration.md, and the list of names.
+//! What the declarations of the keys make: the reference of docs/configuration.md, the list of names, and what
+//! each key means.
 //!
-//! Invariant: a key that is declared is in both; a test compares the page with [`reference`].
+//! Invariant: a key that is declared is in all of them; a test compares the page with [`reference`].
 
+use std::collections::BTreeMap;
 use std::fmt::Write;
 
 use super::super::keys::{Admin, Key, ProviderDraft, RouteDraft, Table, Top};
@@ -129,6 +131,21 @@ pub fn key_names() -> Vec<String> {
     let mut out = Vec::new();
     each_table!(names, &mut out);
     out
+}
+
+/// What each key means and what it accepts, by its full name.
+pub(super) fn meanings() -> BTreeMap<String, String> {
+    let mut out = BTreeMap::new();
+    each_table!(told, &mut out);
+    out
+}
+
+fn told<T: Table>(out: &mut BTreeMap<String, String>, prefix: &str, _: &str, _: &str, _: &str) {
+    for key in T::KEYS {
+        let doc: Vec<&str> = key.doc.lines().map(str::trim).collect();
+        let meaning = format!("{}\nExpected: {}.", doc.join("\n"), key.kind.expected());
+        out.insert(format!("{prefix}{}", key.name), meaning);
+    }
 }
 
 fn names<T: Table>(out: &mut Vec<String>, prefix: &str, _: &str, _: &str, _: &str) {

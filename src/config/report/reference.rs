@@ -5,10 +5,12 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
+use std::time::Duration;
 
 use super::super::keys::{Admin, Key, ProviderDraft, RouteDraft, Table, Top};
 use super::super::listener_keys::ListenerDraft;
 use super::super::rule_keys::{LimitDraft, RuleDraft};
+use super::super::units::{Size, Span};
 use super::super::value::Kind;
 use super::super::{Dns, Log, Queue, Retry, Sendmail};
 use super::only_of_providers;
@@ -186,6 +188,19 @@ fn example<D>(key: &Key<D>) -> String {
             let quoted = words.iter().map(|word| format!("\"{word}\""));
             quoted.into_iter().find(|word| word != key.default).unwrap_or_default()
         }
+        Kind::Int(_, max) if key.name != "port" => {
+            key.default.parse().map(|n| other(n, 10, max).to_string()).unwrap_or_default()
+        }
+        Kind::Span(_, max) => {
+            let default = key.default.trim_matches('"').parse().map(|Span(span)| span.as_millis());
+            let millis = default.ok().and_then(|ms| u64::try_from(ms).ok());
+            let shown = millis.map(|ms| Span(Duration::from_millis(other(ms, 300_000, max))));
+            shown.map(|span| format!("\"{span}\"")).unwrap_or_default()
+        }
+        Kind::Size(_, max) => {
+            let default = key.default.trim_matches('"').parse().map(|Size(bytes)| other(bytes, 10 << 20, max));
+            default.map(|bytes| format!("\"{}\"", Size(bytes))).unwrap_or_default()
+        }
         Kind::Networks => r#"["127.0.0.0/8", "192.0.2.0/24"]"#.into(),
         Kind::HostPatterns if key.name.ends_with("domains") => r#"["example.net", "*.example.net"]"#.into(),
         Kind::HostPatterns => r#"["*.google.com"]"#.into(),
@@ -199,6 +214,15 @@ fn example<D>(key: &Key<D>) -> String {
         _ => key.default.to_owned(),
     };
     if shown.is_empty() { key.default.to_owned() } else { shown }
+}
+
+/// Another number than the default: twice as much, or half where that is too much.
+fn other(default: u64, instead_of_none: u64, max: u64) -> u64 {
+    match default {
+        0 => instead_of_none,
+        n if n.saturating_mul(2) <= max => n * 2,
+        n => n / 2,
+    }
 }
 
 #[cfg(test)]

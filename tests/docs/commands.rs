@@ -225,7 +225,7 @@ fn what_the_program_lacks_is_found() {
     assert_eq!(fault("mailweir status --colour"), "`status` has no option `--colour`");
     assert_eq!(fault("mailweir relod"), "`mailweir` has no command `relod`");
     assert_eq!(fault("echo x | mailweir send -f a@b c@d"), "");
-    assert!(sent.contains(&["-f", "a@b", "c@d"].map(str::to_owned).to_vec()));
+    assert!(sent.contains(&["-f", "a@b", "c@d"].map(str::to_owned)[..]));
     // The user of that name, a directory, a package: no commands.
     assert!(invocations("install -d -g mailweir /etc/mailweir").is_empty());
     assert!(invocations("systemctl reload mailweir").is_empty());

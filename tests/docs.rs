@@ -90,7 +90,7 @@ fn every_page_is_in_the_index() {
 #[test]
 fn the_readme_is_two_screens_and_nothing_waits_to_be_written() {
     let lines = read(&Path::new(ROOT).join("README.md")).lines().count();
-    assert!(lines <= 135, "the README has {lines} lines");
+    assert!(lines <= 140, "the README has {lines} lines");
     // Whole words, in capitals as they are left behind; and names such as SIM_EXAMPLE.
     let left = |word: &str| {
         let capitals = word.len() > 8 && word.chars().all(|c| c.is_ascii_uppercase() || c == '_');

@@ -215,6 +215,10 @@ impl Relay {
                 over.push((key, None));
                 continue;
             }
+            // What is not configured just now may come back.
+            if former.as_domain().is_none() && self.config.provider(former.base()).is_none() {
+                continue;
+            }
             let lanes = self.lanes_for(&former);
             let kept = lanes.contains(&former);
             let mut holds = false;

@@ -101,6 +101,9 @@ pub struct LaneExplained {
     /// Recipients ahead of it if it had the highest priority.
     #[serde(default)]
     pub ahead_at_most: u64,
+    /// Other senders who have their turn before it: one message of each leaves first.
+    #[serde(default)]
+    pub turns: u64,
     /// Seconds to the earliest moment it may leave, if its sender has nothing else waiting.
     pub earliest: Option<u64>,
     /// Seconds until it leaves if all that is ahead goes first; `None` if nobody can tell.
@@ -170,6 +173,8 @@ pub struct Facts {
     pub ahead: (usize, usize),
     /// The same for the highest priority.
     pub ahead_at_most: usize,
+    /// Senders who have a turn before a sender who has nothing waiting, and recipients that leave until then.
+    pub turns: (usize, usize),
 }
 
 impl LaneExplained {
@@ -197,6 +202,7 @@ impl LaneExplained {
             quota: used.chain(limits).collect(),
             held,
             ahead_at_most: facts.ahead_at_most as u64,
+            turns: facts.turns.0 as u64,
             status,
             ..LaneExplained::default()
         };
@@ -216,11 +222,15 @@ impl LaneExplained {
             .filter_map(|hold| Some(hold.until?.since(facts.now)))
             .chain(facts.limits.iter().map(|held| held.wait));
         let first = waits.max().unwrap_or_default().as_secs_f64();
-        self.earliest = Some(first.ceil() as u64);
         let ahead = self.ahead_in_memory + self.ahead_stored;
-        let by_pace = self.pace_of(facts, provider).map(|pace| first + ahead as f64 / pace);
-        let by_quota =
-            facts.usage.iter().map(|usage| by_quota(usage, ahead, provider, facts.now)).max_by(f64::total_cmp);
+        let pace = self.pace_of(facts, provider);
+        // Whoever has something waiting has a turn before somebody new.
+        let turn = pace.map_or(0.0, |pace| facts.turns.1 as f64 / pace);
+        let quotas = |ahead| facts.usage.iter().map(move |usage| by_quota(usage, ahead, provider, facts.now));
+        let by_turn = quotas(facts.turns.1 as u64).fold(first + turn, f64::max);
+        self.earliest = Some(by_turn.ceil() as u64);
+        let by_pace = pace.map(|pace| first + ahead as f64 / pace);
+        let by_quota = quotas(ahead).max_by(f64::total_cmp);
         self.latest = match (by_pace, by_quota) {
             // What was not counted may take any time.
             _ if self.more_stored => None,
@@ -328,6 +338,9 @@ mod tests {
         let paused = Facts { ahead: (1, 0), ..holding(paused, 60) };
         assert_eq!(times(&paused, &provider, none()).0, Some(60));
         assert_eq!(times(&paused, &provider, none()).1, Some(180));
+        // A client that invents a sender for each message: everybody has a turn before somebody new.
+        let inventive = Facts { turns: (684, 684), ..ahead(684) };
+        assert_eq!(times(&inventive, &provider, none()).0, Some(82_080));
         let many = Facts { ahead: (0, COUNTED), ..Facts::default() };
         assert_eq!(times(&many, &provider, none()).1, None);
     }

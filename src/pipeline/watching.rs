@@ -12,7 +12,7 @@ use tokio::sync::watch;
 
 use super::Relay;
 use super::moves::source;
-use super::outage::News;
+use super::outage::{News, Outage};
 use crate::clock::{Timestamp, When, grouped, span};
 use crate::mail::LaneName;
 use crate::queue::QueueError;
@@ -159,10 +159,13 @@ impl Relay {
         }
     }
 
-    async fn look_at_lanes(&self, said: &mut BTreeMap<LaneName, Said>) {
+    async fn look_at_lanes(self: &Arc<Relay>, said: &mut BTreeMap<LaneName, Said>) {
         let now = self.clock.now();
         for news in self.outages.news(now) {
-            self.tell_outage(news, now).await;
+            match news {
+                News::Wake(lane, outage) => self.wake_soon(lane, outage),
+                news => self.tell_outage(news, now).await,
+            }
         }
         // A lane that is forgotten has nothing that waits.
         said.retain(|name, said| {
@@ -213,6 +216,16 @@ impl Relay {
         );
     }
 
+    /// Looking through a deep queue takes a while, in which others are watched.
+    fn wake_soon(self: &Arc<Relay>, lane: LaneName, outage: Outage) {
+        let relay = self.clone();
+        tokio::spawn(async move {
+            if let Err(error) = relay.wake_for_host(lane, outage).await {
+                tracing::warn!(%error, "could not bring forward what waits for a host that is back: it has its own times");
+            }
+        });
+    }
+
     async fn tell_outage(&self, news: News, now: Timestamp) {
         match news {
             News::Down(name, outage) => {
@@ -237,6 +250,7 @@ impl Relay {
                 after = span(after),
                 "the host takes mail again"
             ),
+            News::Wake(..) => {}
         }
     }
 

@@ -18,6 +18,11 @@ impl Loans {
     pub(super) fn jobs(&self) -> impl ExactSizeIterator<Item = &Job> {
         self.jobs.values().map(|lent| &lent.job)
     }
+
+    /// Where the first of them goes.
+    pub(super) fn host(&self) -> Option<&str> {
+        self.jobs.values().find_map(|lent| lent.route.hosts.first()).map(|host| host.name.as_str())
+    }
 }
 
 /// A job and where it goes.

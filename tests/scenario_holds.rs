@@ -220,7 +220,6 @@ fn a_connection_that_its_host_has_closed_is_no_connection() {
             let line = line.expect("a line");
             match (content, line.get(..4).unwrap_or(&line)) {
                 (true, ".") => {
-                    content = false;
                     say("250 taken\r\n");
                     close.recv().expect("the test");
                     // Closed with the listener.

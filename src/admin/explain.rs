@@ -9,7 +9,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::{FeedbackStatus, LaneStatus};
-use crate::clock::{Timestamp, When};
+use crate::clock::{Timestamp, When, grouped};
 use crate::config::report::{Setting, provider_table};
 use crate::config::{Config, CountedRate, Provider, Warmup, sources};
 use crate::mail::Address;
@@ -167,6 +167,8 @@ pub struct Facts {
     pub usage: Vec<Usage>,
     /// The `[[limit]]`s that hold back a message of this sender.
     pub limits: Vec<Held>,
+    /// Recipients that wait for the same `[[limit]]`s, and how long these take for them.
+    pub behind_limits: (usize, Duration),
     /// Recipients delivered a second lately.
     pub recent: Option<f64>,
     /// Recipients in memory, and in the queue, that are as urgent or more.
@@ -194,12 +196,16 @@ impl LaneExplained {
             .limits
             .iter()
             .map(|held| format!("{}, next one at {}", held.by, When { at: now.after(held.wait), now }));
+        let behind = match facts.behind_limits.0 {
+            0 => None,
+            waiting => Some(format!("{} wait for the same [[limit]]", grouped(waiting as u64))),
+        };
         let (in_memory, stored) = facts.ahead;
         let mut told = LaneExplained {
             ahead_in_memory: in_memory as u64,
             ahead_stored: stored as u64,
             more_stored: stored >= COUNTED,
-            quota: used.chain(limits).collect(),
+            quota: used.chain(limits).chain(behind).collect(),
             held,
             ahead_at_most: facts.ahead_at_most as u64,
             turns: facts.turns.0 as u64,
@@ -230,7 +236,8 @@ impl LaneExplained {
         let by_turn = quotas(facts.turns.1 as u64).fold(first + turn, f64::max);
         self.earliest = Some(by_turn.ceil() as u64);
         let by_pace = pace.map(|pace| first + ahead as f64 / pace);
-        let by_quota = quotas(ahead).max_by(f64::total_cmp);
+        let behind = Some(facts.behind_limits.1.as_secs_f64()).filter(|seconds| *seconds > 0.0);
+        let by_quota = quotas(ahead).chain(behind).max_by(f64::total_cmp);
         self.latest = match (by_pace, by_quota) {
             // What was not counted may take any time.
             _ if self.more_stored => None,
@@ -341,6 +348,9 @@ mod tests {
         // A client that invents a sender for each message: everybody has a turn before somebody new.
         let inventive = Facts { turns: (684, 684), ..ahead(684) };
         assert_eq!(times(&inventive, &provider, none()).0, Some(82_080));
+        // Four wait for the same share of one an hour.
+        let behind = Facts { behind_limits: (4, Duration::from_secs(5 * 3600)), ..ahead(4) };
+        assert_eq!(times(&behind, &provider, none()).1, Some(5 * 3600));
         let many = Facts { ahead: (0, COUNTED), ..Facts::default() };
         assert_eq!(times(&many, &provider, none()).1, None);
     }

@@ -213,6 +213,7 @@ impl Controls for Operator {
                     facts.holds = relay.holds(&lane);
                     facts.usage = lane.usage();
                     facts.limits = lane.limits_on(&message_of(sender, time));
+                    facts.behind_limits = lane.behind_limits(&message_of(sender, time));
                     facts.recent = lane.snapshot().recent;
                     facts.ahead.0 = lane.ahead_of(priority);
                     facts.turns = lane.turns_before(priority);

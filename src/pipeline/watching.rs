@@ -204,7 +204,11 @@ impl Relay {
     }
 
     async fn tell_stop(&self, lane: &Lane, hold: &Hold, now: Timestamp) {
-        let waiting = self.waiting_text(&lane.name).await;
+        let waiting = match hold.by {
+            // Those that have a connection are the ones that wait.
+            By::Silent { .. } => grouped(lane.in_memory() as u64),
+            _ => self.waiting_text(&lane.name).await,
+        };
         tracing::warn!(
             provider = lane.name.base(),
             source = source(&lane.name),

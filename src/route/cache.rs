@@ -164,7 +164,7 @@ impl<V: Clone + Send + Sync + 'static> Memo<V> {
             let ttl = self.bounds.ttl(kind);
             match (kind, old) {
                 (Kind::Failure, Some(old)) if now < old.stale_until => {
-                    if let Some(times) = seldom("DNS fails", &key.to_string()) {
+                    if let Some(times) = seldom("DNS fails", key.as_ref()) {
                         tracing::warn!(name = %key, times, "DNS fails, using the expired answer");
                     }
                     let stale_until = old.stale_until;

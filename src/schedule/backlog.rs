@@ -377,6 +377,14 @@ impl Backlog {
     }
 }
 
+impl Backlog {
+    /// Recipients that wait for one of these gates.
+    pub fn waiting_for(&self, gates: &[Arc<Gate>]) -> usize {
+        let same = |aside: &&Aside| aside.gates.iter().any(|gate| gates.iter().any(|other| Arc::ptr_eq(gate, other)));
+        self.aside.values().filter(same).map(|aside| aside.jobs.recipients()).sum()
+    }
+}
+
 /// Which limit it is while none of them holds anything back yet.
 fn title(gates: &[Arc<Gate>]) -> String {
     gates.first().map_or_else(|| "a limit".into(), |gate| gate.title())

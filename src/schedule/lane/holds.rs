@@ -380,6 +380,20 @@ impl Lane {
         held.filter(|held| held.wait > LEAD).collect()
     }
 
+    /// Recipients in memory that wait for the `[[limit]]`s that such a message has to pass, and how long it
+    /// takes until these have let them pass, on average.
+    pub fn behind_limits(&self, message: &mail::Message) -> (usize, Duration) {
+        let gates = self.limits.gates(message);
+        let waiting = self.state.lock().ready.waiting_for(&gates);
+        let cells = Cost::from(u32::try_from(waiting).unwrap_or(u32::MAX));
+        let time = |gate: &std::sync::Arc<crate::shape::Gate>| {
+            let each = gate.bookings().map_or(Duration::ZERO, |bookings| bookings.time_of(cells));
+            gate.wait_alone().saturating_add(each)
+        };
+        let longest = gates.iter().map(time).max().unwrap_or_default();
+        (waiting, if waiting == 0 { Duration::ZERO } else { longest })
+    }
+
     /// How much of each quota and of the warm-up's day is used; empty without any, or before they
     /// [were read](Lane::load_usage).
     pub fn usage(&self) -> Vec<Usage> {
@@ -408,7 +422,7 @@ fn silent(state: &State) -> Option<By> {
     if !all || silent < SILENT || state.unconnected > 0 {
         return None;
     }
-    let host = state.loans.host().unwrap_or("the host").to_owned();
+    let host = state.loans.host().unwrap_or_else(|| "the host".into());
     Some(By::Silent { host, connections, silent })
 }
 

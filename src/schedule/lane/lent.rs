@@ -19,9 +19,11 @@ impl Loans {
         self.jobs.values().map(|lent| &lent.job)
     }
 
-    /// Where the first of them goes.
-    pub(super) fn host(&self) -> Option<&str> {
-        self.jobs.values().find_map(|lent| lent.route.hosts.first()).map(|host| host.name.as_str())
+    /// Where the first of them goes, with the port where that is not 25.
+    pub(super) fn host(&self) -> Option<String> {
+        let lent = self.jobs.values().find(|lent| !lent.route.hosts.is_empty())?;
+        let name = &lent.route.hosts.first()?.name;
+        Some(if lent.route.port == 25 { name.clone() } else { format!("{name}:{}", lent.route.port) })
     }
 }
 

@@ -18,6 +18,7 @@ mod outage;
 mod pauses;
 mod put_off;
 mod record;
+mod renamed;
 mod report;
 mod watching;
 
@@ -243,7 +244,7 @@ impl Relay {
                 _ = stopping.changed() => break,
                 // Somebody else needs the place.
                 () = lane.dismissed() => break,
-                next = self.next_job(hand, serves.as_deref(), idle) => next,
+                next = self.next_job(hand, &mut link, serves.as_deref(), idle) => next,
             };
             let Some(job) = next else { break };
             hand.hold(&job);
@@ -430,7 +431,7 @@ impl Relay {
             }
 
             // One transaction; then its outcome is durable before the next begins.
-            permit.spend();
+            let underway = permit.spend();
             recipients.clear();
             recipients.extend(attempt.job.recipients.iter().map(|held| held.recipient.clone()));
             let report = match &outgoing {
@@ -441,6 +442,7 @@ impl Relay {
                     open.connection.send(&Transaction { message, recipients: &recipients, body: &**body }).await
                 }
             };
+            drop(underway);
             attempt.transaction = report.took;
             attempt.dsn = report.dsn;
             attempt.facts = report.facts;

@@ -3,6 +3,8 @@
 
 mod support;
 
+use std::io::{BufRead, BufReader, Write};
+use std::net::TcpListener;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use support::daemon::{Daemon, LogLine, Setup};
@@ -72,8 +74,8 @@ fn a_host_that_is_down_is_one_warning_and_one_line_when_it_is_back() {
         "{said}"
     );
     assert!(said.contains(" recipients that waited for a host are due now\n"), "{said}");
-    // What was tried itself has its own due time.
-    sink.wait(MESSAGES - deferred, SOON);
+    // Also what was tried itself, an hour before its time: that was about the host.
+    sink.wait(MESSAGES, SOON);
     let back = daemon.wait_log("that it is back", |line| line.event() == "the host takes mail again");
     assert_eq!(back.get("level"), "INFO");
     assert_eq!(daemon.log_lines().iter().filter(|line| line.event().starts_with("the host takes no")).count(), 1);
@@ -134,6 +136,10 @@ fn what_rules_and_operators_hold_is_ended_by_resume_and_what_was_learned_by_forg
     send(&daemon, 5);
     let line = daemon.wait_log("the warning", |line| line.event() == STOPS);
     assert_eq!((line.get("level").as_str(), line.get("by").as_str()), ("WARN", "rule"));
+    let line = daemon.wait_log("what led to it", |line| line.event() == "deferred");
+    assert_eq!(line.get("reply"), "450 4.7.2 take a break", "{}", line.0);
+    let list = ok(&daemon, &["provider", "list"]);
+    assert!(list.contains("stopped: paused by the rule ") && !list.contains("learned"), "{list}");
     ok(&daemon, &["provider", "pause", "example"]);
     says(
         &daemon,
@@ -196,4 +202,44 @@ fn explain_knows_priorities_of_routes_and_limits_that_touch_the_message() {
     assert!(news.contains("limit *@news.test") && news.contains("next one at "), "{news}");
     // A lane that a limit of somebody concerns is open.
     assert!(!ok(&daemon, &["provider", "list"]).contains("stopped"));
+}
+
+/// A host that closes a connection while nothing is sent on it: it is none any more, long before mail comes.
+#[test]
+fn a_connection_that_its_host_has_closed_is_no_connection() {
+    let (dir, port) = (TestDir::new(), Port::reserve());
+    let listener = TcpListener::bind(port.at(2)).expect("a free port");
+    let (tell, close) = std::sync::mpsc::channel::<()>();
+    let server = std::thread::spawn(move || {
+        let (stream, _) = listener.accept().expect("a connection");
+        let mut out = stream.try_clone().expect("its other half");
+        let mut say = |text: &str| out.write_all(text.as_bytes()).expect("said");
+        say("220 host.test\r\n");
+        let mut content = false;
+        for line in BufReader::new(stream).lines() {
+            let line = line.expect("a line");
+            match (content, line.get(..4).unwrap_or(&line)) {
+                (true, ".") => {
+                    say("250 taken\r\n");
+                    close.recv().expect("the test");
+                    // Closed with the listener.
+                    return;
+                }
+                (true, _) => {}
+                (false, "DATA") => {
+                    content = true;
+                    say("354 go on\r\n");
+                }
+                (false, _) => say("250 host.test\r\n"),
+            }
+        }
+    });
+    let keys = "connections = 2\nrate = []\nidle_timeout = \"10m\"";
+    let daemon = Setup::new(&dir).via("example", "example.test", port.at(2), keys).start();
+    send(&daemon, 1);
+    daemon.wait_log("the delivery", |line| line.event() == "delivered");
+    says(&daemon, &["provider", "list"], &[" 1/2 "]);
+    tell.send(()).expect("the server");
+    server.join().expect("the server");
+    says(&daemon, &["provider", "list"], &[" 0/2 "]);
 }

@@ -122,3 +122,62 @@ fn what_expires_while_it_is_held_back_says_so() {
     assert_eq!(failed[0].text("reason"), "expired while held back by quota 1/d");
     assert_eq!(sink.count(), 1);
 }
+
+/// What left is counted, whatever the quota was called or was when it left: reloads made two hundred and
+/// fifty an hour of fifty.
+#[test]
+fn a_quota_that_changes_counts_what_really_left() {
+    let (dir, port) = (TestDir::new(), Port::reserve());
+    let sink = Sink::start(port.at(2));
+    let keys = "connections = 2\nrate = []\nidle_timeout = \"1s\"\nquota = [\"5/h\"]";
+    let mut daemon = Setup::new(&dir).via("example", "example.test", sink.address, keys).start();
+    let mut client = daemon.client();
+    for n in 0..30 {
+        let recipients = ["<one@example.test>", "<two@example.test>"];
+        client.send("<sender@sender.test>", &recipients, &message(&format!("m{n:02}")));
+    }
+    let used_up = |daemon: &support::daemon::Daemon, name: &str, quota: &str| {
+        wait_for(&format!("{quota} to be used up"), SOON, || {
+            let text = daemon.command_ok(&["provider", "show", name, "--json"], b"");
+            text.contains(&format!("quota {quota} used up: ")).then_some(())
+        });
+    };
+    let change = |daemon: &mut support::daemon::Daemon, from: &str, to: &str| {
+        daemon.replace_config(from, to);
+        daemon.command_ok(&["reload"], b"");
+    };
+    used_up(&daemon, "example", "5/h");
+    assert_eq!(sink.count(), 5);
+    change(&mut daemon, "\"5/h\"", "\"12/2h\"");
+    used_up(&daemon, "example", "12/2h");
+    assert_eq!(sink.count(), 12);
+    change(&mut daemon, "\"12/2h\"", "\"12/h\"");
+    used_up(&daemon, "example", "12/h");
+    daemon.command_ok(&["provider", "forget", "example"], b"");
+    daemon.command_ok(&["provider", "resume", "example"], b"");
+    // Twelve messages had twenty-four recipients.
+    change(&mut daemon, "\"12/h\"", "\"24/h recipients\"");
+    used_up(&daemon, "example", "24/h recipients");
+    change(&mut daemon, "\"24/h recipients\"", "\"13/h\"");
+    used_up(&daemon, "example", "13/h");
+    assert_eq!(sink.count(), 13);
+    // Under another name it is the same receiver, also for a process that begins anew.
+    daemon.replace_config("via = \"example\"", "via = \"other\"");
+    change(&mut daemon, "[provider.example]", "[provider.other]");
+    used_up(&daemon, "other", "13/h");
+    daemon.kill();
+    daemon.start();
+    used_up(&daemon, "other", "13/h");
+    assert_eq!(sink.count(), 13);
+    // What leaves while there is no quota counts for the one that comes.
+    change(&mut daemon, "quota = [\"13/h\"]", "quota = []");
+    sink.wait(30, SOON);
+    daemon.wait_queue_empty(SOON);
+    change(&mut daemon, "quota = []", "quota = [\"30/d\"]");
+    let mut client = daemon.client();
+    client.send("<sender@sender.test>", &["<one@example.test>"], &message("late"));
+    used_up(&daemon, "other", "30/d");
+    assert_eq!(sink.count(), 30);
+    daemon.stop();
+    sink.assert_legal();
+}

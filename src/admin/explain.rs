@@ -9,7 +9,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::{FeedbackStatus, LaneStatus};
-use crate::clock::{Timestamp, When};
+use crate::clock::{Timestamp, When, grouped};
 use crate::config::report::{Setting, provider_table};
 use crate::config::{Config, CountedRate, Provider, Warmup, sources};
 use crate::mail::Address;
@@ -101,6 +101,9 @@ pub struct LaneExplained {
     /// Recipients ahead of it if it had the highest priority.
     #[serde(default)]
     pub ahead_at_most: u64,
+    /// Other senders who have their turn before it: one message of each leaves first.
+    #[serde(default)]
+    pub turns: u64,
     /// Seconds to the earliest moment it may leave, if its sender has nothing else waiting.
     pub earliest: Option<u64>,
     /// Seconds until it leaves if all that is ahead goes first; `None` if nobody can tell.
@@ -164,12 +167,16 @@ pub struct Facts {
     pub usage: Vec<Usage>,
     /// The `[[limit]]`s that hold back a message of this sender.
     pub limits: Vec<Held>,
+    /// Recipients that wait for the same `[[limit]]`s, and how long these take for them.
+    pub behind_limits: (usize, Duration),
     /// Recipients delivered a second lately.
     pub recent: Option<f64>,
     /// Recipients in memory, and in the queue, that are as urgent or more.
     pub ahead: (usize, usize),
     /// The same for the highest priority.
     pub ahead_at_most: usize,
+    /// Senders who have a turn before a sender who has nothing waiting, and recipients that leave until then.
+    pub turns: (usize, usize),
 }
 
 impl LaneExplained {
@@ -189,14 +196,19 @@ impl LaneExplained {
             .limits
             .iter()
             .map(|held| format!("{}, next one at {}", held.by, When { at: now.after(held.wait), now }));
+        let behind = match facts.behind_limits.0 {
+            0 => None,
+            waiting => Some(format!("{} wait for the same [[limit]]", grouped(waiting as u64))),
+        };
         let (in_memory, stored) = facts.ahead;
         let mut told = LaneExplained {
             ahead_in_memory: in_memory as u64,
             ahead_stored: stored as u64,
             more_stored: stored >= COUNTED,
-            quota: used.chain(limits).collect(),
+            quota: used.chain(limits).chain(behind).collect(),
             held,
             ahead_at_most: facts.ahead_at_most as u64,
+            turns: facts.turns.0 as u64,
             status,
             ..LaneExplained::default()
         };
@@ -216,11 +228,16 @@ impl LaneExplained {
             .filter_map(|hold| Some(hold.until?.since(facts.now)))
             .chain(facts.limits.iter().map(|held| held.wait));
         let first = waits.max().unwrap_or_default().as_secs_f64();
-        self.earliest = Some(first.ceil() as u64);
         let ahead = self.ahead_in_memory + self.ahead_stored;
-        let by_pace = self.pace_of(facts, provider).map(|pace| first + ahead as f64 / pace);
-        let by_quota =
-            facts.usage.iter().map(|usage| by_quota(usage, ahead, provider, facts.now)).max_by(f64::total_cmp);
+        let pace = self.pace_of(facts, provider);
+        // Whoever has something waiting has a turn before somebody new.
+        let turn = pace.map_or(0.0, |pace| facts.turns.1 as f64 / pace);
+        let quotas = |ahead| facts.usage.iter().map(move |usage| by_quota(usage, ahead, provider, facts.now));
+        let by_turn = quotas(facts.turns.1 as u64).fold(first + turn, f64::max);
+        self.earliest = Some(by_turn.ceil() as u64);
+        let by_pace = pace.map(|pace| first + ahead as f64 / pace);
+        let behind = Some(facts.behind_limits.1.as_secs_f64()).filter(|seconds| *seconds > 0.0);
+        let by_quota = quotas(ahead).chain(behind).max_by(f64::total_cmp);
         self.latest = match (by_pace, by_quota) {
             // What was not counted may take any time.
             _ if self.more_stored => None,
@@ -328,6 +345,12 @@ mod tests {
         let paused = Facts { ahead: (1, 0), ..holding(paused, 60) };
         assert_eq!(times(&paused, &provider, none()).0, Some(60));
         assert_eq!(times(&paused, &provider, none()).1, Some(180));
+        // A client that invents a sender for each message: everybody has a turn before somebody new.
+        let inventive = Facts { turns: (684, 684), ..ahead(684) };
+        assert_eq!(times(&inventive, &provider, none()).0, Some(82_080));
+        // Four wait for the same share of one an hour.
+        let behind = Facts { behind_limits: (4, Duration::from_secs(5 * 3600)), ..ahead(4) };
+        assert_eq!(times(&behind, &provider, none()).1, Some(5 * 3600));
         let many = Facts { ahead: (0, COUNTED), ..Facts::default() };
         assert_eq!(times(&many, &provider, none()).1, None);
     }

@@ -213,8 +213,10 @@ impl Controls for Operator {
                     facts.holds = relay.holds(&lane);
                     facts.usage = lane.usage();
                     facts.limits = lane.limits_on(&message_of(sender, time));
+                    facts.behind_limits = lane.behind_limits(&message_of(sender, time));
                     facts.recent = lane.snapshot().recent;
                     facts.ahead.0 = lane.ahead_of(priority);
+                    facts.turns = lane.turns_before(priority);
                     facts.ahead_at_most += lane.ahead_of(MOST_URGENT);
                     self.lane_status(&lane)
                 }
@@ -266,7 +268,7 @@ impl Operator {
         LaneStatus {
             waiting: now.ready as u64,
             in_flight: now.in_flight as u64,
-            connections: u64::from(now.workers),
+            connections: u64::from(now.connections),
             paused: now.paused,
             stopped: stop.map(|hold| hold.told(time).to_string()).unwrap_or_default(),
             holds: HoldStatus::all(&holds, time),

@@ -223,6 +223,7 @@ impl Running {
         let relay =
             Relay::new(config.clone(), clock, queue.clone(), router, connector, scheduler.clone(), stopping.clone());
         // Before anything makes a lane.
+        relay.recognise_renamed().await.map_err(|e| StartError::Temporary(e.to_string()))?;
         scheduler.begin_rates(counts.messages == 0).await.map_err(StartError::Temporary)?;
         relay.recall().await.map_err(|e| StartError::Temporary(e.to_string()))?;
         crash::point("start.recalled");

@@ -178,6 +178,10 @@ fn write_lane(out: &mut impl Write, lane: &LaneExplained, may_hurry: bool) -> io
     if may_hurry && lane.ahead_at_most < ahead {
         writeln!(out, "               {} with --priority {MOST_URGENT}", grouped(lane.ahead_at_most))?;
     }
+    if lane.turns > 0 {
+        let others = if lane.turns == 1 { "sender has its" } else { "senders have their" };
+        writeln!(out, "  its turn     {} other {others} turn before, with a message each", grouped(lane.turns))?;
+    }
     if !lane.pace.is_empty() {
         writeln!(out, "  pace         {}", lane.pace)?;
     }
@@ -195,17 +199,17 @@ fn write_lane(out: &mut impl Write, lane: &LaneExplained, may_hurry: bool) -> io
         (Some(earliest), Some(latest)) if earliest == latest => format!("{} (an estimate)", in_about(latest)),
         (Some(earliest), Some(latest)) => format!(
             "{} if its sender has nothing waiting, {} if all that is ahead goes first (an estimate)",
-            in_about(earliest),
+            soonest(earliest, lane),
             in_about(latest)
         ),
         (Some(earliest), None) if lane.more_stored => format!(
             "{} if its sender has nothing waiting; more is ahead than was counted (an estimate)",
-            in_about(earliest)
+            soonest(earliest, lane)
         ),
         (Some(earliest), None) => format!(
             "{} if its sender has nothing waiting; behind the others as soon as they have left, and nothing has left \
              lately that would tell their pace",
-            in_about(earliest)
+            soonest(earliest, lane)
         ),
     };
     writeln!(out, "  would leave  {when}")
@@ -216,6 +220,14 @@ const MOST_URGENT: i8 = 9;
 
 fn span(seconds: u64) -> Span {
     Span(Duration::from_secs(seconds))
+}
+
+/// When a message of somebody who has nothing waiting leaves. Without a known pace turns have no time.
+fn soonest(earliest: u64, lane: &LaneExplained) -> String {
+    match lane.turns {
+        1.. if lane.pace.is_empty() && earliest <= 1 => "when its turn comes".into(),
+        _ => in_about(earliest),
+    }
 }
 
 fn in_about(seconds: u64) -> String {

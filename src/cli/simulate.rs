@@ -241,7 +241,7 @@ fn plan(config: &Config, args: &Simulate) -> Result<Plan, Failed> {
         given += messages;
         group(config, args, &caps, name, messages)
     });
-    Ok(Plan {
+    let plan = Plan {
         groups: groups.collect(),
         begin: args.begin.unwrap_or_else(|| {
             let today = Clock::System.now();
@@ -249,11 +249,13 @@ fn plan(config: &Config, args: &Simulate) -> Result<Plan, Failed> {
         }),
         arrive: args.arrive.map_or_else(Default::default, |span| span.0),
         senders: args.senders,
+        limits: Vec::new(),
         bulk: args.bulk.0,
         round_trip: args.round_trip.0,
         until: args.until.0,
         seed: args.seed,
-    })
+    };
+    Ok(plan.with_limits(&config.limits))
 }
 
 /// What providers of the mix enforce besides what they are known for, by name.
@@ -359,6 +361,14 @@ fn print(report: &Report, out: &mut impl Write) -> io::Result<()> {
         table.row([g.name.clone(), g.limits.clone(), g.enforced.clone()]);
     }
     table.write(out)?;
+    if !report.limits.is_empty() {
+        writeln!(out)?;
+        let mut table = Table::new(["LIMIT", "ALLOWS", "IS ABOUT"]);
+        for limit in &report.limits {
+            table.row([limit.name.clone(), limit.allows.clone(), limit.about.clone()]);
+        }
+        table.write(out)?;
+    }
     writeln!(out)?;
     waits(report, out)?;
     for g in &report.groups {

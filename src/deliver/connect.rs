@@ -36,6 +36,7 @@ use super::{Io, Timeouts, wire};
 use crate::config::{Provider, Source, TlsMode, sources};
 use crate::descriptors::{Counted, Descriptors, Slot};
 use crate::mail::LaneName;
+use crate::observe::seldom;
 use crate::route::{Host, Route};
 
 /// Addresses tried for one connection.
@@ -204,8 +205,13 @@ impl Connector {
             let Some(source) = sources.iter().find(|s| s.address.is_ipv4() == v4) else { continue };
             // Whoever replied could be reached, and what it said is about us, not about the address.
             let silent = |fact: &Fact| fact.stage <= Stage::Greeting && !matches!(fact.event, Event::Reply(_));
-            if seen.peek().is_some() && seen.all(silent) && self.sources.failed(source.address, lane) {
-                tracing::warn!(source = %source.address, provider = lane.base(), "no connection from this address works: resting it");
+            if seen.peek().is_some()
+                && seen.all(silent)
+                && self.sources.failed(source.address, lane)
+                && let Some(times) = seldom("resting", &format!("{lane} {}", source.address))
+            {
+                let (source, provider) = (source.address, lane.base());
+                tracing::warn!(%source, provider, times, "no connection from this address works: resting it");
             }
         }
     }
@@ -470,7 +476,9 @@ impl Connector {
             return Err(fact);
         }
         let Some(slot) = admit.admit().await else { return Err(fact) };
-        tracing::info!(host = host.name, ip = %address.ip(), reason = %fact.event, "TLS fails, going on in clear text");
+        if let Some(times) = seldom("TLS fails", &host.name) {
+            tracing::info!(host = host.name, ip = %address.ip(), reason = %fact.event, times, "TLS fails, going on in clear text");
+        }
         setup.clear_text = true;
         let again = match &self.dialer {
             None => {
@@ -493,8 +501,10 @@ impl Connector {
         for source in of_family(sources, to.ip()) {
             result = new().and_then(|socket| socket.bind(SocketAddr::new(source.address, 0)).map(|()| socket));
             let Err(error) = result else { return (result, Some(source)) };
-            if self.sources.cannot_bind(source.address) {
-                tracing::warn!(source = %source.address, %error, "cannot connect from this address");
+            if self.sources.cannot_bind(source.address)
+                && let Some(times) = seldom("cannot bind", &source.address.to_string())
+            {
+                tracing::warn!(source = %source.address, %error, times, "cannot connect from this address");
             }
             result = Err(io::Error::new(error.kind(), format!("source address {}: {error}", source.address)));
         }

@@ -171,9 +171,8 @@ impl fmt::Display for Event {
             Event::Unsendable { enhanced, text } => write!(f, "{enhanced} {text}"),
             Event::Local(e) => write!(f, "local: {e}"),
             Event::Held(by) => write!(f, "held back by {by}"),
-            Event::BackOff { left, why } => {
-                write!(f, "{NOT_TRIED}, next try in {} s; last: {why}", left.as_secs())
-            }
+            // When it is tried again is told by who knows the time now: this text is kept.
+            Event::BackOff { why, .. } => write!(f, "{NOT_TRIED}; last: {why}"),
             Event::LeftOut(why) => write!(f, "not tried: {why}"),
             Event::NoRoute { code, enhanced, text, .. } => write!(f, "{code} {enhanced} {text}"),
         }

@@ -1,6 +1,7 @@
 //! What can be watched: log set-up, counters, and who is still alive.
 
 mod log_writer;
+mod seldom;
 mod stderr;
 mod visible;
 
@@ -12,6 +13,7 @@ use tracing_subscriber::EnvFilter;
 
 use crate::config::{Log, LogFormat};
 pub use log_writer::LogGuard;
+pub use seldom::seldom;
 pub use stderr::say;
 use visible::Form;
 pub use visible::{is_hidden, show, shown};

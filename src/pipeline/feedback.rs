@@ -53,6 +53,8 @@ struct Active {
     logged: Option<Instant>,
     left_out: u64,
     summary: Instant,
+    /// The connections that it was last told are the most there may be.
+    connections: Option<u32>,
 }
 
 impl Feedback {
@@ -73,8 +75,22 @@ impl Feedback {
             logged: None,
             left_out: 0,
             summary: Instant::now(),
+            connections: None,
         });
         Some(act(active))
+    }
+}
+
+impl OfLane<'_> {
+    fn tell_connections(&self, most: Option<u32>) {
+        let name = &self.lane.name;
+        let (provider, source) = (name.base(), source(name));
+        let Some(most) = most else {
+            return tracing::info!(provider, source, "learned: all connections may be open again");
+        };
+        let lines = self.lane.explain(self.now());
+        let why: Vec<&String> = lines.iter().filter(|line| line.contains("connection")).collect();
+        tracing::info!(provider, source, connections = most, ?why, "learned: no more connections than these");
     }
 }
 
@@ -96,7 +112,16 @@ impl Teach for OfLane<'_> {
     /// What changed is stored soon.
     fn taught(&self, changed: bool, wake: Wake) {
         if changed {
-            self.relay.feedback.with(self.lane, |active| active.changed = true);
+            let now = self.lane.fewer_connections();
+            let before = self.relay.feedback.with(self.lane, |active| {
+                active.changed = true;
+                std::mem::replace(&mut active.connections, now)
+            });
+            // That they come back one by one is no news before all are there.
+            let fewer = now.is_some_and(|now| before.flatten().is_none_or(|before| now < before));
+            if fewer || now.is_none() && before.flatten().is_some() {
+                self.tell_connections(now);
+            }
         }
         self.relay.scheduler.wake(self.lane, wake);
     }
@@ -213,6 +238,10 @@ impl Relay {
             domains += usize::from(former.as_domain().is_some());
             if former.as_domain().is_some() && domains > DOMAINS {
                 over.push((key, None));
+                continue;
+            }
+            // What is not configured just now may come back.
+            if former.as_domain().is_none() && self.config.provider(former.base()).is_none() {
                 continue;
             }
             let lanes = self.lanes_for(&former);

@@ -16,7 +16,8 @@ use super::Relay;
 use crate::clock::Timestamp;
 use crate::config::Provider;
 use crate::deliver::{Event, Fact, Stage};
-use crate::mail::LaneName;
+use crate::mail::{LaneName, RecipientKey, State};
+use crate::queue::{Filter, Operation, QueueError};
 use crate::route::Route;
 use crate::schedule::Lane;
 use crate::schedule::lane::By;
@@ -25,6 +26,10 @@ use crate::schedule::lane::By;
 const MOST: usize = 1000;
 /// Who is down again so soon after it was back is not told of before this is over.
 const QUIET: Duration = Duration::from_secs(600);
+/// What waits for a host alone is brought forward no more often, for one that comes and goes.
+const WAKE_AGAIN: Duration = Duration::from_secs(60);
+/// Recipients brought forward in one step.
+const AT_ONCE: usize = 500;
 /// Shorter ones are not worth a line.
 const SHORT: Duration = Duration::from_secs(5);
 
@@ -48,6 +53,9 @@ pub(super) struct Outage {
     told: bool,
     /// When it was told last that it is down.
     told_at: Option<Timestamp>,
+    /// What waits for it alone was brought forward since it ended, and when it last was.
+    woken: bool,
+    woken_at: Option<Timestamp>,
     /// When it ended; it is kept for a while, so that one that comes and goes is not told each time.
     over: Option<Timestamp>,
 }
@@ -59,6 +67,8 @@ pub(super) enum News {
     Down(LaneName, Outage),
     /// It is back, after so long.
     Back(LaneName, Outage, Duration),
+    /// It is back: what waits for it alone may leave.
+    Wake(LaneName, Outage),
 }
 
 /// All outages.
@@ -69,7 +79,7 @@ pub(super) struct Outages {
 
 impl Outages {
     /// Nobody at `destination` takes a connection; one message asks again at `until`.
-    fn down(&self, key: Key, host: String, why: String, until: Timestamp, recipients: u64, now: Timestamp) {
+    fn down(&self, key: Key, (host, why, until): (String, String, Timestamp), recipients: u64, now: Timestamp) {
         let mut known = self.known.lock();
         if known.len() >= MOST && !known.contains_key(&key) {
             return;
@@ -82,11 +92,15 @@ impl Outages {
             put_off: 0,
             told: false,
             told_at: None,
+            woken: false,
+            woken_at: None,
             over: None,
         };
         let outage = known.entry(key).or_insert_with(new);
         // Back and down again before anybody was told is one outage.
-        if outage.over.take().is_some() && !outage.told {
+        let was_over = outage.over.take().is_some();
+        outage.woken = false;
+        if was_over && !outage.told {
             (outage.since, outage.put_off) = (now, 0);
         }
         (outage.host, outage.why, outage.until) = (host, why, until);
@@ -138,7 +152,11 @@ impl Outages {
                 if std::mem::take(&mut outage.told) {
                     news.push(News::Back(lane.clone(), outage.clone(), over.since(outage.since)));
                 }
-                return quiet;
+                if !outage.woken && outage.woken_at.is_none_or(|at| now.since(at) >= WAKE_AGAIN) {
+                    (outage.woken, outage.woken_at) = (true, Some(now));
+                    news.push(News::Wake(lane.clone(), outage.clone()));
+                }
+                return quiet || !outage.woken;
             }
             let lasts = outage.until.since(outage.since) > SHORT || now.since(outage.since) > SHORT;
             if !outage.told && lasts && !quiet {
@@ -158,7 +176,7 @@ impl Relay {
         let now = self.clock.now();
         let key = (lane.name.clone(), destination.clone());
         let host = host_and_port(&host, route.port);
-        self.outages.down(key, host, why, now.after(left), recipients as u64, now);
+        self.outages.down(key, (host, why, now.after(left)), recipients as u64, now);
     }
 
     /// What a transaction says of an outage.
@@ -170,6 +188,45 @@ impl Relay {
         if !self.outages.is_empty() && facts.iter().any(answers) {
             self.outages.up(&(lane.name.clone(), destination.clone()), self.clock.now());
         }
+    }
+
+    /// The host of an outage is back: what failed because of it alone, tried or not, is due now, and leaves at
+    /// the lane's pace. If the host is down again, one of them finds out, and the others are not tried.
+    ///
+    /// # Errors
+    /// The queue could not be read or written: the rest has its own times.
+    pub(super) async fn wake_for_host(&self, lane: LaneName, outage: Outage) -> Result<(), QueueError> {
+        let now = self.clock.now();
+        let one = self.router.provider_of_lane(&lane).relay.is_some() || lane.as_domain().is_some();
+        // Of a provider with many domains others go to other hosts.
+        let host = if one { "" } else { outage.host.as_str() };
+        let mut changed = 0;
+        for stage in [Stage::Connect, Stage::Greeting] {
+            let filter = Filter {
+                provider: Some(lane.to_string()),
+                state: Some(State::Queued.to_string()),
+                reason: Some(format!("{host}*] {stage}: *")),
+                ..Filter::default()
+            };
+            let mut after = None;
+            while !*self.stopping.borrow() {
+                let page = self.queue.inspect(&filter, after, AT_ONCE).await?;
+                let keys: Vec<RecipientKey> = page.rows.iter().map(|(key, ..)| *key).collect();
+                if !keys.is_empty() {
+                    changed += self.queue.operate(Operation::Retry, &keys, &[], now).await?;
+                    self.scheduler.note(&lane, now);
+                }
+                after = page.next;
+                if after.is_none() {
+                    break;
+                }
+            }
+        }
+        if changed > 0 {
+            let (provider, source, host) = (lane.base(), super::moves::source(&lane), outage.host);
+            tracing::info!(provider, source, host, recipients = changed, "what waited for the host alone is due now");
+        }
+        Ok(())
     }
 
     /// Hosts that were left alone are asked again.
@@ -216,24 +273,29 @@ mod tests {
         (LaneName::from("p"), Arc::from("mx.example"))
     }
 
+    /// What is to be said, without what is to be done.
+    fn said(outages: &Outages, now: Timestamp) -> Vec<News> {
+        outages.news(now).into_iter().filter(|news| !matches!(news, News::Wake(..))).collect()
+    }
+
     fn down(outages: &Outages, now: u64, wait: u64) {
-        outages.down(key(), "mx.example".into(), "connection refused".into(), at(now + wait), 10, at(now));
+        outages.down(key(), ("mx.example".into(), "connection refused".into(), at(now + wait)), 10, at(now));
     }
 
     #[test]
     fn an_outage_is_told_once_and_its_end_once() {
         let outages = Outages::default();
         down(&outages, 0, 30);
-        let News::Down(lane, first) = outages.news(at(1)).remove(0) else { panic!("it is down") };
+        let News::Down(lane, first) = said(&outages, at(1)).remove(0) else { panic!("it is down") };
         assert_eq!((lane.as_str(), first.host.as_str(), first.until), ("p", "mx.example", at(30)));
         // Probed in vain, and others put off: the same outage.
         down(&outages, 2, 28);
         down(&outages, 30, 60);
-        assert_eq!(outages.news(at(31)), []);
+        assert_eq!(said(&outages, at(31)), []);
         let now = outages.of(&LaneName::from("p")).remove(0);
         assert_eq!((now.since, now.until, now.put_off), (T0, at(90), 30));
         outages.up(&key(), at(95));
-        let News::Back(_, _, after) = outages.news(at(96)).remove(0) else { panic!("it is back") };
+        let News::Back(_, _, after) = said(&outages, at(96)).remove(0) else { panic!("it is back") };
         assert_eq!((after, outages.of(&LaneName::from("p"))), (Duration::from_secs(95), vec![]));
         assert_eq!(outages.lanes(), []);
     }
@@ -244,33 +306,47 @@ mod tests {
         let mut told = 0;
         for minute in 0..60 {
             down(&outages, minute * 60, 30);
-            told += outages.news(at(minute * 60 + 1)).len();
+            told += said(&outages, at(minute * 60 + 1)).len();
             outages.up(&key(), at(minute * 60 + 30));
-            told += outages.news(at(minute * 60 + 31)).len();
+            told += said(&outages, at(minute * 60 + 31)).len();
         }
         assert_eq!(told, 12, "down and back, six times in an hour");
         // One that stays down is told in the end.
         down(&outages, 3600, 30);
-        assert_eq!(outages.news(at(3601)).len(), 1);
-        assert_eq!(outages.news(at(7200)), []);
+        assert_eq!(said(&outages, at(3601)).len(), 1);
+        assert_eq!(said(&outages, at(7200)), []);
         outages.up(&key(), at(7200));
-        assert_eq!(outages.news(at(7201)).len(), 1);
+        assert_eq!(said(&outages, at(7201)).len(), 1);
         assert!(outages.is_empty(), "and forgotten");
     }
 
     #[test]
     fn a_moment_is_no_outage_and_an_operator_may_ask_at_once() {
         let outages = Outages::default();
-        outages.down(key(), "h".into(), "421".into(), T0.after(Duration::from_millis(500)), 1, T0);
-        assert_eq!(outages.news(T0), []);
+        outages.down(key(), ("h".into(), "421".into(), T0.after(Duration::from_millis(500))), 1, T0);
+        assert_eq!(said(&outages, T0), []);
         outages.up(&key(), at(1));
-        assert_eq!(outages.news(at(1)), []);
+        assert_eq!(said(&outages, at(1)), []);
         assert!(outages.is_empty());
         down(&outages, 10, 3600);
         outages.ask(at(20));
         assert_eq!(outages.of(&LaneName::from("p")).remove(0).until, at(20));
         let many = |n: usize| (LaneName::from(format!("@d{n}.example").as_str()), Arc::from("h"));
-        (0..2 * MOST).for_each(|n| outages.down(many(n), "h".into(), "x".into(), at(99), 1, at(0)));
+        (0..2 * MOST).for_each(|n| outages.down(many(n), ("h".into(), "x".into(), at(99)), 1, at(0)));
         assert_eq!(outages.lanes().len(), MOST);
+    }
+
+    /// Once, and not each time for one that comes and goes.
+    #[test]
+    fn what_waits_for_a_host_alone_is_brought_forward_when_it_is_back() {
+        let outages = Outages::default();
+        let woken = |now: u64| outages.news(at(now)).iter().filter(|news| matches!(news, News::Wake(..))).count();
+        down(&outages, 0, 30);
+        assert_eq!(woken(1), 0, "it is down");
+        outages.up(&key(), at(100));
+        assert_eq!((woken(100), woken(101)), (1, 0));
+        down(&outages, 110, 30);
+        outages.up(&key(), at(115));
+        assert_eq!((woken(116), woken(160), woken(161)), (0, 1, 0), "a minute after the last time");
     }
 }

@@ -137,18 +137,21 @@ impl Relay {
         Ok(true)
     }
 
-    /// Pauses what was paused before the last end; forgets what the configuration no longer has.
+    /// Pauses what was paused before the last end. What the configuration does not have just now is still
+    /// paused when it comes back.
     ///
     /// # Errors
     /// The queue could not be read; nothing may be sent then.
     pub(super) async fn recall_pauses(&self) -> Result<(), QueueError> {
-        let (mut gone, mut paused) = (Vec::new(), HashSet::new());
+        let mut paused = HashSet::new();
         for (key, _) in self.queue.recall(PREFIX).await? {
             let name = LaneName::from(key.strip_prefix(PREFIX).unwrap_or_default());
             let lanes = self.lanes_named(&name);
             if lanes.is_empty() {
-                tracing::warn!(provider = %name, "was paused by an operator, and is not in the configuration any more");
-                gone.push((key, None));
+                tracing::warn!(
+                    provider = %name,
+                    "paused by an operator, and not in the configuration now: it is still paused when it comes back"
+                );
             }
             paused.extend(lanes);
         }
@@ -156,7 +159,7 @@ impl Relay {
             self.set_paused(name, true);
             tracing::warn!(provider = %name, "still paused by an operator: `mailweir provider resume` ends it");
         }
-        if gone.is_empty() { Ok(()) } else { self.queue.remember(gone).await }
+        Ok(())
     }
 
     fn set_paused(&self, name: &LaneName, paused: bool) {

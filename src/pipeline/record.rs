@@ -11,6 +11,7 @@ use crate::clock::Timestamp;
 use crate::crash;
 use crate::deliver::{Event, Fact, Reply};
 use crate::mail::{IpText, Owed, QueueId, RecipientKey};
+use crate::observe::seldom;
 use crate::outcome::Judgement;
 use crate::outcome::settle::{Context, Outcome, Planned, Tried, plan};
 use crate::queue::{Operation, QueueError, Settlement, Verdict};
@@ -19,6 +20,8 @@ use crate::schedule::{Held, Job, Lane};
 /// Times the queue may say that an outcome makes no sense to it before the message is put aside. A
 /// damaged page may read well the next time; a mistake of ours never does.
 const REFUSALS: u32 = 3;
+/// A pause up to this long is a moment.
+const SHORT: Duration = Duration::from_secs(5);
 
 /// One attempt at a job.
 pub(super) struct Attempt {
@@ -231,12 +234,15 @@ impl Relay {
         let refused = planned.iter().find(|p| refuses_us(&p.judgement));
         if let Some(refused) = refused {
             let reason = attempt.facts.get(refused.at).map(ToString::to_string).unwrap_or_default();
-            tracing::error!(
-                provider = lane.name.base(),
-                source = source(&lane.name),
-                reply = %reason,
-                "the provider refuses us altogether: its mail is kept, one message is tried now and then"
-            );
+            if let Some(times) = seldom("refuses us", lane.name.as_str()) {
+                tracing::error!(
+                    provider = lane.name.base(),
+                    source = source(&lane.name),
+                    reply = %reason,
+                    times,
+                    "the provider refuses us altogether: its mail is kept, one message is tried now and then"
+                );
+            }
             lane.open_circuit(reason, CIRCUIT_FIRST, CIRCUIT_LONGEST);
         }
 
@@ -291,6 +297,7 @@ impl Relay {
                 )
             };
         }
+        let pause = lane.hold().map(|(left, _)| left).filter(|left| *left > SHORT);
         match planned.outcome {
             Outcome::Delivered => {
                 self.stats.delivered.add(1);
@@ -315,7 +322,14 @@ impl Relay {
                 self.stats.expired.add(1);
                 line!(warn, "expired", stage = %fact.stage, why = planned.judgement.why);
             }
-            Outcome::Again { .. } => line!(debug, "requeued", stage = %fact.stage, why = planned.judgement.why),
+            // It waits with all others for the end of a pause, which its own reply may have begun.
+            Outcome::Again { .. } => match pause.filter(|_| matches!(fact.event, Event::Reply(_))) {
+                Some(left) => {
+                    lane.note_error(now, fact.to_string());
+                    line!(info, "deferred", stage = %fact.stage, why = planned.judgement.why, due = %now.after(left));
+                }
+                None => line!(debug, "requeued", stage = %fact.stage, why = planned.judgement.why),
+            },
         }
     }
 }

@@ -12,7 +12,7 @@ use tokio::sync::watch;
 
 use super::Relay;
 use super::moves::source;
-use super::outage::News;
+use super::outage::{News, Outage};
 use crate::clock::{Timestamp, When, grouped, span};
 use crate::mail::LaneName;
 use crate::queue::QueueError;
@@ -159,10 +159,13 @@ impl Relay {
         }
     }
 
-    async fn look_at_lanes(&self, said: &mut BTreeMap<LaneName, Said>) {
+    async fn look_at_lanes(self: &Arc<Relay>, said: &mut BTreeMap<LaneName, Said>) {
         let now = self.clock.now();
         for news in self.outages.news(now) {
-            self.tell_outage(news, now).await;
+            match news {
+                News::Wake(lane, outage) => self.wake_soon(lane, outage),
+                news => self.tell_outage(news, now).await,
+            }
         }
         // A lane that is forgotten has nothing that waits.
         said.retain(|name, said| {
@@ -201,7 +204,11 @@ impl Relay {
     }
 
     async fn tell_stop(&self, lane: &Lane, hold: &Hold, now: Timestamp) {
-        let waiting = self.waiting_text(&lane.name).await;
+        let waiting = match hold.by {
+            // Those that have a connection are the ones that wait.
+            By::Silent { .. } => grouped(lane.in_memory() as u64),
+            _ => self.waiting_text(&lane.name).await,
+        };
         tracing::warn!(
             provider = lane.name.base(),
             source = source(&lane.name),
@@ -211,6 +218,16 @@ impl Relay {
             waiting,
             "the lane stops: nothing leaves"
         );
+    }
+
+    /// Looking through a deep queue takes a while, in which others are watched.
+    fn wake_soon(self: &Arc<Relay>, lane: LaneName, outage: Outage) {
+        let relay = self.clone();
+        tokio::spawn(async move {
+            if let Err(error) = relay.wake_for_host(lane, outage).await {
+                tracing::warn!(%error, "could not bring forward what waits for a host that is back: it has its own times");
+            }
+        });
     }
 
     async fn tell_outage(&self, news: News, now: Timestamp) {
@@ -237,6 +254,7 @@ impl Relay {
                 after = span(after),
                 "the host takes mail again"
             ),
+            News::Wake(..) => {}
         }
     }
 

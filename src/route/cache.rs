@@ -13,6 +13,7 @@ use parking_lot::Mutex;
 use tokio::time::Instant;
 
 use crate::config;
+use crate::observe::seldom;
 
 /// How long a failure is remembered, so that a broken domain with a deep queue does not hammer the
 /// name servers (RFC 9520 §3.2 asks for 1 s to 5 min).
@@ -163,7 +164,9 @@ impl<V: Clone + Send + Sync + 'static> Memo<V> {
             let ttl = self.bounds.ttl(kind);
             match (kind, old) {
                 (Kind::Failure, Some(old)) if now < old.stale_until => {
-                    tracing::warn!(name = %key, "DNS fails, using the expired answer");
+                    if let Some(times) = seldom("DNS fails", key.as_ref()) {
+                        tracing::warn!(name = %key, times, "DNS fails, using the expired answer");
+                    }
                     let stale_until = old.stale_until;
                     let until = (now + ttl).min(stale_until);
                     Kept { until, keep: stale_until - now, value: old.value, stale_until, since: now, failed: true }

@@ -12,6 +12,7 @@ use tokio_rustls::rustls::client::danger::{HandshakeSignatureValid, ServerCertVe
 use tokio_rustls::rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use tokio_rustls::rustls::{DigitallySignedStruct, Error, SignatureScheme};
 
+use crate::observe::seldom;
 use crate::smtp::tls::explain;
 
 /// The last refusal of one server's certificate.
@@ -27,8 +28,10 @@ impl Refused {
     /// The first refusal, and each for another reason, is worth a line.
     fn note(&self, server: &str, why: String) {
         let before = self.0.lock().replace((Instant::now(), why.clone()));
-        if before.is_none_or(|(_, before)| before != why) {
-            tracing::warn!(server, why, "a name server is not believed: its certificate is refused");
+        if before.is_none_or(|(_, before)| before != why)
+            && let Some(times) = seldom("not believed", server)
+        {
+            tracing::warn!(server, why, times, "a name server is not believed: its certificate is refused");
         }
     }
 }

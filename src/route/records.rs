@@ -10,6 +10,7 @@ use super::cache::Kind;
 use super::dns::{Answer, Dns, Failure, Whose};
 use super::domain::printed;
 use super::select::{Addresses, interleave};
+use crate::observe::seldom;
 
 /// MX hosts of a domain that are looked up, the preferred ones.
 const MAX_HOSTS: usize = 10;
@@ -94,7 +95,9 @@ fn exchanges(domain: &Name, data: &[RData]) -> Vec<Exchange> {
         let mut text = printed(name);
         let at = match text.trim_matches(['[', ']', '\\']).parse::<IpAddr>() {
             Ok(ip) => {
-                tracing::warn!(%domain, mx = %text, "an MX record names an IP address instead of a host");
+                if let Some(times) = seldom("MX is an address", &domain.to_string()) {
+                    tracing::warn!(%domain, mx = %text, times, "an MX record names an IP address instead of a host");
+                }
                 text = ip.to_string();
                 Place::Ip(ip)
             }

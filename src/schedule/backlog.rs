@@ -123,6 +123,11 @@ impl Backlog {
         self.ready.at_least(priority) + self.aside.values().map(|a| a.jobs.at_least(priority)).sum::<usize>()
     }
 
+    /// What leaves before a message of this priority of a new sender, see [`Ready::turns_before`].
+    pub fn turns_before(&self, priority: i8) -> (usize, usize) {
+        self.ready.turns_before(priority)
+    }
+
     /// A job of higher priority to the same destination that should leave instead of `job`, which
     /// its limits let through now; its gates count it as on its way.
     pub fn overtaking(&mut self, limits: &Limits, job: &Job, most: usize) -> Option<Job> {
@@ -369,6 +374,14 @@ impl Backlog {
     pub fn held(&self, most: usize) -> Vec<(Held, usize)> {
         let groups = self.by_time.iter().take(most).filter_map(|(_, key)| self.aside.get(key));
         groups.filter_map(|aside| Some((held(&aside.gates)?, aside.jobs.recipients()))).collect()
+    }
+}
+
+impl Backlog {
+    /// Recipients that wait for one of these gates.
+    pub fn waiting_for(&self, gates: &[Arc<Gate>]) -> usize {
+        let same = |aside: &&Aside| aside.gates.iter().any(|gate| gates.iter().any(|other| Arc::ptr_eq(gate, other)));
+        self.aside.values().filter(same).map(|aside| aside.jobs.recipients()).sum()
     }
 }
 

@@ -160,6 +160,16 @@ impl Ready {
         self.levels.range(..=Reverse(priority)).map(|(_, level)| level.recipients).sum()
     }
 
+    /// What leaves before a message of this priority of a sender who has nothing waiting: how many senders have a
+    /// turn before it, and recipients that leave by then, those of higher priorities among them.
+    pub fn turns_before(&self, priority: i8) -> (usize, usize) {
+        let higher = priority.checked_add(1).map_or(0, |higher| self.at_least(higher));
+        let level = self.levels.get(&Reverse(priority));
+        let first = |sender: &Sender| sender.jobs.front().map_or(0, |job| job.recipients.len());
+        let turns = level.map_or(0, |level| level.senders.values().map(first).sum());
+        (level.map_or(0, |level| level.senders.len()), higher + turns)
+    }
+
     /// Recipients of that sender in all priorities.
     pub fn of_sender(&self, sender: u64) -> usize {
         self.levels.values().filter_map(|level| level.senders.get(&sender)).map(|sender| sender.recipients).sum()
@@ -344,6 +354,9 @@ mod tests {
         ready.push(job("low@b", "x.example", -3, &[8]));
         ready.push(job("reset@b", "x.example", 4, &[9]));
         assert_eq!(ready.recipients(), 6);
+        // Behind the urgent one and a message of each of two senders; alone among the urgent; behind all but bulk's rest.
+        assert_eq!((ready.turns_before(0), ready.turns_before(4)), ((2, 3), (1, 1)));
+        assert_eq!((ready.turns_before(-3), ready.turns_before(9)), ((1, 6), (0, 0)));
         assert_eq!(order(&mut ready), ["reset@b9", "bulk@a0", "b@b7", "bulk@a1", "bulk@a2", "low@b8"]);
         assert!(ready.is_empty() && ready.best_priority().is_none());
     }

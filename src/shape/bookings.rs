@@ -101,7 +101,7 @@ impl Bookings {
     }
 
     /// How long a limit takes for it on average.
-    fn time_of(&self, cost: Cost) -> Duration {
+    pub fn time_of(&self, cost: Cost) -> Duration {
         let messages = self.messages.saturating_mul(cost.messages);
         let time = messages.max(self.recipients.saturating_mul(cost.recipients));
         time.clamp(Duration::from_micros(1), FOR_EVER)

@@ -15,10 +15,11 @@ use super::cost::Cost;
 use super::ledger::Ledger;
 use super::limiter::{Limiter, Tokens};
 use super::quota::Refusal;
-use super::reserve::{Charge, Quotas};
+use super::reserve::{Charge, Quotas, Standing};
 use super::restart::Left;
 use super::usage::{Holding, Usage};
 use crate::config::{CountedRate, Provider};
+use crate::mail::LaneName;
 
 /// What holds mail back, as `provider show` tells it.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -79,20 +80,34 @@ impl Gate {
             limiter: ledger.limiter_counting(&key, &rates, count, provider.burst),
             rates,
             key,
-            quotas: Quotas::new(ledger, lane, "provider", &provider.quota, count, provider.warmup.as_ref()),
+            quotas: Quotas::new(
+                ledger,
+                (lane, "provider", standing(lane)),
+                &provider.quota,
+                count,
+                provider.warmup.as_ref(),
+            ),
             pending: Mutex::default(),
             bookings: None,
         }
     }
 
-    /// The gate of a limit that is called `name`, in reports and in the store.
-    pub fn of_limit(ledger: &Arc<Ledger>, lane: &str, name: String, limit: &crate::config::Limit) -> Gate {
+    /// The gate of a limit that is called `name`, in reports and in the store; `of_domain`: for one sender
+    /// domain of those that it is about.
+    pub fn of_limit(
+        ledger: &Arc<Ledger>,
+        lane: &str,
+        name: String,
+        limit: &crate::config::Limit,
+        of_domain: bool,
+    ) -> Gate {
         let key = format!("{lane}/{name}");
+        let standing = if of_domain { Standing::Passing } else { standing(lane) };
         Gate {
             rates: limit.rate.clone(),
             limiter: ledger.limiter_counting(&key, &limit.rate, limit.count, 0),
             key,
-            quotas: Quotas::new(ledger, lane, &name, &limit.quota, limit.count, None),
+            quotas: Quotas::new(ledger, (lane, &name, standing), &limit.quota, limit.count, None),
             pending: Mutex::default(),
             bookings: Some(Bookings::new(limit.rate.iter().chain(&limit.quota), limit.count)),
             name,
@@ -216,7 +231,7 @@ impl Gate {
         // The tokens go back when a quota refuses.
         match quotas.try_take(cost) {
             Ok(charge) => {
-                let charged = Some(Charged { gate: self.clone(), charge: Some(charge) });
+                let charged = Some(Charged { gate: self.clone(), charge: Some(charge), spent: false });
                 Ok(Permit { tokens, charged, more: Vec::new() })
             }
             Err(Refusal::Reserve) => Err(Refused::Reserve),
@@ -273,29 +288,43 @@ impl Permit {
         self
     }
 
-    /// The transaction was begun (the server saw MAIL, or may have): the cells stay taken.
-    pub fn spend(self) {
+    /// The transaction is begun (the server sees MAIL, or may): the cells stay taken. What this returns is
+    /// to be kept until the server has answered all of it, or never will: it may count the transaction at
+    /// any moment until then, and a quota counts it from the last one.
+    pub fn spend(self) -> Spent {
         self.tokens.spend();
-        if let Some(mut charged) = self.charged {
-            charged.charge = None;
+        let mut charged = self.charged;
+        if let Some(charged) = &mut charged {
+            charged.spent = true;
         }
-        for permit in self.more {
-            permit.spend();
-        }
+        Spent { _charged: charged, _more: self.more.into_iter().map(Permit::spend).collect() }
     }
 }
 
-/// Cells of quotas, given back when dropped.
+/// A transaction under way, as quotas see it: it has left when this is dropped.
+#[derive(Debug)]
+pub struct Spent {
+    _charged: Option<Charged>,
+    _more: Vec<Spent>,
+}
+
+/// Cells of quotas; when dropped they are given back, or have left if they were spent.
 #[derive(Debug)]
 struct Charged {
     gate: Arc<Gate>,
     charge: Option<Charge>,
+    spent: bool,
 }
 
 impl Drop for Charged {
     fn drop(&mut self) {
         if let (Some(charge), Some(quotas)) = (self.charge.take(), &self.gate.quotas) {
-            quotas.give_back(charge);
+            if self.spent { quotas.left(charge) } else { quotas.give_back(charge) }
         }
     }
+}
+
+/// Whose gate of a lane it is: a provider's, or a domain's that somebody sends to.
+fn standing(lane: &str) -> Standing {
+    if LaneName::from(lane).as_domain().is_some() { Standing::Passing } else { Standing::Named }
 }

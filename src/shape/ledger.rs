@@ -9,9 +9,8 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use parking_lot::Mutex;
 
-use super::quota::Record;
+use super::record;
 use super::restart::Earlier;
-use super::warmup::DayRecord;
 use crate::clock::{Clock, Mark, Timestamp};
 
 /// First part of the names of the records of quotas.
@@ -78,11 +77,7 @@ impl Ledger {
         let _alone = self.sweeping.write().await;
         let now = self.now();
         let mark = self.mark(now);
-        let today = now.clock.0.div_euclid(86_400_000);
-        let over = |value: &Bytes| match serde_json::from_slice::<Record>(value) {
-            Ok(record) => record.is_over(&mark),
-            Err(_) => serde_json::from_slice::<DayRecord>(value).is_ok_and(|record| record.day + 1 < today),
-        };
+        let over = |value: &Bytes| record::is_over(value, &mark, now.clock);
         let found = self.memos.recall(PREFIX).await?;
         let old: Vec<_> = found.into_iter().filter(|(_, value)| over(value)).map(|(name, _)| (name, None)).collect();
         let count = old.len();

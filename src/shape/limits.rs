@@ -49,7 +49,7 @@ impl Limits {
             if *same > 1 {
                 name.push_str(&format!(" (no. {same})"));
             }
-            let common = Arc::new(Gate::of_limit(ledger, lane.as_str(), name.clone(), limit));
+            let common = Arc::new(Gate::of_limit(ledger, lane.as_str(), name.clone(), limit, false));
             Share { limit: limit.clone(), name, common, domains: Mutex::default() }
         });
         let shares = shares.collect();
@@ -83,7 +83,7 @@ impl Limits {
             }
         }
         let name = format!("{} of {domain}", share.name);
-        let gate = Arc::new(Gate::of_limit(&self.ledger, self.lane.as_str(), name, &share.limit));
+        let gate = Arc::new(Gate::of_limit(&self.ledger, self.lane.as_str(), name, &share.limit, true));
         domains.insert(domain, gate.clone());
         gate
     }
@@ -143,7 +143,7 @@ fn domain_of(address: &Address) -> String {
 
 /// What a limit is called in reports and in the store: its conditions. A limit whose conditions
 /// change starts anew; one whose numbers change goes on.
-fn name(limit: &Limit) -> String {
+pub fn name(limit: &Limit) -> String {
     let mut name = format!("limit {}", limit.sender);
     if !limit.client.is_empty() {
         let networks: Vec<String> = limit.client.iter().map(ToString::to_string).collect();

@@ -168,11 +168,12 @@ async fn old_records_are_swept_and_a_record_that_cannot_be_read_counts_as_used_u
     rules.quota = vec![Rate { count: 10, per: HOUR }.into()];
     let gate = Arc::new(Gate::of_provider(&ledger, "p", &rules));
     gate.reserve(1).await;
-    assert_eq!(store.entries.lock().keys().cloned().collect::<Vec<_>>(), ["quota/p/provider/1h"]);
-    assert_eq!(ledger.sweep().await, Ok(0));
-    tokio::time::advance(2 * HOUR).await;
+    assert_eq!(store.entries.lock().keys().cloned().collect::<Vec<_>>(), ["quota/p/provider/departures"]);
+    tokio::time::advance(30 * 24 * HOUR).await;
+    assert_eq!(ledger.sweep().await, Ok(0), "a month, for quotas to come");
+    tokio::time::advance(2 * 24 * HOUR).await;
     assert_eq!(ledger.sweep().await, Ok(1));
-    store.entries.lock().insert("quota/p/provider/1h".into(), "rubbish".into());
+    store.entries.lock().insert("quota/p/provider/departures".into(), "rubbish".into());
     let again = Arc::new(Gate::of_provider(&ledger, "p", &rules));
     again.load().await;
     assert!(matches!(again.try_take(1), Err(Refused::Quota(_))));

@@ -5,8 +5,8 @@
 //! was allowed. A permit that was not used goes back when it is dropped.
 //!
 //! - `limiter`: rates (GCRA, governor), in memory; `restart`: what of them outlives the process.
-//! - `quota`, `warmup`: sliding windows and days, pure; `reserve` keeps them in the store,
-//!   `release` gives up what is not used.
+//! - `departures`: what left and when; `quota`, `warmup`: sliding windows and days counted from it, pure;
+//!   `reserve` keeps them in the store (`record`), `release` gives up what is not used.
 //! - `bookings`: when mail comes back that finds no place to wait for a limit.
 //! - `cost`: what a transaction takes of limits that count messages, and of those that count recipients.
 //! - `usage`: what is shown of them.
@@ -15,11 +15,13 @@
 pub mod adapt;
 pub mod bookings;
 pub mod cost;
+mod departures;
 pub mod gate;
 pub mod ledger;
 pub mod limiter;
 pub mod limits;
 pub mod quota;
+mod record;
 mod related;
 mod release;
 pub mod reserve;
@@ -29,7 +31,7 @@ pub mod warmup;
 
 pub use bookings::Bookings;
 pub use cost::Cost;
-pub use gate::{Gate, Held, Permit, Refused};
+pub use gate::{Gate, Held, Permit, Refused, Spent};
 pub use ledger::{Ledger, Memos};
 pub use limiter::Limiter;
 pub use limits::Limits;

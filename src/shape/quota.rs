@@ -1,39 +1,41 @@
-//! A sliding-window quota, `N per W`: never more than `N` cells in *any* window of length `W`,
-//! across restarts. Pure: `now` is an argument, what has to be durable is a value.
+//! Sliding-window quotas, `N per W`, and the day of a warm-up, of one gate: never more than `N` cells
+//! in *any* window of length `W`, nor more than the day's number on any UTC day, across restarts and
+//! whatever the numbers, lengths and units were before. Pure: `now` is an argument, what has to be
+//! durable is a value.
 //!
-//! **The window** is a ring of [`SLOTS`] sub-windows and the one that is running. A sub-window
-//! counts until all of it has left the window, so the count is never too low; a cell comes back up
-//! to `W / 60` later than it could, which costs at most one 61st of the quota. Memory is O(1).
+//! **What left** is counted in both units by [`Departures`], whatever is configured; a quota is a
+//! question to it. What is on its way to the server counts as used until the server has answered.
 //!
-//! **Durability** is write-ahead. Cells are only taken from a [`Block`] that a record ([`Record`])
-//! in the store has announced as used. The record counts what is left of a block at the *end* of
-//! the time in which it may be used ([`Block::until`]), so that after `kill -9` every cell counts
-//! at least until it would have counted alive. What a dead process had reserved and not used counts
-//! as used: at most one block of `N / 200`, at least 1. Who stops using a quota in good order writes
-//! a record without the block first ([`Window::release`]), and then nothing is lost.
+//! **Durability** is write-ahead. Cells are only taken from a [`Block`] that a record ([`Record`]) in
+//! the store has announced as used, in both units. After `kill -9` the block, and what was on its way,
+//! counts from the start of the next process, or from [`GRACE`] after the time in which the block could
+//! be used if that is earlier. What a dead process had reserved and not used counts as used: at most one
+//! block of `N / 200`, at least 1. Who stops using a quota in good order writes a record without the
+//! block first ([`Account::release`]), and then nothing is lost.
 //!
-//! **Time** never runs backwards here: an earlier `now` counts as the latest one seen. Across a
-//! restart the time that has passed is measured as [`Mark::since`] does: exactly while the machine
-//! was not restarted either, else by the wall clock; never less than nothing.
+//! **Time** never runs backwards here: an earlier `now` counts as the latest one seen. Across a restart
+//! the time that has passed is measured as [`Mark::since`] does: exactly while the machine was not
+//! restarted either, else by the wall clock; never less than nothing.
 //!
-//! Invariants: `sum + block + lost ≤ N` after every reservation; a cell that is given back returns
-//! to the block only if the latest record still counts it at the block's end.
+//! Invariants: what counts, the block and what is on its way are together at most `N` after every
+//! reservation; a cell that is given back returns to the block only if the latest record still counts it.
 
-use std::collections::VecDeque;
 use std::time::Duration;
 
-use serde::{Deserialize, Serialize};
-
-use crate::clock::Mark;
+use super::cost::Cost;
+use super::departures::{Departures, slack};
+use super::record::Record;
+use super::warmup::{BLOCKS, Day};
+use crate::clock::{Mark, Timestamp};
 use crate::config::units::Rate;
+use crate::config::{Count, Warmup};
 
-/// Sub-windows of a window.
-pub const SLOTS: i64 = 60;
-/// A block may be used for at least this long (ms), so that a store slower than a sub-window of a
-/// short quota cannot stop it.
+/// A block may be used for at least this long (ms), so that a slow store cannot stop a short quota.
 const BLOCK_MIN_MS: i64 = 1000;
-/// Blocks of a quota: few enough writes, and little lost by a `kill -9`.
-const BLOCKS: u32 = 200;
+/// No transaction takes longer than this, in ms: the replies' time limits of RFC 5321 section 4.5.3.2.
+pub(super) const GRACE: i64 = 600_000;
+/// What waits for more cells than there will ever be is looked at again after this.
+const NEVER: Duration = Duration::from_secs(60);
 
 /// Why no cells were taken.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -44,51 +46,48 @@ pub enum Refusal {
     Wait(Duration),
 }
 
-/// Cells that were taken, for giving them back.
+/// One instant: of the account's own clock, which never runs backwards, in ms, and of the wall clock.
+#[derive(Clone, Copy, Debug)]
+pub struct At {
+    /// The account's own time.
+    pub time: i64,
+    /// Whose day it is.
+    pub clock: Timestamp,
+}
+
+/// One quota.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Cap {
+    /// Its number, and the length of its window.
+    pub rate: Rate,
+    /// What it counts.
+    pub of: Count,
+}
+
+impl Cap {
+    fn most(&self) -> u32 {
+        self.rate.count.max(1)
+    }
+
+    fn window(&self) -> i64 {
+        i64::try_from(self.rate.per.as_millis()).unwrap_or(i64::MAX / 4).clamp(1, i64::MAX / 4)
+    }
+}
+
+/// Cells that were taken, for giving them back, or for noting when they left.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Taken {
-    slot: i64,
+    cost: Cost,
     record: u64,
+    day: i64,
 }
 
 /// Cells that may be used without asking the store.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 struct Block {
-    left: u32,
-    /// The last sub-window in which it may be used.
+    left: Cost,
+    /// It may be used until then.
     until: i64,
-}
-
-/// A quota as it is stored. Counts are per sub-window, named by its number since `time` 0.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
-pub struct Record {
-    /// Length of the window in ms.
-    pub window: i64,
-    /// Length of a sub-window in ms.
-    pub slot: i64,
-    /// The quota's own time at which this was written, in ms.
-    pub time: i64,
-    /// The time then, for a later process.
-    #[serde(flatten)]
-    pub mark: Mark,
-    /// Cells used, by sub-window.
-    pub used: Vec<(i64, u32)>,
-    /// What may have been used until the end of a sub-window, and of which.
-    pub reserved: (i64, u32),
-}
-
-impl Record {
-    /// Whether nothing in it counts any more.
-    pub fn is_over(&self, now: &Mark) -> bool {
-        let now = self.time.saturating_add(elapsed(&self.mark, now));
-        let latest = self.used.iter().map(|(slot, _)| *slot).chain([self.reserved.0]).max().unwrap_or(i64::MIN);
-        now > latest.saturating_add(2).saturating_mul(self.slot).saturating_add(self.window)
-    }
-}
-
-/// Milliseconds from `from` to `to`; never negative.
-fn elapsed(from: &Mark, to: &Mark) -> i64 {
-    i64::try_from(to.since(from).as_millis()).unwrap_or(i64::MAX)
 }
 
 /// A reservation under way: to be made durable, then confirmed.
@@ -97,297 +96,341 @@ fn elapsed(from: &Mark, to: &Mark) -> i64 {
 pub struct Reservation {
     /// What has to be durable first.
     pub record: Record,
-    size: u32,
+    size: Cost,
     until: i64,
+    day: i64,
 }
 
-/// One quota.
+/// The quotas of one gate, and the plan of its warm-up.
 #[derive(Clone, Debug)]
-pub struct Window {
-    most: u32,
-    window_ms: i64,
-    slot_ms: i64,
-    /// Cells used in the running sub-window (last) and those before it; at most `SLOTS + 1`.
-    used: VecDeque<u32>,
-    /// The number of the running sub-window.
-    newest: i64,
-    sum: u64,
+pub struct Account {
+    caps: Vec<Cap>,
+    plan: Option<(Warmup, Count)>,
+    departures: Departures,
+    day: Day,
+    /// On its way: taken, and not answered yet.
+    out: Cost,
     block: Block,
-    /// What earlier processes may have used, all of it at the end of that sub-window.
-    lost: (i64, u32),
+    /// The latest time seen.
+    latest: i64,
     /// Records made so far.
     records: u64,
-    /// Cells that the stored record may count and that were not used, at most.
-    unused: u32,
+    /// Counts what the stored record may not say.
+    changes: u64,
+    /// That number when the last record was begun that says exactly what left, and when.
+    exact: u64,
+    /// The same of the last one that is durable.
+    stored: u64,
 }
 
-impl Window {
-    /// A quota of which nothing is used. `now` in ms of a clock that never stands.
-    pub fn new(quota: Rate, now: i64) -> Window {
-        let window_ms = i64::try_from(quota.per.as_millis()).unwrap_or(i64::MAX / 4).clamp(1, i64::MAX / 4);
-        // Rounded up: sixty of them are never shorter than the window.
-        let slot_ms = (window_ms + SLOTS - 1) / SLOTS;
-        Window {
-            most: quota.count.max(1),
-            window_ms,
-            slot_ms,
-            used: VecDeque::from([0]),
-            newest: now.div_euclid(slot_ms),
-            sum: 0,
-            block: Block::default(),
-            lost: (i64::MIN, 0),
+impl Account {
+    /// Of which nothing is used. `keep`: how long what left is remembered at least, in ms.
+    pub fn new(caps: Vec<Cap>, plan: Option<(Warmup, Count)>, keep: i64, at: At) -> Account {
+        let departures = Departures::new(caps.iter().map(Cap::window).collect(), keep);
+        let day = Day::new(at.clock);
+        let (out, block) = Default::default();
+        Account {
+            caps,
+            plan,
+            departures,
+            day,
+            out,
+            block,
+            latest: at.time,
             records: 0,
-            unused: 0,
+            changes: 0,
+            exact: 0,
+            stored: 0,
         }
     }
 
-    /// The quota as an earlier process left it, and its own time now: it goes on from there. A
-    /// record of another count starts from what is known of the same window. A record of another
-    /// window is converted: every count moves to the end of its old sub-window, so it is never
-    /// freed too early; of a longer window only what the shorter one has seen is known.
-    pub fn restore(quota: Rate, record: &Record, mark: &Mark) -> (Window, i64) {
-        let now = record.time.saturating_add(elapsed(&record.mark, mark));
-        let mut window = Window::new(quota, now);
-        let slot_ms = record.slot.max(1);
-        for (slot, count) in record.used.iter().chain([&record.reserved]).filter(|(_, count)| *count > 0) {
-            let end = slot.saturating_add(1).saturating_mul(slot_ms).saturating_sub(1);
-            window.count_earlier(end.div_euclid(window.slot_ms), *count);
-        }
-        window.settle_lost();
-        (window, now)
+    /// As an earlier process left it, whatever was configured then, and its own time now: it goes on
+    /// from there.
+    pub fn restore(
+        caps: Vec<Cap>,
+        plan: Option<(Warmup, Count)>,
+        keep: i64,
+        record: &Record,
+        mark: &Mark,
+        clock: Timestamp,
+    ) -> (Account, i64) {
+        let now = record.time.saturating_add(record.age(mark));
+        let mut account = Account::new(caps, plan, record.keep.max(keep), At { time: now, clock });
+        account.put_in(record, now, i64::MAX, mark);
+        account.day = Day::restore(record.day.0, record.day_used(), clock);
+        (account, now)
     }
 
-    /// Counts what another quota of the same window has used, too. `now` is this one's own time.
-    pub fn also(&mut self, record: &Record, now: i64, mark: &Mark) {
-        self.advance(now);
-        let shift = now.saturating_sub(record.time.saturating_add(elapsed(&record.mark, mark)));
-        let slot_ms = record.slot.max(1);
-        for (slot, count) in record.used.iter().chain([&record.reserved]).filter(|(_, count)| *count > 0) {
-            let end = slot.saturating_add(1).saturating_mul(slot_ms).saturating_sub(1).saturating_add(shift);
-            self.count_earlier(end.div_euclid(self.slot_ms), *count);
-        }
-        self.settle_lost();
+    /// Counts what another gate's record says, too, that left within the last `since` ms.
+    pub fn also(&mut self, record: &Record, since: i64, now: i64, mark: &Mark) -> Cost {
+        self.changes += 1;
+        self.put_in(record, now, since, mark)
     }
 
-    /// Counts what was used in an earlier life.
-    fn count_earlier(&mut self, slot: i64, count: u32) {
-        let age = self.newest.saturating_sub(slot);
-        if age > SLOTS {
-            return;
+    /// Counts what was counted before this one was read from the store.
+    pub fn take_over(&mut self, earlier: &Account, shift: i64) {
+        for bucket in earlier.departures.buckets() {
+            self.departures.insert(bucket.moved(shift, self.latest));
+            self.day.add(bucket.cost);
         }
-        if age < 0 {
-            self.lost = (self.lost.0.max(slot), self.lost.1.saturating_add(count));
-            return;
-        }
-        let age = usize::try_from(age).unwrap_or(usize::MAX);
-        while self.used.len() <= age {
-            self.used.push_front(0);
-        }
-        let at = self.used.len() - 1 - age;
-        if let Some(used) = self.used.get_mut(at) {
-            *used = used.saturating_add(count);
-            self.sum += u64::from(count);
-        }
+        self.out = self.out.and(earlier.out);
+        self.day.add(earlier.out);
+        self.departures.compact(self.latest);
+        self.changes += earlier.changes;
     }
 
-    /// A record by which all of it was used just now: for one that cannot be read.
-    pub fn used_up(&self, now: i64, mark: Mark) -> Record {
-        let reserved = (self.newest, self.most);
-        Record { window: self.window_ms, slot: self.slot_ms, time: now, mark, used: Vec::new(), reserved }
-    }
-
-    /// Moves on to `now`; what has left the window is free again.
-    fn advance(&mut self, now: i64) {
-        let slot = now.div_euclid(self.slot_ms);
-        if slot <= self.newest {
-            return;
-        }
-        if slot - self.newest > SLOTS {
-            self.used.clear();
-            self.used.push_back(0);
-            self.sum = 0;
-        } else {
-            for _ in self.newest..slot {
-                self.used.push_back(0);
-            }
-            while self.used.len() as i64 > SLOTS + 1 {
-                self.sum -= u64::from(self.used.pop_front().unwrap_or(0));
+    fn put_in(&mut self, record: &Record, now: i64, since: i64, mark: &Mark) -> Cost {
+        let mut all = Cost::default();
+        let shift = now.saturating_sub(record.time.saturating_add(record.age(mark)));
+        for bucket in record.buckets() {
+            let bucket = bucket.moved(shift, now);
+            if now.saturating_sub(bucket.to) < since {
+                all = all.and(bucket.cost);
+                self.departures.insert(bucket);
             }
         }
-        self.newest = slot;
-        if slot > self.block.until {
-            self.block.left = 0;
+        self.departures.compact(now);
+        all
+    }
+
+    /// The same numbers for the day, see [`Day::join`].
+    pub fn join_day(&mut self, day: i64, used: Cost) {
+        self.day.join(day, used);
+    }
+
+    /// The day that counts, and what was used on it.
+    pub fn today(&self) -> (i64, Cost) {
+        (self.day.number(), self.day.used())
+    }
+
+    /// Moves on to `at`; the time that counts.
+    fn advance(&mut self, at: At) -> i64 {
+        self.latest = self.latest.max(at.time);
+        // A record counts a block on the day on which it was written.
+        if self.day.advance(at.clock) || self.latest > self.block.until {
+            self.block.left = Cost::default();
         }
-        self.settle_lost();
+        self.latest
     }
 
-    /// What an earlier process may have used becomes an ordinary count when its time has come.
-    fn settle_lost(&mut self) {
-        let (slot, count) = self.lost;
-        if count > 0 && slot <= self.newest {
-            self.lost = (i64::MIN, 0);
-            self.count_earlier(slot, count);
-        }
+    /// What the plan of a warm-up allows today, and what that counts.
+    fn allowance(&self) -> Option<(u32, Count)> {
+        let (plan, of) = self.plan.as_ref()?;
+        plan.allowance(self.day.midnight()).map(|most| (most, *of))
     }
 
-    /// Cells that are used or promised.
-    fn committed(&self) -> u64 {
-        self.sum + u64::from(self.block.left) + u64::from(self.lost.1)
+    /// Cells used in the window of a cap, those on their way included.
+    fn used(&self, cap: &Cap) -> u64 {
+        self.departures.used(cap.of, cap.window(), self.latest) + u64::from(self.out.count(cap.of))
     }
 
-    /// Cells that could be taken now, durable reservations permitting.
-    pub fn room(&mut self, now: i64) -> u32 {
-        self.advance(now);
-        let used = self.sum + u64::from(self.lost.1);
-        u32::try_from(u64::from(self.most).saturating_sub(used)).unwrap_or(self.most)
+    fn room_of(&self, cap: &Cap) -> u32 {
+        u32::try_from(u64::from(cap.most()).saturating_sub(self.used(cap))).unwrap_or(u32::MAX)
     }
 
-    /// Cells that could be taken at `then`, not before `now`, if nobody takes any meanwhile.
-    pub fn room_at(&mut self, now: i64, then: i64) -> u32 {
-        let room = self.room(now);
-        let gone = then.div_euclid(self.slot_ms).saturating_sub(SLOTS + 1);
-        let first = self.newest - (self.used.len() as i64 - 1);
-        let freed = (first..).zip(&self.used).take_while(|(slot, _)| *slot <= gone).map(|(_, count)| *count);
-        freed.fold(room, u32::saturating_add).min(self.most)
+    /// Cells that the plan leaves today.
+    fn day_room(&self, most: u32, of: Count) -> u32 {
+        most.saturating_sub(self.day.used().count(of))
     }
 
-    /// How long until `cells` could be taken, if nobody takes any meanwhile.
-    pub fn wait_for(&mut self, cells: u32, now: i64) -> Duration {
-        let room = self.room(now);
-        if cells <= room {
+    fn wait_of(&self, cap: &Cap, cells: u32) -> Duration {
+        // More than a whole quota never comes at once: a full one is all there is to wait for.
+        let wanted = u64::from(cells.min(cap.most())) + self.used(cap);
+        let Some(missing) = wanted.checked_sub(u64::from(cap.most())).filter(|missing| *missing > 0) else {
             return Duration::ZERO;
-        }
-        let mut missing = u64::from(cells.min(self.most)).saturating_sub(u64::from(room));
-        // The sub-window `newest − age` leaves when `newest` has become `newest − age + 61`.
-        let mut slot = self.newest - (self.used.len() as i64 - 1);
-        for count in &self.used {
-            missing = missing.saturating_sub(u64::from(*count));
-            if missing == 0 {
-                break;
-            }
-            slot += 1;
-        }
-        if missing > 0 {
-            slot = self.lost.0;
-        }
-        let free = slot.saturating_add(SLOTS + 1).saturating_mul(self.slot_ms);
+        };
+        let (window, now) = (cap.window(), self.latest);
+        let free = self.departures.free(missing, cap.of, window, now);
+        // What is on its way counts until it has left the window, too.
+        let free = free.unwrap_or_else(|| now.saturating_add(window).saturating_add(slack(window)));
         Duration::from_millis(u64::try_from(free.saturating_sub(now).max(1)).unwrap_or(u64::MAX))
     }
 
-    /// Cells that are used and cells there are, and how long until the first of those used is free.
-    pub fn usage(&mut self, now: i64) -> (u32, u32, Duration) {
-        let used = self.most.saturating_sub(self.room(now));
-        let back = if used == 0 { Duration::ZERO } else { self.wait_for((self.most - used).saturating_add(1), now) };
-        (used, self.most, back)
+    fn day_wait(&self, cells: u32, clock: Timestamp) -> Duration {
+        let Some((most, of)) = self.allowance() else { return Duration::ZERO };
+        if cells <= self.day_room(most, of) {
+            return Duration::ZERO;
+        }
+        let start = self.plan.as_ref().map_or(Timestamp(0), |(plan, _)| plan.start);
+        // On the days before the start nothing comes.
+        let next = if most == 0 { self.day.tomorrow().max(start) } else { self.day.tomorrow() };
+        next.since(clock).max(Duration::from_millis(1))
     }
 
-    /// Whether `cells` could be taken now; takes nothing.
+    /// How long until `cost` could be taken, if nobody takes any meanwhile.
+    pub fn wait_for(&mut self, cost: Cost, at: At) -> Duration {
+        self.advance(at);
+        let windows = self.caps.iter().map(|cap| self.wait_of(cap, cost.count(cap.of))).max().unwrap_or_default();
+        windows.max(self.plan_wait(cost, at))
+    }
+
+    /// How long until a cap (its place in the list) lets `cost` pass.
+    pub fn cap_wait(&mut self, cap: usize, cost: Cost, at: At) -> Duration {
+        self.advance(at);
+        self.caps.get(cap).map_or(Duration::ZERO, |cap| self.wait_of(cap, cost.count(cap.of)))
+    }
+
+    /// How long until the plan lets `cost` pass.
+    pub fn plan_wait(&self, cost: Cost, at: At) -> Duration {
+        self.allowance().map_or(Duration::ZERO, |(_, of)| self.day_wait(cost.count(of), at.clock))
+    }
+
+    /// Whether anything limits it now: then every cell is announced in the store before it is used.
+    fn is_metered(&self) -> bool {
+        !self.caps.is_empty() || self.allowance().is_some()
+    }
+
+    /// Whether `cost` could be taken now; takes nothing.
     ///
     /// # Errors
     /// What has to happen first.
-    pub fn check(&mut self, cells: u32, now: i64) -> Result<(), Refusal> {
-        self.advance(now);
-        if cells <= self.block.left {
+    pub fn check(&mut self, cost: Cost, at: At) -> Result<(), Refusal> {
+        self.advance(at);
+        let Cost { messages, recipients } = self.block.left;
+        if !self.is_metered() || cost.messages <= messages && cost.recipients <= recipients {
             return Ok(());
         }
-        match self.wait_for(cells, now) {
+        let never = self.caps.iter().any(|cap| cost.count(cap.of) > cap.most());
+        match self.wait_for(cost, at) {
+            Duration::ZERO if never => Err(Refusal::Wait(NEVER)),
             Duration::ZERO => Err(Refusal::Reserve),
             wait => Err(Refusal::Wait(wait)),
         }
     }
 
-    /// Takes `cells` from the block.
+    /// Takes `cost` from the block: it is on its way from now on.
     ///
     /// # Errors
     /// What has to happen first. Nothing was taken.
-    pub fn try_take(&mut self, cells: u32, now: i64) -> Result<Taken, Refusal> {
-        self.check(cells, now)?;
-        self.block.left -= cells;
-        self.unused = self.unused.saturating_sub(cells);
-        self.sum += u64::from(cells);
-        if let Some(used) = self.used.back_mut() {
-            *used = used.saturating_add(cells);
-        }
-        Ok(Taken { slot: self.newest, record: self.records })
+    pub fn try_take(&mut self, cost: Cost, at: At) -> Result<Taken, Refusal> {
+        self.check(cost, at)?;
+        // Where nothing is limited there is no block.
+        self.block.left = self.block.left.without(cost);
+        self.out = self.out.and(cost);
+        self.day.add(cost);
+        self.changes += 1;
+        Ok(Taken { cost, record: self.records, day: self.day.number() })
     }
 
     /// The cells were not used. Never again more than once for one taking.
-    pub fn give_back(&mut self, taken: Taken, cells: u32, now: i64) {
-        self.advance(now);
-        let Ok(age) = usize::try_from(self.newest - taken.slot) else { return };
-        let Some(at) = self.used.len().checked_sub(age + 1) else { return };
-        let Some(used) = self.used.get_mut(at) else { return };
-        let cells = cells.min(*used);
-        *used -= cells;
-        self.sum -= u64::from(cells);
-        self.unused = self.unused.saturating_add(cells);
-        // A later record counts them where they were taken: then they must be announced anew.
-        if taken.record == self.records && self.newest <= self.block.until {
-            self.block.left += cells;
+    pub fn give_back(&mut self, taken: Taken, at: At) {
+        let now = self.advance(at);
+        self.out = self.out.without(taken.cost);
+        if taken.day == self.day.number() {
+            self.day.take_away(taken.cost);
+        }
+        // A later record counts them as on their way: then they must be announced anew.
+        if self.is_metered()
+            && taken.record == self.records
+            && now <= self.block.until
+            && taken.day == self.day.number()
+        {
+            self.block.left = self.block.left.and(taken.cost);
         }
     }
 
-    /// Begins to reserve a block from which `cells` can be taken: `None` if there is one, or if so
-    /// many are not free. At most one reservation is under way.
-    pub fn reserve(&mut self, cells: u32, now: i64, mark: Mark) -> Option<Reservation> {
-        if self.check(cells, now) != Err(Refusal::Reserve) {
+    /// The server has answered, or never will: they left, at the latest now.
+    pub fn left(&mut self, taken: Taken, at: At) {
+        let now = self.advance(at);
+        self.out = self.out.without(taken.cost);
+        self.departures.add(taken.cost, now);
+        // Whichever of the two days the receiver counts it on.
+        if taken.day != self.day.number() {
+            self.day.add(taken.cost);
+        }
+        self.changes += 1;
+    }
+
+    /// Begins to reserve a block from which `cost` can be taken: `None` if there is one, or if so much
+    /// is not free. At most one reservation is under way.
+    pub fn reserve(&mut self, cost: Cost, at: At, mark: Mark) -> Option<Reservation> {
+        if self.check(cost, at) != Err(Refusal::Reserve) {
             return None;
         }
-        let free = u64::from(self.most).saturating_sub(self.committed());
-        let wanted = (self.most / BLOCKS).max(1).max(cells.saturating_sub(self.block.left));
-        let size = u32::try_from(u64::from(wanted).min(free)).unwrap_or(wanted);
-        let until = self.newest + ((BLOCK_MIN_MS + self.slot_ms - 1) / self.slot_ms).max(1);
-        let reserved = self.block.left.saturating_add(size);
-        let record = self.record(until, reserved, now, mark);
-        // Until it is confirmed, either of the two records may be the stored one.
-        self.unused = self.unused.max(reserved);
-        Some(Reservation { record, size, until })
+        let size = self.block_for(cost);
+        let shortest = self.caps.iter().map(Cap::window).min().unwrap_or(i64::MAX);
+        let until = self.latest.saturating_add((shortest / 60).clamp(BLOCK_MIN_MS, GRACE));
+        let record = self.record(until, self.block.left.and(size), mark);
+        self.changes += 1;
+        Some(Reservation { record, size, until, day: self.day.number() })
     }
 
-    /// What is used, what was lost, and `reserved` cells at the end of sub-window `until`.
-    fn record(&mut self, until: i64, reserved: u32, now: i64, mark: Mark) -> Record {
-        let first = self.newest - (self.used.len() as i64 - 1);
-        let (lost_slot, lost) = self.lost;
+    /// How much more to reserve so that `cost` can be taken. A unit that nothing limits is reserved as the
+    /// other one needs it.
+    fn block_for(&self, cost: Cost) -> Cost {
+        let size = |of: Count| -> Option<u32> {
+            let caps = self.caps.iter().filter(|cap| cap.of == of).map(|cap| (cap.most(), self.room_of(cap)));
+            let day = self.allowance().filter(|(_, unit)| *unit == of);
+            let all = caps.chain(day.map(|(most, of)| (most, self.day_room(most, of))));
+            let (wanted, free) = all
+                .map(|(most, room)| ((most / BLOCKS).max(1), room))
+                .reduce(|(wanted, free), (other, room)| (wanted.min(other), free.min(room)))?;
+            let left = self.block.left.count(of);
+            Some(wanted.max(cost.count(of).saturating_sub(left)).min(free.saturating_sub(left)))
+        };
+        let (messages, recipients) = (size(Count::Messages), size(Count::Recipients));
+        let left = self.block.left;
+        let of_messages = |messages: u32| {
+            let all = messages.saturating_add(left.messages).saturating_mul(cost.recipients);
+            all.saturating_sub(left.recipients)
+        };
+        let of_recipients = |recipients: u32| {
+            let all = recipients.saturating_add(left.recipients).div_ceil(cost.recipients.max(1));
+            all.max(cost.messages).saturating_sub(left.messages)
+        };
+        match (messages, recipients) {
+            (Some(messages), Some(recipients)) => Cost { messages, recipients },
+            (Some(messages), None) => Cost { messages, recipients: of_messages(messages) },
+            (None, Some(recipients)) => Cost { messages: of_recipients(recipients), recipients },
+            (None, None) => Cost::default(),
+        }
+    }
+
+    /// The record is durable: the block may be used, unless it took too long.
+    pub fn confirm(&mut self, reservation: &Reservation, at: At) {
+        let now = self.advance(at);
+        if now <= reservation.until && self.day.number() == reservation.day {
+            self.block = Block { left: self.block.left.and(reservation.size), until: reservation.until };
+        }
+    }
+
+    /// What left, and `reserved` beside what is on its way until then.
+    fn record(&mut self, until: i64, reserved: Cost, mark: Mark) -> Record {
         self.records += 1;
-        Record {
-            window: self.window_ms,
-            slot: self.slot_ms,
-            time: now.max(self.newest.saturating_mul(self.slot_ms)),
+        self.departures.compact(self.latest);
+        Record::new(
+            self.latest,
             mark,
-            used: (first..).zip(self.used.iter().copied()).filter(|(_, count)| *count > 0).collect(),
-            reserved: (until.max(lost_slot), reserved.saturating_add(lost)),
-        }
+            &self.departures,
+            (until, reserved.and(self.out)),
+            (self.day.number(), self.day.used().and(reserved)),
+        )
     }
 
-    /// Whether the stored record counts nothing that was not used: then a later life has as much
-    /// room as this one.
+    /// Whether the stored record says exactly what left, and when: then a later life has as much room
+    /// as this one.
     pub fn is_exact(&self) -> bool {
-        self.unused == 0
+        self.changes == self.stored && self.out == Cost::default()
     }
 
-    /// Gives up the block; returns the record without it. From here on nothing is taken before
-    /// another record is durable, so that it does not matter whether this one becomes it.
+    /// Gives up the block; returns the record without it. From here on nothing is taken before another
+    /// record is durable, so that it does not matter whether this one becomes it.
     #[must_use = "nothing is gained before it is durable and confirmed"]
-    pub fn release(&mut self, now: i64, mark: Mark) -> Record {
-        self.advance(now);
-        self.block.left = 0;
-        self.record(self.newest, 0, now, mark)
+    pub fn release(&mut self, at: At, mark: Mark) -> Record {
+        let now = self.advance(at);
+        self.block.left = Cost::default();
+        self.exact = self.changes;
+        self.record(now, Cost::default(), mark)
     }
 
-    /// The record of [`Window::release`] is durable, and none was made since.
+    /// The record of [`Account::release`] is durable, and none was made since.
     pub fn released(&mut self) {
-        self.unused = 0;
-    }
-
-    /// The record of the reservation is durable: the block may be used, unless it took too long.
-    pub fn confirm(&mut self, reservation: &Reservation, now: i64) {
-        self.advance(now);
-        if self.newest <= reservation.until {
-            self.block.left = self.block.left.saturating_add(reservation.size);
-            self.block.until = reservation.until;
-        }
+        self.stored = self.exact;
     }
 }
+
+#[path = "quota_shown.rs"]
+mod shown;
 
 #[cfg(test)]
 #[path = "quota_tests.rs"]

@@ -2,42 +2,15 @@
 //! begin where those of all together have been, and the other way round, so that no window and no
 //! day sees more than its number because a configuration was changed in it. Pure.
 //!
-//! Records of the others count while they are newer than the gate's own; its own next record has
-//! them in it. This may count something twice for one window, never too little.
+//! Of the others counts what left after the gate's own record was written; its own next record has
+//! it in it. What is known to a grain only may count twice for one window, never too little.
 
 use bytes::Bytes;
 
-use super::quota::{Record, Window};
-use super::warmup::DayRecord;
-use crate::clock::Mark;
-use crate::config::Count;
-use crate::config::units::Span;
+use super::quota::Account;
+use super::record::{self, Record};
+use crate::clock::{Mark, Timestamp};
 use crate::mail::LaneName;
-
-/// Other gates' records: the lane, what the record is about (see [`about`], or `warmup`), and itself.
-pub(super) type Others = Vec<(String, String, Bytes)>;
-
-/// What a quota's record is about, which ends its name: `1h` counts messages, `1h recipients` recipients.
-pub(super) fn about(per: Span, of: Count) -> String {
-    match of {
-        Count::Messages => per.to_string(),
-        Count::Recipients => format!("{per} recipients"),
-    }
-}
-
-/// The record that a quota starts from: its own, else that of the same length in another unit (before
-/// quotas had units theirs was not told), else the longest.
-pub(super) fn nearest<'a, R, I>(about: &str, records: impl Fn() -> I) -> Option<R>
-where
-    R: std::borrow::Borrow<Record>,
-    I: Iterator<Item = (&'a str, R)>,
-{
-    let length = |about: &str| about.split(' ').next().unwrap_or_default().to_owned();
-    let same = |what: &dyn Fn(&str) -> bool| records().find(|(other, _)| what(other)).map(|(_, record)| record);
-    same(&|other| other == about)
-        .or_else(|| same(&|other| length(other) == length(about)))
-        .or_else(|| records().map(|(_, record)| record).max_by_key(|record| record.borrow().window))
-}
 
 /// Where the records of related gates are, for the gate `provider` of a lane: the first part of
 /// their names behind `quota/`.
@@ -48,45 +21,35 @@ pub(super) fn prefix(lane: &LaneName) -> String {
     }
 }
 
-/// The related ones among what was found there; `found` without `quota/`.
-pub(super) fn others(found: impl IntoIterator<Item = (String, Bytes)>) -> Others {
-    let parts = |name: &str| {
-        let (lane, rest) = name.split_once('/')?;
-        Some((lane.to_owned(), rest.strip_prefix("provider/")?.to_owned()))
-    };
-    found.into_iter().filter_map(|(name, value)| parts(&name).map(|(lane, about)| (lane, about, value))).collect()
-}
-
-/// Adds to a quota what the others used after its own record was written (`own`: when; `None`: there
-/// is none). `now` is the quota's own time.
-pub(super) fn add(window: &mut Window, of: &str, others: &Others, own: Option<&Mark>, now: i64, mark: &Mark) {
-    let mut lanes: Vec<&str> = others.iter().map(|(lane, ..)| lane.as_str()).collect();
-    lanes.dedup();
-    for lane in lanes {
-        let records = || {
-            let of_lane = others.iter().filter(|(other, about, _)| other == lane && about != "warmup");
-            of_lane
-                .filter_map(|(_, about, value)| Some((about.as_str(), serde_json::from_slice::<Record>(value).ok()?)))
-        };
-        let Some(record) = nearest(of, records) else { continue };
-        if own.is_none_or(|own| !record.mark.since(own).is_zero()) {
-            window.also(&record, now, mark);
+/// The related ones among what was found there; names without `quota/`.
+pub(super) fn others(found: Vec<(String, Bytes)>, now: Timestamp, mark: &Mark) -> Vec<Record> {
+    let mut lanes: Vec<(String, Vec<(String, Bytes)>)> = Vec::new();
+    for (name, value) in found {
+        let Some((lane, rest)) = name.split_once('/') else { continue };
+        let Some(about) = rest.strip_prefix("provider/") else { continue };
+        let entry = (about.to_owned(), value);
+        match lanes.iter_mut().find(|(known, _)| known == lane) {
+            Some((_, entries)) => entries.push(entry),
+            None => lanes.push((lane.to_owned(), vec![entry])),
         }
     }
+    lanes.iter().filter_map(|(_, entries)| record::read(entries, now, mark)).collect()
 }
 
-/// A day's count with what the others used on it.
-pub(super) fn day(own: Option<DayRecord>, others: &Others) -> Option<DayRecord> {
-    let days = || {
-        let of_day = others.iter().filter(|(_, about, _)| about == "warmup");
-        of_day.filter_map(|(.., value)| serde_json::from_slice::<DayRecord>(value).ok())
-    };
-    let Some(latest) = days().map(|record| record.day).max() else { return own };
-    let count = days().filter(|record| record.day == latest).fold(0u32, |sum, record| sum.saturating_add(record.count));
-    match own {
-        Some(own) if own.day > latest => Some(own),
-        Some(own) if own.day == latest => Some(DayRecord { day: latest, count: count.max(own.count) }),
-        _ => Some(DayRecord { day: latest, count }),
+/// Adds to an account what the others used after its own record was written. `now` is the account's own
+/// time.
+pub(super) fn add(account: &mut Account, others: &[Record], own: Option<&Record>, now: i64, mark: &Mark) {
+    for other in others {
+        let since = own.map_or(i64::MAX, |own| own.age(mark));
+        if other.age(mark) >= since {
+            continue;
+        }
+        let used = account.also(other, since, now, mark);
+        match own {
+            // All of it left on that day, too.
+            Some(own) if own.day.0 == other.day.0 => account.join_day(other.day.0, used),
+            _ => account.join_day(other.day.0, other.day_used()),
+        }
     }
 }
 
@@ -97,8 +60,8 @@ mod tests {
 
     use super::super::cost::Cost;
     use super::super::ledger::Ledger;
-    use super::super::reserve::Quotas;
     use super::super::reserve::testing::Store;
+    use super::super::reserve::{Quotas, Standing};
     use crate::clock::{Clock, Timestamp};
     use crate::config::units::Rate;
     use crate::config::{Count, Overflow, Warmup};
@@ -112,13 +75,17 @@ mod tests {
         let start = Timestamp(0);
         let plan =
             Warmup { start, days: vec![80], length: 100_000, overflow: Overflow::Wait, before: Default::default() };
-        let quotas = Quotas::new(&ledger, lane, "provider", &[quota.into()], Count::Messages, Some(&plan));
+        let quotas =
+            Quotas::new(&ledger, (lane, "provider", Standing::Named), &[quota.into()], Count::Messages, Some(&plan));
         let quotas = quotas.expect("quotas");
         quotas.load().await;
         let mut used = 0;
         while used < at_most {
             match quotas.try_take(1) {
-                Ok(_) => used += 1,
+                Ok(charge) => {
+                    quotas.left(charge);
+                    used += 1;
+                }
                 Err(super::super::quota::Refusal::Reserve) => quotas.reserve(1).await,
                 Err(super::super::quota::Refusal::Wait(_)) => break,
             }
@@ -147,12 +114,16 @@ mod tests {
         tokio::time::sleep(Duration::from_secs(1)).await;
         let ledger = Ledger::new(Arc::new(store.clone()), clock);
         let quotas: Vec<_> = quotas.iter().map(|quota| quota.parse().expect("a quota")).collect();
-        let quotas = Quotas::new(&ledger, "p", "provider", &quotas, Count::Messages, None).expect("quotas");
+        let quotas =
+            Quotas::new(&ledger, ("p", "provider", Standing::Named), &quotas, Count::Messages, None).expect("quotas");
         quotas.load().await;
         let (mut sent, cost) = (0, Cost::of(recipients));
         while sent < at_most {
             match quotas.try_take(cost) {
-                Ok(_) => sent += 1,
+                Ok(charge) => {
+                    quotas.left(charge);
+                    sent += 1;
+                }
                 Err(super::super::quota::Refusal::Reserve) => quotas.reserve(cost).await,
                 Err(super::super::quota::Refusal::Wait(_)) => break,
             }
@@ -174,9 +145,9 @@ mod tests {
         assert!((18..=20).contains(&messages), "{messages}: of messages there are some");
     }
 
-    /// Records from before limits had units, and of a unit that was changed.
+    /// What left is known in both units, whichever was counted.
     #[tokio::test(start_paused = true)]
-    async fn a_new_unit_starts_from_what_is_known() {
+    async fn a_new_unit_counts_what_really_left() {
         let (store, clock) = (Store::default(), Clock::for_tests());
         assert_eq!(send(&store, clock, &["100/d"], 1, 60).await, 60);
         let recipients = send(&store, clock, &["100/d recipients"], 1, u32::MAX).await;
@@ -185,7 +156,11 @@ mod tests {
         let other = (Store::default(), Clock::for_tests());
         assert_eq!(send(&other.0, other.1, &["100/d recipients"], 10, 6).await, 6);
         let messages = send(&other.0, other.1, &["100/d messages"], 1, u32::MAX).await;
-        assert!((39..=40).contains(&messages), "{messages}: a recipient is at most one message");
+        assert!((93..=94).contains(&messages), "{messages}: six messages left");
+        assert_eq!(send(&other.0, other.1, &["150/d recipients"], 1, u32::MAX).await, 0, "60 and those");
+        let third = (Store::default(), Clock::for_tests());
+        assert_eq!(send(&third.0, third.1, &["20/d messages"], 50, 10).await, 10);
+        assert_eq!(send(&third.0, third.1, &["500/d recipients"], 1, u32::MAX).await, 0, "500 recipients left");
     }
 
     #[tokio::test(start_paused = true)]

@@ -15,17 +15,20 @@ use super::ledger::Ledger;
 const AT_ONCE: usize = 200;
 
 impl Ledger {
-    /// Gives up what `gates` have reserved and not used. One that is reserving just now is passed
+    /// Gives up what `gates` have reserved and not used, and stores what left where nothing is limited. One that is reserving just now is passed
     /// over.
     ///
     /// # Errors
     /// The store's, as text: what was not written stays reserved there, and is tried the next time.
     pub async fn release(&self, gates: &[Arc<Gate>]) -> Result<(), String> {
         for some in gates.chunks(AT_ONCE) {
+            // What only counts was not read until now; its next record has to have it in it.
+            for quotas in some.iter().filter_map(|gate| gate.quotas()).filter(|quotas| !quotas.is_exact()) {
+                quotas.try_load().await?;
+            }
             let _no_sweep = self.sweeping.read().await;
-            let now = self.now();
-            let mark = self.mark(now);
-            let released: Vec<_> = some.iter().filter_map(|gate| gate.quotas()?.release(now, &mark)).collect();
+            let mark = self.mark(self.now());
+            let released: Vec<_> = some.iter().filter_map(|gate| gate.quotas()?.release(&mark)).collect();
             if released.is_empty() {
                 continue;
             }

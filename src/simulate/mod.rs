@@ -25,12 +25,12 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use crate::clock::{Clock, Timestamp};
-use crate::config::Provider;
+use crate::config::{Limit, Provider};
 use crate::mail::{Address, AddressError, BodyTraits, Envelope, Message, Origin, QueueId, Recipient};
 use crate::model::{Caps, Change, Log, Model, Persona};
 use crate::schedule::{Held, Job, Lane, Shared, WINDOW};
 use crate::shape::{Ledger, Memos};
-pub use report::{GroupReport, Point, Report, Waits};
+pub use report::{GroupReport, LimitReport, Point, Report, Waits};
 use store::{Store, Waiting};
 
 /// How often the lanes are looked at.
@@ -38,6 +38,8 @@ const SAMPLE: Duration = Duration::from_secs(60);
 /// Recipients of one sender that go to the lane at once while more is stored, and the priority of
 /// bulk, as in the relay.
 const SHARE: usize = 16;
+/// Senders at most.
+const SENDERS: u16 = 64;
 const BULK: i8 = -4;
 /// One message of so many is for somebody who had one before; every other has a recipient of its own.
 const AGAIN: u32 = 16;
@@ -74,6 +76,9 @@ pub struct Plan {
     pub arrive: Duration,
     /// Senders, 1 to 64; their parts fall as 1, 1/2, 1/3, …
     pub senders: u16,
+    /// Shares inside the providers. Whom the first of them is about is the second sender, and so on; the first
+    /// sender is nobody special. See [`Plan::with_limits`].
+    pub limits: Vec<Arc<Limit>>,
     /// The part of the mail that is bulk, of lower priority than the rest: 0 to 1.
     pub bulk: f64,
     /// A round trip to a provider, beside the latency of its model.
@@ -254,10 +259,35 @@ async fn simulate(
     Ok((report::report(plan, &samples, waits, learned), logs))
 }
 
+impl Plan {
+    /// The same with these limits, and a sender for each.
+    #[must_use]
+    pub fn with_limits(self, limits: &[Arc<Limit>]) -> Plan {
+        let wanted = if limits.is_empty() { 0 } else { u16::try_from(limits.len() + 1).unwrap_or(u16::MAX) };
+        Plan { limits: limits.to_vec(), senders: self.senders.max(wanted).min(SENDERS), ..self }
+    }
+
+    /// Whom a limit is about, of the senders there are: its number, from 1, and address.
+    fn sender_of(&self, limit: usize) -> Option<(usize, Address)> {
+        let number = limit + 2;
+        let of = self.limits.get(limit).filter(|_| number <= usize::from(self.senders))?;
+        let text = of.sender.as_str();
+        // Anybody is whom it is about.
+        let named = (text != "*").then(|| text.replacen('*', &format!("app{number}"), 1).replace('*', "x"));
+        Some((number, Address::parse(&named?).ok()?))
+    }
+}
+
 fn senders(plan: &Plan) -> Result<Vec<Address>, SimulateError> {
     let address = |n| Address::parse(&format!("app{n}@sender{n}.example"));
     let senders: Result<Vec<Address>, _> = (1..=plan.senders.max(1)).map(address).collect();
-    senders.map_err(|error| SimulateError::Name("sender".into(), error))
+    let mut senders = senders.map_err(|error| SimulateError::Name("sender".into(), error))?;
+    for (number, address) in (0..plan.limits.len()).filter_map(|limit| plan.sender_of(limit)) {
+        if let Some(sender) = senders.get_mut(number - 1) {
+            *sender = address;
+        }
+    }
+    Ok(senders)
 }
 
 /// Quotas of a simulation live as long as it does.

@@ -52,7 +52,8 @@ fn one(name: &str, messages: u32, change: impl FnOnce(&mut Provider, &mut Caps, 
 
 fn plan(group: Group, senders: u16, bulk: f64, until: Duration, seed: u64) -> Plan {
     let (arrive, round_trip) = (Duration::from_secs(20), Duration::from_millis(20));
-    Plan { groups: vec![group], begin: super::tests::BEGIN, arrive, senders, bulk, round_trip, until, seed }
+    let limits = Vec::new();
+    Plan { groups: vec![group], begin: super::tests::BEGIN, arrive, senders, limits, bulk, round_trip, until, seed }
 }
 
 proptest! {

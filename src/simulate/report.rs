@@ -6,6 +6,8 @@ use serde::Serialize;
 
 use super::chart::{clock, grouped};
 use super::{Plan, Tally, Waited};
+use crate::clock::Timestamp;
+use crate::config::{Limit, Warmup};
 
 /// Points of the series at most, as long as a step of a day allows it.
 const POINTS: u64 = 48;
@@ -43,6 +45,19 @@ pub struct Report {
     pub step_seconds: u64,
     /// The groups of the plan.
     pub groups: Vec<GroupReport>,
+    /// The `[[limit]]`s of the plan.
+    pub limits: Vec<LimitReport>,
+}
+
+/// A `[[limit]]` that was simulated.
+#[derive(Clone, PartialEq, Debug, Serialize)]
+pub struct LimitReport {
+    /// Its conditions.
+    pub name: String,
+    /// Its rates and quotas.
+    pub allows: String,
+    /// Which of the senders it is about.
+    pub about: String,
 }
 
 /// What came of a group.
@@ -158,6 +173,7 @@ pub(super) fn report(plan: &Plan, samples: &[Sample], waits: Vec<BothWaits>, lea
         complete: groups.iter().all(|g| g.done_seconds.is_some()),
         step_seconds: step,
         groups,
+        limits: plan.limits.iter().enumerate().map(|(at, limit)| of_limit(plan, at, limit)).collect(),
     }
 }
 
@@ -204,7 +220,7 @@ fn group(
     }
     let done = end.done() >= u64::from(of.messages);
     let active = if done { end.finished } else { last.at };
-    let limits = limits(&of.provider);
+    let limits = limits(&of.provider, plan.begin);
     GroupReport {
         name: of.name.clone(),
         limits: format!("{limits} ({})", of.limits_from),
@@ -253,11 +269,37 @@ fn share(part: u64, whole: u64) -> f64 {
     if whole == 0 { 0.0 } else { (part as f64 / whole as f64 * 1e6).round() / 1e6 }
 }
 
-fn limits(provider: &crate::config::Provider) -> String {
+fn of_limit(plan: &Plan, at: usize, limit: &Limit) -> LimitReport {
+    let quotas = limit.quota.iter().map(|quota| format!("quota {quota}"));
+    let mut all: Vec<String> = limit.rate.iter().map(ToString::to_string).chain(quotas).collect();
+    if limit.each_domain {
+        all.push("for each sender domain".into());
+    }
+    let about = match (limit.client.is_empty(), limit.sender.as_str(), plan.sender_of(at)) {
+        // Nobody of those that are simulated comes from an address.
+        (false, ..) => "nobody: clients are not simulated".into(),
+        (true, "*", _) => "every sender".into(),
+        (true, _, Some((number, address))) => format!("sender {number}, {address}"),
+        (true, _, None) => "nobody: there are not so many senders".into(),
+    };
+    LimitReport { name: crate::shape::limits::name(limit), allows: all.join(", "), about }
+}
+
+/// The days of a warm-up, as far as they are of use to a reader.
+fn warmup(plan: &Warmup, begin: Timestamp) -> String {
+    let (first, last) = (plan.days.first().unwrap_or(&0), plan.days.last().unwrap_or(&0));
+    match plan.status(begin) {
+        over if over.is_empty() => format!("warm-up of {} days, over", plan.length),
+        status => format!("{status} ({first}/d to {last}/d from {})", plan.start.day_text()),
+    }
+}
+
+fn limits(provider: &crate::config::Provider, begin: Timestamp) -> String {
     let rates: Vec<String> = provider.rate.iter().map(ToString::to_string).collect();
     let quotas: Vec<String> = provider.quota.iter().map(|q| format!("quota {q}")).collect();
     let rate = if rates.is_empty() { "no rate".to_owned() } else { rates.join(" ") };
-    let all = [vec![rate], quotas, vec![format!("{} connections", provider.connections)]].concat();
+    let warmup = provider.warmup.iter().map(|plan| warmup(plan, begin)).collect();
+    let all = [vec![rate], quotas, warmup, vec![format!("{} connections", provider.connections)]].concat();
     let adaptive = if provider.adaptive { "adaptive" } else { "not adaptive" };
     format!("{}, {} messages each, {adaptive}", all.join(", "), provider.messages_per_connection)
 }

@@ -10,12 +10,12 @@ use parking_lot::Mutex;
 use tokio::sync::Notify;
 
 use super::store::{Arrival, Store};
-use super::{Plan, SimulateError, Site, recipient};
+use super::{Group, Plan, SimulateError, Site, recipient};
 use crate::config::{Provider, sources};
 use crate::mail::{Address, LaneName};
 use crate::model::Model;
 use crate::schedule::Lane;
-use crate::shape::Ledger;
+use crate::shape::{Ledger, Limits};
 
 /// All sites of a plan, in the order of the report; those of one destination stand together.
 pub(super) fn sites(
@@ -30,8 +30,10 @@ pub(super) fn sites(
             let siblings = sites.len()..sites.len() + parts.len();
             let arrivals: Arc<[Arrival]> = arrivals(plan, messages, rng).into();
             let stores = divided(&arrivals, &parts, usize::from(plan.senders));
+            // Shares are the same in the lanes of all sources.
+            let limits = Arc::new(Limits::new(&name(of, domain).0, &of.provider, &plan.limits, ledger));
             for ((provider, _), store) in parts.into_iter().zip(stores) {
-                let place = Place { group, domain, siblings: siblings.clone() };
+                let place = Place { group, domain, siblings: siblings.clone(), limits: limits.clone() };
                 sites.push(Arc::new(site(plan, place, provider, store, rng, ledger)?));
             }
         }
@@ -44,6 +46,18 @@ struct Place {
     group: usize,
     domain: u32,
     siblings: Range<usize>,
+    limits: Arc<Limits>,
+}
+
+/// The lane of a destination, whatever its source, and its domain.
+fn name(of: &Group, domain: u32) -> (LaneName, String) {
+    match of.domains {
+        1 => (LaneName::provider(&of.name), format!("{}.example", of.name.replace('_', "-"))),
+        _ => {
+            let host = format!("d{}.{}.example", domain + 1, of.name);
+            (LaneName::domain(&host), host)
+        }
+    }
 }
 
 fn site(
@@ -55,13 +69,7 @@ fn site(
     ledger: &Arc<Ledger>,
 ) -> Result<Site, SimulateError> {
     let of = &plan.groups[place.group];
-    let (lane, host) = match of.domains {
-        1 => (LaneName::provider(&of.name), format!("{}.example", of.name.replace('_', "-"))),
-        _ => {
-            let host = format!("d{}.{}.example", place.domain + 1, of.name);
-            (LaneName::domain(&host), host)
-        }
-    };
+    let (lane, host) = name(of, place.domain);
     let lane = sources::only(&provider).map_or(lane.clone(), |source| lane.at(source));
     let bad = |e| SimulateError::Name(of.name.clone(), e);
     Address::parse(&recipient(0, &host)).map_err(bad)?;
@@ -69,7 +77,7 @@ fn site(
     Ok(Site {
         group: place.group,
         siblings: place.siblings,
-        lane: Arc::new(Lane::new(lane, provider, &[], ledger)),
+        lane: Arc::new(Lane::sharing(lane, provider, place.limits, ledger)),
         model: Mutex::new(Model::new(of.persona, of.caps.clone(), of.changes.clone(), rng.u64(..))),
         store: Mutex::new(store),
         destination: host.into(),

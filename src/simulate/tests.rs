@@ -1,6 +1,7 @@
 use super::*;
+use crate::config::Count;
 use crate::config::sample;
-use crate::config::units::Rate;
+use crate::config::units::{Pattern, Rate};
 use crate::model::Setting;
 
 /// 2026-01-01.
@@ -33,6 +34,7 @@ fn plan(groups: Vec<Group>) -> Plan {
         begin: BEGIN,
         arrive: Duration::ZERO,
         senders: 1,
+        limits: Vec::new(),
         bulk: 0.0,
         round_trip: Duration::from_millis(50),
         until: Duration::from_secs(7 * 86_400),
@@ -52,6 +54,33 @@ fn a_rate_decides_when_it_is_done_and_nothing_is_throttled() {
     // Half way the lane is half empty.
     let half = gmail.series.iter().find(|p| p.at == 300).expect("five minutes");
     assert!((2900..=3100).contains(&half.depth), "{half:?}");
+}
+
+/// A share that holds back more than waits in memory: it goes on when its time comes, and delays nobody.
+#[test]
+fn a_limit_holds_one_sender_and_nobody_else() {
+    let limit = Arc::new(Limit {
+        sender: Pattern::new("*@news.example"),
+        client: Vec::new(),
+        provider: Pattern::any(),
+        rate: vec!["1/s".parse().expect("a rate")],
+        quota: Vec::new(),
+        count: Count::Messages,
+        each_domain: false,
+    });
+    let group = group("gmail", 3000, 0, "");
+    let free = plan(vec![group]);
+    let alone = run(&free).expect("a report");
+    let held = run(&free.clone().with_limits(&[limit])).expect("a report");
+    let (alone, gmail) = (&alone.groups[0], &held.groups[0]);
+    assert_eq!((gmail.delivered, gmail.failed), (3000, 0));
+    // A third of the mail, one a second.
+    let done = gmail.done_seconds.expect("done");
+    assert!((950..=1100).contains(&done), "{done}");
+    let most = alone.done_seconds.expect("done") as f64;
+    assert!(gmail.waits.median < most, "{} s, and all without the limit {most}", gmail.waits.median);
+    let told = &held.limits[0];
+    assert_eq!((told.allows.as_str(), told.about.as_str()), ("1/s", "sender 2, app2@news.example"));
 }
 
 #[test]

@@ -207,6 +207,7 @@ impl World {
             begin: mailweir::clock::Timestamp(1_767_225_600_000),
             arrive: self.arrive,
             senders: self.senders,
+            limits: Vec::new(),
             bulk: 0.0,
             round_trip: self.round_trip,
             until: Duration::from_secs(self.seconds),

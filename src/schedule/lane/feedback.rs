@@ -40,6 +40,11 @@ impl Narrowed {
         Some((self.held()?, &self.hold.as_ref()?.1))
     }
 
+    /// Connections that are open.
+    pub(super) fn open(&self) -> u32 {
+        self.open
+    }
+
     /// Connections at most, of `configured`.
     pub(super) fn most(&self, configured: u32) -> u32 {
         self.connections.map_or(configured, |cap| cap.min(configured))
@@ -83,6 +88,11 @@ impl Lane {
     pub fn messages_per_connection(&self) -> u32 {
         let most = self.provider.messages_per_connection;
         self.state.lock().narrowed.messages.map_or(most, |cap| cap.min(most))
+    }
+
+    /// Connections at most, if feedback allows fewer than the configuration.
+    pub fn fewer_connections(&self) -> Option<u32> {
+        self.state.lock().narrowed.connections
     }
 
     /// Why nothing leaves, and for how long, if feedback holds the lane.

@@ -74,6 +74,15 @@ pub enum By {
         /// For how long nothing has ended on any of them.
         silent: Duration,
     },
+    /// All that is under way waits for a host that took connections and has said nothing since.
+    Silent {
+        /// Its name.
+        host: String,
+        /// Connections that wait.
+        connections: usize,
+        /// For how long nothing has happened in the lane.
+        silent: Duration,
+    },
     /// A `[[limit]]`, which concerns only those it is about.
     Limit {
         /// Which.
@@ -119,6 +128,7 @@ impl Hold {
             By::Rate(_) => "rate",
             By::ConnectionRate(_) => "connection_rate",
             By::Connections { .. } => "connections",
+            By::Silent { .. } => "silent",
             By::Limit { .. } => "limit",
             By::Descriptors { .. } => "descriptors",
             By::Others { .. } => "priority",
@@ -136,6 +146,7 @@ impl Hold {
             | By::Refused { .. }
             | By::Source(_)
             | By::Descriptors { .. }
+            | By::Silent { .. }
             | By::Quota(_) => true,
             By::Pace
             | By::Rate(_)
@@ -195,6 +206,12 @@ impl fmt::Display for Told<'_> {
             By::ConnectionRate(rate) => write!(f, "rate {rate} connections")?,
             By::Connections { all: 1, .. } => f.write_str("the one connection is busy")?,
             By::Connections { all, .. } => write!(f, "all {all} connections are busy")?,
+            By::Silent { host, connections: 1, silent } => {
+                write!(f, "{host} says nothing: one connection without an answer for {}", span(*silent))?;
+            }
+            By::Silent { host, connections, silent } => {
+                write!(f, "{host} says nothing: {connections} connections without an answer for {}", span(*silent))?;
+            }
             By::Limit { limit, waiting: 0 } => f.write_str(limit)?,
             By::Limit { limit, waiting } => write!(f, "{limit}: {} waiting", grouped(*waiting as u64))?,
             By::Descriptors { waiting } => {
@@ -296,7 +313,9 @@ impl Lane {
         {
             holds.add(By::ConnectionRate(rate.to_string()), Some(now.after(wait)));
         }
-        if let Some(busy) = self.busy(&state) {
+        if let Some(silent) = silent(&state) {
+            holds.add(silent, None);
+        } else if let Some(busy) = self.busy(&state) {
             holds.add(busy, None);
         }
         for (held, waiting) in state.ready.held(LIMITS_SHOWN) {
@@ -336,7 +355,8 @@ impl Lane {
         // Who has a worker that may not connect yet. Where some connect just now nobody knows who waits.
         let unconnected = holds.iter().find(|hold| matches!(hold.by, By::ConnectionRate(_)));
         let lent = state.loans.jobs();
-        if let Some(hold) = unconnected.filter(|_| lent.len() <= state.unconnected) {
+        let unconnected = unconnected.filter(|_| lent.len() <= state.unconnected);
+        if let Some(hold) = unconnected.or_else(|| holds.iter().find(|hold| matches!(hold.by, By::Silent { .. }))) {
             let keys = lent.flat_map(|job| job.recipients.iter().map(|held| job.key(held.index)));
             told.extend(keys.filter(|key| due.contains_key(key)).map(|key| (key, hold.clone())));
         }
@@ -360,6 +380,20 @@ impl Lane {
         held.filter(|held| held.wait > LEAD).collect()
     }
 
+    /// Recipients in memory that wait for the `[[limit]]`s that such a message has to pass, and how long it
+    /// takes until these have let them pass, on average.
+    pub fn behind_limits(&self, message: &mail::Message) -> (usize, Duration) {
+        let gates = self.limits.gates(message);
+        let waiting = self.state.lock().ready.waiting_for(&gates);
+        let cells = Cost::from(u32::try_from(waiting).unwrap_or(u32::MAX));
+        let time = |gate: &std::sync::Arc<crate::shape::Gate>| {
+            let each = gate.bookings().map_or(Duration::ZERO, |bookings| bookings.time_of(cells));
+            gate.wait_alone().saturating_add(each)
+        };
+        let longest = gates.iter().map(time).max().unwrap_or_default();
+        (waiting, if waiting == 0 { Duration::ZERO } else { longest })
+    }
+
     /// How much of each quota and of the warm-up's day is used; empty without any, or before they
     /// [were read](Lane::load_usage).
     pub fn usage(&self) -> Vec<Usage> {
@@ -377,6 +411,19 @@ impl Lane {
             self.gate.load().await;
         }
     }
+}
+
+/// All that is under way is for a host that took connections and says nothing; see [`By::Silent`].
+fn silent(state: &State) -> Option<By> {
+    let silent = state.moved.map_or(Duration::ZERO, |at| at.elapsed());
+    let lent = state.loans.jobs();
+    let connections = lent.len();
+    let all = state.in_flight > 0 && lent.map(|job| job.recipients.len()).sum::<usize>() == state.in_flight;
+    if !all || silent < SILENT || state.unconnected > 0 {
+        return None;
+    }
+    let host = state.loans.host().unwrap_or_else(|| "the host".into());
+    Some(By::Silent { host, connections, silent })
 }
 
 #[cfg(test)]

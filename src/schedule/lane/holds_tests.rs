@@ -185,6 +185,34 @@ fn lane(provider: crate::config::Provider) -> Arc<Lane> {
     Arc::new(Lane::new(LaneName::from("p"), Arc::new(provider), &[], &ledger()))
 }
 
+/// Also while there is less mail than connections.
+#[tokio::test(start_paused = true)]
+async fn a_host_that_takes_connections_and_says_nothing_is_told() {
+    let clock = Clock::for_tests();
+    let lane = lane(crate::config::Provider { connections: 5, ..provider("p") });
+    let _ = lane.push([job("a@x.example", "d.example", 0, &[1, 2])]);
+    let (job, _) = lane.next(None, Duration::from_secs(1)).await.expect("a job");
+    let keys: HashMap<RecipientKey, mail::State> = [(job.key(1), mail::State::Leased)].into();
+    let route = Arc::new(crate::route::Route {
+        lane: lane.name.clone(),
+        provider: lane.provider.clone(),
+        destination: "d.example".into(),
+        hosts: Vec::new().into(),
+        port: 25,
+    });
+    let number = lane.lend(job, route);
+    tokio::time::advance(Duration::from_secs(59)).await;
+    assert_eq!(lane.holds(clock.now()), Holds::default(), "it may be slow");
+    tokio::time::advance(Duration::from_secs(31)).await;
+    let holds = lane.holds(clock.now());
+    let stop = holds.stop().expect("nothing leaves");
+    let told = stop.told(clock.now()).to_string();
+    assert_eq!(told, "the host says nothing: one connection without an answer for 1 min 30 s");
+    assert_eq!(lane.waits(&keys, &holds, clock.now()).len(), 1, "who waits for it is told so");
+    lane.take_back(number).expect("it is there");
+    assert_eq!(lane.holds(clock.now()), Holds::default(), "it has said something");
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_lane_tells_all_that_holds_it() {
     let clock = Clock::for_tests();

@@ -18,6 +18,13 @@ impl Loans {
     pub(super) fn jobs(&self) -> impl ExactSizeIterator<Item = &Job> {
         self.jobs.values().map(|lent| &lent.job)
     }
+
+    /// Where the first of them goes, with the port where that is not 25.
+    pub(super) fn host(&self) -> Option<String> {
+        let lent = self.jobs.values().find(|lent| !lent.route.hosts.is_empty())?;
+        let name = &lent.route.hosts.first()?.name;
+        Some(if lent.route.port == 25 { name.clone() } else { format!("{name}:{}", lent.route.port) })
+    }
 }
 
 /// A job and where it goes.

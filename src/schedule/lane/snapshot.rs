@@ -18,8 +18,10 @@ pub struct Snapshot {
     pub ready: usize,
     /// Recipients in transactions.
     pub in_flight: usize,
-    /// Workers, that is connections.
+    /// Workers: connections, and those who open one or wait for mail without.
     pub workers: u32,
+    /// Connections that are open.
+    pub connections: u32,
     /// An operator paused it.
     pub paused: bool,
     /// Why nothing leaves for now, and for how long.
@@ -45,6 +47,14 @@ impl Lane {
         state.ready.at_least(priority) + state.in_flight
     }
 
+    /// Senders who have a turn before one of this priority who has nothing waiting, and recipients that leave
+    /// until then, those in transactions among them.
+    pub fn turns_before(&self, priority: i8) -> (usize, usize) {
+        let state = self.state.lock();
+        let (senders, recipients) = state.ready.turns_before(priority);
+        (senders, recipients + state.in_flight)
+    }
+
     /// What an operator sees.
     pub fn snapshot(&self) -> Snapshot {
         let state = self.state.lock();
@@ -52,6 +62,7 @@ impl Lane {
             ready: state.ready.recipients(),
             in_flight: state.in_flight,
             workers: state.workers,
+            connections: state.narrowed.open(),
             paused: state.paused,
             circuit: state
                 .circuit

@@ -566,6 +566,8 @@ pub struct Route {
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct PriorityRule {
     /// Pattern of the reverse-path; `<>` matches the null sender.
+    /// Which `[[route]]` of the file it is, from 1; those with a priority alone count too.
+    pub number: usize,
     pub sender: Pattern,
     /// Pattern of the recipient.
     pub recipient: Pattern,
@@ -577,6 +579,8 @@ pub struct PriorityRule {
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Log {
     /// Text or JSON.
+    /// Which `[[route]]` of the file it is, from 1.
+    pub number: usize,
     pub format: LogFormat,
     /// A level, or a filter like `info,mailweir::route=debug`.
     pub level: String,

@@ -76,7 +76,7 @@ impl From<io::Error> for Failed {
 
 impl From<ConfigError> for Failed {
     fn from(e: ConfigError) -> Failed {
-        Failed::new(Code::Config, e)
+        Failed::new(Code::Config, format_args!("{e:#}"))
     }
 }
 

@@ -3,6 +3,7 @@
 //! test compares docs/configuration.md with them.
 
 mod annotated;
+mod kinds;
 mod reference;
 
 use std::fmt;
@@ -16,6 +17,7 @@ use super::profiles::{self, Profile};
 use super::rule_keys::RuleDraft;
 use super::{Origins, TlsMode};
 pub use annotated::Annotated;
+pub(super) use kinds::{is_flag, unlike};
 pub use reference::{key_names, reference};
 
 /// A value of the effective configuration.

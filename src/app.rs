@@ -20,7 +20,7 @@ use tokio::sync::{mpsc, watch};
 
 use crate::admin::control::{ControlServer, socket_path};
 use crate::clock::Clock;
-use crate::config::{Config, Loaded};
+use crate::config::{Config, Loaded, certificates};
 use crate::crash;
 use crate::observe;
 use crate::pipeline::Relay;
@@ -41,6 +41,8 @@ const EXPIRY_MOST: Duration = Duration::from_secs(60);
 const SWEEP_QUOTAS: Duration = Duration::from_secs(86_400);
 /// Dead letters deleted in one transaction.
 const FORGET_AT_ONCE: usize = 1000;
+/// How often certificates are looked at.
+const CERTIFICATES: Duration = Duration::from_secs(86_400);
 
 /// Why mailweir does not start; the exit code follows from it.
 #[derive(Debug, thiserror::Error)]
@@ -64,7 +66,11 @@ pub enum StartError {
 pub async fn run(loaded: Loaded, named: Option<PathBuf>) -> anyhow::Result<()> {
     let _log = observe::start_log(&loaded.config.log).map_err(StartError::Config)?;
     let began = Instant::now();
-    let mut current = InForce::new(loaded);
+    for warning in &loaded.warnings {
+        tracing::warn!(%warning, "the configuration");
+    }
+    let clock = Clock::System;
+    let mut current = InForce::new(loaded, clock.now());
     let hostname = &current.config.hostname;
     tracing::info!(version = env!("CARGO_PKG_VERSION"), config = %current.shown(), %hostname, "starting");
     let mut signals = Signals::new()?;
@@ -161,6 +167,8 @@ pub async fn keep_house(relay: Arc<Relay>, mut stopping: watch::Receiver<bool>) 
             match relay.queue.forget(relay.clock.now(), relay.config.queue.keep_failed, FORGET_AT_ONCE).await {
                 Ok(0) => break,
                 Ok(n) => tracing::info!(recipients = n, "dead letters forgotten: older than [queue] keep_failed"),
+    // Those of today were told with the configuration.
+    let mut looked = tokio::time::Instant::now();
                 Err(error) => {
                     tracing::warn!(%error, "could not look through the dead letters");
                     break;
@@ -178,6 +186,12 @@ pub async fn keep_house(relay: Arc<Relay>, mut stopping: watch::Receiver<bool>) 
                 tracing::info!(
                     provider = %lane.name,
                     waits = held.waits,
+        if looked.elapsed() >= CERTIFICATES {
+            looked = tokio::time::Instant::now();
+            for (key, message) in certificates::troubles(&relay.config, relay.clock.now()) {
+                tracing::warn!(key, "a certificate: {message}");
+            }
+        }
                     waited_ms = u64::try_from(held.waited.as_millis()).unwrap_or(u64::MAX),
                     "held back by our own limits in the last minute"
                 );

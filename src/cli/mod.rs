@@ -104,6 +104,9 @@ enum Command {
         #[arg(long)]
         json: bool,
     },
+        /// Every value that holds, with where it came from
+        #[arg(long, conflicts_with = "json")]
+        all: bool,
     /// Look at the queue, and change it
     #[command(subcommand)]
     Queue(queue::QueueCommand),
@@ -179,13 +182,13 @@ fn dispatch(cli: Cli) -> Outcome {
     }
     match command {
         Command::Run => run::run(loaded()?, cli.config),
-        Command::Check { json } => check::check(loaded(), json),
-        Command::Queue(command) => block_on(queue::queue(&loaded()?.config, command)),
-        Command::Provider(command) => block_on(provider::provider(&loaded()?, command)),
-        Command::Status { json } => block_on(control::status(&loaded()?.config, json)),
-        Command::Backup(args) => block_on(backup::backup(&loaded()?.config, &args)),
-        Command::Reload => block_on(control::reload(&loaded()?.config)),
-        Command::Explain(asked) => block_on(explain::explain(loaded()?, asked)),
+        Command::Check { all, json } => check::check(loaded(), all, json),
+        Command::Queue(command) => block_on(queue::queue(&lead(), command)),
+        Command::Provider(command) => block_on(provider::provider(lead(), command)),
+        Command::Status { json } => block_on(control::status(&lead(), json)),
+        Command::Backup(args) => block_on(backup::backup(&lead(), &args)),
+        Command::Reload => block_on(control::reload(&lead().quiet())),
+        Command::Explain(asked) => block_on(explain::explain(lead(), asked)),
         Command::Send { arguments } => sendmail::run(sendmail::Name::Send, arguments, cli.config),
         Command::Sink(args) => sink::sink(&args),
         Command::Simulate(args) => simulate::simulate(&loaded()?.config, &args),

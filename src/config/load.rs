@@ -8,7 +8,10 @@ use super::file::{self, find};
 use super::keys::{self, Table};
 use super::listener_keys::ListenerDraft;
 use super::report::Setting;
-use super::{Config, ConfigError, Dns, Listener, Log, Provider, Queue, Retry, Sendmail, Warning, check, shaping};
+use super::{
+    Config, ConfigError, Dns, Listener, Log, Provider, Queue, Retry, Sendmail, Warning, certificates, check, shaping,
+    source_file, store_place,
+};
 
 impl Config {
     /// Reads the file that was named, else `config.toml` in the working directory if there is one,
@@ -88,6 +91,7 @@ impl Default for Listener {
     }
 }
 
+            certificates::warn(&mut reader, &config, now);
 impl Default for Queue {
     fn default() -> Queue {
         Queue::defaults()

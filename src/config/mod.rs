@@ -6,6 +6,7 @@
 
 mod aliases;
 mod authorities;
+pub mod certificates;
 mod check;
 mod counted;
 mod fields;

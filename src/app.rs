@@ -3,9 +3,11 @@
 //! - `files`: how many may be open.
 //! - `running`: one configuration in force, from start to end.
 //! - `reload`: another takes its place.
+//! - `changes`: what differs between the two.
 //! - `spool`: what came while no relay ran.
 //! - `operator`: what operators can do to the relay that runs.
 
+mod changes;
 mod files;
 mod operator;
 mod reload;
@@ -39,10 +41,10 @@ const EXPIRY_LEAST: Duration = Duration::from_secs(1);
 const EXPIRY_MOST: Duration = Duration::from_secs(60);
 /// How often records of quotas that count nothing any more are removed.
 const SWEEP_QUOTAS: Duration = Duration::from_secs(86_400);
-/// Dead letters deleted in one transaction.
-const FORGET_AT_ONCE: usize = 1000;
 /// How often certificates are looked at.
 const CERTIFICATES: Duration = Duration::from_secs(86_400);
+/// Dead letters deleted in one transaction.
+const FORGET_AT_ONCE: usize = 1000;
 
 /// Why mailweir does not start; the exit code follows from it.
 #[derive(Debug, thiserror::Error)]
@@ -75,8 +77,7 @@ pub async fn run(loaded: Loaded, named: Option<PathBuf>) -> anyhow::Result<()> {
     tracing::info!(version = env!("CARGO_PKG_VERSION"), config = %current.shown(), %hostname, "starting");
     let mut signals = Signals::new()?;
     survive_file_limit()?;
-    let clock = Clock::System;
-    let mut process = Process { named, clock, started: clock.now(), sockets: Sockets::default() };
+    let mut process = Process { named, clock, started: clock.now(), sockets: Sockets::default(), reloads: 0 };
     let parts = Parts::new(current.config.clone()).await?;
     // Whoever cannot have the queue or the control socket fails before a client can hand in mail.
     let opened = Opened::open(parts, clock).await?;
@@ -125,14 +126,18 @@ pub async fn run(loaded: Loaded, named: Option<PathBuf>) -> anyhow::Result<()> {
                 front.put(process.operator(&running, &current));
                 told
             }
-            Err(error) => {
-                tracing::error!(%error, "reload: the configuration in force stays");
+            Err(refused) => {
+                let by = if reply.is_some() { "command" } else { "SIGHUP" };
+                tracing::error!(error = %refused.logged, by, "reload: the configuration in force stays");
                 crash::point("reload.refused");
-                Err(error)
+                Err(refused)
             }
         };
+        if let Err(refused) = &told {
+            front.refused(clock.now(), &refused.logged);
+        }
         if let Some(reply) = reply {
-            let _ = reply.send(told);
+            let _ = reply.send(told.map_err(|refused| refused.told));
         }
     };
     crash::point("drain.begin");
@@ -162,13 +167,13 @@ fn bind_all(sockets: &mut Sockets, config: &Config) -> Result<ControlServer, Sta
 #[doc(hidden)]
 pub async fn keep_house(relay: Arc<Relay>, mut stopping: watch::Receiver<bool>) {
     let mut swept = None;
+    // Those of today were told with the configuration.
+    let mut looked = tokio::time::Instant::now();
     while !*stopping.borrow() {
         while !*stopping.borrow() {
             match relay.queue.forget(relay.clock.now(), relay.config.queue.keep_failed, FORGET_AT_ONCE).await {
                 Ok(0) => break,
                 Ok(n) => tracing::info!(recipients = n, "dead letters forgotten: older than [queue] keep_failed"),
-    // Those of today were told with the configuration.
-    let mut looked = tokio::time::Instant::now();
                 Err(error) => {
                     tracing::warn!(%error, "could not look through the dead letters");
                     break;
@@ -181,17 +186,17 @@ pub async fn keep_house(relay: Arc<Relay>, mut stopping: watch::Receiver<bool>) 
                 tracing::warn!(%error, "could not look through the records of quotas");
             }
         }
-        for lane in relay.scheduler.lanes() {
-            if let Some(held) = lane.take_limited() {
-                tracing::info!(
-                    provider = %lane.name,
-                    waits = held.waits,
         if looked.elapsed() >= CERTIFICATES {
             looked = tokio::time::Instant::now();
             for (key, message) in certificates::troubles(&relay.config, relay.clock.now()) {
                 tracing::warn!(key, "a certificate: {message}");
             }
         }
+        for lane in relay.scheduler.lanes() {
+            if let Some(held) = lane.take_limited() {
+                tracing::info!(
+                    provider = %lane.name,
+                    waits = held.waits,
                     waited_ms = u64::try_from(held.waited.as_millis()).unwrap_or(u64::MAX),
                     "held back by our own limits in the last minute"
                 );

@@ -31,6 +31,7 @@ use clap::{Parser, Subcommand};
 
 use crate::config::{ConfigError, Loaded};
 use crate::core_dump;
+use connect::Lead;
 
 /// How a command ends, if not well.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -90,6 +91,9 @@ pub struct Cli {
     /// built-in values]
     #[arg(long, short = 'c', value_name = "FILE", global = true)]
     config: Option<PathBuf>,
+    /// Control socket of the relay to talk to [default: beside the queue, PATH.sock]
+    #[arg(long, value_name = "PATH", global = true)]
+    socket: Option<PathBuf>,
     #[command(subcommand)]
     command: Option<Command>,
 }
@@ -98,15 +102,15 @@ pub struct Cli {
 enum Command {
     /// Run the relay (the default)
     Run,
-    /// Check the configuration and print what holds, with where each value came from
+    /// Check the configuration: what differs from the built-in values, certificates, and what to know
     Check {
+        /// Every value that holds, with where it came from
+        #[arg(long, conflicts_with = "json")]
+        all: bool,
         /// One JSON object
         #[arg(long)]
         json: bool,
     },
-        /// Every value that holds, with where it came from
-        #[arg(long, conflicts_with = "json")]
-        all: bool,
     /// Look at the queue, and change it
     #[command(subcommand)]
     Queue(queue::QueueCommand),
@@ -175,7 +179,17 @@ fn end(program: &str, outcome: Outcome) -> ExitCode {
 
 fn dispatch(cli: Cli) -> Outcome {
     let loaded = || Loaded::read(cli.config.as_deref());
+    let lead = || Lead::find(cli.config.as_deref(), cli.socket.clone());
     let command = cli.command.unwrap_or(Command::Run);
+    let to_a_relay = |command: &Command| {
+        use Command::{Backup, Explain, Provider, Queue, Reload, Status};
+        matches!(command, Queue(_) | Provider(_) | Status { .. } | Backup(_) | Reload | Explain(_))
+    };
+    if cli.socket.is_some() && !to_a_relay(&command) {
+        let message = "--socket is for commands to a relay that runs: status, reload, queue, provider, explain and \
+                       backup (see --help)";
+        return Err(Failed::new(Code::Usage, message));
+    }
     // These two have nothing that is secret, and are for looking at.
     if !matches!(command, Command::Sink(_) | Command::Simulate(_)) {
         core_dump::refuse();

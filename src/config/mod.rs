@@ -16,11 +16,11 @@ mod keys;
 mod listener_keys;
 mod load;
 mod mistakes;
-mod network;
 mod names;
+mod network;
 mod problem;
-pub mod report;
 pub mod profiles;
+pub mod report;
 mod rule_keys;
 mod rules;
 #[doc(hidden)]
@@ -31,6 +31,7 @@ mod shaping;
 mod source_file;
 mod source_keys;
 pub mod sources;
+mod store_place;
 mod submission;
 pub mod units;
 mod value;
@@ -50,11 +51,12 @@ pub use counted::{CountedRate, Unit};
 pub use file::find;
 pub use identity::{IdentityFault, ListenerTls};
 pub use load::Loaded;
+pub(crate) use load::has_text;
 pub use network::{Network, canonical};
+pub use problem::{ConfigError, Problem, Warning};
 pub use secret::{AuthMechanism, Credentials, Redactor, Secret};
 pub use sendmail::Sendmail;
 pub use submission::{Search, Submission};
-pub use problem::{ConfigError, Problem, Warning};
 use units::{Pattern, Rate};
 pub(crate) use value::nearest;
 
@@ -564,27 +566,27 @@ pub struct Route {
     pub recipient: Pattern,
     /// The provider it goes through.
     pub via: Arc<Provider>,
+    /// Which `[[route]]` of the file it is, from 1; those with a priority alone count too.
+    pub number: usize,
 }
 
 /// A `[[route]]` with `priority`.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct PriorityRule {
     /// Pattern of the reverse-path; `<>` matches the null sender.
-    /// Which `[[route]]` of the file it is, from 1; those with a priority alone count too.
-    pub number: usize,
     pub sender: Pattern,
     /// Pattern of the recipient.
     pub recipient: Pattern,
     /// -9 (last) to 9 (first).
     pub priority: i8,
+    /// Which `[[route]]` of the file it is, from 1.
+    pub number: usize,
 }
 
 /// `[log]`.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Log {
     /// Text or JSON.
-    /// Which `[[route]]` of the file it is, from 1.
-    pub number: usize,
     pub format: LogFormat,
     /// A level, or a filter like `info,mailweir::route=debug`.
     pub level: String,

@@ -3,9 +3,11 @@
 //! - `files`: how many may be open.
 //! - `running`: one configuration in force, from start to end.
 //! - `reload`: another takes its place.
+//! - `changes`: what differs between the two.
 //! - `spool`: what came while no relay ran.
 //! - `operator`: what operators can do to the relay that runs.
 
+mod changes;
 mod files;
 mod operator;
 mod reload;
@@ -20,7 +22,7 @@ use tokio::sync::{mpsc, watch};
 
 use crate::admin::control::{ControlServer, socket_path};
 use crate::clock::Clock;
-use crate::config::{Config, Loaded};
+use crate::config::{Config, Loaded, certificates};
 use crate::crash;
 use crate::observe;
 use crate::pipeline::Relay;
@@ -39,6 +41,8 @@ const EXPIRY_LEAST: Duration = Duration::from_secs(1);
 const EXPIRY_MOST: Duration = Duration::from_secs(60);
 /// How often records of quotas that count nothing any more are removed.
 const SWEEP_QUOTAS: Duration = Duration::from_secs(86_400);
+/// How often certificates are looked at.
+const CERTIFICATES: Duration = Duration::from_secs(86_400);
 /// Dead letters deleted in one transaction.
 const FORGET_AT_ONCE: usize = 1000;
 
@@ -64,13 +68,16 @@ pub enum StartError {
 pub async fn run(loaded: Loaded, named: Option<PathBuf>) -> anyhow::Result<()> {
     let _log = observe::start_log(&loaded.config.log).map_err(StartError::Config)?;
     let began = Instant::now();
-    let mut current = InForce::new(loaded);
+    for warning in &loaded.warnings {
+        tracing::warn!(%warning, "the configuration");
+    }
+    let clock = Clock::System;
+    let mut current = InForce::new(loaded, clock.now());
     let hostname = &current.config.hostname;
     tracing::info!(version = env!("CARGO_PKG_VERSION"), config = %current.shown(), %hostname, "starting");
     let mut signals = Signals::new()?;
     survive_file_limit()?;
-    let clock = Clock::System;
-    let mut process = Process { named, clock, started: clock.now(), sockets: Sockets::default() };
+    let mut process = Process { named, clock, started: clock.now(), sockets: Sockets::default(), reloads: 0 };
     let parts = Parts::new(current.config.clone()).await?;
     // Whoever cannot have the queue or the control socket fails before a client can hand in mail.
     let opened = Opened::open(parts, clock).await?;
@@ -119,14 +126,18 @@ pub async fn run(loaded: Loaded, named: Option<PathBuf>) -> anyhow::Result<()> {
                 front.put(process.operator(&running, &current));
                 told
             }
-            Err(error) => {
-                tracing::error!(%error, "reload: the configuration in force stays");
+            Err(refused) => {
+                let by = if reply.is_some() { "command" } else { "SIGHUP" };
+                tracing::error!(error = %refused.logged, by, "reload: the configuration in force stays");
                 crash::point("reload.refused");
-                Err(error)
+                Err(refused)
             }
         };
+        if let Err(refused) = &told {
+            front.refused(clock.now(), &refused.logged);
+        }
         if let Some(reply) = reply {
-            let _ = reply.send(told);
+            let _ = reply.send(told.map_err(|refused| refused.told));
         }
     };
     crash::point("drain.begin");
@@ -156,6 +167,8 @@ fn bind_all(sockets: &mut Sockets, config: &Config) -> Result<ControlServer, Sta
 #[doc(hidden)]
 pub async fn keep_house(relay: Arc<Relay>, mut stopping: watch::Receiver<bool>) {
     let mut swept = None;
+    // Those of today were told with the configuration.
+    let mut looked = tokio::time::Instant::now();
     while !*stopping.borrow() {
         while !*stopping.borrow() {
             match relay.queue.forget(relay.clock.now(), relay.config.queue.keep_failed, FORGET_AT_ONCE).await {
@@ -171,6 +184,12 @@ pub async fn keep_house(relay: Arc<Relay>, mut stopping: watch::Receiver<bool>) 
             swept = Some(tokio::time::Instant::now());
             if let Err(error) = relay.scheduler.sweep_quotas().await {
                 tracing::warn!(%error, "could not look through the records of quotas");
+            }
+        }
+        if looked.elapsed() >= CERTIFICATES {
+            looked = tokio::time::Instant::now();
+            for (key, message) in certificates::troubles(&relay.config, relay.clock.now()) {
+                tracing::warn!(key, "a certificate: {message}");
             }
         }
         for lane in relay.scheduler.lanes() {

@@ -116,6 +116,8 @@ fn wrong_usage_exits_64_with_usage() {
     for args in [
         &["frobnicate"][..],
         &["check", "--jsn"],
+        &["check", "--socket", "x.sock"],
+        &["check", "--all", "--json"],
         &["queue"],
         &["queue", "list", "--limit", "many"],
         &["queue", "list", "--state", "gone"],
@@ -159,7 +161,7 @@ fn check_prints_what_holds_and_where_it_came_from() {
     let site = Site::new(
         "[provider.ses]\nrelay = 'h.example:587'\nauth = { user = 'u', password = 'hunter2' }\n[[route]]\nvia = 'ses'\n",
     );
-    let done = site.run(&["check"]);
+    let done = site.run(&["check", "--all"]);
     assert!(
         done.err.contains("warning: my.toml:4:33: provider.ses.auth.password: the secret stands in the file"),
         "{}",
@@ -187,12 +189,94 @@ fn check_prints_what_holds_and_where_it_came_from() {
     assert!(!answer.to_string().contains("hunter2"));
 }
 
+/// What people want to see of a file: what they changed, and that it is good.
+#[test]
+fn check_tells_what_the_file_says_itself_and_that_it_is_good() {
+    let site = Site::new(
+        "drain = '30s'\n[provider.ses]\nrelay = 'h.example:587'\nauth = { user = 'u', password = 'hunter2' }\n\
+         [provider.gmail]\nrate = '9/s'\n[[route]]\nvia = 'ses'\n",
+    );
+    let done = site.run(&["check"]);
+    assert!(done.err.contains("warning: my.toml:5:33: provider.ses.auth.password: the secret"), "{}", done.err);
+    let out = done.ok();
+    let store = site.dir.path().join("q.db");
+    let expected = format!(
+        "hostname = \"relay.example\"  # my.toml:1\n\n[queue]\nstore = \"sqlite:{}\"  # my.toml:12\n\n\
+         [provider.ses]\nrelay = \"h.example:587\"  # my.toml:4\nauth.user = \"u\"  # my.toml:5\n\
+         auth.password = \"<secret>\"  # my.toml:5\n\n[provider.gmail]\nrate = [\"9/s\"]  # my.toml:7\n\n\
+         [[route]]\nvia = \"ses\"  # my.toml:9\n\n",
+        store.display()
+    );
+    let rest = out.strip_prefix(&expected).unwrap_or_else(|| panic!("{expected}\n--- is not\n{out}"));
+    assert!(rest.starts_with("my.toml: OK: 2 providers, "), "{rest}");
+    assert!(rest.contains(", 1 listener, 1 route; 7 values of its own, "), "{rest}");
+    assert!(rest.trim_end().ends_with("; 1 warning") && rest.lines().count() == 1, "{rest}");
+    assert!(site.run(&["check", "--all"]).ok().lines().count() > 300);
+    let answer: Json = serde_json::from_str(&site.run(&["check", "--json"]).ok()).expect("JSON");
+    let own = answer["settings"].as_array().expect("settings").iter().filter(|s| s["own"] == true).count();
+    assert_eq!((own, answer["certificates"].as_array().map(Vec::len)), (7, Some(0)));
+}
+
+/// The line of the file stands below each fault, for people; a log line and JSON have the place.
+#[test]
+fn check_shows_the_line_of_each_fault() {
+    let site = Site::new("[default]\nrate = '0/s'\nconections = 3\n");
+    let done = site.run(&["check"]);
+    let shown = "\n  3 | rate = '0/s'\n    |        ^^^^^\nmailweir: my.toml:4:1: default.conections: unknown key: did you \
+                 mean `connections`?\n  4 | conections = 3\n    | ^^^^^^^^^^\n";
+    assert!(done.code == 78 && done.err.ends_with(shown), "{}", done.err);
+    let answer: Json = serde_json::from_str(&site.run(&["check", "--json"]).out).expect("JSON");
+    assert_eq!(answer["problems"][0]["excerpt"], "  3 | rate = '0/s'\n    |        ^^^^^");
+}
+
+/// The relay runs with what it read before, whatever became of the file.
+#[test]
+fn commands_reach_a_relay_whatever_became_of_its_file() {
+    let (site, fake) = (Site::new(""), Fake::new());
+    let _serving = site.serve(&fake);
+    let file = site.dir.path().join("my.toml");
+    let good = std::fs::read_to_string(&file).expect("read");
+    for broken in [
+        format!("{good}drain = 30s\n"),
+        good.replace("hostname = '", "hostname = "),
+        good.replace("store = '", "store = \u{2018}"),
+        format!("{good}[default\n"),
+        format!("{good}[default]\nrate = 5\n"),
+    ] {
+        assert_ne!(broken, good);
+        std::fs::write(&file, &broken).expect("written");
+        assert!(site.run(&["status"]).ok().starts_with("mailweir 9.9 on relay.example"), "{broken}");
+        assert_eq!(json_lines(&site.run(&["queue", "list", "--json"]).ok()).len(), 6);
+        let lanes = json_lines(&site.run(&["provider", "list", "--all", "--json"]).ok());
+        assert!(lanes.iter().any(|lane| lane["name"] == "gmail" && lane["waiting"] == 7), "{lanes:?}");
+        site.run(&["provider", "pause", "gmail"]).ok();
+        site.run(&["provider", "resume", "gmail"]).ok();
+        assert_eq!(site.run(&["check"]).code, 78);
+    }
+    // Another queue: nothing answers there, and where somebody does is told.
+    std::fs::write(site.dir.path().join("q.db"), b"SQLite format 3\0").expect("written");
+    std::fs::write(&file, good.replace("q.db", "other.db")).expect("written");
+    let socket = site.socket().display().to_string();
+    let done = site.run(&["status"]);
+    assert!(done.err.contains("nothing answers at ") && done.err.contains(": --socket "), "{}", done.err);
+    assert_eq!(done.code, 69);
+    assert!(site.run(&["--socket", &socket, "status"]).ok().starts_with("mailweir 9.9"));
+    assert!(site.run(&["status", "--socket", &socket]).ok().starts_with("mailweir 9.9"));
+    // Without a relay a file that cannot be taken is what there is to say.
+    std::fs::write(&file, format!("{}drain = 30s\n", good.replace("q.db", "other.db"))).expect("written");
+    for command in
+        [&["status"][..], &["queue", "list"], &["provider", "list"], &["explain", "a@b.example"], &["backup", "x"]]
+    {
+        site.run(command).fails(78, "is not TOML: text stands in quotes");
+    }
+}
+
 #[test]
 fn without_a_file_config_toml_of_the_working_directory_holds_if_there_is_one() {
     let dir = tempfile::tempdir().expect("a directory");
     let check = || {
         let mut command = Command::new(env!("CARGO_BIN_EXE_mailweir"));
-        Done::from(command.arg("check").current_dir(dir.path()).output().expect("it starts")).ok()
+        Done::from(command.args(["check", "--all"]).current_dir(dir.path()).output().expect("it starts")).ok()
     };
     assert!(check().contains("drain = \"30s\"  # default"));
     std::fs::write(dir.path().join("config.toml"), "drain = '9s'\n").expect("written");

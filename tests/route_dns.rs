@@ -73,8 +73,13 @@ async fn explains_who_has_a_recipient_and_why() {
         with(sample::provider("by-domain"), |p| p.match_domains = sample::patterns(&["nomx?.example", "nomx4.*"]));
     let smart = with(sample::provider("smart"), |p| p.relay = relay("192.0.2.99", 587));
     config.routes = vec![
-        RouteRule { sender: Pattern::new("<>"), recipient: Pattern::new("*@never.example"), via: by_mx.clone() },
-        RouteRule { sender: Pattern::new("*@shop.example"), recipient: Pattern::any(), via: smart.clone() },
+        RouteRule {
+            sender: Pattern::new("<>"),
+            recipient: Pattern::new("*@never.example"),
+            via: by_mx.clone(),
+            number: 1,
+        },
+        RouteRule { sender: Pattern::new("*@shop.example"), recipient: Pattern::any(), via: smart.clone(), number: 2 },
     ];
     config.providers = vec![by_domain, by_mx, smart];
     let router = router(config);
@@ -365,6 +370,7 @@ fn matching(server: SocketAddr) -> Config {
         sender: Pattern::new(sender),
         recipient: Pattern::new(recipient),
         via: config.provider(via).unwrap().clone(),
+        number: 1,
     };
     config.routes = vec![
         rule("*@shop.example", "*", "smart"),

@@ -59,7 +59,8 @@ fn tells_route_limits_and_when_it_would_leave() {
     assert!(urgent["lane"]["ahead_in_memory"].as_u64() <= Some(2), "{urgent}");
 
     let text = daemon.command_ok(&["explain", "x@p.test"], b"");
-    for line in ["provider  p", "because   a [[route]] takes it", "  rate", "30/m", "would leave", "(an estimate)"] {
+    for line in ["provider  p", "because   [[route]] no. 1 takes it", "  rate", "30/m", "would leave", "(an estimate)"]
+    {
         assert!(text.contains(line), "`{line}` is not in\n{text}");
     }
     daemon.command_ok(&["provider", "pause", "p"], b"");

@@ -138,6 +138,70 @@ fn what_is_refused_changes_nothing() {
     daemon.stop();
 }
 
+/// Whoever asks learns that the file and what is in force are two things, and the relay keeps what it counted.
+#[test]
+fn commands_tell_how_the_file_differs_and_status_what_was_loaded_when() {
+    let (dir, port) = (TestDir::new(), Port::reserve());
+    let sink = Sink::start(port.at(2));
+    let mut daemon = relay(&dir, &sink);
+    daemon.client().send("<sender@sender.test>", &["<somebody@example.test>"], &message("counted"));
+    sink.wait(1, SOON);
+    daemon.wait_queue_empty(SOON);
+    let note = |daemon: &Daemon, args: &[&str]| {
+        let done = daemon.command(args, b"");
+        assert!(done.status.success(), "{done:?}");
+        String::from_utf8_lossy(&done.stderr).into_owned()
+    };
+    let status = |daemon: &Daemon| -> serde_json::Value {
+        serde_json::from_str(&daemon.command_ok(&["status", "--json"], b"")).expect("JSON")
+    };
+    assert_eq!(note(&daemon, &["status"]), "");
+    let first = status(&daemon);
+    assert_eq!((first["reloads"].as_u64(), first["refused"].as_str()), (Some(0), Some("")));
+
+    // Changed, and not in force.
+    daemon.replace_config("messages_per_connection = 10", "messages_per_connection = 11");
+    for command in [&["status"][..], &["queue", "list"], &["provider", "list"], &["explain", "a@example.test"]] {
+        let said = note(&daemon, command);
+        let told = "has changes that are not in force ([provider.example] messages_per_connection: 10 → 11): `mailweir reload`";
+        assert!(said.starts_with("mailweir: note: ") && said.contains(told), "{said}");
+    }
+
+    // Broken: the command is done, and the fault is told with its line.
+    daemon.replace_config("messages_per_connection = 11", "messages_per_connection = 11/m");
+    let said = note(&daemon, &["status"]);
+    assert!(
+        said.contains("cannot be taken as it is now") && said.contains(" | messages_per_connection = 11/m\n"),
+        "{said}"
+    );
+    let shown = daemon.command_ok(&["provider", "show", "example"], b"");
+    assert!(shown.contains("messages_per_connection = 10  # in force:"), "{shown}");
+    let listed = daemon.command_ok(&["provider", "list"], b"");
+    assert_eq!(listed.lines().count(), 2, "no profile that nobody asked for: {listed}");
+    let refused = daemon.command(&["reload"], b"");
+    assert_eq!(refused.status.code(), Some(78));
+    assert!(String::from_utf8_lossy(&refused.stderr).contains(" | messages_per_connection = 11/m\n"), "{refused:?}");
+    // In the log too, in one line.
+    let line = daemon.wait_log("the refusal", |line| line.event() == "reload: the configuration in force stays");
+    assert_eq!(line.get("by"), "command");
+    assert!(line.get("error").contains("is not TOML: ") && !line.get("error").contains('\n'), "{}", line.get("error"));
+    let now = status(&daemon);
+    assert!(now["refused"].as_str().is_some_and(|why| why.contains("Z: ") && why.contains("is not TOML")), "{now}");
+    assert_eq!((&now["loaded"], &now["reloads"]), (&first["loaded"], &first["reloads"]));
+    assert!(daemon.command_ok(&["status"], b"").contains("\nREFUSED    the last reload, at "));
+
+    daemon.replace_config("messages_per_connection = 11/m", "messages_per_connection = 11");
+    let told = daemon.command_ok(&["reload"], b"");
+    assert_eq!(told, "reloaded\n[provider.example] messages_per_connection: 10 → 11\n");
+    assert_eq!(note(&daemon, &["status"]), "");
+    let then = status(&daemon);
+    assert_eq!((then["reloads"].as_u64(), then["refused"].as_str()), (Some(1), Some("")));
+    assert!(then["loaded"].as_str() > first["loaded"].as_str() && then["started"] == first["started"], "{then}");
+    assert_eq!((then["accepted"].as_u64(), then["delivered"].as_u64()), (Some(1), Some(1)), "counted on");
+    assert!(daemon.command_ok(&["status"], b"").contains(", 1 reload since the start\n"));
+    daemon.stop();
+}
+
 /// An editor between taking the old file away and putting the new one there, or a link that leads
 /// nowhere: the built-in values are no answer to that.
 #[test]

@@ -236,6 +236,34 @@ fn postfix_relays_through_mailweir_with_a_certificate_that_it_checks() {
     assert!(postfix.log().contains("Trusted TLS connection established"), "{}", postfix.log());
 }
 
+/// Nobody has to learn from his clients that a certificate is over.
+#[test]
+fn a_certificate_that_expires_soon_is_told_at_the_start_by_check_and_at_a_reload() {
+    let dir = TestDir::new();
+    let key = rcgen::KeyPair::generate().expect("a key");
+    let mut params = rcgen::CertificateParams::new(vec!["relay.example.com".to_owned()]).expect("names");
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).expect("after 1970");
+    params.not_after = rcgen::date_time_ymd(1970, 1, 1) + now + Duration::from_secs(3 * 86_400 + 3600);
+    let pem = params.self_signed(&key).expect("a certificate").pem();
+    let (cert, key) = (dir.write("soon.pem", &pem), dir.write("soon.key", key.serialize_pem()));
+    let tls = format!("tls = {{ mode = \"starttls\", cert = \"{}\", key = \"{}\" }}", cert.display(), key.display());
+    let mut daemon = Setup::new(&dir).listener(&tls).start();
+    let told = "(relay.example.com): it expires in less than 7 days, on ";
+    let line = daemon.wait_log("the warning", |line| line.get("warning").contains(told));
+    assert_eq!(line.get("level"), "WARN");
+    assert!(line.get("warning").contains(": listener[1].tls.cert: "), "{}", line.get("warning"));
+    let checked = daemon.command(&["check"], b"");
+    let (out, err) = (String::from_utf8_lossy(&checked.stdout), String::from_utf8_lossy(&checked.stderr));
+    assert!(checked.status.success() && err.contains(told), "{err}");
+    let row = out.lines().find(|line| line.starts_with("relay.example.com ")).expect("a row of the certificate");
+    assert!(row.contains("soon.pem") && row.ends_with("  in 3 d"), "{row}");
+    assert!(out.lines().last().is_some_and(|line| line.contains(": OK: ") && line.ends_with("; 1 warning")), "{out}");
+    daemon.command_ok(&["reload"], b"");
+    let warned = daemon.log_lines().iter().filter(|line| line.get("warning").contains(told)).count();
+    assert_eq!(warned, 2, "once at the start, once at the reload");
+    daemon.stop();
+}
+
 #[test]
 fn a_renewed_certificate_is_taken_up_and_a_broken_one_changes_nothing() {
     let world = World::new("");

@@ -207,7 +207,7 @@ impl Drop for ControlServer {
 }
 
 fn failure(message: String, temporary: bool) -> Reply {
-    Reply::Error(Failure { message, temporary, done: Done::default() })
+    Reply::Error(Failure { message, temporary, config: false, done: Done::default() })
 }
 
 /// Serves one connection; returns its descriptor, with nobody at the other end any more.

@@ -123,14 +123,14 @@ pub async fn explain(
     let provider = config.provider(&route.provider).unwrap_or(&config.default);
     let domain = sender.map_or("", Address::domain);
     let ruled = config.priority_index(sender, recipient);
-    let given = ruled.and_then(|at| Some((at, config.priorities.get(at)?.priority)));
+    let given = ruled.and_then(|at| config.priorities.get(at)).map(|rule| (rule.number, rule.priority));
     Explanation {
         recipient: recipient.as_str().to_owned(),
         sender: sender.map_or("", Address::as_str).to_owned(),
         priority: given.map_or(priority, |(_, given)| given),
-        priority_from: given.map(|(at, _)| line_of_route(settings, "priority", at)).unwrap_or_default(),
+        priority_from: given.map(|(number, _)| line_of_route(settings, "priority", number)).unwrap_or_default(),
         running: false,
-        route_from: route.route.map(|n| line_of_route(settings, "via", n.saturating_sub(1))).unwrap_or_default(),
+        route_from: route.route.map(|number| line_of_route(settings, "via", number)).unwrap_or_default(),
         sources: sources::order(&provider.source, domain).into_iter().map(|source| source.address).collect(),
         limits: if route.provider.is_empty() { Vec::new() } else { limits(settings, &provider.name) },
         feedback: FeedbackStatus::default(),
@@ -139,11 +139,10 @@ pub async fn explain(
     }
 }
 
-/// Where the `at`th `[[route]]` of those that say `key` says it.
-fn line_of_route(settings: &[Setting], key: &str, at: usize) -> String {
-    let is_said = |s: &Setting| s.value.as_ref().is_some_and(|value| value.as_str() != Some(""));
-    let said = settings.iter().filter(|s| s.table == "[[route]]" && s.key == key && is_said(s));
-    said.map(|s| s.from.clone()).nth(at).unwrap_or_default()
+/// Where the `[[route]]` of that number, from 1, says `key`.
+fn line_of_route(settings: &[Setting], key: &str, number: usize) -> String {
+    let all = settings.iter().filter(|s| s.table == "[[route]]" && s.key == key);
+    number.checked_sub(1).and_then(|at| all.map(|s| s.from.clone()).nth(at)).unwrap_or_default()
 }
 
 fn limits(settings: &[Setting], provider: &str) -> Vec<LimitExplained> {
@@ -437,9 +436,12 @@ mod tests {
         let text = "hostname = 'a.example'\n[provider.s]\nrelay = '192.0.2.1:25'\n[[route]]\nsender = '<>'\npriority = -3\n\
                     [[route]]\nsender = '*@a.example'\nvia = 's'\n[[route]]\nsender = '*@b.example'\npriority = 7\n";
         let loaded = crate::config::Loaded::parse(text, "my.toml").unwrap();
-        let of = |key, at| line_of_route(&loaded.settings, key, at);
-        assert_eq!((of("via", 0), of("via", 1)), ("my.toml:9".into(), String::new()));
-        assert_eq!((of("priority", 0), of("priority", 1)), ("my.toml:6".into(), "my.toml:12".into()));
+        let of = |key, number| line_of_route(&loaded.settings, key, number);
+        // The second of the file is the first that says a way.
+        assert_eq!(loaded.config.routes.iter().map(|route| route.number).collect::<Vec<_>>(), [2]);
+        assert_eq!(loaded.config.priorities.iter().map(|rule| rule.number).collect::<Vec<_>>(), [1, 3]);
+        assert_eq!((of("via", 2), of("via", 9)), ("my.toml:9".into(), String::new()));
+        assert_eq!((of("priority", 1), of("priority", 3)), ("my.toml:6".into(), "my.toml:12".into()));
         let (sender, to) = (Address::parse("x@b.example").unwrap(), Address::parse("y@c.example").unwrap());
         assert_eq!(loaded.config.priority_index(Some(&sender), &to), Some(1));
     }

@@ -95,9 +95,30 @@ pub trait Controls: Send + Sync + 'static {
 
     /// Reads the configuration again and puts it in force; tells what changed. The error is for
     /// people; the configuration in force stays then.
-    async fn reload(&self) -> Result<String, String> {
-        Err("mailweir is not running".into())
+    async fn reload(&self) -> Result<String, Refusal> {
+        Err(Refusal { message: "mailweir is not running".into(), config: false })
     }
+
+    /// The values in force that differ from the built-in ones, as TOML; secrets as `<secret>`. `None`: nobody
+    /// knows.
+    fn settings(&self) -> Option<String> {
+        None
+    }
+
+    /// How the file on disk differs from what is in force, for people: why it could not be taken, or that it has
+    /// changed; `None` if it does not, or there is none.
+    async fn file_differs(&self) -> Option<String> {
+        None
+    }
+}
+
+/// Why a configuration was not put in force.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Refusal {
+    /// For people.
+    pub message: String,
+    /// The file has faults, or asks for what cannot be.
+    pub config: bool,
 }
 
 /// Recipients taken away from the scheduler for an operation. The store still counts them as held by
@@ -208,6 +229,15 @@ pub struct Status {
     pub config: String,
     /// Since when it runs, RFC 3339.
     pub started: String,
+    /// Since when this configuration is in force, RFC 3339.
+    #[serde(default)]
+    pub loaded: String,
+    /// How often another configuration was put in force since the start.
+    #[serde(default)]
+    pub reloads: u64,
+    /// When and why the last reload was refused; empty if none was since this configuration is in force.
+    #[serde(default)]
+    pub refused: String,
     /// Seconds since the start.
     pub uptime: u64,
     /// Where it listens.

@@ -75,6 +75,10 @@ pub enum Request {
     },
     /// Read the configuration again and put it in force.
     Reload,
+    /// How the file of the configuration differs from what is in force: a note if it does.
+    FileDiffers,
+    /// The values in force that differ from the built-in ones, as TOML in a note.
+    Settings,
     /// Copy the queue, as the relay has it open, to a new file.
     Save {
         /// Its absolute path.
@@ -152,18 +156,21 @@ pub struct Failure {
     pub message: String,
     /// It may work later.
     pub temporary: bool,
+    /// The configuration is at fault.
+    #[serde(default)]
+    pub config: bool,
     /// What was done before it failed.
     pub done: Done,
 }
 
 impl Failure {
     fn refused(message: impl Into<String>) -> Failure {
-        Failure { message: message.into(), temporary: false, done: Done::default() }
+        Failure { message: message.into(), temporary: false, config: false, done: Done::default() }
     }
 
     pub(super) fn of_queue(error: QueueError, done: Done) -> Failure {
         let temporary = !matches!(error, QueueError::Damaged(_));
-        Failure { message: error.to_string(), temporary, done }
+        Failure { message: error.to_string(), temporary, config: false, done }
     }
 }
 
@@ -229,8 +236,17 @@ async fn answer(
         },
         Request::Reload => match controls.reload().await {
             Ok(told) => sink.put(Reply::Note(told), &[]).await?,
-            Err(why) => return Ok(Err(Failure::refused(why))),
+            Err(why) => return Ok(Err(Failure { config: why.config, ..Failure::refused(why.message) })),
         },
+        Request::Settings => match controls.settings() {
+            Some(settings) => sink.put(Reply::Note(settings), &[]).await?,
+            None => return Ok(Err(Failure::refused("the values in force are not known"))),
+        },
+        Request::FileDiffers => {
+            if let Some(told) = controls.file_differs().await {
+                sink.put(Reply::Note(told), &[]).await?;
+            }
+        }
         Request::Explain { sender, recipient, priority } => {
             let parse = |text: &str| Address::parse(text).map_err(|e| Failure::refused(format!("`{text}`: {e}")));
             let sender = match sender.as_str() {

@@ -8,14 +8,17 @@ use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 use async_trait::async_trait;
+use parking_lot::Mutex;
 use tokio::sync::{mpsc, oneshot};
 
+use super::changes;
 use crate::admin::explain::{Facts, LaneExplained, explain};
 use crate::admin::{
-    Controls, Explanation, FeedbackStatus, Forgotten, HoldStatus, LaneStatus, QuotaStatus, Resumed, Status, Withdrawn,
+    Controls, Explanation, FeedbackStatus, Forgotten, HoldStatus, LaneStatus, QuotaStatus, Refusal, Resumed, Status,
+    Withdrawn,
 };
 use crate::clock::{Timestamp, When};
-use crate::config::report::Setting;
+use crate::config::report::{OwnValues, Setting};
 use crate::config::{Provider, Store};
 use crate::mail::{Address, BodyTraits, Envelope, LaneName, Message, Origin, QueueId, RecipientKey, State};
 use crate::pipeline::{COUNTED, Relay};
@@ -33,7 +36,7 @@ const DOMAINS_SHOWN: usize = 200;
 const MOST_URGENT: i8 = 9;
 
 /// Whom a reload answers: what it did, or why it did nothing.
-pub(super) type Reloaded = oneshot::Sender<Result<String, String>>;
+pub(super) type Reloaded = oneshot::Sender<Result<String, Refusal>>;
 
 /// The handles of `relay` for operators.
 pub fn controls(
@@ -43,7 +46,8 @@ pub fn controls(
     listening: Vec<SocketAddr>,
 ) -> Arc<dyn Controls> {
     let started = relay.clock.now();
-    Arc::new(Operator { relay, settings: settings.into(), started, file, listening })
+    let settings = settings.into();
+    Arc::new(Operator { relay, settings, started, file, read: None, loaded: started, reloads: 0, listening })
 }
 
 /// What operators can do to the running relay.
@@ -52,6 +56,11 @@ pub(super) struct Operator {
     pub(super) settings: Arc<[Setting]>,
     pub(super) started: Timestamp,
     pub(super) file: Option<PathBuf>,
+    /// Tells the text that was read of the file from what is in it later.
+    pub(super) read: Option<u64>,
+    /// Since when this configuration is in force.
+    pub(super) loaded: Timestamp,
+    pub(super) reloads: u64,
     pub(super) listening: Vec<SocketAddr>,
 }
 
@@ -172,6 +181,9 @@ impl Controls for Operator {
             hostname: relay.config.hostname.clone(),
             config: self.file.as_ref().map(|p| p.display().to_string()).unwrap_or_default(),
             started: self.started.to_string(),
+            loaded: self.loaded.to_string(),
+            reloads: self.reloads,
+            refused: String::new(),
             uptime: relay.clock.now().since(self.started).as_secs(),
             listeners: self.listening.iter().map(ToString::to_string).collect(),
             accepted: stats.accepted.get(),
@@ -183,6 +195,17 @@ impl Controls for Operator {
             set_aside: aside.bytes,
             min_free: aside.wanted,
         }
+    }
+
+    fn settings(&self) -> Option<String> {
+        Some(OwnValues(&self.settings).to_string())
+    }
+
+    async fn file_differs(&self) -> Option<String> {
+        let (file, mark) = (self.file.clone()?, self.read?);
+        let (settings, config) = (self.settings.clone(), self.relay.config.clone());
+        let differs = move || changes::file_differs(&file, mark, &settings, &config);
+        tokio::task::spawn_blocking(differs).await.ok().flatten()
     }
 
     async fn explain(
@@ -311,17 +334,25 @@ fn message_of(sender: Option<&Address>, now: Timestamp) -> Message {
 pub(super) struct Front {
     operator: ArcSwap<Operator>,
     reload: mpsc::Sender<Reloaded>,
+    /// The last refusal of another configuration since this one is in force, with its time.
+    refused: Mutex<String>,
 }
 
 impl Front {
     /// `reload` takes the requests to read the configuration again.
     pub(super) fn new(operator: Operator, reload: mpsc::Sender<Reloaded>) -> Front {
-        Front { operator: ArcSwap::from_pointee(operator), reload }
+        Front { operator: ArcSwap::from_pointee(operator), reload, refused: Mutex::default() }
     }
 
     /// From now on, those of `operator`.
     pub(super) fn put(&self, operator: Operator) {
         self.operator.store(Arc::new(operator));
+        self.refused.lock().clear();
+    }
+
+    /// Another configuration was not taken.
+    pub(super) fn refused(&self, now: Timestamp, why: &str) {
+        *self.refused.lock() = format!("{now}: {why}");
     }
 }
 
@@ -373,7 +404,15 @@ impl Controls for Front {
     }
 
     fn status(&self) -> Status {
-        self.operator.load().status()
+        Status { refused: self.refused.lock().clone(), ..self.operator.load().status() }
+    }
+
+    fn settings(&self) -> Option<String> {
+        self.operator.load().settings()
+    }
+
+    async fn file_differs(&self) -> Option<String> {
+        self.operator.load_full().file_differs().await
     }
 
     async fn explain(
@@ -385,8 +424,8 @@ impl Controls for Front {
         self.operator.load_full().explain(sender, recipient, priority).await
     }
 
-    async fn reload(&self) -> Result<String, String> {
-        let ended = || "mailweir is stopping".to_string();
+    async fn reload(&self) -> Result<String, Refusal> {
+        let ended = || Refusal { message: "mailweir is stopping".into(), config: false };
         let (reply, told) = oneshot::channel();
         self.reload.send(reply).await.map_err(|_| ended())?;
         told.await.map_err(|_| ended())?

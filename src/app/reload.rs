@@ -8,22 +8,20 @@
 //!   limits must remember is in the queue.
 //! - Nobody is refused: clients that connect meanwhile wait in the kernel for at most `drain`.
 
-use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use tokio::signal::unix::{self, SignalKind};
 
 use super::StartError;
+use super::changes::changes;
 use super::operator::Operator;
 use super::running::{Opened, Parts, Running, Sockets};
+use crate::admin::Refusal;
 use crate::clock::{Clock, Timestamp};
 use crate::config::report::Setting;
-use crate::config::{Config, Loaded};
+use crate::config::{Config, ConfigError, Loaded};
 use crate::crash;
-
-/// Changed values that are told one by one.
-const TOLD: usize = 50;
 
 /// What a signal asks for.
 pub(super) enum Signal {
@@ -72,11 +70,43 @@ pub(super) struct InForce {
     pub(super) config: Arc<Config>,
     settings: Arc<[Setting]>,
     file: Option<PathBuf>,
+    /// Tells the text that was read from what is in the file later.
+    read: Option<u64>,
+    /// Since when it is in force.
+    since: Timestamp,
+}
+
+/// Why a configuration was not put in force.
+pub(super) struct Refused {
+    /// For whoever asked.
+    pub(super) told: Refusal,
+    /// For the log: without lines of the file.
+    pub(super) logged: String,
+}
+
+impl Refused {
+    fn new(why: impl std::fmt::Display, config: bool) -> Refused {
+        let logged = why.to_string();
+        Refused { told: Refusal { message: logged.clone(), config }, logged }
+    }
+}
+
+impl From<StartError> for Refused {
+    fn from(error: StartError) -> Refused {
+        Refused::new(&error, matches!(error, StartError::Config(_)))
+    }
+}
+
+impl From<ConfigError> for Refused {
+    fn from(error: ConfigError) -> Refused {
+        Refused { told: Refusal { message: format!("{error:#}"), config: true }, logged: error.to_string() }
+    }
 }
 
 impl InForce {
-    pub(super) fn new(loaded: Loaded) -> InForce {
-        InForce { config: Arc::new(loaded.config), settings: loaded.settings.into(), file: loaded.file }
+    pub(super) fn new(loaded: Loaded, since: Timestamp) -> InForce {
+        let Loaded { config, settings, file, read, .. } = loaded;
+        InForce { config: Arc::new(config), settings: settings.into(), file, read, since }
     }
 
     /// The file for people.
@@ -92,6 +122,8 @@ pub(super) struct Process {
     pub(super) clock: Clock,
     pub(super) started: Timestamp,
     pub(super) sockets: Sockets,
+    /// How often another configuration was put in force.
+    pub(super) reloads: u64,
 }
 
 impl Process {
@@ -102,6 +134,9 @@ impl Process {
             settings: current.settings.clone(),
             started: self.started,
             file: current.file.clone(),
+            read: current.read,
+            loaded: current.since,
+            reloads: self.reloads,
             listening: running.listening.clone(),
         }
     }
@@ -111,21 +146,21 @@ impl Process {
     ///
     /// # Errors
     /// Why it could not, for people.
-    pub(super) async fn read(&mut self, current: &InForce) -> Result<(Parts, InForce), String> {
+    pub(super) async fn read(&mut self, current: &InForce) -> Result<(Parts, InForce), Refused> {
         // The file that the values in force came from: if it is gone, that is a fault, not a wish
         // for the built-in values.
         let file = self.named.clone().or_else(|| current.file.clone());
         let loaded = tokio::task::spawn_blocking(move || Loaded::read(file.as_deref())).await;
-        let loaded = loaded.map_err(|e| e.to_string())?.map_err(|e| e.to_string())?;
+        let loaded = loaded.map_err(|e| Refused::new(e, false))??;
         for warning in &loaded.warnings {
             tracing::warn!(%warning, "reload");
         }
         if loaded.config.queue.store != current.config.queue.store {
-            return Err("[queue] store cannot change while mailweir runs: restart it".into());
+            return Err(Refused::new("[queue] store cannot change while mailweir runs: restart it", true));
         }
-        let next = InForce::new(loaded);
-        let parts = Parts::new(next.config.clone()).await.map_err(|e| e.to_string())?;
-        self.sockets.bind(&next.config).map_err(|e| e.to_string())?;
+        let next = InForce::new(loaded, self.clock.now());
+        let parts = Parts::new(next.config.clone()).await?;
+        self.sockets.bind(&next.config)?;
         Ok((parts, next))
     }
 
@@ -144,7 +179,7 @@ impl Process {
         current: &mut InForce,
         parts: Parts,
         next: InForce,
-    ) -> anyhow::Result<(Running, Result<String, String>)> {
+    ) -> anyhow::Result<(Running, Result<String, Refused>)> {
         tracing::info!(config = %next.shown(), "reload: finishing what is in flight");
         crash::point("reload.begin");
         let before = running.relay.clone();
@@ -161,7 +196,8 @@ impl Process {
                 if current.config.log != next.config.log {
                     told.push("[log] holds from the next start on".into());
                 }
-                *current = next;
+                *current = InForce { since: self.clock.now(), ..next };
+                self.reloads += 1;
                 self.sockets.keep(&current.config);
                 crash::point("reload.done");
                 tracing::info!(changes = told.len(), "reloaded");
@@ -176,86 +212,8 @@ impl Process {
                 let parts = Parts::new(current.config.clone()).await?;
                 let running = self.start(parts).await?;
                 running.relay.stats.go_on_from(&before.stats);
-                Ok((running, Err(error.to_string())))
+                Ok((running, Err(error.into())))
             }
         }
-    }
-}
-
-/// What differs, a line for each value; secrets are not shown by [`Setting`].
-fn changes(old: &[Setting], new: &[Setting]) -> Vec<String> {
-    fn of(settings: &[Setting]) -> Vec<(String, String)> {
-        // Tables that may be repeated are told apart by their place.
-        let mut seen: HashMap<(&str, &str), u32> = HashMap::new();
-        let name = |setting: &'_ Setting, nth: u32| match (setting.table.as_str(), nth) {
-            ("", _) => setting.key.clone(),
-            (table, 1) => format!("{table} {}", setting.key),
-            (table, nth) => format!("{table} (no. {nth}) {}", setting.key),
-        };
-        let mut all = Vec::with_capacity(settings.len());
-        for setting in settings {
-            let nth = seen.entry((&setting.table, &setting.key)).and_modify(|n| *n += 1).or_insert(1);
-            let value = setting.value.as_ref().map_or("none".into(), |value| value.to_string().trim().to_owned());
-            all.push((name(setting, *nth), value));
-        }
-        all
-    }
-    let (old, new) = (of(old), of(new));
-    let before: HashMap<&str, &str> = old.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
-    let after: HashMap<&str, &str> = new.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
-    let mut told: Vec<String> = new
-        .iter()
-        .filter_map(|(name, value)| match before.get(name.as_str()) {
-            Some(was) if was == value => None,
-            Some(was) => Some(format!("{name}: {was} → {value}")),
-            None => Some(format!("{name}: {value} (new)")),
-        })
-        .collect();
-    let gone = old.iter().filter(|(name, _)| !after.contains_key(name.as_str()));
-    told.extend(gone.map(|(name, value)| format!("{name}: {value} (gone)")));
-    if told.len() > TOLD {
-        let more = told.len() - TOLD;
-        told.truncate(TOLD);
-        told.push(format!("and {more} more; see mailweir check"));
-    }
-    told
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn settings(text: &str) -> Vec<Setting> {
-        Loaded::parse(text, "config.toml").expect("a good configuration").settings
-    }
-
-    #[test]
-    fn tells_what_changed_and_nothing_else() {
-        let old = settings("[provider.a]\nmatch = { domains = [\"a.example\"] }\nrate = \"20/s\"\n");
-        let new = settings("[provider.a]\nmatch = { domains = [\"a.example\"] }\nrate = \"10/s\"\n");
-        assert_eq!(changes(&old, &old), Vec::<String>::new());
-        let told = changes(&old, &new);
-        assert_eq!(told.len(), 1, "{told:?}");
-        assert!(
-            told[0].starts_with("[provider.a] rate: ") && told[0].contains("20/s") && told[0].contains("10/s"),
-            "{told:?}"
-        );
-        let fewer = changes(&old, &settings(""));
-        assert!(
-            fewer.iter().any(|line| line.starts_with("[provider.a] rate: ") && line.ends_with("(gone)")),
-            "{fewer:?}"
-        );
-        assert!(fewer.len() <= TOLD + 1);
-    }
-
-    #[test]
-    fn a_secret_is_never_told() {
-        let with = |password: &str| {
-            settings(&format!(
-                "[provider.a]\nmatch = {{ domains = [\"a.example\"] }}\nrelay = \"mx.a.example:587\"\nauth = {{ user = \"u\", password = \"{password}\" }}\n"
-            ))
-        };
-        let told = changes(&with("s3cr3t-one"), &with("s3cr3t-two")).join("\n");
-        assert!(!told.contains("s3cr3t"), "{told}");
     }
 }

@@ -10,12 +10,12 @@ use clap::Args;
 use rustix::fs::{Access, access};
 use rustix::io::Errno;
 
-use super::connect::{Target, running};
+use super::connect::{Lead, Target, running};
 use super::screen;
 use super::{Code, Failed, Outcome};
 use crate::admin::requests::{Reply, Request};
+use crate::config::Store;
 use crate::config::units::Size;
-use crate::config::{Config, Store};
 use crate::queue::Counts;
 use crate::queue::sqlite::backup;
 
@@ -29,9 +29,9 @@ pub(super) struct BackupArgs {
     json: bool,
 }
 
-pub(super) async fn backup(config: &Config, args: &BackupArgs) -> Outcome {
-    let Store::Sqlite(store) = &config.queue.store;
-    let (bytes, counts) = match displaced(config).await {
+pub(super) async fn backup(lead: &Lead, args: &BackupArgs) -> Outcome {
+    let Store::Sqlite(store) = &lead.config().queue.store;
+    let (bytes, counts) = match displaced(lead).await? {
         Some(running) => save(&running, &args.file).await?,
         None => {
             readable(store)?;
@@ -46,9 +46,15 @@ pub(super) async fn backup(config: &Config, args: &BackupArgs) -> Outcome {
 }
 
 /// The relay that runs, if its files are not those under the queue's name any more.
-async fn displaced(config: &Config) -> Option<Target> {
+///
+/// # Errors
+/// None runs, and the file that would tell where the queue is cannot be taken.
+async fn displaced(lead: &Lead) -> Result<Option<Target>, Failed> {
     // Whoever may not ask it makes the copy by himself, as ever.
-    let running = running(config).await.ok().flatten()?;
+    let Some(running) = running(lead).await.ok().flatten() else {
+        lead.must_be_good()?;
+        return Ok(None);
+    };
     let mut trouble = false;
     let note = |reply, _: &[u8]| {
         if let Reply::Status(status) = reply {
@@ -56,8 +62,8 @@ async fn displaced(config: &Config) -> Option<Target> {
         }
         Ok(())
     };
-    running.request(Request::Status, note).await.ok()?;
-    trouble.then_some(running)
+    let answered = running.request(Request::Status, note).await.is_ok();
+    Ok((answered && trouble).then_some(running))
 }
 
 /// Has the relay make the copy, from what it has open.

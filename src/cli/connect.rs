@@ -1,22 +1,74 @@
 //! Where a command goes: to the running relay over its control socket, or, if none runs, to the
 //! queue itself. The commands are the same code in both cases.
+//!
+//! A relay that runs needs no file to be talked to: a [`Lead`] is found in whatever can be read of it.
 
-use std::io;
-use std::path::PathBuf;
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use async_trait::async_trait;
 use tokio::net::UnixStream;
 
+use super::screen;
 use super::{Code, Failed};
 use crate::admin::control::{ask, socket_path};
 use crate::admin::requests::{Reply, Request, Sink, handle};
 use crate::admin::{Controls, LaneStatus, Status, Withdrawn};
 use crate::clock::{Clock, Timestamp};
-use crate::config::{Config, Store};
+use crate::config::{Config, ConfigError, Loaded, Store};
 use crate::mail::{LaneName, RecipientKey};
 use crate::queue::sqlite::SqliteQueue;
 use crate::queue::{Queue, QueueError};
+
+/// What leads a command to the relay: the configuration as far as it can be read, and the control socket.
+pub struct Lead {
+    /// The file; where it cannot be taken, the built-in values with its queue, if that can be read.
+    pub loaded: Loaded,
+    /// Why it cannot be taken.
+    pub broken: Option<ConfigError>,
+    socket: PathBuf,
+    /// Whether the relay that runs is asked how its file differs from what is in force.
+    notes: bool,
+}
+
+impl Lead {
+    /// By the file that was `named`, or found at its default place; `socket` says where the relay is whatever the
+    /// file says. Never fails: a relay may run that read an earlier version of the file.
+    pub(super) fn find(named: Option<&Path>, socket: Option<PathBuf>) -> Lead {
+        let (loaded, broken) = match Loaded::read(named) {
+            Ok(loaded) => (loaded, None),
+            Err(error) => (Loaded::despite_faults(named), Some(error)),
+        };
+        let socket = socket.unwrap_or_else(|| socket_path(&loaded.config.queue.store));
+        Lead { loaded, broken, socket, notes: true }
+    }
+
+    /// To the relay of this queue, without a word about its file.
+    pub(super) fn to(store: &Store) -> Lead {
+        let mut loaded = Loaded::without_file();
+        loaded.config.queue.store = store.clone();
+        Lead { loaded, broken: None, socket: socket_path(store), notes: false }
+    }
+
+    /// The same without a word about the file.
+    pub(super) fn quiet(self) -> Lead {
+        Lead { notes: false, ..self }
+    }
+
+    /// The configuration, as far as it can be read.
+    pub fn config(&self) -> &Config {
+        &self.loaded.config
+    }
+
+    /// What is to be said where nobody answers and a configuration is needed.
+    ///
+    /// # Errors
+    /// The file cannot be taken.
+    pub(super) fn must_be_good(&self) -> Result<(), Failed> {
+        self.broken.clone().map_or(Ok(()), |error| Err(error.into()))
+    }
+}
 
 /// Whom a command talks to.
 pub enum Target {
@@ -30,37 +82,43 @@ pub enum Target {
 ///
 /// # Errors
 /// Neither can be reached; the code tells whether that may change by itself.
-pub async fn connect(config: &Config) -> Result<Target, Failed> {
-    if let Some(target) = running(config).await? {
+pub async fn connect(lead: &Lead) -> Result<Target, Failed> {
+    if let Some(target) = running(lead).await? {
         return Ok(target);
     }
-    let Store::Sqlite(path) = &config.queue.store;
+    lead.must_be_good()?;
+    let Store::Sqlite(path) = &lead.config().queue.store;
     if !path.exists() {
-        let message = format!("mailweir is not running, and there is no queue at {}", path.display());
+        let other = elsewhere(&lead.socket);
+        let message = format!("mailweir is not running, and there is no queue at {}{other}", path.display());
         return Err(Failed::new(Code::Unavailable, message));
     }
     let queue: Arc<dyn Queue> = SqliteQueue::open(path, Clock::System).map_err(|e| match e {
-        QueueError::InUse(_) => {
-            let socket = socket_path(&config.queue.store);
-            Failed::new(
-                Code::Temporary,
-                format!("mailweir is running but does not answer at {}: {e}", socket.display()),
-            )
-        }
+        QueueError::InUse(_) => Failed::new(
+            Code::Temporary,
+            format!("mailweir is running but does not answer at {}: {e}", lead.socket.display()),
+        ),
         QueueError::Damaged(_) => Failed::new(Code::Unavailable, e),
         _ => Failed::new(Code::Temporary, e),
     })?;
     Ok(Target::Direct(Direct { queue }))
 }
 
-/// The relay that runs with this configuration; `None` if there is none.
+/// The relay that runs; `None` if there is none. Says on standard error how the file of its configuration differs
+/// from what is in force.
 ///
 /// # Errors
 /// It may not be talked to.
-pub async fn running(config: &Config) -> Result<Option<Target>, Failed> {
-    let socket = socket_path(&config.queue.store);
-    match UnixStream::connect(&socket).await {
-        Ok(_) => Ok(Some(Target::Running(socket))),
+pub async fn running(lead: &Lead) -> Result<Option<Target>, Failed> {
+    let socket = &lead.socket;
+    match UnixStream::connect(socket).await {
+        Ok(_) => {
+            let target = Target::Running(socket.clone());
+            if lead.notes {
+                note_differences(&target).await;
+            }
+            Ok(Some(target))
+        }
         Err(e) if e.kind() == io::ErrorKind::PermissionDenied => {
             let message = format!("cannot use {}: {e}: run this as the user that mailweir runs as", socket.display());
             Err(Failed::new(Code::Unavailable, message))
@@ -73,11 +131,86 @@ pub async fn running(config: &Config) -> Result<Option<Target>, Failed> {
 ///
 /// # Errors
 /// There is none.
-pub async fn must_run(config: &Config) -> Result<Target, Failed> {
-    running(config).await?.ok_or_else(|| {
-        let socket = socket_path(&config.queue.store);
-        Failed::new(Code::Unavailable, format!("mailweir is not running: nothing answers at {}", socket.display()))
-    })
+pub async fn must_run(lead: &Lead) -> Result<Target, Failed> {
+    match running(lead).await? {
+        Some(target) => Ok(target),
+        None => {
+            let socket = lead.socket.display();
+            let nobody = format!("mailweir is not running: nothing answers at {socket}{}", elsewhere(&lead.socket));
+            match &lead.broken {
+                Some(error) => Err(Failed::new(Code::Config, format!("{error:#}\n{nobody}"))),
+                None => Err(Failed::new(Code::Unavailable, nobody)),
+            }
+        }
+    }
+}
+
+/// The origin of values that the relay told.
+const IN_FORCE: &str = "in force";
+
+/// With the values that are in force in place of a file that cannot be taken, if a relay tells them.
+pub(super) async fn with_values_in_force(lead: Lead) -> Lead {
+    if lead.broken.is_none() || UnixStream::connect(&lead.socket).await.is_err() {
+        return lead;
+    }
+    let mut text = None;
+    let keep = |reply, _: &[u8]| {
+        if let Reply::Note(settings) = reply {
+            text = Some(settings);
+        }
+        Ok(())
+    };
+    let asked = Target::Running(lead.socket.clone()).request(Request::Settings, keep).await;
+    // Files that it names may not be there for this user, or in this directory.
+    let loaded = text.filter(|_| asked.is_ok()).and_then(|text| Loaded::parse(&text, IN_FORCE).ok());
+    match loaded {
+        Some(loaded) => Lead { loaded: Loaded { file: Some(IN_FORCE.into()), ..loaded }, broken: None, ..lead },
+        None => lead,
+    }
+}
+
+/// A relay of an earlier version does not know the question: then there is nothing to say.
+async fn note_differences(target: &Target) {
+    let mut told = None;
+    let keep = |reply, _: &[u8]| {
+        if let Reply::Note(text) = reply {
+            told = Some(text);
+        }
+        Ok(())
+    };
+    if target.request(Request::FileDiffers, keep).await.is_ok()
+        && let Some(told) = told
+    {
+        screen::say("mailweir", &format!("note: {told}"));
+    }
+}
+
+/// Where else on this machine a mailweir listens: the file may have named another queue when it was started.
+fn elsewhere(socket: &Path) -> String {
+    let sockets = std::fs::read_to_string("/proc/net/unix").unwrap_or_default();
+    let listening = sockets.lines().filter_map(|line| {
+        let mut words = line.split_whitespace();
+        let (flags, path) = (words.nth(3)?, words.nth(3)?);
+        // __SO_ACCEPTCON
+        (flags == "00010000" && path.starts_with('/')).then_some(path)
+    });
+    let other = |path: &&str| queue_of(path).is_some_and(|queue| Path::new(&format!("{queue}.sock")) != socket);
+    let found = listening.filter(other).find(|path| {
+        queue_of(path).and_then(|queue| std::fs::File::open(queue).ok()).is_some_and(|file| is_database(&file))
+    });
+    let found = found.and_then(queue_of).map(|queue| format!("{queue}.sock"));
+    found.map_or(String::new(), |path| format!(" (one listens at {path}: --socket {path})"))
+}
+
+/// The queue beside which this socket is. The system knows it by the name under which it was made.
+fn queue_of(socket: &str) -> Option<&str> {
+    [".sock", ".soc+"].iter().find_map(|end| socket.strip_suffix(end))
+}
+
+/// Whether it begins as the files of SQLite do.
+fn is_database(mut file: &std::fs::File) -> bool {
+    let mut begin = [0; 16];
+    file.read_exact(&mut begin).is_ok() && begin == *b"SQLite format 3\0"
 }
 
 impl Target {
@@ -97,7 +230,11 @@ impl Target {
         match sink.last {
             Some(Ok(done)) => Ok(done),
             Some(Err(failure)) => {
-                let code = if failure.temporary { Code::Temporary } else { Code::Unavailable };
+                let code = match failure {
+                    _ if failure.config => Code::Config,
+                    _ if failure.temporary => Code::Temporary,
+                    _ => Code::Unavailable,
+                };
                 let done = failure.done.changed;
                 let sofar = if done > 0 { format!(" (after {done} recipients were changed)") } else { String::new() };
                 Err(Failed::new(code, format!("{failure}{sofar}")))

@@ -2,17 +2,16 @@
 
 use std::io::{self, Write};
 
-use super::connect::must_run;
-use super::screen;
+use super::connect::{Lead, must_run};
+use super::screen::{self, shown};
 use super::text::age_of;
 use super::{Code, Failed, Outcome};
 use crate::admin::Status;
 use crate::admin::requests::{Reply, Request};
 use crate::clock::Clock;
-use crate::config::Config;
 use crate::config::units::Size;
 
-pub(super) async fn status(config: &Config, json: bool) -> Outcome {
+pub(super) async fn status(lead: &Lead, json: bool) -> Outcome {
     let mut status: Option<Status> = None;
     let keep = |reply, _: &[u8]| {
         if let Reply::Status(s) = reply {
@@ -20,7 +19,7 @@ pub(super) async fn status(config: &Config, json: bool) -> Outcome {
         }
         Ok(())
     };
-    must_run(config).await?.request(Request::Status, keep).await?;
+    must_run(lead).await?.request(Request::Status, keep).await?;
     let status = status.ok_or_else(|| Failed::new(Code::Temporary, "mailweir did not say how it is"))?;
     let mut out = screen::stdout();
     if json {
@@ -30,7 +29,17 @@ pub(super) async fn status(config: &Config, json: bool) -> Outcome {
     let q = &status.queue;
     writeln!(out, "mailweir {} on {}, process {}", status.version, status.hostname, status.pid)?;
     writeln!(out, "running    since {}", age_of(&status.started, Clock::System.now()))?;
-    writeln!(out, "config     {}", if status.config.is_empty() { "built-in values" } else { &status.config })?;
+    let config = if status.config.is_empty() { "built-in values" } else { &status.config };
+    let reloads = match status.reloads {
+        0 => String::new(),
+        1 => ", 1 reload since the start".to_owned(),
+        n => format!(", {n} reloads since the start"),
+    };
+    let now = Clock::System.now();
+    writeln!(out, "config     {config}, in force since {}{reloads}", age_of(&status.loaded, now))?;
+    if !status.refused.is_empty() {
+        writeln!(out, "REFUSED    the last reload, at {}", shown(&status.refused))?;
+    }
     writeln!(out, "listening  {}", status.listeners.join(", "))?;
     writeln!(
         out,
@@ -71,8 +80,8 @@ fn whole(bytes: u64) -> Size {
     Size(bytes / 1024 * 1024)
 }
 
-/// The configuration is read here first, to find the relay; what is wrong with it is said either way.
-pub(super) async fn reload(config: &Config) -> Outcome {
+/// The relay reads the file; what is wrong with it is in its log too.
+pub(super) async fn reload(lead: &Lead) -> Outcome {
     let mut told = String::new();
     let keep = |reply, _: &[u8]| {
         if let Reply::Note(text) = reply {
@@ -80,7 +89,7 @@ pub(super) async fn reload(config: &Config) -> Outcome {
         }
         Ok(())
     };
-    must_run(config).await?.request(Request::Reload, keep).await?;
+    must_run(lead).await?.request(Request::Reload, keep).await?;
     writeln!(screen::stdout(), "reloaded\n{told}")?;
     Ok(())
 }

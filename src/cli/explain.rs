@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use clap::Args;
 
-use super::connect::running;
+use super::connect::{Lead, running};
 use super::provider::stored_feedback;
 use super::screen::{self, shown};
 use super::text::Table;
@@ -18,7 +18,6 @@ use crate::admin::explain::{LaneExplained, explain as explain_here};
 use crate::admin::requests::{Reply, Request};
 use crate::admin::{Explanation, FeedbackStatus};
 use crate::clock::{self, grouped};
-use crate::config::Loaded;
 use crate::config::units::Span;
 use crate::mail::Address;
 use crate::route::{Explained, Router};
@@ -38,14 +37,14 @@ pub(super) struct Explain {
     json: bool,
 }
 
-pub(super) async fn explain(loaded: Loaded, asked: Explain) -> Outcome {
+pub(super) async fn explain(lead: Lead, asked: Explain) -> Outcome {
     let parse = |text: &str| Address::parse(text).map_err(|e| Failed::new(Code::Usage, format!("`{text}`: {e}")));
     let recipient = parse(&asked.address)?;
     let sender = match asked.sender.trim_matches(['<', '>']) {
         "" => None,
         text => Some(parse(text)?),
     };
-    let told = match running(&loaded.config).await? {
+    let told = match running(&lead).await? {
         Some(target) => {
             let mut told = None;
             let request = Request::Explain {
@@ -63,6 +62,8 @@ pub(super) async fn explain(loaded: Loaded, asked: Explain) -> Outcome {
             told.ok_or_else(|| Failed::new(Code::Temporary, "mailweir did not explain anything"))?
         }
         None => {
+            lead.must_be_good()?;
+            let loaded = lead.loaded;
             let config = Arc::new(loaded.config);
             let router = Router::new(config.clone()).map_err(|e| Failed::new(Code::Config, e))?;
             let mut told =

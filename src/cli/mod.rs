@@ -31,6 +31,7 @@ use clap::{Parser, Subcommand};
 
 use crate::config::{ConfigError, Loaded};
 use crate::core_dump;
+use connect::Lead;
 
 /// How a command ends, if not well.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -76,7 +77,7 @@ impl From<io::Error> for Failed {
 
 impl From<ConfigError> for Failed {
     fn from(e: ConfigError) -> Failed {
-        Failed::new(Code::Config, e)
+        Failed::new(Code::Config, format_args!("{e:#}"))
     }
 }
 
@@ -90,6 +91,9 @@ pub struct Cli {
     /// built-in values]
     #[arg(long, short = 'c', value_name = "FILE", global = true)]
     config: Option<PathBuf>,
+    /// Control socket of the relay to talk to [default: beside the queue, PATH.sock]
+    #[arg(long, value_name = "PATH", global = true)]
+    socket: Option<PathBuf>,
     #[command(subcommand)]
     command: Option<Command>,
 }
@@ -98,8 +102,11 @@ pub struct Cli {
 enum Command {
     /// Run the relay (the default)
     Run,
-    /// Check the configuration and print what holds, with where each value came from
+    /// Check the configuration: what differs from the built-in values, certificates, and what to know
     Check {
+        /// Every value that holds, with where it came from
+        #[arg(long, conflicts_with = "json")]
+        all: bool,
         /// One JSON object
         #[arg(long)]
         json: bool,
@@ -172,20 +179,30 @@ fn end(program: &str, outcome: Outcome) -> ExitCode {
 
 fn dispatch(cli: Cli) -> Outcome {
     let loaded = || Loaded::read(cli.config.as_deref());
+    let lead = || Lead::find(cli.config.as_deref(), cli.socket.clone());
     let command = cli.command.unwrap_or(Command::Run);
+    let to_a_relay = |command: &Command| {
+        use Command::{Backup, Explain, Provider, Queue, Reload, Status};
+        matches!(command, Queue(_) | Provider(_) | Status { .. } | Backup(_) | Reload | Explain(_))
+    };
+    if cli.socket.is_some() && !to_a_relay(&command) {
+        let message = "--socket is for commands to a relay that runs: status, reload, queue, provider, explain and \
+                       backup (see --help)";
+        return Err(Failed::new(Code::Usage, message));
+    }
     // These two have nothing that is secret, and are for looking at.
     if !matches!(command, Command::Sink(_) | Command::Simulate(_)) {
         core_dump::refuse();
     }
     match command {
         Command::Run => run::run(loaded()?, cli.config),
-        Command::Check { json } => check::check(loaded(), json),
-        Command::Queue(command) => block_on(queue::queue(&loaded()?.config, command)),
-        Command::Provider(command) => block_on(provider::provider(&loaded()?, command)),
-        Command::Status { json } => block_on(control::status(&loaded()?.config, json)),
-        Command::Backup(args) => block_on(backup::backup(&loaded()?.config, &args)),
-        Command::Reload => block_on(control::reload(&loaded()?.config)),
-        Command::Explain(asked) => block_on(explain::explain(loaded()?, asked)),
+        Command::Check { all, json } => check::check(loaded(), all, json),
+        Command::Queue(command) => block_on(queue::queue(&lead(), command)),
+        Command::Provider(command) => block_on(provider::provider(lead(), command)),
+        Command::Status { json } => block_on(control::status(&lead(), json)),
+        Command::Backup(args) => block_on(backup::backup(&lead(), &args)),
+        Command::Reload => block_on(control::reload(&lead().quiet())),
+        Command::Explain(asked) => block_on(explain::explain(lead(), asked)),
         Command::Send { arguments } => sendmail::run(sendmail::Name::Send, arguments, cli.config),
         Command::Sink(args) => sink::sink(&args),
         Command::Simulate(args) => simulate::simulate(&loaded()?.config, &args),

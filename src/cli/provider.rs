@@ -10,7 +10,7 @@ use serde::Serialize;
 use serde_json::{Value as Json, json};
 
 use super::check::plain;
-use super::connect::{must_run, running};
+use super::connect::{Lead, must_run, running, with_values_in_force};
 use super::explain::write_feedback;
 use super::screen::{self, shown};
 use super::text::Table;
@@ -62,22 +62,22 @@ pub(super) enum ProviderCommand {
     },
 }
 
-pub(super) async fn provider(loaded: &Loaded, command: ProviderCommand) -> Outcome {
-    let config = &loaded.config;
+pub(super) async fn provider(lead: Lead, command: ProviderCommand) -> Outcome {
+    let lead = &with_values_in_force(lead).await;
     match command {
-        ProviderCommand::List { all, json } => list(loaded, lanes(config).await?, all, json),
-        ProviderCommand::Show { name, json } => show(loaded, lanes(config).await?, &name, json),
+        ProviderCommand::List { all, json } => list(lead, lanes(lead).await?, all, json),
+        ProviderCommand::Show { name, json } => show(lead, lanes(lead).await?, &name, json),
         ProviderCommand::Pause { name } => {
-            must_run(config).await?.request(Request::Pause { name: name.clone() }, |_, _| Ok(())).await?;
+            must_run(lead).await?.request(Request::Pause { name: name.clone() }, |_, _| Ok(())).await?;
             writeln!(screen::stdout(), "{name} is paused; what is in a transaction now still ends")?;
             Ok(())
         }
-        ProviderCommand::Resume { name } => resume(config, name).await,
-        ProviderCommand::Forget { name } => forget(config, name).await,
+        ProviderCommand::Resume { name } => resume(lead, name).await,
+        ProviderCommand::Forget { name } => forget(lead, name).await,
     }
 }
 
-async fn resume(config: &Config, name: String) -> Outcome {
+async fn resume(lead: &Lead, name: String) -> Outcome {
     let mut lanes: Vec<Resumed> = Vec::new();
     let keep = |reply, _: &[u8]| {
         if let Reply::Resumed(lane) = reply {
@@ -85,7 +85,7 @@ async fn resume(config: &Config, name: String) -> Outcome {
         }
         Ok(())
     };
-    let done = must_run(config).await?.request(Request::Resume { name: name.clone() }, keep).await?;
+    let done = must_run(lead).await?.request(Request::Resume { name: name.clone() }, keep).await?;
     let mut out = screen::stdout();
     for lane in &lanes {
         for ended in &lane.ended {
@@ -109,7 +109,7 @@ async fn resume(config: &Config, name: String) -> Outcome {
     Ok(())
 }
 
-async fn forget(config: &Config, name: String) -> Outcome {
+async fn forget(lead: &Lead, name: String) -> Outcome {
     let mut lanes: Vec<Forgotten> = Vec::new();
     let keep = |reply, _: &[u8]| {
         if let Reply::Forgotten(lane) = reply {
@@ -117,7 +117,7 @@ async fn forget(config: &Config, name: String) -> Outcome {
         }
         Ok(())
     };
-    must_run(config).await?.request(Request::Forget { name: name.clone() }, keep).await?;
+    must_run(lead).await?.request(Request::Forget { name: name.clone() }, keep).await?;
     let mut out = screen::stdout();
     for lane in &lanes {
         for learned in &lane.learned {
@@ -136,8 +136,10 @@ struct Lanes {
     running: bool,
 }
 
-async fn lanes(config: &Config) -> Result<Lanes, Failed> {
-    let Some(target) = running(config).await? else {
+async fn lanes(lead: &Lead) -> Result<Lanes, Failed> {
+    let config = lead.config();
+    let Some(target) = running(lead).await? else {
+        lead.must_be_good()?;
         let known = stored_feedback(config).await.into_iter();
         let idle = |name: LaneName| LaneStatus::idle(&name, config.provider(name.base()).unwrap_or(&config.default));
         let lanes = known.map(|(name, feedback)| LaneStatus { feedback, ..idle(name.as_str().into()) }).collect();
@@ -258,9 +260,11 @@ fn whole(name: &str, sources: &[LaneStatus]) -> Option<LaneStatus> {
 }
 
 /// The lanes that are known, then providers without one; by name.
-fn rows(loaded: &Loaded, Lanes { mut lanes, running }: Lanes) -> Vec<Row> {
-    let config = &loaded.config;
-    for provider in config.providers.iter().chain([&config.default]) {
+fn rows(lead: &Lead, Lanes { mut lanes, running }: Lanes) -> Vec<Row> {
+    let (loaded, config) = (&lead.loaded, lead.config());
+    // A file that cannot be taken tells of no others than the relay does.
+    let configured = config.providers.iter().chain([&config.default]).filter(|_| lead.broken.is_none());
+    for provider in configured {
         // What has no provider has a lane for each domain; [default] stands for the limits alone.
         let each = if provider.name == config.default.name { Vec::new() } else { sources::each(provider) };
         let seen: Vec<&Provider> = if each.is_empty() { vec![provider] } else { each.iter().map(|p| &**p).collect() };
@@ -274,8 +278,8 @@ fn rows(loaded: &Loaded, Lanes { mut lanes, running }: Lanes) -> Vec<Row> {
     lanes.into_iter().map(|lane| Row::new(loaded, lane, running)).collect()
 }
 
-fn list(loaded: &Loaded, lanes: Lanes, all: bool, json: bool) -> Outcome {
-    let rows: Vec<Row> = rows(loaded, lanes).into_iter().filter(|row| all || is_of_interest(row)).collect();
+fn list(lead: &Lead, lanes: Lanes, all: bool, json: bool) -> Outcome {
+    let rows: Vec<Row> = rows(lead, lanes).into_iter().filter(|row| all || is_of_interest(row)).collect();
     let mut out = screen::stdout();
     if json {
         for row in &rows {
@@ -287,9 +291,10 @@ fn list(loaded: &Loaded, lanes: Lanes, all: bool, json: bool) -> Outcome {
     Ok(())
 }
 
-fn show(loaded: &Loaded, lanes: Lanes, name: &str, json: bool) -> Outcome {
+fn show(lead: &Lead, lanes: Lanes, name: &str, json: bool) -> Outcome {
+    let loaded = &lead.loaded;
     let running = lanes.running;
-    let rows = rows(loaded, lanes);
+    let rows = rows(lead, lanes);
     let of_name = |row: &&Row| !row.lane.source.is_empty() && LaneName::base_of(&row.lane.name) == name;
     let sources: Vec<LaneStatus> = rows.iter().filter(of_name).map(|row| row.lane.clone()).collect();
     let row = match whole(name, &sources) {

@@ -5,13 +5,12 @@ use std::io::{self, Write};
 
 use clap::{Args, Subcommand};
 
-use super::connect::{Target, connect};
+use super::connect::{Lead, Target, connect};
 use super::screen::{self, shown};
 use super::text::{Table, age_of};
 use super::{Code, Failed, Outcome};
 use crate::admin::requests::{Done, Reply, Request};
 use crate::clock::{Clock, Timestamp};
-use crate::config::Config;
 use crate::config::units::{Size, Span};
 use crate::mail::{QueueId, State};
 use crate::queue::{Filter, Operation, Row};
@@ -127,8 +126,8 @@ impl Which {
 }
 
 /// `mailq`: all that waits.
-pub(super) async fn list_all(config: &Config) -> Outcome {
-    let target = connect(config).await?;
+pub(super) async fn list_all(lead: &Lead) -> Outcome {
+    let target = connect(lead).await?;
     let mut empty = true;
     let look = |reply, _: &[u8]| {
         empty &= !matches!(reply, Reply::Row(_));
@@ -145,24 +144,24 @@ pub(super) async fn list_all(config: &Config) -> Outcome {
 }
 
 /// `sendmail -q`: what is queued is due now. Dead letters stay where they are.
-pub(super) async fn retry_all(config: &Config) -> Outcome {
-    let target = connect(config).await?;
+pub(super) async fn retry_all(lead: &Lead) -> Outcome {
+    let target = connect(lead).await?;
     let filter = Filter { state: Some(State::Queued.to_string()), ..Filter::default() };
     let result = target.request(Request::Operate { op: Operation::Retry, filter }, |_, _| Ok(())).await;
     target.close().await;
     result.map(|_| ())
 }
 
-pub(super) async fn queue(config: &Config, command: QueueCommand) -> Outcome {
+pub(super) async fn queue(lead: &Lead, command: QueueCommand) -> Outcome {
     let (op, operate) = match command {
         QueueCommand::List { which, limit, json } => {
-            let target = connect(config).await?;
+            let target = connect(lead).await?;
             let result = list(&target, which, limit, json).await;
             target.close().await;
             return result;
         }
         QueueCommand::Show { id, headers, body, json } => {
-            let target = connect(config).await?;
+            let target = connect(lead).await?;
             let result = show(&target, id, headers, body, json).await;
             target.close().await;
             return result;
@@ -177,7 +176,7 @@ pub(super) async fn queue(config: &Config, command: QueueCommand) -> Outcome {
         let message = "which recipients? Name queue ids or conditions (see --help), or --all";
         return Err(Failed::new(Code::Usage, message));
     }
-    let target = connect(config).await?;
+    let target = connect(lead).await?;
     let mut total = Done::default();
     let mut result = Ok(());
     // Lane and reason, each once.

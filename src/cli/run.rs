@@ -2,15 +2,12 @@
 
 use std::path::PathBuf;
 
-use super::screen;
 use super::{Code, Failed, Outcome};
 use crate::app::StartError;
 use crate::config::Loaded;
 
 /// `named`: the file of the command line, for a reload.
 pub(super) fn run(loaded: Loaded, named: Option<PathBuf>) -> Outcome {
-    let warnings: Vec<String> = loaded.warnings.iter().map(|warning| format!("warning: {warning}")).collect();
-    screen::say("mailweir", &warnings.join("\n"));
     let runtime = super::runtime(tokio::runtime::Builder::new_multi_thread().worker_threads(threads()))?;
     let result = runtime.block_on(crate::app::run(loaded, named));
     // Blocking work that is still in progress (a name lookup, a read) must not keep the process.

@@ -309,14 +309,19 @@ fn routes(
         let everything = sender.as_str() == "*" && recipient.as_str() == "*";
         if let Some(priority) = priority {
             all_rated = all_rated.or(everything.then_some(i));
-            priorities.push(PriorityRule { sender: sender.clone(), recipient: recipient.clone(), priority });
+            priorities.push(PriorityRule {
+                sender: sender.clone(),
+                recipient: recipient.clone(),
+                priority,
+                number: i + 1,
+            });
         }
         if via.is_empty() {
             continue;
         }
         all_sent = all_sent.or(everything.then_some(i));
         match providers.iter().find(|p| p.name == via) {
-            Some(provider) => routes.push(Route { sender, recipient, via: Arc::clone(provider) }),
+            Some(provider) => routes.push(Route { sender, recipient, via: Arc::clone(provider), number: i + 1 }),
             // A table that could not be read at all is no reason to complain here too.
             None if reader.has(&format!("provider.{via}")) => {}
             None => reader.fault(&key, unknown_provider(&via, providers, profiles)),

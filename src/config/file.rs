@@ -5,7 +5,6 @@
 //! What only shows when values are compared is in `check`.
 
 use std::collections::BTreeMap;
-use std::fmt;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
@@ -13,6 +12,8 @@ use toml_edit::{Document, Item, TableLike, Value};
 
 use super::keys::{Admin, ProviderDraft, RouteDraft, Table, Top, UNSUPPORTED};
 use super::listener_keys::ListenerDraft;
+use super::mistakes::{self, Excerpts};
+use super::problem::{ConfigError, Problem};
 use super::profiles;
 use super::rule_keys::{LimitDraft, RuleDraft};
 use super::source_file;
@@ -20,83 +21,10 @@ use super::value::{Kind, Val, describe, is_mistyped, nearest};
 use super::{Dns, Log, Queue, Retry, Sendmail, secret::without_users};
 
 /// Largest file read, in bytes.
-const MAX_FILE: u64 = 16 << 20;
+pub(super) const MAX_FILE: u64 = 16 << 20;
 
 /// Faults reported at most.
 const MAX_PROBLEMS: usize = 100;
-
-/// Something to know about a place in the file.
-#[derive(Clone, PartialEq, Eq, Debug, serde::Serialize)]
-pub struct Problem {
-    /// Line, from 1; 0 when it is about no line.
-    pub line: usize,
-    /// Column in characters, from 1; 0 when it is about no line.
-    pub column: usize,
-    /// The key's full path, such as `provider.gmail.rate`; entries of lists of tables count from
-    /// 1: `listener[1].address`. Empty when it is about no key.
-    pub key: String,
-    /// What is wrong and what was expected.
-    pub message: String,
-}
-
-/// Why there is no configuration.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct ConfigError {
-    /// The file, or what else the text came from.
-    pub origin: String,
-    /// All that is wrong, in the order of the file; at least one.
-    pub problems: Vec<Problem>,
-}
-
-/// A fault that does not stop mailweir.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Warning {
-    /// The file, or what else the text came from.
-    pub origin: String,
-    /// What and where.
-    pub problem: Problem,
-}
-
-impl Problem {
-    fn write(&self, origin: &str, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(origin)?;
-        if self.line > 0 {
-            write!(f, ":{}:{}", self.line, self.column)?;
-        }
-        if !self.key.is_empty() {
-            write!(f, ": {}", self.key)?;
-        }
-        write!(f, ": {}", self.message)
-    }
-}
-
-impl fmt::Display for Warning {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.problem.write(&self.origin, f)
-    }
-}
-
-/// One line for each problem.
-impl fmt::Display for ConfigError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (i, problem) in self.problems.iter().enumerate() {
-            if i > 0 {
-                f.write_str("\n")?;
-            }
-            problem.write(&self.origin, f)?;
-        }
-        Ok(())
-    }
-}
-
-impl std::error::Error for ConfigError {}
-
-impl ConfigError {
-    fn about_file(path: &Path, message: String) -> ConfigError {
-        let problem = Problem { line: 0, column: 0, key: String::new(), message };
-        ConfigError { origin: path.display().to_string(), problems: vec![problem] }
-    }
-}
 
 /// The values of a file, each in its range, not yet compared with one another.
 pub(super) struct Draft {
@@ -118,6 +46,7 @@ pub(super) struct Draft {
 pub(super) struct Reader<'a> {
     pub origin: &'a str,
     text: &'a str,
+    excerpts: Excerpts<'a>,
     /// This is the file of built-in profiles itself.
     built_in: bool,
     /// Path of every key and table in the file → where it stands.
@@ -131,8 +60,11 @@ pub(super) fn read_file(path: &Path) -> Result<String, ConfigError> {
     let bytes =
         source_file::read(path, MAX_FILE).map_err(|e| ConfigError::about_file(path, format!("cannot read it: {e}")))?;
     String::from_utf8(bytes).map_err(|e| {
-        let line = e.as_bytes().iter().take(e.utf8_error().valid_up_to()).filter(|b| **b == b'\n').count() + 1;
-        ConfigError::about_file(path, format!("is not UTF-8 text: see line {line}"))
+        let found = mistakes::not_utf8(e.as_bytes(), e.utf8_error().valid_up_to());
+        let excerpt = Excerpts::new(&found.text).of(&found.span);
+        let problem =
+            Problem { line: found.line, column: found.column, message: found.message, excerpt, ..Problem::default() };
+        ConfigError { origin: path.display().to_string(), problems: vec![problem] }
     })
 }
 
@@ -149,7 +81,9 @@ pub fn find(named: Option<&Path>) -> Option<PathBuf> {
 
 impl<'a> Reader<'a> {
     pub(super) fn new(text: &'a str, origin: &'a str) -> Reader<'a> {
-        Reader { origin, text, built_in: false, places: BTreeMap::new(), problems: Vec::new(), warnings: Vec::new() }
+        let excerpts = Excerpts::new(text);
+        let places = BTreeMap::new();
+        Reader { origin, text, excerpts, built_in: false, places, problems: Vec::new(), warnings: Vec::new() }
     }
 
     /// For the file of built-in profiles, which has keys of its own and builds on no profile.
@@ -176,8 +110,8 @@ impl<'a> Reader<'a> {
         match Document::parse(self.text) {
             Ok(document) => self.read_root(document.as_table(), &mut draft),
             Err(e) => {
-                let message = format!("is not TOML: {}", e.message().replace('\n', ", "));
-                self.problem(e.span(), String::new(), message);
+                let meant = mistakes::meant(self.text, e.span(), e.message());
+                self.problem(Some(meant.span), String::new(), meant.message);
             }
         }
         draft
@@ -258,10 +192,15 @@ impl<'a> Reader<'a> {
             let span = table.key(name).and_then(|k| k.span());
             self.place(&path, span.clone());
             let Some(inner) = item.as_table_like() else {
-                let message = format!(
-                    "expected a table [provider.NAME] with the limits of the provider NAME, found {}",
-                    found(item)
-                );
+                let message = match item {
+                    Item::ArrayOfTables(_) => {
+                        format!("there is one of each provider: expected [{path}], found [[{path}]]")
+                    }
+                    _ => format!(
+                        "expected a table [provider.NAME] with the limits of the provider NAME, found {}",
+                        found(item)
+                    ),
+                };
                 self.problem(span, path, message);
                 continue;
             };
@@ -333,7 +272,11 @@ impl<'a> Reader<'a> {
                     self.warn(&path, message.into());
                 }
                 Ok(()) => {}
-                Err(message) => self.problem(item.span().or(key_span), path, message),
+                Err(message) => {
+                    let dotted = item.as_table_like().is_some_and(TableLike::is_dotted);
+                    let why = if dotted { format!("; the dot behind `{name}` makes one of it") } else { String::new() };
+                    self.problem(item.span().or(key_span), path, message + &why);
+                }
             }
         } else if T::KEYS.iter().any(|k| k.name.starts_with(&inner)) {
             match item.as_table_like() {
@@ -361,7 +304,13 @@ impl<'a> Reader<'a> {
         } else if let Some((_, _, what)) = UNSUPPORTED.iter().find(|(t, k, _)| *t == T::NAME && *k == local) {
             self.problem(key_span, path, format!("not supported by this version: {what}"));
         } else {
-            let (message, named) = unknown::<T>(name, prefix, table.is_empty());
+            let near = is_mistyped(name, T::KEYS.iter().filter_map(|key| key.name.split('.').next()));
+            let elsewhere = (prefix.is_empty() && !near)
+                .then(|| mistakes::elsewhere(name, T::NAME, item.is_table_like(), self.excerpts.first_header()));
+            let (message, named) = match elsewhere.flatten() {
+                Some(message) => (message, true),
+                None => unknown::<T>(name, prefix, item),
+            };
             let around = path.strip_suffix(name).unwrap_or_default();
             let unnamed = format!("{around}…");
             self.problem(key_span, if named { path } else { unnamed }, message);
@@ -400,7 +349,8 @@ impl<'a> Reader<'a> {
         let table = item.as_table_like();
         if table.is_none() {
             let span = root.key(name).and_then(|k| k.span());
-            self.problem(span, name.into(), format!("expected a table [{name}], found {}", found(item)));
+            let found = if item.is_array_of_tables() { format!("[[{name}]]") } else { found(item) };
+            self.problem(span, name.into(), format!("expected a table [{name}], found {found}"));
         }
         table
     }
@@ -458,9 +408,9 @@ impl<'a> Reader<'a> {
 
     /// Notes a warning at the place of `path`.
     pub(super) fn warn(&mut self, path: &str, message: String) {
-        let (line, column) = self.nearest_place(path).map_or((0, 0), |s| self.position(s.start));
-        let message = without_users(&message);
-        self.warnings.push(Problem { line, column, key: path.to_owned(), message });
+        let span = self.nearest_place(path);
+        let warning = self.about(span, path.to_owned(), &message);
+        self.warnings.push(warning);
     }
 
     fn nearest_place(&self, path: &str) -> Option<Range<usize>> {
@@ -475,10 +425,15 @@ impl<'a> Reader<'a> {
 
     fn problem(&mut self, span: Option<Range<usize>>, key: String, message: String) {
         if self.problems.len() < MAX_PROBLEMS {
-            let (line, column) = span.map_or((0, 0), |s| self.position(s.start));
-            let (key, message) = (without_users(&key), without_users(&message));
-            self.problems.push(Problem { line, column, key, message });
+            let problem = self.about(span, without_users(&key), &message);
+            self.problems.push(problem);
         }
+    }
+
+    fn about(&self, span: Option<Range<usize>>, key: String, message: &str) -> Problem {
+        let (line, column) = span.as_ref().map_or((0, 0), |s| self.position(s.start));
+        let excerpt = span.map(|span| self.excerpts.of(&span)).unwrap_or_default();
+        Problem { line, column, key, message: without_users(message), excerpt }
     }
 
     /// Line and column (in characters) of a byte of the text, from 1.
@@ -511,7 +466,11 @@ fn found(item: &Item) -> String {
 }
 
 /// The message about a key that no declaration names, and whether the key may be repeated.
-fn unknown<T: Table>(name: &str, prefix: &str, root: bool) -> (String, bool) {
+fn unknown<T: Table>(name: &str, prefix: &str, item: &Item) -> (String, bool) {
+    let root = T::NAME.is_empty();
+    if root && item.is_table_like() && profiles::all().iter().any(|profile| profile.name() == name) {
+        return (format!("unknown table: did you mean [provider.{name}]?"), true);
+    }
     let mut known: Vec<&str> = T::KEYS.iter().filter_map(|k| k.name.strip_prefix(prefix)).collect();
     known.iter_mut().for_each(|k| *k = k.split('.').next().unwrap_or(k));
     known.dedup();
@@ -526,7 +485,13 @@ fn unknown<T: Table>(name: &str, prefix: &str, root: bool) -> (String, bool) {
             "listener", "queue", "retry", "dns", "default", "provider", "route", "limit", "sendmail", "admin", "log",
         ]);
     }
-    let message = match nearest(name, known.iter().copied()) {
+    // What only resembles a table is none of them.
+    let near = nearest(name, known.iter().copied())
+        .filter(|near| !root || !item.is_table_like() || is_mistyped(name, [*near]));
+    let message = match near {
+        None if root && item.is_table_like() => {
+            format!("unknown table: expected [provider.NAME] for a provider, or one of {}", known.join(", "))
+        }
         Some(near) => format!("unknown key: did you mean `{near}`?"),
         None => format!("unknown key: expected one of {}", known.join(", ")),
     };

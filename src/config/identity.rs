@@ -5,7 +5,7 @@
 //! configuration; early data stays off, since it can be played back (RFC 8446 §8).
 
 use std::fmt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use memchr::memmem;
@@ -20,6 +20,9 @@ use super::source_file::{self, FileError};
 /// Largest file read, in bytes.
 pub(super) const MAX_PEM: u64 = 1 << 20;
 
+/// Certificates of a file that are compared with the key at most.
+const MOST_IN_A_CHAIN: usize = 10;
+
 /// `tls` of a `[[listener]]`.
 #[derive(Clone)]
 pub struct ListenerTls {
@@ -28,6 +31,8 @@ pub struct ListenerTls {
     /// Mail is taken from encrypted sessions only.
     pub required: bool,
     server: Arc<ServerConfig>,
+    file: PathBuf,
+    chain: Arc<[CertificateDer<'static>]>,
 }
 
 /// A file of `tls` that cannot be used.
@@ -56,9 +61,17 @@ impl ListenerTls {
             (Ok(chain), Ok(private)) => (chain, private),
             (chain, private) => return Err(chain.err().into_iter().chain(private.err()).collect()),
         };
-        let server = server(chain, private).map_err(|error| {
+        let own = server(chain.clone(), private.clone_key()).map_err(|error| {
             let (cert, key) = (cert.display(), key.display());
+            let first = |n: usize| chain.get(n).is_some_and(|c| server(vec![c.clone()], private.clone_key()).is_ok());
             vec![match error {
+                Error::InconsistentKeys(_) if (1..chain.len().min(MOST_IN_A_CHAIN)).any(first) => {
+                    let n = (1..chain.len()).find(|n| first(*n)).unwrap_or(1) + 1;
+                    fault("cert")(format!(
+                        "{cert} is in the wrong order: the key belongs to certificate no. {n}: expected that one first, \
+                         then that of its issuer"
+                    ))
+                }
                 Error::InconsistentKeys(_) => fault("key")(format!(
                     "{key} is not the key of the first certificate in {cert}: expected the one that this was made for"
                 )),
@@ -66,7 +79,17 @@ impl ListenerTls {
                 other => fault("key")(format!("{key} cannot be used with {cert}: {other}")),
             }]
         })?;
-        Ok(ListenerTls { mode, required, server: Arc::new(server) })
+        Ok(ListenerTls { mode, required, server: Arc::new(own), file: cert.to_owned(), chain: chain.into() })
+    }
+
+    /// The file of the certificates.
+    pub fn file(&self) -> &Path {
+        &self.file
+    }
+
+    /// The server's certificate, and those behind it.
+    pub fn chain(&self) -> &[CertificateDer<'static>] {
+        &self.chain
     }
 
     /// For the handshakes.

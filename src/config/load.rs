@@ -1,5 +1,6 @@
 //! The way in: a file, a text, or nothing becomes a checked configuration.
 
+use std::hash::{DefaultHasher, Hasher};
 use std::path::{Path, PathBuf};
 
 use crate::clock::{Clock, Timestamp};
@@ -8,7 +9,10 @@ use super::file::{self, find};
 use super::keys::{self, Table};
 use super::listener_keys::ListenerDraft;
 use super::report::Setting;
-use super::{Config, ConfigError, Dns, Listener, Log, Provider, Queue, Retry, Sendmail, Warning, check, shaping};
+use super::{
+    Config, ConfigError, Dns, Listener, Log, Provider, Queue, Retry, Sendmail, Warning, certificates, check, shaping,
+    source_file, store_place,
+};
 
 impl Config {
     /// Reads the file that was named, else `config.toml` in the working directory if there is one,
@@ -34,6 +38,15 @@ pub struct Loaded {
     pub settings: Vec<Setting>,
     /// The file it came from; `None`: there was none, so all values are defaults.
     pub file: Option<PathBuf>,
+    /// Tells the text of the file from others, in this process.
+    pub(crate) read: Option<u64>,
+}
+
+/// Tells a text of a configuration from others, in this process.
+fn mark_of(text: &[u8]) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    hasher.write(text);
+    hasher.finish()
 }
 
 impl Loaded {
@@ -44,10 +57,26 @@ impl Loaded {
             Some(path) => {
                 let text = file::read_file(&path)?;
                 let loaded = Loaded::parse_at(&text, &path.display().to_string(), Some(Clock::System.now()))?;
-                Ok(Loaded { file: Some(path), ..loaded })
+                Ok(Loaded { file: Some(path), read: Some(mark_of(text.as_bytes())), ..loaded })
             }
             None => Loaded::parse("", "defaults"),
         }
+    }
+
+    /// What commands to a relay go by where the file cannot be taken: the built-in values, with the queue of the
+    /// file if that can be read.
+    pub fn despite_faults(named: Option<&Path>) -> Loaded {
+        let mut config = Config::default();
+        let text = find(named).and_then(|path| source_file::read(&path, file::MAX_FILE).ok());
+        if let Some(store) = text.and_then(|bytes| store_place::store_in(&String::from_utf8_lossy(&bytes))) {
+            config.queue.store = store;
+        }
+        Loaded { config, ..Loaded::without_file() }
+    }
+
+    /// The built-in values and nothing else.
+    pub fn without_file() -> Loaded {
+        Loaded { config: Config::default(), warnings: Vec::new(), settings: Vec::new(), file: None, read: None }
     }
 
     /// Reads a text; `origin` is what messages call it.
@@ -62,6 +91,7 @@ impl Loaded {
         let (config, settings) = check::finish(&mut reader, draft);
         if let Some(now) = now {
             shaping::begins_later(&mut reader, &config, now);
+            certificates::warn(&mut reader, &config, now);
         }
         let (mut problems, warnings) = (reader.problems, reader.warnings);
         if !problems.is_empty() {
@@ -69,8 +99,13 @@ impl Loaded {
             return Err(ConfigError { origin: origin.to_owned(), problems });
         }
         let warnings = warnings.into_iter().map(|problem| Warning { origin: origin.to_owned(), problem }).collect();
-        Ok(Loaded { config, warnings, settings, file: None })
+        Ok(Loaded { config, warnings, settings, file: None, read: None })
     }
+}
+
+/// Whether a file still has the text of that mark.
+pub(crate) fn has_text(path: &Path, mark: u64) -> bool {
+    source_file::read(path, file::MAX_FILE).is_ok_and(|bytes| mark_of(&bytes) == mark)
 }
 
 /// The values without any file.

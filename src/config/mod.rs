@@ -6,6 +6,7 @@
 
 mod aliases;
 mod authorities;
+pub mod certificates;
 mod check;
 mod counted;
 mod fields;
@@ -14,8 +15,10 @@ mod identity;
 mod keys;
 mod listener_keys;
 mod load;
+mod mistakes;
 mod names;
 mod network;
+mod problem;
 pub mod profiles;
 pub mod report;
 mod rule_keys;
@@ -28,6 +31,7 @@ mod shaping;
 mod source_file;
 mod source_keys;
 pub mod sources;
+mod store_place;
 mod submission;
 pub mod units;
 mod value;
@@ -44,10 +48,12 @@ pub use aliases::{AliasFault, AliasFile, Aliases};
 pub use authorities::Authorities;
 pub(crate) use check::collide;
 pub use counted::{CountedRate, Unit};
-pub use file::{ConfigError, Problem, Warning, find};
+pub use file::find;
 pub use identity::{IdentityFault, ListenerTls};
 pub use load::Loaded;
+pub(crate) use load::has_text;
 pub use network::{Network, canonical};
+pub use problem::{ConfigError, Problem, Warning};
 pub use secret::{AuthMechanism, Credentials, Redactor, Secret};
 pub use sendmail::Sendmail;
 pub use submission::{Search, Submission};
@@ -560,6 +566,8 @@ pub struct Route {
     pub recipient: Pattern,
     /// The provider it goes through.
     pub via: Arc<Provider>,
+    /// Which `[[route]]` of the file it is, from 1; those with a priority alone count too.
+    pub number: usize,
 }
 
 /// A `[[route]]` with `priority`.
@@ -571,6 +579,8 @@ pub struct PriorityRule {
     pub recipient: Pattern,
     /// -9 (last) to 9 (first).
     pub priority: i8,
+    /// Which `[[route]]` of the file it is, from 1.
+    pub number: usize,
 }
 
 /// `[log]`.

@@ -3,6 +3,8 @@
 //! test compares docs/configuration.md with them.
 
 mod annotated;
+mod kinds;
+mod own;
 mod reference;
 
 use std::fmt;
@@ -16,6 +18,8 @@ use super::profiles::{self, Profile};
 use super::rule_keys::RuleDraft;
 use super::{Origins, TlsMode};
 pub use annotated::Annotated;
+pub(super) use kinds::{is_flag, unlike};
+pub use own::OwnValues;
 pub use reference::{key_names, reference};
 
 /// A value of the effective configuration.
@@ -34,6 +38,8 @@ pub struct Setting {
     pub provider: Option<String>,
     /// The file does not mention that provider: it is a built-in profile as it stands.
     pub built_in: bool,
+    /// The file says it, and it differs from what would hold without.
+    pub own: bool,
 }
 
 impl Setting {
@@ -120,6 +126,7 @@ pub fn profile_settings(profile: &'static Profile) -> Vec<Setting> {
         from: format!("built-in {}: {source}", profile.name()),
         provider: Some(profile.name().to_owned()),
         built_in: true,
+        own: false,
     })
     .collect()
 }
@@ -151,13 +158,17 @@ impl Lister<'_, '_> {
                     }
                 }
             };
-            self.push(table, format!("{prefix}{}", key.name), value, from);
+            let says = self.reader.has(&join(path));
+            let is_default = || value.as_ref().is_some_and(|value| value.to_string().trim() == key.default.trim());
+            let inherits = || heirs.iter().any(|heir| self.reader.has(&join(heir)));
+            let own = says && value.is_some() && (known.is_some() || inherits() || !is_default());
+            self.push(table, format!("{prefix}{}", key.name), value, from, own);
         }
     }
 
-    fn push(&mut self, table: &str, key: String, value: Option<Value>, from: String) {
+    fn push(&mut self, table: &str, key: String, value: Option<Value>, from: String, own: bool) {
         let (provider, built_in) = (self.provider.clone(), self.built_in);
-        self.out.push(Setting { table: table.to_owned(), key, value, from, provider, built_in });
+        self.out.push(Setting { table: table.to_owned(), key, value, from, provider, built_in, own });
     }
 
     /// Lists rules: what each says, its scope first, even if it depends on the provider (`smart_host`
@@ -166,11 +177,12 @@ impl Lister<'_, '_> {
         for rule in rules {
             let from = rule.from();
             let scope = rule.scope.or_else(|| Some(rule.effective_scope(smart_host?)));
-            self.push(table, "scope".into(), scope.map(|s| s.as_str().into()), from.clone());
+            let own = !from.starts_with("built-in");
+            self.push(table, "scope".into(), scope.map(|s| s.as_str().into()), from.clone(), own && scope.is_some());
             for key in RuleDraft::KEYS.iter().filter(|k| k.name != "scope") {
                 let value = key.get(rule).map(|v| v.to_toml()).filter(|v| v.as_bool() != Some(false));
                 if value.is_some() {
-                    self.push(table, key.name.to_owned(), value, from.clone());
+                    self.push(table, key.name.to_owned(), value, from.clone(), own);
                 }
             }
         }

@@ -86,7 +86,7 @@ impl Submission {
                 Ok(Submission { file: Some(path), note: Some(note), ..defaults() })
             }
             (Err(error), None) if named => {
-                let problem = Problem { line: 0, column: 0, key: String::new(), message: error };
+                let problem = Problem { message: error, ..Problem::default() };
                 Err(ConfigError { origin: path.display().to_string(), problems: vec![problem] })
             }
             (Err(error), None) => {

@@ -21,10 +21,11 @@ pub(super) fn handle() -> io::Result<File> {
     Ok(File::from(io::stderr().as_fd().try_clone_to_owned()?))
 }
 
-/// Writes `lines`, each after `program: `, if standard error takes them soon. Never fails: nobody
+/// Writes `lines`, each after `program: ` unless it is indented and so belongs to the one before, if standard error takes them soon. Never fails: nobody
 /// could be told.
 pub fn say(program: &str, lines: &str) {
-    let text: String = lines.lines().map(|line| format!("{program}: {line}\n")).collect();
+    let one = |line: &str| if line.starts_with("  ") { format!("{line}\n") } else { format!("{program}: {line}\n") };
+    let text: String = lines.lines().map(one).collect();
     if text.is_empty() {
         return;
     }

@@ -23,7 +23,7 @@ pub struct Explained {
     pub lane: String,
     /// Why this provider: the pattern or route that matched.
     pub why: String,
-    /// The `[[route]]` that decided, from 1; `None` if none did.
+    /// Which `[[route]]` of the file decided, from 1; `None` if none did.
     pub route: Option<usize>,
     /// The recipient's domain, or the smart host.
     pub destination: String,
@@ -170,10 +170,11 @@ impl Inner {
         let config = &self.config;
         if let Some(at) = config.route_index(sender, recipient) {
             let Some(route) = config.routes.get(at) else { return };
-            told.route = Some(at + 1);
+            told.route = Some(route.number);
             told.provider = route.via.name.clone();
             told.why = format!(
-                "a [[route]] takes it: sender = \"{}\", recipient = \"{}\", via = \"{}\"",
+                "[[route]] no. {} takes it: sender = \"{}\", recipient = \"{}\", via = \"{}\"",
+                route.number,
                 route.sender.as_str(),
                 route.recipient.as_str(),
                 route.via.name

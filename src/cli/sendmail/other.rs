@@ -6,9 +6,9 @@ use std::net::{Shutdown, TcpStream};
 
 use super::hand_over::{self, Parcel, Trouble};
 use super::{server, with_note};
-use crate::cli::connect::running;
+use crate::cli::connect::{Lead, running};
 use crate::cli::{Code, Failed, Outcome, block_on, control, queue as queue_command};
-use crate::config::{AliasFile, Config, Submission};
+use crate::config::{AliasFile, Submission};
 
 const HELP: &str = "\
 Hands a message to mailweir, as sendmail does: from standard input, to the recipients that are named.
@@ -106,20 +106,18 @@ pub(super) fn verify(site: &Submission, parcel: &Parcel) -> Outcome {
 }
 
 /// A configuration that leads to the relay, and no further.
-fn as_config(site: &Submission) -> Config {
-    let mut config = Config::default();
-    config.queue.store = site.store.clone();
-    config
+fn lead(site: &Submission) -> Lead {
+    Lead::to(&site.store)
 }
 
 /// `mailq`.
 pub(super) fn queue(site: &Submission) -> Outcome {
-    block_on(queue_command::list_all(&as_config(site)))
+    block_on(queue_command::list_all(&lead(site)))
 }
 
 /// `-q`: the relay tries again by itself, so this is only a hint, and no failure if it cannot be given.
 pub(super) fn flush(site: &Submission) -> Outcome {
-    if let Err(failed) = block_on(queue_command::retry_all(&as_config(site))) {
+    if let Err(failed) = block_on(queue_command::retry_all(&lead(site))) {
         let message = failed.message.lines().next().unwrap_or_default().to_owned();
         writeln!(io::stderr(), "sendmail: {message} (mailweir tries again by itself)")?;
     }
@@ -136,10 +134,10 @@ pub(super) fn aliases(site: &Submission) -> Outcome {
     let file = AliasFile::load(path).map_err(|e| Failed::new(Code::Config, e))?;
     file.check(site.names.clone()).map_err(|e| Failed::new(Code::Config, e))?;
     writeln!(out, "{}: {} aliases", path.display(), file.len())?;
-    let config = as_config(site);
+    let lead = lead(site);
     let reloaded = block_on(async {
-        match running(&config).await? {
-            Some(_) => control::reload(&config).await,
+        match running(&lead).await? {
+            Some(_) => control::reload(&lead).await,
             None => Err(Failed::new(Code::Unavailable, "mailweir is not running")),
         }
     });

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use super::case::{Case, Role, Told};
 use super::letter::{FROM, FROM_NAME, Letter, RECIPIENTS, SUBJECT};
-use super::machine::{Ended, Machine, Running};
+use super::machine::{Ended, Machine, Running, within};
 use super::support::daemon::{Daemon, MAILWEIR, Setup};
 use super::support::sink::Sink;
 use super::support::{Port, SOON, TestDir};
@@ -100,15 +100,14 @@ impl<'a> Site<'a> {
             let to: Vec<String> = self.sink.messages().into_iter().flat_map(|m| m.to).collect();
             RECIPIENTS.iter().all(|want| to.iter().any(|got| got.contains(want)))
         };
-        let end = std::time::Instant::now() + ARRIVAL;
-        while !wanted() {
+        let all = within(ARRIVAL, || {
             // What was sent before a program ended may still be under way for a moment.
             let gone = running.as_mut().is_some_and(|r| r.ended().is_some()) && self.daemon.queue_list(&[]).is_empty();
-            if (gone && !wanted()) || std::time::Instant::now() > end {
-                let to: Vec<String> = self.sink.messages().into_iter().flat_map(|m| m.to).collect();
-                return Err(format!("it arrived for {to:?} only"));
-            }
-            std::thread::sleep(Duration::from_millis(20));
+            if wanted() { Some(true) } else { gone.then_some(false) }
+        });
+        if all != Some(true) && !wanted() {
+            let to: Vec<String> = self.sink.messages().into_iter().flat_map(|m| m.to).collect();
+            return Err(format!("it arrived for {to:?} only"));
         }
         let mut to = Vec::new();
         for message in self.sink.messages() {
@@ -142,26 +141,24 @@ impl<'a> Site<'a> {
     }
 
     fn refused(&self) -> Result<(), String> {
-        let ended = match &self.case.refused {
+        match &self.case.refused {
             Told::Not(_) => return Ok(()),
-            Told::Says(text) if self.case.stays => return self.says(text, self.closed, "refused"),
-            _ => self.run(self.closed, "refused"),
-        };
-        check(&self.case.refused, &ended)?;
+            Told::Says(text) if self.case.stays => self.says(text, self.closed, "refused")?,
+            _ => check(&self.case.refused, &self.run(self.closed, "refused"))?,
+        }
         if self.sink.count() > 0 { Err("it was sent all the same".to_owned()) } else { Ok(()) }
     }
 
     /// Waits until the program says so.
     fn says(&self, text: &str, server: SocketAddr, task: &str) -> Result<(), String> {
         let mut running = self.machine.start(self.dir.path(), &self.variables(server), &self.command(task));
-        let end = std::time::Instant::now() + ARRIVAL;
-        while !running.said().contains(text) {
-            if running.ended().is_some() || std::time::Instant::now() > end {
-                return Err(format!("it does not say `{text}`: {}", running.said()));
-            }
-            std::thread::sleep(Duration::from_millis(20));
+        let over = |running: &mut Running| running.said().contains(text) || running.ended().is_some();
+        within(ARRIVAL, || over(&mut running).then_some(()));
+        if running.said().contains(text) {
+            Ok(())
+        } else {
+            Err(format!("it does not say `{text}`: {}", running.said()))
         }
-        Ok(())
     }
 
     fn down(&mut self) -> Result<(), String> {
@@ -175,12 +172,9 @@ impl<'a> Site<'a> {
         // The program writes this file when it has tried.
         let mut running = self.machine.start(self.dir.path(), &self.variables(self.daemon.smtp), &self.command("down"));
         let tried = self.dir.join("tried");
-        let end = std::time::Instant::now() + ARRIVAL;
-        while !tried.exists() {
-            if running.ended().is_some() || std::time::Instant::now() > end {
-                return Err(format!("it never tried: {}", running.said()));
-            }
-            std::thread::sleep(Duration::from_millis(20));
+        within(ARRIVAL, || (tried.exists() || running.ended().is_some()).then_some(()));
+        if !tried.exists() {
+            return Err(format!("it never tried: {}", running.said()));
         }
         self.daemon.start();
         self.arrived(Some(&mut running)).map_err(|e| format!("{e}\n{}", running.said()))
@@ -190,7 +184,7 @@ impl<'a> Site<'a> {
 fn check(told: &Told, ended: &Ended) -> Result<(), String> {
     let right = match told {
         Told::Code(code) => ended.code == *code,
-        Told::Says(text) => ended.said.contains(text),
+        Told::Says(text) => ended.code != 0 && ended.said.contains(text),
         Told::Kept | Told::Not(_) => true,
     };
     if right { Ok(()) } else { Err(format!("it exits with {}, not as {told:?}: {}", ended.code, ended.said)) }
@@ -206,6 +200,7 @@ pub fn try_all(case: &Case, machine: &Machine) -> Vec<String> {
     };
     let site = Site::new(case, machine);
     note("the letter", site.whole());
+    site.sink.assert_legal();
     site.daemon.wait_queue_empty(SOON);
     drop(site);
     note("refused", Site::new(case, machine).refused());

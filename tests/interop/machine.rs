@@ -30,6 +30,17 @@ pub struct Ended {
     pub said: String,
 }
 
+/// What the probe gives, if it gives anything before the deadline.
+pub fn within<T>(deadline: Duration, mut probe: impl FnMut() -> Option<T>) -> Option<T> {
+    let end = Instant::now() + deadline;
+    loop {
+        match probe() {
+            None if Instant::now() < end => std::thread::sleep(Duration::from_millis(20)),
+            given => return given,
+        }
+    }
+}
+
 impl Machine {
     /// Fetches what is missing. An error says why it cannot be had.
     pub fn fetch(case: &Case) -> Result<Machine, String> {
@@ -97,15 +108,9 @@ impl Machine {
 impl Running {
     /// Its end, by itself; a program that does not end has failed.
     pub fn wait(mut self) -> Ended {
-        let end = Instant::now() + PROGRAM;
-        loop {
-            if let Some(code) = self.ended() {
-                return Ended { code, said: self.said() };
-            }
-            if Instant::now() > end {
-                return Ended { code: -1, said: format!("{}\n(it did not end within {PROGRAM:?})", self.said()) };
-            }
-            std::thread::sleep(Duration::from_millis(20));
+        match within(PROGRAM, || self.ended()) {
+            Some(code) => Ended { code, said: self.said() },
+            None => Ended { code: -1, said: format!("{}\n(it did not end within {PROGRAM:?})", self.said()) },
         }
     }
 

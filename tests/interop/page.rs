@@ -55,7 +55,8 @@ fn told(role: Role, told: &Told) -> String {
     match told {
         Told::Code(code) => format!("exits with {code}"),
         Told::Says(text) if role == Role::Server => format!("reported: {text}"),
-        Told::Says(text) => format!("says {text}"),
+        Told::Says(text) if role == Role::Relay => format!("says {text}"),
+        Told::Says(text) => format!("fails, says {text}"),
         Told::Kept => "kept, sent later".to_owned(),
         Told::Not(why) => why.clone(),
     }

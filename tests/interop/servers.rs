@@ -2,13 +2,13 @@
 
 use std::net::{SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use super::ca::Authority;
 use super::case::{Case, Told};
 use super::letter::{FROM, Letter, RECIPIENTS, read};
-use super::machine::{Machine, Running};
-use super::support::daemon::{Daemon, Setup};
+use super::machine::{Machine, Running, within};
+use super::support::daemon::{Daemon, Setup, tail};
 use super::support::sink::Sink;
 use super::support::{Port, TestDir};
 
@@ -66,17 +66,12 @@ impl<'a> Site<'a> {
 
     fn start(&self) -> Result<Running, String> {
         let mut running = self.machine.start(self.dir.path(), &self.variables, &self.case.run);
-        let end = Instant::now() + START;
-        while TcpStream::connect(self.server).is_err() {
-            if let Some(code) = running.ended() {
-                return Err(format!("it ended with {code}: {}", running.said()));
-            }
-            if Instant::now() > end {
-                return Err(format!("it does not listen: {}", running.said()));
-            }
-            std::thread::sleep(Duration::from_millis(20));
+        let listens = || TcpStream::connect(self.server).is_ok();
+        match within(START, || if listens() { Some(None) } else { running.ended().map(Some) }) {
+            Some(None) => Ok(running),
+            Some(Some(code)) => Err(format!("it ended with {code}: {}", running.said())),
+            None => Err(format!("it does not listen: {}", running.said())),
         }
-        Ok(running)
     }
 
     fn send(&self, to: &[&str]) {
@@ -111,18 +106,13 @@ impl<'a> Site<'a> {
     }
 
     fn delivered(&self, running: &Running) -> Result<(), String> {
-        let end = Instant::now() + ARRIVAL;
-        loop {
+        let there = || {
             let lines = self.daemon.log_lines();
             let has = |to: &str| lines.iter().any(|line| line.event() == "delivered" && line.get("recipient") == to);
-            if RECIPIENTS.iter().all(|to| has(to)) && !self.stored().is_empty() {
-                break;
-            }
-            if Instant::now() > end {
-                let log = std::fs::read_to_string(&self.daemon.log).unwrap_or_default();
-                return Err(format!("it has not got it\n{}\n{log}", running.said()));
-            }
-            std::thread::sleep(Duration::from_millis(20));
+            (RECIPIENTS.iter().all(|to| has(to)) && !self.stored().is_empty()).then_some(())
+        };
+        if within(ARRIVAL, there).is_none() {
+            return Err(format!("it has not got it\n{}\n{}", running.said(), tail(&self.daemon.log)));
         }
         for content in self.stored() {
             let faults = self.letter.faults(&content);
@@ -137,19 +127,13 @@ impl<'a> Site<'a> {
     fn refused(&self) -> Result<(), String> {
         let Told::Says(text) = &self.case.refused else { return Ok(()) };
         self.send(&[REFUSED]);
-        let end = Instant::now() + ARRIVAL;
-        loop {
-            let reports = self.sink.messages().into_iter().map(|m| read(&m.content));
-            let told: Vec<String> =
-                reports.filter_map(|m| m["report"].as_str().map(str::to_owned)).filter(|r| !r.is_empty()).collect();
-            if told.iter().any(|report| report.contains(REFUSED) && report.contains(text.as_str())) {
-                return Ok(());
-            }
-            if Instant::now() > end {
-                return Err(format!("no report says `{text}`: {told:?}"));
-            }
-            std::thread::sleep(Duration::from_millis(50));
-        }
+        let reports = || -> Vec<String> {
+            let all = self.sink.messages().into_iter().map(|m| read(&m.content));
+            all.filter_map(|m| m["report"].as_str().map(str::to_owned)).filter(|r| !r.is_empty()).collect()
+        };
+        let told = |report: &String| report.contains(REFUSED) && report.contains(text.as_str());
+        let found = within(ARRIVAL, || reports().iter().any(told).then_some(()));
+        found.ok_or_else(|| format!("no report says `{text}`: {:?}", reports()))
     }
 }
 

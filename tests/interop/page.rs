@@ -16,7 +16,7 @@ mount, process and UTS namespaces of its own, so that a mail server of the syste
 
 ```sh
 cargo test --test interop -- --ignored                               # all of them
-INTEROP=exim,php cargo test --test interop -- --ignored              # those whose file is called so
+INTEROP=exim,php-mail cargo test --test interop -- --ignored              # those whose file is called so
 UPDATE_DOCS=1 cargo test --test interop -- --ignored                 # and write this page
 ```
 
@@ -62,6 +62,16 @@ fn told(role: Role, told: &Told) -> String {
     }
 }
 
+/// How mailweir speaks to a server, where that is more than clear text.
+fn encrypted(case: &Case) -> &'static str {
+    let has = |key: &str, value: &str| case.provider.iter().any(|(k, v)| k == key && v.contains(value));
+    match (has("tls", "required"), has("auth", "user")) {
+        (true, true) => "over STARTTLS, with a login",
+        (true, false) => "over STARTTLS",
+        _ => "",
+    }
+}
+
 /// The row of a program.
 pub fn row(case: &Case, version: &str, result: &str) -> String {
     let without: Vec<&str> = SIGHTS.into_iter().filter(|sight| !case.shows.iter().any(|word| word == sight)).collect();
@@ -72,7 +82,11 @@ pub fn row(case: &Case, version: &str, result: &str) -> String {
         if without.is_empty() { "–".to_owned() } else { without.join(", ") },
         told(case.role, &case.refused),
         if case.role == Role::Server { "waits, delivered later".to_owned() } else { told(case.role, &case.down) },
-        if case.note.is_empty() { result.to_owned() } else { format!("{result}; {}", case.note) },
+        [result, encrypted(case), &case.note]
+            .into_iter()
+            .filter(|part| !part.is_empty())
+            .collect::<Vec<_>>()
+            .join("; "),
     ];
     format!("| {} |", cells.map(|cell| cell.replace('|', "\\|").replace('\n', " ")).join(" | "))
 }

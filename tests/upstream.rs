@@ -10,6 +10,8 @@ mod encryption;
 mod networks;
 #[path = "upstream/old_tls.rs"]
 mod old_tls;
+#[path = "upstream/pipelining.rs"]
+mod pipelining;
 #[path = "upstream/server.rs"]
 mod server;
 #[path = "upstream/sessions.rs"]

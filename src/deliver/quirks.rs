@@ -16,7 +16,7 @@ const MOST: u64 = 10_000;
 /// What to do without at a host.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub(super) struct Quirks {
-    /// PIPELINING and CHUNKING: its replies made no sense while they were used.
+    /// PIPELINING and CHUNKING: its replies made no sense while they were used, or stopped after the first.
     pub serial: bool,
     /// BDAT.
     pub no_bdat: bool,

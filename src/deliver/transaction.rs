@@ -63,6 +63,12 @@ impl Fates {
     }
 }
 
+/// A host that answers the first command of a batch and is silent then may have lost the others: some
+/// read a command, and throw away what came with it.
+fn lost_the_rest(stage: Stage, event: &Event) -> bool {
+    matches!(stage, Stage::Rcpt | Stage::Data) && matches!(event, Event::Timeout(_))
+}
+
 impl Connection {
     /// Makes a transaction. Never fails as a whole: the report has one fact for each recipient.
     pub async fn send(&mut self, tx: &Transaction<'_>) -> Report {
@@ -86,7 +92,7 @@ impl Connection {
                     self.sent = self.sent.saturating_add(1);
                     if let Err((stage, event)) = self.transact(tx, &open, head, &mut fates).await {
                         self.usable = false;
-                        if self.pipelining && matches!(event, Event::Garbled(_)) {
+                        if self.pipelining && (matches!(event, Event::Garbled(_)) || lost_the_rest(stage, &event)) {
                             self.note(|quirks| quirks.serial = true);
                         }
                         let stale = reused && stage <= Stage::Mail;

@@ -1,0 +1,15 @@
+#!/bin/sh
+# DragonFly's mail agent, with a smart host; cron calls `dma -q` on real systems.
+mkdir -p /etc/dma /var/spool/dma
+printf 'SMARTHOST %s\nPORT %s\nMAILNAME client.test\n' "$HOST" "$PORT" >/etc/dma/dma.conf
+chown root:mail /var/spool/dma
+chmod 2775 /var/spool/dma
+python3 "$PWD/with-syslog.py" &
+sleep 1
+dma -i -f "$FROM" "$TO" "$ALSO" "$COPY" "$BLIND" <"$MESSAGE" || exit 1
+while :; do
+    sleep 2
+    touch "$WORK/tried"
+    rm -f /var/spool/dma/flush
+    dma -q1s
+done

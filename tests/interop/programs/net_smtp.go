@@ -1,0 +1,21 @@
+// Go's net/smtp: SendMail with a message from a file.
+package main
+
+import (
+	"fmt"
+	"net/smtp"
+	"os"
+)
+
+func main() {
+	message, err := os.ReadFile(os.Getenv("MESSAGE"))
+	if err == nil {
+		to := []string{os.Getenv("TO"), os.Getenv("ALSO"), os.Getenv("COPY"), os.Getenv("BLIND")}
+		server := os.Getenv("HOST") + ":" + os.Getenv("PORT")
+		err = smtp.SendMail(server, nil, os.Getenv("FROM"), to, message)
+	}
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
+}

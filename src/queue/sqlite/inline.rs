@@ -15,11 +15,14 @@ use parking_lot::Mutex;
 use rusqlite::Connection;
 use tokio::sync::{mpsc, oneshot};
 
+use super::cut::Cut;
 use super::dropped::Dropped;
 use super::names::Names;
+use super::neighbours::Neighbours;
 use super::op::{Answer, Job, Op, Shared};
 use super::read::Readers;
 use super::room::Room;
+use super::sight::Sight;
 use super::upkeep::Tidy;
 use super::writer::Writer;
 use super::{MOST, MOST_LISTED, claim, owed, read, schema, store, turns};
@@ -44,7 +47,7 @@ impl InlineQueue {
     /// SQLite's.
     pub fn open(clock: Clock) -> Result<Arc<InlineQueue>, QueueError> {
         let mut conn = Connection::open_in_memory()?;
-        conn.set_prepared_statement_cache_capacity(64);
+        schema::keep_statements(&conn, 64)?;
         schema::prepare(&mut conn, &PathBuf::from(":memory:"))?;
         InlineQueue::over(conn, clock)
     }
@@ -75,6 +78,9 @@ impl InlineQueue {
             dropped: Dropped::new(),
             refusing: None,
             names,
+            sight: Sight::default(),
+            cut: Cut::default(),
+            neighbours: Neighbours::default(),
             jobs,
             shared: Arc::clone(&shared),
             last_id: recovered.last_id,

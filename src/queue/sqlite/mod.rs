@@ -1,8 +1,8 @@
 //! The queue in one SQLite file: see `docs/queue.md` for the schema and what it promises.
 //!
 //! - `writer`: the one thread that changes anything, by group commit; `op`: what it is asked; `store` and `claim` are what
-//!   it does to the tables.
-//! - `dropped`: chunks of messages that will not be accepted.
+//!   it does to the tables, in a transaction (`begun`).
+//! - `dropped`: chunks of messages that will not be accepted; `cut`: the file after it was written anew.
 //! - `owed`: reports that are owed, in the tables.
 //! - `read`: connections beside it for bodies and lists.
 //! - `schema`: the file, its versions; `sql`: every statement; `rows`: values to columns and back.
@@ -19,7 +19,9 @@
 
 mod aside;
 pub mod backup;
+mod begun;
 mod claim;
+mod cut;
 mod dropped;
 mod error;
 mod inline;
@@ -28,12 +30,14 @@ mod lock;
 mod log;
 mod log_index;
 mod names;
+mod neighbours;
 mod op;
 mod owed;
 mod read;
 mod room;
 mod rows;
 mod schema;
+mod sight;
 mod sql;
 mod store;
 mod trust;
@@ -56,16 +60,19 @@ use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 
 #[doc(hidden)]
 pub use self::aside::Aside;
+use self::cut::Cut;
 use self::dropped::Dropped;
 use self::error::at_path;
 pub use self::inline::InlineQueue;
 use self::large_writes::Turns;
 use self::lock::Lock;
 use self::names::Names;
+use self::neighbours::Neighbours;
 use self::op::{Answer, Job, Op, Shared};
 use self::read::Readers;
 use self::room::{Layout, Room};
 pub(super) use self::rows::{SLOTS, slot};
+use self::sight::Sight;
 use self::upkeep::Tidy;
 use self::writer::Writer;
 use super::turns::{Look, Turn};
@@ -230,6 +237,9 @@ impl SqliteQueue {
             dropped: Dropped::new(),
             refusing: None,
             names: Arc::clone(&names),
+            sight: Sight::default(),
+            cut: Cut::default(),
+            neighbours: Neighbours::default(),
             jobs: receiver,
             shared: Arc::clone(&shared),
             last_id: recovered.last_id,

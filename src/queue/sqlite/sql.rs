@@ -55,11 +55,12 @@ statements! {
     /// Uncertain (4) once in doubt, whatever the later attempts say.
     DEFER_LEASED = "UPDATE recipient SET state = iif(doubt OR ?3, 4, 0), doubt = (doubt OR ?3), due = ?4, reason = ?5,
         attempts = attempts + ?6, warned = max(warned, ?7), lane = ?8
-        WHERE message = ?1 AND idx = ?2 AND state = 1 RETURNING state";
+        WHERE message = ?1 AND idx = ?2 AND state = 1";
+    /// Read by itself: for a statement with RETURNING, SQLite keeps copies of the pages that it changes.
+    IN_DOUBT = "SELECT doubt FROM recipient WHERE message = ?1 AND idx = ?2 AND state = 1";
     FAIL_LEASED = "UPDATE recipient SET state = ?3, due = ?4, reason = ?5
         WHERE message = ?1 AND idx = ?2 AND state = 1";
-    RETURN_LEASED = "UPDATE recipient SET state = iif(doubt, 4, 0) WHERE message = ?1 AND idx = ?2 AND state = 1
-        RETURNING state";
+    RETURN_LEASED = "UPDATE recipient SET state = iif(doubt, 4, 0) WHERE message = ?1 AND idx = ?2 AND state = 1";
     /// Its chunks go with it, by a trigger.
     DELETE_MESSAGE_IF_DONE = "DELETE FROM message WHERE id = ?1
         AND NOT EXISTS (SELECT 1 FROM recipient WHERE message = ?1)
@@ -111,6 +112,10 @@ statements! {
     DUE_IN_BUCKET = "SELECT message, idx, state, attempts, warned, notify, address, orcpt, due
         FROM recipient INDEXED BY recipient_ready
         WHERE state IN (0, 4) AND lane = ?1 AND bucket = ?2 AND due <= ?3 ORDER BY due, message, idx LIMIT ?4";
+    /// The first that waits in a bucket behind a due time: one seek.
+    NEXT_IN_BUCKET = "SELECT due, message FROM recipient INDEXED BY recipient_ready
+        WHERE state IN (0, 4) AND lane = ?1 AND bucket = ?2 AND due > ?3 ORDER BY due LIMIT 1";
+    SENDER = "SELECT sender FROM message WHERE id = ?1";
     /// From the oldest id on; the caller stops where it likes.
     OLDER_IN_LANE = "SELECT message, idx, state, attempts, warned, notify, address, orcpt, due
         FROM recipient INDEXED BY recipient_waiting
@@ -160,9 +165,11 @@ statements! {
     TALLY = "SELECT messages, queued, leased, held, failed, uncertain, owed, last_id FROM tally";
     /// Of a file from before reports were owed.
     OLDER_TALLY = "SELECT messages, queued, leased, held, failed, uncertain, 0, last_id FROM tally";
+    /// By its row id, though there is one row: SQLite keeps a copy of the page for a statement that may change
+    /// several, in case that fails half way, and this one is in every transaction.
     ADD_TO_TALLY = "UPDATE tally SET messages = messages + ?1, queued = queued + ?2, leased = leased + ?3,
         held = held + ?4, failed = failed + ?5, uncertain = uncertain + ?6, owed = owed + ?7,
-        last_id = max(last_id, ?8)";
+        last_id = max(last_id, ?8) WHERE rowid = (SELECT rowid FROM tally)";
 }
 
 #[cfg(test)]
@@ -214,6 +221,7 @@ mod tests {
             (NEXT_LANE, "(lane>?)"),
             (NEXT_BUCKET, "(lane=? AND bucket>?)"),
             (DUE_IN_BUCKET, "(lane=? AND bucket=? AND due<?)"),
+            (NEXT_IN_BUCKET, "(lane=? AND bucket=? AND due>?)"),
             (OLDER_IN_LANE, "(lane=? AND message<?)"),
             (QUEUED_IN_LANE, "(lane=?)"),
             (WAITING_IN_LANE, "(lane=? AND bucket<?)"),

@@ -5,8 +5,10 @@
 
 use std::collections::HashSet;
 
-use rusqlite::{CachedStatement, Connection, OptionalExtension, ToSql, Transaction, TransactionBehavior, params};
+use rusqlite::{CachedStatement, Connection, OptionalExtension, ToSql, params};
 
+use super::begun::Begun;
+use super::neighbours::Neighbours;
 use super::{rows, sql};
 use crate::clock::Timestamp;
 use crate::crash;
@@ -56,12 +58,13 @@ impl Tally {
 
 /// A transaction of the writer and what it changes besides the tables.
 pub(super) struct Store<'c> {
-    pub(super) tx: Transaction<'c>,
+    pub(super) tx: Begun<'c>,
     conn: &'c Connection,
     /// Statements in use, with their texts; see [`Store::statement`].
     statements: Vec<(&'static str, CachedStatement<'c>)>,
     /// Messages that one settlement has ended recipients of; reused.
     done: Vec<QueueId>,
+    pub(super) neighbours: &'c Neighbours,
     pub(super) tally: Tally,
     /// The stored mark that ids are under.
     pub(super) last_id: i64,
@@ -69,9 +72,16 @@ pub(super) struct Store<'c> {
 
 impl<'c> Store<'c> {
     /// Begins the transaction.
-    pub(super) fn begin(conn: &'c Connection, last_id: i64) -> rusqlite::Result<Store<'c>> {
-        let tx = Transaction::new_unchecked(conn, TransactionBehavior::Immediate)?;
-        Ok(Store { tx, conn, statements: Vec::new(), done: Vec::new(), tally: Tally::default(), last_id })
+    pub(super) fn begin(conn: &'c Connection, neighbours: &'c Neighbours, last_id: i64) -> rusqlite::Result<Store<'c>> {
+        Ok(Store {
+            tx: Begun::new(conn)?,
+            conn,
+            statements: Vec::new(),
+            done: Vec::new(),
+            neighbours,
+            tally: Tally::default(),
+            last_id,
+        })
     }
 
     /// The statement of that text. Taken out of the connection's cache once in a transaction: every
@@ -139,8 +149,14 @@ impl<'c> Store<'c> {
             other => other?,
         };
         let bucket = rows::bucket(message);
+        let mut turn = None;
         for (index, recipient) in (0u32..).zip(&new.recipients) {
-            rows::insert_recipient(self.statement(sql::INSERT_RECIPIENT)?, message, bucket, index, recipient)?;
+            let due = match &turn {
+                _ if recipient.leased => message.received,
+                Some((lane, due)) if *lane == &recipient.lane => *due,
+                _ => turn.insert((&recipient.lane, self.turn(message, bucket, &recipient.lane)?)).1,
+            };
+            rows::insert_recipient(self.statement(sql::INSERT_RECIPIENT)?, message, bucket, due, index, recipient)?;
             self.tally.moved(None, Some(if recipient.leased { State::Leased } else { State::Queued }));
         }
         self.tally.messages += 1;
@@ -195,7 +211,7 @@ impl<'c> Store<'c> {
                     (Verdict::Deferred { due, reason, counts, uncertain, warned, lane }, _) => {
                         let values =
                             params![id, index, uncertain, due.0, rows::cut(reason), counts, warned, lane.as_str()];
-                        if self.end_lease(sql::DEFER_LEASED, values)? && !owed.is_empty() {
+                        if self.end_lease(key, *uncertain, sql::DEFER_LEASED, values)? && !owed.is_empty() {
                             ended.insert(*key);
                         }
                         continue;
@@ -235,16 +251,24 @@ impl<'c> Store<'c> {
     pub(super) fn give_back(&mut self, keys: &[RecipientKey]) -> Result<usize, QueueError> {
         let mut given_back = 0;
         for key in keys {
-            given_back += usize::from(self.end_lease(sql::RETURN_LEASED, params![key.id.0, key.index])?);
+            given_back += usize::from(self.end_lease(key, false, sql::RETURN_LEASED, params![key.id.0, key.index])?);
         }
         Ok(given_back)
     }
 
-    /// Ends one lease by a statement that returns the state it leads to: queued, or uncertain for
-    /// one that may have arrived in this attempt or an earlier one. False: it was not leased.
-    fn end_lease(&mut self, text: &'static str, values: &[&dyn ToSql]) -> Result<bool, QueueError> {
-        let state = self.statement(text)?.query_row(values, |row| row.get(0)).optional()?;
-        let Some(state) = state.map(rows::state).transpose()? else { return Ok(false) };
+    /// Ends one lease by a statement that makes it queued, or uncertain if it may have arrived in this
+    /// attempt (`uncertain`) or an earlier one. False: it was not leased.
+    fn end_lease(
+        &mut self,
+        key: &RecipientKey,
+        uncertain: bool,
+        text: &'static str,
+        values: &[&dyn ToSql],
+    ) -> Result<bool, QueueError> {
+        let doubt = self.statement(sql::IN_DOUBT)?.query_row(params![key.id.0, key.index], |row| row.get(0));
+        let Some(doubt) = doubt.optional()? else { return Ok(false) };
+        self.statement(text)?.execute(values)?;
+        let state = if doubt || uncertain { State::Uncertain } else { State::Queued };
         self.tally.moved(Some(State::Leased), Some(state));
         Ok(true)
     }
@@ -400,7 +424,8 @@ pub(super) struct Recovered {
 /// time they had (uncertain where they were so before), and what was never accepted is marked as dropped. Costs
 /// what that process had in memory.
 pub(super) fn recover(conn: &mut Connection) -> Result<Recovered, QueueError> {
-    let mut store = Store::begin(conn, 0)?;
+    let neighbours = Neighbours::default();
+    let mut store = Store::begin(conn, &neighbours, 0)?;
     let tx = &store.tx;
     legal(State::Leased, Event::Recover)?;
     let doubtful = tx.query_row(sql::LEASED_IN_DOUBT, [], |row| row.get(0).map(rows::unsigned))? as usize;

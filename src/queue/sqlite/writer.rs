@@ -21,13 +21,16 @@ use std::sync::Arc;
 use rusqlite::Connection;
 use tokio::sync::mpsc;
 
+use super::cut::Cut;
 use super::dropped::{Dropped, FEW, Rest};
 use super::error::connection_is_sound;
 use super::lock::Lock;
 use super::names::Names;
+use super::neighbours::Neighbours;
 use super::op::{Answer, Job, Lent, Op, Shared};
 use super::read::Readers;
 use super::room::{self, Room};
+use super::sight::Sight;
 use super::store::{Store, Tally};
 use super::upkeep::Tidy;
 use super::{Options, claim, schema};
@@ -62,6 +65,9 @@ pub(super) struct Writer {
     /// Why nothing may come in just now; to log the change only.
     pub(super) refusing: Option<String>,
     pub(super) names: Arc<Names>,
+    pub(super) sight: Sight,
+    pub(super) cut: Cut,
+    pub(super) neighbours: Neighbours,
     pub(super) jobs: mpsc::Receiver<Job>,
     pub(super) shared: Arc<Shared>,
     pub(super) last_id: i64,
@@ -102,6 +108,7 @@ impl Writer {
             return;
         }
         crash::point("close.begin");
+        self.wait_for_cut();
         // What is still leased ends here as it would at the next start, so that a queue closed in
         // good order has nothing to recover.
         if let Err(trouble) = self.names.look() {
@@ -174,6 +181,7 @@ impl Writer {
             _ => {}
         }
         self.ailing = failure.is_some();
+        self.after_cut();
         self.dropped.note(batch);
         self.watch_log();
         for (job, result) in batch.drain(..).zip(results) {
@@ -247,9 +255,11 @@ impl Writer {
         let now = self.clock.now();
         let names = Arc::clone(&self.names);
         let _index = names.use_index();
+        let neighbours = &self.neighbours;
         // A fault of ours in one operation must not end the thread that all others need. The
         // transaction is rolled back as it is dropped; the connection is not used again.
-        let caught = catch_unwind(AssertUnwindSafe(|| transact_on(&mut conn, batch, self.last_id, now, &names)));
+        let caught =
+            catch_unwind(AssertUnwindSafe(|| transact_on(&mut conn, batch, self.last_id, now, &names, neighbours)));
         let sound = match &caught {
             Ok(Ok(_)) => true,
             Ok(Err(Failed::Operation(e) | Failed::Whole(e))) => connection_is_sound(e) && conn.is_autocommit(),
@@ -312,8 +322,9 @@ fn transact_on(
     last_id: i64,
     now: Timestamp,
     names: &Names,
+    neighbours: &Neighbours,
 ) -> Result<(Vec<Answer>, Tally, i64), Failed> {
-    let mut store = Store::begin(conn, last_id).map_err(|e| Failed::Whole(e.into()))?;
+    let mut store = Store::begin(conn, neighbours, last_id).map_err(|e| Failed::Whole(e.into()))?;
     names.note();
     crash::point("commit.work");
     let mut answers = Vec::with_capacity(batch.len());

@@ -3,6 +3,7 @@
 //! - `files`: how many may be open.
 //! - `running`: one configuration in force, from start to end.
 //! - `reload`: another takes its place.
+//! - `sockets`: where clients connect, whatever configuration is in force.
 //! - `spool`: what came while no relay ran.
 //! - `operator`: what operators can do to the relay that runs.
 
@@ -10,6 +11,7 @@ mod files;
 mod operator;
 mod reload;
 mod running;
+mod sockets;
 mod spool;
 
 use std::path::PathBuf;
@@ -26,7 +28,8 @@ use crate::observe;
 use crate::pipeline::Relay;
 use operator::Front;
 use reload::{InForce, Process, Signal, Signals};
-use running::{Opened, Parts, Running, Sockets};
+use running::{Opened, Parts, Running};
+use sockets::Sockets;
 
 pub(crate) use files::survive_file_limit;
 #[doc(hidden)]

@@ -2,7 +2,6 @@
 //! configuration takes the place of another.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -17,7 +16,8 @@ use crate::admin::{
 use crate::clock::{Timestamp, When};
 use crate::config::report::Setting;
 use crate::config::{Provider, Store};
-use crate::mail::{Address, BodyTraits, Envelope, LaneName, Message, Origin, QueueId, RecipientKey, State};
+use crate::listener::Place;
+use crate::mail::{Address, BodyTraits, Envelope, Incoming, LaneName, Message, Origin, QueueId, RecipientKey, State};
 use crate::pipeline::{COUNTED, Relay};
 use crate::queue::sqlite::Aside;
 use crate::queue::{Counts, Operation, Queue, QueueError, Storage};
@@ -40,7 +40,7 @@ pub fn controls(
     relay: Arc<Relay>,
     settings: Vec<Setting>,
     file: Option<PathBuf>,
-    listening: Vec<SocketAddr>,
+    listening: Vec<Place>,
 ) -> Arc<dyn Controls> {
     let started = relay.clock.now();
     Arc::new(Operator { relay, settings: settings.into(), started, file, listening })
@@ -52,7 +52,7 @@ pub(super) struct Operator {
     pub(super) settings: Arc<[Setting]>,
     pub(super) started: Timestamp,
     pub(super) file: Option<PathBuf>,
-    pub(super) listening: Vec<SocketAddr>,
+    pub(super) listening: Vec<Place>,
 }
 
 #[async_trait]
@@ -185,14 +185,9 @@ impl Controls for Operator {
         }
     }
 
-    async fn explain(
-        &self,
-        sender: Option<&Address>,
-        recipient: &Address,
-        priority: i8,
-    ) -> Result<Explanation, String> {
+    async fn explain(&self, from: Incoming<'_>, recipient: &Address, priority: i8) -> Result<Explanation, String> {
         let relay = &self.relay;
-        let told = explain(&relay.config, &self.settings, &relay.router, sender, recipient, priority).await;
+        let told = explain(&relay.config, &self.settings, &relay.router, from, recipient, priority).await;
         let mut told = Explanation { running: true, ..told };
         if !told.route.permanent {
             let name = LaneName::from(told.route.lane.as_str());
@@ -212,7 +207,7 @@ impl Controls for Operator {
                     lane.load_usage().await;
                     facts.holds = relay.holds(&lane);
                     facts.usage = lane.usage();
-                    facts.limits = lane.limits_on(&message_of(sender, time));
+                    facts.limits = lane.limits_on(&message_of(from, time));
                     facts.recent = lane.snapshot().recent;
                     facts.ahead.0 = lane.ahead_of(priority);
                     facts.ahead_at_most += lane.ahead_of(MOST_URGENT);
@@ -293,13 +288,18 @@ impl Operator {
     }
 }
 
-/// What limits see of a message that somebody asks about; from which client it would come nobody knows.
-fn message_of(sender: Option<&Address>, now: Timestamp) -> Message {
+/// What limits see of a message that somebody asks about.
+fn message_of(from: Incoming<'_>, now: Timestamp) -> Message {
+    let origin = match from.client {
+        Some(ip) => Origin::Client { ip, helo: "".into(), listener: from.listener.into() },
+        // Nobody knows where it would come from.
+        None => Origin::Local,
+    };
     Message {
         id: QueueId(0),
         received: now,
-        envelope: Envelope { reverse_path: sender.cloned(), ..Envelope::default() },
-        origin: Origin::Local,
+        envelope: Envelope { reverse_path: from.sender.cloned(), ..Envelope::default() },
+        origin,
         size: 0,
         traits: BodyTraits::default(),
     }
@@ -374,13 +374,8 @@ impl Controls for Front {
         self.operator.load().status()
     }
 
-    async fn explain(
-        &self,
-        sender: Option<&Address>,
-        recipient: &Address,
-        priority: i8,
-    ) -> Result<Explanation, String> {
-        self.operator.load_full().explain(sender, recipient, priority).await
+    async fn explain(&self, from: Incoming<'_>, recipient: &Address, priority: i8) -> Result<Explanation, String> {
+        self.operator.load_full().explain(from, recipient, priority).await
     }
 
     async fn reload(&self) -> Result<String, String> {

@@ -16,7 +16,8 @@ use tokio::signal::unix::{self, SignalKind};
 
 use super::StartError;
 use super::operator::Operator;
-use super::running::{Opened, Parts, Running, Sockets};
+use super::running::{Opened, Parts, Running};
+use super::sockets::Sockets;
 use crate::clock::{Clock, Timestamp};
 use crate::config::report::Setting;
 use crate::config::{Config, Loaded};

@@ -11,10 +11,10 @@ use std::path::Path;
 use std::time::Duration;
 
 use support::client::Client;
-use support::daemon::{Daemon, Setup};
+use support::daemon::{Daemon, MAILWEIR, Setup};
 use support::mail::{header, message};
 use support::sink::Sink;
-use support::{Port, SOON, TestDir, wait_for};
+use support::{Port, SOON, TestDir, program, wait_for};
 
 const LIMITS: &str = "connections = 2\nrate = []";
 
@@ -77,6 +77,41 @@ fn localhost_is_both_loopback_addresses() {
     }
     sink.wait_subject("by IPv4", SOON);
     daemon.stop();
+}
+
+/// Runs a relay where loopback has no IPv6, until its log has `what`; its log.
+fn without_ipv6(daemon: &Daemon, what: &str) -> String {
+    let script = format!(
+        "ip link set lo up; echo 1 >/proc/sys/net/ipv6/conf/lo/disable_ipv6 && exec {MAILWEIR} --config {}",
+        daemon.config.display()
+    );
+    let log = std::fs::File::create(&daemon.log).expect("a log");
+    let mut command = std::process::Command::new(program("unshare"));
+    command.args(["-n", "sh", "-c", &script]).stdout(log.try_clone().expect("a handle")).stderr(log);
+    let mut relay = command.spawn().expect("it starts");
+    let text = wait_for(what, SOON, || {
+        let text = std::fs::read_to_string(&daemon.log).unwrap_or_default();
+        (text.contains(what) || relay.try_wait().expect("its state").is_some()).then_some(text)
+    });
+    let _ = relay.kill();
+    relay.wait().expect("it ends");
+    text
+}
+
+#[test]
+fn a_machine_without_ipv6_serves_127_0_0_1_and_lacks_what_was_asked_for() {
+    if !rustix::process::geteuid().is_root() {
+        return eprintln!("only root can take IPv6 from loopback for one process");
+    }
+    let dir = TestDir::new();
+    let mut daemon = Setup::new(&dir).prepare();
+    let (tcp, number) = (format!("address = \"{}\"", daemon.smtp), daemon.smtp.port());
+    daemon.replace_config(&tcp, &format!("address = \"localhost:{number}\""));
+    let log = without_ipv6(&daemon, "\"listening\"");
+    assert!(log.contains("this machine has no IPv6") && log.contains(&format!("127.0.0.1:{number}")), "{log}");
+    daemon.replace_config("localhost:", "[::1]:");
+    let log = without_ipv6(&daemon, "cannot listen on [::1]:");
+    assert!(log.contains(&format!("cannot listen on [::1]:{number}")), "{log}");
 }
 
 #[test]

@@ -162,3 +162,37 @@ impl Acceptors {
         .await
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_that_is_not_there_is_told_from_one_that_is_taken() {
+        let lacking = bind(([192, 0, 2, 1], 0).into()).expect_err("for documentation only");
+        assert!(is_lacking(&lacking), "{lacking}");
+        let first = bind(([127, 0, 0, 1], 0).into()).expect("bound");
+        let taken = bind(first.local_addr().expect("its address")).expect_err("it is taken");
+        assert!(!is_lacking(&taken), "{taken}");
+    }
+
+    #[tokio::test]
+    async fn every_socket_of_a_listener_has_its_turn() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let path = dir.path().join("smtp.sock");
+        let tcp = bind(([127, 0, 0, 1], 0).into()).expect("bound");
+        let address = tcp.local_addr().expect("its address");
+        let unix = crate::socket_file::bind(&path, 0o600, None).expect("bound");
+        let mut sockets = Acceptors::new(vec![Socket::Tcp(tcp), Socket::Unix(unix, path.clone())]).expect("listening");
+        let mut clients = Vec::new();
+        for _ in 0..3 {
+            clients.push(std::net::TcpStream::connect(address).expect("connected"));
+        }
+        let _client = std::os::unix::net::UnixStream::connect(&path).expect("connected");
+        let mut came = Vec::new();
+        for _ in 0..4 {
+            came.push(matches!(sockets.accept().await.expect("a connection").1, Caller::User { .. }));
+        }
+        assert_eq!(came, [false, true, false, false], "the one behind three others came second");
+    }
+}

@@ -23,8 +23,8 @@ use mailweir::config::units::Rate;
 use mailweir::deliver::encode::Encoder;
 use mailweir::deliver::reply::ReplyParser;
 use mailweir::mail::{
-    Address, BodyTraits, Draft, Envelope, LaneName, Message, NewMessage, NewRecipient, Origin, QueueId, Recipient,
-    RecipientKey, Trace,
+    Address, BodyTraits, Caller, Draft, Envelope, LaneName, Message, NewMessage, NewRecipient, Origin, QueueId,
+    Recipient, RecipientKey, Trace,
 };
 use mailweir::queue::sqlite::SqliteQueue;
 use mailweir::queue::{Queue, Settlement, Verdict};
@@ -97,13 +97,12 @@ fn headers(c: &mut Criterion) {
     let hostname: Arc<str> = "relay.example".into();
     let trace = Trace {
         helo: "app.example",
-        ip: IpAddr::V4(Ipv4Addr::LOCALHOST),
+        caller: Caller::Ip(IpAddr::V4(Ipv4Addr::LOCALHOST)),
         hostname: &hostname,
         esmtp: true,
         tls: false,
         smtputf8: false,
         sender: None,
-        user: None,
         recipient: None,
     };
     let mut group = c.benchmark_group("header scan");

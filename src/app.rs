@@ -4,6 +4,7 @@
 //! - `running`: one configuration in force, from start to end.
 //! - `reload`: another takes its place.
 //! - `changes`: what differs between the two.
+//! - `sockets`: where clients connect, whatever configuration is in force.
 //! - `spool`: what came while no relay ran.
 //! - `operator`: what operators can do to the relay that runs.
 
@@ -12,6 +13,7 @@ mod files;
 mod operator;
 mod reload;
 mod running;
+mod sockets;
 mod spool;
 
 use std::path::PathBuf;
@@ -28,7 +30,8 @@ use crate::observe;
 use crate::pipeline::Relay;
 use operator::Front;
 use reload::{InForce, Process, Signal, Signals};
-use running::{Opened, Parts, Running, Sockets};
+use running::{Opened, Parts, Running};
+use sockets::Sockets;
 
 pub(crate) use files::survive_file_limit;
 #[doc(hidden)]

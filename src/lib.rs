@@ -52,4 +52,5 @@ pub mod shape;
 pub mod simulate;
 pub mod sink;
 pub mod smtp;
+mod socket_file;
 pub mod spool;

@@ -36,7 +36,7 @@ use crate::crash;
 use crate::deliver::{Connector, Event, Fact, Stage, Transaction};
 use crate::descriptors::Descriptors;
 use crate::listener::{Intake, Memory, memory};
-use crate::mail::{Address, Message, NewMessage, NewRecipient, QueueId, Recipient};
+use crate::mail::{Address, Incoming, Message, NewMessage, NewRecipient, QueueId, Recipient};
 use crate::observe::{Active, Stats};
 use crate::outcome::Judgement;
 use crate::queue::{Queue, QueueError};
@@ -109,9 +109,9 @@ impl Intake for Relay {
         message.envelope.priority = self.priority_for(&message, &recipients);
         let message = Arc::new(message);
         // Which lane each recipient waits in, and whether it goes straight to memory.
-        let sender = message.envelope.reverse_path.as_ref();
+        let from = Incoming::from(&*message);
         let laned = recipients.into_iter().map(|recipient| {
-            let lane = self.router.lane_of(sender, &recipient.address);
+            let lane = self.router.lane_of(from, &recipient.address);
             NewRecipient { recipient, lane, leased: false }
         });
         let admission = self.scheduler.admit(&message, laned.collect(), &head);
@@ -470,8 +470,8 @@ impl Relay {
     /// A message has one priority, whoever its recipients are: the highest that a `[[route]]` gives
     /// it for one of them, else that of MT-PRIORITY, of its header fields, or 0.
     fn priority_for(&self, message: &Message, recipients: &[Recipient]) -> i8 {
-        let sender = message.envelope.reverse_path.as_ref();
-        let ruled = recipients.iter().filter_map(|r| self.config.priority_for(sender, &r.address)).max();
+        let from = Incoming::from(message);
+        let ruled = recipients.iter().filter_map(|r| self.config.priority_for(from, &r.address)).max();
         ruled.unwrap_or(message.envelope.priority)
     }
 
@@ -497,7 +497,8 @@ impl Relay {
     async fn route(&self, lane: &Lane, job: &Job) -> Result<Arc<Route>, RouteError> {
         match job.recipients.first() {
             Some(held) => {
-                self.router.resolve_in(&lane.name, lane.is_proven(), job.sender(), &held.recipient.address).await
+                let from = Incoming::from(&*job.message.message);
+                self.router.resolve_in(&lane.name, lane.is_proven(), from, &held.recipient.address).await
             }
             None => Err(RouteError::Temporary { enhanced: "4.3.0", text: "a job without recipients".into() }),
         }

@@ -170,7 +170,7 @@ fn check_prints_what_holds_and_where_it_came_from() {
     let out = done.ok();
     for line in [
         "hostname = \"relay.example\"  # my.toml:1",
-        "address = \"127.0.0.1:2525\"  # default",
+        "address = \"localhost:2525\"  # default",
         "[provider.ses]",
         "relay = \"h.example:587\"  # my.toml:3",
         "auth.password = \"<secret>\"  # my.toml:4",
@@ -535,7 +535,7 @@ fn junk_on_the_socket_gets_an_error_and_harms_nothing() {
 fn the_defaults_need_no_file() {
     let config = Config::default();
     assert_eq!(config.listeners.len(), 1);
-    assert_eq!(config.listeners[0].address.to_string(), "127.0.0.1:2525");
+    assert_eq!(config.listeners[0].address.to_string(), "localhost:2525");
     assert_eq!(config.queue.store, Store::Sqlite(Path::new("var/mailweir.db").to_owned()));
     assert!(config.providers.iter().all(|p| p.relay.is_none()) && config.routes.is_empty() && config.admin.is_none());
 }

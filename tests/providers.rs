@@ -16,6 +16,32 @@ fn lines(text: &str) -> impl Iterator<Item = &str> {
 }
 
 #[test]
+fn a_route_may_ask_for_the_client_and_the_listener() {
+    let config = Config::parse(
+        "[[listener]]\nname = 'inside'\naddress = '127.0.0.1:2526'\n[[listener]]\naddress = '127.0.0.1:2527'\n\
+         [provider.a]\nrelay = 'a.example:25'\n[provider.b]\nrelay = 'b.example:25'\n[provider.c]\nrelay = 'c.example:25'\n\
+         [[route]]\nclient = ['10.0.0.0/8']\nlistener = 'inside'\nvia = 'a'\n\
+         [[route]]\nclient = ['10.0.0.0/8', '2001:db8::/32']\nvia = 'b'\npriority = 4\n\
+         [[route]]\nlistener = 'inside'\nvia = 'c'\n",
+        "config.toml",
+    );
+    let config = config.expect("a good configuration");
+    let to = mailweir::mail::Address::parse("x@y.example").expect("an address");
+    let via = |client: Option<&str>, listener: &str| {
+        let client = client.map(|ip| ip.parse().expect("an address"));
+        let from = mailweir::mail::Incoming { sender: None, client, listener };
+        (config.route_for(from, &to).map(|route| route.via.name.as_str()), config.priority_for(from, &to))
+    };
+    assert_eq!(via(Some("10.1.1.1"), "inside"), (Some("a"), Some(4)));
+    assert_eq!(via(Some("10.1.1.1"), ""), (Some("b"), Some(4)));
+    assert_eq!(via(Some("2001:db8::1"), "other"), (Some("b"), Some(4)));
+    assert_eq!(via(Some("192.0.2.1"), "inside"), (Some("c"), None));
+    assert_eq!(via(Some("192.0.2.1"), ""), (None, None));
+    // What mailweir writes itself came from no client and by no listener.
+    assert_eq!(via(None, ""), (None, None));
+}
+
+#[test]
 fn the_built_in_file_has_no_fault() {
     assert!(profiles::fault().is_none(), "{:?}", profiles::fault());
     assert!(profiles::all().len() >= 29);

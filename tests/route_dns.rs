@@ -13,7 +13,7 @@ use dns::{Front, Mood, Nsd};
 use hickory_resolver::proto::op::ResponseCode;
 use hickory_resolver::proto::rr::RecordType;
 use mailweir::config::units::Pattern;
-use mailweir::config::{Config, DnsProtocol, Listener, Provider, Relay, Route as RouteRule, sample};
+use mailweir::config::{Config, DnsProtocol, Listener, Provider, Relay, Route as RouteRule, RouteWhen, sample};
 use mailweir::mail::{Address, LaneName};
 use mailweir::route::{Route, RouteError, Router};
 
@@ -74,12 +74,15 @@ async fn explains_who_has_a_recipient_and_why() {
     let smart = with(sample::provider("smart"), |p| p.relay = relay("192.0.2.99", 587));
     config.routes = vec![
         RouteRule {
-            sender: Pattern::new("<>"),
-            recipient: Pattern::new("*@never.example"),
+            when: RouteWhen::matching(Pattern::new("<>"), Pattern::new("*@never.example")),
             via: by_mx.clone(),
             number: 1,
         },
-        RouteRule { sender: Pattern::new("*@shop.example"), recipient: Pattern::any(), via: smart.clone(), number: 2 },
+        RouteRule {
+            when: RouteWhen::matching(Pattern::new("*@shop.example"), Pattern::any()),
+            via: smart.clone(),
+            number: 2,
+        },
     ];
     config.providers = vec![by_domain, by_mx, smart];
     let router = router(config);
@@ -367,8 +370,7 @@ fn matching(server: SocketAddr) -> Config {
         with(sample::provider("byroute"), |p| p.port = 2525),
     ];
     let rule = |sender: &str, recipient: &str, via: &str| RouteRule {
-        sender: Pattern::new(sender),
-        recipient: Pattern::new(recipient),
+        when: RouteWhen::matching(Pattern::new(sender), Pattern::new(recipient)),
         via: config.provider(via).unwrap().clone(),
         number: 1,
     };

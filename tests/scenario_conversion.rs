@@ -97,3 +97,44 @@ fn large_messages_are_converted_while_they_are_sent() {
         assert_eq!(size.and_then(|size| size.parse().ok()), Some(received.content.len()), "{}", received.from);
     }
 }
+
+/// As Go's net/smtp does: SMTPUTF8 is declared whenever it is offered, and the subject is raw UTF-8. Others
+/// declare nothing.
+#[test]
+fn utf8_in_a_header_goes_in_ascii_to_hosts_without_smtputf8_whoever_declared_it() {
+    let (dir, port) = (TestDir::new(), Port::reserve());
+    let weak = Sink::with(port.at(2), Options::offering(&["PIPELINING"]));
+    let eight = Sink::with(port.at(3), Options::offering(&["PIPELINING", "8BITMIME"]));
+    let daemon = Setup::new(&dir)
+        .via("weak", "weak.test", port.at(2), LIMITS)
+        .via("eight", "eight.test", port.at(3), LIMITS)
+        .with(RETRY)
+        .start();
+    let content = |subject: &str| {
+        format!(
+            "From: Jö <a@sender.test>\r\nTo: b@müller.test\r\nSubject: {subject} ü\r\n\
+             Content-Type: text/plain; charset=utf-8\r\n\r\nGrüße\r\n"
+        )
+    };
+    let mut client = daemon.client();
+    client.command(250, "EHLO tést");
+    for (subject, parameters) in [("declared", "BODY=8BITMIME SMTPUTF8"), ("undeclared", "BODY=8BITMIME")] {
+        let to = ["<b@weak.test>", "<b@eight.test>"];
+        client.send(&format!("<a@sender.test> {parameters}"), &to, content(subject).as_bytes());
+    }
+    weak.wait(2, SOON);
+    eight.wait(2, SOON);
+    daemon.wait_queue_empty(SOON);
+    weak.assert_legal();
+    eight.assert_legal();
+    for received in weak.messages().iter().chain(&eight.messages()) {
+        let text = String::from_utf8_lossy(&received.content);
+        let (head, body) = text.split_once("\r\n\r\n").expect("a header");
+        assert!(head.is_ascii() && !received.from.contains("SMTPUTF8"), "{text}");
+        assert!(head.contains("From: =?utf-8?q?J=C3=B6?= <a@sender.test>"), "{head}");
+        assert!(head.contains("<b@xn--mller-kva.test>") && head.contains("declared =?utf-8?q?=C3=BC?="), "{head}");
+        let raw = received.from.contains("8BITMIME");
+        assert_eq!(body.contains("Grüße"), raw, "the body is only converted where it must: {text}");
+    }
+    assert!(eight.messages().iter().all(|m| m.from.contains("8BITMIME")));
+}

@@ -85,6 +85,21 @@ fn is_root() -> bool {
 }
 
 #[test]
+fn more_recipients_than_the_relay_takes_at_once_go_in_several_transactions() {
+    let (dir, port) = (TestDir::new(), Port::reserve());
+    let sink = Sink::start(port.at(2));
+    let setup = Setup::new(&dir).listener("max_recipients = 2").via("example", "*.test", sink.address, "");
+    let daemon = setup.start();
+    let to = ["a@x.test", "b@x.test", "c@x.test", "d@x.test", "e@x.test"];
+    let ids = daemon.command_ok(&[&["send", "-v", "-f", "me@x.test"], &to[..]].concat(), b"Subject: to five\n\nx\n");
+    assert_eq!(ids.split_whitespace().filter(|id| id.len() == 13).count(), 3, "{ids}");
+    let everybody = || sink.messages().iter().flat_map(|m| m.to.clone()).collect::<std::collections::BTreeSet<_>>();
+    wait_for("all five", SOON, || (everybody().len() == 5).then_some(()));
+    daemon.wait_queue_empty(SOON);
+    assert_eq!(daemon.log_lines().iter().filter(|line| line.event() == "accepted").count(), 3);
+}
+
+#[test]
 fn names_without_a_domain_and_aliases_lead_somewhere() {
     let site = Site::new("");
     let mut client = site.daemon.client();

@@ -108,11 +108,12 @@ fn one_smtp_session(replies: &'static [(&'static str, &'static str)]) -> (u16, s
     (port, session)
 }
 
-/// Serves one connection; returns what it was sent.
+/// Serves one connection; returns what it was sent. A "reply" to `MAX` is how many recipients it takes at once.
 fn serve(stream: std::net::TcpStream, replies: &[(&str, &str)]) -> String {
     let mut out = stream.try_clone().expect("cloned");
     out.write_all(b"220 relay.example ESMTP\r\n").expect("written");
-    let (mut all, mut in_data) = (String::new(), false);
+    let most = replies.iter().find(|(start, _)| *start == "MAX").map_or(usize::MAX, |(_, n)| n.parse().expect(n));
+    let (mut all, mut in_data, mut taken) = (String::new(), false, 0);
     let mut lines = BufReader::new(stream);
     let mut line = String::new();
     while lines.read_line(&mut line).is_ok_and(|n| n > 0) {
@@ -125,6 +126,12 @@ fn serve(stream: std::net::TcpStream, replies: &[(&str, &str)]) -> String {
             (false, command) => {
                 in_data = command.starts_with("DATA");
                 let verb = command.split([' ', '\r']).next().unwrap_or_default();
+                taken = if verb == "RCPT" { taken + 1 } else { 0 };
+                if taken > most {
+                    let _ = out.write_all(b"452 4.5.3 Too many recipients\r\n");
+                    all.push_str(&std::mem::take(&mut line));
+                    continue;
+                }
                 let said = replies.iter().find(|(start, _)| command.starts_with(start)).map(|(_, reply)| *reply);
                 let usual = match verb {
                     "EHLO" => "250-relay.example\r\n250-SMTPUTF8\r\n250 8BITMIME",
@@ -362,6 +369,29 @@ fn with_a_spool_a_message_waits_in_a_file() {
     // Without a directory it is as if there were none.
     let site = Site::new(nobody(), "sendmail.wait = '0s'\nsendmail.spool = '/nonexistent/spool'");
     site.run("sendmail", &["root"], b"x\n").fails(75, "nor can it wait in /nonexistent/spool");
+}
+
+#[test]
+fn all_recipients_are_asked_for_before_the_first_of_several_transactions() {
+    let to = ["a@x.example", "b@x.example", "c@x.example"];
+    let (port, session) = one_smtp_session(&[("MAX", "2")]);
+    assert_eq!(
+        send(port, &[&["-v", "-f", "me@x.example"], &to[..]].concat(), b"x\n").ok(),
+        "1p8000000000k 1p8000000000k\n"
+    );
+    let sent = session.join().expect("ended");
+    let verbs: Vec<&str> = sent.lines().filter_map(|l| l.split([' ', ':']).next()).filter(|v| v.len() == 4).collect();
+    let asked = ["EHLO", "MAIL", "RCPT", "RCPT", "RCPT", "RSET", "MAIL", "RCPT", "RSET"];
+    let made = ["MAIL", "RCPT", "RCPT", "DATA", "From", "MAIL", "RCPT", "DATA", "From", "QUIT"];
+    assert_eq!(verbs, [&asked[..], &made].concat(), "{sent}");
+    // One that is refused, in whatever transaction it would be: nothing is queued for anybody.
+    let (port, session) = one_smtp_session(&[("MAX", "2"), ("RCPT TO:<c", "550 5.1.1 no such user")]);
+    send(port, &[&["-f", "me@x.example"], &to[..]].concat(), b"x\n").fails(69, "c@x.example is refused");
+    assert!(!session.join().expect("ended").contains("DATA"));
+    let (port, session) = one_smtp_session(&[("MAX", "2")]);
+    let done = Site::new(port, "").run("sendmail", &[&["-bv"], &to[..]].concat(), b"");
+    assert_eq!((done.code, done.out.matches("deliverable").count()), (0, 3), "{}", done.out);
+    drop(session);
 }
 
 #[test]

@@ -26,6 +26,7 @@ use super::spare::{Spare, is_out_of_files};
 use crate::clock::Clock;
 use crate::config::Store;
 use crate::mail::CHUNK;
+use crate::socket_file;
 
 /// Longest path of a socket, in bytes (`sun_path` of unix(7) without its final zero).
 const MAX_PATH: usize = 107;
@@ -132,8 +133,6 @@ impl ControlServer {
 
 /// Binds a socket that only this user can connect to, and gives it its name.
 fn listen(path: &Path) -> io::Result<UnixListener> {
-    use std::os::unix::fs::{FileTypeExt, PermissionsExt};
-
     let length = path.as_os_str().len();
     if length > MAX_PATH {
         let message = format!(
@@ -143,35 +142,15 @@ fn listen(path: &Path) -> io::Result<UnixListener> {
         );
         return Err(io::Error::new(io::ErrorKind::InvalidInput, message));
     }
-    if path.symlink_metadata().is_ok_and(|there| !there.file_type().is_socket()) {
-        let message = "something is there that is no socket: move it away".to_owned();
-        return Err(io::Error::new(io::ErrorKind::AlreadyExists, message));
-    }
-    if answers(path)? {
-        let message = "another process listens there, though nobody has the queue's lock: end it".to_owned();
-        return Err(io::Error::new(io::ErrorKind::AddrInUse, message));
-    }
-    // Bound under another name and renamed, so that nobody meets it before its mode is right.
-    let new = beside(path);
-    match std::fs::remove_file(&new) {
-        Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
-        _ => {}
-    }
-    let listener = UnixListener::bind(&new)
-        .map_err(|e| io::Error::new(e.kind(), format!("cannot make the control socket {}: {e}", path.display())))?;
-    std::fs::set_permissions(&new, std::fs::Permissions::from_mode(0o600))?;
-    std::fs::rename(&new, path)?;
-    Ok(listener)
-}
-
-/// Whether somebody listens; whoever does not accept does not keep us waiting.
-fn answers(path: &Path) -> io::Result<bool> {
-    let socket = socket2::Socket::new(socket2::Domain::UNIX, socket2::Type::STREAM, None)?;
-    socket.set_nonblocking(true)?;
-    match socket.connect(&socket2::SockAddr::unix(path)?) {
-        Ok(()) => Ok(true),
-        Err(error) => Ok(error.kind() == io::ErrorKind::WouldBlock),
-    }
+    let bound = socket_file::bind(path, 0o600, None).map_err(|e| match e.kind() {
+        io::ErrorKind::AlreadyExists => e,
+        io::ErrorKind::AddrInUse => {
+            let message = "another process listens there, though nobody has the queue's lock: end it";
+            io::Error::new(e.kind(), message)
+        }
+        kind => io::Error::new(kind, format!("cannot make the control socket {}: {e}", path.display())),
+    });
+    UnixListener::from_std(bound?)
 }
 
 impl ControlServer {
@@ -186,17 +165,6 @@ impl ControlServer {
         self.listener = listener;
         tracing::warn!("the control socket {} was removed: it was made again", self.path.display());
     }
-}
-
-/// A name beside `path` that is not longer, so that what can be bound under it can have its own.
-fn beside(path: &Path) -> PathBuf {
-    use std::os::unix::ffi::{OsStrExt, OsStringExt};
-
-    let mut name = path.as_os_str().as_bytes().to_vec();
-    if let Some(last) = name.last_mut() {
-        *last = if *last == b'+' { b'-' } else { b'+' };
-    }
-    PathBuf::from(std::ffi::OsString::from_vec(name))
 }
 
 impl Drop for ControlServer {

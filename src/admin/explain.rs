@@ -12,7 +12,7 @@ use super::{FeedbackStatus, LaneStatus};
 use crate::clock::{Timestamp, When, grouped};
 use crate::config::report::{Setting, provider_table};
 use crate::config::{Config, CountedRate, Provider, Warmup, sources};
-use crate::mail::Address;
+use crate::mail::{Address, Incoming};
 use crate::pipeline::COUNTED;
 use crate::route::{Explained, Router};
 use crate::schedule::lane::{By, Holds};
@@ -115,14 +115,15 @@ pub async fn explain(
     config: &Config,
     settings: &[Setting],
     router: &Router,
-    sender: Option<&Address>,
+    from: Incoming<'_>,
     recipient: &Address,
     priority: i8,
 ) -> Explanation {
-    let route = router.explain(sender, recipient).await;
+    let sender = from.sender;
+    let route = router.explain(from, recipient).await;
     let provider = config.provider(&route.provider).unwrap_or(&config.default);
     let domain = sender.map_or("", Address::domain);
-    let ruled = config.priority_index(sender, recipient);
+    let ruled = config.priority_index(from, recipient);
     let given = ruled.and_then(|at| config.priorities.get(at)).map(|rule| (rule.number, rule.priority));
     Explanation {
         recipient: recipient.as_str().to_owned(),

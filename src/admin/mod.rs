@@ -24,7 +24,7 @@ pub use holds::{HoldStatus, QuotaStatus};
 
 use crate::clock::Timestamp;
 use crate::config::Provider;
-use crate::mail::{Address, LaneName, RecipientKey, State};
+use crate::mail::{Address, Incoming, LaneName, RecipientKey, State};
 pub use crate::pipeline::{Forgotten, Resumed};
 use crate::queue::{Counts, Operation, Queue, QueueError, Storage};
 
@@ -82,14 +82,9 @@ pub trait Controls: Send + Sync + 'static {
     /// How the relay is.
     fn status(&self) -> Status;
 
-    /// What would become of a message from `sender` (`None` for `<>`) to `recipient` sent now. The
-    /// error is for people: nobody is there who knows.
-    async fn explain(
-        &self,
-        _sender: Option<&Address>,
-        _recipient: &Address,
-        _priority: i8,
-    ) -> Result<Explanation, String> {
+    /// What would become of such a message to `recipient` sent now. The error is for people: nobody is
+    /// there who knows.
+    async fn explain(&self, _from: Incoming<'_>, _recipient: &Address, _priority: i8) -> Result<Explanation, String> {
         Err("mailweir is not running".into())
     }
 

@@ -7,6 +7,7 @@
 
 use std::collections::BTreeSet;
 use std::io;
+use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -18,7 +19,7 @@ use super::resuming::{only_for_now, resume};
 use super::{Controls, Explanation, Forgotten, LaneStatus, Resumed, Status, Withdrawn};
 use crate::clock::{Clock, Timestamp};
 use crate::mail::lifecycle::Event;
-use crate::mail::{Address, CHUNK, LaneName, QueueId, RecipientKey, State};
+use crate::mail::{Address, CHUNK, Incoming, LaneName, QueueId, RecipientKey, State};
 use crate::queue::{Counts, Filter, Operation, Page, Queue, QueueError, Row, Storage};
 
 /// Recipients looked at or changed in one step.
@@ -92,6 +93,12 @@ pub enum Request {
         recipient: String,
         /// Its priority.
         priority: i8,
+        /// The client that hands it in.
+        #[serde(default)]
+        client: Option<IpAddr>,
+        /// The `name` of the listener that takes it; empty: none.
+        #[serde(default)]
+        listener: String,
     },
 }
 
@@ -247,7 +254,7 @@ async fn answer(
                 sink.put(Reply::Note(told), &[]).await?;
             }
         }
-        Request::Explain { sender, recipient, priority } => {
+        Request::Explain { sender, recipient, priority, client, listener } => {
             let parse = |text: &str| Address::parse(text).map_err(|e| Failure::refused(format!("`{text}`: {e}")));
             let sender = match sender.as_str() {
                 "" => Ok(None),
@@ -257,7 +264,8 @@ async fn answer(
                 (Ok(sender), Ok(recipient)) => (sender, recipient),
                 (Err(failure), _) | (_, Err(failure)) => return Ok(Err(failure)),
             };
-            match controls.explain(sender.as_ref(), &recipient, priority).await {
+            let from = Incoming { sender: sender.as_ref(), client, listener: &listener };
+            match controls.explain(from, &recipient, priority).await {
                 Ok(explanation) => sink.put(Reply::Explanation(Box::new(explanation)), &[]).await?,
                 Err(message) => return Ok(Err(Failure { temporary: true, ..Failure::refused(message) })),
             }

@@ -2,7 +2,6 @@
 //! configuration takes the place of another.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -20,7 +19,8 @@ use crate::admin::{
 use crate::clock::{Timestamp, When};
 use crate::config::report::{OwnValues, Setting};
 use crate::config::{Provider, Store};
-use crate::mail::{Address, BodyTraits, Envelope, LaneName, Message, Origin, QueueId, RecipientKey, State};
+use crate::listener::Place;
+use crate::mail::{Address, BodyTraits, Envelope, Incoming, LaneName, Message, Origin, QueueId, RecipientKey, State};
 use crate::pipeline::{COUNTED, Relay};
 use crate::queue::sqlite::Aside;
 use crate::queue::{Counts, Operation, Queue, QueueError, Storage};
@@ -43,7 +43,7 @@ pub fn controls(
     relay: Arc<Relay>,
     settings: Vec<Setting>,
     file: Option<PathBuf>,
-    listening: Vec<SocketAddr>,
+    listening: Vec<Place>,
 ) -> Arc<dyn Controls> {
     let started = relay.clock.now();
     let settings = settings.into();
@@ -61,7 +61,7 @@ pub(super) struct Operator {
     /// Since when this configuration is in force.
     pub(super) loaded: Timestamp,
     pub(super) reloads: u64,
-    pub(super) listening: Vec<SocketAddr>,
+    pub(super) listening: Vec<Place>,
 }
 
 #[async_trait]
@@ -208,14 +208,9 @@ impl Controls for Operator {
         tokio::task::spawn_blocking(differs).await.ok().flatten()
     }
 
-    async fn explain(
-        &self,
-        sender: Option<&Address>,
-        recipient: &Address,
-        priority: i8,
-    ) -> Result<Explanation, String> {
+    async fn explain(&self, from: Incoming<'_>, recipient: &Address, priority: i8) -> Result<Explanation, String> {
         let relay = &self.relay;
-        let told = explain(&relay.config, &self.settings, &relay.router, sender, recipient, priority).await;
+        let told = explain(&relay.config, &self.settings, &relay.router, from, recipient, priority).await;
         let mut told = Explanation { running: true, ..told };
         if !told.route.permanent {
             let name = LaneName::from(told.route.lane.as_str());
@@ -235,8 +230,8 @@ impl Controls for Operator {
                     lane.load_usage().await;
                     facts.holds = relay.holds(&lane);
                     facts.usage = lane.usage();
-                    facts.limits = lane.limits_on(&message_of(sender, time));
-                    facts.behind_limits = lane.behind_limits(&message_of(sender, time));
+                    facts.limits = lane.limits_on(&message_of(from, time));
+                    facts.behind_limits = lane.behind_limits(&message_of(from, time));
                     facts.recent = lane.snapshot().recent;
                     facts.ahead.0 = lane.ahead_of(priority);
                     facts.turns = lane.turns_before(priority);
@@ -318,13 +313,18 @@ impl Operator {
     }
 }
 
-/// What limits see of a message that somebody asks about; from which client it would come nobody knows.
-fn message_of(sender: Option<&Address>, now: Timestamp) -> Message {
+/// What limits see of a message that somebody asks about.
+fn message_of(from: Incoming<'_>, now: Timestamp) -> Message {
+    let origin = match from.client {
+        Some(ip) => Origin::Client { ip, helo: "".into(), listener: from.listener.into() },
+        // Nobody knows where it would come from.
+        None => Origin::Local,
+    };
     Message {
         id: QueueId(0),
         received: now,
-        envelope: Envelope { reverse_path: sender.cloned(), ..Envelope::default() },
-        origin: Origin::Local,
+        envelope: Envelope { reverse_path: from.sender.cloned(), ..Envelope::default() },
+        origin,
         size: 0,
         traits: BodyTraits::default(),
     }
@@ -415,13 +415,8 @@ impl Controls for Front {
         self.operator.load_full().file_differs().await
     }
 
-    async fn explain(
-        &self,
-        sender: Option<&Address>,
-        recipient: &Address,
-        priority: i8,
-    ) -> Result<Explanation, String> {
-        self.operator.load_full().explain(sender, recipient, priority).await
+    async fn explain(&self, from: Incoming<'_>, recipient: &Address, priority: i8) -> Result<Explanation, String> {
+        self.operator.load_full().explain(from, recipient, priority).await
     }
 
     async fn reload(&self) -> Result<String, Refusal> {

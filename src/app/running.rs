@@ -4,10 +4,9 @@
 //! that connects finds a relay that works. At the end the listeners stop first, then transactions
 //! in flight may finish within `drain`; what is left is in the queue anyway.
 //!
-//! The sockets outlive it ([`Sockets`]): while one configuration takes the place of another, clients
+//! The sockets outlive it (`sockets`): while one configuration takes the place of another, clients
 //! that connect wait in the kernel instead of being refused.
 
-use std::net::{SocketAddr, TcpListener};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,15 +15,16 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
+use super::sockets::Sockets;
 use super::spool::keep_spool;
 use super::{StartError, files, keep_expiring, keep_house};
 use crate::admin::http;
 use crate::clock::Clock;
-use crate::config::{Config, Store, collide};
+use crate::config::{Config, Store};
 use crate::crash;
 use crate::deliver::Connector;
 use crate::descriptors::Descriptors;
-use crate::listener::{self, Server};
+use crate::listener::{self, Place, Server};
 use crate::pipeline::{Relay, conversion};
 use crate::queue::sqlite::{Aside, Options, SqliteQueue};
 use crate::queue::{Queue, QueueError};
@@ -39,82 +39,6 @@ const CLOSE: Duration = Duration::from_secs(15);
 
 /// How long the files of the system may take that every configuration needs.
 const PARTS: Duration = Duration::from_secs(15);
-
-/// The listening sockets of the process.
-#[derive(Debug, Default)]
-pub(super) struct Sockets {
-    bound: Vec<(Use, SocketAddr, TcpListener)>,
-}
-
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Use {
-    Smtp,
-    Admin,
-}
-
-impl Use {
-    /// The key of the configuration, for messages, where it is not that of a listener.
-    fn key(self) -> &'static str {
-        match self {
-            Use::Smtp => "",
-            Use::Admin => " ([admin] address)",
-        }
-    }
-}
-
-fn wanted(config: &Config) -> impl Iterator<Item = (Use, SocketAddr)> + '_ {
-    let smtp = config.listeners.iter().map(|listener| (Use::Smtp, listener.address));
-    smtp.chain(config.admin.map(|address| (Use::Admin, address)))
-}
-
-impl Sockets {
-    /// Binds what `config` listens on and is not bound yet.
-    ///
-    /// # Errors
-    /// An address cannot be had; those that were bound before stay.
-    pub(super) fn bind(&mut self, config: &Config) -> Result<(), StartError> {
-        let before = self.bound.len();
-        for (what, address) in wanted(config) {
-            if self.find(what, address).is_some() {
-                continue;
-            }
-            match listener::bind(address) {
-                Ok(socket) => self.bound.push((what, address, socket)),
-                Err(error) => {
-                    self.bound.truncate(before);
-                    // Ours stay open until the next configuration is in force, so that nobody is
-                    // refused meanwhile; the system does not give the same port twice.
-                    let ours = self.bound.iter().find(|(_, bound, _)| collide(*bound, address));
-                    let why = match ours.filter(|_| error.kind() == std::io::ErrorKind::AddrInUse) {
-                        Some((of, bound, _)) => {
-                            format!("this process listens on {bound}{}: restart it to change that", of.key())
-                        }
-                        None => error.to_string(),
-                    };
-                    let message = format!("cannot listen on {address}{}: {why}", what.key());
-                    return Err(StartError::Unavailable(message));
-                }
-            }
-        }
-        Ok(())
-    }
-
-    /// Closes what `config` does not listen on.
-    pub(super) fn keep(&mut self, config: &Config) {
-        self.bound.retain(|(what, address, _)| wanted(config).any(|wanted| wanted == (*what, *address)));
-    }
-
-    fn find(&self, what: Use, address: SocketAddr) -> Option<&TcpListener> {
-        self.bound.iter().find(|(of, at, _)| (*of, *at) == (what, address)).map(|(_, _, socket)| socket)
-    }
-
-    /// A handle of a bound socket.
-    fn handle(&self, what: Use, address: SocketAddr) -> Result<TcpListener, StartError> {
-        let failed = |why: String| StartError::Unavailable(format!("cannot listen on {address}: {why}"));
-        let socket = self.find(what, address).ok_or_else(|| failed("it is not bound".into()))?;
-        socket.try_clone().map_err(|e| failed(e.to_string()))
-    }
-}
 
 /// What can refuse a configuration without the queue.
 pub(super) struct Parts {
@@ -188,7 +112,7 @@ impl Opened {
 /// The relay at work.
 pub(super) struct Running {
     pub(super) relay: Arc<Relay>,
-    pub(super) listening: Vec<SocketAddr>,
+    pub(super) listening: Vec<Place>,
     stop: watch::Sender<bool>,
     servers: Vec<JoinHandle<std::io::Result<()>>>,
     tasks: Vec<JoinHandle<()>>,
@@ -231,13 +155,13 @@ impl Running {
         let (mut servers, mut listening) = (Vec::new(), Vec::new());
         for listener in &config.listeners {
             let unavailable = |e| StartError::Unavailable(format!("cannot listen on {}: {e}", listener.address));
-            let socket = sockets.handle(Use::Smtp, listener.address)?;
-            let server = Server::new(socket, listener.clone(), &config.hostname, relay.clone()).map_err(unavailable)?;
-            listening.push(server.local_addr().map_err(unavailable)?);
+            let bound = sockets.of_listener(listener)?;
+            let server = Server::new(bound, listener.clone(), &config.hostname, relay.clone()).map_err(unavailable)?;
+            listening.extend(server.places().map_err(unavailable)?);
             servers.push(server);
         }
         if let Some(address) = config.admin {
-            let socket = sockets.handle(Use::Admin, address)?;
+            let socket = sockets.of_admin(address)?;
             let bound = tokio::net::TcpListener::from_std(socket)
                 .map_err(|e| StartError::Unavailable(format!("cannot listen on {address} ([admin] address): {e}")))?;
             tracing::info!(%address, "admin listening");

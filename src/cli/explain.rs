@@ -4,6 +4,7 @@
 //! the rest.
 
 use std::io::{self, Write};
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -19,7 +20,7 @@ use crate::admin::requests::{Reply, Request};
 use crate::admin::{Explanation, FeedbackStatus};
 use crate::clock::{self, grouped};
 use crate::config::units::Span;
-use crate::mail::Address;
+use crate::mail::{Address, Incoming};
 use crate::route::{Explained, Router};
 
 #[derive(Args, Debug)]
@@ -32,6 +33,12 @@ pub(super) struct Explain {
     /// The priority the message would have, -9 to 9
     #[arg(long, default_value_t = 0, allow_negative_numbers = true, value_parser = clap::value_parser!(i8).range(-9..=9))]
     priority: i8,
+    /// The client that would hand it in, for [[route]] client
+    #[arg(long, value_name = "IP")]
+    client: Option<IpAddr>,
+    /// The name of the listener that would take it, for [[route]] listener
+    #[arg(long, value_name = "NAME", default_value = "")]
+    listener: String,
     /// One JSON object
     #[arg(long)]
     json: bool,
@@ -51,6 +58,8 @@ pub(super) async fn explain(lead: Lead, asked: Explain) -> Outcome {
                 sender: sender.as_ref().map_or("", Address::as_str).to_owned(),
                 recipient: recipient.as_str().to_owned(),
                 priority: asked.priority,
+                client: asked.client,
+                listener: asked.listener,
             };
             let keep = |reply, _: &[u8]| {
                 if let Reply::Explanation(explanation) = reply {
@@ -66,8 +75,8 @@ pub(super) async fn explain(lead: Lead, asked: Explain) -> Outcome {
             let loaded = lead.loaded;
             let config = Arc::new(loaded.config);
             let router = Router::new(config.clone()).map_err(|e| Failed::new(Code::Config, e))?;
-            let mut told =
-                explain_here(&config, &loaded.settings, &router, sender.as_ref(), &recipient, asked.priority).await;
+            let from = Incoming { sender: sender.as_ref(), client: asked.client, listener: &asked.listener };
+            let mut told = explain_here(&config, &loaded.settings, &router, from, &recipient, asked.priority).await;
             let known = stored_feedback(&config).await;
             told.feedback = known.into_iter().find(|(lane, _)| *lane == told.route.lane).unwrap_or_default().1;
             told

@@ -18,7 +18,8 @@ use super::rule_keys::RuleDraft;
 use super::units::Span;
 use super::value::nearest;
 use super::{
-    Config, Credentials, Dns, Engine, PriorityRule, Provider, Redactor, Relay, Retry, Route, TlsMode, profiles, shaping,
+    Config, Credentials, Dns, Engine, ListenAddress, Listener, PriorityRule, Provider, Redactor, Relay, Retry, Route,
+    TlsMode, profiles, shaping,
 };
 
 /// Makes the configuration of a draft; faults and warnings go to `reader`. The result is only
@@ -27,6 +28,7 @@ pub(super) fn finish(reader: &mut Reader<'_>, mut draft: Draft) -> (Config, Vec<
     if draft.listeners.is_empty() && !reader.has("listener") {
         draft.listeners.push(ListenerDraft::defaults());
     }
+    draft.listeners.iter_mut().for_each(ListenerDraft::settle);
     listeners(reader, &draft.listeners);
     for (i, listener) in draft.listeners.iter_mut().enumerate() {
         listener.read_tls(reader, &format!("listener[{}]", i + 1));
@@ -65,6 +67,7 @@ pub(super) fn finish(reader: &mut Reader<'_>, mut draft: Draft) -> (Config, Vec<
     draft.sendmail.check(reader);
 
     let settings = report::settings(reader, &draft, &hostname);
+    let named: Vec<String> = draft.listeners.iter().filter_map(|listener| listener.name.clone()).collect();
     let mut rules = draft.default.rules.clone();
     if draft.top.builtin_profiles {
         rules.extend_from_slice(profiles::generic_rules());
@@ -73,7 +76,7 @@ pub(super) fn finish(reader: &mut Reader<'_>, mut draft: Draft) -> (Config, Vec<
     let mut providers: Vec<Provider> = draft.providers.into_iter().map(&assembled).collect();
     share_redactors(&mut providers);
     let providers: Vec<Arc<Provider>> = providers.into_iter().map(Arc::new).collect();
-    let (routes, priorities) = routes(reader, draft.routes, &providers, draft.top.builtin_profiles);
+    let (routes, priorities) = routes(reader, draft.routes, &providers, &named, draft.top.builtin_profiles);
     let config = Config {
         hostname,
         names,
@@ -103,7 +106,13 @@ fn listeners(reader: &mut Reader<'_>, listeners: &[ListenerDraft]) {
     }
     for (i, ListenerDraft { l: listener, .. }) in listeners.iter().enumerate() {
         let path = format!("listener[{}]", i + 1);
-        let loopback = listener.address.ip().to_canonical().is_loopback();
+        let loopback = listener.address.is_local();
+        let same = |other: &ListenerDraft| !listener.name.is_empty() && other.l.name == listener.name;
+        if let Some(j) = listeners.iter().take(i).position(same) {
+            reader.fault(&format!("{path}.name"), format!("is already that of listener[{}]", j + 1));
+        }
+        unix_socket(reader, &path, listener);
+        proxies(reader, &path, listener);
         if !loopback && !reader.has(&format!("{path}.allow")) {
             let message = format!(
                 "{} can be reached by others, so `allow` must say who may relay, such as allow = [\"192.0.2.0/24\"] (open relay)",
@@ -134,14 +143,53 @@ fn listeners(reader: &mut Reader<'_>, listeners: &[ListenerDraft]) {
                 "engine \"mailin\" cannot end a message at a bare LF: expected engine = \"native\" with lf_only";
             reader.fault(&format!("{path}.lf_only"), message.into());
         }
-        if let Some(j) = listeners.iter().take(i).position(|other| collide(other.l.address, listener.address)) {
+        if let Some(j) = listeners.iter().take(i).position(|other| overlap(&other.l.address, &listener.address)) {
             let message = format!("{} is already taken by listener[{}]", listener.address, j + 1);
             reader.fault(&format!("{path}.address"), message);
         }
     }
 }
 
-/// Whether two listeners cannot both be bound. Port 0 is a port of its own each time.
+/// Whoever may say whose client it speaks for may relay as anybody.
+fn proxies(reader: &mut Reader<'_>, path: &str, listener: &Listener) {
+    let at = format!("{path}.xclient_from");
+    let wide = listener.xclient_from.iter().find(|n| n.is_nearly_everybody()).map(ToString::to_string);
+    let wide = wide.or_else(|| more_than_half(&listener.xclient_from).map(str::to_owned));
+    if let Some(wide) = wide.filter(|_| !listener.address.is_local()) {
+        let message = format!("{wide} may pretend to be anybody, and relay (open relay): name your proxies");
+        reader.fault(&at, message);
+    }
+    if listener.engine == Engine::Mailin && !listener.xclient_from.is_empty() {
+        reader.fault(&at, "engine \"mailin\" knows no XCLIENT: expected engine = \"native\" with xclient_from".into());
+    }
+}
+
+/// What only a Unix socket has, and what it cannot have.
+fn unix_socket(reader: &mut Reader<'_>, path: &str, listener: &Listener) {
+    let at = |key: &str| format!("{path}.{key}");
+    if listener.address.path().is_none() {
+        for key in ["mode", "group"].into_iter().filter(|key| reader.has(&at(key))).collect::<Vec<_>>() {
+            reader.fault(&at(key), "is for a Unix socket: expected address = \"unix:/…\" beside it".into());
+        }
+        return;
+    }
+    if listener.engine == Engine::Mailin {
+        let message = "engine \"mailin\" takes clients by TCP only: expected engine = \"native\" with a Unix socket";
+        reader.fault(&at("engine"), message.into());
+    }
+    if reader.has(&at("allow")) && listener.xclient_from.is_empty() {
+        let message = "has no effect: whoever may connect to a Unix socket may relay (`mode` and `group` say who)";
+        reader.warn(&at("allow"), message.into());
+    }
+}
+
+/// Whether two listeners cannot both be had.
+fn overlap(a: &ListenAddress, b: &ListenAddress) -> bool {
+    let of_ip = a.sockets().any(|a| b.sockets().any(|b| collide(a, b)));
+    of_ip || (a.path().is_some() && a == b)
+}
+
+/// Whether two addresses cannot both be bound. Port 0 is a port of its own each time.
 pub(crate) fn collide(a: SocketAddr, b: SocketAddr) -> bool {
     let covers = |a: IpAddr, b: IpAddr| a.is_unspecified() && (a.is_ipv6() || b.is_ipv4());
     a.port() == b.port() && a.port() != 0 && (a.ip() == b.ip() || covers(a.ip(), b.ip()) || covers(b.ip(), a.ip()))
@@ -286,12 +334,13 @@ fn routes(
     reader: &mut Reader<'_>,
     drafts: Vec<RouteDraft>,
     providers: &[Arc<Provider>],
+    listeners: &[String],
     profiles: bool,
 ) -> (Vec<Route>, Vec<PriorityRule>) {
     let (mut routes, mut priorities) = (Vec::new(), Vec::new());
     // The first route that takes everything, and the first that gives everything a priority.
     let (mut all_sent, mut all_rated): (Option<usize>, Option<usize>) = (None, None);
-    for (i, RouteDraft { sender, recipient, via, priority }) in drafts.into_iter().enumerate() {
+    for (i, RouteDraft { when, via, priority }) in drafts.into_iter().enumerate() {
         let path = format!("route[{}]", i + 1);
         let key = format!("{path}.via");
         if via.is_empty() && priority.is_none() {
@@ -306,22 +355,24 @@ fn routes(
         if let Some(before) = sends.or(rates).filter(|_| !used) {
             reader.fault(&path, format!("never used: route[{}] takes everything before it", before + 1));
         }
-        let everything = sender.as_str() == "*" && recipient.as_str() == "*";
+        if let Some(name) = when.listener.as_ref().filter(|name| !listeners.contains(name)) {
+            let hint = match nearest(name, listeners.iter().map(String::as_str)) {
+                Some(near) => format!("did you mean \"{near}\"?"),
+                None => "expected the `name` of a [[listener]]".to_owned(),
+            };
+            reader.fault(&format!("{path}.listener"), format!("there is no listener \"{name}\": {hint}"));
+        }
+        let everything = when.is_everything();
         if let Some(priority) = priority {
             all_rated = all_rated.or(everything.then_some(i));
-            priorities.push(PriorityRule {
-                sender: sender.clone(),
-                recipient: recipient.clone(),
-                priority,
-                number: i + 1,
-            });
+            priorities.push(PriorityRule { when: when.clone(), priority, number: i + 1 });
         }
         if via.is_empty() {
             continue;
         }
         all_sent = all_sent.or(everything.then_some(i));
         match providers.iter().find(|p| p.name == via) {
-            Some(provider) => routes.push(Route { sender, recipient, via: Arc::clone(provider), number: i + 1 }),
+            Some(provider) => routes.push(Route { when, via: Arc::clone(provider), number: i + 1 }),
             // A table that could not be read at all is no reason to complain here too.
             None if reader.has(&format!("provider.{via}")) => {}
             None => reader.fault(&key, unknown_provider(&via, providers, profiles)),

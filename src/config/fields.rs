@@ -7,8 +7,9 @@ use std::time::Duration;
 use super::rule_keys::TreatAs;
 use super::value::Val;
 use super::{
-    AliasFile, Aliases, AuthMechanism, Authorities, BeforeStart, Count, CountedRate, Engine, LimitsPer,
-    ListenerTlsMode, LogFormat, Overflow, RuleScope, Secret, SignedConversion, Store, TlsMode, Warmup, units,
+    AliasFile, Aliases, AuthMechanism, Authorities, BeforeStart, Count, CountedRate, Engine, FileMode, LimitsPer,
+    ListenAddress, ListenerTlsMode, LogFormat, Overflow, RuleScope, Secret, SignedConversion, Store, TlsMode, Warmup,
+    units,
 };
 use crate::deliver::Stage;
 
@@ -43,6 +44,8 @@ field! {
     Duration: Val::Span(d) => Some(d), d => Val::Span(*d);
     String: Val::Text(t) => Some(t), t => Val::Text(t.clone());
     SocketAddr: Val::Address(a) => Some(a), a => Val::Address(*a);
+    ListenAddress: Val::ListenAddress(a) => Some(a), a => Val::ListenAddress(a.clone());
+    FileMode: Val::FileMode(m) => Some(m), m => Val::FileMode(*m);
     (String, u16): Val::HostPort(h, p) => Some((h, p)), hp => Val::HostPort(hp.0.clone(), hp.1);
     PathBuf: Val::Path(p) => Some(p), p => Val::Path(p.clone());
     Authorities: Val::Authorities(a) => Some(a), a => Val::Authorities(a.clone());

@@ -11,8 +11,8 @@ use super::profiles::Profile;
 use super::rule_keys::RuleDraft;
 use super::value::{Kind, Val};
 use super::{
-    AliasFile, Aliases, AuthMechanism, Count, Dns, LimitsPer, Log, LogFormat, Provider, Queue, Retry, Secret,
-    SignedConversion, Store, TlsMode, units,
+    AliasFile, Aliases, AuthMechanism, Count, Dns, LimitsPer, Log, LogFormat, Provider, Queue, Retry, RouteWhen,
+    Secret, SignedConversion, Store, TlsMode, units,
 };
 
 const SECOND: u64 = 1000;
@@ -388,8 +388,7 @@ impl Table for ProviderDraft {
 
 /// A route before `via` is looked up.
 pub(super) struct RouteDraft {
-    pub sender: units::Pattern,
-    pub recipient: units::Pattern,
+    pub when: RouteWhen,
     pub via: String,
     pub priority: Option<i8>,
 }
@@ -398,9 +397,13 @@ impl Table for RouteDraft {
     const NAME: &'static str = "route";
     const KEYS: &'static [Key<RouteDraft>] = keys! {
         /// Takes messages whose sender matches. "<>" is the null sender of bounces.
-        "sender" sender: Kind::MailPattern(true), default r#""*""#;
+        "sender" when.sender: Kind::MailPattern(true), default r#""*""#;
         /// Takes recipients that match.
-        "recipient" recipient: Kind::MailPattern(false), default r#""*""#;
+        "recipient" when.recipient: Kind::MailPattern(false), default r#""*""#;
+        /// Takes messages of clients in one of these networks. Empty: of all, and mailweir's own reports.
+        "client" when.client: Kind::Networks, default "[]";
+        /// Takes messages that came in by the listener of that `name`.
+        "listener" when.listener: Kind::Label, example r#""submission""#;
         /// The provider they go through. Without it, `priority` must be given, and later routes may
         /// still say the way.
         "via" via: Kind::ProviderName, example r#""ses""#;
@@ -410,8 +413,7 @@ impl Table for RouteDraft {
 
     fn blank() -> RouteDraft {
         RouteDraft {
-            sender: units::Pattern::any(),
-            recipient: units::Pattern::any(),
+            when: RouteWhen::matching(units::Pattern::any(), units::Pattern::any()),
             via: String::new(),
             priority: None,
         }

@@ -1,6 +1,5 @@
 //! The keys of `[[listener]]`, and how its `tls` is put together.
 
-use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,9 +7,18 @@ use std::time::Duration;
 use super::fields::Field;
 use super::file::Reader;
 use super::keys::{DAY, HOUR, Key, Table, keys};
+use super::listen_address::group_id;
 use super::value::Kind;
-use super::{Engine, Listener, ListenerTls, ListenerTlsMode};
+use super::{Engine, FileMode, ListenAddress, Listener, ListenerTls, ListenerTlsMode, Network};
 use crate::mail::LocalNames;
+
+/// Where clients of this machine come from.
+pub(crate) fn local_networks() -> Vec<Network> {
+    ["127.0.0.0/8", "::1/128"].iter().filter_map(|network| network.parse().ok()).collect()
+}
+
+/// `mode`, if nobody says otherwise.
+const MODE: FileMode = FileMode(0o660);
 
 /// A listener before the files of its `tls` are read.
 pub(super) struct ListenerDraft {
@@ -19,17 +27,31 @@ pub(super) struct ListenerDraft {
     pub tls_cert: Option<PathBuf>,
     pub tls_key: Option<PathBuf>,
     pub tls_required: Option<bool>,
+    pub name: Option<String>,
+    pub mode: Option<FileMode>,
+    pub group: Option<String>,
 }
 
 impl Table for ListenerDraft {
     const NAME: &'static str = "listener";
     const KEYS: &'static [Key<ListenerDraft>] = keys! {
-        /// Where applications hand in their mail. Port 0 lets the system choose. An address that is
-        /// not a loopback one needs `allow`.
-        "address" l.address: Kind::Address, default r#""127.0.0.1:2525""#;
+        /// What `[[route]] listener` calls it.
+        "name" name: Kind::Label, example r#""submission""#;
+        /// Where applications hand in their mail. `localhost:PORT` stands for 127.0.0.1 and, where the
+        /// machine has IPv6, ::1. Port 0 lets the system choose. An address that is not a loopback one
+        /// needs `allow`. `unix:PATH` is a Unix socket: whoever may connect to it may relay.
+        "address" l.address: Kind::ListenAddress, default r#""localhost:2525""#;
+        /// Who may connect to a Unix socket: the rights of its file. Default: 0660.
+        "mode" mode: Kind::FileMode, example r#""0666""#;
+        /// The group of a Unix socket's file; mailweir must be a member of it, or root. Default: its own group.
+        "group" group: Kind::Group, example r#""www-data""#;
         /// Clients that may relay. "Everybody" (`0.0.0.0/0`, `::/0`) is refused: an open relay. Also
         /// refused: `192.0.2.7/24`, which might mean one address or the range.
         "allow" l.allow: Kind::Networks, default r#"["127.0.0.0/8", "::1/128"]"#;
+        /// Proxies and filters in front of this listener, by their addresses: they may say by XCLIENT whose
+        /// client they speak for, which then counts for `allow`, limits and the log, and by XFORWARD, which
+        /// counts for the log.
+        "xclient_from" l.xclient_from: Kind::Networks, default "[]";
         /// Encryption: `starttls` offers it to clients, `implicit` expects it from the first byte (as
         /// on port 465). Default: clear text only. In one line:
         /// tls = { mode = "starttls", cert = "FILE", key = "FILE" }.
@@ -72,8 +94,12 @@ impl Table for ListenerDraft {
     fn blank() -> ListenerDraft {
         ListenerDraft {
             l: Listener {
-                address: SocketAddr::from(([127, 0, 0, 1], 0)),
+                name: "".into(),
+                address: ListenAddress::from(([127, 0, 0, 1], 0)),
+                mode: MODE,
+                group: None,
                 allow: Vec::new(),
+                xclient_from: Vec::new(),
                 tls: None,
                 max_message_size: 0,
                 max_recipients: 0,
@@ -92,11 +118,29 @@ impl Table for ListenerDraft {
             tls_cert: None,
             tls_key: None,
             tls_required: None,
+            name: None,
+            mode: None,
+            group: None,
         }
     }
 }
 
 impl ListenerDraft {
+    /// Puts together what several keys say.
+    pub(super) fn settle(&mut self) {
+        self.l.name = self.name.as_deref().unwrap_or_default().into();
+        self.l.mode = self.mode.unwrap_or(MODE);
+        self.l.group = self.group.as_deref().and_then(|group| group_id(group).ok());
+        if self.l.address.path().is_some() {
+            // Its clients are of this machine, and the file system has let them in. Those behind a proxy are not.
+            let behind = std::mem::take(&mut self.l.allow);
+            self.l.allow = local_networks();
+            if !self.l.xclient_from.is_empty() {
+                self.l.allow.extend(behind);
+            }
+        }
+    }
+
     /// Reads the certificate and the key that `tls` of the listener at `path` names. Faults go to
     /// `reader`.
     pub(super) fn read_tls(&mut self, reader: &mut Reader<'_>, path: &str) {

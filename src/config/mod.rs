@@ -13,6 +13,7 @@ mod fields;
 mod file;
 mod identity;
 mod keys;
+mod listen_address;
 mod listener_keys;
 mod load;
 mod mistakes;
@@ -21,6 +22,7 @@ mod network;
 mod problem;
 pub mod profiles;
 pub mod report;
+mod routes;
 mod rule_keys;
 mod rules;
 #[doc(hidden)]
@@ -43,17 +45,20 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::mail::{Address, LaneName, LocalNames, Spellings};
+use crate::mail::{Address, Incoming, LaneName, LocalNames, Spellings};
 pub use aliases::{AliasFault, AliasFile, Aliases};
 pub use authorities::Authorities;
 pub(crate) use check::collide;
 pub use counted::{CountedRate, Unit};
 pub use file::find;
 pub use identity::{IdentityFault, ListenerTls};
+pub use listen_address::{FileMode, ListenAddress};
+pub(crate) use listener_keys::local_networks;
 pub use load::Loaded;
 pub(crate) use load::has_text;
 pub use network::{Network, canonical};
 pub use problem::{ConfigError, Problem, Warning};
+pub use routes::{PriorityRule, Route, RouteWhen};
 pub use secret::{AuthMechanism, Credentials, Redactor, Secret};
 pub use sendmail::Sendmail;
 pub use submission::{Search, Submission};
@@ -111,27 +116,28 @@ impl Config {
         self.providers.iter().find(|p| p.match_mx.iter().any(|d| d.matches(host)))
     }
 
-    /// The first route that matches (`sender` is `None` for `<>`).
-    pub fn route_for(&self, sender: Option<&Address>, recipient: &Address) -> Option<&Route> {
-        self.routes.get(self.route_index(sender, recipient)?)
+    /// The first route that matches. A sender alone (`None` for `<>`) is a message from no client.
+    pub fn route_for<'a>(&self, from: impl Into<Incoming<'a>>, recipient: &Address) -> Option<&Route> {
+        self.routes.get(self.route_index(from, recipient)?)
     }
 
     /// Its place in `routes`.
-    pub fn route_index(&self, sender: Option<&Address>, recipient: &Address) -> Option<usize> {
-        let (sender, recipient) = (Spellings::of(sender), Spellings::of(Some(recipient)));
-        self.routes.iter().position(|r| r.sender.matches_mailbox(&sender) && r.recipient.matches_mailbox(&recipient))
+    pub fn route_index<'a>(&self, from: impl Into<Incoming<'a>>, recipient: &Address) -> Option<usize> {
+        let (from, recipient) = (from.into(), Spellings::of(Some(recipient)));
+        let sender = Spellings::of(from.sender);
+        self.routes.iter().position(|r| r.when.fits(&from, &sender, &recipient))
     }
 
-    /// The priority that the first `[[route]]` with one gives (`sender` is `None` for `<>`).
-    pub fn priority_for(&self, sender: Option<&Address>, recipient: &Address) -> Option<i8> {
-        self.priorities.get(self.priority_index(sender, recipient)?).map(|r| r.priority)
+    /// The priority that the first `[[route]]` with one gives.
+    pub fn priority_for<'a>(&self, from: impl Into<Incoming<'a>>, recipient: &Address) -> Option<i8> {
+        self.priorities.get(self.priority_index(from, recipient)?).map(|r| r.priority)
     }
 
     /// Which of the priorities of `[[route]]` that is.
-    pub fn priority_index(&self, sender: Option<&Address>, recipient: &Address) -> Option<usize> {
-        let (sender, recipient) = (Spellings::of(sender), Spellings::of(Some(recipient)));
-        let fits = |r: &PriorityRule| r.sender.matches_mailbox(&sender) && r.recipient.matches_mailbox(&recipient);
-        self.priorities.iter().position(fits)
+    pub fn priority_index<'a>(&self, from: impl Into<Incoming<'a>>, recipient: &Address) -> Option<usize> {
+        let (from, recipient) = (from.into(), Spellings::of(Some(recipient)));
+        let sender = Spellings::of(from.sender);
+        self.priorities.iter().position(|r| r.when.fits(&from, &sender, &recipient))
     }
 }
 
@@ -150,8 +156,14 @@ impl Origins {
 /// `[[listener]]`.
 #[derive(Clone, Debug)]
 pub struct Listener {
+    /// What `[[route]] listener` calls it; empty without one.
+    pub name: Arc<str>,
     /// Where it listens.
-    pub address: SocketAddr,
+    pub address: ListenAddress,
+    /// Who may connect to a Unix socket, by the rights of the file system.
+    pub mode: FileMode,
+    /// The group of a Unix socket; `None`: that of the process.
+    pub group: Option<u32>,
     /// Clients that may relay.
     pub allow: Vec<Network>,
     /// TLS for clients; `None`: clear text only.
@@ -179,6 +191,8 @@ pub struct Listener {
     pub session_timeout: Duration,
     /// Window in which a message sent again gets the first queue id; zero: off.
     pub dedupe: Duration,
+    /// Proxies and filters in front that may tell whose client they speak for (XCLIENT, XFORWARD).
+    pub xclient_from: Vec<Network>,
     /// What names without a domain stand for: the same for all listeners.
     pub names: Arc<LocalNames>,
 }
@@ -555,32 +569,6 @@ pub enum SignedConversion {
     Convert,
     /// Bounce with 5.6.3 rather than break the signature.
     Bounce,
-}
-
-/// `[[route]]`.
-#[derive(Clone, Debug)]
-pub struct Route {
-    /// Pattern of the reverse-path; `<>` matches the null sender.
-    pub sender: Pattern,
-    /// Pattern of the recipient.
-    pub recipient: Pattern,
-    /// The provider it goes through.
-    pub via: Arc<Provider>,
-    /// Which `[[route]]` of the file it is, from 1; those with a priority alone count too.
-    pub number: usize,
-}
-
-/// A `[[route]]` with `priority`.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct PriorityRule {
-    /// Pattern of the reverse-path; `<>` matches the null sender.
-    pub sender: Pattern,
-    /// Pattern of the recipient.
-    pub recipient: Pattern,
-    /// -9 (last) to 9 (first).
-    pub priority: i8,
-    /// Which `[[route]]` of the file it is, from 1.
-    pub number: usize,
 }
 
 /// `[log]`.

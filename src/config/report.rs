@@ -325,7 +325,7 @@ mod tests {
         let printed = AsToml(&loaded.settings).to_string();
         for line in [
             "drain = \"7s\"  # my.toml:1",
-            "address = \"127.0.0.1:2525\"  # default",
+            "address = \"localhost:2525\"  # default",
             "rate = []  # [default], my.toml:6",
             "retry.first = \"3s\"  # my.toml:10",
             "retry.max = \"2h\"  # [default.retry], my.toml:7",

@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use super::units::Pattern;
 use super::{
-    Config, Count, Dns, DnsProtocol, Engine, LimitsPer, Listener, Log, LogFormat, Nameserver, Origins, Provider, Queue,
-    Retry, Sendmail, SignedConversion, Store, TlsMode,
+    Config, Count, Dns, DnsProtocol, LimitsPer, Listener, Log, LogFormat, Nameserver, Origins, Provider, Queue, Retry,
+    Sendmail, SignedConversion, Store, TlsMode,
 };
 use crate::mail::LocalNames;
 
@@ -18,21 +18,11 @@ pub fn config() -> Config {
     Config {
         hostname: "relay.example".into(),
         listeners: vec![Arc::new(Listener {
-            address: SocketAddr::from((Ipv4Addr::LOCALHOST, 2525)),
+            address: SocketAddr::from((Ipv4Addr::LOCALHOST, 2525)).into(),
             allow: Vec::new(),
-            tls: None,
-            max_message_size: 25 << 20,
-            max_recipients: 1000,
-            max_hops: 100,
-            max_header: 1 << 20,
-            max_connections: 1000,
-            engine: Engine::Native,
-            lf_only: false,
-            command_timeout: Duration::from_secs(300),
-            data_timeout: Duration::from_secs(180),
             session_timeout: Duration::from_secs(3600),
-            dedupe: Duration::ZERO,
             names: names(),
+            ..Listener::default()
         })],
         names: names(),
         queue: Queue {

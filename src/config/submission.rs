@@ -4,7 +4,7 @@
 //! Of the file only `hostname`, `default_domain`, `alias_file`, the listeners, `[queue] store` and
 //! `[sendmail]` are looked at; a value of these that is wrong counts as missing, and no secret,
 //! certificate or list is read. Where there is nothing to be read the defaults hold: a relay on
-//! 127.0.0.1:2525.
+//! localhost:2525.
 
 use std::io::ErrorKind;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -16,7 +16,7 @@ use super::check::system_name;
 use super::file::{find, read_file};
 use super::keys::{Key, Table};
 use super::listener_keys::ListenerDraft;
-use super::{ConfigError, ListenerTlsMode, Problem, Queue, Sendmail, Store};
+use super::{ConfigError, ListenAddress, ListenerTlsMode, Problem, Queue, Sendmail, Store};
 use crate::mail::LocalNames;
 
 /// Where the configuration is that programs find which are told of none.
@@ -35,7 +35,7 @@ pub struct Submission {
     pub names: LocalNames,
     /// Where the relay takes mail in clear text, in the order of the file. Empty: every listener
     /// wants TLS.
-    pub servers: Vec<SocketAddr>,
+    pub servers: Vec<ListenAddress>,
     /// In bytes, of the first of these.
     pub max_message_size: u64,
     /// For commands that ask the relay, or look at its queue.
@@ -118,7 +118,7 @@ impl Submission {
             note: None,
             names: LocalNames::new(&hostname, &domain),
             hostname,
-            servers: clear.clone().map(|l| reachable(l.draft.l.address)).collect(),
+            servers: clear.clone().map(|l| reachable(&l.draft.l.address)).collect(),
             max_message_size: clear.map(|l| l.draft.l.max_message_size).next().unwrap_or(u64::MAX),
             store: queue.store,
             alias_file: text_of(root, "alias_file").map(PathBuf::from),
@@ -162,7 +162,7 @@ fn listeners(item: Option<&Item>) -> Vec<Seen> {
         if let Some(item) = table.get("max_message_size") {
             set(item, "max_message_size", &mut draft);
         }
-        if address && draft.l.address.port() != 0 {
+        if address && draft.l.address.sockets().all(|address| address.port() != 0) {
             seen.push(Seen { draft, tls: tls.is_some() });
         }
     }
@@ -190,13 +190,14 @@ fn text_of(root: &toml_edit::Table, name: &str) -> Option<String> {
 }
 
 /// Where to connect for a listener: one on all addresses is on loopback too.
-fn reachable(listener: SocketAddr) -> SocketAddr {
+fn reachable(listener: &ListenAddress) -> ListenAddress {
+    let ListenAddress::Socket(listener) = listener else { return listener.clone() };
     let ip = match listener.ip() {
         IpAddr::V4(ip) if ip.is_unspecified() => IpAddr::V4(Ipv4Addr::LOCALHOST),
         IpAddr::V6(ip) if ip.is_unspecified() => IpAddr::V6(Ipv6Addr::LOCALHOST),
         ip => ip,
     };
-    SocketAddr::new(ip, listener.port())
+    SocketAddr::new(ip, listener.port()).into()
 }
 
 #[cfg(test)]
@@ -209,13 +210,13 @@ mod tests {
         let text = "hostname = 'relay.example'\ndefault_domain = 'example.com'\nalias_file = '/none'\nfrob = 1\n\
             [provider.x]\nrelay = 3\nauth = { user = 'u', password = { file = '/root/none' } }\n\
             [[listener]]\naddress = '0.0.0.0:465'\ntls = { mode = 'implicit', cert = '/none', key = '/none' }\n\
-            [[listener]]\naddress = 'unix:/run/x'\n\
+            [[listener]]\naddress = 'unix:run/x'\n\
             [[listener]]\naddress = '[::]:2526'\nmax_message_size = '1MiB'\ntls = { mode = 'starttls' }\n\
             [[listener]]\naddress = '10.0.0.1:2527'\ntls = { mode = 'starttls', required = true }\n\
             [queue]\nstore = 'sqlite:/q.db'\nmemory = 'much'\n[sendmail]\nwait = '1s'\nspool = '/spool'\nx = 1\n";
         let read = Submission::parse(text).expect("TOML");
         assert_eq!((read.hostname.as_str(), read.names.default_domain()), ("relay.example", "example.com"));
-        assert_eq!(read.servers, ["[::1]:2526".parse().expect("an address")]);
+        assert_eq!(read.servers, ["[::1]:2526".parse::<ListenAddress>().expect("an address")]);
         assert_eq!(read.max_message_size, 1 << 20);
         assert_eq!(read.store, Store::Sqlite("/q.db".into()));
         assert_eq!(read.sendmail, Sendmail { wait: Duration::from_secs(1), spool: Some("/spool".into()) });
@@ -226,7 +227,7 @@ mod tests {
     fn without_a_file_and_with_wrong_values_the_defaults_hold() {
         for text in ["", "hostname = 3\nqueue = 'x'\n[sendmail]\nwait = 'long'\n"] {
             let read = Submission::parse(text).expect("TOML");
-            assert_eq!(read.servers, ["127.0.0.1:2525".parse().expect("an address")], "{text}");
+            assert_eq!(read.servers, ["localhost:2525".parse::<ListenAddress>().expect("an address")], "{text}");
             assert_eq!(read.sendmail, Sendmail { wait: Duration::from_secs(30), spool: None });
             assert_eq!(read.hostname, system_name().0);
         }

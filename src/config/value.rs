@@ -11,13 +11,14 @@ use toml_edit::{Array, Value};
 use zeroize::Zeroizing;
 
 use super::identity::MAX_PEM;
+use super::listen_address::group_id;
 use super::names::{
     check_host, enhanced_pattern, host_pattern, lane_pattern, mail_pattern, read_host_port, read_store, reply_text,
 };
 use super::units::{Pattern, Rate, Size, Span};
 use super::{
-    AliasFile, Aliases, Authorities, CountedRate, Nameserver, Network, Secret, Source, Store, Warmup, source_file,
-    source_keys, warmup,
+    AliasFile, Aliases, Authorities, CountedRate, FileMode, ListenAddress, Nameserver, Network, Secret, Source, Store,
+    Warmup, source_file, source_keys, warmup,
 };
 
 /// Longest list a key takes; a configuration is read by people.
@@ -47,6 +48,14 @@ pub(super) enum Kind {
     HostName,
     /// `IP:port`.
     Address,
+    /// Where a listener listens.
+    ListenAddress,
+    /// A short name.
+    Label,
+    /// Rights of a file.
+    FileMode,
+    /// A group of this machine.
+    Group,
     /// `host:port`.
     HostPort,
     /// The name of a provider.
@@ -107,6 +116,8 @@ pub(super) enum Val {
     Size(u64),
     Text(String),
     Address(SocketAddr),
+    ListenAddress(ListenAddress),
+    FileMode(FileMode),
     HostPort(String, u16),
     Path(PathBuf),
     Authorities(Authorities),
@@ -142,6 +153,12 @@ impl Kind {
             Kind::Size(min, max) => format!("a size from {} to {}, such as \"25MiB\"", Size(min), Size(max)),
             Kind::HostName => "a fully qualified host name such as \"relay.example.com\"".into(),
             Kind::Address => "an IP address and port such as \"127.0.0.1:2525\" or \"[::1]:2525\"".into(),
+            Kind::ListenAddress => {
+                "an address and port such as \"localhost:2525\", \"127.0.0.1:2525\" or \"[::1]:2525\", or \"unix:\" and a path".into()
+            }
+            Kind::Label => "at most 64 letters, digits, dots, - and _".into(),
+            Kind::FileMode => "octal digits in quotes, such as \"0660\"".into(),
+            Kind::Group => "the name or number of a group".into(),
             Kind::HostPort => "a host and port such as \"smtp.example.com:587\"".into(),
             Kind::ProviderName => "the name of a provider".into(),
             Kind::User => "a user name".into(),
@@ -229,6 +246,20 @@ impl Kind {
                     .map(Val::Address)
                     .map_err(|_| format!("\"{text}\" is not an address: expected {}", self.expected()))
             }
+            Kind::ListenAddress => text()?.parse().map(Val::ListenAddress),
+            Kind::Label => {
+                let text = text()?;
+                let fits = |b: u8| b.is_ascii_alphanumeric() || b"-_.".contains(&b);
+                if text.is_empty() || text.len() > 64 || !text.bytes().all(fits) {
+                    return Err(format!("\"{text:.80}\" is not a name: expected {}", self.expected()));
+                }
+                Ok(Val::Text(text.to_owned()))
+            }
+            Kind::FileMode => text()?.parse().map(Val::FileMode),
+            Kind::Group => {
+                let text = text()?;
+                group_id(text).map(|_| Val::Text(text.to_owned()))
+            }
             Kind::HostPort => read_host_port(text()?).ok_or_else(wrong_type),
             Kind::ProviderName => Ok(Val::Text(text()?.to_owned())),
             Kind::User => {
@@ -300,6 +331,8 @@ impl Val {
             Val::Size(n) => Size(*n).to_string().into(),
             Val::Text(t) => t.into(),
             Val::Address(a) => a.to_string().into(),
+            Val::ListenAddress(a) => a.to_string().into(),
+            Val::FileMode(m) => m.to_string().into(),
             Val::HostPort(host, port) if host.contains(':') => format!("[{host}]:{port}").into(),
             Val::HostPort(host, port) => format!("{host}:{port}").into(),
             Val::Path(p) => p.display().to_string().into(),

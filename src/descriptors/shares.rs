@@ -46,8 +46,10 @@ impl Shares {
         let part = |of: u64, least: u64, most: u64| (limit / of).clamp(least, most);
         let (strangers, refusals, admin) = (part(32, 1, 6250), part(64, 1, 64), part(16, 4, 64));
         let queries = part(8 * SOCKETS_OF_A_QUERY, 2, MAX_QUERIES as u64);
-        // One more of each listener: what is accepted is counted after.
-        let of_listener = |listener: &Arc<Listener>| 2 + refusals + strangers.min(sessions(listener) / 16 + 1);
+        // One more of each socket of a listener: what is accepted is counted after.
+        let sockets = |listener: &Arc<Listener>| listener.address.sockets().count().max(1) as u64;
+        let of_listener =
+            |listener: &Arc<Listener>| 2 * sockets(listener) + refusals + strangers.min(sessions(listener) / 16 + 1);
         let beside = OWN + admin + queries * SOCKETS_OF_A_QUERY + config.listeners.iter().map(of_listener).sum::<u64>();
         let connections = limit.saturating_sub(beside).max(4);
         let wanted = config.listeners.iter().map(sessions).fold(0, u64::saturating_add);

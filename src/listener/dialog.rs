@@ -4,11 +4,14 @@
 //! Order of commands (RFC 5321 §4.1.4): HELO may be left out on loopback; MAIL, then RCPT, then
 //! DATA or BDAT; RSET and a new HELO go back to the start from anywhere.
 
+mod proxied;
+
 use std::sync::Arc;
 
 use super::policy::{TOO_MANY_COMMANDS, TOO_MANY_ERRORS};
 use super::submit::{Client, Shared, Transaction};
-use crate::mail::Envelope;
+use crate::mail::{Caller, Envelope};
+use crate::smtp::command::proxied::{XCLIENT, XFORWARD};
 use crate::smtp::command::{Bad, MailParams, RcptParams};
 use crate::smtp::{Command, Reply, reply};
 
@@ -39,6 +42,8 @@ pub(super) enum Next {
     Chunk { size: u64, last: bool },
     /// Read a chunk that belongs to no message, and only then refuse it (RFC 3030 §2).
     Discard { size: u64, reply: Reply },
+    /// Greet a client whose address is another now: its time and its memory are too.
+    Renamed,
     /// Begin with TLS, if nothing came behind the command; says 220 or refuses.
     StartTls,
     /// Send what is waiting and close.
@@ -48,6 +53,8 @@ pub(super) enum Next {
 /// State of one dialog.
 pub(super) struct Dialog {
     shared: Arc<Shared>,
+    /// Who has connected, whoever it speaks for.
+    connected: Caller,
     pub client: Client,
     greeted: bool,
     pub transaction: Option<Transaction>,
@@ -61,8 +68,9 @@ pub(super) struct Dialog {
 }
 
 /// Verbs that may stand in the log.
-const VERBS: [&str; 14] = [
+const VERBS: [&str; 17] = [
     "HELO", "EHLO", "MAIL", "RCPT", "DATA", "BDAT", "RSET", "NOOP", "QUIT", "VRFY", "EXPN", "HELP", "STARTTLS", "AUTH",
+    "ETRN", "XCLIENT", "XFORWARD",
 ];
 
 /// Announced by EHLO behind those that depend on the listener.
@@ -76,6 +84,7 @@ const GO_AHEAD: Reply = Reply::new(354, "", "End data with <CR><LF>.<CR><LF>");
 const BYE: Reply = Reply::new(221, "2.0.0", "Bye");
 const CANNOT_VRFY: Reply = Reply::new(252, "2.0.0", "Cannot verify; send mail and see");
 const NO_EXPN: Reply = Reply::new(502, "5.5.1", "EXPN is not available");
+const NO_ETRN: Reply = Reply::new(502, "5.5.1", "ETRN is not available: what waits leaves by itself");
 const NO_STARTTLS: Reply = Reply::new(502, "5.5.1", "STARTTLS is not offered");
 const TLS_ALREADY: Reply = Reply::new(503, "5.5.1", "TLS is active already");
 const TLS_FIRST: Reply = Reply::new(530, "5.7.0", "Must issue a STARTTLS command first");
@@ -90,9 +99,20 @@ const TOO_LONG: Reply = Reply::new(500, "5.5.2", "Line too long");
 const BARE_LF: Reply = Reply::new(500, "5.5.2", "Line does not end in <CR><LF>");
 
 impl Dialog {
-    pub fn new(shared: Arc<Shared>, ip: std::net::IpAddr) -> Dialog {
-        let client = Client { ip, helo: "".into(), esmtp: false, tls: "", user: None };
-        Dialog { shared, client, greeted: false, transaction: None, chunking: false, bad: 0, idle: 0, refusals: 0 }
+    pub fn new(shared: Arc<Shared>, caller: Caller) -> Dialog {
+        let client = Client { caller, helo: "".into(), esmtp: false, tls: "", forwarded: None };
+        let connected = caller;
+        Dialog {
+            shared,
+            connected,
+            client,
+            greeted: false,
+            transaction: None,
+            chunking: false,
+            bad: 0,
+            idle: 0,
+            refusals: 0,
+        }
     }
 
     /// The greeting.
@@ -107,18 +127,18 @@ impl Dialog {
         }
         match Command::parse(line) {
             Ok(command) if self.is_too_idle(&command) => {
-                tracing::info!(client = %self.client.ip, helo = &*self.client.helo, "too many commands without a message");
+                tracing::info!(client = %self.client.caller, helo = &*self.client.helo, "too many commands without a message");
                 TOO_MANY_COMMANDS.write_to(out);
                 Next::Close
             }
             Ok(command) => self.serve(command, out),
             Err(Bad::Refuse(reply)) => {
-                tracing::debug!(client = %self.client.ip, command = verb(line), bytes = line.len(), code = reply.code,
+                tracing::debug!(client = %self.client.caller, command = verb(line), bytes = line.len(), code = reply.code,
                     status = reply.enhanced, "command refused");
                 self.refuse(&reply, out)
             }
             Err(Bad::Close(reply)) => {
-                tracing::info!(client = %self.client.ip, command = verb(line), bytes = line.len(), reply = %reply,
+                tracing::info!(client = %self.client.caller, command = verb(line), bytes = line.len(), reply = %reply,
                     "not a mail client");
                 reply.write_to(out);
                 Next::Close
@@ -138,7 +158,7 @@ impl Dialog {
                 | Command::Auth
         );
         self.idle += u32::from(!nearer);
-        let most = if self.shared.policy.may_relay(self.client.ip) { MAX_IDLE } else { MAX_IDLE_STRANGER };
+        let most = if self.shared.policy.may_relay(self.client.caller.ip()) { MAX_IDLE } else { MAX_IDLE_STRANGER };
         self.idle > most
     }
 
@@ -163,6 +183,8 @@ impl Dialog {
     /// TLS has begun: what the client said before may have been said by somebody else on the way,
     /// and is forgotten (RFC 3207 §4.2).
     pub fn encrypted(&mut self, version: &'static str) {
+        self.client.caller = self.connected;
+        self.client.forwarded = None;
         self.client.helo = "".into();
         self.client.esmtp = false;
         self.client.tls = version;
@@ -232,6 +254,22 @@ impl Dialog {
             Command::StartTls if !self.client.tls.is_empty() => return self.refuse(&TLS_ALREADY, out),
             Command::StartTls => return self.refuse(&NO_STARTTLS, out),
             Command::Auth => return self.refuse(&NO_AUTH, out),
+            Command::Etrn => return self.refuse(&NO_ETRN, out),
+            Command::XClient(told) => match self.may_be_told() {
+                Ok(()) => {
+                    self.speak_for(*told);
+                    self.greet(out);
+                    return Next::Renamed;
+                }
+                Err(reply) => return self.refuse(&reply, out),
+            },
+            Command::XForward(told) => match self.may_be_told() {
+                Ok(()) => {
+                    self.forwarded(&told);
+                    OK
+                }
+                Err(reply) => return self.refuse(&reply, out),
+            },
         };
         reply.write_to(out);
         Next::Command
@@ -244,7 +282,7 @@ impl Dialog {
             self.bad += 1;
         }
         if self.bad >= MAX_BAD {
-            tracing::info!(client = %self.client.ip, helo = &*self.client.helo, "too many errors");
+            tracing::info!(client = %self.client.caller, helo = &*self.client.helo, "too many errors");
             TOO_MANY_ERRORS.write_to(out);
             return Next::Close;
         }
@@ -266,6 +304,9 @@ impl Dialog {
             lines.push("STARTTLS");
         }
         lines.extend(EXTENSIONS);
+        if self.shared.policy.may_proxy(self.connected.ip()) {
+            lines.extend([XCLIENT, XFORWARD]);
+        }
         reply::write_lines(out, 250, &lines);
     }
 
@@ -273,11 +314,11 @@ impl Dialog {
         if self.transaction.is_some() {
             return Err(NESTED_MAIL);
         }
-        if !self.greeted && self.shared.policy.needs_helo(self.client.ip) {
+        if !self.greeted && self.shared.policy.needs_helo(self.client.caller.ip()) {
             return Err(HELO_FIRST);
         }
         if self.offers_tls() && self.shared.listener.tls.as_ref().is_some_and(|tls| tls.required) {
-            tracing::info!(client = %self.client.ip, helo = &*self.client.helo, reply = %TLS_FIRST, "sender refused");
+            tracing::info!(client = %self.client.caller, helo = &*self.client.helo, reply = %TLS_FIRST, "sender refused");
             return Err(TLS_FIRST);
         }
         let reverse_path = self.shared.policy.sender(path, params.smtputf8)?;
@@ -301,7 +342,8 @@ impl Dialog {
             return Err(BDAT_BEGUN);
         }
         let Some(tx) = &mut self.transaction else { return Err(MAIL_FIRST) };
-        let forward = self.shared.policy.recipient(self.client.ip, tx.recipients.len(), path, tx.envelope.smtputf8);
+        let forward =
+            self.shared.policy.recipient(self.client.caller.ip(), tx.recipients.len(), path, tx.envelope.smtputf8);
         match forward.and_then(|forward| tx.add(&forward, params.notify, params.orcpt.as_ref())) {
             Ok(()) => Ok(()),
             Err(reply) => {
@@ -311,9 +353,9 @@ impl Dialog {
                     return Err(reply);
                 }
                 if self.refusals == REFUSALS_LOGGED {
-                    tracing::info!(client = %self.client.ip, "more refused recipients of this message are not told one by one");
+                    tracing::info!(client = %self.client.caller, "more refused recipients of this message are not told one by one");
                 }
-                tracing::info!(client = %self.client.ip, helo = &*self.client.helo, sender = tx.envelope.sender(),
+                tracing::info!(client = %self.client.caller, helo = &*self.client.helo, sender = tx.envelope.sender(),
                     recipient = %escape(path.as_bytes()), reply = %reply, "recipient refused");
                 Err(reply)
             }

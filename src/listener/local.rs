@@ -3,13 +3,13 @@
 
 use std::fs::File;
 use std::io::Read as _;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use super::Intake;
 use super::submit::{Client, Shared, Transaction};
-use crate::config::{Config, Listener};
-use crate::mail::{Envelope, QueueId};
+use crate::config::{Config, Listener, local_networks};
+use crate::mail::{Caller, Envelope, QueueId};
 use crate::smtp::{LineEnds, Reply};
 use crate::spool::{Entry, MAX_RECIPIENTS, Taken};
 
@@ -44,9 +44,11 @@ impl Local {
         let largest = config.listeners.iter().map(|l| l.max_message_size).max();
         let listener = Listener {
             // Whoever may write to the spool may relay.
-            allow: ["127.0.0.0/8", "::1/128"].iter().filter_map(|n| n.parse().ok()).collect(),
+            allow: local_networks(),
             max_message_size: largest.unwrap_or(first.max_message_size),
             max_recipients: MAX_RECIPIENTS,
+            // It came in by none.
+            name: "".into(),
             names: config.names.clone(),
             dedupe: std::time::Duration::ZERO,
             ..first
@@ -65,9 +67,9 @@ impl Local {
     /// See [`NotQueued`].
     pub async fn submit(&self, taken: &Taken) -> Result<QueueId, NotQueued> {
         let helo = format!("uid {}", taken.user);
-        let ip = IpAddr::V4(Ipv4Addr::LOCALHOST);
-        let client = Client { ip, helo: helo.into(), esmtp: true, tls: "", user: Some(taken.user) };
-        let tx = self.transaction(ip, &taken.entry)?;
+        let caller = Caller::Spool { uid: taken.user };
+        let client = Client { caller, helo: helo.into(), esmtp: true, tls: "", forwarded: None };
+        let tx = self.transaction(caller.ip(), &taken.entry)?;
         let mut file = taken.content.try_clone().map_err(NotQueued::Unreadable)?;
         let (mut draft, mut ends) = (self.shared.draft(&client, &tx), LineEnds::new());
         let (mut failed, mut left) = (None, taken.entry.size);
@@ -123,6 +125,8 @@ fn read(mut file: File, most: u64) -> std::io::Result<(Vec<u8>, File)> {
 
 #[cfg(test)]
 mod tests {
+    use std::net::Ipv4Addr;
+
     use super::*;
     use crate::config::sample;
     use crate::mail::draft::tests::NoIntake;

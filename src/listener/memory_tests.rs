@@ -10,6 +10,7 @@ use super::*;
 use crate::listener::session::{self, Stop};
 use crate::listener::submit::Shared;
 use crate::listener::tests_config;
+use crate::mail::Caller;
 use crate::mail::draft::tests::NoIntake;
 
 fn ip(last: u8) -> IpAddr {
@@ -100,7 +101,7 @@ impl Talk {
         let (stream, theirs) = tokio::io::duplex(1 << 20);
         let (stop, signal) = watch::channel(false);
         let stop_of_session = Stop { signal, drain: Duration::ZERO };
-        tokio::spawn(session::run(theirs, ip(client), shared.clone(), stop_of_session));
+        tokio::spawn(session::run(theirs, Caller::Ip(ip(client)), shared.clone(), stop_of_session));
         Talk { stream, _stop: stop }
     }
 
@@ -220,7 +221,7 @@ async fn recipients_beyond_the_memory_are_for_another_transaction() {
     let (stream, theirs) = tokio::io::duplex(1 << 20);
     let (stop, signal) = watch::channel(false);
     let stop_of_session = Stop { signal, drain: Duration::ZERO };
-    tokio::spawn(session::run(theirs, [127, 0, 0, 1].into(), shared, stop_of_session));
+    tokio::spawn(session::run(theirs, Caller::Ip([127, 0, 0, 1].into()), shared, stop_of_session));
     let mut talk = Talk { stream, _stop: stop };
     talk.hear().await;
     talk.say("MAIL FROM:<a@b.example>\r\n").await;

@@ -9,6 +9,7 @@ pub mod memory;
 pub mod policy;
 mod server;
 mod session;
+mod socket;
 mod stream;
 mod submit;
 
@@ -23,7 +24,8 @@ use crate::mail::{Message, QueueId, Recipient};
 use crate::queue::{Queue, QueueError};
 pub use local::{Local, NotQueued};
 pub use memory::Memory;
-pub use server::{Server, bind};
+pub use server::Server;
+pub use socket::{Place, Socket, bind, is_lacking};
 
 /// What a listener hands its messages to.
 #[async_trait]
@@ -54,19 +56,11 @@ fn tests_config() -> crate::config::Listener {
     use std::time::Duration;
     crate::config::Listener {
         address: ([127, 0, 0, 1], 0).into(),
-        allow: ["127.0.0.0/8", "::1"].iter().filter_map(|n| n.parse().ok()).collect(),
-        tls: None,
         max_message_size: 1 << 20,
         max_recipients: 100,
-        max_hops: 100,
-        max_header: 1 << 20,
         max_connections: 100,
-        engine: crate::config::Engine::Native,
-        lf_only: false,
-        command_timeout: Duration::from_secs(300),
-        data_timeout: Duration::from_secs(180),
         session_timeout: Duration::from_secs(3600),
-        dedupe: Duration::ZERO,
         names: Arc::new(crate::mail::LocalNames::new("relay.example", "relay.example")),
+        ..crate::config::Listener::default()
     }
 }

@@ -54,9 +54,19 @@ impl Policy {
         self.listener.allow.iter().any(|network| network.contains(client))
     }
 
+    /// Whether this client may say whose client it speaks for.
+    pub fn may_proxy(&self, client: IpAddr) -> bool {
+        self.listener.xclient_from.iter().any(|network| network.contains(client))
+    }
+
+    /// Whether it has sessions in the number and for the time of those who may relay.
+    pub fn may_stay(&self, client: IpAddr) -> bool {
+        self.may_relay(client) || self.may_proxy(client)
+    }
+
     /// How long a session of this client may last.
     pub fn session_time(&self, client: IpAddr) -> Duration {
-        let most = if self.may_relay(client) { Duration::MAX } else { STRANGER_TIME };
+        let most = if self.may_stay(client) { Duration::MAX } else { STRANGER_TIME };
         self.listener.session_timeout.min(most)
     }
 
@@ -121,6 +131,7 @@ fn needs_no_utf8(address: &Address, smtputf8: bool) -> Result<(), Reply> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::Listener;
     use crate::listener::tests_config;
 
     #[test]
@@ -149,6 +160,11 @@ mod tests {
         assert_eq!(policy.sender("", false), Ok(None));
         assert_eq!(policy.sender("x y@z", false).map_err(|r| r.code), Err(501));
         assert!(policy.announced_size(1000).is_ok() && policy.announced_size(1001).is_err());
+        assert!(policy.may_stay(friend) && !policy.may_stay(stranger) && !policy.may_proxy(friend));
+        let proxied = Listener { xclient_from: vec!["127.0.0.1".parse().unwrap()], ..tests_config() };
+        let behind = Policy::new(Arc::new(Listener { allow: vec!["192.0.2.0/24".parse().unwrap()], ..proxied }));
+        assert!(behind.may_stay(stranger) && behind.may_proxy(stranger) && !behind.may_relay(stranger));
+        assert!(behind.session_time(stranger) > STRANGER_TIME);
         assert!(policy.needs_helo(friend) && !policy.needs_helo("::ffff:127.0.0.1".parse().unwrap()));
     }
 }

@@ -10,7 +10,6 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
@@ -18,13 +17,12 @@ use tracing::{info, warn};
 
 use super::policy::{TOO_MANY_SESSIONS, stranger_sessions};
 use super::session::{self, Stop};
+use super::socket::{Acceptors, Connection, Place, Socket, bind};
 use super::submit::Shared;
 use super::{Intake, mailin};
-use crate::config::{Engine, Listener, ListenerTlsMode, canonical};
+use crate::config::{Engine, ListenAddress, Listener, ListenerTlsMode};
 use crate::descriptors::{self, Descriptors, Slot};
-
-/// Connections waiting in the kernel to be accepted.
-const BACKLOG: i32 = 1024;
+use crate::mail::Caller;
 
 /// Refused connections that are closed politely at the same time; further ones are just closed.
 const MAX_REFUSALS: usize = 64;
@@ -38,42 +36,30 @@ const BREATHER: Duration = Duration::from_millis(100);
 /// How often it is told that nothing can be accepted.
 const TELL_AGAIN: Duration = Duration::from_secs(10);
 
-/// Binds a listening socket.
-///
-/// # Errors
-/// The address is in use or not ours.
-pub fn bind(address: SocketAddr) -> io::Result<std::net::TcpListener> {
-    let domain = socket2::Domain::for_address(address);
-    let socket = socket2::Socket::new(domain, socket2::Type::STREAM, Some(socket2::Protocol::TCP))?;
-    socket.set_reuse_address(true)?;
-    socket.bind(&address.into())?;
-    socket.listen(BACKLOG)?;
-    socket.set_nonblocking(true)?;
-    Ok(socket.into())
-}
-
 /// A listener that is bound and not yet accepting.
 pub struct Server {
-    socket: std::net::TcpListener,
+    sockets: Vec<Socket>,
     shared: Arc<Shared>,
     mailin: Option<mailin::Prepared>,
 }
 
 impl Server {
-    /// Binds the address of `listener`.
+    /// Binds the addresses of `listener`, if they are of IP.
     ///
     /// # Errors
-    /// The address is in use or not ours; or the engine cannot do what it is configured to do.
+    /// An address is in use or not ours; or the engine cannot do what it is configured to do.
+    #[doc(hidden)]
     pub fn bind(listener: Arc<Listener>, hostname: &str, intake: Arc<dyn Intake>) -> io::Result<Server> {
-        Server::new(bind(listener.address)?, listener, hostname, intake)
+        let sockets = listener.address.sockets().map(|address| bind(address).map(Socket::Tcp));
+        Server::new(sockets.collect::<io::Result<_>>()?, listener, hostname, intake)
     }
 
-    /// A server on a socket of [`bind`].
+    /// A server on bound sockets.
     ///
     /// # Errors
     /// The engine cannot do what it is configured to do.
     pub fn new(
-        socket: std::net::TcpListener,
+        sockets: Vec<Socket>,
         listener: Arc<Listener>,
         hostname: &str,
         intake: Arc<dyn Intake>,
@@ -94,21 +80,35 @@ impl Server {
             Engine::Native => None,
             Engine::Mailin => Some(mailin::Gate::prepare()?),
         };
-        Ok(Server { socket, mailin, shared: Arc::new(Shared::new(listener, hostname, intake)) })
+        Ok(Server { sockets, mailin, shared: Arc::new(Shared::new(listener, hostname, intake)) })
     }
 
-    /// The address it is bound to.
+    /// The first address that it is bound to.
+    #[doc(hidden)]
     pub fn local_addr(&self) -> io::Result<SocketAddr> {
-        self.socket.local_addr()
+        let first = self.sockets.iter().find_map(|socket| match socket.place() {
+            Ok(Place::Ip(address)) => Some(address),
+            _ => None,
+        });
+        first.ok_or_else(|| io::ErrorKind::AddrNotAvailable.into())
+    }
+
+    /// Where it listens.
+    ///
+    /// # Errors
+    /// As of getsockname(2).
+    pub fn places(&self) -> io::Result<Vec<Place>> {
+        self.sockets.iter().map(Socket::place).collect()
     }
 
     /// Accepts until `shutdown` is true. Then sessions between transactions are closed with a 421,
     /// the others may finish theirs within `drain`; returns when all are gone.
     pub async fn run(self, shutdown: watch::Receiver<bool>, drain: Duration) -> io::Result<()> {
         let mut stop = Stop { signal: shutdown, drain };
-        let socket = TcpListener::from_std(self.socket)?;
-        let address = socket.local_addr()?;
+        let places = self.places()?;
+        let mut sockets = Acceptors::new(self.sockets)?;
         let shared = self.shared;
+        let address = &shared.listener.address.clone();
         let gate = match self.mailin {
             None => None,
             Some(prepared) => Some(Arc::new(mailin::Gate::start(shared.clone(), prepared)?)),
@@ -125,15 +125,17 @@ impl Server {
         let tls = shared.listener.tls.as_ref().map_or("", |tls| tls.mode.as_str());
         // Whoever waits for a handshake could not read a reply in clear text.
         let speechless = shared.listener.tls.as_ref().is_some_and(|tls| tls.mode == ListenerTlsMode::Implicit);
-        info!(%address, engine = ?shared.listener.engine, tls, "listening");
+        for address in &places {
+            info!(%address, engine = ?shared.listener.engine, tls, "listening");
+        }
         loop {
             let accepted = tokio::select! {
                 biased;
                 () = stop.asked() => break,
                 Some(_) = sessions.join_next(), if !sessions.is_empty() => continue,
-                accepted = socket.accept() => accepted,
+                accepted = sockets.accept() => accepted,
             };
-            let (stream, peer) = match accepted {
+            let (stream, caller) = match accepted {
                 Ok(accepted) => accepted,
                 Err(error) if is_of_one_connection(&error) => continue,
                 Err(error) => {
@@ -145,19 +147,19 @@ impl Server {
                     continue;
                 }
             };
-            // Replies leave when they are written, not when the client has acknowledged the last ones.
-            let _ = stream.set_nodelay(true);
-            let ip = canonical(peer.ip());
-            let permitted = shared.policy.may_relay(ip);
+            let permitted = shared.policy.may_stay(caller.ip());
             let free = if permitted { &slots } else { &strangers };
             match free.clone().try_acquire_owned() {
                 Ok(slot) if let Some(descriptors) = budget.session(permitted) => {
                     let slot = (slot, descriptors);
                     let (shared, stop, gate) = (shared.clone(), stop.clone(), gate.clone());
                     sessions.spawn(async move {
-                        match gate {
-                            None => session::run(stream, ip, shared, stop).await,
-                            Some(gate) => gate.session(stream, ip, stop).await,
+                        match (gate, stream) {
+                            (None, Connection::Tcp(stream)) => session::run(stream, caller, shared, stop).await,
+                            (None, Connection::Unix(stream)) => session::run(stream, caller, shared, stop).await,
+                            (Some(gate), Connection::Tcp(stream)) => gate.session(stream, caller.ip(), stop).await,
+                            // The configuration has refused that.
+                            (Some(_), Connection::Unix(_)) => {}
                         }
                         drop(slot);
                     });
@@ -169,9 +171,9 @@ impl Server {
                             budget.tell(address);
                         }
                     } else if permitted {
-                        warn!(%address, client = %ip, max_connections = most, "too many connections, refused");
+                        warn!(%address, client = %caller, max_connections = most, "too many connections, refused");
                     } else {
-                        info!(%address, client = %ip, most = few, "too many connections of clients outside allow, refused");
+                        info!(%address, client = %caller, most = few, "too many connections of clients outside allow, refused");
                     }
                     if speechless {
                         continue;
@@ -185,7 +187,7 @@ impl Server {
                 }
             }
         }
-        drop(socket);
+        drop(sockets);
         let open = most + few - slots.available_permits() - strangers.available_permits();
         info!(%address, sessions = open, "no longer listening");
         let gone = async { while sessions.join_next().await.is_some() {} };
@@ -205,7 +207,7 @@ impl Server {
     where
         S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin + Send,
     {
-        session::run(stream, ip, self.shared.clone(), Stop { signal: shutdown, drain }).await;
+        session::run(stream, Caller::Ip(ip), self.shared.clone(), Stop { signal: shutdown, drain }).await;
     }
 }
 
@@ -239,7 +241,7 @@ impl Budget {
         }
     }
 
-    fn tell(&self, address: SocketAddr) {
+    fn tell(&self, address: &ListenAddress) {
         let most = self.descriptors.as_ref().map_or(0, |all| all.most_sessions(self.each));
         warn!(
             %address,
@@ -255,11 +257,14 @@ fn is_of_one_connection(error: &io::Error) -> bool {
     matches!(error.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset | Interrupted)
 }
 
-async fn turn_away(mut stream: TcpStream) {
+async fn turn_away(stream: Connection) {
     let mut line = Vec::new();
     TOO_MANY_SESSIONS.write_to(&mut line);
     // The send buffer of a new connection has room for a line.
     if stream.try_write(&line).is_ok() {
-        session::hang_up(&mut stream).await;
+        match stream {
+            Connection::Tcp(mut stream) => session::hang_up(&mut stream).await,
+            Connection::Unix(mut stream) => session::hang_up(&mut stream).await,
+        }
     }
 }

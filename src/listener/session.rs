@@ -20,7 +20,6 @@ mod input;
 
 use std::future::pending;
 use std::io;
-use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -34,9 +33,9 @@ use input::spill;
 use super::dialog::{Dialog, Next};
 use super::memory::{TINY_READ, Upload};
 use super::stream::Stream;
-use super::submit::Shared;
+use super::submit::{Client, Shared};
 use crate::config::ListenerTlsMode;
-use crate::mail::Draft;
+use crate::mail::{Caller, Draft};
 use crate::queue::QueueError;
 use crate::smtp::{DotReader, Fed, Line, LineEnds, LineReader, Reply};
 
@@ -123,21 +122,21 @@ struct Chunks {
 }
 
 /// Runs a session to its end.
-pub(super) async fn run<S>(stream: S, ip: IpAddr, shared: Arc<Shared>, stop: Stop)
+pub(super) async fn run<S>(stream: S, caller: Caller, shared: Arc<Shared>, stop: Stop)
 where
     S: AsyncRead + AsyncWrite + Unpin + Send,
 {
     let memory = shared.intake.memory();
-    let (upload, _counted) = (memory.upload(ip), memory.session());
+    let (upload, _counted) = (memory.upload(caller.ip()), memory.session());
     let mut session = Session {
         upload,
         stream: Stream::Clear(stream),
-        dialog: Dialog::new(shared.clone(), ip),
+        dialog: Dialog::new(shared.clone(), caller),
         lines: LineReader::default(),
         input: Vec::with_capacity(SMALL),
         start: 0,
         output: Vec::new(),
-        deadline: Instant::now() + shared.policy.session_time(ip),
+        deadline: Instant::now() + shared.policy.session_time(caller.ip()),
         stop,
         stopping: false,
         chunks: None,
@@ -179,6 +178,7 @@ where
                         return Err(End::Over);
                     }
                 }
+                Next::Renamed => self.renamed(),
                 Next::StartTls => Box::pin(self.start_tls()).await?,
                 Next::Close => return Err(End::Over),
             }
@@ -188,6 +188,15 @@ where
             if self.dialog.transaction.is_none() {
                 self.drop_chunks().await;
             }
+        }
+    }
+
+    /// A proxy has told whose client this is: it has the time and the memory of that one.
+    fn renamed(&mut self) {
+        let ip = self.dialog.client.caller.ip();
+        self.upload = self.shared.intake.memory().upload(ip);
+        if !self.stopping {
+            self.deadline = Instant::now() + self.shared.policy.session_time(ip);
         }
     }
 
@@ -321,7 +330,9 @@ where
     async fn submit(&mut self, draft: Draft, failed: Option<QueueError>) {
         let Some(tx) = self.dialog.transaction.take() else { return };
         self.dialog.reset();
-        match self.shared.submit(&self.dialog.client, tx, draft, failed).await {
+        let forwarded = self.dialog.client.forwarded.take();
+        let client = Client { forwarded, ..self.dialog.client.clone() };
+        match self.shared.submit(&client, tx, draft, failed).await {
             Ok(accepted) => {
                 self.dialog.forgive();
                 accepted.write_to(&mut self.output);
@@ -342,7 +353,7 @@ where
             End::Over => "QUIT".to_owned(),
         };
         info!(sender = tx.map_or("", |t| t.envelope.sender()), recipients = tx.map_or(0, |t| t.recipients.len()),
-            client = %self.dialog.client.ip, helo = &*self.dialog.client.helo, size = draft.content(), why,
+            client = %self.dialog.client.caller, helo = &*self.dialog.client.helo, size = draft.content(), why,
             "disconnected before the end of the message, nothing queued");
     }
 
@@ -378,11 +389,11 @@ where
         match end {
             Ok(()) | Err(End::Over) => {}
             Err(End::Because(reply)) => {
-                debug!(client = %self.dialog.client.ip, helo = &*self.dialog.client.helo, reply = %reply, "session ended by us");
+                debug!(client = %self.dialog.client.caller, helo = &*self.dialog.client.helo, reply = %reply, "session ended by us");
                 reply.write_to(&mut self.output);
             }
             Err(End::Gone(error)) => {
-                debug!(client = %self.dialog.client.ip, helo = &*self.dialog.client.helo, %error, "client closed the connection");
+                debug!(client = %self.dialog.client.caller, helo = &*self.dialog.client.helo, %error, "client closed the connection");
                 if matches!(self.stream, Stream::Tls(_)) {
                     // It may have closed only its side, and wait for ours (RFC 8446 §6.1).
                     let _ = timeout_at(Instant::now() + PATIENCE, self.stream.shutdown()).await;
@@ -423,7 +434,7 @@ mod tests {
         let (_client, stream) = tokio::io::duplex(1);
         let (_sender, signal) = watch::channel(false);
         let stop = Stop { signal, drain: Duration::ZERO };
-        let task = run(stream, [127, 0, 0, 1].into(), shared, stop);
+        let task = run(stream, Caller::Ip([127, 0, 0, 1].into()), shared, stop);
         let bytes = std::mem::size_of_val(&task) + SMALL + 1024;
         assert!(bytes < 8 * 1024, "{bytes} bytes");
     }

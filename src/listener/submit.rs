@@ -6,7 +6,6 @@ use std::collections::hash_map::Entry;
 use std::fmt;
 use std::hash::{BuildHasher as _, Hasher as _};
 use std::io::Write as _;
-use std::net::IpAddr;
 use std::sync::Arc;
 
 use tokio::time::Instant;
@@ -19,7 +18,7 @@ use super::policy::{NO_ROOM_FOR_RECIPIENTS, Policy};
 use crate::clock::Timestamp;
 use crate::config;
 use crate::mail::{
-    Address, Draft, Envelope, Forward, Message, Notify, Orcpt, Origin, QueueId, Recipient, Refusal, Trace,
+    Address, Caller, Draft, Envelope, Forward, Message, Notify, Orcpt, Origin, QueueId, Recipient, Refusal, Trace,
 };
 use crate::queue::{Queue, QueueError};
 use crate::smtp::Reply;
@@ -39,15 +38,15 @@ pub(super) struct Shared {
 /// The client of a session.
 #[derive(Clone, Debug)]
 pub(super) struct Client {
-    pub ip: IpAddr,
+    pub caller: Caller,
     /// Name given in HELO or EHLO, printable; empty without one.
     pub helo: Arc<str>,
     /// It said EHLO.
     pub esmtp: bool,
+    /// What XFORWARD told of the client in front, for the log of the next message.
+    pub forwarded: Option<Arc<str>>,
     /// `TLSv1.3`, `TLSv1.2`, or empty in clear text.
     pub tls: &'static str,
-    /// The user of this machine whose message is taken up from the spool; `None` in a session.
-    pub user: Option<u32>,
 }
 
 /// A mail transaction (RFC 5321 §3.3) from MAIL on.
@@ -204,13 +203,12 @@ impl Shared {
         };
         let trace = Trace {
             helo: &client.helo,
-            ip: client.ip,
+            caller: client.caller,
             hostname: &self.hostname,
             esmtp: client.esmtp,
             tls: !client.tls.is_empty(),
             smtputf8: tx.envelope.smtputf8,
             sender: tx.envelope.reverse_path.as_ref(),
-            user: client.user,
             recipient,
         };
         let hash = self.dedupe.as_ref().map(|d| d.begin(&tx.envelope, &tx.recipients));
@@ -243,23 +241,24 @@ impl Shared {
         let took_ms = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
         match result {
             Ok(Once::First(id)) => {
-                info!(%id, sender, count, recipients, alias, client = %client.ip, helo = &*client.helo, tls = client.tls,
+                let forwarded = client.forwarded.as_deref();
+                info!(%id, sender, count, recipients, alias, client = %client.caller, forwarded, helo = &*client.helo, tls = client.tls,
                     size, took_ms, "accepted");
                 Ok(Accepted(id))
             }
             Ok(Once::Again(id)) => {
-                info!(%id, sender, count, recipients, client = %client.ip, helo = &*client.helo, tls = client.tls, size,
+                info!(%id, sender, count, recipients, client = %client.caller, helo = &*client.helo, tls = client.tls, size,
                     took_ms, "sent again, already accepted");
                 Ok(Accepted(id))
             }
             Err(Failure::Refused(why)) => {
                 let reply = Policy::refusal(why);
-                info!(sender, count, recipients, client = %client.ip, helo = &*client.helo, size, took_ms, %reply, "refused");
+                info!(sender, count, recipients, client = %client.caller, helo = &*client.helo, size, took_ms, %reply, "refused");
                 Err(reply)
             }
             Err(Failure::Queue(error)) => {
                 let reply = Policy::queue_error(&error);
-                warn!(sender, count, recipients, client = %client.ip, helo = &*client.helo, size, took_ms, %reply, %error, "refused");
+                warn!(sender, count, recipients, client = %client.caller, helo = &*client.helo, size, took_ms, %reply, %error, "refused");
                 Err(reply)
             }
         }
@@ -284,7 +283,11 @@ impl Shared {
             id: finished.id,
             received: finished.received,
             envelope,
-            origin: Origin::Client { ip: client.ip, helo: client.helo.clone() },
+            origin: Origin::Client {
+                ip: client.caller.ip(),
+                helo: client.helo.clone(),
+                listener: self.listener.name.clone(),
+            },
             size: finished.size,
             traits: finished.traits,
         };

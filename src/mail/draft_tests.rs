@@ -8,7 +8,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::clock::Clock;
 use crate::listener::{Intake, Memory};
-use crate::mail::{Address, IdSource, LaneName, Message, NewMessage, Owed, Recipient, RecipientKey};
+use crate::mail::{Address, Caller, IdSource, LaneName, Message, NewMessage, Owed, Recipient, RecipientKey};
 use crate::queue::{Counts, Debt, Filter, LaneDue, Leased, Operation, Owing, Page, Settlement};
 
 /// Keeps what is spilled.
@@ -128,13 +128,12 @@ static HOSTNAME: LazyLock<Arc<str>> = LazyLock::new(|| "relay.example".into());
 fn trace(recipient: Option<&Address>) -> Trace<'_> {
     Trace {
         helo: "app.example",
-        ip: [192, 0, 2, 7].into(),
+        caller: Caller::Ip([192, 0, 2, 7].into()),
         hostname: &HOSTNAME,
         esmtp: true,
         tls: false,
         smtputf8: false,
         sender: Some(&SENDER),
-        user: None,
         recipient,
     }
 }
@@ -255,8 +254,16 @@ fn no_form_of_bcc_goes_on() {
 #[test]
 fn the_received_line_of_a_spooled_message_names_its_user() {
     let mut out = Vec::new();
-    Trace { user: Some(1001), ..trace(None) }.write(QueueId(1), "DATE", &mut out);
+    Trace { caller: Caller::Spool { uid: 1001 }, ..trace(None) }.write(QueueId(1), "DATE", &mut out);
     assert_eq!(out, b"Received: by relay.example (spool, from userid 1001)\r\n\tid 0000000000001;\r\n\tDATE\r\n");
+}
+
+#[test]
+fn the_received_line_of_a_unix_socket_names_its_user() {
+    let mut out = Vec::new();
+    Trace { caller: Caller::User { uid: 1001, gid: 1 }, ..trace(None) }.write(QueueId(1), "DATE", &mut out);
+    let told = "Received: from app.example (local, userid 1001)\r\n\tby relay.example with ESMTP id 0000000000001;\r\n\tDATE\r\n";
+    assert_eq!(String::from_utf8_lossy(&out), told);
 }
 
 #[test]
@@ -319,7 +326,8 @@ fn the_received_line_names_the_only_recipient_and_nothing_unsafe() {
     trace(Some(&to)).write(QueueId(1), "DATE", &mut out);
     assert!(String::from_utf8_lossy(&out).ends_with("id 0000000000001\r\n\tfor <you@example.org>; DATE\r\n"));
     let mut out = Vec::new();
-    let odd = Trace { helo: "a(b\r\n c\u{e9}", ip: "::1".parse().unwrap(), esmtp: false, ..trace(None) };
+    let odd =
+        Trace { helo: "a(b\r\n c\u{e9}", caller: Caller::Ip("::1".parse().unwrap()), esmtp: false, ..trace(None) };
     odd.write(QueueId(1), "DATE", &mut out);
     assert!(out.starts_with(b"Received: from a?b???c? ([IPv6:::1])\r\n\tby relay.example with SMTP id"));
     let mut out = Vec::new();

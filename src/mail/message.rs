@@ -141,6 +141,8 @@ pub enum Origin {
         ip: IpAddr,
         /// The name it gave in EHLO/HELO; empty without one.
         helo: Arc<str>,
+        /// The `name` of the listener; empty without one.
+        listener: Arc<str>,
     },
     /// Written by mailweir itself: a DSN.
     Dsn,

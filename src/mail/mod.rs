@@ -3,6 +3,7 @@
 
 pub mod address;
 pub mod address_list;
+pub mod caller;
 pub mod convert;
 pub mod date;
 pub mod domain;
@@ -10,22 +11,27 @@ pub mod draft;
 pub mod envelope;
 pub mod header;
 pub mod id;
+pub mod incoming;
 pub mod ip_text;
 pub mod lifecycle;
 pub mod local;
 pub mod message;
 pub mod owed;
+
 pub mod trace;
 pub mod urgency;
 
 pub use address::{Address, AddressError, lowercase};
+pub use caller::Caller;
 pub use domain::{Spellings, in_ascii};
 pub use draft::{Draft, Finished, Refusal};
 pub use envelope::{BodyKind, Envelope, Notify, Orcpt, Recipient, Ret};
 pub use id::{IdSource, QueueId, RecipientKey};
+pub use incoming::Incoming;
 pub use ip_text::IpText;
 pub use lifecycle::State;
 pub use local::{Forward, LocalNames};
 pub use message::{Body, BodyTraits, CHUNK, LaneName, Message, NewMessage, NewRecipient, Origin};
 pub use owed::{Action, Owed};
+
 pub use trace::Trace;

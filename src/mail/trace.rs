@@ -2,10 +2,9 @@
 
 use std::fmt;
 use std::io::Write;
-use std::net::IpAddr;
 use std::sync::Arc;
 
-use super::{Address, QueueId};
+use super::{Address, Caller, QueueId};
 
 /// Longest forward-path that is worth a `for` clause: it must fit a header line.
 const MAX_FOR: usize = 320;
@@ -15,8 +14,8 @@ const MAX_FOR: usize = 320;
 pub struct Trace<'a> {
     /// Name the client gave; empty without HELO.
     pub helo: &'a str,
-    /// Its address.
-    pub ip: IpAddr,
+    /// Who it is.
+    pub caller: Caller,
     /// Our name.
     pub hostname: &'a Arc<str>,
     /// EHLO rather than HELO.
@@ -27,8 +26,6 @@ pub struct Trace<'a> {
     pub smtputf8: bool,
     /// The reverse-path, which is who wrote a message that does not say so; `None` is the null one.
     pub sender: Option<&'a Address>,
-    /// The user of this machine that left the message in the spool, if it came that way.
-    pub user: Option<u32>,
     /// The only recipient, if there is only one: two must not learn of each other (RFC 5321 §7.2).
     pub recipient: Option<&'a Address>,
 }
@@ -39,7 +36,6 @@ impl Trace<'_> {
         let helo = if self.helo.is_empty() { "unknown" } else { self.helo };
         // Nothing of ours makes a message one that needs SMTPUTF8 all the way.
         let plain = |c| if is_plain(c) { c } else { '?' };
-        let tag = if self.ip.to_canonical().is_ipv6() { "IPv6:" } else { "" };
         // There is no word for HELO and TLS.
         let with = match (self.smtputf8, self.esmtp, self.tls) {
             (true, _, true) => "UTF8SMTPS",
@@ -49,14 +45,21 @@ impl Trace<'_> {
             (false, false, _) => "SMTP",
         };
         // Writing to a Vec cannot fail.
-        if let Some(user) = self.user {
-            let _ = write!(out, "Received: by {} (spool, from userid {user})\r\n\tid {id}", self.hostname);
+        if let Caller::Spool { uid } = self.caller {
+            let _ = write!(out, "Received: by {} (spool, from userid {uid})\r\n\tid {id}", self.hostname);
         } else {
             out.extend_from_slice(b"Received: from ");
             for c in helo.chars().take(255).map(plain) {
                 out.extend_from_slice(c.encode_utf8(&mut [0; 4]).as_bytes());
             }
-            let _ = write!(out, " ([{tag}{}])\r\n\tby {} with {with} id {id}", self.ip.to_canonical(), self.hostname);
+            let _ = match self.caller {
+                Caller::User { uid, .. } => write!(out, " (local, userid {uid})"),
+                caller => {
+                    let ip = caller.ip().to_canonical();
+                    write!(out, " ([{}{ip}])", if ip.is_ipv6() { "IPv6:" } else { "" })
+                }
+            };
+            let _ = write!(out, "\r\n\tby {} with {with} id {id}", self.hostname);
         }
         match self.recipient {
             Some(to) if to.as_str().len() <= MAX_FOR && to.is_ascii() => {

@@ -148,15 +148,15 @@ impl Relay {
         let traits = message.traits;
         let eight_bit = traits.eight_bit_body || traits.eight_bit_header;
         let as_is = || Ok(Outgoing::AsIs(message.clone()));
-        // Text in a header that was announced as UTF-8 can be written in ASCII: it is no reason to bounce.
-        let header_in_ascii = message.envelope.smtputf8 && traits.eight_bit_header && !host.smtputf8;
+        // Text in a header that is UTF-8 can be written in ASCII: it is no reason to bounce, whoever announced it.
+        let header_in_ascii = traits.eight_bit_header && !host.smtputf8;
         if !traits.long_line && !header_in_ascii && (host.eight_bit_mime || !eight_bit) {
             return as_is();
         }
         let hop = Hop {
-            eight_bit: host.eight_bit_mime && !header_in_ascii,
+            eight_bit: host.eight_bit_mime,
             smtputf8: host.smtputf8,
-            smtputf8_asked: message.envelope.smtputf8 && !header_in_ascii,
+            smtputf8_asked: message.envelope.smtputf8,
             signed: lane.provider.signed_conversion,
         };
         let ticket = self.tickets.get(&lane.name).await.map_err(Event::Local)?;

@@ -317,7 +317,7 @@ impl Relay {
         }
         dsn.body.truncate(CHUNK);
         let Dsn { message, recipient, body } = dsn;
-        let lane = self.router.lane_of(message.envelope.reverse_path.as_ref(), &recipient.address);
+        let lane = self.router.lane_of(&message, &recipient.address);
         let message = Arc::new(message);
         let admission = self.scheduler.admit(&message, vec![NewRecipient { recipient, lane, leased: false }], &body);
         let size = message.size;

@@ -12,7 +12,7 @@ use super::super::select::Addresses;
 use super::super::{RouteError, domain::Target};
 use super::{Inner, Router, parse_name, printed};
 use crate::config::Provider;
-use crate::mail::Address;
+use crate::mail::{Address, Incoming};
 
 /// The way of a recipient, explained.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -61,9 +61,9 @@ pub struct ExplainedHost {
 impl Router {
     /// Explains the way of a recipient; asks DNS where the answer is not at hand, like
     /// [`Router::resolve`].
-    pub async fn explain(&self, sender: Option<&Address>, recipient: &Address) -> Explained {
-        let inner = &self.inner;
-        let outcome = self.resolve(sender, recipient).await;
+    pub async fn explain<'a>(&self, from: impl Into<Incoming<'a>>, recipient: &Address) -> Explained {
+        let (inner, from) = (&self.inner, from.into());
+        let outcome = self.resolve(from, recipient).await;
         let target = Target::of(recipient);
         let mut told = Explained { destination: target.text().to_string(), ..Explained::default() };
         match &outcome {
@@ -77,7 +77,7 @@ impl Router {
             Err(error) => {
                 told.problem = error.to_string();
                 told.permanent = matches!(error, RouteError::Permanent { .. });
-                told.lane = self.lane_of(sender, recipient).to_string();
+                told.lane = self.lane_of(from, recipient).to_string();
             }
         }
         let mut names = Vec::new();
@@ -105,7 +105,7 @@ impl Router {
                 }
             }
         }
-        inner.tell_why(sender, recipient, &target, &names, &mut told);
+        inner.tell_why(&from, recipient, &target, &names, &mut told);
         told
     }
 }
@@ -161,24 +161,18 @@ impl Inner {
     /// Which rule of the configuration decided, in the order in which they are asked.
     fn tell_why(
         &self,
-        sender: Option<&Address>,
+        from: &Incoming<'_>,
         recipient: &Address,
         target: &Target,
         preferred: &[Arc<str>],
         told: &mut Explained,
     ) {
         let config = &self.config;
-        if let Some(at) = config.route_index(sender, recipient) {
+        if let Some(at) = config.route_index(*from, recipient) {
             let Some(route) = config.routes.get(at) else { return };
             told.route = Some(route.number);
             told.provider = route.via.name.clone();
-            told.why = format!(
-                "[[route]] no. {} takes it: sender = \"{}\", recipient = \"{}\", via = \"{}\"",
-                route.number,
-                route.sender.as_str(),
-                route.recipient.as_str(),
-                route.via.name
-            );
+            told.why = format!("[[route]] no. {} takes it: {}, via = \"{}\"", route.number, route.when, route.via.name);
             return;
         }
         let domains: Vec<&str> = match target {

@@ -25,7 +25,7 @@ use super::source::Sources;
 use super::{Host, Route, RouteError, RouterError};
 use crate::config::{Config, Provider, Relay};
 use crate::descriptors::MAX_QUERIES;
-use crate::mail::{Address, LaneName};
+use crate::mail::{Address, Incoming, LaneName};
 
 /// How long an entry of `/etc/hosts` holds, and the address of an address literal.
 const LOCAL_TTL: Duration = Duration::from_secs(3600);
@@ -124,10 +124,11 @@ impl Router {
     /// The lane a new recipient waits in, from what is known without I/O: `[[route]]`,
     /// `match.domains`, or the provider that the domain's MX led to when it was looked up last;
     /// else the lane of its domain. Where limits hold for each source, that of a source.
-    pub fn lane_of(&self, sender: Option<&Address>, recipient: &Address) -> LaneName {
-        let inner = &self.inner;
+    pub fn lane_of<'a>(&self, from: impl Into<Incoming<'a>>, recipient: &Address) -> LaneName {
+        let (inner, from) = (&self.inner, from.into());
+        let sender = from.sender;
         let form = Form::of(recipient);
-        match inner.way(sender, recipient, &form) {
+        match inner.way(&from, recipient, &form) {
             Way::Relay(provider, _) | Way::Mx(Some(provider)) => {
                 let lane = inner.names.get(&provider.name).map_or_else(|| provider.lane(), |names| names.lane.clone());
                 inner.sources.lane(lane, provider, sender)
@@ -184,23 +185,29 @@ impl Router {
 
     /// The way to go now. Waits for DNS unless the answer is at hand; the wait is bounded by
     /// `[dns] timeout` and `attempts` for each of the questions it takes.
-    pub async fn resolve(&self, sender: Option<&Address>, recipient: &Address) -> Result<Arc<Route>, RouteError> {
-        let route = self.without_source(sender, recipient, Whose::Known).await?;
-        Ok(self.inner.sources.route(route, sender, None))
+    pub async fn resolve<'a>(
+        &self,
+        from: impl Into<Incoming<'a>>,
+        recipient: &Address,
+    ) -> Result<Arc<Route>, RouteError> {
+        let from = from.into();
+        let route = self.without_source(&from, recipient, Whose::Known).await?;
+        Ok(self.inner.sources.route(route, from.sender, None))
     }
 
     /// The same for what waits in lane `now`, and stays with its source if that can carry it. `known`:
     /// it is not a domain that has yet to show that it takes mail; its questions wait for none of these.
-    pub async fn resolve_in(
+    pub async fn resolve_in<'a>(
         &self,
         now: &LaneName,
         known: bool,
-        sender: Option<&Address>,
+        from: impl Into<Incoming<'a>>,
         recipient: &Address,
     ) -> Result<Arc<Route>, RouteError> {
+        let from = from.into();
         let whose = if known { Whose::Known } else { Whose::Unknown };
-        let route = self.without_source(sender, recipient, whose).await?;
-        Ok(self.inner.sources.route(route, sender, Some(now)))
+        let route = self.without_source(&from, recipient, whose).await?;
+        Ok(self.inner.sources.route(route, from.sender, Some(now)))
     }
 
     /// Asks the name servers again for what they could not tell, or said is not there, until now.
@@ -211,10 +218,10 @@ impl Router {
         *inner.failures_until.lock() = Some(Instant::now());
     }
 
-    async fn without_source(&self, sender: Option<&Address>, recipient: &Address, whose: Whose) -> Outcome {
+    async fn without_source(&self, from: &Incoming<'_>, recipient: &Address, whose: Whose) -> Outcome {
         let inner = &self.inner;
         let form = Form::of(recipient);
-        let way = inner.way(sender, recipient, &form);
+        let way = inner.way(from, recipient, &form);
         let key: Cow<'_, str> = match &way {
             Way::Mx(None) => Cow::Borrowed(&form.text),
             Way::Mx(Some(provider)) => format!("{} via {}", form.text, provider.name).into(),
@@ -370,10 +377,10 @@ impl Router {
 }
 
 impl Inner {
-    fn way(&self, sender: Option<&Address>, recipient: &Address, form: &Form<'_>) -> Way<'_> {
+    fn way(&self, from: &Incoming<'_>, recipient: &Address, form: &Form<'_>) -> Way<'_> {
         let provider_for = |domain: &str| self.config.provider_for_domain(domain);
         let by_domain = || provider_for(&form.text).or_else(|| form.unicode.as_deref().and_then(provider_for));
-        let chosen = self.config.route_for(sender, recipient).map(|route| &route.via).or_else(by_domain);
+        let chosen = self.config.route_for(*from, recipient).map(|route| &route.via).or_else(by_domain);
         if let Some(provider) = chosen {
             return match &provider.relay {
                 Some(relay) => Way::Relay(provider, relay),

@@ -46,7 +46,7 @@ impl Ourselves {
     pub(super) fn new(config: &Config) -> Ourselves {
         Ourselves {
             hostname: config.hostname.trim_end_matches('.').to_lowercase(),
-            listeners: config.listeners.iter().map(|l| l.address).collect(),
+            listeners: config.listeners.iter().flat_map(|l| l.address.sockets()).collect(),
         }
     }
 

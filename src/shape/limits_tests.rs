@@ -30,7 +30,7 @@ fn limit(sender: &str, change: impl FnOnce(&mut Limit)) -> Arc<Limit> {
 
 fn message(sender: &str, ip: Option<&str>) -> Message {
     let origin = match ip {
-        Some(ip) => Origin::Client { ip: ip.parse().expect("an address"), helo: "".into() },
+        Some(ip) => Origin::Client { ip: ip.parse().expect("an address"), helo: "".into(), listener: "".into() },
         None => Origin::Dsn,
     };
     Message {

@@ -265,7 +265,14 @@ impl Session<'_> {
                 Next::Close
             }
             Command::Auth if extensions.auth => self.auth(line),
-            Command::Vrfy | Command::Expn | Command::Help | Command::StartTls | Command::Auth => self.say(&NOT_OFFERED),
+            Command::Vrfy
+            | Command::Expn
+            | Command::Help
+            | Command::StartTls
+            | Command::Auth
+            | Command::Etrn
+            | Command::XClient(_)
+            | Command::XForward(_) => self.say(&NOT_OFFERED),
         }
     }
 

@@ -6,11 +6,13 @@
 
 mod params;
 mod path;
+pub mod proxied;
 
 use super::Reply;
 pub use params::{MailParams, RcptParams};
 use params::{mail_params, rcpt_params};
 use path::path;
+use proxied::Proxied;
 
 /// A command. Paths are what stands between the angle brackets, not checked any further.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -48,6 +50,12 @@ pub enum Command<'a> {
     StartTls,
     /// AUTH.
     Auth,
+    /// ETRN (RFC 1985).
+    Etrn,
+    /// XCLIENT.
+    XClient(Box<Proxied>),
+    /// XFORWARD.
+    XForward(Box<Proxied>),
 }
 
 /// Why a line is no command that can be served.
@@ -124,6 +132,12 @@ impl<'a> Command<'a> {
             bare(Command::StartTls)
         } else if is("AUTH") {
             Ok(Command::Auth)
+        } else if is("ETRN") {
+            Ok(Command::Etrn)
+        } else if is("XCLIENT") {
+            Ok(Command::XClient(Box::new(Proxied::parse(rest, proxied::XCLIENT)?)))
+        } else if is("XFORWARD") {
+            Ok(Command::XForward(Box::new(Proxied::parse(rest, proxied::XFORWARD)?)))
         } else if is_not_mail(verb, rest) {
             Err(Bad::Close(NOT_SMTP))
         } else {

@@ -193,7 +193,11 @@ impl Letter {
             id,
             received: self.received,
             envelope,
-            origin: Origin::Client { ip: [127, 0, 0, 1].into(), helo: "client.example".into() },
+            origin: Origin::Client {
+                ip: [127, 0, 0, 1].into(),
+                helo: "client.example".into(),
+                listener: "inside".into(),
+            },
             size: self.body.len() as u64,
             traits: BodyTraits::default(),
         };

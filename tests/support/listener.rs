@@ -217,19 +217,12 @@ pub fn listener() -> Listener {
     Listener {
         address: ([127, 0, 0, 1], 0).into(),
         allow: ["127.0.0.0/8", "::1"].iter().map(|n| n.parse().expect("a network")).collect(),
-        tls: None,
         max_message_size: 1 << 20,
         max_recipients: 100,
-        max_hops: 100,
-        max_header: 1 << 20,
         max_connections: 20,
-        engine: Engine::Native,
-        lf_only: false,
-        command_timeout: Duration::from_secs(300),
-        data_timeout: Duration::from_secs(180),
         session_timeout: Duration::from_secs(3600),
-        dedupe: Duration::ZERO,
         names: Arc::new(LocalNames::new(HOSTNAME, HOSTNAME)),
+        ..Listener::default()
     }
 }
 
@@ -349,6 +342,7 @@ impl Dialog {
                         _ => panic!("{}: tls = {value}", self.name),
                     });
                 }
+                "xclient_from" => l.xclient_from = value.split_whitespace().map(|n| n.parse().expect(value)).collect(),
                 "lf_only" => l.lf_only = value == "true",
                 "command_timeout" => l.command_timeout = parse_span(value),
                 "data_timeout" => l.data_timeout = parse_span(value),

@@ -1,18 +1,16 @@
 //! Gives a message to the relay over SMTP, all or nothing: if a recipient is refused, nothing is queued.
+//!
+//! A message to more recipients than the relay takes at once goes in several transactions. All recipients
+//! are asked for before the first of these is made; what can go wrong after it is told with those who
+//! are left ([`Trouble::Partly`]).
 
 use std::fmt;
-use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use lettre::transport::smtp::Error;
-use lettre::transport::smtp::client::SmtpConnection;
-use lettre::transport::smtp::commands::Data;
-use lettre::transport::smtp::extension::{ClientId, Extension};
-
+use super::connection::{Connection, Fault};
+use crate::config::ListenAddress;
 use crate::mail::{QueueId, Ret};
 
-/// Longest wait for the relay to answer: it may be writing a large message to a busy disk.
-const PATIENCE: Duration = Duration::from_secs(300);
 /// Pauses between tries while it is down: the first, and the longest.
 const PAUSE: Duration = Duration::from_millis(100);
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
@@ -41,12 +39,28 @@ pub(super) enum Trouble {
     Refused(String),
     /// The connection was lost after the end of the message: it may or may not be queued.
     Unknown(String),
+    /// It is queued for all but these recipients.
+    Partly {
+        /// For whom it is not.
+        left: Vec<String>,
+        /// Why.
+        why: Box<Trouble>,
+    },
+}
+
+impl fmt::Display for Trouble {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Trouble::Later(why) | Trouble::Refused(why) | Trouble::Unknown(why) => f.write_str(why),
+            Trouble::Partly { why, .. } => why.fmt(f),
+        }
+    }
 }
 
 /// Where the relay is, and our name.
 #[derive(Clone, Debug)]
 pub(super) struct Server<'a> {
-    pub address: SocketAddr,
+    pub address: &'a ListenAddress,
     pub hostname: &'a str,
 }
 
@@ -70,24 +84,69 @@ pub(super) fn patiently<T>(wait: Duration, mut call: impl FnMut() -> Result<T, T
     }
 }
 
-/// Makes one transaction; returns the text of the final reply.
+/// Hands it in once; returns the text of the final replies.
 pub(super) fn once(server: &Server<'_>, parcel: &Parcel) -> Result<String, Trouble> {
     let mut connection = connect(server)?;
-    envelope(&mut connection, parcel)?;
-    connection.command(Data).map_err(|e| refused("the message is refused", &e))?;
-    // The final line end is sent with the dot that ends the message.
-    let body = parcel.content.strip_suffix(b"\r\n").unwrap_or(&parcel.content);
-    let reply = connection.message(body).map_err(|e| match e.status() {
+    let all = &parcel.recipients[..];
+    let first = envelope(&mut connection, parcel, all)?;
+    let said = if first == all.len() {
+        message(&mut connection, parcel)?
+    } else {
+        in_several(&mut connection, parcel, first)?
+    };
+    // The message is queued, whatever becomes of the goodbye.
+    connection.quit();
+    Ok(said)
+}
+
+/// The relay has taken the `first` recipients and no more. It is asked for the others, then the message
+/// goes to all of them.
+fn in_several(connection: &mut Connection, parcel: &Parcel, first: usize) -> Result<String, Trouble> {
+    let (mut parts, mut rest) = (Vec::new(), &parcel.recipients[..]);
+    let mut taken = first;
+    loop {
+        let (part, others) = rest.split_at(taken);
+        parts.push(part);
+        rest = others;
+        reset(connection)?;
+        if rest.is_empty() {
+            break;
+        }
+        taken = envelope(connection, parcel, rest)?;
+    }
+    let (mut told, mut done) = (Vec::new(), 0);
+    for part in parts {
+        let queued = envelope(connection, parcel, part).and_then(|taken| {
+            if taken == part.len() {
+                return message(connection, parcel);
+            }
+            Err(Trouble::Later("nothing was queued: the relay takes fewer recipients than before".to_owned()))
+        });
+        match queued {
+            Ok(said) => told.push(said),
+            Err(why) if done == 0 => return Err(why),
+            // Whether these have it or not, nobody else may get it again.
+            Err(why) => return Err(Trouble::Partly { left: parcel.recipients[done..].to_vec(), why: Box::new(why) }),
+        }
+        done += part.len();
+    }
+    Ok(told.join(", "))
+}
+
+fn reset(connection: &mut Connection) -> Result<(), Trouble> {
+    connection.command("RSET\r\n").map(|_| ()).map_err(|e| refused("the relay does not go on", &e))
+}
+
+/// The message of a transaction whose recipients were taken; the text of the final reply.
+fn message(connection: &mut Connection, parcel: &Parcel) -> Result<String, Trouble> {
+    connection.data().map_err(|e| refused("the message is refused", &e))?;
+    connection.message(&parcel.content).map_err(|e| match e.code {
         Some(_) => refused("the message is refused", &e),
         None => Trouble::Unknown(format!(
             "mailweir did not confirm the message, so it may or may not be queued: {}",
-            text(&e)
+            e.text
         )),
-    })?;
-    let said = reply.message().collect::<Vec<_>>().join(" ");
-    // The message is queued, whatever becomes of the goodbye.
-    let _ = connection.quit();
-    Ok(said)
+    })
 }
 
 /// A recipient, and whether it would be taken.
@@ -97,45 +156,50 @@ pub(super) type Answer = (String, Result<(), Trouble>);
 pub(super) fn verify(server: &Server<'_>, parcel: &Parcel) -> Result<Vec<Answer>, Trouble> {
     let mut connection = connect(server)?;
     connection.command(mail(&connection, parcel)).map_err(|e| refused("the sender is refused", &e))?;
-    let ask = |recipient: &String| {
-        let answer = connection.command(rcpt(recipient, None));
-        (recipient.clone(), answer.map(|_| ()).map_err(|e| refused(recipient, &e)))
-    };
-    let answers = parcel.recipients.iter().map(ask).collect();
-    let _ = connection.quit();
+    let (mut answers, mut taken) = (Vec::new(), 0);
+    for recipient in &parcel.recipients {
+        let mut answer = connection.command(rcpt(recipient, None));
+        if taken > 0 && answer.as_ref().is_err_and(Fault::is_full) {
+            taken = 0;
+            reset(&mut connection)?;
+            connection.command(mail(&connection, parcel)).map_err(|e| refused("the sender is refused", &e))?;
+            answer = connection.command(rcpt(recipient, None));
+        }
+        taken += usize::from(answer.is_ok());
+        answers.push((recipient.clone(), answer.map(|_| ()).map_err(|e| refused(recipient, &e))));
+    }
+    connection.quit();
     Ok(answers)
 }
 
-fn connect(server: &Server<'_>) -> Result<SmtpConnection, Trouble> {
+fn connect(server: &Server<'_>) -> Result<Connection, Trouble> {
     let Server { address, hostname } = server;
-    SmtpConnection::connect(address, Some(PATIENCE), &ClientId::Domain((*hostname).to_owned()), None, None)
-        .map_err(|e| Trouble::Later(format!("nothing was queued: mailweir does not answer at {address}: {}", text(&e))))
+    Connection::open(address, hostname)
+        .map_err(|e| Trouble::Later(format!("nothing was queued: mailweir does not answer at {address}: {}", e.text)))
 }
 
-fn envelope(connection: &mut SmtpConnection, parcel: &Parcel) -> Result<(), Trouble> {
+/// Sender and recipients; how many of these the relay takes at once (RFC 5321 §4.5.3.1.10), which is one
+/// at least.
+fn envelope(connection: &mut Connection, parcel: &Parcel, recipients: &[String]) -> Result<usize, Trouble> {
     connection.command(mail(connection, parcel)).map_err(|e| refused("the sender is refused", &e))?;
-    for (i, recipient) in parcel.recipients.iter().enumerate() {
-        let command = rcpt(recipient, parcel.notify.as_deref());
-        connection.command(command).map_err(|e| match e.status().map(u16::from) {
-            // It will not be otherwise the next time (RFC 5321 §4.5.3.1.10).
-            Some(452) if i > 0 => Trouble::Refused(format!(
-                "nothing was queued: the relay takes {i} recipients at once (max_recipients), not {}",
-                parcel.recipients.len()
-            )),
-            _ => refused(&format!("{recipient} is refused"), &e),
-        })?;
+    for (i, recipient) in recipients.iter().enumerate() {
+        match connection.command(rcpt(recipient, parcel.notify.as_deref())) {
+            Ok(_) => {}
+            Err(e) if i > 0 && e.is_full() => return Ok(i),
+            Err(e) => return Err(refused(&format!("{recipient} is refused"), &e)),
+        }
     }
-    Ok(())
+    Ok(recipients.len())
 }
 
-fn mail(connection: &SmtpConnection, parcel: &Parcel) -> String {
+fn mail(connection: &Connection, parcel: &Parcel) -> String {
     let mut command = format!("MAIL FROM:<{}>", parcel.sender);
     // For addresses only. Raw 8-bit text in a header, as old programs and scripts write it, reaches
     // hosts of any age without this parameter; with it, those that do not offer it are given up.
     if parcel.recipients.iter().chain([&parcel.sender]).any(|a| !a.is_ascii()) {
         command.push_str(" SMTPUTF8");
     }
-    if !parcel.content.is_ascii() && connection.server_info().supports_feature(Extension::EightBitMime) {
+    if !parcel.content.is_ascii() && connection.takes_eight_bit() {
         command.push_str(" BODY=8BITMIME");
     }
     match parcel.ret {
@@ -170,32 +234,16 @@ impl fmt::Display for Xtext<'_> {
     }
 }
 
-fn refused(what: &str, error: &Error) -> Trouble {
-    let message = format!("nothing was queued: {what}: {}", text(error));
+fn refused(what: &str, error: &Fault) -> Trouble {
+    let message = format!("nothing was queued: {what}: {}", error.text);
     if error.is_permanent() { Trouble::Refused(message) } else { Trouble::Later(message) }
 }
 
-/// The error with its causes, on one line.
-fn text(error: &dyn std::error::Error) -> String {
-    let mut out = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        let cause_text = cause.to_string();
-        if !out.contains(&cause_text) {
-            out.push_str(": ");
-            out.push_str(&cause_text);
-        }
-        source = cause.source();
-    }
-    out.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
-}
-
-/// The queue id in a reply.
-pub(super) fn queue_id(reply: &str) -> Option<String> {
-    reply
-        .split(|c: char| !c.is_ascii_alphanumeric())
-        .find_map(|word| word.parse::<QueueId>().ok())
-        .map(|id| id.to_string())
+/// The queue ids in replies.
+pub(super) fn queue_ids(replies: &str) -> Option<String> {
+    let words = replies.split(|c: char| !c.is_ascii_alphanumeric());
+    let ids: Vec<String> = words.filter_map(|word| word.parse::<QueueId>().ok()).map(|id| id.to_string()).collect();
+    (!ids.is_empty()).then(|| ids.join(" "))
 }
 
 #[cfg(test)]
@@ -205,8 +253,9 @@ mod tests {
     #[test]
     fn the_queue_id_is_found_in_the_reply() {
         let id = QueueId(1_795_250_940_123 << 20).to_string();
-        assert_eq!(queue_id(&format!("2.0.0 Ok: queued as {id}.")), Some(id));
-        assert_eq!(queue_id("Ok"), None);
+        assert_eq!(queue_ids(&format!("2.0.0 Ok: queued as {id}.")), Some(id.clone()));
+        assert_eq!(queue_ids(&format!("Ok: queued as {id}, Ok: queued as {id}")), Some(format!("{id} {id}")));
+        assert_eq!(queue_ids("Ok"), None);
     }
 
     #[test]

@@ -5,10 +5,11 @@
 //! output ends up in web pages and in mail from cron; exit codes of sysexits.h.
 //!
 //! - `arguments`: what was asked. `identity`: who asks. `message`: what is sent. `hand_over`: to the
-//!   relay, now or within `[sendmail] wait`; else to the [spool](crate::spool).
+//!   relay by a `connection`, now or within `[sendmail] wait`; else to the [spool](crate::spool).
 //! - `other`: all that is not about a message.
 
 mod arguments;
+mod connection;
 mod hand_over;
 mod identity;
 mod message;
@@ -102,7 +103,7 @@ pub(super) fn run(name: Name, arguments: Vec<OsString>, config: Option<PathBuf>)
     };
     let mut site = Submission::read(search)?;
     // A listener on another address may be for other hosts only.
-    site.servers.sort_by_key(|server| !server.ip().is_loopback());
+    site.servers.sort_by_key(|server| (!server.is_local(), server.path().is_some()));
     match mode {
         Mode::Smtp => other::speak(&site),
         Mode::Verify => other::verify(&site, &parcel(&site, &request, Vec::new())?),
@@ -143,36 +144,63 @@ fn deliver(name: Name, site: &Submission, request: &Request) -> Outcome {
     Ok(())
 }
 
-/// Gives it to the relay, or leaves it in the spool; returns the queue id, or the name in the spool.
+/// Gives it to the relay, or leaves it in the spool; returns the queue ids, or the name in the spool.
 fn submit(site: &Submission, parcel: &Parcel) -> Result<String, Failed> {
     let server = server(site)?;
+    let (mut rest, mut fewer) = (parcel.clone(), false);
+    loop {
+        match submit_once(site, &server, &rest) {
+            Ok(reply) => return Ok(hand_over::queue_ids(&reply).unwrap_or(reply)),
+            // Only those who are left, so that nobody gets it twice.
+            Err(Trouble::Partly { left, why }) if left.len() < rest.recipients.len() && is_worth_a_try(&why) => {
+                (rest.recipients, fewer) = (left, true);
+            }
+            Err(trouble) => {
+                let (code, message) = told(site, trouble);
+                let part =
+                    format!("it is queued for some of the recipients, but not for {}", rest.recipients.join(", "));
+                return Err(Failed::new(code, if fewer { format!("{part}: {message}") } else { message }));
+            }
+        }
+    }
+}
+
+/// Not where the answer may have been lost on the way.
+fn is_worth_a_try(why: &Trouble) -> bool {
+    matches!(why, Trouble::Later(_) | Trouble::Refused(_))
+}
+
+fn told(site: &Submission, trouble: Trouble) -> (Code, String) {
+    match trouble {
+        Trouble::Refused(message) => (Code::Unavailable, message),
+        Trouble::Unknown(message) => (Code::Temporary, message),
+        Trouble::Later(message) => (Code::Temporary, with_note(site, message)),
+        Trouble::Partly { left, why } => {
+            let (code, message) = told(site, *why);
+            (code, format!("it is queued for some of the recipients, but not for {}: {message}", left.join(", ")))
+        }
+    }
+}
+
+fn submit_once(site: &Submission, server: &Server<'_>, parcel: &Parcel) -> Result<String, Trouble> {
     let wait = site.sendmail.wait;
-    let done = match &site.sendmail.spool {
-        None => hand_over::with_patience(&server, parcel, wait),
-        Some(spool) => match hand_over::once(&server, parcel) {
-            Err(Trouble::Later(why)) => match spool::leave(spool, &entry(parcel), &parcel.content) {
-                Ok(name) => return Ok(format!("in the spool as {}", name.to_string_lossy())),
-                Err(error) => hand_over::with_patience(&server, parcel, wait).map_err(|trouble| match trouble {
-                    Trouble::Later(_) => {
-                        Trouble::Later(format!("{why}; nor can it wait in {}: {error}", spool.display()))
-                    }
-                    other => other,
-                }),
-            },
-            done => done,
-        },
+    let Some(spool) = &site.sendmail.spool else { return hand_over::with_patience(server, parcel, wait) };
+    let why = match hand_over::once(server, parcel) {
+        Err(Trouble::Later(why)) => why,
+        done => return done,
     };
-    match done {
-        Ok(reply) => Ok(hand_over::queue_id(&reply).unwrap_or(reply)),
-        Err(Trouble::Refused(message)) => Err(Failed::new(Code::Unavailable, message)),
-        Err(Trouble::Unknown(message)) => Err(Failed::new(Code::Temporary, message)),
-        Err(Trouble::Later(message)) => Err(Failed::new(Code::Temporary, with_note(site, message))),
+    match spool::leave(spool, &entry(parcel), &parcel.content) {
+        Ok(name) => Ok(format!("in the spool as {}", name.to_string_lossy())),
+        Err(error) => hand_over::with_patience(server, parcel, wait).map_err(|trouble| match trouble {
+            Trouble::Later(_) => Trouble::Later(format!("{why}; nor can it wait in {}: {error}", spool.display())),
+            other => other,
+        }),
     }
 }
 
 /// Where the relay takes clear text.
 fn server(site: &Submission) -> Result<Server<'_>, Failed> {
-    let address = *site.servers.first().ok_or_else(|| {
+    let address = site.servers.first().ok_or_else(|| {
         let message =
             "every listener wants TLS, which `send` does not speak: give it a [[listener]] on loopback without";
         Failed::new(Code::Config, message)

@@ -2,8 +2,8 @@
 //! good, to list the queue and to try it again, to look at the aliases.
 
 use std::io::{self, Read, Write};
-use std::net::{Shutdown, TcpStream};
 
+use super::connection::Raw;
 use super::hand_over::{self, Parcel, Trouble};
 use super::{server, with_note};
 use crate::cli::connect::{Lead, running};
@@ -50,10 +50,11 @@ pub(super) fn not_here(letter: char) -> Outcome {
 /// `-bs`: the dialog of the relay itself, on standard input and output.
 pub(super) fn speak(site: &Submission) -> Outcome {
     let server = server(site)?;
-    let connect = || TcpStream::connect(server.address).map_err(|e| Trouble::Later(e.to_string()));
+    let connect = || Raw::open(server.address).map_err(|e| Trouble::Later(e.to_string()));
     let mut stream = match hand_over::patiently(site.sendmail.wait, connect) {
         Ok(stream) => stream,
-        Err(Trouble::Later(why) | Trouble::Refused(why) | Trouble::Unknown(why)) => {
+        Err(trouble) => {
+            let why = trouble.to_string();
             io::stdout().write_all(b"421 4.3.2 mailweir is not running, try again later\r\n")?;
             let message = with_note(site, format!("mailweir does not answer at {}: {why}", server.address));
             return Err(Failed::new(Code::Temporary, message));
@@ -62,8 +63,8 @@ pub(super) fn speak(site: &Submission) -> Outcome {
     let mut to_relay = stream.try_clone()?;
     // Ends with the process: it may wait for input that never comes.
     std::thread::spawn(move || {
-        let _ = io::copy(&mut io::stdin().lock(), &mut to_relay);
-        let _ = to_relay.shutdown(Shutdown::Write);
+        let _ = io::copy(&mut LineEnds::new(io::stdin().lock()), &mut to_relay);
+        let _ = to_relay.end();
     });
     let (mut out, mut buffer) = (io::stdout().lock(), [0; 4096]);
     loop {
@@ -79,23 +80,70 @@ pub(super) fn speak(site: &Submission) -> Outcome {
     }
 }
 
+/// What a program says by `-bs`. Some end all lines with LF, as text on this system has it, which the relay
+/// does not take: whoever ends the first line so means CRLF by it. In what others say an LF stays what it is.
+struct LineEnds<R> {
+    from: R,
+    /// Set by the first line end.
+    lf_only: Option<bool>,
+    /// The last byte was a CR.
+    cr: bool,
+    /// Made, and not yet taken.
+    made: Vec<u8>,
+    taken: usize,
+}
+
+impl<R: Read> LineEnds<R> {
+    fn new(from: R) -> LineEnds<R> {
+        LineEnds { from, lf_only: None, cr: false, made: Vec::new(), taken: 0 }
+    }
+
+    fn make(&mut self, said: &[u8]) {
+        for byte in said {
+            if *byte == b'\n' {
+                let bare = !std::mem::take(&mut self.cr);
+                if bare && *self.lf_only.get_or_insert(bare) {
+                    self.made.push(b'\r');
+                }
+                self.lf_only.get_or_insert(bare);
+            }
+            self.cr = *byte == b'\r';
+            self.made.push(*byte);
+        }
+    }
+}
+
+impl<R: Read> Read for LineEnds<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        if self.taken == self.made.len() {
+            let mut said = [0; 4096];
+            let read = self.from.read(&mut said)?;
+            (self.taken, self.made) = (0, Vec::with_capacity(2 * read));
+            self.make(said.get(..read).unwrap_or_default());
+        }
+        let left = self.made.get(self.taken..).unwrap_or_default();
+        let some = left.len().min(buffer.len());
+        buffer[..some].copy_from_slice(&left[..some]);
+        self.taken += some;
+        Ok(some)
+    }
+}
+
 /// `-bv`: whether each recipient would be taken.
 pub(super) fn verify(site: &Submission, parcel: &Parcel) -> Outcome {
     let server = server(site)?;
     let answers = match hand_over::verify(&server, parcel) {
         Ok(answers) => answers,
-        Err(Trouble::Later(why) | Trouble::Refused(why) | Trouble::Unknown(why)) => {
-            return Err(Failed::new(Code::Temporary, with_note(site, why)));
-        }
+        Err(trouble) => return Err(Failed::new(Code::Temporary, with_note(site, trouble.to_string()))),
     };
     let mut out = io::stdout().lock();
     let mut refused = 0;
     for (recipient, answer) in &answers {
         match answer {
             Ok(()) => writeln!(out, "{recipient}... deliverable")?,
-            Err(Trouble::Later(why) | Trouble::Refused(why) | Trouble::Unknown(why)) => {
+            Err(trouble) => {
                 refused += 1;
-                writeln!(out, "{recipient}... {why}")?;
+                writeln!(out, "{recipient}... {trouble}")?;
             }
         }
     }
@@ -145,4 +193,27 @@ pub(super) fn aliases(site: &Submission) -> Outcome {
         writeln!(out, "not in force yet: {} (`mailweir reload`, or the next start)", failed.message)?;
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn heard(said: &[&[u8]]) -> String {
+        let mut rest: Box<dyn Read> = Box::new(io::empty());
+        for piece in said.iter().rev() {
+            rest = Box::new(piece.chain(rest));
+        }
+        let mut out = Vec::new();
+        LineEnds::new(rest).read_to_end(&mut out).expect("no error");
+        String::from_utf8(out).expect("ASCII")
+    }
+
+    #[test]
+    fn only_a_program_that_ends_its_first_line_with_lf_means_crlf_by_it() {
+        assert_eq!(heard(&[b"EHLO x\nMAIL\r", b"\nDATA\n", b".\n"]), "EHLO x\r\nMAIL\r\nDATA\r\n.\r\n");
+        let strict: &[&[u8]] = &[b"EHLO x\r", b"\nDATA\r\na\n.\nRSET\r\n"];
+        assert_eq!(heard(strict), strict.concat().iter().map(|b| char::from(*b)).collect::<String>());
+        assert_eq!(heard(&[b"", b"no end"]), "no end");
+    }
 }

@@ -115,7 +115,7 @@ quota = \"5000/d\"
 
 const SENDMAIL_INTRO: &str = "\
 For `sendmail` and `mailweir send`. They read this table, `hostname`, `default_domain` and the listeners, if the user
-may read the file; else they try 127.0.0.1:2525. See [sendmail.md](sendmail.md).";
+may read the file; else they try localhost:2525. See [sendmail.md](sendmail.md).";
 
 const LOG_INTRO: &str =
     "What is printed to standard error. The environment variable `MAILWEIR_LOG` overrides the level.";

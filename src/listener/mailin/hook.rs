@@ -13,7 +13,7 @@ use tracing::info;
 use super::{Phase, Registry, Visit};
 use crate::listener::memory::Crowded;
 use crate::listener::submit::{Client, Transaction};
-use crate::mail::{BodyKind, Draft, Envelope, Notify};
+use crate::mail::{BodyKind, Caller, Draft, Envelope, Notify};
 use crate::queue::QueueError;
 use crate::smtp::{LineEnds, Reply};
 
@@ -40,7 +40,13 @@ struct Body {
 
 impl Hook {
     pub fn new(registry: Arc<Registry>) -> Hook {
-        let client = Client { ip: Ipv4Addr::UNSPECIFIED.into(), helo: "".into(), esmtp: false, tls: "", user: None };
+        let client = Client {
+            caller: Caller::Ip(Ipv4Addr::UNSPECIFIED.into()),
+            helo: "".into(),
+            esmtp: false,
+            tls: "",
+            forwarded: None,
+        };
         Hook { registry, visit: None, client, transaction: None, body: None }
     }
 
@@ -80,7 +86,7 @@ impl Drop for Hook {
     fn drop(&mut self) {
         let sender = self.transaction.as_ref().map_or(String::new(), |t| t.envelope.sender().to_owned());
         if let Some(size) = self.abandon() {
-            info!(sender, client = %self.client.ip, helo = &*self.client.helo, size,
+            info!(sender, client = %self.client.caller, helo = &*self.client.helo, size,
                 "disconnected before the end of the message, nothing queued");
         }
     }
@@ -127,7 +133,7 @@ impl Handler for Hook {
     fn helo(&mut self, _ip: IpAddr, domain: &str) -> Response {
         if self.visit.is_none() {
             let Some(visit) = self.registry.visits.lock().remove(domain) else { return closing(&NOT_YOU) };
-            self.client.ip = visit.ip;
+            self.client.caller = Caller::Ip(visit.ip);
             self.visit = Some(visit);
         } else {
             // mailin lets control characters through; the name goes to the log.
@@ -141,7 +147,7 @@ impl Handler for Hook {
 
     fn mail(&mut self, _ip: IpAddr, _domain: &str, from: &str) -> Response {
         let policy = &self.registry.shared.policy;
-        if self.client.helo.is_empty() && policy.needs_helo(self.client.ip) {
+        if self.client.helo.is_empty() && policy.needs_helo(self.client.caller.ip()) {
             return response(&HELO_FIRST);
         }
         match policy.sender(from, false) {
@@ -159,11 +165,11 @@ impl Handler for Hook {
     fn rcpt(&mut self, to: &str) -> Response {
         let Some(tx) = &mut self.transaction else { return response(&NO_TRANSACTION) };
         let policy = &self.registry.shared.policy;
-        let forward = policy.recipient(self.client.ip, tx.recipients.len(), to, false);
+        let forward = policy.recipient(self.client.caller.ip(), tx.recipients.len(), to, false);
         match forward.and_then(|forward| tx.add(&forward, Notify::default(), None)) {
             Ok(()) => response(&Reply::new(250, "2.1.5", "Recipient ok")),
             Err(reply) => {
-                info!(client = %self.client.ip, helo = &*self.client.helo, sender = tx.envelope.sender(),
+                info!(client = %self.client.caller, helo = &*self.client.helo, sender = tx.envelope.sender(),
                     recipient = %to.escape_debug(), %reply, "recipient refused");
                 response(&reply)
             }
@@ -215,7 +221,7 @@ impl Handler for Hook {
         let shared = &self.registry.shared;
         let response = if body.bare_lf {
             self.registry.handle.block_on(body.draft.abandon(shared.queue()));
-            info!(client = %self.client.ip, helo = &*self.client.helo, sender = tx.envelope.sender(), reply = %BARE_LF, "refused");
+            info!(client = %self.client.caller, helo = &*self.client.helo, sender = tx.envelope.sender(), reply = %BARE_LF, "refused");
             closing(&BARE_LF)
         } else {
             let Body { draft, failed, .. } = *body;

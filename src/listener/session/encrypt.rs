@@ -24,7 +24,7 @@ where
     /// Answers STARTTLS and begins with TLS (RFC 3207 §4).
     pub(super) async fn start_tls(&mut self) -> Result<(), End> {
         if self.start < self.input.len() {
-            info!(client = %self.dialog.client.ip, helo = &*self.dialog.client.helo, reply = %PIPELINED, "refused");
+            info!(client = %self.dialog.client.caller, helo = &*self.dialog.client.helo, reply = %PIPELINED, "refused");
             PIPELINED.write_to(&mut self.output);
             return Err(End::Over);
         }
@@ -44,7 +44,7 @@ where
             () = self.stop.asked(), if !self.stopping => return Err(End::Gone(io::ErrorKind::Interrupted.into())),
             result = self.stream.secure(tls.server().clone(), until) => result,
         };
-        let client = self.dialog.client.ip;
+        let client = self.dialog.client.caller;
         match result {
             Ok(secured) => {
                 debug!(%client, tls = secured.version, resumed = secured.resumed, "encrypted");

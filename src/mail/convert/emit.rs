@@ -10,6 +10,7 @@ use super::limits::{Limit, MAX_FIELD_OUT, PIECE, STRIDE};
 use super::plan::{Entry, Plan};
 use super::visit::{Head, Place, Role, Shape, Visit};
 use super::walk::Walk;
+use super::whereabouts::Whereabouts;
 
 /// Makes the converted message.
 pub struct Emitter {
@@ -25,8 +26,8 @@ impl std::fmt::Debug for Emitter {
 
 impl Emitter {
     pub(super) fn new(plan: Arc<Plan>) -> Emitter {
-        let ascii = plan.ascii;
-        Emitter { walk: Some(Walk::new(Writer { plan, next: 0, out: Vec::new() }, ascii)) }
+        let fields = plan.ascii.fields;
+        Emitter { walk: Some(Walk::new(Writer { plan, next: 0, out: Vec::new() }, fields)) }
     }
 
     /// Takes what comes next of the message until `out` has [`PIECE`] bytes or more; returns how
@@ -46,6 +47,11 @@ impl Emitter {
         }
         std::mem::swap(&mut walk.visitor().out, out);
         result.map(|()| taken)
+    }
+
+    /// Where it is.
+    pub(super) fn whereabouts(&self) -> Whereabouts {
+        self.walk.as_ref().map(Walk::whereabouts).unwrap_or_default()
     }
 
     /// The message is complete.
@@ -107,7 +113,8 @@ impl Visit for Writer {
             }
             open.labelled = self.label(open.entry);
         } else if breaks {
-            let text = if self.plan.ascii && has_eight_bit(field) { header::to_ascii(field) } else { fold(field) };
+            let text =
+                if self.plan.ascii.fields && has_eight_bit(field) { header::to_ascii(field) } else { fold(field) };
             if text.len() > MAX_FIELD_OUT {
                 return Err(Limit::FieldOut);
             }
@@ -145,7 +152,7 @@ impl Visit for Writer {
         if role == Role::Content || (role == Role::Preamble && open.entry.coding != Coding::Keep) {
             open.coder.text(text, &mut self.out);
         } else {
-            filler(&mut open.column, self.plan.ascii, text, &mut self.out);
+            filler(&mut open.column, self.plan.ascii.content, text, &mut self.out);
         }
     }
 

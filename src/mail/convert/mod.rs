@@ -1,5 +1,5 @@
-//! Makes a message fit for a host that did not offer 8BITMIME (RFC 6152 §3), or for the limit of
-//! 998 bytes a line (RFC 5321 §4.5.3.1.6), without changing what a reader sees.
+//! Makes a message fit for a host that did not offer 8BITMIME (RFC 6152 §3) or SMTPUTF8 (RFC 6531), or for
+//! the limit of 998 bytes a line (RFC 5321 §4.5.3.1.6), without changing what a reader sees.
 //!
 //! Invariants:
 //! - Only what breaks a limit is rewritten: the body of such a part and its
@@ -28,6 +28,7 @@ mod structure;
 mod tests;
 mod visit;
 mod walk;
+mod whereabouts;
 mod work;
 
 use super::BodyTraits;
@@ -47,7 +48,9 @@ pub struct Hop {
     pub eight_bit: bool,
     /// It offered SMTPUTF8.
     pub smtputf8: bool,
-    /// The envelope asked for SMTPUTF8 (RFC 6531 §3.4), so 8-bit headers are UTF-8 on purpose.
+    /// The envelope asked for SMTPUTF8 (RFC 6531 §3.4): a host that offers it takes the header as it is, and
+    /// for another UTF-8 in the header is written in ASCII. Where nobody asked, that is only done if the text
+    /// is UTF-8 and no signature breaks: raw bytes mostly come through.
     pub smtputf8_asked: bool,
     /// Policy for signed messages.
     pub signed: SignedConversion,
@@ -72,7 +75,7 @@ pub enum Conversion {
     Fold,
     /// The message cannot go to this host.
     Refused {
-        /// Enhanced code, `5.3.4`, `5.6.0`, `5.6.3` or `5.6.7` (RFC 3463 §3.4, §3.7, RFC 6531 §4).
+        /// Enhanced code, `5.3.4`, `5.6.0` or `5.6.3` (RFC 3463 §3.4, §3.7).
         enhanced: &'static str,
         /// For people.
         text: String,

@@ -8,6 +8,7 @@ use super::kind::{Encoding, Name};
 use super::limits::{Limit, SHORT_EXCESS, SHORT_EXCESS_ALL, grown};
 use super::visit::{Head, Place, Role, Shape, Visit};
 use super::walk::Walk;
+use super::whereabouts::{Ascii, Whereabouts};
 
 /// How text that is signed inside its part begins (RFC 9580 §7).
 const ARMOR: &[u8] = b"-----BEGIN PGP SIGNED MESSAGE-----";
@@ -68,44 +69,59 @@ pub(super) struct Entry {
 pub struct Plan {
     /// In the order in which the entities begin.
     pub(super) entries: Vec<Entry>,
-    /// 8-bit bytes go, too; else only over-long lines.
-    pub(super) ascii: bool,
-    /// It signs itself as a whole (DKIM), and something is changed.
+    /// What goes besides over-long lines.
+    pub(super) ascii: Ascii,
+    /// It signs itself as a whole (DKIM), or a part of it is signed, and something of that is changed.
     pub(super) breaks_signature: bool,
+    /// The first that is changed, counted from 1.
+    pub(super) first_change: usize,
+    /// A field that is written in ASCII is not UTF-8.
+    pub(super) unknown_text: bool,
 }
 
 /// Makes a [`Plan`].
 pub(super) struct Planner(Walk<Notes>);
 
 impl Planner {
-    pub(super) fn new(ascii: bool) -> Planner {
+    pub(super) fn new(ascii: Ascii) -> Planner {
         let notes = Notes {
             ascii,
             entries: Vec::new(),
             edited: false,
+            first_change: 0,
+            unknown_text: false,
             broke_signature: false,
             signed_whole: false,
             short: SHORT_EXCESS_ALL,
         };
-        Planner(Walk::new(notes, ascii))
+        Planner(Walk::new(notes, ascii.fields))
     }
 
     pub(super) fn push(&mut self, chunk: &[u8]) -> Result<(), Limit> {
         self.0.push(chunk)
     }
 
+    /// Where it is.
+    pub(super) fn whereabouts(&self) -> Whereabouts {
+        self.0.whereabouts()
+    }
+
     pub(super) fn finish(self) -> Result<Plan, Limit> {
         let notes = self.0.finish()?;
         let breaks_signature = notes.broke_signature || (notes.edited && notes.signed_whole);
-        Ok(Plan { entries: notes.entries, ascii: notes.ascii, breaks_signature })
+        let Notes { entries, ascii, first_change, unknown_text, .. } = notes;
+        Ok(Plan { entries, ascii, breaks_signature, first_change, unknown_text })
     }
 }
 
 struct Notes {
-    ascii: bool,
+    ascii: Ascii,
     entries: Vec<Entry>,
     /// Anything at all changes.
     edited: bool,
+    /// See [`Plan`].
+    first_change: usize,
+    unknown_text: bool,
     /// Something changes inside of something signed.
     broke_signature: bool,
     /// There is a DKIM signature.
@@ -126,8 +142,11 @@ struct Weighed {
 }
 
 impl Notes {
-    fn edit(&mut self, signed: bool) {
-        self.edited = true;
+    /// Something of the entity at `index` changes.
+    fn edit(&mut self, index: usize, signed: bool) {
+        if !std::mem::replace(&mut self.edited, true) {
+            self.first_change = index + 1;
+        }
         self.broke_signature |= signed;
     }
 
@@ -137,7 +156,7 @@ impl Notes {
         if shape != Shape::Leaf {
             // A composite may only be labelled 7bit, 8bit or binary (RFC 2045 §6.4), and once its
             // parts are 7-bit, only 7bit.
-            entry.label = (self.ascii && head.encoding == Encoding::EightBit).then_some(Label::SevenBit);
+            entry.label = (self.ascii.content && head.encoding == Encoding::EightBit).then_some(Label::SevenBit);
         } else if weight.breaks {
             (entry.coding, entry.label) = match head.encoding {
                 Encoding::QuotedPrintable => (Coding::MendQuotedPrintable, None),
@@ -149,10 +168,10 @@ impl Notes {
             };
             entry.changed = true;
             entry.charset = weight.charset();
-            self.edit(weighed.place.signed || weight.armor || head.kind.sub.ends_with("pkcs7-mime"));
+            self.edit(weighed.index, weighed.place.signed || weight.armor || head.kind.sub.ends_with("pkcs7-mime"));
         }
         if entry.label.is_some() {
-            self.edit(weighed.place.signed);
+            self.edit(weighed.index, weighed.place.signed);
         }
         entry
     }
@@ -174,15 +193,16 @@ impl Visit for Notes {
     fn begin(&mut self, place: Place) -> Result<Weighed, Limit> {
         let index = self.entries.len();
         self.entries.push(Entry::default());
-        Ok(Weighed { index, place, weight: Weight::new(self.ascii), changed: false, unlabelled: false })
+        Ok(Weighed { index, place, weight: Weight::new(self.ascii.content), changed: false, unlabelled: false })
     }
 
     fn raw(&mut self, _: &[u8]) {}
 
-    fn field(&mut self, entity: &mut Weighed, name: Name, _: &[u8], breaks: bool) -> Result<bool, Limit> {
+    fn field(&mut self, entity: &mut Weighed, name: Name, field: &[u8], breaks: bool) -> Result<bool, Limit> {
         self.signed_whole |= entity.place.top && name == Name::DkimSignature;
         if breaks {
-            self.edit(entity.place.signed);
+            self.unknown_text |= std::str::from_utf8(field).is_err();
+            self.edit(entity.index, entity.place.signed);
         }
         Ok(true)
     }
@@ -195,8 +215,8 @@ impl Visit for Notes {
         match role {
             // Text after the last delimiter only matters for the signature.
             Role::Epilogue => {
-                if text.long || (self.ascii && !text.bytes.is_ascii()) {
-                    self.edit(entity.place.signed);
+                if text.long || (self.ascii.content && !text.bytes.is_ascii()) {
+                    self.edit(entity.index, entity.place.signed);
                 }
             }
             Role::Content | Role::Preamble => entity.weight.text(text, entity.unlabelled),
@@ -211,7 +231,7 @@ impl Visit for Notes {
 
     fn delimited(&mut self, entity: &mut Weighed) {
         if entity.weight.breaks {
-            self.edit(entity.place.signed);
+            self.edit(entity.index, entity.place.signed);
         }
     }
 

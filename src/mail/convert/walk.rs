@@ -13,6 +13,7 @@ use super::kind::{Encoding, Kind, Name, field_name};
 use super::limits::{Limit, MAX_DEPTH, MAX_FIELD, MAX_FIELDS, MAX_HEADER, MAX_PARTS};
 use super::lines::{Lines, Piece};
 use super::visit::{Head, Place, Role, Shape, Visit};
+use super::whereabouts::Whereabouts;
 
 const CRLF: &[u8] = b"\r\n";
 
@@ -78,6 +79,14 @@ struct Field {
     passed: bool,
 }
 
+impl Field {
+    /// Its name, which stands in what is kept of it, or else in the first of these pieces.
+    fn name_in<'a>(&'a self, pieces: &[&'a [u8]]) -> &'a [u8] {
+        let kept = self.bytes.get(..self.name_len).filter(|_| !self.bytes.is_empty());
+        kept.or_else(|| pieces.first()?.get(..self.name_len)).unwrap_or_default()
+    }
+}
+
 /// See the module.
 pub(super) struct Walk<V: Visit> {
     lines: Lines,
@@ -86,17 +95,20 @@ pub(super) struct Walk<V: Visit> {
 
 struct Inner<V: Visit> {
     visit: V,
+    /// 8-bit bytes of fields must go.
     ascii: bool,
     frames: Vec<Frame<V::Entity>>,
     zone: Zone,
     field: Option<Field>,
+    /// The name of a field that is beyond a limit.
+    at: Option<Vec<u8>>,
     parts: usize,
 }
 
 impl<V: Visit> Walk<V> {
-    /// `ascii`: 8-bit bytes must go, too; else only over-long lines.
+    /// `ascii`: 8-bit bytes of fields must go, too; else only over-long lines.
     pub(super) fn new(visit: V, ascii: bool) -> Walk<V> {
-        let inner = Inner { visit, ascii, frames: Vec::new(), zone: Zone::Head, field: None, parts: 0 };
+        let inner = Inner { visit, ascii, frames: Vec::new(), zone: Zone::Head, field: None, at: None, parts: 0 };
         Walk { lines: Lines::default(), inner }
     }
 
@@ -112,6 +124,11 @@ impl<V: Visit> Walk<V> {
         let broken = self.lines.finish(&mut |piece| inner.piece(piece))?;
         self.inner.finish(broken)?;
         Ok(self.inner.visit)
+    }
+
+    /// Where it is; after an error, what is beyond the limit.
+    pub(super) fn whereabouts(&self) -> Whereabouts {
+        Whereabouts::of(self.inner.parts, self.inner.at.as_deref())
     }
 
     pub(super) fn visitor(&mut self) -> &mut V {
@@ -265,6 +282,7 @@ impl<V: Visit> Inner<V> {
         if top.header > MAX_HEADER {
             return Err(Limit::Header);
         }
+        let at = &mut self.at;
         let ascii = self.ascii;
         let breaks = |bytes: &[u8]| ascii && has_eight_bit(bytes);
         if !field.passed && field.bytes.len() + more <= MAX_FIELD {
@@ -274,6 +292,7 @@ impl<V: Visit> Inner<V> {
         // Too long to be kept, which does not matter if nothing has to be done about it.
         let read = matches!(field.name, Name::ContentType | Name::ContentTransferEncoding);
         if read || long || pieces.iter().any(|p| breaks(p)) || breaks(&field.bytes) || has_long_line(&field.bytes) {
+            *at = Some(field.name_in(pieces).to_vec());
             return Err(Limit::Field);
         }
         field.passed = true;
@@ -290,7 +309,8 @@ impl<V: Visit> Inner<V> {
         {
             match field.name {
                 Name::ContentType if !top.head.has_type => {
-                    top.head.kind = Kind::of(&field.bytes)?;
+                    top.head.kind =
+                        Kind::of(&field.bytes).inspect_err(|_| self.at = Some(field.name_in(&[]).to_vec()))?;
                     top.head.has_type = true;
                 }
                 // The first one counts.
@@ -302,7 +322,8 @@ impl<V: Visit> Inner<V> {
                 _ => {}
             }
             let breaks = (self.ascii && has_eight_bit(&field.bytes)) || has_long_line(&field.bytes);
-            keep_break = self.visit.field(&mut top.entity, field.name, &field.bytes, breaks)?;
+            let told = self.visit.field(&mut top.entity, field.name, &field.bytes, breaks);
+            keep_break = told.inspect_err(|_| self.at = Some(field.name_in(&[]).to_vec()))?;
         }
         if broke && keep_break {
             self.visit.raw(CRLF);

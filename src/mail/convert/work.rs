@@ -7,6 +7,7 @@ use super::emit::Emitter;
 use super::limits::{Limit, MAX_EXTRA, grown};
 use super::lines::Lines;
 use super::plan::{Plan, Planner};
+use super::whereabouts::{Ascii, Whereabouts};
 use super::{BodyTraits, Conversion, Hop};
 use crate::config::SignedConversion;
 
@@ -14,12 +15,14 @@ use crate::config::SignedConversion;
 /// [`Work::push`], in chunks as it likes, then asks [`Work::end_pass`] what comes next.
 pub struct Work {
     hop: Hop,
-    /// 8-bit bytes must go.
-    ascii: bool,
+    /// What must go.
+    ascii: Ascii,
+    /// Without it the message cannot leave: else it is only better.
+    needed: bool,
     /// Bytes of the body.
     size: u64,
     step: Step,
-    limit: Option<Limit>,
+    limit: Option<(Limit, Whereabouts)>,
 }
 
 impl std::fmt::Debug for Work {
@@ -46,76 +49,84 @@ impl Work {
     /// Begins, unless what there is to know of the body tells already: then the result.
     ///
     /// # Errors
-    /// No error: the result, [`Conversion::NotNeeded`] or [`Conversion::Refused`].
+    /// No error: the result, [`Conversion::NotNeeded`].
     pub fn begin(size: u64, traits: BodyTraits, hop: Hop) -> Result<Work, Conversion> {
         // A transaction with SMTPUTF8 covers 8-bit headers and bodies (RFC 6531 §3.1: 8BITMIME comes with it).
         let covered = hop.eight_bit || (hop.smtputf8 && hop.smtputf8_asked);
-        let ascii = !covered && (traits.eight_bit_header || traits.eight_bit_body);
-        if hop.smtputf8_asked && !hop.smtputf8 && traits.eight_bit_header {
-            let text = "the message has internationalized headers and the host does not offer SMTPUTF8".into();
-            return Err(Conversion::Refused { enhanced: "5.6.7", text });
-        }
-        if !ascii && !traits.long_line {
+        let content = !covered && (traits.eight_bit_header || traits.eight_bit_body);
+        let ascii = Ascii { fields: traits.eight_bit_header && (content || !hop.smtputf8), content };
+        let needed = content || (ascii.fields && hop.smtputf8_asked);
+        if !ascii.fields && !content && !traits.long_line {
             return Err(Conversion::NotNeeded);
         }
-        Ok(Work { hop, ascii, size, step: Step::Planning(Box::new(Planner::new(ascii))), limit: None })
+        // The header sections of parts are content to a host.
+        let ascii = Ascii { fields: ascii.fields || content, ..ascii };
+        let step = Step::Planning(Box::new(Planner::new(ascii)));
+        Ok(Work { hop, ascii, needed, size, step, limit: None })
     }
 
     /// Takes the next chunk of the body. False: no more is needed in this pass.
     pub fn push(&mut self, chunk: &[u8]) -> bool {
         if self.limit.is_none() {
-            let result = match &mut self.step {
-                Step::Planning(planner) => planner.push(chunk),
-                Step::Counting(counting) => counting.push(chunk),
+            self.limit = match &mut self.step {
+                Step::Planning(planner) => planner.push(chunk).err().map(|limit| (limit, planner.whereabouts())),
+                Step::Counting(counting) => counting.push(chunk).err().map(|limit| (limit, counting.whereabouts())),
             };
-            self.limit = result.err();
         }
         self.limit.is_none()
     }
 
     /// The body is complete.
     pub fn end_pass(self) -> Pass {
-        let Work { hop, ascii, size, step, limit } = self;
-        if let Some(limit) = limit {
-            return Pass::Done(beyond(limit, ascii));
+        let Work { hop, ascii, needed, size, step, limit } = self;
+        if let Some((limit, at)) = limit {
+            return Pass::Done(beyond(limit, Some(&at), ascii, needed));
         }
         match step {
             Step::Planning(planner) => match planner.finish() {
-                Err(limit) => Pass::Done(beyond(limit, ascii)),
-                Ok(plan) => match signed(&plan, hop, ascii) {
+                Err(limit) => Pass::Done(beyond(limit, None, ascii, needed)),
+                Ok(plan) => match kept(&plan, hop, needed) {
                     Some(conversion) => Pass::Done(conversion),
                     None => {
                         let step = Step::Counting(Box::new(Counting::new(Recipe(Arc::new(plan)), size)));
-                        Pass::Again(Box::new(Work { hop, ascii, size, step, limit: None }))
+                        Pass::Again(Box::new(Work { hop, ascii, needed, size, step, limit: None }))
                     }
                 },
             },
-            Step::Counting(counting) => Pass::Done(match counting.finish() {
+            Step::Counting(counting) => Pass::Done(match counting.finish(needed) {
                 Ok(conversion) => conversion,
-                Err(limit) => beyond(limit, ascii),
+                Err(limit) => beyond(limit, None, ascii, needed),
             }),
         }
     }
 }
 
-/// The policy for signed messages, if it decides.
-fn signed(plan: &Plan, hop: Hop, ascii: bool) -> Option<Conversion> {
+/// What is not converted: the policy for signed messages decides, or nothing would be better for it.
+fn kept(plan: &Plan, hop: Hop, needed: bool) -> Option<Conversion> {
+    if plan.ascii.fields && !needed && (plan.breaks_signature || plan.unknown_text) {
+        return Some(Conversion::Fold);
+    }
     match hop.signed {
         _ if !plan.breaks_signature => None,
         SignedConversion::Bounce => Some(Conversion::Refused {
             enhanced: "5.6.3",
-            text: "the message is signed and would have to be converted for this host".into(),
+            text: format!(
+                "the message is signed and would have to be converted for this host: {} is not what the host takes",
+                Whereabouts::of(plan.first_change, None)
+            ),
         }),
-        SignedConversion::Convert => (!ascii).then_some(Conversion::Fold),
+        SignedConversion::Convert => (!needed).then_some(Conversion::Fold),
     }
 }
 
 /// What becomes of a message that is beyond a limit.
-fn beyond(limit: Limit, ascii: bool) -> Conversion {
-    if !ascii {
+fn beyond(limit: Limit, at: Option<&Whereabouts>, ascii: Ascii, needed: bool) -> Conversion {
+    if !needed {
         return Conversion::Fold;
     }
-    let text = format!("the host does not take 8-bit data and the message cannot be converted: {limit}");
+    let what = if ascii.content { "take 8-bit data" } else { "offer SMTPUTF8" };
+    let at = at.map(|at| format!("{at}: ")).unwrap_or_default();
+    let text = format!("the host does not {what} and the message cannot be converted: {at}{limit}");
     Conversion::Refused { enhanced: limit.enhanced(), text }
 }
 
@@ -178,17 +189,22 @@ impl Counting {
         if self.size > to { Err(Limit::Growth { from: self.from, to }) } else { Ok(()) }
     }
 
-    fn finish(mut self) -> Result<Conversion, Limit> {
+    /// Where it is.
+    fn whereabouts(&self) -> Whereabouts {
+        self.emitter.whereabouts()
+    }
+
+    fn finish(mut self, needed: bool) -> Result<Conversion, Limit> {
         self.emitter.finish(&mut self.out)?;
         self.count()?;
         let ascii = self.recipe.0.ascii;
         let traits = self.scan.finish();
-        if ascii && (traits.eight_bit_header || traits.eight_bit_body) {
+        if (ascii.fields && traits.eight_bit_header) || (ascii.content && traits.eight_bit_body) {
             // Not known to happen, but nothing illegal leaves because of a gap in this module.
             let text = "the message could not be made 7-bit".into();
             return Ok(Conversion::Refused { enhanced: "5.6.3", text });
         }
-        if traits.long_line && !ascii {
+        if traits.long_line && !needed {
             return Ok(Conversion::Fold);
         }
         Ok(Conversion::Converted { recipe: self.recipe, size: self.size, traits })

@@ -1,5 +1,6 @@
 //! Values to columns and back.
 
+use std::borrow::Cow;
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -62,7 +63,7 @@ pub(super) fn counts(row: &Row<'_>) -> rusqlite::Result<Counts> {
 pub(super) fn insert_message(statement: &mut Statement<'_>, new: &NewMessage) -> rusqlite::Result<usize> {
     let m = &*new.message;
     let (origin, ip, helo) = match &m.origin {
-        Origin::Client { ip, helo } => (0, Some(IpText::new(*ip)), Some(&**helo)),
+        Origin::Client { ip, helo, listener } => (0, Some(IpText::new(*ip)), Some(helo_and_listener(helo, listener))),
         Origin::Dsn => (1, None, None),
         Origin::Local => (2, None, None),
     };
@@ -78,10 +79,17 @@ pub(super) fn insert_message(statement: &mut Statement<'_>, new: &NewMessage) ->
         m.envelope.envid,
         origin,
         ip.as_ref().map(IpText::as_str),
-        helo,
+        helo.as_deref(),
         m.traits.to_bits(),
         &new.head[..],
     ])
+}
+
+/// Between the name that a client gave and that of the listener, in one column: no name has it.
+const BETWEEN: char = '\t';
+
+fn helo_and_listener<'a>(helo: &'a str, listener: &str) -> Cow<'a, str> {
+    if listener.is_empty() { helo.into() } else { format!("{helo}{BETWEEN}{listener}").into() }
 }
 
 /// Executes [`super::sql::INSERT_RECIPIENT`].
@@ -131,10 +139,12 @@ pub(super) fn message(row: &Row<'_>) -> Result<Message, QueueError> {
         envid: row.get(8)?,
     };
     let origin = match row.get(9)? {
-        0 => Origin::Client {
-            ip: text(row, 10)?.parse::<IpAddr>().map_err(|_| damaged("a client address"))?,
-            helo: row.get(11)?,
-        },
+        0 => {
+            let names = text(row, 11)?;
+            let (helo, listener) = names.split_once(BETWEEN).unwrap_or((names, ""));
+            let ip = text(row, 10)?.parse::<IpAddr>().map_err(|_| damaged("a client address"))?;
+            Origin::Client { ip, helo: helo.into(), listener: listener.into() }
+        }
         1 => Origin::Dsn,
         2 => Origin::Local,
         _ => return Err(damaged("an origin")),

@@ -183,7 +183,7 @@ fn parse_orcpt(value: &str) -> Option<Orcpt> {
 }
 
 /// RFC 3461 §4: `+` and two hexadecimal digits.
-fn decode_xtext(coded: &str) -> Option<String> {
+pub(super) fn decode_xtext(coded: &str) -> Option<String> {
     let mut out = Vec::with_capacity(coded.len());
     let mut bytes = coded.bytes();
     while let Some(b) = bytes.next() {

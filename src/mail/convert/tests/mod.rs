@@ -13,7 +13,9 @@ mod whole;
 
 const SEVEN_BIT: Hop =
     Hop { eight_bit: false, smtputf8: false, smtputf8_asked: false, signed: SignedConversion::Convert };
-const EIGHT_BIT: Hop = Hop { eight_bit: true, ..SEVEN_BIT };
+const EIGHT_BIT: Hop = Hop { eight_bit: true, smtputf8: true, ..SEVEN_BIT };
+/// It takes 8-bit bodies, and no 8-bit headers.
+const NO_SMTPUTF8: Hop = Hop { eight_bit: true, ..SEVEN_BIT };
 
 fn converted(body: &[u8], hop: Hop) -> Vec<u8> {
     match convert(body, scan(body), hop) {
@@ -169,12 +171,54 @@ fn a_signed_message_follows_the_policy() {
 }
 
 #[test]
-fn internationalized_headers_are_not_downgraded_behind_the_senders_back() {
-    let body = "Subject: ü\r\n\r\nx\r\n".as_bytes();
-    let asked = Hop { smtputf8_asked: true, ..EIGHT_BIT };
-    assert!(matches!(convert(body, scan(body), asked), Conversion::Refused { enhanced: "5.6.7", .. }));
-    let offered = Hop { smtputf8: true, ..asked };
-    assert_eq!(convert(body, scan(body), offered), Conversion::NotNeeded);
+fn a_header_is_written_in_ascii_for_hosts_without_smtputf8_and_the_body_stays() {
+    let body = "From: Jö <a@müller.example>\r\nSubject: ü\r\nContent-Type: text/plain; charset=utf-8\r\n\r\nGrüße\r\n";
+    let after = "From: =?utf-8?q?J=C3=B6?= <a@xn--mller-kva.example>\r\nSubject: =?utf-8?q?=C3=BC?=\r\n\
+                 Content-Type: text/plain; charset=utf-8\r\n\r\nGrüße\r\n";
+    let bytes = body.as_bytes();
+    for asked in [false, true] {
+        let hop = Hop { smtputf8_asked: asked, ..NO_SMTPUTF8 };
+        assert_eq!(String::from_utf8(converted(bytes, hop)).unwrap(), after, "{asked}");
+        let offered = Hop { smtputf8: true, ..hop };
+        assert_eq!(convert(bytes, scan(bytes), offered), Conversion::NotNeeded);
+    }
+    // A part's header section goes with the others; its body does not.
+    let parts = "Subject: ü\r\nContent-Type: multipart/mixed; boundary=b\r\n\r\n--b\r\n\
+                 Content-Disposition: attachment; filename=\"ü\"\r\n\r\nü\r\n--b--\r\n";
+    let made = String::from_utf8(converted(parts.as_bytes(), NO_SMTPUTF8)).unwrap();
+    assert!(made.contains("filename*=utf-8''%C3%BC") && made.contains("\r\n\r\nü\r\n--b--"), "{made}");
+}
+
+#[test]
+fn a_header_that_nobody_announced_stays_where_ascii_would_be_worse() {
+    for body in [&b"Subject: Gr\xfc\xdfe\r\n\r\nx\r\n"[..], "DKIM-Signature: v=1\r\nSubject: ü\r\n\r\nx\r\n".as_bytes()]
+    {
+        for signed in [SignedConversion::Convert, SignedConversion::Bounce] {
+            assert_eq!(convert(body, scan(body), Hop { signed, ..NO_SMTPUTF8 }), Conversion::Fold);
+        }
+        converted(body, Hop { smtputf8_asked: true, ..NO_SMTPUTF8 });
+    }
+}
+
+#[test]
+fn what_cannot_be_converted_is_named() {
+    let told = |body: String, hop: Hop| match convert(body.as_bytes(), scan(body.as_bytes()), hop) {
+        Conversion::Refused { text, .. } => text,
+        other => panic!("{other:?}"),
+    };
+    let long = "ü".repeat(20_000);
+    let asked = Hop { smtputf8_asked: true, ..NO_SMTPUTF8 };
+    let text = told(format!("X-Long: {long}\r\n\r\nx\r\n"), asked);
+    assert!(text.starts_with("the host does not offer SMTPUTF8 and the message cannot be converted: the field X-Long of the message itself: a header field"), "{text}");
+    let part = format!(
+        "Content-Type: multipart/mixed; boundary=b\r\n\r\n--b\r\n\r\nü\r\n--b\r\nContent-Type: text/plain{}\r\n\r\nx\r\n--b--\r\n",
+        ";a=b".repeat(65)
+    );
+    let text = told(part, SEVEN_BIT);
+    assert!(text.contains("converted: the field Content-Type of MIME part 2: a Content-Type has more than"), "{text}");
+    let signed = "Content-Type: multipart/mixed; boundary=b\r\n\r\n--b\r\n\r\nx\r\n--b\r\nContent-Type: multipart/signed; boundary=s\r\n\r\n--s\r\n\r\nü\r\n--s--\r\n--b--\r\n";
+    let text = told(signed.to_owned(), Hop { signed: SignedConversion::Bounce, ..SEVEN_BIT });
+    assert!(text.ends_with("for this host: MIME part 3 is not what the host takes"), "{text}");
 }
 
 #[test]
@@ -330,7 +374,7 @@ proptest! {
 
     #[test]
     fn invariant_9_contents_survive_and_nothing_illegal_leaves(before in message(), eight_bit: bool) {
-        let hop = Hop { eight_bit, ..SEVEN_BIT };
+        let hop = Hop { eight_bit, smtputf8: eight_bit, ..SEVEN_BIT };
         if !needed(&before, hop) {
             prop_assert_eq!(convert(before.as_bytes(), scan(before.as_bytes()), hop), Conversion::NotNeeded);
             return Ok(());
@@ -343,12 +387,34 @@ proptest! {
         }
     }
 
+    /// Where only the header has to change, contents survive and it is ASCII.
+    #[test]
+    fn headers_alone_are_converted_for_hosts_without_smtputf8(before in message(), asked: bool) {
+        let hop = Hop { smtputf8_asked: asked, ..NO_SMTPUTF8 };
+        let traits = scan(before.as_bytes());
+        if !traits.eight_bit_header && !traits.long_line {
+            prop_assert_eq!(convert(before.as_bytes(), traits, hop), Conversion::NotNeeded);
+            return Ok(());
+        }
+        let Conversion::Converted { recipe, traits: made, .. } = convert(before.as_bytes(), traits, hop) else {
+            prop_assert!(!asked || !traits.eight_bit_header);
+            return Ok(());
+        };
+        let after = recipe.whole(before.as_bytes()).expect("within the limits");
+        prop_assert!(!made.eight_bit_header && !made.long_line && made.eight_bit_body <= traits.eight_bit_body);
+        prop_assert_eq!(convert(&after, made, hop), Conversion::NotNeeded);
+        let readable = std::panic::catch_unwind(|| contents(before.as_bytes()));
+        if let Ok(readable) = readable {
+            prop_assert_eq!(contents(&after), readable);
+        }
+    }
+
     #[test]
     fn anything_at_all_comes_out_legal(
         body in anything(),
         eight_bit: bool,
     ) {
-        let hop = Hop { eight_bit, ..SEVEN_BIT };
+        let hop = Hop { eight_bit, smtputf8: eight_bit, ..SEVEN_BIT };
         let t = scan(&body);
         let has_eight_bit = !eight_bit && (t.eight_bit_header || t.eight_bit_body);
         match convert(&body, t, hop) {
@@ -377,7 +443,7 @@ proptest! {
         eight_bit: bool,
         cuts in proptest::collection::vec(prop_oneof![1usize..8, 1usize..2000, Just(usize::MAX)], 1..12),
     ) {
-        let (hop, traits) = (Hop { eight_bit, ..SEVEN_BIT }, scan(&body));
+        let (hop, traits) = (Hop { eight_bit, smtputf8: eight_bit, ..SEVEN_BIT }, scan(&body));
         let (conversion, made) = converted_in_chunks(&body, traits, hop, &cuts);
         prop_assert_eq!(&conversion, &convert(&body, traits, hop));
         let ascii = !eight_bit && (traits.eight_bit_header || traits.eight_bit_body);

@@ -1,0 +1,172 @@
+//! The listening sockets of the process. They outlive a configuration: while one takes the place of
+//! another, clients that connect wait in the kernel instead of being refused.
+//!
+//! The file of a Unix socket is there as long as its socket is in here.
+
+use std::io;
+use std::net::{SocketAddr, TcpListener};
+
+use super::StartError;
+use crate::config::{Config, Listener, collide};
+use crate::listener::{self, Place, Socket, is_lacking};
+use crate::socket_file::{self, SocketFile};
+
+/// See the module.
+#[derive(Debug, Default)]
+pub(super) struct Sockets {
+    bound: Vec<Bound>,
+}
+
+#[derive(Debug)]
+struct Bound {
+    what: Use,
+    place: Place,
+    /// `None`: the machine has no such address, and does not need it.
+    socket: Option<Socket>,
+    _file: Option<SocketFile>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Use {
+    Smtp,
+    Admin,
+}
+
+impl Use {
+    /// The key of the configuration, for messages, where it is not that of a listener.
+    fn key(self) -> &'static str {
+        match self {
+            Use::Smtp => "",
+            Use::Admin => " ([admin] address)",
+        }
+    }
+}
+
+/// A socket that a configuration asks for.
+struct Wanted<'a> {
+    what: Use,
+    place: Place,
+    listener: Option<&'a Listener>,
+}
+
+impl Wanted<'_> {
+    /// Makes it; `None`: the machine has no such address, and does not need it.
+    fn bind(&self) -> io::Result<(Option<Socket>, Option<SocketFile>)> {
+        let address = match &self.place {
+            Place::Ip(address) => *address,
+            Place::File(path) => {
+                let (mode, group) = self.listener.map_or((0o600, None), |l| (l.mode.0, l.group));
+                let socket = socket_file::bind(path, mode, group)?;
+                let file = SocketFile::of(path)?;
+                return Ok((Some(Socket::Unix(socket, path.clone())), Some(file)));
+            }
+        };
+        match listener::bind(address) {
+            Ok(socket) => Ok((Some(Socket::Tcp(socket)), None)),
+            Err(error) if is_lacking(&error) && self.listener.is_some_and(|l| l.address.may_lack(address)) => {
+                tracing::info!(%address, %error, "this machine has no IPv6: clients of it connect by 127.0.0.1");
+                Ok((None, None))
+            }
+            Err(error) => Err(error),
+        }
+    }
+}
+
+fn wanted(config: &Config) -> impl Iterator<Item = Wanted<'_>> {
+    let smtp = config.listeners.iter().flat_map(|listener| {
+        let of = |place| Wanted { what: Use::Smtp, place, listener: Some(listener) };
+        places(listener).map(of)
+    });
+    let admin = |address| Wanted { what: Use::Admin, place: Place::Ip(address), listener: None };
+    smtp.chain(config.admin.map(admin))
+}
+
+fn places(listener: &Listener) -> impl Iterator<Item = Place> {
+    let file = listener.address.path().map(|path| Place::File(path.to_owned()));
+    listener.address.sockets().map(Place::Ip).chain(file)
+}
+
+impl Sockets {
+    /// Binds what `config` listens on and is not bound yet.
+    ///
+    /// # Errors
+    /// An address cannot be had; those that were bound before stay.
+    pub(super) fn bind(&mut self, config: &Config) -> Result<(), StartError> {
+        let before = self.bound.len();
+        for wanted in wanted(config) {
+            if self.find(wanted.what, &wanted.place).is_some() {
+                continue;
+            }
+            match wanted.bind() {
+                Ok((socket, file)) => {
+                    self.bound.push(Bound { what: wanted.what, place: wanted.place, socket, _file: file });
+                }
+                Err(error) => {
+                    self.bound.truncate(before);
+                    let message = format!(
+                        "cannot listen on {}{}: {}",
+                        wanted.place,
+                        wanted.what.key(),
+                        self.why(&wanted, &error)
+                    );
+                    return Err(StartError::Unavailable(message));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Why it cannot be bound. Ours stay open until the next configuration is in force, so that nobody is
+    /// refused meanwhile; the system does not give the same port twice.
+    fn why(&self, wanted: &Wanted<'_>, error: &io::Error) -> String {
+        let ours = self.bound.iter().find(|bound| match (&bound.place, &wanted.place) {
+            (Place::Ip(ours), Place::Ip(address)) => collide(*ours, *address),
+            (ours, place) => ours == place,
+        });
+        match ours.filter(|_| error.kind() == io::ErrorKind::AddrInUse) {
+            Some(Bound { place, what, .. }) => {
+                format!("this process listens on {place}{}: restart it to change that", what.key())
+            }
+            None => error.to_string(),
+        }
+    }
+
+    /// Closes what `config` does not listen on, and gives the files of the others the rights that it wants.
+    pub(super) fn keep(&mut self, config: &Config) {
+        self.bound.retain(|bound| wanted(config).any(|w| (w.what, &w.place) == (bound.what, &bound.place)));
+        for wanted in wanted(config) {
+            if let (Place::File(path), Some(listener)) = (&wanted.place, wanted.listener)
+                && let Err(error) = socket_file::permit(path, listener.mode.0, listener.group)
+            {
+                tracing::error!(address = %wanted.place, %error, "cannot change the rights of the socket");
+            }
+        }
+    }
+
+    fn find(&self, what: Use, place: &Place) -> Option<&Bound> {
+        self.bound.iter().find(|bound| (bound.what, &bound.place) == (what, place))
+    }
+
+    /// Handles of the bound sockets of a listener.
+    pub(super) fn of_listener(&self, listener: &Listener) -> Result<Vec<Socket>, StartError> {
+        let failed = |why: String| StartError::Unavailable(format!("cannot listen on {}: {why}", listener.address));
+        let mut sockets = Vec::new();
+        for place in places(listener) {
+            let bound = self.find(Use::Smtp, &place).ok_or_else(|| failed("it is not bound".into()))?;
+            if let Some(socket) = &bound.socket {
+                sockets.push(socket.try_clone().map_err(|e| failed(e.to_string()))?);
+            }
+        }
+        Ok(sockets)
+    }
+
+    /// A handle of the bound socket of `[admin]`.
+    pub(super) fn of_admin(&self, address: SocketAddr) -> Result<TcpListener, StartError> {
+        let failed =
+            |why: String| StartError::Unavailable(format!("cannot listen on {address} ([admin] address): {why}"));
+        match self.find(Use::Admin, &Place::Ip(address)).and_then(|bound| bound.socket.as_ref()) {
+            Some(Socket::Tcp(socket)) => socket.try_clone().map_err(|e| failed(e.to_string())),
+            _ => Err(failed("it is not bound".into())),
+        }
+    }
+}

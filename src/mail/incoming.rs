@@ -1,0 +1,32 @@
+//! What a `[[route]]` may ask of a message besides its recipients: its sender, and where it came in.
+
+use std::net::IpAddr;
+
+use super::{Address, Message, Origin};
+
+/// See the module. The default is a message of mailweir itself: of the null sender, from no client.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Incoming<'a> {
+    /// Reverse-path; `None` is the null one.
+    pub sender: Option<&'a Address>,
+    /// The client that handed it in.
+    pub client: Option<IpAddr>,
+    /// The `name` of the listener that took it; empty without one.
+    pub listener: &'a str,
+}
+
+impl<'a> From<Option<&'a Address>> for Incoming<'a> {
+    fn from(sender: Option<&'a Address>) -> Incoming<'a> {
+        Incoming { sender, ..Incoming::default() }
+    }
+}
+
+impl<'a> From<&'a Message> for Incoming<'a> {
+    fn from(message: &'a Message) -> Incoming<'a> {
+        let sender = message.envelope.reverse_path.as_ref();
+        match &message.origin {
+            Origin::Client { ip, listener, .. } => Incoming { sender, client: Some(*ip), listener },
+            Origin::Dsn | Origin::Local => sender.into(),
+        }
+    }
+}

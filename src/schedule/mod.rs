@@ -43,6 +43,7 @@ use crate::config::{Limit, LimitsPer, Provider, sources};
 use crate::mail::{Address, LaneName, Message, RecipientKey, lowercase};
 use crate::queue::{Queue, Settlement, Verdict};
 use crate::shape::{self, Ledger, Limits, Memos};
+pub(crate) use claiming::NEW;
 pub use admission::{Admission, Admitted};
 use budget::{Budget, Ticket};
 use domains::Domains;

@@ -253,6 +253,12 @@ impl Limiter {
         }
     }
 
+    /// Whether a stop is in force.
+    pub fn is_stopped(&self) -> bool {
+        let now = self.now() as f64;
+        self.pace.lock().as_ref().is_some_and(|pace| pace.stopped > now)
+    }
+
     /// Takes `cost` of every rate, or of none.
     ///
     /// # Errors
@@ -319,7 +325,8 @@ impl Limiter {
     pub fn held_by_pace(&self, cost: impl Into<Cost>) -> Duration {
         let (now, cells) = (self.now() as f64, cost.into().count(self.count));
         let wait = self.pace.lock().as_ref().map_or(0.0, |pace| pace.wait_for(cells, now));
-        Duration::from_nanos(wait as u64)
+        // Rounded up: who asks again when it is over is not refused.
+        Duration::from_nanos(wait.ceil() as u64)
     }
 
     /// Goes on where an earlier limiter ended `ago`: `missing` says how long a bucket of this rate

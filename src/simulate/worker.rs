@@ -22,7 +22,7 @@ use crate::outcome::settle::{Context, Outcome, Planned, Tried, plan};
 use crate::pipeline::lesson::{CIRCUIT_FIRST, CIRCUIT_LONGEST, Carried, Lesson, Teach, refuses_us};
 use crate::queue::Verdict;
 use crate::schedule::lane::OpenGuard;
-use crate::schedule::{Held, Job, Wake};
+use crate::schedule::{Empty, Held, Job, Wake};
 
 /// Whom the providers see.
 const US: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1));
@@ -70,9 +70,16 @@ impl World {
             self.move_on(site).await;
             // Who has no connection need not end to let one go, and simulated days have many idle times.
             let idle = if open.is_some() { provider.idle_timeout } else { self.patience(site) };
-            let Ok((mut job, wake)) = lane.next(serves, idle).await else {
-                self.expire_held(site);
-                break;
+            let (mut job, wake) = match lane.next(serves, idle).await {
+                Ok(next) => next,
+                Err(Empty::Beyond) => {
+                    self.put_off(site);
+                    continue;
+                }
+                Err(Empty::Idle) => {
+                    self.expire_held(site);
+                    break;
+                }
             };
             self.wake(site, wake);
             // What feedback taught since the last transaction.
@@ -125,6 +132,27 @@ impl World {
                 open = None;
             }
         }
+    }
+
+    /// What waits for the pace of its sender and finds no place goes back to the store, as in the relay.
+    fn put_off(self: &Arc<World>, site: &Arc<Site>) {
+        let (lane, now) = (&site.lane, self.now());
+        for beyond in lane.take_beyond() {
+            let expires = beyond.job.message.message.received.after(lane.provider.retry.expire);
+            if expires <= now {
+                let event = Event::Held(beyond.by);
+                self.settle(site, beyond.job, Fact { stage: Stage::Route, event, peer: None }, None);
+                continue;
+            }
+            let due = beyond.due(now, expires);
+            for held in &beyond.job.recipients {
+                site.store.lock().put_off(Waiting { due, index: held.index, attempts: held.attempts });
+            }
+            lane.settled(beyond.job.recipients.len());
+            lane.note_stored(due);
+        }
+        site.changed.notify_one();
+        attend(self, site);
     }
 
     /// How long a worker without a connection waits: until something may expire, or go to another source,

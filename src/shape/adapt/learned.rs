@@ -15,8 +15,17 @@ const STOP: Duration = Duration::from_millis(250);
 const STOP_LONG: f64 = 1.0;
 const STOP_PART: f64 = 12.0;
 const STOP_MOST: f64 = 600.0;
-/// A window longer than this stretches all times of the search.
+/// A window longer than this stretches all times of the search; the growth of a probe a little less.
 const SHORT_WINDOW: f64 = 30.0;
+const SHORT_PROBE: f64 = 40.0;
+/// Where the window is known a stop begins with this part of it, but with no more than so many seconds, and ends
+/// with that part: each try costs a refusal, and it may stay closed to the window's end.
+const STOP_WINDOW: f64 = 1.0 / 24.0;
+const STOP_FIRST: f64 = 10.0;
+const STOP_LAST: f64 = 1.0 / 6.0;
+/// A pace is held for no longer than this part of the window, so that a raised limit is found.
+const HOLD_WINDOW: f64 = 1.0;
+const HOLD_WINDOW_LEAST: f64 = 0.5;
 /// What was accepted further back counts less, in seconds (in windows if these are longer).
 const MEMORY: f64 = 120.0;
 const MEMORY_WINDOWS: f64 = 2.0;
@@ -157,6 +166,25 @@ impl Learned {
         (self.window / SHORT_WINDOW).max(if self.ruled > 0 { RULED_SCALE } else { 1.0 })
     }
 
+    /// The same for the growth of a probe.
+    pub(super) fn probe_scale(&self) -> f64 {
+        (self.window / SHORT_PROBE).max(if self.ruled > 0 { RULED_SCALE } else { 1.0 })
+    }
+
+    /// How long the first stop of an episode is.
+    pub(super) fn stop(&self) -> Duration {
+        STOP.max(Duration::from_secs_f64((self.window * STOP_WINDOW).min(STOP_FIRST)))
+    }
+
+    /// Of the least and the greatest time for which a pace is held, what the window allows.
+    pub(super) fn hold(&self, least: Duration, most: Duration) -> (Duration, Duration) {
+        let window = |part: f64| Duration::from_secs_f64(self.window * part);
+        if self.window <= 0.0 {
+            return (least, most);
+        }
+        (least.min(window(HOLD_WINDOW_LEAST)), most.min(window(HOLD_WINDOW)))
+    }
+
     /// How long a pace is held at which a rule acts.
     pub(super) fn patience(&self) -> Option<Duration> {
         let [pause, less, most] = RULED_HOLD;
@@ -169,7 +197,10 @@ impl Learned {
     /// How long the next stop is while nothing is accepted.
     pub(super) fn gap(&self, now: Timestamp) -> f64 {
         let closed = now.since(self.begun).as_secs_f64();
-        let doubled = STOP.as_secs_f64() * f64::from(1_u32 << self.rounds.saturating_sub(1).min(20));
+        let doubled = self.stop().as_secs_f64() * f64::from(1_u32 << self.rounds.saturating_sub(1).min(20));
+        if self.window > 0.0 {
+            return doubled.min((self.window * STOP_LAST).max(self.stop().as_secs_f64())).min(STOP_MOST);
+        }
         doubled.min((closed / STOP_PART).max(STOP_LONG)).min(STOP_MOST)
     }
 

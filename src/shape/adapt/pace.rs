@@ -18,7 +18,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::learned::{Learned, NEAR, Probe, SLOWEST};
-use super::meter::Meter;
+use super::meter::{Meter, Recent};
 use super::openings::{Openings, alike};
 use crate::clock::Timestamp;
 
@@ -93,9 +93,16 @@ pub(super) struct Pace {
     openings: Openings,
     #[serde(skip)]
     meter: Meter,
+    #[serde(skip)]
+    recent: Recent,
 }
 
 impl Pace {
+    /// Nothing is learned, but something was measured.
+    pub(super) fn measured(meter: Meter) -> Pace {
+        Pace { meter, ..Pace::default() }
+    }
+
     /// Nothing is learned.
     pub(super) fn is_free(&self) -> bool {
         self.learned.is_none()
@@ -136,7 +143,7 @@ impl Pace {
     /// The clock was set back by that much.
     pub(super) fn go_back(&mut self, back: Duration) {
         // What was measured is measured anew.
-        self.meter = Meter::default();
+        (self.meter, self.recent) = Default::default();
         self.openings.go_back(back);
         if let Some(l) = &mut self.learned {
             for time in [&mut l.resume, &mut l.begun, &mut l.seen, &mut l.last, &mut l.ruled_until] {
@@ -153,6 +160,7 @@ impl Pace {
     /// `cells` that left at `began` were accepted.
     pub(super) fn delivered(&mut self, cells: u32, began: Timestamp, now: Timestamp) -> Told {
         self.meter.note(f64::from(cells), true, now);
+        let window = self.learned.as_ref().map_or(0.0, |l| l.window);
         let mut told = Told::Nothing;
         if let Some(l) = &mut self.learned
             && began >= l.resume
@@ -167,6 +175,7 @@ impl Pace {
             }
         }
         self.openings.passed(f64::from(cells), now);
+        self.recent.note(f64::from(cells), window, now);
         told
     }
 
@@ -174,13 +183,15 @@ impl Pace {
     fn reopened(&mut self, now: Timestamp) -> Told {
         let Some(l) = &mut self.learned else { return Told::Nothing };
         let closed = now.since(l.begun).as_secs_f64();
-        if closed < LONG || l.rounds < LONG_ROUNDS && !l.wall {
+        if closed < LONG || l.window == 0.0 && l.rounds < LONG_ROUNDS && !l.wall {
             return Told::Nothing;
         }
         if l.window > 0.0 {
-            // A window that is known has become smaller.
+            // What passed in the last one filled it; if that was not counted, it has become smaller.
             let (cells, seconds) = l.before;
-            let most = USED * cells / (seconds + closed).max(1.0);
+            let opened = Timestamp(l.last.0.midpoint(now.0));
+            let filled = self.recent.within(l.window, opened).map(|cells| cells / l.window);
+            let most = filled.unwrap_or_else(|| cells / (seconds + closed).max(1.0)) * USED;
             l.target = l.target.min(most.max(SLOWEST));
             l.ceiling = l.target / USED;
             return Told::Nothing;
@@ -217,6 +228,11 @@ impl Pace {
         self.meter.rates(now).0
     }
 
+    /// What is accepted in a second.
+    pub(super) fn passed(&self, now: Timestamp) -> f64 {
+        self.meter.rates(now).1
+    }
+
     /// Begins to search; `passes`: this share of what is tried, `None`: nothing any more, so it stops for a
     /// moment. `limit` is the configured rate.
     pub(super) fn begin(&mut self, passes: Option<f64>, now: Timestamp, limit: Option<f64>, reason: &str) {
@@ -235,6 +251,20 @@ impl Pace {
         }
         self.learned = Some(learned);
         self.meter.restart(now);
+    }
+
+    /// The search that has just begun begins at such a rate at least.
+    pub(super) fn begin_at_least(&mut self, rate: f64) {
+        if let Some(l) = &mut self.learned {
+            l.target = l.target.max(rate.min(l.ceiling));
+        }
+    }
+
+    /// And at such a rate at most.
+    pub(super) fn begin_at_most(&mut self, rate: f64) {
+        if let Some(l) = &mut self.learned {
+            l.target = l.target.min(rate.max(SLOWEST));
+        }
     }
 
     /// Before it began, everything had been refused since `since`.
@@ -356,6 +386,7 @@ impl Pace {
         let next = Learned::at(target.min(ceiling * 0.97), believed, now, reason);
         let ruling = Learned { ruled, ruled_until, ruled_cells, ruled_for, pause, ..next };
         *l = Learned { good: l.good, same, before, held, window, ..ruling };
+        l.resume = now.after(l.stop());
         self.meter.restart(now);
     }
 
@@ -363,12 +394,12 @@ impl Pace {
     pub(super) fn advance(&mut self, now: Timestamp, limit: Option<f64>) -> bool {
         let (tried, _) = self.meter.rates(now);
         let Some(l) = &mut self.learned else { return false };
-        let (rate, scale) = (l.rate(now), l.scale());
+        let (rate, scale, probe_scale) = (l.rate(now), l.scale(), l.probe_scale());
         let since = now.since(l.seen).as_secs_f64();
         l.seen = l.seen.max(now);
         match &mut l.probing {
             // Only a rate that is used is tested: a lane with little to do learns nothing.
-            Some(probe) if tried >= rate * 0.4 => probe.grow(l.ceiling, since.min(2.0) / scale),
+            Some(probe) if tried >= rate * 0.4 => probe.grow(l.ceiling, since.min(2.0) / probe_scale),
             Some(_) => {}
             None => {
                 let held = now.since(l.resume.max(l.ruled_until));
@@ -381,9 +412,10 @@ impl Pace {
                     let same = HOLD_LEAST.saturating_mul(1 << same).min(HOLD_SAME);
                     (CLEAN * l.hurt.clamp(1, HURT_MOST), same.mul_f64(scale))
                 };
+                let (least, most) = l.hold(least, HOLD_MOST.mul_f64(scale));
                 let over = match l.patience() {
                     Some(patience) => held >= patience,
-                    None => l.clean >= clean && held >= least || held >= HOLD_MOST.mul_f64(scale),
+                    None => l.clean >= clean && held >= least || held >= most,
                 };
                 if over {
                     l.good = l.target;

@@ -372,5 +372,8 @@ impl Held {
 }
 
 #[cfg(test)]
+#[path = "lane/paced_tests.rs"]
+mod paced_tests;
+#[cfg(test)]
 #[path = "lane_tests.rs"]
 mod tests;

@@ -573,6 +573,23 @@ fn a_rule_that_an_even_pace_meets_late_teaches_a_window_at_once() {
     }
 }
 
+/// A campaign that meets its limit in the first second meets it once: the pace after the rule is what passed in
+/// that second, and it is not worth two hours to look for more.
+#[test]
+fn a_rule_that_is_met_in_the_first_second_is_met_once() {
+    for (cap, rate, text, lasts) in [(20, Some(50.0), RULED, 7200.0), (15, None, SLOWED, 1800.0)] {
+        let mut sliding = Sliding::default();
+        let said: No = Some((Stage::Mail, 421, Some((4, 7, 0)), text));
+        let mut world = |now: f64, _: Mail| if sliding.takes(now, cap, 1.0) { None } else { said };
+        let run = run(Setting { rate, until: 14.0 * 3600.0, ..Setting::default() }, &mut world);
+        let mut hits = run.ruled.clone();
+        hits.dedup_by(|b, a| *b - *a < 60.0);
+        let goodput = run.goodput(lasts as usize + 10, 14 * 3600) / cap as f64;
+        println!("{cap}/s, {text}: hits at {hits:?}, {:.1} % of the cap after the first", 100.0 * goodput);
+        assert!(hits.len() == 1 && goodput >= 0.94, "{hits:?} {goodput}");
+    }
+}
+
 /// A burst after a quiet time says nothing of a minute: the pace after the rule is near the cap of a second.
 #[test]
 fn a_rule_that_a_burst_meets_teaches_no_long_window() {

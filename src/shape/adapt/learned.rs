@@ -29,9 +29,9 @@ const HOLD_WINDOW_LEAST: f64 = 0.5;
 /// What was accepted further back counts less, in seconds (in windows if these are longer).
 const MEMORY: f64 = 120.0;
 const MEMORY_WINDOWS: f64 = 2.0;
-/// How long such a pace is held after a pause and after less, the first time (twice as long each further
-/// time, up to the last): so no rule acts more than five times in a day. And how much slower than others such
-/// a probe grows.
+/// How long such a pace is held after a pause and after less, the first time (eight times as long each further
+/// time, up to the last): the second time the limit is known well, and a third one costs more than to stay a little
+/// below it. So no rule acts more than five times in a day. And how much slower than others such a probe grows.
 const RULED_HOLD: [Duration; 3] =
     [Duration::from_secs(3 * 3600), Duration::from_secs(1800), Duration::from_secs(24 * 3600)];
 const RULED_SCALE: f64 = 20.0;
@@ -191,7 +191,7 @@ impl Learned {
         let first = if self.pause { pause } else { less };
         let cheap = if self.window > 0.0 { RULED_PART * self.ruled_for } else { 0.0 };
         let cheap = Duration::try_from_secs_f64(cheap).unwrap_or(most);
-        (self.ruled > 0).then(|| first.saturating_mul(1 << (self.ruled - 1).min(10)).max(cheap).min(most))
+        (self.ruled > 0).then(|| first.saturating_mul(1 << (3 * (self.ruled - 1)).min(10)).max(cheap).min(most))
     }
 
     /// How long the next stop is while nothing is accepted.

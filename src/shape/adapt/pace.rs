@@ -58,6 +58,9 @@ const RULED_SOON: Duration = Duration::from_secs(600);
 const RULED_WINDOWS: [f64; 3] = [60.0, 3600.0, 86_400.0];
 /// An even pace that meets a rule only after so many seconds has filled a window that is longer than that.
 const RULED_EVEN: f64 = 5.0;
+/// A lane that meets a rule within so many seconds, after so many cells, has met a cap of a second.
+const RULED_SECOND: f64 = 1.0;
+const RULED_COUNT: f64 = 8.0;
 const RULED_FORGET: Duration = Duration::from_secs(86_400);
 /// A rate below this part of the one that was too much is far below it: it is held for a moment
 /// only, and grows by [`FAST`] a second up to [`NEAR`].
@@ -288,7 +291,16 @@ impl Pace {
         // Over the first moment a part of what was accepted is the receiver's burst.
         let accepted = if age < 5.0 { accepted * tried / (accepted + tried).max(SLOWEST) / NEAR } else { accepted };
         let mut target = limit.map_or(accepted, |limit| accepted.min(limit)) * RULED;
-        let (mut times, mut cells, mut window) = (1, self.meter.accepted(), 0.0);
+        // Within its first second it has met what is let through in one, most likely: a further time costs no
+        // more than to be careful for hours.
+        let in_a_second = self.learned.is_none() && age <= RULED_SECOND && self.meter.accepted() >= RULED_COUNT;
+        if in_a_second {
+            let second = self.meter.accepted() * USED;
+            target = limit.map_or(second, |limit| second.min(limit * NEAR));
+        }
+        // What is known so well is held as after a second time.
+        let first = if in_a_second { 2 } else { 1 };
+        let (mut times, mut cells, mut window) = (first, self.meter.accepted(), 0.0);
         // Each further time costs as much as this one, so the first guess is the careful one.
         if let Some((whole, seconds)) = self.meter.evenly(now).filter(|_| self.learned.is_none())
             && (RULED_EVEN..RULED_WINDOWS[0]).contains(&seconds)

@@ -254,7 +254,11 @@ fn run(setting: Setting, receiver: &mut dyn Receiver) -> Run {
                     }
                     let sign = Signature::of(stage, &reply, &[]);
                     let told = reply.to_string();
-                    adapt.refused_for(&Refused { sign, party, sender: &name_of(mail), cells: 1, reply: &told }, began, stamp);
+                    adapt.refused_for(
+                        &Refused { sign, party, sender: &name_of(mail), cells: 1, reply: &told },
+                        began,
+                        stamp,
+                    );
                     let attempts = mail.attempts + 1;
                     waiting.push(Reverse((ms(now + gap(attempts, mail.id)), Mail { attempts, ..mail })));
                 }
@@ -275,7 +279,8 @@ fn run(setting: Setting, receiver: &mut dyn Receiver) -> Run {
             events.push(Reverse((ms(look) + 1, worker, None, 0)));
             continue;
         }
-        let paces: BTreeMap<u64, (f64, f64)> = adapt.senders(stamp).map(|pace| (pace.key, free(pace, stamp, now))).collect();
+        let paces: BTreeMap<u64, (f64, f64)> =
+            adapt.senders(stamp).map(|pace| (pace.key, free(pace, stamp, now))).collect();
         let own = |sender: u64, next_of: &BTreeMap<u64, f64>| {
             let last = next_of.get(&sender).copied().unwrap_or(0.0);
             paces.get(&sender).map_or(0.0, |(stop, gap)| stop.max(last.min(now + gap)))
@@ -396,6 +401,23 @@ fn long_windows_are_found() {
         }
     }
     assert!(fine.iter().all(|f| *f), "{fine:?}");
+}
+
+/// Windows that begin anew every minute stay closed to their end: each probe costs few refusals in spite of that.
+#[test]
+fn windows_that_do_not_slide_are_found() {
+    for most in [110, 260, 700] {
+        let (mut minute, mut count) = (-1, 0);
+        let mut world = |now: f64, _: Mail| {
+            if (now / 60.0) as i64 != minute {
+                (minute, count) = ((now / 60.0) as i64, 0);
+            }
+            count += 1;
+            if count <= most { None } else { SAID[0] }
+        };
+        let setting = Setting { until: 1200.0, ..Setting::default() };
+        assert!(cap(&format!("{most} in each minute"), setting, most as f64 / 60.0, 120, &mut world));
+    }
 }
 
 #[test]
@@ -577,14 +599,14 @@ fn a_rule_that_an_even_pace_meets_late_teaches_a_window_at_once() {
 /// that second, and it is not worth two hours to look for more.
 #[test]
 fn a_rule_that_is_met_in_the_first_second_is_met_once() {
-    for (cap, rate, text, lasts) in [(20, Some(50.0), RULED, 7200.0), (15, None, SLOWED, 1800.0)] {
+    for (cap, rate, text, lasts, hours) in [(20, Some(50.0), RULED, 7200, 14), (15, None, SLOWED, 1800, 4)] {
         let mut sliding = Sliding::default();
         let said: No = Some((Stage::Mail, 421, Some((4, 7, 0)), text));
         let mut world = |now: f64, _: Mail| if sliding.takes(now, cap, 1.0) { None } else { said };
-        let run = run(Setting { rate, until: 14.0 * 3600.0, ..Setting::default() }, &mut world);
+        let run = run(Setting { rate, until: f64::from(hours) * 3600.0, ..Setting::default() }, &mut world);
         let mut hits = run.ruled.clone();
         hits.dedup_by(|b, a| *b - *a < 60.0);
-        let goodput = run.goodput(lasts as usize + 10, 14 * 3600) / cap as f64;
+        let goodput = run.goodput(lasts + 10, hours as usize * 3600) / cap as f64;
         println!("{cap}/s, {text}: hits at {hits:?}, {:.1} % of the cap after the first", 100.0 * goodput);
         assert!(hits.len() == 1 && goodput >= 0.94, "{hits:?} {goodput}");
     }

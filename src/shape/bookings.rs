@@ -139,7 +139,11 @@ impl Bookings {
         }
         let after = at - now;
         let before = after.as_nanos() / self.interval().as_nanos().max(1);
-        let most = self.each.lock().look_again.saturating_add(LOOK_EACH.saturating_mul(u32::try_from(before).unwrap_or(u32::MAX)));
+        let most = self
+            .each
+            .lock()
+            .look_again
+            .saturating_add(LOOK_EACH.saturating_mul(u32::try_from(before).unwrap_or(u32::MAX)));
         after.min(most)
     }
 

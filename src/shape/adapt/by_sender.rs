@@ -118,7 +118,8 @@ impl BySender {
         if run.senders.is_full() {
             return false;
         }
-        let theirs: f64 = run.senders.iter().filter_map(|sender| self.of(kind, sender)).map(|of| of.counts.attempts()).sum();
+        let theirs: f64 =
+            run.senders.iter().filter_map(|sender| self.of(kind, sender)).map(|of| of.counts.attempts()).sum();
         let part = theirs / run.counts.attempts().max(theirs).max(1.0);
         let found = AMONG.ln() * run.senders.count() as f64;
         run.counts.refused() * part.ln() + found < CHANCE.ln()

@@ -295,7 +295,8 @@ impl Evidence {
         let few = known.run.is_of_one_sender() || self.by_sender.are_few(known.hash, &known.run);
         let of_sender = self.by_sender.of(hash, party.sender).filter(|_| has_passed(party.sender));
         let sender = of_sender.and_then(|of| known.suspect_sender(of, few, wall, tried, now));
-        let first = known.waits_for_a_sender(share, now);
+        let sender = sender.filter(|suspicion| suspicion.control.is_none() || !sign.closes);
+        let first = !sign.closes && known.waits_for_a_sender(share, now);
         let watched = wall || now.since(known.run.began) >= WATCHED && known.run.counts.attempts() >= ATTEMPTS;
         let needed = NEEDED.iter().find(|(prior, _)| *prior == sign.prior).map_or(MOST_NEEDED, |(_, n)| *n);
         let witnesses = known.run.recipients.count() >= needed && known.run.messages.count() >= MESSAGES;

@@ -18,11 +18,15 @@ const STOP_MOST: f64 = 600.0;
 /// A window longer than this stretches all times of the search; the growth of a probe a little less.
 const SHORT_WINDOW: f64 = 30.0;
 const SHORT_PROBE: f64 = 40.0;
-/// Where the window is known a stop begins with this part of it, but with no more than so many seconds, and ends
-/// with that part: each try costs a refusal, and it may stay closed to the window's end.
-const STOP_WINDOW: f64 = 1.0 / 24.0;
-const STOP_FIRST: f64 = 10.0;
+/// Where the window is known the first stop is this part of it, but no more than so many seconds: one that slides
+/// has room again then. The next ones are longer, from that part on to the last: each try costs a refusal, and
+/// one that does not slide stays closed to its end.
+const STOP_WINDOW: f64 = 1.0 / 60.0;
+const STOP_FIRST: f64 = 5.0;
+const STOP_NEXT: f64 = 1.0 / 12.0;
 const STOP_LAST: f64 = 1.0 / 6.0;
+/// Of a long one much passes for each refusal: no more than so many seconds.
+const STOPS_MOST: [f64; 2] = [20.0, 60.0];
 /// A pace is held for no longer than this part of the window, so that a raised limit is found.
 const HOLD_WINDOW: f64 = 1.0;
 const HOLD_WINDOW_LEAST: f64 = 0.5;
@@ -197,9 +201,12 @@ impl Learned {
     /// How long the next stop is while nothing is accepted.
     pub(super) fn gap(&self, now: Timestamp) -> f64 {
         let closed = now.since(self.begun).as_secs_f64();
-        let doubled = self.stop().as_secs_f64() * f64::from(1_u32 << self.rounds.saturating_sub(1).min(20));
+        let times = f64::from(1_u32 << self.rounds.saturating_sub(1).min(20));
+        let doubled = STOP.as_secs_f64() * times;
         if self.window > 0.0 {
-            return doubled.min((self.window * STOP_LAST).max(self.stop().as_secs_f64())).min(STOP_MOST);
+            let [next, last] = STOPS_MOST;
+            let stop = (self.window * STOP_NEXT).min(next) * times / 2.0;
+            return stop.min((self.window * STOP_LAST).min(last)).max(STOP.as_secs_f64());
         }
         doubled.min((closed / STOP_PART).max(STOP_LONG)).min(STOP_MOST)
     }

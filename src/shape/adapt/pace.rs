@@ -44,6 +44,10 @@ const SAME: f64 = 1.25;
 /// Closed for so long, and for so many stops: a long window is full, or the server is in trouble.
 const LONG: f64 = 3.0;
 const LONG_ROUNDS: u32 = 4;
+/// A window whose contents seem to be no smaller than this part of what was held is as before; so much of that
+/// is kept.
+const UNCERTAIN: f64 = 0.85;
+const STEADY: f64 = 0.99;
 /// What is used of a window that was measured.
 const USED: f64 = 0.96;
 /// What a probe adds to that when it was refused near it.
@@ -194,7 +198,11 @@ impl Pace {
             let (cells, seconds) = l.before;
             let opened = Timestamp(l.last.0.midpoint(now.0));
             let filled = self.recent.within(l.window, opened).map(|cells| cells / l.window);
-            let most = filled.unwrap_or_else(|| cells / (seconds + closed).max(1.0)) * USED;
+            let mut most = filled.unwrap_or_else(|| cells / (seconds + closed).max(1.0)) * USED;
+            // It is not measured so well that a little less is news.
+            if l.good > 0.0 && most >= l.good * UNCERTAIN {
+                most = most.max(l.good * STEADY);
+            }
             l.target = l.target.min(most.max(SLOWEST));
             l.ceiling = l.target / USED;
             return Told::Nothing;

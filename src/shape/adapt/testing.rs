@@ -14,7 +14,11 @@ pub(crate) fn nth(n: u64) -> Party {
 pub(crate) fn refuse(adapt: &mut Adapt, n: u64, text: &str, began: Timestamp, now: Timestamp) -> bool {
     let reply = Reply { code: 450, enhanced: None, text: text.into() };
     let sign = Signature::of(Stage::Mail, &reply, &[]);
-    adapt.refused_for(&Refused { sign, party: nth(n), sender: "s@a.example", cells: 1, reply: &reply.to_string() }, began, now)
+    adapt.refused_for(
+        &Refused { sign, party: nth(n), sender: "s@a.example", cells: 1, reply: &reply.to_string() },
+        began,
+        now,
+    )
 }
 
 /// A wall after acceptances, up to `now`: a trial begins, and everything stops for a moment.

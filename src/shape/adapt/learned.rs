@@ -27,7 +27,8 @@ const STOP_NEXT: f64 = 1.0 / 12.0;
 const STOP_LAST: f64 = 1.0 / 6.0;
 /// Of a long one much passes for each refusal: no more than so many seconds.
 const STOPS_MOST: [f64; 2] = [20.0, 60.0];
-/// A pace is held for no longer than this part of the window, so that a raised limit is found.
+/// A pace is held for no longer than this part of the window (of a minute if it is shorter), so that a raised limit
+/// is found.
 const HOLD_WINDOW: f64 = 1.0;
 const HOLD_WINDOW_LEAST: f64 = 0.5;
 /// What was accepted further back counts less, in seconds (in windows if these are longer).
@@ -182,7 +183,7 @@ impl Learned {
 
     /// Of the least and the greatest time for which a pace is held, what the window allows.
     pub(super) fn hold(&self, least: Duration, most: Duration) -> (Duration, Duration) {
-        let window = |part: f64| Duration::from_secs_f64(self.window * part);
+        let window = |part: f64| Duration::from_secs_f64(self.window.max(60.0) * part);
         if self.window <= 0.0 {
             return (least, most);
         }

@@ -5,9 +5,9 @@ use crate::clock::Timestamp;
 use crate::deliver::{Reply, Stage};
 use crate::mail::sender_key;
 
-/// The `n`-th message, of one of seven senders and to a recipient of its own.
+/// The `n`-th message, of the one sender that there is and to a recipient of its own.
 pub(crate) fn nth(n: u64) -> Party {
-    Party { recipient: n, sender: n % 7, message: n, again: false }
+    Party { recipient: n, sender: 7, message: n, again: false }
 }
 
 /// The `n`-th is refused at MAIL with a 450 in these words.

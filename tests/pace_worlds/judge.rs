@@ -12,6 +12,8 @@ const GOOD: f64 = 0.92;
 const FEW: f64 = 0.03;
 /// Within so many seconds a cap that was raised must be in use, or within two windows.
 const FOUND: u64 = 120;
+/// The first wait of the retry schedule, in seconds.
+const RETRY: f64 = 72.0;
 /// Seconds over which a pace is looked at.
 const MEAN: u64 = 10;
 /// What is no matter of pace may take so much longer than where nothing is learned.
@@ -152,7 +154,8 @@ fn sender(world: &World) -> Row {
             });
             continue;
         }
-        let enough = f64::from(of.accepted) / (GOOD * cap) + warm(world) as f64;
+        // The last one may have been refused before, and is then later by the first wait of the retry schedule.
+        let enough = f64::from(of.accepted) / (GOOD * cap) + warm(world) as f64 + RETRY;
         let took = of.last.as_secs_f64();
         slowest = slowest.max(took / enough);
         row.demand(took <= enough, || format!("{name}: {} in {took:.0} s, {enough:.0} s are enough", of.accepted));

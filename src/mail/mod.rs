@@ -17,7 +17,7 @@ pub mod lifecycle;
 pub mod local;
 pub mod message;
 pub mod owed;
-
+pub mod sender;
 pub mod trace;
 pub mod urgency;
 
@@ -33,5 +33,5 @@ pub use lifecycle::State;
 pub use local::{Forward, LocalNames};
 pub use message::{Body, BodyTraits, CHUNK, LaneName, Message, NewMessage, NewRecipient, Origin};
 pub use owed::{Action, Owed};
-
+pub use sender::sender_key;
 pub use trace::Trace;

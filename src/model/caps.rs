@@ -56,6 +56,8 @@ pub struct Caps {
     pub content: f64,
     /// A sender that is refused at MAIL; empty: none.
     pub blocked_sender: String,
+    /// The only sender that `sender_rates` are about; empty: each.
+    pub capped_sender: String,
     /// Everything is refused, whoever sends it.
     pub trouble: Trouble,
     /// Share of connections that are turned away at the greeting, 0 to 1.
@@ -108,6 +110,7 @@ impl Default for Caps {
             too_many_errors: u32::MAX,
             content: 0.0,
             blocked_sender: String::new(),
+            capped_sender: String::new(),
             trouble: Trouble::None,
             busy: 0.0,
             fail_temporary: 0.0,
@@ -143,6 +146,7 @@ impl Caps {
             Setting::TooManyErrors(n) => self.too_many_errors = *n,
             Setting::Content(share) => self.content = *share,
             Setting::BlockedSender(sender) => self.blocked_sender.clone_from(sender),
+            Setting::CappedSender(sender) => self.capped_sender.clone_from(sender),
             Setting::Trouble(trouble) => self.trouble = *trouble,
             Setting::Busy(share) => self.busy = *share,
             Setting::Fail(fail) => (self.fail_temporary, self.fail_permanent) = (fail.temporary, fail.permanent),

@@ -332,8 +332,10 @@ impl Model {
             (_, Count::Recipients) => u64::from(connection.recipients),
         };
         let key = hash(&connection.sender);
+        let only = &self.caps.capped_sender;
+        let capped = only.is_empty() || connection.sender.eq_ignore_ascii_case(only);
         let full = self.rates.full(now, n).map(Cap::Rate);
-        match full.or_else(|| self.by_sender.full(now, key, n).map(Cap::SenderRate)) {
+        match full.or_else(|| self.by_sender.full(now, key, n).filter(|_| capped).map(Cap::SenderRate)) {
             Some(by) => Err(self.refuse(now, by, &connection.sender, recipient)),
             None => {
                 self.rates.take(now, n);

@@ -55,6 +55,8 @@ pub enum Setting {
     Content(f64),
     /// `blocked-sender`.
     BlockedSender(String),
+    /// `capped-sender`.
+    CappedSender(String),
     /// `trouble`.
     Trouble(Trouble),
     /// `busy`.
@@ -71,7 +73,7 @@ pub enum Setting {
 const NAMES: &str = "rate, count, at, sender-rate, recipient-rate, byte-rate, connections, connect-rate, \
                      messages-per-connection, close-silently, sender-per-connection, recipients-per-connection, \
                      bytes-per-connection, recipients, greylist, greylist-data, full, unknown, too-many-errors, \
-                     content, blocked-sender, trouble, busy, fail, latency, or say- and one of those that refuse";
+                     content, blocked-sender, capped-sender, trouble, busy, fail, latency, or say- and one of those that refuse";
 
 impl Setting {
     /// From a name and a value; `none` as a value lifts the cap.
@@ -126,6 +128,8 @@ impl Setting {
             "busy" => Setting::Busy(share(value)?),
             "blocked-sender" if value == "none" => Setting::BlockedSender(String::new()),
             "blocked-sender" => Setting::BlockedSender(value.to_ascii_lowercase()),
+            "capped-sender" if value == "none" => Setting::CappedSender(String::new()),
+            "capped-sender" => Setting::CappedSender(value.to_ascii_lowercase()),
             "trouble" => Setting::Trouble(match value {
                 "none" => Trouble::None,
                 "mail" => Trouble::Mail,

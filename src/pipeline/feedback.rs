@@ -148,6 +148,7 @@ impl Teach for OfLane<'_> {
         let name = &self.lane.name;
         let about = match finding.verdict {
             Verdict::Pace => "the pace",
+            Verdict::SenderPace => "the pace of each sender",
             Verdict::NotPace => "something else than the pace",
             Verdict::Unknown => "nobody knows what",
         };

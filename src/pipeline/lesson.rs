@@ -183,7 +183,8 @@ pub(crate) trait Teach {
                 }
                 let sign = Signature::of(*stage, reply, &locals(job, *at));
                 let cells = if first == 0 { cells(refused.len()) } else { 0 };
-                if adapt.refused_for(&Refused { sign, party, cells, reply: &text }, began, now) {
+                let sender = job.message.message.envelope.sender();
+                if adapt.refused_for(&Refused { sign, party, sender, cells, reply: &text }, began, now) {
                     slowed.push(*at);
                 }
             }

@@ -19,7 +19,7 @@ use super::beyond::Beyond;
 use super::ready::Ready;
 use super::{Job, WINDOW};
 use crate::mail::QueueId;
-use crate::shape::{Bookings, Cost, Gate, Held, Limits};
+use crate::shape::{Bookings, Cost, Gate, Gates, Held};
 
 /// Recipients aside at most, whatever they wait for.
 const ASIDE_MOST: usize = WINDOW / 2;
@@ -130,9 +130,9 @@ impl Backlog {
 
     /// A job of higher priority to the same destination that should leave instead of `job`, which
     /// its limits let through now; its gates count it as on its way.
-    pub fn overtaking(&mut self, limits: &Limits, job: &Job, most: usize) -> Option<Job> {
+    pub fn overtaking(&mut self, gates: &Gates<'_>, job: &Job, most: usize) -> Option<Job> {
         let mut better = self.ready.overtaking(job, most)?;
-        let gates = limits.gates(&better.message.message);
+        let gates = gates.of(better.sender, &better.message.message);
         let fits = |gate: &Arc<Gate>| {
             let count = better.recipients.len();
             gate.is_loaded()
@@ -159,8 +159,8 @@ impl Backlog {
 
     /// The next job that its limits let through now, at most `most` of its recipients. Now and not
     /// soon: a job that waited for its limit on a connection would keep it from the others.
-    pub fn pop(&mut self, limits: &Limits, most: usize, destination: Option<&str>) -> Next {
-        if limits.is_empty() {
+    pub fn pop(&mut self, passes: &Gates<'_>, most: usize, destination: Option<&str>) -> Next {
+        if passes.is_empty() && self.aside.is_empty() {
             return self.ready.pop(most, destination).map_or(Next::Nothing, Next::Job);
         }
         let now = Instant::now();
@@ -174,7 +174,7 @@ impl Backlog {
             let Some(mut job) = job else {
                 return self.by_time.first().map_or(Next::Nothing, |(wake, _)| Next::Wait(*wake));
             };
-            let gates = limits.gates(&job.message.message);
+            let gates = passes.of(job.sender, &job.message.message);
             if gates.is_empty() {
                 return Next::Job(job);
             }
@@ -337,6 +337,16 @@ impl Backlog {
             !aside.jobs.is_empty()
         });
         out
+    }
+
+    /// Somebody aside may leave earlier than was known: all are looked at when their turn comes.
+    pub fn look_again(&mut self) {
+        let now = Instant::now();
+        self.by_time.clear();
+        for (key, aside) in &mut self.aside {
+            aside.wake = aside.wake.min(now);
+            self.by_time.insert((aside.wake, key.clone()));
+        }
     }
 
     /// What was to go back to the queue waits here as before, and is looked at again.

@@ -23,7 +23,7 @@ const CLAIM_SMALL: usize = WINDOW / 16;
 const FETCH_LEAST: usize = 2;
 
 /// What is due so soon after it began to come in is new.
-const NEW: Duration = Duration::from_secs(1);
+pub(crate) const NEW: Duration = Duration::from_secs(1);
 
 impl Scheduler {
     /// Claims for a lane whose claim has begun, until it has enough or nothing more is due.

@@ -1,11 +1,11 @@
 //! What waits in a lane: a message and those of its recipients that can share transactions.
 
-use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 
 use bytes::Bytes;
 
 use super::budget::Ticket;
+pub use crate::mail::sender_key;
 use crate::mail::{Address, Message, Recipient, RecipientKey};
 use crate::shape::Gate;
 
@@ -107,20 +107,4 @@ impl Job {
     pub fn key(&self, index: u32) -> RecipientKey {
         RecipientKey { id: self.message.message.id, index }
     }
-}
-
-/// Whose turn it is goes by this; a collision only makes two senders share one turn. Without what
-/// senders of bulk vary from message to message (VERP, BATV, SRS: all from the first `+` or `=` of the
-/// local part), or one mailing would have a turn for each message.
-pub fn sender_key(sender: &str) -> u64 {
-    let (local, domain) = sender.rsplit_once('@').unwrap_or((sender, ""));
-    let mut hasher = DefaultHasher::new();
-    local.split(['+', '=']).next().hash(&mut hasher);
-    // At once: a write for each byte takes ten times as long.
-    if domain.bytes().any(|b| b.is_ascii_uppercase()) {
-        hasher.write(domain.to_ascii_lowercase().as_bytes());
-    } else {
-        hasher.write(domain.as_bytes());
-    }
-    hasher.finish()
 }

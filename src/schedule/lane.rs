@@ -34,7 +34,7 @@ use crate::clock::Timestamp;
 use crate::config::{Limit, Overflow, Provider};
 use crate::mail::LaneName;
 use crate::shape::adapt::{Adapt, Configured};
-use crate::shape::{Gate, Ledger, Limiter, Limits};
+use crate::shape::{Gate, Gates, Ledger, Limiter, Limits, Paced};
 use absent::Absent;
 use feedback::Narrowed;
 pub use feedback::OpenGuard;
@@ -62,6 +62,8 @@ pub struct Lane {
     gate: Arc<Gate>,
     /// Shared with the lanes of the provider's other sources.
     limits: Arc<Limits>,
+    /// Senders whose pace was learned; this lane's own.
+    paced: Paced,
     /// New connections.
     connects: Arc<Limiter>,
     state: Mutex<State>,
@@ -163,6 +165,7 @@ impl Lane {
         Lane {
             gate: Arc::new(Gate::of_provider(ledger, name.as_str(), &provider)),
             limits,
+            paced: Paced::new(provider.count),
             connects: ledger.limiter(&format!("{name}/connections"), &provider.connection_rates(), 0),
             name,
             provider,
@@ -254,6 +257,11 @@ impl Lane {
         state.workers = state.workers.saturating_sub(1);
         state.narrowed.gone();
         self.wake(&mut state)
+    }
+
+    /// What its messages have to pass besides its own gate.
+    fn gates(&self) -> Gates<'_> {
+        Gates { limits: &self.limits, paced: &self.paced }
     }
 
     /// Recipients of one transaction.
@@ -363,6 +371,9 @@ impl Held {
     }
 }
 
+#[cfg(test)]
+#[path = "lane/paced_tests.rs"]
+mod paced_tests;
 #[cfg(test)]
 #[path = "lane_tests.rs"]
 mod tests;

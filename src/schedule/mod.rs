@@ -45,6 +45,7 @@ use crate::queue::{Queue, Settlement, Verdict};
 use crate::shape::{self, Ledger, Limits, Memos};
 pub use admission::{Admission, Admitted};
 use budget::{Budget, Ticket};
+pub(crate) use claiming::NEW;
 use domains::Domains;
 pub use job::{Held, Job, Shared, sender_key};
 pub use lane::{Empty, Lane, NotNow, Snapshot, Wake};

@@ -9,6 +9,7 @@
 //! go back with it: nothing holds for longer than it would have. The whole state is stored as JSON:
 //! fields that a later version adds are passed over, what has ended is dropped.
 
+mod by_sender;
 mod crowd;
 mod effects;
 mod evidence;
@@ -17,6 +18,8 @@ mod learned;
 mod meter;
 mod openings;
 mod pace;
+mod run;
+mod senders;
 mod signature;
 mod trial;
 
@@ -34,6 +37,8 @@ pub use evidence::{Party, Verdict};
 use learn::Experiment;
 pub use learn::{Finding, Refused};
 use pace::Pace;
+pub use senders::SenderPace;
+use senders::Senders;
 pub use signature::{Prior, Signature, hash_of};
 use trial::Watch;
 
@@ -138,6 +143,8 @@ pub struct Adapt {
     spent: Spent,
     effects: Effects,
     evidence: Evidence,
+    /// Paces of single senders.
+    senders: Senders,
     /// The trial under way, and what to go back to.
     trial: Option<Experiment>,
     watch: Watch,
@@ -164,6 +171,8 @@ struct Stored {
     #[serde(default)]
     evidence: Evidence,
     #[serde(default)]
+    senders: Senders,
+    #[serde(default)]
     seen: Timestamp,
 }
 
@@ -177,6 +186,7 @@ impl Adapt {
             spent: Spent::default(),
             effects: Effects::default(),
             evidence: Evidence::default(),
+            senders: Senders::default(),
             trial: None,
             watch: Watch::default(),
             findings: Vec::new(),
@@ -191,8 +201,9 @@ impl Adapt {
         if stored.version > VERSION {
             return None;
         }
-        let Stored { pace, crowd, spent, effects, evidence, seen, .. } = stored;
-        let mut adapt = Adapt { pace, crowd, spent, effects, evidence, seen, ..Adapt::new(configured) };
+        let Stored { pace, crowd, spent, effects, evidence, mut senders, seen, .. } = stored;
+        senders.recall();
+        let mut adapt = Adapt { pace, crowd, spent, effects, evidence, senders, seen, ..Adapt::new(configured) };
         if !configured.adaptive {
             adapt.unlearn();
         }
@@ -205,11 +216,11 @@ impl Adapt {
         if self.is_idle() {
             return None;
         }
-        let Adapt { pace, crowd, spent, effects, seen, trial, .. } = self.clone();
+        let Adapt { pace, crowd, spent, effects, senders, seen, trial, .. } = self.clone();
         // A trial does not outlive the process: it would not be known what it compares.
         let pace = trial.map_or(pace, |trial| trial.former);
-        let evidence = self.evidence.lasting();
-        serde_json::to_vec(&Stored { version: VERSION, pace, crowd, spent, effects, evidence, seen }).ok()
+        let (evidence, senders) = (self.evidence.lasting(), senders.lasting());
+        serde_json::to_vec(&Stored { version: VERSION, pace, crowd, spent, effects, evidence, senders, seen }).ok()
     }
 
     /// Forgets all that was learned; what rules did stays for its time.
@@ -227,7 +238,8 @@ impl Adapt {
     /// Nothing is known and nothing holds.
     pub fn is_idle(&self) -> bool {
         let learned = [self.pace.is_free(), self.crowd.is_free(), self.spent.is_free(), self.evidence.is_free()];
-        learned.iter().all(|free| *free) && self.trial.is_none() && self.effects.is_empty()
+        let alone = self.trial.is_none() && self.senders.is_free();
+        learned.iter().all(|free| *free) && alone && self.effects.is_empty()
     }
 
     /// A rule matched a reply: whether it acts now (else its threshold is not reached, and the reply
@@ -309,6 +321,7 @@ impl Adapt {
             self.spent.go_back(back);
             self.effects.go_back(back);
             self.evidence.go_back(back);
+            self.senders.go_back(back);
             if let Some(trial) = &mut self.trial {
                 trial.go_back(back);
             }
@@ -329,11 +342,13 @@ impl Adapt {
         self.keep_time(now);
         let configured = self.configured;
         self.end_trial(now);
+        self.end_alone_trials(now);
         self.changed |= self.pace.advance(now, configured.rate);
         self.changed |= self.crowd.advance(open, configured.connections, now);
         self.changed |= self.spent.advance(now);
         self.changed |= self.effects.advance(now, configured.rate, configured.connections);
         self.changed |= self.evidence.advance(now);
+        self.changed |= self.senders.advance(now, configured.rate);
     }
 
     /// What holds at `now`.
@@ -341,7 +356,9 @@ impl Adapt {
         let configured = &self.configured;
         let paused = self.pause(now);
         let now = now.after(self.set_back(now));
-        let rates = [self.pace.rate(now), self.effects.rate(now)];
+        // While one sender is tried the lane may do what its own pace would not let it do.
+        let pace = if self.senders.most().is_some() { self.senders.most() } else { self.pace.rate(now) };
+        let rates = [pace, self.effects.rate(now)];
         let rate = rates.into_iter().flatten().min_by(f64::total_cmp);
         let connections = [self.crowd.cap(), self.effects.connections(now)].into_iter().flatten().min();
         let messages = [self.spent.cap(), self.effects.messages()].into_iter().flatten().min();
@@ -379,6 +396,7 @@ impl Adapt {
             let (until, reason) = (self.spent.until(), self.spent.reason());
             out.push(format!("{cap} messages per connection until {until} learned from: {reason}"));
         }
+        out.extend(self.senders.explain(now));
         out.extend(self.judged());
         out
     }
@@ -416,6 +434,7 @@ impl Adapt {
         self.effects.end_pauses();
         self.pace.end_stop(now);
         self.crowd.end_stop(now);
+        self.senders.end_stops(now);
         self.changed = true;
     }
 

@@ -2,10 +2,11 @@
 //! many kinds. Every case of the table of docs/feedback.md is here, and what it costs is counted.
 
 use std::cmp::Reverse;
-use std::collections::{BinaryHeap, VecDeque};
+use std::collections::{BTreeMap, BinaryHeap, VecDeque};
 
 use super::*;
 use crate::deliver::{Reply, Stage};
+use crate::mail::sender_key;
 
 const START: i64 = 1_790_000_000_000;
 
@@ -117,6 +118,7 @@ struct Run {
     ruled: Vec<f64>,
     findings: Vec<Finding>,
     explained: Vec<String>,
+    stored: Option<Vec<u8>>,
 }
 
 impl Run {
@@ -134,9 +136,35 @@ impl Run {
         self.delivered.get(count - 1).map_or(f64::INFINITY, |(at, _)| *at)
     }
 
+    /// Messages of these senders that were delivered in a second from then on.
+    fn goodput_of(&self, from: f64, to: f64, is_meant: impl Fn(u32) -> bool) -> f64 {
+        let meant = |(at, mail): &&(f64, Mail)| *at >= from && *at < to && is_meant(mail.sender);
+        self.delivered.iter().filter(meant).count() as f64 / (to - from)
+    }
+
+    /// The whole lane has a pace.
+    fn is_slowed(&self) -> bool {
+        self.explained.iter().any(|line| line.starts_with("slow to"))
+    }
+
+    /// Senders that have one of their own.
+    fn slowed(&self) -> usize {
+        self.explained.iter().filter(|line| line.starts_with("sender <")).count()
+    }
+
     fn judged(&self, verdict: Verdict) -> bool {
         self.findings.iter().any(|finding| finding.verdict == verdict)
     }
+}
+
+fn name_of(mail: Mail) -> String {
+    format!("s{}@a.example", mail.sender)
+}
+
+/// Until when a sender is stopped, and how long its next message waits behind another.
+fn free(pace: SenderPace<'_>, stamp: Timestamp, now: f64) -> (f64, f64) {
+    let stop = pace.stopped.map_or(0.0, |until| now + until.since(stamp).as_secs_f64());
+    (stop, pace.rate.map_or(0.0, |rate| 1.0 / rate))
 }
 
 /// The waits of the retry schedule.
@@ -176,6 +204,7 @@ fn run(setting: Setting, receiver: &mut dyn Receiver) -> Run {
         delivered: Vec::new(),
         findings: Vec::new(),
         explained: Vec::new(),
+        stored: None,
     };
     let mut events: BinaryHeap<Reverse<Event>> =
         (0..workers).map(|worker| Reverse((worker as u64, worker, None, 0))).collect();
@@ -183,6 +212,9 @@ fn run(setting: Setting, receiver: &mut dyn Receiver) -> Run {
     let (mut fresh, mut left, mut tick) = (0u32, messages, 0.5);
     // When the next may leave, by the configured and by the learned rate.
     let mut next = [0.0f64; 2];
+    // The same for senders with a pace of their own, and their mail that waits for it.
+    let mut next_of: BTreeMap<u64, f64> = BTreeMap::new();
+    let mut aside: BTreeMap<u64, VecDeque<Mail>> = BTreeMap::new();
     while let Some(Reverse((when, worker, mail, began))) = events.pop() {
         let now = when as f64 / 1e6;
         if now >= until || left == 0 {
@@ -196,7 +228,7 @@ fn run(setting: Setting, receiver: &mut dyn Receiver) -> Run {
         if let Some(mail) = mail {
             let party = Party {
                 recipient: u64::from(mail.id),
-                sender: u64::from(mail.sender),
+                sender: sender_key(&name_of(mail)),
                 message: u64::from(mail.id),
                 again: mail.attempts > 0,
             };
@@ -222,7 +254,11 @@ fn run(setting: Setting, receiver: &mut dyn Receiver) -> Run {
                     }
                     let sign = Signature::of(stage, &reply, &[]);
                     let told = reply.to_string();
-                    adapt.refused_for(&Refused { sign, party, cells: 1, reply: &told }, began, stamp);
+                    adapt.refused_for(
+                        &Refused { sign, party, sender: &name_of(mail), cells: 1, reply: &told },
+                        began,
+                        stamp,
+                    );
                     let attempts = mail.attempts + 1;
                     waiting.push(Reverse((ms(now + gap(attempts, mail.id)), Mail { attempts, ..mail })));
                 }
@@ -243,10 +279,20 @@ fn run(setting: Setting, receiver: &mut dyn Receiver) -> Run {
             events.push(Reverse((ms(look) + 1, worker, None, 0)));
             continue;
         }
+        let paces: BTreeMap<u64, (f64, f64)> =
+            adapt.senders(stamp).map(|pace| (pace.key, free(pace, stamp, now))).collect();
+        let own = |sender: u64, next_of: &BTreeMap<u64, f64>| {
+            let last = next_of.get(&sender).copied().unwrap_or(0.0);
+            paces.get(&sender).map_or(0.0, |(stop, gap)| stop.max(last.min(now + gap)))
+        };
+        let ready = aside.iter().find(|(sender, waits)| !waits.is_empty() && own(**sender, &next_of) <= now);
+        let ready = ready.map(|(sender, _)| *sender);
         let arrives = if fed > 0.0 { f64::from(fresh) / fed } else { 0.0 };
         let again = waiting.peek().map(|Reverse((due, _))| *due).filter(|due| *due <= when);
         let first = fresh < messages && arrives <= now && again.is_none_or(|due| due >= ms(arrives));
-        let mail = if first {
+        let mail = if let Some(mail) = ready.and_then(|sender| aside.get_mut(&sender)?.pop_front()) {
+            mail
+        } else if first {
             fresh += 1;
             Mail { id: fresh, sender: fresh % senders, attempts: 0 }
         } else if again.is_some()
@@ -257,17 +303,30 @@ fn run(setting: Setting, receiver: &mut dyn Receiver) -> Run {
             let arrival = if fresh < messages { ms(arrives) } else { u64::MAX };
             let due = waiting.peek().map_or(u64::MAX, |Reverse((due, _))| *due);
             // What another worker has in hand may come back, too.
-            let look = arrival.min(due).min(when + 5_000_000).max(when) + 1;
+            let look = arrival.min(due).min(when + if aside.is_empty() { 5_000_000 } else { 20_000 }).max(when) + 1;
             events.push(Reverse((look, worker, None, 0)));
             continue;
         };
+        let sender = sender_key(&name_of(mail));
+        if own(sender, &next_of) > now {
+            aside.entry(sender).or_default().push_back(mail);
+            events.push(Reverse((when, worker, None, 0)));
+            continue;
+        }
+        if let Some((_, gap)) = paces.get(&sender) {
+            let last = next_of.get(&sender).copied().unwrap_or(0.0);
+            next_of.insert(sender, last.min(now + gap).max(now - 0.02) + gap);
+        }
         // As exact as a limiter: what a worker was late is not lost.
         for (next, rate) in next.iter_mut().zip([rate, limits.rate]) {
             *next = rate.map_or(0.0, |rate| next.max(now - 0.02) + 1.0 / rate);
         }
-        events.push(Reverse((ms(now + trip), worker, Some(mail), when)));
+        // Not in step with the others: whoever waited would always be the first.
+        let jitter = 0.8 + 0.4 * random(mail, worker as u32);
+        events.push(Reverse((ms(now + trip * jitter), worker, Some(mail), when)));
     }
     out.explained = adapt.explain(at(until));
+    out.stored = adapt.store();
     out
 }
 
@@ -342,6 +401,23 @@ fn long_windows_are_found() {
         }
     }
     assert!(fine.iter().all(|f| *f), "{fine:?}");
+}
+
+/// Windows that begin anew every minute stay closed to their end: each probe costs few refusals in spite of that.
+#[test]
+fn windows_that_do_not_slide_are_found() {
+    for most in [110, 260, 700] {
+        let (mut minute, mut count) = (-1, 0);
+        let mut world = |now: f64, _: Mail| {
+            if (now / 60.0) as i64 != minute {
+                (minute, count) = ((now / 60.0) as i64, 0);
+            }
+            count += 1;
+            if count <= most { None } else { SAID[0] }
+        };
+        let setting = Setting { until: 1200.0, ..Setting::default() };
+        assert!(cap(&format!("{most} in each minute"), setting, most as f64 / 60.0, 120, &mut world));
+    }
 }
 
 #[test]
@@ -519,6 +595,23 @@ fn a_rule_that_an_even_pace_meets_late_teaches_a_window_at_once() {
     }
 }
 
+/// A campaign that meets its limit in the first second meets it once: the pace after the rule is what passed in
+/// that second, and it is not worth two hours to look for more.
+#[test]
+fn a_rule_that_is_met_in_the_first_second_is_met_once() {
+    for (cap, rate, text, lasts, hours) in [(20, Some(50.0), RULED, 7200, 14), (15, None, SLOWED, 1800, 4)] {
+        let mut sliding = Sliding::default();
+        let said: No = Some((Stage::Mail, 421, Some((4, 7, 0)), text));
+        let mut world = |now: f64, _: Mail| if sliding.takes(now, cap, 1.0) { None } else { said };
+        let run = run(Setting { rate, until: f64::from(hours) * 3600.0, ..Setting::default() }, &mut world);
+        let mut hits = run.ruled.clone();
+        hits.dedup_by(|b, a| *b - *a < 60.0);
+        let goodput = run.goodput(lasts + 10, hours as usize * 3600) / cap as f64;
+        println!("{cap}/s, {text}: hits at {hits:?}, {:.1} % of the cap after the first", 100.0 * goodput);
+        assert!(hits.len() == 1 && goodput >= 0.94, "{hits:?} {goodput}");
+    }
+}
+
 /// A burst after a quiet time says nothing of a minute: the pace after the rule is near the cap of a second.
 #[test]
 fn a_rule_that_a_burst_meets_teaches_no_long_window() {
@@ -533,3 +626,6 @@ fn a_rule_that_a_burst_meets_teaches_no_long_window() {
     let rate = pace.rate(at(7220.0)).expect("learned");
     assert!(rate > 1.0, "{rate}/s");
 }
+
+#[path = "adapt_senders.rs"]
+mod senders;

@@ -22,6 +22,9 @@ const BLOCK_MOST: Duration = Duration::from_secs(300);
 const KEEP_MOST: u32 = 512;
 /// Nothing is put off for much longer, so that a limit that was raised is noticed.
 const LOOK_AGAIN: Duration = Duration::from_secs(3600);
+/// A learned pace may be another one soon; and one that is tried none.
+const LOOK_AGAIN_PACE: Duration = Duration::from_secs(60);
+const LOOK_AGAIN_TRIED: Duration = Duration::from_secs(3);
 /// Of very many, so that to look at them again stays a small part of the work.
 const LOOK_EACH: Duration = Duration::from_millis(20);
 
@@ -35,12 +38,27 @@ const ROUND: Duration = Duration::from_secs(10);
 /// The times that were given.
 #[derive(Debug)]
 pub struct Bookings {
-    /// Of one message and of one recipient, on average; zero: nothing counts them.
+    each: Mutex<Each>,
+    booked: Mutex<Booked>,
+}
+
+/// How long a limit takes for one, on average.
+#[derive(Clone, Copy, Debug)]
+struct Each {
+    /// Message, recipient; zero: nothing counts them.
     messages: Duration,
     recipients: Duration,
     /// The longer one.
     interval: Duration,
-    booked: Mutex<Booked>,
+    /// Nothing is put off for much longer.
+    look_again: Duration,
+}
+
+impl Each {
+    fn of(messages: Duration, recipients: Duration, look_again: Duration) -> Each {
+        let interval = messages.max(recipients).max(Duration::from_micros(1));
+        Each { messages, recipients, interval, look_again }
+    }
 }
 
 #[derive(Debug, Default)]
@@ -61,9 +79,34 @@ impl Bookings {
             let same = rates.clone().filter(|rate| rate.count(count) == Some(of));
             same.map(|rate| rate.per / rate.rate.count.max(1)).max().unwrap_or_default()
         };
-        let (messages, recipients) = (slowest(Count::Messages), slowest(Count::Recipients));
-        let interval = messages.max(recipients).max(Duration::from_micros(1));
-        Bookings { messages, recipients, interval, booked: Mutex::default() }
+        let each = Each::of(slowest(Count::Messages), slowest(Count::Recipients), LOOK_AGAIN);
+        Bookings { each: Mutex::new(each), booked: Mutex::default() }
+    }
+
+    /// For a learned pace of `count`, which [`Bookings::set_pace`] tells.
+    pub fn of_pace(count: Count) -> Bookings {
+        let each = match count {
+            Count::Messages => Each::of(Duration::from_secs(1), Duration::ZERO, LOOK_AGAIN_PACE),
+            Count::Recipients => Each::of(Duration::ZERO, Duration::from_secs(1), LOOK_AGAIN_PACE),
+        };
+        Bookings { each: Mutex::new(each), booked: Mutex::default() }
+    }
+
+    /// The learned pace is `per_second` now, `tried`: for a short while perhaps; what is booked stays so.
+    pub fn set_pace(&self, per_second: Option<f64>, tried: bool) {
+        let interval = per_second.and_then(|rate| Duration::try_from_secs_f64(1.0 / rate).ok());
+        let interval = interval.unwrap_or_default().clamp(Duration::from_micros(1), FOR_EVER);
+        let look_again = if tried { LOOK_AGAIN_TRIED } else { LOOK_AGAIN_PACE };
+        let mut each = self.each.lock();
+        *each = if each.messages.is_zero() {
+            Each::of(Duration::ZERO, interval, look_again)
+        } else {
+            Each::of(interval, Duration::ZERO, look_again)
+        };
+    }
+
+    fn interval(&self) -> Duration {
+        self.each.lock().interval
     }
 
     /// How much time lies between two moments at which something comes due.
@@ -73,7 +116,7 @@ impl Bookings {
 
     /// Cells that may wait for it in memory.
     pub fn keep(&self) -> u32 {
-        let two = 2 * self.block().as_nanos() / self.interval.as_nanos().max(1);
+        let two = 2 * self.block().as_nanos() / self.interval().as_nanos().max(1);
         u32::try_from(two).unwrap_or(u32::MAX).clamp(2 * BLOCK, KEEP_MOST)
     }
 
@@ -95,20 +138,25 @@ impl Bookings {
             booked.last = booked.last.max(booked.early);
         }
         let after = at - now;
-        let before = after.as_nanos() / self.interval.as_nanos().max(1);
-        let most = LOOK_AGAIN.saturating_add(LOOK_EACH.saturating_mul(u32::try_from(before).unwrap_or(u32::MAX)));
+        let before = after.as_nanos() / self.interval().as_nanos().max(1);
+        let most = self
+            .each
+            .lock()
+            .look_again
+            .saturating_add(LOOK_EACH.saturating_mul(u32::try_from(before).unwrap_or(u32::MAX)));
         after.min(most)
     }
 
     /// How long a limit takes for it on average.
     pub fn time_of(&self, cost: Cost) -> Duration {
-        let messages = self.messages.saturating_mul(cost.messages);
-        let time = messages.max(self.recipients.saturating_mul(cost.recipients));
+        let each = *self.each.lock();
+        let messages = each.messages.saturating_mul(cost.messages);
+        let time = messages.max(each.recipients.saturating_mul(cost.recipients));
         time.clamp(Duration::from_micros(1), FOR_EVER)
     }
 
     fn times(&self, cells: u32) -> Duration {
-        self.interval.saturating_mul(cells).min(FOR_EVER)
+        self.interval().saturating_mul(cells).min(FOR_EVER)
     }
 }
 

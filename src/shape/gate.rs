@@ -18,7 +18,7 @@ use super::quota::Refusal;
 use super::reserve::{Charge, Quotas, Standing};
 use super::restart::Left;
 use super::usage::{Holding, Usage};
-use crate::config::{CountedRate, Provider};
+use crate::config::{Count, CountedRate, Provider};
 use crate::mail::LaneName;
 
 /// What holds mail back, as `provider show` tells it.
@@ -112,6 +112,31 @@ impl Gate {
             bookings: Some(Bookings::new(limit.rate.iter().chain(&limit.quota), limit.count)),
             name,
         }
+    }
+
+    /// The gate of a sender whose pace was learned.
+    pub fn of_sender(sender: &str, count: Count) -> Gate {
+        Gate {
+            name: format!("sender <{sender}>"),
+            key: String::new(),
+            rates: Vec::new(),
+            limiter: Arc::new(Limiter::counting::<CountedRate>(&[], count, 0)),
+            quotas: None,
+            pending: Mutex::default(),
+            bookings: Some(Bookings::of_pace(count)),
+        }
+    }
+
+    /// From now on at most `per_second` cells a second, and nothing for `stop`. True if a stop has ended before
+    /// its time. `tried`: the pace may end soon. Only for a [gate of a sender](Gate::of_sender).
+    pub fn set_pace(&self, per_second: Option<f64>, stop: Duration, tried: bool) -> bool {
+        let sooner = stop.is_zero() && self.limiter.is_stopped();
+        self.limiter.set_pace(per_second);
+        self.limiter.stop_for(stop);
+        if let Some(bookings) = &self.bookings {
+            bookings.set_pace(per_second, tried);
+        }
+        sooner
     }
 
     /// When those that find no place come back; `None` for a provider's own gate.

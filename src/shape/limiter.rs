@@ -256,6 +256,12 @@ impl Limiter {
         pace.get_or_insert(Pace { period: 1.0, arrival: 0.0, stopped: until }).stopped = until;
     }
 
+    /// Whether a stop is in force.
+    pub fn is_stopped(&self) -> bool {
+        let now = self.now() as f64;
+        self.pace.lock().as_ref().is_some_and(|pace| pace.stopped > now)
+    }
+
     /// Takes `cost` of every rate, or of none.
     ///
     /// # Errors
@@ -322,9 +328,11 @@ impl Limiter {
 
     /// How long the pace alone makes `cost` wait.
     pub fn held_by_pace(&self, cost: impl Into<Cost>) -> Duration {
+        let now = self.now() as f64;
         let pace = self.pace.lock();
         let Some(pace) = pace.as_ref() else { return Duration::ZERO };
-        Duration::from_nanos(pace.wait_for(cost.into().count(self.count), self.now() as f64) as u64)
+        // Rounded up: who asks again when it is over is not refused.
+        Duration::from_nanos(pace.wait_for(cost.into().count(self.count), now).ceil() as u64)
     }
 
     /// Goes on where an earlier limiter ended `ago`: `missing` says how long a bucket of this rate

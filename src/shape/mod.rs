@@ -10,7 +10,8 @@
 //! - `bookings`: when mail comes back that finds no place to wait for a limit.
 //! - `cost`: what a transaction takes of limits that count messages, and of those that count recipients.
 //! - `usage`: what is shown of them.
-//! - `gate`: rates and quotas that hold together; `limits`: which gates a message has to pass.
+//! - `gate`: rates and quotas that hold together; `limits`: which gates a message has to pass; `paced`: those of
+//!   senders whose pace was learned.
 
 pub mod adapt;
 pub mod bookings;
@@ -20,6 +21,7 @@ pub mod gate;
 pub mod ledger;
 pub mod limiter;
 pub mod limits;
+pub mod paced;
 pub mod quota;
 mod record;
 mod related;
@@ -35,4 +37,5 @@ pub use gate::{Gate, Held, Permit, Refused, Spent};
 pub use ledger::{Ledger, Memos};
 pub use limiter::Limiter;
 pub use limits::Limits;
+pub use paced::{Gates, Paced};
 pub use usage::{Holding, Usage};

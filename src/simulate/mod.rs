@@ -28,7 +28,7 @@ use crate::clock::{Clock, Timestamp};
 use crate::config::{Limit, Provider};
 use crate::mail::{Address, AddressError, BodyTraits, Envelope, Message, Origin, QueueId, Recipient};
 use crate::model::{Caps, Change, Log, Model, Persona};
-use crate::schedule::{Held, Job, Lane, Shared, WINDOW};
+use crate::schedule::{Held, Job, Lane, NEW, Shared, WINDOW};
 use crate::shape::{Ledger, Memos};
 pub use report::{GroupReport, LimitReport, Point, Report, Waits};
 use store::{Store, Waiting};
@@ -420,6 +420,7 @@ impl World {
         let recipient = Recipient::new(Address::parse(&recipient(waiting.index, &site.destination)).ok()?);
         let held = Held { attempts: waiting.attempts, ..Held::fresh(waiting.index, recipient) };
         job.recipients.push(held);
+        job.waited = waiting.attempts > 0 || waiting.due > arrival.at.after(NEW);
         Some(job)
     }
 

@@ -135,7 +135,8 @@ impl World {
         }
     }
 
-    /// What waits for a limit and finds no place goes back until its time has come, as in the relay.
+    /// What waits for a limit, or for the pace of its sender, and finds no place goes back until its time has
+    /// come, as in the relay.
     fn put_off(self: &Arc<World>, site: &Arc<Site>) {
         let (lane, now) = (&site.lane, self.now());
         for beyond in lane.take_beyond() {

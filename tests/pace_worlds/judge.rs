@@ -12,6 +12,8 @@ const GOOD: f64 = 0.92;
 const FEW: f64 = 0.03;
 /// Within so many seconds a cap that was raised must be in use, or within two windows.
 const FOUND: u64 = 120;
+/// The first wait of the retry schedule, in seconds.
+const RETRY: f64 = 72.0;
 /// Seconds over which a pace is looked at.
 const MEAN: u64 = 10;
 /// What is no matter of pace may take so much longer than where nothing is learned.
@@ -143,7 +145,17 @@ fn sender(world: &World) -> Row {
     let mut done = 0;
     for (name, of) in &log.senders {
         done += of.accepted;
-        let enough = f64::from(of.accepted) / (GOOD * cap) + WARM as f64;
+        if !world.about.is_empty() && *name != world.about {
+            // Nobody caps these.
+            let usual = plain.senders.get(name).copied().unwrap_or_default();
+            let (took, enough) = (mean(*of), mean(usual));
+            row.demand(usual.accepted == 0 || took <= enough * LONGER + 1.0, || {
+                format!("mail of {name} left after {took:.1} s on average instead of {enough:.1} s")
+            });
+            continue;
+        }
+        // The last one may have been refused before, and is then later by the first wait of the retry schedule.
+        let enough = f64::from(of.accepted) / (GOOD * cap) + warm(world) as f64 + RETRY;
         let took = of.last.as_secs_f64();
         slowest = slowest.max(took / enough);
         row.demand(took <= enough, || format!("{name}: {} in {took:.0} s, {enough:.0} s are enough", of.accepted));
@@ -151,11 +163,16 @@ fn sender(world: &World) -> Row {
     row.ratio = Some(slowest);
     row.demand(done == world.enough(), || format!("{done} of {} left", world.enough()));
     let last = log.senders.values().map(|of| of.last.as_secs()).max().unwrap_or(0);
-    if last > WARM {
-        refused(&mut row, &log, WARM, last + 1);
+    if last > warm(world) {
+        refused(&mut row, &log, warm(world), last + 1);
     }
     row.note = format!("{:.0} % refused where nothing is learned", throttled(&plain, 0, world.seconds) * 100.0);
     row
+}
+
+/// After how long the mail of a sender left, on average.
+fn mean(of: mailweir::model::Sender) -> f64 {
+    of.sum / f64::from(of.accepted.max(1))
 }
 
 /// When this part of `whole` messages was accepted, in seconds.
@@ -201,7 +218,6 @@ fn other(world: &World) -> Row {
             continue;
         }
         let of = log.senders.get(name).copied().unwrap_or_default();
-        let mean = |of: mailweir::model::Sender| of.sum / f64::from(of.accepted.max(1));
         let (took, enough) = (mean(of), mean(*usual));
         row.demand(of.accepted > 0 && took <= enough * LONGER + 1.0, || {
             format!("mail of {name} left after {took:.1} s on average instead of {enough:.1} s")
@@ -260,7 +276,7 @@ pub fn without_learning(world: &World) -> Row {
     row.refused = Some(throttled(&log, 0, short.seconds));
     row.demand(row.refused > Some(0.0), || "nothing is refused".into());
     let Some((_, cap)) = world.parts.first().copied() else { return row };
-    let senders = if world.kind == Kind::Sender { f64::from(world.senders) } else { 1.0 };
+    let senders = if world.kind == Kind::Sender && world.about.is_empty() { f64::from(world.senders) } else { 1.0 };
     // While all of it is tried for the first time: no attempt is put off for less than 48 s.
     let tried = |second: &Second| second.accepted + second.throttled + second.refused;
     let first: u64 = (0..40).take_while(|s| sum(&log, *s, s + 1, tried) > 2.0 * cap * senders).count() as u64;

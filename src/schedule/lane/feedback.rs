@@ -65,13 +65,18 @@ impl Lane {
         let result = with(&mut adapt, open);
         adapt.advance(open, now);
         let limits = adapt.limits(now);
-        let wake = self.apply(limits, now);
+        let sooner = self.paced.follow(&adapt, now);
+        let wake = self.apply(limits, sooner, now);
         (result, wake)
     }
 
-    fn apply(&self, limits: Limits, now: Timestamp) -> Wake {
+    /// `sooner`: a sender may leave earlier than was known.
+    fn apply(&self, limits: Limits, sooner: bool, now: Timestamp) -> Wake {
         self.gate.limiter().set_pace(limits.rate);
         let mut state = self.state.lock();
+        if sooner {
+            state.ready.look_again();
+        }
         let narrowed = &mut state.narrowed;
         narrowed.connections = (limits.connections < self.provider.connections).then_some(limits.connections);
         narrowed.messages = Some(limits.messages);

@@ -374,9 +374,10 @@ impl Lane {
         (all_at_work && silent >= BUSY && !state.ready.is_empty()).then_some(By::Connections { all: most, silent })
     }
 
-    /// The `[[limit]]`s that a message has to pass and that hold it back now.
+    /// The `[[limit]]`s and the learned pace of its sender that a message has to pass and that hold it back now.
     pub fn limits_on(&self, message: &mail::Message) -> Vec<Held> {
-        let held = self.limits.gates(message).into_iter().filter_map(|gate| gate.held());
+        let sender = mail::sender_key(message.envelope.sender());
+        let held = self.gates().of(sender, message).into_iter().filter_map(|gate| gate.held());
         held.filter(|held| held.wait > LEAD).collect()
     }
 

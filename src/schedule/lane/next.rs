@@ -109,7 +109,7 @@ impl Lane {
         if wait > LEAD {
             return Err(Hold::Limiter(wait - LEAD));
         }
-        match state.ready.pop(&self.limits, self.most_recipients(), destination) {
+        match state.ready.pop(&self.gates(), self.most_recipients(), destination) {
             Next::Job(mut job) => {
                 let cost = Cost::of(job.recipients.len());
                 let wait = self.gate.wait(cost);

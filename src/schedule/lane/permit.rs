@@ -155,7 +155,7 @@ impl Lane {
         if state.ready.is_empty() {
             return;
         }
-        let Some(mut better) = state.ready.overtaking(&self.limits, job, self.most_recipients()) else { return };
+        let Some(mut better) = state.ready.overtaking(&self.gates(), job, self.most_recipients()) else { return };
         self.gate.let_through(Cost::of(better.recipients.len()));
         // It takes the place, too; the other keeps it for the next time.
         better.place = better.place.into_iter().chain(job.place).min();
@@ -168,7 +168,7 @@ impl Lane {
     /// A worker gave its permit back because another job took the place, and will ask again.
     pub fn let_through_again(&self, job: &mut Job) {
         self.gate.let_through(Cost::of(job.recipients.len()));
-        job.gates = self.limits.gates(&job.message.message);
+        job.gates = self.gates().of(job.sender, &job.message.message);
         for gate in &job.gates {
             gate.let_through(Cost::of(job.recipients.len()));
         }

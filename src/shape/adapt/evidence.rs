@@ -4,13 +4,16 @@
 //! is suspected to be about the pace only if nothing simpler explains it: one recipient, one sender, one
 //! message, greylisting, or a server that took nothing from the first contact on. The suspicion is then
 //! put to the test, see `trial`; its verdict is remembered here. Invariants: no single refusal is ever a
-//! suspicion; memory is bounded ([`SIGNATURES`], [`Few`]).
+//! suspicion; memory is bounded ([`SIGNATURES`], `run`, `by_sender`). Where several senders have mail it is first
+//! put to the test with one of them: a cap may be on each, and then only that one is to wait.
 
 use std::collections::VecDeque;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use super::by_sender::{BySender, OfSender};
+use super::run::Run;
 use super::signature::{Prior, Signature};
 use super::trial::Doubt;
 use crate::clock::Timestamp;
@@ -19,14 +22,13 @@ use crate::clock::Timestamp;
 const SIGNATURES: usize = 32;
 /// Of so many kinds with the same codes the words never repeat: then the codes alone are the kind.
 const FAMILY: usize = 8;
-/// Distinct witnesses that are kept.
-const WITNESSES: usize = 8;
 /// Recipients that must have been refused, by what the reply suggests.
-const NEEDED: [(Prior, usize); 3] = [(Prior::Pace, 3), (Prior::Open, 4), (Prior::Else, 8)];
+const NEEDED: [(Prior, usize); 3] = [(Prior::Pace, 3), (Prior::Open, 4), (Prior::Else, MOST_NEEDED)];
+const MOST_NEEDED: usize = 8;
 /// Distinct messages among them.
 const MESSAGES: usize = 3;
 /// Below this share of refusals nothing need be done.
-const SHARE: f64 = 0.03;
+pub(super) const SHARE: f64 = 0.03;
 /// Refusals in a row, at least, and how unlikely by chance, that are a wall: everything is refused now.
 const ROW: u32 = 4;
 const CHANCE: f64 = 1e-5;
@@ -34,7 +36,7 @@ const CHANCE: f64 = 1e-5;
 const WATCHED: Duration = Duration::from_secs(1);
 const ATTEMPTS: f64 = 12.0;
 /// Attempts after which what is older counts half.
-const MEMORY: f64 = 256.0;
+pub(super) const MEMORY: f64 = 256.0;
 /// A run ends when nothing of its kind was refused for so long.
 const RUN: Duration = Duration::from_secs(600);
 /// A first or a later attempt that passed longer ago than this no longer shows that the server takes such.
@@ -47,8 +49,10 @@ const AGAIN: Duration = Duration::from_secs(60);
 const AGAIN_MOST: Duration = Duration::from_secs(4 * 3600);
 /// A verdict of "pace" that was undone counts like so many trials that found nothing: an hour.
 const DOUBTED: u32 = 6;
-/// So many standard errors a share may be below what was seen.
-const ERRORS: f64 = 1.5;
+/// Where all senders are refused one of them is tried before all if its share is not too small to be told soon,
+/// and the others wait for that for so many attempts.
+const SENDER_SHARE: f64 = 0.5;
+const SENDER_FIRST: f64 = 100.0;
 /// A verdict is forgotten when its kind was not seen for so long.
 const FORGOTTEN: Duration = Duration::from_secs(86_400);
 
@@ -76,98 +80,8 @@ pub enum Verdict {
     Pace,
     /// Not our pace: they did not.
     NotPace,
-}
-
-/// A few distinct values.
-#[derive(Clone, Debug, Default, PartialEq)]
-struct Few(Vec<u64>);
-
-impl Few {
-    fn add(&mut self, value: u64) {
-        if self.0.len() < WITNESSES && !self.0.contains(&value) {
-            self.0.push(value);
-        }
-    }
-
-    fn only(&self) -> Option<u64> {
-        if let [one] = self.0[..] { Some(one) } else { None }
-    }
-}
-
-/// What was seen since refusals of a kind began; first attempts and later ones apart.
-#[derive(Clone, Debug, Default, PartialEq)]
-struct Run {
-    began: Timestamp,
-    refused: [f64; 2],
-    passed: [f64; 2],
-    /// Passed, of other senders than the first that was refused.
-    others: f64,
-    recipients: Few,
-    senders: Few,
-    messages: Few,
-}
-
-impl Run {
-    fn refused(&self) -> f64 {
-        self.refused.iter().sum()
-    }
-
-    fn attempts(&self) -> f64 {
-        self.refused() + self.passed.iter().sum::<f64>()
-    }
-
-    /// The share that is refused, and what it is at least: a run begins with a refusal, which says nothing of
-    /// the share, and is looked at when there were many.
-    fn share(&self) -> (f64, f64) {
-        let later = (self.attempts() - 1.0).max(1.0);
-        let share = ((self.refused() - 1.0) / later).clamp(0.0, 1.0);
-        let error = (share * (1.0 - share) / later).sqrt();
-        (self.refused() / self.attempts().max(1.0), share - ERRORS * error)
-    }
-
-    fn part(&self, again: usize) -> f64 {
-        self.refused[again] / (self.refused[again] + self.passed[again]).max(1.0)
-    }
-
-    fn pass(&mut self, party: Party, first_sender: Option<u64>) {
-        self.passed[usize::from(party.again)] += 1.0;
-        if first_sender != Some(party.sender) {
-            self.others += 1.0;
-        }
-        self.fade();
-    }
-
-    fn refuse(&mut self, party: Party, now: Timestamp) {
-        if self.refused() == 0.0 {
-            self.began = now;
-        }
-        self.refused[usize::from(party.again)] += 1.0;
-        self.recipients.add(party.recipient);
-        self.senders.add(party.sender);
-        self.messages.add(party.message);
-        self.fade();
-    }
-
-    fn fade(&mut self) {
-        if self.attempts() > MEMORY {
-            let numbers = self.refused.iter_mut().chain(&mut self.passed).chain([&mut self.others]);
-            numbers.for_each(|n| *n /= 2.0);
-            // Witnesses of long ago are none.
-            (self.recipients, self.messages) = Default::default();
-        }
-    }
-
-    /// Only mail of one sender is refused, and of others more passed than would by chance.
-    fn is_of_one_sender(&self) -> bool {
-        self.senders.only().is_some() && self.others >= (3.0 / self.share().0.max(SHARE)).max(8.0)
-    }
-
-    /// First attempts are refused while later ones pass (RFC 6647).
-    fn is_greylisting(&self) -> bool {
-        let later = self.refused[1] + self.passed[1];
-        let [first, again] = [self.part(0), self.part(1)];
-        later >= (3.0 / first.max(SHARE)).min(30.0) && again * 4.0 < first
-    }
+    /// The pace of each sender: they became fewer when one sender slowed down, and only for that one.
+    SenderPace,
 }
 
 /// A kind of refusal and what is known of it.
@@ -196,10 +110,37 @@ pub(super) struct Known {
     /// The share of refusals when it was judged.
     #[serde(default)]
     pub(super) share: f64,
+    /// Not tried with one sender before, and how often that found nothing.
+    #[serde(default)]
+    sender_again: Timestamp,
+    #[serde(default)]
+    sender_tries: u32,
     #[serde(skip)]
     run: Run,
     #[serde(skip)]
     doubt: Doubt,
+}
+
+impl Known {
+    /// Whether to try one sender: of few that are refused, or of all.
+    fn suspect_sender(&self, of: &OfSender, few: bool, wall: bool, tried: Tried, now: Timestamp) -> Option<Suspicion> {
+        let (share, least) = of.counts.share();
+        let all = self.run.has_several_senders() && share >= SENDER_SHARE;
+        if now < self.sender_again || tried.sender.is_some() || !(few || all) || !of.is_suspicious(now) {
+            return None;
+        }
+        let (refused, attempts) = (of.counts.refused(), of.counts.attempts());
+        let others = (self.run.counts.attempts() - attempts).max(1.0);
+        let control = (self.run.counts.refused() - refused).max(0.0) / others;
+        let control = (!few).then_some(control);
+        Some(Suspicion { share, least, closed: few && of.is_closed(), control, wall })
+    }
+
+    /// Whether all are not tried before it is known whether it helps to slow one of them down.
+    fn waits_for_a_sender(&self, share: f64, now: Timestamp) -> bool {
+        let soon = share >= SENDER_SHARE && self.run.counts.attempts() < SENDER_FIRST;
+        now >= self.sender_again && soon && self.run.has_several_senders()
+    }
 }
 
 /// What to do about a refusal.
@@ -211,6 +152,33 @@ pub(super) enum Meaning {
     Suspect { share: f64, least: f64, wall: bool },
     /// It is about the pace.
     Pace,
+    /// To be tried with this sender alone.
+    SuspectSender(Suspicion),
+    /// It is about the pace of each sender.
+    SenderPace,
+}
+
+/// Why a sender is to be tried.
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub(super) struct Suspicion {
+    /// The share of its mail that was refused, and what it was at least.
+    pub(super) share: f64,
+    pub(super) least: f64,
+    /// Nothing of it passes any more.
+    pub(super) closed: bool,
+    /// The share that was refused of others; `None`: hardly any was.
+    pub(super) control: Option<f64>,
+    /// Nothing of anybody passes any more.
+    pub(super) wall: bool,
+}
+
+/// What is tried just now, and so not suspected anew.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub(super) struct Tried {
+    /// Something, with the whole lane.
+    pub(super) lane: bool,
+    /// This kind, with a sender.
+    pub(super) sender: Option<u64>,
 }
 
 /// The table of a lane.
@@ -232,6 +200,9 @@ pub(super) struct Evidence {
     row_began: Timestamp,
     #[serde(skip)]
     lately: (f64, f64),
+    /// Who is refused.
+    #[serde(skip)]
+    by_sender: BySender,
 }
 
 impl Evidence {
@@ -253,8 +224,8 @@ impl Evidence {
         Evidence { known: judged.cloned().collect(), ..Evidence::default() }
     }
 
-    /// A transaction was accepted, for these.
-    pub(super) fn passed(&mut self, parties: &[Party], now: Timestamp) {
+    /// A transaction was accepted, for these; it counts `cells` for a rate.
+    pub(super) fn passed(&mut self, parties: &[Party], cells: u32, now: Timestamp) {
         let Some(first) = parties.first() else { return };
         self.row = 0;
         self.note_lately(0.0, 1.0);
@@ -268,17 +239,26 @@ impl Evidence {
             }
             self.senders.push_back(first.sender);
         }
-        for known in self.known.iter_mut().filter(|k| k.run.refused() > 0.0) {
-            let of_one = known.run.senders.0.first().copied();
+        self.by_sender.passed(*first, cells, now);
+        for known in self.known.iter_mut().filter(|k| k.run.counts.refused() > 0.0) {
             let count = if known.of_recipient { parties.len() } else { 1 };
             for party in parties.iter().take(count) {
-                known.run.pass(if known.of_recipient { *party } else { *first }, of_one);
+                if known.run.pass(if known.of_recipient { *party } else { *first }) {
+                    self.by_sender.halve(known.hash);
+                }
             }
         }
     }
 
-    /// A refusal; `quiet`: no suspicion is wanted now, a trial is under way. Returns the kind, too.
-    pub(super) fn refused(&mut self, sign: &Signature, party: Party, quiet: bool, now: Timestamp) -> (u64, Meaning) {
+    /// A refusal, which counts `cells` for a rate. Returns the kind, too.
+    pub(super) fn refused(
+        &mut self,
+        sign: &Signature,
+        party: Party,
+        cells: u32,
+        tried: Tried,
+        now: Timestamp,
+    ) -> (u64, Meaning) {
         let at = self.find(sign, now);
         // Of attempts of which none has passed since we know, first or later ones, nothing is expected.
         let kind = usize::from(party.again);
@@ -286,15 +266,22 @@ impl Evidence {
         let Some(known) = self.known.get_mut(at) else { return (sign.hash, Meaning::Nothing) };
         if now.since(known.last) >= RUN {
             known.run = Run::default();
+            self.by_sender.end(known.hash);
         }
         known.last = known.last.max(now);
-        known.run.refuse(party, now);
-        let ((share, least), old) = (known.run.share(), known.share);
+        self.by_sender.refused(known.hash, party, cells, now);
+        if known.run.refuse(party, now) {
+            self.by_sender.halve(known.hash);
+        }
+        let ((share, least), old) = (known.run.counts.share(), known.share);
         if known.verdict == Verdict::NotPace && now < known.again && least <= (2.0 * old + 0.1).min(0.9) {
             return (known.hash, Meaning::Nothing);
         }
-        let senders = &known.run.senders.0;
-        let bad = senders.len() <= FEW_SENDERS && senders.iter().all(|sender| !self.senders.contains(sender));
+        let (senders, hash) = (&known.run.senders, known.hash);
+        let has_passed = |sender: u64| {
+            self.senders.contains(&sender) || self.by_sender.of(hash, sender).is_some_and(|of| of.counts.has_passed())
+        };
+        let bad = senders.count() <= FEW_SENDERS && !senders.iter().any(has_passed);
         if known.verdict != Verdict::Pace && (!expected || bad && !self.senders.is_empty()) {
             return (known.hash, Meaning::Nothing);
         }
@@ -305,16 +292,25 @@ impl Evidence {
         let row = f64::from(self.row);
         let chance = (self.lately.0 + 2.0 - row).max(1.0) / (self.lately.0 + self.lately.1 + 3.0 - row).max(2.0);
         let wall = self.row >= ROW && chance.powf(row) < CHANCE;
-        let watched = wall || now.since(known.run.began) >= WATCHED && known.run.attempts() >= ATTEMPTS;
-        let needed = NEEDED.iter().find(|(prior, _)| *prior == sign.prior).map_or(WITNESSES, |(_, n)| *n);
-        let witnesses = known.run.recipients.0.len() >= needed && known.run.messages.0.len() >= MESSAGES;
-        let explained = known.run.is_of_one_sender() || known.run.is_greylisting();
-        let meaning = match known.verdict {
-            Verdict::Pace => Meaning::Pace,
-            _ if quiet || !witnesses || !watched || explained || share < SHARE => Meaning::Nothing,
+        let few = known.run.is_of_one_sender() || self.by_sender.are_few(known.hash, &known.run);
+        let of_sender = self.by_sender.of(hash, party.sender).filter(|_| has_passed(party.sender));
+        let sender = of_sender.and_then(|of| known.suspect_sender(of, few, wall, tried, now));
+        let sender = sender.filter(|suspicion| suspicion.control.is_none() || !sign.closes);
+        let first = !sign.closes && known.waits_for_a_sender(share, now);
+        let watched = wall || now.since(known.run.began) >= WATCHED && known.run.counts.attempts() >= ATTEMPTS;
+        let needed = NEEDED.iter().find(|(prior, _)| *prior == sign.prior).map_or(MOST_NEEDED, |(_, n)| *n);
+        let witnesses = known.run.recipients.count() >= needed && known.run.messages.count() >= MESSAGES;
+        let explained = few || known.run.counts.is_greylisting();
+        let quiet = tried.lane || tried.sender == Some(known.hash);
+        let meaning = match (known.verdict, sender) {
+            (Verdict::SenderPace, _) if of_sender.is_some_and(OfSender::has_witnesses) => Meaning::SenderPace,
+            (Verdict::SenderPace, _) => Meaning::Nothing,
+            (Verdict::Pace, Some(suspicion)) if few && !quiet => Meaning::SuspectSender(suspicion),
+            (Verdict::Pace, _) => Meaning::Pace,
+            (_, Some(suspicion)) if !quiet => Meaning::SuspectSender(suspicion),
+            _ if quiet || !witnesses || !watched || explained || first || share < SHARE => Meaning::Nothing,
             _ => Meaning::Suspect { share, least, wall },
         };
-        let hash = known.hash;
         self.note_lately(1.0, 0.0);
         (hash, meaning)
     }
@@ -333,7 +329,7 @@ impl Evidence {
         let found = self.known.iter().find(|k| k.hash == hash);
         found.is_some_and(|k| {
             let run = &k.run;
-            run.recipients.0.len() >= MESSAGES && run.messages.0.len() >= MESSAGES && !run.is_greylisting()
+            run.recipients.count() >= MESSAGES && run.messages.count() >= MESSAGES && !run.counts.is_greylisting()
         })
     }
 
@@ -397,6 +393,8 @@ impl Evidence {
             again: Timestamp::default(),
             tries: 0,
             share: 0.0,
+            sender_again: Timestamp::default(),
+            sender_tries: 0,
             run: Run::default(),
             doubt: Doubt::default(),
         });
@@ -419,6 +417,7 @@ impl Evidence {
         known.evidence = evidence;
         known.run = Run::default();
         known.doubt = Doubt::default();
+        self.by_sender.end(hash);
         if verdict == Verdict::NotPace {
             let wait = AGAIN.saturating_mul(1 << known.tries.min(8)).min(AGAIN_MOST);
             known.again = now.after(wait);
@@ -427,6 +426,30 @@ impl Evidence {
             known.tries = 0;
         }
         Some(known.sample.clone())
+    }
+
+    /// A trial with one sender has found nothing, or what it found was undone: it is not tried again before a
+    /// while, `doubted`: a long one.
+    pub(super) fn not_of_senders(&mut self, hash: u64, doubted: bool, now: Timestamp) {
+        if let Some(known) = self.known.iter_mut().find(|k| k.hash == hash) {
+            known.sender_tries = if doubted { known.sender_tries.max(DOUBTED) } else { known.sender_tries };
+            let wait = AGAIN.saturating_mul(1 << known.sender_tries.min(8)).min(AGAIN_MOST);
+            known.sender_again = now.after(wait);
+            known.sender_tries = known.sender_tries.saturating_add(1);
+            if known.verdict == Verdict::SenderPace {
+                known.verdict = Verdict::Unknown;
+            }
+        }
+    }
+
+    /// Senders whose mail passed lately, at least 1.
+    pub(super) fn senders_lately(&self) -> u32 {
+        u32::try_from(self.senders.len()).unwrap_or(u32::MAX).max(1)
+    }
+
+    /// What was measured of a sender since its first refusal of a kind.
+    pub(super) fn of_sender(&self, hash: u64, sender: u64) -> Option<&OfSender> {
+        self.by_sender.of(hash, sender)
     }
 
     /// Since when nothing has passed, of what may be about the pace.
@@ -438,6 +461,7 @@ impl Evidence {
     pub(super) fn anew(&mut self, hash: u64) {
         if let Some(known) = self.known.iter_mut().find(|k| k.hash == hash) {
             known.run = Run::default();
+            self.by_sender.end(hash);
         }
         self.row = 0;
     }
@@ -447,10 +471,12 @@ impl Evidence {
         self.passed = self.passed.map(|passed| passed.map(|at| at.before(back)));
         self.row_began = self.row_began.before(back);
         for known in &mut self.known {
-            for time in [&mut known.judged, &mut known.last, &mut known.again, &mut known.run.began] {
+            let Known { judged, last, again, sender_again, run, .. } = known;
+            for time in [judged, last, again, sender_again, &mut run.began] {
                 *time = time.before(back);
             }
         }
+        self.by_sender.go_back(back);
     }
 
     /// Drops what is over. True if a verdict went.
@@ -458,6 +484,7 @@ impl Evidence {
         let judged = |list: &[Known]| list.iter().filter(|k| k.verdict != Verdict::Unknown).count();
         let before = judged(&self.known);
         self.known.retain(|k| now.since(k.last) < if k.verdict == Verdict::Unknown { RUN } else { FORGOTTEN });
+        self.by_sender.drop_older(now.before(RUN));
         before != judged(&self.known)
     }
 }

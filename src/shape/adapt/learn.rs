@@ -13,7 +13,7 @@
 
 use std::time::Duration;
 
-use super::evidence::{Meaning, Party, Verdict};
+use super::evidence::{Meaning, Party, Tried, Verdict};
 use super::pace::{Pace, Told};
 use super::signature::Signature;
 use super::trial::{Found, Trial, Watch};
@@ -23,11 +23,11 @@ use crate::clock::Timestamp;
 /// A trial without an attempt for so long has nothing to try; nor is there one where less than this is
 /// tried in a second: with first attempts, with later ones only. A trial that is not decided after a while
 /// found nothing.
-const IDLE: Duration = Duration::from_secs(1200);
+pub(super) const IDLE: Duration = Duration::from_secs(1200);
 const LEAST: [f64; 2] = [0.1, 2.0];
-const UNDECIDED: Duration = Duration::from_secs(300);
+pub(super) const UNDECIDED: Duration = Duration::from_secs(300);
 /// The share that is taken for the former one when everything was refused.
-const WALL: f64 = 0.9;
+pub(super) const WALL: f64 = 0.9;
 /// Verdicts that wait to be told.
 const FINDINGS: usize = 8;
 
@@ -38,6 +38,8 @@ pub struct Refused<'a> {
     pub sign: Signature,
     /// Whose it was.
     pub party: Party,
+    /// The reverse-path, for people.
+    pub sender: &'a str,
     /// What it counts for the rate.
     pub cells: u32,
     /// The reply, for people.
@@ -79,7 +81,10 @@ impl Adapt {
         if !self.configured.adaptive {
             return;
         }
-        self.evidence.passed(parties, now);
+        self.evidence.passed(parties, cells, now);
+        if let Some(party) = parties.first().filter(|_| !self.senders.is_free()) {
+            self.accepted_of(party.sender, cells, began, now);
+        }
         let tested = self.pace.is_tested(began);
         match self.pace.delivered(cells, began, now) {
             Told::Nothing if tested => self.note(None, now),
@@ -105,10 +110,18 @@ impl Adapt {
         if !self.configured.adaptive {
             return false;
         }
-        let (hash, meaning) = self.evidence.refused(&refused.sign, refused.party, self.trial.is_some(), now);
+        let tried = Tried { lane: self.trial.is_some(), sender: self.senders.tried() };
+        let (hash, meaning) = self.evidence.refused(&refused.sign, refused.party, refused.cells, tried, now);
         let reply = cut(refused.reply);
         let tested = self.pace.is_tested(began);
         self.pace.missed(refused.cells, now);
+        if !self.senders.is_free() && self.refused_of(refused, hash, began, now) {
+            return true;
+        }
+        if tried.sender == Some(hash) {
+            // Others than the one that is tried: they are what it is compared with.
+            return false;
+        }
         if let Some(experiment) = &mut self.trial
             && experiment.trial.hash == hash
         {
@@ -124,6 +137,8 @@ impl Adapt {
         }
         match meaning {
             Meaning::Nothing => return false,
+            Meaning::SenderPace => self.slow_sender(refused, hash, None, now),
+            Meaning::SuspectSender(suspicion) => self.slow_sender(refused, hash, Some(suspicion), now),
             Meaning::Suspect { wall, .. } if self.is_too_slow(refused.party, wall, now) => return false,
             Meaning::Suspect { share, least, wall } => {
                 let former = self.pace.clone();
@@ -222,7 +237,7 @@ impl Adapt {
         }
     }
 
-    fn judge(&mut self, hash: u64, verdict: Verdict, share: f64, evidence: String, now: Timestamp) {
+    pub(super) fn judge(&mut self, hash: u64, verdict: Verdict, share: f64, evidence: String, now: Timestamp) {
         self.watch = Watch::default();
         self.changed = true;
         if let Some(sample) = self.evidence.judge(hash, verdict, share, evidence.clone(), now)
@@ -240,7 +255,11 @@ impl Adapt {
     /// The verdicts in words.
     pub(super) fn judged(&self) -> Vec<String> {
         let line = |known: &super::evidence::Known| {
-            let what = if known.verdict == Verdict::Pace { "about the pace" } else { "not about the pace" };
+            let what = match known.verdict {
+                Verdict::Pace => "about the pace",
+                Verdict::SenderPace => "about the pace of each sender",
+                Verdict::NotPace | Verdict::Unknown => "not about the pace",
+            };
             format!("{what}: `{}` ({}; since {})", known.sample, known.evidence, known.judged)
         };
         let trial = self.trial.as_ref().and_then(|e| self.evidence.sample(e.trial.hash));

@@ -15,14 +15,28 @@ const STOP: Duration = Duration::from_millis(250);
 const STOP_LONG: f64 = 1.0;
 const STOP_PART: f64 = 12.0;
 const STOP_MOST: f64 = 600.0;
-/// A window longer than this stretches all times of the search.
+/// A window longer than this stretches all times of the search; the growth of a probe a little less.
 const SHORT_WINDOW: f64 = 30.0;
+const SHORT_PROBE: f64 = 40.0;
+/// Where the window is known the first stop is this part of it, but no more than so many seconds: one that slides
+/// has room again then. The next ones are longer, from that part on to the last: each try costs a refusal, and
+/// one that does not slide stays closed to its end.
+const STOP_WINDOW: f64 = 1.0 / 60.0;
+const STOP_FIRST: f64 = 5.0;
+const STOP_NEXT: f64 = 1.0 / 12.0;
+const STOP_LAST: f64 = 1.0 / 6.0;
+/// Of a long one much passes for each refusal: no more than so many seconds.
+const STOPS_MOST: [f64; 2] = [20.0, 60.0];
+/// A pace is held for no longer than this part of the window (of a minute if it is shorter), so that a raised limit
+/// is found.
+const HOLD_WINDOW: f64 = 1.0;
+const HOLD_WINDOW_LEAST: f64 = 0.5;
 /// What was accepted further back counts less, in seconds (in windows if these are longer).
 const MEMORY: f64 = 120.0;
 const MEMORY_WINDOWS: f64 = 2.0;
-/// How long such a pace is held after a pause and after less, the first time (twice as long each further
-/// time, up to the last): so no rule acts more than five times in a day. And how much slower than others such
-/// a probe grows.
+/// How long such a pace is held after a pause and after less, the first time (eight times as long each further
+/// time, up to the last): the second time the limit is known well, and a third one costs more than to stay a little
+/// below it. So no rule acts more than five times in a day. And how much slower than others such a probe grows.
 const RULED_HOLD: [Duration; 3] =
     [Duration::from_secs(3 * 3600), Duration::from_secs(1800), Duration::from_secs(24 * 3600)];
 const RULED_SCALE: f64 = 20.0;
@@ -157,19 +171,44 @@ impl Learned {
         (self.window / SHORT_WINDOW).max(if self.ruled > 0 { RULED_SCALE } else { 1.0 })
     }
 
+    /// The same for the growth of a probe.
+    pub(super) fn probe_scale(&self) -> f64 {
+        (self.window / SHORT_PROBE).max(if self.ruled > 0 { RULED_SCALE } else { 1.0 })
+    }
+
+    /// How long the first stop of an episode is.
+    pub(super) fn stop(&self) -> Duration {
+        STOP.max(Duration::from_secs_f64((self.window * STOP_WINDOW).min(STOP_FIRST)))
+    }
+
+    /// Of the least and the greatest time for which a pace is held, what the window allows.
+    pub(super) fn hold(&self, least: Duration, most: Duration) -> (Duration, Duration) {
+        let window = |part: f64| Duration::from_secs_f64(self.window.max(60.0) * part);
+        if self.window <= 0.0 {
+            return (least, most);
+        }
+        (least.min(window(HOLD_WINDOW_LEAST)), most.min(window(HOLD_WINDOW)))
+    }
+
     /// How long a pace is held at which a rule acts.
     pub(super) fn patience(&self) -> Option<Duration> {
         let [pause, less, most] = RULED_HOLD;
         let first = if self.pause { pause } else { less };
         let cheap = if self.window > 0.0 { RULED_PART * self.ruled_for } else { 0.0 };
         let cheap = Duration::try_from_secs_f64(cheap).unwrap_or(most);
-        (self.ruled > 0).then(|| first.saturating_mul(1 << (self.ruled - 1).min(10)).max(cheap).min(most))
+        (self.ruled > 0).then(|| first.saturating_mul(1 << (3 * (self.ruled - 1)).min(10)).max(cheap).min(most))
     }
 
     /// How long the next stop is while nothing is accepted.
     pub(super) fn gap(&self, now: Timestamp) -> f64 {
         let closed = now.since(self.begun).as_secs_f64();
-        let doubled = STOP.as_secs_f64() * f64::from(1_u32 << self.rounds.saturating_sub(1).min(20));
+        let times = f64::from(1_u32 << self.rounds.saturating_sub(1).min(20));
+        let doubled = STOP.as_secs_f64() * times;
+        if self.window > 0.0 {
+            let [next, last] = STOPS_MOST;
+            let stop = (self.window * STOP_NEXT).min(next) * times / 2.0;
+            return stop.min((self.window * STOP_LAST).min(last)).max(STOP.as_secs_f64());
+        }
         doubled.min((closed / STOP_PART).max(STOP_LONG)).min(STOP_MOST)
     }
 

@@ -1,6 +1,60 @@
-//! How much was tried and accepted lately, in cells a second. Pure.
+//! How much was tried and accepted lately, in cells a second; and in the last window, where its length is
+//! known. Pure.
 
 use crate::clock::Timestamp;
+
+/// Parts of a window in which what was accepted is counted apart.
+const SLOTS: i64 = 24;
+
+/// What was accepted in the last window, in slots.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(super) struct Recent {
+    /// Milliseconds of a slot, and when counting began.
+    slot: i64,
+    since: Timestamp,
+    /// The slot that was counted last.
+    latest: i64,
+    cells: [f32; SLOTS as usize],
+}
+
+impl Recent {
+    /// Counts for windows of so many seconds from now on.
+    fn of(window: f64, now: Timestamp) -> Recent {
+        let slot = ((window * 1000.0 / (SLOTS - 2) as f64) as i64).max(1);
+        Recent { slot, since: now, latest: now.0.div_euclid(slot), ..Recent::default() }
+    }
+
+    /// `cells` were accepted; the window has so many seconds (0: that is not known).
+    pub(super) fn note(&mut self, cells: f64, window: f64, now: Timestamp) {
+        if window <= 0.0 {
+            self.slot = 0;
+            return;
+        }
+        let fresh = Recent::of(window, now);
+        if self.slot != fresh.slot {
+            *self = fresh;
+        }
+        let at = now.0.div_euclid(self.slot);
+        for skipped in (self.latest + 1..=at).take(SLOTS as usize) {
+            self.cells[skipped.rem_euclid(SLOTS) as usize] = 0.0;
+        }
+        self.latest = self.latest.max(at);
+        self.cells[at.rem_euclid(SLOTS) as usize] += cells as f32;
+    }
+
+    /// What was accepted in so many seconds up to `now`; `None`: it was not counted for so long.
+    pub(super) fn within(&self, seconds: f64, now: Timestamp) -> Option<f64> {
+        let from = now.0 - (seconds * 1000.0) as i64;
+        if self.slot == 0 || self.since.0 > from {
+            return None;
+        }
+        let of = |slot: i64| f64::from(self.cells[slot.rem_euclid(SLOTS) as usize]);
+        let first = from.div_euclid(self.slot).max(self.latest - SLOTS + 1);
+        // Of the slot in which it begins, the part that is in it.
+        let part = 1.0 - (from - first * self.slot).max(0) as f64 / self.slot as f64;
+        Some(of(first) * part.max(0.0) + (first + 1..=self.latest).map(of).sum::<f64>())
+    }
+}
 
 /// What was tried and what was accepted lately.
 #[derive(Clone, Debug, Default, PartialEq)]

@@ -13,6 +13,18 @@ use crate::clock::Timestamp;
 /// How far two amounts may be apart, as a factor.
 const ALIKE: f64 = 1.25;
 
+/// Windows that people choose, in seconds: a measured length that is shorter by up to this part is taken for
+/// one of them, as the server may have opened before it was asked; and one that is longer by as much less.
+const USUAL: [f64; 7] = [60.0, 300.0, 600.0, 900.0, 1800.0, 3600.0, 86_400.0];
+const SHORTER: f64 = 0.85;
+const LONGER: f64 = 1.05;
+
+/// The length that was meant.
+fn usual(seconds: f64) -> f64 {
+    let fits = |usual: &f64| seconds >= usual * SHORTER && seconds <= usual * LONGER;
+    USUAL.into_iter().find(fits).unwrap_or(seconds)
+}
+
 /// A window that was seen twice.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) struct Window {
@@ -49,11 +61,12 @@ impl Openings {
     /// It has opened again, at some time between `refused` (the last refusal) and `now`: the window, if it is
     /// the second time.
     pub(super) fn reopened(&mut self, refused: Timestamp, now: Timestamp) -> Option<Window> {
-        let first = self.first.replace(now)?;
-        let cells = std::mem::take(&mut self.cells);
         let opened = Timestamp(refused.0.midpoint(now.0));
+        let first = self.first.replace(opened)?;
+        let cells = std::mem::take(&mut self.cells);
         let seconds = opened.since(first).as_secs_f64().max(1.0);
-        self.before.replace(cells).filter(|before| alike(cells, *before)).map(|_| Window { cells, seconds })
+        let alike = self.before.replace(cells).filter(|before| alike(cells, *before));
+        alike.map(|before| Window { cells: cells.max(before), seconds: usual(seconds) })
     }
 
     /// The clock was set back by that much.

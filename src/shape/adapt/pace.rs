@@ -18,7 +18,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::learned::{Learned, NEAR, Probe, SLOWEST};
-use super::meter::Meter;
+use super::meter::{Meter, Recent};
 use super::openings::{Openings, alike};
 use crate::clock::Timestamp;
 
@@ -44,6 +44,10 @@ const SAME: f64 = 1.25;
 /// Closed for so long, and for so many stops: a long window is full, or the server is in trouble.
 const LONG: f64 = 3.0;
 const LONG_ROUNDS: u32 = 4;
+/// A window whose contents seem to be no smaller than this part of what was held is as before; so much of that
+/// is kept.
+const UNCERTAIN: f64 = 0.85;
+const STEADY: f64 = 0.99;
 /// What is used of a window that was measured.
 const USED: f64 = 0.96;
 /// What a probe adds to that when it was refused near it.
@@ -58,6 +62,9 @@ const RULED_SOON: Duration = Duration::from_secs(600);
 const RULED_WINDOWS: [f64; 3] = [60.0, 3600.0, 86_400.0];
 /// An even pace that meets a rule only after so many seconds has filled a window that is longer than that.
 const RULED_EVEN: f64 = 5.0;
+/// A lane that meets a rule within so many seconds, after so many cells, has met a cap of a second.
+const RULED_SECOND: f64 = 1.0;
+const RULED_COUNT: f64 = 8.0;
 const RULED_FORGET: Duration = Duration::from_secs(86_400);
 /// A rate below this part of the one that was too much is far below it: it is held for a moment
 /// only, and grows by [`FAST`] a second up to [`NEAR`].
@@ -93,9 +100,16 @@ pub(super) struct Pace {
     openings: Openings,
     #[serde(skip)]
     meter: Meter,
+    #[serde(skip)]
+    recent: Recent,
 }
 
 impl Pace {
+    /// Nothing is learned, but something was measured.
+    pub(super) fn measured(meter: Meter) -> Pace {
+        Pace { meter, ..Pace::default() }
+    }
+
     /// Nothing is learned.
     pub(super) fn is_free(&self) -> bool {
         self.learned.is_none()
@@ -136,7 +150,7 @@ impl Pace {
     /// The clock was set back by that much.
     pub(super) fn go_back(&mut self, back: Duration) {
         // What was measured is measured anew.
-        self.meter = Meter::default();
+        (self.meter, self.recent) = Default::default();
         self.openings.go_back(back);
         if let Some(l) = &mut self.learned {
             for time in [&mut l.resume, &mut l.begun, &mut l.seen, &mut l.last, &mut l.ruled_until] {
@@ -153,6 +167,7 @@ impl Pace {
     /// `cells` that left at `began` were accepted.
     pub(super) fn delivered(&mut self, cells: u32, began: Timestamp, now: Timestamp) -> Told {
         self.meter.note(f64::from(cells), true, now);
+        let window = self.learned.as_ref().map_or(0.0, |l| l.window);
         let mut told = Told::Nothing;
         if let Some(l) = &mut self.learned
             && began >= l.resume
@@ -167,6 +182,7 @@ impl Pace {
             }
         }
         self.openings.passed(f64::from(cells), now);
+        self.recent.note(f64::from(cells), window, now);
         told
     }
 
@@ -174,13 +190,19 @@ impl Pace {
     fn reopened(&mut self, now: Timestamp) -> Told {
         let Some(l) = &mut self.learned else { return Told::Nothing };
         let closed = now.since(l.begun).as_secs_f64();
-        if closed < LONG || l.rounds < LONG_ROUNDS && !l.wall {
+        if closed < LONG || l.window == 0.0 && l.rounds < LONG_ROUNDS && !l.wall {
             return Told::Nothing;
         }
         if l.window > 0.0 {
-            // A window that is known has become smaller.
+            // What passed in the last one filled it; if that was not counted, it has become smaller.
             let (cells, seconds) = l.before;
-            let most = USED * cells / (seconds + closed).max(1.0);
+            let opened = Timestamp(l.last.0.midpoint(now.0));
+            let filled = self.recent.within(l.window, opened).map(|cells| cells / l.window);
+            let mut most = filled.unwrap_or_else(|| cells / (seconds + closed).max(1.0)) * USED;
+            // It is not measured so well that a little less is news.
+            if l.good > 0.0 && most >= l.good * UNCERTAIN {
+                most = most.max(l.good * STEADY);
+            }
             l.target = l.target.min(most.max(SLOWEST));
             l.ceiling = l.target / USED;
             return Told::Nothing;
@@ -217,6 +239,11 @@ impl Pace {
         self.meter.rates(now).0
     }
 
+    /// What is accepted in a second.
+    pub(super) fn passed(&self, now: Timestamp) -> f64 {
+        self.meter.rates(now).1
+    }
+
     /// Begins to search; `passes`: this share of what is tried, `None`: nothing any more, so it stops for a
     /// moment. `limit` is the configured rate.
     pub(super) fn begin(&mut self, passes: Option<f64>, now: Timestamp, limit: Option<f64>, reason: &str) {
@@ -235,6 +262,20 @@ impl Pace {
         }
         self.learned = Some(learned);
         self.meter.restart(now);
+    }
+
+    /// The search that has just begun begins at such a rate at least.
+    pub(super) fn begin_at_least(&mut self, rate: f64) {
+        if let Some(l) = &mut self.learned {
+            l.target = l.target.max(rate.min(l.ceiling));
+        }
+    }
+
+    /// And at such a rate at most.
+    pub(super) fn begin_at_most(&mut self, rate: f64) {
+        if let Some(l) = &mut self.learned {
+            l.target = l.target.min(rate.max(SLOWEST));
+        }
     }
 
     /// Before it began, everything had been refused since `since`.
@@ -258,7 +299,16 @@ impl Pace {
         // Over the first moment a part of what was accepted is the receiver's burst.
         let accepted = if age < 5.0 { accepted * tried / (accepted + tried).max(SLOWEST) / NEAR } else { accepted };
         let mut target = limit.map_or(accepted, |limit| accepted.min(limit)) * RULED;
-        let (mut times, mut cells, mut window) = (1, self.meter.accepted(), 0.0);
+        // Within its first second it has met what is let through in one, most likely: a further time costs no
+        // more than to be careful for hours.
+        let in_a_second = self.learned.is_none() && age <= RULED_SECOND && self.meter.accepted() >= RULED_COUNT;
+        if in_a_second {
+            let second = self.meter.accepted() * USED;
+            target = limit.map_or(second, |limit| second.min(limit * NEAR));
+        }
+        // What is known so well is held as after a second time.
+        let first = if in_a_second { 2 } else { 1 };
+        let (mut times, mut cells, mut window) = (first, self.meter.accepted(), 0.0);
         // Each further time costs as much as this one, so the first guess is the careful one.
         if let Some((whole, seconds)) = self.meter.evenly(now).filter(|_| self.learned.is_none())
             && (RULED_EVEN..RULED_WINDOWS[0]).contains(&seconds)
@@ -356,6 +406,7 @@ impl Pace {
         let next = Learned::at(target.min(ceiling * 0.97), believed, now, reason);
         let ruling = Learned { ruled, ruled_until, ruled_cells, ruled_for, pause, ..next };
         *l = Learned { good: l.good, same, before, held, window, ..ruling };
+        l.resume = now.after(l.stop());
         self.meter.restart(now);
     }
 
@@ -363,12 +414,12 @@ impl Pace {
     pub(super) fn advance(&mut self, now: Timestamp, limit: Option<f64>) -> bool {
         let (tried, _) = self.meter.rates(now);
         let Some(l) = &mut self.learned else { return false };
-        let (rate, scale) = (l.rate(now), l.scale());
+        let (rate, scale, probe_scale) = (l.rate(now), l.scale(), l.probe_scale());
         let since = now.since(l.seen).as_secs_f64();
         l.seen = l.seen.max(now);
         match &mut l.probing {
             // Only a rate that is used is tested: a lane with little to do learns nothing.
-            Some(probe) if tried >= rate * 0.4 => probe.grow(l.ceiling, since.min(2.0) / scale),
+            Some(probe) if tried >= rate * 0.4 => probe.grow(l.ceiling, since.min(2.0) / probe_scale),
             Some(_) => {}
             None => {
                 let held = now.since(l.resume.max(l.ruled_until));
@@ -381,9 +432,10 @@ impl Pace {
                     let same = HOLD_LEAST.saturating_mul(1 << same).min(HOLD_SAME);
                     (CLEAN * l.hurt.clamp(1, HURT_MOST), same.mul_f64(scale))
                 };
+                let (least, most) = l.hold(least, HOLD_MOST.mul_f64(scale));
                 let over = match l.patience() {
                     Some(patience) => held >= patience,
-                    None => l.clean >= clean && held >= least || held >= HOLD_MOST.mul_f64(scale),
+                    None => l.clean >= clean && held >= least || held >= most,
                 };
                 if over {
                     l.good = l.target;

@@ -34,6 +34,9 @@ pub struct Signature {
     pub family: u64,
     /// Said of one recipient, so recipients are counted and not messages.
     pub of_recipient: bool,
+    /// It ends the connection (421): said on one that has carried something it is not counted, so the shares of
+    /// senders say little.
+    pub closes: bool,
     /// For people: the stage, the codes and the words, nothing of the message.
     pub sample: String,
     /// What it suggests.
@@ -56,7 +59,8 @@ impl Signature {
             let end = (0..=words.len().min(SAMPLE)).rev().find(|at| words.is_char_boundary(*at));
             sample.push_str(words.get(..end.unwrap_or(0)).unwrap_or_default());
         }
-        Signature { hash, family, of_recipient: stage == Stage::Rcpt, sample, prior: prior(reply, &words) }
+        let (of_recipient, closes) = (stage == Stage::Rcpt, reply.code == 421);
+        Signature { hash, family, of_recipient, closes, sample, prior: prior(reply, &words) }
     }
 }
 

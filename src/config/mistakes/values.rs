@@ -1,5 +1,7 @@
 //! What stands on both sides of `=`, and how comments are written.
 
+use std::ops::Range;
+
 use super::foreign::{meant_by, name_of};
 use super::{Fault, Told};
 use crate::config::report::{is_flag, unlike};
@@ -136,109 +138,134 @@ pub(super) fn assignment(fault: &Fault<'_>) -> Told {
     Some((whole, "is neither a header such as [queue], nor `name = value`, nor a comment that begins with #".into()))
 }
 
+/// What stands behind the `=` of a line.
+struct Given<'a> {
+    name: &'a str,
+    /// Up to a comment.
+    text: &'a str,
+    place: Range<usize>,
+}
+
+impl Given<'_> {
+    fn instead(&self, fault: &Fault<'_>, value: &str) -> String {
+        fault.instead(&format!("{} = {value}", self.name))
+    }
+}
+
 /// What a value is that is none of TOML's.
 pub(super) fn value(fault: &Fault<'_>) -> Told {
     let (plain, written) = (fault.plain(), fault.written());
     let from = plain.find('=').map_or(0, |n| n + 1);
-    let name = name_of(written);
     let begins = plain.get(from..)?.trim_start();
     let at = plain.len() - begins.len();
-    let given = begins.split(" #").next().unwrap_or_default().trim_end();
-    let text = written.get(at..at + given.len())?;
-    let whole = fault.place(at, given.len().max(1));
-    let instead = |value: &str| fault.instead(&format!("{name} = {value}"));
-    if given.is_empty() {
+    let length = begins.split(" #").next().unwrap_or_default().trim_end().len();
+    let text = written.get(at..at + length)?;
+    let given = Given { name: name_of(written), text, place: fault.place(at, length.max(1)) };
+    if text.is_empty() {
         let message = "the value is missing behind =: expected one, or the line left out for the default";
         return Some((fault.place(from.saturating_sub(1), 1), message.into()));
     }
-    // Behind a value that is complete.
-    let closed = given.starts_with(['"', '\'']) && !text.ends_with('\\');
-    let rest = fault.rest().trim();
-    if fault.said.starts_with("unexpected key or value") && (closed || rest == "," || rest == ";") {
-        let next = fault.scan.text.get(fault.line.end..).unwrap_or_default().trim_start();
-        if rest == "," && next.starts_with(['"', '\'']) {
-            let message = "several values are a list, which stands in brackets: expected [ and ] around all of them";
-            return Some((whole, message.into()));
-        }
-        if rest == "," || rest == ";" {
-            let fixed = written.trim_end().trim_end_matches([',', ';']);
-            let at = fault.at.start + fault.rest().find([',', ';'])?;
-            return Some((at..at + 1, format!("nothing may stand behind the value{}", fault.instead(fixed))));
-        }
-        if rest.starts_with(',') {
-            let list = instead(&format!("[{}]", text.trim_end_matches(',')));
-            return Some((whole, format!("several values are a list, which stands in brackets{list}")));
-        }
-        if closed && !rest.is_empty() {
-            let start = fault.at.start + (fault.rest().len() - fault.rest().trim_start().len());
-            let message =
-                "something stands behind the value: expected the end of the line, or a comment that begins with #";
-            return Some((start..start + rest.len(), message.into()));
-        }
+    if let Some(told) = behind(fault, &given) {
+        return Some(told);
     }
     if text.ends_with('\\') {
         let message = "a line is not continued with \\: expected a list in [ ], which may have several lines";
-        return Some((fault.place(at + given.len() - 1, 1), message.into()));
+        return Some((fault.place(at + length - 1, 1), message.into()));
     }
     if text.starts_with('$') || (text.starts_with('%') && text.ends_with('%')) {
         let message = "variables are not filled in here: expected the value itself in quotes; a secret may come from \
                        the environment: password = { env = \"NAME\" }";
-        return Some((whole, message.into()));
+        return Some((given.place, message.into()));
     }
-    let lower = text.to_ascii_lowercase();
-    if let Some(flag) = match lower.as_str() {
+    if let Some(message) = flag_or_number(fault, &given) {
+        return Some((given.place, message));
+    }
+    if text.starts_with('{') || nested(fault, from) || given.name.is_empty() || !plain.contains('=') {
+        return inner(fault);
+    }
+    Some((given.place.clone(), without_quotes(fault, &given)))
+}
+
+/// Something behind a value that is complete.
+fn behind(fault: &Fault<'_>, given: &Given<'_>) -> Told {
+    let closed = given.text.starts_with(['"', '\'']) && !given.text.ends_with('\\');
+    let rest = fault.rest().trim();
+    let end = rest == "," || rest == ";";
+    if !fault.said.starts_with("unexpected key or value") || !(closed || end) {
+        return None;
+    }
+    let next = fault.scan.text.get(fault.line.end..).unwrap_or_default().trim_start();
+    if rest == "," && next.starts_with(['"', '\'']) {
+        let message = "several values are a list, which stands in brackets: expected [ and ] around all of them";
+        return Some((given.place.clone(), message.into()));
+    }
+    if end {
+        let fixed = fault.written().trim_end().trim_end_matches([',', ';']);
+        let at = fault.at.start + fault.rest().find([',', ';'])?;
+        return Some((at..at + 1, format!("nothing may stand behind the value{}", fault.instead(fixed))));
+    }
+    if rest.starts_with(',') {
+        let list = given.instead(fault, &format!("[{}]", given.text.trim_end_matches(',')));
+        return Some((given.place.clone(), format!("several values are a list, which stands in brackets{list}")));
+    }
+    let start = fault.at.start + (fault.rest().len() - fault.rest().trim_start().len());
+    let message = "something stands behind the value: expected the end of the line, or a comment that begins with #";
+    (!rest.is_empty()).then(|| (start..start + rest.len(), message.into()))
+}
+
+/// `yes`, `Off`, `none`, and numbers as people write them.
+fn flag_or_number(fault: &Fault<'_>, given: &Given<'_>) -> Option<String> {
+    let lower = given.text.to_ascii_lowercase();
+    let flag = match lower.as_str() {
         "yes" | "on" | "true" | "enabled" | "enable" | "y" => Some("true"),
         "no" | "off" | "false" | "disabled" | "disable" | "n" | "none" | "null" | "nil" => Some("false"),
         _ => None,
-    } {
+    };
+    if let Some(flag) = flag {
         let null = matches!(lower.as_str(), "none" | "null" | "nil");
         // `tls = off` and `level = off` are words.
-        let word = ["tls", "level"].contains(&name);
-        let message = match (null, word) {
+        let word = ["tls", "level"].contains(&given.name);
+        return Some(match (null, word) {
             (true, _) => "there is no such value: expected the line to be left out for the default".to_owned(),
-            (_, true) => format!("a word stands in quotes{}", instead(&format!("\"{lower}\""))),
-            _ => format!("yes and no are written true and false{}", instead(flag)),
-        };
-        return Some((whole, message));
+            (_, true) => format!("a word stands in quotes{}", given.instead(fault, &format!("\"{lower}\""))),
+            _ => format!("yes and no are written true and false{}", given.instead(fault, flag)),
+        });
     }
-    if is_count(text) {
-        let message = "a number has digits only, with a dot for a fraction and no thousands, percent or unit: expected \
-                       such as 25000 or 0.2";
-        let grouped = text.contains(',') && text.chars().all(|c| c.is_ascii_digit() || c == ',');
-        if grouped && takes_text(name) {
-            return Some((whole, format!("a number has no commas{}", instead(&text.replace(',', "")))));
-        }
-        if !takes_text(name) {
-            return Some((whole, message.into()));
-        }
+    if !is_count(given.text) {
+        return None;
     }
-    if text.starts_with('{') || nested(fault, from) {
-        return inner(fault);
+    let text = takes_text(given.name);
+    let grouped = given.text.contains(',') && given.text.chars().all(|c| c.is_ascii_digit() || c == ',');
+    if grouped && text {
+        return Some(format!("a number has no commas{}", given.instead(fault, &given.text.replace(',', ""))));
     }
-    if name.is_empty() || !plain.contains('=') {
-        return inner(fault);
+    let message = "a number has digits only, with a dot for a fraction and no thousands, percent or unit: expected such \
+                   as 25000 or 0.2";
+    (!text).then(|| message.into())
+}
+
+/// A text without quotes: what the key takes instead.
+fn without_quotes(fault: &Fault<'_>, given: &Given<'_>) -> String {
+    let Given { name, text, .. } = *given;
+    if is_flag(name) {
+        return format!("`{name}` is true or false: expected one of these, without quotes");
+    }
+    if let Some(why) = unlike(name, text.trim_matches('"')) {
+        return format!("text stands in quotes, and {why}");
+    }
+    if let Some(here) = meant_by(name).filter(|_| !fault.shown.is_known(name)) {
+        return format!("text stands in quotes, and `{name}` is here {here}");
     }
     let quoted = match text.strip_prefix('[').and_then(|t| t.strip_suffix(']')) {
         Some(list) if !is_bare_address(text) => {
-            let entries: Vec<String> =
-                list.split(',').map(|entry| entry.trim()).filter(|e| !e.is_empty()).map(in_quotes).collect();
-            format!("[{}]", entries.join(", "))
+            let entries = list.split(',').map(str::trim).filter(|entry| !entry.is_empty());
+            format!("[{}]", entries.map(in_quotes).collect::<Vec<_>>().join(", "))
         }
         // `256 MiB` is one word here.
         _ if text.starts_with(|c: char| c.is_ascii_digit()) => in_quotes(&text.replace(' ', "")),
         _ => in_quotes(text),
     };
-    if is_flag(name) {
-        return Some((whole, format!("`{name}` is true or false: expected one of these, without quotes")));
-    }
-    if let Some(fault) = unlike(name, text.trim_matches('"')) {
-        return Some((whole, format!("text stands in quotes, and {fault}")));
-    }
-    let other = meant_by(name).filter(|_| !fault.shown.is_known(name));
-    match other {
-        Some(here) => Some((whole, format!("text stands in quotes, and `{name}` is here {here}"))),
-        None => Some((whole, format!("text stands in quotes{}", instead(&quoted)))),
-    }
+    format!("text stands in quotes{}", given.instead(fault, &quoted))
 }
 
 /// Whether the parser's place is inside brackets that were opened in this line or before.

@@ -392,7 +392,8 @@ impl Upload {
 
     /// Others wait for what it has, and it has hardly grown since it was asked last.
     pub fn too_slow(&mut self) -> bool {
-        let (Some(ticket), now) = (&self.ticket, Instant::now()) else { return false };
+        let Some(ticket) = &self.ticket else { return false };
+        let now = Instant::now();
         if now < self.window + GROWTH_TIME {
             return false;
         }

@@ -46,6 +46,10 @@ impl LaneName {
 
     /// The domain, if this is a domain's lane.
     pub fn as_domain(&self) -> Option<&str> {
+        // Asked for each message, nearly always of a provider.
+        if !self.0.starts_with('@') {
+            return None;
+        }
         self.base().strip_prefix('@')
     }
 

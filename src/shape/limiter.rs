@@ -231,8 +231,11 @@ impl Limiter {
     /// From now on at most `per_second` cells a second, besides the configured rates, which hold in
     /// any case; `None`: no further limit. A first pace begins with a whole cell to wait for.
     pub fn set_pace(&self, per_second: Option<f64>) {
-        let now = self.now() as f64;
         let mut pace = self.pace.lock();
+        if pace.is_none() && per_second.is_none() {
+            return;
+        }
+        let now = self.now() as f64;
         // Bounds, so that no arithmetic can leave them: from 1 cell in 100 days to 1 a nanosecond.
         let period = per_second.map(|rate| (1e9 / rate).clamp(1.0, 1e16)).filter(|p| p.is_finite());
         match (&mut *pace, period) {
@@ -244,13 +247,13 @@ impl Limiter {
 
     /// Nothing more is permitted for `wait` from now, whatever an earlier stop said: zero ends it.
     pub fn stop_for(&self, wait: Duration) {
-        let until = self.now() as f64 + wait.as_nanos() as f64;
-        match (&mut *self.pace.lock(), wait.is_zero()) {
-            (Some(pace), true) => pace.stopped = 0.0,
-            (Some(pace), false) => pace.stopped = until,
-            (None, true) => {}
-            (none, false) => *none = Some(Pace { period: 1.0, arrival: 0.0, stopped: until }),
+        let mut pace = self.pace.lock();
+        if wait.is_zero() {
+            pace.iter_mut().for_each(|pace| pace.stopped = 0.0);
+            return;
         }
+        let until = self.now() as f64 + wait.as_nanos() as f64;
+        pace.get_or_insert(Pace { period: 1.0, arrival: 0.0, stopped: until }).stopped = until;
     }
 
     /// Takes `cost` of every rate, or of none.
@@ -300,8 +303,10 @@ impl Limiter {
 
     /// How long until `cost` would be permitted, if nobody takes any meanwhile. Takes nothing.
     pub fn wait_for(&self, cost: impl Into<Cost>) -> Duration {
-        let (now, cost) = (self.now(), cost.into());
+        let cost = cost.into();
         let buckets = self.buckets.lock();
+        // Without a rate nobody looks at the clock: this is asked several times for each message.
+        let now = if buckets.is_empty() { 0 } else { self.now() };
         let configured = buckets.iter().map(|b| b.wait_for(cost.count(b.of), now)).max().unwrap_or_default();
         drop(buckets);
         configured.max(self.held_by_pace(cost))
@@ -317,9 +322,9 @@ impl Limiter {
 
     /// How long the pace alone makes `cost` wait.
     pub fn held_by_pace(&self, cost: impl Into<Cost>) -> Duration {
-        let (now, cells) = (self.now() as f64, cost.into().count(self.count));
-        let wait = self.pace.lock().as_ref().map_or(0.0, |pace| pace.wait_for(cells, now));
-        Duration::from_nanos(wait as u64)
+        let pace = self.pace.lock();
+        let Some(pace) = pace.as_ref() else { return Duration::ZERO };
+        Duration::from_nanos(pace.wait_for(cost.into().count(self.count), self.now() as f64) as u64)
     }
 
     /// Goes on where an earlier limiter ended `ago`: `missing` says how long a bucket of this rate

@@ -20,6 +20,7 @@ use super::names::Names;
 use super::op::{Answer, Job, Op, Shared};
 use super::read::Readers;
 use super::room::Room;
+use super::sight::Sight;
 use super::upkeep::Tidy;
 use super::writer::Writer;
 use super::{MOST, MOST_LISTED, claim, owed, read, schema, store, turns};
@@ -75,6 +76,7 @@ impl InlineQueue {
             dropped: Dropped::new(),
             refusing: None,
             names,
+            sight: Sight::default(),
             jobs,
             shared: Arc::clone(&shared),
             last_id: recovered.last_id,

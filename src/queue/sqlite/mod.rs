@@ -1,7 +1,7 @@
 //! The queue in one SQLite file: see `docs/queue.md` for the schema and what it promises.
 //!
 //! - `writer`: the one thread that changes anything, by group commit; `op`: what it is asked; `store` and `claim` are what
-//!   it does to the tables.
+//!   it does to the tables, in a transaction (`begun`).
 //! - `dropped`: chunks of messages that will not be accepted.
 //! - `owed`: reports that are owed, in the tables.
 //! - `read`: connections beside it for bodies and lists.
@@ -19,6 +19,7 @@
 
 mod aside;
 pub mod backup;
+mod begun;
 mod claim;
 mod dropped;
 mod error;
@@ -34,6 +35,7 @@ mod read;
 mod room;
 mod rows;
 mod schema;
+mod sight;
 mod sql;
 mod store;
 mod trust;
@@ -66,6 +68,7 @@ use self::op::{Answer, Job, Op, Shared};
 use self::read::Readers;
 use self::room::{Layout, Room};
 pub(super) use self::rows::{SLOTS, slot};
+use self::sight::Sight;
 use self::upkeep::Tidy;
 use self::writer::Writer;
 use super::turns::{Look, Turn};
@@ -230,6 +233,7 @@ impl SqliteQueue {
             dropped: Dropped::new(),
             refusing: None,
             names: Arc::clone(&names),
+            sight: Sight::default(),
             jobs: receiver,
             shared: Arc::clone(&shared),
             last_id: recovered.last_id,

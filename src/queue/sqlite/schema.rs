@@ -247,7 +247,16 @@ fn cache_size(bytes: u64) -> i64 {
 /// Brings the file to the version this program knows, each step in a transaction of its own, and
 /// checks that every statement fits the schema found.
 pub(super) fn prepare(conn: &mut Connection, path: &Path) -> Result<(), QueueError> {
-    climb(conn, LADDER).and_then(|()| check_statements(conn)).map_err(|e| at_path(path, e))
+    let climbed = climb(conn, LADDER).and_then(|()| close_temporary(conn));
+    climbed.and_then(|()| check_statements(conn)).map_err(|e| at_path(path, e))
+}
+
+/// A step that renames a table looks for it among temporary ones, and with that SQLite opens a database for
+/// those, which every later transaction would begin and commit, too. A change of where it lies closes it.
+fn close_temporary(conn: &Connection) -> Result<(), QueueError> {
+    conn.pragma_update(None, "temp_store", "file")?;
+    conn.pragma_update(None, "temp_store", "memory")?;
+    Ok(())
 }
 
 /// The version of the file, unless it is none of ours or newer than the version `known`.
@@ -338,6 +347,22 @@ mod tests {
         prepare(&mut conn, &path).unwrap();
         let page: i64 = conn.pragma_query_value(None, "page_size", |row| row.get(0)).unwrap();
         assert_eq!(page, 8192, "was fixed before it was set");
+    }
+
+    #[test]
+    fn a_new_store_has_no_database_beside_its_own() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("q.db");
+        std::fs::write(&path, b"").unwrap();
+        let mut conn = connect_writer(&path, &Options::default()).unwrap();
+        let databases = |conn: &Connection| {
+            let mut list = conn.prepare("SELECT name FROM pragma_database_list").unwrap();
+            list.query_map([], |row| row.get::<_, String>(0)).unwrap().collect::<Result<Vec<_>, _>>().unwrap()
+        };
+        climb(&mut conn, LADDER).unwrap();
+        assert_eq!(databases(&conn), ["main", "temp"], "what the steps leave behind");
+        prepare(&mut conn, &path).unwrap();
+        assert_eq!(databases(&conn), ["main"]);
     }
 
     #[test]

@@ -160,9 +160,11 @@ statements! {
     TALLY = "SELECT messages, queued, leased, held, failed, uncertain, owed, last_id FROM tally";
     /// Of a file from before reports were owed.
     OLDER_TALLY = "SELECT messages, queued, leased, held, failed, uncertain, 0, last_id FROM tally";
+    /// By its row id, though there is one row: SQLite keeps a copy of the page for a statement that may change
+    /// several, in case that fails half way, and this one is in every transaction.
     ADD_TO_TALLY = "UPDATE tally SET messages = messages + ?1, queued = queued + ?2, leased = leased + ?3,
         held = held + ?4, failed = failed + ?5, uncertain = uncertain + ?6, owed = owed + ?7,
-        last_id = max(last_id, ?8)";
+        last_id = max(last_id, ?8) WHERE rowid = (SELECT rowid FROM tally)";
 }
 
 #[cfg(test)]

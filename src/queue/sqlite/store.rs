@@ -5,8 +5,9 @@
 
 use std::collections::HashSet;
 
-use rusqlite::{CachedStatement, Connection, OptionalExtension, ToSql, Transaction, TransactionBehavior, params};
+use rusqlite::{CachedStatement, Connection, OptionalExtension, ToSql, params};
 
+use super::begun::Begun;
 use super::{rows, sql};
 use crate::clock::Timestamp;
 use crate::crash;
@@ -56,7 +57,7 @@ impl Tally {
 
 /// A transaction of the writer and what it changes besides the tables.
 pub(super) struct Store<'c> {
-    pub(super) tx: Transaction<'c>,
+    pub(super) tx: Begun<'c>,
     conn: &'c Connection,
     /// Statements in use, with their texts; see [`Store::statement`].
     statements: Vec<(&'static str, CachedStatement<'c>)>,
@@ -70,7 +71,7 @@ pub(super) struct Store<'c> {
 impl<'c> Store<'c> {
     /// Begins the transaction.
     pub(super) fn begin(conn: &'c Connection, last_id: i64) -> rusqlite::Result<Store<'c>> {
-        let tx = Transaction::new_unchecked(conn, TransactionBehavior::Immediate)?;
+        let tx = Begun::new(conn)?;
         Ok(Store { tx, conn, statements: Vec::new(), done: Vec::new(), tally: Tally::default(), last_id })
     }
 

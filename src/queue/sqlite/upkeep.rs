@@ -145,7 +145,10 @@ impl Writer {
 
     /// Whether the files are in place; a log that lost its name is begun anew.
     fn look(&mut self, moment: Moment) -> Result<(), QueueError> {
-        let Err(trouble) = self.names.check(moment) else {
+        let checked = if self.sight.suffices(moment) { Ok(()) } else { self.names.check(moment) };
+        // Whoever waits now has seen nothing of what is answered next.
+        self.sight.looked(moment, checked.is_ok() && !self.jobs.is_empty());
+        let Err(trouble) = checked else {
             // After a commit it is too late: the next transaction does not begin.
             let lock = self.lock.as_ref().filter(|_| moment == Moment::Before);
             return lock.map_or(Ok(()), |lock| lock.keep());

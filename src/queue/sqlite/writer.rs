@@ -28,6 +28,7 @@ use super::names::Names;
 use super::op::{Answer, Job, Lent, Op, Shared};
 use super::read::Readers;
 use super::room::{self, Room};
+use super::sight::Sight;
 use super::store::{Store, Tally};
 use super::upkeep::Tidy;
 use super::{Options, claim, schema};
@@ -62,6 +63,7 @@ pub(super) struct Writer {
     /// Why nothing may come in just now; to log the change only.
     pub(super) refusing: Option<String>,
     pub(super) names: Arc<Names>,
+    pub(super) sight: Sight,
     pub(super) jobs: mpsc::Receiver<Job>,
     pub(super) shared: Arc<Shared>,
     pub(super) last_id: i64,

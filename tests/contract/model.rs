@@ -152,6 +152,26 @@ impl Model {
         }
     }
 
+    /// Whose turn is when is the backend's choice: a new one may be due with one that waits in its lane already.
+    async fn adopt(&mut self, id: QueueId) -> Result<(), String> {
+        for row in list(&*self.rig.queue, &Filter::default(), 1000).await {
+            if row.id != id.to_string() {
+                continue;
+            }
+            let key = RecipientKey { id, index: row.index };
+            let entry = &self.entries[&key];
+            if entry.state == State::Leased || row.due == entry.due.to_string() {
+                continue;
+            }
+            let received = entry.due;
+            let before = self.waiting(&entry.lane).map(|(_, other)| other.due).filter(|due| *due < received);
+            let with = before.into_iter().find(|due| row.due == due.to_string());
+            let due = with.ok_or_else(|| format!("{row:?} is due with nobody who waits, nor when it came"))?;
+            self.entries.get_mut(&key).expect("it is there").due = due;
+        }
+        Ok(())
+    }
+
     fn waiting(&self, lane: &LaneName) -> impl Iterator<Item = (&RecipientKey, &Entry)> {
         let queued = |e: &Entry| matches!(e.state, State::Queued | State::Uncertain);
         self.entries.iter().filter(move |(_, e)| queued(e) && e.lane == *lane)
@@ -170,6 +190,7 @@ impl Model {
                 }
                 let id = post.post(&*queue).await;
                 self.insert(id, &lanes, priority, leased, at);
+                self.adopt(id).await?;
             }
             Step::AcceptAgain { nth } => {
                 let Some(key) = self.pick(nth, |_| true) else { return Ok(()) };
@@ -286,6 +307,7 @@ impl Model {
         self.debts.retain(|key, _| items.iter().all(|told| told.key != *key));
         if matches!(how, Told::Dsn) {
             self.insert(dsn, &[0], 0, false, self.now);
+            self.adopt(dsn).await?;
         }
         Ok(())
     }

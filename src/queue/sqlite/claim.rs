@@ -303,7 +303,8 @@ mod tests {
     }
 
     fn claim_from(conn: &mut Connection, lane: &str, limit: usize) -> usize {
-        let mut store = Store::begin(conn, 0).unwrap();
+        let neighbours = Default::default();
+        let mut store = Store::begin(conn, &neighbours, 0).unwrap();
         let taken = claim(&mut store, &lane.into(), Timestamp(500_000), limit).unwrap();
         store.commit().unwrap();
         taken.len()

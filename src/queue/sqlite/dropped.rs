@@ -179,17 +179,17 @@ mod tests {
 
     #[test]
     fn to_store_a_chunk_no_other_chunk_is_read() {
-        let (_dir, conn) = store();
+        let ((_dir, conn), neighbours) = (store(), Default::default());
         let chunk = vec![b'x'; CHUNK];
         for message in (0..120).step_by(2) {
-            let mut store = Store::begin(&conn, 0).unwrap();
+            let mut store = Store::begin(&conn, &neighbours, 0).unwrap();
             store.spill(QueueId(message), 1, &chunk).unwrap();
             store.commit().unwrap();
             let older = "INSERT INTO older_chunk VALUES (?1, 1, ?2)";
             conn.execute(older, params![message, chunk]).unwrap();
         }
         let before = read();
-        let mut store = Store::begin(&conn, 0).unwrap();
+        let mut store = Store::begin(&conn, &neighbours, 0).unwrap();
         store.spill(QueueId(61), 1, &chunk).unwrap();
         store.commit().unwrap();
         let now = read() - before;
@@ -203,8 +203,8 @@ mod tests {
 
     #[test]
     fn what_is_dropped_goes_a_few_at_a_time_and_what_is_not_stays() {
-        let (_dir, conn) = store();
-        let mut store = Store::begin(&conn, 0).unwrap();
+        let ((_dir, conn), neighbours) = (store(), Default::default());
+        let mut store = Store::begin(&conn, &neighbours, 0).unwrap();
         for message in 1..=3 {
             for index in 1..=5 {
                 store.spill(QueueId(message), index, b"chunk").unwrap();

@@ -17,6 +17,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::dropped::Dropped;
 use super::names::Names;
+use super::neighbours::Neighbours;
 use super::op::{Answer, Job, Op, Shared};
 use super::read::Readers;
 use super::room::Room;
@@ -77,6 +78,7 @@ impl InlineQueue {
             refusing: None,
             names,
             sight: Sight::default(),
+            neighbours: Neighbours::default(),
             jobs,
             shared: Arc::clone(&shared),
             last_id: recovered.last_id,

@@ -29,6 +29,7 @@ mod lock;
 mod log;
 mod log_index;
 mod names;
+mod neighbours;
 mod op;
 mod owed;
 mod read;
@@ -64,6 +65,7 @@ pub use self::inline::InlineQueue;
 use self::large_writes::Turns;
 use self::lock::Lock;
 use self::names::Names;
+use self::neighbours::Neighbours;
 use self::op::{Answer, Job, Op, Shared};
 use self::read::Readers;
 use self::room::{Layout, Room};
@@ -234,6 +236,7 @@ impl SqliteQueue {
             refusing: None,
             names: Arc::clone(&names),
             sight: Sight::default(),
+            neighbours: Neighbours::default(),
             jobs: receiver,
             shared: Arc::clone(&shared),
             last_id: recovered.last_id,

@@ -29,6 +29,11 @@ pub(super) fn bucket(message: &Message) -> i64 {
 /// without what bulk senders vary from message to message (VERP, BATV, SRS: digits, and all from
 /// the first `+` or `=` of the local part), or one mailing would occupy every slot.
 pub(in crate::queue) fn slot(sender: &str) -> i64 {
+    (identity(sender) >> 58) as i64
+}
+
+/// Whose mail it is: senders of one slot are told apart by this.
+pub(super) fn identity(sender: &str) -> u64 {
     let (local, domain) = sender.rsplit_once('@').unwrap_or((sender, ""));
     let name = local.split(['+', '=']).next().unwrap_or_default();
     let stable = name.bytes().filter(|b| !b.is_ascii_digit()).chain([b'@']).chain(domain.bytes());
@@ -36,8 +41,7 @@ pub(in crate::queue) fn slot(sender: &str) -> i64 {
         .fold(0xcbf2_9ce4_8422_2325u64, |h, b| (h ^ u64::from(b.to_ascii_lowercase())).wrapping_mul(0x0100_0000_01b3));
     // FNV leaves the last bytes in few bits: mix (the finalizer of MurmurHash3).
     let mixed = (hash ^ hash >> 33).wrapping_mul(0xff51_afd7_ed55_8ccd);
-    let mixed = (mixed ^ mixed >> 33).wrapping_mul(0xc4ce_b9fe_1a85_ec53);
-    (mixed >> 58) as i64
+    (mixed ^ mixed >> 33).wrapping_mul(0xc4ce_b9fe_1a85_ec53)
 }
 
 /// The counts of [`super::sql::TALLY`].
@@ -85,6 +89,7 @@ pub(super) fn insert_recipient(
     statement: &mut Statement<'_>,
     message: &Message,
     bucket: i64,
+    due: Timestamp,
     index: u32,
     new: &NewRecipient,
 ) -> rusqlite::Result<usize> {
@@ -96,7 +101,7 @@ pub(super) fn insert_recipient(
         state as u8,
         new.lane.as_str(),
         bucket,
-        message.received.0,
+        due.0,
         recipient.notify.to_bits(),
         recipient.address.as_str(),
         recipient.orcpt.as_ref().map(orcpt),

@@ -111,6 +111,10 @@ statements! {
     DUE_IN_BUCKET = "SELECT message, idx, state, attempts, warned, notify, address, orcpt, due
         FROM recipient INDEXED BY recipient_ready
         WHERE state IN (0, 4) AND lane = ?1 AND bucket = ?2 AND due <= ?3 ORDER BY due, message, idx LIMIT ?4";
+    /// The first that waits in a bucket behind a due time: one seek.
+    NEXT_IN_BUCKET = "SELECT due, message FROM recipient INDEXED BY recipient_ready
+        WHERE state IN (0, 4) AND lane = ?1 AND bucket = ?2 AND due > ?3 ORDER BY due LIMIT 1";
+    SENDER = "SELECT sender FROM message WHERE id = ?1";
     /// From the oldest id on; the caller stops where it likes.
     OLDER_IN_LANE = "SELECT message, idx, state, attempts, warned, notify, address, orcpt, due
         FROM recipient INDEXED BY recipient_waiting
@@ -216,6 +220,7 @@ mod tests {
             (NEXT_LANE, "(lane>?)"),
             (NEXT_BUCKET, "(lane=? AND bucket>?)"),
             (DUE_IN_BUCKET, "(lane=? AND bucket=? AND due<?)"),
+            (NEXT_IN_BUCKET, "(lane=? AND bucket=? AND due>?)"),
             (OLDER_IN_LANE, "(lane=? AND message<?)"),
             (QUEUED_IN_LANE, "(lane=?)"),
             (WAITING_IN_LANE, "(lane=? AND bucket<?)"),

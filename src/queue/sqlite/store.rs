@@ -8,6 +8,7 @@ use std::collections::HashSet;
 use rusqlite::{CachedStatement, Connection, OptionalExtension, ToSql, params};
 
 use super::begun::Begun;
+use super::neighbours::Neighbours;
 use super::{rows, sql};
 use crate::clock::Timestamp;
 use crate::crash;
@@ -63,6 +64,7 @@ pub(super) struct Store<'c> {
     statements: Vec<(&'static str, CachedStatement<'c>)>,
     /// Messages that one settlement has ended recipients of; reused.
     done: Vec<QueueId>,
+    pub(super) neighbours: &'c Neighbours,
     pub(super) tally: Tally,
     /// The stored mark that ids are under.
     pub(super) last_id: i64,
@@ -70,9 +72,16 @@ pub(super) struct Store<'c> {
 
 impl<'c> Store<'c> {
     /// Begins the transaction.
-    pub(super) fn begin(conn: &'c Connection, last_id: i64) -> rusqlite::Result<Store<'c>> {
-        let tx = Begun::new(conn)?;
-        Ok(Store { tx, conn, statements: Vec::new(), done: Vec::new(), tally: Tally::default(), last_id })
+    pub(super) fn begin(conn: &'c Connection, neighbours: &'c Neighbours, last_id: i64) -> rusqlite::Result<Store<'c>> {
+        Ok(Store {
+            tx: Begun::new(conn)?,
+            conn,
+            statements: Vec::new(),
+            done: Vec::new(),
+            neighbours,
+            tally: Tally::default(),
+            last_id,
+        })
     }
 
     /// The statement of that text. Taken out of the connection's cache once in a transaction: every
@@ -140,8 +149,14 @@ impl<'c> Store<'c> {
             other => other?,
         };
         let bucket = rows::bucket(message);
+        let mut turn = None;
         for (index, recipient) in (0u32..).zip(&new.recipients) {
-            rows::insert_recipient(self.statement(sql::INSERT_RECIPIENT)?, message, bucket, index, recipient)?;
+            let due = match &turn {
+                _ if recipient.leased => message.received,
+                Some((lane, due)) if *lane == &recipient.lane => *due,
+                _ => turn.insert((&recipient.lane, self.turn(message, bucket, &recipient.lane)?)).1,
+            };
+            rows::insert_recipient(self.statement(sql::INSERT_RECIPIENT)?, message, bucket, due, index, recipient)?;
             self.tally.moved(None, Some(if recipient.leased { State::Leased } else { State::Queued }));
         }
         self.tally.messages += 1;
@@ -401,7 +416,8 @@ pub(super) struct Recovered {
 /// time they had (uncertain where they were so before), and what was never accepted is marked as dropped. Costs
 /// what that process had in memory.
 pub(super) fn recover(conn: &mut Connection) -> Result<Recovered, QueueError> {
-    let mut store = Store::begin(conn, 0)?;
+    let neighbours = Neighbours::default();
+    let mut store = Store::begin(conn, &neighbours, 0)?;
     let tx = &store.tx;
     legal(State::Leased, Event::Recover)?;
     let doubtful = tx.query_row(sql::LEASED_IN_DOUBT, [], |row| row.get(0).map(rows::unsigned))? as usize;

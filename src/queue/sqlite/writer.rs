@@ -25,6 +25,7 @@ use super::dropped::{Dropped, FEW, Rest};
 use super::error::connection_is_sound;
 use super::lock::Lock;
 use super::names::Names;
+use super::neighbours::Neighbours;
 use super::op::{Answer, Job, Lent, Op, Shared};
 use super::read::Readers;
 use super::room::{self, Room};
@@ -64,6 +65,7 @@ pub(super) struct Writer {
     pub(super) refusing: Option<String>,
     pub(super) names: Arc<Names>,
     pub(super) sight: Sight,
+    pub(super) neighbours: Neighbours,
     pub(super) jobs: mpsc::Receiver<Job>,
     pub(super) shared: Arc<Shared>,
     pub(super) last_id: i64,
@@ -249,9 +251,11 @@ impl Writer {
         let now = self.clock.now();
         let names = Arc::clone(&self.names);
         let _index = names.use_index();
+        let neighbours = &self.neighbours;
         // A fault of ours in one operation must not end the thread that all others need. The
         // transaction is rolled back as it is dropped; the connection is not used again.
-        let caught = catch_unwind(AssertUnwindSafe(|| transact_on(&mut conn, batch, self.last_id, now, &names)));
+        let caught =
+            catch_unwind(AssertUnwindSafe(|| transact_on(&mut conn, batch, self.last_id, now, &names, neighbours)));
         let sound = match &caught {
             Ok(Ok(_)) => true,
             Ok(Err(Failed::Operation(e) | Failed::Whole(e))) => connection_is_sound(e) && conn.is_autocommit(),
@@ -314,8 +318,9 @@ fn transact_on(
     last_id: i64,
     now: Timestamp,
     names: &Names,
+    neighbours: &Neighbours,
 ) -> Result<(Vec<Answer>, Tally, i64), Failed> {
-    let mut store = Store::begin(conn, last_id).map_err(|e| Failed::Whole(e.into()))?;
+    let mut store = Store::begin(conn, neighbours, last_id).map_err(|e| Failed::Whole(e.into()))?;
     names.note();
     crash::point("commit.work");
     let mut answers = Vec::with_capacity(batch.len());

@@ -302,6 +302,45 @@ mod tests {
         sql::ALL.iter().map(of).sum()
     }
 
+    #[test]
+    fn no_statement_is_parsed_again_for_other_values() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut conn = backlog(&dir);
+        for (lane, limit) in [("m", 3), ("a", 1), ("z", 2), ("m", 7), ("none", 1)] {
+            claim_from(&mut conn, lane, limit);
+        }
+        let neighbours = Default::default();
+        let mut store = Store::begin(&conn, &neighbours, 0).unwrap();
+        let leased: Vec<(i64, u32)> = store
+            .tx
+            .prepare("SELECT message, idx FROM recipient WHERE state = 1")
+            .unwrap()
+            .query_map([], |row| Ok((row.get(0)?, row.get(1)?)))
+            .unwrap()
+            .collect::<Result<_, _>>()
+            .unwrap();
+        assert!(leased.len() > 5);
+        let deferred = |(at, (id, index)): (i64, &(i64, u32))| crate::queue::Settlement {
+            key: crate::mail::RecipientKey { id: QueueId(*id), index: *index },
+            verdict: crate::queue::Verdict::Deferred {
+                due: Timestamp(600_000 + at),
+                reason: format!("reason {at}"),
+                counts: at % 2 == 0,
+                uncertain: at % 3 == 0,
+                warned: at % 5 == 0,
+                lane: if at % 2 == 0 { "m".into() } else { "@x.example".into() },
+            },
+        };
+        for settlement in (0..).zip(&leased).map(deferred) {
+            store.settle(&[settlement], &[], Timestamp(550_000)).unwrap();
+        }
+        store.commit().unwrap();
+        for text in [sql::NEXT_BUCKET, sql::DUE_IN_BUCKET, sql::SET_STATE, sql::IN_DOUBT, sql::DEFER_LEASED] {
+            let again = conn.prepare_cached(text).unwrap().get_status(StatementStatus::RePrepare);
+            assert_eq!(again, 0, "{text}");
+        }
+    }
+
     fn claim_from(conn: &mut Connection, lane: &str, limit: usize) -> usize {
         let neighbours = Default::default();
         let mut store = Store::begin(conn, &neighbours, 0).unwrap();

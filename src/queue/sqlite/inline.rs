@@ -46,7 +46,7 @@ impl InlineQueue {
     /// SQLite's.
     pub fn open(clock: Clock) -> Result<Arc<InlineQueue>, QueueError> {
         let mut conn = Connection::open_in_memory()?;
-        conn.set_prepared_statement_cache_capacity(64);
+        schema::keep_statements(&conn, 64)?;
         schema::prepare(&mut conn, &PathBuf::from(":memory:"))?;
         InlineQueue::over(conn, clock)
     }

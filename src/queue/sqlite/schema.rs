@@ -6,6 +6,7 @@
 use std::path::Path;
 use std::time::Duration;
 
+use rusqlite::config::DbConfig;
 use rusqlite::{Connection, MAIN_DB, OpenFlags};
 
 use super::error::at_path;
@@ -218,7 +219,7 @@ fn writer_settings(path: &Path, options: &Options) -> Result<Connection, QueueEr
     conn.pragma_update(None, "journal_size_limit", rows::signed(LOG_KEPT))?;
     conn.pragma_update(None, "cache_size", cache_size(options.cache_bytes))?;
     conn.pragma_update(None, "temp_store", "memory")?;
-    conn.set_prepared_statement_cache_capacity(64);
+    keep_statements(&conn, 64)?;
     if let Some(max) = options.max_bytes {
         let page: i64 = conn.pragma_query_value(None, "page_size", |row| row.get(0))?;
         let pages = i64::try_from(max).unwrap_or(i64::MAX) / page.max(1);
@@ -235,8 +236,16 @@ pub(super) fn connect_reader(path: &Path, cache: u64) -> Result<Connection, Queu
     conn.busy_timeout(BUSY)?;
     conn.pragma_update(None, "query_only", true)?;
     conn.pragma_update(None, "cache_size", cache_size(cache))?;
-    conn.set_prepared_statement_cache_capacity(32);
+    keep_statements(&conn, 32)?;
     Ok(conn)
+}
+
+/// Keeps so many statements prepared, whatever values they are used with. Else SQLite compares the values
+/// with the conditions of partial indexes, and parses a statement anew with each other value of one that a
+/// condition might be about: more work than a claim itself.
+pub(super) fn keep_statements(conn: &Connection, most: usize) -> rusqlite::Result<()> {
+    conn.set_prepared_statement_cache_capacity(most);
+    conn.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true).map(drop)
 }
 
 /// As SQLite has it: below zero, in KiB.

@@ -55,11 +55,12 @@ statements! {
     /// Uncertain (4) once in doubt, whatever the later attempts say.
     DEFER_LEASED = "UPDATE recipient SET state = iif(doubt OR ?3, 4, 0), doubt = (doubt OR ?3), due = ?4, reason = ?5,
         attempts = attempts + ?6, warned = max(warned, ?7), lane = ?8
-        WHERE message = ?1 AND idx = ?2 AND state = 1 RETURNING state";
+        WHERE message = ?1 AND idx = ?2 AND state = 1";
+    /// Read by itself: for a statement with RETURNING, SQLite keeps copies of the pages that it changes.
+    IN_DOUBT = "SELECT doubt FROM recipient WHERE message = ?1 AND idx = ?2 AND state = 1";
     FAIL_LEASED = "UPDATE recipient SET state = ?3, due = ?4, reason = ?5
         WHERE message = ?1 AND idx = ?2 AND state = 1";
-    RETURN_LEASED = "UPDATE recipient SET state = iif(doubt, 4, 0) WHERE message = ?1 AND idx = ?2 AND state = 1
-        RETURNING state";
+    RETURN_LEASED = "UPDATE recipient SET state = iif(doubt, 4, 0) WHERE message = ?1 AND idx = ?2 AND state = 1";
     /// Its chunks go with it, by a trigger.
     DELETE_MESSAGE_IF_DONE = "DELETE FROM message WHERE id = ?1
         AND NOT EXISTS (SELECT 1 FROM recipient WHERE message = ?1)

@@ -211,7 +211,7 @@ impl<'c> Store<'c> {
                     (Verdict::Deferred { due, reason, counts, uncertain, warned, lane }, _) => {
                         let values =
                             params![id, index, uncertain, due.0, rows::cut(reason), counts, warned, lane.as_str()];
-                        if self.end_lease(sql::DEFER_LEASED, values)? && !owed.is_empty() {
+                        if self.end_lease(key, *uncertain, sql::DEFER_LEASED, values)? && !owed.is_empty() {
                             ended.insert(*key);
                         }
                         continue;
@@ -251,16 +251,24 @@ impl<'c> Store<'c> {
     pub(super) fn give_back(&mut self, keys: &[RecipientKey]) -> Result<usize, QueueError> {
         let mut given_back = 0;
         for key in keys {
-            given_back += usize::from(self.end_lease(sql::RETURN_LEASED, params![key.id.0, key.index])?);
+            given_back += usize::from(self.end_lease(key, false, sql::RETURN_LEASED, params![key.id.0, key.index])?);
         }
         Ok(given_back)
     }
 
-    /// Ends one lease by a statement that returns the state it leads to: queued, or uncertain for
-    /// one that may have arrived in this attempt or an earlier one. False: it was not leased.
-    fn end_lease(&mut self, text: &'static str, values: &[&dyn ToSql]) -> Result<bool, QueueError> {
-        let state = self.statement(text)?.query_row(values, |row| row.get(0)).optional()?;
-        let Some(state) = state.map(rows::state).transpose()? else { return Ok(false) };
+    /// Ends one lease by a statement that makes it queued, or uncertain if it may have arrived in this
+    /// attempt (`uncertain`) or an earlier one. False: it was not leased.
+    fn end_lease(
+        &mut self,
+        key: &RecipientKey,
+        uncertain: bool,
+        text: &'static str,
+        values: &[&dyn ToSql],
+    ) -> Result<bool, QueueError> {
+        let doubt = self.statement(sql::IN_DOUBT)?.query_row(params![key.id.0, key.index], |row| row.get(0));
+        let Some(doubt) = doubt.optional()? else { return Ok(false) };
+        self.statement(text)?.execute(values)?;
+        let state = if doubt || uncertain { State::Uncertain } else { State::Queued };
         self.tally.moved(Some(State::Leased), Some(state));
         Ok(true)
     }

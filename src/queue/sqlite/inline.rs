@@ -15,6 +15,7 @@ use parking_lot::Mutex;
 use rusqlite::Connection;
 use tokio::sync::{mpsc, oneshot};
 
+use super::cut::Cut;
 use super::dropped::Dropped;
 use super::names::Names;
 use super::neighbours::Neighbours;
@@ -78,6 +79,7 @@ impl InlineQueue {
             refusing: None,
             names,
             sight: Sight::default(),
+            cut: Cut::default(),
             neighbours: Neighbours::default(),
             jobs,
             shared: Arc::clone(&shared),

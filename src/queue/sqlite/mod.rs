@@ -2,7 +2,7 @@
 //!
 //! - `writer`: the one thread that changes anything, by group commit; `op`: what it is asked; `store` and `claim` are what
 //!   it does to the tables, in a transaction (`begun`).
-//! - `dropped`: chunks of messages that will not be accepted.
+//! - `dropped`: chunks of messages that will not be accepted; `cut`: the file after it was written anew.
 //! - `owed`: reports that are owed, in the tables.
 //! - `read`: connections beside it for bodies and lists.
 //! - `schema`: the file, its versions; `sql`: every statement; `rows`: values to columns and back.
@@ -21,6 +21,7 @@ mod aside;
 pub mod backup;
 mod begun;
 mod claim;
+mod cut;
 mod dropped;
 mod error;
 mod inline;
@@ -59,6 +60,7 @@ use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 
 #[doc(hidden)]
 pub use self::aside::Aside;
+use self::cut::Cut;
 use self::dropped::Dropped;
 use self::error::at_path;
 pub use self::inline::InlineQueue;
@@ -236,6 +238,7 @@ impl SqliteQueue {
             refusing: None,
             names: Arc::clone(&names),
             sight: Sight::default(),
+            cut: Cut::default(),
             neighbours: Neighbours::default(),
             jobs: receiver,
             shared: Arc::clone(&shared),

@@ -25,7 +25,7 @@ const LOOK: Duration = Duration::from_secs(1);
 /// How long after it was made smaller, or could not be.
 const LATER: Duration = Duration::from_secs(60);
 /// Bytes in use up to which it is made smaller: they are written anew, and held in memory meanwhile.
-const SMALL: u64 = 16 << 20;
+const SMALL: u64 = 2 << 20;
 /// A log of so many times the size at which it is merged cannot be merged: one transaction adds less.
 const LONG_LOG: u64 = 4;
 
@@ -168,6 +168,7 @@ impl Writer {
 
     /// Merges what is open of the log into the database, which is in place, and opens all anew.
     fn renew(&mut self) -> Result<(), QueueError> {
+        self.wait_for_cut();
         let names = Arc::clone(&self.names);
         let busy = || QueueError::Unavailable("the queue is being read".into());
         trust::check_journal(&self.path)?;
@@ -262,6 +263,7 @@ impl Writer {
         }
         let names = Arc::clone(&self.names);
         let _index = names.use_index();
+        self.after_cut();
         let again = match self.shrink() {
             Ok(false) => LOOK,
             Ok(true) => LATER,
@@ -294,11 +296,15 @@ impl Writer {
         }
         // An earlier version kept a map of all pages, to give back single ones.
         conn.pragma_update(None, "auto_vacuum", 0)?;
-        conn.execute_batch("VACUUM")?;
-        let after = Layout::read(conn)?.total;
-        self.names.expect_smaller(after);
-        // Only the merging cuts the file.
-        all_rows(conn, "PRAGMA wal_checkpoint(PASSIVE)")?;
+        // Only the merging cuts the file, and that takes long: not at the end of this.
+        Writer::merge_no_more(conn)?;
+        let written = conn.execute_batch("VACUUM");
+        let after = written.and_then(|()| Ok(Layout::read(conn)?.total));
+        if let Ok(after) = &after {
+            self.names.expect_smaller(*after);
+        }
+        self.cut_file();
+        let after = after?;
         tracing::info!(from = %Size(before.total), to = %Size(after), "the queue's file was made smaller");
         Ok(true)
     }
@@ -312,7 +318,7 @@ impl Writer {
 /// The key in [`Writer::refusing`] of a disk without room.
 const FULL: &str = "full";
 
-fn all_rows(conn: &Connection, text: &str) -> Result<(), QueueError> {
+pub(super) fn all_rows(conn: &Connection, text: &str) -> Result<(), QueueError> {
     let mut statement = conn.prepare(text)?;
     let mut rows = statement.query([])?;
     while rows.next()?.is_some() {}

@@ -21,6 +21,7 @@ use std::sync::Arc;
 use rusqlite::Connection;
 use tokio::sync::mpsc;
 
+use super::cut::Cut;
 use super::dropped::{Dropped, FEW, Rest};
 use super::error::connection_is_sound;
 use super::lock::Lock;
@@ -65,6 +66,7 @@ pub(super) struct Writer {
     pub(super) refusing: Option<String>,
     pub(super) names: Arc<Names>,
     pub(super) sight: Sight,
+    pub(super) cut: Cut,
     pub(super) neighbours: Neighbours,
     pub(super) jobs: mpsc::Receiver<Job>,
     pub(super) shared: Arc<Shared>,
@@ -106,6 +108,7 @@ impl Writer {
             return;
         }
         crash::point("close.begin");
+        self.wait_for_cut();
         // What is still leased ends here as it would at the next start, so that a queue closed in
         // good order has nothing to recover.
         if let Err(trouble) = self.names.look() {
@@ -178,6 +181,7 @@ impl Writer {
             _ => {}
         }
         self.ailing = failure.is_some();
+        self.after_cut();
         self.dropped.note(batch);
         self.watch_log();
         for (job, result) in batch.drain(..).zip(results) {

@@ -244,7 +244,7 @@ impl Relay {
                 _ = stopping.changed() => break,
                 // Somebody else needs the place.
                 () = lane.dismissed() => break,
-                next = self.next_job(hand, &mut link, serves.as_deref(), idle) => next,
+                next = self.next_job(hand, serves.as_deref(), idle) => next,
             };
             let Some(job) = next else { break };
             hand.hold(&job);

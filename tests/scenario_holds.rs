@@ -3,8 +3,6 @@
 
 mod support;
 
-use std::io::{BufRead, BufReader, Write};
-use std::net::TcpListener;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use support::daemon::{Daemon, LogLine, Setup};
@@ -202,44 +200,4 @@ fn explain_knows_priorities_of_routes_and_limits_that_touch_the_message() {
     assert!(news.contains("limit *@news.test") && news.contains("next one at "), "{news}");
     // A lane that a limit of somebody concerns is open.
     assert!(!ok(&daemon, &["provider", "list"]).contains("stopped"));
-}
-
-/// A host that closes a connection while nothing is sent on it: it is none any more, long before mail comes.
-#[test]
-fn a_connection_that_its_host_has_closed_is_no_connection() {
-    let (dir, port) = (TestDir::new(), Port::reserve());
-    let listener = TcpListener::bind(port.at(2)).expect("a free port");
-    let (tell, close) = std::sync::mpsc::channel::<()>();
-    let server = std::thread::spawn(move || {
-        let (stream, _) = listener.accept().expect("a connection");
-        let mut out = stream.try_clone().expect("its other half");
-        let mut say = |text: &str| out.write_all(text.as_bytes()).expect("said");
-        say("220 host.test\r\n");
-        let mut content = false;
-        for line in BufReader::new(stream).lines() {
-            let line = line.expect("a line");
-            match (content, line.get(..4).unwrap_or(&line)) {
-                (true, ".") => {
-                    say("250 taken\r\n");
-                    close.recv().expect("the test");
-                    // Closed with the listener.
-                    return;
-                }
-                (true, _) => {}
-                (false, "DATA") => {
-                    content = true;
-                    say("354 go on\r\n");
-                }
-                (false, _) => say("250 host.test\r\n"),
-            }
-        }
-    });
-    let keys = "connections = 2\nrate = []\nidle_timeout = \"10m\"";
-    let daemon = Setup::new(&dir).via("example", "example.test", port.at(2), keys).start();
-    send(&daemon, 1);
-    daemon.wait_log("the delivery", |line| line.event() == "delivered");
-    says(&daemon, &["provider", "list"], &[" 1/2 "]);
-    tell.send(()).expect("the server");
-    server.join().expect("the server");
-    says(&daemon, &["provider", "list"], &[" 0/2 "]);
 }

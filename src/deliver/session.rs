@@ -177,14 +177,6 @@ impl Connection {
         self.is_usable() && self.wire.is_quiet()
     }
 
-    /// Returns when it cannot be used any more: the peer has closed it, or said something that nobody asked
-    /// for (a 421). Nothing is lost if this is given up.
-    pub async fn hangs_up(&mut self) {
-        if self.is_usable() {
-            self.wire.stirs().await;
-        }
-    }
-
     /// The peer has said nothing and not closed, as far as this end knows.
     pub fn is_quiet(&mut self) -> bool {
         self.wire.is_quiet()

@@ -112,19 +112,6 @@ impl Wire {
         !self.is_broken() && !self.is_pending()
     }
 
-    /// Returns when the peer has closed, said something that nobody asked for, or broken.
-    pub async fn stirs(&mut self) {
-        poll_fn(|cx| {
-            while !self.is_broken() && !self.is_pending() {
-                if self.poll_read(cx).is_pending() {
-                    return Poll::Pending;
-                }
-            }
-            Poll::Ready(())
-        })
-        .await;
-    }
-
     /// Without waiting: whether a reply lies there that no command asked for, other than a 421.
     pub fn has_stray(&mut self) -> bool {
         !self.is_quiet() && self.replies.front().is_some_and(|r| r.reply.code != 421)

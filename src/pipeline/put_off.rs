@@ -4,8 +4,6 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::lesson::Teach;
-use super::link::Link;
 use super::record::Attempt;
 use super::{Hand, Relay};
 use crate::clock::Timestamp;
@@ -19,33 +17,11 @@ use crate::schedule::{Empty, Job, Lane};
 const AT_ONCE: usize = 200;
 
 impl Relay {
-    /// The next job of a worker. On the way it puts back what waits for a limit and finds no place, and
-    /// lets go a connection that its host ends meanwhile.
-    pub(super) async fn next_job(
-        &self,
-        hand: &Hand,
-        link: &mut Option<Link>,
-        serves: Option<&str>,
-        idle: Duration,
-    ) -> Option<Job> {
+    /// The next job of a worker. On the way it puts back what waits for a limit and finds no place.
+    pub(super) async fn next_job(&self, hand: &Hand, serves: Option<&str>, idle: Duration) -> Option<Job> {
         let lane = &hand.lane;
         loop {
-            let next = match link {
-                // Both may be given up at any time.
-                Some(open) => tokio::select! {
-                    biased;
-                    next = lane.next(serves, idle) => Some(next),
-                    () = open.connection.hangs_up() => None,
-                },
-                None => Some(lane.next(None, idle).await),
-            };
-            let Some(next) = next else {
-                if let Some(ended) = link.take() {
-                    self.ended(lane, ended).await;
-                }
-                continue;
-            };
-            match next {
+            match lane.next(serves, idle).await {
                 Ok((job, wake)) => {
                     self.scheduler.wake(lane, wake);
                     return Some(job);
@@ -55,16 +31,6 @@ impl Relay {
                 Err(Empty::Beyond) => self.put_off(lane, lane.take_beyond()).await,
             }
         }
-    }
-
-    /// The host has ended a connection while nothing was sent. What that says of how many messages it takes
-    /// on one is only believed while more wait.
-    async fn ended(&self, lane: &Arc<Lane>, mut link: Link) {
-        let early = link.closed_early().filter(|_| lane.in_memory() > 0);
-        if let Some(messages) = early {
-            self.of(lane).note_closed(messages);
-        }
-        link.quit().await;
     }
 
     /// Puts jobs back into the queue until their time has come.

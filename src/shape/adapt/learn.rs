@@ -163,6 +163,13 @@ impl Adapt {
         true
     }
 
+    /// Everything was refused, and that is not about one sender: the lane is tried at once.
+    pub(super) fn try_lane(&mut self, hash: u64, reply: &str, now: Timestamp) {
+        let former = self.pace.clone();
+        self.pace.begin(None, now, self.configured.rate, reply);
+        self.trial = Some(Experiment { trial: Trial::of(hash, WALL, now), former, wall: true });
+    }
+
     /// Whether so little is tried that a trial would take long and a pace would be too slow for what comes.
     fn is_too_slow(&self, party: Party, wall: bool, now: Timestamp) -> bool {
         let [first, again] = LEAST;

@@ -391,12 +391,15 @@ impl Adapt {
             self.judge(kind, Verdict::SenderPace, trial.share, evidence, now);
             return;
         }
+        let reason = slowed.pace.reason().unwrap_or_default().to_owned();
         if most.is_some() {
             self.pace.go_back_to(lane);
         }
         self.senders.remove(sender);
         if found.is_none() {
             self.evidence.anew(kind);
+        } else if most.is_some() && self.pace.is_free() && self.trial.is_none() {
+            self.try_lane(kind, &reason, now);
         }
         self.evidence.not_of_senders(kind, false, now);
     }

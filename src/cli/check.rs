@@ -1,5 +1,5 @@
 //! `mailweir check`: what the file says of its own, certificates, warnings, and whether it is good; or all that is
-//! wrong with it. With `--all` every value that holds.
+//! wrong with it. With `--all` every value that holds, and what its key means.
 
 use std::io::Write;
 
@@ -11,7 +11,7 @@ use super::text::Table;
 use super::{Code, Failed, Outcome};
 use crate::clock::{Clock, Timestamp};
 use crate::config::certificates::{self, Certificate};
-use crate::config::report::{AsToml, OwnValues};
+use crate::config::report::{Annotated, OwnValues};
 use crate::config::{ConfigError, Loaded, Store};
 use crate::queue::sqlite::Aside;
 
@@ -31,7 +31,7 @@ pub(super) fn check(loaded: Result<Loaded, ConfigError>, all: bool, json: bool) 
         writeln!(screen::stderr(), "mailweir: warning: {warning}")?;
     }
     if all {
-        write!(out, "{}", AsToml(&loaded.settings))?;
+        write!(out, "{}", Annotated(&loaded.settings))?;
         return Ok(());
     }
     let own = OwnValues(&loaded.settings);

@@ -104,7 +104,7 @@ enum Command {
     Run,
     /// Check the configuration: what differs from the built-in values, certificates, and what to know
     Check {
-        /// Every value that holds, with where it came from
+        /// A complete file: every key with what it means, the value that holds, and where it came from
         #[arg(long, conflicts_with = "json")]
         all: bool,
         /// One JSON object

@@ -1,5 +1,5 @@
 //! Every key of the configuration, declared once: name, range, default, documentation, and the
-//! field it fills. The parser, `mailweir check` and the reference in docs/configuration.md are all made
+//! field it fills. The parser, `mailweir check --all` and the reference in docs/configuration.md are all made
 //! from these declarations, so that they cannot disagree.
 
 use std::net::SocketAddr;

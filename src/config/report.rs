@@ -1,4 +1,4 @@
-//! The configuration in print: the effective values with where each came from (`mailweir check`),
+//! The configuration in print: the effective values with where each came from (`mailweir check --all`),
 //! and the reference of keys in the documentation. Both are made from the declarations in `keys`; a
 //! test compares docs/configuration.md with them.
 

@@ -64,6 +64,7 @@ fn in_the_source() -> Buffers {
     for path in files {
         let name = path.strip_prefix(root).expect("below").to_string_lossy().into_owned();
         if name.ends_with("tests.rs")
+            || name.ends_with("_worlds.rs")
             || name.contains("tests/")
             || ELSEWHERE.iter().any(|elsewhere| name.starts_with(elsewhere))
         {

@@ -13,7 +13,7 @@ use base64::engine::general_purpose::STANDARD;
 use support::daemon::{Daemon, Setup};
 use support::mail::message;
 use support::sink::Sink;
-use support::{Port, SOON, TestDir};
+use support::{Port, SOON, TestDir, wait_for};
 
 const FIRST: &str = "hunter2-S3cr3tPW/+~?";
 const SECOND: &str = "correct horse: battery \\ staple";
@@ -185,13 +185,19 @@ fn no_secret_is_in_anything_that_is_written_printed_or_sent() {
                 .expect("written");
             daemon.start();
             let good = std::fs::read_to_string(&daemon.config).expect("the configuration");
-            for bad in [format!("password = {FIRST}"), format!("password = {{ \"{FIRST}\" = 1 }}")] {
+            let bad = [format!("password = {FIRST}"), format!("password = {{ \"{FIRST}\" = 1 }}")];
+            for (refused, bad) in bad.into_iter().enumerate() {
                 let broken = good.replace(&format!("password = '{FIRST}'"), &bad);
                 assert_ne!(broken, good);
                 std::fs::write(&daemon.config, broken).expect("written");
                 written.command(&daemon, &["reload"]);
                 written.command(&daemon, &["check", "--json"]);
                 daemon.signal(rustix::process::Signal::HUP);
+                // Or it would find the good file, and reload in the middle of what follows.
+                wait_for("a reload by signal that is refused", SOON, || {
+                    let log = std::fs::read_to_string(&daemon.log).unwrap_or_default();
+                    (log.matches("by=\"SIGHUP\"").count() > refused).then_some(())
+                });
             }
             std::fs::write(&daemon.config, good).expect("written");
         }

@@ -298,7 +298,7 @@ impl Relay {
             };
             if !link.as_mut().is_some_and(|link| link.suits(lane, &route) && same_source(link, &attempt.job)) {
                 let sender = attempt.job.sender().cloned();
-                let from = sender.as_ref().map_or("", Address::domain);
+                let from = sender.as_ref().map_or("", Address::as_str);
                 let way = route.clone();
                 hand.lend(&mut attempt.job, route);
                 // Closed before the next one is opened: never more connections than the limit.
@@ -345,14 +345,17 @@ impl Relay {
                     }
                     Err(facts) => {
                         hand.not_needed(&mut attempt.job);
-                        if self.fails_over(lane, &facts) {
+                        // A later one, of another sender: what was not tried about that one is nothing about it.
+                        let untried = facts.iter().all(|fact| matches!(fact.event, Event::BackOff { .. }));
+                        let other = untried && attempt.job.sender() != sender.as_ref();
+                        if other || self.fails_over(lane, &facts) {
                             // It was no attempt: the next round finds the other source, for all that waits.
                             hand.empty();
                             self.scheduler.wake(lane, lane.give_back(attempt.job));
                             continue;
                         }
                         self.scheduler.prove(lane, false);
-                        self.note_down(lane, &attempt.job.destination, &route, attempt.job.recipients.len());
+                        self.note_down(lane, &attempt.job, &route);
                         let (judgement, fact) =
                             self.of(lane).unreached(&facts, |name| route.hosts.iter().any(|host| host.name == name));
                         attempt.connect = began.elapsed();

@@ -1,12 +1,15 @@
-//! A provider that does not move, with 200,000 recipients behind it, delays nobody else.
+//! A provider that does not move, with 200,000 recipients behind it, delays nobody else; nor does a sender whom a
+//! host does not want.
 
 mod support;
 
+use std::collections::HashSet;
+use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
-use support::daemon::Setup;
+use support::daemon::{LogLine, Setup};
 use support::mail::message;
-use support::sink::{Answer, Gate, Options, Sink};
+use support::sink::{Answer, Ask, Gate, Options, Sink};
 use support::{Port, SOON, TestDir};
 
 const BACKLOG: usize = 200_000;
@@ -71,4 +74,73 @@ fn two_hundred_thousand_for_a_stalled_provider_delay_nobody_else() {
     assert!(start < Duration::from_secs(5), "{start:?} to start with a backlog of {BACKLOG}");
     assert_eq!(stalled.count(), 0);
     gate.open();
+}
+
+/// What it says of one sender's mail is nothing about others: all of theirs leaves, tried or not, and none of it is
+/// put off; his own has a few connections.
+#[test]
+fn a_sender_whom_a_host_answers_with_421_stops_nobody_else() {
+    const ROUNDS: usize = 30;
+    let (dir, port) = (TestDir::new(), Port::reserve());
+    let table = [
+        ("mail", "MAIL", "421 4.7.0 [TSS04] not from this user"),
+        ("rcpt", "RCPT", "421 4.7.0 later"),
+        ("dot", "DOT", "421 4.7.0 later"),
+    ];
+    let sinks: Vec<Sink> = (2..)
+        .zip(table)
+        .map(|(n, (_, verb, reply))| {
+            let bad = Mutex::new(HashSet::new());
+            let script = move |ask: &Ask| {
+                let mut bad = bad.lock().unwrap();
+                if ask.verb == "MAIL" {
+                    if ask.argument.contains("bad@") {
+                        bad.insert(ask.connection)
+                    } else {
+                        bad.remove(&ask.connection)
+                    };
+                }
+                if ask.verb == verb && bad.contains(&ask.connection) { Answer::say(reply) } else { Answer::Yes }
+            };
+            Sink::with(port.at(n), Options { extensions: vec!["PIPELINING"], ..Options::script(script) })
+        })
+        .collect();
+    let mut setup = Setup::new(&dir).with("[retry]\nfirst = \"1h\"\njitter = 0.0");
+    for (sink, (name, ..)) in sinks.iter().zip(table) {
+        setup = setup.via(name, &format!("{name}.test"), sink.address, "connections = 4\nrate = []");
+    }
+    let mut daemon = setup.prepare();
+    // Who was not tried has a line at this level only.
+    let text = std::fs::read_to_string(&daemon.config).unwrap();
+    std::fs::write(&daemon.config, text.replace("level = \"info\"", "level = \"debug\"")).unwrap();
+    daemon.start();
+    let mut client = daemon.client();
+    let mut send = |from: &str, name: &str, subject: &str| {
+        client.send(from, &[&format!("<somebody@{name}.test>")], &message(subject));
+    };
+    // His mail is put off before anybody else's comes.
+    for (name, ..) in table {
+        (0..20).for_each(|n| send("<bad@s.test>", name, &format!("first {n}")));
+    }
+    let put_off = |line: &LogLine, name: &str, sender: &str| {
+        line.event() == "deferred" && line.get("provider") == name && line.get("sender").contains(sender)
+    };
+    for (name, ..) in table {
+        daemon.wait_log("his to be put off", |line| {
+            put_off(line, name, "bad@") && line.get("reply").starts_with("not tried")
+        });
+    }
+    for n in 0..ROUNDS {
+        for (name, ..) in table {
+            send(&format!("<good{}@g.test>", n % 3), name, &format!("good {n}"));
+            (0..4).for_each(|m| send("<bad@s.test>", name, &format!("bad {n}-{m}")));
+        }
+    }
+    for (sink, (name, ..)) in sinks.iter().zip(table) {
+        let got = sink.wait(ROUNDS, SOON);
+        assert!(got.len() == ROUNDS && got.iter().all(|mail| mail.from.contains("good")), "{name}");
+        let lines = daemon.log_lines();
+        let deferred: Vec<&LogLine> = lines.iter().filter(|line| put_off(line, name, "good")).collect();
+        assert!(deferred.is_empty(), "{name}: {} {}", deferred.len(), deferred[0].0);
+    }
 }

@@ -35,7 +35,7 @@ use super::tls::TlsSettings;
 use super::{Io, Timeouts, wire};
 use crate::config::{Provider, Source, TlsMode, sources};
 use crate::descriptors::{Counted, Descriptors, Slot};
-use crate::mail::LaneName;
+use crate::mail::{LaneName, sender_key};
 use crate::observe::seldom;
 use crate::route::{Host, Route};
 
@@ -65,6 +65,8 @@ pub struct NextTry {
     pub stage: Stage,
     /// What happened there.
     pub why: String,
+    /// Whose mail alone it is about.
+    pub sender: Option<Arc<str>>,
 }
 
 /// Who says when one more socket may connect.
@@ -161,17 +163,18 @@ impl Connector {
     }
 
     /// A session with the first host of the route that wants one, up to and including AUTH, from the
-    /// source address of this sender domain, each socket as `admit` lets it. `Err` has what happened
+    /// source address of this sender's domain, each socket as `admit` lets it. `Err` has what happened
     /// with each address tried; never empty.
     pub async fn open_for(
         &self,
         provider: &Provider,
         route: &Route,
-        sender_domain: &str,
+        sender: &str,
         admit: &dyn Admit,
     ) -> Result<Connection, Vec<Fact>> {
-        let sources = self.sources.usable(&provider.source, sender_domain, &route.lane);
-        let result = self.try_hosts(provider, route, &sources, admit).await;
+        let domain = sender.rsplit_once('@').map_or(sender, |(_, domain)| domain);
+        let sources = self.sources.usable(&provider.source, domain, &route.lane);
+        let result = self.try_hosts(provider, route, sender_key(sender), &sources, admit).await;
         if provider.source.len() > 1 || sources::only(provider).is_some() {
             self.note(&result, &sources, &route.lane);
         }
@@ -233,10 +236,11 @@ impl Connector {
         &self,
         provider: &Provider,
         route: &Route,
+        sender: u64,
         sources: &[&Source],
         admit: &dyn Admit,
     ) -> Result<Connection, Vec<Fact>> {
-        if let Some(fact) = self.left_alone(provider, route).await {
+        if let Some(fact) = self.left_alone(provider, route, sender).await {
             return Err(vec![fact]);
         }
         let mut facts = Vec::new();
@@ -268,7 +272,7 @@ impl Connector {
                     }
                     Err(fact) => {
                         if !refuses_account(&fact) {
-                            self.dead.turned_away(&door, fact.stage, &fact.event, provider.retry.max);
+                            self.dead.turned_away(&door, None, (fact.stage, &fact.event), provider.retry.max);
                         }
                         let stop = fact.stage == Stage::Auth && matches!(fact.event, Event::Reply(_));
                         facts.push(fact);
@@ -301,10 +305,10 @@ impl Connector {
 
     /// Why nobody is asked now, see [`Connector::back_off`]; what a probe that has just begun finds out
     /// is waited for, so that all that waits leaves when it succeeds.
-    async fn left_alone(&self, provider: &Provider, route: &Route) -> Option<Fact> {
+    async fn left_alone(&self, provider: &Provider, route: &Route, sender: u64) -> Option<Fact> {
         loop {
             let news = self.dead.news();
-            let (fact, patience) = self.back_off(provider, route)?;
+            let (fact, patience) = self.back_off(provider, route, sender)?;
             let Some(until) = patience else { return Some(fact) };
             // Something of another address, or nothing in time: both are looked at.
             let _ = tokio::time::timeout_at(until, news).await;
@@ -313,35 +317,51 @@ impl Connector {
 
     /// Why nobody is asked now, and until when to wait for a probe: every address is dead and its
     /// back-off is not over. Else the caller is the one who probes, and others are kept away meanwhile.
-    fn back_off(&self, provider: &Provider, route: &Route) -> Option<(Fact, Option<tokio::time::Instant>)> {
+    fn back_off(
+        &self,
+        provider: &Provider,
+        route: &Route,
+        sender: u64,
+    ) -> Option<(Fact, Option<tokio::time::Instant>)> {
         let from = sources::only(provider);
-        let (address, host, dead) = self.resting(provider, route)?;
+        let (address, host, dead) = self.resting(provider, route, sender)?;
         let left = dead.left();
         if left.is_zero() {
-            self.dead.probe(&Door::new(provider, &host.name, (from, address)), dead);
+            self.dead.probe(&Door::new(provider, &host.name, (from, address)), sender, dead);
             return None;
         }
         let peer = Peer { host: host.name.as_str().into(), ip: Some(address.ip()), tls: None };
         let event = Event::BackOff { left, why: dead.said() };
         // The address that is probed is not always the one whose back-off ends first.
         let doors = route.hosts.iter().flat_map(|host| doors(provider, host, route.port));
-        let probes = doors.filter_map(|door| self.dead.get(&door)?.patience());
+        let probes = doors.filter_map(|door| self.dead.get(&door, sender)?.patience());
         Some((Fact { stage: Stage::Connect, event, peer: Some(peer) }, probes.max()))
     }
 
-    /// When every address of a route is left alone: who is asked next, and when. `None`: somebody there is
-    /// asked at once.
-    pub fn next_try(&self, provider: &Provider, route: &Route) -> Option<NextTry> {
-        let (_, host, dead) = self.resting(provider, route)?;
-        Some(NextTry { host: host.name.clone(), left: dead.left(), stage: dead.stage, why: dead.why.to_string() })
+    /// When every address of a route is left alone with mail of this sender: who is asked next, and when.
+    /// `None`: somebody there is asked at once.
+    pub fn next_try(&self, provider: &Provider, route: &Route, sender: &str) -> Option<NextTry> {
+        let (_, host, dead) = self.resting(provider, route, sender_key(sender))?;
+        Some(NextTry {
+            host: host.name.clone(),
+            left: dead.left(),
+            stage: dead.stage,
+            why: dead.why.to_string(),
+            sender: dead.sender().cloned(),
+        })
     }
 
     /// The address that is asked first when all of a route are left alone.
-    fn resting<'r>(&self, provider: &Provider, route: &'r Route) -> Option<(SocketAddr, &'r Host, BackOff)> {
+    fn resting<'r>(
+        &self,
+        provider: &Provider,
+        route: &'r Route,
+        sender: u64,
+    ) -> Option<(SocketAddr, &'r Host, BackOff)> {
         let mut first: Option<(SocketAddr, &'r Host, BackOff)> = None;
         for host in route.hosts.iter() {
             for door in doors(provider, host, route.port) {
-                let dead = self.dead.get(&door)?;
+                let dead = self.dead.get(&door, sender)?;
                 if first.as_ref().is_none_or(|(_, _, other)| dead.until < other.until) {
                     first = Some((door.way.1, host, dead));
                 }

@@ -11,6 +11,9 @@
 //! What fails at STARTTLS or AUTH is about what one provider demands of TLS, the name that the certificate must
 //! have, or the account: it keeps nobody else from the same address.
 //!
+//! What it ends at MAIL or later keeps away the mail of the sender that it was about, and everybody's only after
+//! it was about two in a row, see [`Ends`].
+//!
 //! Whoever comes while somebody probes an address waits for the answer for a moment ([`PATIENCE`] from the
 //! beginning of the probe, however many come): when the address is alive again, what waits behind the
 //! probe leaves with it, and does not come back a minute later.
@@ -28,6 +31,7 @@ use tokio::sync::Notify;
 use tokio::sync::futures::Notified;
 use tokio::time::Instant;
 
+use super::ends::Ends;
 use super::fact::{Event, Stage};
 use crate::config::Provider;
 
@@ -101,12 +105,32 @@ pub(super) struct BackOff {
     pub stage: Stage,
     /// What happened.
     pub why: Event,
+    /// Whose mail it was about, if it came at MAIL or later.
+    ends: Ends,
 }
 
 impl BackOff {
     /// For how much longer it is left alone.
     pub fn left(&self) -> Duration {
         self.until.saturating_duration_since(Instant::now())
+    }
+
+    /// What it means for mail of a sender, see [`Ends`].
+    fn seen_by(self, sender: u64) -> BackOff {
+        if self.ends.spares(sender) {
+            let (until, probing) = match self.ends.others {
+                Some(began) => (began + PATIENCE, Some(began)),
+                None => (Instant::now(), None),
+            };
+            return BackOff { until, probing, ..self };
+        }
+        let turn = if self.ends.goes_last(sender) { PATIENCE } else { Duration::ZERO };
+        BackOff { until: self.until + turn, ..self }
+    }
+
+    /// The only sender whose mail it keeps away.
+    pub fn sender(&self) -> Option<&Arc<str>> {
+        self.ends.one()
     }
 
     /// What happened, and where unless there was no connection.
@@ -180,9 +204,12 @@ impl DeadAddresses {
         self.news.notified()
     }
 
-    /// What is known against it.
-    pub fn get(&self, door: &Door) -> Option<BackOff> {
-        let early = || door.both().iter().filter_map(|whose| self.early.get(whose)).max_by_key(|known| known.until);
+    /// What is known against it for mail of a sender (see [`crate::mail::sender_key`]).
+    pub fn get(&self, door: &Door, sender: u64) -> Option<BackOff> {
+        let early = || {
+            let known = door.both().into_iter().filter_map(|whose| self.early.get(&whose));
+            known.map(|known| known.seen_by(sender)).max_by_key(|known| known.until)
+        };
         self.dead.get(&door.way).or_else(early)
     }
 
@@ -198,15 +225,20 @@ impl DeadAddresses {
         self.news.notify_waiters();
     }
 
-    /// Somebody tries it now; others are kept away meanwhile.
-    pub fn probe(&self, door: &Door, known: BackOff) {
+    /// Somebody tries it now with mail of this sender; others are kept away meanwhile.
+    pub fn probe(&self, door: &Door, sender: u64, known: BackOff) {
         let now = Instant::now();
         if self.dead.contains_key(&door.way) {
             self.dead.insert(door.way, BackOff { until: now + PROBE, probing: Some(now), ..known });
             return;
         }
         for whose in door.both() {
-            if let Some(known) = self.early.get(&whose) {
+            if let Some(mut known) = self.early.get(&whose) {
+                if known.ends.spares(sender) {
+                    known.ends.others = Some(now);
+                    self.early.insert(whose, known);
+                    continue;
+                }
                 // It is known soon, or never, so the others need not be kept away for longer than before.
                 let until = now + early_wait(known.times);
                 self.early.insert(whose, BackOff { until, probing: Some(now), ..known });
@@ -221,12 +253,12 @@ impl DeadAddresses {
         Serving { known: self.clone(), door: door.clone() }
     }
 
-    /// It turned a connection away before MAIL, see [`DeadAddresses::ended_early`].
-    pub fn turned_away(&self, door: &Door, stage: Stage, why: &Event, longest: Duration) {
+    /// It ended a connection before it took anything, see [`DeadAddresses::ended_early`].
+    pub fn turned_away(&self, door: &Door, sender: Option<&str>, (stage, why): (Stage, &Event), longest: Duration) {
         let whose = door.whose(stage);
         let serves = self.serving.lock().contains_key(&whose);
         if !serves {
-            self.ended_early(whose, stage, why, longest);
+            self.ended_early(whose, sender, (stage, why), longest);
         }
     }
 
@@ -238,15 +270,22 @@ impl DeadAddresses {
         }
     }
 
-    /// It ended a new connection before it took anything: counted once for all that were open then.
-    fn ended_early(&self, whose: Whose, stage: Stage, why: &Event, longest: Duration) {
-        let before = self.early.get(&whose);
-        if before.as_ref().is_some_and(|known| known.probing.is_none() && !known.left().is_zero()) {
-            return;
+    /// It ended a new connection before it took anything: counted once for all that were open then. `sender`:
+    /// it had been asked to take that one's mail.
+    fn ended_early(&self, whose: Whose, sender: Option<&str>, (stage, why): (Stage, &Event), longest: Duration) {
+        let (mut times, mut ends) = (1, Ends::first(sender));
+        if let Some(known) = self.early.get(&whose) {
+            let others_too = known.ends.is_beyond_one(sender);
+            if !others_too && known.probing.is_none() && !known.left().is_zero() {
+                return;
+            }
+            // What one sender's mail had to wait is not what all of it has to.
+            times = if others_too { 1 } else { known.times.saturating_add(1) };
+            ends = known.ends;
+            ends.add(sender);
         }
-        let times = before.map_or(0, |known| known.times).saturating_add(1);
         let until = Instant::now() + early_wait(times).min(longest);
-        self.early.insert(whose, BackOff { times, until, probing: None, stage, why: why.clone() });
+        self.early.insert(whose, BackOff { times, until, probing: None, stage, why: why.clone(), ends });
         self.news.notify_waiters();
     }
 
@@ -275,7 +314,8 @@ impl DeadAddresses {
         let wait = first.saturating_mul(1 << times.min(10)).min(longest);
         let (until, why) = (Instant::now() + wait, why.clone());
         let times = times.saturating_add(1);
-        self.dead.insert(way, BackOff { times, until, probing: None, stage: Stage::Connect, why });
+        self.dead
+            .insert(way, BackOff { times, until, probing: None, stage: Stage::Connect, why, ends: Ends::default() });
         self.news.notify_waiters();
     }
 }
@@ -288,8 +328,11 @@ fn early_wait(times: u32) -> Duration {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::mail::sender_key;
 
     const HOUR: Duration = Duration::from_secs(3600);
+    /// The key of some sender.
+    const ANY: u64 = 1;
 
     fn door(provider: &str, host: &str) -> Door {
         Door::new(&crate::config::sample::provider(provider), host, (None, SocketAddr::from(([192, 0, 2, 1], 25))))
@@ -301,62 +344,65 @@ mod tests {
         let way = door.way;
         let provider = crate::config::sample::provider("p");
         known.failed(way, &Event::Closed, &provider);
-        let back_off = known.get(&door).expect("known");
+        let back_off = known.get(&door, ANY).expect("known");
         assert!(back_off.patience().is_none(), "nobody probes it");
         tokio::time::advance(back_off.left()).await;
-        known.probe(&door, back_off);
-        let until = known.get(&door).and_then(|back_off| back_off.patience()).expect("a probe");
+        known.probe(&door, ANY, back_off);
+        let until = known.get(&door, ANY).and_then(|back_off| back_off.patience()).expect("a probe");
         assert_eq!(until - Instant::now(), PATIENCE);
         let news = known.news();
         known.answered(way);
         tokio::time::timeout(Duration::ZERO, news).await.expect("who waits is told");
-        assert!(known.get(&door).is_none());
+        assert!(known.get(&door, ANY).is_none());
 
         known.failed(way, &Event::Closed, &provider);
         known.failed(way, &Event::Closed, &provider);
-        let back_off = known.get(&door).expect("known");
+        let back_off = known.get(&door, ANY).expect("known");
         tokio::time::advance(back_off.left()).await;
-        known.probe(&door, back_off);
+        known.probe(&door, ANY, back_off);
         tokio::time::advance(PATIENCE).await;
-        assert!(known.get(&door).is_some_and(|back_off| back_off.patience().is_none()), "it does not hold others up");
+        assert!(
+            known.get(&door, ANY).is_some_and(|back_off| back_off.patience().is_none()),
+            "it does not hold others up"
+        );
     }
 
     #[tokio::test(start_paused = true)]
     async fn who_ends_connections_at_mail_is_left_alone_for_longer_and_longer() {
         let (known, door) = (DeadAddresses::new(), door("p", "mx.example"));
         let way = door.way;
-        assert!(known.get(&door).is_none());
+        assert!(known.get(&door, ANY).is_none());
         let mut waits = Vec::new();
         for _ in 0..9 {
             // All that were open at the same time.
             for _ in 0..5 {
-                known.ended_early((way, None), Stage::Mail, &Event::Closed, HOUR);
+                known.ended_early((way, None), None, (Stage::Mail, &Event::Closed), HOUR);
             }
-            let back_off = known.get(&door).expect("known");
+            let back_off = known.get(&door, ANY).expect("known");
             waits.push(back_off.left().as_millis());
             tokio::time::advance(back_off.left()).await;
             // It takes connections, but that is not what is wrong with it.
             known.answered(way);
-            let probe = known.get(&door).expect("known");
+            let probe = known.get(&door, ANY).expect("known");
             assert!(probe.left().is_zero());
-            known.probe(&door, probe);
-            assert!(!known.get(&door).expect("known").left().is_zero(), "one at a time");
+            known.probe(&door, ANY, probe);
+            assert!(!known.get(&door, ANY).expect("known").left().is_zero(), "one at a time");
         }
         assert_eq!(waits, [500, 1000, 2000, 4000, 8000, 16_000, 32_000, 60_000, 60_000]);
         known.listened(&door);
-        assert!(known.get(&door).is_none() && !known.contains(&door));
+        assert!(known.get(&door, ANY).is_none() && !known.contains(&door));
         // While others are served it may be one connection too many.
         let known = Arc::new(known);
         let others = [known.serves(&door), known.serves(&door)];
-        known.turned_away(&door, Stage::Greeting, &Event::Closed, HOUR);
-        assert!(known.get(&door).is_none());
+        known.turned_away(&door, None, (Stage::Greeting, &Event::Closed), HOUR);
+        assert!(known.get(&door, ANY).is_none());
         drop(others);
         assert!(known.serving.lock().is_empty());
-        known.turned_away(&door, Stage::Greeting, &Event::Closed, HOUR);
-        assert!(known.get(&door).is_some());
+        known.turned_away(&door, None, (Stage::Greeting, &Event::Closed), HOUR);
+        assert!(known.get(&door, ANY).is_some());
         known.forget();
-        known.ended_early((way, None), Stage::Mail, &Event::Closed, Duration::from_millis(100));
-        assert_eq!(known.get(&door).expect("known").left(), Duration::from_millis(100), "no longer than a retry");
+        known.ended_early((way, None), None, (Stage::Mail, &Event::Closed), Duration::from_millis(100));
+        assert_eq!(known.get(&door, ANY).expect("known").left(), Duration::from_millis(100), "no longer than a retry");
     }
 
     /// The certificate has to have the host's name, the account is the provider's, and TLS is what the
@@ -367,17 +413,54 @@ mod tests {
         let (ours, others) = (door("p", "mx.example"), [door("q", "mx.example"), door("p", "mx2.example")]);
         let serving = others.each_ref().map(|other| known.serves(other));
         for stage in [Stage::StartTls, Stage::Auth] {
-            known.turned_away(&ours, stage, &Event::Closed, HOUR);
-            assert_eq!(known.get(&ours).expect("left alone").said(), format!("{stage}: {}", Event::Closed));
-            assert!(others.iter().all(|other| known.get(other).is_none() && !known.contains(other)));
+            known.turned_away(&ours, None, (stage, &Event::Closed), HOUR);
+            assert_eq!(known.get(&ours, ANY).expect("left alone").said(), format!("{stage}: {}", Event::Closed));
+            assert!(others.iter().all(|other| known.get(other, ANY).is_none() && !known.contains(other)));
             known.listened(&ours);
             assert!(!known.contains(&ours));
         }
         // The greeting is everybody's.
-        known.turned_away(&ours, Stage::Greeting, &Event::Closed, HOUR);
-        assert!(known.get(&ours).is_none(), "the address serves others");
+        known.turned_away(&ours, None, (Stage::Greeting, &Event::Closed), HOUR);
+        assert!(known.get(&ours, ANY).is_none(), "the address serves others");
         drop(serving);
-        known.turned_away(&ours, Stage::Ehlo, &Event::Closed, HOUR);
+        known.turned_away(&ours, None, (Stage::Ehlo, &Event::Closed), HOUR);
         assert!(others.iter().all(|other| known.contains(other)));
+    }
+
+    /// The host takes everybody else's mail: one of them is tried at once, and is all that others wait for.
+    #[tokio::test(start_paused = true)]
+    async fn what_ends_about_one_sender_keeps_only_his_mail_until_it_ends_about_another() {
+        let (known, door) = (DeadAddresses::new(), door("p", "mx.example"));
+        let [bad, good, other] = ["bad@s.example", "good@g.example", "other@g.example"].map(sender_key);
+        let end = |sender| known.turned_away(&door, sender, (Stage::Mail, &Event::Closed), HOUR);
+        let left = |sender| known.get(&door, sender).expect("known").left().as_millis();
+        // His own mail waits longer and longer, others' does not.
+        let mut waits = Vec::new();
+        for _ in 0..8 {
+            end(Some("bad@s.example"));
+            end(Some("bad@s.example"));
+            waits.push(left(bad));
+            assert_eq!((left(good), left(other)), (0, 0));
+            assert_eq!(known.get(&door, good).expect("known").sender().map(|one| &**one), Some("bad@s.example"));
+            tokio::time::advance(known.get(&door, bad).expect("known").left()).await;
+            known.probe(&door, bad, known.get(&door, bad).expect("known"));
+        }
+        assert_eq!(waits, [500, 1000, 2000, 4000, 8000, 16_000, 32_000, 60_000]);
+        // One at a time; his wait is his own.
+        let before = left(bad);
+        known.probe(&door, good, known.get(&door, good).expect("known"));
+        assert!(known.get(&door, other).expect("known").patience().is_some());
+        assert_eq!((left(other), left(bad)), (PATIENCE.as_millis(), before));
+        // The second sender: all wait, from the beginning, and who was not refused yet is asked first.
+        end(Some("good@g.example"));
+        assert!(known.get(&door, other).expect("known").sender().is_none());
+        assert_eq!(left(other), 500);
+        let later = (500 + PATIENCE.as_millis(), 500 + PATIENCE.as_millis());
+        assert_eq!((left(bad), left(good)), later);
+        known.listened(&door);
+        assert!(!known.contains(&door));
+        // Before MAIL it is about nobody's mail.
+        end(None);
+        assert_eq!((left(bad), left(other)), (500, 500));
     }
 }

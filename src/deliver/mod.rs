@@ -17,6 +17,7 @@ mod command;
 pub mod connect;
 mod dead;
 pub mod encode;
+mod ends;
 pub mod fact;
 mod quirks;
 pub mod reply;

@@ -75,7 +75,9 @@ impl Connection {
         let started = Instant::now();
         let reused = self.sent > 0;
         let mut fates = Fates(vec![None; tx.recipients.len()]);
-        if let Some(event) = self.gone().await {
+        let gone = self.gone().await;
+        let begun = gone.is_none();
+        if let Some(event) = gone {
             fates.rest(Stage::Mail, event);
         }
         self.refuse_unsendable(tx, &mut fates);
@@ -102,7 +104,7 @@ impl Connection {
                 }
             }
         }
-        self.tell_how_it_goes(&fates);
+        self.tell_how_it_goes(&fates, begun.then(|| tx.message.envelope.sender()));
         let facts = fates
             .0
             .into_iter()
@@ -115,8 +117,9 @@ impl Connection {
         Report { facts, dsn: self.caps.dsn, reused, took: started.elapsed() }
     }
 
-    /// Whether the host takes anything on new connections, or ends them.
-    fn tell_how_it_goes(&mut self, fates: &Fates) {
+    /// Whether the host takes anything on new connections, or ends them; `sender`: when it was asked to take mail
+    /// of that one.
+    fn tell_how_it_goes(&mut self, fates: &Fates, sender: Option<&str>) {
         let Some(early) = &self.early else { return };
         let said =
             fates.0.iter().flatten().find(|fact| matches!(fact.event, Event::Reply(_) | Event::Closed | Event::Io(_)));
@@ -126,7 +129,7 @@ impl Connection {
             _ => true,
         };
         if ended {
-            early.known.turned_away(&early.door, fact.stage, &fact.event, early.longest);
+            early.known.turned_away(&early.door, sender, (fact.stage, &fact.event), early.longest);
         } else {
             early.known.listened(&early.door);
             self.serving = Some(early.known.serves(&early.door));

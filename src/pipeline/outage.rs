@@ -19,8 +19,8 @@ use crate::deliver::{Event, Fact, Stage};
 use crate::mail::{LaneName, RecipientKey, State};
 use crate::queue::{Filter, Operation, QueueError};
 use crate::route::Route;
-use crate::schedule::Lane;
 use crate::schedule::lane::By;
+use crate::schedule::{Job, Lane};
 
 /// Outages known at once.
 const MOST: usize = 1000;
@@ -47,6 +47,8 @@ pub(super) struct Outage {
     /// Where in the dialog it fails, and what happened there last.
     pub(super) stage: Stage,
     pub(super) why: String,
+    /// Whose mail alone it keeps away.
+    pub(super) sender: Option<Arc<str>>,
     /// Since when.
     pub(super) since: Timestamp,
     /// When one message asks again.
@@ -69,6 +71,7 @@ struct Failed {
     host: String,
     stage: Stage,
     why: String,
+    sender: Option<Arc<str>>,
     until: Timestamp,
 }
 
@@ -76,9 +79,14 @@ impl Outage {
     /// What is wrong with the host, in words that follow its name.
     fn clause(&self) -> String {
         let Outage { stage, why, .. } = self;
+        let whose = self.sender.as_ref().map_or(String::new(), |sender| format!(" of {sender}"));
         match stage {
+            // It took a connection, and has said this to the mail itself.
+            stage if *stage >= Stage::Mail && why.starts_with(|c: char| c.is_ascii_digit()) => {
+                format!("answers {why} to mail{whose} at {stage}")
+            }
             Stage::Connect | Stage::Greeting => format!("takes no connection: {why}"),
-            _ => format!("takes no mail at {stage}: {why}"),
+            _ => format!("takes no mail{whose} at {stage}: {why}"),
         }
     }
 }
@@ -103,7 +111,7 @@ pub(super) struct Outages {
 impl Outages {
     /// Nobody at `destination` takes a connection; one message asks again at `until`.
     fn down(&self, key: Key, failed: Failed, recipients: u64, now: Timestamp) {
-        let Failed { host, stage, why, until } = failed;
+        let Failed { host, stage, why, sender, until } = failed;
         let mut known = self.known.lock();
         if known.len() >= MOST && !known.contains_key(&key) {
             return;
@@ -112,6 +120,7 @@ impl Outages {
             host: String::new(),
             stage,
             why: String::new(),
+            sender: None,
             since: now,
             until,
             put_off: 0,
@@ -128,7 +137,7 @@ impl Outages {
         if was_over && !outage.told {
             (outage.since, outage.put_off) = (now, 0);
         }
-        (outage.host, outage.stage, outage.why, outage.until) = (host, stage, why, until);
+        (outage.host, outage.stage, outage.why, outage.sender, outage.until) = (host, stage, why, sender, until);
         outage.put_off = outage.put_off.saturating_add(recipients);
     }
 
@@ -196,13 +205,15 @@ impl Outages {
 
 impl Relay {
     /// A route took no connection: if all its addresses are left alone now, that is an outage.
-    pub(super) fn note_down(&self, lane: &Lane, destination: &Arc<str>, route: &Route, recipients: usize) {
-        let Some(next) = self.connector.next_try(&lane.provider, route) else { return };
+    pub(super) fn note_down(&self, lane: &Lane, job: &Job, route: &Route) {
+        let sender = job.message.message.envelope.sender();
+        let Some(next) = self.connector.next_try(&lane.provider, route, sender) else { return };
         let now = self.clock.now();
-        let key = (lane.name.clone(), destination.clone());
+        let key = (lane.name.clone(), job.destination.clone());
         let host = host_and_port(&next.host, route.port);
-        let failed = Failed { host, stage: next.stage, why: next.why, until: now.after(next.left) };
-        self.outages.down(key, failed, recipients as u64, now);
+        let failed =
+            Failed { host, stage: next.stage, why: next.why, sender: next.sender, until: now.after(next.left) };
+        self.outages.down(key, failed, job.recipients.len() as u64, now);
     }
 
     /// What a transaction says of an outage.
@@ -265,6 +276,7 @@ impl Relay {
         let all = provider.relay.is_some() || lane.as_domain().is_some();
         let hold = |outage: Outage| {
             let why = outage.clause();
+            let all = all && outage.sender.is_none();
             (By::Host { host: outage.host, why, all }, outage.until)
         };
         self.outages.of(lane).into_iter().map(hold).collect()
@@ -308,7 +320,7 @@ mod tests {
     }
 
     fn failed(why: &str, until: Timestamp) -> Failed {
-        Failed { host: "mx.example".into(), stage: Stage::Connect, why: why.into(), until }
+        Failed { host: "mx.example".into(), stage: Stage::Connect, why: why.into(), sender: None, until }
     }
 
     fn down(outages: &Outages, now: u64, wait: u64) {
@@ -367,6 +379,24 @@ mod tests {
         let many = |n: usize| (LaneName::from(format!("@d{n}.example").as_str()), Arc::from("h"));
         (0..2 * MOST).for_each(|n| outages.down(many(n), failed("x", at(99)), 1, at(0)));
         assert_eq!(outages.lanes().len(), MOST);
+    }
+
+    #[test]
+    fn what_a_host_says_to_mail_is_not_that_it_takes_no_connection() {
+        let outages = Outages::default();
+        let told = |stage, why: &str, sender: Option<&str>| {
+            let failed = Failed { stage, sender: sender.map(Arc::from), ..failed(why, at(9)) };
+            outages.down(key(), failed, 1, at(0));
+            outages.of(&LaneName::from("p")).remove(0).clause()
+        };
+        let bad = Some("bad@s.example");
+        assert_eq!(
+            told(Stage::Mail, "421 4.7.0 later", bad),
+            "answers 421 4.7.0 later to mail of bad@s.example at MAIL"
+        );
+        assert_eq!(told(Stage::Mail, "421 4.7.0 later", None), "answers 421 4.7.0 later to mail at MAIL");
+        assert_eq!(told(Stage::Rcpt, "it closed", bad), "takes no mail of bad@s.example at RCPT: it closed");
+        assert_eq!(told(Stage::Greeting, "421 later", None), "takes no connection: 421 later");
     }
 
     /// Once, and not each time for one that comes and goes.

@@ -236,10 +236,11 @@ impl Relay {
             News::Down(name, outage) => {
                 let provider = self.router.provider_of_lane(&name);
                 // Of a provider with many domains others go to other hosts.
-                let all = provider.relay.is_some() || name.as_domain().is_some();
+                let all = (provider.relay.is_some() || name.as_domain().is_some()) && outage.sender.is_none();
                 let waiting = if all { self.waiting_text(&name).await } else { grouped(outage.put_off) };
                 let what = match outage.stage {
                     Stage::Connect | Stage::Greeting => "the host takes no connection: its mail waits",
+                    _ if outage.sender.is_some() => "the host takes no mail of one sender: it waits",
                     _ => "the host takes no mail: its mail waits",
                 };
                 tracing::warn!(
@@ -247,6 +248,7 @@ impl Relay {
                     source = source(&name),
                     host = outage.host,
                     stage = %outage.stage,
+                    sender = outage.sender.as_deref(),
                     why = outage.why,
                     waiting,
                     next_try = When { at: outage.until, now }.to_string(),

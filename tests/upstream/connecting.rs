@@ -52,6 +52,9 @@ async fn servers(scripts: &[(&str, &str)]) -> (u16, Vec<Server>) {
     (port, servers)
 }
 
+/// Whose mail `hello()` is: only his waits after an end at MAIL.
+const SENDER: &str = "from@example.org";
+
 fn failed(result: Result<Connection, Vec<Fact>>) -> Vec<String> {
     match result {
         Ok(connection) => panic!("connected to {}", connection.host()),
@@ -290,13 +293,13 @@ async fn a_host_that_turns_everybody_away_is_left_alone() {
         let server = Server::accept_all(listener, &[&script], None);
         let route = route(port, vec![host("a.example", 10, &[&address])]);
         let connector = connector();
-        match connector.open(&provider(), &route).await {
+        match connector.open_for(&provider(), &route, SENDER, &Freely).await {
             Ok(mut connection) => drop(hello_to(&mut connection).await),
             Err(facts) => assert!(facts.iter().all(|f| f.stage <= Stage::Ehlo), "{facts:?}"),
         }
         server.done().await;
         for _ in 0..20 {
-            let facts = connector.open(&provider(), &route).await.err().expect("it is left alone");
+            let facts = connector.open_for(&provider(), &route, SENDER, &Freely).await.err().expect("it is left alone");
             assert!(matches!(facts[0].event, Event::BackOff { .. }), "{script}: {facts:?}");
         }
     }
@@ -444,7 +447,7 @@ async fn a_host_that_ends_new_connections_at_mail_is_left_alone_for_a_while() {
             let mut connection = connector.open(&provider, &route).await.expect("a connection");
             assert_eq!(calls.load(SeqCst), call);
             assert_eq!(fates(&hello().send(&mut connection, &["a@x.example"]).await), [said]);
-            let told = failed(connector.open(&provider, &route).await);
+            let told = failed(connector.open_for(&provider, &route, SENDER, &Freely).await);
             assert!(told[0].contains("connect: not tried: "), "{told:?}");
             assert_eq!(calls.load(SeqCst), call, "called again at once");
             connector.forget_dead();

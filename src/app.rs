@@ -119,7 +119,7 @@ pub async fn run(loaded: Loaded, named: Option<PathBuf>) -> anyhow::Result<()> {
         };
         // A file that does not come must not keep the relay from its end.
         let read = tokio::select! {
-            read = process.read(&current) => read,
+            read = process.read(&current, &*queue) => read,
             signal = signals.stop() => break signal,
         };
         let told = match read {

@@ -23,6 +23,7 @@ use crate::clock::{Clock, Timestamp};
 use crate::config::report::Setting;
 use crate::config::{Config, ConfigError, Loaded};
 use crate::crash;
+use crate::queue::{Queue, QueueError};
 
 /// What a signal asks for.
 pub(super) enum Signal {
@@ -147,7 +148,7 @@ impl Process {
     ///
     /// # Errors
     /// Why it could not, for people.
-    pub(super) async fn read(&mut self, current: &InForce) -> Result<(Parts, InForce), Refused> {
+    pub(super) async fn read(&mut self, current: &InForce, queue: &dyn Queue) -> Result<(Parts, InForce), Refused> {
         // The file that the values in force came from: if it is gone, that is a fault, not a wish
         // for the built-in values.
         let file = self.named.clone().or_else(|| current.file.clone());
@@ -158,6 +159,12 @@ impl Process {
         }
         if loaded.config.queue.store != current.config.queue.store {
             return Err(Refused::new("[queue] store cannot change while mailweir runs: restart it", true));
+        }
+        // The store is closed and opened again by its name. Where that no longer leads to what is open, everything
+        // that waits would go with the close, and an empty queue would begin. A full disk is no such thing.
+        match queue.probe().await {
+            Ok(()) | Err(QueueError::Full(_)) => {}
+            Err(error) => return Err(Refused::new(format!("the queue could not be opened again: {error}"), false)),
         }
         let next = InForce::new(loaded, self.clock.now());
         let parts = Parts::new(next.config.clone()).await?;

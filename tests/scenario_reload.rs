@@ -225,6 +225,12 @@ fn a_file_that_is_gone_is_a_refusal_and_not_a_wish_for_the_built_in_values() {
         let told = wait_for("a refusal", SOON, || Some(refusals(&daemon)).filter(|all| all.len() == n));
         assert!(told.iter().all(|error| error.starts_with("config.toml: cannot read it: No such file")), "{told:?}");
     }
+    // What a full disk or an editor leaves of a file is no wish for them either.
+    std::fs::remove_file(&daemon.config).expect("the link");
+    std::fs::write(&daemon.config, "# hostname = \"relay.test\"\n").expect("a file without a value");
+    daemon.signal(rustix::process::Signal::HUP);
+    let told = wait_for("a refusal", SOON, || Some(refusals(&daemon)).filter(|all| all.len() == 3));
+    assert!(told[2].contains("no values at all"), "{told:?}");
     daemon.client().send("<sender@sender.test>", &["<somebody@example.test>"], &message("by the route"));
     sink.wait(1, SOON);
     std::fs::rename(&away, &daemon.config).expect("rename");

@@ -20,7 +20,7 @@ use super::running::{Opened, Parts, Running};
 use super::sockets::Sockets;
 use crate::admin::Refusal;
 use crate::clock::{Clock, Timestamp};
-use crate::config::report::Setting;
+use crate::config::report::{OwnValues, Setting};
 use crate::config::{Config, ConfigError, Loaded};
 use crate::crash;
 use crate::queue::{Queue, QueueError};
@@ -159,6 +159,10 @@ impl Process {
         }
         if loaded.config.queue.store != current.config.queue.store {
             return Err(Refused::new("[queue] store cannot change while mailweir runs: restart it", true));
+        }
+        // What a full disk or an editor leaves. Without any value all mail would go other ways, or bounce.
+        if OwnValues(&loaded.settings).count() == 0 && OwnValues(&current.settings).count() > 0 {
+            return Err(Refused::new("the file has no values at all: restart mailweir if that is meant", true));
         }
         // The store is closed and opened again by its name. Where that no longer leads to what is open, everything
         // that waits would go with the close, and an empty queue would begin. A full disk is no such thing.

@@ -34,6 +34,10 @@ use crate::schedule::Scheduler;
 /// How long the last writing of feedback may take at the end.
 const FEEDBACK_LAST: Duration = Duration::from_secs(2);
 
+/// How long connections that are being opened have at the end before they are left: a host that answers needs
+/// less, and gets its QUIT.
+const LEAVE: Duration = Duration::from_secs(1);
+
 /// How long the queue may take to close; it empties its log into the database.
 const CLOSE: Duration = Duration::from_secs(15);
 
@@ -190,12 +194,26 @@ impl Running {
     pub(super) async fn stop(self) -> Result<(), StartError> {
         let _ = self.stop.send(true);
         let deadline = Instant::now() + self.relay.config.drain;
-        let finished = tokio::time::timeout_at(deadline, async {
-            for task in self.servers {
-                let _ = task.await;
+        let relay = self.relay.clone();
+        // Who had a job in hand when the stop came may begin to open a connection after it.
+        let leave_connecting = async move {
+            loop {
+                tokio::time::sleep(LEAVE).await;
+                relay.leave_connecting();
             }
-            crash::point("drain.sessions");
-            self.relay.workers.none().await;
+        };
+        let finished = tokio::time::timeout_at(deadline, async {
+            let finish = async {
+                for task in self.servers {
+                    let _ = task.await;
+                }
+                crash::point("drain.sessions");
+                self.relay.workers.none().await;
+            };
+            tokio::select! {
+                () = finish => {}
+                () = leave_connecting => {}
+            }
         })
         .await;
         if finished.is_err() {

@@ -338,6 +338,12 @@ impl Evidence {
         self.known.iter().find(|k| k.hash == hash).map_or(Verdict::Unknown, |k| k.verdict)
     }
 
+    /// The same for a refusal, by its words or, where these never repeat, its codes.
+    pub(super) fn verdict_of(&self, sign: &Signature) -> Verdict {
+        let by_words = self.known.iter().find(|k| k.hash == sign.hash);
+        by_words.map_or_else(|| self.verdict(sign.family), |k| k.verdict)
+    }
+
     pub(super) fn sample(&self, hash: u64) -> Option<&str> {
         self.known.iter().find(|k| k.hash == hash).map(|k| k.sample.as_str())
     }

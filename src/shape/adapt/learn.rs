@@ -104,6 +104,12 @@ impl Adapt {
         }
     }
 
+    /// Whether such a refusal is known to be about the pace; where the number of messages on a connection is
+    /// known it may be about that.
+    pub fn is_paced(&self, sign: &Signature) -> bool {
+        self.configured.adaptive && self.spent.is_free() && self.evidence.verdict_of(sign) == Verdict::Pace
+    }
+
     /// A refusal in a transaction that began at `began`, and that no rule explains. True if it is known
     /// to be about the pace, or is tried just now.
     pub fn refused_for(&mut self, refused: &Refused<'_>, began: Timestamp, now: Timestamp) -> bool {

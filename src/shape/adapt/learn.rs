@@ -149,6 +149,9 @@ impl Adapt {
             Meaning::Suspect { share, least, wall } => {
                 let former = self.pace.clone();
                 self.slow_down((!wall).then_some(1.0 - share), began, now, reply);
+                if !wall && tested {
+                    self.pace.go_on(now);
+                }
                 if wall {
                     self.pace.walled(self.evidence.refuses_since());
                 }

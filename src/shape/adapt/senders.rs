@@ -275,7 +275,8 @@ impl Adapt {
             pace.begin_at_most(of.meter.rates(now).1);
         }
         let alone = suspicion.map(|Suspicion { least, closed, control, wall, .. }| {
-            let over = wall || !self.pace.is_free();
+            // A pace that another kind taught stays.
+            let over = wall || !self.pace.is_free() && self.evidence.verdict(kind) == Verdict::Pace;
             let most = over.then(|| OVER * self.pace.rate(now).unwrap_or(0.0).max(self.pace.passed(now)).max(1.0));
             if over {
                 self.pace.end_stop(now);

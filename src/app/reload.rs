@@ -199,12 +199,13 @@ impl Process {
                 }
                 *current = InForce { since: self.clock.now(), ..next };
                 self.reloads += 1;
-                self.sockets.keep(&current.config);
+                let sockets = self.sockets.keep(&current.config);
                 crash::point("reload.done");
                 tracing::info!(changes = told.len(), "reloaded");
                 if told.is_empty() {
                     told.push("no value has changed; certificates and secrets were read again".into());
                 }
+                told.extend(sockets);
                 Ok((running, Ok(told.join("\n"))))
             }
             Err(error) => {

@@ -170,7 +170,7 @@ impl Process {
     }
 
     /// Ends what runs and starts `next`, or else `current` again. Tells what changed, or why the
-    /// next one could not be started.
+    /// next one could not be started. `closing` is done when all but the queue has ended.
     ///
     /// # Errors
     /// Neither can be started: the process has to end.
@@ -180,11 +180,15 @@ impl Process {
         current: &mut InForce,
         parts: Parts,
         next: InForce,
+        closing: impl Future<Output = ()>,
     ) -> anyhow::Result<(Running, Result<String, Refused>)> {
         tracing::info!(config = %next.shown(), "reload: finishing what is in flight");
         crash::point("reload.begin");
         let before = running.relay.clone();
-        running.stop().await?;
+        let drained = running.drain().await;
+        // Until here commands have the old relay, which may take `drain`.
+        closing.await;
+        drained.close().await?;
         crash::point("reload.stopped");
         match self.start(parts).await {
             Ok(running) => {

@@ -476,7 +476,8 @@ pub struct Limit {
     pub quota: Vec<CountedRate>,
     /// What those without a unit count.
     pub count: Count,
-    /// Each sender domain has its own (else all that match share one).
+    /// Each sender domain has its own (else all that match share one). It is not about the null sender, which has
+    /// none, unless `sender` is `<>`.
     pub each_domain: bool,
 }
 

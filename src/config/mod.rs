@@ -19,6 +19,7 @@ mod load;
 mod mistakes;
 mod names;
 mod network;
+mod own_relay;
 mod problem;
 pub mod profiles;
 pub mod report;

@@ -311,6 +311,25 @@ mod tests {
         }
     }
 
+    /// Not only where its name is gone: a program that was killed may have left a socket in its place.
+    #[tokio::test]
+    async fn it_comes_back_where_nobody_listens_and_leaves_alone_what_is_anothers() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let path = dir.path().join("queue.db.sock");
+        let reached = || std::os::unix::net::UnixStream::connect(&path).is_ok();
+        let mut server = ControlServer::bind(&path).expect("bound");
+        std::fs::remove_file(&path).expect("removed");
+        drop(std::os::unix::net::UnixListener::bind(&path).expect("another's"));
+        assert!(!reached());
+        server.stay_reachable();
+        assert!(reached());
+        std::fs::remove_file(&path).expect("removed");
+        std::fs::write(&path, "mine").expect("written");
+        server.stay_reachable();
+        drop(server);
+        assert_eq!(std::fs::read_to_string(&path).expect("still there"), "mine");
+    }
+
     #[tokio::test]
     async fn a_path_may_be_as_long_as_a_socket_takes() {
         for (length, fits) in [(106, true), (107, true), (108, false)] {

@@ -10,6 +10,7 @@
 
 mod changes;
 mod files;
+mod gate;
 mod operator;
 mod reload;
 mod running;
@@ -124,7 +125,7 @@ pub async fn run(loaded: Loaded, named: Option<PathBuf>) -> anyhow::Result<()> {
         };
         let told = match read {
             Ok((parts, next)) => {
-                let (now, told) = process.replace(running, &mut current, parts, next).await?;
+                let (now, told) = process.replace(running, &mut current, parts, next, front.close()).await?;
                 running = now;
                 front.put(process.operator(&running, &current));
                 told

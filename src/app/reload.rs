@@ -181,7 +181,7 @@ impl Process {
     }
 
     /// Ends what runs and starts `next`, or else `current` again. Tells what changed, or why the
-    /// next one could not be started.
+    /// next one could not be started. `closing` is done when all but the queue has ended.
     ///
     /// # Errors
     /// Neither can be started: the process has to end.
@@ -191,11 +191,15 @@ impl Process {
         current: &mut InForce,
         parts: Parts,
         next: InForce,
+        closing: impl Future<Output = ()>,
     ) -> anyhow::Result<(Running, Result<String, Refused>)> {
         tracing::info!(config = %next.shown(), "reload: finishing what is in flight");
         crash::point("reload.begin");
         let before = running.relay.clone();
-        running.stop().await?;
+        let drained = running.drain().await;
+        // Until here commands have the old relay, which may take `drain`.
+        closing.await;
+        drained.close().await?;
         crash::point("reload.stopped");
         match self.start(parts).await {
             Ok(running) => {
@@ -210,12 +214,13 @@ impl Process {
                 }
                 *current = InForce { since: self.clock.now(), ..next };
                 self.reloads += 1;
-                self.sockets.keep(&current.config);
+                let sockets = self.sockets.keep(&current.config);
                 crash::point("reload.done");
                 tracing::info!(changes = told.len(), "reloaded");
                 if told.is_empty() {
                     told.push("no value has changed; certificates and secrets were read again".into());
                 }
+                told.extend(sockets);
                 Ok((running, Ok(told.join("\n"))))
             }
             Err(error) => {

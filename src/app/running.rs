@@ -192,6 +192,11 @@ impl Running {
     /// # Errors
     /// The queue does not close: nothing may go on beside it but the end of the process.
     pub(super) async fn stop(self) -> Result<(), StartError> {
+        self.drain().await.close().await
+    }
+
+    /// No new sessions; what is in flight may finish within `drain`.
+    pub(super) async fn drain(self) -> Drained {
         let _ = self.stop.send(true);
         let deadline = Instant::now() + self.relay.config.drain;
         let relay = self.relay.clone();
@@ -230,6 +235,22 @@ impl Running {
         // With transactions that did not end in time, what was stored last is good enough.
         end_by(Instant::now() + FEEDBACK_LAST, self.feedback).await;
         crash::point("drain.done");
+        Drained { relay: self.relay }
+    }
+}
+
+/// A relay that has ended but for its queue.
+#[must_use = "its queue has to be closed"]
+pub(super) struct Drained {
+    relay: Arc<Relay>,
+}
+
+impl Drained {
+    /// Closes the queue.
+    ///
+    /// # Errors
+    /// It does not close: nothing may go on beside it but the end of the process.
+    pub(super) async fn close(self) -> Result<(), StartError> {
         let closed = tokio::time::timeout(CLOSE, async {
             // The last act: what is stored holds only if nothing leaves after it.
             if let Err(error) = self.relay.scheduler.end_rates().await {

@@ -100,7 +100,7 @@ pub(crate) trait Teach {
         let judgement = judge(fact);
         if wants_login(fact) {
             let lane = self.lane();
-            return not_logged_in(judgement, fact.stage, lane.provider.relay.is_some(), lane.took_lately());
+            return not_logged_in(judgement, fact, lane.provider.relay.is_some(), lane.took_lately());
         }
         judgement
     }

@@ -3,7 +3,9 @@
 
 mod support;
 
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::Duration;
 
 use support::daemon::{Daemon, LogLine, Setup};
 use support::mail::message;
@@ -33,6 +35,8 @@ fn events(daemon: &Daemon, event: &str) -> Vec<LogLine> {
     daemon.log_lines().into_iter().filter(|line| line.event() == event).collect()
 }
 
+/// For a host that is asked again after some failures.
+const LONG: Duration = Duration::from_secs(60);
 const STOPS: &str = "the lane stops: nothing leaves";
 const GOES_ON: &str = "the lane goes on";
 
@@ -79,6 +83,76 @@ fn a_host_that_is_down_is_one_warning_and_one_line_when_it_is_back() {
     assert_eq!(daemon.log_lines().iter().filter(|line| line.event().starts_with("the host takes no")).count(), 1);
     let list = says(&daemon, &["provider", "list"], &["open"]);
     assert!(!list.contains("refused"), "an error goes when a success follows\n{list}");
+}
+
+/// Takes these commands when it is up, and says this meanwhile.
+fn down_at(verb: &'static str, reply: &'static str, up: &Arc<AtomicBool>) -> Options {
+    let up = up.clone();
+    let script = move |ask: &Ask| match ask.verb == verb && !up.load(Ordering::SeqCst) {
+        true => Answer::say(reply),
+        false => Answer::Yes,
+    };
+    Options { extensions: vec!["PIPELINING", "AUTH PLAIN"], ..Options::script(script) }
+}
+
+/// At whichever stage it says no: that is about the host or our account there, and about no message.
+#[test]
+fn a_host_that_says_no_before_mail_is_asked_by_one_and_when_it_is_back_all_is_due() {
+    const MESSAGES: usize = 60;
+    let (dir, port, up) = (TestDir::new(), Port::reserve(), Arc::new(AtomicBool::new(false)));
+    let login = "auth = { user = \"u\", password = \"secret-of-this-test\" }\n";
+    let table = [
+        ("greeting", "CONNECT", "421 4.3.2 not now", ""),
+        ("ehlo", "EHLO", "421 4.3.2 not now", ""),
+        ("busy", "AUTH", "454 4.7.0 too many logins", login),
+        ("closing", "AUTH", "421 4.7.0 go away", login),
+    ];
+    let sinks: Vec<Sink> =
+        (2..).zip(table).map(|(n, (_, verb, reply, _))| Sink::with(port.at(n), down_at(verb, reply, &up))).collect();
+    let mut setup = Setup::new(&dir).with("[retry]\nfirst = \"1h\"\njitter = 0.0");
+    for (sink, (name, .., keys)) in sinks.iter().zip(table) {
+        let keys = format!("connections = 2\nrate = []\n{keys}");
+        setup = setup.via(name, &format!("{name}.test"), sink.address, &keys);
+    }
+    let daemon = setup.start();
+    let mut client = daemon.client();
+    for n in 0..MESSAGES {
+        for (name, ..) in table {
+            client.send("<sender@sender.test>", &[&format!("<somebody@{name}.test>")], &message(&format!("m{n:03}")));
+        }
+    }
+    for (sink, (name, verb, reply, _)) in sinks.iter().zip(table) {
+        let down = |line: &LogLine| line.get("level") == "WARN" && line.get("provider") == name;
+        let line = daemon.wait_log("the warning", down);
+        let stage = if verb == "CONNECT" { "greeting" } else { verb };
+        assert_eq!((line.get("stage").as_str(), line.get("why").as_str()), (stage, reply), "{}", line.0);
+        assert!(line.get("waiting").parse::<usize>().is_ok_and(|n| n > 1), "{}", line.0);
+        let deferred =
+            daemon.log_lines().iter().filter(|l| l.event() == "deferred" && l.get("provider") == name).count();
+        let connections = sink.connections().len();
+        assert!(
+            (1..=12).contains(&deferred) && connections <= 12,
+            "{name}: {deferred} lines, {connections} connections"
+        );
+        let told = ok(&daemon, &["explain", &format!("x@{name}.test")]);
+        assert!(told.contains(reply) && told.contains("; t"), "{told}");
+    }
+    let list = ok(&daemon, &["provider", "list"]);
+    let at = |n: u8| port.at(n).to_string();
+    assert!(list.contains(&format!("stopped: {} takes no connection: 421 4.3.2 not now", at(2))), "{list}");
+    assert!(list.contains(&format!("stopped: {} takes no mail at EHLO: 421 4.3.2 not now", at(3))), "{list}");
+    assert!(list.contains(&format!("stopped: {} takes no mail at AUTH: 454 4.7.0 too many logins", at(4))), "{list}");
+
+    // Also what was tried itself, an hour before its time; nobody has to say so.
+    up.store(true, Ordering::SeqCst);
+    for (sink, (name, ..)) in sinks.iter().zip(table) {
+        assert_eq!(sink.wait(MESSAGES, LONG).len(), MESSAGES, "{name}");
+        let back = |line: &LogLine| line.event() == "the host takes mail again" && line.get("provider") == name;
+        daemon.wait_log("that it is back", back);
+        let lines = daemon.log_lines();
+        let warnings = lines.iter().filter(|line| line.get("level") == "WARN" && line.get("provider") == name);
+        assert_eq!((warnings.count(), lines.iter().filter(|line| back(line)).count()), (1, 1), "{name}");
+    }
 }
 
 #[test]

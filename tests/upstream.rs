@@ -12,6 +12,8 @@ mod networks;
 mod old_tls;
 #[path = "upstream/pipelining.rs"]
 mod pipelining;
+#[path = "upstream/refusals.rs"]
+mod refusals;
 #[path = "upstream/server.rs"]
 mod server;
 #[path = "upstream/sessions.rs"]

@@ -3,7 +3,7 @@
 //! Hosts are tried in order of preference, those of equal preference in random order (RFC 5321
 //! §5.1); the addresses of a host race with a head start for the first (RFC 8305). An address that
 //! did not answer is remembered and tried last, so that broken IPv6 or a dead host costs its
-//! time-out once and not for every message. When a route has no other address, nobody is asked
+//! time-out once and not for every message; one that turned us away at any stage up to AUTH is left alone likewise. When a route has no other address, nobody is asked
 //! until the back-off of one of them is over (see `dead`), and then by one caller only; the others
 //! hear so at once.
 //!
@@ -26,7 +26,7 @@ use tokio::net::TcpSocket;
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
-use super::dead::{BackOff, DeadAddresses, EarlyEnd};
+use super::dead::{BackOff, DeadAddresses, Door, EarlyEnd};
 use super::fact::{Event, Fact, Peer, Stage};
 use super::quirks::Hosts;
 use super::session::{Connection, Setup, SetupFailure};
@@ -52,6 +52,19 @@ pub enum ConnectorError {
     /// The EHLO name would break the command.
     #[error("`{0}` cannot be said in EHLO: expected a host name or an IP address")]
     Hostname(String),
+}
+
+/// Who is asked next of a route whose addresses are all left alone.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct NextTry {
+    /// The host's name.
+    pub host: String,
+    /// In how long.
+    pub left: Duration,
+    /// Where it failed last.
+    pub stage: Stage,
+    /// What happened there.
+    pub why: String,
 }
 
 /// Who says when one more socket may connect.
@@ -244,19 +257,18 @@ impl Connector {
                 attempts += before - addresses.len();
                 let Some((stream, address, source)) = connected else { break };
                 sessions += 1;
+                let door = Door::new(provider, &host.name, (sources::only(provider), address));
                 match self.session(provider, host, stream, address, source, admit).await {
                     Ok(mut connection) => {
                         connection.source = source.map(|source| source.address);
                         connection.heed(self.quirks.clone());
-                        let way = (sources::only(provider), address);
                         connection.early =
-                            Some(EarlyEnd { known: self.dead.clone(), way, longest: provider.retry.max });
+                            Some(EarlyEnd { known: self.dead.clone(), door, longest: provider.retry.max });
                         return Ok(connection);
                     }
                     Err(fact) => {
-                        if matches!(fact.stage, Stage::Greeting | Stage::Ehlo) {
-                            let way = (sources::only(provider), address);
-                            self.dead.turned_away(way, &fact.event, provider.retry.max);
+                        if !refuses_account(&fact) {
+                            self.dead.turned_away(&door, fact.stage, &fact.event, provider.retry.max);
                         }
                         let stop = fact.stage == Stage::Auth && matches!(fact.event, Event::Reply(_));
                         facts.push(fact);
@@ -306,34 +318,32 @@ impl Connector {
         let (address, host, dead) = self.resting(provider, route)?;
         let left = dead.left();
         if left.is_zero() {
-            self.dead.probe((from, address), dead);
+            self.dead.probe(&Door::new(provider, &host.name, (from, address)), dead);
             return None;
         }
         let peer = Peer { host: host.name.as_str().into(), ip: Some(address.ip()), tls: None };
-        let event = Event::BackOff { left, why: dead.why.to_string() };
+        let event = Event::BackOff { left, why: dead.said() };
         // The address that is probed is not always the one whose back-off ends first.
-        let addresses = route.hosts.iter().flat_map(|host| host.addresses.iter().filter(|ip| reachable(from, **ip)));
-        let probes = addresses.filter_map(|ip| self.dead.get((from, SocketAddr::new(*ip, route.port)))?.patience());
+        let doors = route.hosts.iter().flat_map(|host| doors(provider, host, route.port));
+        let probes = doors.filter_map(|door| self.dead.get(&door)?.patience());
         Some((Fact { stage: Stage::Connect, event, peer: Some(peer) }, probes.max()))
     }
 
-    /// When every address of a route is left alone: the host of the one that is asked next, in how long
-    /// that is, and what happened last. `None`: somebody there is asked at once.
-    pub fn next_try(&self, provider: &Provider, route: &Route) -> Option<(String, Duration, String)> {
+    /// When every address of a route is left alone: who is asked next, and when. `None`: somebody there is
+    /// asked at once.
+    pub fn next_try(&self, provider: &Provider, route: &Route) -> Option<NextTry> {
         let (_, host, dead) = self.resting(provider, route)?;
-        Some((host.name.clone(), dead.left(), dead.why.to_string()))
+        Some(NextTry { host: host.name.clone(), left: dead.left(), stage: dead.stage, why: dead.why.to_string() })
     }
 
     /// The address that is asked first when all of a route are left alone.
     fn resting<'r>(&self, provider: &Provider, route: &'r Route) -> Option<(SocketAddr, &'r Host, BackOff)> {
         let mut first: Option<(SocketAddr, &'r Host, BackOff)> = None;
-        let from = sources::only(provider);
         for host in route.hosts.iter() {
-            for ip in host.addresses.iter().filter(|ip| reachable(from, **ip)) {
-                let address = SocketAddr::new(*ip, route.port);
-                let dead = self.dead.get((from, address))?;
+            for door in doors(provider, host, route.port) {
+                let dead = self.dead.get(&door)?;
                 if first.as_ref().is_none_or(|(_, _, other)| dead.until < other.until) {
-                    first = Some((address, host, dead));
+                    first = Some((door.way.1, host, dead));
                 }
             }
         }
@@ -348,21 +358,18 @@ impl Connector {
     /// Hosts in the order to try: by preference, equal ones shuffled, those without a living
     /// address last.
     fn order<'r>(&self, provider: &Provider, route: &'r Route) -> Vec<&'r Host> {
-        let from = sources::only(provider);
         let mut hosts: Vec<&Host> = route.hosts.iter().collect();
         fastrand::shuffle(&mut hosts);
-        let dead = |ip: &IpAddr| self.dead.contains((from, SocketAddr::new(*ip, route.port)));
-        hosts.sort_by_key(|host| (host.addresses.iter().all(dead), host.preference));
+        let dead = |host: &Host| all_doors(provider, host, route.port).all(|door| self.dead.contains(&door));
+        hosts.sort_by_cached_key(|host| (dead(host), host.preference));
         hosts
     }
 
     /// A host's addresses, living ones first; only those that the source can reach, if it is one.
     fn addresses(&self, provider: &Provider, host: &Host, port: u16) -> VecDeque<SocketAddr> {
-        let from = sources::only(provider);
-        let ips = host.addresses.iter().filter(|ip| reachable(from, **ip));
-        let mut all: Vec<SocketAddr> = ips.map(|ip| SocketAddr::new(*ip, port)).collect();
-        all.sort_by_key(|address| self.dead.contains((from, *address)));
-        all.into()
+        let mut all: Vec<Door> = doors(provider, host, port).collect();
+        all.sort_by_cached_key(|door| self.dead.contains(door));
+        all.into_iter().map(|door| door.way.1).collect()
     }
 
     /// The first of the addresses to answer; those tried are taken off the list (one that was only
@@ -510,6 +517,27 @@ impl Connector {
         }
         (result, None)
     }
+}
+
+/// A smart host that says for good that it does not want our account is for the lane, which stops; see `outcome`.
+fn refuses_account(fact: &Fact) -> bool {
+    let for_good = match &fact.event {
+        Event::Reply(reply) => reply.is_permanent(),
+        event => matches!(event, Event::Missing(_)),
+    };
+    fact.stage == Stage::Auth && for_good
+}
+
+/// The ways to a host, by all of its addresses.
+fn all_doors(provider: &Provider, host: &Host, port: u16) -> impl Iterator<Item = Door> {
+    let from = sources::only(provider);
+    let way = move |ip: &IpAddr| (from, SocketAddr::new(*ip, port));
+    host.addresses.iter().map(move |ip| Door::new(provider, &host.name, way(ip)))
+}
+
+/// Those of them that the source can go, if there is only one.
+fn doors(provider: &Provider, host: &Host, port: u16) -> impl Iterator<Item = Door> {
+    all_doors(provider, host, port).filter(|door| reachable(door.way.0, door.way.1.ip()))
 }
 
 /// Whether an address can be reached from the only source there is, if there is one.

@@ -2,10 +2,14 @@
 //! as long after every further failure, an hour at most, and never longer than the provider's retry
 //! schedule would wait.
 //!
-//! An address that answers, and then turns us away before it takes anything (it refuses at the greeting or
-//! at EHLO, or ends a new connection with 421 or without a word) is left alone too, or it would be called as
-//! fast as it hangs up: half a second at first, a minute at most. One that serves other connections of ours
-//! meanwhile is not: there it may be one connection too many, which is for the lane to learn.
+//! An address that answers, and then turns us away before it takes anything (whatever fails from the greeting
+//! to AUTH, or a new connection that is ended with 421 or without a word) is left alone too, or it would be
+//! called, and logged in to, as fast as it says no: half a second at first, a minute at most. One that serves
+//! other connections of ours meanwhile is not: there it may be one connection too many, which is for the lane
+//! to learn.
+//!
+//! What fails at STARTTLS or AUTH is about what one provider demands of TLS, the name that the certificate must
+//! have, or the account: it keeps nobody else from the same address.
 //!
 //! Whoever comes while somebody probes an address waits for the answer for a moment ([`PATIENCE`] from the
 //! beginning of the probe, however many come): when the address is alive again, what waits behind the
@@ -24,7 +28,7 @@ use tokio::sync::Notify;
 use tokio::sync::futures::Notified;
 use tokio::time::Instant;
 
-use super::fact::Event;
+use super::fact::{Event, Stage};
 use crate::config::Provider;
 
 /// How long an address is left alone: at first, and at most.
@@ -50,6 +54,40 @@ const MAX: u64 = 10_000;
 /// may answer the other.
 pub(super) type Way = (Option<IpAddr>, SocketAddr);
 
+/// A way as one provider goes it to a host of one name.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub(super) struct Door {
+    pub way: Way,
+    /// Provider and host name.
+    ours: Arc<str>,
+}
+
+impl Door {
+    pub fn new(provider: &Provider, host: &str, way: Way) -> Door {
+        Door { way, ours: format!("{} {host}", provider.name).into() }
+    }
+
+    /// Who is kept away by what fails at a stage.
+    fn whose(&self, stage: Stage) -> Whose {
+        match stage {
+            Stage::StartTls | Stage::Auth => self.own(),
+            _ => (self.way, None),
+        }
+    }
+
+    fn own(&self) -> Whose {
+        (self.way, Some(self.ours.clone()))
+    }
+
+    /// Everybody who goes that way, and those of the door alone.
+    fn both(&self) -> [Whose; 2] {
+        [(self.way, None), self.own()]
+    }
+}
+
+/// Everybody who goes that way; with a text only those of that [`Door`].
+type Whose = (Way, Option<Arc<str>>);
+
 /// What is known of an address that did not answer.
 #[derive(Clone)]
 pub(super) struct BackOff {
@@ -59,6 +97,8 @@ pub(super) struct BackOff {
     pub until: Instant,
     /// Somebody is probing it, since then.
     probing: Option<Instant>,
+    /// Where in the dialog.
+    pub stage: Stage,
     /// What happened.
     pub why: Event,
 }
@@ -67,6 +107,14 @@ impl BackOff {
     /// For how much longer it is left alone.
     pub fn left(&self) -> Duration {
         self.until.saturating_duration_since(Instant::now())
+    }
+
+    /// What happened, and where unless there was no connection.
+    pub fn said(&self) -> String {
+        match self.stage {
+            Stage::Connect => self.why.to_string(),
+            stage => format!("{stage}: {}", self.why),
+        }
     }
 
     /// Until when it is worth to wait for what a probe finds out, if there is one.
@@ -78,7 +126,7 @@ impl BackOff {
 /// Where a connection tells how it ended.
 pub(super) struct EarlyEnd {
     pub known: Arc<DeadAddresses>,
-    pub way: Way,
+    pub door: Door,
     /// Never longer than the schedule of retries would wait.
     pub longest: Duration,
 }
@@ -86,16 +134,18 @@ pub(super) struct EarlyEnd {
 /// Counts a connection that serves.
 pub(super) struct Serving {
     known: Arc<DeadAddresses>,
-    way: Way,
+    door: Door,
 }
 
 impl Drop for Serving {
     fn drop(&mut self) {
         let mut serving = self.known.serving.lock();
-        if let Some(n) = serving.get_mut(&self.way) {
-            *n -= 1;
-            if *n == 0 {
-                serving.remove(&self.way);
+        for whose in self.door.both() {
+            if let Some(n) = serving.get_mut(&whose) {
+                *n -= 1;
+                if *n == 0 {
+                    serving.remove(&whose);
+                }
             }
         }
     }
@@ -105,10 +155,10 @@ impl Drop for Serving {
 pub(super) struct DeadAddresses {
     dead: Cache<Way, BackOff>,
     alive: Cache<Way, Instant>,
-    /// They end connections early.
-    early: Cache<Way, BackOff>,
+    /// They turn connections away.
+    early: Cache<Whose, BackOff>,
     /// Connections open on which something was taken, or refused for a reason.
-    serving: Mutex<HashMap<Way, u32>>,
+    serving: Mutex<HashMap<Whose, u32>>,
     /// Something became known.
     news: Notify,
 }
@@ -131,13 +181,14 @@ impl DeadAddresses {
     }
 
     /// What is known against it.
-    pub fn get(&self, way: Way) -> Option<BackOff> {
-        self.dead.get(&way).or_else(|| self.early.get(&way))
+    pub fn get(&self, door: &Door) -> Option<BackOff> {
+        let early = || door.both().iter().filter_map(|whose| self.early.get(whose)).max_by_key(|known| known.until);
+        self.dead.get(&door.way).or_else(early)
     }
 
     /// Whether anything is.
-    pub fn contains(&self, way: Way) -> bool {
-        self.dead.contains_key(&way) || self.early.contains_key(&way)
+    pub fn contains(&self, door: &Door) -> bool {
+        self.dead.contains_key(&door.way) || door.both().iter().any(|whose| self.early.contains_key(whose))
     }
 
     /// Forgets everything that is known against any address.
@@ -148,46 +199,54 @@ impl DeadAddresses {
     }
 
     /// Somebody tries it now; others are kept away meanwhile.
-    pub fn probe(&self, way: Way, known: BackOff) {
+    pub fn probe(&self, door: &Door, known: BackOff) {
         let now = Instant::now();
-        if self.dead.contains_key(&way) {
-            self.dead.insert(way, BackOff { until: now + PROBE, probing: Some(now), ..known });
-        } else {
-            // It is known soon, or never, so the others need not be kept away for longer than before.
-            let until = now + early_wait(known.times);
-            self.early.insert(way, BackOff { until, probing: Some(now), ..known });
+        if self.dead.contains_key(&door.way) {
+            self.dead.insert(door.way, BackOff { until: now + PROBE, probing: Some(now), ..known });
+            return;
+        }
+        for whose in door.both() {
+            if let Some(known) = self.early.get(&whose) {
+                // It is known soon, or never, so the others need not be kept away for longer than before.
+                let until = now + early_wait(known.times);
+                self.early.insert(whose, BackOff { until, probing: Some(now), ..known });
+            }
         }
     }
 
     /// A connection to it serves, as long as the guard lives.
-    pub fn serves(self: &Arc<DeadAddresses>, way: Way) -> Serving {
-        *self.serving.lock().entry(way).or_default() += 1;
-        Serving { known: self.clone(), way }
+    pub fn serves(self: &Arc<DeadAddresses>, door: &Door) -> Serving {
+        let mut serving = self.serving.lock();
+        door.both().into_iter().for_each(|whose| *serving.entry(whose).or_default() += 1);
+        Serving { known: self.clone(), door: door.clone() }
     }
 
     /// It turned a connection away before MAIL, see [`DeadAddresses::ended_early`].
-    pub fn turned_away(&self, way: Way, why: &Event, longest: Duration) {
-        if !self.serving.lock().contains_key(&way) {
-            self.ended_early(way, why, longest);
+    pub fn turned_away(&self, door: &Door, stage: Stage, why: &Event, longest: Duration) {
+        let whose = door.whose(stage);
+        let serves = self.serving.lock().contains_key(&whose);
+        if !serves {
+            self.ended_early(whose, stage, why, longest);
         }
     }
 
     /// It has taken something, or at least said why not.
-    pub fn listened(&self, way: Way) {
-        if self.early.remove(&way).is_some() {
+    pub fn listened(&self, door: &Door) {
+        let known = door.both().map(|whose| self.early.remove(&whose));
+        if known.iter().any(Option::is_some) {
             self.news.notify_waiters();
         }
     }
 
     /// It ended a new connection before it took anything: counted once for all that were open then.
-    pub fn ended_early(&self, way: Way, why: &Event, longest: Duration) {
-        let before = self.early.get(&way);
+    fn ended_early(&self, whose: Whose, stage: Stage, why: &Event, longest: Duration) {
+        let before = self.early.get(&whose);
         if before.as_ref().is_some_and(|known| known.probing.is_none() && !known.left().is_zero()) {
             return;
         }
         let times = before.map_or(0, |known| known.times).saturating_add(1);
         let until = Instant::now() + early_wait(times).min(longest);
-        self.early.insert(way, BackOff { times, until, probing: None, why: why.clone() });
+        self.early.insert(whose, BackOff { times, until, probing: None, stage, why: why.clone() });
         self.news.notify_waiters();
     }
 
@@ -215,7 +274,8 @@ impl DeadAddresses {
         let (first, longest) = (FIRST.min(provider.retry.first), LONGEST.min(provider.retry.max));
         let wait = first.saturating_mul(1 << times.min(10)).min(longest);
         let (until, why) = (Instant::now() + wait, why.clone());
-        self.dead.insert(way, BackOff { times: times.saturating_add(1), until, probing: None, why });
+        let times = times.saturating_add(1);
+        self.dead.insert(way, BackOff { times, until, probing: None, stage: Stage::Connect, why });
         self.news.notify_waiters();
     }
 }
@@ -231,65 +291,93 @@ mod tests {
 
     const HOUR: Duration = Duration::from_secs(3600);
 
+    fn door(provider: &str, host: &str) -> Door {
+        Door::new(&crate::config::sample::provider(provider), host, (None, SocketAddr::from(([192, 0, 2, 1], 25))))
+    }
+
     #[tokio::test(start_paused = true)]
     async fn others_wait_for_a_probe_but_for_a_moment_only() {
-        let (known, way) = (DeadAddresses::new(), (None, SocketAddr::from(([192, 0, 2, 1], 25))));
+        let (known, door) = (DeadAddresses::new(), door("p", "mx.example"));
+        let way = door.way;
         let provider = crate::config::sample::provider("p");
         known.failed(way, &Event::Closed, &provider);
-        let back_off = known.get(way).expect("known");
+        let back_off = known.get(&door).expect("known");
         assert!(back_off.patience().is_none(), "nobody probes it");
         tokio::time::advance(back_off.left()).await;
-        known.probe(way, back_off);
-        let until = known.get(way).and_then(|back_off| back_off.patience()).expect("a probe");
+        known.probe(&door, back_off);
+        let until = known.get(&door).and_then(|back_off| back_off.patience()).expect("a probe");
         assert_eq!(until - Instant::now(), PATIENCE);
         let news = known.news();
         known.answered(way);
         tokio::time::timeout(Duration::ZERO, news).await.expect("who waits is told");
-        assert!(known.get(way).is_none());
+        assert!(known.get(&door).is_none());
 
         known.failed(way, &Event::Closed, &provider);
         known.failed(way, &Event::Closed, &provider);
-        let back_off = known.get(way).expect("known");
+        let back_off = known.get(&door).expect("known");
         tokio::time::advance(back_off.left()).await;
-        known.probe(way, back_off);
+        known.probe(&door, back_off);
         tokio::time::advance(PATIENCE).await;
-        assert!(known.get(way).is_some_and(|back_off| back_off.patience().is_none()), "it does not hold others up");
+        assert!(known.get(&door).is_some_and(|back_off| back_off.patience().is_none()), "it does not hold others up");
     }
 
     #[tokio::test(start_paused = true)]
     async fn who_ends_connections_at_mail_is_left_alone_for_longer_and_longer() {
-        let (known, way) = (DeadAddresses::new(), (None, SocketAddr::from(([192, 0, 2, 1], 25))));
-        assert!(known.get(way).is_none());
+        let (known, door) = (DeadAddresses::new(), door("p", "mx.example"));
+        let way = door.way;
+        assert!(known.get(&door).is_none());
         let mut waits = Vec::new();
         for _ in 0..9 {
             // All that were open at the same time.
             for _ in 0..5 {
-                known.ended_early(way, &Event::Closed, HOUR);
+                known.ended_early((way, None), Stage::Mail, &Event::Closed, HOUR);
             }
-            let back_off = known.get(way).expect("known");
+            let back_off = known.get(&door).expect("known");
             waits.push(back_off.left().as_millis());
             tokio::time::advance(back_off.left()).await;
             // It takes connections, but that is not what is wrong with it.
             known.answered(way);
-            let probe = known.get(way).expect("known");
+            let probe = known.get(&door).expect("known");
             assert!(probe.left().is_zero());
-            known.probe(way, probe);
-            assert!(!known.get(way).expect("known").left().is_zero(), "one at a time");
+            known.probe(&door, probe);
+            assert!(!known.get(&door).expect("known").left().is_zero(), "one at a time");
         }
         assert_eq!(waits, [500, 1000, 2000, 4000, 8000, 16_000, 32_000, 60_000, 60_000]);
-        known.listened(way);
-        assert!(known.get(way).is_none() && !known.contains(way));
+        known.listened(&door);
+        assert!(known.get(&door).is_none() && !known.contains(&door));
         // While others are served it may be one connection too many.
         let known = Arc::new(known);
-        let others = [known.serves(way), known.serves(way)];
-        known.turned_away(way, &Event::Closed, HOUR);
-        assert!(known.get(way).is_none());
+        let others = [known.serves(&door), known.serves(&door)];
+        known.turned_away(&door, Stage::Greeting, &Event::Closed, HOUR);
+        assert!(known.get(&door).is_none());
         drop(others);
         assert!(known.serving.lock().is_empty());
-        known.turned_away(way, &Event::Closed, HOUR);
-        assert!(known.get(way).is_some());
+        known.turned_away(&door, Stage::Greeting, &Event::Closed, HOUR);
+        assert!(known.get(&door).is_some());
         known.forget();
-        known.ended_early(way, &Event::Closed, Duration::from_millis(100));
-        assert_eq!(known.get(way).expect("known").left(), Duration::from_millis(100), "no longer than a retry");
+        known.ended_early((way, None), Stage::Mail, &Event::Closed, Duration::from_millis(100));
+        assert_eq!(known.get(&door).expect("known").left(), Duration::from_millis(100), "no longer than a retry");
+    }
+
+    /// The certificate has to have the host's name, the account is the provider's, and TLS is what the
+    /// provider demands: none of it keeps others from the same address, and it is counted among its own.
+    #[tokio::test(start_paused = true)]
+    async fn what_fails_behind_ehlo_is_about_one_provider_and_one_name() {
+        let known = Arc::new(DeadAddresses::new());
+        let (ours, others) = (door("p", "mx.example"), [door("q", "mx.example"), door("p", "mx2.example")]);
+        let serving = others.each_ref().map(|other| known.serves(other));
+        for stage in [Stage::StartTls, Stage::Auth] {
+            known.turned_away(&ours, stage, &Event::Closed, HOUR);
+            assert_eq!(known.get(&ours).expect("left alone").said(), format!("{stage}: {}", Event::Closed));
+            assert!(others.iter().all(|other| known.get(other).is_none() && !known.contains(other)));
+            known.listened(&ours);
+            assert!(!known.contains(&ours));
+        }
+        // The greeting is everybody's.
+        known.turned_away(&ours, Stage::Greeting, &Event::Closed, HOUR);
+        assert!(known.get(&ours).is_none(), "the address serves others");
+        drop(serving);
+        known.turned_away(&ours, Stage::Ehlo, &Event::Closed, HOUR);
+        assert!(others.iter().all(|other| known.contains(other)));
     }
 }

@@ -126,10 +126,10 @@ impl Connection {
             _ => true,
         };
         if ended {
-            early.known.turned_away(early.way, &fact.event, early.longest);
+            early.known.turned_away(&early.door, fact.stage, &fact.event, early.longest);
         } else {
-            early.known.listened(early.way);
-            self.serving = Some(early.known.serves(early.way));
+            early.known.listened(&early.door);
+            self.serving = Some(early.known.serves(&early.door));
             self.early = None;
         }
     }

@@ -337,14 +337,17 @@ pub(crate) fn refuses_us(judgement: &Judgement) -> bool {
 }
 
 /// Whether a host that did not take a connection has too many of ours: it says so, or it refuses
-/// one while it, or another of its route, serves `open` others.
+/// one while it, or another of its route, serves `open` others. A login that fails for now while others are
+/// logged in is one too many, too.
 fn one_too_many(fact: &Fact, open: u32) -> bool {
     match &fact.event {
-        Event::Reply(reply) if matches!(fact.stage, Stage::Greeting | Stage::Ehlo) => {
-            reply.is_transient()
-                && (open > 0 && reply.code == 421 || About::told(&reply.text, true) == About::Connections)
+        Event::Reply(reply) if (Stage::Greeting..=Stage::Auth).contains(&fact.stage) => {
+            let refused = reply.code == 421 || fact.stage == Stage::Auth;
+            // Too many logins of an hour are not too many at once.
+            let says_so = || fact.stage <= Stage::Ehlo && About::told(&reply.text, true) == About::Connections;
+            reply.is_transient() && (open > 0 && refused || says_so())
         }
-        Event::Io(_) | Event::Closed => open > 0 && matches!(fact.stage, Stage::Connect | Stage::Greeting),
+        Event::Io(_) | Event::Closed => open > 0 && (Stage::Connect..=Stage::Auth).contains(&fact.stage),
         _ => false,
     }
 }
@@ -363,6 +366,7 @@ mod tests {
     use super::*;
     use crate::clock::Clock;
     use crate::config::{Provider, sample};
+    use crate::deliver::Reply;
     use crate::mail::LaneName;
     use crate::shape::reserve::testing::ledger;
 
@@ -400,5 +404,17 @@ mod tests {
         }
         drop(counted);
         assert_eq!(lane.open_to(|_| true), 0, "closed ones are not counted");
+    }
+
+    /// A login that fails while others are logged in is one too many; else it is about the host or the account.
+    #[test]
+    fn a_login_that_fails_for_now_is_one_too_many_only_where_others_are_logged_in() {
+        let reply = |code| Event::Reply(Reply { code, enhanced: None, text: "too many logins".into() });
+        for event in [reply(454), reply(421), Event::Closed] {
+            let fact = Fact { stage: Stage::Auth, event, peer: None };
+            assert_eq!((one_too_many(&fact, 0), one_too_many(&fact, 1)), (false, true), "{fact}");
+        }
+        let refused = Fact { stage: Stage::Auth, event: reply(535), peer: None };
+        assert!(!one_too_many(&refused, 1));
     }
 }

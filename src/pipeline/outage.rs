@@ -1,4 +1,4 @@
-//! Hosts that take no connection: since when, what happened, when they are tried again. An outage is one
+//! Hosts that take no connection, or turn us away before MAIL at whichever stage: since when, what happened, when they are tried again. An outage is one
 //! warning and one line when it is over, whatever waits for it; what was not tried meanwhile is told
 //! recipient by recipient at the level `debug`.
 //!
@@ -33,6 +33,9 @@ const AT_ONCE: usize = 500;
 /// Shorter ones are not worth a line.
 const SHORT: Duration = Duration::from_secs(5);
 
+/// Where what fails is about the host, our account there or its certificate, and not about a message.
+const BEFORE_MAIL: [Stage; 5] = [Stage::Connect, Stage::Greeting, Stage::Ehlo, Stage::StartTls, Stage::Auth];
+
 /// Which lane, and where its mail would go.
 type Key = (LaneName, Arc<str>);
 
@@ -41,7 +44,8 @@ type Key = (LaneName, Arc<str>);
 pub(super) struct Outage {
     /// The host that is asked next, with the port where that is not 25.
     pub(super) host: String,
-    /// What happened last.
+    /// Where in the dialog it fails, and what happened there last.
+    pub(super) stage: Stage,
     pub(super) why: String,
     /// Since when.
     pub(super) since: Timestamp,
@@ -58,6 +62,25 @@ pub(super) struct Outage {
     woken_at: Option<Timestamp>,
     /// When it ended; it is kept for a while, so that one that comes and goes is not told each time.
     over: Option<Timestamp>,
+}
+
+/// What failed now.
+struct Failed {
+    host: String,
+    stage: Stage,
+    why: String,
+    until: Timestamp,
+}
+
+impl Outage {
+    /// What is wrong with the host, in words that follow its name.
+    fn clause(&self) -> String {
+        let Outage { stage, why, .. } = self;
+        match stage {
+            Stage::Connect | Stage::Greeting => format!("takes no connection: {why}"),
+            _ => format!("takes no mail at {stage}: {why}"),
+        }
+    }
 }
 
 /// What is to be told.
@@ -79,13 +102,15 @@ pub(super) struct Outages {
 
 impl Outages {
     /// Nobody at `destination` takes a connection; one message asks again at `until`.
-    fn down(&self, key: Key, (host, why, until): (String, String, Timestamp), recipients: u64, now: Timestamp) {
+    fn down(&self, key: Key, failed: Failed, recipients: u64, now: Timestamp) {
+        let Failed { host, stage, why, until } = failed;
         let mut known = self.known.lock();
         if known.len() >= MOST && !known.contains_key(&key) {
             return;
         }
         let new = || Outage {
             host: String::new(),
+            stage,
             why: String::new(),
             since: now,
             until,
@@ -103,7 +128,7 @@ impl Outages {
         if was_over && !outage.told {
             (outage.since, outage.put_off) = (now, 0);
         }
-        (outage.host, outage.why, outage.until) = (host, why, until);
+        (outage.host, outage.stage, outage.why, outage.until) = (host, stage, why, until);
         outage.put_off = outage.put_off.saturating_add(recipients);
     }
 
@@ -172,11 +197,12 @@ impl Outages {
 impl Relay {
     /// A route took no connection: if all its addresses are left alone now, that is an outage.
     pub(super) fn note_down(&self, lane: &Lane, destination: &Arc<str>, route: &Route, recipients: usize) {
-        let Some((host, left, why)) = self.connector.next_try(&lane.provider, route) else { return };
+        let Some(next) = self.connector.next_try(&lane.provider, route) else { return };
         let now = self.clock.now();
         let key = (lane.name.clone(), destination.clone());
-        let host = host_and_port(&host, route.port);
-        self.outages.down(key, (host, why, now.after(left)), recipients as u64, now);
+        let host = host_and_port(&next.host, route.port);
+        let failed = Failed { host, stage: next.stage, why: next.why, until: now.after(next.left) };
+        self.outages.down(key, failed, recipients as u64, now);
     }
 
     /// What a transaction says of an outage.
@@ -201,7 +227,7 @@ impl Relay {
         // Of a provider with many domains others go to other hosts.
         let host = if one { "" } else { outage.host.as_str() };
         let mut changed = 0;
-        for stage in [Stage::Connect, Stage::Greeting] {
+        for stage in BEFORE_MAIL {
             let filter = Filter {
                 provider: Some(lane.to_string()),
                 state: Some(State::Queued.to_string()),
@@ -237,7 +263,10 @@ impl Relay {
     /// The outages of a lane, as holds of it.
     pub(super) fn hosts_down(&self, lane: &LaneName, provider: &Provider) -> Vec<(By, Timestamp)> {
         let all = provider.relay.is_some() || lane.as_domain().is_some();
-        let hold = |outage: Outage| (By::Host { host: outage.host, why: outage.why, all }, outage.until);
+        let hold = |outage: Outage| {
+            let why = outage.clause();
+            (By::Host { host: outage.host, why, all }, outage.until)
+        };
         self.outages.of(lane).into_iter().map(hold).collect()
     }
 }
@@ -278,8 +307,12 @@ mod tests {
         outages.news(now).into_iter().filter(|news| !matches!(news, News::Wake(..))).collect()
     }
 
+    fn failed(why: &str, until: Timestamp) -> Failed {
+        Failed { host: "mx.example".into(), stage: Stage::Connect, why: why.into(), until }
+    }
+
     fn down(outages: &Outages, now: u64, wait: u64) {
-        outages.down(key(), ("mx.example".into(), "connection refused".into(), at(now + wait)), 10, at(now));
+        outages.down(key(), failed("connection refused", at(now + wait)), 10, at(now));
     }
 
     #[test]
@@ -323,7 +356,7 @@ mod tests {
     #[test]
     fn a_moment_is_no_outage_and_an_operator_may_ask_at_once() {
         let outages = Outages::default();
-        outages.down(key(), ("h".into(), "421".into(), T0.after(Duration::from_millis(500))), 1, T0);
+        outages.down(key(), failed("421", T0.after(Duration::from_millis(500))), 1, T0);
         assert_eq!(said(&outages, T0), []);
         outages.up(&key(), at(1));
         assert_eq!(said(&outages, at(1)), []);
@@ -332,7 +365,7 @@ mod tests {
         outages.ask(at(20));
         assert_eq!(outages.of(&LaneName::from("p")).remove(0).until, at(20));
         let many = |n: usize| (LaneName::from(format!("@d{n}.example").as_str()), Arc::from("h"));
-        (0..2 * MOST).for_each(|n| outages.down(many(n), ("h".into(), "x".into(), at(99)), 1, at(0)));
+        (0..2 * MOST).for_each(|n| outages.down(many(n), failed("x", at(99)), 1, at(0)));
         assert_eq!(outages.lanes().len(), MOST);
     }
 

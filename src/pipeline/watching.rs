@@ -14,6 +14,7 @@ use super::Relay;
 use super::moves::source;
 use super::outage::{News, Outage};
 use crate::clock::{Timestamp, When, grouped, span};
+use crate::deliver::Stage;
 use crate::mail::LaneName;
 use crate::queue::QueueError;
 use crate::schedule::Lane;
@@ -237,14 +238,19 @@ impl Relay {
                 // Of a provider with many domains others go to other hosts.
                 let all = provider.relay.is_some() || name.as_domain().is_some();
                 let waiting = if all { self.waiting_text(&name).await } else { grouped(outage.put_off) };
+                let what = match outage.stage {
+                    Stage::Connect | Stage::Greeting => "the host takes no connection: its mail waits",
+                    _ => "the host takes no mail: its mail waits",
+                };
                 tracing::warn!(
                     provider = name.base(),
                     source = source(&name),
                     host = outage.host,
+                    stage = %outage.stage,
                     why = outage.why,
                     waiting,
                     next_try = When { at: outage.until, now }.to_string(),
-                    "the host takes no connection: its mail waits"
+                    "{what}"
                 );
             }
             News::Back(name, outage, after) => tracing::info!(

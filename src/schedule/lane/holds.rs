@@ -48,11 +48,11 @@ pub enum By {
         /// What it said.
         reply: String,
     },
-    /// A host that does not answer, or hangs up.
+    /// A host that does not answer, hangs up, or turns us away before MAIL.
     Host {
         /// Its name.
         host: String,
-        /// What happened last.
+        /// What it does, and what happened last, e.g. `takes no connection: connection refused`.
         why: String,
         /// All that is in the lane would go there.
         all: bool,
@@ -205,7 +205,7 @@ impl fmt::Display for Told<'_> {
             By::Rule { rule, reply } => write!(f, "paused by the rule {rule} after \"{reply}\"")?,
             By::Learned { reply } => write!(f, "paused by what was learned from \"{reply}\"")?,
             By::Refused { reply } => write!(f, "the provider refuses us: {reply}")?,
-            By::Host { host, why, .. } => write!(f, "{host} takes no connection: {why}")?,
+            By::Host { host, why, .. } => write!(f, "{host} {why}")?,
             By::Source(source) => write!(f, "the source address {source} does not work")?,
             By::Quota(usage) => f.write_str(&usage.reason())?,
             By::Pace => f.write_str("the pace that replies taught")?,

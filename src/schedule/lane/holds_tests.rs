@@ -23,7 +23,7 @@ fn usage(quota: &str, day: Option<(u32, u32)>, most: u32) -> Usage {
 #[test]
 fn each_hold_has_its_words_and_says_until_when() {
     let reply = || "421 4.7.0 slow down".to_owned();
-    let host = |all| By::Host { host: "mx.example".into(), why: "connection refused".into(), all };
+    let host = |all| By::Host { host: "mx.example".into(), why: "takes no connection: connection refused".into(), all };
     let silent = |all, seconds| By::Connections { all, silent: Duration::from_secs(seconds) };
     let limit = |waiting| By::Limit { limit: "limit *@news.example: rate 5/s".into(), waiting, others: (0, 0) };
     let rule = || By::Rule { rule: "config.toml:12".into(), reply: reply() };

@@ -16,7 +16,7 @@ use super::{mail, wait_for};
 /// A question the sink answers: what came, where.
 #[derive(Clone, Debug)]
 pub struct Ask {
-    /// `CONNECT`, `EHLO`, `HELO`, `MAIL`, `RCPT`, `DATA`, or `DOT` for the end of a message (the
+    /// `CONNECT`, `EHLO`, `HELO`, `AUTH`, `MAIL`, `RCPT`, `DATA`, or `DOT` for the end of a message (the
     /// last BDAT too).
     pub verb: &'static str,
     /// What followed the verb; the whole content as text for `DOT`.

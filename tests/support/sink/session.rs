@@ -64,7 +64,7 @@ impl<'a> Session<'a> {
             return self.say("421 4.3.2 too many connections").and_then(|()| self.flush());
         }
         if !self.ask("CONNECT", "", "220 sink.test ESMTP")? {
-            return Ok(());
+            return self.flush();
         }
         loop {
             if self.reader.buffer().is_empty() {
@@ -97,6 +97,7 @@ impl<'a> Session<'a> {
                 }
                 "MAIL" => self.mail(argument)?,
                 "RCPT" => self.rcpt(argument)?,
+                "AUTH" => self.ask("AUTH", argument, "235 2.7.0 ok")?,
                 "DATA" => self.data()?,
                 "BDAT" => self.chunk(argument)?,
                 "RSET" => {

@@ -10,6 +10,7 @@
 
 mod changes;
 mod files;
+mod gate;
 mod operator;
 mod reload;
 mod running;
@@ -119,12 +120,12 @@ pub async fn run(loaded: Loaded, named: Option<PathBuf>) -> anyhow::Result<()> {
         };
         // A file that does not come must not keep the relay from its end.
         let read = tokio::select! {
-            read = process.read(&current) => read,
+            read = process.read(&current, &*queue) => read,
             signal = signals.stop() => break signal,
         };
         let told = match read {
             Ok((parts, next)) => {
-                let (now, told) = process.replace(running, &mut current, parts, next).await?;
+                let (now, told) = process.replace(running, &mut current, parts, next, front.close()).await?;
                 running = now;
                 front.put(process.operator(&running, &current));
                 told

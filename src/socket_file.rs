@@ -87,11 +87,16 @@ impl SocketFile {
         let there = path.symlink_metadata()?;
         Ok(SocketFile { path: path.to_owned(), id: (there.dev(), there.ino()) })
     }
+
+    /// What has its name is this socket still. As long as the socket is open its number is not given again.
+    pub fn is_there(&self) -> bool {
+        self.path.symlink_metadata().is_ok_and(|there| (there.dev(), there.ino()) == self.id)
+    }
 }
 
 impl Drop for SocketFile {
     fn drop(&mut self) {
-        if self.path.symlink_metadata().is_ok_and(|there| (there.dev(), there.ino()) == self.id) {
+        if self.is_there() {
             // Nothing to do if it cannot be: the next start replaces it anyway.
             let _ = std::fs::remove_file(&self.path);
         }

@@ -1,6 +1,6 @@
 //! Receivers that nobody told the relay about, on virtual time: is their pace learned, and is what is no
-//! matter of pace left alone? The worlds are data, in two sets: what the controller was tuned on, and what
-//! the tuning never saw.
+//! matter of pace left alone? The worlds are data, in three sets: what the controller was tuned on, what that
+//! tuning never saw, and what was written when that had been looked at as well.
 //!
 //! `MAILWEIR_PACE_WORLD=TEXT` runs the worlds with this in their names, `MAILWEIR_PACE_SEEDS=N` each with so
 //! many seeds, `MAILWEIR_PACE_WIDE=1` those that take long, too; `MAILWEIR_PACE_FILE=FILE` replaces the sets
@@ -92,6 +92,8 @@ fn hits_and_times_are_counted_as_they_are_meant() {
 
 const TUNING: &str = include_str!("pace_worlds/tuning.toml");
 const HELD_OUT: &str = include_str!("pace_worlds/held_out.toml");
+/// Written when [`HELD_OUT`] had been looked at too often.
+const FRESH: &str = include_str!("pace_worlds/fresh.toml");
 
 #[test]
 fn the_worlds_of_the_tuning_are_learned() {
@@ -103,19 +105,24 @@ fn worlds_that_the_tuning_never_saw_are_learned() {
     check(&asked(HELD_OUT), judge::judge);
 }
 
+#[test]
+fn worlds_that_were_written_after_the_tuning_are_learned() {
+    check(&asked(FRESH), judge::judge);
+}
+
 /// No more is asked than a lane that knows the cap can do.
 #[test]
 fn a_lane_that_is_told_the_cap_does_what_is_asked() {
-    check(&both(judge::can_be_told), judge::told);
+    check(&every(judge::can_be_told), judge::told);
 }
 
 /// That a world refuses what it says it does is seen where nothing is learned.
 #[test]
 fn the_worlds_refuse_what_arithmetic_says_where_nothing_is_learned() {
-    check(&both(judge::is_about_a_cap), judge::without_learning);
+    check(&every(judge::is_about_a_cap), judge::without_learning);
 }
 
-/// The worlds of both sets that are like this.
-fn both(is_meant: impl Fn(&World) -> bool) -> Vec<World> {
-    [TUNING, HELD_OUT].into_iter().flat_map(asked).filter(is_meant).collect()
+/// The worlds of all sets that are like this.
+fn every(is_meant: impl Fn(&World) -> bool) -> Vec<World> {
+    [TUNING, HELD_OUT, FRESH].into_iter().flat_map(asked).filter(is_meant).collect()
 }

@@ -217,6 +217,14 @@ fn a_store_that_is_taken_away_is_refused_told_and_saved() {
     wait_for("the control socket", SOON, || var.join("queue.db.sock").exists().then_some(()));
     let status = daemon.command_ok(&["status"], b"");
     assert!(status.contains("TROUBLE") && status.contains("was removed or moved away"), "{status}");
+    // A reload opens the store by its name: what is open, and all that waits in it, would go.
+    let reload = daemon.command(&["reload"], b"");
+    let said = String::from_utf8_lossy(&reload.stderr).into_owned();
+    assert!(!reload.status.success() && said.contains("was removed or moved away"), "{said}");
+    daemon.signal(rustix::process::Signal::HUP);
+    daemon.wait_log("the refused reload", |line| {
+        line.get("by") == "SIGHUP" && line.get("error").contains("could not be opened again")
+    });
     let copy = dir.join("saved.db");
     let told: serde_json::Value = serde_json::from_str(&backup(&daemon, &copy)).expect("JSON");
     assert!(told["queue"]["messages"].as_u64() >= Some(5), "{told}");

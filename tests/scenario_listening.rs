@@ -164,6 +164,43 @@ fn a_unix_socket_takes_mail_of_its_users_and_goes_with_the_relay() {
     assert!(!path.exists(), "gone with the relay");
 }
 
+/// Systems clean /run: a reload makes the socket again, and says so; what it cannot do is its answer.
+#[test]
+fn a_socket_whose_file_was_removed_comes_back_by_a_reload() {
+    let (dir, port) = (TestDir::new(), Port::reserve());
+    let sink = Sink::start(port.at(2));
+    let path = dir.join("smtp.sock");
+    let listener = format!("[[listener]]\naddress = \"unix:{}\"\nmode = \"0660\"\n", path.display());
+    let mut daemon = Setup::new(&dir).via("example", "example.test", sink.address, LIMITS).with(&listener).start();
+    let number = || path.symlink_metadata().map(|file| file.ino()).ok();
+    let first = number();
+    reload(&daemon);
+    assert_eq!(number(), first, "one that is there stays");
+
+    std::fs::remove_file(&path).expect("removed");
+    let told = reload(&daemon);
+    assert!(told.contains(&format!("unix:{}: its file was gone, it was made again", path.display())), "{told}");
+    assert_eq!(path.metadata().expect("a file").mode() & 0o777, 0o660);
+    hand_in(&path, "after it was removed");
+    let second = number();
+    reload(&daemon);
+    assert_eq!(number(), second, "only once");
+
+    // What somebody else has put there is left alone.
+    std::fs::remove_file(&path).expect("removed");
+    std::fs::write(&path, "mine").expect("written");
+    let refused = daemon.command(&["reload"], b"");
+    let told = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert!(!refused.status.success() && told.contains("something is there that is no socket"), "{told}");
+    assert_eq!(std::fs::read_to_string(&path).expect("still there"), "mine");
+    std::fs::remove_file(&path).expect("removed");
+    reload(&daemon);
+    hand_in(&path, "after it was moved away");
+    sink.wait(2, SOON);
+    daemon.stop();
+    assert!(!path.exists(), "gone with the relay");
+}
+
 #[test]
 fn what_is_no_socket_is_never_replaced() {
     let dir = TestDir::new();

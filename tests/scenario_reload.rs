@@ -202,6 +202,46 @@ fn commands_tell_how_the_file_differs_and_status_what_was_loaded_when() {
     daemon.stop();
 }
 
+/// Whoever asks while one relay has closed the queue and the next one has not opened it waits for that one.
+#[test]
+fn a_command_that_comes_during_a_reload_waits_for_the_new_configuration() {
+    use std::io::{Read, Write};
+
+    let dir = TestDir::new();
+    let mut daemon = Setup::new(&dir).start();
+    let socket = dir.join("queue.db.sock");
+    let ask = |what: &str| {
+        let mut stream = std::os::unix::net::UnixStream::connect(&socket).expect("the control socket");
+        stream.write_all(what.as_bytes()).expect("written");
+        let mut told = String::new();
+        stream.read_to_string(&mut told).expect("an answer");
+        told
+    };
+    let stop = AtomicBool::new(false);
+    let (asked, failed) = std::thread::scope(|scope| {
+        let asking = scope.spawn(|| {
+            let (mut asked, mut failed) = (0, Vec::new());
+            while !stop.load(Ordering::SeqCst) {
+                for what in ["{\"do\":\"status\"}\n", "{\"do\":\"list\",\"filter\":{},\"limit\":10}\n"] {
+                    let told = ask(what);
+                    asked += 1;
+                    if told.contains("\"error\"") || !told.contains("\"done\"") {
+                        failed.push(told);
+                    }
+                }
+            }
+            (asked, failed)
+        });
+        for _ in 0..10 {
+            daemon.command_ok(&["reload"], b"");
+        }
+        stop.store(true, Ordering::SeqCst);
+        asking.join().expect("no panic")
+    });
+    assert!(asked > 0 && failed.is_empty(), "{asked}: {failed:?}");
+    daemon.stop();
+}
+
 /// An editor between taking the old file away and putting the new one there, or a link that leads
 /// nowhere: the built-in values are no answer to that.
 #[test]
@@ -225,6 +265,12 @@ fn a_file_that_is_gone_is_a_refusal_and_not_a_wish_for_the_built_in_values() {
         let told = wait_for("a refusal", SOON, || Some(refusals(&daemon)).filter(|all| all.len() == n));
         assert!(told.iter().all(|error| error.starts_with("config.toml: cannot read it: No such file")), "{told:?}");
     }
+    // What a full disk or an editor leaves of a file is no wish for them either.
+    std::fs::remove_file(&daemon.config).expect("the link");
+    std::fs::write(&daemon.config, "# hostname = \"relay.test\"\n").expect("a file without a value");
+    daemon.signal(rustix::process::Signal::HUP);
+    let told = wait_for("a refusal", SOON, || Some(refusals(&daemon)).filter(|all| all.len() == 3));
+    assert!(told[2].contains("no values at all"), "{told:?}");
     daemon.client().send("<sender@sender.test>", &["<somebody@example.test>"], &message("by the route"));
     sink.wait(1, SOON);
     std::fs::rename(&away, &daemon.config).expect("rename");

@@ -124,6 +124,32 @@ fn sigterm_while_a_client_sends_loses_nothing_that_was_acknowledged() {
     }
 }
 
+/// Nothing of its mail was sent, so there is nothing to finish: an hour of `drain` is not waited for.
+#[test]
+fn a_host_that_says_nothing_keeps_neither_a_stop_nor_a_reload() {
+    let (dir, port) = (TestDir::new(), Port::reserve());
+    let silent = std::net::TcpListener::bind(port.at(2)).expect("a host");
+    let setup = Setup::new(&dir).via("silent", "silent.test", silent.local_addr().expect("its address"), "");
+    let path = setup.write("config.toml");
+    let text = std::fs::read_to_string(&path).expect("read");
+    let mut daemon = setup.start();
+    std::fs::write(&daemon.config, format!("drain = \"1h\"\n{text}")).expect("write");
+    daemon.command_ok(&["reload"], b"");
+    let connected = || {
+        daemon.client().send("<sender@sender.test>", &["<somebody@silent.test>"], &message("held up"));
+        silent.accept().expect("a connection").0
+    };
+    let first = connected();
+    daemon.command_ok(&["reload"], b"");
+    let second = silent.accept().expect("another connection, of the relay after the reload").0;
+    daemon.stop();
+    let cut_off = daemon.log_lines().into_iter().any(|line| line.event().contains("not all was finished"));
+    assert!(!cut_off, "nothing of it may arrive twice");
+    drop((first, second));
+    daemon.start();
+    assert_eq!(daemon.queue_list(&[]).len(), 1);
+}
+
 #[test]
 fn a_second_daemon_on_the_same_queue_refuses_to_start() {
     let dir = TestDir::new();

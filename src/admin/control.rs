@@ -26,7 +26,7 @@ use super::spare::{Spare, is_out_of_files};
 use crate::clock::Clock;
 use crate::config::Store;
 use crate::mail::CHUNK;
-use crate::socket_file;
+use crate::socket_file::{self, SocketFile};
 
 /// Longest path of a socket, in bytes (`sun_path` of unix(7) without its final zero).
 const MAX_PATH: usize = 107;
@@ -62,6 +62,8 @@ pub fn socket_path(store: &Store) -> PathBuf {
 pub struct ControlServer {
     listener: UnixListener,
     path: PathBuf,
+    /// `None`: it could not be looked at when it was bound.
+    file: Option<SocketFile>,
 }
 
 impl ControlServer {
@@ -72,7 +74,8 @@ impl ControlServer {
     /// The path is longer than a socket address (107 bytes), its directory cannot be written, another
     /// process listens there, or something is there that is no socket.
     pub fn bind(path: &Path) -> io::Result<ControlServer> {
-        Ok(ControlServer { listener: listen(path)?, path: path.to_owned() })
+        let listener = listen(path)?;
+        Ok(ControlServer { listener, path: path.to_owned(), file: SocketFile::of(path).ok() })
     }
 
     /// Answers requests until `stop` is ready; then those in progress get a few seconds.
@@ -155,22 +158,16 @@ fn listen(path: &Path) -> io::Result<UnixListener> {
 
 impl ControlServer {
     /// Listens anew if the socket's name was taken away (with the whole directory, or by whoever cleans
-    /// up): it is the way to what is still open.
+    /// up), or is that of a socket that nobody has: it is the way to what is still open.
     fn stay_reachable(&mut self) {
-        if !matches!(self.path.symlink_metadata(), Err(e) if e.kind() == io::ErrorKind::NotFound) {
+        if self.file.as_ref().is_some_and(SocketFile::is_there) {
             return;
         }
-        // Without its directory it cannot; then at the next look.
+        // Without its directory it cannot, nor where something else is; then at the next look.
         let Ok(listener) = listen(&self.path) else { return };
         self.listener = listener;
+        self.file = SocketFile::of(&self.path).ok();
         tracing::warn!("the control socket {} was removed: it was made again", self.path.display());
-    }
-}
-
-impl Drop for ControlServer {
-    fn drop(&mut self) {
-        // Nothing to do if it is gone: the next start replaces it anyway.
-        let _ = std::fs::remove_file(&self.path);
     }
 }
 
@@ -312,6 +309,25 @@ mod tests {
             assert_eq!(error.kind(), io::ErrorKind::TimedOut);
             assert!(error.to_string().contains(&format!("does not answer within {seconds} s")), "{error}");
         }
+    }
+
+    /// Not only where its name is gone: a program that was killed may have left a socket in its place.
+    #[tokio::test]
+    async fn it_comes_back_where_nobody_listens_and_leaves_alone_what_is_anothers() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let path = dir.path().join("queue.db.sock");
+        let reached = || std::os::unix::net::UnixStream::connect(&path).is_ok();
+        let mut server = ControlServer::bind(&path).expect("bound");
+        std::fs::remove_file(&path).expect("removed");
+        drop(std::os::unix::net::UnixListener::bind(&path).expect("another's"));
+        assert!(!reached());
+        server.stay_reachable();
+        assert!(reached());
+        std::fs::remove_file(&path).expect("removed");
+        std::fs::write(&path, "mine").expect("written");
+        server.stay_reachable();
+        drop(server);
+        assert_eq!(std::fs::read_to_string(&path).expect("still there"), "mine");
     }
 
     #[tokio::test]

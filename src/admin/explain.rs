@@ -414,7 +414,7 @@ mod tests {
         assert_eq!((lane.earliest, lane.latest), (Some(9), Some(9)));
         // What holds others back is not told of this one.
         let lane = told(
-            &holding(By::Limit { limit: "limit *@a.example".into(), waiting: 3 }, 99),
+            &holding(By::Limit { limit: "limit *@a.example".into(), waiting: 3, others: (0, 0) }, 99),
             &provider,
             FeedbackStatus::default(),
         );

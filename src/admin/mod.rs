@@ -38,6 +38,12 @@ pub trait Controls: Send + Sync + 'static {
     /// does not have are passed over.
     fn withdraw(&self, keys: &[RecipientKey]) -> Withdrawn;
 
+    /// Waits until requests can be answered; they are as long as what it returns is kept. The error is for
+    /// people: that takes too long.
+    async fn enter(&self) -> Result<Box<dyn Send>, String> {
+        Ok(Box::new(()))
+    }
+
     /// Takes recipients away from workers that have sent nothing of them; `op` is done to those whose
     /// transaction is under way when that has ended, unless that is their end.
     fn recall(&self, _op: Operation, _keys: &[RecipientKey]) -> Withdrawn {

@@ -190,6 +190,17 @@ pub trait Sink: Send {
 
 /// Does what `request` asks. The error is that of the sink.
 pub async fn handle(controls: &dyn Controls, clock: Clock, request: Request, sink: &mut dyn Sink) -> io::Result<()> {
+    // A reload is what others wait for, and has its turn by itself.
+    let _inside = match &request {
+        Request::Reload => None,
+        _ => match controls.enter().await {
+            Ok(inside) => Some(inside),
+            Err(message) => {
+                let failure = Failure { temporary: true, ..Failure::refused(message) };
+                return sink.put(Reply::Error(failure), &[]).await;
+            }
+        },
+    };
     let last = match answer(controls, clock, request, sink).await? {
         Ok(done) => Reply::Done(done),
         Err(failure) => Reply::Error(failure),

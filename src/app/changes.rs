@@ -53,6 +53,10 @@ fn secrets(config: &Config) -> Vec<Option<(&str, &str)>> {
 pub(super) fn changes(old: &[Setting], new: &[Setting]) -> Vec<String> {
     let (before, after) = (tables(old), tables(new));
     let mut told = Vec::new();
+    // What is gone comes first: it is what hurts most if nobody meant it, and must not be among the `more`.
+    for (table, entries) in before.iter().filter(|(name, _)| !after.iter().any(|(table, _)| table == name)) {
+        told.extend(entries.iter().enumerate().map(|(n, entry)| entry.whole(table, n, entries.len(), "gone")));
+    }
     for (table, entries) in &after {
         match before.iter().find(|(name, _)| name == table) {
             Some((_, was)) => compare(table, was, entries, &mut told),
@@ -60,9 +64,6 @@ pub(super) fn changes(old: &[Setting], new: &[Setting]) -> Vec<String> {
                 told.extend(entries.iter().enumerate().map(|(n, entry)| entry.whole(table, n, entries.len(), "new")))
             }
         }
-    }
-    for (table, entries) in before.iter().filter(|(name, _)| !after.iter().any(|(table, _)| table == name)) {
-        told.extend(entries.iter().enumerate().map(|(n, entry)| entry.whole(table, n, entries.len(), "gone")));
     }
     if told.len() > TOLD {
         let more = told.len() - TOLD;

@@ -11,6 +11,7 @@ use parking_lot::Mutex;
 use tokio::sync::{mpsc, oneshot};
 
 use super::changes;
+use super::gate::{Gate, PATIENCE};
 use crate::admin::explain::{Facts, LaneExplained, explain};
 use crate::admin::{
     Controls, Explanation, FeedbackStatus, Forgotten, HoldStatus, LaneStatus, QuotaStatus, Refusal, Resumed, Status,
@@ -336,18 +337,25 @@ pub(super) struct Front {
     reload: mpsc::Sender<Reloaded>,
     /// The last refusal of another configuration since this one is in force, with its time.
     refused: Mutex<String>,
+    gate: Gate,
 }
 
 impl Front {
     /// `reload` takes the requests to read the configuration again.
     pub(super) fn new(operator: Operator, reload: mpsc::Sender<Reloaded>) -> Front {
-        Front { operator: ArcSwap::from_pointee(operator), reload, refused: Mutex::default() }
+        Front { operator: ArcSwap::from_pointee(operator), reload, refused: Mutex::default(), gate: Gate::default() }
+    }
+
+    /// The queue is about to close: commands wait for [`Front::put`].
+    pub(super) async fn close(&self) {
+        self.gate.close().await;
     }
 
     /// From now on, those of `operator`.
     pub(super) fn put(&self, operator: Operator) {
         self.operator.store(Arc::new(operator));
         self.refused.lock().clear();
+        self.gate.open();
     }
 
     /// Another configuration was not taken.
@@ -358,6 +366,16 @@ impl Front {
 
 #[async_trait]
 impl Controls for Front {
+    async fn enter(&self) -> Result<Box<dyn Send>, String> {
+        let inside = self.gate.enter().await.ok_or_else(|| {
+            format!(
+                "another configuration is put in force, which takes longer than {} s: try again",
+                PATIENCE.as_secs()
+            )
+        });
+        Ok(Box::new(inside?))
+    }
+
     fn queue(&self) -> Arc<dyn Queue> {
         self.operator.load().queue()
     }

@@ -20,9 +20,10 @@ use super::running::{Opened, Parts, Running};
 use super::sockets::Sockets;
 use crate::admin::Refusal;
 use crate::clock::{Clock, Timestamp};
-use crate::config::report::Setting;
+use crate::config::report::{OwnValues, Setting};
 use crate::config::{Config, ConfigError, Loaded};
 use crate::crash;
+use crate::queue::{Queue, QueueError};
 
 /// What a signal asks for.
 pub(super) enum Signal {
@@ -147,7 +148,7 @@ impl Process {
     ///
     /// # Errors
     /// Why it could not, for people.
-    pub(super) async fn read(&mut self, current: &InForce) -> Result<(Parts, InForce), Refused> {
+    pub(super) async fn read(&mut self, current: &InForce, queue: &dyn Queue) -> Result<(Parts, InForce), Refused> {
         // The file that the values in force came from: if it is gone, that is a fault, not a wish
         // for the built-in values.
         let file = self.named.clone().or_else(|| current.file.clone());
@@ -158,6 +159,16 @@ impl Process {
         }
         if loaded.config.queue.store != current.config.queue.store {
             return Err(Refused::new("[queue] store cannot change while mailweir runs: restart it", true));
+        }
+        // What a full disk or an editor leaves. Without any value all mail would go other ways, or bounce.
+        if OwnValues(&loaded.settings).count() == 0 && OwnValues(&current.settings).count() > 0 {
+            return Err(Refused::new("the file has no values at all: restart mailweir if that is meant", true));
+        }
+        // The store is closed and opened again by its name. Where that no longer leads to what is open, everything
+        // that waits would go with the close, and an empty queue would begin. A full disk is no such thing.
+        match queue.probe().await {
+            Ok(()) | Err(QueueError::Full(_)) => {}
+            Err(error) => return Err(Refused::new(format!("the queue could not be opened again: {error}"), false)),
         }
         let next = InForce::new(loaded, self.clock.now());
         let parts = Parts::new(next.config.clone()).await?;
@@ -170,7 +181,7 @@ impl Process {
     }
 
     /// Ends what runs and starts `next`, or else `current` again. Tells what changed, or why the
-    /// next one could not be started.
+    /// next one could not be started. `closing` is done when all but the queue has ended.
     ///
     /// # Errors
     /// Neither can be started: the process has to end.
@@ -180,11 +191,15 @@ impl Process {
         current: &mut InForce,
         parts: Parts,
         next: InForce,
+        closing: impl Future<Output = ()>,
     ) -> anyhow::Result<(Running, Result<String, Refused>)> {
         tracing::info!(config = %next.shown(), "reload: finishing what is in flight");
         crash::point("reload.begin");
         let before = running.relay.clone();
-        running.stop().await?;
+        let drained = running.drain().await;
+        // Until here commands have the old relay, which may take `drain`.
+        closing.await;
+        drained.close().await?;
         crash::point("reload.stopped");
         match self.start(parts).await {
             Ok(running) => {
@@ -199,12 +214,13 @@ impl Process {
                 }
                 *current = InForce { since: self.clock.now(), ..next };
                 self.reloads += 1;
-                self.sockets.keep(&current.config);
+                let sockets = self.sockets.keep(&current.config);
                 crash::point("reload.done");
                 tracing::info!(changes = told.len(), "reloaded");
                 if told.is_empty() {
                     told.push("no value has changed; certificates and secrets were read again".into());
                 }
+                told.extend(sockets);
                 Ok((running, Ok(told.join("\n"))))
             }
             Err(error) => {

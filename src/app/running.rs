@@ -34,6 +34,10 @@ use crate::schedule::Scheduler;
 /// How long the last writing of feedback may take at the end.
 const FEEDBACK_LAST: Duration = Duration::from_secs(2);
 
+/// How long connections that are being opened have at the end before they are left: a host that answers needs
+/// less, and gets its QUIT.
+const LEAVE: Duration = Duration::from_secs(1);
+
 /// How long the queue may take to close; it empties its log into the database.
 const CLOSE: Duration = Duration::from_secs(15);
 
@@ -188,14 +192,33 @@ impl Running {
     /// # Errors
     /// The queue does not close: nothing may go on beside it but the end of the process.
     pub(super) async fn stop(self) -> Result<(), StartError> {
+        self.drain().await.close().await
+    }
+
+    /// No new sessions; what is in flight may finish within `drain`.
+    pub(super) async fn drain(self) -> Drained {
         let _ = self.stop.send(true);
         let deadline = Instant::now() + self.relay.config.drain;
-        let finished = tokio::time::timeout_at(deadline, async {
-            for task in self.servers {
-                let _ = task.await;
+        let relay = self.relay.clone();
+        // Who had a job in hand when the stop came may begin to open a connection after it.
+        let leave_connecting = async move {
+            loop {
+                tokio::time::sleep(LEAVE).await;
+                relay.leave_connecting();
             }
-            crash::point("drain.sessions");
-            self.relay.workers.none().await;
+        };
+        let finished = tokio::time::timeout_at(deadline, async {
+            let finish = async {
+                for task in self.servers {
+                    let _ = task.await;
+                }
+                crash::point("drain.sessions");
+                self.relay.workers.none().await;
+            };
+            tokio::select! {
+                () = finish => {}
+                () = leave_connecting => {}
+            }
         })
         .await;
         if finished.is_err() {
@@ -212,6 +235,22 @@ impl Running {
         // With transactions that did not end in time, what was stored last is good enough.
         end_by(Instant::now() + FEEDBACK_LAST, self.feedback).await;
         crash::point("drain.done");
+        Drained { relay: self.relay }
+    }
+}
+
+/// A relay that has ended but for its queue.
+#[must_use = "its queue has to be closed"]
+pub(super) struct Drained {
+    relay: Arc<Relay>,
+}
+
+impl Drained {
+    /// Closes the queue.
+    ///
+    /// # Errors
+    /// It does not close: nothing may go on beside it but the end of the process.
+    pub(super) async fn close(self) -> Result<(), StartError> {
         let closed = tokio::time::timeout(CLOSE, async {
             // The last act: what is stored holds only if nothing leaves after it.
             if let Err(error) = self.relay.scheduler.end_rates().await {

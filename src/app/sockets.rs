@@ -1,7 +1,8 @@
 //! The listening sockets of the process. They outlive a configuration: while one takes the place of
 //! another, clients that connect wait in the kernel instead of being refused.
 //!
-//! The file of a Unix socket is there as long as its socket is in here.
+//! The file of a Unix socket is there as long as its socket is in here. Somebody else may remove it
+//! (systems clean /run): the next configuration, be it the same, makes it anew.
 
 use std::io;
 use std::net::{SocketAddr, TcpListener};
@@ -23,7 +24,15 @@ struct Bound {
     place: Place,
     /// `None`: the machine has no such address, and does not need it.
     socket: Option<Socket>,
-    _file: Option<SocketFile>,
+    /// Of a Unix socket.
+    file: Option<SocketFile>,
+}
+
+impl Bound {
+    /// Nobody can connect any more: the file is gone, or another's.
+    fn is_lost(&self) -> bool {
+        self.file.as_ref().is_some_and(|file| !file.is_there())
+    }
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -87,19 +96,19 @@ fn places(listener: &Listener) -> impl Iterator<Item = Place> {
 }
 
 impl Sockets {
-    /// Binds what `config` listens on and is not bound yet.
+    /// Binds what `config` listens on and is not bound yet, or has lost its file.
     ///
     /// # Errors
     /// An address cannot be had; those that were bound before stay.
     pub(super) fn bind(&mut self, config: &Config) -> Result<(), StartError> {
         let before = self.bound.len();
         for wanted in wanted(config) {
-            if self.find(wanted.what, &wanted.place).is_some() {
+            if self.find(wanted.what, &wanted.place).is_some_and(|bound| !bound.is_lost()) {
                 continue;
             }
             match wanted.bind() {
                 Ok((socket, file)) => {
-                    self.bound.push(Bound { what: wanted.what, place: wanted.place, socket, _file: file });
+                    self.bound.push(Bound { what: wanted.what, place: wanted.place, socket, file });
                 }
                 Err(error) => {
                     self.bound.truncate(before);
@@ -121,7 +130,8 @@ impl Sockets {
     fn why(&self, wanted: &Wanted<'_>, error: &io::Error) -> String {
         let ours = self.bound.iter().find(|bound| match (&bound.place, &wanted.place) {
             (Place::Ip(ours), Place::Ip(address)) => collide(*ours, *address),
-            (ours, place) => ours == place,
+            // A file that is ours is not bound again.
+            _ => false,
         });
         match ours.filter(|_| error.kind() == io::ErrorKind::AddrInUse) {
             Some(Bound { place, what, .. }) => {
@@ -131,20 +141,39 @@ impl Sockets {
         }
     }
 
-    /// Closes what `config` does not listen on, and gives the files of the others the rights that it wants.
-    pub(super) fn keep(&mut self, config: &Config) {
-        self.bound.retain(|bound| wanted(config).any(|w| (w.what, &w.place) == (bound.what, &bound.place)));
+    /// Closes what `config` does not listen on, and what was made anew since, and gives the files of the others
+    /// the rights that it wants. Tells which were made anew, and what could not be done.
+    pub(super) fn keep(&mut self, config: &Config) -> Vec<String> {
+        let mut told = Vec::new();
+        let bound = std::mem::take(&mut self.bound);
+        // Of two of one name the later one is in use.
+        for bound in bound {
+            if !wanted(config).any(|w| (w.what, &w.place) == (bound.what, &bound.place)) {
+                continue;
+            }
+            match self.bound.iter_mut().find(|b| (b.what, &b.place) == (bound.what, &bound.place)) {
+                Some(lost) => {
+                    told.push(format!("{}: its file was gone, it was made again", bound.place));
+                    tracing::warn!(address = %bound.place, "the file of the socket was gone, it was made again");
+                    *lost = bound;
+                }
+                None => self.bound.push(bound),
+            }
+        }
         for wanted in wanted(config) {
             if let (Place::File(path), Some(listener)) = (&wanted.place, wanted.listener)
                 && let Err(error) = socket_file::permit(path, listener.mode.0, listener.group)
             {
                 tracing::error!(address = %wanted.place, %error, "cannot change the rights of the socket");
+                told.push(format!("{}: cannot change the rights of the socket: {error}", wanted.place));
             }
         }
+        told
     }
 
     fn find(&self, what: Use, place: &Place) -> Option<&Bound> {
-        self.bound.iter().find(|bound| (bound.what, &bound.place) == (what, place))
+        // The last one: one before it of that name has lost its file.
+        self.bound.iter().rfind(|bound| (bound.what, &bound.place) == (what, place))
     }
 
     /// Handles of the bound sockets of a listener.

@@ -19,7 +19,7 @@ use super::units::Span;
 use super::value::nearest;
 use super::{
     Config, Credentials, Dns, Engine, ListenAddress, Listener, PriorityRule, Provider, Redactor, Relay, Retry, Route,
-    TlsMode, profiles, shaping,
+    TlsMode, own_relay, profiles, shaping,
 };
 
 /// Makes the configuration of a draft; faults and warnings go to `reader`. The result is only
@@ -38,6 +38,10 @@ pub(super) fn finish(reader: &mut Reader<'_>, mut draft: Draft) -> (Config, Vec<
     default(reader, &draft.default);
     for provider in &draft.providers {
         self::provider(reader, provider);
+        if let Some((host, port)) = &provider.relay {
+            let listeners = draft.listeners.iter().map(|listener| &listener.l);
+            own_relay::warn(reader, &provider.p.name, (host, *port), listeners);
+        }
     }
     shaping::check(reader, &draft);
     unreachable(reader, &draft.providers, &draft.routes, draft.top.builtin_profiles);

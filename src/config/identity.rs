@@ -75,6 +75,11 @@ impl ListenerTls {
                 Error::InconsistentKeys(_) => fault("key")(format!(
                     "{key} is not the key of the first certificate in {cert}: expected the one that this was made for"
                 )),
+                Error::InvalidCertificate(_) if is_of_version_1(&error) => fault("cert")(format!(
+                    "{cert} has a certificate of X.509 version 1, which clients do not accept: expected version 3, as \
+                     from `openssl req -x509 -key {key} -out {cert} -days 365 -subj /CN=NAME -addext \
+                     subjectAltName=DNS:NAME`, or from an authority with `openssl x509 -req … -extfile FILE`"
+                )),
                 Error::InvalidCertificate(_) => fault("cert")(format!("{cert} has an unusable certificate: {error}")),
                 other => fault("key")(format!("{key} cannot be used with {cert}: {other}")),
             }]
@@ -116,6 +121,11 @@ fn server(chain: Vec<CertificateDer<'static>>, key: PrivateKeyDer<'static>) -> R
     config.ticketer = aws_lc_rs::Ticketer::new()?;
     config.max_early_data_size = 0;
     Ok(config)
+}
+
+/// The library has no words for it, only the name of a variant.
+fn is_of_version_1(error: &Error) -> bool {
+    format!("{error:?}").contains("UnsupportedCertVersion")
 }
 
 /// Reads a file that is to be PEM, of at most 1 MiB.
@@ -179,6 +189,17 @@ mod tests {
 
     use rcgen::{CertifiedKey, KeyPair};
 
+    /// As `openssl x509 -req` makes it without extensions.
+    const VERSION_1: &str = "-----BEGIN CERTIFICATE-----\n\
+        MIIBKjCB0gITfXYndxWitBtEHUKVhtE9MxCdATAKBggqhkjOPQQDAjAYMRYwFAYD\n\
+        VQQDDA1yZWxheS5leGFtcGxlMCAXDTI2MTEzMDAwNDMwM1oYDzIxMjYxMTA2MDA0\n\
+        MzAzWjAYMRYwFAYDVQQDDA1yZWxheS5leGFtcGxlMFkwEwYHKoZIzj0CAQYIKoZI\n\
+        zj0DAQcDQgAEnobsvK6DkGfO5PEKO5tucORrgCSYSAWhusxzB+Yr3L34nMZtyL4x\n\
+        Q2dCmWZghflkRmoTnd8xARE0W+wchpS9MDAKBggqhkjOPQQDAgNHADBEAiBBan5n\n\
+        NTZpD8qGXApanPVRkrjnwQrHGJivNLbcFdQ3tAIgPD6t+y+VI/MWkH5+ViI3ZrsZ\n\
+        KTvel8b15XEaw1EUcl8=\n\
+        -----END CERTIFICATE-----\n";
+
     struct Files {
         dir: tempfile::TempDir,
         made: CertifiedKey<KeyPair>,
@@ -219,6 +240,17 @@ mod tests {
         // Some write both into one file.
         files.write("both.pem", &format!("{}{}", files.made.signing_key.serialize_pem(), files.made.cert.pem()));
         assert_eq!(files.told("both.pem", "both.pem"), []);
+    }
+
+    #[test]
+    fn a_certificate_of_version_1_is_told_with_how_to_make_one_of_version_3() {
+        let files = Files::new();
+        files.write("v1.pem", VERSION_1);
+        let told = files.told("v1.pem", "key.pem");
+        let [("cert", told)] = told.as_slice() else { panic!("{told:?}") };
+        assert!(told.starts_with("v1.pem has a certificate of X.509 version 1, "), "{told}");
+        assert!(told.contains("`openssl req -x509 -key key.pem -out v1.pem -days 365 "), "{told}");
+        assert!(!told.contains("Other("), "{told}");
     }
 
     #[test]

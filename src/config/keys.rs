@@ -254,7 +254,8 @@ impl Table for ProviderDraft {
         "match.mx" p.match_mx: Kind::HostPatterns, default "[]";
         /// Recipients belong to this provider if their domain matches one of these.
         "match.domains" p.match_domains: Kind::HostPatterns, default "[]";
-        /// A smart host: everything of this provider goes there, as "host:port", instead of to MX hosts.
+        /// A smart host: everything of this provider goes there, as "host:port", instead of to MX hosts. One that is
+        /// a listener of this relay is warned of.
         "relay" relay: Kind::HostPort, example r#""email-smtp.eu-west-1.amazonaws.com:587""#;
         /// TLS from the first byte instead of STARTTLS. Default: only on port 465.
         "implicit_tls" implicit_tls: Kind::Flag, example "false";

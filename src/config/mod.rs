@@ -19,6 +19,7 @@ mod load;
 mod mistakes;
 mod names;
 mod network;
+mod own_relay;
 mod problem;
 pub mod profiles;
 pub mod report;
@@ -476,7 +477,8 @@ pub struct Limit {
     pub quota: Vec<CountedRate>,
     /// What those without a unit count.
     pub count: Count,
-    /// Each sender domain has its own (else all that match share one).
+    /// Each sender domain has its own (else all that match share one). It is not about the null sender, which has
+    /// none, unless `sender` is `<>`.
     pub each_domain: bool,
 }
 

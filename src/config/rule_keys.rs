@@ -192,7 +192,8 @@ impl Table for LimitDraft {
         "quota" quota: Kind::CountedRates(false), default "[]";
         /// What those without a unit count: `messages` (transactions) or `recipients`.
         "count" count: Kind::Word(Count::WORDS), default r#""messages""#;
-        /// Each sender domain has such a limit of its own, instead of one for all that match.
+        /// Each sender domain has such a limit of its own, instead of one for all that match. The null sender has no
+        /// domain: such a limit is about it only with `sender = "<>"`.
         "each_domain" each_domain: Kind::Flag, default "false";
     };
 

@@ -107,6 +107,7 @@ impl Policy {
         match why {
             Refusal::TooLarge => TOO_LARGE,
             Refusal::HeaderTooLarge => Reply::new(552, "5.3.4", "Header section exceeds the size limit"),
+            Refusal::HeaderLineTooLong => Reply::new(552, "5.3.4", "A line of the header section exceeds 128 KiB"),
             Refusal::Loop => Reply::new(554, "5.4.6", "Too many Received fields: the message loops"),
         }
     }

@@ -39,7 +39,7 @@ const MAX_LINE: usize = 998;
 /// Bytes that a header section may have, if nobody says otherwise.
 const MAX_HEADER: u64 = 1 << 20;
 
-/// Longest line of a header section, in bytes. It cannot go to the queue before it is complete.
+/// Longest line of a header section, in bytes without its line end. It cannot go to the queue before it is complete.
 const MAX_OPEN: usize = CHUNK / 2;
 
 /// By so much a buffer grows that holds more than a chunk, in bytes.
@@ -60,8 +60,10 @@ const STRIPPED: [&[u8]; 4] = [b"bcc", b"resent-bcc", b"return-path", b"content-l
 pub enum Refusal {
     /// More content than allowed.
     TooLarge,
-    /// A header section of more bytes than allowed, or a line of a chunk in it.
+    /// A header section of more bytes than allowed.
     HeaderTooLarge,
+    /// A line of more than 128 KiB in a header section.
+    HeaderLineTooLong,
     /// Too many `Received:` fields.
     Loop,
 }
@@ -121,6 +123,12 @@ impl Header {
         self.searched -= n;
         self.mailbox = self.mailbox.map(|at| at - n);
     }
+}
+
+/// Whether a line of a header section, with its end or not, has more bytes than one may have.
+fn is_too_long(line: &[u8]) -> bool {
+    let line = line.strip_suffix(b"\n").unwrap_or(line);
+    line.strip_suffix(b"\r").unwrap_or(line).len() > MAX_OPEN
 }
 
 /// See the module.
@@ -307,6 +315,9 @@ impl Draft {
                     None => return self.end_header(header, start, false),
                 },
             }
+            if is_too_long(line) {
+                return self.refuse(Refusal::HeaderLineTooLong);
+            }
             if header.stripping {
                 match header.strip.last_mut() {
                     Some(last) if last.end == start => last.end = end,
@@ -323,16 +334,17 @@ impl Draft {
         header.searched = self.buf.len();
         header.gone(cut_out(&mut self.buf, &header.strip));
         header.strip.clear();
-        let open = self.buf.len() - header.complete();
-        if open > MAX_OPEN || self.cut + self.buf.len() as u64 > self.max_header {
+        let line = &self.buf[header.line..];
+        // Behind the line of a mailbox file both are held back.
+        let long = is_too_long(line) || header.mailbox.is_some_and(|at| is_too_long(&self.buf[at..]));
+        if long || self.cut + self.buf.len() as u64 > self.max_header {
             // A long line that is no field is the start of a body without a header.
-            let line = &self.buf[header.line..];
             let continued = header.any && matches!(line.first(), Some(b' ' | b'\t' | b'\r'));
             if !continued && line.len() > MAX_LINE && field_name(line).is_none() {
                 let at = header.complete();
                 return self.end_header(header, at, false);
             }
-            return self.refuse(Refusal::HeaderTooLarge);
+            return self.refuse(if long { Refusal::HeaderLineTooLong } else { Refusal::HeaderTooLarge });
         }
         self.header = Some(header);
     }

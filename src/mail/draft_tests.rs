@@ -378,12 +378,29 @@ fn refuses_loops_long_headers_and_large_messages() {
     assert_eq!(refused(&[header(most + 1).as_bytes()], 1 << 30), Err(Refusal::HeaderTooLarge));
     let line = |n: usize| format!("X: {}", "y".repeat(n));
     assert!(refused(&[line(MAX_OPEN - 3).as_bytes(), b"\r\n\r\n"], 1 << 30).is_ok());
-    assert_eq!(refused(&[line(MAX_OPEN - 2).as_bytes(), b"\r\n\r\n"], 1 << 30), Err(Refusal::HeaderTooLarge));
+    assert_eq!(refused(&[line(MAX_OPEN - 2).as_bytes(), b"\r\n\r\n"], 1 << 30), Err(Refusal::HeaderLineTooLong));
     let body = "x".repeat(1000);
     assert!(build(&[b"a: b\r\n\r\n", body.as_bytes()], 1008).is_ok());
     assert_eq!(refused(&[b"a: b\r\n\r\n", body.as_bytes(), b"y"], 1008), Err(Refusal::TooLarge));
     let large = vec![b'x'; 3 * CHUNK];
     assert_eq!(refused(&[b"\r\n", &large, &large], 5 * CHUNK as u64), Err(Refusal::TooLarge));
+}
+
+/// Whatever parts it comes in, and whether it starts a field or continues one.
+#[test]
+fn a_header_line_may_have_exactly_so_many_bytes() {
+    for start in ["X: ", "Bcc: ", "X: y\r\n\t"] {
+        let before = start.len() - start.rfind('\n').map_or(0, |at| at + 1);
+        for (n, taken) in [(MAX_OPEN, true), (MAX_OPEN + 1, false)] {
+            let text = format!("{start}{}\r\nSubject: z\r\n\r\nbody\r\n", "y".repeat(n - before));
+            for part in [text.len(), n + 1, n, 4096, 1021] {
+                let parts: Vec<&[u8]> = text.as_bytes().chunks(part).collect();
+                let told = build(&parts, 1 << 30).map(|_| ());
+                let expected = if taken { Ok(()) } else { Err(Refusal::HeaderLineTooLong) };
+                assert_eq!(told, expected, "{start:?} of {n} in parts of {part}");
+            }
+        }
+    }
 }
 
 /// A header section of many chunks goes to the queue while it comes in, and comes out as one that came at once.

@@ -233,13 +233,19 @@ fn has(reply: &Reply, words: &[&str]) -> bool {
     words.iter().any(|word| text.contains(word))
 }
 
+/// Of the replies that ask for a login those that ask for TLS before it (RFC 3207 §4, RFC 4954 §6).
+fn wants_tls(reply: &Reply) -> bool {
+    has(reply, &["starttls", "encrypt", "tls required", "requires tls", "tls is required"])
+        || matches!(reply.enhanced, Some((5, 7, 10 | 11)))
+}
+
 /// The judgement of a fact that [`wants_login`]. A smart host that does refuses us altogether, since somebody
 /// forgot `auth`; an MX host that does is set up wrongly, and others of the lane have nothing to do with it.
 /// One that `took` mail of ours lately means this recipient (a group that takes no mail from outside), or this
 /// sender, who may be allowed later.
-pub fn not_logged_in(usual: Judgement, stage: Stage, smart_host: bool, took: bool) -> Judgement {
-    let why = "the server wants us to log in first";
-    if took && stage == Stage::Rcpt {
+pub fn not_logged_in(usual: Judgement, fact: &Fact, smart_host: bool, took: bool) -> Judgement {
+    let why = if reply(fact, wants_tls) { "the server wants TLS first" } else { "the server wants us to log in first" };
+    if took && fact.stage == Stage::Rcpt {
         return usual;
     }
     let scope = if smart_host && !took { Scope::Provider } else { usual.scope };
@@ -467,10 +473,10 @@ mod tests {
         ];
         for fact in &wanted {
             assert!(wants_login(fact), "{fact}");
-            let judgement = not_logged_in(judge(fact), fact.stage, true, false);
+            let judgement = not_logged_in(judge(fact), fact, true, false);
             assert_eq!((judgement.fate, judgement.scope), (LATER, Scope::Provider), "{fact}");
             for (smart_host, took) in [(false, false), (true, true)] {
-                let judgement = not_logged_in(judge(fact), fact.stage, smart_host, took);
+                let judgement = not_logged_in(judge(fact), fact, smart_host, took);
                 let fate = if took && fact.stage == Stage::Rcpt { Fate::Fail } else { LATER };
                 assert_eq!(judgement.fate, fate, "{fact}");
                 assert_ne!(judgement.scope, Scope::Provider, "{fact}");
@@ -487,6 +493,23 @@ mod tests {
             said(Stage::Rcpt, 450, Some((4, 7, 1)), "authentication required"),
         ] {
             assert!(!wants_login(&fact), "{fact}");
+        }
+    }
+
+    #[test]
+    fn a_server_that_wants_tls_is_not_told_to_want_a_login() {
+        for (code, enhanced, text, tls) in [
+            (530, None, "Must issue a STARTTLS command first", true),
+            (530, Some((5, 7, 0)), "Must issue a STARTTLS command first", true),
+            (538, Some((5, 7, 11)), "Encryption required", true),
+            (530, Some((5, 7, 0)), "Authentication required", false),
+            (535, Some((5, 7, 8)), "Authentication failed", false),
+        ] {
+            let fact = said(Stage::Mail, code, enhanced, text);
+            assert!(wants_login(&fact), "{fact}");
+            let judgement = not_logged_in(judge(&fact), &fact, true, false);
+            let why = if tls { "the server wants TLS first" } else { "the server wants us to log in first" };
+            assert_eq!((judgement.why, judgement.fate, judgement.scope), (why, LATER, Scope::Provider), "{fact}");
         }
     }
 

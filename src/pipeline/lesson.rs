@@ -11,7 +11,7 @@ use tokio::time::Instant;
 
 use crate::clock::Timestamp;
 use crate::config::{Count, ReplyRule, RuleAction};
-use crate::deliver::{Event, Fact, Stage};
+use crate::deliver::{Event, Fact, Reply, Stage};
 use crate::outcome::classify::{LATER, by_rule, judge, judge_unreached, not_logged_in, wants_login};
 use crate::outcome::settle::nobody_taken;
 use crate::outcome::{Fate, Judgement, Scope};
@@ -100,7 +100,7 @@ pub(crate) trait Teach {
         let judgement = judge(fact);
         if wants_login(fact) {
             let lane = self.lane();
-            return not_logged_in(judgement, fact.stage, lane.provider.relay.is_some(), lane.took_lately());
+            return not_logged_in(judgement, fact, lane.provider.relay.is_some(), lane.took_lately());
         }
         judgement
     }
@@ -164,7 +164,7 @@ pub(crate) trait Teach {
         }
         let accepted: Vec<Party> = parties(job, judgements, |j| j.fate == Fate::Delivered);
         let bad = carried.is_some_and(|load| load.bad > 0) || facts.iter().any(is_for_good);
-        let refused = refusals(facts, judgements, fresh, !bad);
+        let sign = |at: usize, stage: Stage, reply: &Reply| Signature::of(stage, reply, &locals(job, at));
         let closed = facts.first().filter(|f| f.stage <= Stage::Mail && ended(f)).and(carried);
         let (spent, slowed) = self.teach(|adapt, open| {
             if !accepted.is_empty() {
@@ -174,6 +174,8 @@ pub(crate) trait Teach {
             let spent = closed.filter(|load| adapt.closed(load.messages, load.opened(now), now, CLOSED));
             let tried = Tried { before: carried.map_or(0, |load| load.messages), open };
             let mut slowed = Vec::new();
+            let paced = |at: usize, reply: &Reply| adapt.is_paced(&sign(at, Stage::Mail, reply));
+            let refused = refusals(facts, judgements, fresh, !bad, paced);
             for (first, at) in (0..).zip(&refused) {
                 let Some(Fact { stage, event: Event::Reply(reply), .. }) = facts.get(*at) else { continue };
                 let Some(party) = party(job, *at) else { continue };
@@ -181,7 +183,7 @@ pub(crate) trait Teach {
                 if adapt.told(About::told(&reply.text, false), tried, now, &text) {
                     continue;
                 }
-                let sign = Signature::of(*stage, reply, &locals(job, *at));
+                let sign = sign(*at, *stage, reply);
                 let cells = if first == 0 { cells(refused.len()) } else { 0 };
                 let sender = job.message.message.envelope.sender();
                 if adapt.refused_for(&Refused { sign, party, sender, cells, reply: &text }, began, now) {
@@ -237,15 +239,23 @@ fn locals(job: &Job, at: usize) -> [&str; 2] {
 /// The positions of refusals that no rule explains and that are not for good. What was said once for all
 /// recipients is one refusal; so is what was said to each of them, if it is about the message.
 ///
-/// `fresh`: the connection had carried nothing; `clean`: nothing was refused for good on it.
-fn refusals(facts: &[Fact], judgements: &[Judgement], fresh: bool, clean: bool) -> Vec<usize> {
+/// `fresh`: the connection had carried nothing; `clean`: nothing was refused for good on it; `paced`: such a
+/// reply to MAIL is known to be about the pace.
+fn refusals(
+    facts: &[Fact],
+    judgements: &[Judgement],
+    fresh: bool,
+    clean: bool,
+    paced: impl Fn(usize, &Reply) -> bool,
+) -> Vec<usize> {
     let mut out: Vec<usize> = Vec::new();
     for (at, (fact, judgement)) in facts.iter().zip(judgements).enumerate() {
         let Event::Reply(reply) = &fact.event else { continue };
         let later = matches!(judgement.fate, Fate::Again { uncertain: false, .. });
-        // At MAIL, a connection that has carried something ends because of that; later, one with bad recipients
-        // because of these.
-        let said = later || is_end_of_connection(judgement) && (fresh || clean && fact.stage > Stage::Mail);
+        // At MAIL, a connection that has carried something ends because of that, unless it is known better; later,
+        // one with bad recipients because of these.
+        let about_us = || fact.stage > Stage::Mail || fact.stage == Stage::Mail && paced(at, reply);
+        let said = later || is_end_of_connection(judgement) && (fresh || clean && about_us());
         if reply.is_positive() || judgement.ruled || !said || fact.stage < Stage::Mail {
             continue;
         }

@@ -49,6 +49,16 @@ impl Relay {
         self.scheduler.lanes().into_iter().flat_map(of).collect()
     }
 
+    /// At the end: takes back what waits for connections that are being opened. Nothing of it was sent, so nothing
+    /// of it has to be finished, and a host that says nothing keeps neither a stop nor a reload.
+    pub fn leave_connecting(&self) {
+        let of = |lane: Arc<Lane>| lane.recall(&mut |_| true).into_iter().map(move |job| (lane.clone(), job));
+        let taken: Vec<(Arc<Lane>, Job)> = self.scheduler.lanes().into_iter().flat_map(of).collect();
+        if !taken.is_empty() {
+            self.scheduler.put_back(taken);
+        }
+    }
+
     pub(super) fn register(&self, hand: &Arc<Hand>) {
         let mut hands = self.hands.lock();
         if hands.len() == hands.capacity() {

@@ -6,6 +6,8 @@
 //! is not configured any more if they have the same smart host and user, or, without a smart host, a domain
 //! or a name of a mail exchanger in common. One whose name stays is never looked at.
 
+use std::net::IpAddr;
+
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
@@ -21,7 +23,7 @@ const KEPT: [&str; 4] = ["quota/", "rates/", "adapt/", "paused/"];
 /// What a provider is about, whatever it is called.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 struct Identity {
-    /// `HOST:PORT` of the smart host, and who logs in; empty: none.
+    /// The smart host, and who logs in; empty: none. Without its port: 465 and 587 of a host are one receiver.
     relay: String,
     /// Patterns of domains and of names of mail exchangers.
     matches: Vec<String>,
@@ -31,7 +33,7 @@ impl Identity {
     fn of(provider: &Provider) -> Identity {
         let relay = provider.relay.as_ref().map(|relay| {
             let user = relay.auth.as_ref().map_or("", |auth| auth.user.as_ref());
-            format!("{}:{} {user}", relay.host, relay.port)
+            format!("{} {user}", canonical(&relay.host))
         });
         let domains = provider.match_domains.iter().map(|domain| format!("domain {domain}"));
         let hosts = provider.match_mx.iter().map(|host| format!("mx {host}"));
@@ -44,6 +46,17 @@ impl Identity {
             (true, true) => self.matches.iter().any(|one| other.matches.contains(one)),
             _ => false,
         }
+    }
+}
+
+/// The same for the spellings of a host: small letters, no final dot, one form of an address, and `localhost` as
+/// the address it is.
+fn canonical(host: &str) -> String {
+    let host = host.trim_matches(['[', ']']).trim_end_matches('.').to_ascii_lowercase();
+    match host.parse::<IpAddr>() {
+        Ok(ip) if ip.to_canonical().is_loopback() => "localhost".to_owned(),
+        Ok(ip) => ip.to_canonical().to_string(),
+        Err(_) => host,
     }
 }
 
@@ -173,6 +186,13 @@ mod tests {
 
     #[test]
     fn two_accounts_of_one_smart_host_are_not_the_same() {
+        for same in ["127.0.0.1", "localhost", "LOCALHOST.", "[::1]", "::ffff:127.0.0.1"] {
+            assert_eq!(canonical(same), "localhost", "{same}");
+        }
+        assert_eq!(
+            (canonical("SMTP.example.com."), canonical("[2001:DB8::0:1]")),
+            ("smtp.example.com".into(), "2001:db8::1".into())
+        );
         let of =
             |relay: &str, domain: &str| Identity { relay: relay.into(), matches: vec![format!("domain {domain}")] };
         assert!(of("h:587 a", "x").is_same(&of("h:587 a", "y")));

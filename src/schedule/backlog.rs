@@ -9,7 +9,7 @@
 //! back to the queue until its time, so that what is limited takes no room from others.
 
 use std::cmp::Reverse;
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -380,10 +380,19 @@ impl Backlog {
         }
     }
 
-    /// What waits aside: by which limit, how many recipients. At most `most` entries.
-    pub fn held(&self, most: usize) -> Vec<(Held, usize)> {
-        let groups = self.by_time.iter().take(most).filter_map(|(_, key)| self.aside.get(key));
-        groups.filter_map(|aside| Some((held(&aside.gates)?, aside.jobs.recipients()))).collect()
+    /// What waits aside: by which limit, how many recipients; what holds most first.
+    pub fn held(&self) -> Vec<(Held, usize)> {
+        let mut by_limit: BTreeMap<String, (Held, usize)> = BTreeMap::new();
+        // What has to pass different limits may be held by the same one.
+        for aside in self.aside.values() {
+            let Some(held) = held(&aside.gates) else { continue };
+            let (first, waiting) = by_limit.entry(held.by.clone()).or_insert((held.clone(), 0));
+            first.wait = first.wait.min(held.wait);
+            *waiting += aside.jobs.recipients();
+        }
+        let mut all: Vec<_> = by_limit.into_values().collect();
+        all.sort_by_key(|(_, waiting)| std::cmp::Reverse(*waiting));
+        all
     }
 }
 

@@ -263,6 +263,26 @@ async fn work(lane: &Lane, idle: Duration, start: Instant, seen: &Mutex<Vec<(Str
     }
 }
 
+/// Two that hold the same mail are one entry only where the same one holds it back.
+#[tokio::test(start_paused = true)]
+async fn of_several_limits_that_hold_mail_the_one_that_holds_most_is_told_first() {
+    let quota =
+        |n: u64| move |l: &mut Limit| l.quota = vec![Rate { count: 1, per: Duration::from_secs(3600 * n) }.into()];
+    let limits = [shared("*@a.example", quota(1)), shared("*@b.example", quota(9)), shared("*@c.example", quota(2))];
+    let lane = limited(&limits, |p| p.connections = 1);
+    for (domain, n) in [("a", 4), ("b", 9), ("c", 3)] {
+        let _ = lane.push((0..n).map(|i| job(&format!("x@{domain}.example"), "d.example", 0, &[i])));
+    }
+    let (start, seen) = (Instant::now(), Mutex::default());
+    work(&lane, IDLE, start, &seen).await;
+    let told: Vec<_> = lane.snapshot().held_aside.into_iter().map(|(held, n)| (held.by, n)).collect();
+    let limit = |domain: &str, quota: &str, n| (format!("limit *@{domain}.example: quota {quota}"), n);
+    assert_eq!(told, [limit("b", "1/9h", 8), limit("a", "1/h", 3), limit("c", "1/2h", 2)]);
+    let holds = lane.holds(Timestamp(1_795_268_880_000));
+    let first = holds.first().expect("limits").told(Timestamp(1_795_268_880_000)).to_string();
+    assert!(first.starts_with("limit *@b.example") && first.ends_with(", and 2 others hold 5"), "{first}");
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_used_up_limit_holds_back_its_own_senders_only() {
     let hour = Duration::from_secs(3600);

@@ -131,6 +131,10 @@ impl Share {
             Origin::Client { ip, .. } => Some(*ip),
             Origin::Dsn | Origin::Local => None,
         };
+        // `<>` has no domain: the reports of all senders would share what is meant for one of them.
+        if self.limit.each_domain && message.envelope.reverse_path.is_none() && self.limit.sender.as_str() != "<>" {
+            return false;
+        }
         let networks = &self.limit.client;
         self.limit.sender.matches_mailbox(&sender)
             && (networks.is_empty() || client.is_some_and(|ip| networks.iter().any(|network| network.contains(ip))))

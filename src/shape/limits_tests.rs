@@ -91,6 +91,21 @@ async fn each_domain_has_its_own_and_there_are_never_too_many() {
     assert!(Arc::ptr_eq(&gate("new.example"), &limits.shares[0].common), "all are busy");
 }
 
+/// The reports on everybody's mail have one sender and no domain: one sender's bounces must not hold up those of others.
+#[test]
+fn a_limit_for_each_domain_is_not_about_the_null_sender_unless_it_says_so() {
+    let about = |sender: &str, each_domain| {
+        let limits = limits(&[limit(sender, |l| {
+            l.each_domain = each_domain;
+            l.rate = vec![Rate { count: 1, per: HOUR }.into()];
+        })]);
+        ["", "a@one.example"].map(|from| limits.gates(&message(from, None)).len())
+    };
+    assert_eq!(about("*", true), [0, 1]);
+    assert_eq!(about("<>", true), [1, 0]);
+    assert_eq!(about("*", false), [1, 1], "one for all is one for all");
+}
+
 /// Many takers, a slow store, a process that dies again and again: what is spent never exceeds.
 #[tokio::test(start_paused = true)]
 async fn invariant_3_quotas_hold_across_restarts_with_a_slow_store() {

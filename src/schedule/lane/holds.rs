@@ -89,6 +89,8 @@ pub enum By {
         limit: String,
         /// Recipients that wait for it; 0 where it is told of one of them.
         waiting: usize,
+        /// Of the one that holds most: how many others there are, and the recipients that wait for those.
+        others: (usize, usize),
     },
     /// Connections that wait for a file descriptor of the process.
     Descriptors {
@@ -180,7 +182,12 @@ impl Hold {
             By::Limit { .. } => 6,
             _ => 7,
         };
-        (class, std::cmp::Reverse(self.until.map_or(i64::MAX, |until| until.0)))
+        // A limit is one of many, of which the one that holds most matters most.
+        let most = match self.by {
+            By::Limit { waiting, .. } => i64::try_from(waiting).unwrap_or(i64::MAX),
+            _ => self.until.map_or(i64::MAX, |until| until.0),
+        };
+        (class, std::cmp::Reverse(most))
     }
 }
 
@@ -212,8 +219,8 @@ impl fmt::Display for Told<'_> {
             By::Silent { host, connections, silent } => {
                 write!(f, "{host} says nothing: {connections} connections without an answer for {}", span(*silent))?;
             }
-            By::Limit { limit, waiting: 0 } => f.write_str(limit)?,
-            By::Limit { limit, waiting } => write!(f, "{limit}: {} waiting", grouped(*waiting as u64))?,
+            By::Limit { limit, waiting: 0, .. } => f.write_str(limit)?,
+            By::Limit { limit, waiting, .. } => write!(f, "{limit}: {} waiting", grouped(*waiting as u64))?,
             By::Descriptors { waiting } => {
                 write!(f, "{waiting} connections wait for a file descriptor (limit of open files)")?;
             }
@@ -225,6 +232,20 @@ impl fmt::Display for Told<'_> {
         {
             write!(f, ", without an answer for {}", span(*silent))?;
         }
+        self.end(f)?;
+        match self.hold.by {
+            By::Limit { others: (0, _), .. } => Ok(()),
+            By::Limit { others: (1, waiting), .. } => write!(f, ", and another holds {}", grouped(waiting as u64)),
+            By::Limit { others: (limits, waiting), .. } => {
+                write!(f, ", and {limits} others hold {}", grouped(waiting as u64))
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+impl Told<'_> {
+    fn end(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Some(until) = self.hold.until else { return Ok(()) };
         let when = When { at: until, now: self.now };
         match &self.hold.by {
@@ -318,8 +339,12 @@ impl Lane {
         } else if let Some(busy) = self.busy(&state) {
             holds.add(busy, None);
         }
-        for (held, waiting) in state.ready.held(LIMITS_SHOWN) {
-            holds.add(By::Limit { limit: held.by, waiting }, Some(now.after(held.wait)));
+        let limits = state.ready.held();
+        let beside = limits.iter().skip(1).map(|(_, waiting)| waiting).sum();
+        let mut others = (limits.len().saturating_sub(1), beside);
+        for (held, waiting) in limits.into_iter().take(LIMITS_SHOWN) {
+            let by = By::Limit { limit: held.by, waiting, others: std::mem::take(&mut others) };
+            holds.add(by, Some(now.after(held.wait)));
         }
         holds
     }
@@ -343,7 +368,7 @@ impl Lane {
                 let own = match (hold, limit) {
                     (Some(hold), _) if hold.stops() => hold.clone(),
                     (_, Some(limit)) => {
-                        let by = By::Limit { limit: limit.by.clone(), waiting: 0 };
+                        let by = By::Limit { limit: limit.by.clone(), waiting: 0, others: (0, 0) };
                         Hold { by, until: Some(now.after(limit.wait)) }
                     }
                     (Some(hold), None) => hold.clone(),

@@ -25,7 +25,7 @@ fn each_hold_has_its_words_and_says_until_when() {
     let reply = || "421 4.7.0 slow down".to_owned();
     let host = |all| By::Host { host: "mx.example".into(), why: "takes no connection: connection refused".into(), all };
     let silent = |all, seconds| By::Connections { all, silent: Duration::from_secs(seconds) };
-    let limit = |waiting| By::Limit { limit: "limit *@news.example: rate 5/s".into(), waiting };
+    let limit = |waiting| By::Limit { limit: "limit *@news.example: rate 5/s".into(), waiting, others: (0, 0) };
     let rule = || By::Rule { rule: "config.toml:12".into(), reply: reply() };
     // Name, whether it stops the lane, whether `resume` ends it, and the words.
     type Case = (By, Option<Timestamp>, &'static str, bool, bool, &'static str);
@@ -169,7 +169,7 @@ fn each_hold_has_its_words_and_says_until_when() {
 fn what_has_to_be_acted_on_comes_first_then_what_lasts_longest() {
     let mut holds = Holds::default();
     assert_eq!((holds.stop(), holds.first()), (None, None));
-    holds.add(By::Limit { limit: "limit x".into(), waiting: 3 }, minutes(90));
+    holds.add(By::Limit { limit: "limit x".into(), waiting: 3, others: (0, 0) }, minutes(90));
     holds.add(By::Connections { all: 2, silent: Duration::ZERO }, None);
     holds.add(By::Rate("1/m".into()), minutes(1));
     assert_eq!(holds.stop(), None, "an open lane is not stopped by what holds a part of it, or a rate");
@@ -179,6 +179,21 @@ fn what_has_to_be_acted_on_comes_first_then_what_lasts_longest() {
     holds.add(By::Operator, None);
     let names: Vec<_> = holds.iter().map(Hold::name).collect();
     assert_eq!(names, ["operator", "refused", "quota", "rate", "connections", "limit"]);
+}
+
+/// The one that holds most is the one that is named where there is room for one only.
+#[test]
+fn of_several_limits_the_one_that_holds_most_comes_first_and_counts_the_others() {
+    let limit = |name: &str, waiting, others| By::Limit { limit: format!("limit {name}"), waiting, others };
+    let mut holds = Holds::default();
+    holds.add(limit("few", 2, (0, 0)), minutes(90));
+    holds.add(limit("most", 12, (2, 5)), minutes(2));
+    holds.add(limit("some", 3, (0, 0)), minutes(60));
+    let told: Vec<_> = holds.iter().map(|hold| hold.told(NOW).to_string()).collect();
+    assert_eq!(told[0], "limit most: 12 waiting, next one at 13:50:00Z (in 2 min), and 2 others hold 5");
+    assert!(told[1].starts_with("limit some: 3 ") && told[2].starts_with("limit few: 2 "), "{told:?}");
+    let one = Hold { by: limit("most", 12, (1, 5)), until: None };
+    assert_eq!(one.told(NOW).to_string(), "limit most: 12 waiting, and another holds 5");
 }
 
 fn lane(provider: crate::config::Provider) -> Arc<Lane> {

@@ -70,7 +70,7 @@ impl Lane {
                 .map(|c| (c.reason.clone(), c.until.saturating_duration_since(Instant::now()))),
             stored_due: state.stored.due,
             held: self.gate.held().filter(|held| held.wait > LEAD),
-            held_aside: state.ready.held(HELD_SHOWN),
+            held_aside: state.ready.held().into_iter().take(HELD_SHOWN).collect(),
             recent: state.recent.per_second(Instant::now()),
             last_error: state.last_error.clone(),
         }

@@ -53,6 +53,8 @@ const DOUBTED: u32 = 6;
 /// and the others wait for that for so many attempts.
 const SENDER_SHARE: f64 = 0.5;
 const SENDER_FIRST: f64 = 100.0;
+/// Less refused of the others is no control: a sender may have nothing left but retries.
+const CONTROL: f64 = 0.25;
 /// A verdict is forgotten when its kind was not seen for so long.
 const FORGOTTEN: Duration = Duration::from_secs(86_400);
 
@@ -125,13 +127,13 @@ impl Known {
     /// Whether to try one sender: of few that are refused, or of all.
     fn suspect_sender(&self, of: &OfSender, few: bool, wall: bool, tried: Tried, now: Timestamp) -> Option<Suspicion> {
         let (share, least) = of.counts.share();
-        let all = self.run.has_several_senders() && share >= SENDER_SHARE;
-        if now < self.sender_again || tried.sender.is_some() || !(few || all) || !of.is_suspicious(now) {
-            return None;
-        }
         let (refused, attempts) = (of.counts.refused(), of.counts.attempts());
         let others = (self.run.counts.attempts() - attempts).max(1.0);
         let control = (self.run.counts.refused() - refused).max(0.0) / others;
+        let all = self.run.has_several_senders() && share >= SENDER_SHARE && control >= CONTROL;
+        if now < self.sender_again || tried.sender.is_some() || !(few || all) || !of.is_suspicious(now) {
+            return None;
+        }
         let control = (!few).then_some(control);
         Some(Suspicion { share, least, closed: few && of.is_closed(), control, wall })
     }
@@ -301,7 +303,8 @@ impl Evidence {
         let needed = NEEDED.iter().find(|(prior, _)| *prior == sign.prior).map_or(MOST_NEEDED, |(_, n)| *n);
         let witnesses = known.run.recipients.count() >= needed && known.run.messages.count() >= MESSAGES;
         let explained = few || known.run.counts.is_greylisting();
-        let quiet = tried.lane || tried.sender == Some(known.hash);
+        // One experiment at a time: the end of one undoes what it did to the lane.
+        let quiet = tried.lane || tried.sender.is_some();
         let meaning = match (known.verdict, sender) {
             (Verdict::SenderPace, _) if of_sender.is_some_and(OfSender::has_witnesses) => Meaning::SenderPace,
             (Verdict::SenderPace, _) => Meaning::Nothing,
@@ -336,6 +339,12 @@ impl Evidence {
     /// What a kind was judged to be.
     pub(super) fn verdict(&self, hash: u64) -> Verdict {
         self.known.iter().find(|k| k.hash == hash).map_or(Verdict::Unknown, |k| k.verdict)
+    }
+
+    /// The same for a refusal, by its words or, where these never repeat, its codes.
+    pub(super) fn verdict_of(&self, sign: &Signature) -> Verdict {
+        let by_words = self.known.iter().find(|k| k.hash == sign.hash);
+        by_words.map_or_else(|| self.verdict(sign.family), |k| k.verdict)
     }
 
     pub(super) fn sample(&self, hash: u64) -> Option<&str> {

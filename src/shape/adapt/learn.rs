@@ -104,6 +104,12 @@ impl Adapt {
         }
     }
 
+    /// Whether such a refusal is known to be about the pace; where the number of messages on a connection is
+    /// known it may be about that.
+    pub fn is_paced(&self, sign: &Signature) -> bool {
+        self.configured.adaptive && self.spent.is_free() && self.evidence.verdict_of(sign) == Verdict::Pace
+    }
+
     /// A refusal in a transaction that began at `began`, and that no rule explains. True if it is known
     /// to be about the pace, or is tried just now.
     pub fn refused_for(&mut self, refused: &Refused<'_>, began: Timestamp, now: Timestamp) -> bool {
@@ -143,6 +149,9 @@ impl Adapt {
             Meaning::Suspect { share, least, wall } => {
                 let former = self.pace.clone();
                 self.slow_down((!wall).then_some(1.0 - share), began, now, reply);
+                if !wall && tested {
+                    self.pace.go_on(now);
+                }
                 if wall {
                     self.pace.walled(self.evidence.refuses_since());
                 }

@@ -21,9 +21,9 @@ const SHORT_PROBE: f64 = 40.0;
 /// Where the window is known the first stop is this part of it, but no more than so many seconds: one that slides
 /// has room again then. The next ones are longer, from that part on to the last: each try costs a refusal, and
 /// one that does not slide stays closed to its end.
-const STOP_WINDOW: f64 = 1.0 / 60.0;
+const STOP_WINDOW: f64 = 1.0 / 25.0;
 const STOP_FIRST: f64 = 5.0;
-const STOP_NEXT: f64 = 1.0 / 12.0;
+const STOP_NEXT: f64 = 1.0 / 20.0;
 const STOP_LAST: f64 = 1.0 / 6.0;
 /// Of a long one much passes for each refusal: no more than so many seconds.
 const STOPS_MOST: [f64; 2] = [20.0, 60.0];

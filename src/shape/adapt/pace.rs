@@ -142,6 +142,13 @@ impl Pace {
         }
     }
 
+    /// What has just made it slower does not refuse everything, so nothing need be found open first.
+    pub(super) fn go_on(&mut self, now: Timestamp) {
+        if let Some(l) = &mut self.learned {
+            (l.resume, l.accepted) = (now, true);
+        }
+    }
+
     /// Whether what left at `began` left at the learned rate, and something was accepted at it.
     pub(super) fn is_tested(&self, began: Timestamp) -> bool {
         self.learned.as_ref().is_some_and(|l| l.accepted && began >= l.resume)

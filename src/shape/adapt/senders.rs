@@ -38,6 +38,9 @@ const MEASURED: f64 = 5.0;
 const FAIR: f64 = 0.9;
 /// A trial with a control ends undecided after so many attempts of others, and so many more for each sender.
 const CONTROLS_MOST: (u32, u32) = (50, 60);
+/// Attempts of the sender, none of them refused, for which there may be so many times as many.
+const LEANS: u32 = 4;
+const LONGER: u32 = 2;
 
 /// What was refused of others during a trial.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -272,7 +275,8 @@ impl Adapt {
             pace.begin_at_most(of.meter.rates(now).1);
         }
         let alone = suspicion.map(|Suspicion { least, closed, control, wall, .. }| {
-            let over = wall || !self.pace.is_free();
+            // A pace that another kind taught stays.
+            let over = wall || !self.pace.is_free() && self.evidence.verdict(kind) == Verdict::Pace;
             let most = over.then(|| OVER * self.pace.rate(now).unwrap_or(0.0).max(self.pace.passed(now)).max(1.0));
             if over {
                 self.pace.end_stop(now);
@@ -411,7 +415,9 @@ impl Adapt {
         else {
             return;
         };
-        if alone.control.is_some_and(|control| control.seen >= control.most) {
+        // With none of it refused it only takes longer, as its own pace is slow.
+        let longer = if alone.trial.refused == 0 && alone.trial.seen >= LEANS { LONGER } else { 1 };
+        if alone.control.is_some_and(|control| control.seen >= control.most.saturating_mul(longer)) {
             self.end_alone(key, Some(Found::Same), now);
         } else if now.since(alone.trial.last) >= IDLE || alone.closed && alone.trial.refused == 0 && back {
             self.end_alone(key, None, now);

@@ -26,7 +26,7 @@ impl Relay {
     #[must_use = "what is taken and not settled waits for the next start"]
     pub fn take_from_workers(&self, op: Operation, keys: &[RecipientKey]) -> Vec<(Arc<Lane>, Job)> {
         let wanted: HashSet<RecipientKey> = keys.iter().copied().collect();
-        let mut taken = self.recall_lent(&wanted);
+        let mut taken = self.recall_lent(&mut |key| wanted.contains(&key));
         self.hands.lock().retain(|hand| match hand.upgrade() {
             Some(hand) => {
                 hand.order(op, &wanted);
@@ -35,15 +35,15 @@ impl Relay {
             None => false,
         });
         // What was in hand before and is lent now.
-        taken.extend(self.recall_lent(&wanted));
+        taken.extend(self.recall_lent(&mut |key| wanted.contains(&key)));
         // What a worker gave back in the meantime waits again.
         taken.extend(self.scheduler.withdraw(keys));
         taken
     }
 
-    fn recall_lent(&self, wanted: &HashSet<RecipientKey>) -> Vec<(Arc<Lane>, Job)> {
+    fn recall_lent(&self, wanted: &mut dyn FnMut(RecipientKey) -> bool) -> Vec<(Arc<Lane>, Job)> {
         let of = |lane: Arc<Lane>| {
-            let jobs = lane.recall(&mut |key| wanted.contains(&key));
+            let jobs = lane.recall(wanted);
             jobs.into_iter().map(move |job| (lane.clone(), job))
         };
         self.scheduler.lanes().into_iter().flat_map(of).collect()
@@ -52,8 +52,7 @@ impl Relay {
     /// At the end: takes back what waits for connections that are being opened. Nothing of it was sent, so nothing
     /// of it has to be finished, and a host that says nothing keeps neither a stop nor a reload.
     pub fn leave_connecting(&self) {
-        let of = |lane: Arc<Lane>| lane.recall(&mut |_| true).into_iter().map(move |job| (lane.clone(), job));
-        let taken: Vec<(Arc<Lane>, Job)> = self.scheduler.lanes().into_iter().flat_map(of).collect();
+        let taken = self.recall_lent(&mut |_| true);
         if !taken.is_empty() {
             self.scheduler.put_back(taken);
         }

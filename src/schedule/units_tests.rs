@@ -162,6 +162,22 @@ async fn what_can_never_fit_is_split_and_not_waited_for() {
     assert_eq!(sent.iter().map(|(at, _)| at.as_millis() / 100).collect::<Vec<_>>(), [0, 8, 12]);
 }
 
+/// Times are told from each other for as long as they count, in the slack of their window too.
+#[tokio::test(start_paused = true)]
+async fn a_second_window_goes_on_at_the_rate_as_the_first_one() {
+    let limits = Limits {
+        rate: vec![limit(3, 1, None)],
+        quota: vec![limit(16, 60, None)],
+        burst: 0,
+        count: Count::Messages,
+        recipients_per_message: 1,
+    };
+    let sent = send(&limits, &[32], 2).await;
+    let times: Vec<_> = sent.iter().map(|(at, _)| at.as_millis()).collect();
+    let expected: Vec<_> = [0, 62_000].iter().flat_map(|from| (0..16).map(move |n| from + n * 334)).collect();
+    assert_eq!(times, expected);
+}
+
 fn unit() -> impl Strategy<Value = Option<Unit>> {
     prop_oneof![Just(None), Just(Some(Unit::Messages)), Just(Some(Unit::Recipients))]
 }

@@ -95,7 +95,9 @@ impl Departures {
         self.buckets.retain(|bucket| is_inside(bucket, keep, now));
         let grain = windows.first().map_or(GRAIN.1, |shortest| (shortest / PARTS).clamp(GRAIN.0, GRAIN.1));
         let width = |age: i64| {
-            let inside = windows.iter().find(|window| **window >= age).map_or(i64::MAX, |window| window / PARTS);
+            // What counts only for the slack of a window is inside it, too.
+            let inside = windows.iter().find(|window| window.saturating_add(slack(**window)) >= age);
+            let inside = inside.map_or(i64::MAX, |window| window / PARTS);
             (age / PART_OF_AGE).min(inside).max(grain)
         };
         self.buckets.dedup_by(|newer, older| {

@@ -3,6 +3,7 @@
 
 pub mod dedupe;
 mod dialog;
+mod hang_up;
 mod local;
 mod mailin;
 pub mod memory;

@@ -15,6 +15,7 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tracing::{info, warn};
 
+use super::hang_up::hang_up;
 use super::policy::{TOO_MANY_SESSIONS, stranger_sessions};
 use super::session::{self, Stop};
 use super::socket::{Acceptors, Connection, Place, Socket, bind};
@@ -263,8 +264,8 @@ async fn turn_away(stream: Connection) {
     // The send buffer of a new connection has room for a line.
     if stream.try_write(&line).is_ok() {
         match stream {
-            Connection::Tcp(mut stream) => session::hang_up(&mut stream).await,
-            Connection::Unix(mut stream) => session::hang_up(&mut stream).await,
+            Connection::Tcp(mut stream) => hang_up(&mut stream).await,
+            Connection::Unix(mut stream) => hang_up(&mut stream).await,
         }
     }
 }

@@ -23,7 +23,7 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use tokio::sync::watch;
 use tokio::time::{Instant, timeout_at};
 use tracing::{debug, info};
@@ -31,6 +31,7 @@ use tracing::{debug, info};
 use input::spill;
 
 use super::dialog::{Dialog, Next};
+use super::hang_up::{PATIENCE, hang_up};
 use super::memory::{TINY_READ, Upload};
 use super::stream::Stream;
 use super::submit::{Client, Shared};
@@ -51,9 +52,6 @@ const COMMANDS_AT_ONCE: u32 = 16;
 
 /// Replies waiting to be written at most.
 const MAX_WAITING: usize = 16 * 1024;
-
-/// Time for a client to see the end and close its side.
-const PATIENCE: Duration = Duration::from_secs(1);
 
 /// Why a session ended before its QUIT.
 #[derive(Debug)]
@@ -407,18 +405,6 @@ where
             hang_up(&mut self.stream).await;
         }
     }
-}
-
-/// Closes so that the last reply arrives: a close with unread input would reset the connection
-/// and take the reply with it (RFC 1122 §4.2.2.13).
-pub(super) async fn hang_up<S: AsyncRead + AsyncWrite + Unpin>(stream: &mut S) {
-    let until = Instant::now() + PATIENCE;
-    // With TLS something has to be written for that.
-    if !matches!(timeout_at(until, stream.shutdown()).await, Ok(Ok(()))) {
-        return;
-    }
-    let mut rest = [0u8; 256];
-    while let Ok(Ok(1..)) = timeout_at(until, stream.read(&mut rest)).await {}
 }
 
 #[cfg(test)]

@@ -123,7 +123,7 @@ pub(super) async fn turn_away(mut stream: TcpStream, shared: &Shared, reply: Opt
 /// Closes so that the last reply arrives (RFC 1122 §4.2.2.13).
 pub(super) async fn hang_up(stream: &mut TcpStream) {
     if stream.shutdown().await.is_ok() {
-        let mut rest = [0u8; 512];
+        let mut rest = vec![0u8; READ];
         let drain = async { while let Ok(1..) = stream.read(&mut rest).await {} };
         let _ = timeout(GOOD_BYE, drain).await;
     }

@@ -44,9 +44,10 @@ use tokio::sync::watch;
 use tokio::time::{Instant, timeout};
 use tracing::{debug, warn};
 
+use super::hang_up::hang_up;
 use super::memory::Upload;
 use super::policy::{CLOSING, TIMEOUT, TOO_SLOW, stranger_sessions};
-use super::session::{Stop, hang_up};
+use super::session::Stop;
 use super::submit::Shared;
 use crate::smtp::command::Bad;
 use crate::smtp::{Command, Reply};

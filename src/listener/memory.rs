@@ -28,6 +28,7 @@ use parking_lot::Mutex;
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
+use super::bulk::Bulk;
 use crate::mail::CHUNK;
 
 /// Content up to this many bytes needs no ticket, and up to the second a short one.
@@ -71,6 +72,7 @@ pub fn rest_of(memory: u64) -> u64 {
 pub struct Memory {
     short: Arc<Pool>,
     long: Arc<Pool>,
+    bulk: Bulk,
 }
 
 impl Memory {
@@ -78,7 +80,7 @@ impl Memory {
     pub fn new(bytes: u64) -> Arc<Memory> {
         let bytes = bytes.max(LEAST);
         let short = (bytes / 4).max(2 * SHORT);
-        Arc::new(Memory { short: Pool::new(short, SHORT), long: Pool::new(bytes - short, LONG) })
+        Arc::new(Memory { short: Pool::new(short, SHORT), long: Pool::new(bytes - short, LONG), bulk: Bulk::new() })
     }
 
     /// Bytes in use.
@@ -321,6 +323,11 @@ impl Upload {
     pub fn end(&mut self) {
         (self.tiny, self.ticket) = (None, None);
         (self.announced, self.content) = (0, 0);
+    }
+
+    /// Its session has read so many bytes: waits until it may work them through.
+    pub async fn turn(&self, bytes: usize) {
+        self.memory.bulk.turn(bytes).await;
     }
 
     fn has_long(&self) -> bool {

@@ -1,6 +1,7 @@
 //! The side that takes mail in: accept and drain, sessions, admission policy, and the second
 //! engine. A listener knows nothing of lanes or providers; it hands a message to an [`Intake`].
 
+mod bulk;
 pub mod dedupe;
 mod dialog;
 mod hang_up;

@@ -12,9 +12,6 @@ use crate::listener::submit::Shared;
 use crate::mail::Draft;
 use crate::queue::QueueError;
 
-/// Bytes that come in at once and are worth a turn of others.
-const BULK: usize = 16 * 1024;
-
 impl<S> Session<S>
 where
     S: AsyncRead + AsyncWrite + Unpin + Send,
@@ -98,10 +95,7 @@ where
             return match result {
                 Ok(Ok(0)) => Err(End::Gone(io::ErrorKind::UnexpectedEof.into())),
                 Ok(Ok(n)) => {
-                    // What comes in bulk is much to work through: others have their turn before it.
-                    if n >= BULK {
-                        tokio::task::yield_now().await;
-                    }
+                    self.upload.turn(n).await;
                     Ok(())
                 }
                 // Cut off inside TLS: the text of rustls is for programmers.

@@ -288,6 +288,9 @@ impl Operator {
             waiting: now.ready as u64,
             in_flight: now.in_flight as u64,
             connections: u64::from(now.connections),
+            // Who waits for a descriptor has not begun.
+            opening: u64::from(now.opening)
+                .saturating_sub(self.relay.connector.descriptors().waiting_of(&lane.name) as u64),
             paused: now.paused,
             stopped: stop.map(|hold| hold.told(time).to_string()).unwrap_or_default(),
             holds: HoldStatus::all(&holds, time),

@@ -184,7 +184,8 @@ impl Relay {
             if !lane.knows_usage() && said.get(&lane.name).is_some_and(Said::outlives_lane) {
                 continue;
             }
-            let holds = lane.holds(now);
+            // What concerns a part of a lane stops none.
+            let holds = lane.holds_of_all(now);
             let stop = holds.stop();
             let before = said.remove(&lane.name);
             if stop.is_none() && before.is_none() {

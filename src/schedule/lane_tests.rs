@@ -275,7 +275,7 @@ async fn of_several_limits_that_hold_mail_the_one_that_holds_most_is_told_first(
     }
     let (start, seen) = (Instant::now(), Mutex::default());
     work(&lane, IDLE, start, &seen).await;
-    let told: Vec<_> = lane.snapshot().held_aside.into_iter().map(|(held, n)| (held.by, n)).collect();
+    let told: Vec<_> = lane.limits_held().into_iter().map(|(held, n)| (held.by, n)).collect();
     let limit = |domain: &str, quota: &str, n| (format!("limit *@{domain}.example: quota {quota}"), n);
     assert_eq!(told, [limit("b", "1/9h", 8), limit("a", "1/h", 3), limit("c", "1/2h", 2)]);
     let holds = lane.holds(Timestamp(1_795_268_880_000));
@@ -304,8 +304,8 @@ async fn a_used_up_limit_holds_back_its_own_senders_only() {
     assert!(news[1] >= Duration::from_secs(10) && news[1] <= Duration::from_secs(11), "{news:?}");
     let told = lane.snapshot();
     assert_eq!((told.ready, told.in_flight), (17, 0));
-    assert_eq!(told.held_aside[0].0.by, "limit *@news.example: quota 3/h");
-    assert_eq!(told.held_aside[0].1, 17);
+    let (held, waiting) = lane.limits_held().swap_remove(0);
+    assert_eq!((held.by.as_str(), waiting), ("limit *@news.example: quota 3/h", 17));
     // And it goes on by itself.
     work(&lane, 2 * hour, start, &seen).await;
     assert!(of("a@news.example").len() >= 6);

@@ -15,6 +15,7 @@ use tokio::time::Instant;
 use super::{LEAD, Lane, State};
 use crate::clock::{Timestamp, When, grouped, span};
 use crate::mail::{self, RecipientKey};
+use crate::schedule::backlog::Group;
 use crate::shape::{Cost, Held, Holding, Usage};
 
 /// Limits that are named at once.
@@ -292,6 +293,27 @@ impl Holds {
 impl Lane {
     /// What holds the lane at `now`, as far as the lane knows it: hosts and sources are others' matter.
     pub fn holds(&self, now: Timestamp) -> Holds {
+        let mut holds = self.holds_of_all(now);
+        let limits = self.limits_held();
+        let beside = limits.iter().skip(1).map(|(_, waiting)| waiting).sum();
+        let mut others = (limits.len().saturating_sub(1), beside);
+        for (held, waiting) in limits.into_iter().take(LIMITS_SHOWN) {
+            let by = By::Limit { limit: held.by, waiting, others: std::mem::take(&mut others) };
+            holds.add(by, Some(now.after(held.wait)));
+        }
+        holds
+    }
+
+    /// By which `[[limit]]` or learned pace of a sender recipients are held back, and how many; what holds most
+    /// first.
+    pub fn limits_held(&self) -> Vec<(Held, usize)> {
+        let groups = self.state.lock().ready.groups();
+        Group::by_limit(&groups)
+    }
+
+    /// Of what [holds](Lane::holds) the lane that which concerns all that is in it. It costs the same however
+    /// many limits and senders there are.
+    pub fn holds_of_all(&self, now: Timestamp) -> Holds {
         let mut holds = Holds::default();
         let paused = self.adapt.lock().pause(now);
         let state = self.state.lock();
@@ -338,13 +360,6 @@ impl Lane {
             holds.add(silent, None);
         } else if let Some(busy) = self.busy(&state) {
             holds.add(busy, None);
-        }
-        let limits = state.ready.held();
-        let beside = limits.iter().skip(1).map(|(_, waiting)| waiting).sum();
-        let mut others = (limits.len().saturating_sub(1), beside);
-        for (held, waiting) in limits.into_iter().take(LIMITS_SHOWN) {
-            let by = By::Limit { limit: held.by, waiting, others: std::mem::take(&mut others) };
-            holds.add(by, Some(now.after(held.wait)));
         }
         holds
     }

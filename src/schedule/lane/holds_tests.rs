@@ -215,7 +215,10 @@ async fn a_host_that_takes_connections_and_says_nothing_is_told() {
         hosts: Vec::new().into(),
         port: 25,
     });
+    let connections = || (lane.snapshot().connections, lane.snapshot().opening);
+    assert_eq!(connections(), (0, 0));
     let number = lane.lend(job, route);
+    assert_eq!(connections(), (0, 1));
     tokio::time::advance(Duration::from_secs(59)).await;
     assert_eq!(lane.holds(clock.now()), Holds::default(), "it may be slow");
     tokio::time::advance(Duration::from_secs(31)).await;
@@ -226,6 +229,10 @@ async fn a_host_that_takes_connections_and_says_nothing_is_told() {
     assert_eq!(lane.waits(&keys, &holds, clock.now()).len(), 1, "who waits for it is told so");
     lane.take_back(number).expect("it is there");
     assert_eq!(lane.holds(clock.now()), Holds::default(), "it has said something");
+    let (_, open) = lane.opened("mx.d.example");
+    assert_eq!(connections(), (1, 0));
+    drop(open);
+    assert_eq!(connections(), (0, 0), "one that is closed counts no more");
 }
 
 #[tokio::test(start_paused = true)]
@@ -329,6 +336,7 @@ async fn a_rate_of_connections_holds_who_waits_for_one_and_says_when_the_next_co
         tokio::task::yield_now().await;
         tokio::time::advance(Duration::from_secs(60)).await;
         assert_eq!(holds(), [("connection_rate", false, Some(540))], "the one connection is not busy: it is none");
+        assert_eq!(lane.snapshot().opening, 0, "nor is it being opened");
         let due: HashMap<RecipientKey, mail::State> =
             (1..=2).map(|n| (job("a@x.example", "d.example", 0, &[n]).key(n), mail::State::Leased)).collect();
         let waits = lane.waits(&due, &lane.holds(clock.now()), clock.now());

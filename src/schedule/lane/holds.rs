@@ -208,7 +208,7 @@ impl fmt::Display for Told<'_> {
             By::Refused { reply } => write!(f, "the provider refuses us: {reply}")?,
             By::Host { host, why, .. } => write!(f, "{host} {why}")?,
             By::Source(source) => write!(f, "the source address {source} does not work")?,
-            By::Quota(usage) => f.write_str(&usage.reason())?,
+            By::Quota(usage) => f.write_str(&usage.reason(self.now))?,
             By::Pace => f.write_str("the pace that replies taught")?,
             By::Rate(rate) => write!(f, "rate {rate}")?,
             By::ConnectionRate(rate) => write!(f, "rate {rate} connections")?,
@@ -253,8 +253,8 @@ impl Told<'_> {
             By::Refused { .. } | By::Host { .. } if until <= self.now => f.write_str("; the next message tries it"),
             By::Refused { .. } | By::Host { .. } => write!(f, "; tried again at {when}"),
             // The words have the day.
-            By::Quota(usage) if usage.begins.is_some() => Ok(()),
-            By::Quota(_) => write!(f, ", free again from {when}"),
+            By::Quota(usage) if usage.most == 0 => Ok(()),
+            By::Quota(usage) => write!(f, ", {} {when}", usage.back_told()),
             By::Pace | By::Rate(_) | By::Limit { .. } => write!(f, ", next one at {when}"),
             By::ConnectionRate(_) => write!(f, ", next connection at {when}"),
             _ => write!(f, ", until {when}"),
@@ -338,7 +338,7 @@ impl Lane {
         let next = state.ready.first().map_or(Cost::LEAST, |job| Cost::of(job.recipients.len().min(most)));
         for (wait, holding) in self.gate.holding(next).into_iter().filter(|(wait, _)| *wait > LEAD) {
             let until = match &holding {
-                Holding::Quota(Usage { begins: Some(begins), .. }) => *begins,
+                Holding::Quota(Usage { begins: Some(begins), most: 0, .. }) => *begins,
                 _ => now.after(wait),
             };
             let by = match holding {

@@ -110,7 +110,7 @@ fn each_hold_has_its_words_and_says_until_when() {
             "warmup",
             true,
             false,
-            "warm-up begins on 2026-11-22: nothing leaves until then",
+            "warm-up begins on 2026-11-22 (tomorrow): nothing leaves until then",
         ),
         (By::Pace, minutes(1), "pace", false, false, "the pace that replies taught, next one at 13:49:00Z (in 1 min)"),
         (By::Rate("30/h".into()), minutes(2), "rate", false, false, "rate 30/h, next one at 13:50:00Z (in 2 min)"),
@@ -293,7 +293,7 @@ async fn a_warm_up_before_which_nothing_leaves_stops_the_lane_until_its_day() {
     let holds = lane.holds(clock.now());
     let stop = holds.stop().expect("nothing leaves");
     assert_eq!((stop.name(), stop.until), ("warmup", Some(start)));
-    let words = format!("warm-up begins on {}: nothing leaves until then", start.day_text());
+    let words = format!("warm-up begins on {} (in 2 days): nothing leaves until then", start.day_text());
     assert_eq!(stop.told(clock.now()).to_string(), words);
     assert_eq!(lane.usage().iter().map(|usage| usage.told(clock.now())).collect::<Vec<_>>(), [words]);
     let _ = lane.push([job("a@x.example", "d.example", 0, &[1])]);
@@ -302,7 +302,7 @@ async fn a_warm_up_before_which_nothing_leaves_stops_the_lane_until_its_day() {
     assert_eq!(waits.iter().map(|(_, hold)| hold.name()).collect::<Vec<_>>(), ["warmup"]);
     tokio::time::advance(start.since(clock.now())).await;
     assert_eq!(lane.holds(clock.now()), Holds::default());
-    assert_eq!(lane.usage().iter().map(Usage::title).collect::<Vec<_>>(), ["warm-up day 1 of 2"]);
+    assert_eq!(lane.usage().iter().map(|usage| usage.title(clock.now())).collect::<Vec<_>>(), ["warm-up day 1 of 2"]);
 }
 
 #[tokio::test(start_paused = true)]

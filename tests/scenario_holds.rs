@@ -291,6 +291,10 @@ fn what_rules_and_operators_hold_is_ended_by_resume_and_what_was_learned_by_forg
     says(&daemon, &["provider", "show", "example"], &["slowed to 10.0/s"]);
     let said = ok(&daemon, &["provider", "forget", "example"]);
     assert!(said.starts_with("example: forgotten: slow to 600/m until "), "{said}");
+    assert!(
+        said.ends_with("\nexample: only the limits of the configuration hold until replies teach again\n"),
+        "{said}"
+    );
     assert_eq!(ok(&daemon, &["provider", "forget", "example"]), "example: replies had taught nothing\n");
     daemon.kill();
     daemon.start();

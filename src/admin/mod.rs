@@ -248,6 +248,9 @@ pub struct Status {
     /// When and why the last reload was refused; empty if none was since this configuration is in force.
     #[serde(default)]
     pub refused: String,
+    /// It is ending: nothing new is taken, and what is in a transaction ends within `drain`.
+    #[serde(default)]
+    pub stopping: bool,
     /// Seconds since the start.
     pub uptime: u64,
     /// Where it listens.

@@ -124,8 +124,10 @@ async fn forget(lead: &Lead, name: String) -> Outcome {
             writeln!(out, "{}: forgotten: {}", lane.name, shown(learned))?;
         }
     }
-    if lanes.iter().all(|lane| lane.learned.is_empty()) {
-        writeln!(out, "{name}: replies had taught nothing")?;
+    match lanes.iter().all(|lane| lane.learned.is_empty()) {
+        true => writeln!(out, "{name}: replies had taught nothing")?,
+        // That may be at once, where more waits than is taken.
+        false => writeln!(out, "{name}: only the limits of the configuration hold until replies teach again")?,
     }
     Ok(())
 }

@@ -318,6 +318,14 @@ fn what_cannot_be_done_is_said_and_never_ends_with_0() {
     ] {
         site.run("sendmail", args, b"Subject: x\n\nhi\n").fails(code, said);
     }
+    // How long it was tried is told where it was.
+    let patient = Site::new(nobody(), "sendmail.wait = '1s'");
+    let done = patient.run("sendmail", &["a@x.example"], b"Subject: x\n\nhi\n");
+    assert!(
+        done.code == 75 && done.err.ends_with("Connection refused (os error 111); tried for 1 s\n"),
+        "{}",
+        done.err
+    );
     let done = site.run("sendmail", &["-bs"], b"EHLO me\r\n");
     assert_eq!((done.code, done.out.as_str()), (75, "421 4.3.2 mailweir is not running, try again later\r\n"));
     assert!(site.run("send", &["--help"], b"").ok().contains("Usage: mailweir send"));

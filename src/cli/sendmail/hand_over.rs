@@ -8,6 +8,7 @@ use std::fmt;
 use std::time::{Duration, Instant};
 
 use super::connection::{Connection, Fault};
+use crate::clock::span;
 use crate::config::ListenAddress;
 use crate::mail::{QueueId, Ret};
 
@@ -66,7 +67,10 @@ pub(super) struct Server<'a> {
 
 /// Tries until the relay has it, or has refused it, or `wait` is over.
 pub(super) fn with_patience(server: &Server<'_>, parcel: &Parcel, wait: Duration) -> Result<String, Trouble> {
-    patiently(wait, || once(server, parcel))
+    patiently(wait, || once(server, parcel)).map_err(|trouble| match trouble {
+        Trouble::Later(why) if wait >= PAUSE => Trouble::Later(format!("{why}; tried for {}", span(wait))),
+        other => other,
+    })
 }
 
 /// Calls until it is no longer a matter of time, with pauses that grow.

@@ -147,7 +147,9 @@ pub async fn run(loaded: Loaded, named: Option<PathBuf>) -> anyhow::Result<()> {
     crash::point("drain.begin");
     let drain_s = current.config.drain.as_secs();
     tracing::info!(signal, drain_s, "stopping: no new sessions, finishing what is in flight");
-    // Nobody is to wait for a relay that does not come back.
+    // Nobody is to wait for a relay that does not come back, nor for another configuration.
+    front.stop();
+    drop(asked);
     process.sockets = Sockets::default();
     let stopped = running.stop().await;
     let _ = stop_control.send(true);

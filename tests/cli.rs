@@ -10,6 +10,7 @@ use mailweir::admin::Controls;
 use mailweir::admin::control::{ControlServer, socket_path};
 use mailweir::clock::Clock;
 use mailweir::config::{Config, Store};
+use mailweir::queue::Queue;
 use serde_json::Value as Json;
 
 mod cli_support;
@@ -291,6 +292,69 @@ fn without_a_relay_commands_say_so() {
     }
     site.run(&["queue", "list"]).fails(69, "mailweir is not running, and there is no queue at ");
     assert!(!site.dir.path().join("q.db").exists(), "looking makes no queue");
+}
+
+/// What nobody will do is not claimed: neither by the queue's file, nor by that of another queue.
+#[test]
+fn a_queue_at_which_nobody_is_says_so_and_a_named_socket_means_that_relay() {
+    let site = Site::new("");
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+    let queue = mailweir::queue::sqlite::SqliteQueue::open(&site.dir.path().join("q.db"), Clock::System).expect("made");
+    runtime.block_on(queue.close());
+    let note = "mailweir: note: mailweir is not running: nothing of this leaves before it is started\n";
+    let done = site.run(&["queue", "retry", "--all"]);
+    assert_eq!((done.code, done.out.as_str(), done.err.as_str()), (0, "0 of 0 recipients due now\n", note));
+    let answer = json_lines(&site.run(&["queue", "retry", "--all", "--json"]).out);
+    assert_eq!(answer[0]["running"], false);
+    for command in [&["queue", "list"][..], &["queue", "release", "--all"], &["queue", "hold", "--all"]] {
+        let done = site.run(command);
+        assert_eq!((done.code, done.err.as_str()), (0, note), "{command:?}");
+    }
+    let another = site.dir.path().join("another.sock").display().to_string();
+    for command in [&["queue", "retry", "--all"][..], &["queue", "list"], &["provider", "list"], &["status"]] {
+        let done = site.run(&[&["--socket", &another], command].concat());
+        done.fails(69, &format!("mailweir is not running: nothing answers at {another}"));
+    }
+    drop(std::os::unix::net::UnixListener::bind(&another).expect("bound"));
+    site.run(&["--socket", &another, "status"]).fails(69, &format!("nothing answers at {another}: no process has it"));
+}
+
+/// Whoever listens there and is no relay, or ends in the middle: no command takes that for success.
+#[test]
+fn a_socket_that_closes_or_talks_of_something_else_is_a_failure() {
+    let site = Site::new("");
+    let socket = site.dir.path().join("odd.sock");
+    let path = socket.display().to_string();
+    for (says, told) in [
+        (&b""[..], "closed the control connection before it had answered"),
+        (b"220 smtp.example ESMTP\r\n", "another program listens there"),
+        (b"{\"note\":\"half", "closed the control connection before it had answered"),
+    ] {
+        let listener = std::os::unix::net::UnixListener::bind(&socket).expect("bound");
+        let commands = [&["provider", "pause", "gmail"][..], &["queue", "list"], &["reload"], &["status"]];
+        let serving = std::thread::spawn(move || {
+            while let Ok((mut stream, _)) = listener.accept() {
+                let _ = stream.write_all(says);
+                if said_stop(&mut stream) {
+                    return;
+                }
+            }
+        });
+        for command in commands {
+            site.run(&[&["--socket", &path], command].concat()).fails(75, told);
+        }
+        let mut last = std::os::unix::net::UnixStream::connect(&socket).expect("connected");
+        last.write_all(b"stop\n").expect("written");
+        serving.join().expect("ended");
+        std::fs::remove_file(&socket).expect("removed");
+    }
+}
+
+/// Hears at most a line; what was asked is read, or not.
+fn said_stop(stream: &mut std::os::unix::net::UnixStream) -> bool {
+    let mut line = [0; 5];
+    stream.set_read_timeout(Some(std::time::Duration::from_millis(50))).expect("set");
+    stream.read_exact(&mut line).is_ok() && &line == b"stop\n"
 }
 
 #[test]

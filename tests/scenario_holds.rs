@@ -188,6 +188,59 @@ fn a_quota_that_is_used_up_is_told_and_no_command_claims_otherwise() {
     assert_eq!((sink.count(), events(&daemon, STOPS).len()), (3, 1));
 }
 
+/// Days since 1970 as `2026-12-01`.
+fn date(days: i64) -> String {
+    mailweir::clock::Timestamp(days * 86_400_000).to_string().split('T').next().expect("a date").to_owned()
+}
+
+/// One wording in the list, in what is shown of one, in what mail waits for and in the log; true before the
+/// first day, on it and on the last one.
+#[test]
+fn a_warm_up_says_where_it_is_in_the_same_words_everywhere() {
+    let (dir, port) = (TestDir::new(), Port::reserve());
+    let sink = Sink::start(port.at(2));
+    let today = mailweir::clock::Clock::System.now().0.div_euclid(86_400_000);
+    let (yesterday, later) = (date(today - 1), date(today + 9));
+    let over = format!("{{ start = \"{}\", days = [1] }}", date(today - 5));
+    let table = [
+        ("nothing", format!("{{ start = \"{later}\", days = [1, 2], before = \"nothing\" }}")),
+        ("early", format!("{{ start = \"{later}\", days = [1, 2] }}")),
+        ("first", format!("{{ start = \"{}\", days = [1, 2] }}", date(today))),
+        ("last", format!("{{ start = \"{yesterday}\", days = [7, 1] }}")),
+        ("over", over),
+    ];
+    let mut setup = Setup::new(&dir);
+    for (name, plan) in &table {
+        setup = setup.via(name, &format!("{name}.test"), sink.address, &format!("warmup = {plan}"));
+    }
+    let daemon = setup.start();
+    let mut client = daemon.client();
+    for (name, _) in &table {
+        for n in 0..3 {
+            client.send("<sender@sender.test>", &[&format!("<a@{name}.test>")], &message(&format!("m{n}")));
+        }
+    }
+    sink.wait(1 + 1 + 1 + 3, SOON);
+    let begins = format!("warm-up begins on {later} (in ");
+    let told = [
+        ("nothing", format!("{begins}9 days): nothing leaves until then"), String::new()),
+        ("early", format!("{begins}9 days), as on day 1 until then, used up: 1 of 1"), ", free again from ".into()),
+        ("first", "warm-up day 1 of 2 used up: 1 of 1".into(), ", free again from ".into()),
+        ("last", "warm-up day 2 of 2 used up: 1 of 1".into(), ", over from ".into()),
+    ];
+    for (name, words, end) in &told {
+        let words = format!("{words}{end}");
+        let line = daemon.wait_log("the warning", |line| line.event() == STOPS && line.get("provider") == *name);
+        assert!(line.get("by") == "warmup" && line.get("why").starts_with(&words), "{}", line.0);
+        says(&daemon, &["provider", "list"], &[&format!("stopped: {words}")]);
+        says(&daemon, &["provider", "show", name], &[&format!("state        stopped: {words}")]);
+        says(&daemon, &["queue", "list", "--provider", name], &[&format!("waits: {words}")]);
+        says(&daemon, &["explain", &format!("x@{name}.test")], &[&format!("held         {words}")]);
+    }
+    let over = says(&daemon, &["provider", "show", "over"], &["state        open"]);
+    assert!(!over.contains("warm-up"), "{over}");
+}
+
 /// Says these, one to each of the first MAILs.
 fn refusing(replies: &'static [&'static str]) -> Options {
     let said = AtomicUsize::new(0);
@@ -238,6 +291,10 @@ fn what_rules_and_operators_hold_is_ended_by_resume_and_what_was_learned_by_forg
     says(&daemon, &["provider", "show", "example"], &["slowed to 10.0/s"]);
     let said = ok(&daemon, &["provider", "forget", "example"]);
     assert!(said.starts_with("example: forgotten: slow to 600/m until "), "{said}");
+    assert!(
+        said.ends_with("\nexample: only the limits of the configuration hold until replies teach again\n"),
+        "{said}"
+    );
     assert_eq!(ok(&daemon, &["provider", "forget", "example"]), "example: replies had taught nothing\n");
     daemon.kill();
     daemon.start();

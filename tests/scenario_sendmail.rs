@@ -119,7 +119,7 @@ fn names_without_a_domain_and_aliases_lead_somewhere() {
     assert_eq!(to, ["<printer@corp.test>", "<somebody@example.test>"], "one recipient, named twice");
     // What `sendmail -bv` says is what the relay says.
     let told = output_of(&mut site.sendmail(&["-bv", "root"]), b"");
-    assert_eq!(told, "root... deliverable\n");
+    assert_eq!(told, "root... deliverable: mailweir would take it\n");
 }
 
 /// A web application, a user of a container: no name, no right to read the configuration or the queue.

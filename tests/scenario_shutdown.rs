@@ -45,6 +45,12 @@ fn sigterm_finishes_what_is_in_flight_and_keeps_the_rest() {
         };
         refused.then_some(())
     });
+    // Commands are answered as long as it is there, and claim nothing that will not be.
+    let status = daemon.command_ok(&["status"], b"");
+    assert!(status.contains("\nSTOPPING   "), "{status}");
+    let reload = daemon.command(&["reload"], b"");
+    assert_eq!(String::from_utf8_lossy(&reload.stderr), "mailweir: mailweir is stopping: nothing was reloaded\n");
+    assert_eq!((reload.status.code(), reload.stdout.len()), (Some(69), 0));
     // The transaction in flight waits for its reply, and the daemon for the transaction.
     gate.open();
     let status = daemon.wait_exit(Duration::from_secs(30));

@@ -313,10 +313,19 @@ fn what_cannot_be_done_is_said_and_never_ends_with_0() {
         (&["-bt"], 64, "mailweir explain ADDRESS"),
         (&["-bX"], 64, "expected m, s, v, p or i"),
         (&["a@x.example"], 75, "nothing was queued: mailweir does not answer at"),
-        (&["-bv", "a@x.example"], 75, "mailweir does not answer"),
+        (&["-bv", "a@x.example"], 75, "sendmail: mailweir does not answer"),
+        (&["-bv"], 64, "-bv: whom?"),
     ] {
         site.run("sendmail", args, b"Subject: x\n\nhi\n").fails(code, said);
     }
+    // How long it was tried is told where it was.
+    let patient = Site::new(nobody(), "sendmail.wait = '1s'");
+    let done = patient.run("sendmail", &["a@x.example"], b"Subject: x\n\nhi\n");
+    assert!(
+        done.code == 75 && done.err.ends_with("Connection refused (os error 111); tried for 1 s\n"),
+        "{}",
+        done.err
+    );
     let done = site.run("sendmail", &["-bs"], b"EHLO me\r\n");
     assert_eq!((done.code, done.out.as_str()), (75, "421 4.3.2 mailweir is not running, try again later\r\n"));
     assert!(site.run("send", &["--help"], b"").ok().contains("Usage: mailweir send"));
@@ -396,15 +405,32 @@ fn all_recipients_are_asked_for_before_the_first_of_several_transactions() {
 
 #[test]
 fn verify_asks_the_relay_and_sends_nothing() {
-    let (port, session) = one_smtp_session(&[("RCPT TO:<b", "550 5.1.1 no such user")]);
-    let done = Site::new(port, "").run("sendmail", &["-bv", "root", "b@x.example"], b"");
-    assert_eq!(done.code, 67, "{}", done.err);
-    assert!(
-        done.out.starts_with("root... deliverable\nb@x.example... ") && done.out.contains("no such user"),
-        "{}",
-        done.out
-    );
-    assert!(!session.join().expect("ended").contains("DATA"));
+    const TAKEN: &str = "deliverable: mailweir would take it\n";
+    // What the relay says to RCPT or MAIL, the exit code, what is printed, and what is said of it.
+    type Case = (&'static [(&'static str, &'static str)], i32, String, &'static str);
+    let table: [Case; 5] = [
+        (&[("RCPT TO:<c", "550 no")], 0, format!("root... {TAKEN}b@x.example... {TAKEN}"), ""),
+        (
+            &[("RCPT TO:<b", "550 5.1.1 no such user")],
+            67,
+            format!("root... {TAKEN}b@x.example... undeliverable: 550 5.1.1 no such user\n"),
+            "sendmail: 1 of 2 recipients would be refused\n",
+        ),
+        (
+            &[("RCPT TO:<b", "451 4.3.0 later")],
+            75,
+            format!("root... {TAKEN}b@x.example... not now: 451 4.3.0 later\n"),
+            "sendmail: 1 of 2 recipients would not be taken now\n",
+        ),
+        (&[("MAIL", "550 5.7.1 not you")], 69, String::new(), "sendmail: the sender is refused: 550 5.7.1 not you\n"),
+        (&[("MAIL", "452 4.3.1 full")], 75, String::new(), "sendmail: the sender is refused: 452 4.3.1 full\n"),
+    ];
+    for (reply, code, out, err) in table {
+        let (port, session) = one_smtp_session(reply);
+        let done = Site::new(port, "").run("sendmail", &["-bv", "root", "b@x.example"], b"");
+        assert_eq!((done.code, done.out, done.err.as_str()), (code, out, err), "{reply:?}");
+        assert!(!session.join().expect("ended").contains("DATA"));
+    }
 }
 
 /// A fault elsewhere in the file, or a password that only the relay may read, is nothing to a user.

@@ -219,8 +219,10 @@ async fn read_line(reader: &mut BufReader<OwnedReadHalf>) -> io::Result<Option<V
         return Ok(None);
     }
     if line.pop() != Some(b'\n') {
-        let why = if n > MAX_LINE { "the line is too long" } else { "the line is cut off" };
-        return Err(io::Error::new(io::ErrorKind::InvalidData, why));
+        return Err(match n > MAX_LINE {
+            true => io::Error::new(io::ErrorKind::InvalidData, "the line is too long"),
+            false => io::Error::new(io::ErrorKind::UnexpectedEof, "the line is cut off"),
+        });
     }
     Ok(Some(line))
 }
@@ -259,23 +261,28 @@ pub async fn ask(stream: UnixStream, request: &Request, sink: &mut dyn Sink) -> 
         Request::Operate { .. } | Request::Reload | Request::Save { .. } => WORK_TIME,
         _ => ANSWER_TIME,
     };
-    write.write_all(&line_of(request)?).await?;
+    // Whoever does not want it may have said why before it closed.
+    match timeout(time, write.write_all(&line_of(request)?)).await {
+        Ok(Err(e)) if !is_gone(&e) => return Err(e),
+        Ok(_) => {}
+        Err(_) => return Err(silent(time)),
+    }
     loop {
-        let line = timeout(time, read_line(&mut reader)).await.map_err(|_| {
-            let message = format!("mailweir has the request and does not answer within {} s", time.as_secs());
-            io::Error::new(io::ErrorKind::TimedOut, message)
-        })?;
-        let Some(line) = line? else {
-            return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "mailweir closed the control connection"));
+        let line = timeout(time, read_line(&mut reader)).await.map_err(|_| silent(time))?;
+        let line = match line {
+            Ok(Some(line)) => line,
+            Ok(None) => return Err(closed()),
+            Err(e) if is_gone(&e) => return Err(closed()),
+            Err(e) => return Err(e),
         };
-        let reply: Reply = serde_json::from_slice(&line)?;
+        let reply: Reply = serde_json::from_slice(&line).map_err(|_| not_ours())?;
         let mut bytes = Vec::new();
         if let Reply::Bytes(n) = reply {
             if n > CHUNK {
-                return Err(io::Error::new(io::ErrorKind::InvalidData, "the answer is not one of mailweir"));
+                return Err(not_ours());
             }
             bytes.resize(n, 0);
-            timeout(time, reader.read_exact(&mut bytes)).await.map_err(|_| timed_out())??;
+            timeout(time, reader.read_exact(&mut bytes)).await.map_err(|_| timed_out())?.map_err(|_| closed())?;
         }
         let last = matches!(reply, Reply::Done(_) | Reply::Error(_));
         sink.put(reply, &bytes).await?;
@@ -283,6 +290,28 @@ pub async fn ask(stream: UnixStream, request: &Request, sink: &mut dyn Sink) -> 
             return Ok(());
         }
     }
+}
+
+/// The other side is not there any more.
+fn is_gone(error: &io::Error) -> bool {
+    use io::ErrorKind::{BrokenPipe, ConnectionReset, UnexpectedEof};
+    matches!(error.kind(), BrokenPipe | ConnectionReset | UnexpectedEof)
+}
+
+/// Never [`io::ErrorKind::BrokenPipe`]: that is the reader of a command's output, whose end is no failure.
+fn closed() -> io::Error {
+    let message = "mailweir closed the control connection before it had answered: what was asked may have been done, \
+                   or not";
+    io::Error::new(io::ErrorKind::UnexpectedEof, message)
+}
+
+fn silent(time: Duration) -> io::Error {
+    let message = format!("mailweir has the request and does not answer within {} s", time.as_secs());
+    io::Error::new(io::ErrorKind::TimedOut, message)
+}
+
+fn not_ours() -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, "the answer is not one of mailweir: another program listens there")
 }
 
 #[cfg(test)]
@@ -308,6 +337,26 @@ mod tests {
             let error = ask(ours, &request, &mut Nobody).await.expect_err("nobody answers");
             assert_eq!(error.kind(), io::ErrorKind::TimedOut);
             assert!(error.to_string().contains(&format!("does not answer within {seconds} s")), "{error}");
+        }
+    }
+
+    /// A command whose relay is gone has failed: only the end of its own reader is none.
+    #[tokio::test]
+    async fn a_relay_that_closes_is_a_failure_and_what_it_said_before_is_heard() {
+        let last = |said: &'static [u8]| async move {
+            let (ours, theirs) = UnixStream::pair().expect("a pair");
+            theirs.try_write(said).expect("there is room");
+            drop(theirs);
+            ask(ours, &Request::Status, &mut Nobody).await.map_err(|e| (e.kind(), e.to_string()))
+        };
+        let refusal = line_of(&failure("16 requests are in progress already".into(), true)).expect("JSON");
+        assert_eq!(last(refusal.leak()).await, Ok(()), "that is an answer");
+        for (said, kind, words) in [
+            (&b""[..], io::ErrorKind::UnexpectedEof, "closed the control connection before"),
+            (b"220 smtp.example\n", io::ErrorKind::InvalidData, "another program listens there"),
+        ] {
+            let (found, told) = last(said).await.expect_err("no answer");
+            assert!(found == kind && told.contains(words), "{found:?} {told}");
         }
     }
 

@@ -273,7 +273,7 @@ fn by_quota(usage: &Usage, ahead: u64, provider: &Provider, now: Timestamp) -> f
     if usage.day.is_some() {
         let Some(plan) = &provider.warmup else { return back };
         // The days before the first are none of the plan's.
-        let today = usage.begins.map_or(now, |begins| begins.before(DAY));
+        let today = usage.begins.filter(|_| usage.most == 0).map_or(now, |begins| begins.before(DAY));
         return back + f64::from(days_for(plan, missing, today)) * DAY.as_secs_f64();
     }
     let window = provider.quota.iter().find(|quota| quota.to_string() == usage.quota).map(|quota| quota.per);

@@ -40,13 +40,14 @@ impl HoldStatus {
 /// What was used of a quota, or of a warm-up's day.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct QuotaStatus {
-    /// `quota 500/h`, `warm-up day 3 of 14`, `warm-up begins on 2026-12-01`.
+    /// `quota 500/h`, `warm-up day 3 of 14`, `warm-up begins on 2026-12-01 (tomorrow)`.
     pub quota: String,
     /// Used: messages, or recipients where it counts those.
     pub used: u32,
     /// Of so many.
     pub most: u32,
-    /// When the first of those used is free again, or the warm-up begins, RFC 3339; empty if none is used.
+    /// When the first of those used is free again, or the warm-up begins that lets nothing leave before, RFC
+    /// 3339; empty if none is used.
     pub free_from: String,
     /// All that in words.
     pub told: String,
@@ -56,13 +57,13 @@ impl QuotaStatus {
     /// As seen at `now`.
     pub fn of(usage: &Usage, now: Timestamp) -> QuotaStatus {
         QuotaStatus {
-            quota: usage.title(),
+            quota: usage.title(now),
             used: usage.used,
             most: usage.most,
             free_from: match (usage.begins, usage.used) {
-                (Some(begins), _) => begins.to_string(),
-                (None, 0) => String::new(),
-                (None, _) => now.after(usage.back).to_string(),
+                (Some(begins), _) if usage.most == 0 => begins.to_string(),
+                (_, 0) => String::new(),
+                _ => now.after(usage.back).to_string(),
             },
             told: usage.told(now),
         }

@@ -179,6 +179,9 @@ pub struct LaneStatus {
     pub in_flight: u64,
     /// Open connections.
     pub connections: u64,
+    /// Connections that are being opened: they have a socket, and the host has not yet let us go on to MAIL.
+    #[serde(default)]
+    pub opening: u64,
     /// Limit of connections.
     pub max_connections: u64,
     /// The rates, as in the configuration; those of `connection_rate` as `6/h connections`.
@@ -202,6 +205,12 @@ pub struct LaneStatus {
 }
 
 impl LaneStatus {
+    /// What is open, between it and the limit `of`, and what is being opened, in words: `0/5, 3 opening`.
+    pub fn connections_told(&self, of: &str) -> String {
+        let opening = if self.opening > 0 { format!(", {} opening", self.opening) } else { String::new() };
+        format!("{}{of}{}{opening}", self.connections, self.max_connections)
+    }
+
     /// A lane in which nothing happens.
     pub fn idle(name: &LaneName, provider: &Provider) -> LaneStatus {
         // As they are written in `rate`.
@@ -239,6 +248,9 @@ pub struct Status {
     /// When and why the last reload was refused; empty if none was since this configuration is in force.
     #[serde(default)]
     pub refused: String,
+    /// It is ending: nothing new is taken, and what is in a transaction ends within `drain`.
+    #[serde(default)]
+    pub stopping: bool,
     /// Seconds since the start.
     pub uptime: u64,
     /// Where it listens.

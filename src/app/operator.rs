@@ -4,6 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use arc_swap::ArcSwap;
 use async_trait::async_trait;
@@ -185,6 +186,7 @@ impl Controls for Operator {
             loaded: self.loaded.to_string(),
             reloads: self.reloads,
             refused: String::new(),
+            stopping: false,
             uptime: relay.clock.now().since(self.started).as_secs(),
             listeners: self.listening.iter().map(ToString::to_string).collect(),
             accepted: stats.accepted.get(),
@@ -288,6 +290,9 @@ impl Operator {
             waiting: now.ready as u64,
             in_flight: now.in_flight as u64,
             connections: u64::from(now.connections),
+            // Who waits for a descriptor has not begun.
+            opening: u64::from(now.opening)
+                .saturating_sub(self.relay.connector.descriptors().waiting_of(&lane.name) as u64),
             paused: now.paused,
             stopped: stop.map(|hold| hold.told(time).to_string()).unwrap_or_default(),
             holds: HoldStatus::all(&holds, time),
@@ -337,13 +342,21 @@ pub(super) struct Front {
     reload: mpsc::Sender<Reloaded>,
     /// The last refusal of another configuration since this one is in force, with its time.
     refused: Mutex<String>,
+    /// The relay is ending.
+    stopping: AtomicBool,
     gate: Gate,
 }
 
 impl Front {
     /// `reload` takes the requests to read the configuration again.
     pub(super) fn new(operator: Operator, reload: mpsc::Sender<Reloaded>) -> Front {
-        Front { operator: ArcSwap::from_pointee(operator), reload, refused: Mutex::default(), gate: Gate::default() }
+        Front {
+            operator: ArcSwap::from_pointee(operator),
+            reload,
+            refused: Mutex::default(),
+            stopping: AtomicBool::new(false),
+            gate: Gate::default(),
+        }
     }
 
     /// The queue is about to close: commands wait for [`Front::put`].
@@ -356,6 +369,11 @@ impl Front {
         self.operator.store(Arc::new(operator));
         self.refused.lock().clear();
         self.gate.open();
+    }
+
+    /// From now on the relay is ending.
+    pub(super) fn stop(&self) {
+        self.stopping.store(true, Ordering::Relaxed);
     }
 
     /// Another configuration was not taken.
@@ -422,7 +440,8 @@ impl Controls for Front {
     }
 
     fn status(&self) -> Status {
-        Status { refused: self.refused.lock().clone(), ..self.operator.load().status() }
+        let (refused, stopping) = (self.refused.lock().clone(), self.stopping.load(Ordering::Relaxed));
+        Status { refused, stopping, ..self.operator.load().status() }
     }
 
     fn settings(&self) -> Option<String> {
@@ -438,7 +457,7 @@ impl Controls for Front {
     }
 
     async fn reload(&self) -> Result<String, Refusal> {
-        let ended = || Refusal { message: "mailweir is stopping".into(), config: false };
+        let ended = || Refusal { message: "mailweir is stopping: nothing was reloaded".into(), config: false };
         let (reply, told) = oneshot::channel();
         self.reload.send(reply).await.map_err(|_| ended())?;
         told.await.map_err(|_| ended())?

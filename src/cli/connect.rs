@@ -13,7 +13,7 @@ use tokio::net::UnixStream;
 use super::screen;
 use super::{Code, Failed};
 use crate::admin::control::{ask, socket_path};
-use crate::admin::requests::{Reply, Request, Sink, handle};
+use crate::admin::requests::{Done, Failure, Reply, Request, Sink, handle};
 use crate::admin::{Controls, LaneStatus, Status, Withdrawn};
 use crate::clock::{Clock, Timestamp};
 use crate::config::{Config, ConfigError, Loaded, Store};
@@ -28,6 +28,8 @@ pub struct Lead {
     /// Why it cannot be taken.
     pub broken: Option<ConfigError>,
     socket: PathBuf,
+    /// The socket was named: that relay is meant, and nothing else.
+    named: bool,
     /// Whether the relay that runs is asked how its file differs from what is in force.
     notes: bool,
 }
@@ -40,15 +42,16 @@ impl Lead {
             Ok(loaded) => (loaded, None),
             Err(error) => (Loaded::despite_faults(named), Some(error)),
         };
+        let named = socket.is_some();
         let socket = socket.unwrap_or_else(|| socket_path(&loaded.config.queue.store));
-        Lead { loaded, broken, socket, notes: true }
+        Lead { loaded, broken, socket, named, notes: true }
     }
 
     /// To the relay of this queue, without a word about its file.
     pub(super) fn to(store: &Store) -> Lead {
         let mut loaded = Loaded::without_file();
         loaded.config.queue.store = store.clone();
-        Lead { loaded, broken: None, socket: socket_path(store), notes: false }
+        Lead { loaded, broken: None, socket: socket_path(store), named: false, notes: false }
     }
 
     /// The same without a word about the file.
@@ -101,8 +104,14 @@ pub async fn connect(lead: &Lead) -> Result<Target, Failed> {
         QueueError::Damaged(_) => Failed::new(Code::Unavailable, e),
         _ => Failed::new(Code::Temporary, e),
     })?;
+    if lead.notes {
+        screen::say("mailweir", &format!("note: {NOBODY_SENDS}"));
+    }
     Ok(Target::Direct(Direct { queue }))
 }
+
+/// What is to be known of a queue at which no relay is.
+pub(super) const NOBODY_SENDS: &str = "mailweir is not running: nothing of this leaves before it is started";
 
 /// The relay that runs; `None` if there is none. Says on standard error how the file of its configuration differs
 /// from what is in force.
@@ -110,21 +119,43 @@ pub async fn connect(lead: &Lead) -> Result<Target, Failed> {
 /// # Errors
 /// It may not be talked to.
 pub async fn running(lead: &Lead) -> Result<Option<Target>, Failed> {
+    match reach(lead).await? {
+        Ok(target) => Ok(Some(target)),
+        // The queue of the file, which may be another one, is no answer to that.
+        Err(why) if lead.named => Err(Failed::new(Code::Unavailable, nobody(lead, &why))),
+        Err(_) => Ok(None),
+    }
+}
+
+/// The relay, or why there is none. The outer error: it is there, and may not be talked to, or does not talk.
+async fn reach(lead: &Lead) -> Result<io::Result<Target>, Failed> {
     let socket = &lead.socket;
     match UnixStream::connect(socket).await {
         Ok(_) => {
             let target = Target::Running(socket.clone());
             if lead.notes {
-                note_differences(&target).await;
+                note_differences(&target).await?;
             }
-            Ok(Some(target))
+            Ok(Ok(target))
         }
         Err(e) if e.kind() == io::ErrorKind::PermissionDenied => {
             let message = format!("cannot use {}: {e}: run this as the user that mailweir runs as", socket.display());
             Err(Failed::new(Code::Unavailable, message))
         }
-        Err(_) => Ok(None),
+        Err(e) => Ok(Err(e)),
     }
+}
+
+/// That nobody answers, and where else somebody may.
+fn nobody(lead: &Lead, why: &io::Error) -> String {
+    let socket = lead.socket.display();
+    let why = match why.kind() {
+        // As soon as the first of them is bound it is there.
+        io::ErrorKind::NotFound => String::new(),
+        io::ErrorKind::ConnectionRefused => ": no process has it any more".to_owned(),
+        _ => format!(": {why}"),
+    };
+    format!("mailweir is not running: nothing answers at {socket}{why}{}", elsewhere(&lead.socket))
 }
 
 /// The relay that runs, for commands that make no sense without one.
@@ -132,16 +163,10 @@ pub async fn running(lead: &Lead) -> Result<Option<Target>, Failed> {
 /// # Errors
 /// There is none.
 pub async fn must_run(lead: &Lead) -> Result<Target, Failed> {
-    match running(lead).await? {
-        Some(target) => Ok(target),
-        None => {
-            let socket = lead.socket.display();
-            let nobody = format!("mailweir is not running: nothing answers at {socket}{}", elsewhere(&lead.socket));
-            match &lead.broken {
-                Some(error) => Err(Failed::new(Code::Config, format!("{error:#}\n{nobody}"))),
-                None => Err(Failed::new(Code::Unavailable, nobody)),
-            }
-        }
+    match (reach(lead).await?, &lead.broken) {
+        (Ok(target), _) => Ok(target),
+        (Err(why), Some(error)) => Err(Failed::new(Code::Config, format!("{error:#}\n{}", nobody(lead, &why)))),
+        (Err(why), None) => Err(Failed::new(Code::Unavailable, nobody(lead, &why))),
     }
 }
 
@@ -169,8 +194,9 @@ pub(super) async fn with_values_in_force(lead: Lead) -> Lead {
     }
 }
 
-/// A relay of an earlier version does not know the question: then there is nothing to say.
-async fn note_differences(target: &Target) {
+/// A relay of an earlier version does not know the question: then there is nothing to say. One that says nothing, or
+/// nothing that mailweir would, is not asked a second time.
+async fn note_differences(target: &Target) -> Result<(), Failed> {
     let mut told = None;
     let keep = |reply, _: &[u8]| {
         if let Reply::Note(text) = reply {
@@ -178,11 +204,11 @@ async fn note_differences(target: &Target) {
         }
         Ok(())
     };
-    if target.request(Request::FileDiffers, keep).await.is_ok()
-        && let Some(told) = told
-    {
-        screen::say("mailweir", &format!("note: {told}"));
+    match target.answer(Request::FileDiffers, keep).await? {
+        Ok(_) => told.into_iter().for_each(|told| screen::say("mailweir", &format!("note: {told}"))),
+        Err(_unknown) => {}
     }
+    Ok(())
 }
 
 /// Where else on this machine a mailweir listens: the file may have named another queue when it was started.
@@ -218,18 +244,13 @@ impl Target {
     ///
     /// # Errors
     /// The request failed, or its answer could not be written.
-    pub async fn request<F>(&self, request: Request, each: F) -> Result<crate::admin::requests::Done, Failed>
+    pub async fn request<F>(&self, request: Request, each: F) -> Result<Done, Failed>
     where
         F: FnMut(Reply, &[u8]) -> io::Result<()> + Send,
     {
-        let mut sink = Collect { each, last: None };
-        match self {
-            Target::Running(socket) => ask(UnixStream::connect(socket).await?, &request, &mut sink).await?,
-            Target::Direct(direct) => handle(direct, Clock::System, request, &mut sink).await?,
-        }
-        match sink.last {
-            Some(Ok(done)) => Ok(done),
-            Some(Err(failure)) => {
+        match self.answer(request, each).await? {
+            Ok(done) => Ok(done),
+            Err(failure) => {
                 let code = match failure {
                     _ if failure.config => Code::Config,
                     _ if failure.temporary => Code::Temporary,
@@ -239,8 +260,25 @@ impl Target {
                 let sofar = if done > 0 { format!(" (after {done} recipients were changed)") } else { String::new() };
                 Err(Failed::new(code, format!("{failure}{sofar}")))
             }
-            None => Err(Failed::new(Code::Temporary, "the answer has no end")),
         }
+    }
+
+    /// The same; what the relay says of a failure is the inner error.
+    async fn answer<F>(&self, request: Request, each: F) -> Result<Result<Done, Failure>, Failed>
+    where
+        F: FnMut(Reply, &[u8]) -> io::Result<()> + Send,
+    {
+        let mut sink = Collect { each, last: None };
+        match self {
+            Target::Running(socket) => ask(UnixStream::connect(socket).await?, &request, &mut sink).await?,
+            Target::Direct(direct) => handle(direct, Clock::System, request, &mut sink).await?,
+        }
+        sink.last.ok_or_else(|| Failed::new(Code::Temporary, "the answer has no end"))
+    }
+
+    /// A relay runs, and sends what is due.
+    pub(super) fn sends(&self) -> bool {
+        matches!(self, Target::Running(_))
     }
 
     /// Lets the queue go.
@@ -253,7 +291,7 @@ impl Target {
 
 struct Collect<F> {
     each: F,
-    last: Option<Result<crate::admin::requests::Done, crate::admin::requests::Failure>>,
+    last: Option<Result<Done, Failure>>,
 }
 
 #[async_trait]

@@ -37,6 +37,9 @@ pub(super) async fn status(lead: &Lead, json: bool) -> Outcome {
     };
     let now = Clock::System.now();
     writeln!(out, "config     {config}, in force since {}{reloads}", age_of(&status.loaded, now))?;
+    if status.stopping {
+        writeln!(out, "STOPPING   no new messages, nothing new begins to leave; what is in a transaction ends")?;
+    }
     if !status.refused.is_empty() {
         writeln!(out, "REFUSED    the last reload, at {}", shown(&status.refused))?;
     }

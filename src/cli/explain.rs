@@ -174,14 +174,8 @@ pub(super) fn write_feedback(out: &mut impl Write, feedback: &FeedbackStatus) ->
 fn write_lane(out: &mut impl Write, lane: &LaneExplained, may_hurry: bool) -> io::Result<()> {
     let status = &lane.status;
     writeln!(out, "Now, in the lane {}", status.name)?;
-    writeln!(
-        out,
-        "  waiting      {}, {} in transactions over {} of {} connections",
-        grouped(status.waiting + status.stored),
-        status.in_flight,
-        status.connections,
-        status.max_connections
-    )?;
+    writeln!(out, "  waiting      {}, {} in transactions", grouped(status.waiting + status.stored), status.in_flight)?;
+    writeln!(out, "  connections  {}", status.connections_told(" of "))?;
     let more = if lane.more_stored { "more than " } else { "" };
     let ahead = lane.ahead_in_memory + lane.ahead_stored;
     writeln!(out, "  ahead of it  {more}{}, as urgent or more", grouped(ahead))?;

@@ -23,7 +23,7 @@ use crate::config::{Config, Loaded, Provider, Store, profiles, sources};
 use crate::mail::LaneName;
 use crate::queue::Queue;
 use crate::queue::sqlite::SqliteQueue;
-use table::{is_of_interest, state, state_at_rest, write_list};
+use table::{connections, is_of_interest, state, state_at_rest, write_list};
 
 #[derive(Subcommand, Debug)]
 pub(super) enum ProviderCommand {
@@ -124,8 +124,10 @@ async fn forget(lead: &Lead, name: String) -> Outcome {
             writeln!(out, "{}: forgotten: {}", lane.name, shown(learned))?;
         }
     }
-    if lanes.iter().all(|lane| lane.learned.is_empty()) {
-        writeln!(out, "{name}: replies had taught nothing")?;
+    match lanes.iter().all(|lane| lane.learned.is_empty()) {
+        true => writeln!(out, "{name}: replies had taught nothing")?,
+        // That may be at once, where more waits than is taken.
+        false => writeln!(out, "{name}: only the limits of the configuration hold until replies teach again")?,
     }
     Ok(())
 }
@@ -243,6 +245,7 @@ fn whole(name: &str, sources: &[LaneStatus]) -> Option<LaneStatus> {
         waiting: sum(|lane| lane.waiting),
         in_flight: sum(|lane| lane.in_flight),
         connections: sum(|lane| lane.connections),
+        opening: sum(|lane| lane.opening),
         max_connections: sum(|lane| lane.max_connections),
         rate: first.rate.clone(),
         paused: sources.iter().all(|lane| lane.paused),
@@ -330,7 +333,7 @@ fn show(lead: &Lead, lanes: Lanes, name: &str, json: bool) -> Outcome {
         let waiting = grouped(lane.waiting + lane.stored);
         writeln!(out, "waiting      {waiting}, {} of them in memory", grouped(lane.waiting))?;
         writeln!(out, "in flight    {}", lane.in_flight)?;
-        writeln!(out, "connections  {} of {}", lane.connections, lane.max_connections)?;
+        writeln!(out, "connections  {}", lane.connections_told(" of "))?;
         writeln!(out, "rate         {}", if lane.rate.is_empty() { "no limit".into() } else { lane.rate.join(" ") })?;
         for quota in &lane.quotas {
             writeln!(out, "used         {}", quota.told)?;
@@ -352,7 +355,7 @@ fn show(lead: &Lead, lanes: Lanes, name: &str, json: bool) -> Outcome {
                 format!("  {}", lane.source),
                 now(grouped(lane.waiting + lane.stored)),
                 now(lane.in_flight.to_string()),
-                format!("{}/{}", now(lane.connections.to_string()), lane.max_connections),
+                connections(&lane, running),
                 if running { state(&lane) } else { state_at_rest(&lane) },
                 lane.last_error,
             ]);

@@ -5,7 +5,7 @@ use std::io::{self, Write};
 
 use clap::{Args, Subcommand};
 
-use super::connect::{Lead, Target, connect};
+use super::connect::{Lead, NOBODY_SENDS, Target, connect};
 use super::screen::{self, shown};
 use super::text::{Table, age_of};
 use super::{Code, Failed, Outcome};
@@ -148,8 +148,10 @@ pub(super) async fn retry_all(lead: &Lead) -> Outcome {
     let target = connect(lead).await?;
     let filter = Filter { state: Some(State::Queued.to_string()), ..Filter::default() };
     let result = target.request(Request::Operate { op: Operation::Retry, filter }, |_, _| Ok(())).await;
+    let sends = target.sends();
     target.close().await;
-    result.map(|_| ())
+    result?;
+    if sends { Ok(()) } else { Err(Failed::new(Code::Unavailable, NOBODY_SENDS)) }
 }
 
 pub(super) async fn queue(lead: &Lead, command: QueueCommand) -> Outcome {
@@ -200,23 +202,25 @@ pub(super) async fn queue(lead: &Lead, command: QueueCommand) -> Outcome {
             }
         }
     }
+    let sends = target.sends();
     target.close().await;
-    report(op, total, &stopped, operate.json)?;
+    report(op, total, &stopped, sends, operate.json)?;
     result
 }
 
-/// Never claims what does not happen: what is due in a lane that is held does not leave.
-fn report(op: Operation, done: Done, stopped: &BTreeMap<String, String>, json: bool) -> io::Result<()> {
+/// Never claims what does not happen: what is due in a lane that is held does not leave, nor anything where no
+/// relay `sends`.
+fn report(op: Operation, done: Done, stopped: &BTreeMap<String, String>, sends: bool, json: bool) -> io::Result<()> {
     let mut out = screen::stdout();
     if json {
         let line = serde_json::json!({
-            "operation": op, "matched": done.matched, "changed": done.changed, "in_flight": done.in_flight,
+            "operation": op, "running": sends, "matched": done.matched, "changed": done.changed, "in_flight": done.in_flight,
             "stopped": stopped.iter().map(|(lane, why)| serde_json::json!({ "lane": lane, "why": why })).collect::<Vec<_>>(),
         });
         return writeln!(out, "{line}");
     }
     let word = match op {
-        Operation::Retry if !stopped.is_empty() => "due now",
+        Operation::Retry if !stopped.is_empty() || !sends => "due now",
         Operation::Retry => "to be tried now",
         Operation::Hold => "put aside",
         Operation::Release => "released",

@@ -6,6 +6,8 @@
 //! fine as it is goes out as it is, without a copy.
 //!
 //! - A CR or LF alone becomes CRLF.
+//! - For DATA a NUL that begins a line becomes `?`: a host that passes over NULs would see the line begin behind it, with a
+//!   dot that nobody doubled.
 //! - A line over 998 bytes is folded: CRLF and one space are put in so that no line is over 998,
 //!   never inside a UTF-8 sequence. (In a header that is folding as RFC 5322 §2.2.3 knows it; in a
 //!   body it adds a line break. Text parts are better re-encoded before they come here.)
@@ -83,7 +85,7 @@ impl Encoder {
         let mut rest = chunk;
         let mut ends = 0;
         while !rest.is_empty() {
-            if self.stuff && line == 0 && rest[0] == b'.' {
+            if self.stuff && line == 0 && matches!(rest[0], b'.' | 0) {
                 return None;
             }
             match memchr(b'\n', rest) {
@@ -138,8 +140,16 @@ impl Encoder {
 
     /// A piece of a line, not empty, without CR and LF.
     fn push_run(&mut self, run: &[u8], out: &mut Vec<u8>) {
-        if self.stuff && self.line == 0 && self.held_len == 0 && run.first() == Some(&b'.') {
-            out.push(b'.');
+        let mut run = run;
+        if self.stuff && self.line == 0 && self.held_len == 0 {
+            match run.split_first() {
+                Some((b'.', _)) => out.push(b'.'),
+                Some((0, rest)) => {
+                    self.put(b'?', out);
+                    run = rest;
+                }
+                _ => {}
+            }
         }
         if self.held_len == 0 && self.line + run.len() <= MAX_LINE - 4 {
             out.extend_from_slice(run);
@@ -290,6 +300,28 @@ mod tests {
         assert_eq!(unstuff(&data(&latin)), latin);
     }
 
+    /// One that takes a NUL for a byte, one that passes over it, and one whose lines end there.
+    #[test]
+    fn no_reader_of_nuls_sees_the_end_before_the_end() {
+        let pieces: [&[u8]; 4] = [b"\0", b".", b"\r\n", b"a"];
+        for length in 0..7u32 {
+            for n in 0..pieces.len().pow(length) {
+                let which = |at: u32| pieces[n / pieces.len().pow(at) % pieces.len()];
+                let body = (0..length).map(which).collect::<Vec<_>>().concat();
+                let wire = data(&body);
+                assert!(data(&body) == encode(Encoder::for_data(), &body.chunks(1).collect::<Vec<_>>()), "{body:?}");
+                let before = &wire[..wire.len() - 3];
+                assert!(wire.ends_with(b".\r\n") && (before.is_empty() || before.ends_with(b"\r\n")), "{wire:?}");
+                for line in before.split(|byte| *byte == b'\n') {
+                    let line = line.strip_suffix(b"\r").unwrap_or(line);
+                    let dropped: Vec<u8> = line.iter().copied().filter(|byte| *byte != 0).collect();
+                    let cut = line.split(|byte| *byte == 0).next().unwrap_or_default();
+                    assert!(![line, &dropped, cut].contains(&&b"."[..]), "{body:?} leaves as {wire:?}");
+                }
+            }
+        }
+    }
+
     fn lines() -> impl Strategy<Value = Vec<u8>> {
         let byte = prop_oneof![4 => Just(b'.'), 2 => Just(b'\r'), 2 => Just(b'\n'), 6 => any::<u8>()];
         let piece = prop_oneof![
@@ -329,7 +361,11 @@ mod tests {
                 body.extend_from_slice(line);
                 body.extend_from_slice(b"\r\n");
             }
-            prop_assert_eq!(unstuff(&data(&body)), body.clone());
+            let sent: Vec<u8> = lines.iter().flat_map(|line| match line.split_first() {
+                Some((0, rest)) => [b"?", rest, b"\r\n"].concat(),
+                _ => [&line[..], b"\r\n"].concat(),
+            }).collect();
+            prop_assert_eq!(unstuff(&data(&body)), sent);
             prop_assert_eq!(encode(Encoder::for_bdat(), &[&body]), body);
         }
 

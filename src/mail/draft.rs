@@ -5,6 +5,7 @@
 //! - What is stored has CRLF line ends only and ends in CRLF. The readers of `smtp::dot` leave CRs that
 //!   belong to no CRLF to this place: in a header section they are white space (so that nothing behind one
 //!   becomes a field, and nothing ends the section), in a body they are line ends.
+//! - No field has a NUL: it is a `?`. In a body it stays as it came.
 //! - Every chunk but the last has exactly [`CHUNK`] bytes.
 //! - Memory: chunk 0, plus at most one chunk and one read; a chunk that is done has a quarter of
 //!   its length as slack at most. Of a header section no more than a line is held back.
@@ -282,6 +283,7 @@ impl Draft {
                     return self.end_header(header, at, false);
                 }
                 self.buf.splice(at..at, MAILBOX_FIELD);
+                marks_for_nuls(&mut self.buf[at..start + MAILBOX_FIELD.len()]);
                 (start, end) = (start + MAILBOX_FIELD.len(), end + MAILBOX_FIELD.len());
                 self.traits.long_line |= start - at > MAX_LINE + 2;
                 self.traits.eight_bit_header |= !self.buf[at..start].is_ascii();
@@ -328,6 +330,8 @@ impl Draft {
                 self.traits.long_line |= line.len() > MAX_LINE + 2;
                 self.traits.eight_bit_header |= !line.is_ascii();
             }
+            // Readers that end a text there would lose what follows, a recipient or a type among it.
+            marks_for_nuls(&mut self.buf[start..end]);
             header.line = end;
             header.searched = end;
         }
@@ -490,6 +494,11 @@ fn spaces_for_bare_crs(line: &mut [u8], any: bool) {
     if memchr(b'\r', &line[..len]).is_some() && (continues || field_name(line).is_some()) {
         line[..len].iter_mut().filter(|b| **b == b'\r').for_each(|b| *b = b' ');
     }
+}
+
+/// Makes a `?` of each NUL.
+fn marks_for_nuls(line: &mut [u8]) {
+    line.iter_mut().filter(|byte| **byte == 0).for_each(|byte| *byte = b'?');
 }
 
 /// Makes a line end of each CR behind `at` that is no part of one.

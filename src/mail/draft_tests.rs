@@ -319,6 +319,23 @@ fn a_line_of_a_mailbox_file_hides_nothing() {
     assert_eq!((at_limit(0), at_limit(1)), (None, Some(Refusal::TooLarge)));
 }
 
+/// Postfix cuts such a field there, and Exim writes a question mark: what is behind a NUL is not lost here either.
+#[test]
+fn a_nul_in_a_field_is_a_question_mark_and_in_the_body_a_nul() {
+    let whole = "From: a@b.example\r\nDate: Mon, 30 Nov 2026 00:00:00 +0000\r\nMessage-ID: <x@y>\r\n";
+    for (came, is) in [
+        (format!("Subject: a\0b\r\n \0\0c\r\n{whole}\r\nd\0e\r\n\0.\r\n"), "Subject: a?b\r\n ??c\r\n"),
+        (format!("From x\0y Mon Nov 30\r\n{whole}\r\nd\0e\r\n\0.\r\n"), "X-Mailbox-Line: From x?y Mon Nov 30\r\n"),
+    ] {
+        let stored = stored(&came);
+        assert!(stored.contains(&format!("{is}{whole}")), "{stored:?}");
+        assert!(stored.ends_with("\r\n\r\nd\0e\r\n\0.\r\n"), "{stored:?}");
+    }
+    // A line with a NUL in what would be a name is no field: the body begins there.
+    let stored = stored(&format!("{whole}X\0Y: z\r\nbody\r\n"));
+    assert!(stored.ends_with("<x@y>\r\n\r\nX\0Y: z\r\nbody\r\n"), "{stored:?}");
+}
+
 #[test]
 fn the_received_line_names_the_only_recipient_and_nothing_unsafe() {
     let to: Address = "you@example.org".parse().unwrap();

@@ -184,7 +184,8 @@ impl Relay {
             if !lane.knows_usage() && said.get(&lane.name).is_some_and(Said::outlives_lane) {
                 continue;
             }
-            let holds = lane.holds(now);
+            // What concerns a part of a lane stops none.
+            let holds = lane.holds_of_all(now);
             let stop = holds.stop();
             let before = said.remove(&lane.name);
             if stop.is_none() && before.is_none() {
@@ -251,7 +252,7 @@ impl Relay {
                     sender = outage.sender.as_deref(),
                     why = outage.why,
                     waiting,
-                    next_try = When { at: outage.until, now }.to_string(),
+                    next_try = next_try(outage.until, now),
                     "{what}"
                 );
             }
@@ -276,6 +277,11 @@ impl Relay {
     }
 }
 
+/// When a host is asked again: what has come waits for the next message, where none was there to ask.
+fn next_try(at: Timestamp, now: Timestamp) -> String {
+    if at <= now { "with the next message".into() } else { When { at, now }.to_string() }
+}
+
 fn tell_goes_on(name: &LaneName, by: &str, after: Duration) {
     let (provider, source) = (name.base(), source(name));
     tracing::info!(provider, source, by, after = span(after), "the lane goes on");
@@ -285,6 +291,12 @@ fn tell_goes_on(name: &LaneName, by: &str, after: Duration) {
 mod tests {
     use super::*;
     use crate::shape::Usage;
+
+    #[test]
+    fn a_host_that_is_due_is_asked_with_the_next_message() {
+        assert_eq!(next_try(at(5), at(5)), "with the next message");
+        assert!(next_try(at(6), at(5)).ends_with(" (in 1 s)"));
+    }
 
     fn at(seconds: u64) -> Timestamp {
         Timestamp(1_790_000_000_000).after(Duration::from_secs(seconds))

@@ -48,7 +48,7 @@ pub struct Backlog {
 /// Jobs that wait for the same gates.
 #[derive(Debug)]
 struct Aside {
-    gates: Vec<Arc<Gate>>,
+    gates: Arc<[Arc<Gate>]>,
     jobs: Ready,
     /// When one of them may be let through.
     wake: Instant,
@@ -243,7 +243,11 @@ impl Backlog {
         let keep = gates.iter().filter_map(|gate| gate.bookings()).map(Bookings::keep).min().unwrap_or(u32::MAX);
         let came = (job.message.message.id, job.waited);
         self.recipients_aside += job.recipients.len();
-        let aside = self.aside.entry(key.clone()).or_insert_with(|| Aside { gates, jobs: Ready::default(), wake });
+        let aside = self.aside.entry(key.clone()).or_insert_with(|| Aside {
+            gates: gates.into(),
+            jobs: Ready::default(),
+            wake,
+        });
         self.by_time.remove(&(aside.wake, key.clone()));
         aside.wake = wake;
         self.by_time.insert((wake, key.clone()));
@@ -380,15 +384,33 @@ impl Backlog {
         }
     }
 
-    /// What waits aside: by which limit, how many recipients; what holds most first.
-    pub fn held(&self) -> Vec<(Held, usize)> {
+    /// Each group that waits aside, to be asked with [`Group::by_limit`] what holds it back.
+    pub fn groups(&self) -> Vec<Group> {
+        self.aside
+            .values()
+            .map(|aside| Group { gates: aside.gates.clone(), waiting: aside.jobs.recipients() })
+            .collect()
+    }
+}
+
+/// Recipients that wait for the same gates. What these say is many times the work of noting which they are,
+/// and there may be as many groups as recipients aside ([`ASIDE_MOST`]): the lane need not wait for that.
+#[derive(Debug)]
+pub struct Group {
+    gates: Arc<[Arc<Gate>]>,
+    waiting: usize,
+}
+
+impl Group {
+    /// By which limit groups are held back now, and how many recipients; what holds most first.
+    pub fn by_limit(groups: &[Group]) -> Vec<(Held, usize)> {
         let mut by_limit: BTreeMap<String, (Held, usize)> = BTreeMap::new();
         // What has to pass different limits may be held by the same one.
-        for aside in self.aside.values() {
-            let Some(held) = held(&aside.gates) else { continue };
+        for group in groups {
+            let Some(held) = held(&group.gates) else { continue };
             let (first, waiting) = by_limit.entry(held.by.clone()).or_insert((held.clone(), 0));
             first.wait = first.wait.min(held.wait);
-            *waiting += aside.jobs.recipients();
+            *waiting += group.waiting;
         }
         let mut all: Vec<_> = by_limit.into_values().collect();
         all.sort_by_key(|(_, waiting)| std::cmp::Reverse(*waiting));

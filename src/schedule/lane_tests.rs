@@ -275,12 +275,45 @@ async fn of_several_limits_that_hold_mail_the_one_that_holds_most_is_told_first(
     }
     let (start, seen) = (Instant::now(), Mutex::default());
     work(&lane, IDLE, start, &seen).await;
-    let told: Vec<_> = lane.snapshot().held_aside.into_iter().map(|(held, n)| (held.by, n)).collect();
+    let told: Vec<_> = lane.limits_held().into_iter().map(|(held, n)| (held.by, n)).collect();
     let limit = |domain: &str, quota: &str, n| (format!("limit *@{domain}.example: quota {quota}"), n);
     assert_eq!(told, [limit("b", "1/9h", 8), limit("a", "1/h", 3), limit("c", "1/2h", 2)]);
     let holds = lane.holds(Timestamp(1_795_268_880_000));
     let first = holds.first().expect("limits").told(Timestamp(1_795_268_880_000)).to_string();
     assert!(first.starts_with("limit *@b.example") && first.ends_with(", and 2 others hold 5"), "{first}");
+}
+
+/// However many senders have a limit of their own: what is noted under the lane's lock is an entry for each group
+/// aside, and what stops the whole lane is found without any of them.
+#[tokio::test(start_paused = true)]
+async fn who_asks_what_holds_a_lane_visits_a_bounded_number_of_groups() {
+    const SENDERS: u32 = 3 * crate::schedule::WINDOW as u32 / 4;
+    let limit = shared("*", |l| {
+        l.each_domain = true;
+        l.quota = vec![Rate { count: 1, per: Duration::from_secs(3600) }.into()];
+    });
+    let lane = limited(&[limit], |p| p.connections = 1);
+    let mut beyond = 0;
+    for round in 0..2 {
+        let _ = lane.push((0..SENDERS).map(|n| job(&format!("x@d{n}.example"), "d.example", 0, &[round])));
+        let (start, seen) = (Instant::now(), Mutex::default());
+        loop {
+            work(&lane, Duration::from_secs(1), start, &seen).await;
+            let taken: usize = lane.take_beyond().iter().map(|beyond| beyond.job.recipients.len()).sum();
+            lane.settled(taken);
+            beyond += taken;
+            if taken == 0 {
+                break;
+            }
+        }
+    }
+    let groups = lane.state.lock().ready.groups();
+    assert!(groups.len() <= crate::schedule::WINDOW / 2, "{}", groups.len());
+    assert_eq!(groups.len() + beyond, SENDERS as usize, "the rest is in the queue");
+    let held: usize = lane.limits_held().iter().map(|(_, waiting)| waiting).sum();
+    assert_eq!(held, groups.len());
+    let now = Timestamp(1_795_268_880_000);
+    assert!(lane.holds(now).iter().count() > 1 && lane.holds_of_all(now).first().is_none());
 }
 
 #[tokio::test(start_paused = true)]
@@ -304,8 +337,8 @@ async fn a_used_up_limit_holds_back_its_own_senders_only() {
     assert!(news[1] >= Duration::from_secs(10) && news[1] <= Duration::from_secs(11), "{news:?}");
     let told = lane.snapshot();
     assert_eq!((told.ready, told.in_flight), (17, 0));
-    assert_eq!(told.held_aside[0].0.by, "limit *@news.example: quota 3/h");
-    assert_eq!(told.held_aside[0].1, 17);
+    let (held, waiting) = lane.limits_held().swap_remove(0);
+    assert_eq!((held.by.as_str(), waiting), ("limit *@news.example: quota 3/h", 17));
     // And it goes on by itself.
     work(&lane, 2 * hour, start, &seen).await;
     assert!(of("a@news.example").len() >= 6);

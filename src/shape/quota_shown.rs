@@ -30,11 +30,11 @@ impl Account {
         Some(((day, length), used, most, back))
     }
 
-    /// When the plan begins, while nothing leaves before.
+    /// When the plan begins, before it has.
     pub fn begins(&mut self, at: At) -> Option<Timestamp> {
         self.advance(at);
-        let (most, _) = self.allowance()?;
-        self.plan.as_ref().filter(|_| most == 0).map(|(plan, _)| plan.start)
+        let (plan, _) = self.plan.as_ref()?;
+        (plan.day(self.day.midnight()) == 0).then_some(plan.start)
     }
 
     /// What the plan is called in reports, see [`Warmup::status`]; empty when there is none, or it is over.

@@ -8,6 +8,7 @@
 //! units: a plan that begins in the middle of a day, or changes, knows what left on it.
 
 use super::cost::Cost;
+use super::usage::warmup_title;
 use crate::clock::Timestamp;
 use crate::config::{BeforeStart, Warmup};
 
@@ -43,15 +44,13 @@ impl Warmup {
         self.days.get(at).or(self.days.last()).copied()
     }
 
-    /// Where the plan is at `now`, in words: `warm-up day 3 of 30: 200/d`; empty when it is over. The
-    /// one text of it, for whoever shows it.
+    /// Where the plan is at `now`, in words: `warm-up day 3 of 30: 200/d`; empty when it is over. As whoever
+    /// tells [what is used](super::Usage::title) of it says it.
     pub fn status(&self, now: Timestamp) -> String {
         let Some(most) = self.allowance(now) else { return String::new() };
-        match (self.day(now), most) {
-            (0, 0) => format!("warm-up begins on {}: nothing leaves until then", self.start.day_text()),
-            (0, _) => format!("warm-up begins on {}: {most}/d until then, as on its first day", self.start.day_text()),
-            (day, _) => format!("warm-up day {day} of {}: {most}/d", self.length),
-        }
+        let day = self.day(now);
+        let title = warmup_title((day, self.length), (day == 0).then_some(self.start), most, now);
+        if most == 0 { title } else { format!("{title}: {most}/d") }
     }
 }
 

@@ -52,11 +52,11 @@ fn before_its_start_a_plan_gives_the_first_number_or_nothing() {
     let begins = early.start.day_text();
     assert_eq!(
         account(&early, at(-3, 5)).plan_text(),
-        format!("warm-up begins on {begins}: 50/d until then, as on its first day")
+        format!("warm-up begins on {begins} (in 4 days), as on day 1 until then: 50/d")
     );
     let held = Warmup { before: BeforeStart::Nothing, ..early };
     let mut day = account(&held, at(-3, 5));
-    assert_eq!(day.plan_text(), format!("warm-up begins on {begins}: nothing leaves until then"));
+    assert_eq!(day.plan_text(), format!("warm-up begins on {begins} (in 4 days): nothing leaves until then"));
     let Err(Refusal::Wait(wait)) = day.check(1.into(), now(at(-3, 5))) else { panic!("nothing leaves") };
     assert_eq!(at(-3, 5).after(wait), held.start, "not before it begins");
     assert_eq!(room(&mut day, now(at(1, 0))), 50);

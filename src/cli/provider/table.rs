@@ -50,7 +50,7 @@ pub(super) fn write_list(out: &mut impl Write, mut rows: Vec<Row>) -> io::Result
             lane.name.clone(),
             now(grouped(lane.waiting + lane.stored)),
             now(lane.in_flight.to_string()),
-            format!("{}/{}", now(lane.connections.to_string()), lane.max_connections),
+            connections(&lane, row.running),
             lane.rate.join(" "),
             row.messages_per_connection.to_string(),
             quota(&lane, &row.quota),
@@ -60,6 +60,11 @@ pub(super) fn write_list(out: &mut impl Write, mut rows: Vec<Row>) -> io::Result
         ]);
     }
     table.write(out)
+}
+
+/// Those that are open, of so many, and those that are being opened.
+pub(super) fn connections(lane: &LaneStatus, running: bool) -> String {
+    if running { lane.connections_told("/") } else { format!("-/{}", lane.max_connections) }
 }
 
 /// What is used of the quotas; where that is not known, as they are configured.

@@ -39,7 +39,14 @@ impl Fault {
 
 impl From<Error> for Fault {
     fn from(error: Error) -> Fault {
-        Fault { code: error.status().map(u16::from), text: text(&error) }
+        let code = error.status().map(u16::from);
+        // A reply as it came, and of others what the system says, without the library's names of their kinds.
+        let text = match (std::error::Error::source(&error), code) {
+            (Some(said), Some(code)) => format!("{code} {}", text(said)),
+            (Some(cause), None) => text(cause),
+            (None, _) => text(&error),
+        };
+        Fault { code, text }
     }
 }
 

@@ -8,6 +8,7 @@ use std::fmt;
 use std::time::{Duration, Instant};
 
 use super::connection::{Connection, Fault};
+use crate::clock::span;
 use crate::config::ListenAddress;
 use crate::mail::{QueueId, Ret};
 
@@ -66,7 +67,10 @@ pub(super) struct Server<'a> {
 
 /// Tries until the relay has it, or has refused it, or `wait` is over.
 pub(super) fn with_patience(server: &Server<'_>, parcel: &Parcel, wait: Duration) -> Result<String, Trouble> {
-    patiently(wait, || once(server, parcel))
+    patiently(wait, || once(server, parcel)).map_err(|trouble| match trouble {
+        Trouble::Later(why) if wait >= PAUSE => Trouble::Later(format!("{why}; tried for {}", span(wait))),
+        other => other,
+    })
 }
 
 /// Calls until it is no longer a matter of time, with pauses that grow.
@@ -154,28 +158,36 @@ pub(super) type Answer = (String, Result<(), Trouble>);
 
 /// Asks for each recipient whether it would be taken, without a message.
 pub(super) fn verify(server: &Server<'_>, parcel: &Parcel) -> Result<Vec<Answer>, Trouble> {
-    let mut connection = connect(server)?;
-    connection.command(mail(&connection, parcel)).map_err(|e| refused("the sender is refused", &e))?;
+    let mut connection = open(server)?;
+    let sender = |connection: &mut Connection| {
+        let command = mail(connection, parcel);
+        connection.command(command).map_err(|e| said(format!("the sender is refused: {}", e.text), &e))
+    };
+    sender(&mut connection)?;
     let (mut answers, mut taken) = (Vec::new(), 0);
     for recipient in &parcel.recipients {
         let mut answer = connection.command(rcpt(recipient, None));
         if taken > 0 && answer.as_ref().is_err_and(Fault::is_full) {
             taken = 0;
             reset(&mut connection)?;
-            connection.command(mail(&connection, parcel)).map_err(|e| refused("the sender is refused", &e))?;
+            sender(&mut connection)?;
             answer = connection.command(rcpt(recipient, None));
         }
         taken += usize::from(answer.is_ok());
-        answers.push((recipient.clone(), answer.map(|_| ()).map_err(|e| refused(recipient, &e))));
+        answers.push((recipient.clone(), answer.map(|_| ()).map_err(|e| said(e.text.clone(), &e))));
     }
     connection.quit();
     Ok(answers)
 }
 
-fn connect(server: &Server<'_>) -> Result<Connection, Trouble> {
+fn open(server: &Server<'_>) -> Result<Connection, Trouble> {
     let Server { address, hostname } = server;
     Connection::open(address, hostname)
-        .map_err(|e| Trouble::Later(format!("nothing was queued: mailweir does not answer at {address}: {}", e.text)))
+        .map_err(|e| Trouble::Later(format!("mailweir does not answer at {address}: {}", e.text)))
+}
+
+fn connect(server: &Server<'_>) -> Result<Connection, Trouble> {
+    open(server).map_err(|trouble| Trouble::Later(format!("nothing was queued: {trouble}")))
 }
 
 /// Sender and recipients; how many of these the relay takes at once (RFC 5321 §4.5.3.1.10), which is one
@@ -235,7 +247,11 @@ impl fmt::Display for Xtext<'_> {
 }
 
 fn refused(what: &str, error: &Fault) -> Trouble {
-    let message = format!("nothing was queued: {what}: {}", error.text);
+    said(format!("nothing was queued: {what}: {}", error.text), error)
+}
+
+/// Told of a refusal for now, or for ever.
+fn said(message: String, error: &Fault) -> Trouble {
     if error.is_permanent() { Trouble::Refused(message) } else { Trouble::Later(message) }
 }
 

@@ -7,6 +7,7 @@ use super::connection::Raw;
 use super::hand_over::{self, Parcel, Trouble};
 use super::{server, with_note};
 use crate::cli::connect::{Lead, running};
+use crate::cli::screen::{self, shown};
 use crate::cli::{Code, Failed, Outcome, block_on, control, queue as queue_command};
 use crate::config::{AliasFile, Submission};
 
@@ -29,7 +30,7 @@ Usage: mailweir send [OPTIONS] [RECIPIENT...]     (or a link to mailweir called 
   -bi            newaliases: look at the aliases, and let the relay read them
 
 Other options of sendmail are taken and have no effect. Exit codes: 0; 64 usage; 65 the header;
-67 no such recipient (-bv); 69 refused; 75 nothing was queued, try again; 78 the configuration.
+67 a recipient would be refused (-bv); 69 refused; 75 nothing was queued, try again; 78 the configuration.
 ";
 
 /// `--help`.
@@ -129,27 +130,38 @@ impl<R: Read> Read for LineEnds<R> {
     }
 }
 
-/// `-bv`: whether each recipient would be taken.
+/// `-bv`: whether the relay would take each recipient. No more is known before it is sent: what the host of a
+/// recipient takes it says to a message only.
 pub(super) fn verify(site: &Submission, parcel: &Parcel) -> Outcome {
+    if parcel.recipients.is_empty() {
+        return Err(Failed::new(Code::Usage, "-bv: whom? Name the recipients that are to be looked at"));
+    }
     let server = server(site)?;
     let answers = match hand_over::verify(&server, parcel) {
         Ok(answers) => answers,
+        Err(Trouble::Refused(message)) => return Err(Failed::new(Code::Unavailable, message)),
         Err(trouble) => return Err(Failed::new(Code::Temporary, with_note(site, trouble.to_string()))),
     };
-    let mut out = io::stdout().lock();
-    let mut refused = 0;
+    let mut out = screen::stdout();
+    let (mut never, mut later) = (0, 0);
     for (recipient, answer) in &answers {
         match answer {
-            Ok(()) => writeln!(out, "{recipient}... deliverable")?,
-            Err(trouble) => {
-                refused += 1;
-                writeln!(out, "{recipient}... {trouble}")?;
+            Ok(()) => writeln!(out, "{recipient}... deliverable: mailweir would take it")?,
+            Err(Trouble::Refused(why)) => {
+                never += 1;
+                writeln!(out, "{recipient}... undeliverable: {}", shown(why))?;
+            }
+            Err(why) => {
+                later += 1;
+                writeln!(out, "{recipient}... not now: {}", shown(&why.to_string()))?;
             }
         }
     }
-    match refused {
-        0 => Ok(()),
-        n => Err(Failed::new(Code::NoUser, format!("{n} of {} recipients would be refused", answers.len()))),
+    let all = answers.len();
+    match (never, later) {
+        (0, 0) => Ok(()),
+        (0, later) => Err(Failed::new(Code::Temporary, format!("{later} of {all} recipients would not be taken now"))),
+        (never, _) => Err(Failed::new(Code::NoUser, format!("{never} of {all} recipients would be refused"))),
     }
 }
 
@@ -163,11 +175,11 @@ pub(super) fn queue(site: &Submission) -> Outcome {
     block_on(queue_command::list_all(&lead(site)))
 }
 
-/// `-q`: the relay tries again by itself, so this is only a hint, and no failure if it cannot be given.
+/// `-q`: a relay that runs tries again by itself, so this is only a hint, and no failure if it cannot be given.
 pub(super) fn flush(site: &Submission) -> Outcome {
     if let Err(failed) = block_on(queue_command::retry_all(&lead(site))) {
         let message = failed.message.lines().next().unwrap_or_default().to_owned();
-        writeln!(io::stderr(), "sendmail: {message} (mailweir tries again by itself)")?;
+        screen::say("sendmail", &message);
     }
     Ok(())
 }

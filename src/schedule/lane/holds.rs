@@ -15,6 +15,7 @@ use tokio::time::Instant;
 use super::{LEAD, Lane, State};
 use crate::clock::{Timestamp, When, grouped, span};
 use crate::mail::{self, RecipientKey};
+use crate::schedule::backlog::Group;
 use crate::shape::{Cost, Held, Holding, Usage};
 
 /// Limits that are named at once.
@@ -207,7 +208,7 @@ impl fmt::Display for Told<'_> {
             By::Refused { reply } => write!(f, "the provider refuses us: {reply}")?,
             By::Host { host, why, .. } => write!(f, "{host} {why}")?,
             By::Source(source) => write!(f, "the source address {source} does not work")?,
-            By::Quota(usage) => f.write_str(&usage.reason())?,
+            By::Quota(usage) => f.write_str(&usage.reason(self.now))?,
             By::Pace => f.write_str("the pace that replies taught")?,
             By::Rate(rate) => write!(f, "rate {rate}")?,
             By::ConnectionRate(rate) => write!(f, "rate {rate} connections")?,
@@ -252,8 +253,8 @@ impl Told<'_> {
             By::Refused { .. } | By::Host { .. } if until <= self.now => f.write_str("; the next message tries it"),
             By::Refused { .. } | By::Host { .. } => write!(f, "; tried again at {when}"),
             // The words have the day.
-            By::Quota(usage) if usage.begins.is_some() => Ok(()),
-            By::Quota(_) => write!(f, ", free again from {when}"),
+            By::Quota(usage) if usage.most == 0 => Ok(()),
+            By::Quota(usage) => write!(f, ", {} {when}", usage.back_told()),
             By::Pace | By::Rate(_) | By::Limit { .. } => write!(f, ", next one at {when}"),
             By::ConnectionRate(_) => write!(f, ", next connection at {when}"),
             _ => write!(f, ", until {when}"),
@@ -292,6 +293,27 @@ impl Holds {
 impl Lane {
     /// What holds the lane at `now`, as far as the lane knows it: hosts and sources are others' matter.
     pub fn holds(&self, now: Timestamp) -> Holds {
+        let mut holds = self.holds_of_all(now);
+        let limits = self.limits_held();
+        let beside = limits.iter().skip(1).map(|(_, waiting)| waiting).sum();
+        let mut others = (limits.len().saturating_sub(1), beside);
+        for (held, waiting) in limits.into_iter().take(LIMITS_SHOWN) {
+            let by = By::Limit { limit: held.by, waiting, others: std::mem::take(&mut others) };
+            holds.add(by, Some(now.after(held.wait)));
+        }
+        holds
+    }
+
+    /// By which `[[limit]]` or learned pace of a sender recipients are held back, and how many; what holds most
+    /// first.
+    pub fn limits_held(&self) -> Vec<(Held, usize)> {
+        let groups = self.state.lock().ready.groups();
+        Group::by_limit(&groups)
+    }
+
+    /// Of what [holds](Lane::holds) the lane that which concerns all that is in it. It costs the same however
+    /// many limits and senders there are.
+    pub fn holds_of_all(&self, now: Timestamp) -> Holds {
         let mut holds = Holds::default();
         let paused = self.adapt.lock().pause(now);
         let state = self.state.lock();
@@ -316,7 +338,7 @@ impl Lane {
         let next = state.ready.first().map_or(Cost::LEAST, |job| Cost::of(job.recipients.len().min(most)));
         for (wait, holding) in self.gate.holding(next).into_iter().filter(|(wait, _)| *wait > LEAD) {
             let until = match &holding {
-                Holding::Quota(Usage { begins: Some(begins), .. }) => *begins,
+                Holding::Quota(Usage { begins: Some(begins), most: 0, .. }) => *begins,
                 _ => now.after(wait),
             };
             let by = match holding {
@@ -338,13 +360,6 @@ impl Lane {
             holds.add(silent, None);
         } else if let Some(busy) = self.busy(&state) {
             holds.add(busy, None);
-        }
-        let limits = state.ready.held();
-        let beside = limits.iter().skip(1).map(|(_, waiting)| waiting).sum();
-        let mut others = (limits.len().saturating_sub(1), beside);
-        for (held, waiting) in limits.into_iter().take(LIMITS_SHOWN) {
-            let by = By::Limit { limit: held.by, waiting, others: std::mem::take(&mut others) };
-            holds.add(by, Some(now.after(held.wait)));
         }
         holds
     }

@@ -110,7 +110,7 @@ fn each_hold_has_its_words_and_says_until_when() {
             "warmup",
             true,
             false,
-            "warm-up begins on 2026-11-22: nothing leaves until then",
+            "warm-up begins on 2026-11-22 (tomorrow): nothing leaves until then",
         ),
         (By::Pace, minutes(1), "pace", false, false, "the pace that replies taught, next one at 13:49:00Z (in 1 min)"),
         (By::Rate("30/h".into()), minutes(2), "rate", false, false, "rate 30/h, next one at 13:50:00Z (in 2 min)"),
@@ -215,7 +215,10 @@ async fn a_host_that_takes_connections_and_says_nothing_is_told() {
         hosts: Vec::new().into(),
         port: 25,
     });
+    let connections = || (lane.snapshot().connections, lane.snapshot().opening);
+    assert_eq!(connections(), (0, 0));
     let number = lane.lend(job, route);
+    assert_eq!(connections(), (0, 1));
     tokio::time::advance(Duration::from_secs(59)).await;
     assert_eq!(lane.holds(clock.now()), Holds::default(), "it may be slow");
     tokio::time::advance(Duration::from_secs(31)).await;
@@ -226,6 +229,10 @@ async fn a_host_that_takes_connections_and_says_nothing_is_told() {
     assert_eq!(lane.waits(&keys, &holds, clock.now()).len(), 1, "who waits for it is told so");
     lane.take_back(number).expect("it is there");
     assert_eq!(lane.holds(clock.now()), Holds::default(), "it has said something");
+    let (_, open) = lane.opened("mx.d.example");
+    assert_eq!(connections(), (1, 0));
+    drop(open);
+    assert_eq!(connections(), (0, 0), "one that is closed counts no more");
 }
 
 #[tokio::test(start_paused = true)]
@@ -286,7 +293,7 @@ async fn a_warm_up_before_which_nothing_leaves_stops_the_lane_until_its_day() {
     let holds = lane.holds(clock.now());
     let stop = holds.stop().expect("nothing leaves");
     assert_eq!((stop.name(), stop.until), ("warmup", Some(start)));
-    let words = format!("warm-up begins on {}: nothing leaves until then", start.day_text());
+    let words = format!("warm-up begins on {} (in 2 days): nothing leaves until then", start.day_text());
     assert_eq!(stop.told(clock.now()).to_string(), words);
     assert_eq!(lane.usage().iter().map(|usage| usage.told(clock.now())).collect::<Vec<_>>(), [words]);
     let _ = lane.push([job("a@x.example", "d.example", 0, &[1])]);
@@ -295,7 +302,7 @@ async fn a_warm_up_before_which_nothing_leaves_stops_the_lane_until_its_day() {
     assert_eq!(waits.iter().map(|(_, hold)| hold.name()).collect::<Vec<_>>(), ["warmup"]);
     tokio::time::advance(start.since(clock.now())).await;
     assert_eq!(lane.holds(clock.now()), Holds::default());
-    assert_eq!(lane.usage().iter().map(Usage::title).collect::<Vec<_>>(), ["warm-up day 1 of 2"]);
+    assert_eq!(lane.usage().iter().map(|usage| usage.title(clock.now())).collect::<Vec<_>>(), ["warm-up day 1 of 2"]);
 }
 
 #[tokio::test(start_paused = true)]
@@ -329,6 +336,7 @@ async fn a_rate_of_connections_holds_who_waits_for_one_and_says_when_the_next_co
         tokio::task::yield_now().await;
         tokio::time::advance(Duration::from_secs(60)).await;
         assert_eq!(holds(), [("connection_rate", false, Some(540))], "the one connection is not busy: it is none");
+        assert_eq!(lane.snapshot().opening, 0, "nor is it being opened");
         let due: HashMap<RecipientKey, mail::State> =
             (1..=2).map(|n| (job("a@x.example", "d.example", 0, &[n]).key(n), mail::State::Leased)).collect();
         let waits = lane.waits(&due, &lane.holds(clock.now()), clock.now());

@@ -8,7 +8,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use super::Lane;
+use super::{Lane, State};
 use crate::mail::RecipientKey;
 use crate::route::Route;
 use crate::schedule::Job;
@@ -24,6 +24,13 @@ impl Loans {
         let lent = self.jobs.values().find(|lent| !lent.route.hosts.is_empty())?;
         let name = &lent.route.hosts.first()?.name;
         Some(if lent.route.port == 25 { name.clone() } else { format!("{name}:{}", lent.route.port) })
+    }
+}
+
+impl State {
+    /// Connections that are being opened. Who waits for a rate of connections has not begun.
+    pub(super) fn opening(&self) -> usize {
+        self.loans.jobs.len().saturating_sub(self.unconnected)
     }
 }
 

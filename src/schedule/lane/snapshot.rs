@@ -8,9 +8,6 @@ use super::{LEAD, Lane};
 use crate::clock::Timestamp;
 use crate::shape;
 
-/// Limits that a snapshot names.
-const HELD_SHOWN: usize = 10;
-
 /// A lane as `provider show` and the page tell it.
 #[derive(Clone, Debug, Default)]
 pub struct Snapshot {
@@ -22,6 +19,8 @@ pub struct Snapshot {
     pub workers: u32,
     /// Connections that are open.
     pub connections: u32,
+    /// Connections that are being opened: up to the host's answer to EHLO, STARTTLS and AUTH.
+    pub opening: u32,
     /// An operator paused it.
     pub paused: bool,
     /// Why nothing leaves for now, and for how long.
@@ -30,8 +29,6 @@ pub struct Snapshot {
     pub stored_due: Option<Timestamp>,
     /// The rate or quota that holds the next transaction back.
     pub held: Option<shape::Held>,
-    /// Limits inside the provider that hold something back, and how many recipients.
-    pub held_aside: Vec<(shape::Held, usize)>,
     /// Recipients delivered a second in the last minute or two; `None`: none lately.
     pub recent: Option<f64>,
     /// The last reply or error that was not an acceptance, and when it came; gone when something is
@@ -63,6 +60,7 @@ impl Lane {
             in_flight: state.in_flight,
             workers: state.workers,
             connections: state.narrowed.open(),
+            opening: u32::try_from(state.opening()).unwrap_or(u32::MAX),
             paused: state.paused,
             circuit: state
                 .circuit
@@ -70,7 +68,6 @@ impl Lane {
                 .map(|c| (c.reason.clone(), c.until.saturating_duration_since(Instant::now()))),
             stored_due: state.stored.due,
             held: self.gate.held().filter(|held| held.wait > LEAD),
-            held_aside: state.ready.held().into_iter().take(HELD_SHOWN).collect(),
             recent: state.recent.per_second(Instant::now()),
             last_error: state.last_error.clone(),
         }

@@ -275,7 +275,7 @@ fn a_warm_up_that_begins_later_is_told_where_it_is_written() {
         format!(
             "hostname = 'a.example'\n[default]\nwarmup = {{ start = '2026-12-01', days = [50, 100]{before} }}\n\
              [provider.p]\nmatch.domains = ['x.example']\nlimits_per = 'source'\n\
-             source = [{{ address = '192.0.2.1', warmup = {{ start = '2026-12-05', days = [7] }} }}]\n"
+             source = [{{ address = '127.0.0.1', warmup = {{ start = '2026-12-05', days = [7] }} }}]\n"
         )
     };
     let told = |text: &str, day: &str| {

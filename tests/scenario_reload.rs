@@ -126,6 +126,16 @@ fn what_is_refused_changes_nothing() {
     daemon.wait_log("the refusal", |line| line.get("error").contains("[queue] store cannot change"));
     assert!(!other.exists());
 
+    // Whoever asks by that file learns which relay runs with it, and how to reach it.
+    let socket = dir.join("queue.db.sock");
+    for command in [&["status"][..], &["queue", "list"], &["reload"]] {
+        let asked = daemon.command(command, b"");
+        let told = String::from_utf8_lossy(&asked.stderr).into_owned();
+        assert!(!told.contains("not running") && told.contains("when it started"), "{command:?}: {told}");
+        assert!(told.contains(&format!("add --socket {}", socket.display())), "{command:?}: {told}");
+        assert_eq!(asked.status.code(), Some(69), "{told}");
+    }
+
     // The same process still does its work, with the rate it had.
     std::fs::write(&daemon.config, &good).expect("write");
     let status: serde_json::Value = serde_json::from_str(&pid).expect("JSON");

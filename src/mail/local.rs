@@ -155,7 +155,7 @@ impl LocalNames {
     pub fn with_aliases(self, aliases: &BTreeMap<String, Vec<Target>>) -> Result<LocalNames, Vec<(String, String)>> {
         let mut follow = Follow { names: &self, aliases, known: HashMap::new(), faults: BTreeMap::new() };
         for name in aliases.keys() {
-            follow.to_the_end(name);
+            follow.follow(name);
         }
         if !follow.faults.is_empty() {
             return Err(follow.faults.into_iter().map(|(name, message)| (name.to_owned(), message)).collect());
@@ -267,7 +267,7 @@ struct Follow<'a> {
 
 impl<'a> Follow<'a> {
     /// Follows one alias, and all that it leads to, unless that is known.
-    fn to_the_end(&mut self, name: &'a str) {
+    fn follow(&mut self, name: &'a str) {
         let mut path: Vec<Step<'a>> = Vec::new();
         // Where on the path each alias is.
         let mut at: HashMap<&'a str, usize> = HashMap::new();

@@ -165,7 +165,7 @@ impl Relay {
         });
         let (weak, router) = (Arc::downgrade(&relay), relay.router.clone());
         relay.router.ask(move |lane| weak.upgrade().is_none_or(|relay| relay.takes(lane)));
-        relay.scheduler.on_claim(move |lane, sender| router.elsewhere(lane, sender));
+        relay.scheduler.on_claim(moves::Claimed(router));
         let weak = Arc::downgrade(&relay);
         relay.scheduler.on_start(move |lane| {
             // At shutdown what is ready stays in the queue: no worker takes the place of another.

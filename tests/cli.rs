@@ -290,7 +290,7 @@ fn without_a_relay_commands_say_so() {
     for args in [&["status"][..], &["provider", "resume", "gmail"], &["provider", "forget", "gmail"]] {
         site.run(args).fails(69, "mailweir is not running: nothing answers at ");
     }
-    site.run(&["queue", "list"]).fails(69, "mailweir is not running, and there is no queue at ");
+    site.run(&["queue", "list"]).fails(69, "mailweir is not running: there is no queue at ");
     assert!(!site.dir.path().join("q.db").exists(), "looking makes no queue");
 }
 

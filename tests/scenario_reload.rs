@@ -126,6 +126,16 @@ fn what_is_refused_changes_nothing() {
     daemon.wait_log("the refusal", |line| line.get("error").contains("[queue] store cannot change"));
     assert!(!other.exists());
 
+    // Whoever asks by that file learns which relay runs with it, and how to reach it.
+    let socket = dir.join("queue.db.sock");
+    for command in [&["status"][..], &["queue", "list"], &["reload"]] {
+        let asked = daemon.command(command, b"");
+        let told = String::from_utf8_lossy(&asked.stderr).into_owned();
+        assert!(!told.contains("not running") && told.contains("when it started"), "{command:?}: {told}");
+        assert!(told.contains(&format!("add --socket {}", socket.display())), "{command:?}: {told}");
+        assert_eq!(asked.status.code(), Some(69), "{told}");
+    }
+
     // The same process still does its work, with the rate it had.
     std::fs::write(&daemon.config, &good).expect("write");
     let status: serde_json::Value = serde_json::from_str(&pid).expect("JSON");
@@ -329,5 +339,148 @@ fn a_transaction_that_never_ends_holds_the_reload_only_for_the_drain_time() {
     daemon.wait_log("the new relay's delivery", |line| line.is("delivered", &id));
     gate.open();
     daemon.wait_queue_empty(Duration::from_secs(30));
+    daemon.stop();
+}
+
+/// A host whose first message waits for a word of the test; the others are taken at once.
+fn host_with_a_gate(port: &Port, gate: &Gate, stuck: &Gate) -> Sink {
+    let (gate, stuck) = (gate.clone(), stuck.clone());
+    let script = move |ask: &support::sink::Ask| match ask.verb {
+        "DOT" if !stuck.is_open() => {
+            stuck.open();
+            Answer::After(gate.clone())
+        }
+        _ => Answer::Yes,
+    };
+    Sink::with(port.at(2), Options::script(script))
+}
+
+/// The queue's file is moved away while the relay before finishes what is in flight: all that waits is behind
+/// that open file, and an empty queue must not take its place.
+#[test]
+fn a_queue_that_is_moved_during_the_drain_goes_on_as_it_is_open() {
+    let (dir, port, gate, stuck) = (TestDir::new(), Port::reserve(), Gate::default(), Gate::default());
+    let sink = host_with_a_gate(&port, &gate, &stuck);
+    let mut daemon = Setup::new(&dir)
+        .via("example", "example.test", sink.address, "connections = 1\nrate = []\nmessages_per_connection = 10")
+        .start();
+    let smtp = daemon.smtp;
+    let send = |subject: &str| {
+        Client::connect(smtp).try_send("<s@sender.test>", &["<somebody@example.test>"], &message(subject))
+    };
+    assert_eq!(send("in flight").expect("a reply").code, 250);
+    wait_for("a transaction in flight", SOON, || stuck.is_open().then_some(()));
+    for n in 0..3 {
+        assert_eq!(send(&format!("waits in memory {n}")).expect("a reply").code, 250);
+    }
+    daemon.replace_config("messages_per_connection = 10", "messages_per_connection = 11");
+    let (store, away) = (dir.join("queue.db"), dir.join("away.db"));
+    let refused = std::thread::scope(|scope| {
+        let reload = scope.spawn(|| daemon.command(&["reload"], b""));
+        daemon.wait_log("the drain", |line| line.event() == "reload: finishing what is in flight");
+        std::fs::rename(&store, &away).expect("moved");
+        gate.open();
+        reload.join().expect("no panic")
+    });
+    assert_eq!(refused.status.code(), Some(69), "{refused:?}");
+    let told = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert!(told.contains("could not be opened again") && told.contains("was removed or moved away"), "{told}");
+    daemon.wait_log("the refusal", |line| {
+        line.event().contains("goes on with the queue as it is open") && line.get("error").contains("moved away")
+    });
+    // What waited leaves from the file that is open; nothing that nobody would find again is acknowledged.
+    sink.wait(4, SOON);
+    assert_eq!(send("into the open file").expect("a reply").code, 451);
+    assert!(!store.exists(), "no other queue has begun");
+    let asked = daemon.command(&["status"], b"");
+    let (status, note) = (String::from_utf8_lossy(&asked.stdout), String::from_utf8_lossy(&asked.stderr));
+    assert!(note.contains("not in force ([provider.example] messages_per_connection: 10 → 11)"), "{note}");
+    assert!(status.contains("REFUSED") && status.contains("could not be opened again"), "{status}");
+
+    // Put back: all is as before, and the reload can be asked for again.
+    std::fs::rename(&away, &store).expect("put back");
+    assert_eq!(send("after it").expect("a reply").code, 250);
+    sink.wait(5, SOON);
+    daemon.wait_queue_empty(SOON);
+    assert!(daemon.command_ok(&["reload"], b"").contains("messages_per_connection: 10 → 11"));
+    daemon.stop();
+}
+
+/// What is wrong with the store's files for whoever opens them is found before the queue is closed: after it
+/// neither configuration could be started.
+#[test]
+fn a_queue_that_could_not_be_opened_again_is_not_closed() {
+    use std::os::unix::fs::PermissionsExt;
+
+    let (dir, port) = (TestDir::new(), Port::reserve());
+    let sink = Sink::start(port.at(2));
+    let mut daemon = relay(&dir, &sink);
+    let (store, copy) = (dir.join("queue.db"), dir.join("copy.db"));
+    let chmod = |mode| std::fs::set_permissions(&store, std::fs::Permissions::from_mode(mode)).expect("chmod");
+    let refused = |daemon: &Daemon, why: &str| {
+        let refused = daemon.command(&["reload"], b"");
+        let told = String::from_utf8_lossy(&refused.stderr).into_owned();
+        assert!(refused.status.code() == Some(69) && told.contains(why), "{refused:?}");
+    };
+    std::fs::hard_link(&store, &copy).expect("a second name");
+    refused(&daemon, "hard links");
+    std::fs::remove_file(&copy).expect("removed");
+    chmod(0o666);
+    refused(&daemon, "can be written by others");
+    daemon.client().send("<sender@sender.test>", &["<somebody@example.test>"], &message("it runs"));
+    sink.wait(1, SOON);
+    chmod(0o600);
+    daemon.command_ok(&["reload"], b"");
+    daemon.stop();
+}
+
+/// Nothing is to leave under limits that nobody configured: what waits for a provider that is gone is where the new
+/// configuration sends it, with its due times and last replies, and what left by it stays counted.
+#[test]
+fn mail_of_a_provider_that_is_gone_goes_where_the_configuration_leads_now() {
+    let (dir, port) = (TestDir::new(), Port::reserve());
+    let old = Sink::with(
+        port.at(2),
+        Options::script(|ask| match ask.verb {
+            "RCPT" if ask.argument.contains("later@") => Answer::Say("451 4.3.0 not now, says the old host".into()),
+            _ => Answer::Yes,
+        }),
+    );
+    let new = Sink::start(port.at(3));
+    let keys = "connections = 1\nrate = []\nquota = \"2/d\"\nretry = { first = \"1h\", jitter = 0 }";
+    let mut daemon = Setup::new(&dir).via("before", "example.test", old.address, keys).start();
+    let send = |daemon: &Daemon, to: &str, subject: &str| {
+        daemon.client().send("<sender@sender.test>", &[to], &message(subject))
+    };
+    let later = send(&daemon, "<later@example.test>", "later");
+    daemon.wait_row("the deferral", |row| row.id() == later && row.attempts() == 1);
+    send(&daemon, "<somebody@example.test>", "first");
+    old.wait(1, SOON);
+    for n in 0..5 {
+        send(&daemon, "<somebody@example.test>", &format!("waits {n}"));
+    }
+    daemon.wait_log("the quota", |line| line.event() == "delivered");
+    let with_it = std::fs::read_to_string(&daemon.config).expect("read");
+    let without = with_it
+        .replace("provider.before", "provider.after")
+        .replace("via = \"before\"", "via = \"after\"")
+        .replace("quota = \"2/d\"\n", "")
+        .replace(&old.address.to_string(), &new.address.to_string());
+    std::fs::write(&daemon.config, without).expect("write");
+    daemon.command_ok(&["reload"], b"");
+    new.wait(5, SOON);
+    let deferred = daemon.wait_row("what is due later", |row| row.text("lane") == "after" && row.id() == later);
+    assert!(deferred.attempts() == 1 && deferred.reason().contains("says the old host"), "{}", deferred.reason());
+    let listed = daemon.command_ok(&["provider", "list"], b"");
+    assert!(!listed.contains("before") && listed.contains("after"), "{listed}");
+    // It comes back, and has used its quota still.
+    std::fs::write(&daemon.config, with_it).expect("write");
+    daemon.command_ok(&["reload"], b"");
+    daemon.wait_row("what came back", |row| row.text("lane") == "before" && row.id() == later);
+    let shown = daemon.command_ok(&["provider", "show", "before"], b"");
+    assert!(shown.contains("of 2, free again"), "{shown}");
+    send(&daemon, "<somebody@example.test>", "waits for the quota");
+    daemon.wait_row("the quota", |row| row.text("waits").contains("quota 2/d used up"));
+    assert_eq!((old.count(), new.count()), (1, 5));
     daemon.stop();
 }

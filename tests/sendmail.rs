@@ -447,7 +447,7 @@ fn only_what_is_needed_of_the_configuration_is_read() {
 fn newaliases_looks_at_the_file_and_mailq_at_the_queue() {
     let site = Site::new(nobody(), "");
     assert!(site.run("newaliases", &[], b"").ok().starts_with("no alias_file is configured: nothing to do"));
-    site.run("mailq", &[], b"").fails(69, "mailweir is not running, and there is no queue at");
+    site.run("mailq", &[], b"").fails(69, "mailweir is not running: there is no queue at");
     assert!(site.run("sendmail", &["-q"], b"").ok().is_empty());
     let site = Site::new(nobody(), "alias_file = 'aliases'");
     std::fs::write(site.path("aliases"), "# all\nroot: jo@x.example,\n  ann\nann: a@x.example\n").expect("written");

@@ -198,7 +198,7 @@ impl LaneExplained {
             .map(|held| format!("{}, next one at {}", held.by, When { at: now.after(held.wait), now }));
         let behind = match facts.behind_limits.0 {
             0 => None,
-            waiting => Some(format!("{} wait for the same [[limit]]", grouped(waiting as u64))),
+            waiting => Some(format!("{} wait for the same [[limit]] at this provider", grouped(waiting as u64))),
         };
         let (in_memory, stored) = facts.ahead;
         let mut told = LaneExplained {

@@ -170,6 +170,9 @@ pub struct LaneStatus {
     pub source: String,
     /// The provider whose limits hold; `default` for a domain without one.
     pub provider: String,
+    /// The configuration has no provider of that name any more: what waits goes where it leads now.
+    #[serde(default)]
+    pub former: bool,
     /// Recipients that wait in memory.
     pub waiting: u64,
     /// Recipients that wait in the queue besides, due or not; at most a million are counted.

@@ -120,6 +120,7 @@ impl Controls for Operator {
                 }
                 None => self.absent_status(&name),
             };
+            status.former = relay.router.is_former(&name);
             status.stored = relay.queue.waiting(&name, i8::MIN, COUNTED).await.unwrap_or_default() as u64;
             all.push(status);
         }

@@ -4,6 +4,8 @@
 //! can do nothing that a restart cannot. Invariants:
 //! - A configuration that is refused changes nothing: it is read, checked, and its addresses are
 //!   bound before anything stops.
+//! - What waits is not left behind: the queue is closed only if its file is in place and may be used. That is
+//!   asked before anything stops, and again after the drain.
 //! - Limits hold across it: no worker of the old relay is left when the new one starts, and what
 //!   limits must remember is in the queue.
 //! - Nobody is refused: clients that connect meanwhile wait in the kernel for at most `drain`.
@@ -91,6 +93,11 @@ impl Refused {
         let logged = why.to_string();
         Refused { told: Refusal { message: logged.clone(), config }, logged }
     }
+
+    /// The store could not be opened again.
+    fn by_queue(why: QueueError) -> Refused {
+        Refused::new(format!("the queue could not be opened again: {why}"), false)
+    }
 }
 
 impl From<StartError> for Refused {
@@ -166,10 +173,7 @@ impl Process {
         }
         // The store is closed and opened again by its name. Where that no longer leads to what is open, everything
         // that waits would go with the close, and an empty queue would begin. A full disk is no such thing.
-        match queue.probe().await {
-            Ok(()) | Err(QueueError::Full(_)) => {}
-            Err(error) => return Err(Refused::new(format!("the queue could not be opened again: {error}"), false)),
-        }
+        queue.may_reopen().await.map_err(Refused::by_queue)?;
         let next = InForce::new(loaded, self.clock.now());
         let parts = Parts::new(next.config.clone()).await?;
         self.sockets.bind(&next.config)?;
@@ -180,8 +184,15 @@ impl Process {
         Running::start(Opened::open(parts, self.clock).await?, self.clock, &self.sockets).await
     }
 
+    /// Starts `current` once more, on the queue that the relay before has left open.
+    async fn go_on(&mut self, current: &InForce, queue: Arc<dyn Queue>) -> Result<Running, StartError> {
+        self.sockets.keep(&current.config);
+        let parts = Parts::new(current.config.clone()).await?;
+        Running::start(Opened::again(parts, queue).await?, self.clock, &self.sockets).await
+    }
+
     /// Ends what runs and starts `next`, or else `current` again. Tells what changed, or why the
-    /// next one could not be started. `closing` is done when all but the queue has ended.
+    /// next one was not taken. `closing` is done when all but the queue has ended.
     ///
     /// # Errors
     /// Neither can be started: the process has to end.
@@ -199,6 +210,14 @@ impl Process {
         let drained = running.drain().await;
         // Until here commands have the old relay, which may take `drain`.
         closing.await;
+        // The drain may have taken long enough for somebody to move the queue's file.
+        if let Err(error) = drained.may_reopen().await {
+            let refused = Refused::by_queue(error);
+            tracing::error!(error = %refused.logged, "reload: the old configuration goes on with the queue as it is open");
+            let running = self.go_on(current, drained.keep().await?).await?;
+            running.relay.stats.go_on_from(&before.stats);
+            return Ok((running, Err(refused)));
+        }
         drained.close().await?;
         crash::point("reload.stopped");
         match self.start(parts).await {

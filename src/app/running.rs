@@ -106,6 +106,15 @@ impl Opened {
         Ok(Opened { parts, queue })
     }
 
+    /// The same on a queue that is open already: what an earlier relay held of it waits again.
+    ///
+    /// # Errors
+    /// The queue cannot be written.
+    pub(super) async fn again(parts: Parts, queue: Arc<dyn Queue>) -> Result<Opened, StartError> {
+        queue.end_leases().await.map_err(|e| StartError::Temporary(e.to_string()))?;
+        Ok(Opened { parts, queue })
+    }
+
     /// Closes it again: something else that is needed cannot be had.
     pub(super) async fn close(self) {
         // Nothing was written; a disk that hangs need not be waited for.
@@ -198,6 +207,7 @@ impl Running {
     /// No new sessions; what is in flight may finish within `drain`.
     pub(super) async fn drain(self) -> Drained {
         let _ = self.stop.send(true);
+        let mut servers = self.servers;
         let deadline = Instant::now() + self.relay.config.drain;
         let relay = self.relay.clone();
         // Who had a job in hand when the stop came may begin to open a connection after it.
@@ -209,7 +219,7 @@ impl Running {
         };
         let finished = tokio::time::timeout_at(deadline, async {
             let finish = async {
-                for task in self.servers {
+                for task in servers.iter_mut().filter(|task| !task.is_finished()) {
                     let _ = task.await;
                 }
                 crash::point("drain.sessions");
@@ -235,33 +245,66 @@ impl Running {
         // With transactions that did not end in time, what was stored last is good enough.
         end_by(Instant::now() + FEEDBACK_LAST, self.feedback).await;
         crash::point("drain.done");
-        Drained { relay: self.relay }
+        Drained { relay: self.relay, servers }
     }
 }
 
 /// A relay that has ended but for its queue.
-#[must_use = "its queue has to be closed"]
+#[must_use = "its queue has to be closed, or used"]
 pub(super) struct Drained {
     relay: Arc<Relay>,
+    /// Of sessions that did not end in time, which may be about to say so to their clients.
+    servers: Vec<JoinHandle<std::io::Result<()>>>,
 }
 
 impl Drained {
+    /// Whether the queue, once closed, could be opened again: what it was asked before the drain may not
+    /// hold after it.
+    ///
+    /// # Errors
+    /// Why it could not.
+    pub(super) async fn may_reopen(&self) -> Result<(), QueueError> {
+        self.relay.queue.may_reopen().await
+    }
+
     /// Closes the queue.
     ///
     /// # Errors
     /// It does not close: nothing may go on beside it but the end of the process.
     pub(super) async fn close(self) -> Result<(), StartError> {
-        let closed = tokio::time::timeout(CLOSE, async {
-            // The last act: what is stored holds only if nothing leaves after it.
-            if let Err(error) = self.relay.scheduler.end_rates().await {
-                tracing::warn!(
-                    error,
-                    "could not store how far the rates were used: the next start begins without bursts"
-                );
-            }
+        self.within(async {
+            self.end_rates().await;
             self.relay.queue.close().await;
-        });
-        closed.await.map_err(|_| {
+        })
+        .await
+    }
+
+    /// The queue as it is open, for another relay.
+    ///
+    /// # Errors
+    /// It takes no more writes: nothing may go on beside it but the end of the process.
+    pub(super) async fn keep(self) -> Result<Arc<dyn Queue>, StartError> {
+        // What they would have accepted from here on nobody would send before the next start.
+        for server in &self.servers {
+            server.abort();
+        }
+        self.within(async {
+            self.end_rates().await;
+            self.relay.scheduler.end_claims().await;
+        })
+        .await?;
+        Ok(self.relay.queue.clone())
+    }
+
+    /// The last act: what is stored holds only if nothing leaves after it.
+    async fn end_rates(&self) {
+        if let Err(error) = self.relay.scheduler.end_rates().await {
+            tracing::warn!(error, "could not store how far the rates were used: the next start begins without bursts");
+        }
+    }
+
+    async fn within(&self, end: impl Future<Output = ()>) -> Result<(), StartError> {
+        tokio::time::timeout(CLOSE, end).await.map_err(|_| {
             let Store::Sqlite(store) = &self.relay.config.queue.store;
             let why = format!(
                 "the queue {} does not close within {} s: its disk neither takes writes nor refuses them; what was \

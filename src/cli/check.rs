@@ -77,7 +77,8 @@ fn verdict(loaded: &Loaded, warnings: usize) -> String {
     parts.push(counted(config.listeners.len(), "listener"));
     let routes = settings.iter().filter(|s| s.table == "[[route]]" && s.key == "via").count();
     parts.extend((routes > 0).then(|| counted(routes, "route")));
-    parts.extend((!config.limits.is_empty()).then(|| counted(config.limits.len(), "limit")));
+    let limits = || format!("{} (at each provider and domain apart)", counted(config.limits.len(), "limit"));
+    parts.extend((!config.limits.is_empty()).then(limits));
     let file = loaded.file.as_ref().map_or("no file, built-in values".into(), |file| file.display().to_string());
     let values = counted(OwnValues(settings).count(), "value");
     let all = settings.iter().filter(|s| s.value.is_some()).count();

@@ -6,6 +6,7 @@
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use tokio::net::UnixStream;
@@ -92,8 +93,7 @@ pub async fn connect(lead: &Lead) -> Result<Target, Failed> {
     lead.must_be_good()?;
     let Store::Sqlite(path) = &lead.config().queue.store;
     if !path.exists() {
-        let other = elsewhere(&lead.socket);
-        let message = format!("mailweir is not running, and there is no queue at {}{other}", path.display());
+        let message = nobody(lead, &format!("there is no queue at {}", path.display())).await;
         return Err(Failed::new(Code::Unavailable, message));
     }
     let queue: Arc<dyn Queue> = SqliteQueue::open(path, Clock::System).map_err(|e| match e {
@@ -122,7 +122,7 @@ pub async fn running(lead: &Lead) -> Result<Option<Target>, Failed> {
     match reach(lead).await? {
         Ok(target) => Ok(Some(target)),
         // The queue of the file, which may be another one, is no answer to that.
-        Err(why) if lead.named => Err(Failed::new(Code::Unavailable, nobody(lead, &why))),
+        Err(why) if lead.named => Err(Failed::new(Code::Unavailable, nobody_answers(lead, &why).await)),
         Err(_) => Ok(None),
     }
 }
@@ -147,7 +147,7 @@ async fn reach(lead: &Lead) -> Result<io::Result<Target>, Failed> {
 }
 
 /// That nobody answers, and where else somebody may.
-fn nobody(lead: &Lead, why: &io::Error) -> String {
+async fn nobody_answers(lead: &Lead, why: &io::Error) -> String {
     let socket = lead.socket.display();
     let why = match why.kind() {
         // As soon as the first of them is bound it is there.
@@ -155,7 +155,7 @@ fn nobody(lead: &Lead, why: &io::Error) -> String {
         io::ErrorKind::ConnectionRefused => ": no process has it any more".to_owned(),
         _ => format!(": {why}"),
     };
-    format!("mailweir is not running: nothing answers at {socket}{why}{}", elsewhere(&lead.socket))
+    nobody(lead, &format!("nothing answers at {socket}{why}")).await
 }
 
 /// The relay that runs, for commands that make no sense without one.
@@ -165,8 +165,10 @@ fn nobody(lead: &Lead, why: &io::Error) -> String {
 pub async fn must_run(lead: &Lead) -> Result<Target, Failed> {
     match (reach(lead).await?, &lead.broken) {
         (Ok(target), _) => Ok(target),
-        (Err(why), Some(error)) => Err(Failed::new(Code::Config, format!("{error:#}\n{}", nobody(lead, &why)))),
-        (Err(why), None) => Err(Failed::new(Code::Unavailable, nobody(lead, &why))),
+        (Err(why), Some(error)) => {
+            Err(Failed::new(Code::Config, format!("{error:#}\n{}", nobody_answers(lead, &why).await)))
+        }
+        (Err(why), None) => Err(Failed::new(Code::Unavailable, nobody_answers(lead, &why).await)),
     }
 }
 
@@ -211,8 +213,45 @@ async fn note_differences(target: &Target) -> Result<(), Failed> {
     Ok(())
 }
 
+/// What is so where nothing answers at the socket: the relay of this very file may listen at the place that the
+/// file named when it started. `what`: what cannot be done, or is not there.
+async fn nobody(lead: &Lead, what: &str) -> String {
+    let others = elsewhere(&lead.socket);
+    for path in others.iter().take(OTHERS) {
+        let mut config = String::new();
+        let keep = |reply, _: &[u8]| {
+            if let Reply::Status(status) = reply {
+                config = status.config;
+            }
+            Ok(())
+        };
+        let target = Target::Running(PathBuf::from(path));
+        // Who may not ask, or gets no answer, learns where it is.
+        let _ = tokio::time::timeout(OTHER_ANSWERS, target.request(Request::Status, keep)).await;
+        if let Some(file) = lead.loaded.file.as_ref().filter(|file| is_same_file(file, Path::new(&config))) {
+            return format!(
+                "{what}: the mailweir that runs with {} has the queue that was named there when it started, and listens at \
+                 {path}: add --socket {path}; a changed [queue] store holds from its next start on",
+                file.display()
+            );
+        }
+    }
+    let other =
+        others.first().map(|path| format!(" (one with another configuration listens at {path}: --socket {path})"));
+    format!("mailweir is not running: {what}{}", other.unwrap_or_default())
+}
+
+/// Relays that listen elsewhere and are asked for their file, and how long each has to answer.
+const OTHERS: usize = 16;
+const OTHER_ANSWERS: Duration = Duration::from_millis(500);
+
+fn is_same_file(a: &Path, b: &Path) -> bool {
+    let whole = |path: &Path| path.canonicalize().unwrap_or_else(|_| path.to_owned());
+    a == b || whole(a) == whole(b)
+}
+
 /// Where else on this machine a mailweir listens: the file may have named another queue when it was started.
-fn elsewhere(socket: &Path) -> String {
+fn elsewhere(socket: &Path) -> Vec<String> {
     let sockets = std::fs::read_to_string("/proc/net/unix").unwrap_or_default();
     let listening = sockets.lines().filter_map(|line| {
         let mut words = line.split_whitespace();
@@ -221,11 +260,10 @@ fn elsewhere(socket: &Path) -> String {
         (flags == "00010000" && path.starts_with('/')).then_some(path)
     });
     let other = |path: &&str| queue_of(path).is_some_and(|queue| Path::new(&format!("{queue}.sock")) != socket);
-    let found = listening.filter(other).find(|path| {
+    let found = listening.filter(other).filter(|path| {
         queue_of(path).and_then(|queue| std::fs::File::open(queue).ok()).is_some_and(|file| is_database(&file))
     });
-    let found = found.and_then(queue_of).map(|queue| format!("{queue}.sock"));
-    found.map_or(String::new(), |path| format!(" (one listens at {path}: --socket {path})"))
+    found.filter_map(queue_of).map(|queue| format!("{queue}.sock")).collect()
 }
 
 /// The queue beside which this socket is. The system knows it by the name under which it was made.

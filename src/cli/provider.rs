@@ -143,7 +143,12 @@ async fn lanes(lead: &Lead) -> Result<Lanes, Failed> {
     let Some(target) = running(lead).await? else {
         lead.must_be_good()?;
         let known = stored_feedback(config).await.into_iter();
-        let idle = |name: LaneName| LaneStatus::idle(&name, config.provider(name.base()).unwrap_or(&config.default));
+        let idle = |name: LaneName| {
+            let provider = config.provider(name.base());
+            let default = config.default.relay.is_some() && name.base() == config.default.name;
+            let former = name.as_domain().is_none() && provider.is_none() && !default;
+            LaneStatus { former, ..LaneStatus::idle(&name, provider.unwrap_or(&config.default)) }
+        };
         let lanes = known.map(|(name, feedback)| LaneStatus { feedback, ..idle(name.as_str().into()) }).collect();
         return Ok(Lanes { lanes, running: false });
     };
@@ -183,6 +188,7 @@ impl Row {
         // Something in it was written there, not only taken over from [default].
         let written = |s: &Setting| file.as_ref().is_some_and(|f| s.from.starts_with(f.as_str()));
         let from = match &file {
+            _ if lane.former => "-".to_owned(),
             _ if own.clone().any(|s| s.built_in) => "built-in".to_owned(),
             Some(file) if own.any(written) => file.clone(),
             _ => "default".into(),
@@ -254,6 +260,7 @@ fn whole(name: &str, sources: &[LaneStatus]) -> Option<LaneStatus> {
         } else {
             String::new()
         },
+        former: first.former,
         stored: sum(|lane| lane.stored),
         holds: Vec::new(),
         quotas: Vec::new(),

@@ -19,7 +19,7 @@ use super::units::Span;
 use super::value::nearest;
 use super::{
     Config, Credentials, Dns, Engine, ListenAddress, Listener, PriorityRule, Provider, Redactor, Relay, Retry, Route,
-    TlsMode, own_relay, profiles, shaping,
+    TlsMode, own_address, own_relay, profiles, shaping,
 };
 
 /// Makes the configuration of a draft; faults and warnings go to `reader`. The result is only
@@ -52,7 +52,12 @@ pub(super) fn finish(reader: &mut Reader<'_>, mut draft: Draft) -> (Config, Vec<
         );
     }
     let hostname = match &draft.top.hostname {
-        Some(name) => name.clone(),
+        Some(name) => {
+            if let Some(message) = own_address::fault_of_hostname(name) {
+                reader.warn("hostname", message);
+            }
+            name.clone()
+        }
         None => {
             let (name, sure) = system_name();
             if !sure {
@@ -180,6 +185,19 @@ fn unix_socket(reader: &mut Reader<'_>, path: &str, listener: &Listener) {
     if listener.engine == Engine::Mailin {
         let message = "engine \"mailin\" takes clients by TCP only: expected engine = \"native\" with a Unix socket";
         reader.fault(&at("engine"), message.into());
+    }
+    let local = IpAddr::V4(std::net::Ipv4Addr::LOCALHOST);
+    let message = match listener.xclient_from.iter().any(|network| network.contains(local)) {
+        _ if listener.xclient_from.is_empty() => None,
+        true if listener.mode.0 & 0o006 != 0 => Some(
+            "every user of this machine may connect here, and so say whose client it speaks for: expected mode = \"0660\" \
+             and the `group` of the proxy",
+        ),
+        true => None,
+        false => Some("has no effect: whoever comes by a Unix socket counts as 127.0.0.1, which is not in it"),
+    };
+    if let Some(message) = message {
+        reader.warn(&at("xclient_from"), message.into());
     }
     if reader.has(&at("allow")) && listener.xclient_from.is_empty() {
         let message = "has no effect: whoever may connect to a Unix socket may relay (`mode` and `group` say who)";

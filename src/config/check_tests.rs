@@ -275,7 +275,7 @@ fn a_warm_up_that_begins_later_is_told_where_it_is_written() {
         format!(
             "hostname = 'a.example'\n[default]\nwarmup = {{ start = '2026-12-01', days = [50, 100]{before} }}\n\
              [provider.p]\nmatch.domains = ['x.example']\nlimits_per = 'source'\n\
-             source = [{{ address = '192.0.2.1', warmup = {{ start = '2026-12-05', days = [7] }} }}]\n"
+             source = [{{ address = '127.0.0.1', warmup = {{ start = '2026-12-05', days = [7] }} }}]\n"
         )
     };
     let told = |text: &str, day: &str| {
@@ -312,4 +312,54 @@ fn a_number_over_a_profile_that_counts_something_else_wants_a_unit() {
     };
     assert!(told("25/m").contains("\"25/m\" counts recipients, as `count` of the profile says"), "{}", told("25/m"));
     assert_eq!(told("25/m messages"), "");
+}
+
+#[test]
+fn what_can_hold_for_nobody_is_told_where_it_is_written() {
+    let told = |text: &str| {
+        let loaded = super::super::Loaded::parse(&format!("hostname = 'a.example'\n{text}"), "x");
+        match loaded {
+            Ok(loaded) => loaded.warnings.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"),
+            Err(error) => error.to_string(),
+        }
+    };
+    let provider = "[provider.p]\nmatch = { domains = ['shop.example'] }\n";
+    for (text, expected) in [
+        (
+            "[[limit]]\nsender = '@shop.example'\nrate = '1/s'",
+            "limit[1].sender: \"@shop.example\" would match no address: nothing stands before the @: expected \"*@shop.example\"",
+        ),
+        (
+            "[[route]]\nrecipient = '*@*@x'\npriority = 1",
+            "route[1].recipient: \"*@*@x\" would match no address: an address has one @",
+        ),
+        (
+            "[[route]]\nsender = '*@shop .example'\npriority = 1",
+            "route[1].sender: \"*@shop .example\" is not an address pattern",
+        ),
+        ("[provider.q]\nmatch = { domains = ['*@shop.example'] }", "did you mean \"shop.example\"?"),
+        ("[provider.q]\nmatch = { mx = ['google'] }", "did you mean \"*.google.com\"?"),
+        (
+            "[[limit]]\nprovider = '@shop.example'\nrate = '1/s'",
+            "mail to shop.example goes through provider.p (`match.domains`): expected \"p\"",
+        ),
+        (
+            "[[listener]]\naddress = 'unix:/run/x.sock'\nmode = '0666'\nxclient_from = ['127.0.0.1']",
+            "listener[1].xclient_from: every user of this machine may connect here",
+        ),
+        (
+            "[[listener]]\naddress = 'unix:/run/x.sock'\nxclient_from = ['192.0.2.1']",
+            "listener[1].xclient_from: has no effect: whoever comes by a Unix socket counts as 127.0.0.1",
+        ),
+    ] {
+        let said = told(&format!("{provider}{text}\n"));
+        assert!(said.contains(expected), "{text}: {said}");
+    }
+    let said = told(&format!(
+        "{provider}[[listener]]\naddress = 'unix:/run/x.sock'\nxclient_from = ['127.0.0.1']\n\
+         [[limit]]\nsender = '*@Shop.Example.'\nprovider = '@*'\nrate = '1/s'\n"
+    ));
+    assert_eq!(said, "");
+    let long = told(&format!("[provider.q]\nmatch = {{ domains = ['{}!'] }}\n", "x".repeat(5000)));
+    assert!(long.len() < 500 && long.contains("characters)"), "{long}");
 }

@@ -13,7 +13,7 @@ use toml_edit::{Document, Item, TableLike, Value};
 use super::keys::{Admin, ProviderDraft, RouteDraft, Table, Top, UNSUPPORTED};
 use super::listener_keys::ListenerDraft;
 use super::mistakes::{self, Excerpts};
-use super::problem::{ConfigError, Problem};
+use super::problem::{ConfigError, Problem, readable};
 use super::profiles;
 use super::rule_keys::{LimitDraft, RuleDraft};
 use super::source_file;
@@ -433,7 +433,7 @@ impl<'a> Reader<'a> {
     fn about(&self, span: Option<Range<usize>>, key: String, message: &str) -> Problem {
         let (line, column) = span.as_ref().map_or((0, 0), |s| self.position(s.start));
         let excerpt = span.map(|span| self.excerpts.of(&span)).unwrap_or_default();
-        Problem { line, column, key, message: without_users(message), excerpt }
+        Problem { line, column, key: readable(&key), message: readable(&without_users(message)), excerpt }
     }
 
     /// Line and column (in characters) of a byte of the text, from 1.

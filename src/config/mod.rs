@@ -19,6 +19,8 @@ mod load;
 mod mistakes;
 mod names;
 mod network;
+mod never;
+mod own_address;
 mod own_relay;
 mod problem;
 pub mod profiles;

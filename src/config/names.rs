@@ -2,6 +2,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 
+use super::never;
 use super::units::Pattern;
 use super::value::{Kind, Val};
 use super::{DnsProtocol, Nameserver, Store};
@@ -61,9 +62,11 @@ pub(super) fn host_pattern(text: &str) -> Result<Pattern, String> {
         !label.is_empty() && label.chars().all(|c| c.is_alphanumeric() || c == '-' || c == '_' || c == '*')
     });
     if !fits || text.len() > 255 {
-        return Err(format!(
-            "\"{text}\" is not a pattern of a host name: expected a name such as mx.example.com or *.example.com"
-        ));
+        let hint = match never::meant_by_host(text, |meant| host_pattern(meant).is_ok()) {
+            Some(meant) => format!("did you mean \"{meant}\"?"),
+            None => "expected a name such as mx.example.com or *.example.com".to_owned(),
+        };
+        return Err(format!("\"{text}\" is not a pattern of a host name: {hint}"));
     }
     Ok(pattern)
 }
@@ -78,6 +81,9 @@ pub(super) fn mail_pattern(text: &str, null: bool) -> Result<Pattern, String> {
     }
     if !text.contains(['@', '*']) {
         return Err(format!("\"{text}\" would match no address: expected a pattern such as \"*@{text}\""));
+    }
+    if let Some(why) = never::of_mailbox(text) {
+        return Err(format!("\"{text}\" would match no address: {why}"));
     }
     Ok(Pattern::new(text))
 }

@@ -4,7 +4,7 @@
 //! IPv4 addresses have forms in IPv6 ([`canonical`]): mapped ones (`::ffff:192.0.2.7`, RFC 4291), which
 //! the system makes of clients of a socket for both, and translated ones (`::ffff:0:192.0.2.7`,
 //! RFC 2765), which a translator in front makes. Both count as the IPv4 address. Those of NAT64
-//! (`64:ff9b::192.0.2.7`, RFC 6052) do not: whoever runs the translator may be anybody, so they must be
+//! (`64:ff9b::192.0.2.7`, RFC 6052, and those in `64:ff9b:1::/48`, RFC 8215) do not: whoever runs the translator may be anybody, so they must be
 //! named as what they are. So must those of 6to4, Teredo and IPv4-compatible addresses; in the sum of what
 //! networks let in, all of them are the IPv4 addresses that they stand for.
 
@@ -36,6 +36,9 @@ fn ipv4_in(ip: IpAddr) -> Option<Ipv4Addr> {
 /// The addresses of NAT64: all of IPv4 behind a prefix of 96 bits (RFC 6052).
 const NAT64: Network = Network { base: IpAddr::V6(Ipv6Addr::new(0x64, 0xff9b, 0, 0, 0, 0, 0, 0)), prefix: 96 };
 
+/// Where operators put translators of their own (RFC 8215): prefixes of 96 bits in it have all of IPv4 behind them.
+const LOCAL_NAT64: Network = Network { base: IpAddr::V6(Ipv6Addr::new(0x64, 0xff9b, 1, 0, 0, 0, 0, 0)), prefix: 48 };
+
 /// What is assigned of IPv6: `2000::/3`.
 const GLOBAL: Network = Network { base: IpAddr::V6(Ipv6Addr::new(0x2000, 0, 0, 0, 0, 0, 0, 0)), prefix: 3 };
 
@@ -66,7 +69,7 @@ impl Network {
     /// Whether this is so wide that it means "anybody": wider than 10.0.0.0/8, or than fc00::/7,
     /// or than a /8 of IPv4 in its form of NAT64.
     pub fn is_nearly_everybody(&self) -> bool {
-        let translated = self.contains(NAT64.base) || NAT64.contains(self.base);
+        let translated = [NAT64, LOCAL_NAT64].iter().any(|nat| self.contains(nat.base) || nat.contains(self.base));
         self.prefix
             < if self.base.is_ipv4() {
                 8
@@ -86,7 +89,7 @@ impl Network {
 
 /// Ranges of IPv6 whose addresses stand for IPv4 ones: the prefix, the bit at which the IPv4 address
 /// begins, and what its bits are turned with.
-const STAND_FOR_IPV4: [(Ipv6Addr, u8, u8, u32); 4] = [
+const STAND_FOR_IPV4: [(Ipv6Addr, u8, u8, u32); 5] = [
     // 6to4 (RFC 3056).
     (Ipv6Addr::new(0x2002, 0, 0, 0, 0, 0, 0, 0), 16, 16, 0),
     // Teredo (RFC 4380 §4): the client's address, after its server's.
@@ -95,6 +98,8 @@ const STAND_FOR_IPV4: [(Ipv6Addr, u8, u8, u32); 4] = [
     (Ipv6Addr::UNSPECIFIED, 96, 96, 0),
     // NAT64 (RFC 6052).
     (Ipv6Addr::new(0x64, 0xff9b, 0, 0, 0, 0, 0, 0), 96, 96, 0),
+    // NAT64 of somebody's own (RFC 8215), whose prefix has 96 bits as a rule.
+    (Ipv6Addr::new(0x64, 0xff9b, 1, 0, 0, 0, 0, 0), 48, 96, 0),
 ];
 
 impl Network {
@@ -239,7 +244,10 @@ mod tests {
             ("64:ff9b::/48", true),
             ("64::/16", true),
             ("64:ff9b::10.0.0.0/104", false),
-            ("64:ff9b:1::/48", false),
+            ("64:ff9b:1::/48", true),
+            ("64:ff9b:1:ab::/96", true),
+            ("64:ff9b:1:ab::10.0.0.0/104", false),
+            ("64:ff9b:2::/48", false),
         ] {
             assert_eq!(wide.parse::<Network>().unwrap().is_nearly_everybody(), is, "{wide}");
         }
@@ -297,12 +305,24 @@ mod tests {
             let networks: Vec<Network> = texts.iter().map(|text| text.parse().unwrap()).collect();
             more_than_half(&networks).is_some()
         };
-        for wide in ["2002::/16", "2001::/32", "::/96", "64:ff9b::/96", "2002::/15", "2000::/4", "2001::/16", "::/64"] {
+        for wide in [
+            "2002::/16",
+            "2001::/32",
+            "::/96",
+            "64:ff9b::/96",
+            "64:ff9b:1::/48",
+            "64:ff9b:1:ab::/64",
+            "2002::/15",
+            "2000::/4",
+            "2001::/16",
+            "::/64",
+        ] {
             assert!(sum(&[wide]), "{wide}");
         }
         for half in [
             ["2002:8000::/17", "0.0.0.0/1"],
             ["::128.0.0.0/97", "64:ff9b::/97"],
+            ["64:ff9b:1::128.0.0.0/97", "64:ff9b::/97"],
             // The client's bits are turned in Teredo: the first half stands for the last one.
             ["2001::/97", "0.0.0.0/1"],
             ["2001::8000:0/97", "2002:8000::/17"],

@@ -1,10 +1,11 @@
 //! A `relay` that is one of our own listeners: mail goes round until it has too many hops. It is a warning, since
 //! what listens there when the mail leaves may be something else (a port that another network namespace has).
 
-use std::net::{IpAddr, SocketAddr, UdpSocket};
+use std::net::{IpAddr, SocketAddr};
 
 use super::Listener;
 use super::file::Reader;
+use super::own_address::is_of_this_machine;
 
 /// Warns of a provider whose smart host is this relay.
 pub(super) fn warn<'a>(
@@ -39,11 +40,6 @@ fn leads_to(host: &str, address: IpAddr, is_ours: impl Fn(IpAddr) -> bool) -> bo
         return (address.is_ipv6() || host.is_ipv4()) && (loopback || is_ours(host));
     }
     host == address || host.is_unspecified() && address.is_loopback() && host.is_ipv4() == address.is_ipv4()
-}
-
-/// Whether an interface has it: only then can a socket be bound to it.
-fn is_of_this_machine(ip: IpAddr) -> bool {
-    UdpSocket::bind((ip, 0)).is_ok()
 }
 
 #[cfg(test)]

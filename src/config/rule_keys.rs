@@ -184,7 +184,8 @@ impl Table for LimitDraft {
         "sender" sender: Kind::MailPattern(true), default r#""*""#;
         /// Messages that such clients handed in. Empty: whoever did.
         "client" client: Kind::Networks, default "[]";
-        /// On their way through such providers; "@*" are the destinations that have none.
+        /// On their way through such providers; "@*" are the destinations that have none. Each provider, and each
+        /// domain without one, counts for itself: `quota = "100/d"` lets a hundred leave by every one of them.
         "provider" provider: Kind::LanePattern, default r#""*""#;
         /// Pace, or several that all hold, of messages or recipients, as in "60/m recipients".
         "rate" rate: Kind::CountedRates(false), default "[]";

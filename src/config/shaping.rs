@@ -9,7 +9,7 @@ use super::keys::{ProviderDraft, RouteDraft};
 use super::rule_keys::{LimitDraft, RuleDraft, TreatAs};
 use super::units::Pattern;
 use super::value::nearest;
-use super::{Config, Count, CountedRate, Limit, LimitsPer, Overflow, ReplyRule, RuleScope, Warmup};
+use super::{Config, Count, CountedRate, Limit, LimitsPer, Overflow, ReplyRule, RuleScope, Warmup, own_address};
 use crate::clock::Timestamp;
 
 const DAY: Duration = Duration::from_secs(86_400);
@@ -137,6 +137,9 @@ fn other_unit(reader: &mut Reader<'_>, path: &str, draft: &ProviderDraft) {
 fn sources(reader: &mut Reader<'_>, path: &str, draft: &ProviderDraft) {
     let p = &draft.p;
     let said = |reader: &Reader<'_>, key: &str| reader.has(&format!("{path}.{key}"));
+    if said(reader, "source") {
+        own_address::warn_of_sources(reader, &format!("{path}.source"), &p.source);
+    }
     // Other tables may have the addresses for what stands in [default].
     if p.limits_per == LimitsPer::Source {
         if p.source.is_empty() && path != "default" && said(reader, "limits_per") {
@@ -314,6 +317,13 @@ fn dead_patterns(reader: &mut Reader<'_>, providers: &[ProviderDraft], routes: &
                     Some((name, _)) => dead = Some(name),
                     None => all_dead = false,
                 }
+                if own && !pattern.as_str().contains(['.', '*']) {
+                    let message = format!(
+                        "\"{pattern}\" has no dot, so it is about hosts and domains of that very name: did you mean \
+                         \"*.{pattern}.com\"?"
+                    );
+                    reader.warn(&format!("{path}.{key}"), message);
+                }
                 if let Some(rest) =
                     pattern.as_str().strip_prefix('*').filter(|r| own && r.starts_with(char::is_alphanumeric))
                 {
@@ -342,6 +352,15 @@ fn limit(reader: &mut Reader<'_>, path: &str, limit: &LimitDraft, providers: &[P
     contradictions(reader, path, own, own, limit.count);
     let (pattern, names) = (&limit.provider, providers.iter().map(|p| p.p.name.as_str()));
     let lane = pattern.as_str().starts_with(['@', '*']);
+    let domain = pattern.as_str().strip_prefix('@').filter(|domain| !domain.contains('*'));
+    let taken = |domain: &&str| providers.iter().find(|p| p.p.match_domains.iter().any(|d| d.matches(domain)));
+    if let Some((domain, by)) = domain.and_then(|domain| Some((domain, taken(&domain)?))) {
+        let message = format!(
+            "never counts anything: mail to {domain} goes through provider.{name} (`match.domains`): expected \"{name}\"",
+            name = by.p.name
+        );
+        reader.warn(&format!("{path}.provider"), message);
+    }
     if !lane && !names.clone().any(|name| pattern.matches(name)) {
         let hint = match nearest(pattern.as_str(), names) {
             Some(near) => format!("did you mean \"{near}\"?"),

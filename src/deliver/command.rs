@@ -9,7 +9,7 @@ use lettre::transport::smtp::commands::{Mail, Rcpt};
 use lettre::transport::smtp::extension::{ClientId, MailBodyParameter, MailParameter, RcptParameter};
 
 use super::Capabilities;
-use crate::mail::{Address, Message, Orcpt, Recipient, Ret, in_ascii};
+use crate::mail::{Address, Message, Orcpt, Recipient, Ret, envid_bytes, in_ascii};
 
 /// Prints a command. Writing into memory does not fail.
 pub fn print(out: &mut Vec<u8>, command: impl std::fmt::Display) {
@@ -48,7 +48,7 @@ pub fn mail(out: &mut Vec<u8>, message: &Message, caps: &Capabilities, smtputf8:
         }
         if let Some(envid) = &envelope.envid {
             let mut word = "ENVID=".to_owned();
-            xtext(&mut word, envid);
+            xtext(&mut word, envid_bytes(envid));
             parameters.push(MailParameter::Other { keyword: word, value: None });
         }
     }
@@ -99,13 +99,13 @@ fn print_orcpt(orcpt: &Orcpt, smtputf8: bool) -> String {
             }
         }
     } else {
-        xtext(&mut word, &orcpt.address);
+        xtext(&mut word, orcpt.address.bytes());
     }
     word
 }
 
-fn xtext(out: &mut String, text: &str) {
-    for byte in text.bytes() {
+fn xtext(out: &mut String, bytes: impl IntoIterator<Item = u8>) {
+    for byte in bytes {
         match byte {
             b'!'..=b'~' if byte != b'+' && byte != b'=' => out.push(char::from(byte)),
             _ => out.push_str(&format!("+{byte:02X}")),
@@ -133,7 +133,7 @@ mod tests {
             envelope: Envelope {
                 reverse_path: None,
                 ret: Some(Ret::Headers),
-                envid: Some("a+b=c d\u{1}".into()),
+                envid: Some("a+b=c d\u{1}\u{ff}\u{c3}".into()),
                 ..Envelope::default()
             },
             origin: Origin::Local,
@@ -152,7 +152,7 @@ mod tests {
         );
         assert_eq!(
             printed(|out| assert!(mail(out, &message, &all, true, false))),
-            "MAIL FROM:<> SIZE=77 BODY=8BITMIME SMTPUTF8 RET=HDRS ENVID=a+2Bb+3Dc+20d+01\r\n"
+            "MAIL FROM:<> SIZE=77 BODY=8BITMIME SMTPUTF8 RET=HDRS ENVID=a+2Bb+3Dc+20d+01+FF+C3\r\n"
         );
         let mut recipient = Recipient::new(Address::parse("a+b@example.com").expect("address"));
         recipient.notify = Notify { given: true, success: true, failure: false, delay: true };

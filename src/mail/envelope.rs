@@ -56,6 +56,12 @@ impl Default for Notify {
     }
 }
 
+/// The bytes of an envelope id, as they were before they were coded in xtext.
+pub fn envid_bytes(envid: &str) -> impl Iterator<Item = u8> {
+    // Characters beyond those are in none that came by SMTP.
+    envid.chars().map(|c| u8::try_from(u32::from(c)).unwrap_or(b'?'))
+}
+
 /// `ORCPT=` of RCPT (RFC 3461 §4.2), decoded from xtext.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Orcpt {
@@ -76,7 +82,8 @@ pub struct Envelope {
     pub smtputf8: bool,
     /// `RET=`.
     pub ret: Option<Ret>,
-    /// `ENVID=`, decoded.
+    /// `ENVID=`, decoded: each character is the byte of its number ([`envid_bytes`]). It may be any but ASCII
+    /// controls, whatever the character set that the client has in mind.
     pub envid: Option<String>,
     /// Delivery priority, −9 (bulk) to 9; 0 is normal (RFC 6710 levels).
     pub priority: i8,

@@ -6,7 +6,7 @@
 //! found when the configuration is read, to the end, so that a loop is found then and no lookup can
 //! run for ever.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fmt;
 use std::sync::Arc;
 
@@ -15,6 +15,12 @@ use super::{Address, AddressError};
 
 /// Most addresses that one alias may lead to.
 pub const MAX_TARGETS: usize = 1000;
+
+/// Most aliases on the way from a name to its addresses.
+pub const MAX_DEPTH: usize = 100;
+
+/// Aliases of a loop that a message names.
+const SHOWN: usize = 8;
 
 /// Longest local part, in bytes (RFC 5321 §4.5.3.1.1 guarantees 64).
 const MAX_LOCAL: usize = 256;
@@ -140,76 +146,23 @@ impl LocalNames {
         LocalNames { hostname: hostname.into(), default_domain: default_domain.into(), aliases: BTreeMap::new() }
     }
 
-    /// With aliases, by their names in lower case.
+    /// With aliases, by their names in lower case. Takes time that is linear in what they say, whatever leads to
+    /// what: each is followed once.
     ///
     /// # Errors
-    /// For each alias that leads back to itself, or to too many addresses: its name and what is wrong.
+    /// For each alias that leads back to itself, through too many others or to too many addresses: its name and
+    /// what is wrong, in order of name.
     pub fn with_aliases(self, aliases: &BTreeMap<String, Vec<Target>>) -> Result<LocalNames, Vec<(String, String)>> {
-        let (mut resolved, mut faults) = (BTreeMap::new(), Vec::new());
+        let mut follow = Follow { names: &self, aliases, known: HashMap::new(), faults: BTreeMap::new() };
         for name in aliases.keys() {
-            match self.resolve(name, aliases) {
-                Ok(addresses) => {
-                    resolved.insert(name.clone(), addresses.into());
-                }
-                Err(message) => faults.push((name.clone(), message)),
-            }
+            follow.follow(name);
         }
-        if faults.is_empty() { Ok(LocalNames { aliases: resolved, ..self }) } else { Err(faults) }
-    }
-
-    /// Follows one alias to its end.
-    fn resolve(&self, name: &str, aliases: &BTreeMap<String, Vec<Target>>) -> Result<Vec<Address>, String> {
-        let mut found: Vec<Address> = Vec::new();
-        let mut seen = std::collections::HashSet::new();
-        // What was looked at to its end: two ways to it are one, or they could be very many.
-        let mut done = std::collections::HashSet::new();
-        // The way from `name` to where we are, each with the targets still to be looked at.
-        let mut path: Vec<(&str, std::slice::Iter<'_, Target>)> = Vec::new();
-        if let Some((key, targets)) = aliases.get_key_value(name) {
-            path.push((key, targets.iter()));
+        if !follow.faults.is_empty() {
+            return Err(follow.faults.into_iter().map(|(name, message)| (name.to_owned(), message)).collect());
         }
-        while let Some((key, targets)) = path.last_mut() {
-            let Some(target) = targets.next() else {
-                done.insert(*key);
-                path.pop();
-                continue;
-            };
-            let next = match target {
-                Target::Final(_) => None,
-                Target::Local(local) => aliases.get_key_value(&local.to_lowercase()),
-                Target::Address(address) if self.is_own(address) => {
-                    aliases.get_key_value(&address.local().to_lowercase())
-                }
-                Target::Address(_) => None,
-            };
-            match next {
-                Some((key, _)) if path.iter().any(|(on, _)| on == key) => {
-                    let way: Vec<&str> = path.iter().map(|(on, _)| *on).chain([key.as_str()]).collect();
-                    return Err(format!(
-                        "leads back to itself: {} (\\{key} is the mailbox {key}@{})",
-                        way.join(" → "),
-                        self.default_domain
-                    ));
-                }
-                Some((key, _)) if done.contains(key.as_str()) => {}
-                Some((key, targets)) => path.push((key, targets.iter())),
-                None => {
-                    let address = match target {
-                        Target::Address(address) => address.clone(),
-                        Target::Local(local) | Target::Final(local) => {
-                            self.at_home(local).map_err(|e| format!("`{local}`: {e}"))?
-                        }
-                    };
-                    if seen.insert(address.clone()) {
-                        found.push(address);
-                    }
-                }
-            }
-            if found.len() > MAX_TARGETS || path.len() > MAX_TARGETS {
-                return Err(format!("leads to more than {MAX_TARGETS} addresses"));
-            }
-        }
-        if found.is_empty() { Err("leads nowhere: expected at least one address".into()) } else { Ok(found) }
+        let resolved = |(name, end): (&str, End)| Some((name.to_owned(), end.ok()?.addresses));
+        let aliases = follow.known.into_iter().filter_map(resolved).collect();
+        Ok(LocalNames { aliases, ..self })
     }
 
     fn at_home(&self, local: &str) -> Result<Address, AddressError> {
@@ -265,6 +218,174 @@ impl LocalNames {
     pub fn most_targets(&self) -> usize {
         self.aliases.values().map(|to| to.len()).max().unwrap_or(0)
     }
+}
+
+/// Where an alias leads in the end.
+#[derive(Clone)]
+struct Followed {
+    addresses: Arc<[Address]>,
+    /// Aliases on the longest way, itself included.
+    depth: usize,
+}
+
+/// Why an alias leads nowhere, as far as those that lead to it have to know.
+#[derive(Clone, Copy)]
+enum Broken {
+    Loop,
+    Deep,
+    Many,
+    Other,
+}
+
+type End = Result<Followed, Broken>;
+
+/// An alias on the way, with its targets still to be looked at and what was found so far.
+struct Step<'a> {
+    name: &'a str,
+    targets: &'a [Target],
+    found: Vec<Address>,
+    seen: HashSet<Address>,
+    depth: usize,
+}
+
+impl Step<'_> {
+    /// False: they are too many.
+    fn take(&mut self, addresses: &[Address]) -> bool {
+        let new = addresses.iter().filter(|address| self.seen.insert((*address).clone()));
+        self.found.extend(new.cloned());
+        self.found.len() <= MAX_TARGETS
+    }
+}
+
+/// Follows aliases, each of them once.
+struct Follow<'a> {
+    names: &'a LocalNames,
+    aliases: &'a BTreeMap<String, Vec<Target>>,
+    known: HashMap<&'a str, End>,
+    faults: BTreeMap<&'a str, String>,
+}
+
+impl<'a> Follow<'a> {
+    /// Follows one alias, and all that it leads to, unless that is known.
+    fn follow(&mut self, name: &'a str) {
+        let mut path: Vec<Step<'a>> = Vec::new();
+        // Where on the path each alias is.
+        let mut at: HashMap<&'a str, usize> = HashMap::new();
+        self.begin(name, &mut path, &mut at);
+        while let Some(step) = path.last_mut() {
+            let Some((target, rest)) = step.targets.split_first() else {
+                let Some(step) = path.pop() else { return };
+                at.remove(step.name);
+                self.end(step);
+                continue;
+            };
+            let alias = match target {
+                Target::Local(local) => Some(local.to_lowercase()),
+                Target::Address(address) if self.names.is_own(address) => Some(address.local().to_lowercase()),
+                Target::Final(_) | Target::Address(_) => None,
+            };
+            let Some((key, _)) = alias.and_then(|alias| self.aliases.get_key_value(&alias)) else {
+                let address = match target {
+                    Target::Address(address) => Ok(address.clone()),
+                    Target::Local(local) | Target::Final(local) => {
+                        self.names.at_home(local).map_err(|e| format!("`{local}`: {e}"))
+                    }
+                };
+                step.targets = rest;
+                match address.map(|address| step.take(&[address])) {
+                    Ok(true) => {}
+                    Ok(false) => self.break_off(&mut path, &mut at, Broken::Many, too_many()),
+                    Err(message) => self.break_off(&mut path, &mut at, Broken::Other, message),
+                }
+                continue;
+            };
+            match (at.get(key.as_str()), self.known.get(key.as_str())) {
+                (Some(first), _) => {
+                    let first = *first;
+                    self.tell_of_loop(&path, first);
+                    return;
+                }
+                (None, Some(Ok(end))) => {
+                    step.targets = rest;
+                    step.depth = step.depth.max(end.depth + 1);
+                    if step.depth > MAX_DEPTH {
+                        self.break_off(&mut path, &mut at, Broken::Deep, too_deep());
+                    } else if !step.take(&end.addresses) {
+                        self.break_off(&mut path, &mut at, Broken::Many, too_many());
+                    }
+                }
+                (None, Some(Err(why))) => {
+                    let why = *why;
+                    let message = match why {
+                        Broken::Loop => format!("leads to `{key}`, which leads back to itself"),
+                        Broken::Deep => too_deep(),
+                        Broken::Many => too_many(),
+                        Broken::Other => format!("leads to `{key}`, which cannot be followed"),
+                    };
+                    self.break_off(&mut path, &mut at, why, message);
+                }
+                (None, None) => self.begin(key, &mut path, &mut at),
+            }
+        }
+    }
+
+    fn begin(&self, name: &'a str, path: &mut Vec<Step<'a>>, at: &mut HashMap<&'a str, usize>) {
+        let Some(targets) = self.aliases.get(name).filter(|_| !self.known.contains_key(name)) else { return };
+        at.insert(name, path.len());
+        path.push(Step { name, targets, found: Vec::new(), seen: HashSet::new(), depth: 1 });
+    }
+
+    /// All its targets were looked at; the alias before it on the path comes to it again, and finds it known.
+    fn end(&mut self, step: Step<'a>) {
+        let end = match step.found.is_empty() {
+            true => Err(Broken::Other),
+            false => Ok(Followed { addresses: step.found.into(), depth: step.depth }),
+        };
+        if end.is_err() {
+            self.faults.insert(step.name, "leads nowhere: expected at least one address".into());
+        }
+        self.known.insert(step.name, end);
+    }
+
+    /// The last alias on the path cannot be followed.
+    fn break_off(&mut self, path: &mut Vec<Step<'a>>, at: &mut HashMap<&'a str, usize>, why: Broken, message: String) {
+        if let Some(step) = path.pop() {
+            at.remove(step.name);
+            self.faults.insert(step.name, message);
+            self.known.insert(step.name, Err(why));
+        }
+    }
+
+    /// The last alias on the path leads to that at `first`.
+    fn tell_of_loop(&mut self, path: &[Step<'a>], first: usize) {
+        let ring: Vec<&str> = path.iter().skip(first).map(|step| step.name).collect();
+        for (n, name) in ring.iter().enumerate() {
+            let (few, more) = (ring.len().min(SHOWN), ring.len() > SHOWN);
+            let way = ring.get(n..).unwrap_or_default().iter().chain(ring.iter()).take(few).copied();
+            let way = way.collect::<Vec<_>>().join(" → ");
+            let shown = if more { format!("{way} → … → {name}") } else { format!("{way} → {name}") };
+            let domain = &self.names.default_domain;
+            let message = format!("leads back to itself: {shown} (\\{name} is the mailbox {name}@{domain})");
+            self.faults.insert(name, message);
+            self.known.insert(name, Err(Broken::Loop));
+        }
+        for step in path.iter().take(first) {
+            let next = ring.first().copied().unwrap_or_default();
+            self.faults.insert(step.name, format!("leads to `{next}`, which leads back to itself"));
+            self.known.insert(step.name, Err(Broken::Loop));
+        }
+    }
+}
+
+fn too_many() -> String {
+    format!("leads to more than {MAX_TARGETS} addresses")
+}
+
+fn too_deep() -> String {
+    format!(
+        "leads through more than {MAX_DEPTH} other aliases to its addresses: expected it, or one that it leads to, to \
+         name them"
+    )
 }
 
 #[cfg(test)]
@@ -325,6 +446,9 @@ mod tests {
         let faults = faults.expect_err("a loop");
         assert_eq!(faults.len(), 3);
         assert!(faults[0].1.starts_with("leads back to itself: a → b → c → a (\\a is"), "{faults:?}");
+        let before = names(&[("w", "x@y.example, a"), ("a", "b"), ("b", "a")]).expect_err("a loop");
+        assert!(before[2].1.starts_with("leads to `a`, which leads back"), "{before:?}");
+        assert!(before[1].1.starts_with("leads back to itself: b → a → b ("), "{before:?}");
         assert!(names(&[("root", "root, jo@x.example")]).is_err());
         assert!(names(&[("root", "\\root, jo@x.example")]).is_ok());
         // The same target twice, by two ways, is no loop.
@@ -335,6 +459,42 @@ mod tests {
         let mut steps: Vec<(&str, &str)> = steps.iter().map(|(a, b)| (a.as_str(), b.as_str())).collect();
         steps.push(("n60", "x@y.example"));
         assert_eq!(forward(&names(&steps).expect("no loop"), "n0"), "x@y.example");
+    }
+
+    #[test]
+    fn a_long_chain_is_told_as_one_and_what_many_share_is_followed_once() {
+        let chain = |of: usize| -> Vec<(String, String)> {
+            let step = |i: usize| (format!("n{i:05}"), format!("n{:05}", i + 1));
+            (0..of).map(step).chain([(format!("n{of:05}"), "x@y.example".to_owned())]).collect()
+        };
+        let of = |all: &[(String, String)]| {
+            let all: Vec<(&str, &str)> = all.iter().map(|(a, b)| (a.as_str(), b.as_str())).collect();
+            names(&all)
+        };
+        let good = of(&chain(MAX_DEPTH - 1)).expect("not too long");
+        assert_eq!(forward(&good, "n00000"), "x@y.example");
+        let faults = of(&chain(MAX_DEPTH)).expect_err("too long");
+        assert_eq!(faults.len(), 1);
+        assert!(faults[0].0 == "n00000" && faults[0].1.contains("more than 100 other aliases"), "{faults:?}");
+        // Time that grew with the square of it would be minutes.
+        let faults = of(&chain(19_999)).expect_err("too long");
+        assert_eq!(faults.len(), 20_000 - MAX_DEPTH);
+        assert!(faults.iter().all(|(_, why)| why.contains("more than 100 other aliases")));
+
+        let mut ring = chain(19_999);
+        ring[19_999].1 = "n00000".into();
+        let faults = of(&ring).expect_err("a loop");
+        assert_eq!(faults.len(), 20_000);
+        assert!(
+            faults.iter().all(|(_, why)| why.starts_with("leads back to itself: n") && why.len() < 200),
+            "{:?}",
+            faults[0]
+        );
+        assert!(faults[0].1.contains("n00007 → … → n00000 ("), "{:?}", faults[0]);
+
+        let many: Vec<String> = (0..MAX_TARGETS).map(|i| format!("a{i}@x.example")).collect();
+        let faults = names(&[("a", "b, more@x.example"), ("b", &many.join(", "))]).expect_err("too many");
+        assert_eq!(faults, [("a".to_owned(), "leads to more than 1000 addresses".to_owned())]);
     }
 
     #[test]

@@ -25,7 +25,7 @@ pub use address::{Address, AddressError, lowercase};
 pub use caller::Caller;
 pub use domain::{Spellings, in_ascii};
 pub use draft::{Draft, Finished, Refusal};
-pub use envelope::{BodyKind, Envelope, Notify, Orcpt, Recipient, Ret};
+pub use envelope::{BodyKind, Envelope, Notify, Orcpt, Recipient, Ret, envid_bytes};
 pub use id::{IdSource, QueueId, RecipientKey};
 pub use incoming::Incoming;
 pub use ip_text::IpText;

@@ -1,4 +1,5 @@
-//! Mail changes lanes: to the provider that a domain turned out to have, and, where limits hold for
+//! Mail changes lanes: to the provider that a domain turned out to have; where the configuration leads now, from the
+//! lane of a provider that it does not have any more; and, where limits hold for
 //! each source address, to another source when its own takes no mail (it does not work, or the
 //! day's number of its warm-up is reached and the rest is to leave from elsewhere).
 //!
@@ -12,12 +13,29 @@ use std::sync::Arc;
 use super::Relay;
 use crate::deliver::{Event, Fact};
 use crate::mail::LaneName;
-use crate::queue::QueueError;
-use crate::route::Route;
-use crate::schedule::{Held, Job, Lane, WINDOW, stored_in};
+use crate::queue::{Leased, QueueError};
+use crate::route::{Route, Router};
+use crate::schedule::{Held, Job, Lane, WINDOW, Ways, stored_in};
 
 /// Recipients put back into the queue in one transaction.
 const AT_ONCE: usize = 500;
+
+/// Where what is claimed goes: out of a lane without a provider wherever the configuration leads, else from one
+/// source to another.
+pub(super) struct Claimed(pub(super) Arc<Router>);
+
+impl Ways for Claimed {
+    fn is_former(&self, lane: &LaneName) -> bool {
+        self.0.is_former(lane)
+    }
+
+    fn elsewhere(&self, lane: &LaneName, item: &Leased) -> Option<LaneName> {
+        match self.is_former(lane) {
+            true => Some(self.0.lane_of(&*item.message, &item.recipient.address)),
+            false => self.0.elsewhere(lane, item.message.envelope.reverse_path.as_ref()),
+        }
+    }
+}
 
 impl Relay {
     /// Whether the lane of a source takes mail now; other lanes always do.

@@ -82,7 +82,7 @@ pub enum Verdict {
     Deferred {
         /// When.
         due: Timestamp,
-        /// Why: the reply or error, as logged. At most 1,000 bytes are stored.
+        /// Why: the reply or error, as logged. At most 1,000 bytes are stored. Empty: what is stored stays.
         reason: String,
         /// Whether this counts as an attempt (RFC-wise a try, not a wait of our own).
         counts: bool,
@@ -411,6 +411,18 @@ pub trait Queue: Send + Sync + 'static {
     /// Whether a message could be stored now: writes what does not matter, as durably.
     async fn probe(&self) -> Result<(), QueueError> {
         self.counts().await.map(drop)
+    }
+
+    /// Whether the store, once closed, could be opened again as it is: its files stand under their names
+    /// and may be used. A full disk is no obstacle.
+    async fn may_reopen(&self) -> Result<(), QueueError> {
+        Ok(())
+    }
+
+    /// Ends all leases of this process: what it held waits again, as after a restart. For whoever begins
+    /// anew on the open queue, when nobody uses what was claimed before. Returns how many there were.
+    async fn end_leases(&self) -> Result<usize, QueueError> {
+        Err(QueueError::Invalid("leases of this queue end when it is closed".into()))
     }
 
     /// What the store takes of its disk; nothing, for one that is not on a disk.

@@ -162,6 +162,14 @@ impl Router {
         }
     }
 
+    /// Whether a lane of that name is one of a provider that the configuration does not have: nothing may leave
+    /// from it, under whichever limits.
+    pub fn is_former(&self, lane: &LaneName) -> bool {
+        let config = &self.inner.config;
+        let default = || config.default.relay.is_some() && lane.base() == config.default.name;
+        lane.as_domain().is_none() && config.provider(lane.base()).is_none() && !default()
+    }
+
     /// Whether [`Router::elsewhere`] could be a lane that takes mail, for a lane of a source.
     pub fn another_takes(&self, lane: &LaneName) -> bool {
         self.inner.sources.another_takes(lane, self.configured(lane))
@@ -169,6 +177,9 @@ impl Router {
 
     /// Whether mail may be sent from a lane of that name: the configuration leads to it.
     pub fn leads_to(&self, lane: &LaneName) -> bool {
+        if self.is_former(lane) {
+            return false;
+        }
         let each = self.inner.sources.of(self.configured(lane));
         match lane.source() {
             None => each.is_empty(),

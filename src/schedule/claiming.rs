@@ -1,7 +1,8 @@
 //! Bringing to memory what a lane has in the queue, as far as its window and the memory budget go.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use super::budget::Ticket;
@@ -11,7 +12,7 @@ use super::{
 };
 use crate::clock::Timestamp;
 use crate::mail::LaneName;
-use crate::queue::{HEADS_EACH, Leased};
+use crate::queue::{HEADS_EACH, Leased, Settlement, Verdict};
 
 /// Recipients a lane has in memory when the budget is used up, or two for each connection if those
 /// are more: every lane must go on.
@@ -28,7 +29,11 @@ pub(crate) const NEW: Duration = Duration::from_secs(1);
 impl Scheduler {
     /// Claims for a lane whose claim has begun, until it has enough or nothing more is due.
     pub(super) async fn claim(self: Arc<Scheduler>, lane: Arc<Lane>, mut now: Timestamp, mut room: usize) {
+        let _under_way = self.claims.begin();
         loop {
+            if self.claims_over.load(Ordering::SeqCst) {
+                return;
+            }
             let (most, ticket) = self.claimable(&lane, room);
             if most == 0 {
                 lane.give_up_claim(now);
@@ -39,7 +44,9 @@ impl Scheduler {
                 }
                 return;
             }
-            match self.queue.claim(&lane.name, now, most).await {
+            let former = self.is_former(&lane.name);
+            let until = if former { Timestamp(i64::MAX) } else { now };
+            match self.queue.claim(&lane.name, until, most).await {
                 Ok(leased) => {
                     let domain = lane.name.as_domain().is_some();
                     let more = leased.len() >= most;
@@ -101,14 +108,13 @@ impl Scheduler {
         (if held * 2 <= most { room.min(most - held) } else { 0 }, None)
     }
 
-    /// Puts what cannot leave from the source of this lane into the lanes of others, in the queue:
-    /// those claim it when they have room. Returns what stays.
+    /// Puts what is not to leave from this lane into others, in the queue: those claim it when it is due and they
+    /// have room. Returns what stays.
     async fn pass_on(self: &Arc<Scheduler>, lane: &Lane, leased: Vec<Leased>, now: Timestamp) -> Vec<Leased> {
-        let Some(elsewhere) = self.elsewhere.get() else { return leased };
-        let to = |item: &Leased| elsewhere(&lane.name, item.message.envelope.reverse_path.as_ref());
+        let Some(ways) = self.ways.get() else { return leased };
         let (mut stays, mut goes) = (Vec::new(), Vec::new());
         for item in leased {
-            match to(&item) {
+            match ways.elsewhere(&lane.name, &item) {
                 Some(to) => goes.push((item, to)),
                 None => stays.push(item),
             }
@@ -116,17 +122,35 @@ impl Scheduler {
         if goes.is_empty() {
             return stays;
         }
-        let settlements = goes.iter().map(|(item, to)| stored_in(item.key, item.warned, to, now)).collect();
-        match self.queue.settle(settlements, Vec::new()).await {
+        let former = self.is_former(&lane.name);
+        let settle = |(item, to): &(Leased, LaneName)| match former {
+            true => passed_on(item, to),
+            false => stored_in(item.key, item.warned, to, now),
+        };
+        match self.queue.settle(goes.iter().map(settle).collect(), Vec::new()).await {
             Ok(()) => {
-                let lanes: BTreeSet<LaneName> = goes.into_iter().map(|(_, to)| to).collect();
-                for name in lanes {
-                    self.note(&name, now);
+                let mut lanes: BTreeMap<LaneName, Timestamp> = BTreeMap::new();
+                for (item, to) in goes {
+                    let due = if former { item.due } else { now };
+                    let first = lanes.entry(to).or_insert(due);
+                    *first = due.min(*first);
+                }
+                if former {
+                    let to: Vec<&str> = lanes.keys().take(10).map(LaneName::as_str).collect();
+                    tracing::info!(
+                        provider = %lane.name,
+                        lanes = lanes.len(),
+                        to = to.join(" "),
+                        "a provider is not configured any more: what waits for it goes where it belongs now"
+                    );
+                }
+                for (name, due) in lanes {
+                    self.note(&name, due);
                 }
             }
             Err(error) => {
                 // They are held by this process: a worker finds out where each belongs.
-                tracing::warn!(lane = %lane.name, %error, "could not move mail to another source; doing it one by one");
+                tracing::warn!(lane = %lane.name, %error, "could not move mail to another lane; doing it one by one");
                 stays.extend(goes.into_iter().map(|(item, _)| item));
             }
         }
@@ -161,4 +185,12 @@ impl Scheduler {
         }
         jobs
     }
+}
+
+/// The end of a lease: the recipient waits in lane `to` as it did before, with the due time and the last reply
+/// that it has.
+fn passed_on(item: &Leased, to: &LaneName) -> Settlement {
+    let (due, warned, lane) = (item.due, item.warned, to.clone());
+    let verdict = Verdict::Deferred { due, reason: String::new(), counts: false, uncertain: false, warned, lane };
+    Settlement { key: item.key, verdict }
 }

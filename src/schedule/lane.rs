@@ -338,11 +338,13 @@ impl Lane {
     }
 
     /// Gates of which something is reserved in the store that is not used, for `Ledger::release`:
-    /// with `all` every one, else those that keep the lane, or others, from being forgotten.
+    /// with `all` every one, else those that keep the lane, or others, from being forgotten. Also that which
+    /// has no quota and only counts, busy or not: nothing else stores what left there.
     pub fn loose(&self, all: bool) -> Vec<Arc<Gate>> {
         let all = all || self.is_unused();
         let mut gates = self.limits.loose(all);
-        gates.extend((all && !self.gate.is_exact()).then(|| self.gate.clone()));
+        let own = (all || self.gate.only_counts()) && !self.gate.is_exact();
+        gates.extend(own.then(|| self.gate.clone()));
         gates
     }
 

@@ -41,7 +41,8 @@ use tokio::sync::{Notify, watch};
 use crate::clock::{Clock, Timestamp};
 use crate::config::{Limit, LimitsPer, Provider, sources};
 use crate::mail::{Address, LaneName, Message, RecipientKey, lowercase};
-use crate::queue::{Queue, Settlement, Verdict};
+use crate::observe::Active;
+use crate::queue::{Leased, Queue, Settlement, Verdict};
 use crate::shape::{self, Ledger, Limits, Memos};
 pub use admission::{Admission, Admitted};
 use budget::{Budget, Ticket};
@@ -70,8 +71,14 @@ type Start = Box<dyn Fn(Arc<Lane>) + Send + Sync>;
 /// Whose limits hold in a lane.
 type ProviderOf = Box<dyn Fn(&LaneName) -> Arc<Provider> + Send + Sync>;
 
-/// The lane of another source for mail of this sender; `None`: it stays where it is.
-type Elsewhere = Box<dyn Fn(&LaneName, Option<&Address>) -> Option<LaneName> + Send + Sync>;
+/// Where mail goes that is claimed in a lane from which it is not to leave.
+pub trait Ways: Send + Sync {
+    /// Nothing leaves from a lane of that name, whatever is due: the configuration has no such provider any more.
+    fn is_former(&self, lane: &LaneName) -> bool;
+
+    /// The lane where this belongs now; `None`: it stays where it is.
+    fn elsewhere(&self, lane: &LaneName, item: &Leased) -> Option<LaneName>;
+}
 
 /// Recipients that a lane has in memory at most: of a domain that is not known to take mail only as
 /// many as find out whether it does.
@@ -88,7 +95,10 @@ pub struct Scheduler {
     limits: Vec<Arc<Limit>>,
     /// Those of one provider are the same in the lanes of all its sources.
     shares: Mutex<HashMap<String, Weak<Limits>>>,
-    elsewhere: OnceLock<Elsewhere>,
+    ways: OnceLock<Box<dyn Ways>>,
+    /// Claims under way, and whether any may begin.
+    claims: Active,
+    claims_over: AtomicBool,
     /// Where quotas are kept.
     ledger: Arc<Ledger>,
     start: OnceLock<Start>,
@@ -120,7 +130,9 @@ impl Scheduler {
             budget,
             provider_of: Box::new(provider_of),
             shares: Mutex::default(),
-            elsewhere: OnceLock::new(),
+            ways: OnceLock::new(),
+            claims: Active::default(),
+            claims_over: AtomicBool::new(false),
             start: OnceLock::new(),
             lanes: RwLock::default(),
             timer: Mutex::default(),
@@ -136,12 +148,9 @@ impl Scheduler {
         }
     }
 
-    /// Says where mail goes from lanes whose source takes none; before this, it stays.
-    pub fn on_claim(
-        &self,
-        elsewhere: impl Fn(&LaneName, Option<&Address>) -> Option<LaneName> + Send + Sync + 'static,
-    ) {
-        if self.elsewhere.set(Box::new(elsewhere)).is_err() {
+    /// Says where mail goes from lanes that take none; before this, it stays.
+    pub fn on_claim(&self, ways: impl Ways + 'static) {
+        if self.ways.set(Box::new(ways)).is_err() {
             tracing::error!("the scheduler was told twice where mail goes");
         }
     }
@@ -356,7 +365,9 @@ impl Scheduler {
                                 after = after.max(Some(LaneName::after_domains()));
                                 continue;
                             }
-                            self.note_stored(&self.lane(&item.lane), item.due);
+                            // What no provider has any more goes at once, due or not.
+                            let due = if self.is_former(&item.lane) { self.clock.now() } else { item.due };
+                            self.note_stored(&self.lane(&item.lane), due);
                         }
                         continue;
                     }
@@ -392,6 +403,17 @@ impl Scheduler {
                 _ = shutdown.changed() => {}
             }
         }
+    }
+
+    /// See [`Ways::is_former`].
+    fn is_former(&self, lane: &LaneName) -> bool {
+        self.ways.get().is_some_and(|ways| ways.is_former(lane))
+    }
+
+    /// Claims nothing any more, and waits for claims under way: whoever ends all leases next ends theirs, too.
+    pub async fn end_claims(&self) {
+        self.claims_over.store(true, Ordering::SeqCst);
+        self.claims.none().await;
     }
 
     fn forget_unused(&self) {

@@ -7,9 +7,13 @@ use std::sync::atomic::Ordering;
 
 /// A process that starts now, with a quota of 1000 a day in every lane.
 fn start(dir: &tempfile::TempDir, store: &Store, clock: Clock) -> Scheduler {
+    start_with(dir, store, clock, &["1000/d"])
+}
+
+fn start_with(dir: &tempfile::TempDir, store: &Store, clock: Clock, quota: &'static [&'static str]) -> Scheduler {
     let queue = SqliteQueue::open(&dir.path().join("q.db"), clock).expect("a queue");
     let scheduler = Scheduler::new(queue, clock, 1 << 20, Vec::new(), |_| {
-        let quota = vec!["1000/d".parse().expect("a quota")];
+        let quota = quota.iter().map(|quota| quota.parse().expect("a quota")).collect();
         Arc::new(Provider { quota, rate: Vec::new(), connections: 1, ..testing::provider("p") })
     });
     let mut scheduler = Arc::into_inner(scheduler).expect("nobody else has it");
@@ -93,4 +97,35 @@ async fn a_restart_in_good_order_uses_nothing_of_a_quota_and_a_kill_a_block() {
     assert_eq!(send(&start(&dir, &store, clock), 1).await, 1);
     let dir = tempfile::tempdir().expect("a directory");
     assert_eq!(send(&start(&dir, &store, clock), u32::MAX).await, 1000 - 50 - 5);
+}
+
+/// A lane that always has something to do is never forgotten, and a kill comes without a word: what left there is
+/// stored at each sweep, for a quota to come.
+#[tokio::test(start_paused = true)]
+async fn a_kill_forgets_of_a_busy_lane_without_a_quota_what_left_since_the_last_sweep() {
+    let (store, clock) = (Store::default(), Clock::for_tests());
+    let dir = tempfile::tempdir().expect("a directory");
+    let scheduler = start_with(&dir, &store, clock, &[]);
+    let lane = scheduler.lane(&LaneName::from("p"));
+    // One is always ready, and one under way.
+    let _ = lane.push((0..2).map(|n| testing::job("a@a", "x.example", 0, &[n])));
+    let (mut other, _) = lane.next(None, Duration::from_secs(1)).await.expect("a job");
+    let _under_way = lane.permit(&mut other).await.expect("a permit").spend();
+    let leave = async |most: u32| {
+        for n in 0..most {
+            let _ = lane.push([testing::job("a@a", "x.example", 0, &[10 + n])]);
+            let (mut job, _) = lane.next(None, Duration::from_secs(1)).await.expect("a job");
+            lane.permit(&mut job).await.expect("a permit").spend();
+            lane.settled(1);
+        }
+    };
+    leave(30).await;
+    for _ in 0..2 {
+        sweep(&scheduler).await;
+    }
+    assert!(scheduler.known(&LaneName::from("p")).is_some(), "it is busy");
+    leave(5).await;
+    let dir = tempfile::tempdir().expect("a directory");
+    let left = send(&start(&dir, &store, clock), u32::MAX).await;
+    assert_eq!(left, 1000 - 30 - 1, "what is under way counts, and the five since then are forgotten");
 }

@@ -281,6 +281,11 @@ impl Gate {
         self.pending() == Cost::default() && self.limiter.is_full()
     }
 
+    /// Whether it has no quota and counts all the same what leaves, for one to come.
+    pub fn only_counts(&self) -> bool {
+        self.quotas.as_ref().is_some_and(Quotas::only_counts)
+    }
+
     /// Whether nothing of its quotas is reserved in the store and unused, see [`Ledger::release`].
     pub fn is_exact(&self) -> bool {
         self.quotas.as_ref().is_none_or(Quotas::is_exact)

@@ -117,7 +117,8 @@ impl Limits {
         let of_share = |share: &Share| {
             let domains = share.domains.lock();
             let crowded = domains.len() >= MAX_DOMAINS;
-            let wanted = |gate: &&Arc<Gate>| !gate.is_exact() && (all || crowded && gate.is_idle());
+            let wanted =
+                |gate: &&Arc<Gate>| !gate.is_exact() && (all || gate.only_counts() || crowded && gate.is_idle());
             std::iter::once(&share.common).chain(domains.values()).filter(wanted).cloned().collect::<Vec<_>>()
         };
         self.shares.iter().flat_map(of_share).collect()

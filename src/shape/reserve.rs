@@ -131,7 +131,7 @@ impl Quotas {
     }
 
     /// Whether nothing is limited here: it only counts.
-    fn only_counts(&self) -> bool {
+    pub(super) fn only_counts(&self) -> bool {
         self.caps.is_empty() && self.plan.is_none()
     }
 

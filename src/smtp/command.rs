@@ -233,6 +233,9 @@ mod tests {
                 priority: Some(-3)
             }
         );
+        // Bytes, not characters: whatever they mean to the client, the next host gets the same.
+        let Ok(Command::Mail(_, bytes)) = parse("MAIL FROM:<a@b> ENVID=+FF+c3+9f") else { panic!("refused") };
+        assert_eq!(bytes.envid.as_deref(), Some("\u{ff}\u{c3}\u{9f}"));
         let Ok(Command::Rcpt(_, params)) = parse("RCPT TO:<a@b> NOTIFY=SUCCESS,DELAY ORCPT=rfc822;x+40y") else {
             panic!("refused")
         };
@@ -263,6 +266,8 @@ mod tests {
             ("MAIL FROM:<a@b> SIZE=x", 501),
             ("MAIL FROM:<a@b> MT-PRIORITY=10", 501),
             ("MAIL FROM:<a@b> RET=FULL RET=HDRS", 501),
+            ("MAIL FROM:<a@b> ENVID=\u{ff}", 501),
+            ("MAIL FROM:<a@b> ENVID=a+7F", 501),
             ("MAIL FROM:<a@b> ENVID=a+0D+0Ab", 501),
             ("RCPT TO:<a@b> NOTIFY=NEVER,SUCCESS", 501),
             ("RCPT TO:<a@b> NOTIFY=", 501),

@@ -36,6 +36,9 @@ pub enum BadEntry {
     /// A line of the head.
     #[error("line {0} of its head is not one that is known")]
     Line(usize),
+    /// A line of the head, from 1, that is no text.
+    #[error("line {0} of its head is not UTF-8 text")]
+    NotText(usize),
     /// No recipients.
     #[error("it has no recipients")]
     NoRecipients,
@@ -75,6 +78,21 @@ impl Entry {
             && self.recipients.iter().chain(&self.envid).all(fits)
             && (1..=MAX_RECIPIENTS).contains(&self.recipients.len())
             && self.to_head().len() <= MAX_HEAD
+    }
+
+    /// The entry of a head as it stands in a file.
+    ///
+    /// # Errors
+    /// It is none.
+    pub(super) fn read(head: &[u8]) -> Result<Entry, BadEntry> {
+        match std::str::from_utf8(head) {
+            Ok(head) => Entry::parse(head),
+            Err(_) if !head.starts_with(MAGIC.as_bytes()) => Err(BadEntry::NotOurs),
+            Err(error) => {
+                let before = head.iter().take(error.valid_up_to());
+                Err(BadEntry::NotText(before.filter(|byte| **byte == b'\n').count() + 1))
+            }
+        }
     }
 
     /// The entry of a head, which ends with an empty line.
@@ -134,6 +152,15 @@ mod tests {
         fn no_head_makes_it_panic(head in "(mailweir-spool 1\n)?([a-z]{0,9} ?[ -~]{0,9}\n){0,5}\n?") {
             let _ = Entry::parse(&head);
         }
+    }
+
+    #[test]
+    fn a_head_that_is_no_text_is_told_with_its_line() {
+        let head = |line: &[u8]| [b"mailweir-spool 1\nsender a@b.example\n", line, b"\nsize 0\n\n"].concat();
+        assert_eq!(Entry::read(&head(b"recipient j\xf6@x.example")), Err(BadEntry::NotText(3)));
+        assert!(Entry::read(&head("recipient j\u{f6}@x.example".as_bytes())).is_ok());
+        assert_eq!(Entry::read(b"\xff\xfe\n\n"), Err(BadEntry::NotOurs));
+        assert_eq!(BadEntry::NotText(3).to_string(), "line 3 of its head is not UTF-8 text");
     }
 
     #[test]

@@ -208,7 +208,7 @@ fn read_head(mut file: File, size: u64) -> Result<(Entry, File), Refused> {
     }
     let end = end.ok_or(BadEntry::NotOurs)?;
     head.truncate(end);
-    let entry = Entry::parse(std::str::from_utf8(&head).map_err(|_| BadEntry::NotOurs)?)?;
+    let entry = Entry::read(&head)?;
     if (end as u64).checked_add(entry.size) != Some(size) {
         return Err(BadEntry::Size.into());
     }

@@ -142,6 +142,23 @@ pub async fn deferred_comes_back_when_due(rig: Rig) {
     assert!(queue.claim(&"gmail".into(), due, 1).await.unwrap()[0].warned);
 }
 
+pub async fn a_deferral_without_a_reason_leaves_that_which_is_there(rig: Rig) {
+    let queue = &*rig.queue;
+    let id = letter("s@here.example", "x").leased().post(queue).await;
+    let with = |text: &str| {
+        let mut settlement = deferred(key(id, 0), T0, "x");
+        if let Verdict::Deferred { reason, .. } = &mut settlement.verdict {
+            *reason = text.to_owned();
+        }
+        settlement
+    };
+    for (text, told) in [("451 later", "451 later"), ("", "451 later"), ("452 full", "452 full")] {
+        queue.settle(vec![with(text)], vec![]).await.unwrap();
+        assert_eq!(row(queue, key(id, 0)).await.unwrap().reason, told);
+        assert_eq!(queue.claim(&"x".into(), T0, 1).await.unwrap().len(), 1);
+    }
+}
+
 pub async fn what_may_have_arrived_stays_uncertain_until_an_operator_decides(mut rig: Rig) {
     let id = letter("s@here.example", "x").leased().post(&*rig.queue).await;
     let only = [key(id, 0)];
@@ -366,6 +383,31 @@ pub async fn a_restart_queues_what_was_leased(mut rig: Rig) {
     let leased = rig.queue.claim(&"x".into(), due, 9).await.unwrap();
     assert_eq!((leased.len(), leased[0].attempts), (1, 1));
     assert_eq!(rig.queue.claim(&"y".into(), due, 9).await.unwrap()[0].key, key(handed, 0));
+}
+
+pub async fn all_leases_are_ended_at_once(rig: Rig) {
+    let queue = &*rig.queue;
+    let claimed = letter("a@here.example", "x").post(queue).await;
+    let handed = letter("a@here.example", "y").leased().post(queue).await;
+    let doubtful = letter("a@here.example", "z").leased().post(queue).await;
+    let held = letter("a@here.example", "h").post(queue).await;
+    assert_eq!(queue.operate(Operation::Hold, &[key(held, 0)], &[], T0).await.unwrap(), 1);
+    let mut unclear = deferred(key(doubtful, 0), T0, "z");
+    if let Verdict::Deferred { uncertain, .. } = &mut unclear.verdict {
+        *uncertain = true;
+    }
+    queue.settle(vec![unclear], vec![]).await.unwrap();
+    for lane in ["x", "z"] {
+        assert_eq!(queue.claim(&lane.into(), T0, 9).await.unwrap().len(), 1);
+    }
+    assert_eq!(queue.end_leases().await.unwrap(), 3);
+    assert_eq!(queue.end_leases().await.unwrap(), 0);
+    let expected = Counts { messages: 4, queued: 2, uncertain: 1, held: 1, ..Counts::default() };
+    assert_eq!(queue.counts().await.unwrap(), expected);
+    for (lane, id) in [("x", claimed), ("y", handed), ("z", doubtful)] {
+        let leased = queue.claim(&lane.into(), T0, 9).await.unwrap();
+        assert_eq!((leased.len(), leased[0].key), (1, key(id, 0)), "{lane}");
+    }
 }
 
 pub async fn a_drop_without_close_loses_nothing(mut rig: Rig) {

@@ -10,7 +10,7 @@ use crate::clock::grouped;
 /// Somebody wrote something of it, or something is there.
 pub(super) fn is_of_interest(row: &Row) -> bool {
     let lane = &row.lane;
-    let configured = row.from != "built-in" && row.from != "default";
+    let configured = !lane.former && row.from != "built-in" && row.from != "default";
     configured
         || lane.waiting + lane.stored + lane.in_flight > 0
         || is_troubled(lane)
@@ -79,6 +79,9 @@ fn quota(lane: &LaneStatus, configured: &[String]) -> String {
 /// `open`, `paused …` or `stopped: …`, with what makes an open one slow. A lane is stopped only by what
 /// lets nothing leave.
 pub(super) fn state(lane: &LaneStatus) -> String {
+    if lane.former {
+        return "not configured any more: its mail goes where the configuration leads".into();
+    }
     if lane.paused {
         return "paused by an operator".into();
     }
@@ -139,6 +142,13 @@ mod tests {
         write_list(&mut out, vec![Row { lane, ..row("p", |_| ()) }]).expect("written");
         let text = String::from_utf8(out).expect("UTF-8");
         assert!(text.contains("10/s 5/s connections 6/h connections"), "{text}");
+    }
+
+    #[test]
+    fn a_provider_that_is_gone_is_told_as_gone() {
+        let gone = row("old", |lane| (lane.former, lane.stored) = (true, 7));
+        assert!(is_of_interest(&gone) && state(&gone.lane).starts_with("not configured any more"));
+        assert!(!is_of_interest(&row("old", |lane| lane.former = true)));
     }
 
     #[test]

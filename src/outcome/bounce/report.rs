@@ -4,7 +4,7 @@
 use std::fmt::Write;
 
 use super::{Action, Diagnostic, Item, Returned, host_name, rfc5322_date};
-use crate::mail::{Address, Message, Orcpt};
+use crate::mail::{Address, Message, Orcpt, envid_bytes};
 
 /// Longest line of the human text and of folded fields, where there is a blank to break at.
 const WIDTH: usize = 74;
@@ -250,8 +250,9 @@ fn envelope_id(envid: &str) -> String {
     if envid.bytes().all(|b| b.is_ascii_graphic() || b == b' ') {
         return clean(envid, true);
     }
+    let bytes: Vec<u8> = envid_bytes(envid).collect();
     let mut out = String::with_capacity(envid.len() * 3);
-    for b in envid.bytes() {
+    for b in bytes {
         if b.is_ascii_graphic() && b != b'+' && b != b'=' {
             out.push(char::from(b));
         } else {

@@ -232,5 +232,9 @@ impl Queue for InlineQueue {
         self.read(|conn| read::recall(conn, prefix))
     }
 
+    async fn end_leases(&self) -> Result<usize, QueueError> {
+        self.count(Op::EndLeases)
+    }
+
     async fn close(&self) {}
 }

@@ -461,6 +461,20 @@ impl Queue for SqliteQueue {
         self.write(Op::Probe).await.map(drop)
     }
 
+    async fn may_reopen(&self) -> Result<(), QueueError> {
+        match self.probe().await {
+            Ok(()) | Err(QueueError::Full(_)) => {}
+            Err(error) => return Err(error),
+        }
+        let path = self.path.clone();
+        let checked = tokio::task::spawn_blocking(move || trust::check(&path)).await;
+        checked.map_err(|e| QueueError::Unavailable(e.to_string()))?
+    }
+
+    async fn end_leases(&self) -> Result<usize, QueueError> {
+        self.count(Op::EndLeases).await
+    }
+
     async fn storage(&self) -> Result<Storage, QueueError> {
         let trouble = self.names.look().err().map(|trouble| trouble.what).unwrap_or_default();
         let layout = match self.readers.run(|conn| Ok(Layout::read(conn)?)).await {

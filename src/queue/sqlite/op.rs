@@ -29,6 +29,8 @@ pub(super) enum Op {
     RetryAll(Option<RecipientKey>, Timestamp, usize),
     Forget(Timestamp, i64),
     GiveBack(Vec<RecipientKey>),
+    /// Gives back all that is leased.
+    EndLeases,
     Remember(Vec<(String, Option<Bytes>)>),
     /// Writes what does not matter, to see whether a message could be stored.
     Probe,

@@ -53,7 +53,8 @@ statements! {
 
     DELETE_LEASED = "DELETE FROM recipient WHERE message = ?1 AND idx = ?2 AND state = 1";
     /// Uncertain (4) once in doubt, whatever the later attempts say.
-    DEFER_LEASED = "UPDATE recipient SET state = iif(doubt OR ?3, 4, 0), doubt = (doubt OR ?3), due = ?4, reason = ?5,
+    DEFER_LEASED = "UPDATE recipient SET state = iif(doubt OR ?3, 4, 0), doubt = (doubt OR ?3), due = ?4,
+        reason = iif(?5 = '', reason, ?5),
         attempts = attempts + ?6, warned = max(warned, ?7), lane = ?8
         WHERE message = ?1 AND idx = ?2 AND state = 1";
     /// Read by itself: for a statement with RETURNING, SQLite keeps copies of the pages that it changes.

@@ -256,6 +256,19 @@ impl<'c> Store<'c> {
         Ok(given_back)
     }
 
+    /// Ends all leases, with the due times they had (uncertain where they were so before).
+    pub(super) fn end_leases(&mut self) -> Result<usize, QueueError> {
+        legal(State::Leased, Event::Recover)?;
+        let doubtful =
+            self.statement(sql::LEASED_IN_DOUBT)?.query_row([], |row| row.get(0).map(rows::unsigned))? as usize;
+        let leases = self.statement(sql::RECOVER)?.execute([])?;
+        for n in 0..leases {
+            let state = if n < doubtful { State::Uncertain } else { State::Queued };
+            self.tally.moved(Some(State::Leased), Some(state));
+        }
+        Ok(leases)
+    }
+
     /// Ends one lease by a statement that makes it queued, or uncertain if it may have arrived in this
     /// attempt (`uncertain`) or an earlier one. False: it was not leased.
     fn end_lease(
@@ -426,19 +439,13 @@ pub(super) struct Recovered {
 pub(super) fn recover(conn: &mut Connection) -> Result<Recovered, QueueError> {
     let neighbours = Neighbours::default();
     let mut store = Store::begin(conn, &neighbours, 0)?;
-    let tx = &store.tx;
-    legal(State::Leased, Event::Recover)?;
-    let doubtful = tx.query_row(sql::LEASED_IN_DOUBT, [], |row| row.get(0).map(rows::unsigned))? as usize;
-    let leases = tx.execute(sql::RECOVER, [])?;
+    let leases = store.end_leases()?;
     crash::point("recover");
+    let tx = &store.tx;
     let incoming = tx.execute(sql::DROP_ALL_INCOMING, [])?;
     let (mut counts, mark) = tx.query_row(sql::TALLY, [], |row| Ok((rows::counts(row)?, row.get::<_, i64>(7)?)))?;
     let newest: i64 = tx.query_row(sql::LAST_MESSAGE, [], |row| row.get(0))?;
     store.last_id = mark.max(newest);
-    for n in 0..leases {
-        let state = if n < doubtful { State::Uncertain } else { State::Queued };
-        store.tally.moved(Some(State::Leased), Some(state));
-    }
     let (tally, last_id) = store.commit()?;
     tally.apply(&mut counts);
     Ok(Recovered { counts, last_id, leases, incoming })

@@ -365,6 +365,7 @@ fn perform(store: &mut Store<'_>, op: &Op, now: Timestamp) -> Result<Answer, Que
         Op::RetryAll(after, now, limit) => Answer::Retried(store.retry_all(*after, *now, *limit)?),
         Op::Forget(before, limit) => Answer::Count(store.forget(*before, *limit)?),
         Op::GiveBack(keys) => Answer::Count(store.give_back(keys)?),
+        Op::EndLeases => Answer::Count(store.end_leases()?),
         Op::Remember(entries) => {
             store.remember(entries)?;
             Answer::Done

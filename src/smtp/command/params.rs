@@ -103,7 +103,11 @@ pub(super) fn mail_params(text: &str) -> Result<MailParams, Reply> {
         (false, true) => Some(Ret::Headers),
         (false, false) => None,
     };
-    if given.env_id.as_deref().is_some_and(|id| !is_printable(id)) {
+    // Coded it is ASCII; decoded it may be text of any character set, byte by byte, but nothing that breaks a line.
+    let coded = |word: &str| word.get(..6).is_none_or(|name| !name.eq_ignore_ascii_case("ENVID=")) || word.is_ascii();
+    if given.env_id.as_deref().is_some_and(|id| id.contains(|c: char| c.is_ascii_control()))
+        || !text.split([' ', '\t']).all(coded)
+    {
         return Err(bad_param("ENVID"));
     }
     let priority = i8::try_from(given.mt_priority).ok().filter(|p| (-9..=9).contains(p));

@@ -11,8 +11,6 @@ use std::path::Path;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 
-use rusqlite::Connection;
-
 use super::names::Names;
 use super::writer::Writer;
 use super::{schema, upkeep};
@@ -28,9 +26,9 @@ pub(super) struct Cut {
 }
 
 impl Writer {
-    /// From now on the log is merged by nobody but [`Writer::cut_file`].
-    pub(super) fn merge_no_more(conn: &Connection) -> rusqlite::Result<()> {
-        conn.pragma_update(None, "wal_autocheckpoint", 0)
+    /// Whether the log is being merged here: then nobody else does.
+    pub(super) fn is_being_cut(&self) -> bool {
+        self.cut.thread.is_some()
     }
 
     /// Merges the log, and with it cuts the file, in a thread of its own.
@@ -41,11 +39,8 @@ impl Writer {
                 tracing::debug!(%error, "the queue's file is cut when its log is merged next");
             }
         });
-        // Without a thread the writer merges at its next commit.
+        // Without a thread the writer merges when the log is long.
         self.cut.thread = thread.ok();
-        if self.cut.thread.is_none() {
-            self.merge_again();
-        }
     }
 
     /// To be called between batches: once the file is cut, the writer merges again.
@@ -59,15 +54,6 @@ impl Writer {
     pub(super) fn wait_for_cut(&mut self) {
         if let Some(thread) = self.cut.thread.take() {
             let _ = thread.join();
-            self.merge_again();
-        }
-    }
-
-    fn merge_again(&self) {
-        let pages = self.options.log_pages;
-        let again = self.conn.as_ref().map(|conn| conn.pragma_update(None, "wal_autocheckpoint", pages));
-        if let Some(Err(error)) = again {
-            tracing::warn!(%error, "the queue's log is not merged before the next start");
         }
     }
 }

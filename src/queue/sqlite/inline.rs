@@ -17,6 +17,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::cut::Cut;
 use super::dropped::Dropped;
+use super::merging::Log;
 use super::names::Names;
 use super::neighbours::Neighbours;
 use super::op::{Answer, Job, Op, Shared};
@@ -80,6 +81,7 @@ impl InlineQueue {
             names,
             sight: Sight::default(),
             cut: Cut::default(),
+            log: Log::default(),
             neighbours: Neighbours::default(),
             jobs,
             shared: Arc::clone(&shared),

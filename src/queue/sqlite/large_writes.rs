@@ -6,8 +6,9 @@
 //! to the writer at all:
 //!
 //! - While only large writes come, [`ALONE`] of them are under way at once: as fast as the disk.
-//! - While small ones come as well, one or two are, and for as long as they took there is none: the
-//!   writer has at least half of its time for small writes.
+//! - While small ones come as well, one or two are, and for twice as long as they took there is none: the
+//!   writer has two thirds of its time for small writes. A merge of the log that is due to large writes
+//!   counts as one of them.
 //! - Turns are given in the order of asking.
 
 use std::sync::Arc;
@@ -30,6 +31,11 @@ const BESIDE: u32 = ALONE / 2;
 /// For so long after a small write others are expected.
 const LIVELY: Duration = Duration::from_millis(50);
 
+/// Whether a write of so many bytes is large.
+pub(super) fn is_large(bytes: usize) -> bool {
+    bytes > LARGE
+}
+
 /// See the module.
 #[derive(Debug)]
 pub(super) struct Turns {
@@ -37,11 +43,24 @@ pub(super) struct Turns {
     origin: Instant,
     /// When the last small write came, in µs from `origin` plus one; 0: none did.
     small: AtomicU64,
+    /// Until when no turn begins, in µs from `origin`.
+    rest: AtomicU64,
+}
+
+impl Default for Turns {
+    fn default() -> Turns {
+        Turns::new()
+    }
 }
 
 impl Turns {
     pub(super) fn new() -> Turns {
-        Turns { free: Arc::new(Semaphore::new(ALONE as usize)), origin: Instant::now(), small: AtomicU64::new(0) }
+        Turns {
+            free: Arc::new(Semaphore::new(ALONE as usize)),
+            origin: Instant::now(),
+            small: AtomicU64::new(0),
+            rest: AtomicU64::new(0),
+        }
     }
 
     /// The turn of a write of so many bytes; `None`: it is small and needs none. To be kept until
@@ -50,27 +69,42 @@ impl Turns {
     /// # Errors
     /// The queue is closed.
     pub(super) async fn of(&self, bytes: usize) -> Result<Option<Turn>, QueueError> {
-        if bytes <= LARGE {
+        if !is_large(bytes) {
             let now = u64::try_from(self.origin.elapsed().as_micros()).unwrap_or(u64::MAX - 1);
             self.small.store(now + 1, Ordering::Relaxed);
             return Ok(None);
         }
         let share = if self.is_lively() { BESIDE } else { 1 };
         let permit = self.free.clone().acquire_many_owned(share).await.map_err(|_| QueueError::Closed)?;
+        loop {
+            let rest = Duration::from_micros(self.rest.load(Ordering::Relaxed));
+            if rest <= self.origin.elapsed() || !self.is_lively() {
+                break;
+            }
+            tokio::time::sleep_until(self.origin + rest).await;
+        }
         Ok(Some(Turn { permit, began: Instant::now() }))
     }
 
-    /// Ends a turn. While small writes come, nobody else has it for as long as it took.
+    /// Ends a turn. While small writes come, nobody else has it for twice as long as it took.
     pub(super) fn end(&self, turn: Turn) {
         if !self.is_lively() {
             return;
         }
-        let rest = turn.began.elapsed();
+        let rest = turn.began.elapsed() * 2;
         // At most as many of these as there are turns.
         tokio::spawn(async move {
             tokio::time::sleep(rest).await;
             drop(turn.permit);
         });
+    }
+
+    /// A merge of the log that took so long was due to large writes: they rest for it while small ones come.
+    pub(super) fn merged(&self, took: Duration) {
+        let until = u64::try_from((self.origin.elapsed() + took).as_micros()).unwrap_or(u64::MAX);
+        if took > Duration::ZERO {
+            self.rest.fetch_max(until, Ordering::Relaxed);
+        }
     }
 
     /// From now on there are no turns.
@@ -115,7 +149,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn large_writes_leave_half_of_the_time_to_small_ones() {
+    async fn large_writes_leave_two_thirds_of_the_time_to_small_ones() {
         let turns = Turns::new();
         let alone = at_once(&turns).await;
         assert_eq!(alone.len(), ALONE as usize);
@@ -135,8 +169,15 @@ mod tests {
             done += turns.of(CHUNK).await.expect("open").is_some() as u32;
         }
         // What the turns before took, on top of what a timer of tokio may be late.
-        assert!(began.elapsed() >= Duration::from_millis(20), "{:?}", began.elapsed());
+        assert!(began.elapsed() >= Duration::from_millis(40), "{:?}", began.elapsed());
 
+        assert!(turns.of(1).await.expect("open").is_none());
+        turns.merged(Duration::from_millis(30));
+        assert_eq!(at_once(&turns).await.len(), 0, "while the merge is paid for");
+        tokio::time::advance(Duration::from_millis(30)).await;
+        assert_eq!(at_once(&turns).await.len(), 2);
+
+        turns.merged(Duration::from_secs(1));
         tokio::time::advance(LIVELY).await;
         assert_eq!(at_once(&turns).await.len(), ALONE as usize, "alone again");
     }

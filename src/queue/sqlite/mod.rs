@@ -6,7 +6,7 @@
 //! - `owed`: reports that are owed, in the tables.
 //! - `read`: connections beside it for bodies and lists.
 //! - `schema`: the file, its versions; `sql`: every statement; `rows`: values to columns and back.
-//! - `large_writes`: large writes do not stand before small ones.
+//! - `large_writes`: large writes do not stand before small ones; `merging`: nor does the merging of the log.
 //! - `inline`: the same in the calling task and in memory, for simulations.
 //! - `backup`: a copy while it is in use.
 //! - `lock`: one mailweir a file; `error`: what SQLite's faults mean; `log`: after a failed disk.
@@ -29,6 +29,7 @@ mod large_writes;
 mod lock;
 mod log;
 mod log_index;
+mod merging;
 mod names;
 mod neighbours;
 mod op;
@@ -64,8 +65,8 @@ use self::cut::Cut;
 use self::dropped::Dropped;
 use self::error::at_path;
 pub use self::inline::InlineQueue;
-use self::large_writes::Turns;
 use self::lock::Lock;
+use self::merging::Log;
 use self::names::Names;
 use self::neighbours::Neighbours;
 use self::op::{Answer, Job, Op, Shared};
@@ -155,7 +156,6 @@ pub struct SqliteQueue {
     /// KiB of operations that may still be sent.
     budget: Arc<Semaphore>,
     budget_total: u32,
-    turns: Turns,
     ids: IdSource,
     shared: Arc<Shared>,
     readers: Arc<Readers>,
@@ -206,6 +206,8 @@ impl SqliteQueue {
         let options = Options { log_pages: room.log_pages(options.log_pages, schema::PAGE), ..options };
         trust::take_journal_name(&path)?;
         let mut conn = schema::connect_writer(&path, &options)?;
+        let log = Log::default();
+        log.watch(&mut conn)?;
         crash::point("open.connected");
         log::rewrite(&mut conn, &path).map_err(|e| at_path(&path, e))?;
         schema::prepare(&mut conn, &path)?;
@@ -239,6 +241,7 @@ impl SqliteQueue {
             names: Arc::clone(&names),
             sight: Sight::default(),
             cut: Cut::default(),
+            log,
             neighbours: Neighbours::default(),
             jobs: receiver,
             shared: Arc::clone(&shared),
@@ -258,7 +261,6 @@ impl SqliteQueue {
             jobs,
             budget: Arc::new(Semaphore::new(budget_total as usize)),
             budget_total,
-            turns: Turns::new(),
             ids: IdSource::new(Some(QueueId(recovered.last_id))),
             shared,
             readers,
@@ -275,7 +277,7 @@ impl SqliteQueue {
         let bytes = op.weight();
         // Only what clients send takes turns: what leaves the queue makes room in it.
         let turn = match &op {
-            Op::Accept(_) | Op::Spill(..) => self.turns.of(bytes).await?,
+            Op::Accept(_) | Op::Spill(..) => self.shared.turns.of(bytes).await?,
             _ => None,
         };
         // Something heavier than the whole budget waits until it is alone.
@@ -286,7 +288,7 @@ impl SqliteQueue {
         self.jobs.send(job).await.map_err(|_| QueueError::Closed)?;
         let answer = answer.await;
         if let Some(turn) = turn {
-            self.turns.end(turn);
+            self.shared.turns.end(turn);
         }
         Ok(answer.map_err(|_| QueueError::Closed)??.take())
     }
@@ -499,7 +501,7 @@ impl Queue for SqliteQueue {
             // An error means that the thread has ended: closed all the same.
             let _ = done.await;
         }
-        self.turns.close();
+        self.shared.turns.close();
         self.budget.close();
         self.readers.close().await;
         self.names.closed();

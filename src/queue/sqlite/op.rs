@@ -6,6 +6,7 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
 
+use super::large_writes::Turns;
 use crate::clock::Timestamp;
 use crate::mail::{LaneName, NewMessage, Owed, QueueId, RecipientKey};
 use crate::queue::{Counts, HEADS_EACH, Leased, Operation, QueueError, Retried, Settlement};
@@ -136,6 +137,7 @@ pub(super) struct Shared {
     pub(super) counts: Mutex<Counts>,
     pub(super) wake: OnceLock<mpsc::WeakSender<Job>>,
     pub(super) returned: Mutex<Vec<RecipientKey>>,
+    pub(super) turns: Turns,
     /// Another process holds the lock: what is leased here is no longer ours.
     pub(super) taken: OnceLock<QueueError>,
 }

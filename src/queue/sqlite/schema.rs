@@ -215,7 +215,8 @@ fn writer_settings(path: &Path, options: &Options) -> Result<Connection, QueueEr
     }
     // FULL: every commit is fsynced before it counts (invariant 1).
     conn.pragma_update(None, "synchronous", "full")?;
-    conn.pragma_update(None, "wal_autocheckpoint", options.log_pages)?;
+    // The writer merges the log itself (`merging`).
+    conn.pragma_update(None, "wal_autocheckpoint", 0)?;
     conn.pragma_update(None, "journal_size_limit", rows::signed(LOG_KEPT))?;
     conn.pragma_update(None, "cache_size", cache_size(options.cache_bytes))?;
     conn.pragma_update(None, "temp_store", "memory")?;

@@ -192,6 +192,7 @@ impl Writer {
                 drop(conn);
                 names.closed();
                 let mut conn = schema::connect_writer(&self.path, &self.options)?;
+                self.log.watch(&mut conn)?;
                 schema::prepare(&mut conn, &self.path)?;
                 *keeper = Some(log::anchor(&self.path)?);
                 self.conn = Some(conn);
@@ -296,8 +297,6 @@ impl Writer {
         }
         // An earlier version kept a map of all pages, to give back single ones.
         conn.pragma_update(None, "auto_vacuum", 0)?;
-        // Only the merging cuts the file, and that takes long: not at the end of this.
-        Writer::merge_no_more(conn)?;
         let written = conn.execute_batch("VACUUM");
         let after = written.and_then(|()| Ok(Layout::read(conn)?.total));
         if let Ok(after) = &after {

@@ -25,6 +25,7 @@ use super::cut::Cut;
 use super::dropped::{Dropped, FEW, Rest};
 use super::error::connection_is_sound;
 use super::lock::Lock;
+use super::merging::Log;
 use super::names::Names;
 use super::neighbours::Neighbours;
 use super::op::{Answer, Job, Lent, Op, Shared};
@@ -67,6 +68,7 @@ pub(super) struct Writer {
     pub(super) names: Arc<Names>,
     pub(super) sight: Sight,
     pub(super) cut: Cut,
+    pub(super) log: Log,
     pub(super) neighbours: Neighbours,
     pub(super) jobs: mpsc::Receiver<Job>,
     pub(super) shared: Arc<Shared>,
@@ -183,10 +185,12 @@ impl Writer {
         self.ailing = failure.is_some();
         self.after_cut();
         self.dropped.note(batch);
+        self.log.note(batch);
         self.watch_log();
         for (job, result) in batch.drain(..).zip(results) {
             self.answer(job, result);
         }
+        self.merge_if_long();
     }
 
     /// The results of the batch, one per job.
@@ -282,6 +286,7 @@ impl Writer {
         // By its name: what stands there must be what the others have open.
         self.names.may_open()?;
         let mut conn = schema::connect_writer(&self.path, &self.options)?;
+        self.log.watch(&mut conn)?;
         schema::prepare(&mut conn, &self.path)?;
         Ok(conn)
     }

@@ -327,7 +327,7 @@ mod tests {
             let (said, _) = Said::step(None, Some(&hold), waits, at(0));
             said.and_then(|said| said.ended_with_lane(at(60)))
         };
-        let refused = || Hold { by: By::Refused { reply: "535 no".into() }, until: Some(at(600)) };
+        let refused = || Hold { by: By::Refused { reply: "535 no".into(), sender: None }, until: Some(at(600)) };
         assert_eq!(ended(quota(600), true), None);
         assert_eq!(ended(refused(), true), Some(Duration::from_secs(60)));
         assert_eq!(ended(refused(), false), None, "it was not told");

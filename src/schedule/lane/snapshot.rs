@@ -64,10 +64,7 @@ impl Lane {
             workers: state.workers,
             connections: state.narrowed.open(),
             paused: state.paused,
-            circuit: state
-                .circuit
-                .as_ref()
-                .map(|c| (c.reason.clone(), c.until.saturating_duration_since(Instant::now()))),
+            circuit: state.circuit.as_ref().map(|c| (c.reason.clone(), c.left())),
             stored_due: state.stored.due,
             held: self.gate.held().filter(|held| held.wait > LEAD),
             held_aside: state.ready.held().into_iter().take(HELD_SHOWN).collect(),

@@ -250,6 +250,15 @@ impl Relay {
             hand.hold(&job);
             let mut attempt = Attempt::new(job, self.clock.now());
 
+            // A smart host whose name has no address is asked for by one, now and then.
+            if let Some(fact) = self.without_name(lane, &attempt.job) {
+                hand.not_needed(&mut attempt.job);
+                let (judgement, fact) = self.of(lane).unreached(&[fact], |_| false);
+                attempt.everyone(fact);
+                self.finish(hand, attempt, Some(judgement)).await;
+                continue;
+            }
+
             // Where it goes. A domain whose provider became known moves to the provider's lane.
             let route = tokio::select! {
                 biased;
@@ -275,7 +284,8 @@ impl Relay {
                     self.scheduler.prove(lane, false);
                     // Others may look up theirs.
                     lane.found();
-                    attempt.everyone(no_route(error));
+                    let fact = self.note_nameless(lane, &attempt.job, no_route(error));
+                    attempt.everyone(fact);
                     self.finish(hand, attempt, None).await;
                     continue;
                 }

@@ -239,6 +239,7 @@ impl Relay {
                 let all = (provider.relay.is_some() || name.as_domain().is_some()) && outage.sender.is_none();
                 let waiting = if all { self.waiting_text(&name).await } else { grouped(outage.put_off) };
                 let what = match outage.stage {
+                    Stage::Route => "the host has no address: its mail waits",
                     Stage::Connect | Stage::Greeting => "the host takes no connection: its mail waits",
                     _ if outage.sender.is_some() => "the host takes no mail of one sender: it waits",
                     _ => "the host takes no mail: its mail waits",

@@ -141,7 +141,7 @@ pub(crate) trait Teach {
     /// The server closed a connection soon after the last message of its load.
     fn note_closed(&self, load: Load) {
         let now = self.now();
-        if self.teach(|adapt, _| adapt.closed(load.messages, load.opened(now), now, CLOSED)) {
+        if self.teach(|adapt, _| adapt.closed((load.messages, load.opened(now)), None, now, CLOSED)) {
             self.spent(load.messages);
         }
     }
@@ -170,9 +170,10 @@ pub(crate) trait Teach {
         let (spent, slowed) = self.teach(|adapt, open| {
             if !accepted.is_empty() {
                 adapt.accepted(&accepted, cells(accepted.len()), began, now);
-                adapt.carried(carried.map_or(1, |before| before.messages.saturating_add(1)));
+                adapt.carried(carried.map_or(1, |before| before.messages.saturating_add(1)), job.sender);
             }
-            let spent = closed.filter(|load| adapt.closed(load.messages, load.opened(now), now, CLOSED));
+            let spent =
+                closed.filter(|load| adapt.closed((load.messages, load.opened(now)), Some(job.sender), now, CLOSED));
             let tried = Tried { before: carried.map_or(0, |load| load.messages), open };
             let mut slowed = Vec::new();
             let paced = |at: usize, reply: &Reply| adapt.is_paced(&sign(at, Stage::Mail, reply));

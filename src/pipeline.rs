@@ -250,6 +250,15 @@ impl Relay {
             hand.hold(&job);
             let mut attempt = Attempt::new(job, self.clock.now());
 
+            // A smart host whose name has no address is asked for by one, now and then.
+            if let Some(fact) = self.without_name(lane, &attempt.job) {
+                hand.not_needed(&mut attempt.job);
+                let (judgement, fact) = self.of(lane).unreached(&[fact], |_| false);
+                attempt.everyone(fact);
+                self.finish(hand, attempt, Some(judgement)).await;
+                continue;
+            }
+
             // Where it goes. A domain whose provider became known moves to the provider's lane.
             let route = tokio::select! {
                 biased;
@@ -275,7 +284,8 @@ impl Relay {
                     self.scheduler.prove(lane, false);
                     // Others may look up theirs.
                     lane.found();
-                    attempt.everyone(no_route(error));
+                    let fact = self.note_nameless(lane, &attempt.job, no_route(error));
+                    attempt.everyone(fact);
                     self.finish(hand, attempt, None).await;
                     continue;
                 }
@@ -340,7 +350,7 @@ impl Relay {
                         let new = Link::new(new, lane);
                         self.of(lane).note_opened(new.open);
                         link = Some(new);
-                        let wake = lane.close_circuit();
+                        let wake = lane.let_in();
                         self.scheduler.wake(lane, wake);
                     }
                     Err(facts) => {
@@ -541,5 +551,7 @@ fn too_large(lane: &Lane, job: &Job) -> Option<Fact> {
 /// How long an outcome waits before the queue is asked again to store it.
 const SETTLE_AGAIN: Duration = Duration::from_millis(500);
 
+#[cfg(test)]
+mod silence_tests;
 #[cfg(test)]
 pub(crate) mod tests;

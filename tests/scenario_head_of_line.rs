@@ -144,3 +144,55 @@ fn a_sender_whom_a_host_answers_with_421_stops_nobody_else() {
         assert!(deferred.is_empty(), "{name}: {} {}", deferred.len(), deferred[0].0);
     }
 }
+
+/// A smart host that asks one sender for a login has taken nobody's mail yet: others' is tried, and leaves. One that
+/// asks everybody hears of two messages, whatever waits.
+#[test]
+fn a_sender_whom_a_smart_host_asks_for_a_login_stops_nobody_else() {
+    const ROUNDS: usize = 30;
+    let (dir, port) = (TestDir::new(), Port::reserve());
+    let refusing = |all: bool| {
+        let script = move |ask: &Ask| match ask.verb == "MAIL" && (all || ask.argument.contains("bad@")) {
+            true => Answer::say("530 5.7.0 authentication required"),
+            false => Answer::Yes,
+        };
+        Options { extensions: vec!["PIPELINING"], ..Options::script(script) }
+    };
+    let (one, all) = (Sink::with(port.at(2), refusing(false)), Sink::with(port.at(3), refusing(true)));
+    let keys = "connections = 4\nrate = []";
+    let setup = Setup::new(&dir).with("[retry]\nfirst = \"1h\"\njitter = 0.0");
+    let daemon = setup.via("one", "one.test", one.address, keys).via("all", "all.test", all.address, keys).start();
+    let mut client = daemon.client();
+    let mut send = |from: &str, domain: &str, subject: String| {
+        client.send(from, &[&format!("<somebody@{domain}>")], &message(&subject));
+    };
+    for domain in ["one.test", "all.test"] {
+        (0..20).for_each(|n| send("<bad@s.test>", domain, format!("first {n}")));
+    }
+    for name in ["one", "all"] {
+        let line = daemon.wait_log("the refusal", |line| line.get("level") == "ERROR" && line.get("provider") == name);
+        assert_eq!(line.get("sender"), "bad@s.test", "{}", line.0);
+    }
+    let list = daemon.command(&["provider", "list"], b"");
+    let list = String::from_utf8_lossy(&list.stdout);
+    let told = list.matches("the provider refuses us with mail of bad@s.test, others' is tried at once: ");
+    assert_eq!(told.count(), 2, "{list}");
+    for n in 0..ROUNDS {
+        for domain in ["one.test", "all.test"] {
+            send(&format!("<good{}@g.test>", n % 3), domain, format!("good {n}"));
+        }
+        send("<bad@s.test>", "one.test", format!("bad {n}"));
+    }
+    let got = one.wait(ROUNDS, SOON);
+    assert!(got.len() == ROUNDS && got.iter().all(|mail| mail.from.contains("good")));
+    daemon.wait_log("that all of it stops", |line| {
+        line.event() == "the lane stops: nothing leaves" && line.get("provider") == "all" && line.get("by") == "refused"
+    });
+    // Those that were under way when the first was refused, and one of another sender.
+    let connections = all.connections().len();
+    assert!((2..=5).contains(&connections), "{connections}");
+    let deferred = |line: &LogLine| line.event() == "deferred" && line.get("sender").contains("good");
+    let lines = daemon.log_lines();
+    let good: Vec<&LogLine> = lines.iter().filter(|line| deferred(line)).collect();
+    assert!(good.len() == 1 && good[0].get("provider") == "all", "{}", good.len());
+}

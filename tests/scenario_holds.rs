@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use support::daemon::{Daemon, LogLine, Setup};
 use support::mail::message;
+use support::servers::Nsd;
 use support::sink::{Answer, Ask, Options, Sink};
 use support::{Port, SOON, TestDir, wait_for};
 
@@ -153,6 +154,57 @@ fn a_host_that_says_no_before_mail_is_asked_by_one_and_when_it_is_back_all_is_du
         let warnings = lines.iter().filter(|line| line.get("level") == "WARN" && line.get("provider") == name);
         assert_eq!((warnings.count(), lines.iter().filter(|line| back(line)).count()), (1, 1), "{name}");
     }
+}
+
+/// A smart host whose name is not there is a host that is down, in the same words and with the same end.
+#[test]
+fn a_smart_host_whose_name_is_not_found_is_one_warning_and_all_is_due_when_it_is() {
+    const MESSAGES: usize = 60;
+    let (dir, port) = (TestDir::new(), Port::reserve());
+    let nsd = Nsd::start(&dir, "other A 127.0.0.9");
+    let sink = Sink::start(port.at(2));
+    let provider = |name: &str, host: &str| {
+        format!(
+            "[provider.{name}]\nmatch = {{ domains = [\"{name}.test\"] }}\nrelay = \"{host}:{}\"\ntls = \"off\"\n\
+             connections = 4\nrate = []\n",
+            port.number
+        )
+    };
+    let dns = format!("[dns]\nnameservers = [\"{}\"]\ntimeout = \"2s\"\nnegative_ttl_max = \"1s\"\n", nsd.address);
+    let daemon = Setup::new(&dir)
+        .with(&format!("{dns}{}{}", provider("lost", "smtp.test"), provider("broken", "smtp.broken")))
+        .with("[retry]\nfirst = \"3s\"\nmax = \"1h\"\njitter = 0.0")
+        .start();
+    let mut client = daemon.client();
+    for n in 0..MESSAGES {
+        for name in ["lost", "broken"] {
+            client.send("<sender@sender.test>", &[&format!("<somebody@{name}.test>")], &message(&format!("m{n:03}")));
+        }
+    }
+    for (name, host, why) in [("lost", "smtp.test", "does not exist"), ("broken", "smtp.broken", "")] {
+        let down = |line: &LogLine| line.get("level") == "WARN" && line.get("provider") == name;
+        let line = daemon.wait_log("the warning", down);
+        assert_eq!(line.event(), "the host has no address: its mail waits", "{}", line.0);
+        assert_eq!(line.get("host"), format!("{host}:{}", port.number), "{}", line.0);
+        assert!(line.get("why").contains(why) && line.get("next_try").contains("Z ("), "{}", line.0);
+        assert!(line.get("waiting").parse::<usize>().is_ok_and(|n| n > 1), "{}", line.0);
+        let lines = daemon.log_lines();
+        let tried = lines.iter().filter(|line| line.event() == "deferred" && line.get("provider") == name).count();
+        assert!((1..=12).contains(&tried), "{name}: {tried}");
+        let words = format!("stopped: {host}:{} has no address to send to: ", port.number);
+        let list = says(&daemon, &["provider", "list"], &[&words]);
+        assert!(list.contains("; tried again at ") || list.contains("; the next message tries it"), "{list}");
+        says(&daemon, &["explain", &format!("x@{name}.test")], &[" has no address to send to: "]);
+    }
+    assert!(daemon.queue_list(&[]).iter().all(|row| row.state() != "failed"));
+
+    // Nobody has to say so.
+    nsd.change(&dir, "smtp A 127.0.0.2");
+    assert_eq!(sink.wait(MESSAGES, LONG).len(), MESSAGES);
+    let back = |line: &LogLine| line.event() == "the host takes mail again" && line.get("provider") == "lost";
+    daemon.wait_log("that it is back", back);
+    let warnings = |line: &&LogLine| line.get("level") == "WARN" && line.get("provider") == "lost";
+    assert_eq!(daemon.log_lines().iter().filter(warnings).count(), 1);
 }
 
 #[test]

@@ -15,7 +15,7 @@ use crate::config::{Config, CountedRate, Provider, Warmup, sources};
 use crate::mail::{Address, Incoming};
 use crate::pipeline::COUNTED;
 use crate::route::{Explained, Router};
-use crate::schedule::lane::{By, Holds};
+use crate::schedule::lane::Holds;
 use crate::shape::adapt::readable;
 use crate::shape::{Held, Usage};
 
@@ -222,8 +222,7 @@ impl LaneExplained {
             return;
         }
         // Parts of the lane are others' matter, but for the limits of this sender.
-        let of_all =
-            facts.holds.iter().filter(|hold| !matches!(hold.by, By::Limit { .. } | By::Host { all: false, .. }));
+        let of_all = facts.holds.iter().filter(|hold| hold.is_general());
         let waits = of_all
             .filter_map(|hold| Some(hold.until?.since(facts.now)))
             .chain(facts.limits.iter().map(|held| held.wait));
@@ -305,6 +304,7 @@ fn slowest(rates: &[CountedRate]) -> Option<f64> {
 mod tests {
     use super::*;
     use crate::config::sample;
+    use crate::schedule::lane::By;
 
     fn now() -> Timestamp {
         Timestamp(1_795_250_940_000)
@@ -404,7 +404,7 @@ mod tests {
         let lane = told(&Facts { holds, ..Facts::default() }, &provider, FeedbackStatus::default());
         assert_eq!((lane.earliest, lane.latest), (None, None));
         assert_eq!(lane.held, "paused by an operator (`mailweir provider resume p` ends that)");
-        let refused = holding(By::Refused { reply: "535 no".into() }, 9);
+        let refused = holding(By::Refused { reply: "535 no".into(), sender: None }, 9);
         let lane = told(&refused, &provider, FeedbackStatus::default());
         assert!(
             lane.held.starts_with("the provider refuses us: 535 no; tried again at 08:49:09Z (in 9 s)"),

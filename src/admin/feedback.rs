@@ -121,7 +121,7 @@ mod tests {
         (0..8).for_each(|_| adapt.refused(3, NOW, "421 too many connections"));
         judged(&mut adapt, NOW);
         for ago in [2000, 1000, 0] {
-            adapt.closed(7, Timestamp(NOW.0 - ago), Timestamp(NOW.0 - ago), "closed");
+            adapt.closed((7, Timestamp(NOW.0 - ago)), None, Timestamp(NOW.0 - ago), "closed");
         }
         adapt
     }

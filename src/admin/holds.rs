@@ -10,7 +10,8 @@ use crate::shape::Usage;
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct HoldStatus {
     /// `operator`, `rule`, `learned`, `refused`, `host`, `source`, `quota`, `warmup`, `pace`, `rate`,
-    /// `connection_rate`, `connections`, `silent`, `limit`, `descriptors`, `priority` or `shutdown`.
+    /// `connection_rate`, `connections`, `unanswered`, `answer`, `silent`, `limit`, `descriptors`, `priority` or
+    /// `shutdown`.
     pub by: String,
     /// Nothing at all leaves while it holds.
     pub stops: bool,

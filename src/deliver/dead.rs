@@ -12,7 +12,7 @@
 //! have, or the account: it keeps nobody else from the same address.
 //!
 //! What it ends at MAIL or later keeps away the mail of the sender that it was about, and everybody's only after
-//! it was about two in a row, see [`Ends`].
+//! it was about two in a row, see [`RefusedSenders`].
 //!
 //! Whoever comes while somebody probes an address waits for the answer for a moment ([`PATIENCE`] from the
 //! beginning of the probe, however many come): when the address is alive again, what waits behind the
@@ -31,9 +31,9 @@ use tokio::sync::Notify;
 use tokio::sync::futures::Notified;
 use tokio::time::Instant;
 
-use super::ends::Ends;
 use super::fact::{Event, Stage};
 use crate::config::Provider;
+use crate::mail::RefusedSenders;
 
 /// How long an address is left alone: at first, and at most.
 const FIRST: Duration = Duration::from_secs(30);
@@ -106,7 +106,7 @@ pub(super) struct BackOff {
     /// What happened.
     pub why: Event,
     /// Whose mail it was about, if it came at MAIL or later.
-    ends: Ends,
+    ends: RefusedSenders,
 }
 
 impl BackOff {
@@ -115,7 +115,7 @@ impl BackOff {
         self.until.saturating_duration_since(Instant::now())
     }
 
-    /// What it means for mail of a sender, see [`Ends`].
+    /// What it means for mail of a sender, see [`RefusedSenders`].
     fn seen_by(self, sender: u64) -> BackOff {
         if self.ends.spares(sender) {
             let (until, probing) = match self.ends.others {
@@ -273,7 +273,7 @@ impl DeadAddresses {
     /// It ended a new connection before it took anything: counted once for all that were open then. `sender`:
     /// it had been asked to take that one's mail.
     fn ended_early(&self, whose: Whose, sender: Option<&str>, (stage, why): (Stage, &Event), longest: Duration) {
-        let (mut times, mut ends) = (1, Ends::first(sender));
+        let (mut times, mut ends) = (1, RefusedSenders::first(sender));
         if let Some(known) = self.early.get(&whose) {
             let others_too = known.ends.is_beyond_one(sender);
             if !others_too && known.probing.is_none() && !known.left().is_zero() {
@@ -314,8 +314,10 @@ impl DeadAddresses {
         let wait = first.saturating_mul(1 << times.min(10)).min(longest);
         let (until, why) = (Instant::now() + wait, why.clone());
         let times = times.saturating_add(1);
-        self.dead
-            .insert(way, BackOff { times, until, probing: None, stage: Stage::Connect, why, ends: Ends::default() });
+        self.dead.insert(
+            way,
+            BackOff { times, until, probing: None, stage: Stage::Connect, why, ends: RefusedSenders::default() },
+        );
         self.news.notify_waiters();
     }
 }

@@ -12,12 +12,12 @@
 //! - `reply`, `encode`, `command`, `capabilities` are pure: bytes in, values out.
 
 mod auth;
+mod awaited;
 pub mod capabilities;
 mod command;
 pub mod connect;
 mod dead;
 pub mod encode;
-mod ends;
 pub mod fact;
 mod quirks;
 pub mod reply;
@@ -31,6 +31,7 @@ mod wire;
 use std::time::Duration;
 
 use crate::mail::{Body, Message, Recipient};
+pub use awaited::{Awaited, Silence};
 pub use capabilities::Capabilities;
 pub use connect::{Admit, Connector, ConnectorError, Dialer, Freely};
 pub use fact::{Event, Fact, NOT_TRIED, Peer, Reply, Stage};

@@ -5,10 +5,12 @@
 //! capabilities are those of the last EHLO; once a connection is not usable it never is again.
 
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use lettre::transport::smtp::commands::{Ehlo, Quit, Starttls};
 
+use super::awaited::Awaited;
 use super::dead::{EarlyEnd, Serving};
 use super::fact::{Event, Fact, Peer, Reply, Stage};
 use super::quirks::{Hosts, Quirks};
@@ -16,6 +18,7 @@ use super::tls::TlsSettings;
 use super::wire::{Io, Wire, Written};
 use super::{Capabilities, Timeouts, auth, command};
 use crate::config::{Provider, Redactor, TlsMode};
+use crate::mail::QueueId;
 
 /// What a session is set up with.
 #[derive(Clone, Copy)]
@@ -79,6 +82,9 @@ pub struct Connection {
     pub(super) early: Option<EarlyEnd>,
     /// Since then.
     pub(super) serving: Option<Serving>,
+    /// The message of the transaction under way, and what it waits for.
+    pub(super) message: QueueId,
+    pub(super) awaited: Arc<Awaited>,
 }
 
 type Failed = (Stage, Event);
@@ -110,6 +116,8 @@ impl Connection {
                 quirks: None,
                 early: None,
                 serving: None,
+                message: QueueId(0),
+                awaited: Arc::default(),
             }),
             Err(((stage, event), handshake)) => {
                 Err(SetupFailure { fact: Fact { stage, event, peer: Some(peer) }, handshake })
@@ -154,6 +162,11 @@ impl Connection {
     /// The configured local address it comes from; `None`: the system chose.
     pub fn source(&self) -> Option<IpAddr> {
         self.source
+    }
+
+    /// What it waits for, whenever it is looked at.
+    pub fn awaited(&self) -> &Arc<Awaited> {
+        &self.awaited
     }
 
     /// The other end.

@@ -74,6 +74,7 @@ impl Connection {
     pub async fn send(&mut self, tx: &Transaction<'_>) -> Report {
         let started = Instant::now();
         let reused = self.sent > 0;
+        self.message = tx.message.id;
         let mut fates = Fates(vec![None; tx.recipients.len()]);
         let gone = self.gone().await;
         let begun = gone.is_none();
@@ -435,7 +436,10 @@ impl Connection {
 
     /// Like [`Connection::reply`]; `None` is "go on" (354).
     async fn reply_or_go(&mut self, stage: Stage, limit: Duration) -> Result<Option<Reply>, End> {
-        let received = self.wire.read(limit).await.map_err(|event| (stage, event))?;
+        self.awaited.begins(self.message, stage);
+        let received = self.wire.read(limit).await;
+        self.awaited.ends();
+        let received = received.map_err(|event| (stage, event))?;
         self.usable &= !received.mixed;
         match received.reply.code {
             421 => Err((stage, Event::Reply(received.reply))),

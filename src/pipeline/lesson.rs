@@ -15,6 +15,7 @@ use crate::deliver::{Event, Fact, Reply, Stage};
 use crate::outcome::classify::{LATER, by_rule, judge, judge_unreached, not_logged_in, wants_login};
 use crate::outcome::settle::nobody_taken;
 use crate::outcome::{Fate, Judgement, Scope};
+use crate::schedule::lane::Reached;
 use crate::schedule::{Job, Lane, Wake};
 use crate::shape::adapt::{About, Adapt, Effect, Finding, Party, Refused, Signature, Tried, hash_of};
 
@@ -140,7 +141,7 @@ pub(crate) trait Teach {
     /// The server closed a connection soon after the last message of its load.
     fn note_closed(&self, load: Load) {
         let now = self.now();
-        if self.teach(|adapt, _| adapt.closed(load.messages, load.opened(now), now, CLOSED)) {
+        if self.teach(|adapt, _| adapt.closed((load.messages, load.opened(now)), None, now, CLOSED)) {
             self.spent(load.messages);
         }
     }
@@ -169,9 +170,10 @@ pub(crate) trait Teach {
         let (spent, slowed) = self.teach(|adapt, open| {
             if !accepted.is_empty() {
                 adapt.accepted(&accepted, cells(accepted.len()), began, now);
-                adapt.carried(carried.map_or(1, |before| before.messages.saturating_add(1)));
+                adapt.carried(carried.map_or(1, |before| before.messages.saturating_add(1)), job.sender);
             }
-            let spent = closed.filter(|load| adapt.closed(load.messages, load.opened(now), now, CLOSED));
+            let spent =
+                closed.filter(|load| adapt.closed((load.messages, load.opened(now)), Some(job.sender), now, CLOSED));
             let tried = Tried { before: carried.map_or(0, |load| load.messages), open };
             let mut slowed = Vec::new();
             let paced = |at: usize, reply: &Reply| adapt.is_paced(&sign(at, Stage::Mail, reply));
@@ -334,6 +336,22 @@ impl Carried {
 /// Whether the provider takes nothing of ours at all, e.g. refuses the password.
 pub(crate) fn refuses_us(judgement: &Judgement) -> bool {
     judgement.scope == Scope::Provider && !judgement.throttled && !judgement.ruled
+}
+
+/// Where in the dialog the provider let us go no further, or as far as it let us go.
+pub(crate) fn reached(stage: Stage) -> Reached {
+    match stage {
+        Stage::Mail => Reached::Mail,
+        Stage::Rcpt => Reached::Recipient,
+        Stage::Data | Stage::Body | Stage::Final => Reached::Data,
+        _ => Reached::Session,
+    }
+}
+
+/// How far mail got: where it was answered last, whatever the answer.
+pub(crate) fn got_to(facts: &[Fact]) -> Reached {
+    let answered = facts.iter().filter(|fact| matches!(fact.event, Event::Reply(_)));
+    answered.map(|fact| reached(fact.stage)).max().unwrap_or(Reached::Session)
 }
 
 /// Whether a host that did not take a connection has too many of ours: it says so, or it refuses

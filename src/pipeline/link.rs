@@ -109,6 +109,7 @@ pub(super) struct Link {
 impl Link {
     pub(super) fn new(connection: Connection, lane: &std::sync::Arc<Lane>) -> Link {
         let (open, counted) = lane.opened(connection.host());
+        lane.listens(connection.host(), connection.awaited());
         Link { connection, open, carried: Carried::nothing(), _counted: counted }
     }
 

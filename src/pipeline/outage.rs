@@ -1,4 +1,5 @@
-//! Hosts that take no connection, or turn us away before MAIL at whichever stage: since when, what happened, when they are tried again. An outage is one
+//! Hosts that take no connection, turn us away before MAIL at whichever stage, or are smart hosts whose names have
+//! no address: since when, what happened, when they are tried again. An outage is one
 //! warning and one line when it is over, whatever waits for it; what was not tried meanwhile is told
 //! recipient by recipient at the level `debug`.
 //!
@@ -15,7 +16,7 @@ use parking_lot::Mutex;
 use super::Relay;
 use crate::clock::Timestamp;
 use crate::config::Provider;
-use crate::deliver::{Event, Fact, Stage};
+use crate::deliver::{Event, Fact, Peer, Stage};
 use crate::mail::{LaneName, RecipientKey, State};
 use crate::queue::{Filter, Operation, QueueError};
 use crate::route::Route;
@@ -36,6 +37,12 @@ const SHORT: Duration = Duration::from_secs(5);
 /// Where what fails is about the host, our account there or its certificate, and not about a message.
 const BEFORE_MAIL: [Stage; 5] = [Stage::Connect, Stage::Greeting, Stage::Ehlo, Stage::StartTls, Stage::Auth];
 
+/// How long a name without an address is left alone at first, twice as long after every further failure, and at most.
+const FIRST: Duration = Duration::from_secs(30);
+const LONGEST: Duration = Duration::from_secs(3600);
+/// How long the one who asks for it again keeps the others away.
+const PROBE: Duration = Duration::from_secs(60);
+
 /// Which lane, and where its mail would go.
 type Key = (LaneName, Arc<str>);
 
@@ -55,6 +62,8 @@ pub(super) struct Outage {
     pub(super) until: Timestamp,
     /// Recipients put off because of it.
     pub(super) put_off: u64,
+    /// Times in a row that its name had no address.
+    nameless: u32,
     /// It was told that it is down, and not yet that it is back.
     told: bool,
     /// When it was told last that it is down.
@@ -85,6 +94,7 @@ impl Outage {
             stage if *stage >= Stage::Mail && why.starts_with(|c: char| c.is_ascii_digit()) => {
                 format!("answers {why} to mail{whose} at {stage}")
             }
+            Stage::Route => format!("has no address to send to: {why}"),
             Stage::Connect | Stage::Greeting => format!("takes no connection: {why}"),
             _ => format!("takes no mail{whose} at {stage}: {why}"),
         }
@@ -124,6 +134,7 @@ impl Outages {
             since: now,
             until,
             put_off: 0,
+            nameless: 0,
             told: false,
             told_at: None,
             woken: false,
@@ -137,6 +148,7 @@ impl Outages {
         if was_over && !outage.told {
             (outage.since, outage.put_off) = (now, 0);
         }
+        outage.nameless = if stage == Stage::Route { outage.nameless.saturating_add(1) } else { 0 };
         (outage.host, outage.stage, outage.why, outage.sender, outage.until) = (host, stage, why, sender, until);
         outage.put_off = outage.put_off.saturating_add(recipients);
     }
@@ -147,6 +159,25 @@ impl Outages {
         if let Some(outage) = known.get_mut(key).filter(|outage| outage.over.is_none()) {
             outage.over = Some(now);
         }
+    }
+
+    /// How often in a row the name of a destination had no address.
+    fn nameless(&self, key: &Key) -> u32 {
+        self.known.lock().get(key).filter(|outage| outage.over.is_none()).map_or(0, |outage| outage.nameless)
+    }
+
+    /// Whose name had no address when it was last asked for is left alone for so long; who hears nothing asks
+    /// now, and keeps the others away meanwhile.
+    fn left_alone(&self, key: &Key, now: Timestamp, recipients: u64) -> Option<(Duration, Outage)> {
+        let mut known = self.known.lock();
+        let outage = known.get_mut(key).filter(|outage| outage.over.is_none() && outage.nameless > 0)?;
+        let left = outage.until.since(now);
+        if left.is_zero() {
+            outage.until = now.after(PROBE);
+            return None;
+        }
+        outage.put_off = outage.put_off.saturating_add(recipients);
+        Some((left, outage.clone()))
     }
 
     /// Everybody is asked again at the next message.
@@ -216,6 +247,31 @@ impl Relay {
         self.outages.down(key, failed, job.recipients.len() as u64, now);
     }
 
+    /// The name of a smart host has no address: the fact to tell.
+    pub(super) fn note_nameless(&self, lane: &Lane, job: &Job, fact: Fact) -> Fact {
+        let (Some(relay), Event::NoRoute { text, .. }) = (&lane.provider.relay, &fact.event) else { return fact };
+        let now = self.clock.now();
+        let key = (lane.name.clone(), job.destination.clone());
+        let (first, longest) = (FIRST.min(lane.provider.retry.first), LONGEST.min(lane.provider.retry.max));
+        let wait = first.saturating_mul(1 << self.outages.nameless(&key).min(10)).min(longest);
+        let host = host_and_port(&relay.host, relay.port);
+        let failed = Failed { host, stage: Stage::Route, why: text.clone(), sender: None, until: now.after(wait) };
+        self.outages.down(key, failed, job.recipients.len() as u64, now);
+        Fact { peer: Some(Peer { host: relay.host.clone(), ip: None, tls: None }), ..fact }
+    }
+
+    /// Why nobody asks for the name of a smart host now, which had no address a moment ago.
+    pub(super) fn without_name(&self, lane: &Lane, job: &Job) -> Option<Fact> {
+        let relay = lane.provider.relay.as_ref()?;
+        if self.outages.is_empty() {
+            return None;
+        }
+        let key = (lane.name.clone(), job.destination.clone());
+        let (left, outage) = self.outages.left_alone(&key, self.clock.now(), job.recipients.len() as u64)?;
+        let peer = Peer { host: relay.host.clone(), ip: None, tls: None };
+        Some(Fact { stage: Stage::Route, event: Event::BackOff { left, why: outage.why }, peer: Some(peer) })
+    }
+
     /// What a transaction says of an outage.
     pub(super) fn note_answers(&self, lane: &Lane, destination: &Arc<str>, facts: &[Fact]) {
         let answers = |fact: &Fact| match &fact.event {
@@ -238,11 +294,12 @@ impl Relay {
         // Of a provider with many domains others go to other hosts.
         let host = if one { "" } else { outage.host.as_str() };
         let mut changed = 0;
-        for stage in BEFORE_MAIL {
+        let at = |stage: Stage| format!("{host}*] {stage}: *");
+        for reason in BEFORE_MAIL.into_iter().map(at).chain([format!("{host}* {}: *", Stage::Route)]) {
             let filter = Filter {
                 provider: Some(lane.to_string()),
                 state: Some(State::Queued.to_string()),
-                reason: Some(format!("{host}*] {stage}: *")),
+                reason: Some(reason),
                 ..Filter::default()
             };
             let mut after = None;

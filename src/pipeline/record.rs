@@ -4,12 +4,12 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::lesson::{CIRCUIT_FIRST, CIRCUIT_LONGEST, Lesson, Load, Teach, refuses_us};
+use super::lesson::{CIRCUIT_FIRST, CIRCUIT_LONGEST, Lesson, Load, Teach, got_to, reached, refuses_us};
 use super::moves::source;
 use super::{Relay, SETTLE_AGAIN};
 use crate::clock::Timestamp;
 use crate::crash;
-use crate::deliver::{Event, Fact, Reply};
+use crate::deliver::{Event, Fact, Reply, Stage};
 use crate::mail::{IpText, Owed, QueueId, RecipientKey};
 use crate::observe::seldom;
 use crate::outcome::Judgement;
@@ -228,22 +228,14 @@ impl Relay {
             self.scheduler.attend(lane);
         }
 
-        if planned.iter().any(|p| p.outcome == Outcome::Delivered) {
+        self.note_silence(lane, &attempt);
+        let delivered = planned.iter().any(|p| p.outcome == Outcome::Delivered);
+        if delivered {
             self.scheduler.prove(lane, true);
         }
-        let refused = planned.iter().find(|p| refuses_us(&p.judgement));
-        if let Some(refused) = refused {
-            let reason = attempt.facts.get(refused.at).map(ToString::to_string).unwrap_or_default();
-            if let Some(times) = seldom("refuses us", lane.name.as_str()) {
-                tracing::error!(
-                    provider = lane.name.base(),
-                    source = source(&lane.name),
-                    reply = %reason,
-                    times,
-                    "the provider refuses us altogether: its mail is kept, one message is tried now and then"
-                );
-            }
-            lane.open_circuit(reason, CIRCUIT_FIRST, CIRCUIT_LONGEST);
+        match planned.iter().find(|p| refuses_us(&p.judgement)).and_then(|p| attempt.facts.get(p.at)) {
+            Some(fact) => self.refused(lane, &attempt.job, fact),
+            None => self.scheduler.wake(lane, lane.got_as_far(got_to(&attempt.facts), delivered)),
         }
 
         let mut again = attempt.job.without_recipients();
@@ -261,6 +253,60 @@ impl Relay {
             let refused = planned.iter().any(|p| matches!(p.outcome, Outcome::Again { .. }) && p.judgement.ruled);
             let wake = if refused { lane.give_back_behind(again) } else { lane.give_back(again) };
             self.scheduler.wake(lane, wake);
+        }
+    }
+
+    /// The host answers what it takes, or leaves it without an answer until the time is over.
+    fn note_silence(&self, lane: &Arc<Lane>, attempt: &Attempt) {
+        let taken = || attempt.facts.iter().filter(|fact| fact.stage >= Stage::Mail);
+        let Some(silent) = taken().find(|fact| matches!(fact.event, Event::Timeout(_))) else {
+            if taken().any(|fact| matches!(fact.event, Event::Reply(_))) {
+                lane.note_answered(&attempt.job);
+            }
+            return;
+        };
+        let sender = attempt.job.message.message.envelope.sender();
+        if let Some(part) = lane.left_unanswered(&attempt.job)
+            && let Some(times) = seldom("leaves unanswered", &format!("{} {sender}", lane.name))
+        {
+            tracing::warn!(
+                provider = lane.name.base(),
+                source = source(&lane.name),
+                sender,
+                stage = %silent.stage,
+                connections = part.connections,
+                of = part.of,
+                times,
+                "the host leaves mail of one sender without an answer: it has a part of the connections"
+            );
+        }
+    }
+
+    /// The provider says to mail of one sender, or of several, that it takes none of ours.
+    fn refused(&self, lane: &Arc<Lane>, job: &Job, fact: &Fact) {
+        let sender = job.message.message.envelope.sender();
+        let (at, reply) = (reached(fact.stage), fact.to_string());
+        lane.open_circuit(reply.clone(), at, Some(sender), CIRCUIT_FIRST, CIRCUIT_LONGEST);
+        let one = lane.refused_sender();
+        let what = if one.is_some() { "refuses us with one sender" } else { "refuses us" };
+        let Some(times) = seldom(what, lane.name.as_str()) else { return };
+        let (provider, source) = (lane.name.base(), source(&lane.name));
+        match one {
+            Some(sender) => tracing::error!(
+                provider,
+                source,
+                sender = &*sender,
+                reply,
+                times,
+                "the provider refuses us with mail of one sender: it is kept, one message is tried now and then, and what others send at once"
+            ),
+            None => tracing::error!(
+                provider,
+                source,
+                reply,
+                times,
+                "the provider refuses us altogether: its mail is kept, one message is tried now and then"
+            ),
         }
     }
 

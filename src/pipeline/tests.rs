@@ -1,5 +1,6 @@
 //! The relay in one process, with a queue that misbehaves and a host that takes everything.
 
+use std::net::SocketAddr;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use parking_lot::Mutex;
@@ -42,7 +43,7 @@ pub(crate) struct Faulty {
 }
 
 impl Faulty {
-    fn new(dir: &tempfile::TempDir) -> Faulty {
+    pub(super) fn new(dir: &tempfile::TempDir) -> Faulty {
         Faulty::over(SqliteQueue::open(&dir.path().join("q.db"), Clock::System).expect("a queue"), 0)
     }
 
@@ -238,8 +239,20 @@ impl World {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let address = listener.local_addr().expect("its address");
         tokio::spawn(host(listener));
+        let connector = Connector::new("relay.example").expect("a connector");
+        World::to(address, "connections = 1\nrate = []", first, connector, (dir, queue)).await
+    }
+
+    /// To another host, whose provider has these keys.
+    pub(super) async fn to(
+        address: SocketAddr,
+        keys: &str,
+        first: &str,
+        connector: Connector,
+        (dir, queue): (tempfile::TempDir, Faulty),
+    ) -> World {
         let text = format!(
-            "drain = \"1s\"\n[provider.host]\nrelay = \"{address}\"\ntls = \"off\"\nconnections = 1\nrate = []\n\
+            "drain = \"1s\"\n[provider.host]\nrelay = \"{address}\"\ntls = \"off\"\n{keys}\n\
              [[route]]\nrecipient = \"*\"\nvia = \"host\"\n[retry]\nfirst = \"{first}\"\njitter = 0.0\n"
         );
         let config = Arc::new(Config::parse(&text, "test").expect("a configuration"));
@@ -251,7 +264,6 @@ impl World {
             move |lane| router.provider_of_lane(lane)
         });
         let (stop, stopping) = watch::channel(false);
-        let connector = Connector::new("relay.example").expect("a connector");
         let relay = Relay::new(config, Clock::System, queue, router, connector, scheduler.clone(), stopping.clone());
         tokio::spawn(scheduler.run(stopping));
         World { relay, stop, notify: false, dir }
@@ -264,12 +276,17 @@ impl World {
 
     /// The same, as if it had been accepted so long ago.
     pub(crate) async fn accept_old(&self, recipients: usize, age: Duration) -> QueueId {
+        self.accept_from("a@a.example", recipients, age).await
+    }
+
+    /// The same of another sender.
+    pub(super) async fn accept_from(&self, sender: &str, recipients: usize, age: Duration) -> QueueId {
         let head = Bytes::from_static(b"Subject: x\r\n\r\nx\r\n");
         let received = self.relay.clock.now().before(age);
         let message = Message {
             id: self.relay.queue.next_id(received),
             received,
-            envelope: Envelope { reverse_path: Address::parse("a@a.example").ok(), ..Envelope::default() },
+            envelope: Envelope { reverse_path: Address::parse(sender).ok(), ..Envelope::default() },
             origin: Origin::Local,
             size: head.len() as u64,
             traits: BodyTraits::default(),
@@ -293,16 +310,16 @@ impl World {
     }
 
     /// Waits for so many recipients to be known as delivered: that is after they left the queue.
-    async fn delivered(&self, n: u64) {
+    pub(super) async fn delivered(&self, n: u64) {
         reaches(|| self.relay.stats.delivered.get(), n).await;
     }
 
     /// The same of those that wait for another attempt.
-    async fn deferred(&self, n: u64) {
+    pub(super) async fn deferred(&self, n: u64) {
         reaches(|| self.relay.stats.deferred.get(), n).await;
     }
 
-    async fn end(self) -> tempfile::TempDir {
+    pub(super) async fn end(self) -> tempfile::TempDir {
         let _ = self.stop.send(true);
         self.relay.workers.none().await;
         self.relay.queue.close().await;

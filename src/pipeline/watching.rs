@@ -240,6 +240,7 @@ impl Relay {
                 let all = (provider.relay.is_some() || name.as_domain().is_some()) && outage.sender.is_none();
                 let waiting = if all { self.waiting_text(&name).await } else { grouped(outage.put_off) };
                 let what = match outage.stage {
+                    Stage::Route => "the host has no address: its mail waits",
                     Stage::Connect | Stage::Greeting => "the host takes no connection: its mail waits",
                     _ if outage.sender.is_some() => "the host takes no mail of one sender: it waits",
                     _ => "the host takes no mail: its mail waits",
@@ -339,7 +340,7 @@ mod tests {
             let (said, _) = Said::step(None, Some(&hold), waits, at(0));
             said.and_then(|said| said.ended_with_lane(at(60)))
         };
-        let refused = || Hold { by: By::Refused { reply: "535 no".into() }, until: Some(at(600)) };
+        let refused = || Hold { by: By::Refused { reply: "535 no".into(), sender: None }, until: Some(at(600)) };
         assert_eq!(ended(quota(600), true), None);
         assert_eq!(ended(refused(), true), Some(Duration::from_secs(60)));
         assert_eq!(ended(refused(), false), None, "it was not told");

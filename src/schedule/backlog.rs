@@ -16,6 +16,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::beyond::Beyond;
+pub use super::ready::Kept;
 use super::ready::Ready;
 use super::{Job, WINDOW};
 use crate::mail::QueueId;
@@ -130,8 +131,8 @@ impl Backlog {
 
     /// A job of higher priority to the same destination that should leave instead of `job`, which
     /// its limits let through now; its gates count it as on its way.
-    pub fn overtaking(&mut self, gates: &Gates<'_>, job: &Job, most: usize) -> Option<Job> {
-        let mut better = self.ready.overtaking(job, most)?;
+    pub fn overtaking(&mut self, gates: &Gates<'_>, job: &Job, most: usize, kept: Kept<'_>) -> Option<Job> {
+        let mut better = self.ready.overtaking(job, most, kept)?;
         let gates = gates.of(better.sender, &better.message.message);
         let fits = |gate: &Arc<Gate>| {
             let count = better.recipients.len();
@@ -158,22 +159,33 @@ impl Backlog {
     }
 
     /// The next job that its limits let through now, at most `most` of its recipients. Now and not
-    /// soon: a job that waited for its limit on a connection would keep it from the others.
-    pub fn pop(&mut self, passes: &Gates<'_>, most: usize, destination: Option<&str>) -> Next {
+    /// soon: a job that waited for its limit on a connection would keep it from the others. What is `kept`
+    /// stays, and holds up nobody.
+    pub fn pop(&mut self, passes: &Gates<'_>, most: usize, destination: Option<&str>, kept: Kept<'_>) -> Next {
         if passes.is_empty() && self.aside.is_empty() {
-            return self.ready.pop(most, destination).map_or(Next::Nothing, Next::Job);
+            return self.ready.pop_unless(most, destination, kept).map_or(Next::Nothing, Next::Job);
         }
         let now = Instant::now();
         // Each round gives a job, or puts one aside until later.
         for _ in 0..ROUNDS {
-            let from_aside = self.whose_turn(now);
-            let job = match &from_aside {
+            let mut from_aside = self.whose_turn(now);
+            let mut job = match &from_aside {
                 Some(key) => self.pop_aside(key, now, most, destination),
-                None => self.ready.pop(most, destination),
+                None => self.ready.pop_unless(most, destination, kept),
             };
+            // What is ready is kept: those aside need not wait for it.
+            if job.is_none() && from_aside.is_none() {
+                from_aside = self.due(now).cloned();
+                job = from_aside.as_ref().and_then(|key| self.pop_aside(key, now, most, destination));
+            }
             let Some(mut job) = job else {
                 return self.by_time.first().map_or(Next::Nothing, |(wake, _)| Next::Wait(*wake));
             };
+            // Its limit would let it pass: it waits among the ready ones for what keeps it.
+            if from_aside.is_some() && kept(&job) {
+                self.ready.push_front(job);
+                continue;
+            }
             let gates = passes.of(job.sender, &job.message.message);
             if gates.is_empty() {
                 return Next::Job(job);

@@ -6,6 +6,7 @@ use super::*;
 use crate::mail::{Address, BodyTraits, Envelope, Message, NewMessage, NewRecipient, Origin, Recipient};
 use crate::queue::sqlite::InlineQueue;
 use crate::queue::{Queue, Settlement, Verdict};
+use crate::schedule::lane::Reached;
 use crate::schedule::testing::provider;
 use bytes::Bytes;
 use tokio::sync::watch;
@@ -231,7 +232,7 @@ async fn domains_that_are_held_back_take_no_place_and_come_again() {
     let name = |n: usize| LaneName::domain(&format!("held{n}.example"));
     for n in 0..300 {
         let lane = world.scheduler.lane(&name(n));
-        lane.open_circuit("530 no".into(), Duration::from_secs(600), Duration::from_secs(600));
+        lane.open_circuit("530 no".into(), Reached::Session, None, Duration::from_secs(600), Duration::from_secs(600));
     }
     world.accept("a@a.example", names("held", 300)).await;
     tokio::time::sleep(Duration::from_secs(70)).await;
@@ -252,7 +253,7 @@ async fn there_are_only_so_many_lanes_that_rest() {
     let world = World::begin(10);
     for n in 0..2 * RESTING {
         let lane = world.scheduler.lane(&LaneName::domain(&format!("refuses{n}.example")));
-        lane.open_circuit("530 no".into(), Duration::from_secs(600), Duration::from_secs(600));
+        lane.open_circuit("530 no".into(), Reached::Session, None, Duration::from_secs(600), Duration::from_secs(600));
     }
     assert!(world.scheduler.is_crowded());
     tokio::time::sleep(Duration::from_secs(5)).await;

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use super::budget::Ticket;
+use super::lane::Again;
 pub use crate::mail::sender_key;
 use crate::mail::{Address, Message, Recipient, RecipientKey};
 use crate::shape::Gate;
@@ -56,6 +57,8 @@ pub struct Job {
     pub of_share: bool,
     /// The limits at which it counts as on its way to a permit.
     pub gates: Vec<Arc<Gate>>,
+    /// While it is under way: it was left without an answer before.
+    pub again: Option<Arc<Again>>,
 }
 
 impl Job {
@@ -71,6 +74,7 @@ impl Job {
             waited: false,
             of_share: false,
             gates: Vec::new(),
+            again: None,
         }
     }
 
@@ -100,6 +104,7 @@ impl Job {
             waited: self.waited,
             of_share: false,
             gates: Vec::new(),
+            again: None,
         }
     }
 

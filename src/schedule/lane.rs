@@ -7,6 +7,8 @@
 //! leaves while the lane is paused.
 
 mod absent;
+mod answers;
+mod circuit;
 mod feedback;
 mod holds;
 mod lent;
@@ -16,6 +18,7 @@ mod permit;
 mod place;
 mod recent;
 mod snapshot;
+mod unanswered;
 mod window;
 
 use std::sync::Arc;
@@ -36,6 +39,9 @@ use crate::mail::LaneName;
 use crate::shape::adapt::{Adapt, Configured};
 use crate::shape::{Gate, Gates, Ledger, Limiter, Limits, Paced};
 use absent::Absent;
+use answers::Answers;
+use circuit::Login;
+pub use circuit::{Circuit, Reached};
 use feedback::Narrowed;
 pub use feedback::OpenGuard;
 pub use holds::{By, Hold, Holds};
@@ -45,6 +51,8 @@ use line::Line;
 pub use permit::{Limited, NotNow};
 use recent::Recent;
 pub use snapshot::Snapshot;
+use unanswered::Unanswered;
+pub use unanswered::{Again, Confined};
 pub(super) use window::FETCH;
 
 /// How long before its permit a worker is let through, to have time to connect.
@@ -99,6 +107,10 @@ struct State {
     given: Option<Instant>,
     paused: bool,
     circuit: Option<Circuit>,
+    login: Login,
+    unanswered: Unanswered,
+    /// What open connections wait for.
+    answers: Answers,
     stored: Stored,
     /// Senders in the queue who have nothing here.
     absent: Absent,
@@ -120,17 +132,6 @@ struct State {
     unconnected: usize,
     /// What feedback narrowed.
     narrowed: Narrowed,
-}
-
-/// Why nothing leaves for a while although nobody paused the lane.
-#[derive(Clone, Debug)]
-pub struct Circuit {
-    /// A single job is tried then.
-    pub until: Instant,
-    /// What the server said.
-    pub reason: String,
-    /// How often in a row; the time grows with it.
-    pub times: u32,
 }
 
 /// Why a worker was not given a job.
@@ -237,7 +238,7 @@ impl Lane {
         if state.narrowed.held().is_some() {
             return Wake::Nobody;
         }
-        let most = state.most_workers(self.provider.connections);
+        let most = if self.one_logs_in(state) { 1 } else { state.most_workers(self.provider.connections) };
         // One worker may wait for its connection; more would only hold jobs.
         if state.workers < most && (state.workers == 0 || self.connects.wait_for(1) <= LEAD) {
             state.workers += 1;
@@ -273,27 +274,6 @@ impl Lane {
     pub fn pause(&self, paused: bool) -> Wake {
         let mut state = self.state.lock();
         state.paused = paused;
-        self.wake(&mut state)
-    }
-
-    /// The provider refuses us altogether (e.g. 535): nothing leaves until a probe succeeds.
-    pub fn open_circuit(&self, reason: String, first: Duration, longest: Duration) {
-        let mut state = self.state.lock();
-        // Connections that were under way when it opened are no further probes.
-        if state.circuit.as_ref().is_some_and(|c| c.until > Instant::now()) {
-            return;
-        }
-        let times = state.circuit.as_ref().map_or(0, |c| c.times).saturating_add(1);
-        let wait = first.saturating_mul(1 << times.saturating_sub(1).min(10)).min(longest);
-        state.circuit = Some(Circuit { until: Instant::now() + wait, reason, times });
-    }
-
-    /// The provider accepts us again.
-    pub fn close_circuit(&self) -> Wake {
-        let mut state = self.state.lock();
-        if state.circuit.take().is_none() {
-            return Wake::Nobody;
-        }
         self.wake(&mut state)
     }
 

@@ -163,25 +163,6 @@ async fn urgent_mail_finds_room_in_a_window_full_of_bulk_but_not_without_end() {
     assert_eq!(came, 8);
 }
 
-#[tokio::test(start_paused = true)]
-async fn an_open_circuit_lets_one_probe_through_and_closes_on_success() {
-    let lane = lane(|p| p.connections = 5);
-    for i in 0..4 {
-        let _ = lane.push([job("a@a", "x.example", 0, &[i])]);
-    }
-    lane.open_circuit("535 no".into(), Duration::from_secs(60), Duration::from_secs(600));
-    assert!(lane.next(None, IDLE).await.is_err());
-    let began = Instant::now();
-    let (probe, _) = lane.next(None, Duration::from_secs(100)).await.expect("the probe");
-    assert!(began.elapsed() >= Duration::from_secs(30));
-    assert!(lane.next(None, IDLE).await.is_err(), "only one probe");
-    lane.open_circuit("535 no".into(), Duration::from_secs(60), Duration::from_secs(600));
-    assert!(lane.snapshot().circuit.is_some_and(|(_, left)| left > Duration::from_secs(100)), "twice as long");
-    lane.settled(probe.recipients.len());
-    let _ = lane.close_circuit();
-    assert!(lane.next(None, IDLE).await.is_ok() && lane.next(None, IDLE).await.is_ok());
-}
-
 #[test]
 fn claims_come_one_at_a_time_and_forget_nothing_noted_meanwhile() {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().expect("runtime");
@@ -212,21 +193,6 @@ async fn only_the_lane_of_a_domain_moves_as_a_whole() {
         assert_eq!(lane.surrender(first).len(), moved, "{name}");
         assert_eq!(lane.in_memory(), 3 - moved, "{name}");
     }
-}
-
-/// Ten connections that hear 535 at the same moment are one refusal, not ten in a row.
-#[tokio::test(start_paused = true)]
-async fn a_circuit_waits_longer_for_each_probe_not_for_each_connection() {
-    let lane = lane(|_| {});
-    let (first, longest) = (Duration::from_secs(60), Duration::from_secs(3600));
-    let wait = |lane: &Lane| lane.snapshot().circuit.expect("open").1;
-    for _ in 0..10 {
-        lane.open_circuit("535".into(), first, longest);
-    }
-    assert_eq!(wait(&lane), first);
-    tokio::time::advance(first).await;
-    lane.open_circuit("535".into(), first, longest);
-    assert_eq!(wait(&lane), first * 2);
 }
 
 fn shared(sender: &str, change: impl FnOnce(&mut Limit)) -> Arc<Limit> {

@@ -25,6 +25,9 @@ const MAX_PASSED: u32 = 16;
 /// Of so many jobs that leave, one is of a lower priority, if there is one.
 pub const ONE_OF: u32 = 8;
 
+/// Which jobs do not leave now, whatever their turn is.
+pub type Kept<'a> = &'a dyn Fn(&Job) -> bool;
+
 /// Jobs in the order in which they leave.
 #[derive(Debug, Default)]
 pub struct Ready {
@@ -69,29 +72,40 @@ struct Sender {
 }
 
 impl Sender {
-    /// Where the job is that leaves next, and whether it suits `destination`.
-    fn next(&self, destination: Option<&str>, ahead: usize) -> (usize, bool) {
-        let Some(wanted) = destination else { return (0, true) };
-        let ahead = if self.skipped < MAX_PASSED { ahead } else { 1 };
-        match self.jobs.iter().take(ahead).position(|job| *job.destination == *wanted) {
-            Some(at) => (at, true),
-            None => (0, false),
+    /// Where the job is that leaves next of those that are not `kept`, and whether it suits `destination`.
+    fn next(&self, destination: Option<&str>, ahead: usize, kept: Kept<'_>) -> Option<(usize, bool)> {
+        let mut free = self.jobs.iter().enumerate().filter(|(_, job)| !kept(job));
+        let (first, job) = free.next()?;
+        let Some(wanted) = destination else { return Some((first, true)) };
+        if *job.destination == *wanted {
+            return Some((first, true));
         }
+        let ahead = if self.skipped < MAX_PASSED { ahead } else { 1 };
+        let suits = free.take(ahead - 1).find(|(_, job)| *job.destination == *wanted);
+        Some(suits.map_or((first, false), |(at, _)| (at, true)))
     }
 }
 
 impl Level {
-    /// Takes a job of the sender whose turn it is, or of one of the next few if that suits better.
-    fn pop(&mut self, limit: usize, destination: Option<&str>) -> Option<Job> {
-        let suits = |sender: &u64, ahead| self.senders.get(sender).is_some_and(|s| s.next(destination, ahead).1);
-        let mut turn = 0;
-        if self.skipped < MAX_PASSED && !self.turns.front().is_some_and(|sender| suits(sender, LOOK_AHEAD)) {
-            turn = self.turns.iter().take(SENDERS_AHEAD).position(|sender| suits(sender, 1)).unwrap_or(0);
+    fn has_free(&self, kept: Kept<'_>) -> bool {
+        self.turns.iter().any(|sender| self.senders.get(sender).is_some_and(|s| s.jobs.iter().any(|job| !kept(job))))
+    }
+
+    /// Takes a job of the sender whose turn it is, or of one of the next few if that suits better. Senders of
+    /// whom everything is `kept` keep their turns.
+    fn pop(&mut self, limit: usize, destination: Option<&str>, kept: Kept<'_>) -> Option<Job> {
+        let next = |sender: &u64, ahead| self.senders.get(sender).and_then(|s| s.next(destination, ahead, kept));
+        let suits = |sender: &u64, ahead| next(sender, ahead).is_some_and(|(_, suits)| suits);
+        let first = self.turns.iter().position(|sender| next(sender, 1).is_some())?;
+        let mut turn = first;
+        if self.skipped < MAX_PASSED && !self.turns.get(first).is_some_and(|sender| suits(sender, LOOK_AHEAD)) {
+            let mut near = self.turns.iter().enumerate().skip(first).take(SENDERS_AHEAD);
+            turn = near.find(|(_, sender)| suits(sender, 1)).map_or(first, |(at, _)| at);
         }
-        self.skipped = if turn == 0 { 0 } else { self.skipped + 1 };
+        self.skipped = if turn == first { 0 } else { self.skipped + 1 };
         let sender = self.turns.remove(turn)?;
         let of_sender = self.senders.get_mut(&sender)?;
-        let (at, _) = of_sender.next(destination, if turn == 0 { LOOK_AHEAD } else { 1 });
+        let (at, _) = of_sender.next(destination, if turn == first { LOOK_AHEAD } else { 1 }, kept)?;
         let job = take(&mut of_sender.jobs, at, limit);
         of_sender.recipients -= job.as_ref().map_or(0, |job| job.recipients.len());
         of_sender.skipped = if at == 0 { 0 } else { of_sender.skipped + 1 };
@@ -199,7 +213,7 @@ impl Ready {
     }
 
     fn insert(&mut self, mut job: Job, to: Where) {
-        job.of_share = false;
+        (job.of_share, job.again) = (false, None);
         if job.recipients.is_empty() {
             return;
         }
@@ -234,26 +248,34 @@ impl Ready {
     /// Takes the next job, at most `limit` of its recipients (the rest stays in front), preferring
     /// one for `destination` among the first few.
     pub fn pop(&mut self, limit: usize, destination: Option<&str>) -> Option<Job> {
-        let best = self.best_priority()?;
+        self.pop_unless(limit, destination, &|_| false)
+    }
+
+    /// The same of those that are not `kept`: they stay where they are.
+    pub fn pop_unless(&mut self, limit: usize, destination: Option<&str>, kept: Kept<'_>) -> Option<Job> {
+        let (Reverse(best), _) = self.levels.iter().find(|(_, level)| level.has_free(kept))?;
+        let best = *best;
         let others = self.levels.len() > 1;
         if others && self.best_in_a_row + 1 >= ONE_OF {
             // The share of the others: whoever was passed over longest; of equals the better one.
-            let waiting = self.levels.iter().skip(1).rev().max_by_key(|(_, level)| level.passed);
-            let priority = waiting.map(|(Reverse(priority), _)| *priority)?;
-            let job = self.pop_from(priority, limit, destination)?;
-            self.best_in_a_row = 0;
-            return Some(Job { of_share: true, ..job });
+            let free = |(priority, level): &(&Reverse<i8>, &Level)| priority.0 != best && level.has_free(kept);
+            let waiting = self.levels.iter().filter(free).rev().max_by_key(|(_, level)| level.passed);
+            if let Some(priority) = waiting.map(|(Reverse(priority), _)| *priority) {
+                let job = self.pop_from(priority, limit, destination, kept)?;
+                self.best_in_a_row = 0;
+                return Some(Job { of_share: true, ..job });
+            }
         }
         self.best_in_a_row = if others { self.best_in_a_row + 1 } else { self.best_in_a_row };
-        self.pop_from(best, limit, destination)
+        self.pop_from(best, limit, destination, kept)
     }
 
-    fn pop_from(&mut self, priority: i8, limit: usize, destination: Option<&str>) -> Option<Job> {
+    fn pop_from(&mut self, priority: i8, limit: usize, destination: Option<&str>, kept: Kept<'_>) -> Option<Job> {
         for (_, level) in self.levels.iter_mut().filter(|(Reverse(p), _)| *p != priority) {
             level.passed = level.passed.saturating_add(1);
         }
         let level = self.levels.get_mut(&Reverse(priority))?;
-        let job = level.pop(limit, destination);
+        let job = level.pop(limit, destination, kept);
         let taken = job.as_ref().map_or(0, |job| job.recipients.len());
         level.passed = 0;
         level.recipients -= taken;
@@ -287,7 +309,7 @@ impl Ready {
 
     /// `job` is about to leave: takes one of higher priority to the same destination that should
     /// leave instead, if there is one and it is not `job`'s turn. The caller puts `job` back.
-    pub fn overtaking(&mut self, job: &Job, limit: usize) -> Option<Job> {
+    pub fn overtaking(&mut self, job: &Job, limit: usize, kept: Kept<'_>) -> Option<Job> {
         let best = self.best_priority().filter(|best| *best > job.priority());
         let Some(best) = best else {
             if self.lowest_priority().is_none_or(|lowest| lowest >= job.priority()) {
@@ -304,14 +326,14 @@ impl Ready {
         // Only if one for that connection is where `pop` finds it.
         let first = level.turns.front().and_then(|sender| level.senders.get(sender));
         let near = level.turns.iter().take(SENDERS_AHEAD).filter_map(|sender| level.senders.get(sender));
-        let suits = |sender: &Sender, ahead| sender.next(Some(&job.destination), ahead).1;
+        let suits = |sender: &Sender, ahead| sender.next(Some(&job.destination), ahead, kept).is_some_and(|(_, s)| s);
         let found = first.is_some_and(|sender| suits(sender, LOOK_AHEAD))
             || level.skipped < MAX_PASSED && near.into_iter().any(|sender| suits(sender, 1));
         if !found {
             return None;
         }
         self.best_in_a_row += 1;
-        self.pop_from(best, limit, Some(&job.destination))
+        self.pop_from(best, limit, Some(&job.destination), kept)
     }
 
     /// Takes the recipients that `wanted` names out of all jobs, and returns them.
@@ -430,7 +452,7 @@ mod tests {
         }
         for _ in 0..20 {
             let bulk = ready.pop(1, None).unwrap();
-            assert!(ready.overtaking(&bulk, 1).is_none());
+            assert!(ready.overtaking(&bulk, 1, &|_| false).is_none());
         }
         ready.push(job("reset@b", "x.example", 4, &[0]));
         assert_eq!(ready.pop(1, None).unwrap().priority(), 4, "at once: bulk alone has earned nothing");
@@ -445,7 +467,7 @@ mod tests {
             // When a connection is free there is bulk only; before its permit comes, urgent mail does.
             let bulk = ready.pop(1, None).unwrap();
             ready.push(job("reset@b", "x.example", 4, &[i]));
-            match ready.overtaking(&bulk, 1) {
+            match ready.overtaking(&bulk, 1, &|_| false) {
                 Some(urgent) => {
                     assert_eq!(urgent.priority(), 4);
                     overtaken += 1;

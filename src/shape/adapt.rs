@@ -264,9 +264,9 @@ impl Adapt {
         made
     }
 
-    /// A connection has carried `messages`, the last one just now.
-    pub fn carried(&mut self, messages: u32) {
-        self.spent.carried(messages);
+    /// A connection has carried `messages`, the last one, of `sender`, just now.
+    pub fn carried(&mut self, messages: u32, sender: u64) {
+        self.spent.carried(messages, sender);
     }
 
     /// A reply after MAIL speaks of connections, or of messages on one, in words that are well known, and
@@ -276,7 +276,7 @@ impl Adapt {
         let taken = match about {
             _ if !self.configured.adaptive => false,
             About::Messages if tried.before > 0 => {
-                self.spent.closed(tried.before, now, true, now, reply);
+                self.spent.told(tried.before, now, reply);
                 true
             }
             About::Connections => {
@@ -303,10 +303,16 @@ impl Adapt {
     }
 
     /// The server closed a connection that was opened at `opened` and had carried `messages`, right after
-    /// the last one. True: by now it is clear that it takes no more on one.
-    pub fn closed(&mut self, messages: u32, opened: Timestamp, now: Timestamp, how: &str) -> bool {
+    /// the last one; `sender`: it was to carry mail of that one. True: by now it is clear that it takes no more on one.
+    pub fn closed(
+        &mut self,
+        (messages, opened): (u32, Timestamp),
+        sender: Option<u64>,
+        now: Timestamp,
+        how: &str,
+    ) -> bool {
         let narrower = self.configured.adaptive && messages < self.configured.messages;
-        let learned = narrower && self.spent.closed(messages, opened, false, now, cut(how));
+        let learned = narrower && self.spent.closed((messages, opened), sender, now, cut(how));
         self.changed |= learned;
         learned
     }

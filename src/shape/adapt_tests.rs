@@ -173,12 +173,12 @@ fn simulate(config: Configured, first: Hidden, then: Option<(usize, Hidden)>, se
                         tally.0 += 1;
                         workers[index].carried = Some(before + 1);
                         adapt.accepted(&[nth(number)], 1, at(began), stamp);
-                        adapt.carried(before + 1);
+                        adapt.carried(before + 1, 0);
                     }
                     Said::Closed => {
                         tally.2 += 1;
                         workers[index].carried = None;
-                        adapt.closed(before, stamp, stamp, "closed");
+                        adapt.closed((before, stamp), None, stamp, "closed");
                     }
                     Said::SlowDown => {
                         tally.2 += 1;
@@ -376,15 +376,37 @@ fn a_threshold_counts_in_a_sliding_window_and_survives_a_restart() {
     assert!(!late.counts(&three, at(3650.0)), "the first is over an hour ago");
 }
 
+/// The host turns away one sender, on connections that have carried something of others: that is no number.
+#[test]
+fn a_sender_at_whose_mail_connections_end_teaches_no_number_for_all() {
+    let (bad, good) = (1, 2);
+    let mut adapt = Adapt::new(configured(None, 10));
+    let ends = |adapt: &mut Adapt, second: u32, sender| {
+        let (opened, now) = (at(f64::from(second)), at(f64::from(second) + 0.5));
+        adapt.carried(1, good);
+        adapt.closed((1, opened), Some(sender), now, "closed")
+    };
+    assert!(!(0..20).any(|second| ends(&mut adapt, second, bad)));
+    assert_eq!(adapt.limits(at(30.0)).messages, 100);
+    // His mail passes on a new connection: it was the turn of the others to end.
+    adapt.carried(1, bad);
+    assert!(ends(&mut adapt, 31, bad));
+    assert_eq!(adapt.limits(at(32.0)).messages, 1);
+    // Of several senders none is to blame.
+    let mut adapt = Adapt::new(configured(None, 10));
+    let learned: Vec<bool> = (0..3).map(|n| ends(&mut adapt, n, u64::from(n))).collect();
+    assert_eq!(learned, [false, false, true]);
+}
+
 #[test]
 fn a_closed_connection_teaches_at_the_third_time_and_a_reply_at_once() {
     let mut adapt = Adapt::new(configured(None, 10));
-    adapt.closed(20, at(0.0), at(0.0), "closed");
-    adapt.closed(7, at(1.0), at(1.0), "closed");
+    adapt.closed((20, at(0.0)), None, at(0.0), "closed");
+    adapt.closed((7, at(1.0)), None, at(1.0), "closed");
     assert_eq!(adapt.limits(at(1.0)).messages, 100);
-    adapt.closed(7, at(1.5), at(1.5), "closed");
+    adapt.closed((7, at(1.5)), None, at(1.5), "closed");
     assert_eq!(adapt.limits(at(1.5)).messages, 100);
-    assert!(adapt.closed(7, at(2.0), at(2.0), "closed"));
+    assert!(adapt.closed((7, at(2.0)), None, at(2.0), "closed"));
     assert_eq!(adapt.limits(at(2.0)).messages, 7);
     adapt.told(About::told("Max message per connection reached", false), tried(5, 2), at(3.0), "421");
     assert_eq!(adapt.limits(at(3.0)).messages, 5);
@@ -405,13 +427,13 @@ fn connections_that_are_reset_now_and_then_teach_nothing() {
             let (count, opened) = &mut carried[random.usize(..connections as usize)];
             match random.u32(..1000) {
                 0 => {
-                    adapt.closed(std::mem::take(count), std::mem::replace(opened, now), now, "closed");
+                    adapt.closed((std::mem::take(count), std::mem::replace(opened, now)), None, now, "closed");
                     let messages = adapt.limits(now).messages;
                     assert_eq!(messages, 100_000, "after {n} messages on {connections} connections");
                 }
                 _ => {
                     *count += 1;
-                    adapt.carried(*count);
+                    adapt.carried(*count, 0);
                 }
             }
         }
@@ -425,10 +447,10 @@ fn a_restart_of_the_server_teaches_nothing() {
         let now = 100.0 * f64::from(restart + 1);
         for n in 0..50 {
             // All had carried about the same when it happened.
-            adapt.closed(3 + n / 40, at(now - 50.0), at(now + f64::from(n) / 100.0), "closed");
+            adapt.closed((3 + n / 40, at(now - 50.0)), None, at(now + f64::from(n) / 100.0), "closed");
         }
         for n in 1..20 {
-            adapt.carried(n);
+            adapt.carried(n, 0);
         }
         assert_eq!(adapt.limits(at(now)).messages, 100, "after restart {restart}");
     }
@@ -483,7 +505,7 @@ proptest! {
                 3 => _ = adapt.told(About::Connections, tried(n, n), stamp, "450"),
                 4 => adapt.refused(n, stamp, "421"),
                 5 => adapt.opened(n, stamp),
-                6 => _ = adapt.closed(n, stamp, stamp, "closed"),
+                6 => _ = adapt.closed((n, stamp), None, stamp, "closed"),
                 _ => drop(adapt.ruled(&rule(vec![RuleAction::SlowTo(per_minute(n + 1)), RuleAction::Connections(n)], RuleScope::Provider, None), "4", stamp)),
             }
             adapt.advance(n, stamp);

@@ -19,7 +19,7 @@ use crate::deliver::{Event, Fact, Reply, Stage};
 use crate::model::{Connection, Content, Refusal};
 use crate::outcome::Judgement;
 use crate::outcome::settle::{Context, Outcome, Planned, Tried, plan};
-use crate::pipeline::lesson::{CIRCUIT_FIRST, CIRCUIT_LONGEST, Carried, Lesson, Teach, refuses_us};
+use crate::pipeline::lesson::{CIRCUIT_FIRST, CIRCUIT_LONGEST, Carried, Lesson, Teach, got_to, reached, refuses_us};
 use crate::queue::Verdict;
 use crate::schedule::lane::OpenGuard;
 use crate::schedule::{Empty, Held, Job, Wake};
@@ -217,7 +217,7 @@ impl World {
                 };
                 self.round_trip(site, 4).await;
                 OfSite { world: self, site }.note_opened(open);
-                let wake = site.lane.close_circuit();
+                let wake = site.lane.let_in();
                 self.wake(site, wake);
                 Ok(taken)
             }
@@ -301,7 +301,11 @@ impl World {
             };
             let Some(Planned { outcome, settlement, judgement, .. }) = planned else { continue };
             if refuses_us(&judgement) {
-                lane.open_circuit(fact.to_string(), CIRCUIT_FIRST, CIRCUIT_LONGEST);
+                let sender = back.message.message.envelope.sender();
+                lane.open_circuit(fact.to_string(), reached(fact.stage), Some(sender), CIRCUIT_FIRST, CIRCUIT_LONGEST);
+            } else {
+                let delivered = outcome == Outcome::Delivered;
+                self.wake(site, lane.got_as_far(got_to(std::slice::from_ref(&fact)), delivered));
             }
             if let Outcome::Again { counts } = outcome {
                 let (untried, attempts) = (held.untried.saturating_add(1), held.attempts + u32::from(counts));

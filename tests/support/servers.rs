@@ -1,7 +1,7 @@
 //! Real servers with small configurations: NSD as the DNS, smtp-sink as an upstream.
 
 use std::net::{SocketAddr, TcpStream, UdpSocket};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
@@ -31,9 +31,7 @@ impl Nsd {
         let port = Port::reserve();
         let address = port.at(1);
         let home = dir.subdir("nsd");
-        let zone =
-            format!("$ORIGIN test.\n$TTL 60\n@ SOA ns.test. root.test. 1 60 60 600 60\n@ NS ns.test.\n{records}\n");
-        std::fs::write(home.join("test.zone"), zone).expect("write the zone");
+        write_zone(&home, 1, records);
         let home_text = home.display();
         let config = format!(
             "server:\n  ip-address: {}@{}\n  username: \"\"\n  chroot: \"\"\n  zonesdir: \"{home_text}\"\n  \
@@ -60,6 +58,20 @@ impl Nsd {
         wait_for("an answer of nsd (see nsd.log: is the zone valid?)", SOON, || answers(address).then_some(()));
         nsd
     }
+}
+
+impl Nsd {
+    /// Other records from now on.
+    pub fn change(&self, dir: &TestDir, records: &str) {
+        write_zone(&dir.subdir("nsd"), 2, records);
+        let pid = rustix::process::Pid::from_child(&self.child);
+        rustix::process::kill_process(pid, rustix::process::Signal::HUP).expect("tell nsd");
+    }
+}
+
+fn write_zone(home: &Path, serial: u32, records: &str) {
+    let head = format!("$ORIGIN test.\n$TTL 60\n@ SOA ns.test. root.test. {serial} 60 60 600 60\n@ NS ns.test.");
+    std::fs::write(home.join("test.zone"), format!("{head}\n{records}\n")).expect("write the zone");
 }
 
 impl Drop for Nsd {

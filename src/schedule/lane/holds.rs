@@ -8,13 +8,14 @@
 use std::collections::HashMap;
 use std::fmt;
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::time::Instant;
-
-use super::{LEAD, Lane, State};
+use super::{Confined, LEAD, Lane, State, answers};
 use crate::clock::{Timestamp, When, grouped, span};
+use crate::deliver::Stage;
 use crate::mail::{self, RecipientKey};
+use crate::schedule::Job;
 use crate::schedule::backlog::Group;
 use crate::shape::{Cost, Held, Holding, Usage};
 
@@ -48,6 +49,8 @@ pub enum By {
     Refused {
         /// What it said.
         reply: String,
+        /// It said so to mail of this sender alone: that of others is tried at once.
+        sender: Option<Arc<str>>,
     },
     /// A host that does not answer, hangs up, or turns us away before MAIL.
     Host {
@@ -83,6 +86,28 @@ pub enum By {
         connections: usize,
         /// For how long nothing has happened in the lane.
         silent: Duration,
+    },
+    /// Mail of some senders, which was left without an answer before, and has a part of the connections.
+    Unanswered {
+        /// The first of them.
+        sender: Arc<str>,
+        /// How many others there are.
+        others: usize,
+        /// Recipients that wait; 0 where it is told of one of them.
+        waiting: usize,
+        /// Their connections.
+        part: Confined,
+    },
+    /// Connections that wait for the answer of a host to something they said long ago.
+    Answer {
+        /// Its name.
+        host: String,
+        /// What the one that waits longest has said.
+        stage: Stage,
+        /// For how long.
+        silent: Duration,
+        /// How many wait so.
+        connections: usize,
     },
     /// A `[[limit]]`, which concerns only those it is about.
     Limit {
@@ -132,6 +157,8 @@ impl Hold {
             By::ConnectionRate(_) => "connection_rate",
             By::Connections { .. } => "connections",
             By::Silent { .. } => "silent",
+            By::Unanswered { .. } => "unanswered",
+            By::Answer { .. } => "answer",
             By::Limit { .. } => "limit",
             By::Descriptors { .. } => "descriptors",
             By::Others { .. } => "priority",
@@ -142,11 +169,11 @@ impl Hold {
     pub fn stops(&self) -> bool {
         match &self.by {
             By::Host { all, .. } => *all,
+            By::Refused { sender, .. } => sender.is_none(),
             By::Operator
             | By::Shutdown
             | By::Rule { .. }
             | By::Learned { .. }
-            | By::Refused { .. }
             | By::Source(_)
             | By::Descriptors { .. }
             | By::Silent { .. }
@@ -155,8 +182,20 @@ impl Hold {
             | By::Rate(_)
             | By::ConnectionRate(_)
             | By::Connections { .. }
+            | By::Unanswered { .. }
+            | By::Answer { .. }
             | By::Limit { .. }
             | By::Others { .. } => false,
+        }
+    }
+
+    /// It is not known to be about a part of the lane only.
+    pub fn is_general(&self) -> bool {
+        match &self.by {
+            By::Host { all, .. } => *all,
+            By::Refused { sender, .. } => sender.is_none(),
+            By::Limit { .. } | By::Unanswered { .. } | By::Answer { .. } => false,
+            _ => true,
         }
     }
 
@@ -179,9 +218,10 @@ impl Hold {
             _ if self.stops() => 2,
             By::Pace | By::Rate(_) | By::ConnectionRate(_) => 3,
             By::Connections { .. } => 4,
-            By::Host { .. } => 5,
-            By::Limit { .. } => 6,
-            _ => 7,
+            By::Host { .. } | By::Refused { .. } | By::Unanswered { .. } => 5,
+            By::Answer { .. } => 6,
+            By::Limit { .. } => 7,
+            _ => 8,
         };
         // A limit is one of many, of which the one that holds most matters most.
         let most = match self.by {
@@ -205,7 +245,10 @@ impl fmt::Display for Told<'_> {
             By::Shutdown => f.write_str("mailweir is stopping")?,
             By::Rule { rule, reply } => write!(f, "paused by the rule {rule} after \"{reply}\"")?,
             By::Learned { reply } => write!(f, "paused by what was learned from \"{reply}\"")?,
-            By::Refused { reply } => write!(f, "the provider refuses us: {reply}")?,
+            By::Refused { reply, sender: None } => write!(f, "the provider refuses us: {reply}")?,
+            By::Refused { reply, sender: Some(sender) } => {
+                write!(f, "the provider refuses us with mail of {sender}, others' is tried at once: {reply}")?;
+            }
             By::Host { host, why, .. } => write!(f, "{host} {why}")?,
             By::Source(source) => write!(f, "the source address {source} does not work")?,
             By::Quota(usage) => f.write_str(&usage.reason(self.now))?,
@@ -219,6 +262,24 @@ impl fmt::Display for Told<'_> {
             }
             By::Silent { host, connections, silent } => {
                 write!(f, "{host} says nothing: {connections} connections without an answer for {}", span(*silent))?;
+            }
+            By::Unanswered { sender, others, waiting, part } => {
+                write!(f, "the host leaves mail of {sender}")?;
+                match others {
+                    0 => {}
+                    1 => f.write_str(" and another")?,
+                    n => write!(f, " and {n} others")?,
+                }
+                write!(f, " without an answer: it has {} of {} connections", part.connections, part.of)?;
+                if *waiting > 0 {
+                    write!(f, ", {} waiting", grouped(*waiting as u64))?;
+                }
+            }
+            By::Answer { host, stage, silent, connections } => {
+                write!(f, "waiting {} for the answer of {host} to {}", span(*silent), what_was_said(*stage))?;
+                if *connections > 1 {
+                    write!(f, " (the longest of {connections} connections)")?;
+                }
             }
             By::Limit { limit, waiting: 0, .. } => f.write_str(limit)?,
             By::Limit { limit, waiting, .. } => write!(f, "{limit}: {} waiting", grouped(*waiting as u64))?,
@@ -259,6 +320,15 @@ impl Told<'_> {
             By::ConnectionRate(_) => write!(f, ", next connection at {when}"),
             _ => write!(f, ", until {when}"),
         }
+    }
+}
+
+/// What a host has to answer, in words.
+fn what_was_said(stage: Stage) -> String {
+    match stage {
+        Stage::Final => "the end of data".to_owned(),
+        Stage::Body => "the message".to_owned(),
+        stage => stage.to_string(),
     }
 }
 
@@ -330,8 +400,8 @@ impl Lane {
             holds.add(by, Some(pause.until));
         }
         if let Some(circuit) = &state.circuit {
-            let left = circuit.until.saturating_duration_since(Instant::now());
-            holds.add(By::Refused { reply: circuit.reason.clone() }, Some(now.after(left)));
+            let by = By::Refused { reply: circuit.reason.clone(), sender: circuit.one().cloned() };
+            holds.add(by, Some(now.after(circuit.left())));
         }
         // A transaction takes as much of a rate as it has recipients: the next one's wait is what counts.
         let most = self.most_recipients();
@@ -361,6 +431,12 @@ impl Lane {
         } else if let Some(busy) = self.busy(&state) {
             holds.add(busy, None);
         }
+        if let Some((sender, others, waiting, part)) = state.confined(self.provider.connections) {
+            holds.add(By::Unanswered { sender, others, waiting, part }, None);
+        }
+        if let Some(late) = state.answers.latest() {
+            holds.add(late, None);
+        }
         holds
     }
 
@@ -374,14 +450,26 @@ impl Lane {
     ) -> Vec<(RecipientKey, Hold)> {
         let state = self.state.lock();
         // A part of the lane is not known to be about this one.
-        let general = |hold: &&Hold| !matches!(hold.by, By::Limit { .. } | By::Host { all: false, .. });
-        let hold = holds.iter().find(general);
+        let hold = holds.iter().find(|hold| hold.is_general());
+        let refused = holds.iter().find(|hold| matches!(hold.by, By::Refused { sender: Some(_), .. }));
+        let connections = state.narrowed.most(self.provider.connections);
+        let kept = |job: &Job| {
+            if let Some(hold) = refused.filter(|_| state.circuit.as_ref().is_some_and(|circuit| circuit.keeps(job))) {
+                return Some(hold.clone());
+            }
+            state.unanswered.keeps(job, connections).then(|| {
+                let sender = job.message.message.envelope.sender().into();
+                let part = Confined::of(connections);
+                Hold { by: By::Unanswered { sender, others: 0, waiting: 0, part }, until: None }
+            })
+        };
         let behind = |ahead| Hold { by: By::Others { ahead }, until: None };
         let mut told = Vec::new();
         state.ready.look(&mut |job, limit| {
             for key in job.recipients.iter().map(|held| job.key(held.index)).filter(|key| due.contains_key(key)) {
                 let own = match (hold, limit) {
                     (Some(hold), _) if hold.stops() => hold.clone(),
+                    _ if let Some(hold) = kept(job) => hold,
                     (_, Some(limit)) => {
                         let by = By::Limit { limit: limit.by.clone(), waiting: 0, others: (0, 0) };
                         Hold { by, until: Some(now.after(limit.wait)) }
@@ -399,6 +487,17 @@ impl Lane {
         if let Some(hold) = unconnected.or_else(|| holds.iter().find(|hold| matches!(hold.by, By::Silent { .. }))) {
             let keys = lent.flat_map(|job| job.recipients.iter().map(|held| job.key(held.index)));
             told.extend(keys.filter(|key| due.contains_key(key)).map(|key| (key, hold.clone())));
+        }
+        // Who is in a transaction and waits in no other way.
+        for (host, silence) in state.answers.late() {
+            let its = |(key, stored): &(&RecipientKey, &mail::State)| {
+                key.id == silence.message
+                    && **stored == mail::State::Leased
+                    && !told.iter().any(|(told, _)| told == *key)
+            };
+            let keys: Vec<RecipientKey> = due.iter().filter(its).map(|(key, _)| *key).collect();
+            let hold = Hold { by: answers::told(host, silence, 1), until: None };
+            told.extend(keys.into_iter().map(|key| (key, hold.clone())));
         }
         let in_memory = state.ready.recipients() + state.in_flight;
         let stored = due.iter().filter(|(_, state)| **state != mail::State::Leased);

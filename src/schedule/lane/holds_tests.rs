@@ -6,6 +6,7 @@ use super::*;
 use crate::clock::Clock;
 use crate::config::{ReplyRule, RuleAction, RuleScope};
 use crate::mail::LaneName;
+use crate::schedule::lane::Reached;
 use crate::schedule::testing::{job, provider};
 use crate::shape::reserve::testing::ledger;
 
@@ -49,7 +50,7 @@ fn each_hold_has_its_words_and_says_until_when() {
             "paused by what was learned from \"421 4.7.0 slow down\", until 14:10:00Z (in 22 min)",
         ),
         (
-            By::Refused { reply: "AUTH: 535 no".into() },
+            By::Refused { reply: "AUTH: 535 no".into(), sender: None },
             minutes(22),
             "refused",
             true,
@@ -57,7 +58,7 @@ fn each_hold_has_its_words_and_says_until_when() {
             "the provider refuses us: AUTH: 535 no; tried again at 14:10:00Z (in 22 min)",
         ),
         (
-            By::Refused { reply: "AUTH: 535 no".into() },
+            By::Refused { reply: "AUTH: 535 no".into(), sender: None },
             minutes(0),
             "refused",
             true,
@@ -174,7 +175,7 @@ fn what_has_to_be_acted_on_comes_first_then_what_lasts_longest() {
     holds.add(By::Rate("1/m".into()), minutes(1));
     assert_eq!(holds.stop(), None, "an open lane is not stopped by what holds a part of it, or a rate");
     holds.add(By::Quota(usage("5/h", None, 5)), minutes(22));
-    holds.add(By::Refused { reply: "535".into() }, minutes(60));
+    holds.add(By::Refused { reply: "535".into(), sender: None }, minutes(60));
     assert_eq!(holds.stop().map(Hold::name), Some("refused"));
     holds.add(By::Operator, None);
     let names: Vec<_> = holds.iter().map(Hold::name).collect();
@@ -252,7 +253,13 @@ async fn a_lane_tells_all_that_holds_it() {
     }
     assert_eq!(lane.usage().iter().map(Usage::count).collect::<Vec<_>>(), ["2 of 2"], "of messages");
     assert_eq!(names(), ["quota"]);
-    lane.open_circuit("AUTH: 535 no".into(), Duration::from_secs(9000), Duration::from_secs(9000));
+    lane.open_circuit(
+        "AUTH: 535 no".into(),
+        Reached::Session,
+        None,
+        Duration::from_secs(9000),
+        Duration::from_secs(9000),
+    );
     let _ = lane.pause(true);
     assert_eq!(names(), ["operator", "refused", "quota"]);
     let rule = ReplyRule {

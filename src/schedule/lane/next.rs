@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::{Empty, LEAD, Lane, State, Wake};
+use super::{Circuit, Empty, LEAD, Lane, State, Wake};
 use crate::schedule::Job;
 use crate::schedule::backlog::Next;
 use crate::shape::{Cost, Gate};
@@ -93,14 +93,8 @@ impl Lane {
         if let Some(left) = state.narrowed.held() {
             return Err(Hold::Circuit(left));
         }
-        if let Some(circuit) = &state.circuit {
-            let left = circuit.until.saturating_duration_since(Instant::now());
-            if !left.is_zero() {
-                return Err(Hold::Circuit(left));
-            }
-            if state.in_flight > 0 {
-                return Err(Hold::Change);
-            }
+        if let Some(left) = self.shut(&state) {
+            return Err(if left.is_zero() { Hold::Change } else { Hold::Circuit(left) });
         }
         if !self.gate.is_loaded() {
             return Err(Hold::Load(self.gate.clone()));
@@ -109,7 +103,7 @@ impl Lane {
         if wait > LEAD {
             return Err(Hold::Limiter(wait - LEAD));
         }
-        match state.ready.pop(&self.gates(), self.most_recipients(), destination) {
+        match self.take_ready(&mut state, destination) {
             Next::Job(mut job) => {
                 let cost = Cost::of(job.recipients.len());
                 let wait = self.gate.wait(cost);
@@ -120,11 +114,13 @@ impl Lane {
                     return Err(Hold::Limiter(wait - LEAD));
                 }
                 state.give_place(&mut job);
+                state.unanswered.note_given(&mut job);
                 state.given = Some(Instant::now());
                 if state.in_flight == 0 {
                     state.moved = Some(Instant::now());
                 }
                 state.in_flight += job.recipients.len();
+                state.note_login_begun();
                 if state.ready.ready_of(job.sender, job.priority()) == 0 {
                     state.absent.ran_out((job.sender, job.priority()));
                 }
@@ -133,7 +129,27 @@ impl Lane {
             }
             Next::Load(gate) => Err(Hold::Load(gate)),
             Next::Wait(until) => Err(Hold::Limiter(until.saturating_duration_since(Instant::now()))),
-            Next::Nothing => Err(Hold::Change),
+            // A probe is due then of what is kept.
+            Next::Nothing => {
+                let left = state.circuit.as_ref().map_or(Duration::ZERO, Circuit::left);
+                Err(if left.is_zero() { Hold::Change } else { Hold::Circuit(left) })
+            }
+        }
+    }
+
+    /// The next job that nothing keeps.
+    fn take_ready(&self, state: &mut State, destination: Option<&str>) -> Next {
+        let (gates, most) = (self.gates(), self.most_recipients());
+        let State { ready, circuit, unanswered, narrowed, .. } = state;
+        let connections = narrowed.most(self.provider.connections);
+        let Some(circuit) = circuit else {
+            return ready.pop(&gates, most, destination, &|job| unanswered.keeps(job, connections));
+        };
+        let keeps = |job: &Job| circuit.keeps(job) || unanswered.keeps(job, connections);
+        // A probe should tell more than the one before.
+        match ready.pop(&gates, most, destination, &|job| keeps(job) || circuit.goes_last(job)) {
+            Next::Nothing => ready.pop(&gates, most, destination, &keeps),
+            next => next,
         }
     }
 }

@@ -10,7 +10,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::line::Standing;
-use super::{LEAD, Lane};
+use super::{LEAD, Lane, State};
 use crate::schedule::Job;
 use crate::shape::restart::Left;
 use crate::shape::{Cost, Gate, Permit, Refused};
@@ -155,8 +155,15 @@ impl Lane {
         if state.ready.is_empty() {
             return;
         }
-        let Some(mut better) = state.ready.overtaking(&self.gates(), job, self.most_recipients()) else { return };
+        let (gates, most) = (self.gates(), self.most_recipients());
+        let State { ready, circuit, unanswered, narrowed, .. } = &mut *state;
+        let connections = narrowed.most(self.provider.connections);
+        let keeps = |job: &Job| {
+            circuit.as_ref().is_some_and(|circuit| circuit.keeps(job)) || unanswered.keeps(job, connections)
+        };
+        let Some(mut better) = ready.overtaking(&gates, job, most, &keeps) else { return };
         self.gate.let_through(Cost::of(better.recipients.len()));
+        state.unanswered.note_given(&mut better);
         // It takes the place, too; the other keeps it for the next time.
         better.place = better.place.into_iter().chain(job.place).min();
         state.in_flight = (state.in_flight + better.recipients.len()).saturating_sub(job.recipients.len());

@@ -62,10 +62,7 @@ impl Lane {
             connections: state.narrowed.open(),
             opening: u32::try_from(state.opening()).unwrap_or(u32::MAX),
             paused: state.paused,
-            circuit: state
-                .circuit
-                .as_ref()
-                .map(|c| (c.reason.clone(), c.until.saturating_duration_since(Instant::now()))),
+            circuit: state.circuit.as_ref().map(|c| (c.reason.clone(), c.left())),
             stored_due: state.stored.due,
             held: self.gate.held().filter(|held| held.wait > LEAD),
             recent: state.recent.per_second(Instant::now()),

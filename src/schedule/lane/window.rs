@@ -131,9 +131,8 @@ impl Lane {
         if let Some((left, why)) = state.narrowed.hold() {
             return held(format!("a pause after a reply ({why})"), left);
         }
-        if let Some(circuit) = &state.circuit {
-            let left = circuit.until.saturating_duration_since(Instant::now());
-            return held(format!("a refusal of everything ({})", circuit.reason), left);
+        if let Some(circuit) = state.circuit.as_ref().filter(|circuit| circuit.one().is_none()) {
+            return held(format!("a refusal of everything ({})", circuit.reason), circuit.left());
         }
         self.gate.held().filter(|held| held.wait > LEAD)
     }
@@ -177,6 +176,7 @@ impl Lane {
         let stopped = self.stopped(&state);
         if stopped.is_none() {
             out.extend(state.ready.withdraw_held(&mut old));
+            out.extend(state.withdraw_kept(self.provider.connections, &mut old));
         }
         if let Some(held) = stopped.or_else(|| self.no_connection_free(&state)) {
             out.extend(state.ready.withdraw(&mut old).into_iter().map(|job| (held.clone(), job)));
@@ -211,7 +211,8 @@ impl Lane {
             return None;
         }
         let held = state.ready.recipients() + state.in_flight;
-        if state.paused || state.circuit.is_some() && !state.ready.is_empty() {
+        let refused = state.circuit.as_ref().is_some_and(|circuit| circuit.one().is_none());
+        if state.paused || refused && !state.ready.is_empty() {
             return None;
         }
         // Below half of the window, so that claims come in batches.
@@ -242,5 +243,30 @@ impl Lane {
     /// Ends a claim: `due` is what the queue says now.
     pub fn end_claim(&self, due: Option<Timestamp>) {
         self.state.lock().stored.end_claim(due);
+    }
+}
+
+impl State {
+    /// Takes out what is kept until a probe of it, or until what is like it has ended, with the reason.
+    fn withdraw_kept(
+        &mut self,
+        connections: u32,
+        wanted: &mut dyn FnMut(&Job, u32) -> bool,
+    ) -> Vec<(shape::Held, Job)> {
+        let State { ready, circuit, unanswered, narrowed, .. } = self;
+        let mut out = Vec::new();
+        if let Some(circuit) = circuit.as_ref().filter(|circuit| circuit.one().is_some()) {
+            let held =
+                shape::Held { by: format!("a refusal of its sender ({})", circuit.reason), wait: circuit.left() };
+            let jobs = ready.withdraw(&mut |job, index| circuit.keeps(job) && wanted(job, index));
+            out.extend(jobs.into_iter().map(|job| (held.clone(), job)));
+        }
+        let connections = narrowed.most(connections);
+        if !unanswered.is_empty() {
+            let held = shape::Held { by: "connections on which its sender's mail has no answer".into(), wait: BUSY };
+            let jobs = ready.withdraw(&mut |job, index| unanswered.keeps(job, connections) && wanted(job, index));
+            out.extend(jobs.into_iter().map(|job| (held.clone(), job)));
+        }
+        out
     }
 }

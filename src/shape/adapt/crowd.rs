@@ -214,7 +214,8 @@ impl Crowd {
 /// Servers also close for reasons of their own: a reset now and then, at any number, or a restart,
 /// which ends all connections at once, many of them at the same number. So a number is believed when it
 /// is seen on three connections in a row, each opened after the one before was closed, and if meanwhile
-/// no connection has carried more.
+/// no connection has carried more. Where it was mail of one sender each time at which they ended, it is about that
+/// sender, until some of it is accepted, which tells that it was the connection's turn to end.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub(super) struct Spent {
     cap: Option<u32>,
@@ -233,6 +234,8 @@ struct Seen {
     /// On how many connections in a row, and when on the last one.
     times: u32,
     last: Timestamp,
+    /// The only sender at whose mail they were closed, as long as none of it has passed since.
+    only: Option<u64>,
 }
 
 impl Spent {
@@ -260,28 +263,53 @@ impl Spent {
         }
     }
 
-    /// A connection has carried `messages`, the last one just now.
-    pub(super) fn carried(&mut self, messages: u32) {
-        if self.seen.is_some_and(|seen| messages > seen.messages) {
+    /// A connection has carried `messages`, the last one, of `sender`, just now.
+    pub(super) fn carried(&mut self, messages: u32, sender: u64) {
+        let Some(seen) = &mut self.seen else { return };
+        if messages > seen.messages {
             self.seen = None;
+        } else if seen.only == Some(sender) {
+            seen.only = None;
         }
     }
 
-    /// The server closed a connection that was opened at `opened` and had carried `messages`; `said`: it
-    /// told why. True if that was learned.
-    pub(super) fn closed(&mut self, messages: u32, opened: Timestamp, said: bool, now: Timestamp, why: &str) -> bool {
+    /// The server closed a connection that was opened at `opened` and had carried `messages`, when mail of
+    /// `sender` was to follow, if any was. True if that was learned.
+    pub(super) fn closed(
+        &mut self,
+        (messages, opened): (u32, Timestamp),
+        sender: Option<u64>,
+        now: Timestamp,
+        why: &str,
+    ) -> bool {
         if messages == 0 {
             return false;
         }
         let seen = match self.seen {
-            // Closed together with the one before.
-            Some(seen) if seen.messages == messages && opened < seen.last => seen,
-            Some(seen) if seen.messages == messages => Seen { times: seen.times.saturating_add(1), last: now, ..seen },
-            _ => Seen { messages, times: 1, last: now },
+            Some(seen) if seen.messages == messages => {
+                // Not one that was closed together with the one before.
+                let again = opened >= seen.last;
+                Seen {
+                    times: seen.times.saturating_add(u32::from(again)),
+                    last: if again { now } else { seen.last },
+                    only: seen.only.filter(|only| sender == Some(*only)),
+                    ..seen
+                }
+            }
+            _ => Seen { messages, times: 1, last: now, only: sender },
         };
         self.seen = Some(seen);
+        seen.times >= TIMES && seen.only.is_none() && self.learn(messages, now, why)
+    }
+
+    /// The server said that it takes no more than `messages` on a connection. True if that was learned.
+    pub(super) fn told(&mut self, messages: u32, now: Timestamp, why: &str) -> bool {
+        messages > 0 && self.learn(messages, now, why)
+    }
+
+    fn learn(&mut self, messages: u32, now: Timestamp, why: &str) -> bool {
         // A smaller number than a learned one is believed on the same terms.
-        if (said || seen.times >= TIMES) && self.cap.is_none_or(|cap| messages < cap) {
+        if self.cap.is_none_or(|cap| messages < cap) {
             *self = Spent { cap: Some(messages), until: now.after(FORGET), reason: why.to_owned(), seen: None };
             return true;
         }

@@ -1,6 +1,7 @@
-//! Whose mail an address ended connections about, at MAIL or later, one after the other.
+//! Whose mail was turned away in words that seem to be about all of ours, one after the other: connections
+//! ended at MAIL or later, or "log in first".
 //!
-//! While it was one sender's alone, the end says something of that sender and nothing of the address: mail of
+//! While it was one sender's alone, that says something of that sender and nothing of the host: mail of
 //! others is tried at once, one at a time. After a second sender it is about all, and then whoever has not been
 //! refused yet is asked before those who were.
 //!
@@ -10,14 +11,14 @@ use std::sync::Arc;
 
 use tokio::time::Instant;
 
-use crate::mail::sender_key;
+use super::sender_key;
 
 /// Senders remembered after the second one.
 const KNOWN: usize = 8;
 
-/// See the module. Empty: a connection was ended before MAIL, which is about all.
+/// See the module. Empty: it came before MAIL, which is about all.
 #[derive(Clone, Default, Debug)]
-pub(super) struct Ends {
+pub struct RefusedSenders {
     /// The keys of the senders, the latest first.
     senders: [Option<u64>; KNOWN],
     /// The address of the only one.
@@ -26,15 +27,15 @@ pub(super) struct Ends {
     pub others: Option<Instant>,
 }
 
-impl Ends {
-    /// The first end; `None`: before MAIL.
-    pub fn first(sender: Option<&str>) -> Ends {
-        let mut ends = Ends { one: sender.map(Arc::from), ..Ends::default() };
-        ends.remember(sender);
-        ends
+impl RefusedSenders {
+    /// The first time; `None`: before MAIL.
+    pub fn first(sender: Option<&str>) -> RefusedSenders {
+        let mut refused = RefusedSenders { one: sender.map(Arc::from), ..RefusedSenders::default() };
+        refused.remember(sender);
+        refused
     }
 
-    /// Another end in a row.
+    /// Another time in a row.
     pub fn add(&mut self, sender: Option<&str>) {
         if self.is_beyond_one(sender) {
             (self.one, self.others) = (None, None);
@@ -56,7 +57,7 @@ impl Ends {
         self.one.as_ref()
     }
 
-    /// Whether it was about one sender so far, and is not any more with this end.
+    /// Whether it was about one sender so far, and is not any more with this one.
     pub fn is_beyond_one(&self, sender: Option<&str>) -> bool {
         self.one.is_some() && sender.is_none_or(|sender| !self.has(sender_key(sender)))
     }
@@ -83,30 +84,30 @@ mod tests {
     #[test]
     fn one_sender_keeps_nobody_else_and_two_keep_all_but_are_asked_last() {
         let key = |n: usize| sender_key(&format!("s{n}@a.example"));
-        let mut ends = Ends::first(Some("s0@a.example"));
-        assert!(ends.spares(key(1)) && !ends.spares(key(0)) && !ends.goes_last(key(0)));
-        ends.add(Some("s0@a.example"));
-        assert_eq!(ends.one().map(|one| &**one), Some("s0@a.example"));
-        assert!(ends.is_beyond_one(Some("s1@a.example")) && ends.is_beyond_one(None));
-        ends.add(Some("s1@a.example"));
-        assert!(ends.one().is_none() && !ends.is_beyond_one(Some("s2@a.example")));
-        assert!((0..3).all(|n| !ends.spares(key(n))));
-        assert_eq!([0, 1, 2].map(|n| ends.goes_last(key(n))), [true, true, false]);
+        let mut refused = RefusedSenders::first(Some("s0@a.example"));
+        assert!(refused.spares(key(1)) && !refused.spares(key(0)) && !refused.goes_last(key(0)));
+        refused.add(Some("s0@a.example"));
+        assert_eq!(refused.one().map(|one| &**one), Some("s0@a.example"));
+        assert!(refused.is_beyond_one(Some("s1@a.example")) && refused.is_beyond_one(None));
+        refused.add(Some("s1@a.example"));
+        assert!(refused.one().is_none() && !refused.is_beyond_one(Some("s2@a.example")));
+        assert!((0..3).all(|n| !refused.spares(key(n))));
+        assert_eq!([0, 1, 2].map(|n| refused.goes_last(key(n))), [true, true, false]);
         // Who was refused again stays, who was refused long ago is forgotten.
-        (2..KNOWN).for_each(|n| ends.add(Some(&format!("s{n}@a.example"))));
-        ends.add(Some("s0@a.example"));
-        ends.add(Some("s99@a.example"));
-        assert_eq!([0, 1, 2, 99].map(|n| ends.goes_last(key(n))), [true, false, true, true]);
+        (2..KNOWN).for_each(|n| refused.add(Some(&format!("s{n}@a.example"))));
+        refused.add(Some("s0@a.example"));
+        refused.add(Some("s99@a.example"));
+        assert_eq!([0, 1, 2, 99].map(|n| refused.goes_last(key(n))), [true, false, true, true]);
     }
 
     #[test]
     fn an_end_before_mail_is_about_all() {
-        let mut ends = Ends::first(None);
-        assert!(!ends.spares(1) && ends.one().is_none());
-        ends.add(Some("s@a.example"));
-        assert!(!ends.spares(1) && ends.one().is_none());
-        let mut ends = Ends::first(Some("s@a.example"));
-        ends.add(None);
-        assert!(!ends.spares(1));
+        let mut refused = RefusedSenders::first(None);
+        assert!(!refused.spares(1) && refused.one().is_none());
+        refused.add(Some("s@a.example"));
+        assert!(!refused.spares(1) && refused.one().is_none());
+        let mut refused = RefusedSenders::first(Some("s@a.example"));
+        refused.add(None);
+        assert!(!refused.spares(1));
     }
 }

@@ -1,0 +1,49 @@
+//! Which answers the open connections of a lane wait for, and how long: what a host that hangs in a transaction
+//! is told by.
+//!
+//! Bounded: one entry for an open connection.
+
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+use super::Lane;
+use super::holds::By;
+use crate::deliver::{Awaited, Silence};
+
+/// A host that takes so long is worth a word.
+const LONG: Duration = Duration::from_secs(10);
+
+/// See the module.
+#[derive(Debug, Default)]
+pub(super) struct Answers {
+    connections: Vec<(Arc<str>, Weak<Awaited>)>,
+}
+
+impl Answers {
+    /// Those that are waited for for long.
+    pub(super) fn late(&self) -> impl Iterator<Item = (&Arc<str>, Silence)> {
+        let silences =
+            self.connections.iter().filter_map(|(host, awaited)| Some((host, awaited.upgrade()?.silence()?)));
+        silences.filter(|(_, silence)| silence.lasts >= LONG)
+    }
+
+    /// The one that is waited for longest, in the words of a hold.
+    pub(super) fn latest(&self) -> Option<By> {
+        let (host, silence) = self.late().max_by_key(|(_, silence)| silence.lasts)?;
+        Some(told(host, silence, self.late().count()))
+    }
+}
+
+/// The longest of so many connections that wait.
+pub(super) fn told(host: &str, silence: Silence, connections: usize) -> By {
+    By::Answer { host: host.to_owned(), stage: silence.stage, silent: silence.lasts, connections }
+}
+
+impl Lane {
+    /// A connection to `host` is open; `awaited` is what it waits for.
+    pub fn listens(&self, host: &str, awaited: &Arc<Awaited>) {
+        let connections = &mut self.state.lock().answers.connections;
+        connections.retain(|(_, other)| other.strong_count() > 0);
+        connections.push((host.into(), Arc::downgrade(awaited)));
+    }
+}

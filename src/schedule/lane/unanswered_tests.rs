@@ -1,0 +1,135 @@
+//! What is left without an answer has a part of the connections, on paused time.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use super::*;
+use crate::clock::{Clock, Timestamp};
+use crate::config::Provider;
+use crate::mail::{LaneName, State as Fate};
+use crate::schedule::lane::{By, Hold};
+use crate::schedule::testing::{job, provider};
+use crate::shape::reserve::testing::ledger;
+
+const IDLE: Duration = Duration::from_secs(1);
+
+fn lane(connections: u32) -> Arc<Lane> {
+    let provider = Provider { connections, ..provider("p") };
+    Arc::new(Lane::new(LaneName::from("p"), Arc::new(provider), &[], &ledger()))
+}
+
+async fn next(lane: &Lane) -> Option<Job> {
+    lane.next(None, IDLE).await.ok().map(|(job, _)| job)
+}
+
+/// Gives out a message of this sender and lets it time out.
+async fn times_out(lane: &Lane, sender: &str, index: u32) -> Option<Confined> {
+    let _ = lane.push([job(sender, "x.example", 0, &[index])]);
+    let job = next(lane).await.expect("a job");
+    let news = lane.left_unanswered(&job);
+    lane.settled(1);
+    news
+}
+
+/// Those that are under way when nothing more is given out.
+async fn all_that_leave(lane: &Lane) -> Vec<Job> {
+    let mut jobs = Vec::new();
+    while let Some(job) = next(lane).await {
+        jobs.push(job);
+    }
+    jobs
+}
+
+fn senders(jobs: &[Job]) -> Vec<&str> {
+    jobs.iter().map(|job| job.message.message.envelope.sender()).collect()
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_sender_of_whom_several_had_no_answer_has_half_of_the_connections_until_one_has() {
+    let (lane, clock) = (lane(5), Clock::for_tests());
+    assert_eq!(times_out(&lane, "bad@s.test", 0).await, None, "one may be chance");
+    assert_eq!(times_out(&lane, "bad@s.test", 1).await, Some(Confined { connections: 2, of: 5 }));
+    assert_eq!(times_out(&lane, "bad@s.test", 2).await, None, "that is no news");
+    let _ = lane.push((10..20).map(|i| job("bad@s.test", "x.example", 0, &[i])));
+    let mut under_way = all_that_leave(&lane).await;
+    assert_eq!(senders(&under_way), ["bad@s.test"; 2]);
+    let holds = lane.holds(clock.now());
+    let told: Vec<String> = holds.iter().map(|hold| hold.told(clock.now()).to_string()).collect();
+    assert_eq!(told, ["the host leaves mail of bad@s.test without an answer: it has 2 of 5 connections, 8 waiting"]);
+    assert!(holds.stop().is_none());
+    let due: HashMap<_, _> = (10..20).map(|i| (job("bad@s.test", "x", 0, &[i]).key(i), Fate::Leased)).collect();
+    let waits = lane.waits(&due, &holds, clock.now());
+    assert!(waits.len() == 8 && waits.iter().all(|(_, hold)| hold.name() == "unanswered"));
+
+    // Others have the rest, and turns as ever.
+    let _ = lane.push((30..33).map(|i| job("good@g.test", "x.example", 0, &[i])));
+    under_way.extend(all_that_leave(&lane).await);
+    assert_eq!(senders(&under_way[2..]), ["good@g.test"; 3]);
+    // One of his has ended: the next.
+    drop(under_way.swap_remove(0));
+    lane.settled(1);
+    under_way.extend(all_that_leave(&lane).await);
+    assert_eq!(senders(&under_way).iter().filter(|sender| **sender == "bad@s.test").count(), 2);
+    let his = under_way.iter().find(|job| job.sender == sender_key("bad@s.test")).expect("one of his");
+    lane.note_answered(his);
+    assert_eq!(all_that_leave(&lane).await.len(), 7, "whoever is answered has all there are");
+}
+
+/// A message that hangs is one connection's, whatever its recipients are, and keeps nothing else of its sender.
+#[tokio::test(start_paused = true)]
+async fn a_message_that_had_no_answer_is_never_on_two_connections() {
+    let lane = lane(4);
+    let shared = job("a@s.test", "x.example", 0, &[7]);
+    let of_it = |index: u32| {
+        let mut one = shared.without_recipients();
+        one.recipients = job("a@s.test", "x.example", 0, &[index]).recipients;
+        one
+    };
+    let _ = lane.push([of_it(0)]);
+    let first = next(&lane).await.expect("a job");
+    assert_eq!(lane.left_unanswered(&first), None);
+    drop(first);
+    lane.settled(1);
+    let _ = lane.push([of_it(1), of_it(2), of_it(3)]);
+    let _ = lane.push((20..22).map(|i| job("a@s.test", "x.example", 0, &[i])));
+    let under_way = all_that_leave(&lane).await;
+    let ids: Vec<_> = under_way.iter().map(|job| job.message.message.id.0).collect();
+    assert_eq!(ids, [7, 20, 21]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn where_there_is_one_connection_it_is_for_all() {
+    let lane = lane(1);
+    for index in 0..2 {
+        times_out(&lane, "bad@s.test", index).await;
+    }
+    let _ = lane.push((10..12).map(|i| job("bad@s.test", "x.example", 0, &[i])));
+    assert_eq!(all_that_leave(&lane).await.len(), 1);
+}
+
+#[test]
+fn what_is_remembered_is_bounded() {
+    let mut unanswered = Unanswered::default();
+    for n in 0..1000 {
+        unanswered.left(QueueId(n), &format!("s{n}@s.test"));
+    }
+    assert_eq!((unanswered.messages.len(), unanswered.senders.len()), (MESSAGES, SENDERS));
+}
+
+/// What a host says nothing to in a transaction, in the words of other holds.
+#[test]
+fn an_answer_that_is_awaited_for_long_is_told() {
+    let told = |stage, connections| {
+        let silent = Duration::from_secs(40);
+        let by = By::Answer { host: "mx.example".into(), stage, silent, connections };
+        let hold = Hold { by, until: None };
+        assert!(!hold.stops());
+        hold.told(Timestamp(0)).to_string()
+    };
+    use crate::deliver::Stage;
+    assert_eq!(told(Stage::Final, 1), "waiting 40 s for the answer of mx.example to the end of data");
+    assert_eq!(
+        told(Stage::Mail, 3),
+        "waiting 40 s for the answer of mx.example to MAIL (the longest of 3 connections)"
+    );
+}

@@ -64,7 +64,7 @@ CASES = [
     rate("rate-7", 7, tuned=False),
     rate("rate-33", 33, tuned=False),
     rate("rate-120", 120, tuned=False),
-    Case("rate-90m", "90 messages/min", ("--rate", "90/m"), ((0, 1.5),), 300, tuned=False),
+    Case("rate-90m", "90 messages/min", ("--rate", "90/m"), ((0, 1.5),), 480, tuned=False, window=60),
     rate("end-14", 14, "--as", "ses", text="14 messages/s, refused after the data", tuned=False),
     rate("fed-20", 20, text="20 messages/s, fed with 30/s", pace=30.0, tuned=False),
     rate("doubles", 20, text="20/s, from 120 s on 40/s", seconds=330, changes=((120, "rate=40/s"),),
@@ -192,7 +192,7 @@ def other_table(cases, results):
 def told_shortly(result):
     """A result in a line, as soon as it is there."""
     if "parts" not in result:
-        return f"{sum(slot['messages'] for slot in result['series'])} accepted, {result['refusals']} refused"
+        return f"{sum(slot['messages'] for slot in result['series'])} accepted, {sum(result['refusals'].values())} refused"
     parts = [f"{percent(part['goodput'], 1)} of {part['cap']:.2f}/s" for part in result["parts"]]
     found = [f"found after {part['after']} s" for part in result["parts"] if part["rose"]]
     refused = f"{percent(result['throttled'], 1)} refused"

@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 """Limits that nobody told: mailweir, Postfix and Exim one after the other against the same receivers.
 
-    bench/hidden_caps.py [--mailweir PROGRAM] [--only NAME,...] [--relays NAME;...] [--jobs N]
-                         [--worlds FILE,...] [--write docs/feedback.md]
+    bench/hidden_caps.py [--mailweir PROGRAM] [--only NAME,...] [--relays mailweir,postfix,exim] [--jobs N]
+                         [--worlds FILE,...] [--raw FILE] [--write docs/feedback.md]
 
 For every case `mailweir sink` enforces caps that the relay does not know; a campaign of more mail than
 they let through is handed to the relay, ten times as fast as it may leave, and the sink tells second by
@@ -15,7 +15,10 @@ The worlds of tests/pace_worlds are cases, too, but for those that last hours: c
 files, and refusals that are no matter of pace. For these mailweir with `adaptive = false` is run beside,
 and what counts is when half, nine tenths and all but a hundredth of what it delivers are delivered.
 
-Only waiting costs time: cases run beside one another (--jobs). Postfix is run when it is installed, Exim when
+Only waiting costs time: cases run beside one another (--jobs), each for as long as it takes to see what is asked of
+it (--whole: for as long as its world lasts). A run that could not begin is begun again, one that breaks is named at
+the end and stops nothing; results are printed as they come, and --raw keeps them, so that the same command goes on
+where it was cut off. Postfix is run when it is installed, Exim when
 `bench/peers/fetch` has put it into target/bench/peers, both by root only and in a temporary directory, on
 loopback. Python's own library is all this needs. --only takes patterns: `*-at-rcpt-*`.
 """
@@ -39,8 +42,9 @@ sys.dont_write_bytecode = True
 from hidden.chart import chart
 from hidden.judge import WARM, judge, other
 from hidden.load import load
-from hidden.relays import PLAIN, RELAYS, ROOT, free_port, present, remove, start, wait_port
-from hidden.worlds import Case, read
+from hidden.relays import (PLAIN, RELAYS, ROOT, NotStarted, asked, end, free_port, present, remove, start, use_ports,
+                           wait_port)
+from hidden.worlds import Case, enough, read
 
 MARKS = ("<!-- hidden caps: begin -->", "<!-- hidden caps: end -->")
 WORLDS = [f"{ROOT}/tests/pace_worlds/{name}.toml" for name in ("tuning", "held_out")]
@@ -51,6 +55,8 @@ def rate(name, cap, *more, text=None, seconds=180, changes=(), caps=None, **othe
     return Case(name, text or f"{cap} messages/s", ("--rate", f"{cap}/s", *more), caps, seconds, changes, **other)
 
 
+TRIES = 3  # of a run that could not begin
+
 SLOW = ("--latency", "50ms")
 SLOWER = ("--latency", "200ms")
 CASES = [
@@ -58,7 +64,7 @@ CASES = [
     rate("rate-7", 7, tuned=False),
     rate("rate-33", 33, tuned=False),
     rate("rate-120", 120, tuned=False),
-    Case("rate-90m", "90 messages/min", ("--rate", "90/m"), ((0, 1.5),), 300, tuned=False),
+    Case("rate-90m", "90 messages/min", ("--rate", "90/m"), ((0, 1.5),), 480, tuned=False, window=60),
     rate("end-14", 14, "--as", "ses", text="14 messages/s, refused after the data", tuned=False),
     rate("fed-20", 20, text="20 messages/s, fed with 30/s", pace=30.0, tuned=False),
     rate("doubles", 20, text="20/s, from 120 s on 40/s", seconds=330, changes=((120, "rate=40/s"),),
@@ -79,12 +85,26 @@ CASES = [
 ]
 
 
-def run(program, case, relay, seconds, keys=None, sink_args=None, changes=None, most=None):
-    """One relay against one sink; what the sink saw, a slot a second."""
+def run(program, case, relay, seconds, *more, **named):
+    """One relay against one sink; what the sink saw, a slot a second. Begun again if it could not begin."""
+    for left in reversed(range(TRIES)):
+        try:
+            return run_once(program, case, relay, seconds, *more, **named)
+        except NotStarted:
+            if not left:
+                raise
+            time.sleep(1)
+
+
+def run_once(program, case, relay, seconds, keys=None, sink_args=None, changes=None, most=None):
     home = tempfile.mkdtemp(prefix="hidden-caps-")
     os.chmod(home, 0o755)
     sink_port = free_port()
-    server = start(program, relay, home, sink_port, case.keys if keys is None else keys)
+    try:
+        server = start(program, relay, home, sink_port, case.keys if keys is None else keys)
+    except BaseException:
+        remove(home)
+        raise
     changes = case.changes if changes is None else changes
     command = [program, "sink", "--listen", f"127.0.0.1:{sink_port}", "--json", "--series", "1s", "--seed", str(case.seed)]
     command += sink_args or case.sink
@@ -98,13 +118,13 @@ def run(program, case, relay, seconds, keys=None, sink_args=None, changes=None, 
         messages = case.messages or int(1.2 * most * seconds) + 100
         sessions, pace = (4 if case.kind == "other" else 2), case.pace or min(10 * most, 400.0)
         threads = [threading.Thread(target=load, args=(server.port, range(n, messages, sessions), pace / sessions, case,
-                                                       stop, failed)) for n in range(sessions)]
+                                                       stop, failed), daemon=True) for n in range(sessions)]
         for thread in threads:
             thread.start()
         time.sleep(max(0.0, began + seconds - time.monotonic()))
         stop.set()
         sink.send_signal(signal.SIGTERM)
-        report = json.loads(sink.communicate(timeout=30)[0])
+        report = json.loads(sink.communicate(timeout=60)[0])
         if failed:
             raise RuntimeError(f"{case.name}, {relay}: {failed[0]}")
         return report
@@ -112,6 +132,7 @@ def run(program, case, relay, seconds, keys=None, sink_args=None, changes=None, 
         stop.set()
         if sink.poll() is None:
             sink.kill()
+        end(sink)
         server.stop()
         remove(home)
 
@@ -168,6 +189,16 @@ def other_table(cases, results):
     return "\n".join(lines) + "\n"
 
 
+def told_shortly(result):
+    """A result in a line, as soon as it is there."""
+    if "parts" not in result:
+        return f"{sum(slot['messages'] for slot in result['series'])} accepted, {sum(result['refusals'].values())} refused"
+    parts = [f"{percent(part['goodput'], 1)} of {part['cap']:.2f}/s" for part in result["parts"]]
+    found = [f"found after {part['after']} s" for part in result["parts"] if part["rose"]]
+    refused = f"{percent(result['throttled'], 1)} refused"
+    return ", ".join([*parts, refused, *found, "as asked" if result["ok"] else "MISSED"])
+
+
 def is_worthwhile(case, relay):
     """A message a second is that whatever the cap is, and fewer connections are about connections."""
     if relay == "Postfix, rate delay":
@@ -203,15 +234,21 @@ def main():
     arguments = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
     arguments.add_argument("--mailweir", default=os.path.join(ROOT, "target/release/mailweir"), help="the program")
     arguments.add_argument("--only", help="names of cases or patterns of them, with commas")
-    arguments.add_argument("--relays", help="names of relays, with semicolons")
+    arguments.add_argument("--relays", help="mailweir, postfix, exim, with commas; or full names, with semicolons")
     arguments.add_argument("--worlds", help="files of worlds, with commas [default: those of tests/pace_worlds]")
     arguments.add_argument("--jobs", type=int, default=6, help="runs beside one another")
+    arguments.add_argument("--ports", metavar="FIRST-LAST", help="ports to use [default: 10240-32767]")
+    arguments.add_argument("--whole", action="store_true", help="each case for as long as its world lasts")
     arguments.add_argument("--raw", help="keep what the sinks saw in this file, as JSON; what is in it is not run again")
     arguments.add_argument("--write", help="the document to put the table into")
     arguments.add_argument("--list", action="store_true", help="names of cases and relays")
     args = arguments.parse_args()
     files = args.worlds.split(",") if args.worlds else [file for file in WORLDS if os.path.exists(file)]
+    if args.ports:
+        use_ports(args.ports)
     cases = CASES + [case for file in files for case in read(file)]
+    if not args.whole:
+        cases = [dataclasses.replace(case, seconds=enough(case)) for case in cases]
     if args.only:
         cases = [case for case in cases if any(fnmatch.fnmatch(case.name, only) for only in args.only.split(","))]
     if not cases:
@@ -219,7 +256,10 @@ def main():
     if args.list:
         print(*(f"{case.name}: {case.text}" for case in cases), *RELAYS, sep="\n")
         return
-    relays = [relay for relay in present() if not args.relays or relay in args.relays.split(";")]
+    try:
+        relays = asked(args.relays, present())
+    except ValueError as error:
+        arguments.error(str(error))
     # What was measured before, so that a run that was cut off goes on where it was.
     kept = {"caps": {}, "results": {}}
     if args.raw and os.path.exists(args.raw):
@@ -238,12 +278,17 @@ def main():
         references = {(case.name, part): pool.submit(told, args.mailweir, case, part)
                       for case in unknown for part in range(len(case.told))}
         for case in unknown:
-            caps[case.name] = [(begin, cap if cap is not None else references[case.name, part].result())
-                               for part, (begin, cap) in enumerate(case.caps)]
+            try:
+                caps[case.name] = [(begin, cap if cap is not None else references[case.name, part].result())
+                                   for part, (begin, cap) in enumerate(case.caps)]
+            except Exception as error:
+                print(f"{case.name}, when it is told its caps: {error!r}", flush=True)
+                broken.append(f"{case.name} when it is told its caps")
         keep()
         # mailweir by itself, as the others take the machine's time while they are loaded; the longest first, so
         # that none of them is left alone at the end.
-        runs = [(case, relay) for relay in relays for case in cases if is_worthwhile(case, relay)]
+        runs = [(case, relay) for relay in relays for case in cases
+                if case.name in caps and is_worthwhile(case, relay)]
         for mine in (True, False):
             waiting = {}
             for case, relay in sorted(runs, key=lambda run: -run[0].seconds):
@@ -255,16 +300,15 @@ def main():
                 case, relay = waiting[future]
                 try:
                     report = future.result()
-                except (OSError, RuntimeError, subprocess.SubprocessError) as error:
-                    print(f"{case.name} | {relay}: {error}", file=sys.stderr, flush=True)
+                    # What is no matter of pace is judged when all are there.
+                    result = report if case.kind == "other" else judge(case, caps[case.name], report)
+                except Exception as error:
+                    print(f"{case.name} | {relay}: broken: {error!r}", flush=True)
                     broken.append(f"{case.name} with {relay}")
                     continue
-                # What is no matter of pace is judged when all are there.
-                result = report if case.kind == "other" else judge(case, caps[case.name], report)
                 results.setdefault(case.name, {})[relay] = result
                 keep()
-                short = {key: result[key] for key in ("parts", "throttled", "ok", "messages", "refusals") if key in result}
-                print(f"{case.name} | {relay}: {short}", file=sys.stderr, flush=True)
+                print(f"{case.name} | {relay}: {told_shortly(result)}", flush=True)
     for case in (case for case in cases if case.kind == "other"):
         of = results.get(case.name, {})
         if PLAIN in of:

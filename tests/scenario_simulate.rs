@@ -96,6 +96,8 @@ fn people_get_a_table_and_a_picture() {
     for part in [
         "PROVIDER",
         "IT ENFORCES",
+        "; from 20m on 25/s, ",
+        "greylisting for 5m",
         "Waiting (and since the row before: delivered, !throttled)",
         "20,000 messages: ",
         " expired, ",

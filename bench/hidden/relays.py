@@ -6,6 +6,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
@@ -24,22 +25,67 @@ RELAYS = {
 }
 
 
+class NotStarted(RuntimeError):
+    """A program that did not begin to listen: nothing was measured, so it may be tried again."""
+
+
+class Ports:
+    """Ports for runs beside one another: none is given twice before all others were, and none from which the kernel
+    takes those of outgoing connections."""
+
+    def __init__(self, first=10240, last=32767):
+        self.first, self.count, self.lock = first, last - first + 1, threading.Lock()
+        # Not where another run of this program begins.
+        self.next = os.getpid() * 97 % self.count
+
+    def take(self):
+        with self.lock:
+            for _ in range(self.count):
+                port = self.first + self.next
+                self.next = (self.next + 1) % self.count
+                with socket.socket() as probe:
+                    try:
+                        probe.bind(("127.0.0.1", port))
+                        return port
+                    except OSError:
+                        continue
+        raise NotStarted(f"no port from {self.first} on is free")
+
+
+ports = Ports()
+
+
 def free_port():
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
+    return ports.take()
 
 
-def wait_port(port, child, what):
-    for _ in range(600):
+def use_ports(text):
+    """Ports from a range such as `36000-36999` only."""
+    global ports
+    first, last = (int(part) for part in text.split("-", 1))
+    ports = Ports(first, last)
+
+
+def wait_port(port, child, what, seconds=60):
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
         if child.poll() is not None:
-            raise RuntimeError(f"{what} ended at its start")
+            raise NotStarted(f"{what} ended at its start")
         try:
             socket.create_connection(("127.0.0.1", port), 1).close()
             return
         except OSError:
             time.sleep(0.05)
-    raise RuntimeError(f"{what} does not listen on {port}")
+    raise NotStarted(f"{what} does not listen on {port}")
+
+
+def end(child, seconds=20):
+    """Waits for a child that was told to end, and ends it if it does not."""
+    try:
+        child.wait(seconds)
+    except subprocess.TimeoutExpired:
+        child.kill()
+        child.wait(seconds)
 
 
 class Mailweir:
@@ -64,11 +110,15 @@ via = "hidden"
         log = open(f"{home}/log", "w")
         self.child = subprocess.Popen([program, "run", "--config", f"{home}/config.toml"], stdin=subprocess.DEVNULL,
                                       stdout=log, stderr=log)
-        wait_port(self.port, self.child, "mailweir")
+        try:
+            wait_port(self.port, self.child, "mailweir")
+        except NotStarted:
+            self.stop()
+            raise
 
     def stop(self):
         self.child.kill()
-        self.child.wait()
+        end(self.child)
 
 
 class Postfix:
@@ -107,15 +157,19 @@ smtpd_client_connection_count_limit = 0
         log = open(f"{home}/log", "w")
         self.child = subprocess.Popen(["postfix", "-c", self.etc, "start-fg"], stdin=subprocess.DEVNULL, stdout=log,
                                       stderr=log)
-        wait_port(self.port, self.child, "Postfix")
+        try:
+            wait_port(self.port, self.child, "Postfix")
+        except NotStarted:
+            self.stop()
+            raise
 
     def stop(self):
-        subprocess.run(["postfix", "-c", self.etc, "stop"], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
-                       stderr=subprocess.DEVNULL)
         try:
-            self.child.wait(20)
+            subprocess.run(["postfix", "-c", self.etc, "stop"], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
+                           stderr=subprocess.DEVNULL, timeout=30)
         except subprocess.TimeoutExpired:
-            self.child.kill()
+            pass
+        end(self.child)
 
 
 class Exim:
@@ -128,7 +182,11 @@ class Exim:
         log = open(f"{home}/output", "w")
         self.child = subprocess.Popen(["bash", f"{ROOT}/bench/peers/exim.sh"], env=environment, stdin=subprocess.DEVNULL,
                                       stdout=log, stderr=log, start_new_session=True)
-        wait_port(self.port, self.child, "Exim")
+        try:
+            wait_port(self.port, self.child, "Exim")
+        except NotStarted:
+            self.stop()
+            raise
 
     def stop(self):
         # What delivers is in the group of the daemon.
@@ -138,7 +196,7 @@ class Exim:
             except ProcessLookupError:
                 break
             time.sleep(0.5)
-        self.child.wait()
+        end(self.child)
 
 
 def start(program, relay, home, sink, keys):
@@ -148,6 +206,19 @@ def start(program, relay, home, sink, keys):
     if relay == "Exim":
         return Exim(home, sink, "")
     return Mailweir(program, home, sink, keys + ("\nadaptive = false" if relay == PLAIN else ""))
+
+
+def asked(text, here):
+    """Those of `here` that are named: with commas, `postfix` for all of its kind; with semicolons by their full names."""
+    if not text:
+        return here
+    families = {name.strip().lower() for name in text.split(",")}
+    exact = {name.strip() for name in text.split(";")}
+    found = [relay for relay in here if relay in exact or relay.split(",")[0].lower() in families]
+    known = {relay.split(",")[0].lower() for relay in RELAYS}
+    if not exact & set(RELAYS) and families - known:
+        raise ValueError(f"{text}: expected some of {', '.join(sorted(known))}, or full names (--list) with semicolons")
+    return found
 
 
 def remove(home):

@@ -27,6 +27,19 @@ class Case:
     seed: int = 1
 
 
+def enough(case):
+    """Seconds after which it is clear what comes of a case: some windows more than are judged from on."""
+    if case.kind != "cap":
+        return case.seconds
+    long = case.window >= 60
+    # From when on a part is judged, and for how long.
+    warm, found = (max(90, 2 * case.window) if long else 90), max(120, 2 * case.window)
+    judged = max(60, 4 * case.window) if long else 60
+    begin, cap = case.caps[-1]
+    rose = len(case.caps) > 1 and (cap is None or cap > (case.caps[-2][1] or 0))
+    return min(case.seconds, int(begin + (found if rose else warm) + judged))
+
+
 def seconds(span):
     number, unit = re.fullmatch(r"([\d.]+)(ms|s|m|h)", span).groups()
     return float(number) * {"ms": 0.001, "s": 1, "m": 60, "h": 3600}[unit]

@@ -98,6 +98,9 @@ pub struct LaneExplained {
     /// The pace by which what is ahead was divided, in words; empty if there is none.
     #[serde(default)]
     pub pace: String,
+    /// Recipients of its sender that are ahead of it, where replies taught a pace of this sender alone.
+    #[serde(default)]
+    pub ahead_own: Option<u64>,
     /// Recipients ahead of it if it had the highest priority.
     #[serde(default)]
     pub ahead_at_most: u64,
@@ -156,6 +159,17 @@ fn limits(settings: &[Setting], provider: &str) -> Vec<LimitExplained> {
     .collect()
 }
 
+/// A pace that replies taught for one sender, see [`crate::shape::adapt`].
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct OwnPace {
+    /// Messages (or recipients, where the provider counts those) a second, above 0.
+    pub per_second: f64,
+    /// Recipients of this sender that wait and are as urgent or more.
+    pub ahead: usize,
+    /// Not all of them were counted.
+    pub more: bool,
+}
+
 /// What is known when somebody asks.
 #[derive(Clone, Debug, Default)]
 pub struct Facts {
@@ -169,6 +183,8 @@ pub struct Facts {
     pub limits: Vec<Held>,
     /// Recipients that wait for the same `[[limit]]`s, and how long these take for them.
     pub behind_limits: (usize, Duration),
+    /// The sender's own pace, if replies taught one.
+    pub own: Option<OwnPace>,
     /// Recipients delivered a second lately.
     pub recent: Option<f64>,
     /// Recipients in memory, and in the queue, that are as urgent or more.
@@ -209,6 +225,7 @@ impl LaneExplained {
             held,
             ahead_at_most: facts.ahead_at_most as u64,
             turns: facts.turns.0 as u64,
+            ahead_own: facts.own.as_ref().map(|own| own.ahead as u64),
             status,
             ..LaneExplained::default()
         };
@@ -237,6 +254,14 @@ impl LaneExplained {
         let by_pace = pace.map(|pace| first + ahead as f64 / pace);
         let behind = Some(facts.behind_limits.1.as_secs_f64()).filter(|seconds| *seconds > 0.0);
         let by_quota = quotas(ahead).chain(behind).max_by(f64::total_cmp);
+        if let Some(own) = &facts.own {
+            // Whoever else waits does so beside it: its own pace is what it waits for.
+            self.pace = format!("{}, learned from replies to this sender", readable(own.per_second));
+            let behind = first + own.ahead as f64 / own.per_second;
+            let latest = by_quota.unwrap_or(0.0).max(behind).max(self.earliest.unwrap_or(0) as f64);
+            self.latest = (!own.more).then_some(latest.ceil() as u64);
+            return;
+        }
         self.latest = match (by_pace, by_quota) {
             // What was not counted may take any time.
             _ if self.more_stored => None,
@@ -345,6 +370,14 @@ mod tests {
         let paused = Facts { ahead: (1, 0), ..holding(paused, 60) };
         assert_eq!(times(&paused, &provider, none()).0, Some(60));
         assert_eq!(times(&paused, &provider, none()).1, Some(180));
+        // 1,200 of the sender's own mail at its own pace: that of the lane, which is faster, tells nothing.
+        let own = OwnPace { per_second: 2.0, ahead: 1200, more: false };
+        let own_pace = Facts { own: Some(own.clone()), recent: Some(90.0), ..ahead(5000) };
+        let told_pace = "2.0/s, learned from replies to this sender".to_owned();
+        let fast = sample::provider("p");
+        assert_eq!(times(&own_pace, &fast, none()), (Some(0), Some(600), told_pace.clone()));
+        let uncounted = Facts { own: Some(OwnPace { more: true, ..own }), ..own_pace };
+        assert_eq!(times(&uncounted, &fast, none()), (Some(0), None, told_pace));
         // A client that invents a sender for each message: everybody has a turn before somebody new.
         let inventive = Facts { turns: (684, 684), ..ahead(684) };
         assert_eq!(times(&inventive, &provider, none()).0, Some(82_080));

@@ -13,7 +13,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::changes;
 use super::gate::{Gate, PATIENCE};
-use crate::admin::explain::{Facts, LaneExplained, explain};
+use crate::admin::explain::{Facts, LaneExplained, OwnPace, explain};
 use crate::admin::{
     Controls, Explanation, FeedbackStatus, Forgotten, HoldStatus, LaneStatus, QuotaStatus, Refusal, Resumed, Status,
     Withdrawn,
@@ -22,10 +22,12 @@ use crate::clock::{Timestamp, When};
 use crate::config::report::{OwnValues, Setting};
 use crate::config::{Provider, Store};
 use crate::listener::Place;
-use crate::mail::{Address, BodyTraits, Envelope, Incoming, LaneName, Message, Origin, QueueId, RecipientKey, State};
+use crate::mail::{
+    Address, BodyTraits, Envelope, Incoming, LaneName, Message, Origin, QueueId, RecipientKey, State, sender_key,
+};
 use crate::pipeline::{COUNTED, Relay};
 use crate::queue::sqlite::Aside;
-use crate::queue::{Counts, Operation, Queue, QueueError, Storage};
+use crate::queue::{Counts, Filter, Operation, Queue, QueueError, Row, Storage};
 use crate::schedule::lane::By;
 use crate::schedule::{Job, Lane};
 
@@ -33,6 +35,10 @@ use crate::schedule::{Job, Lane};
 const LANES_AT_ONCE: usize = 100;
 /// Domains with mail that are shown; of the others there may be very many.
 const DOMAINS_SHOWN: usize = 200;
+
+/// What is looked through for the mail of one sender: so many pages of so many rows. More are not counted.
+const PAGES_COUNTED: usize = 50;
+const ROWS_AT_ONCE: usize = 1000;
 
 /// The highest priority there is.
 const MOST_URGENT: i8 = 9;
@@ -236,6 +242,7 @@ impl Controls for Operator {
                     facts.usage = lane.usage();
                     facts.limits = lane.limits_on(&message_of(from, time));
                     facts.behind_limits = lane.behind_limits(&message_of(from, time));
+                    facts.own = self.own_pace(&lane, from, priority).await.map_err(failed)?;
                     facts.recent = lane.snapshot().recent;
                     facts.ahead.0 = lane.ahead_of(priority);
                     facts.turns = lane.turns_before(priority);
@@ -280,6 +287,33 @@ impl Operator {
             }
         }
         names
+    }
+
+    /// The pace of this sender alone, and what of its mail is as urgent as `priority` or more.
+    async fn own_pace(&self, lane: &Lane, from: Incoming<'_>, priority: i8) -> Result<Option<OwnPace>, QueueError> {
+        let sender = from.sender.map_or("", Address::as_str);
+        let Some((per_second, in_memory)) = lane.pace_of(sender, self.relay.clock.now()) else { return Ok(None) };
+        // The turns of senders go by more than the address, so the rest is looked at below.
+        let domain = from.sender.map_or("<>".to_owned(), |sender| format!("*@{}", sender.domain()));
+        let filter = Filter { provider: Some(lane.name.to_string()), sender: Some(domain), ..Filter::default() };
+        let mut own = OwnPace { per_second, ahead: in_memory, more: false };
+        let (mut after, key) = (None, sender_key(sender));
+        for _ in 0..PAGES_COUNTED {
+            let page = self.relay.queue.inspect(&filter, after, ROWS_AT_ONCE).await?;
+            let waits = |(_, state, row): &&(RecipientKey, State, Row)| {
+                matches!(state, State::Queued | State::Uncertain)
+                    && row.priority >= priority
+                    && row.lane == lane.name.as_str()
+                    && sender_key(&row.sender) == key
+            };
+            own.ahead += page.rows.iter().filter(waits).count();
+            after = page.next;
+            if after.is_none() {
+                return Ok(Some(own));
+            }
+        }
+        own.more = true;
+        Ok(Some(own))
     }
 
     fn lane_status(&self, lane: &Lane) -> LaneStatus {

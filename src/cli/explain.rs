@@ -182,6 +182,10 @@ fn write_lane(out: &mut impl Write, lane: &LaneExplained, may_hurry: bool) -> io
     if may_hurry && lane.ahead_at_most < ahead {
         writeln!(out, "               {} with --priority {MOST_URGENT}", grouped(lane.ahead_at_most))?;
     }
+    if let Some(own) = lane.ahead_own {
+        let more = if lane.latest.is_none() { "more than " } else { "" };
+        writeln!(out, "               {more}{} of its own sender, who has a pace of its own", grouped(own))?;
+    }
     if lane.turns > 0 {
         let others = if lane.turns == 1 { "sender has its" } else { "senders have their" };
         writeln!(out, "  its turn     {} other {others} turn before, with a message each", grouped(lane.turns))?;
@@ -202,11 +206,12 @@ fn write_lane(out: &mut impl Write, lane: &LaneExplained, may_hurry: bool) -> io
         (None, _) => "not before that has ended".to_owned(),
         (Some(earliest), Some(latest)) if earliest == latest => format!("{} (an estimate)", in_about(latest)),
         (Some(earliest), Some(latest)) => format!(
-            "{} if its sender has nothing waiting, {} if all that is ahead goes first (an estimate)",
+            "{} if its sender has nothing waiting, {} if all that is ahead{} goes first (an estimate)",
             soonest(earliest, lane),
-            in_about(latest)
+            in_about(latest),
+            if lane.ahead_own.is_some() { " of its sender" } else { "" }
         ),
-        (Some(earliest), None) if lane.more_stored => format!(
+        (Some(earliest), None) if lane.more_stored || lane.ahead_own.is_some() => format!(
             "{} if its sender has nothing waiting; more is ahead than was counted (an estimate)",
             soonest(earliest, lane)
         ),

@@ -16,6 +16,7 @@ mod log;
 pub mod persona;
 mod said;
 mod setting;
+mod told;
 pub mod window;
 
 use std::collections::{HashMap, VecDeque};
@@ -34,6 +35,7 @@ pub use log::{Log, Second, Sender};
 pub use persona::{At, PERSONAS, Persona};
 use said::Places;
 pub use said::Said;
+pub use told::enforced;
 pub use window::Window;
 
 use crate::config::Count;

@@ -226,6 +226,7 @@ fn party(job: &Job, at: usize) -> Option<Party> {
         recipient: hash_of(held.recipient.address.as_str()),
         sender: job.sender,
         message: job.key(held.index).id.0.cast_unsigned(),
+        size: job.message.message.size,
         again: held.attempts > 0,
     })
 }

@@ -225,3 +225,41 @@ proptest! {
         });
     }
 }
+
+/// A quota alone, with more waiting than it lets through.
+fn quota() -> impl Strategy<Value = (u32, u64, Unit)> {
+    let unit = prop_oneof![Just(Unit::Messages), Just(Unit::Recipients)];
+    (1u32..80, prop_oneof![Just(6u64), Just(60), Just(90), Just(600), Just(3600), Just(86_400)], unit)
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(48))]
+    /// Times are known to a sixtieth of the window and each window is longer by its slack, another sixtieth at most:
+    /// what is lost by both is never more than that, however many windows follow each other.
+    #[test]
+    fn a_quota_is_used_up_to_the_two_sixtieths_that_keep_it(
+        (count, seconds, unit) in quota(), windows in 3u32..9, each in 1u32..6, workers in 1u64..4
+    ) {
+        runtime().block_on(async {
+            let limits = Limits {
+                rate: vec![],
+                quota: vec![limit(count, seconds, Some(unit))],
+                burst: 0,
+                count: Count::Messages,
+                recipients_per_message: 100,
+            };
+            // What counts as one: a message, or a recipient of it.
+            let cells = |recipients: u32| if unit == Unit::Recipients { recipients } else { 1 };
+            let messages = vec![each; (count * windows).div_ceil(cells(each)) as usize];
+            let sent = send(&limits, &messages, workers).await;
+            assert_kept(&limits, &sent);
+            // So many windows begin before the last one is through, the first of them at once.
+            let total: u32 = sent.iter().map(|(_, recipients)| cells(*recipients)).sum();
+            let begun = f64::from(total.div_ceil(count) - 1);
+            let last = sent.last().map_or(0.0, |(at, _)| at.as_secs_f64());
+            let most = begun * seconds as f64 * 62.0 / 60.0;
+            // Timers and what is looked at again cost a moment for each window.
+            assert!(last <= most + 0.1 * (begun + 1.0), "{last} s instead of {most} s: {limits:?} {sent:?}");
+        });
+    }
+}

@@ -82,7 +82,8 @@ fn senders_that_are_invented_teach_nothing_of_senders() {
     assert_eq!((run.slowed(), run.is_slowed()), (0, true), "{:?}", run.explained);
     let (mut table, now) = (by_sender::BySender::default(), at(0.0));
     for n in 0..10_000 {
-        let party = Party { recipient: n, sender: if n % 50 == 0 { 1 } else { n }, message: n, again: false };
+        let party =
+            Party { recipient: n, sender: if n % 50 == 0 { 1 } else { n }, message: n, size: 1000, again: false };
         table.refused(7, party, 1, now);
         assert!(table.len() <= 64);
     }

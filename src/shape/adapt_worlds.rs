@@ -157,6 +157,11 @@ impl Run {
     }
 }
 
+/// 2 to 34 kB, the same for each attempt.
+fn size_of(mail: Mail) -> u64 {
+    2000 + u64::from(mail.id.wrapping_mul(2_654_435_761) >> 17)
+}
+
 fn name_of(mail: Mail) -> String {
     format!("s{}@a.example", mail.sender)
 }
@@ -230,6 +235,7 @@ fn run(setting: Setting, receiver: &mut dyn Receiver) -> Run {
                 recipient: u64::from(mail.id),
                 sender: sender_key(&name_of(mail)),
                 message: u64::from(mail.id),
+                size: size_of(mail),
                 again: mail.attempts > 0,
             };
             let began = at(began as f64 / 1e6);
@@ -627,5 +633,7 @@ fn a_rule_that_a_burst_meets_teaches_no_long_window() {
     assert!(rate > 1.0, "{rate}/s");
 }
 
+#[path = "adapt_bytes.rs"]
+mod bytes;
 #[path = "adapt_senders.rs"]
 mod senders;

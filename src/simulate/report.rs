@@ -8,6 +8,7 @@ use super::chart::{clock, grouped};
 use super::{Plan, Tally, Waited};
 use crate::clock::Timestamp;
 use crate::config::{Limit, Warmup};
+use crate::model::enforced;
 
 /// Points of the series at most, as long as a step of a day allows it.
 const POINTS: u64 = 48;
@@ -224,7 +225,7 @@ fn group(
     GroupReport {
         name: of.name.clone(),
         limits: format!("{limits} ({})", of.limits_from),
-        enforced: enforced(of),
+        enforced: enforced(&of.caps, &of.changes),
         messages: u64::from(of.messages),
         delivered: end.delivered,
         expired: end.expired,
@@ -302,26 +303,4 @@ fn limits(provider: &crate::config::Provider, begin: Timestamp) -> String {
     let all = [vec![rate], quotas, warmup, vec![format!("{} connections", provider.connections)]].concat();
     let adaptive = if provider.adaptive { "adaptive" } else { "not adaptive" };
     format!("{}, {} messages each, {adaptive}", all.join(", "), provider.messages_per_connection)
-}
-
-fn enforced(of: &super::Group) -> String {
-    let caps = &of.caps;
-    let mut all: Vec<String> = caps.rates.iter().map(ToString::to_string).collect();
-    if caps.connections != u32::MAX {
-        all.push(format!("{} connections", caps.connections));
-    }
-    all.extend(caps.connect_rates.iter().map(|r| format!("{r} new connections")));
-    if caps.messages_per_connection != u32::MAX {
-        all.push(format!("{} messages each", caps.messages_per_connection));
-    }
-    if !caps.greylist.is_zero() {
-        all.push("greylisting".into());
-    }
-    if caps.fail_temporary + caps.fail_permanent > 0.0 {
-        all.push(format!("{:.1} % fail", (caps.fail_temporary + caps.fail_permanent) * 100.0));
-    }
-    if !of.changes.is_empty() {
-        all.push(format!("{} changes", of.changes.len()));
-    }
-    if all.is_empty() { "nothing".into() } else { all.join(", ") }
 }

@@ -24,6 +24,10 @@ async fn a_sender_with_a_pace_waits_and_nobody_else() {
     let start = Instant::now();
     let _ = lane.push((0..3000).map(|n| job(SLOW, "x.example", 0, &[n])));
     let _ = lane.push((0..5).map(|n| job("b@b.example", "x.example", 0, &[n])));
+    // What `explain` tells: its own mail at its own pace, whatever follows a `+`.
+    let (rate, waiting) = lane.pace_of("slow+tag@a.example", clock.now()).expect("a pace of its own");
+    assert!(rate > 0.0 && waiting == 3000, "{rate} {waiting}");
+    assert_eq!(lane.pace_of("b@b.example", clock.now()), None);
     for _ in 0..5 {
         let (mut other, _) = lane.next(None, IDLE).await.expect("a job");
         assert_eq!(other.message.message.envelope.sender(), "b@b.example");

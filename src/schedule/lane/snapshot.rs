@@ -6,6 +6,7 @@ use tokio::time::Instant;
 
 use super::{LEAD, Lane};
 use crate::clock::Timestamp;
+use crate::mail::sender_key;
 use crate::shape;
 
 /// A lane as `provider show` and the page tell it.
@@ -42,6 +43,14 @@ impl Lane {
     pub fn ahead_of(&self, priority: i8) -> usize {
         let state = self.state.lock();
         state.ready.at_least(priority) + state.in_flight
+    }
+
+    /// The pace that replies taught for this sender alone, in cells a second, and recipients of its in memory
+    /// that wait; `None`: it has no pace of its own.
+    pub fn pace_of(&self, sender: &str, now: Timestamp) -> Option<(f64, usize)> {
+        let key = sender_key(sender);
+        let rate = self.learned(|adapt| adapt.senders(now).find(|pace| pace.key == key).and_then(|pace| pace.rate))?;
+        Some((rate, self.state.lock().ready.of_sender(key)))
     }
 
     /// Senders who have a turn before one of this priority who has nothing waiting, and recipients that leave

@@ -58,7 +58,7 @@ const CONTROL: f64 = 0.25;
 /// A verdict is forgotten when its kind was not seen for so long.
 const FORGOTTEN: Duration = Duration::from_secs(86_400);
 
-/// Who and what an attempt was about; all but the last are hashes.
+/// Who and what an attempt was about; recipient, sender and message are hashes.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Party {
     /// The forward-path.
@@ -67,6 +67,8 @@ pub struct Party {
     pub sender: u64,
     /// The message.
     pub message: u64,
+    /// Its bytes.
+    pub size: u64,
     /// It was tried before.
     pub again: bool,
 }
@@ -181,6 +183,8 @@ pub(super) struct Tried {
     pub(super) lane: bool,
     /// This kind, with a sender.
     pub(super) sender: Option<u64>,
+    /// Nothing is: but the lane waits until a server that refuses everything takes something again.
+    pub(super) closed: bool,
 }
 
 /// The table of a lane.
@@ -308,7 +312,7 @@ impl Evidence {
         let meaning = match (known.verdict, sender) {
             (Verdict::SenderPace, _) if of_sender.is_some_and(OfSender::has_witnesses) => Meaning::SenderPace,
             (Verdict::SenderPace, _) => Meaning::Nothing,
-            (Verdict::Pace, Some(suspicion)) if few && !quiet => Meaning::SuspectSender(suspicion),
+            (Verdict::Pace, Some(suspicion)) if few && !quiet && !tried.closed => Meaning::SuspectSender(suspicion),
             (Verdict::Pace, _) => Meaning::Pace,
             (_, Some(suspicion)) if !quiet => Meaning::SuspectSender(suspicion),
             _ if quiet || !witnesses || !watched || explained || first || share < SHARE => Meaning::Nothing,

@@ -86,6 +86,7 @@ impl Adapt {
             self.accepted_of(party.sender, cells, began, now);
         }
         let tested = self.pace.is_tested(began);
+        self.pace.sized(parties.first().map_or(0, |party| party.size));
         match self.pace.delivered(cells, began, now) {
             Told::Nothing if tested => self.note(None, now),
             Told::Nothing => {}
@@ -116,11 +117,12 @@ impl Adapt {
         if !self.configured.adaptive {
             return false;
         }
-        let tried = Tried { lane: self.trial.is_some(), sender: self.senders.tried() };
+        let closed = self.pace.is_closed();
+        let tried = Tried { lane: self.trial.is_some(), sender: self.senders.tried(), closed };
         let (hash, meaning) = self.evidence.refused(&refused.sign, refused.party, refused.cells, tried, now);
         let reply = cut(refused.reply);
         let tested = self.pace.is_tested(began);
-        self.pace.missed(refused.cells, now);
+        self.pace.missed(refused.cells, refused.party.size, now);
         if !self.senders.is_free() && self.refused_of(refused, hash, began, now) {
             return true;
         }

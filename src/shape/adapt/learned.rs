@@ -9,6 +9,9 @@ use crate::clock::Timestamp;
 /// The rate right after a stop, of the target; it is reached [`RECOVERY`] later.
 const RESTART: f64 = 0.8;
 pub(super) const RECOVERY: f64 = 2.0;
+/// Closed for so long, and for so many stops: a long window is full, or the server is in trouble.
+const LONG: f64 = 3.0;
+const LONG_ROUNDS: u32 = 4;
 /// The first stop; the next ones are twice as long each, up to a second or a part of the time that the
 /// server has been closed, whichever is more, and never longer than this.
 const STOP: Duration = Duration::from_millis(250);
@@ -69,6 +72,10 @@ pub(super) struct Learned {
     pub(super) wall: bool,
     /// Something that left after `resume` was accepted.
     pub(super) accepted: bool,
+    /// It was closed for long, and what was accepted since may be no more than what still fits into a window of
+    /// bytes: small messages do.
+    #[serde(default)]
+    pub(super) opening: Option<Opening>,
     /// Cells accepted since `resume`.
     pub(super) clean: u32,
     /// `None` while the target is held.
@@ -108,6 +115,16 @@ pub(super) struct Learned {
     pub(super) reason: String,
 }
 
+/// Acceptances behind a wall that do not show yet that it is gone.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub(super) struct Opening {
+    /// The last refusal before the first of them, and that one.
+    pub(super) refused: Timestamp,
+    pub(super) first: Timestamp,
+    /// Transactions accepted since.
+    pub(super) passed: u32,
+}
+
 /// A probe for more.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub(super) struct Probe {
@@ -140,6 +157,7 @@ impl Learned {
             hurt: 1,
             wall: false,
             accepted: false,
+            opening: None,
             clean: 0,
             probing: None,
             same: 0,
@@ -164,6 +182,12 @@ impl Learned {
         let seconds = self.before.1 + now.since(self.begun).as_secs_f64();
         let part = (MEMORY.max(MEMORY_WINDOWS * self.window) / seconds.max(1.0)).min(1.0);
         (cells * part, seconds * part)
+    }
+
+    /// Closed for so long, and for so many stops, that the level says nothing.
+    pub(super) fn was_closed(&self, now: Timestamp) -> bool {
+        let long = now.since(self.begun).as_secs_f64() >= LONG;
+        long && (self.window > 0.0 || self.rounds >= LONG_ROUNDS || self.wall)
     }
 
     /// How much longer everything takes than with a window of a second.

@@ -56,6 +56,13 @@ impl Recent {
     }
 }
 
+/// The last attempts whose times are kept.
+const LAST: usize = 4;
+/// So many times as long as they would take at a rate they may have taken, if it is used.
+const SLACK: f64 = 2.0;
+/// Attempts from which on it is known how large those are that are accepted.
+const SIZED: f64 = 20.0;
+
 /// What was tried and what was accepted lately.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(super) struct Meter {
@@ -70,6 +77,10 @@ pub(super) struct Meter {
     /// The second that an acceptance fell in last, what was accepted in it and in the one before.
     second: i64,
     latest: (f64, f64),
+    /// When the last attempts ended, and the cells of each.
+    last_few: [(Timestamp, f64); LAST],
+    /// Attempts and bytes of what was tried and of what was accepted.
+    sizes: [(f64, f64); 2],
 }
 
 impl Meter {
@@ -84,7 +95,10 @@ impl Meter {
             self.since = Some(Timestamp(since.0.midpoint(now.0)));
             self.tried /= 2.0;
             self.accepted /= 2.0;
+            self.sizes = self.sizes.map(|(attempts, bytes)| (attempts / 2.0, bytes / 2.0));
         }
+        self.last_few.rotate_left(1);
+        self.last_few[LAST - 1] = (now, cells);
         self.last = now;
         self.busy.get_or_insert(now);
         self.tried += cells;
@@ -99,6 +113,30 @@ impl Meter {
             };
             self.second = second;
         }
+    }
+
+    /// Such an attempt was for a message of so many bytes.
+    pub(super) fn note_size(&mut self, bytes: f64, accepted: bool) {
+        let [tried, passed] = &mut self.sizes;
+        *tried = (tried.0 + 1.0, tried.1 + bytes);
+        if accepted {
+            *passed = (passed.0 + 1.0, passed.1 + bytes);
+        }
+    }
+
+    /// How large what was accepted is on average, as a part of what was tried: below 1 where bytes are counted,
+    /// as small messages still pass when large ones do not. 1 where too little is known.
+    pub(super) fn smaller(&self) -> f64 {
+        let [tried, passed] = self.sizes;
+        if passed.0 < SIZED || tried.1 <= 0.0 { 1.0 } else { (passed.1 / passed.0) / (tried.1 / tried.0) }.min(1.0)
+    }
+
+    /// Whether the last few attempts came about as fast as this rate permits. Told sooner than by an average over
+    /// long, where the rate is slow and grows.
+    pub(super) fn keeps_up(&self, rate: f64, now: Timestamp) -> bool {
+        let (first, _) = self.last_few[0];
+        let cells: f64 = self.last_few.iter().map(|(_, cells)| cells).sum();
+        first > Timestamp::default() && now.since(first).as_secs_f64() * rate <= SLACK * cells
     }
 
     /// All that was accepted since the lane began, and in how many seconds, if that went on evenly: the last

@@ -17,7 +17,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::learned::{Learned, NEAR, Probe, SLOWEST};
+use super::learned::{Learned, NEAR, Opening, Probe, SLOWEST};
 use super::meter::{Meter, Recent};
 use super::openings::{Openings, alike};
 use crate::clock::Timestamp;
@@ -41,9 +41,12 @@ const HOLD_MOST: Duration = Duration::from_secs(600);
 const HOLD_SAME: Duration = Duration::from_secs(40);
 const CLOSE: f64 = 0.92;
 const SAME: f64 = 1.25;
-/// Closed for so long, and for so many stops: a long window is full, or the server is in trouble.
-const LONG: f64 = 3.0;
-const LONG_ROUNDS: u32 = 4;
+/// Where everything was refused so many have to pass in a row before it counts as open: into a window of bytes that
+/// is full a small message fits now and then.
+const OPEN: u32 = 3;
+/// A window that was closed for so many times its length, which is measured between two questions, is longer than was
+/// thought.
+const CLOSED_MOST: f64 = 1.2;
 /// A window whose contents seem to be no smaller than this part of what was held is as before; so much of that
 /// is kept.
 const UNCERTAIN: f64 = 0.85;
@@ -151,7 +154,12 @@ impl Pace {
 
     /// Whether what left at `began` left at the learned rate, and something was accepted at it.
     pub(super) fn is_tested(&self, began: Timestamp) -> bool {
-        self.learned.as_ref().is_some_and(|l| l.accepted && began >= l.resume)
+        self.learned.as_ref().is_some_and(|l| l.accepted && l.opening.is_none() && began >= l.resume)
+    }
+
+    /// Whether everything is refused just now, as far as anybody knows.
+    pub(super) fn is_closed(&self) -> bool {
+        self.learned.as_ref().is_some_and(|l| l.rounds > 1 && (!l.accepted || l.opening.is_some()))
     }
 
     /// The clock was set back by that much.
@@ -163,6 +171,8 @@ impl Pace {
             for time in [&mut l.resume, &mut l.begun, &mut l.seen, &mut l.last, &mut l.ruled_until] {
                 *time = time.before(back);
             }
+            // Whether it is open is seen anew.
+            l.opening = None;
         }
     }
 
@@ -179,8 +189,15 @@ impl Pace {
         if let Some(l) = &mut self.learned
             && began >= l.resume
         {
-            if !l.accepted {
-                told = self.reopened(now);
+            if !l.accepted && l.was_closed(now) {
+                l.opening = Some(Opening { refused: l.last, first: now, passed: 0 });
+            }
+            l.accepted = true;
+            if let Some(opening) = &mut l.opening {
+                opening.passed += 1;
+            }
+            if let Some(opening) = l.opening.take_if(|opening| opening.passed >= OPEN) {
+                told = self.reopened(opening, now);
             }
             if let Some(l) = &mut self.learned {
                 l.accepted = true;
@@ -193,17 +210,18 @@ impl Pace {
         told
     }
 
-    /// The first acceptance of an episode. If it took long, the rate says nothing, the time does.
-    fn reopened(&mut self, now: Timestamp) -> Told {
+    /// A server that was closed for long is open again: the rate says nothing, the time does.
+    fn reopened(&mut self, opening: Opening, now: Timestamp) -> Told {
         let Some(l) = &mut self.learned else { return Told::Nothing };
-        let closed = now.since(l.begun).as_secs_f64();
-        if closed < LONG || l.window == 0.0 && l.rounds < LONG_ROUNDS && !l.wall {
-            return Told::Nothing;
+        let closed = opening.first.since(l.begun).as_secs_f64();
+        if l.window > 0.0 && closed >= l.window * CLOSED_MOST {
+            // It is longer than that, or the server was in trouble: what passed in it tells nothing.
+            l.window = 0.0;
         }
         if l.window > 0.0 {
             // What passed in the last one filled it; if that was not counted, it has become smaller.
             let (cells, seconds) = l.before;
-            let opened = Timestamp(l.last.0.midpoint(now.0));
+            let opened = Timestamp(opening.refused.0.midpoint(opening.first.0));
             let filled = self.recent.within(l.window, opened).map(|cells| cells / l.window);
             let mut most = filled.unwrap_or_else(|| cells / (seconds + closed).max(1.0)) * USED;
             // It is not measured so well that a little less is news.
@@ -215,7 +233,7 @@ impl Pace {
             return Told::Nothing;
         }
         self.meter.restart(now);
-        if let Some(window) = self.openings.reopened(l.last, now) {
+        if let Some(window) = self.openings.reopened(opening.refused, opening.first) {
             let most = window.cells / window.seconds;
             let target = (most * USED).max(SLOWEST);
             *l = Learned {
@@ -236,9 +254,15 @@ impl Pace {
         Told::Reopened
     }
 
-    /// `cells` were refused for a reason that may not be the pace.
-    pub(super) fn missed(&mut self, cells: u32, now: Timestamp) {
+    /// `cells` were refused, in a message of so many bytes, for a reason that may not be the pace.
+    pub(super) fn missed(&mut self, cells: u32, bytes: u64, now: Timestamp) {
         self.meter.note(f64::from(cells), false, now);
+        self.meter.note_size(bytes as f64, false);
+    }
+
+    /// What is accepted just now has so many bytes.
+    pub(super) fn sized(&mut self, bytes: u64) {
+        self.meter.note_size(bytes as f64, true);
     }
 
     /// What is tried in a second.
@@ -255,12 +279,14 @@ impl Pace {
     /// moment. `limit` is the configured rate.
     pub(super) fn begin(&mut self, passes: Option<f64>, now: Timestamp, limit: Option<f64>, reason: &str) {
         let (tried, accepted) = self.meter.rates(now);
-        let accepted = passes.map_or(accepted, |passes| accepted.min(tried * passes));
+        // Where bytes are counted what passes is small, and less passes of what is not.
+        let smaller = self.meter.smaller();
+        let accepted = passes.map_or(accepted, |passes| accepted.min(tried * passes)) * smaller;
         // Over the first moment the acceptances are the receiver's burst, not its rate.
         let age = self.meter.age(now);
         let tried = tried * age.max(1.0) / age.max(0.1);
         let rate = limit.map_or(tried, |limit| tried.min(limit)).max(SLOWEST);
-        let least = if age < 5.0 { 0.02 } else { 0.5 };
+        let least = if age < 5.0 { 0.02 } else { 0.5 * smaller };
         let target = (accepted * 0.97).clamp(rate * least, rate * PROBE_DECREASE);
         let before = (self.meter.accepted(), age);
         let mut learned = Learned { before, ..Learned::at(target, rate, now, reason) };
@@ -378,8 +404,9 @@ impl Pace {
             return;
         }
         reason.clone_into(&mut l.reason);
-        if !l.accepted {
+        if !l.accepted || l.opening.take().is_some() {
             // Still closed: the level says nothing, only the time.
+            l.accepted = false;
             l.rounds = l.rounds.saturating_add(1);
             l.resume = now.after(Duration::from_secs_f64(l.gap(now)));
             return;
@@ -420,13 +447,14 @@ impl Pace {
     /// Brings the state up to date. True if what was learned is no longer needed.
     pub(super) fn advance(&mut self, now: Timestamp, limit: Option<f64>) -> bool {
         let (tried, _) = self.meter.rates(now);
+        let used = self.learned.as_ref().is_some_and(|l| self.meter.keeps_up(l.rate(now), now));
         let Some(l) = &mut self.learned else { return false };
         let (rate, scale, probe_scale) = (l.rate(now), l.scale(), l.probe_scale());
         let since = now.since(l.seen).as_secs_f64();
         l.seen = l.seen.max(now);
         match &mut l.probing {
             // Only a rate that is used is tested: a lane with little to do learns nothing.
-            Some(probe) if tried >= rate * 0.4 => probe.grow(l.ceiling, since.min(2.0) / probe_scale),
+            Some(probe) if tried >= rate * 0.4 || used => probe.grow(l.ceiling, since.min(2.0) / probe_scale),
             Some(_) => {}
             None => {
                 let held = now.since(l.resume.max(l.ruled_until));

@@ -329,7 +329,7 @@ impl Adapt {
         self.senders.control(sender, Some(kind));
         let Some(slowed) = self.senders.of(sender).filter(|s| s.kind == kind) else { return false };
         slowed.last = now;
-        slowed.pace.missed(refused.cells, now);
+        slowed.pace.missed(refused.cells, refused.party.size, now);
         let tested = slowed.is_tested(began);
         let reply = cut(refused.reply);
         match &mut slowed.alone {

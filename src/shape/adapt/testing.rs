@@ -7,7 +7,7 @@ use crate::mail::sender_key;
 
 /// The `n`-th message, of the one sender that there is and to a recipient of its own.
 pub(crate) fn nth(n: u64) -> Party {
-    Party { recipient: n, sender: 7, message: n, again: false }
+    Party { recipient: n, sender: 7, message: n, size: 1000, again: false }
 }
 
 /// The `n`-th is refused at MAIL with a 450 in these words.
@@ -44,7 +44,7 @@ pub(crate) fn judged(adapt: &mut Adapt, now: Timestamp) {
 /// Mail of many passes and that of `sender` no longer does: it is tried alone from then on, and has just been
 /// stopped for a moment.
 pub(crate) fn one_refused(adapt: &mut Adapt, sender: &str, now: Timestamp) {
-    let own = |n: u64| Party { recipient: n, sender: sender_key(sender), message: n, again: false };
+    let own = |n: u64| Party { recipient: n, sender: sender_key(sender), message: n, size: 1000, again: false };
     let reply = Reply { code: 450, enhanced: None, text: "trop".into() };
     let at = |n: u64| Timestamp(now.0 - 2000 + 10 * i64::try_from(n).unwrap_or(0));
     adapt.accepted(&[own(5000)], 1, at(0), at(0));

@@ -27,8 +27,8 @@
 //!    transaction whose final reply was in flight.
 //! 7. **Not an open relay.** Loopback by default; any other address needs an allow list.
 //! 8. **Every message can be explained** by `queue show` and the log.
-//! 9. **Nothing illegal leaves.** No bare CR or LF, no unstuffed dot, no 8-bit or SMTPUTF8 to a
-//!    host that did not offer it.
+//! 9. **Nothing illegal leaves.** No bare CR or LF, no unstuffed dot, no 8-bit, binary data or SMTPUTF8
+//!    to a host that did not offer it.
 
 pub mod admin;
 pub mod app;

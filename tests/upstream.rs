@@ -8,6 +8,8 @@ mod connecting;
 mod encryption;
 #[path = "upstream/networks.rs"]
 mod networks;
+#[path = "upstream/octets.rs"]
+mod octets;
 #[path = "upstream/old_tls.rs"]
 mod old_tls;
 #[path = "upstream/pipelining.rs"]

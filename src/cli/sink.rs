@@ -117,6 +117,9 @@ pub(super) struct Sink {
     /// Do not offer CHUNKING
     #[arg(long)]
     no_chunking: bool,
+    /// Do not offer BINARYMIME
+    #[arg(long)]
+    no_binarymime: bool,
     /// Do not offer 8BITMIME
     #[arg(long)]
     no_8bitmime: bool,
@@ -243,6 +246,7 @@ fn options(args: &Sink) -> Result<Options, Failed> {
             pipelining: !args.no_pipelining,
             size: !args.no_size,
             chunking: !args.no_chunking,
+            binary_mime: !args.no_binarymime,
             eight_bit_mime: !args.no_8bitmime,
             smtputf8: !args.no_smtputf8,
             dsn: !args.no_dsn,

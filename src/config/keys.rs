@@ -322,7 +322,8 @@ impl Table for ProviderDraft {
         "limits_per" p.limits_per: Kind::Word(LimitsPer::WORDS), default r#""provider""#;
         /// Use PIPELINING where it is offered. Off for hosts behind a middlebox that breaks it.
         "pipelining" p.pipelining: Kind::Flag, default "true";
-        /// Use CHUNKING (BDAT) where it is offered. Off for hosts that announce it but break it.
+        /// Use CHUNKING (BDAT), and BINARYMIME, where they are offered. Off for hosts that announce them but break
+        /// them.
         "chunking" p.chunking: Kind::Flag, default "true";
         /// A signed message that the next host cannot take as it is: `convert` (the signature
         /// breaks), or `bounce`.

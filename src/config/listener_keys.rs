@@ -78,7 +78,7 @@ impl Table for ListenerDraft {
         /// `native`, or `mailin` (a thread for each session, fewer extensions).
         "engine" l.engine: Kind::Word(Engine::WORDS), default r#""native""#;
         /// For devices that end lines with a bare LF: also a dot between bare LFs ends a message.
-        /// Never where mail of strangers comes in (SMTP smuggling).
+        /// Never where mail of strangers comes in (SMTP smuggling). BINARYMIME is not offered there.
         "lf_only" l.lf_only: Kind::Flag, default "false";
         /// Longest wait for a command.
         "command_timeout" l.command_timeout: Kind::Span(100, HOUR), default r#""5m""#;

@@ -4,7 +4,8 @@
 //! not the whole reply.
 
 use smtp_proto::{
-    EXT_8BIT_MIME, EXT_CHUNKING, EXT_DSN, EXT_PIPELINING, EXT_SIZE, EXT_SMTP_UTF8, EXT_START_TLS, EhloResponse,
+    EXT_8BIT_MIME, EXT_BINARY_MIME, EXT_CHUNKING, EXT_DSN, EXT_PIPELINING, EXT_SIZE, EXT_SMTP_UTF8, EXT_START_TLS,
+    EhloResponse,
 };
 
 /// The extensions that matter here.
@@ -20,6 +21,8 @@ pub struct Capabilities {
     pub pipelining: bool,
     /// CHUNKING (RFC 3030).
     pub chunking: bool,
+    /// BINARYMIME (RFC 3030), which is worth nothing without CHUNKING.
+    pub binary_mime: bool,
     /// DSN (RFC 3461).
     pub dsn: bool,
     /// STARTTLS (RFC 3207).
@@ -55,6 +58,7 @@ impl Capabilities {
         self.smtputf8 |= has(EXT_SMTP_UTF8);
         self.pipelining |= has(EXT_PIPELINING);
         self.chunking |= has(EXT_CHUNKING);
+        self.binary_mime |= has(EXT_BINARY_MIME);
         self.dsn |= has(EXT_DSN);
         self.starttls |= has(EXT_START_TLS);
         if has(EXT_SIZE) {
@@ -84,6 +88,7 @@ mod tests {
             "STARTTLS",
             "ENHANCEDSTATUSCODES",
             "CHUNKING",
+            "BINARYMIME",
             "DSN",
             "SMTPUTF8",
             "AUTH XOAUTH2 PLAIN LOGIN",
@@ -96,6 +101,7 @@ mod tests {
                 size: Some(35_882_577),
                 pipelining: true,
                 chunking: true,
+                binary_mime: true,
                 dsn: true,
                 starttls: true,
                 auth: AUTH_XOAUTH2 | AUTH_PLAIN | AUTH_LOGIN,

@@ -9,7 +9,7 @@ use lettre::transport::smtp::commands::{Mail, Rcpt};
 use lettre::transport::smtp::extension::{ClientId, MailBodyParameter, MailParameter, RcptParameter};
 
 use super::Capabilities;
-use crate::mail::{Address, Message, Orcpt, Recipient, Ret, envid_bytes, in_ascii};
+use crate::mail::{Address, BodyKind, Message, Orcpt, Recipient, Ret, envid_bytes, in_ascii};
 
 /// Prints a command. Writing into memory does not fail.
 pub fn print(out: &mut Vec<u8>, command: impl std::fmt::Display) {
@@ -25,14 +25,16 @@ pub fn client_id(hostname: &str) -> ClientId {
     }
 }
 
-/// MAIL with the parameters that the host takes; `plain`: none but SMTPUTF8. Returns whether it has any besides.
+/// MAIL with the parameters that the host takes, of the capabilities as they hold for this transaction; `plain`: none but SMTPUTF8. Returns whether it has any besides.
 pub fn mail(out: &mut Vec<u8>, message: &Message, caps: &Capabilities, smtputf8: bool, plain: bool) -> bool {
     let envelope = &message.envelope;
     let mut parameters = Vec::new();
     if caps.size.is_some() && !plain {
         parameters.push(MailParameter::Size(usize::try_from(message.size).unwrap_or(usize::MAX)));
     }
-    if caps.eight_bit_mime && !plain && (message.traits.eight_bit_body || message.traits.eight_bit_header) {
+    if caps.binary_mime && !plain && message.envelope.body == BodyKind::BinaryMime {
+        parameters.push(MailParameter::Other { keyword: "BODY=BINARYMIME".to_owned(), value: None });
+    } else if caps.eight_bit_mime && !plain && (message.traits.eight_bit_body || message.traits.eight_bit_header) {
         parameters.push(MailParameter::Body(MailBodyParameter::EightBitMime));
     }
     if smtputf8 {

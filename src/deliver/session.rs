@@ -179,9 +179,14 @@ impl Connection {
         &self.peer.host
     }
 
-    /// What the host offers.
+    /// What the host offers; BINARYMIME only if a body can go there as octets.
     pub fn capabilities(&self) -> Capabilities {
-        self.caps
+        Capabilities { binary_mime: self.takes_octets(), ..self.caps }
+    }
+
+    /// BINARYMIME, CHUNKING and the parameter of MAIL that announces it are offered, allowed, and not refused before.
+    pub(super) fn takes_octets(&self) -> bool {
+        self.caps.binary_mime && self.chunking && !self.plain
     }
 
     /// A cheap look before reuse: false if the peer has closed, or said something (a 421) while

@@ -5,6 +5,9 @@
 //! trip a message. The replies are then read in the order of the commands; without PIPELINING the
 //! same code writes each command just before it reads the reply.
 //!
+//! A message announced as BINARYMIME goes to a host that takes that as it is, by one BDAT for each chunk of it
+//! (`octets`); to any other only what [`crate::mail::convert`] has made lines of. Octets are never written behind DATA.
+//!
 //! Fates: a recipient gets its own refusal at [`Stage::Rcpt`]; whatever ends the transaction later
 //! is the fate of all that are left. A connection on which something does not tally (a reply too
 //! many, a positive reply to what must fail, different codes in one reply, 421) finishes its
@@ -32,7 +35,7 @@ use super::session::Connection;
 use super::wire::Written;
 use super::{Report, Transaction};
 use crate::crash;
-use crate::mail::{Recipient, in_ascii};
+use crate::mail::{BodyKind, Recipient, in_ascii};
 
 /// What ends a transaction and its connection.
 type End = (Stage, Event);
@@ -181,7 +184,17 @@ impl Connection {
                 fates.set(i, Stage::Mail, Event::Unsendable { enhanced: "5.6.7", text });
             }
         }
-        if !caps.eight_bit_mime && (message.traits.eight_bit_body || message.traits.eight_bit_header) {
+        let octets = self.sends_octets(tx);
+        if message.traits.binary && !octets {
+            fates.rest(
+                Stage::Mail,
+                Event::Unsendable {
+                    enhanced: "5.6.3",
+                    text: format!("the message has binary content, which {host} does not take, and was not converted"),
+                },
+            );
+        }
+        if !octets && !caps.eight_bit_mime && (message.traits.eight_bit_body || message.traits.eight_bit_header) {
             fates.rest(
                 Stage::Mail,
                 Event::Unsendable {
@@ -204,7 +217,9 @@ impl Connection {
         let mut has_parameters = false;
         let smtputf8 = self.needs_smtputf8(tx, open);
         let pipelined = self.pipelining;
-        let bdat = pipelined && self.chunking && tx.body.pieces(tx.message) == 1;
+        let octets = self.sends_octets(tx);
+        let bdat = pipelined && self.chunking && !octets && tx.body.pieces(tx.message) == 1;
+        let caps = self.capabilities();
         self.all_out = false;
         let reset = self.dirty;
         let mut whole = Written::All;
@@ -213,12 +228,15 @@ impl Connection {
             if reset {
                 print(&mut self.wire.out, Rset);
             }
-            has_parameters = command::mail(&mut self.wire.out, tx.message, &self.caps, smtputf8, self.plain);
+            has_parameters = command::mail(&mut self.wire.out, tx.message, &caps, smtputf8, self.plain);
             for recipient in open.iter().filter_map(|i| tx.recipients.get(*i)) {
-                command::rcpt(&mut self.wire.out, recipient, &self.caps, smtputf8);
+                command::rcpt(&mut self.wire.out, recipient, &caps, smtputf8);
             }
-            let replies = usize::from(reset) + 1 + open.len() + 1;
-            whole = if bdat {
+            let replies = usize::from(reset) + 1 + open.len() + usize::from(!octets);
+            whole = if octets {
+                // What a host that takes no BDAT would read as commands goes only to one that took the recipients.
+                self.wire.write(&[], replies, usize::MAX, t.write).await
+            } else if bdat {
                 let mut encoder = Encoder::for_bdat();
                 let body = encoder.encode(head.clone());
                 let end = encoder.finish();
@@ -247,7 +265,7 @@ impl Connection {
         }
 
         if !pipelined {
-            has_parameters = command::mail(&mut self.wire.out, tx.message, &self.caps, smtputf8, self.plain);
+            has_parameters = command::mail(&mut self.wire.out, tx.message, &caps, smtputf8, self.plain);
             self.say().await;
         }
         let mail = self.reply(Stage::Mail, t.mail).await?;
@@ -292,7 +310,9 @@ impl Connection {
             }
         }
 
-        if bdat {
+        if octets {
+            self.octets(tx, head, accepted, fates).await?;
+        } else if bdat {
             self.end_of_bdat(whole, accepted, fates).await?;
         } else {
             self.data(tx, head, accepted, fates).await?;
@@ -316,22 +336,78 @@ impl Connection {
         }
     }
 
-    /// The reply to `BDAT n LAST`, whose body is out already.
-    async fn end_of_bdat(&mut self, whole: Written, accepted: usize, fates: &mut Fates) -> Result<(), End> {
-        let stage = if whole == Written::All { Stage::Final } else { Stage::Body };
+    /// Whether the body goes as it is, whatever octets are in it (RFC 3030 §3).
+    fn sends_octets(&self, tx: &Transaction<'_>) -> bool {
+        tx.message.envelope.body == BodyKind::BinaryMime && self.takes_octets()
+    }
+
+    /// Writes the body as it is, one BDAT for each chunk of it, and waits for the reply to each.
+    async fn octets(
+        &mut self,
+        tx: &Transaction<'_>,
+        head: Bytes,
+        accepted: usize,
+        fates: &mut Fates,
+    ) -> Result<(), End> {
+        if accepted == 0 {
+            return Ok(());
+        }
+        let chunks = tx.body.pieces(tx.message);
+        let mut chunk = head;
+        for index in 0..chunks {
+            if index > 0 {
+                chunk = tx.body.chunk(index).await.map_err(|why| (Stage::Body, Event::Local(why)))?;
+            }
+            let last = index + 1 == chunks;
+            print(&mut self.wire.out, format_args!("BDAT {}{}\r\n", chunk.len(), if last { " LAST" } else { "" }));
+            if last {
+                crash::point("dot.before");
+            }
+            let written = self.wire.write(&[&chunk], 1, 1, self.timeouts.write).await;
+            if last {
+                crash::point("dot.after");
+                return self.end_of_bdat(written, accepted, fates).await;
+            }
+            let Some(reply) = self.reply_to_bdat(Stage::Body, accepted, fates).await? else { return Ok(()) };
+            if !reply.is_positive() {
+                // What was sent so far is thrown away by RSET (RFC 3030 §2).
+                self.usable &= written == Written::All;
+                fates.rest(Stage::Body, Event::Reply(reply));
+                return Ok(());
+            }
+            if written == Written::Early || self.wire.has_stray() {
+                let why = format!("a positive reply before the end of a chunk: {reply}");
+                return Err((Stage::Body, Event::Garbled(why)));
+            }
+            self.took_bdat = true;
+            chunk = Bytes::new();
+        }
+        Ok(())
+    }
+
+    /// The reply to a BDAT whose chunk is out; `None`: the host does not take BDAT, and everyone has that fate.
+    async fn reply_to_bdat(&mut self, stage: Stage, accepted: usize, fates: &mut Fates) -> Result<Option<Reply>, End> {
         let reply = self.reply(stage, self.timeouts.last).await.inspect_err(|(_, event)| {
             // Some do not know what to do with it. One that has taken it before has other reasons.
             if !self.took_bdat && matches!(event, Event::Closed | Event::Io(_) | Event::Reply(_)) {
                 self.note(|quirks| quirks.no_bdat = true);
             }
         })?;
-        crash::point("reply.read");
         if accepted > 0 && refuses_command(&reply) {
             self.note(|quirks| quirks.no_bdat = true);
             self.usable = false;
             fates.rest(stage, Event::Extension { what: "CHUNKING", reply });
-            return Ok(());
+            return Ok(None);
         }
+        Ok(Some(reply))
+    }
+
+    /// The reply to `BDAT n LAST`, whose body is out already.
+    async fn end_of_bdat(&mut self, whole: Written, accepted: usize, fates: &mut Fates) -> Result<(), End> {
+        let stage = if whole == Written::All { Stage::Final } else { Stage::Body };
+        let reply = self.reply_to_bdat(stage, accepted, fates).await?;
+        crash::point("reply.read");
+        let Some(reply) = reply else { return Ok(()) };
         self.took_bdat |= reply.is_positive();
         // A failed BDAT leaves the transaction in an undefined state until RSET (RFC 3030 §2).
         self.dirty = !reply.is_positive();

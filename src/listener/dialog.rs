@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use super::policy::{TOO_MANY_COMMANDS, TOO_MANY_ERRORS};
 use super::submit::{Client, Shared, Transaction};
-use crate::mail::{Caller, Envelope};
+use crate::mail::{BodyKind, Caller, Envelope};
 use crate::smtp::command::proxied::{XCLIENT, XFORWARD};
 use crate::smtp::command::{Bad, MailParams, RcptParams};
 use crate::smtp::{Command, Reply, reply};
@@ -73,9 +73,12 @@ const VERBS: [&str; 17] = [
     "ETRN", "XCLIENT", "XFORWARD",
 ];
 
-/// Announced by EHLO behind those that depend on the listener.
-const EXTENSIONS: [&str; 8] =
-    ["8BITMIME", "SMTPUTF8", "ENHANCEDSTATUSCODES", "DSN", "CHUNKING", "MT-PRIORITY", "VRFY", "HELP"];
+/// Announced by EHLO behind those that depend on the listener; [`BINARYMIME`] does, too.
+const EXTENSIONS: [&str; 9] =
+    ["8BITMIME", "SMTPUTF8", "ENHANCEDSTATUSCODES", "DSN", "CHUNKING", BINARYMIME, "MT-PRIORITY", "VRFY", "HELP"];
+
+/// Announced where octets are octets.
+const BINARYMIME: &str = "BINARYMIME";
 
 const OK: Reply = Reply::new(250, "2.0.0", "Ok");
 const SENDER_OK: Reply = Reply::new(250, "2.1.0", "Sender ok");
@@ -95,6 +98,8 @@ const MAIL_FIRST: Reply = Reply::new(503, "5.5.1", "MAIL first");
 const RCPT_FIRST: Reply = Reply::new(503, "5.5.1", "RCPT first");
 const NO_RECIPIENTS: Reply = Reply::new(554, "5.5.1", "No valid recipients");
 const BDAT_BEGUN: Reply = Reply::new(503, "5.5.1", "Only BDAT may follow BDAT in a transaction");
+const NO_BINARY: Reply = Reply::new(555, "5.5.4", "BODY=BINARYMIME is not offered");
+const BINARY_BY_BDAT: Reply = Reply::new(503, "5.5.1", "A message with BODY=BINARYMIME is sent by BDAT, not by DATA");
 const TOO_LONG: Reply = Reply::new(500, "5.5.2", "Line too long");
 const BARE_LF: Reply = Reply::new(500, "5.5.2", "Line does not end in <CR><LF>");
 
@@ -198,6 +203,16 @@ impl Dialog {
         self.client.tls.is_empty() && self.shared.listener.tls.is_some()
     }
 
+    /// A listener for devices that know LF only does not let octets be what they are.
+    fn offers_binary(&self) -> bool {
+        !self.shared.listener.lf_only
+    }
+
+    /// The message that is announced is binary.
+    fn is_binary(&self) -> bool {
+        self.transaction.as_ref().is_some_and(|tx| tx.envelope.body == BodyKind::BinaryMime)
+    }
+
     fn serve(&mut self, command: Command<'_>, out: &mut Vec<u8>) -> Next {
         let reply = match command {
             Command::Helo(name) => {
@@ -222,6 +237,8 @@ impl Dialog {
             Command::Data => {
                 return match self.may_send() {
                     _ if self.chunking => self.refuse(&BDAT_BEGUN, out),
+                    // Before anything else: data that came behind it would be taken for commands (RFC 3030 §3).
+                    _ if self.is_binary() => self.refuse(&BINARY_BY_BDAT, out),
                     Ok(()) => {
                         GO_AHEAD.write_to(out);
                         Next::Data
@@ -303,7 +320,7 @@ impl Dialog {
         if self.offers_tls() {
             lines.push("STARTTLS");
         }
-        lines.extend(EXTENSIONS);
+        lines.extend(EXTENSIONS.into_iter().filter(|keyword| *keyword != BINARYMIME || self.offers_binary()));
         if self.shared.policy.may_proxy(self.connected.ip()) {
             lines.extend([XCLIENT, XFORWARD]);
         }
@@ -320,6 +337,9 @@ impl Dialog {
         if self.offers_tls() && self.shared.listener.tls.as_ref().is_some_and(|tls| tls.required) {
             tracing::info!(client = %self.client.caller, helo = &*self.client.helo, reply = %TLS_FIRST, "sender refused");
             return Err(TLS_FIRST);
+        }
+        if params.body == BodyKind::BinaryMime && !self.offers_binary() {
+            return Err(NO_BINARY);
         }
         let reverse_path = self.shared.policy.sender(path, params.smtputf8)?;
         self.shared.policy.announced_size(params.size)?;

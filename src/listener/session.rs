@@ -36,7 +36,7 @@ use super::memory::{TINY_READ, Upload};
 use super::stream::Stream;
 use super::submit::{Client, Shared};
 use crate::config::ListenerTlsMode;
-use crate::mail::{Caller, Draft};
+use crate::mail::{BodyKind, Caller, Draft};
 use crate::queue::QueueError;
 use crate::smtp::{DotReader, Fed, Line, LineEnds, LineReader, Reply};
 
@@ -115,7 +115,8 @@ struct Session<S> {
 
 struct Chunks {
     draft: Draft,
-    ends: LineEnds,
+    /// `None`: octets are kept.
+    ends: Option<LineEnds>,
     failed: Option<QueueError>,
 }
 
@@ -267,7 +268,8 @@ where
             Some(chunks) => chunks,
             None => {
                 let draft = self.shared.draft(&self.dialog.client, tx);
-                Box::new(Chunks { draft, ends: LineEnds::new(), failed: None })
+                let ends = (tx.envelope.body != BodyKind::BinaryMime).then(LineEnds::new);
+                Box::new(Chunks { draft, ends, failed: None })
             }
         };
         let mut left = size;
@@ -283,7 +285,10 @@ where
             }
             let Chunks { draft, ends, failed } = &mut *chunks;
             if failed.is_none() {
-                ends.feed(&waiting[..n], |run| draft.push(run));
+                match ends {
+                    Some(ends) => ends.feed(&waiting[..n], |run| draft.push(run)),
+                    None => draft.push_exact(&waiting[..n]),
+                }
                 *failed = spill(&mut self.upload, &self.shared, draft).await.err();
             }
             self.start += n;
@@ -291,7 +296,7 @@ where
         }
         let Chunks { draft, ends, failed } = &mut *chunks;
         if last {
-            if failed.is_none() {
+            if let (None, Some(ends)) = (failed, ends) {
                 ends.finish(|run| draft.push(run));
             }
             let Chunks { draft, failed, .. } = *chunks;

@@ -18,7 +18,8 @@ use super::policy::{NO_ROOM_FOR_RECIPIENTS, Policy};
 use crate::clock::Timestamp;
 use crate::config;
 use crate::mail::{
-    Address, Caller, Draft, Envelope, Forward, Message, Notify, Orcpt, Origin, QueueId, Recipient, Refusal, Trace,
+    Address, BodyKind, Caller, Draft, Envelope, Forward, Message, Notify, Orcpt, Origin, QueueId, Recipient, Refusal,
+    Trace,
 };
 use crate::queue::{Queue, QueueError};
 use crate::smtp::Reply;
@@ -212,9 +213,14 @@ impl Shared {
             recipient,
         };
         let hash = self.dedupe.as_ref().map(|d| d.begin(&tx.envelope, &tx.recipients));
-        Draft::new(self.queue().next_id(now), now, &trace, self.listener.max_message_size, tx.announced, hash)
-            .with_max_hops(self.listener.max_hops)
-            .with_max_header(self.listener.max_header)
+        let draft =
+            Draft::new(self.queue().next_id(now), now, &trace, self.listener.max_message_size, tx.announced, hash)
+                .with_max_hops(self.listener.max_hops)
+                .with_max_header(self.listener.max_header);
+        match tx.envelope.body {
+            BodyKind::BinaryMime => draft.with_exact_octets(),
+            BodyKind::SevenBit | BodyKind::EightBitMime => draft,
+        }
     }
 
     /// Queues a complete message, or says why not. `failed`: the queue failed while it came in.

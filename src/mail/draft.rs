@@ -2,7 +2,8 @@
 //! once, and what is more than a chunk goes to the queue while the rest is still coming.
 //!
 //! Invariants:
-//! - What is stored has CRLF line ends only and ends in CRLF. The readers of `smtp::dot` leave CRs that
+//! - What is stored has CRLF line ends only and ends in CRLF, unless it was announced as BINARYMIME ([`exact`]): then
+//!   that holds for the header section, and every octet of the body is kept. The readers of `smtp::dot` leave CRs that
 //!   belong to no CRLF to this place: in a header section they are white space (so that nothing behind one
 //!   becomes a field, and nothing ends the section), in a body they are line ends.
 //! - No field has a NUL: it is a `?`. In a body it stays as it came.
@@ -18,6 +19,8 @@
 //! the last host of a message can know. The header section ends at an empty line, or before the first line that cannot be part of one (then an
 //! empty line is put in), so a body without any header survives as a body.
 
+mod exact;
+
 use std::hash::{DefaultHasher, Hasher};
 use std::io::Write;
 use std::ops::Range;
@@ -26,6 +29,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use memchr::{memchr, memchr_iter};
 
+use super::binary::BinaryScan;
 use super::date::Rfc5322;
 use super::header::{MAILBOX_FIELD, cut_out, field_name, is_mailbox_line};
 use super::urgency::Urgency;
@@ -151,6 +155,8 @@ pub struct Draft {
     /// Bytes of the current body line so far.
     column: usize,
     traits: BodyTraits,
+    /// The octets of the body are kept; and what is found in them.
+    exact: Option<BinaryScan>,
     refusal: Option<Refusal>,
     hash: Option<DefaultHasher>,
     head: Option<Bytes>,
@@ -192,6 +198,7 @@ impl Draft {
             urgency: Urgency::default(),
             column: 0,
             traits,
+            exact: None,
             refusal: None,
             hash,
             head: None,
@@ -245,12 +252,24 @@ impl Draft {
     }
 
     fn push_text(&mut self, run: &[u8]) {
+        let from = self.buf.len();
+        if self.append(run) {
+            match self.header {
+                Some(_) => self.scan_header(),
+                None => self.scan_body(from),
+            }
+        }
+    }
+
+    /// Counts content and adds it to the buffer; false: it is only counted.
+    fn append(&mut self, run: &[u8]) -> bool {
         self.content = self.content.saturating_add(run.len() as u64);
         if self.refusal.is_some() {
-            return;
+            return false;
         }
         if self.content > self.limit {
-            return self.refuse(Refusal::TooLarge);
+            self.refuse(Refusal::TooLarge);
+            return false;
         }
         if let Some(hash) = &mut self.hash {
             hash.write(run);
@@ -261,10 +280,7 @@ impl Draft {
             self.buf.reserve_exact(run.len().max(GROWTH));
         }
         self.buf.extend_from_slice(run);
-        match self.header {
-            Some(_) => self.scan_header(),
-            None => self.scan_body(from),
-        }
+        true
     }
 
     fn refuse(&mut self, why: Refusal) {
@@ -359,7 +375,7 @@ impl Draft {
         if self.cut + at as u64 > self.max_header {
             return self.refuse(Refusal::HeaderTooLarge);
         }
-        if header.bare_cr {
+        if header.bare_cr && self.exact.is_none() {
             lines_for_bare_crs(&mut self.buf, at);
         }
         // Written at the end, then turned to their place.
@@ -391,6 +407,9 @@ impl Draft {
     /// Notes the traits of body bytes that were appended at `from`.
     fn scan_body(&mut self, from: usize) {
         let bytes = self.buf.get(from..).unwrap_or_default();
+        if let Some(exact) = &mut self.exact {
+            exact.push(bytes);
+        }
         self.traits.eight_bit_body = self.traits.eight_bit_body || !bytes.is_ascii();
         let mut start = 0;
         for lf in memchr_iter(b'\n', bytes) {
@@ -445,7 +464,9 @@ impl Draft {
 
     /// The content is complete. On `Err` the spilled chunks are still to be dropped by [`Queue::unspill`].
     pub async fn finish(&mut self, queue: &dyn Queue) -> Result<Result<Finished, Refusal>, QueueError> {
-        if self.refusal.is_none() && self.content > 0 && self.buf.last().or(Some(&b'\n')) != Some(&b'\n') {
+        if self.exact.is_some() {
+            self.end_exact();
+        } else if self.refusal.is_none() && self.content > 0 && self.buf.last().or(Some(&b'\n')) != Some(&b'\n') {
             // Only BDAT can end a message inside a line. The added CRLF is not content.
             let content = self.content;
             self.limit = u64::MAX;
@@ -470,7 +491,7 @@ impl Draft {
             received: self.received,
             head: self.head.take().unwrap_or_default(),
             size: self.cut,
-            traits: self.traits,
+            traits: BodyTraits { binary: self.exact.as_ref().is_some_and(BinaryScan::finish), ..self.traits },
             priority: self.urgency.priority(),
             fingerprint: self.hash.take().filter(|_| self.message_id).map(|h| h.finish()),
         }))

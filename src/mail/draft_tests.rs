@@ -141,12 +141,24 @@ fn trace(recipient: Option<&Address>) -> Trace<'_> {
 const NOW: Timestamp = Timestamp(1_795_250_940_123);
 
 fn build(parts: &[&[u8]], limit: u64) -> Result<(Finished, Vec<u8>), Refusal> {
+    build_with(parts, limit, false)
+}
+
+/// `exact`: it was announced as BINARYMIME.
+pub(super) fn build_with(parts: &[&[u8]], limit: u64, exact: bool) -> Result<(Finished, Vec<u8>), Refusal> {
     let spill = Spill::default();
     let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
     runtime.block_on(async {
         let mut draft = Draft::new(QueueId(1), NOW, &trace(None), limit, 0, None);
+        if exact {
+            draft = draft.with_exact_octets();
+        }
         for part in parts {
-            draft.push(part);
+            if exact {
+                draft.push_exact(part);
+            } else {
+                draft.push(part);
+            }
             draft.spill(&spill).await.unwrap();
         }
         let finished = match draft.finish(&spill).await.unwrap() {
@@ -170,7 +182,7 @@ fn build(parts: &[&[u8]], limit: u64) -> Result<(Finished, Vec<u8>), Refusal> {
     })
 }
 
-const RECEIVED: &str = "Received: from app.example ([192.0.2.7])\r\n\tby relay.example with ESMTP id 0000000000001;\r\n\tSat, 21 Nov 2026 08:49:00 +0000\r\n";
+pub(super) const RECEIVED: &str = "Received: from app.example ([192.0.2.7])\r\n\tby relay.example with ESMTP id 0000000000001;\r\n\tSat, 21 Nov 2026 08:49:00 +0000\r\n";
 const DATE: &str = "Date: Sat, 21 Nov 2026 08:49:00 +0000\r\n";
 const FROM: &str = "From: <me@app.example>\r\n";
 const ID: &str = "Message-ID: <0000000000001@relay.example>\r\n";

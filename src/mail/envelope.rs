@@ -1,9 +1,9 @@
-//! The envelope: reverse-path, forward-paths and their ESMTP parameters (RFC 5321, 3461, 6152,
+//! The envelope: reverse-path, forward-paths and their ESMTP parameters (RFC 5321, 3030, 3461, 6152,
 //! 6531, 6710). Values are kept decoded; xtext (RFC 3461 §4) is a matter of the wire.
 
 use super::Address;
 
-/// `BODY=` of MAIL (RFC 6152).
+/// `BODY=` of MAIL (RFC 6152, RFC 3030 §3).
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub enum BodyKind {
     /// `7BIT`, or no BODY parameter.
@@ -11,6 +11,30 @@ pub enum BodyKind {
     SevenBit,
     /// `8BITMIME`.
     EightBitMime,
+    /// `BINARYMIME`: the body is octets, which only BDAT carries; CR, LF and NUL stand for themselves.
+    BinaryMime,
+}
+
+impl BodyKind {
+    /// A number for the store. The first two are those of the flag that versions without BINARYMIME kept
+    /// there, and read there.
+    pub fn to_number(self) -> u8 {
+        match self {
+            BodyKind::SevenBit => 0,
+            BodyKind::EightBitMime => 1,
+            BodyKind::BinaryMime => 2,
+        }
+    }
+
+    /// The inverse of [`BodyKind::to_number`]; `None` for a number that is none of these.
+    pub fn from_number(number: u8) -> Option<BodyKind> {
+        match number {
+            0 => Some(BodyKind::SevenBit),
+            1 => Some(BodyKind::EightBitMime),
+            2 => Some(BodyKind::BinaryMime),
+            _ => None,
+        }
+    }
 }
 
 /// `RET=` of MAIL (RFC 3461 §4.3): what a failure DSN returns of the message.

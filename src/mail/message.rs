@@ -1,6 +1,8 @@
 //! A message as the stages pass it on. The body is bytes with CRLF line ends, header fix-ups
 //! already made (`Received:` prepended and so on), not dot-stuffed; it is stored once whatever the
-//! number of recipients, in chunks of [`CHUNK`] bytes so that no stage ever needs all of it.
+//! number of recipients, in chunks of [`CHUNK`] bytes so that no stage ever needs all of it. What was
+//! announced as BINARYMIME ([`super::BodyKind::BinaryMime`]) has CRLF line ends in its header section only:
+//! all behind that is octets.
 
 use std::fmt;
 use std::net::IpAddr;
@@ -110,6 +112,9 @@ pub struct BodyTraits {
     pub long_line: bool,
     /// A line that starts with a dot: to be stuffed on the way out (RFC 5321 §4.5.2).
     pub leading_dot: bool,
+    /// The body has what DATA cannot carry: a NUL, a CR or LF that is no part of a CRLF, or no CRLF at its
+    /// end. Only looked for in a message announced as BINARYMIME, since others have CRLF line ends.
+    pub binary: bool,
 }
 
 impl BodyTraits {
@@ -119,6 +124,7 @@ impl BodyTraits {
             | u8::from(self.eight_bit_body) << 1
             | u8::from(self.long_line) << 2
             | u8::from(self.leading_dot) << 3
+            | u8::from(self.binary) << 4
     }
 
     /// The inverse of [`BodyTraits::to_bits`].
@@ -128,6 +134,7 @@ impl BodyTraits {
             eight_bit_body: bits & 2 != 0,
             long_line: bits & 4 != 0,
             leading_dot: bits & 8 != 0,
+            binary: bits & 16 != 0,
         }
     }
 }

@@ -3,6 +3,7 @@
 
 pub mod address;
 pub mod address_list;
+pub mod binary;
 pub mod caller;
 pub mod convert;
 pub mod date;

@@ -26,8 +26,8 @@ use crate::clock::Timestamp;
 use crate::config::SignedConversion;
 use crate::deliver::Reply;
 pub use crate::mail::Action;
-use crate::mail::convert::{self, Conversion, Hop, MAX_LINE, header_field, header_section, scan};
-use crate::mail::{Address, BodyKind, CHUNK, Envelope, Message, Notify, Origin, QueueId, Recipient, Ret};
+use crate::mail::convert::{self, Conversion, Hop, MAX_LINE, Octets, header_field, header_section, scan};
+use crate::mail::{Address, BodyKind, BodyTraits, CHUNK, Envelope, Message, Notify, Origin, QueueId, Recipient, Ret};
 
 /// Messages up to this size in bytes are returned whole when RET=FULL asks for it; of larger ones
 /// the header section is, and the text says so. Less than [`CHUNK`], so the first chunk of the
@@ -182,9 +182,14 @@ impl Style {
     /// A part that may be encoded: as it is if that is legal, else quoted-printable.
     fn text(self, kind: &'static str, body: Vec<u8>) -> Part {
         let traits = scan(&body);
+        self.encoded(kind, body, traits)
+    }
+
+    /// The same of a body with these traits.
+    fn encoded(self, kind: &'static str, body: Vec<u8>, traits: BodyTraits) -> Part {
         let eight_bit = traits.eight_bit_header || traits.eight_bit_body;
         let encoding = match eight_bit {
-            _ if traits.long_line => ContentTransferEncoding::QuotedPrintable,
+            _ if traits.long_line || traits.binary => ContentTransferEncoding::QuotedPrintable,
             true if self.eight_bit => ContentTransferEncoding::EightBit,
             true => ContentTransferEncoding::QuotedPrintable,
             false => ContentTransferEncoding::SevenBit,
@@ -230,7 +235,7 @@ fn returned(original: &Message, stored: &[u8], items: &[Item<'_>], style: Style)
     if full
         && original.size <= FULL_MAX
         && stored.len() as u64 == original.size
-        && let Some(part) = returned_message(stored, style)
+        && let Some(part) = returned_message(original, stored, style)
     {
         return ReturnedPart { what: Returned::Full, part };
     }
@@ -244,14 +249,20 @@ fn returned(original: &Message, stored: &[u8], items: &[Item<'_>], style: Style)
 }
 
 /// The whole message as a part, or `None` if it cannot be one.
-fn returned_message(stored: &[u8], style: Style) -> Option<Part> {
+fn returned_message(original: &Message, stored: &[u8], style: Style) -> Option<Part> {
+    let traits = BodyTraits { binary: original.traits.binary, ..scan(stored) };
     if style.global {
         // message/global may be encoded as a whole (RFC 6532 §3.7).
-        return Some(style.text("message/global", stored.to_vec()));
+        return Some(style.encoded("message/global", stored.to_vec(), traits));
     }
-    // message/rfc822 may not, so raw 8-bit headers and long lines are converted inside.
-    let traits = scan(stored);
+    // message/rfc822 may not, so raw 8-bit headers, long lines and binary content are converted inside: the DSN
+    // itself is lines, whatever host it goes to.
+    let octets = match original.envelope.body {
+        BodyKind::BinaryMime => Octets::NotTaken,
+        BodyKind::SevenBit | BodyKind::EightBitMime => Octets::NotAnnounced,
+    };
     let hop = Hop {
+        octets,
         eight_bit: !traits.eight_bit_header,
         smtputf8: false,
         smtputf8_asked: false,

@@ -13,8 +13,8 @@ use super::Relay;
 use super::conversion::{Held, Turn};
 use crate::deliver::{Capabilities, Event};
 use crate::mail::convert::limits::PIECE;
-use crate::mail::convert::{Conversion, Emitter, Hop, Pass, Recipe, Work};
-use crate::mail::{Body, Message};
+use crate::mail::convert::{Conversion, Emitter, Hop, Octets, Pass, Recipe, Work};
+use crate::mail::{Body, BodyKind, BodyTraits, Envelope, Message};
 use crate::queue::Queue;
 use crate::schedule::{Lane, Shared};
 
@@ -150,13 +150,24 @@ impl Relay {
         let as_is = || Ok(Outgoing::AsIs(message.clone()));
         // Text in a header that is UTF-8 can be written in ASCII: it is no reason to bounce, whoever announced it.
         let header_in_ascii = traits.eight_bit_header && !host.smtputf8;
-        if !traits.long_line && !header_in_ascii && (host.eight_bit_mime || !eight_bit) {
+        let octets = match message.envelope.body == BodyKind::BinaryMime {
+            false => Octets::NotAnnounced,
+            true if host.binary_mime => Octets::Taken,
+            true => Octets::NotTaken,
+        };
+        let fits = match octets {
+            Octets::NotAnnounced => !traits.long_line && (host.eight_bit_mime || !eight_bit),
+            Octets::Taken => true,
+            Octets::NotTaken => false,
+        };
+        if fits && !header_in_ascii {
             return as_is();
         }
         let hop = Hop {
             eight_bit: host.eight_bit_mime,
             smtputf8: host.smtputf8,
             smtputf8_asked: message.envelope.smtputf8,
+            octets,
             signed: lane.provider.signed_conversion,
         };
         let ticket = self.tickets.get(&lane.name).await.map_err(Event::Local)?;
@@ -166,7 +177,16 @@ impl Relay {
         };
         match conversion {
             Conversion::Converted { recipe, size, traits } => {
-                let message = Message { size, traits, ..Message::clone(message) };
+                let (body, binary) = match octets {
+                    // It is lines now, which DATA takes.
+                    Octets::NotTaken if traits.eight_bit_body => (BodyKind::EightBitMime, false),
+                    Octets::NotTaken => (BodyKind::SevenBit, false),
+                    // Only its header section is another: it is for no host that takes lines.
+                    Octets::Taken | Octets::NotAnnounced => (message.envelope.body, message.traits.binary),
+                };
+                let traits = BodyTraits { binary, ..traits };
+                let envelope = Envelope { body, ..message.envelope.clone() };
+                let message = Message { size, traits, envelope, ..Message::clone(message) };
                 let making = Mutex::new(Making::new(&recipe));
                 let body = Converted { source: source.clone(), recipe, making, _ticket: ticket };
                 Ok(Outgoing::Converted { message: Box::new(message), body: Box::new(body) })

@@ -38,6 +38,8 @@ pub struct Extensions {
     pub size: bool,
     /// RFC 3030.
     pub chunking: bool,
+    /// RFC 3030, offered beside CHUNKING only.
+    pub binary_mime: bool,
     /// RFC 6152.
     pub eight_bit_mime: bool,
     /// RFC 6531.
@@ -54,17 +56,24 @@ impl Extensions {
         pipelining: true,
         size: true,
         chunking: true,
+        binary_mime: true,
         eight_bit_mime: true,
         smtputf8: true,
         dsn: true,
         auth: false,
     };
 
+    /// BODY=BINARYMIME may be said.
+    fn takes_binary(&self) -> bool {
+        self.chunking && self.binary_mime
+    }
+
     fn lines(&self, max_size: u64) -> Vec<String> {
         let offered = [
             (self.pipelining, "PIPELINING".to_owned()),
             (self.size, format!("SIZE {max_size}")),
             (self.chunking, "CHUNKING".to_owned()),
+            (self.takes_binary(), "BINARYMIME".to_owned()),
             (self.eight_bit_mime, "8BITMIME".to_owned()),
             (self.smtputf8, "SMTPUTF8".to_owned()),
             (self.dsn, "DSN".to_owned()),

@@ -11,6 +11,7 @@ use tokio::net::TcpStream;
 use tokio::time::timeout;
 
 use super::{Open, Shared, dump::Dump};
+use crate::mail::BodyKind;
 use crate::model::{Content, Refusal, Said};
 use crate::smtp::command::Bad;
 use crate::smtp::reply::write_lines;
@@ -35,6 +36,8 @@ const BYE: Reply = Reply::new(221, "2.0.0", "Bye");
 const NESTED: Reply = Reply::new(503, "5.5.1", "Nested MAIL command");
 const NO_MAIL: Reply = Reply::new(503, "5.5.1", "MAIL first");
 const NO_RECIPIENTS: Reply = Reply::new(554, "5.5.1", "No valid recipients");
+const NO_BINARY: Reply = Reply::new(555, "5.5.4", "BODY=BINARYMIME is not offered");
+const BINARY_BY_BDAT: Reply = Reply::new(503, "5.5.1", "A message with BODY=BINARYMIME is sent by BDAT, not by DATA");
 const TOO_BIG: Reply = Reply::new(552, "5.3.4", "Message too big");
 const NOT_OFFERED: Reply = Reply::new(502, "5.5.1", "Command not implemented");
 const TOO_LONG: Reply = Reply::new(500, "5.5.2", "Line too long");
@@ -65,6 +68,8 @@ struct Transaction {
     /// Their addresses, if they are dumped.
     recipients: Vec<String>,
     taken: usize,
+    /// Its octets are kept as they come.
+    binary: bool,
     /// DATA or the first chunk was let through.
     has_data: bool,
     body: Body,
@@ -209,12 +214,17 @@ impl Session<'_> {
             }
             Command::Mail(..) if self.transaction.is_some() => self.say(&NESTED),
             Command::Mail(sender, params) => {
+                let binary = params.body == BodyKind::BinaryMime;
+                if binary && !extensions.takes_binary() {
+                    return self.say(&NO_BINARY);
+                }
                 if params.size > self.shared.max_size {
                     return self.say(&TOO_BIG);
                 }
                 match self.open.mail(sender) {
                     Ok(()) => {
-                        self.transaction = Some(Transaction { sender: sender.to_owned(), ..Transaction::default() });
+                        self.transaction =
+                            Some(Transaction { sender: sender.to_owned(), binary, ..Transaction::default() });
                         self.say(&SENDER_OK)
                     }
                     Err(refusal) => self.refuse(refusal),
@@ -238,6 +248,7 @@ impl Session<'_> {
             }
             Command::Data => match &self.transaction {
                 None => self.say(&NO_MAIL),
+                Some(transaction) if transaction.binary => self.say(&BINARY_BY_BDAT),
                 Some(transaction) if transaction.taken == 0 => self.say(&NO_RECIPIENTS),
                 Some(_) => match self.open.data() {
                     Ok(()) => {
@@ -341,7 +352,9 @@ impl Session<'_> {
                 self.fill().await?;
                 continue;
             }
-            if let Some(Transaction { body, taken: 1.., .. }) = &mut transaction {
+            if let Some(Transaction { body, taken: 1.., binary: true, .. }) = &mut transaction {
+                body.push(&waiting[..n], self.shared);
+            } else if let Some(Transaction { body, taken: 1.., .. }) = &mut transaction {
                 let mut ends = std::mem::take(&mut body.ends);
                 ends.feed(&waiting[..n], |run| body.push(run, self.shared));
                 body.ends = ends;

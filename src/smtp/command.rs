@@ -259,7 +259,8 @@ mod tests {
         for (line, expected) in [
             ("MAIL FROM:<a@b> FOO=1", 555),
             ("MAIL FROM:<a@b> FOO", 555),
-            ("MAIL FROM:<a@b> BODY=BINARYMIME", 555),
+            ("MAIL FROM:<a@b> BODY=BINARYMIME BODY=8BITMIME", 501),
+            ("MAIL FROM:<a@b> BODY=BINARY", 501),
             ("MAIL FROM:<a@b> REQUIRETLS", 555),
             ("MAIL FROM:<a@b> HOLDFOR=9", 555),
             ("MAIL FROM:<a@b> BY=9;R", 555),

@@ -43,7 +43,7 @@ pub async fn stores_and_gives_back_every_field(mut rig: Rig) {
             envid: Some("env id\u{7f}+".into()),
             priority: -9,
         },
-        Envelope { ret: Some(Ret::Headers), priority: 9, ..Envelope::default() },
+        Envelope { body: BodyKind::BinaryMime, ret: Some(Ret::Headers), priority: 9, ..Envelope::default() },
         Envelope::default(),
         Envelope::default(),
     ];
@@ -56,7 +56,8 @@ pub async fn stores_and_gives_back_every_field(mut rig: Rig) {
             envelope,
             origin,
             size: n as u64,
-            traits: BodyTraits::from_bits(n as u8 * 5),
+            // Every trait is there once.
+            traits: BodyTraits::from_bits([31, 5, 10, 16][n]),
         });
         let recipient = Recipient {
             address: Address::parse("x@[IPv6:2001:db8::2]").unwrap(),

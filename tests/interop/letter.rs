@@ -13,6 +13,8 @@ use super::support::{SOON, TestDir, program, run_ok};
 pub const FROM: &str = "sender@sender.test";
 pub const FROM_NAME: &str = "Jörg Müller";
 pub const SUBJECT: &str = "Grüße aus Köln — 你好";
+/// How the Message-ID of [`Letter::octets`] begins.
+pub const OCTETS: &str = "octets-";
 /// Two recipients, one of a copy and one of a blind copy.
 pub const RECIPIENTS: [&str; 4] =
     ["first@example.test", "second@example.test", "copy@example.test", "blind@example.test"];
@@ -56,6 +58,20 @@ impl Letter {
             shows: case.shows.clone(),
             text,
         }
+    }
+
+    /// The same for BODY=BINARYMIME: text and attachment are octets, the lines of the text end in line feeds.
+    pub fn octets(&self) -> Vec<u8> {
+        let attachment = std::fs::read(&self.attachment_file).expect("the attachment");
+        let message = compose("", Some(&Vec::new()));
+        let head = message.split("\n\n").next().unwrap_or_default();
+        let head = head.replace("<interop@", &format!("<{OCTETS}interop@")).replace('\n', "\r\n");
+        let part =
+            |kind: &str| format!("\r\n--=-border\r\nContent-Type: {kind}\r\nContent-Transfer-Encoding: binary\r\n");
+        let text = part("text/plain; charset=utf-8") + "\r\n" + &self.text;
+        let disposition = "Content-Disposition: attachment; filename=\"picture.bin\"\r\n\r\n";
+        let file = part("application/octet-stream") + disposition;
+        [head.as_bytes(), b"\r\n", text.as_bytes(), file.as_bytes(), &attachment, b"\r\n--=-border--\r\n"].concat()
     }
 
     /// What is not as it was sent; empty if it arrived whole.

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::ca::Authority;
 use super::case::{Case, Told};
-use super::letter::{FROM, Letter, RECIPIENTS, read};
+use super::letter::{FROM, Letter, OCTETS, RECIPIENTS, read};
 use super::machine::{Machine, Running, within};
 use super::support::daemon::{Daemon, Setup, tail};
 use super::support::sink::Sink;
@@ -123,6 +123,24 @@ impl<'a> Site<'a> {
         Ok(())
     }
 
+    /// The letter as octets (RFC 3030), which reach a server that takes lines as parts that decode to them.
+    fn octets(&self, running: &Running) -> Result<(), String> {
+        let content = self.letter.octets();
+        let mut client = self.daemon.client();
+        client.command(250, &format!("MAIL FROM:<{FROM}> BODY=BINARYMIME"));
+        client.command(250, &format!("RCPT TO:<{}>", RECIPIENTS[0]));
+        let chunk = [format!("BDAT {} LAST\r\n", content.len()).as_bytes(), &content].concat();
+        client.write(&chunk).map_err(|e| e.to_string())?;
+        client.reply_of(250, "BDAT");
+        let mark = format!("<{OCTETS}interop@");
+        let has = |content: &Vec<u8>| content.windows(mark.len()).any(|w| w == mark.as_bytes());
+        let Some(stored) = within(ARRIVAL, || self.stored().into_iter().find(has)) else {
+            return Err(format!("it has not got them\n{}\n{}", running.said(), tail(&self.daemon.log)));
+        };
+        let faults = self.letter.faults(&stored);
+        if faults.is_empty() { Ok(()) } else { Err(faults.join("; ")) }
+    }
+
     /// The report that the sender gets.
     fn refused(&self) -> Result<(), String> {
         let Told::Says(text) = &self.case.refused else { return Ok(()) };
@@ -150,6 +168,9 @@ pub fn try_all(case: &Case, machine: &Machine) -> Vec<String> {
     };
     if let Err(error) = site.delivered(&running) {
         wrong.push(format!("the letter: {error}"));
+    }
+    if let Err(error) = site.octets(&running) {
+        wrong.push(format!("the letter as octets: {error}"));
     }
     if let Err(error) = site.refused() {
         wrong.push(format!("refused: {error}\n{}", running.said()));

@@ -11,7 +11,7 @@ use mailweir::clock::Timestamp;
 use mailweir::config::{Credentials, Provider, Secret};
 use mailweir::deliver::session::{Setup, SetupFailure};
 use mailweir::deliver::{Connection, Report, Timeouts, TlsSettings, Transaction};
-use mailweir::mail::{Address, Body, BodyTraits, CHUNK, Envelope, Message, Origin, QueueId, Recipient};
+use mailweir::mail::{Address, Body, BodyKind, BodyTraits, CHUNK, Envelope, Message, Origin, QueueId, Recipient};
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 use tokio_rustls::rustls::ServerConfig;
@@ -62,10 +62,19 @@ impl Mail {
                     eight_bit_body: !body[header..].is_ascii(),
                     long_line: body.split(|b| *b == b'\n').any(|l| l.len() > 999),
                     leading_dot: body.split(|b| *b == b'\n').any(|l| l.starts_with(b".")),
+                    binary: false,
                 },
             },
             chunks: body.chunks(CHUNK).map(Bytes::copy_from_slice).collect(),
         }
+    }
+
+    /// Announced as BINARYMIME, and with content that needs it.
+    pub fn octets(body: impl Into<Vec<u8>>) -> Mail {
+        let mut mail = Mail::new(body);
+        mail.message.envelope.body = BodyKind::BinaryMime;
+        mail.message.traits.binary = true;
+        mail
     }
 
     /// The first `n` chunks are there, the others cannot be read.

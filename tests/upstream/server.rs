@@ -7,6 +7,7 @@
 //! hello A|B          S: 220, C: EHLO, and a 250 that offers A and B
 //! data               read a body up to its dot line, and keep it
 //! bdat               read a `BDAT n LAST` line and n bytes, and keep them
+//! chunk              the same of a `BDAT n` line
 //! take N             read N bytes and forget them
 //! tls                TLS handshake
 //! eof                the client closes here without another byte
@@ -95,6 +96,12 @@ impl Player {
             "bdat" => {
                 let line = self.line().await?;
                 let n = line.strip_prefix("BDAT ").and_then(|l| l.strip_suffix(" LAST")).and_then(|n| n.parse().ok());
+                let body = self.take(n.ok_or_else(|| format!("the client said `{line}`"))?).await?;
+                self.seen.bodies.push(body);
+            }
+            "chunk" => {
+                let line = self.line().await?;
+                let n = line.strip_prefix("BDAT ").and_then(|n| n.parse().ok());
                 let body = self.take(n.ok_or_else(|| format!("the client said `{line}`"))?).await?;
                 self.seen.bodies.push(body);
             }

@@ -9,6 +9,8 @@ use lettre::message::Body;
 use lettre::message::header::ContentTransferEncoding;
 
 use super::encode::{MAX_LINE, content, lines};
+use super::whereabouts::MustGo;
+use crate::mail::binary::is_binary;
 
 /// Longest line of encoded text without its CRLF (RFC 2045 §6.7 rule 5, §6.8).
 const MAX_ENCODED_LINE: usize = 76;
@@ -34,10 +36,10 @@ pub(super) enum Coding {
     Keep,
     QuotedPrintable,
     Base64,
-    /// It is labelled quoted-printable but has raw 8-bit bytes or over-long lines: those lines are
-    /// escaped and softly broken, all others stay as they are. What decodes is the same.
+    /// It is labelled quoted-printable but has raw 8-bit bytes, over-long lines, or CR, LF or NUL alone: those lines
+    /// are escaped and softly broken, all others stay as they are. What decodes is the same.
     MendQuotedPrintable,
-    /// It is labelled base64 but has raw 8-bit bytes or over-long lines. Decoders ignore line breaks
+    /// It is labelled base64 but has the same. Decoders ignore line breaks
     /// and bytes outside the alphabet (RFC 2045 §6.8), so the first are moved and the second become `?`.
     MendBase64,
 }
@@ -53,12 +55,15 @@ pub(super) enum Coder {
 }
 
 impl Coder {
-    pub(super) fn new(coding: Coding) -> Coder {
+    /// `cut`: the last line has no end, and gets one that decodes to nothing.
+    pub(super) fn new(coding: Coding, cut: bool) -> Coder {
         match coding {
             Coding::Keep => Coder::Keep,
-            Coding::QuotedPrintable => Coder::QuotedPrintable(QuotedPrintable::default()),
+            Coding::QuotedPrintable => Coder::QuotedPrintable(QuotedPrintable { cut, ..QuotedPrintable::default() }),
             Coding::Base64 => Coder::Base64(Box::default()),
-            Coding::MendQuotedPrintable => Coder::MendQuotedPrintable(MendQuotedPrintable::default()),
+            Coding::MendQuotedPrintable => {
+                Coder::MendQuotedPrintable(MendQuotedPrintable { cut, ..MendQuotedPrintable::default() })
+            }
             Coding::MendBase64 => Coder::MendBase64 { column: 0 },
         }
     }
@@ -83,8 +88,12 @@ impl Coder {
 
     /// The end of the part.
     pub(super) fn finish(&mut self, out: &mut Vec<u8>) {
-        if let Coder::Base64(coder) = self {
-            coder.finish(out);
+        match self {
+            Coder::Base64(coder) => coder.finish(out),
+            // The soft line break of a line that goes on, but ends here.
+            Coder::QuotedPrintable(QuotedPrintable { cut: true, .. })
+            | Coder::MendQuotedPrintable(MendQuotedPrintable { cut: true, .. }) => out.push(b'='),
+            _ => {}
         }
     }
 }
@@ -107,6 +116,7 @@ pub(super) struct QuotedPrintable {
     column: usize,
     /// The last byte so far of a line that goes on: what is done to it depends on the next.
     held: Option<u8>,
+    cut: bool,
 }
 
 impl QuotedPrintable {
@@ -139,7 +149,7 @@ impl QuotedPrintable {
             33..=126 => true,
             _ => false,
         };
-        make_room(out, &mut self.column, if plain { 1 } else { 3 }, next.is_none());
+        make_room(out, &mut self.column, if plain { 1 } else { 3 }, next.is_none() && !self.cut);
         if plain && !starts_boundary(self.column, byte, next) {
             out.push(byte);
             self.column += 1;
@@ -157,12 +167,13 @@ pub(super) struct MendQuotedPrintable {
     inside: bool,
     /// The last bytes so far of a line that goes on.
     held: Vec<u8>,
+    cut: bool,
 }
 
 impl MendQuotedPrintable {
     fn text(&mut self, text: Text<'_>, out: &mut Vec<u8>) {
         if text.first {
-            if !text.long && text.bytes.is_ascii() {
+            if !text.long && !has_raw(text.bytes) {
                 return out.extend_from_slice(text.bytes);
             }
             (self.column, self.inside) = (0, false);
@@ -184,11 +195,12 @@ impl MendQuotedPrintable {
                 Some(hex) if byte == b'=' && hex.iter().all(u8::is_ascii_hexdigit) => 3,
                 _ => 1,
             };
-            let ends = last && at + token >= line.len();
-            make_room(out, &mut self.column, if byte.is_ascii() { token } else { 3 }, ends);
+            let ends = last && !self.cut && at + token >= line.len();
+            let raw = has_raw(&[byte]);
+            make_room(out, &mut self.column, if raw { 3 } else { token }, ends);
             // The start of the original line is left alone: if it is a delimiter, it was one.
             let next = line.get(at + 1).copied();
-            if !byte.is_ascii() || (self.inside && starts_boundary(self.column, byte, next)) {
+            if raw || (self.inside && starts_boundary(self.column, byte, next)) {
                 push_hex(out, byte);
                 self.column += 3;
             } else {
@@ -200,6 +212,11 @@ impl MendQuotedPrintable {
         }
         self.held.extend_from_slice(&line[at.min(line.len())..]);
     }
+}
+
+/// Whether a line has bytes that no encoding leaves as they are.
+fn has_raw(line: &[u8]) -> bool {
+    !line.is_ascii() || is_binary(line)
 }
 
 /// Room for a token of `width` columns: a soft line break if it would not fit.
@@ -282,23 +299,23 @@ fn mend_base64(column: &mut usize, text: Text<'_>, out: &mut Vec<u8>) {
             out.extend_from_slice(b"\r\n");
             *column = 0;
         }
-        out.push(if byte.is_ascii() { *byte } else { b'?' });
+        out.push(if has_raw(&[*byte]) { b'?' } else { *byte });
         *column += 1;
     }
 }
 
 /// Text that readers must ignore (RFC 2046 §5.1.1: before the first and after the last delimiter
-/// of a multipart), without 8-bit bytes (`?` instead, if `ascii`) and over-long lines: these are
+/// of a multipart), without what must go: `?` instead of bytes, and over-long lines are
 /// broken with CRLF and a space, which no delimiter begins with, and not inside a character of UTF-8.
-pub(super) fn filler(column: &mut usize, ascii: bool, text: Text<'_>, out: &mut Vec<u8>) {
+pub(super) fn filler(column: &mut usize, must: MustGo, text: Text<'_>, out: &mut Vec<u8>) {
     if text.first {
         *column = 0;
     }
-    if !text.long && (!ascii || text.bytes.is_ascii()) {
+    if !must.is_in(text.bytes, text.long) {
         return out.extend_from_slice(text.bytes);
     }
     for byte in text.bytes {
-        let byte = if ascii && !byte.is_ascii() { b'?' } else { *byte };
+        let byte = if must.is_in(&[*byte], false) { b'?' } else { *byte };
         let width = match byte {
             0xC2..=0xDF => 2,
             0xE0..=0xEF => 3,

@@ -26,8 +26,8 @@ impl std::fmt::Debug for Emitter {
 
 impl Emitter {
     pub(super) fn new(plan: Arc<Plan>) -> Emitter {
-        let fields = plan.ascii.fields;
-        Emitter { walk: Some(Walk::new(Writer { plan, next: 0, out: Vec::new() }, fields)) }
+        let must = plan.must;
+        Emitter { walk: Some(Walk::new(Writer { plan, next: 0, out: Vec::new() }, must)) }
     }
 
     /// Takes what comes next of the message until `out` has [`PIECE`] bytes or more; returns how
@@ -98,7 +98,13 @@ impl Visit for Writer {
     fn begin(&mut self, place: Place) -> Result<Open, Limit> {
         let entry = self.plan.entries.get(self.next).copied().ok_or(Limit::Parts)?;
         self.next += 1;
-        Ok(Open { entry, message: place.message, labelled: false, coder: Coder::new(entry.coding), column: 0 })
+        Ok(Open {
+            entry,
+            message: place.message,
+            labelled: false,
+            coder: Coder::new(entry.coding, entry.cut),
+            column: 0,
+        })
     }
 
     fn raw(&mut self, bytes: &[u8]) {
@@ -114,7 +120,7 @@ impl Visit for Writer {
             open.labelled = self.label(open.entry);
         } else if breaks {
             let text =
-                if self.plan.ascii.fields && has_eight_bit(field) { header::to_ascii(field) } else { fold(field) };
+                if self.plan.must.fields && has_eight_bit(field) { header::to_ascii(field) } else { fold(field) };
             if text.len() > MAX_FIELD_OUT {
                 return Err(Limit::FieldOut);
             }
@@ -152,7 +158,7 @@ impl Visit for Writer {
         if role == Role::Content || (role == Role::Preamble && open.entry.coding != Coding::Keep) {
             open.coder.text(text, &mut self.out);
         } else {
-            filler(&mut open.column, self.plan.ascii.content, text, &mut self.out);
+            filler(&mut open.column, self.plan.must, text, &mut self.out);
         }
     }
 
@@ -163,6 +169,8 @@ impl Visit for Writer {
             open.coder.newline(&mut self.out);
         }
     }
+
+    fn cut(&mut self, _: &mut Open, _: Role) {}
 
     fn delimited(&mut self, _: &mut Open) {}
 

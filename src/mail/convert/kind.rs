@@ -78,7 +78,7 @@ impl Kind {
             boundary: ct
                 .attribute("boundary")
                 .map(|b| b.trim_end().as_bytes().to_vec())
-                .filter(|b| (1..=200).contains(&b.len()) && b.is_ascii()),
+                .filter(|b| (1..=200).contains(&b.len()) && b.is_ascii() && !b.iter().any(u8::is_ascii_control)),
         })
     }
 
@@ -93,8 +93,10 @@ pub(super) enum Encoding {
     /// The content is what it is: 7bit, nothing, or a word that nobody knows.
     #[default]
     Identity,
-    /// The same, labelled 8bit or binary.
+    /// The same, labelled 8bit.
     EightBit,
+    /// The same, labelled binary.
+    Binary,
     QuotedPrintable,
     Base64,
 }
@@ -109,12 +111,13 @@ impl Encoding {
         match () {
             () if is("quoted-printable") => Encoding::QuotedPrintable,
             () if is("base64") => Encoding::Base64,
-            () if is("8bit") || is("binary") => Encoding::EightBit,
+            () if is("8bit") => Encoding::EightBit,
+            () if is("binary") => Encoding::Binary,
             () => Encoding::Identity,
         }
     }
 
     pub(super) fn is_identity(self) -> bool {
-        matches!(self, Encoding::Identity | Encoding::EightBit)
+        matches!(self, Encoding::Identity | Encoding::EightBit | Encoding::Binary)
     }
 }

@@ -1,5 +1,5 @@
-//! Makes a message fit for a host that did not offer 8BITMIME (RFC 6152 §3) or SMTPUTF8 (RFC 6531), or for
-//! the limit of 998 bytes a line (RFC 5321 §4.5.3.1.6), without changing what a reader sees.
+//! Makes a message fit for a host that did not offer 8BITMIME (RFC 6152 §3), BINARYMIME (RFC 3030 §3) or SMTPUTF8
+//! (RFC 6531), or for the limit of 998 bytes a line (RFC 5321 §4.5.3.1.6), without changing what a reader sees.
 //!
 //! Invariants:
 //! - Only what breaks a limit is rewritten: the body of such a part and its
@@ -52,8 +52,21 @@ pub struct Hop {
     /// for another UTF-8 in the header is written in ASCII. Where nobody asked, that is only done if the text
     /// is UTF-8 and no signature breaks: raw bytes mostly come through.
     pub smtputf8_asked: bool,
+    /// Whether the message was announced as BINARYMIME, and what the host does about that.
+    pub octets: Octets,
     /// Policy for signed messages.
     pub signed: SignedConversion,
+}
+
+/// How a body goes that may be octets, not lines.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Octets {
+    /// It was not announced as that: it has CRLF line ends.
+    NotAnnounced,
+    /// It was, and the host offers BINARYMIME: content goes as it is.
+    Taken,
+    /// It was, and the host takes lines only: what no DATA carries is encoded, and nothing is labelled `binary`.
+    NotTaken,
 }
 
 /// What a conversion came to.
@@ -82,7 +95,8 @@ pub enum Conversion {
     },
 }
 
-/// Converts a body in memory (CRLF line ends, not dot-stuffed) for the next host. `traits` are those of `body`.
+/// Converts a body in memory (not dot-stuffed; CRLF line ends, but for [`Octets`]) for the next host. `traits` are
+/// those of `body`.
 pub fn convert(body: &[u8], traits: BodyTraits, hop: Hop) -> Conversion {
     let mut work = match Work::begin(body.len() as u64, traits, hop) {
         Ok(work) => work,
@@ -97,7 +111,7 @@ pub fn convert(body: &[u8], traits: BodyTraits, hop: Hop) -> Conversion {
     }
 }
 
-/// The traits of a whole body (CRLF line ends) in memory.
+/// The traits of a whole body (CRLF line ends) in memory; that it is binary is not looked for.
 pub fn scan(body: &[u8]) -> BodyTraits {
     let mut traits = BodyTraits::default();
     let mut in_header = true;

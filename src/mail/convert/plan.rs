@@ -8,7 +8,7 @@ use super::kind::{Encoding, Name};
 use super::limits::{Limit, SHORT_EXCESS, SHORT_EXCESS_ALL, grown};
 use super::visit::{Head, Place, Role, Shape, Visit};
 use super::walk::Walk;
-use super::whereabouts::{Ascii, Whereabouts};
+use super::whereabouts::{MustGo, Whereabouts};
 
 /// How text that is signed inside its part begins (RFC 9580 §7).
 const ARMOR: &[u8] = b"-----BEGIN PGP SIGNED MESSAGE-----";
@@ -17,6 +17,7 @@ const ARMOR: &[u8] = b"-----BEGIN PGP SIGNED MESSAGE-----";
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Label {
     SevenBit,
+    EightBit,
     QuotedPrintable,
     Base64,
 }
@@ -25,6 +26,7 @@ impl Label {
     pub(super) fn as_str(self) -> &'static str {
         match self {
             Label::SevenBit => "7bit",
+            Label::EightBit => "8bit",
             Label::QuotedPrintable => "quoted-printable",
             Label::Base64 => "base64",
         }
@@ -62,6 +64,8 @@ pub(super) struct Entry {
     pub(super) changed: bool,
     /// Of its content.
     pub(super) charset: Charset,
+    /// Its last line has no end, and must not get one: its content would be another.
+    pub(super) cut: bool,
 }
 
 /// What is done to a message.
@@ -69,8 +73,8 @@ pub(super) struct Entry {
 pub struct Plan {
     /// In the order in which the entities begin.
     pub(super) entries: Vec<Entry>,
-    /// What goes besides over-long lines.
-    pub(super) ascii: Ascii,
+    /// What goes.
+    pub(super) must: MustGo,
     /// It signs itself as a whole (DKIM), or a part of it is signed, and something of that is changed.
     pub(super) breaks_signature: bool,
     /// The first that is changed, counted from 1.
@@ -83,9 +87,9 @@ pub struct Plan {
 pub(super) struct Planner(Walk<Notes>);
 
 impl Planner {
-    pub(super) fn new(ascii: Ascii) -> Planner {
+    pub(super) fn new(must: MustGo) -> Planner {
         let notes = Notes {
-            ascii,
+            must,
             entries: Vec::new(),
             edited: false,
             first_change: 0,
@@ -94,7 +98,7 @@ impl Planner {
             signed_whole: false,
             short: SHORT_EXCESS_ALL,
         };
-        Planner(Walk::new(notes, ascii.fields))
+        Planner(Walk::new(notes, must))
     }
 
     pub(super) fn push(&mut self, chunk: &[u8]) -> Result<(), Limit> {
@@ -109,13 +113,13 @@ impl Planner {
     pub(super) fn finish(self) -> Result<Plan, Limit> {
         let notes = self.0.finish()?;
         let breaks_signature = notes.broke_signature || (notes.edited && notes.signed_whole);
-        let Notes { entries, ascii, first_change, unknown_text, .. } = notes;
-        Ok(Plan { entries, ascii, breaks_signature, first_change, unknown_text })
+        let Notes { entries, must, first_change, unknown_text, .. } = notes;
+        Ok(Plan { entries, must, breaks_signature, first_change, unknown_text })
     }
 }
 
 struct Notes {
-    ascii: Ascii,
+    must: MustGo,
     entries: Vec<Entry>,
     /// Anything at all changes.
     edited: bool,
@@ -153,11 +157,18 @@ impl Notes {
     fn entry(&mut self, weighed: &Weighed, head: &Head, shape: Shape) -> Entry {
         let mut entry = Entry { changed: weighed.changed, ..Entry::default() };
         let weight = &weighed.weight;
+        // White space between lines of base64 is nothing.
+        let cut = weight.cut && head.encoding != Encoding::Base64;
         if shape != Shape::Leaf {
             // A composite may only be labelled 7bit, 8bit or binary (RFC 2045 §6.4), and once its
             // parts are 7-bit, only 7bit.
-            entry.label = (self.ascii.content && head.encoding == Encoding::EightBit).then_some(Label::SevenBit);
-        } else if weight.breaks {
+            entry.label = match head.encoding {
+                Encoding::EightBit | Encoding::Binary if self.must.content => Some(Label::SevenBit),
+                Encoding::Binary if self.must.binary => Some(Label::EightBit),
+                _ => None,
+            };
+        } else if weight.breaks || cut {
+            entry.cut = cut;
             (entry.coding, entry.label) = match head.encoding {
                 Encoding::QuotedPrintable => (Coding::MendQuotedPrintable, None),
                 Encoding::Base64 => (Coding::MendBase64, None),
@@ -169,6 +180,8 @@ impl Notes {
             entry.changed = true;
             entry.charset = weight.charset();
             self.edit(weighed.index, weighed.place.signed || weight.armor || head.kind.sub.ends_with("pkcs7-mime"));
+        } else if self.must.binary && head.encoding == Encoding::Binary {
+            entry.label = Some(if weight.eight_bit { Label::EightBit } else { Label::SevenBit });
         }
         if entry.label.is_some() {
             self.edit(weighed.index, weighed.place.signed);
@@ -193,7 +206,7 @@ impl Visit for Notes {
     fn begin(&mut self, place: Place) -> Result<Weighed, Limit> {
         let index = self.entries.len();
         self.entries.push(Entry::default());
-        Ok(Weighed { index, place, weight: Weight::new(self.ascii.content), changed: false, unlabelled: false })
+        Ok(Weighed { index, place, weight: Weight::new(self.must), changed: false, unlabelled: false })
     }
 
     fn raw(&mut self, _: &[u8]) {}
@@ -215,7 +228,7 @@ impl Visit for Notes {
         match role {
             // Text after the last delimiter only matters for the signature.
             Role::Epilogue => {
-                if text.long || (self.ascii.content && !text.bytes.is_ascii()) {
+                if self.must.is_in(text.bytes, text.long) {
                     self.edit(entity.index, entity.place.signed);
                 }
             }
@@ -227,6 +240,10 @@ impl Visit for Notes {
         if role != Role::Epilogue {
             entity.weight.newline();
         }
+    }
+
+    fn cut(&mut self, entity: &mut Weighed, role: Role) {
+        entity.weight.cut = self.must.binary && role != Role::Epilogue;
     }
 
     fn delimited(&mut self, entity: &mut Weighed) {
@@ -248,9 +265,11 @@ impl Visit for Notes {
 
 /// What content is like.
 pub(super) struct Weight {
-    ascii: bool,
+    must: MustGo,
     /// It has what must go.
     pub(super) breaks: bool,
+    /// The message ends inside its last line.
+    cut: bool,
     /// Bytes.
     size: u64,
     /// Bytes that quoted-printable escapes.
@@ -261,15 +280,15 @@ pub(super) struct Weight {
 }
 
 impl Weight {
-    pub(super) fn new(ascii: bool) -> Weight {
+    pub(super) fn new(must: MustGo) -> Weight {
         let utf8 = Utf8::default();
-        Weight { ascii, breaks: false, size: 0, special: 0, eight_bit: false, armor: false, utf8 }
+        Weight { must, breaks: false, cut: false, size: 0, special: 0, eight_bit: false, armor: false, utf8 }
     }
 
     pub(super) fn text(&mut self, text: Text<'_>, charset: bool) {
         let eight_bit = !text.bytes.is_ascii();
         self.eight_bit |= eight_bit;
-        self.breaks |= text.long || (self.ascii && eight_bit);
+        self.breaks |= self.must.is_in(text.bytes, text.long);
         self.armor |= text.first && text.bytes.starts_with(ARMOR);
         self.size += text.bytes.len() as u64;
         self.special += text.bytes.iter().map(|b| u64::from(is_special(*b))).sum::<u64>();

@@ -68,6 +68,8 @@ pub(super) trait Visit {
     fn text(&mut self, entity: &mut Self::Entity, role: Role, text: Text<'_>);
     /// A CRLF that belongs to the same.
     fn newline(&mut self, entity: &mut Self::Entity, role: Role);
+    /// The message ends inside a line of the same.
+    fn cut(&mut self, entity: &mut Self::Entity, role: Role);
     /// The first delimiter: the preamble is over.
     fn delimited(&mut self, entity: &mut Self::Entity);
     /// The entity ends.

@@ -13,7 +13,8 @@ use super::kind::{Encoding, Kind, Name, field_name};
 use super::limits::{Limit, MAX_DEPTH, MAX_FIELD, MAX_FIELDS, MAX_HEADER, MAX_PARTS};
 use super::lines::{Lines, Piece};
 use super::visit::{Head, Place, Role, Shape, Visit};
-use super::whereabouts::Whereabouts;
+use super::whereabouts::{MustGo, Whereabouts};
+use crate::mail::binary::is_binary;
 
 const CRLF: &[u8] = b"\r\n";
 
@@ -77,13 +78,15 @@ struct Field {
     name_len: usize,
     /// It was too long to be kept, needs no change, and was passed on.
     passed: bool,
+    /// What only BINARYMIME takes was taken out of it.
+    mended: bool,
 }
 
 impl Field {
-    /// Its name, which stands in what is kept of it, or else in the first of these pieces.
-    fn name_in<'a>(&'a self, pieces: &[&'a [u8]]) -> &'a [u8] {
+    /// Its name, which stands in what is kept of it, or else at the start of `more`.
+    fn name_in<'a>(&'a self, more: &'a [u8]) -> &'a [u8] {
         let kept = self.bytes.get(..self.name_len).filter(|_| !self.bytes.is_empty());
-        kept.or_else(|| pieces.first()?.get(..self.name_len)).unwrap_or_default()
+        kept.or_else(|| more.get(..self.name_len)).unwrap_or_default()
     }
 }
 
@@ -95,8 +98,7 @@ pub(super) struct Walk<V: Visit> {
 
 struct Inner<V: Visit> {
     visit: V,
-    /// 8-bit bytes of fields must go.
-    ascii: bool,
+    must: MustGo,
     frames: Vec<Frame<V::Entity>>,
     zone: Zone,
     field: Option<Field>,
@@ -106,9 +108,8 @@ struct Inner<V: Visit> {
 }
 
 impl<V: Visit> Walk<V> {
-    /// `ascii`: 8-bit bytes of fields must go, too; else only over-long lines.
-    pub(super) fn new(visit: V, ascii: bool) -> Walk<V> {
-        let inner = Inner { visit, ascii, frames: Vec::new(), zone: Zone::Head, field: None, at: None, parts: 0 };
+    pub(super) fn new(visit: V, must: MustGo) -> Walk<V> {
+        let inner = Inner { visit, must, frames: Vec::new(), zone: Zone::Head, field: None, at: None, parts: 0 };
         Walk { lines: Lines::default(), inner }
     }
 
@@ -236,7 +237,7 @@ impl<V: Visit> Inner<V> {
     /// What follows in a long line.
     fn more(&mut self, piece: Piece<'_>) -> Result<(), Limit> {
         match (self.zone, self.frames.last_mut()) {
-            (Zone::Head, _) => self.extend_field(&[piece.bytes], true),
+            (Zone::Head, _) => self.extend_field(false, piece.bytes, true),
             (_, Some(top)) => {
                 let role = top.role();
                 self.visit.text(&mut top.entity, role, text(piece));
@@ -250,7 +251,7 @@ impl<V: Visit> Inner<V> {
     fn head_line(&mut self, piece: Piece<'_>, broke: bool) -> Result<bool, Limit> {
         let bytes = piece.bytes;
         if self.field.is_some() && matches!(bytes.first(), Some(b' ' | b'\t')) {
-            self.extend_field(&[if broke { CRLF } else { b"" }, bytes], piece.long)?;
+            self.extend_field(broke, bytes, piece.long)?;
             return Ok(true);
         }
         self.end_field(broke)?;
@@ -270,20 +271,25 @@ impl<V: Visit> Inner<V> {
             }
         }
         let name = Name::of(&bytes[..name_len]);
-        self.field = Some(Field { bytes: Vec::new(), name, name_len, passed: false });
-        self.extend_field(&[bytes], piece.long)?;
+        self.field = Some(Field { bytes: Vec::new(), name, name_len, passed: false, mended: false });
+        self.extend_field(false, bytes, piece.long)?;
         Ok(true)
     }
 
-    fn extend_field(&mut self, pieces: &[&[u8]], long: bool) -> Result<(), Limit> {
+    /// `folded`: a CRLF stands before it.
+    fn extend_field(&mut self, folded: bool, bytes: &[u8], long: bool) -> Result<(), Limit> {
         let (Some(field), Some(top)) = (&mut self.field, self.frames.last_mut()) else { return Ok(()) };
+        let mended = (self.must.binary && is_binary(bytes)).then(|| mend(bytes));
+        field.mended |= mended.is_some();
+        let bytes = mended.as_deref().unwrap_or(bytes);
+        let pieces = [if folded { CRLF } else { b"" }, bytes];
         let more: usize = pieces.iter().map(|p| p.len()).sum();
         top.header += more;
         if top.header > MAX_HEADER {
             return Err(Limit::Header);
         }
         let at = &mut self.at;
-        let ascii = self.ascii;
+        let ascii = self.must.fields;
         let breaks = |bytes: &[u8]| ascii && has_eight_bit(bytes);
         if !field.passed && field.bytes.len() + more <= MAX_FIELD {
             pieces.iter().for_each(|piece| field.bytes.extend_from_slice(piece));
@@ -291,8 +297,14 @@ impl<V: Visit> Inner<V> {
         }
         // Too long to be kept, which does not matter if nothing has to be done about it.
         let read = matches!(field.name, Name::ContentType | Name::ContentTransferEncoding);
-        if read || long || pieces.iter().any(|p| breaks(p)) || breaks(&field.bytes) || has_long_line(&field.bytes) {
-            *at = Some(field.name_in(pieces).to_vec());
+        if read
+            || long
+            || field.mended
+            || pieces.iter().any(|p| breaks(p))
+            || breaks(&field.bytes)
+            || has_long_line(&field.bytes)
+        {
+            *at = Some(field.name_in(bytes).to_vec());
             return Err(Limit::Field);
         }
         field.passed = true;
@@ -310,7 +322,7 @@ impl<V: Visit> Inner<V> {
             match field.name {
                 Name::ContentType if !top.head.has_type => {
                     top.head.kind =
-                        Kind::of(&field.bytes).inspect_err(|_| self.at = Some(field.name_in(&[]).to_vec()))?;
+                        Kind::of(&field.bytes).inspect_err(|_| self.at = Some(field.name_in(b"").to_vec()))?;
                     top.head.has_type = true;
                 }
                 // The first one counts.
@@ -321,9 +333,10 @@ impl<V: Visit> Inner<V> {
                 Name::MimeVersion => top.head.has_version = true,
                 _ => {}
             }
-            let breaks = (self.ascii && has_eight_bit(&field.bytes)) || has_long_line(&field.bytes);
+            let breaks =
+                field.mended || (self.must.fields && has_eight_bit(&field.bytes)) || has_long_line(&field.bytes);
             let told = self.visit.field(&mut top.entity, field.name, &field.bytes, breaks);
-            keep_break = told.inspect_err(|_| self.at = Some(field.name_in(&[]).to_vec()))?;
+            keep_break = told.inspect_err(|_| self.at = Some(field.name_in(b"").to_vec()))?;
         }
         if broke && keep_break {
             self.visit.raw(CRLF);
@@ -383,12 +396,28 @@ impl<V: Visit> Inner<V> {
                 }
                 _ => self.visit.raw(CRLF),
             }
+        } else if self.zone == Zone::Body
+            && let Some(top) = self.frames.last_mut()
+        {
+            let role = top.role();
+            self.visit.cut(&mut top.entity, role);
         }
         while !self.frames.is_empty() {
             self.close()?;
         }
         Ok(())
     }
+}
+
+/// A line of a header field without what only BINARYMIME takes: a CR or LF alone is white space, as a listener has
+/// it, so that nothing behind one is a field for some readers.
+fn mend(line: &[u8]) -> Vec<u8> {
+    let mend = |b: &u8| match b {
+        b'\r' | b'\n' => b' ',
+        0 => b'?',
+        b => *b,
+    };
+    line.iter().map(mend).collect()
 }
 
 fn text(piece: Piece<'_>) -> Text<'_> {

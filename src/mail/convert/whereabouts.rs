@@ -2,16 +2,29 @@
 
 use std::fmt;
 
+use crate::mail::binary::is_binary;
+
 /// Longest field name that is told.
 const MAX_NAME: usize = 64;
 
-/// What must go besides over-long lines.
+/// What must go; of fields, over-long lines besides.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub(super) struct Ascii {
+pub(super) struct MustGo {
     /// 8-bit bytes of header fields.
     pub(super) fields: bool,
     /// 8-bit bytes of content.
     pub(super) content: bool,
+    /// Over-long lines of content.
+    pub(super) long: bool,
+    /// What only BINARYMIME takes, anywhere, and the label `binary`.
+    pub(super) binary: bool,
+}
+
+impl MustGo {
+    /// Whether there is some of it in a line of content, or a piece of one; `long`: of an over-long one.
+    pub(super) fn is_in(self, bytes: &[u8], long: bool) -> bool {
+        (self.long && long) || (self.content && !bytes.is_ascii()) || (self.binary && is_binary(bytes))
+    }
 }
 
 /// An entity of a message, and perhaps a field of its header section.

@@ -7,16 +7,17 @@ use super::emit::Emitter;
 use super::limits::{Limit, MAX_EXTRA, grown};
 use super::lines::Lines;
 use super::plan::{Plan, Planner};
-use super::whereabouts::{Ascii, Whereabouts};
-use super::{BodyTraits, Conversion, Hop};
+use super::whereabouts::{MustGo, Whereabouts};
+use super::{BodyTraits, Conversion, Hop, Octets};
 use crate::config::SignedConversion;
+use crate::mail::binary::is_binary;
 
 /// A conversion before its result is known. The caller gives it the whole body by
 /// [`Work::push`], in chunks as it likes, then asks [`Work::end_pass`] what comes next.
 pub struct Work {
     hop: Hop,
     /// What must go.
-    ascii: Ascii,
+    must: MustGo,
     /// Without it the message cannot leave: else it is only better.
     needed: bool,
     /// Bytes of the body.
@@ -52,17 +53,19 @@ impl Work {
     /// No error: the result, [`Conversion::NotNeeded`].
     pub fn begin(size: u64, traits: BodyTraits, hop: Hop) -> Result<Work, Conversion> {
         // A transaction with SMTPUTF8 covers 8-bit headers and bodies (RFC 6531 §3.1: 8BITMIME comes with it).
-        let covered = hop.eight_bit || (hop.smtputf8 && hop.smtputf8_asked);
+        let covered = hop.eight_bit || (hop.smtputf8 && hop.smtputf8_asked) || hop.octets == Octets::Taken;
         let content = !covered && (traits.eight_bit_header || traits.eight_bit_body);
-        let ascii = Ascii { fields: traits.eight_bit_header && (content || !hop.smtputf8), content };
-        let needed = content || (ascii.fields && hop.smtputf8_asked);
-        if !ascii.fields && !content && !traits.long_line {
+        let fields = traits.eight_bit_header && (content || !hop.smtputf8);
+        let (binary, long) = (hop.octets == Octets::NotTaken, hop.octets != Octets::Taken);
+        let must = MustGo { fields, content, long, binary };
+        let needed = content || (binary && traits.binary) || (must.fields && hop.smtputf8_asked);
+        if !(must.fields || content || binary || (long && traits.long_line)) {
             return Err(Conversion::NotNeeded);
         }
         // The header sections of parts are content to a host.
-        let ascii = Ascii { fields: ascii.fields || content, ..ascii };
-        let step = Step::Planning(Box::new(Planner::new(ascii)));
-        Ok(Work { hop, ascii, needed, size, step, limit: None })
+        let must = MustGo { fields: must.fields || content, ..must };
+        let step = Step::Planning(Box::new(Planner::new(must)));
+        Ok(Work { hop, must, needed, size, step, limit: None })
     }
 
     /// Takes the next chunk of the body. False: no more is needed in this pass.
@@ -78,24 +81,24 @@ impl Work {
 
     /// The body is complete.
     pub fn end_pass(self) -> Pass {
-        let Work { hop, ascii, needed, size, step, limit } = self;
+        let Work { hop, must, needed, size, step, limit } = self;
         if let Some((limit, at)) = limit {
-            return Pass::Done(beyond(limit, Some(&at), ascii, needed));
+            return Pass::Done(beyond(limit, Some(&at), must, needed));
         }
         match step {
             Step::Planning(planner) => match planner.finish() {
-                Err(limit) => Pass::Done(beyond(limit, None, ascii, needed)),
+                Err(limit) => Pass::Done(beyond(limit, None, must, needed)),
                 Ok(plan) => match kept(&plan, hop, needed) {
                     Some(conversion) => Pass::Done(conversion),
                     None => {
                         let step = Step::Counting(Box::new(Counting::new(Recipe(Arc::new(plan)), size)));
-                        Pass::Again(Box::new(Work { hop, ascii, needed, size, step, limit: None }))
+                        Pass::Again(Box::new(Work { hop, must, needed, size, step, limit: None }))
                     }
                 },
             },
             Step::Counting(counting) => Pass::Done(match counting.finish(needed) {
                 Ok(conversion) => conversion,
-                Err(limit) => beyond(limit, None, ascii, needed),
+                Err(limit) => beyond(limit, None, must, needed),
             }),
         }
     }
@@ -103,7 +106,10 @@ impl Work {
 
 /// What is not converted: the policy for signed messages decides, or nothing would be better for it.
 fn kept(plan: &Plan, hop: Hop, needed: bool) -> Option<Conversion> {
-    if plan.ascii.fields && !needed && (plan.breaks_signature || plan.unknown_text) {
+    if plan.must.binary && plan.first_change == 0 && !needed {
+        return Some(Conversion::NotNeeded);
+    }
+    if plan.must.fields && !needed && (plan.breaks_signature || plan.unknown_text) {
         return Some(Conversion::Fold);
     }
     match hop.signed {
@@ -120,14 +126,18 @@ fn kept(plan: &Plan, hop: Hop, needed: bool) -> Option<Conversion> {
 }
 
 /// What becomes of a message that is beyond a limit.
-fn beyond(limit: Limit, at: Option<&Whereabouts>, ascii: Ascii, needed: bool) -> Conversion {
+fn beyond(limit: Limit, at: Option<&Whereabouts>, must: MustGo, needed: bool) -> Conversion {
     if !needed {
         return Conversion::Fold;
     }
-    let what = if ascii.content { "take 8-bit data" } else { "offer SMTPUTF8" };
+    let (what, enhanced) = match must {
+        MustGo { binary: true, .. } => ("take binary data (BINARYMIME)", "5.6.3"),
+        MustGo { content: true, .. } => ("take 8-bit data", limit.enhanced()),
+        _ => ("offer SMTPUTF8", limit.enhanced()),
+    };
     let at = at.map(|at| format!("{at}: ")).unwrap_or_default();
     let text = format!("the host does not {what} and the message cannot be converted: {at}{limit}");
-    Conversion::Refused { enhanced: limit.enhanced(), text }
+    Conversion::Refused { enhanced, text }
 }
 
 /// How a converted message is made of the stored one.
@@ -169,7 +179,8 @@ struct Counting {
 impl Counting {
     fn new(recipe: Recipe, from: u64) -> Counting {
         let emitter = recipe.emitter();
-        Counting { recipe, emitter, out: Vec::new(), size: 0, from, scan: Scan::default() }
+        let scan = Scan { binary: recipe.0.must.binary, ..Scan::default() };
+        Counting { recipe, emitter, out: Vec::new(), size: 0, from, scan }
     }
 
     fn push(&mut self, chunk: &[u8]) -> Result<(), Limit> {
@@ -197,14 +208,18 @@ impl Counting {
     fn finish(mut self, needed: bool) -> Result<Conversion, Limit> {
         self.emitter.finish(&mut self.out)?;
         self.count()?;
-        let ascii = self.recipe.0.ascii;
+        let must = self.recipe.0.must;
         let traits = self.scan.finish();
-        if (ascii.fields && traits.eight_bit_header) || (ascii.content && traits.eight_bit_body) {
+        if (must.fields && traits.eight_bit_header) || (must.content && traits.eight_bit_body) {
             // Not known to happen, but nothing illegal leaves because of a gap in this module.
             let text = "the message could not be made 7-bit".into();
             return Ok(Conversion::Refused { enhanced: "5.6.3", text });
         }
-        if traits.long_line && !needed {
+        if must.binary && traits.binary {
+            let text = "the message could not be made free of binary data".into();
+            return Ok(Conversion::Refused { enhanced: "5.6.3", text });
+        }
+        if must.long && traits.long_line && !needed {
             return Ok(Conversion::Fold);
         }
         Ok(Conversion::Converted { recipe: self.recipe, size: self.size, traits })
@@ -218,18 +233,20 @@ struct Scan {
     traits: BodyTraits,
     /// The header section is over.
     in_body: bool,
+    /// What only BINARYMIME takes is looked for, too.
+    binary: bool,
 }
 
 impl Scan {
     fn push(&mut self, bytes: &[u8]) {
-        let Scan { lines, traits, in_body } = self;
+        let Scan { lines, traits, in_body, binary } = self;
         // It has no error to give.
-        let _ = lines.push(bytes, &mut |piece| note(traits, in_body, piece));
+        let _ = lines.push(bytes, &mut |piece| note(traits, in_body, *binary, piece));
     }
 
     fn finish(mut self) -> BodyTraits {
-        let Scan { lines, traits, in_body } = &mut self;
-        let _ = lines.finish(&mut |piece| note(traits, in_body, piece));
+        let Scan { lines, traits, in_body, binary } = &mut self;
+        let _ = lines.finish(&mut |piece| note(traits, in_body, *binary, piece));
         self.traits
     }
 }
@@ -237,6 +254,7 @@ impl Scan {
 fn note(
     traits: &mut BodyTraits,
     in_body: &mut bool,
+    binary: bool,
     piece: super::lines::Piece<'_>,
 ) -> Result<(), std::convert::Infallible> {
     if !piece.bytes.is_ascii() {
@@ -246,6 +264,7 @@ fn note(
             traits.eight_bit_header = true;
         }
     }
+    traits.binary |= binary && is_binary(piece.bytes);
     traits.long_line |= piece.long;
     traits.leading_dot |= piece.first && piece.bytes.starts_with(b".");
     *in_body |= piece.first && piece.bytes.is_empty();

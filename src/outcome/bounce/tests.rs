@@ -204,7 +204,13 @@ fn ret_full_returns_the_message_if_it_is_a_failure_and_not_too_large() {
         assert_eq!(dsn.message.traits.eight_bit_body, eight_bit, "{stored}");
         assert_eq!(dsn.message.envelope.body == BodyKind::EightBitMime, eight_bit);
         // The way back may lead through a host that takes 7-bit only.
-        let seven = Hop { eight_bit: false, smtputf8: false, smtputf8_asked: false, signed: SignedConversion::Bounce };
+        let seven = Hop {
+            eight_bit: false,
+            smtputf8: false,
+            smtputf8_asked: false,
+            octets: Octets::NotAnnounced,
+            signed: SignedConversion::Bounce,
+        };
         let mut relayed = dsn;
         match convert::convert(&relayed.body, relayed.message.traits, seven) {
             Conversion::Converted { recipe, traits, .. } => {
@@ -359,4 +365,34 @@ print('ok')
     let out = Command::new("python3").arg("-c").arg(script).arg(file.path()).output().expect("python3 runs");
     assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
     assert_eq!(String::from_utf8_lossy(&out.stdout).trim(), "ok");
+}
+
+/// Whatever octets the message has, the report on it is lines, and returns them.
+#[test]
+fn a_binary_message_is_returned_as_lines() {
+    let stored =
+        b"Subject: x\r\nContent-Type: image/png\r\nContent-Transfer-Encoding: binary\r\n\r\n\0\r.\n\r\n.\r\n\xff\n.";
+    for sender in ["ann@shop.example", "j\u{f6}rg@shop.example"] {
+        for ret in [Ret::Full, Ret::Headers] {
+            let mut original = message(Some(sender), stored);
+            original.traits.binary = true;
+            original.envelope =
+                Envelope { body: BodyKind::BinaryMime, smtputf8: true, ret: Some(ret), ..original.envelope };
+            let bob = recipient("bob@example.net");
+            let dsn = write(&original, stored, &[item(&bob, Action::Failed)]).unwrap();
+            assert_ne!(dsn.message.envelope.body, BodyKind::BinaryMime);
+            assert!(!dsn.message.traits.binary && !dsn.body.contains(&0));
+            for line in dsn.body.split_inclusive(|b| *b == b'\n') {
+                let line = line.strip_suffix(b"\r\n").expect("no bare LF");
+                assert!(!line.contains(&b'\r'), "{}", line.escape_ascii());
+            }
+            let text = String::from_utf8_lossy(&dsn.body);
+            match (ret, sender.is_ascii()) {
+                (Ret::Headers, _) => assert!(!text.contains("AA0uCg0K"), "{text}"),
+                // message/rfc822 is converted inside, message/global may be encoded as a whole.
+                (Ret::Full, true) => assert!(text.contains("\r\n\r\nAA0uCg0KLg0K/wou"), "{text}"),
+                (Ret::Full, false) => assert!(text.contains("=00=0D.=0A\r\n.\r\n=FF=0A."), "{text}"),
+            }
+        }
+    }
 }

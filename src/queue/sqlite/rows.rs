@@ -73,7 +73,7 @@ pub(super) fn insert_message(statement: &mut Statement<'_>, new: &NewMessage) ->
         m.envelope.sender(),
         signed(m.size),
         m.envelope.priority,
-        m.envelope.body == BodyKind::EightBitMime,
+        m.envelope.body.to_number(),
         m.envelope.smtputf8,
         m.envelope.ret.map(|ret| ret == Ret::Full),
         m.envelope.envid,
@@ -133,7 +133,7 @@ pub(super) fn message(row: &Row<'_>) -> Result<Message, QueueError> {
     let envelope = Envelope {
         reverse_path,
         priority: row.get(4)?,
-        body: if row.get(5)? { BodyKind::EightBitMime } else { BodyKind::SevenBit },
+        body: BodyKind::from_number(row.get(5)?).ok_or_else(|| damaged("a kind of body"))?,
         smtputf8: row.get(6)?,
         ret: row.get::<_, Option<bool>>(7)?.map(|full| if full { Ret::Full } else { Ret::Headers }),
         envid: row.get(8)?,

@@ -6,8 +6,8 @@ use std::borrow::Cow;
 
 use smtp_proto::request::parser::Rfc5321Parser;
 use smtp_proto::{
-    Error, MAIL_BODY_8BITMIME, MAIL_BODY_BINARYMIME, MAIL_RET_FULL, MAIL_RET_HDRS, MAIL_SMTPUTF8, RCPT_NOTIFY_DELAY,
-    RCPT_NOTIFY_FAILURE, RCPT_NOTIFY_NEVER, RCPT_NOTIFY_SUCCESS,
+    Error, MAIL_BODY_7BIT, MAIL_BODY_8BITMIME, MAIL_BODY_BINARYMIME, MAIL_RET_FULL, MAIL_RET_HDRS, MAIL_SMTPUTF8,
+    RCPT_NOTIFY_DELAY, RCPT_NOTIFY_FAILURE, RCPT_NOTIFY_NEVER, RCPT_NOTIFY_SUCCESS,
 };
 
 use super::super::Reply;
@@ -83,9 +83,10 @@ pub(super) fn mail_params(text: &str) -> Result<MailParams, Reply> {
     let given = Rfc5321Parser::new(&mut bytes)
         .mail_from_parameters(Cow::Borrowed(""))
         .map_err(|e| param_error(e, MAIL_SYNTAX))?;
-    let known = MAIL_BODY_8BITMIME | smtp_proto::MAIL_BODY_7BIT | MAIL_RET_FULL | MAIL_RET_HDRS | MAIL_SMTPUTF8;
-    if given.flags & MAIL_BODY_BINARYMIME != 0 {
-        return Err(Reply::new(555, "5.5.4", "BODY=BINARYMIME is not offered"));
+    let bodies = MAIL_BODY_8BITMIME | MAIL_BODY_BINARYMIME | MAIL_BODY_7BIT;
+    let known = bodies | MAIL_RET_FULL | MAIL_RET_HDRS | MAIL_SMTPUTF8;
+    if (given.flags & bodies).count_ones() > 1 {
+        return Err(bad_param("BODY"));
     }
     if given.flags & !known != 0
         || given.by != 0
@@ -113,7 +114,11 @@ pub(super) fn mail_params(text: &str) -> Result<MailParams, Reply> {
     let priority = i8::try_from(given.mt_priority).ok().filter(|p| (-9..=9).contains(p));
     Ok(MailParams {
         size: given.size as u64,
-        body: if given.flags & MAIL_BODY_8BITMIME != 0 { BodyKind::EightBitMime } else { BodyKind::SevenBit },
+        body: match given.flags & bodies {
+            MAIL_BODY_BINARYMIME => BodyKind::BinaryMime,
+            MAIL_BODY_8BITMIME => BodyKind::EightBitMime,
+            _ => BodyKind::SevenBit,
+        },
         smtputf8: given.flags & MAIL_SMTPUTF8 != 0,
         ret,
         envid: given.env_id.map(Cow::into_owned),

@@ -165,6 +165,9 @@ impl<'a> Session<'a> {
         if self.pending.get(before) != Some(&b'3') {
             return Ok(true);
         }
+        if self.takes_octets() {
+            self.violation("DATA behind BODY=BINARYMIME".into());
+        }
         self.flush()?;
         let mut content = Vec::new();
         let mut line = Vec::new();
@@ -205,15 +208,17 @@ impl<'a> Session<'a> {
             return Ok(true);
         }
         let content = std::mem::take(&mut self.bdat);
-        for line in content.split_inclusive(|b| *b == b'\n') {
-            self.check_line("content", line);
+        if !self.takes_octets() {
+            for line in content.split_inclusive(|b| *b == b'\n') {
+                self.check_line("content", line);
+            }
         }
         self.complete(content)
     }
 
     fn complete(&mut self, content: Vec<u8>) -> io::Result<bool> {
         let at = Instant::now();
-        if !self.offers("8BITMIME") && !content.is_ascii() {
+        if !self.takes_octets() && !self.offers("8BITMIME") && !content.is_ascii() {
             self.violation("8-bit content without 8BITMIME".into());
         }
         let (from, began) = self.from.take().ok_or(io::ErrorKind::InvalidData)?;
@@ -244,6 +249,11 @@ impl<'a> Session<'a> {
         self.from = None;
         self.to.clear();
         self.bdat.clear();
+    }
+
+    /// The message was announced as BINARYMIME (RFC 3030 §3).
+    fn takes_octets(&self) -> bool {
+        self.from.as_ref().is_some_and(|(path, _)| path.contains(" BODY=BINARYMIME"))
     }
 
     /// Asks the script; `false` closes the connection.
@@ -305,7 +315,8 @@ impl<'a> Session<'a> {
     fn check_parameters(&self, path: &str) {
         let needs = [
             ("SIZE=", "SIZE"),
-            ("BODY=", "8BITMIME"),
+            ("BODY=8", "8BITMIME"),
+            ("BODY=BINARYMIME", "BINARYMIME"),
             ("SMTPUTF8", "SMTPUTF8"),
             ("NOTIFY=", "DSN"),
             ("ORCPT=", "DSN"),

@@ -8,11 +8,17 @@ use proptest::prelude::*;
 
 use super::*;
 
+mod binary;
 mod bounds;
 mod whole;
 
-const SEVEN_BIT: Hop =
-    Hop { eight_bit: false, smtputf8: false, smtputf8_asked: false, signed: SignedConversion::Convert };
+const SEVEN_BIT: Hop = Hop {
+    eight_bit: false,
+    smtputf8: false,
+    smtputf8_asked: false,
+    octets: Octets::NotAnnounced,
+    signed: SignedConversion::Convert,
+};
 const EIGHT_BIT: Hop = Hop { eight_bit: true, smtputf8: true, ..SEVEN_BIT };
 /// It takes 8-bit bodies, and no 8-bit headers.
 const NO_SMTPUTF8: Hop = Hop { eight_bit: true, ..SEVEN_BIT };

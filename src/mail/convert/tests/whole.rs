@@ -10,6 +10,7 @@ use super::super::kind::Kind;
 use super::super::limits::{MAX_DEPTH, SHORT_EXCESS, SHORT_EXCESS_ALL};
 use super::super::plan::Weight;
 use super::super::structure::Head;
+use super::super::whereabouts::MustGo;
 
 /// What the body becomes, and whether that breaks a signature; `None`: it is nested too deep, or a
 /// Content-Type is beyond its bounds.
@@ -22,9 +23,14 @@ pub(super) fn convert(body: &[u8], ascii: bool) -> Option<(Vec<u8>, bool)> {
     Some((walk.apply(), broke))
 }
 
+/// What goes of text.
+fn lines_only(ascii: bool) -> MustGo {
+    MustGo { fields: ascii, content: ascii, long: true, binary: false }
+}
+
 /// Each line of `data` through a coder.
 fn code(coding: Coding, data: &[u8]) -> Vec<u8> {
-    let (mut coder, mut out) = (Coder::new(coding), Vec::new());
+    let (mut coder, mut out) = (Coder::new(coding, false), Vec::new());
     for line in lines(data) {
         let bytes = content(line);
         coder.text(Text { bytes, first: true, last: true, long: bytes.len() > MAX_LINE }, &mut out);
@@ -41,7 +47,7 @@ fn clean(data: &[u8], ascii: bool) -> Vec<u8> {
     for line in lines(data) {
         let bytes = content(line);
         let text = Text { bytes, first: true, last: true, long: bytes.len() > MAX_LINE };
-        coder::filler(&mut column, ascii, text, &mut out);
+        coder::filler(&mut column, lines_only(ascii), text, &mut out);
         out.extend_from_slice(&line[bytes.len()..]);
     }
     out
@@ -49,7 +55,7 @@ fn clean(data: &[u8], ascii: bool) -> Vec<u8> {
 
 /// Whether quoted-printable suits it.
 fn suits(walk: &mut Walk<'_>, data: &[u8]) -> bool {
-    let mut weight = Weight::new(walk.ascii);
+    let mut weight = Weight::new(lines_only(walk.ascii));
     for line in lines(data) {
         let bytes = content(line);
         weight.text(Text { bytes, first: true, last: true, long: bytes.len() > MAX_LINE }, false);

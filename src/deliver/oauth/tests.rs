@@ -19,11 +19,14 @@ enum Says {
     Nothing,
 }
 
+/// Names and values of a form.
+type Fields = Vec<(String, String)>;
+
 /// Answers from a list; what it heard is kept.
 #[derive(Clone, Default)]
 struct Scripted {
     says: Arc<Mutex<VecDeque<Says>>>,
-    heard: Arc<Mutex<Vec<Vec<(String, String)>>>>,
+    heard: Arc<Mutex<Vec<Fields>>>,
     asked: Arc<AtomicUsize>,
     /// Answers wait for a permit where there is one of these.
     gate: Option<Arc<Semaphore>>,

@@ -274,7 +274,8 @@ impl Connector {
         }
         // No host is kept waiting for what another one has to say.
         if let Err(fault) = self.tokens.get(provider).await {
-            return Err(vec![self.without_token(provider, route, Event::NoToken(fault.text))]);
+            let (left, why) = (fault.left.min(provider.retry.max), fault.text);
+            return Err(vec![self.without_token(provider, route, left, Event::NoToken { left, why })]);
         }
         let mut facts = Vec::new();
         let (mut sessions, mut attempts) = (0, 0);
@@ -337,9 +338,9 @@ impl Connector {
     }
 
     /// Nobody can log in: all addresses of the route are left alone, by this provider.
-    fn without_token(&self, provider: &Provider, route: &Route, event: Event) -> Fact {
+    fn without_token(&self, provider: &Provider, route: &Route, left: Duration, event: Event) -> Fact {
         for door in route.hosts.iter().flat_map(|host| all_doors(provider, host, route.port)) {
-            self.dead.turned_away(&door, None, (Stage::Auth, &event), provider.retry.max);
+            self.dead.rest(&door, (Stage::Auth, &event), left);
         }
         let peer = route.hosts.first().map(|host| Peer {
             host: host.name.as_str().into(),

@@ -323,7 +323,7 @@ pub(super) async fn authenticate(
         let Some(credentials) = &relay.auth else { return Ok(()) };
         return auth::authenticate(wire, caps, peer, timeouts, Login::with_password(credentials, relay.port)).await;
     };
-    let none = |fault: Fault| Event::NoToken(fault.text);
+    let none = |fault: Fault| Event::NoToken { left: fault.left, why: fault.text };
     let Some(token) = setup.tokens.get(setup.provider).await.map_err(none)? else { return Ok(()) };
     wire.redact_also(token.redactor());
     let first = auth::authenticate(wire, caps, peer, timeouts, Login::with_token(oauth, &token, relay.port)).await;
@@ -344,7 +344,8 @@ pub(super) async fn authenticate(
 
 /// Takes leave of a peer that did not want us, as far as it still listens.
 pub(super) async fn part(wire: &mut Wire, timeouts: &Timeouts, failed: &Failed) {
-    if matches!(failed.1, Event::Reply(_) | Event::Tls(_) | Event::Missing(_) | Event::NoToken(_)) && !wire.is_broken()
+    if matches!(failed.1, Event::Reply(_) | Event::Tls(_) | Event::Missing(_) | Event::NoToken { .. })
+        && !wire.is_broken()
     {
         let brief = Timeouts { quit: timeouts.quit.min(Duration::from_secs(1)), ..*timeouts };
         quit(wire, &brief, false).await;

@@ -36,15 +36,17 @@ pub struct Fault {
     pub wait: Option<Duration>,
     /// `error` of its answer.
     pub code: String,
+    /// When it may be asked again.
+    pub left: Duration,
 }
 
 impl Fault {
     pub(super) fn unreachable(text: String) -> Fault {
-        Fault { text, refused: false, wait: None, code: String::new() }
+        Fault { text, refused: false, wait: None, code: String::new(), left: Duration::ZERO }
     }
 
     pub(super) fn local(text: impl Into<String>) -> Fault {
-        Fault { text: text.into(), refused: true, wait: None, code: String::new() }
+        Fault { text: text.into(), refused: true, wait: None, code: String::new(), left: Duration::ZERO }
     }
 }
 
@@ -185,7 +187,7 @@ pub(super) fn refusal(oauth: &OAuth, form: &Form, answer: &Answer, now: Timestam
     }
     // What a server cannot do now is no refusal.
     let refused = !matches!(answer.status, 429 | 500..) && code != "temporarily_unavailable";
-    Fault { text, refused, wait: answer.retry_after, code }
+    Fault { text, refused, wait: answer.retry_after, code, left: Duration::ZERO }
 }
 
 /// How far the clock of this machine is ahead of the endpoint's, in milliseconds.

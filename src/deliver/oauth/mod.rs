@@ -215,7 +215,8 @@ impl Client {
             return Ok(token);
         }
         if let Some(failed) = turn.failed.as_ref().filter(|failed| failed.until > Instant::now()) {
-            return usable.ok_or_else(|| failed.fault.clone());
+            let left = failed.until.saturating_duration_since(Instant::now());
+            return usable.ok_or_else(|| Fault { left, ..failed.fault.clone() });
         }
         match (self.clone().fetch_in_a_task(turn).await, usable) {
             (Err(_), Some(token)) => Ok(token),
@@ -256,12 +257,13 @@ impl Client {
                 tracing::info!(provider, host, holds_s = token.life.as_secs(), "a token was fetched");
                 Ok(token)
             }
-            Err(fault) => {
+            Err(mut fault) => {
                 let times = turn.failed.as_ref().map_or(0, |failed| failed.times);
                 let (first, longest) = if fault.refused { (REFUSED_FIRST, REFUSED_LONGEST) } else { (FIRST, LONGEST) };
                 let wait = first.saturating_mul(1 << times.min(10)).min(longest);
                 let wait = fault.wait.map_or(wait, |asked| asked.max(wait));
                 tracing::debug!(provider, host, why = %fault, again_in_s = wait.as_secs(), "no token");
+                fault.left = wait;
                 let (times, until) = (times.saturating_add(1), Instant::now() + wait);
                 turn.failed = Some(Failed { times, until, fault: fault.clone() });
                 Err(fault)

@@ -25,7 +25,7 @@ use tokio::sync::{mpsc, watch};
 
 use crate::admin::control::{ControlServer, socket_path};
 use crate::clock::Clock;
-use crate::config::{Config, Loaded, certificates};
+use crate::config::{Config, Loaded, certificates, expiring};
 use crate::crash;
 use crate::observe;
 use crate::pipeline::Relay;
@@ -196,6 +196,9 @@ pub async fn keep_house(relay: Arc<Relay>, mut stopping: watch::Receiver<bool>) 
             looked = tokio::time::Instant::now();
             for (key, message) in certificates::troubles(&relay.config, relay.clock.now()) {
                 tracing::warn!(key, "a certificate: {message}");
+            }
+            for (key, message) in expiring(&relay.config, relay.clock.now()) {
+                tracing::warn!(key, "{message}");
             }
         }
         for lane in relay.scheduler.lanes() {

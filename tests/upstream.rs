@@ -6,8 +6,12 @@ mod common;
 mod connecting;
 #[path = "upstream/encryption.rs"]
 mod encryption;
+#[path = "upstream/endpoint.rs"]
+mod endpoint;
 #[path = "upstream/networks.rs"]
 mod networks;
+#[path = "upstream/oauth.rs"]
+mod oauth;
 #[path = "upstream/octets.rs"]
 mod octets;
 #[path = "upstream/old_tls.rs"]

@@ -8,7 +8,7 @@ use std::fmt::Write;
 use std::path::Path;
 
 use crate::config::report::Setting;
-use crate::config::{Config, Loaded, has_text};
+use crate::config::{Config, Loaded, Secret, has_text};
 
 /// Changes that are told one by one.
 const TOLD: usize = 50;
@@ -42,10 +42,10 @@ pub(super) fn file_differs(file: &Path, mark: u64, settings: &[Setting], config:
     Some(format!("{shown} has changes that are not in force ({first}{more}): {what_does}"))
 }
 
-/// Users and passwords, provider by provider.
-fn secrets(config: &Config) -> Vec<Option<(&str, &str)>> {
-    let auth = config.providers.iter().map(|provider| provider.relay.as_ref().and_then(|relay| relay.auth.as_ref()));
-    auth.map(|auth| auth.map(|auth| (auth.user.as_str(), auth.password.reveal()))).collect()
+/// Passwords and what else is secret, provider by provider.
+fn secrets(config: &Config) -> Vec<Vec<&str>> {
+    let relays = config.providers.iter().map(|provider| provider.relay.as_ref());
+    relays.map(|relay| relay.into_iter().flat_map(|relay| relay.secrets()).map(Secret::reveal).collect()).collect()
 }
 
 /// What differs, a line for each value, or for each table that is new or gone; secrets are not shown by

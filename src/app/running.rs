@@ -67,6 +67,7 @@ impl Parts {
         let router = Arc::new(router.map_err(|e| StartError::Config(e.to_string()))?);
         let connector = Connector::new(&config.hostname).map_err(|e| StartError::Unavailable(e.to_string()))?;
         let connector = connector.with_descriptors(Descriptors::new(shares));
+        let connector = connector.with_tokens(&config, router.clone(), Clock::System);
         Ok(Parts { config, router, connector })
     }
 }

@@ -7,6 +7,7 @@
 //! 75 temporary: try again; 78 the configuration is wrong. Results go to standard output, all else
 //! to standard error.
 
+mod auth;
 mod backup;
 mod check;
 pub mod connect;
@@ -136,6 +137,9 @@ enum Command {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "ARGUMENT")]
         arguments: Vec<OsString>,
     },
+    /// Log in to a smart host: get the first token of a person, or try a login step by step
+    #[command(subcommand)]
+    Auth(auth::AuthCommand),
     /// Be a fake provider that throttles, greylists and fails on demand
     Sink(Box<sink::Sink>),
     /// See how much mail would go how fast: the scheduler on virtual time against model providers
@@ -203,6 +207,10 @@ fn dispatch(cli: Cli) -> Outcome {
         Command::Backup(args) => block_on(backup::backup(&lead(), &args)),
         Command::Reload => block_on(control::reload(&lead().quiet())),
         Command::Explain(asked) => block_on(explain::explain(lead(), asked)),
+        Command::Auth(command) => {
+            let loaded = loaded()?;
+            block_on(auth::auth(loaded, command))
+        }
         Command::Send { arguments } => sendmail::run(sendmail::Name::Send, arguments, cli.config),
         Command::Sink(args) => sink::sink(&args),
         Command::Simulate(args) => simulate::simulate(&loaded()?.config, &args),

@@ -8,7 +8,7 @@ use tokio_rustls::rustls::pki_types::CertificateDer;
 use x509_parser::prelude::{FromDer, X509Certificate};
 
 use super::file::Reader;
-use super::{Authorities, Config, ListenerTls};
+use super::{Authorities, ClientCertificate, Config, ListenerTls, Proof};
 use crate::clock::Timestamp;
 
 const DAY_MS: i64 = 86_400_000;
@@ -57,6 +57,12 @@ pub fn all(config: &Config, now: Timestamp) -> Vec<Certificate> {
         if let Some(authorities) = provider.tls_ca.as_ref().filter(|a| seen.insert(a.path())) {
             let table = if provider.name == "default" { "" } else { "provider." };
             all.extend(of_authorities(&format!("{table}{}.tls_ca", provider.name), authorities, now));
+        }
+    }
+    for provider in &config.providers {
+        let oauth = provider.relay.as_ref().and_then(|relay| relay.oauth.as_ref());
+        if let Some(Proof::Certificate { certificate, .. }) = oauth.map(|oauth| &oauth.proof) {
+            all.push(of_client(&format!("provider.{}.auth.certificate", provider.name), certificate, now));
         }
     }
     all
@@ -116,6 +122,13 @@ fn of_authorities(key: &str, authorities: &Authorities, now: Timestamp) -> Vec<C
         told
     };
     authorities.certificates().iter().enumerate().map(one).collect()
+}
+
+fn of_client(key: &str, client: &ClientCertificate, now: Timestamp) -> Certificate {
+    let parsed = parse(&client.certificate);
+    let mut told = describe(key, &client.path, 1, parsed.as_ref(), now);
+    told.faults.extend(term(&told, parsed.as_ref(), now, "the token endpoint refuses it"));
+    told
 }
 
 fn parse<'a>(certificate: &'a CertificateDer<'_>) -> Option<X509Certificate<'a>> {

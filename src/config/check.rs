@@ -19,7 +19,7 @@ use super::units::Span;
 use super::value::nearest;
 use super::{
     Config, Credentials, Dns, Engine, ListenAddress, Listener, PriorityRule, Provider, Redactor, Relay, Retry, Route,
-    TlsMode, own_address, own_relay, profiles, shaping,
+    TlsMode, oauth_check, own_address, own_relay, profiles, shaping,
 };
 
 /// Makes the configuration of a draft; faults and warnings go to `reader`. The result is only
@@ -269,7 +269,9 @@ fn provider(reader: &mut Reader<'_>, draft: &ProviderDraft) {
         retry(reader, &at("retry"), &draft.p.retry);
     }
     let checks_certificates = effective_tls(draft.tls, draft.relay.is_some()) == TlsMode::Verified;
-    if reader.has(&at("tls_ca")) && !checks_certificates {
+    // Token endpoints are always checked.
+    let fetches_tokens = draft.oauth.service.is_some();
+    if reader.has(&at("tls_ca")) && !checks_certificates && !fetches_tokens {
         reader.warn(&at("tls_ca"), "has no effect: certificates are checked with tls = \"verified\" only".into());
     }
     let Some((host, port)) = &draft.relay else {
@@ -287,9 +289,14 @@ fn provider(reader: &mut Reader<'_>, draft: &ProviderDraft) {
     if draft.implicit_tls == Some(true) && draft.tls == Some(TlsMode::Off) {
         reader.fault(&at("tls"), "\"off\" contradicts implicit_tls = true".into());
     }
+    oauth_check::check(reader, &path, draft);
+    let logs_in = draft.user.is_some() && (draft.password.is_some() || draft.oauth.service.is_some());
     match (&draft.user, &draft.password) {
-        (Some(_), None) if !reader.has(&at("auth.password")) => {
-            reader.fault(&at("auth"), "`password` is missing: { user = …, password = { env = \"NAME\" } }".into());
+        // The rest of it is told there.
+        _ if !logs_in && reader.has(&at("auth.oauth")) => {}
+        (Some(_), None) if !logs_in && !reader.has(&at("auth.password")) => {
+            let message = "`password` is missing: { user = …, password = { env = \"NAME\" } }, or `oauth` for a token";
+            reader.fault(&at("auth"), message.into());
         }
         (None, Some(_)) if !reader.has(&at("auth.user")) => {
             reader.fault(&at("auth"), "`user` is missing: { user = …, password = … }".into());
@@ -299,10 +306,13 @@ fn provider(reader: &mut Reader<'_>, draft: &ProviderDraft) {
         {
             reader.fault(&at("auth"), "is empty: expected { user = …, password = { env = \"NAME\" } }".into());
         }
-        (Some(_), Some(_)) if !is_local(host) => {
+        _ if logs_in && !is_local(host) => {
+            let what = if draft.oauth.service.is_some() { "token" } else { "password" };
             let risk = match effective_tls(draft.tls, true) {
-                TlsMode::Off | TlsMode::Opportunistic => "the password may travel in clear text",
-                TlsMode::Required => "the password goes to whoever answers, since the certificate is not checked",
+                TlsMode::Off | TlsMode::Opportunistic => format!("the {what} may travel in clear text"),
+                TlsMode::Required => {
+                    format!("the {what} goes to whoever answers, since the certificate is not checked")
+                }
                 TlsMode::Verified => return,
             };
             let expected = "expected \"verified\" (the default) for a host that is not this one";
@@ -421,14 +431,16 @@ fn assemble(draft: ProviderDraft, default_rules: &[RuleDraft]) -> Provider {
     let mut provider = draft.p;
     provider.rules = rules;
     provider.tls = effective_tls(draft.tls, draft.relay.is_some());
+    let oauth = draft.oauth.assemble(draft.user.as_deref(), draft.mechanism);
     let auth = draft.user.zip(draft.password).map(|(user, password)| Credentials {
         user,
         password,
         mechanism: draft.mechanism,
     });
-    provider.relay = draft
-        .relay
-        .map(|(host, port)| Relay::new(&host, port, effective_implicit(draft.implicit_tls, draft.tls, port), auth));
+    provider.relay = draft.relay.map(|(host, port)| {
+        let implicit = effective_implicit(draft.implicit_tls, draft.tls, port);
+        Relay { oauth: oauth.map(Arc::new), ..Relay::new(&host, port, implicit, auth) }
+    });
     provider
 }
 

@@ -4,6 +4,8 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use super::oauth::{Endpoint, OAuthGrant, OAuthService};
+use super::oauth_files::{ClientCertificate, KeyFile, ServiceAccount};
 use super::rule_keys::TreatAs;
 use super::value::Val;
 use super::{
@@ -11,6 +13,7 @@ use super::{
     ListenAddress, ListenerTlsMode, LogFormat, Overflow, RuleScope, Secret, SignedConversion, Store, TlsMode, Warmup,
     units,
 };
+use crate::clock::Timestamp;
 use crate::deliver::Stage;
 
 /// A type of field: from and to the value that was read.
@@ -61,6 +64,11 @@ field! {
     Warmup: Val::Warmup(w) => Some(w), w => Val::Warmup(w.clone());
     Aliases: Val::Aliases(a) => Some(a), a => Val::Aliases(a.clone());
     AliasFile: Val::AliasFile(f) => Some(f), f => Val::AliasFile(f.clone());
+    Endpoint: Val::Endpoint(e) => Some(e), e => Val::Endpoint(e.clone());
+    Timestamp: Val::Day(day) => Some(day), day => Val::Day(*day);
+    ClientCertificate: Val::ClientCertificate(file) => Some(file), file => Val::ClientCertificate(file.clone());
+    KeyFile: Val::KeyFile(file) => Some(file), file => Val::KeyFile(file.clone());
+    ServiceAccount: Val::ServiceAccount(file) => Some(file), file => Val::ServiceAccount(file.clone());
     Vec<super::Source>: Val::Sources(v) => Some(v), v => Val::Sources(v.clone());
 }
 
@@ -98,7 +106,14 @@ macro_rules! words {
 
 words! {
     Engine { Native = "native", Mailin = "mailin" }
-    AuthMechanism { Plain = "plain", Login = "login" }
+    AuthMechanism {
+        Plain = "plain", Login = "login", ScramSha256 = "scram-sha-256", CramMd5 = "cram-md5", XOauth2 = "xoauth2",
+        OauthBearer = "oauthbearer"
+    }
+    OAuthService { Microsoft = "microsoft", Google = "google", Other = "other" }
+    OAuthGrant {
+        ClientCredentials = "client_credentials", RefreshToken = "refresh_token", ServiceAccount = "service_account"
+    }
     ListenerTlsMode { StartTls = "starttls", Implicit = "implicit" }
     Count { Messages = "messages", Recipients = "recipients" }
     TlsMode { Off = "off", Opportunistic = "opportunistic", Required = "required", Verified = "verified" }

@@ -13,6 +13,7 @@ use toml_edit::{Document, Item, TableLike, Value};
 use super::keys::{Admin, ProviderDraft, RouteDraft, Table, Top, UNSUPPORTED};
 use super::listener_keys::ListenerDraft;
 use super::mistakes::{self, Excerpts};
+use super::oauth::OAuthService;
 use super::problem::{ConfigError, Problem, readable};
 use super::profiles;
 use super::rule_keys::{LimitDraft, RuleDraft};
@@ -257,6 +258,12 @@ impl<'a> Reader<'a> {
         let built_in = if self.built_in { T::BUILT_IN_KEYS } else { &[] };
         if let Some(key) = T::KEYS.iter().chain(built_in).find(|k| k.name == local) {
             self.place(&path, item.span().or(key_span.clone()));
+            // `oauth = { token_url = … }` says in a table what may stand beside it as well.
+            let inner = item.as_table_like().filter(|_| matches!(key.kind, Kind::OAuthService));
+            if let Some(table_of_it) = inner {
+                let _ = (key.set)(into, Val::Word(OAuthService::Other.as_str()));
+                return self.read_table(table_of_it, table, prefix, into);
+            }
             let read = match item.as_value() {
                 Some(value) => key.kind.read(value),
                 None => match item.clone().into_value() {
@@ -285,7 +292,9 @@ impl<'a> Reader<'a> {
                     // `auth = "user:password"` is a mistake to name, not to repeat.
                     let secret = T::KEYS.iter().any(|k| k.name.starts_with(&inner) && matches!(k.kind, Kind::Secret));
                     let what = if secret { item.type_name().to_owned() } else { found(item) };
-                    let keys: Vec<&str> = T::KEYS.iter().filter_map(|k| k.name.strip_prefix(&inner)).collect();
+                    // The first ones say what it is about.
+                    let keys = T::KEYS.iter().filter_map(|k| k.name.strip_prefix(&inner)).take(4);
+                    let keys: Vec<&str> = keys.collect();
                     let message = format!("expected a table such as {{ {} = … }}, found {}", keys.join(" = …, "), what);
                     self.problem(item.span().or(key_span), path, message);
                 }

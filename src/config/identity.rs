@@ -164,7 +164,7 @@ fn chain(path: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
     Ok(chain)
 }
 
-fn private_key(path: &Path) -> Result<PrivateKeyDer<'static>, String> {
+pub(super) fn private_key(path: &Path) -> Result<PrivateKeyDer<'static>, String> {
     let (name, pem) = (path.display(), read_pem(path)?);
     if memmem::find(&pem, b"ENCRYPTED").is_some() {
         return Err(format!(

@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::fields::Field;
+use super::oauth::{OAuthDraft, OAuthGrant};
 use super::profiles::Profile;
 use super::rule_keys::RuleDraft;
 use super::value::{Kind, Val};
@@ -238,6 +239,7 @@ pub(super) struct ProviderDraft {
     pub user: Option<String>,
     pub password: Option<Secret>,
     pub mechanism: Option<AuthMechanism>,
+    pub oauth: OAuthDraft,
     pub tls: Option<TlsMode>,
     /// Of its own: those of [default] and of profiles come after them.
     pub rules: Vec<RuleDraft>,
@@ -263,8 +265,39 @@ impl Table for ProviderDraft {
         "auth.user" user: Kind::User, example r#""AKIAEXAMPLE""#;
         /// Password at the smart host: `{ env = "NAME" }`, `{ file = "path" }`, or itself (with a warning).
         "auth.password" password: Kind::Secret, example r#"{ env = "SES_PASSWORD" }"#;
-        /// `plain` or `login`, for a server that offers both and takes one. Default: PLAIN where it is offered.
+        /// The one mechanism to use, for a server that offers more than it takes. Default: the first of PLAIN, LOGIN,
+        /// SCRAM-SHA-256 and CRAM-MD5 that is offered; with `oauth` XOAUTH2, else OAUTHBEARER.
         "auth.mechanism" mechanism: Kind::Word(AuthMechanism::WORDS), example r#""login""#;
+        /// A token instead of a password: "microsoft", "google", or for any other service a table with `token_url` and
+        /// the other keys of `auth` that are for OAuth. Each address and scope that is known can be overridden.
+        "auth.oauth" oauth.service: Kind::OAuthService, example r#""microsoft""#;
+        /// What the token is given out for: the application itself (`client_credentials`), what a user has consented
+        /// to (`refresh_token`), or a `service_account`. Default: what the other keys imply; a `secret` or
+        /// `certificate` without a `refresh_token` is for the application itself.
+        "auth.grant" oauth.grant: Kind::Word(OAuthGrant::WORDS), example r#""client_credentials""#;
+        /// The directory at Microsoft: its name or id.
+        "auth.tenant" oauth.tenant: Kind::Label, example r#""shop.onmicrosoft.com""#;
+        /// The id of the application that is registered at the service.
+        "auth.client_id" oauth.client_id: Kind::Line, example r#""11111111-2222-3333-4444-555555555555""#;
+        /// The application's secret there.
+        "auth.secret" oauth.secret: Kind::Secret, example r#"{ file = "/etc/mailweir/m365.secret" }"#;
+        /// The day on which that secret expires, which nothing but this tells: `mailweir check` and the log warn of it.
+        "auth.secret_expires" oauth.secret_expires: Kind::Day, example r#""2028-05-31""#;
+        /// PEM file of a certificate that is registered there, instead of `secret`.
+        "auth.certificate" oauth.certificate: Kind::ClientCertificate, example r#""/etc/mailweir/m365.pem""#;
+        /// PEM file of its private RSA key, if that is not in the same file.
+        "auth.key" oauth.key: Kind::KeyFile, example r#""/etc/mailweir/m365.key""#;
+        /// JSON file of the key of a service account of Google's. It acts for `auth.user`.
+        "auth.service_account" oauth.service_account: Kind::ServiceAccount, example r#""/etc/mailweir/google.json""#;
+        /// A refresh token. The one that the service gives out in its place is kept beside the queue. Without this,
+        /// `mailweir auth login NAME` gets the first one.
+        "auth.refresh_token" oauth.refresh_token: Kind::Secret, example r#"{ file = "/etc/mailweir/refresh.token" }"#;
+        /// Where tokens are had. Trusted are the authorities of the system and of `tls_ca`.
+        "auth.token_url" oauth.token_url: Kind::Endpoint, example r#""https://login.example.com/token""#;
+        /// Where `mailweir auth login` begins (RFC 8628).
+        "auth.device_url" oauth.device_url: Kind::Endpoint, example r#""https://login.example.com/devicecode""#;
+        /// What the token is to allow, in the words of the service.
+        "auth.scope" oauth.scope: Kind::Line, example r#""https://outlook.office365.com/.default""#;
         /// Connections at once.
         "connections" p.connections: Kind::Int(1, 10_000), default "5";
         /// Messages after which a connection is closed.
@@ -372,6 +405,7 @@ impl Table for ProviderDraft {
             user: None,
             password: None,
             mechanism: None,
+            oauth: OAuthDraft::default(),
             tls: None,
             rules: Vec::new(),
             match_relay: Vec::new(),

@@ -10,8 +10,8 @@ use super::keys::{self, Table};
 use super::listener_keys::ListenerDraft;
 use super::report::Setting;
 use super::{
-    Config, ConfigError, Dns, Listener, Log, Provider, Queue, Retry, Sendmail, Warning, certificates, check, shaping,
-    source_file, store_place,
+    Config, ConfigError, Dns, Listener, Log, Provider, Queue, Retry, Sendmail, Warning, certificates, check, expiring,
+    shaping, source_file, store_place,
 };
 
 impl Config {
@@ -92,6 +92,7 @@ impl Loaded {
         if let Some(now) = now {
             shaping::begins_later(&mut reader, &config, now);
             certificates::warn(&mut reader, &config, now);
+            expiring::warn(&mut reader, &config, now);
         }
         let (mut problems, warnings) = (reader.problems, reader.warnings);
         if !problems.is_empty() {

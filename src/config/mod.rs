@@ -9,6 +9,7 @@ mod authorities;
 pub mod certificates;
 mod check;
 mod counted;
+mod expiring;
 mod fields;
 mod file;
 mod identity;
@@ -20,6 +21,9 @@ mod mistakes;
 mod names;
 mod network;
 mod never;
+mod oauth;
+mod oauth_check;
+mod oauth_files;
 mod own_address;
 mod own_relay;
 mod problem;
@@ -53,6 +57,7 @@ pub use aliases::{AliasFault, AliasFile, Aliases};
 pub use authorities::Authorities;
 pub(crate) use check::collide;
 pub use counted::{CountedRate, Unit};
+pub(crate) use expiring::troubles as expiring;
 pub use file::find;
 pub use identity::{IdentityFault, ListenerTls};
 pub use listen_address::{FileMode, ListenAddress};
@@ -60,6 +65,8 @@ pub(crate) use listener_keys::local_networks;
 pub use load::Loaded;
 pub(crate) use load::has_text;
 pub use network::{Network, canonical};
+pub use oauth::{Endpoint, OAuth, OAuthGrant, OAuthService, Proof};
+pub use oauth_files::{ClientCertificate, JwtAlgorithm, RsaKey, ServiceAccount};
 pub use problem::{ConfigError, Problem, Warning};
 pub use routes::{PriorityRule, Route, RouteWhen};
 pub use secret::{AuthMechanism, Credentials, Redactor, Secret};
@@ -526,8 +533,10 @@ pub struct Relay {
     pub port: u16,
     /// TLS from the first byte (port 465 by default), else STARTTLS.
     pub implicit_tls: bool,
-    /// AUTH PLAIN or LOGIN.
+    /// A password for AUTH.
     pub auth: Option<Credentials>,
+    /// How a token for AUTH is had; with a password there is none.
+    pub oauth: Option<Arc<OAuth>>,
     /// Knows the secrets that this host may have heard, from this or another provider.
     redactor: Redactor,
 }
@@ -535,7 +544,13 @@ pub struct Relay {
 impl Relay {
     /// A smart host that has heard no other secret than that of `auth`.
     pub fn new(host: &str, port: u16, implicit_tls: bool, auth: Option<Credentials>) -> Relay {
-        Relay { host: host.into(), port, implicit_tls, redactor: Redactor::new(&auth), auth }
+        Relay { host: host.into(), port, implicit_tls, redactor: Redactor::new(&auth), auth, oauth: None }
+    }
+
+    /// What the configuration keeps secret of the account.
+    pub fn secrets(&self) -> impl Iterator<Item = &Secret> {
+        let password = self.auth.iter().map(|credentials| &credentials.password);
+        password.chain(self.oauth.iter().flat_map(|oauth| oauth.secrets()))
     }
 
     /// For all that this host says.

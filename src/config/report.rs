@@ -293,7 +293,15 @@ mod tests {
                     assert_eq!(read, Ok(()), "{}", key.name);
                     let shown = key.get(&draft).unwrap().to_toml().to_string();
                     assert_eq!(shown.trim(), value.to_string().trim(), "{} prints what it parses", key.name);
-                } else if !matches!(key.kind, Kind::Secret | Kind::ReadableFile | Kind::Authorities) {
+                } else if !matches!(
+                    key.kind,
+                    Kind::Secret
+                        | Kind::ReadableFile
+                        | Kind::Authorities
+                        | Kind::ClientCertificate
+                        | Kind::KeyFile
+                        | Kind::ServiceAccount
+                ) {
                     assert!(key.kind.read(&value).is_ok(), "{}", key.name);
                 }
             }

@@ -89,7 +89,7 @@ pub struct Credentials {
     pub user: String,
     /// Password.
     pub password: Secret,
-    /// The mechanism to use; `None`: PLAIN, else LOGIN.
+    /// The mechanism to use; `None`: the best one for passwords that is offered.
     pub mechanism: Option<AuthMechanism>,
 }
 
@@ -100,11 +100,26 @@ pub enum AuthMechanism {
     Plain,
     /// LOGIN, which is older and written down nowhere.
     Login,
+    /// SCRAM-SHA-256 (RFC 7677), without channel binding.
+    ScramSha256,
+    /// CRAM-MD5 (RFC 2195).
+    CramMd5,
+    /// XOAUTH2, of Google and Microsoft: with a token.
+    XOauth2,
+    /// OAUTHBEARER (RFC 7628): with a token.
+    OauthBearer,
+}
+
+impl AuthMechanism {
+    /// It takes a token, and no password.
+    pub fn takes_token(self) -> bool {
+        matches!(self, AuthMechanism::XOauth2 | AuthMechanism::OauthBearer)
+    }
 }
 
 /// Finds the secrets of some credentials in a text. See the module.
 #[derive(Clone, Default)]
-pub struct Redactor(Option<Arc<Finder>>);
+pub struct Redactor(Arc<[Arc<Finder>]>);
 
 struct Finder {
     /// Every piece that is long enough to give a secret away.
@@ -133,17 +148,25 @@ impl Redactor {
             .build(pieces.iter().map(|(piece, _)| piece.as_slice()));
         let base64 = pieces.iter().map(|(_, base64)| *base64).collect();
         // It fails with 2³¹ states only: not with secrets that fit in a configuration file.
-        Redactor(built.ok().map(|pieces| Arc::new(Finder { pieces, base64, beginnings })))
+        let finder = built.ok().map(|pieces| Arc::new(Finder { pieces, base64, beginnings }));
+        Redactor(finder.into_iter().collect())
+    }
+
+    /// For a host that may have heard what either knows.
+    pub fn and(&self, other: &Redactor) -> Redactor {
+        let more = other.0.iter().filter(|finder| !self.0.iter().any(|known| Arc::ptr_eq(known, finder)));
+        Redactor(self.0.iter().chain(more).cloned().collect())
     }
 
     /// The text with [`MASK`] wherever a secret, or a part of one, was.
     pub fn redact(&self, text: String) -> String {
-        let Some(finder) = &self.0 else { return text };
-        let mut found = finder.find(&View::plain(&text), &text);
-        for escape in ["%", "+", "=", "\\x"] {
-            if let Some(view) = View::unescaped(&text, escape) {
-                found.extend(finder.find(&view, &text));
-            }
+        if self.0.is_empty() {
+            return text;
+        }
+        let mut found = Vec::new();
+        let escapes = ["%", "+", "=", "\\x"].into_iter().filter_map(|escape| View::unescaped(&text, escape));
+        for view in std::iter::once(View::plain(&text)).chain(escapes) {
+            found.extend(self.0.iter().flat_map(|finder| finder.find(&view, &text)));
         }
         if found.is_empty() { text } else { masked(&text, found) }
     }

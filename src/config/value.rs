@@ -15,14 +15,20 @@ use super::listen_address::group_id;
 use super::names::{
     check_host, enhanced_pattern, host_pattern, lane_pattern, mail_pattern, read_host_port, read_store, reply_text,
 };
+use super::oauth::{Endpoint, OAuthService};
+use super::oauth_files::{ClientCertificate, KeyFile, ServiceAccount};
 use super::units::{Pattern, Rate, Size, Span};
 use super::{
     AliasFile, Aliases, Authorities, CountedRate, FileMode, ListenAddress, Nameserver, Network, Secret, Source, Store,
     Warmup, source_file, source_keys, warmup,
 };
+use crate::clock::Timestamp;
 
 /// Longest list a key takes; a configuration is read by people.
 pub(super) const MAX_LIST: usize = 10_000;
+
+/// Longest [`Kind::Line`], in bytes.
+const MAX_LINE: usize = 1024;
 
 /// Longest secret, in bytes: tokens have some thousands.
 const MAX_SECRET: u64 = 4096;
@@ -102,6 +108,20 @@ pub(super) enum Kind {
     AliasFile,
     /// A directory.
     Directory,
+    /// Whose tokens: a word, or a table of what stands beside it.
+    OAuthService,
+    /// Words of one line for a server.
+    Line,
+    /// An address of HTTPS.
+    Endpoint,
+    /// A day (UTC).
+    Day,
+    /// A PEM file of a client certificate.
+    ClientCertificate,
+    /// A PEM file of a private RSA key.
+    KeyFile,
+    /// A JSON file of Google's.
+    ServiceAccount,
 }
 
 /// A value that was read, within its range.
@@ -134,6 +154,11 @@ pub(super) enum Val {
     Sources(Vec<Source>),
     Aliases(Aliases),
     AliasFile(AliasFile),
+    Endpoint(Endpoint),
+    Day(Timestamp),
+    ClientCertificate(ClientCertificate),
+    KeyFile(KeyFile),
+    ServiceAccount(ServiceAccount),
 }
 
 impl Kind {
@@ -190,6 +215,15 @@ impl Kind {
             Kind::Aliases => "a table of names, such as { root = \"jo@example.com\" }".into(),
             Kind::AliasFile => "the path of a file in the form of /etc/aliases".into(),
             Kind::Directory => "the full path of a directory".into(),
+            Kind::OAuthService => {
+                "\"microsoft\", \"google\", or a table such as { token_url = \"https://…\", scope = \"…\", client_id = \"…\" }".into()
+            }
+            Kind::Line => "one line of text".into(),
+            Kind::Endpoint => "an address such as \"https://login.example.com/token\"".into(),
+            Kind::Day => "a day (UTC) such as \"2027-05-31\"".into(),
+            Kind::ClientCertificate => "the path of a PEM file with a certificate, and perhaps its key".into(),
+            Kind::KeyFile => "the path of a PEM file with a private RSA key".into(),
+            Kind::ServiceAccount => "the path of a JSON file of a service account".into(),
         }
     }
 
@@ -304,6 +338,19 @@ impl Kind {
             Kind::Sources => source_keys::read(value).map(Val::Sources),
             Kind::Aliases => Aliases::read(value).map(Val::Aliases),
             Kind::AliasFile => AliasFile::load(Path::new(text()?)).map(Val::AliasFile).map_err(|e| e.to_string()),
+            Kind::OAuthService => Kind::Word(OAuthService::WORDS).read(value).map_err(|_| wrong_type()),
+            Kind::Line => {
+                let text = text()?;
+                if text.is_empty() || text.len() > MAX_LINE || text.chars().any(char::is_control) {
+                    return Err(format!("expected {} of at most {MAX_LINE} bytes", self.expected()));
+                }
+                Ok(Val::Text(text.to_owned()))
+            }
+            Kind::Endpoint => text()?.parse().map(Val::Endpoint),
+            Kind::Day => warmup::day(value).map(Val::Day).ok_or_else(wrong_type),
+            Kind::ClientCertificate => ClientCertificate::load(Path::new(text()?)).map(Val::ClientCertificate),
+            Kind::KeyFile => KeyFile::load(Path::new(text()?)).map(Val::KeyFile),
+            Kind::ServiceAccount => ServiceAccount::load(Path::new(text()?)).map(Val::ServiceAccount),
             Kind::Directory => {
                 let text = text()?;
                 if !Path::new(text).is_absolute() || text.contains('\0') {
@@ -350,6 +397,11 @@ impl Val {
             Val::Sources(v) => source_keys::to_toml(v),
             Val::Aliases(a) => a.to_toml(),
             Val::AliasFile(f) => f.path().display().to_string().into(),
+            Val::Endpoint(endpoint) => endpoint.to_string().into(),
+            Val::Day(day) => day.day_text().into(),
+            Val::ClientCertificate(file) => file.path.display().to_string().into(),
+            Val::KeyFile(file) => file.path.display().to_string().into(),
+            Val::ServiceAccount(file) => file.path.display().to_string().into(),
         }
     }
 }

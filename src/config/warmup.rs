@@ -121,14 +121,18 @@ fn doubled(table: &InlineTable) -> Result<Vec<u32>, String> {
     Ok(days)
 }
 
+/// A day, however it is written.
+pub(super) fn day(value: &Value) -> Option<Timestamp> {
+    match value {
+        Value::String(text) => Timestamp::of_day(text.value()),
+        Value::Datetime(date) => Timestamp::of_day(&date.value().to_string()),
+        _ => None,
+    }
+}
+
 /// A day: `"2026-12-01"`, or the same without quotes (a TOML date).
 fn date(value: &Value, key: &str) -> Result<Timestamp, String> {
-    let text = match value {
-        Value::String(text) => text.value().clone(),
-        Value::Datetime(date) => date.value().to_string(),
-        _ => String::new(),
-    };
-    Timestamp::of_day(&text)
+    day(value)
         .ok_or_else(|| format!("`{key}` is {}: expected a day (UTC) such as \"2026-12-01\"", value.to_string().trim()))
 }
 

@@ -28,12 +28,14 @@ use tokio::time::{sleep, timeout};
 
 use super::dead::{BackOff, DeadAddresses, Door, EarlyEnd};
 use super::fact::{Event, Fact, Peer, Stage};
+use super::oauth::{Names, Tokens};
 use super::quirks::Hosts;
 use super::session::{Connection, Setup, SetupFailure};
 use super::source::Sources;
 use super::tls::TlsSettings;
-use super::{Io, Timeouts, wire};
-use crate::config::{Provider, Source, TlsMode, sources};
+use super::{Io, Timeouts, probe, wire};
+use crate::clock::Clock;
+use crate::config::{Config, Provider, Relay, Source, TlsMode, sources};
 use crate::descriptors::{Counted, Descriptors, Slot};
 use crate::mail::{LaneName, sender_key};
 use crate::observe::seldom;
@@ -103,6 +105,7 @@ pub trait Dialer: Send + Sync + 'static {
 pub struct Connector {
     hostname: String,
     tls: TlsSettings,
+    tokens: Tokens,
     timeouts: Timeouts,
     dead: Arc<DeadAddresses>,
     /// Local addresses that do not work.
@@ -124,6 +127,7 @@ impl Connector {
         Ok(Connector {
             hostname: hostname.to_owned(),
             tls: TlsSettings::load(),
+            tokens: Tokens::default(),
             timeouts: Timeouts::default(),
             dead: Arc::new(DeadAddresses::new()),
             sources: Sources::new(),
@@ -137,6 +141,31 @@ impl Connector {
     pub fn with_timeouts(mut self, timeouts: Timeouts) -> Connector {
         self.timeouts = timeouts;
         self
+    }
+
+    /// With tokens for the providers of a configuration that log in with some.
+    pub fn with_tokens(mut self, config: &Config, names: Arc<dyn Names>, clock: Clock) -> Connector {
+        self.tokens = Tokens::new(config, &self.tls, &names, clock);
+        self
+    }
+
+    /// The tokens.
+    pub fn tokens(&self) -> &Tokens {
+        &self.tokens
+    }
+
+    /// What a session with a smart host is set up with while a person waits for it.
+    pub(super) fn setup_for<'a>(&'a self, provider: &'a Provider, relay: &'a Relay, ip: IpAddr) -> Setup<'a> {
+        Setup {
+            hostname: &self.hostname,
+            provider,
+            host: &relay.host,
+            ip,
+            tls: &self.tls,
+            tokens: &self.tokens,
+            timeouts: probe::timeouts(),
+            clear_text: false,
+        }
     }
 
     /// Within this budget of descriptors.
@@ -243,6 +272,11 @@ impl Connector {
         if let Some(fact) = self.left_alone(provider, route, sender).await {
             return Err(vec![fact]);
         }
+        // No host is kept waiting for what another one has to say.
+        if let Err(fault) = self.tokens.get(provider).await {
+            let (left, why) = (fault.left.min(provider.retry.max), fault.text);
+            return Err(vec![self.without_token(provider, route, left, Event::NoToken { left, why })]);
+        }
         let mut facts = Vec::new();
         let (mut sessions, mut attempts) = (0, 0);
         let mut left_out = None;
@@ -301,6 +335,19 @@ impl Connector {
             facts.push(Fact { stage: Stage::Route, event, peer: None });
         }
         Err(facts)
+    }
+
+    /// Nobody can log in: all addresses of the route are left alone, by this provider.
+    fn without_token(&self, provider: &Provider, route: &Route, left: Duration, event: Event) -> Fact {
+        for door in route.hosts.iter().flat_map(|host| all_doors(provider, host, route.port)) {
+            self.dead.rest(&door, (Stage::Auth, &event), left);
+        }
+        let peer = route.hosts.first().map(|host| Peer {
+            host: host.name.as_str().into(),
+            ip: host.addresses.first().copied(),
+            tls: None,
+        });
+        Fact { stage: Stage::Auth, event, peer }
     }
 
     /// Why nobody is asked now, see [`Connector::back_off`]; what a probe that has just begun finds out
@@ -373,6 +420,7 @@ impl Connector {
     /// Asks every address again: somebody says that it is worth a try.
     pub fn forget_dead(&self) {
         self.dead.forget();
+        self.tokens.forget_failures();
     }
 
     /// Hosts in the order to try: by preference, equal ones shuffled, those without a living
@@ -490,6 +538,7 @@ impl Connector {
             host: &host.name,
             ip: address.ip(),
             tls: &self.tls,
+            tokens: &self.tokens,
             timeouts: self.timeouts,
             clear_text: false,
         };

@@ -262,6 +262,13 @@ impl DeadAddresses {
         }
     }
 
+    /// Nobody is to ask at this door for so long, for a reason that is not the host's.
+    pub fn rest(&self, door: &Door, (stage, why): (Stage, &Event), left: Duration) {
+        let (until, ends) = (Instant::now() + left, RefusedSenders::first(None));
+        self.early.insert(door.own(), BackOff { times: 1, until, probing: None, stage, why: why.clone(), ends });
+        self.news.notify_waiters();
+    }
+
     /// It has taken something, or at least said why not.
     pub fn listened(&self, door: &Door) {
         let known = door.both().map(|whose| self.early.remove(&whose));

@@ -119,6 +119,13 @@ pub enum Event {
         /// What it said.
         reply: Reply,
     },
+    /// There is no token to log in with; nobody was asked to take anything.
+    NoToken {
+        /// When its endpoint may be asked again.
+        left: Duration,
+        /// Why, and what to do.
+        why: String,
+    },
     /// The server's bytes make no sense: endless or unparsable reply, input pending at STARTTLS.
     Garbled(String),
     /// The message cannot be sent to this host as it is (e.g. SMTPUTF8 needed and not offered).
@@ -167,6 +174,7 @@ impl fmt::Display for Event {
             Event::Tls(e) => write!(f, "TLS: {e}"),
             Event::Missing(what) => write!(f, "the server does not offer {what}"),
             Event::Extension { what, reply } => write!(f, "the server offers {what} and refuses it: {reply}"),
+            Event::NoToken { why, .. } => write!(f, "no token: {why}"),
             Event::Garbled(e) => write!(f, "unintelligible server: {e}"),
             Event::Unsendable { enhanced, text } => write!(f, "{enhanced} {text}"),
             Event::Local(e) => write!(f, "local: {e}"),

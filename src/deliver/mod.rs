@@ -9,6 +9,9 @@
 //! - `transaction` is MAIL to final reply: one fate for each recipient, whatever the server does.
 //! - `quirks` remembers what hosts offer and do not take.
 //! - `wire` owns socket and buffers: it writes and reads at the same time and knows time-outs.
+//! - `auth` logs in; `sasl` is what it says, mechanism by mechanism.
+//! - `oauth` fetches and keeps tokens to log in with.
+//! - `probe` is the dialog up to MAIL, told to a person.
 //! - `reply`, `encode`, `command`, `capabilities` are pure: bytes in, values out.
 
 mod auth;
@@ -19,8 +22,11 @@ pub mod connect;
 mod dead;
 pub mod encode;
 pub mod fact;
+pub mod oauth;
+pub mod probe;
 mod quirks;
 pub mod reply;
+mod sasl;
 pub mod session;
 mod source;
 mod tickets;

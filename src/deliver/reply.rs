@@ -64,6 +64,16 @@ impl ReplyParser {
         ReplyParser { redactor, ..ReplyParser::default() }
     }
 
+    /// What is kept from now on is as this leaves it, too.
+    pub fn redact_also(&mut self, redactor: &Redactor) {
+        self.redactor = self.redactor.and(redactor);
+    }
+
+    /// A text of the peer as it may be kept.
+    pub fn redacted(&self, text: String) -> String {
+        self.redactor.redact(text)
+    }
+
     /// Whether replies carry their raw lines from now on (EHLO needs them).
     pub fn keep_lines(&mut self, keep: bool) {
         self.keep_lines = keep;

@@ -10,9 +10,11 @@ use std::time::Duration;
 
 use lettre::transport::smtp::commands::{Ehlo, Quit, Starttls};
 
+use super::auth::Login;
 use super::awaited::Awaited;
 use super::dead::{EarlyEnd, Serving};
 use super::fact::{Event, Fact, Peer, Reply, Stage};
+use super::oauth::{Fault, Tokens};
 use super::quirks::{Hosts, Quirks};
 use super::tls::TlsSettings;
 use super::wire::{Io, Wire, Written};
@@ -33,6 +35,8 @@ pub struct Setup<'a> {
     pub ip: IpAddr,
     /// TLS roots and configurations.
     pub tls: &'a TlsSettings,
+    /// Tokens to log in with.
+    pub tokens: &'a Tokens,
     /// How long to wait.
     pub timeouts: Timeouts,
     /// STARTTLS has just failed with this address: go on without.
@@ -41,8 +45,9 @@ pub struct Setup<'a> {
 
 impl Setup<'_> {
     /// For all that the host says, from its greeting on: it may have heard our secrets before.
-    fn redactor(&self) -> Redactor {
-        self.provider.relay.as_ref().map(|relay| relay.redactor().clone()).unwrap_or_default()
+    pub(super) fn redactor(&self) -> Redactor {
+        let relay = self.provider.relay.as_ref();
+        relay.map(|relay| relay.redactor().and(&self.tokens.redactor(self.provider))).unwrap_or_default()
     }
 }
 
@@ -87,7 +92,7 @@ pub struct Connection {
     pub(super) awaited: Arc<Awaited>,
 }
 
-type Failed = (Stage, Event);
+pub(super) type Failed = (Stage, Event);
 
 impl Connection {
     /// Makes a session over a connected stream, up to and including AUTH.
@@ -252,7 +257,7 @@ async fn establish(
     }
 }
 
-async fn start_tls(io: Box<dyn Io>, setup: &Setup<'_>, peer: &mut Peer) -> Result<Wire, (Failed, bool)> {
+pub(super) async fn start_tls(io: Box<dyn Io>, setup: &Setup<'_>, peer: &mut Peer) -> Result<Wire, (Failed, bool)> {
     match setup.tls.handshake(setup.provider, setup.host, setup.ip, io, setup.timeouts.tls).await {
         Ok((io, version)) => {
             peer.tls = Some(version);
@@ -263,7 +268,7 @@ async fn start_tls(io: Box<dyn Io>, setup: &Setup<'_>, peer: &mut Peer) -> Resul
 }
 
 /// Greeting, EHLO and STARTTLS up to the handshake; true: the peer waits for the handshake.
-async fn dialog(wire: &mut Wire, setup: &Setup<'_>, implicit: bool) -> Result<(Capabilities, bool), Failed> {
+pub(super) async fn dialog(wire: &mut Wire, setup: &Setup<'_>, implicit: bool) -> Result<(Capabilities, bool), Failed> {
     let t = &setup.timeouts;
     let greeting = wire.read(t.greeting).await.map_err(|event| (Stage::Greeting, event))?.reply;
     positive(Stage::Greeting, greeting)?;
@@ -291,7 +296,7 @@ async fn dialog(wire: &mut Wire, setup: &Setup<'_>, implicit: bool) -> Result<(C
 }
 
 /// EHLO, or HELO for a host that refuses it (RFC 5321 §3.2).
-async fn hello(wire: &mut Wire, setup: &Setup<'_>) -> Result<Capabilities, Failed> {
+pub(super) async fn hello(wire: &mut Wire, setup: &Setup<'_>) -> Result<Capabilities, Failed> {
     let t = &setup.timeouts;
     let name = command::client_id(setup.hostname);
     wire.keep_lines(true);
@@ -315,9 +320,7 @@ async fn log_in(
     setup: &Setup<'_>,
     peer: &Peer,
 ) -> Result<(Wire, Capabilities), Failed> {
-    if let Some(credentials) = setup.provider.relay.as_ref().and_then(|relay| relay.auth.as_ref())
-        && let Err(event) = auth::authenticate(&mut wire, &caps, peer, &setup.timeouts, credentials).await
-    {
+    if let Err(event) = authenticate(&mut wire, &caps, setup, peer).await {
         let failed = (Stage::Auth, event);
         part(&mut wire, &setup.timeouts, &failed).await;
         return Err(failed);
@@ -325,15 +328,49 @@ async fn log_in(
     Ok((wire, caps))
 }
 
+/// With a password, or with a token, which is renewed once where it is refused; not at all where there is neither.
+pub(super) async fn authenticate(
+    wire: &mut Wire,
+    caps: &Capabilities,
+    setup: &Setup<'_>,
+    peer: &Peer,
+) -> Result<(), Event> {
+    let Some(relay) = setup.provider.relay.as_ref() else { return Ok(()) };
+    let timeouts = &setup.timeouts;
+    let Some(oauth) = &relay.oauth else {
+        let Some(credentials) = &relay.auth else { return Ok(()) };
+        return auth::authenticate(wire, caps, peer, timeouts, Login::with_password(credentials, relay.port)).await;
+    };
+    let none = |fault: Fault| Event::NoToken { left: fault.left, why: fault.text };
+    let Some(token) = setup.tokens.get(setup.provider).await.map_err(none)? else { return Ok(()) };
+    wire.redact_also(token.redactor());
+    let first = auth::authenticate(wire, caps, peer, timeouts, Login::with_token(oauth, &token, relay.port)).await;
+    let Err(Event::Reply(reply)) = &first else { return first };
+    if reply.code != 535 || wire.is_broken() {
+        return first;
+    }
+    // It may have been revoked, or be about rights that were given since.
+    match setup.tokens.renew(setup.provider, &token).await {
+        Ok(Some(new)) => {
+            wire.redact_also(new.redactor());
+            auth::authenticate(wire, caps, peer, timeouts, Login::with_token(oauth, &new, relay.port)).await
+        }
+        Ok(None) => first,
+        Err(fault) => Err(none(fault)),
+    }
+}
+
 /// Takes leave of a peer that did not want us, as far as it still listens.
-async fn part(wire: &mut Wire, timeouts: &Timeouts, failed: &Failed) {
-    if matches!(failed.1, Event::Reply(_) | Event::Tls(_) | Event::Missing(_)) && !wire.is_broken() {
+pub(super) async fn part(wire: &mut Wire, timeouts: &Timeouts, failed: &Failed) {
+    if matches!(failed.1, Event::Reply(_) | Event::Tls(_) | Event::Missing(_) | Event::NoToken { .. })
+        && !wire.is_broken()
+    {
         let brief = Timeouts { quit: timeouts.quit.min(Duration::from_secs(1)), ..*timeouts };
         quit(wire, &brief, false).await;
     }
 }
 
-async fn ask(wire: &mut Wire, timeouts: &Timeouts, stage: Stage) -> Result<Reply, Failed> {
+pub(super) async fn ask(wire: &mut Wire, timeouts: &Timeouts, stage: Stage) -> Result<Reply, Failed> {
     wire.write(&[], 1, usize::MAX, timeouts.write).await;
     wire.read(timeouts.ehlo).await.map(|received| received.reply).map_err(|event| (stage, event))
 }

@@ -80,6 +80,12 @@ impl TlsSettings {
         Ok(config)
     }
 
+    /// The configuration for what a provider needs beside its hosts, whose certificate is checked whatever `tls` says.
+    pub(super) fn verified(&self, provider: &Provider) -> Result<Arc<ClientConfig>, String> {
+        let (name, ca) = (format!("{} ", provider.name), provider.tls_ca.clone());
+        self.build(&Key { provider: name, verified: true, ca, resume: true }).map(Arc::new)
+    }
+
     fn build(&self, key: &Key) -> Result<ClientConfig, String> {
         let builder = ClientConfig::builder_with_provider(self.crypto.clone())
             .with_safe_default_protocol_versions()

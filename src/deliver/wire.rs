@@ -189,6 +189,16 @@ impl Wire {
         let _ = timeout(limit, ended).await;
     }
 
+    /// What the host says from now on is kept as this leaves it, too: it is to hear another secret.
+    pub fn redact_also(&mut self, redactor: &Redactor) {
+        self.parser.redact_also(redactor);
+    }
+
+    /// What a host said in another form than a reply's text, as it may be kept.
+    pub fn redacted(&self, text: String) -> String {
+        self.parser.redacted(text)
+    }
+
     /// Overwrites the printed commands, for those that carried a secret.
     pub fn wipe(&mut self) {
         let spare = self.out.capacity();

@@ -108,6 +108,13 @@ const TABLE: &[Row] = &[
         Scope::Provider,
         "the server offers no way to log in that is known here",
     ),
+    // Nobody was asked, and whoever gives tokens out is asked again soon.
+    row(
+        |f| matches!(f.event, Event::NoToken { .. }),
+        UNTRIED,
+        Scope::Host,
+        "there is no token to log in with, and nobody was asked",
+    ),
     row(|f| f.stage == Stage::Auth, LATER, Scope::Host, "authentication did not work this time"),
     // It speaks of the extension and not of the message; what the host is without is remembered.
     row(
@@ -331,6 +338,8 @@ pub fn judge_unreached<'f>(
     let delay = told.and_then(|(_, fact)| match fact.event {
         // A little later than the one that probes.
         Event::BackOff { left, .. } => Some(left + AFTER_PROBE),
+        // This is the one.
+        Event::NoToken { left, .. } => Some(left),
         _ => None,
     });
     (Judgement { delay, ..judgement(fate, scope, why) }, told.map(|(_, fact)| *fact))
@@ -376,6 +385,11 @@ mod tests {
             (said(Stage::Auth, 454, None, "later"), LATER, Scope::Host),
             (event(Stage::StartTls, Event::Tls("expired".into())), LATER, Scope::Host),
             (said(Stage::StartTls, 554, Some((5, 7, 3)), "no TLS today"), LATER, Scope::Host),
+            (
+                event(Stage::Auth, Event::NoToken { left: Duration::from_secs(60), why: "refused".into() }),
+                UNTRIED,
+                Scope::Host,
+            ),
             (event(Stage::Auth, Event::Tls("clear text".into())), LATER, Scope::Host),
             (event(Stage::Connect, Event::Io("refused".into())), LATER, Scope::Host),
             (event(Stage::Greeting, Event::Timeout(Duration::from_secs(300))), LATER, Scope::Host),
@@ -595,5 +609,10 @@ mod tests {
         assert_eq!((open.fate, told), (LATER, Some(&no)), "nobody knows what the other one says");
         assert_eq!(judge_unreached(&[no], true, &mut judge).0.fate, LATER);
         assert_eq!(judge_unreached(&[], false, &mut judge).0.fate, UNTRIED);
+        // Asks again when its token may be asked for again, and not by the schedule of retries.
+        let left = Duration::from_secs(7);
+        let no_token = Fact { stage: Stage::Auth, event: Event::NoToken { left, why: "refused".into() }, peer: None };
+        let (judged, _) = judge_unreached(&[no_token], true, &mut judge);
+        assert_eq!((judged.fate, judged.delay), (UNTRIED, Some(left)));
     }
 }

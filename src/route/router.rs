@@ -81,6 +81,20 @@ impl Router {
         Router::with_queries(config, MAX_QUERIES)
     }
 
+    /// The addresses of a host that the operator named and that takes no mail; at least one.
+    ///
+    /// # Errors
+    /// It has none, or nobody knows now: why, for people.
+    pub async fn addresses(&self, host: &str) -> Result<Vec<IpAddr>, String> {
+        let name = host.trim_end_matches('.').to_lowercase();
+        match self.inner.addresses_of(&name).await.0 {
+            Addresses::Found(ips) => Ok(ips.iter().map(IpAddr::to_canonical).collect()),
+            Addresses::None => Err(format!("{name} has no address")),
+            Addresses::NoDomain => Err(format!("{name} does not exist")),
+            Addresses::Failed(text) => Err(format!("{name}: {text}")),
+        }
+    }
+
     /// The same with at most so many questions to name servers at once.
     ///
     /// # Errors
@@ -411,19 +425,7 @@ impl Inner {
     async fn by_relay(&self, provider: &Arc<Provider>, relay: &Relay) -> (Outcome, Instant) {
         let temporary = |enhanced, text| Err(RouteError::Temporary { enhanced, text });
         let name = relay.host.trim_end_matches('.').to_lowercase();
-        let literal = name.trim_matches(['[', ']']).parse::<IpAddr>();
-        let (addresses, until) = match (literal, parse_name(&name)) {
-            (Ok(ip), _) => (Addresses::Found(Arc::from([ip])), Instant::now() + LOCAL_TTL),
-            (Err(_), None) => (Addresses::NoDomain, Instant::now() + LOCAL_TTL),
-            (Err(_), Some(dns_name)) => match self.in_hosts_file(&dns_name) {
-                Some(ips) => (Addresses::Found(ips.into()), Instant::now() + LOCAL_TTL),
-                None => {
-                    let key: Arc<str> = printed(&dns_name).into();
-                    let kept = self.hosts.get(&key, self.dns.look_up_addresses(&dns_name, Whose::Known)).await;
-                    (kept.value.addresses, kept.until)
-                }
-            },
-        };
+        let (addresses, until) = self.addresses_of(&name).await;
         let addresses: Vec<IpAddr> = match addresses {
             Addresses::Found(ips) => ips.iter().map(IpAddr::to_canonical).collect(),
             Addresses::None => return (temporary("4.4.4", format!("the smart host {name} has no address")), until),
@@ -450,6 +452,23 @@ impl Inner {
             port: relay.port,
         };
         (Ok(Arc::new(route)), until)
+    }
+
+    /// The addresses of a host that the operator named, and until when that holds.
+    async fn addresses_of(&self, name: &str) -> (Addresses, Instant) {
+        let literal = name.trim_matches(['[', ']']).parse::<IpAddr>();
+        match (literal, parse_name(name)) {
+            (Ok(ip), _) => (Addresses::Found(Arc::from([ip])), Instant::now() + LOCAL_TTL),
+            (Err(_), None) => (Addresses::NoDomain, Instant::now() + LOCAL_TTL),
+            (Err(_), Some(dns_name)) => match self.in_hosts_file(&dns_name) {
+                Some(ips) => (Addresses::Found(ips.into()), Instant::now() + LOCAL_TTL),
+                None => {
+                    let key: Arc<str> = printed(&dns_name).into();
+                    let kept = self.hosts.get(&key, self.dns.look_up_addresses(&dns_name, Whose::Known)).await;
+                    (kept.value.addresses, kept.until)
+                }
+            },
+        }
     }
 
     fn in_hosts_file(&self, name: &Name) -> Option<Vec<IpAddr>> {

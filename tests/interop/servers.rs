@@ -36,8 +36,13 @@ impl<'a> Site<'a> {
         let (dir, ports) = (TestDir::new(), [Port::reserve(), Port::reserve()]);
         let sink = Sink::start(ports[0].at(2));
         let server = ports[1].at(1);
+        // Where a server that takes tokens has them from.
+        let [tokens, introspection] = [ports[1].at(2), ports[1].at(3)];
+        let authority = Authority::new(&dir, "test-ca");
         let mut keys = String::from("retry = { first = \"500ms\", factor = 1.0, max = \"1s\" }\n");
         for (key, value) in &case.provider {
+            let value = value.to_string().replace("TOKENS", &tokens.to_string());
+            let value = value.replace("AUTHORITY", &authority.file.display().to_string());
             keys.push_str(&format!("{key} = {value}\n"));
         }
         let daemon = Setup::new(&dir)
@@ -47,7 +52,8 @@ impl<'a> Site<'a> {
             ))
             .via("sender", "sender.test", sink.address, "")
             .start();
-        let certificate = Authority::new(&dir, "test-ca").certificate(&dir, "server.test");
+        let certificate = authority.certificate(&dir, "server.test");
+        let of_tokens = authority.certificate(&dir, &tokens.ip().to_string());
         let mail = dir.subdir("mail");
         std::fs::set_permissions(&mail, std::os::unix::fs::PermissionsExt::from_mode(0o777)).expect("mode");
         let path = |path: &Path| path.display().to_string();
@@ -59,6 +65,10 @@ impl<'a> Site<'a> {
             ("MAIL", path(&mail)),
             ("CERTIFICATE", path(&certificate.file)),
             ("KEY", path(&certificate.key)),
+            ("TOKENS", tokens.to_string()),
+            ("INTROSPECTION", introspection.to_string()),
+            ("TOKENS_CERTIFICATE", path(&of_tokens.file)),
+            ("TOKENS_KEY", path(&of_tokens.key)),
         ];
         let letter = Letter::write(&dir, case);
         Site { case, machine, daemon, sink, letter, server, variables, mail, dir, _ports: ports }

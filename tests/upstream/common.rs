@@ -9,6 +9,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use mailweir::clock::Timestamp;
 use mailweir::config::{Credentials, Provider, Secret};
+use mailweir::deliver::oauth::Tokens;
 use mailweir::deliver::session::{Setup, SetupFailure};
 use mailweir::deliver::{Connection, Report, Timeouts, TlsSettings, Transaction};
 use mailweir::mail::{Address, Body, BodyKind, BodyTraits, CHUNK, Envelope, Message, Origin, QueueId, Recipient};
@@ -106,6 +107,9 @@ pub fn fates(report: &Report) -> Vec<String> {
 
 pub static TLS: LazyLock<TlsSettings> = LazyLock::new(TlsSettings::load);
 
+/// None.
+pub static TOKENS: LazyLock<Tokens> = LazyLock::new(Tokens::default);
+
 pub fn setup<'a>(provider: &'a Provider, ip: &str) -> Setup<'a> {
     Setup {
         hostname: "relay.example",
@@ -113,6 +117,7 @@ pub fn setup<'a>(provider: &'a Provider, ip: &str) -> Setup<'a> {
         host: "mx.example",
         ip: ip.parse::<IpAddr>().expect("an IP address"),
         tls: &TLS,
+        tokens: &TOKENS,
         timeouts: Timeouts::default(),
         clear_text: false,
     }

@@ -15,14 +15,14 @@ use crate::common::*;
 use crate::connecting::{Sockets, connector, host, route};
 
 /// A private authority, its PEM file, and certificates from it.
-struct Authority {
+pub struct Authority {
     issuer: Issuer<'static, KeyPair>,
-    file: PathBuf,
+    pub file: PathBuf,
     _dir: tempfile::TempDir,
 }
 
 impl Authority {
-    fn new() -> Authority {
+    pub fn new() -> Authority {
         let key = KeyPair::generate().expect("a key");
         let mut params = CertificateParams::new(Vec::new()).expect("parameters");
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
@@ -37,7 +37,7 @@ impl Authority {
         Authorities::load(&self.file).expect("a certificate")
     }
 
-    fn server(&self, name: &str, expired: bool) -> Arc<ServerConfig> {
+    pub fn server(&self, name: &str, expired: bool) -> Arc<ServerConfig> {
         let key = KeyPair::generate().expect("a key");
         let mut params = CertificateParams::new(vec![name.to_owned()]).expect("parameters");
         if expired {
@@ -67,7 +67,7 @@ const HELLO: &str = "hello STARTTLS|PIPELINING\nC: STARTTLS\nS: 220 go\ntls\n";
 const AGAIN: &str = "C: EHLO relay.example\nS: 250-mx\nS: 250 PIPELINING\nC: QUIT\nS: 221 bye";
 
 /// One listener that plays these scripts to one client after the other.
-async fn serve(scripts: &[&str], tls: &Arc<ServerConfig>) -> (u16, Server) {
+pub async fn serve(scripts: &[&str], tls: &Arc<ServerConfig>) -> (u16, Server) {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
     let port = listener.local_addr().expect("an address").port();
     (port, Server::accept_all(listener, scripts, Some(tls.clone())))

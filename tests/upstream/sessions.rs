@@ -113,7 +113,8 @@ async fn a_535_is_a_fact_of_auth() {
         ("AUTH X-OWN", "no mechanism that is known here"),
         ("SIZE", "no mechanism that is known here"),
     ] {
-        let expected = format!("AUTH: the server does not offer AUTH PLAIN or LOGIN (it offers {told})");
+        let expected =
+            format!("AUTH: the server does not offer AUTH PLAIN, LOGIN, SCRAM-SHA-256 or CRAM-MD5 (it offers {told})");
         assert_eq!(failure_of(&p, &format!("hello {offers}\nC: QUIT")).await, expected);
     }
 }
@@ -146,6 +147,29 @@ async fn a_mechanism_can_be_chosen() {
     server.done().await;
     let told = "AUTH: the server does not offer AUTH LOGIN (it offers PLAIN)";
     assert_eq!(failure_of(&p, "hello AUTH PLAIN\nC: QUIT").await, told);
+}
+
+/// RFC 2195 has the digest; nothing better is offered.
+#[tokio::test(start_paused = true)]
+async fn what_is_harder_to_keep_for_servers_is_used_where_nothing_else_is_offered() {
+    let mut p = provider();
+    let tim = mailweir::config::Credentials { user: "tim".into(), ..credentials("tanstaaftanstaaf") };
+    p.relay = Some(Relay::new("mx.example", 587, false, Some(tim)));
+    let cram = "C: AUTH CRAM-MD5\nS: 334 PDE4OTYuNjk3MTcwOTUyQHBvc3RvZmZpY2UucmVzdG9uLm1jaS5uZXQ+\n\
+                C: dGltIGI5MTNhNjAyYzdlZGE3YTQ5NWI0ZTZlNzMzNGQzODkw\n";
+    let script = format!("hello AUTH CRAM-MD5 NTLM\n{cram}S: 235 ok\neof");
+    let (connection, server) = over_pipe(&p, 4096, &script).await;
+    drop(connection.expect("logged in"));
+    server.done().await;
+    let refused = format!("hello AUTH CRAM-MD5\n{cram}S: 535 5.7.8 no\nC: QUIT");
+    assert_eq!(failure_of(&p, &refused).await, "AUTH: 535 5.7.8 no");
+    // Many servers that offer these do not keep what they need for it.
+    let scram = "hello AUTH CRAM-MD5 SCRAM-SHA-256\nC: AUTH SCRAM-SHA-256 biwsbj10aW0s*\n";
+    assert_eq!(failure_of(&p, &format!("{scram}S: 535 5.7.8 no\nC: QUIT")).await, "AUTH: 535 5.7.8 no");
+    let not_proven = "AUTH: unintelligible server: AUTH: the server did not show that it knows the password (SCRAM)";
+    assert_eq!(failure_of(&p, &format!("{scram}S: 235 2.7.0 welcome\neof")).await, not_proven);
+    let strange = "AUTH: unintelligible server: AUTH: the challenge is none of SCRAM";
+    assert_eq!(failure_of(&p, &format!("{scram}S: 334 QUFB\neof")).await, strange);
 }
 
 /// RFC 4954 §4: a line of more than 512 octets is no command; and some servers ask for what they were told.

@@ -42,8 +42,9 @@ const HOLD_SAME: Duration = Duration::from_secs(40);
 const CLOSE: f64 = 0.92;
 const SAME: f64 = 1.25;
 /// Where everything was refused so many have to pass in a row before it counts as open: into a window of bytes that
-/// is full a small message fits now and then.
+/// is full a small message fits now and then. Not where that took so long: there each attempt is precious.
 const OPEN: u32 = 3;
+const LONG: Duration = Duration::from_secs(600);
 /// A window that was closed for so many times its length, which is measured between two questions, is longer than was
 /// thought.
 const CLOSED_MOST: f64 = 1.2;
@@ -196,7 +197,8 @@ impl Pace {
             if let Some(opening) = &mut l.opening {
                 opening.passed += 1;
             }
-            if let Some(opening) = l.opening.take_if(|opening| opening.passed >= OPEN) {
+            let long = l.opening.as_ref().is_some_and(|opening| opening.first.since(l.begun) >= LONG);
+            if let Some(opening) = l.opening.take_if(|opening| long || opening.passed >= OPEN) {
                 told = self.reopened(opening, now);
             }
             if let Some(l) = &mut self.learned {

@@ -1,5 +1,5 @@
 #!/bin/sh
-# Dovecot's submission service: STARTTLS, a login, and a relay behind it.
+# Dovecot's submission service: STARTTLS, a login (by the mechanism that is named), and a relay behind it.
 set -e
 for user in dovecot dovenull; do
     getent passwd $user >/dev/null || useradd --system --user-group $user
@@ -16,7 +16,7 @@ hostname = server.test
 ssl = yes
 ssl_cert = <$CERTIFICATE
 ssl_key = <$KEY
-auth_mechanisms = plain login
+auth_mechanisms = ${1:-plain login}
 mail_location = maildir:$WORK/dovecot/mail
 submission_relay_host = $SINK_HOST
 submission_relay_port = $SINK_PORT

@@ -1,0 +1,108 @@
+//! The refresh token that a service gave out last, in a file of its own beside the queue.
+//!
+//! Invariants: the file is there whole or not at all, whoever kills the process; nobody but its owner, who is that
+//! of the queue, may read it; it is on the disk before the token in it is used.
+
+use std::fs::{File, OpenOptions, Permissions};
+use std::io::{self, Write as _};
+use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _, chown};
+use std::path::{Path, PathBuf};
+
+use aws_lc_rs::digest;
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use serde::{Deserialize, Serialize};
+use zeroize::{Zeroize as _, Zeroizing};
+
+use crate::config::{Config, OAuth, Secret, Store};
+
+/// Bytes that the file may have.
+const MAX_FILE: u64 = 64 * 1024;
+
+/// As it stands in the file.
+#[derive(Serialize, Deserialize)]
+struct Kept {
+    refresh_token: String,
+    /// The application that it was given to.
+    client_id: String,
+    /// A digest of the token in the configuration that it came in the place of; empty: there was none.
+    replaces: String,
+}
+
+impl Drop for Kept {
+    fn drop(&mut self) {
+        self.refresh_token.zeroize();
+    }
+}
+
+/// Where the token of a provider is.
+pub(super) fn path(config: &Config, provider: &str) -> PathBuf {
+    let Store::Sqlite(store) = &config.queue.store;
+    let mut name = store.clone().into_os_string();
+    name.push(format!(".oauth-{provider}"));
+    name.into()
+}
+
+/// The token to use: the kept one, unless the configuration has another than the one that it replaced.
+///
+/// # Errors
+/// The file cannot be read; for people.
+pub(super) fn load(path: &Path, oauth: &OAuth) -> Result<Option<Secret>, String> {
+    let configured = oauth.refresh_token.clone();
+    let bytes = match read(path) {
+        Ok(bytes) => bytes,
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(configured),
+        Err(e) => return Err(format!("cannot read {}: {e}", path.display())),
+    };
+    let kept: Kept = serde_json::from_slice(&bytes)
+        .map_err(|_| format!("{} has no refresh token: remove it, then `mailweir auth login`", path.display()))?;
+    let current =
+        kept.client_id == oauth.client_id && configured.as_ref().is_none_or(|c| mark(Some(c)) == kept.replaces);
+    Ok(if current { Some(Secret::new(kept.refresh_token.clone())) } else { configured })
+}
+
+/// Puts a new token in the place of the last one.
+///
+/// # Errors
+/// It is not on the disk; for people.
+pub(super) fn keep(path: &Path, oauth: &OAuth, token: &Secret) -> Result<(), String> {
+    let kept = Kept {
+        refresh_token: token.reveal().to_owned(),
+        client_id: oauth.client_id.clone(),
+        replaces: mark(oauth.refresh_token.as_ref()),
+    };
+    let text = Zeroizing::new(serde_json::to_vec(&kept).map_err(|e| e.to_string())?);
+    write(path, &text).map_err(|e| format!("cannot write {}: {e}", path.display()))
+}
+
+fn read(path: &Path) -> io::Result<Zeroizing<Vec<u8>>> {
+    let file = File::open(path)?;
+    if file.metadata()?.len() > MAX_FILE {
+        return Err(io::Error::other("it is too large"));
+    }
+    std::fs::read(path).map(Zeroizing::new)
+}
+
+fn write(path: &Path, text: &[u8]) -> io::Result<()> {
+    let directory = path.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let mut beside = path.to_owned().into_os_string();
+    beside.push(".new");
+    let beside = PathBuf::from(beside);
+    let _ = std::fs::remove_file(&beside);
+    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&beside)?;
+    file.set_permissions(Permissions::from_mode(0o600))?;
+    file.write_all(text)?;
+    // Who logs in as root does it for the relay, which runs as the owner of the directory.
+    let owner = std::fs::metadata(directory)?;
+    if file.metadata()?.uid() == 0 && owner.uid() != 0 {
+        chown(&beside, Some(owner.uid()), Some(owner.gid()))?;
+    }
+    file.sync_all()?;
+    std::fs::rename(&beside, path)?;
+    File::open(directory)?.sync_all()
+}
+
+fn mark(token: Option<&Secret>) -> String {
+    let digest = |secret: &Secret| digest::digest(&digest::SHA256, secret.reveal().as_bytes());
+    token.map(|token| URL_SAFE_NO_PAD.encode(digest(token))).unwrap_or_default()
+}

@@ -286,8 +286,8 @@ fn a_warm_up_that_begins_later_is_told_where_it_is_written() {
     assert_eq!(
         told(&text(""), "2026-11-29"),
         [
-            "x:7:10: provider.p.source: warm-up begins on 2026-12-05: 7/d until then, as on its first day",
-            "x:3:10: default.warmup: warm-up begins on 2026-12-01: 50/d until then, as on its first day",
+            "x:7:10: provider.p.source: warm-up begins on 2026-12-05 (in 6 days), as on day 1 until then: 7/d",
+            "x:3:10: default.warmup: warm-up begins on 2026-12-01 (in 2 days), as on day 1 until then: 50/d",
         ]
     );
     let nothing = told(&text(", before = 'nothing'"), "2026-11-30");

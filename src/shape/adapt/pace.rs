@@ -43,7 +43,7 @@ const CLOSE: f64 = 0.92;
 const SAME: f64 = 1.25;
 /// Where everything was refused so many have to pass in a row before it counts as open: into a window of bytes that
 /// is full a small message fits now and then. Not where that took so long: there each attempt is precious.
-const OPEN: u32 = 3;
+const OPEN: u32 = 2;
 const LONG: Duration = Duration::from_secs(600);
 /// A window that was closed for so many times its length, which is measured between two questions, is longer than was
 /// thought.

@@ -211,7 +211,11 @@ fn part(kinds: &'static [&'static str]) -> impl Strategy<Value = Part> {
     leaf.prop_recursive(3, 12, 4, |inner| {
         prop_oneof![
             3 => prop::collection::vec(inner.clone(), 1..4).prop_map(Part::Multi),
-            1 => inner.prop_map(|part| Part::Message(Box::new(part))),
+            // One right within another is more than the reader of this test copes with (mail-parser 0.11.9 panics).
+            1 => inner.prop_map(|part| match part {
+                Part::Message(_) => part,
+                part => Part::Message(Box::new(part)),
+            }),
         ]
     })
 }

@@ -149,8 +149,8 @@ fn a_rate_holds_while_bodies_are_converted() {
     times.sort();
     let worst = worst_excess(&times, RATE, 1.0);
     // The conversions keep the machine busy, the receiver's threads too, so a message may be seen another
-    // 50 ms late. Two that left together would be 0.87 too many.
-    let busy = RATE * 2.0 * JITTER.as_secs_f64();
+    // 100 ms late. Two that left together would be 0.87 too many.
+    let busy = RATE * 4.0 * JITTER.as_secs_f64();
     assert!(worst <= busy, "{worst:.2} messages too many in a window");
     sink.assert_legal();
 }

@@ -57,6 +57,13 @@ pub fn socket_path(store: &Store) -> PathBuf {
     }
 }
 
+/// The path under which others find the socket in the system's list, wherever they are; as it is, if it would be
+/// too long for a socket.
+fn whole(path: &Path) -> PathBuf {
+    let whole = std::path::absolute(path).ok().filter(|path| path.as_os_str().len() <= MAX_PATH);
+    whole.unwrap_or_else(|| path.to_owned())
+}
+
 /// The listening side. The socket's file goes with it.
 #[derive(Debug)]
 pub struct ControlServer {
@@ -74,8 +81,9 @@ impl ControlServer {
     /// The path is longer than a socket address (107 bytes), its directory cannot be written, another
     /// process listens there, or something is there that is no socket.
     pub fn bind(path: &Path) -> io::Result<ControlServer> {
-        let listener = listen(path)?;
-        Ok(ControlServer { listener, path: path.to_owned(), file: SocketFile::of(path).ok() })
+        let path = whole(path);
+        let listener = listen(&path)?;
+        Ok(ControlServer { listener, file: SocketFile::of(&path).ok(), path })
     }
 
     /// Answers requests until `stop` is ready; then those in progress get a few seconds.
@@ -377,6 +385,15 @@ mod tests {
         server.stay_reachable();
         drop(server);
         assert_eq!(std::fs::read_to_string(&path).expect("still there"), "mine");
+    }
+
+    #[test]
+    fn a_relative_path_is_made_whole_unless_it_becomes_too_long() {
+        let here = std::env::current_dir().expect("a directory");
+        assert_eq!(whole(Path::new("queue.db.sock")), here.join("queue.db.sock"));
+        assert_eq!(whole(Path::new("/run/queue.db.sock")), Path::new("/run/queue.db.sock"));
+        let long = "q".repeat(MAX_PATH);
+        assert_eq!(whole(Path::new(&long)), Path::new(&long));
     }
 
     #[tokio::test]

@@ -7,8 +7,10 @@
 
 use tokio::sync::Semaphore;
 
-/// Bytes of a read that are much.
-const MUCH: usize = 16 * 1024;
+use super::memory::TINY_READ;
+
+/// Bytes of a read that are much: one that fills the smallest buffer, as what is passed over does, too.
+const MUCH: usize = TINY_READ;
 
 /// The turns of all sessions; see the module.
 #[derive(Debug)]

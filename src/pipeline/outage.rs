@@ -62,8 +62,10 @@ pub(super) struct Outage {
     pub(super) until: Timestamp,
     /// Recipients put off because of it.
     pub(super) put_off: u64,
-    /// Times in a row that its name had no address.
+    /// Times in a row that its name had no address, counted once for all that asked at the same time.
     nameless: u32,
+    /// Somebody asks for it again.
+    asking: bool,
     /// It was told that it is down, and not yet that it is back.
     told: bool,
     /// When it was told last that it is down.
@@ -135,6 +137,7 @@ impl Outages {
             until,
             put_off: 0,
             nameless: 0,
+            asking: false,
             told: false,
             told_at: None,
             woken: false,
@@ -148,7 +151,16 @@ impl Outages {
         if was_over && !outage.told {
             (outage.since, outage.put_off) = (now, 0);
         }
+        if was_over {
+            outage.nameless = 0;
+        }
+        if stage == Stage::Route && outage.nameless > 0 && !outage.asking && outage.until > now {
+            // It was asked for together with one that was counted.
+            outage.put_off = outage.put_off.saturating_add(recipients);
+            return;
+        }
         outage.nameless = if stage == Stage::Route { outage.nameless.saturating_add(1) } else { 0 };
+        outage.asking = false;
         (outage.host, outage.stage, outage.why, outage.sender, outage.until) = (host, stage, why, sender, until);
         outage.put_off = outage.put_off.saturating_add(recipients);
     }
@@ -173,7 +185,7 @@ impl Outages {
         let outage = known.get_mut(key).filter(|outage| outage.over.is_none() && outage.nameless > 0)?;
         let left = outage.until.since(now);
         if left.is_zero() {
-            outage.until = now.after(PROBE);
+            (outage.until, outage.asking) = (now.after(PROBE), true);
             return None;
         }
         outage.put_off = outage.put_off.saturating_add(recipients);
@@ -400,6 +412,30 @@ mod tests {
         let News::Back(_, _, after) = said(&outages, at(96)).remove(0) else { panic!("it is back") };
         assert_eq!((after, outages.of(&LaneName::from("p"))), (Duration::from_secs(95), vec![]));
         assert_eq!(outages.lanes(), []);
+    }
+
+    #[test]
+    fn a_name_that_many_asked_for_at_once_was_missing_once() {
+        let outages = Outages::default();
+        let missing = |now: u64, wait: u64| {
+            let failed = Failed { stage: Stage::Route, ..failed("does not exist", at(now + wait)) };
+            outages.down(key(), failed, 1, at(now));
+        };
+        // Each of five connections waited for its answer; whoever reckons sees what was counted before.
+        for times in [0, 1, 1, 1, 1] {
+            assert_eq!(outages.nameless(&key()), times);
+            missing(0, 30 << times);
+        }
+        let left = |now| outages.left_alone(&key(), at(now), 1).map(|(left, _)| left);
+        assert_eq!(left(10), Some(Duration::from_secs(20)));
+        assert_eq!((left(30), left(31)), (None, Some(Duration::from_secs(59))), "one asks");
+        for _ in 0..3 {
+            missing(32, 60);
+        }
+        assert_eq!((outages.nameless(&key()), left(33)), (2, Some(Duration::from_secs(59))));
+        outages.up(&key(), at(100));
+        missing(200, 30);
+        assert_eq!(outages.nameless(&key()), 1, "it was there in between");
     }
 
     #[test]

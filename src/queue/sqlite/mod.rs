@@ -469,7 +469,8 @@ impl Queue for SqliteQueue {
             Err(error) => return Err(error),
         }
         let path = self.path.clone();
-        let checked = tokio::task::spawn_blocking(move || trust::check(&path)).await;
+        let checked =
+            tokio::task::spawn_blocking(move || trust::check(&path).and_then(|()| trust::may_write(&path))).await;
         checked.map_err(|e| QueueError::Unavailable(e.to_string()))?
     }
 

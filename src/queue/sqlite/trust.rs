@@ -17,6 +17,8 @@ use std::io::ErrorKind;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
+use rustix::fs::{Access, AtFlags, CWD, accessat};
+
 use crate::queue::QueueError;
 
 /// What belongs to a store besides the database itself: SQLite's log and its index, the lock, and
@@ -28,6 +30,27 @@ pub(super) fn beside(database: &Path, suffix: &str) -> PathBuf {
     let mut name = database.as_os_str().to_owned();
     name.push(suffix);
     PathBuf::from(name)
+}
+
+/// Whether this user may still write to the database, to what lies beside it, and to its directory. Asked of
+/// the system, and not by opening: to close a file ends all locks that this process has on it.
+///
+/// # Errors
+/// [`QueueError::Unavailable`] with the file, and what to do.
+pub(super) fn may_write(database: &Path) -> Result<(), QueueError> {
+    let directory = database.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let files = BESIDE.iter().map(|suffix| beside(database, suffix)).chain([database.to_owned()]);
+    let files = files.filter(|file| file.exists()).map(|file| (file, Access::READ_OK | Access::WRITE_OK));
+    for (path, wanted) in files.chain([(directory.to_owned(), Access::WRITE_OK | Access::EXEC_OK)]) {
+        if let Err(error) = accessat(CWD, &path, wanted, AtFlags::EACCESS) {
+            let error = std::io::Error::from(error);
+            return Err(QueueError::Unavailable(format!(
+                "{} cannot be written to any more ({error}): give it back to the user that mailweir runs as, with write permission",
+                path.display()
+            )));
+        }
+    }
+    Ok(())
 }
 
 /// Checks the directory, the database and what lies beside it, as far as they are there.
@@ -254,6 +277,24 @@ mod tests {
             crate::queue::Queue::close(&*queue).await;
             assert!(beside(&path, "-journal").exists());
         }
+    }
+
+    #[test]
+    fn what_can_no_longer_be_written_to_is_told_before_it_is_closed() {
+        let (dir, path) = store();
+        may_write(&path).unwrap();
+        let log = beside(&path, "-wal");
+        fs::write(&log, "").unwrap();
+        mode(&log, 0o400);
+        let said = may_write(&path);
+        if rustix::process::geteuid().is_root() {
+            said.unwrap();
+        } else {
+            let said = said.unwrap_err().to_string();
+            assert!(said.contains("-wal cannot be written to any more") && said.contains("give it back"), "{said}");
+        }
+        let gone = may_write(&dir.path().join("gone").join("q.db")).unwrap_err().to_string();
+        assert!(gone.contains("gone cannot be written to any more"), "{gone}");
     }
 
     #[test]

@@ -110,10 +110,11 @@ impl Lane {
         if waited || over { self.wake(&mut state) } else { Wake::Nobody }
     }
 
-    /// Mail got as far as `to`, or was `delivered`: a refusal at an earlier point is over.
+    /// Mail got as far as `to`, or was `delivered`: a refusal at an earlier point is over. Not one before MAIL: what
+    /// leaves by a connection that was let in before says nothing of the next one's login ([`Lane::let_in`]).
     pub fn got_as_far(&self, to: Reached, delivered: bool) -> Wake {
         let mut state = self.state.lock();
-        match state.circuit.take_if(|circuit| delivered || circuit.at < to) {
+        match state.circuit.take_if(|circuit| circuit.at > Reached::Session && (delivered || circuit.at < to)) {
             Some(_) => self.wake(&mut state),
             None => Wake::Nobody,
         }
@@ -122,11 +123,12 @@ impl Lane {
     /// An operator says that whatever was wrong is mended: asked at once, by one connection first.
     pub fn close_circuit(&self) -> Wake {
         let mut state = self.state.lock();
-        let Some(circuit) = state.circuit.take() else { return Wake::Nobody };
-        if circuit.at == Reached::Session {
-            state.login = Login::default();
+        // Also where the login failed for now (454, a close), which opens no circuit.
+        state.login = Login::default();
+        match state.circuit.take() {
+            Some(_) => self.wake(&mut state),
+            None => Wake::Nobody,
         }
-        self.wake(&mut state)
     }
 
     /// The only sender whose mail the provider refuses as if it were all of ours.

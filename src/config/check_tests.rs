@@ -291,7 +291,10 @@ fn a_warm_up_that_begins_later_is_told_where_it_is_written() {
         ]
     );
     let nothing = told(&text(", before = 'nothing'"), "2026-11-30");
-    assert_eq!(nothing[1], "x:3:10: default.warmup: warm-up begins on 2026-12-01 (tomorrow): nothing leaves until then");
+    assert_eq!(
+        nothing[1],
+        "x:3:10: default.warmup: warm-up begins on 2026-12-01 (tomorrow): nothing leaves until then"
+    );
     assert_eq!(told(&text(""), "2026-12-01").len(), 1);
     assert!(told(&text(""), "2026-12-05").is_empty());
 }

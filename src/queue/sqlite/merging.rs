@@ -18,6 +18,7 @@ use std::time::{Duration, Instant};
 use rusqlite::Connection;
 
 use super::large_writes;
+use super::names::Moment;
 use super::op::Job;
 use super::schema;
 use super::upkeep::all_rows;
@@ -80,6 +81,8 @@ impl Writer {
             tracing::debug!(%error, "the queue's log could not be merged; it is tried again");
         }
         let rest = self.log.share(began.elapsed(), pages);
+        // The sizes from which on a cut is seen are those after it. What is wrong stops the next transaction.
+        let _ = self.names.check(Moment::After);
         self.shared.turns.merged(rest);
     }
 }

@@ -162,6 +162,13 @@ pub(super) enum Val {
 }
 
 impl Kind {
+    /// Reads a file or a variable at once, which the example of a key cannot name.
+    #[cfg(test)]
+    pub(super) fn reads_what_is_elsewhere(self) -> bool {
+        use Kind::{Authorities, ClientCertificate, KeyFile, ReadableFile, Secret, ServiceAccount};
+        matches!(self, Secret | ReadableFile | Authorities | ClientCertificate | KeyFile | ServiceAccount)
+    }
+
     /// What is expected, for messages and documentation: "a span of time from 1s to 1d, …".
     pub(super) fn expected(self) -> String {
         let span = |ms: u64| Span(Duration::from_millis(ms));

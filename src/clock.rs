@@ -12,6 +12,12 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 pub use when::{When, grouped, span};
 
+/// How long to wait after a failure that had `before` others before it in a row: `first`, and twice as long after
+/// each further one, up to `longest` and to 1024 times `first`.
+pub fn doubled(first: Duration, before: u32, longest: Duration) -> Duration {
+    first.saturating_mul(1 << before.min(10)).min(longest)
+}
+
 /// A wall-clock instant, in milliseconds since 1970-01-01T00:00:00Z.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, serde::Serialize, serde::Deserialize)]
 pub struct Timestamp(pub i64);
@@ -210,6 +216,14 @@ impl Clock {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn waits_are_doubled_up_to_both_bounds() {
+        let of = |before, longest| doubled(Duration::from_secs(2), before, Duration::from_secs(longest)).as_secs();
+        assert_eq!([0, 1, 2, 5, 6].map(|before| of(before, 100)), [2, 4, 8, 64, 100]);
+        assert_eq!([10, 11, u32::MAX].map(|before| of(before, 10_000)), [2048; 3]);
+        assert_eq!(doubled(Duration::MAX, 3, Duration::from_secs(7)), Duration::from_secs(7));
+    }
 
     #[test]
     fn prints_rfc3339() {

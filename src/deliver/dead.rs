@@ -32,6 +32,7 @@ use tokio::sync::futures::Notified;
 use tokio::time::Instant;
 
 use super::fact::{Event, Stage};
+use crate::clock::doubled;
 use crate::config::Provider;
 use crate::mail::RefusedSenders;
 
@@ -280,17 +281,13 @@ impl DeadAddresses {
     /// It ended a new connection before it took anything: counted once for all that were open then. `sender`:
     /// it had been asked to take that one's mail.
     fn ended_early(&self, whose: Whose, sender: Option<&str>, (stage, why): (Stage, &Event), longest: Duration) {
-        let (mut times, mut ends) = (1, RefusedSenders::first(sender));
-        if let Some(known) = self.early.get(&whose) {
-            let others_too = known.ends.is_beyond_one(sender);
-            if !others_too && known.probing.is_none() && !known.left().is_zero() {
+        let (times, ends) = match self.early.get(&whose) {
+            None => (1, RefusedSenders::first(sender)),
+            Some(known) if !known.ends.is_beyond_one(sender) && known.probing.is_none() && !known.left().is_zero() => {
                 return;
             }
-            // What one sender's mail had to wait is not what all of it has to.
-            times = if others_too { 1 } else { known.times.saturating_add(1) };
-            ends = known.ends;
-            ends.add(sender);
-        }
+            Some(known) => known.ends.again(known.times, sender),
+        };
         let until = Instant::now() + early_wait(times).min(longest);
         self.early.insert(whose, BackOff { times, until, probing: None, stage, why: why.clone(), ends });
         self.news.notify_waiters();
@@ -318,7 +315,7 @@ impl DeadAddresses {
         }
         let times = before.map_or(0, |dead| dead.times);
         let (first, longest) = (FIRST.min(provider.retry.first), LONGEST.min(provider.retry.max));
-        let wait = first.saturating_mul(1 << times.min(10)).min(longest);
+        let wait = doubled(first, times, longest);
         let (until, why) = (Instant::now() + wait, why.clone());
         let times = times.saturating_add(1);
         self.dead.insert(
@@ -331,7 +328,7 @@ impl DeadAddresses {
 
 /// How long an address is left alone that ended so many connections early in a row.
 fn early_wait(times: u32) -> Duration {
-    EARLY_FIRST.saturating_mul(1 << times.saturating_sub(1).min(10)).min(EARLY_LONGEST)
+    doubled(EARLY_FIRST, times.saturating_sub(1), EARLY_LONGEST)
 }
 
 #[cfg(test)]

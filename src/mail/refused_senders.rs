@@ -35,8 +35,17 @@ impl RefusedSenders {
         refused
     }
 
+    /// What is known after another time, to mail of `sender`, and how many times in a row that is after `times`.
+    /// What one sender's mail had to wait is not what all of it has to: then it begins anew.
+    pub fn again(&self, times: u32, sender: Option<&str>) -> (u32, RefusedSenders) {
+        let times = if self.is_beyond_one(sender) { 1 } else { times.saturating_add(1) };
+        let mut refused = self.clone();
+        refused.add(sender);
+        (times, refused)
+    }
+
     /// Another time in a row.
-    pub fn add(&mut self, sender: Option<&str>) {
+    fn add(&mut self, sender: Option<&str>) {
         if self.is_beyond_one(sender) {
             (self.one, self.others) = (None, None);
         }

@@ -14,7 +14,7 @@ use std::time::Duration;
 use parking_lot::Mutex;
 
 use super::Relay;
-use crate::clock::Timestamp;
+use crate::clock::{Timestamp, doubled};
 use crate::config::Provider;
 use crate::deliver::{Event, Fact, Peer, Stage};
 use crate::mail::{LaneName, RecipientKey, State};
@@ -265,7 +265,7 @@ impl Relay {
         let now = self.clock.now();
         let key = (lane.name.clone(), job.destination.clone());
         let (first, longest) = (FIRST.min(lane.provider.retry.first), LONGEST.min(lane.provider.retry.max));
-        let wait = first.saturating_mul(1 << self.outages.nameless(&key).min(10)).min(longest);
+        let wait = doubled(first, self.outages.nameless(&key), longest);
         let host = host_and_port(&relay.host, relay.port);
         let failed = Failed { host, stage: Stage::Route, why: text.clone(), sender: None, until: now.after(wait) };
         self.outages.down(key, failed, job.recipients.len() as u64, now);

@@ -26,7 +26,7 @@ use tokio::sync::{Mutex as TurnMutex, OwnedMutexGuard};
 use tokio::time::Instant;
 
 use super::tls::TlsSettings;
-use crate::clock::Clock;
+use crate::clock::{Clock, doubled};
 use crate::config::{Config, Credentials, OAuth, OAuthGrant, Provider, Redactor, Secret};
 pub use device::{Code, LoginFault};
 pub use grant::Fault;
@@ -260,7 +260,7 @@ impl Client {
             Err(mut fault) => {
                 let times = turn.failed.as_ref().map_or(0, |failed| failed.times);
                 let (first, longest) = if fault.refused { (REFUSED_FIRST, REFUSED_LONGEST) } else { (FIRST, LONGEST) };
-                let wait = first.saturating_mul(1 << times.min(10)).min(longest);
+                let wait = doubled(first, times, longest);
                 let wait = fault.wait.map_or(wait, |asked| asked.max(wait));
                 tracing::debug!(provider, host, why = %fault, again_in_s = wait.as_secs(), "no token");
                 fault.left = wait;

@@ -15,6 +15,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::{Lane, State, Wake};
+use crate::clock::doubled;
 use crate::mail::RefusedSenders;
 use crate::schedule::Job;
 
@@ -85,19 +86,13 @@ impl Lane {
     pub fn open_circuit(&self, reason: String, at: Reached, sender: Option<&str>, first: Duration, longest: Duration) {
         let mut state = self.state.lock();
         let sender = sender.filter(|_| at > Reached::Session);
-        let (mut times, mut senders) = (1, RefusedSenders::first(sender));
-        if let Some(known) = &state.circuit {
-            let others_too = known.senders.is_beyond_one(sender);
+        let (times, senders) = match &state.circuit {
+            None => (1, RefusedSenders::first(sender)),
             // Connections that were under way when it opened are no further probes.
-            if !others_too && !known.left().is_zero() {
-                return;
-            }
-            // What one sender's mail had to wait is not what all of it has to.
-            times = if others_too { 1 } else { known.times.saturating_add(1) };
-            senders = known.senders.clone();
-            senders.add(sender);
-        }
-        let wait = first.saturating_mul(1 << times.saturating_sub(1).min(10)).min(longest);
+            Some(known) if !known.senders.is_beyond_one(sender) && !known.left().is_zero() => return,
+            Some(known) => known.senders.again(known.times, sender),
+        };
+        let wait = doubled(first, times.saturating_sub(1), longest);
         state.circuit = Some(Circuit { until: Instant::now() + wait, reason, times, at, senders });
     }
 

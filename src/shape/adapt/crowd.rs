@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::pace::FORGET;
-use crate::clock::Timestamp;
+use crate::clock::{Timestamp, doubled};
 
 /// Transactions that a refused connection costs before one more is tried.
 const CLEAN: u32 = 40;
@@ -147,7 +147,7 @@ impl Crowd {
         };
         let stop = match closed {
             0 => Duration::ZERO,
-            n => STOP.saturating_mul(1 << (n - 1).min(10)).min(STOP_MOST),
+            n => doubled(STOP, n - 1, STOP_MOST),
         };
         // What a number explains says nothing of how busy the host is.
         self.suspected = Suspected::default();

@@ -16,7 +16,7 @@ use super::by_sender::{BySender, OfSender};
 use super::run::Run;
 use super::signature::{Prior, Signature};
 use super::trial::Doubt;
-use crate::clock::Timestamp;
+use crate::clock::{Timestamp, doubled};
 
 /// Kinds of refusals that are told apart in one lane; the one that was seen longest ago makes room.
 const SIGNATURES: usize = 32;
@@ -432,7 +432,7 @@ impl Evidence {
         known.doubt = Doubt::default();
         self.by_sender.end(hash);
         if verdict == Verdict::NotPace {
-            let wait = AGAIN.saturating_mul(1 << known.tries.min(8)).min(AGAIN_MOST);
+            let wait = doubled(AGAIN, known.tries, AGAIN_MOST);
             known.again = now.after(wait);
             known.tries = known.tries.saturating_add(1);
         } else if verdict == Verdict::Pace {
@@ -446,7 +446,7 @@ impl Evidence {
     pub(super) fn not_of_senders(&mut self, hash: u64, doubted: bool, now: Timestamp) {
         if let Some(known) = self.known.iter_mut().find(|k| k.hash == hash) {
             known.sender_tries = if doubted { known.sender_tries.max(DOUBTED) } else { known.sender_tries };
-            let wait = AGAIN.saturating_mul(1 << known.sender_tries.min(8)).min(AGAIN_MOST);
+            let wait = doubled(AGAIN, known.sender_tries, AGAIN_MOST);
             known.sender_again = now.after(wait);
             known.sender_tries = known.sender_tries.saturating_add(1);
             if known.verdict == Verdict::SenderPace {

@@ -176,6 +176,15 @@ impl Pattern {
         glob(self.0.as_bytes(), text.as_bytes())
     }
 
+    /// Whether some name matches both.
+    pub fn overlaps(&self, other: &Pattern) -> bool {
+        match (self.0.contains('*'), other.0.contains('*')) {
+            (_, false) => self.matches(&other.0),
+            (false, true) => other.matches(&self.0),
+            (true, true) => both(self.0.as_bytes(), other.0.as_bytes()),
+        }
+    }
+
     /// Whether the whole of an address matches, in whichever way its domain is written.
     pub fn matches_mailbox(&self, mailbox: &Spellings<'_>) -> bool {
         mailbox.each().any(|text| self.matches(text))
@@ -210,10 +219,49 @@ fn glob(pattern: &[u8], text: &[u8]) -> bool {
     pattern[p..].iter().all(|b| *b == b'*')
 }
 
+/// Whether some text matches both patterns. A row for each byte of the first: whether what is left of both from
+/// there on has a text in common.
+fn both(a: &[u8], b: &[u8]) -> bool {
+    let after = |row: &[bool], at: usize| row.get(at).copied().unwrap_or(false);
+    let ends = |rest: &[u8]| rest.iter().all(|byte| *byte == b'*');
+    let mut below: Vec<bool> = (0..=b.len()).map(|at| ends(&b[at..])).collect();
+    for from in (0..a.len()).rev() {
+        let mut row = vec![false; b.len() + 1];
+        row[b.len()] = ends(&a[from..]);
+        for at in (0..b.len()).rev() {
+            row[at] = match (a[from], b[at]) {
+                (b'*', _) | (_, b'*') => after(&below, at) || row[at + 1],
+                (one, other) => one == other && after(&below, at + 1),
+            };
+        }
+        below = row;
+    }
+    after(&below, 0)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use proptest::prelude::*;
+
+    proptest! {
+        /// Two patterns overlap if, and only if, there is a text that matches both.
+        #[test]
+        fn patterns_overlap_where_a_text_matches_both(a in "[ab*]{0,5}", b in "[ab*]{0,5}") {
+            let (a, b) = (Pattern::new(&a), Pattern::new(&b));
+            // No longer text is needed than both without their stars.
+            let texts = (0..=8u32).flat_map(|length| {
+                (0..1u32 << length).map(move |bits| (0..length).map(|at| if bits >> at & 1 == 0 { 'a' } else { 'b' }).collect::<String>())
+            });
+            let common = texts.into_iter().any(|text| a.matches(&text) && b.matches(&text));
+            // Of ten letters the text may be longer than those that were tried.
+            let letters = |p: &Pattern| p.as_str().bytes().filter(|byte| *byte != b'*').count();
+            if letters(&a) + letters(&b) <= 8 {
+                prop_assert_eq!(a.overlaps(&b), common);
+            }
+            prop_assert_eq!(a.overlaps(&b), b.overlaps(&a));
+        }
+    }
 
     #[test]
     fn spans() {

@@ -437,6 +437,11 @@ impl Scheduler {
         self.ledger.sweep().await
     }
 
+    /// Says whose departures count in which lane besides its own. Before the first lane.
+    pub fn succeed(&self, succession: crate::shape::Succession) {
+        self.ledger.succeed(succession);
+    }
+
     /// Learns how far the process before had used the rates. Before the first lane; `new`: nothing is
     /// in the store.
     ///

@@ -112,14 +112,21 @@ impl Departures {
 
     /// What counts at `now` in a window of that length.
     pub(super) fn used(&self, of: Count, window: i64, now: i64) -> u64 {
-        let inside = self.buckets.iter().rev().take_while(|bucket| is_inside(bucket, window, now));
-        inside.map(|bucket| u64::from(bucket.cost.count(of))).sum()
+        used(&self.buckets, of, window, now)
     }
 
-    /// When so many of those that count at `now` do not count any more; `None`: there are fewer.
-    pub(super) fn free(&self, cells: u64, of: Count, window: i64, now: i64) -> Option<i64> {
+    /// When so many of those that count at `now` do not count any more, `others` included (oldest first); `None`:
+    /// there are fewer.
+    pub(super) fn free(&self, others: &[Bucket], cells: u64, of: Count, window: i64, now: i64) -> Option<i64> {
         let mut freed = 0;
-        let inside = self.buckets.iter().filter(|bucket| is_inside(bucket, window, now));
+        let mut all: Vec<&Bucket> = Vec::new();
+        if !others.is_empty() {
+            all.extend(self.buckets.iter().chain(others));
+            all.sort_by_key(|bucket| bucket.to);
+        }
+        // Without others, which is nearly always, nothing is copied.
+        let own = self.buckets.iter().filter(|_| others.is_empty());
+        let inside = own.chain(all).filter(|bucket| is_inside(bucket, window, now));
         for bucket in inside {
             freed += u64::from(bucket.cost.count(of));
             if freed >= cells {
@@ -128,6 +135,12 @@ impl Departures {
         }
         None
     }
+}
+
+/// What of these, oldest first, counts at `now` in a window of that length.
+pub(super) fn used(buckets: &[Bucket], of: Count, window: i64, now: i64) -> u64 {
+    let inside = buckets.iter().rev().take_while(|bucket| is_inside(bucket, window, now));
+    inside.map(|bucket| u64::from(bucket.cost.count(of))).sum()
 }
 
 /// Whether it counts at `now` in a window of that length.

@@ -11,7 +11,9 @@ use parking_lot::Mutex;
 
 use super::record;
 use super::restart::Earlier;
+use super::succession::{Other, Succession};
 use crate::clock::{Clock, Mark, Timestamp};
+use crate::mail::LaneName;
 
 /// First part of the names of the records of quotas.
 pub(super) const PREFIX: &str = "quota/";
@@ -35,6 +37,8 @@ pub struct Ledger {
     pub(super) sweeping: tokio::sync::RwLock<()>,
     /// What an earlier process left of the rates.
     pub(super) rates: Mutex<Earlier>,
+    /// Whose departures count where.
+    succession: Mutex<Arc<Succession>>,
 }
 
 /// One instant, on three clocks.
@@ -52,8 +56,19 @@ impl Ledger {
     /// A ledger kept in `memos`. Its rates begin with a full burst unless [`Ledger::begin`] says otherwise.
     pub fn new(memos: Arc<dyn Memos>, clock: Clock) -> Arc<Ledger> {
         let (started, start) = (clock.now(), tokio::time::Instant::now());
-        let (sweeping, rates) = (tokio::sync::RwLock::default(), Mutex::default());
-        Arc::new(Ledger { memos, clock, started, start, sweeping, rates })
+        let (sweeping, rates, succession) = Default::default();
+        Arc::new(Ledger { memos, clock, started, start, sweeping, rates, succession })
+    }
+
+    /// Says whose departures count in which lane. Before the first gate is made.
+    pub fn succeed(&self, succession: Succession) {
+        *self.succession.lock() = Arc::new(succession);
+    }
+
+    /// Whose departures count in a lane besides its own.
+    pub(super) fn others_of(&self, lane: &LaneName) -> Vec<Other> {
+        let succession = self.succession.lock().clone();
+        succession.others_of(lane, &self.mark(self.now()))
     }
 
     pub(super) fn now(&self) -> Now {

@@ -7,6 +7,7 @@
 //! - `limiter`: rates (GCRA, governor), in memory; `restart`: what of them outlives the process.
 //! - `departures`: what left and when; `quota`, `warmup`: sliding windows and days counted from it, pure;
 //!   `reserve` keeps them in the store (`record`), `release` gives up what is not used.
+//! - `succession`: whose departures count in a lane besides its own (`inherited`), as limits follow receivers.
 //! - `bookings`: when mail comes back that finds no place to wait for a limit.
 //! - `cost`: what a transaction takes of limits that count messages, and of those that count recipients.
 //! - `usage`: what is shown of them.
@@ -18,6 +19,7 @@ pub mod bookings;
 pub mod cost;
 mod departures;
 pub mod gate;
+mod inherited;
 pub mod ledger;
 pub mod limiter;
 pub mod limits;
@@ -28,6 +30,7 @@ mod related;
 mod release;
 pub mod reserve;
 pub mod restart;
+pub mod succession;
 pub mod usage;
 pub mod warmup;
 
@@ -38,4 +41,5 @@ pub use ledger::{Ledger, Memos};
 pub use limiter::Limiter;
 pub use limits::Limits;
 pub use paced::{Gates, Paced};
+pub use succession::Succession;
 pub use usage::{Holding, Usage};

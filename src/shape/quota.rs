@@ -23,8 +23,10 @@
 use std::time::Duration;
 
 use super::cost::Cost;
-use super::departures::{Departures, slack};
+use super::departures::{self, Departures, slack};
+use super::inherited::Inherited;
 use super::record::Record;
+use super::succession::Other;
 use super::warmup::{BLOCKS, Day};
 use crate::clock::{Mark, Timestamp};
 use crate::config::units::Rate;
@@ -108,6 +110,8 @@ pub struct Account {
     plan: Option<(Warmup, Count)>,
     departures: Departures,
     day: Day,
+    /// What left under other names and counts, too.
+    others: Inherited,
     /// On its way: taken, and not answered yet.
     out: Cost,
     block: Block,
@@ -128,12 +132,13 @@ impl Account {
     pub fn new(caps: Vec<Cap>, plan: Option<(Warmup, Count)>, keep: i64, at: At) -> Account {
         let departures = Departures::new(caps.iter().map(Cap::window).collect(), keep);
         let day = Day::new(at.clock);
-        let (out, block) = Default::default();
+        let (out, block, others) = Default::default();
         Account {
             caps,
             plan,
             departures,
             day,
+            others,
             out,
             block,
             latest: at.time,
@@ -165,6 +170,11 @@ impl Account {
     pub fn also(&mut self, record: &Record, since: i64, now: i64, mark: &Mark) -> Cost {
         self.changes += 1;
         self.put_in(record, now, since, mark)
+    }
+
+    /// Counts what left under another name as well, beside its own and never as its own.
+    pub(super) fn inherit(&mut self, record: &Record, other: &Other, at: At, mark: &Mark) {
+        self.others.add(record, other, at.time, mark, at.clock);
     }
 
     /// Counts what was counted before this one was read from the store.
@@ -221,7 +231,18 @@ impl Account {
 
     /// Cells used in the window of a cap, those on their way included.
     fn used(&self, cap: &Cap) -> u64 {
-        self.departures.used(cap.of, cap.window(), self.latest) + u64::from(self.out.count(cap.of))
+        self.left_in(cap, self.latest) + u64::from(self.out.count(cap.of))
+    }
+
+    /// What left and counts at `now` in the window of a cap.
+    fn left_in(&self, cap: &Cap, now: i64) -> u64 {
+        let (of, window) = (cap.of, cap.window());
+        self.departures.used(of, window, now) + departures::used(self.others.buckets(), of, window, now)
+    }
+
+    /// What was used of the day.
+    fn used_today(&self, of: Count) -> u32 {
+        self.day.used().count(of).saturating_add(self.others.on_day(self.day.number(), of))
     }
 
     fn room_of(&self, cap: &Cap) -> u32 {
@@ -230,7 +251,7 @@ impl Account {
 
     /// Cells that the plan leaves today.
     fn day_room(&self, most: u32, of: Count) -> u32 {
-        most.saturating_sub(self.day.used().count(of))
+        most.saturating_sub(self.used_today(of))
     }
 
     fn wait_of(&self, cap: &Cap, cells: u32) -> Duration {
@@ -240,7 +261,7 @@ impl Account {
             return Duration::ZERO;
         };
         let (window, now) = (cap.window(), self.latest);
-        let free = self.departures.free(missing, cap.of, window, now);
+        let free = self.departures.free(self.others.buckets(), missing, cap.of, window, now);
         // What is on its way counts until it has left the window, too.
         let free = free.unwrap_or_else(|| now.saturating_add(window).saturating_add(slack(window)));
         Duration::from_millis(u64::try_from(free.saturating_sub(now).max(1)).unwrap_or(u64::MAX))

@@ -25,7 +25,7 @@ impl Account {
         let (most, of) = self.allowance()?;
         let (plan, _) = self.plan.as_ref()?;
         let (day, length) = (plan.day(self.day.midnight()).max(1), plan.length);
-        let used = self.day.used().count(of).min(most);
+        let used = self.used_today(of).min(most);
         let back = if used == 0 && most > 0 { Duration::ZERO } else { self.day_wait(u32::MAX, at.clock) };
         Some(((day, length), used, most, back))
     }
@@ -56,7 +56,7 @@ impl Account {
         let of_recipients = |of: Count| of == Count::Recipients;
         let caps = self.caps.iter().filter(|cap| of_recipients(cap.of)).map(|cap| {
             let out = u64::from(self.out.recipients);
-            let used = self.departures.used(cap.of, cap.window(), then) + out;
+            let used = self.left_in(cap, then) + out;
             u32::try_from(u64::from(cap.most()).saturating_sub(used)).unwrap_or(u32::MAX)
         });
         let day = self.allowance().filter(|(_, of)| of_recipients(*of)).map(|(most, of)| {

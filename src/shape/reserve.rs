@@ -6,12 +6,14 @@
 //! number, length or unit is changed, or that is taken away and comes back, counts what really left. That
 //! is why gates that the configuration names ([`Standing::Named`]) count also while they have no quota; what
 //! they count then is stored once a minute and at the end, as nothing depends on it but a quota to come.
-//! One whose `limits_per` changed goes on too (`related`).
+//! One whose `limits_per` changed goes on too (`related`), and what left under other names for the same
+//! receivers counts beside it (`succession`).
 //!
 //! As every record counts at least what was used, a gate may be forgotten at any time when nobody
 //! holds cells of it, and loaded again when it is needed: memory does not grow with what was sent. What
 //! was reserved and not used would count as used then, so `release` gives it up first.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -52,9 +54,18 @@ fn json(record: &impl serde::Serialize) -> Bytes {
     Bytes::from(serde_json::to_vec(record).unwrap_or_default())
 }
 
+/// Entries with names that begin so, and without that.
+fn without(prefix: &str, entries: Vec<(String, Bytes)>) -> Vec<(String, Bytes)> {
+    let short = |(name, value): (String, Bytes)| Some((name.strip_prefix(prefix)?.to_owned(), value));
+    entries.into_iter().filter_map(short).collect()
+}
+
 /// The quotas of one gate.
 pub struct Quotas {
     ledger: Arc<Ledger>,
+    /// Of the gate, within its lane.
+    name: String,
+    lane: LaneName,
     prefix: String,
     /// Where the records are of what was one with it, or several, before `limits_per` changed.
     related: Option<String>,
@@ -118,6 +129,8 @@ impl Quotas {
         let account = Account::new(caps.clone(), plan.clone(), keep, at);
         Some(Quotas {
             ledger: ledger.clone(),
+            name: name.to_owned(),
+            lane: LaneName::from(lane),
             prefix: format!("{PREFIX}{lane}/{name}/"),
             related: (name == "provider").then(|| format!("{PREFIX}{}", related::prefix(&LaneName::from(lane)))),
             rates: smallest,
@@ -162,10 +175,11 @@ impl Quotas {
             Some(prefix) => self.ledger.memos.recall(prefix).await?,
             None => Vec::new(),
         };
-        let without = |prefix: &str, entries: Vec<(String, Bytes)>| -> Vec<(String, Bytes)> {
-            let short = |(name, value): (String, Bytes)| Some((name.strip_prefix(prefix)?.to_owned(), value));
-            entries.into_iter().filter_map(short).collect()
-        };
+        let mut inherited = Vec::new();
+        for other in self.ledger.others_of(&self.lane) {
+            let found = self.records_of(&other.lane).await?;
+            inherited.extend(found.into_iter().map(|entries| (other.clone(), entries)));
+        }
         let now = self.ledger.now();
         let mark = self.ledger.mark(now);
         let own = record::read(&without(&self.prefix, found), now.wall, &mark);
@@ -173,11 +187,42 @@ impl Quotas {
         let mut state = self.state.lock();
         let (mut account, time) = self.account_from(own.as_ref(), now, &mark);
         related::add(&mut account, &others, own.as_ref(), time, &mark);
+        for (other, entries) in &inherited {
+            if let Some(record) = record::read(entries, now.wall, &mark) {
+                account.inherit(&record, other, At { time, clock: now.clock }, &mark);
+            }
+        }
         let offset = time.saturating_sub(now.steady);
         account.take_over(&state.account, offset.saturating_sub(state.offset));
         *state = State { account, offset };
         self.loaded.store(true, Ordering::Release);
         Ok(())
+    }
+
+    /// What is stored of the gate of the same name in another lane: of the same source, if that lane has sources
+    /// and this one is of one, else of all of them. Names without the gate's own.
+    async fn records_of(&self, lane: &str) -> Result<Vec<Vec<(String, Bytes)>>, String> {
+        let together = format!("{PREFIX}{lane}/{}/", self.name);
+        let mut all = vec![without(&together, self.ledger.memos.recall(&together).await?)];
+        match self.lane.source() {
+            Some(source) => {
+                let apart = format!("{PREFIX}{lane}@{source}/{}/", self.name);
+                all.push(without(&apart, self.ledger.memos.recall(&apart).await?));
+            }
+            None => {
+                let mut sources: BTreeMap<String, Vec<(String, Bytes)>> = BTreeMap::new();
+                let apart = format!("{PREFIX}{lane}@");
+                for (key, value) in without(&apart, self.ledger.memos.recall(&apart).await?) {
+                    let Some((source, rest)) = key.split_once('/') else { continue };
+                    let Some(rest) = rest.strip_prefix(&self.name).and_then(|rest| rest.strip_prefix('/')) else {
+                        continue;
+                    };
+                    sources.entry(source.to_owned()).or_default().push((rest.to_owned(), value));
+                }
+                all.extend(sources.into_values());
+            }
+        }
+        Ok(all)
     }
 
     fn account_from(&self, own: Option<&Record>, now: Now, mark: &Mark) -> (Account, i64) {

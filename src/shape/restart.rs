@@ -8,6 +8,9 @@
 //! was sent, it was allowed for; it takes no clock and costs one cell's time, once. Without any
 //! marker the store is new and every bucket begins full.
 //!
+//! A lane begins no better than those whose departures count in it (`succession`) ended. What a lane lacked that
+//! was not made in a process is passed on to the next one.
+//!
 //! Bounded: stored are the buckets of lanes in memory that were not full; they are read once, and
 //! forgotten when the last of them would be full.
 
@@ -28,6 +31,9 @@ use crate::mail::LaneName;
 
 /// The name of the marker, and the first part of the names of all else.
 const PREFIX: &str = "rates/";
+/// How long after it gave something up the bucket of a lane that goes on counts in the one that got it: two
+/// starts one right after the other.
+const LATELY: Duration = Duration::from_secs(60);
 /// Records stored in one transaction.
 const AT_ONCE: usize = 1000;
 
@@ -75,6 +81,8 @@ enum Life {
     Running,
     /// It ended in good order, then.
     Stopped(Mark),
+    /// The same, and what began after a kill may still lack what it lacked at the later one of those starts.
+    StoppedAfterKill { stopped: Mark, emptied: Mark },
 }
 
 /// How the process before this one ended.
@@ -86,7 +94,14 @@ enum Before {
     /// Nobody knows what it sent.
     Killed,
     /// What each limiter lacked, and how long before the start that was.
-    Stopped { lacked: Lacked, ago: Duration, longest: Duration },
+    Stopped {
+        lacked: Lacked,
+        ago: Duration,
+        longest: Duration,
+        /// When and how long before the start all limiters were empty: those of which nothing is known have
+        /// been made by nobody since then.
+        emptied: Option<(Mark, Duration)>,
+    },
 }
 
 /// What limiters lacked at the end, by name: `LANE/WHAT`.
@@ -119,7 +134,36 @@ pub(super) struct Earlier {
     before: Before,
     /// When this process took it up; before that no limiter was made.
     began: Option<Instant>,
+    /// The same, for a later process.
+    mark: Option<Mark>,
     closed: bool,
+}
+
+impl Earlier {
+    /// What limiters lacked before this process, and would lack still: those that were not made in it go on in
+    /// the next one.
+    fn passed_on(&self) -> Vec<(String, Vec<Left>)> {
+        let Before::Stopped { lacked, ago, .. } = &self.before else { return Vec::new() };
+        let passed = ago.saturating_add(self.began.map(|began| began.elapsed()).unwrap_or_default());
+        let still = |left: &Left| Left {
+            ms: left.ms.saturating_sub(u64::try_from(passed.as_millis()).unwrap_or(u64::MAX)),
+            ..left.clone()
+        };
+        let each = |(name, lefts): (&String, &Vec<Left>)| {
+            let lefts: Vec<Left> = lefts.iter().map(still).collect();
+            (!lefts.iter().all(Left::is_full)).then(|| (name.clone(), lefts))
+        };
+        lacked.limiters.iter().filter_map(each).collect()
+    }
+
+    /// When all limiters that were not made since then were empty.
+    fn emptied(&self) -> Option<Mark> {
+        match &self.before {
+            Before::Full => None,
+            Before::Killed => self.mark.clone(),
+            Before::Stopped { emptied, .. } => emptied.as_ref().map(|(mark, _)| mark.clone()),
+        }
+    }
 }
 
 impl Ledger {
@@ -131,18 +175,15 @@ impl Ledger {
     /// The store's, as text; then nothing may be sent.
     pub async fn begin(&self, new: bool) -> Result<(), String> {
         let found = self.memos.recall(PREFIX).await?;
+        let now = self.mark(self.now());
         let marker =
             found.iter().find(|(name, _)| name == PREFIX).map(|(_, json)| serde_json::from_slice::<Life>(json));
         let before = match marker {
             None if new => Before::Full,
-            Some(Ok(Life::Stopped(mark))) => match read(&found) {
-                Some(lacked) => {
-                    let ago = self.mark(self.now()).since(&mark);
-                    let longest = lacked.limiters.values().flatten().map(Left::missing).max().unwrap_or_default();
-                    Before::Stopped { lacked, ago, longest }
-                }
-                None => Before::Killed,
-            },
+            Some(Ok(Life::Stopped(stopped))) => stopped_before(&found, &now, &stopped, None),
+            Some(Ok(Life::StoppedAfterKill { stopped, emptied })) => {
+                stopped_before(&found, &now, &stopped, Some(emptied))
+            }
             None | Some(Ok(Life::Running) | Err(_)) => Before::Killed,
         };
         if matches!(before, Before::Killed) {
@@ -153,7 +194,7 @@ impl Ledger {
         let entries = old.chain([(PREFIX.to_owned(), Some(json(&Life::Running)))]).collect();
         self.memos.remember(entries).await?;
         // Later than `ago` was measured, so that no time counts twice.
-        *self.rates.lock() = Earlier { before, began: Some(Instant::now()), closed: false };
+        *self.rates.lock() = Earlier { before, began: Some(Instant::now()), mark: Some(now), closed: false };
         Ok(())
     }
 
@@ -169,16 +210,24 @@ impl Ledger {
 
     fn go_on(&self, name: &str, limiter: Limiter) -> Arc<Limiter> {
         let limiter = Arc::new(limiter);
+        let names = self.names_of_rates(name);
         let mut earlier = self.rates.lock();
         let since = earlier.began.map(|began| began.elapsed()).unwrap_or_default();
         match &earlier.before {
             Before::Full => {}
             Before::Killed => limiter.go_on(|_, _, _| None, since),
-            Before::Stopped { ago, longest, .. } if ago.saturating_add(since) >= *longest => {
+            Before::Stopped { ago, longest, emptied: None, .. } if ago.saturating_add(since) >= *longest => {
                 earlier.before = Before::Full;
             }
-            Before::Stopped { lacked, ago, .. } => {
-                if let Some(lefts) = lacked.of(name) {
+            Before::Stopped { lacked, ago, emptied, .. } => {
+                // The fullest of them decides nothing: each call only adds to what is missing.
+                for name in &names {
+                    let Some(lefts) = lacked.of(name) else {
+                        if let Some((_, ago)) = emptied {
+                            limiter.go_on(|_, _, _| None, ago.saturating_add(since));
+                        }
+                        continue;
+                    };
                     // A rate or burst that is new since then begins empty.
                     let missing = |rate: Rate, of: Count, burst: u32| {
                         let text = title(rate, of);
@@ -195,6 +244,23 @@ impl Ledger {
         limiter
     }
 
+    /// The names under which what counts for a limiter was stored: its own, and those of the lanes that are gone
+    /// or gave something up to this one just now.
+    fn names_of_rates(&self, name: &str) -> Vec<String> {
+        let mut names = vec![name.to_owned()];
+        let Some((lane, what)) = name.split_once('/') else { return names };
+        let lane = LaneName::from(lane);
+        let now = self.mark(self.now());
+        for other in self.others_of(&lane) {
+            let lately = other.until.as_ref().is_none_or(|until| now.since(until) < LATELY);
+            if other.is_gone || lately {
+                let source = lane.source().map(|source| format!("@{source}")).unwrap_or_default();
+                names.push(format!("{}{source}/{what}", other.lane));
+            }
+        }
+        names
+    }
+
     /// From now on new limiters permit nothing; those there are have to be closed one by one.
     pub fn close(&self) {
         self.rates.lock().closed = true;
@@ -209,15 +275,32 @@ impl Ledger {
         // Taken after the limiters were closed: what they lack was measured at this time or before.
         let mark = self.mark(self.now());
         let mut entries = Vec::new();
-        for (name, lefts) in lacked.into_iter().filter(|(_, lefts)| !lefts.is_empty()) {
+        let passed_on = self.rates.lock().passed_on();
+        // Of two with one name the one of this process is stored last.
+        for (name, lefts) in passed_on.into_iter().chain(lacked).filter(|(_, lefts)| !lefts.is_empty()) {
             entries.push((format!("{PREFIX}{name}"), Some(json(&lefts))));
             if entries.len() >= AT_ONCE {
                 self.memos.remember(std::mem::take(&mut entries)).await?;
             }
         }
-        entries.push((PREFIX.to_owned(), Some(json(&Life::Stopped(mark)))));
+        let life = match self.rates.lock().emptied() {
+            Some(emptied) => Life::StoppedAfterKill { stopped: mark, emptied },
+            None => Life::Stopped(mark),
+        };
+        entries.push((PREFIX.to_owned(), Some(json(&life))));
         self.memos.remember(entries).await
     }
+}
+
+/// What an orderly end left, if it can be read.
+fn stopped_before(found: &[(String, Bytes)], now: &Mark, stopped: &Mark, emptied: Option<Mark>) -> Before {
+    let Some(lacked) = read(found) else { return Before::Killed };
+    let longest = lacked.limiters.values().flatten().map(Left::missing).max().unwrap_or_default();
+    let emptied = emptied.map(|emptied| {
+        let ago = now.since(&emptied);
+        (emptied, ago)
+    });
+    Before::Stopped { lacked, ago: now.since(stopped), longest, emptied }
 }
 
 /// What limiters lacked; `None` if some of it cannot be read.

@@ -224,3 +224,32 @@ proptest! {
         });
     }
 }
+
+/// What a lane lacked that nobody made in a process holds in the one after it, whether that was known or not.
+#[tokio::test(start_paused = true)]
+async fn a_process_that_does_not_make_a_lane_frees_nothing() {
+    let hourly = [rate(1, 3_600_000)];
+    for killed in [false, true] {
+        let (store, clock) = (Store::default(), Clock::for_tests());
+        let ledger = start(&store, clock, 0).await;
+        let limiter = ledger.limiter("@x.example/provider", &hourly, 0);
+        limiter.try_take(1).expect("the first").spend();
+        if !killed {
+            stop(&ledger, &[("@x.example/provider", &limiter)]).await;
+        }
+        for _ in 0..3 {
+            advance(Duration::from_secs(300)).await;
+            let ledger = start(&store, clock, 0).await;
+            stop(&ledger, &[]).await;
+        }
+        let ledger = start(&store, clock, 0).await;
+        let limiter = ledger.limiter("@x.example/provider", &hourly, 0);
+        let wait = limiter.wait_for(1);
+        let expected = Duration::from_secs(if killed { 3000 } else { 2700 });
+        assert!(wait >= expected && wait < expected + Duration::from_secs(1), "{wait:?}, killed: {killed}");
+        stop(&ledger, &[("@x.example/provider", &limiter)]).await;
+        advance(Duration::from_secs(3001)).await;
+        let ledger = start(&store, clock, 0).await;
+        assert!(ledger.limiter("@x.example/provider", &hourly, 0).is_full());
+    }
+}

@@ -12,6 +12,8 @@ use crate::config::{Config, Loaded, Secret, has_text};
 
 /// Changes that are told one by one.
 const TOLD: usize = 50;
+/// Tables with one and the same change of which each is told.
+const MANY: usize = 3;
 /// Comparisons of entries made at most to find those that are the same; more are compared in their order.
 const COMPARED: usize = 1 << 20;
 
@@ -65,10 +67,39 @@ pub(super) fn changes(old: &[Setting], new: &[Setting]) -> Vec<String> {
             }
         }
     }
+    let mut told = told_once(told);
     if told.len() > TOLD {
         let more = told.len() - TOLD;
         told.truncate(TOLD);
         told.push(format!("and {more} more; see mailweir check --all"));
+    }
+    told
+}
+
+/// A value that others take over from its table is told where it was changed, with how many have it.
+fn told_once(all: Vec<String>) -> Vec<String> {
+    let what = |line: &str| {
+        let (title, rest) = line.strip_prefix('[')?.split_once("] ")?;
+        let from = ["provider.", "retry", "default"].iter().any(|table| title.starts_with(table));
+        (from && rest.contains(" → ")).then(|| rest.strip_prefix("retry.").unwrap_or(rest).to_owned())
+    };
+    let mut counts: HashMap<String, usize> = HashMap::new();
+    for line in &all {
+        if let Some(what) = what(line) {
+            *counts.entry(what).or_default() += 1;
+        }
+    }
+    let mut told = Vec::new();
+    for line in all {
+        match what(&line).and_then(|what| counts.get_mut(&what)) {
+            // Told already.
+            Some(0) => {}
+            Some(count) if *count > MANY => {
+                told.push(format!("{line} (the same in {} more tables)", *count - 1));
+                *count = 0;
+            }
+            _ => told.push(line),
+        }
     }
     told
 }

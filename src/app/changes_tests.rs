@@ -119,3 +119,17 @@ fn a_file_that_differs_is_told_and_one_that_says_the_same_is_not() {
     std::fs::remove_file(&path).expect("removed");
     assert!(told().expect("gone").contains("cannot read it: No such file"));
 }
+
+/// What all providers take over is one change, and one that is written for each of a few is told of each.
+#[test]
+fn a_value_that_others_take_over_is_told_once() {
+    let told = changes(&settings(""), &settings("[retry]\nexpire = '3d'\n"));
+    assert_eq!(told.len(), 1, "{told:?}");
+    assert!(told[0].contains("expire: \"5d\" → \"3d\" (the same in "), "{told:?}");
+    let both = |rate: &str| {
+        let one =
+            |name: &str| format!("[provider.{name}]\nmatch = {{ domains = ['{name}.example'] }}\nrate = '{rate}'\n");
+        settings(&[one("a"), one("b")].concat())
+    };
+    assert_eq!(changes(&both("1/s"), &both("2/s")).len(), 2);
+}

@@ -53,7 +53,9 @@ fn write_certificates(out: &mut impl Write, all: &[Certificate]) -> std::io::Res
         let day = certificate.until.split('T').next().unwrap_or_default().to_owned();
         let left = match certificate.days {
             _ if certificate.until.is_empty() => "cannot be read".to_owned(),
-            days @ ..0 => format!("expired {} d ago", -days),
+            -1 => "expired within the last day".to_owned(),
+            // Whole days since then: those until then are rounded down.
+            days @ ..-1 => format!("expired {} d ago", -days - 1),
             days => format!("in {days} d"),
         };
         table.row([shown(&certificate.name), certificate.file.display().to_string(), day, left]);

@@ -177,7 +177,7 @@ const IN_FORCE: &str = "in force";
 
 /// With the values that are in force in place of a file that cannot be taken, if a relay tells them.
 pub(super) async fn with_values_in_force(lead: Lead) -> Lead {
-    if lead.broken.is_none() || UnixStream::connect(&lead.socket).await.is_err() {
+    if UnixStream::connect(&lead.socket).await.is_err() || (lead.broken.is_none() && !file_differs(&lead).await) {
         return lead;
     }
     let mut text = None;
@@ -194,6 +194,17 @@ pub(super) async fn with_values_in_force(lead: Lead) -> Lead {
         Some(loaded) => Lead { loaded: Loaded { file: Some(IN_FORCE.into()), ..loaded }, broken: None, ..lead },
         None => lead,
     }
+}
+
+/// Whether what runs was told something else than what is in the file now.
+async fn file_differs(lead: &Lead) -> bool {
+    let mut differs = false;
+    let keep = |reply, _: &[u8]| {
+        differs |= matches!(reply, Reply::Note(_));
+        Ok(())
+    };
+    let asked = Target::Running(lead.socket.clone()).request(Request::FileDiffers, keep).await;
+    asked.is_ok() && differs
 }
 
 /// A relay of an earlier version does not know the question: then there is nothing to say. One that says nothing, or

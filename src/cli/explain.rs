@@ -51,6 +51,16 @@ pub(super) async fn explain(lead: Lead, asked: Explain) -> Outcome {
         "" => None,
         text => Some(parse(text)?),
     };
+    // Of the file, where it can be read: another name would just match no route.
+    let listeners: Vec<&str> =
+        lead.config().listeners.iter().map(|listener| &*listener.name).filter(|name| !name.is_empty()).collect();
+    if lead.broken.is_none() && !asked.listener.is_empty() && !listeners.contains(&asked.listener.as_str()) {
+        let known = match listeners.as_slice() {
+            [] => "no [[listener]] has a `name`".to_owned(),
+            known => format!("expected one of {}", known.join(", ")),
+        };
+        return Err(Failed::new(Code::Usage, format!("there is no listener `{}`: {known}", asked.listener)));
+    }
     let told = match running(&lead).await? {
         Some(target) => {
             let mut told = None;

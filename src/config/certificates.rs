@@ -172,10 +172,11 @@ fn term(told: &Certificate, parsed: Option<&X509Certificate<'_>>, now: Timestamp
         ));
     }
     match told.days {
-        ..0 => Some(format!(
+        -1 => Some(format!("it expired at {}: {effect}: renew it, then `mailweir reload`", told.until)),
+        ..-1 => Some(format!(
             "it expired on {}, {} ago: {effect}: renew it, then `mailweir reload`",
             date(&told.until),
-            days(-told.days)
+            days(-told.days - 1)
         )),
         0 => Some(format!("it expires within a day, at {}: renew it, then `mailweir reload`", told.until)),
         n @ 1..7 => {

@@ -182,6 +182,15 @@ fn unix_socket(reader: &mut Reader<'_>, path: &str, listener: &Listener) {
         }
         return;
     }
+    let directory = listener.address.path().and_then(|path| path.parent()).filter(|path| !path.as_os_str().is_empty());
+    if let Some(directory) = directory.filter(|directory| !directory.is_dir()) {
+        let message = format!(
+            "there is no directory {0}, so nothing can listen there: expected `mkdir {0}` before the start (below /run \
+             systemd makes it: RuntimeDirectory=)",
+            directory.display()
+        );
+        reader.warn(&at("address"), message);
+    }
     if listener.engine == Engine::Mailin {
         let message = "engine \"mailin\" takes clients by TCP only: expected engine = \"native\" with a Unix socket";
         reader.fault(&at("engine"), message.into());

@@ -78,7 +78,14 @@ impl FromStr for CountedRate {
 
     fn from_str(s: &str) -> Result<CountedRate, String> {
         let Some((rate, word)) = s.trim().split_once(char::is_whitespace) else { return Ok(s.parse::<Rate>()?.into()) };
-        let rate: Rate = rate.parse()?;
+        let rate: Rate = match rate.parse() {
+            Ok(rate) => rate,
+            // The whole of it may be one in words.
+            Err(why) => {
+                let meant = super::meant::rate(s);
+                return Err(meant.map_or(why, |meant| format!("`{s}` is not a rate: did you mean \"{meant}\"?")));
+            }
+        };
         let unit = |word: &str| Unit::WORDS.iter().find(|(name, _)| *name == word).map(|(_, unit)| *unit);
         match word.trim() {
             "bytes" => Err(format!("`{s}`: bytes cannot be counted yet: expected messages, recipients or connections")),

@@ -17,6 +17,7 @@ mod keys;
 mod listen_address;
 mod listener_keys;
 mod load;
+mod meant;
 mod mistakes;
 mod names;
 mod network;

@@ -80,7 +80,9 @@ pub(super) fn mail_pattern(text: &str, null: bool) -> Result<Pattern, String> {
         return Err(format!("\"{text}\" is not an address pattern: expected {}", Kind::MailPattern(null).expected()));
     }
     if !text.contains(['@', '*']) {
-        return Err(format!("\"{text}\" would match no address: expected a pattern such as \"*@{text}\""));
+        // A name without a dot is a user rather than a domain.
+        let meant = if text.contains('.') { format!("*@{text}") } else { format!("{text}@*") };
+        return Err(format!("\"{text}\" would match no address: expected a pattern such as \"{meant}\""));
     }
     if let Some(why) = never::of_mailbox(text) {
         return Err(format!("\"{text}\" would match no address: {why}"));

@@ -24,6 +24,7 @@ pub(super) fn check(reader: &mut Reader<'_>, draft: &Draft) {
         shape(reader, &format!("provider.{}", provider.p.name), provider);
     }
     dead_patterns(reader, &draft.providers, &draft.routes);
+    dead_routes(reader, &draft.routes);
     for (i, limit) in draft.limits.iter().enumerate() {
         self::limit(reader, &format!("limit[{}]", i + 1), limit, &draft.providers);
     }
@@ -170,7 +171,7 @@ fn sources(reader: &mut Reader<'_>, path: &str, draft: &ProviderDraft) {
     }
 }
 
-/// Warm-up plans whose first day is still to come, each where it is written.
+/// Warm-up plans whose first day is still to come, or whose last one is over, each where it is written.
 pub(super) fn begins_later(reader: &mut Reader<'_>, config: &Config, now: Timestamp) {
     for provider in config.providers.iter().chain([&config.default]) {
         let path = match &*provider.name {
@@ -182,6 +183,10 @@ pub(super) fn begins_later(reader: &mut Reader<'_>, config: &Config, now: Timest
             let at = format!("{path}.{key}");
             if plan.day(now) == 0 && reader.has(&at) {
                 reader.warn(&at, plan.status(now));
+            }
+            if plan.day(now) > plan.length && reader.has(&at) {
+                let last = plan.start.after(DAY.saturating_mul(plan.length.saturating_sub(1)));
+                reader.warn(&at, format!("warm-up ended on {}: only `rate` and `quota` hold", last.day_text()));
             }
         }
     }
@@ -216,6 +221,9 @@ pub(super) fn rules(reader: &mut Reader<'_>, rules: &[RuleDraft], smart_host: bo
             let at = if key.is_empty() { rule.path.clone() } else { format!("{}.{key}", rule.path) };
             reader.fault(&at, message);
             continue;
+        }
+        if let Some(message) = unlikely_text(rule) {
+            reader.warn(&format!("{}.text", rule.path), message);
         }
         let before = rules.iter().take(i).position(|other| other.after.is_none() && same_conditions(other, rule));
         if let Some(before) = before {
@@ -277,9 +285,53 @@ fn fault_of(rule: &RuleDraft, smart_host: bool) -> Option<(&'static str, String)
     None
 }
 
+/// Why the words of a rule hardly stand in any reply that it is about.
+fn unlikely_text(rule: &RuleDraft) -> Option<String> {
+    let text = rule.text.as_deref()?;
+    if text.contains('|') {
+        return Some(format!(
+            "{text:?} is looked for as it stands, with its |: expected one [[…on_reply]] for each of several texts"
+        ));
+    }
+    let code = rule.code?;
+    let class = text.split(|c: char| !c.is_ascii_digit() && c != '.').find_map(|word| {
+        let parts: Vec<&str> = word.split('.').collect();
+        let numbers = parts.len() == 3 && parts.iter().all(|part| (1..=3).contains(&part.len()));
+        numbers.then(|| parts.first().copied()).flatten().filter(|class| ["2", "4", "5"].contains(class))
+    })?;
+    (class != (code / 100).to_string())
+        .then(|| format!("{text:?} hardly stands in a reply {code}: its enhanced code is of class {class}"))
+}
+
 fn same_conditions(a: &RuleDraft, b: &RuleDraft) -> bool {
     let text = |r: &RuleDraft| r.text.as_ref().map(|t| t.to_lowercase());
     a.stage == b.stage && a.code == b.code && a.enhanced == b.enhanced && text(a) == text(b)
+}
+
+/// Routes that are never asked, since an earlier one takes all that they are about.
+fn dead_routes(reader: &mut Reader<'_>, routes: &[RouteDraft]) {
+    let covers = |wide: &RouteDraft, narrow: &RouteDraft| {
+        let (wide, narrow) = (&wide.when, &narrow.when);
+        // The null sender is a text that * matches like any other.
+        wide.sender.matches(narrow.sender.as_str())
+            && wide.recipient.matches(narrow.recipient.as_str())
+            && (wide.client.is_empty() || wide.client == narrow.client)
+            && (wide.listener.is_none() || wide.listener == narrow.listener)
+    };
+    for (i, later) in routes.iter().enumerate() {
+        let before = |says: fn(&RouteDraft) -> bool| {
+            says(later).then(|| routes.iter().take(i).position(|route| says(route) && covers(route, later))).flatten()
+        };
+        let (via, priority) = (before(|route| !route.via.is_empty()), before(|route| route.priority.is_some()));
+        let of = |what: &str, n: usize| {
+            format!("`{what}` is never asked: route[{}] comes before it and takes all of this mail", n + 1)
+        };
+        for (key, earlier) in [("via", via), ("priority", priority)] {
+            if let Some(n) = earlier {
+                reader.warn(&format!("route[{}].{key}", i + 1), of(key, n));
+            }
+        }
+    }
 }
 
 /// Patterns whose every name an earlier provider takes, and providers that have no others.
@@ -318,9 +370,12 @@ fn dead_patterns(reader: &mut Reader<'_>, providers: &[ProviderDraft], routes: &
                     None => all_dead = false,
                 }
                 if own && !pattern.as_str().contains(['.', '*']) {
+                    let meant = match key {
+                        "match.mx" => format!("\"*.{pattern}.com\""),
+                        _ => format!("\"*.{pattern}\" (all names below it), or a whole name such as \"{pattern}.com\""),
+                    };
                     let message = format!(
-                        "\"{pattern}\" has no dot, so it is about hosts and domains of that very name: did you mean \
-                         \"*.{pattern}.com\"?"
+                        "\"{pattern}\" has no dot, so it is about hosts and domains of that very name: did you mean {meant}?"
                     );
                     reader.warn(&format!("{path}.{key}"), message);
                 }

@@ -6,6 +6,7 @@ use std::fmt;
 use std::str::FromStr;
 use std::time::Duration;
 
+use super::meant;
 use crate::mail::{Spellings, lowercase};
 
 /// A pace: `20/s`, `30/m`, `500/h`, `2000/d`, or in any other span: `5000/180s`.
@@ -24,31 +25,43 @@ const DAY: Duration = Duration::from_secs(86_400);
 /// Longest span of a rate.
 const LONGEST: Duration = Duration::from_secs(366 * 86_400);
 
-impl FromStr for Rate {
-    type Err = String;
-
-    fn from_str(s: &str) -> Result<Rate, String> {
-        let bad = |why: &str| {
-            format!(
-                "`{s}` is not a rate{why}: expected a count per s, m, h or d, or per span, such as 20/s, 500/h or 50/300s"
-            )
-        };
-        let (count, per) = s.split_once('/').ok_or_else(|| bad(""))?;
+impl Rate {
+    /// As [`Rate::from_str`]; the error is what is wrong with one that is a rate, or nothing.
+    fn read(s: &str) -> Result<Rate, &'static str> {
+        let (count, per) = s.split_once('/').ok_or("")?;
         let per = match per.trim() {
             "s" => SECOND,
             "m" => MINUTE,
             "h" => HOUR,
             "d" => DAY,
-            other => other.parse::<Span>().map_err(|_| bad(""))?.0,
+            other => Span::read(other).ok_or("")?.0,
         };
         if !(SECOND..=LONGEST).contains(&per) {
-            return Err(bad(" (the span is shorter than 1s or longer than 366d)"));
+            return Err(" (the span is shorter than 1s or longer than 366d)");
         }
         match digits(count.trim()) {
-            Some(0) => Err(bad(" (0 would never send; hold or pause the provider instead)")),
-            Some(n) => Ok(Rate { count: u32::try_from(n).map_err(|_| bad(" (the count is too great)"))?, per }),
-            None => Err(bad("")),
+            Some(0) => Err(" (0 would never send; hold or pause the provider instead)"),
+            Some(n) => Ok(Rate { count: u32::try_from(n).map_err(|_| " (the count is too great)")?, per }),
+            None => Err(""),
         }
+    }
+
+    /// Whether a text is one.
+    pub(super) fn is(s: &str) -> bool {
+        Rate::read(s).is_ok()
+    }
+}
+
+impl FromStr for Rate {
+    type Err = String;
+
+    fn from_str(s: &str) -> Result<Rate, String> {
+        Rate::read(s).map_err(|why| match meant::rate(s).filter(|_| why.is_empty()) {
+            Some(meant) => format!("`{s}` is not a rate: did you mean \"{meant}\"?"),
+            None => format!(
+                "`{s}` is not a rate{why}: expected a count per s, m, h or d, or per span, such as 20/s, 500/h or 50/300s"
+            ),
+        })
     }
 }
 
@@ -71,16 +84,29 @@ pub struct Span(pub Duration);
 /// Units of a span in milliseconds, longest first.
 const SPANS: [(&str, u64); 5] = [("d", 86_400_000), ("h", 3_600_000), ("m", 60_000), ("s", 1000), ("ms", 1)];
 
+impl Span {
+    fn read(s: &str) -> Option<Span> {
+        let (number, unit) = split_unit(s);
+        let (_, unit) = SPANS.iter().find(|(name, _)| *name == unit)?;
+        Some(Span(Duration::from_millis(digits(number)?.checked_mul(*unit)?)))
+    }
+
+    /// Whether a text is one.
+    pub(super) fn is(s: &str) -> bool {
+        Span::read(s).is_some()
+    }
+}
+
 impl FromStr for Span {
     type Err = String;
 
     fn from_str(s: &str) -> Result<Span, String> {
-        let bad =
-            || format!("`{s}` is not a span of time: expected a number and a unit (ms, s, m, h, d), such as 30s or 4h");
-        let (number, unit) = split_unit(s);
-        let unit = SPANS.iter().find(|(name, _)| *name == unit).ok_or_else(bad)?.1;
-        let ms = digits(number).and_then(|n| n.checked_mul(unit)).ok_or_else(bad)?;
-        Ok(Span(Duration::from_millis(ms)))
+        Span::read(s).ok_or_else(|| match meant::span(s) {
+            Some(meant) => format!("`{s}` is not a span of time: did you mean \"{meant}\"?"),
+            None => {
+                format!("`{s}` is not a span of time: expected a number and a unit (ms, s, m, h, d), such as 30s or 4h")
+            }
+        })
     }
 }
 

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeSet;
 
-use super::foreign::meant_by;
+use super::foreign::meant_in;
 use crate::config::report::key_names;
 
 /// The tables of a file, as they are written; those with the keys of `[provider.NAME]` among them.
@@ -34,6 +34,18 @@ fn of_no_table() -> impl Iterator<Item = String> {
     key_names().into_iter().filter(|name| name.split_once('.').is_none_or(|(table, _)| header(table).is_none()))
 }
 
+/// The table in a table in which a key stands, if there is one.
+fn within(name: &str, here: &str) -> Option<String> {
+    let of_provider = if here == "default" { "provider" } else { here };
+    let inner = |known: &String| {
+        let (outer, last) = known.strip_prefix(of_provider)?.strip_prefix('.')?.rsplit_once('.')?;
+        (last == name && !outer.contains('.')).then(|| outer.to_owned())
+    };
+    let found: BTreeSet<String> = key_names().iter().filter_map(inner).collect();
+    // Of several nobody knows which was meant.
+    if found.len() == 1 { found.into_iter().next() } else { None }
+}
+
 /// Where a key `name` belongs that the table `here` (empty: none) does not have; `first` is the line of the first
 /// header of the file.
 pub(in crate::config) fn elsewhere(
@@ -45,6 +57,11 @@ pub(in crate::config) fn elsewhere(
     if !here.is_empty() && of_no_table().any(|known| known == name) {
         let above = first.map_or(String::new(), |(line, header)| format!(", {header} in line {line}"));
         return Some(format!("`{name}` belongs to no table: expected its line above the first header{above}"));
+    }
+    if let Some(outer) = within(name, here) {
+        return Some(format!(
+            "`{name}` stands in `{outer}`: expected {outer} = {{ {name} = … }}, or {outer}.{name} = …"
+        ));
     }
     let tables: Vec<&str> = key_names()
         .iter()
@@ -65,7 +82,7 @@ pub(in crate::config) fn elsewhere(
             Some(format!("`{name}` is a key of {}: expected {name} = {{ … }} below such a header", tables.join(", ")))
         }
         [] => {
-            let meant = meant_by(name)?;
+            let meant = meant_in(name, here)?;
             Some(format!("`{name}` is no key of mailweir: here that is {meant}"))
         }
         tables if here.is_empty() => {

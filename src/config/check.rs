@@ -138,10 +138,14 @@ fn listeners(reader: &mut Reader<'_>, listeners: &[ListenerDraft]) {
             reader.fault(&format!("{path}.address"), message);
         }
         if let Some(wide) = listener.allow.iter().find(|n| !loopback && n.is_nearly_everybody()) {
-            let message = format!(
-                "{wide} lets nearly everybody relay through {} (open relay): name your networks",
-                listener.address
-            );
+            let message = match logs_in {
+                false => format!(
+                    "{wide} lets nearly everybody relay through {} (open relay): name your networks",
+                    listener.address
+                ),
+                // They would have the places of those who have logged in.
+                true => format!("{wide} is nearly everybody: whoever logs in may relay without, leave `allow` out"),
+            };
             reader.fault(&format!("{path}.allow"), message);
         }
         if !loopback && let Some(family) = more_than_half(&listener.allow) {

@@ -7,6 +7,8 @@ use super::{Engine, Listener, ListenerAuth};
 pub(super) fn check(reader: &mut Reader<'_>, path: &str, listener: &Listener) {
     let at = |key: &str| format!("{path}.{key}");
     let (local, has_tls) = (listener.address.is_local(), reader.has(&at("tls")));
+    // Users that could not be read are told of themselves.
+    let unread = reader.problems.iter().any(|problem| problem.key.starts_with("user"));
     if listener.accept_any {
         let fault = match () {
             () if !local => Some(format!(
@@ -29,7 +31,7 @@ pub(super) fn check(reader: &mut Reader<'_>, path: &str, listener: &Listener) {
     let asked = reader.has(&at("auth")) && listener.auth != ListenerAuth::Off;
     if asked && listener.engine == Engine::Mailin {
         reader.fault(&at("auth"), "engine \"mailin\" knows no AUTH: expected engine = \"native\" with auth".into());
-    } else if asked && listener.users.is_empty() && !listener.accept_any {
+    } else if asked && listener.users.is_empty() && !listener.accept_any && !unread {
         reader.fault(&at("auth"), "nobody could log in: expected a [[user]] or `users`".into());
     } else if asked && !local && !has_tls {
         let message =

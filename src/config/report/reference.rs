@@ -68,7 +68,7 @@ One who may log in at listeners, see [users.md](users.md).
 ```toml
 [[user]]
 name = \"shop\"
-password = \"$argon2id$…\"  # what `mailweir passwd` prints
+password = { file = \"/etc/mailweir/shop.hash\" }  # what `mailweir passwd` prints
 senders = [\"*@shop.example\"]
 ```";
 

@@ -163,3 +163,79 @@ where
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::time::Duration;
+
+    use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
+    use tokio::sync::watch;
+
+    use super::*;
+    use crate::config::{Listener, ListenerAuth, StoredPassword, User, Users};
+    use crate::listener::seat::Seat;
+    use crate::listener::session::{Stop, run};
+    use crate::listener::submit::Shared;
+    use crate::listener::tests_config;
+    use crate::mail::Caller;
+    use crate::mail::draft::tests::NoIntake;
+
+    /// A session of a listener with the user `jo`, whose password is `pencil`, and what ends it.
+    async fn session(stored: &str) -> (DuplexStream, watch::Sender<bool>) {
+        let user = User::new("jo", StoredPassword::parse(stored, true).unwrap());
+        let listener = Listener {
+            auth: ListenerAuth::Required,
+            users: Arc::new(Users::new([user])),
+            allow: vec!["127.0.0.1".parse().unwrap()],
+            ..tests_config()
+        };
+        let shared = Arc::new(Shared::new(Arc::new(listener), "relay.example", NoIntake::shared()));
+        let (ours, theirs) = tokio::io::duplex(4096);
+        let (stop, signal) = watch::channel(false);
+        let stopping = Stop { signal, drain: Duration::from_secs(5) };
+        tokio::spawn(run(theirs, Caller::Ip([127, 0, 0, 1].into()), shared, stopping, Seat::default()));
+        let mut client = ours;
+        assert!(says(&mut client).await.starts_with("220 "));
+        (client, stop)
+    }
+
+    async fn says(client: &mut DuplexStream) -> String {
+        let mut buffer = [0; 4096];
+        let n = client.read(&mut buffer).await.unwrap();
+        String::from_utf8_lossy(&buffer[..n]).into_owned()
+    }
+
+    /// The reply to a login with this name and a wrong password, and after which virtual time it came.
+    async fn fails(stored: &str, name: &str) -> (String, Duration) {
+        let (mut client, _stop) = session(stored).await;
+        let began = Instant::now();
+        client.write_all(format!("AUTH LOGIN {name}\r\n").as_bytes()).await.unwrap();
+        assert_eq!(says(&mut client).await, "334 UGFzc3dvcmQ6\r\n");
+        client.write_all(b"d3Jvbmc=\r\n").await.unwrap();
+        (says(&mut client).await, began.elapsed())
+    }
+
+    /// Time is virtual: it stands still while a hash is computed, and passes where the session waits.
+    #[tokio::test(start_paused = true)]
+    async fn a_failure_is_told_after_the_same_time_whether_the_name_is_known_or_not() {
+        let hash = StoredPassword::hash("pencil").unwrap();
+        for stored in [&*hash, "pencil"] {
+            let known = fails(stored, "am8=").await;
+            assert_eq!((&*known.0, known.1), ("535 5.7.8 Authentication credentials invalid\r\n", FAILURE));
+            assert_eq!(known, fails(stored, "bm9ib2R5").await);
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_session_that_waits_for_its_login_ends_when_it_is_told_to() {
+        let (mut client, stop) = session("pencil").await;
+        client.write_all(b"AUTH PLAIN AGpvAHdyb25n\r\n").await.unwrap();
+        assert!(says(&mut client).await.starts_with("535 "));
+        let began = Instant::now();
+        client.write_all(b"AUTH PLAIN AGpvAHdyb25nZXI=\r\n").await.unwrap();
+        stop.send_replace(true);
+        assert!(says(&mut client).await.starts_with("421 4.3.2 "));
+        assert!(began.elapsed() < FAILURE);
+    }
+}

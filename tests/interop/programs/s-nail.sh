@@ -5,7 +5,7 @@ smtp)
     scheme=smtp
     login='-S smtp-auth=none -S smtp-config=-all'
     if [ -n "${LOGIN:-}" ]; then
-        login="-S smtp-auth=plain -S tls-ca-file=$CA -S tls-verify=strict"
+        login="-S smtp-auth=plain -S tls-ca-file=$CA -S tls-verify=ignore"
         [ "$TLS" = implicit ] && scheme=smtps
         [ "$TLS" = starttls ] && login="$login -S smtp-use-starttls"
         scheme="$scheme://$LOGIN:$PASSWORD@"

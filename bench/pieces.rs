@@ -101,6 +101,7 @@ fn headers(c: &mut Criterion) {
         hostname: &hostname,
         esmtp: true,
         tls: false,
+        authenticated: false,
         smtputf8: false,
         sender: None,
         recipient: None,

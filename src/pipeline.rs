@@ -35,7 +35,7 @@ use crate::config::Config;
 use crate::crash;
 use crate::deliver::{Connector, Event, Fact, Stage, Transaction};
 use crate::descriptors::Descriptors;
-use crate::listener::{Intake, Memory, memory};
+use crate::listener::{Intake, Logins, Memory, memory};
 use crate::mail::{Address, Incoming, Message, NewMessage, NewRecipient, QueueId, Recipient};
 use crate::observe::{Active, Stats};
 use crate::outcome::Judgement;
@@ -84,6 +84,7 @@ pub struct Relay {
     cut: watch::Sender<bool>,
     tickets: conversion::Tickets,
     incoming: Arc<Memory>,
+    logins: Arc<Logins>,
 }
 
 #[async_trait]
@@ -102,6 +103,10 @@ impl Intake for Relay {
 
     fn descriptors(&self) -> Option<&Arc<Descriptors>> {
         Some(self.connector.descriptors())
+    }
+
+    fn logins(&self) -> Option<&Arc<Logins>> {
+        Some(&self.logins)
     }
 
     async fn accept(&self, message: Message, recipients: Vec<Recipient>, head: Bytes) -> Result<QueueId, QueueError> {
@@ -147,6 +152,7 @@ impl Relay {
         let tickets = conversion::Tickets::new(scheduler.budget().clone(), outgoing);
         let relay = Arc::new(Relay {
             incoming,
+            logins: Arc::default(),
             config,
             clock,
             queue,
@@ -195,6 +201,12 @@ impl Relay {
             }
         });
         relay
+    }
+
+    /// Takes over what is not in the store of the relay before, as after a reload.
+    pub fn go_on_from(&self, before: &Relay) {
+        self.stats.go_on_from(&before.stats);
+        self.logins.go_on_from(&before.logins);
     }
 
     /// Takes up what the store keeps of earlier processes: what replies taught, and what an operator

@@ -99,6 +99,9 @@ pub enum Request {
         /// The `name` of the listener that takes it; empty: none.
         #[serde(default)]
         listener: String,
+        /// As whom the client has logged in; empty: as nobody.
+        #[serde(default)]
+        user: String,
     },
 }
 
@@ -265,7 +268,7 @@ async fn answer(
                 sink.put(Reply::Note(told), &[]).await?;
             }
         }
-        Request::Explain { sender, recipient, priority, client, listener } => {
+        Request::Explain { sender, recipient, priority, client, listener, user } => {
             let parse = |text: &str| Address::parse(text).map_err(|e| Failure::refused(format!("`{text}`: {e}")));
             let sender = match sender.as_str() {
                 "" => Ok(None),
@@ -275,7 +278,7 @@ async fn answer(
                 (Ok(sender), Ok(recipient)) => (sender, recipient),
                 (Err(failure), _) | (_, Err(failure)) => return Ok(Err(failure)),
             };
-            let from = Incoming { sender: sender.as_ref(), client, listener: &listener };
+            let from = Incoming { sender: sender.as_ref(), client, listener: &listener, user: &user };
             match controls.explain(from, &recipient, priority).await {
                 Ok(explanation) => sink.put(Reply::Explanation(Box::new(explanation)), &[]).await?,
                 Err(message) => return Ok(Err(Failure { temporary: true, ..Failure::refused(message) })),

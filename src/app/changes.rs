@@ -44,10 +44,15 @@ pub(super) fn file_differs(file: &Path, mark: u64, settings: &[Setting], config:
     Some(format!("{shown} has changes that are not in force ({first}{more}): {what_does}"))
 }
 
-/// Passwords and what else is secret, provider by provider.
+/// Passwords and what else is secret, provider by provider, and those of users.
 fn secrets(config: &Config) -> Vec<Vec<&str>> {
     let relays = config.providers.iter().map(|provider| provider.relay.as_ref());
-    relays.map(|relay| relay.into_iter().flat_map(|relay| relay.secrets()).map(Secret::reveal).collect()).collect()
+    let of_relays =
+        relays.map(|relay| relay.into_iter().flat_map(|relay| relay.secrets()).map(Secret::reveal).collect());
+    // They come in no order.
+    let mut users: Vec<&str> = config.users.iter().flat_map(|u| [&*u.name, u.password.text().reveal()]).collect();
+    users.sort_unstable();
+    of_relays.chain([users]).collect()
 }
 
 /// What differs, a line for each value, or for each table that is new or gone; secrets are not shown by

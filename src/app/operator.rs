@@ -357,7 +357,7 @@ impl Operator {
 /// What limits see of a message that somebody asks about.
 fn message_of(from: Incoming<'_>, now: Timestamp) -> Message {
     let origin = match from.client {
-        Some(ip) => Origin::Client { ip, helo: "".into(), listener: from.listener.into() },
+        Some(ip) => Origin::Client { ip, helo: "".into(), listener: from.listener.into(), user: from.user.into() },
         // Nobody knows where it would come from.
         None => Origin::Local,
     };

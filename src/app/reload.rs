@@ -215,14 +215,14 @@ impl Process {
             let refused = Refused::by_queue(error);
             tracing::error!(error = %refused.logged, "reload: the old configuration goes on with the queue as it is open");
             let running = self.go_on(current, drained.keep().await?).await?;
-            running.relay.stats.go_on_from(&before.stats);
+            running.relay.go_on_from(&before);
             return Ok((running, Err(refused)));
         }
         drained.close().await?;
         crash::point("reload.stopped");
         match self.start(parts).await {
             Ok(running) => {
-                running.relay.stats.go_on_from(&before.stats);
+                running.relay.go_on_from(&before);
                 crash::point("reload.started");
                 let mut told = changes(&current.settings, &next.settings);
                 for change in &told {
@@ -247,7 +247,7 @@ impl Process {
                 self.sockets.keep(&current.config);
                 let parts = Parts::new(current.config.clone()).await?;
                 let running = self.start(parts).await?;
-                running.relay.stats.go_on_from(&before.stats);
+                running.relay.go_on_from(&before);
                 Ok((running, Err(error.into())))
             }
         }

@@ -39,6 +39,9 @@ pub(super) struct Explain {
     /// The name of the listener that would take it, for [[route]] listener
     #[arg(long, value_name = "NAME", default_value = "")]
     listener: String,
+    /// The user as whom that client would have logged in, for [[route]] and [[limit]] user
+    #[arg(long, value_name = "NAME", default_value = "")]
+    user: String,
     /// One JSON object
     #[arg(long)]
     json: bool,
@@ -70,6 +73,7 @@ pub(super) async fn explain(lead: Lead, asked: Explain) -> Outcome {
                 priority: asked.priority,
                 client: asked.client,
                 listener: asked.listener,
+                user: asked.user,
             };
             let keep = |reply, _: &[u8]| {
                 if let Reply::Explanation(explanation) = reply {
@@ -85,7 +89,12 @@ pub(super) async fn explain(lead: Lead, asked: Explain) -> Outcome {
             let loaded = lead.loaded;
             let config = Arc::new(loaded.config);
             let router = Router::new(config.clone()).map_err(|e| Failed::new(Code::Config, e))?;
-            let from = Incoming { sender: sender.as_ref(), client: asked.client, listener: &asked.listener };
+            let from = Incoming {
+                sender: sender.as_ref(),
+                client: asked.client,
+                listener: &asked.listener,
+                user: &asked.user,
+            };
             let mut told = explain_here(&config, &loaded.settings, &router, from, &recipient, asked.priority).await;
             let known = stored_feedback(&config).await;
             told.feedback = known.into_iter().find(|(lane, _)| *lane == told.route.lane).unwrap_or_default().1;

@@ -13,6 +13,7 @@ mod check;
 pub mod connect;
 mod control;
 mod explain;
+mod passwd;
 mod provider;
 mod queue;
 mod run;
@@ -140,6 +141,8 @@ enum Command {
     /// Log in to a smart host: get the first token of a person, or try a login step by step
     #[command(subcommand)]
     Auth(auth::AuthCommand),
+    /// Make the hash of a password for a `[[user]]` or a line of `users`
+    Passwd(passwd::Passwd),
     /// Be a fake provider that throttles, greylists and fails on demand
     Sink(Box<sink::Sink>),
     /// See how much mail would go how fast: the scheduler on virtual time against model providers
@@ -211,6 +214,7 @@ fn dispatch(cli: Cli) -> Outcome {
             let loaded = loaded()?;
             block_on(auth::auth(loaded, command))
         }
+        Command::Passwd(args) => passwd::passwd(&args),
         Command::Send { arguments } => sendmail::run(sendmail::Name::Send, arguments, cli.config),
         Command::Sink(args) => sink::sink(&args),
         Command::Simulate(args) => simulate::simulate(&loaded()?.config, &args),

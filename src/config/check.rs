@@ -18,8 +18,8 @@ use super::rule_keys::RuleDraft;
 use super::units::Span;
 use super::value::nearest;
 use super::{
-    Config, Credentials, Dns, Engine, ListenAddress, Listener, PriorityRule, Provider, Redactor, Relay, Retry, Route,
-    TlsMode, oauth_check, own_address, own_relay, profiles, shaping,
+    Config, Credentials, Dns, Engine, ListenAddress, Listener, ListenerAuth, PriorityRule, Provider, Redactor, Relay,
+    Retry, Route, TlsMode, listener_auth, oauth_check, own_address, own_relay, profiles, shaping, users,
 };
 
 /// Makes the configuration of a draft; faults and warnings go to `reader`. The result is only
@@ -28,7 +28,12 @@ pub(super) fn finish(reader: &mut Reader<'_>, mut draft: Draft) -> (Config, Vec<
     if draft.listeners.is_empty() && !reader.has("listener") {
         draft.listeners.push(ListenerDraft::defaults());
     }
-    draft.listeners.iter_mut().for_each(ListenerDraft::settle);
+    let users = Arc::new(users::assemble(reader, &draft.users, draft.top.users.as_ref()));
+    users::check_named(reader, &users, &draft.routes, &draft.limits);
+    draft.listeners.iter_mut().for_each(|listener| {
+        listener.settle();
+        listener.settle_users(&users);
+    });
     listeners(reader, &draft.listeners);
     for (i, listener) in draft.listeners.iter_mut().enumerate() {
         listener.read_tls(reader, &format!("listener[{}]", i + 1));
@@ -89,6 +94,7 @@ pub(super) fn finish(reader: &mut Reader<'_>, mut draft: Draft) -> (Config, Vec<
     let config = Config {
         hostname,
         names,
+        users,
         listeners: draft.listeners.into_iter().map(|listener| Arc::new(listener.l)).collect(),
         queue: draft.queue,
         dns: draft.dns,
@@ -120,20 +126,26 @@ fn listeners(reader: &mut Reader<'_>, listeners: &[ListenerDraft]) {
         if let Some(j) = listeners.iter().take(i).position(same) {
             reader.fault(&format!("{path}.name"), format!("is already that of listener[{}]", j + 1));
         }
+        listener_auth::check(reader, &path, listener);
         unix_socket(reader, &path, listener);
         proxies(reader, &path, listener);
-        if !loopback && !reader.has(&format!("{path}.allow")) {
+        let logs_in = listener.auth == ListenerAuth::Required;
+        if !loopback && !logs_in && !reader.has(&format!("{path}.allow")) {
             let message = format!(
-                "{} can be reached by others, so `allow` must say who may relay, such as allow = [\"192.0.2.0/24\"] (open relay)",
+                "{} can be reached by others, so `allow` must say who may relay, such as allow = [\"192.0.2.0/24\"], or auth = \"required\" that whoever relays logs in (open relay)",
                 listener.address
             );
             reader.fault(&format!("{path}.address"), message);
         }
         if let Some(wide) = listener.allow.iter().find(|n| !loopback && n.is_nearly_everybody()) {
-            let message = format!(
-                "{wide} lets nearly everybody relay through {} (open relay): name your networks",
-                listener.address
-            );
+            let message = match logs_in {
+                false => format!(
+                    "{wide} lets nearly everybody relay through {} (open relay): name your networks",
+                    listener.address
+                ),
+                // They would have the places of those who have logged in.
+                true => format!("{wide} is nearly everybody: whoever logs in may relay without, leave `allow` out"),
+            };
             reader.fault(&format!("{path}.allow"), message);
         }
         if !loopback && let Some(family) = more_than_half(&listener.allow) {
@@ -144,7 +156,7 @@ fn listeners(reader: &mut Reader<'_>, listeners: &[ListenerDraft]) {
             );
             reader.fault(&format!("{path}.allow"), message);
         }
-        if listener.allow.is_empty() {
+        if listener.allow.is_empty() && !logs_in {
             reader.fault(&format!("{path}.allow"), "nobody may relay: expected at least one address or network".into());
         }
         if listener.engine == Engine::Mailin && listener.lf_only {

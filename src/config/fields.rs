@@ -6,12 +6,14 @@ use std::time::Duration;
 
 use super::oauth::{Endpoint, OAuthGrant, OAuthService};
 use super::oauth_files::{ClientCertificate, KeyFile, ServiceAccount};
+use super::password::StoredPassword;
 use super::rule_keys::TreatAs;
+use super::users::UserFile;
 use super::value::Val;
 use super::{
     AliasFile, Aliases, AuthMechanism, Authorities, BeforeStart, Count, CountedRate, Engine, FileMode, LimitsPer,
-    ListenAddress, ListenerTlsMode, LogFormat, Overflow, RuleScope, Secret, SignedConversion, Store, TlsMode, Warmup,
-    units,
+    ListenAddress, ListenerAuth, ListenerTlsMode, LogFormat, Overflow, RuleScope, Secret, SignedConversion, Store,
+    TlsMode, Warmup, units,
 };
 use crate::clock::Timestamp;
 use crate::deliver::Stage;
@@ -69,6 +71,8 @@ field! {
     ClientCertificate: Val::ClientCertificate(file) => Some(file), file => Val::ClientCertificate(file.clone());
     KeyFile: Val::KeyFile(file) => Some(file), file => Val::KeyFile(file.clone());
     ServiceAccount: Val::ServiceAccount(file) => Some(file), file => Val::ServiceAccount(file.clone());
+    StoredPassword: Val::StoredPassword(s) => Some(s), s => Val::StoredPassword(s.clone());
+    UserFile: Val::UserFile(f) => Some(f), f => Val::UserFile(f.clone());
     Vec<super::Source>: Val::Sources(v) => Some(v), v => Val::Sources(v.clone());
 }
 
@@ -114,6 +118,7 @@ words! {
     OAuthGrant {
         ClientCredentials = "client_credentials", RefreshToken = "refresh_token", ServiceAccount = "service_account"
     }
+    ListenerAuth { Off = "off", Offered = "offered", Required = "required" }
     ListenerTlsMode { StartTls = "starttls", Implicit = "implicit" }
     Count { Messages = "messages", Recipients = "recipients" }
     TlsMode { Off = "off", Opportunistic = "opportunistic", Required = "required", Verified = "verified" }

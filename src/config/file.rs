@@ -18,6 +18,7 @@ use super::problem::{ConfigError, Problem, readable};
 use super::profiles;
 use super::rule_keys::{LimitDraft, RuleDraft};
 use super::source_file;
+use super::users::UserDraft;
 use super::value::{Kind, Val, describe, is_mistyped, nearest};
 use super::{Dns, Log, Queue, Retry, Sendmail, secret::without_users};
 
@@ -31,6 +32,7 @@ const MAX_PROBLEMS: usize = 100;
 pub(super) struct Draft {
     pub top: Top,
     pub listeners: Vec<ListenerDraft>,
+    pub users: Vec<UserDraft>,
     pub queue: Queue,
     pub retry: Retry,
     pub dns: Dns,
@@ -97,6 +99,7 @@ impl<'a> Reader<'a> {
         let mut draft = Draft {
             top: Top::defaults(),
             listeners: Vec::new(),
+            users: Vec::new(),
             queue: Queue::defaults(),
             retry: Retry::defaults(),
             dns: Dns::defaults(),
@@ -146,6 +149,13 @@ impl<'a> Reader<'a> {
                         let mut listener = ListenerDraft::defaults();
                         self.read_table(table, &path, "", &mut listener);
                         draft.listeners.push(listener);
+                    }
+                }
+                "user" => {
+                    for (path, table) in self.tables(name, item) {
+                        let mut user = UserDraft::defaults();
+                        self.read_table(table, &path, "", &mut user);
+                        draft.users.push(user);
                     }
                 }
                 "route" => {
@@ -491,7 +501,8 @@ fn unknown<T: Table>(name: &str, prefix: &str, item: &Item) -> (String, bool) {
     }
     if root {
         known.extend([
-            "listener", "queue", "retry", "dns", "default", "provider", "route", "limit", "sendmail", "admin", "log",
+            "listener", "user", "queue", "retry", "dns", "default", "provider", "route", "limit", "sendmail", "admin",
+            "log",
         ]);
     }
     // What only resembles a table is none of them.

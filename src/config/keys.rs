@@ -10,6 +10,7 @@ use super::fields::Field;
 use super::oauth::{OAuthDraft, OAuthGrant};
 use super::profiles::Profile;
 use super::rule_keys::RuleDraft;
+use super::users::UserFile;
 use super::value::{Kind, Val};
 use super::{
     AliasFile, Aliases, AuthMechanism, Count, Dns, LimitsPer, Log, LogFormat, Provider, Queue, Retry, RouteWhen,
@@ -111,6 +112,7 @@ pub(super) struct Top {
     pub default_domain: Option<String>,
     pub aliases: Option<Aliases>,
     pub alias_file: Option<AliasFile>,
+    pub users: Option<UserFile>,
     pub drain: Duration,
     pub builtin_profiles: bool,
 }
@@ -130,6 +132,9 @@ impl Table for Top {
         /// A file with more of them, in the form of /etc/aliases. Commands, files and `:include:` in
         /// it are refused: a relay delivers to addresses. Read again by `mailweir reload` and `newaliases`.
         "alias_file" alias_file: Kind::AliasFile, example r#""/etc/aliases""#;
+        /// A file of more users than those of `[[user]]`, with NAME:HASH in each line. Nobody but its owner may write to
+        /// it, and nobody but its owner and its group may read it. Read again by `mailweir reload`.
+        "users" users: Kind::UserFile, example r#""/etc/mailweir/users""#;
         /// At shutdown, how long transactions in progress may take to finish. What is cut off is
         /// sent again after the next start.
         "drain" drain: Kind::Span(0, HOUR), default r#""30s""#;
@@ -145,6 +150,7 @@ impl Table for Top {
             default_domain: None,
             aliases: None,
             alias_file: None,
+            users: None,
             drain: Duration::ZERO,
             builtin_profiles: true,
         }
@@ -440,6 +446,8 @@ impl Table for RouteDraft {
         "client" when.client: Kind::Networks, default "[]";
         /// Takes messages that came in by the listener of that `name`.
         "listener" when.listener: Kind::Label, example r#""submission""#;
+        /// Takes messages of clients that had logged in as this `[[user]]`.
+        "user" when.user: Kind::UserName, example r#""shop""#;
         /// The provider they go through. Without it, `priority` must be given, and later routes may
         /// still say the way.
         "via" via: Kind::ProviderName, example r#""ses""#;
@@ -494,8 +502,6 @@ pub(super) const UNSUPPORTED: &[(&str, &str, &str)] = &[
     ("", "cluster", "several nodes on one queue"),
     ("", "opentelemetry", "traces by OpenTelemetry"),
     ("", "dkim", "DKIM signing"),
-    ("", "user", "users of listeners"),
-    ("listener", "auth", "AUTH for clients"),
     ("listener", "quota", "quotas of clients"),
     ("queue", "dsn", "settings of bounces"),
     ("queue", "quota", "quotas of the queue"),

@@ -9,7 +9,7 @@ use super::file::Reader;
 use super::keys::{DAY, HOUR, Key, Table, keys};
 use super::listen_address::group_id;
 use super::value::Kind;
-use super::{Engine, FileMode, ListenAddress, Listener, ListenerTls, ListenerTlsMode, Network};
+use super::{Engine, FileMode, ListenAddress, Listener, ListenerAuth, ListenerTls, ListenerTlsMode, Network, Users};
 use crate::mail::LocalNames;
 
 /// Where clients of this machine come from.
@@ -28,6 +28,7 @@ pub(super) struct ListenerDraft {
     pub tls_key: Option<PathBuf>,
     pub tls_required: Option<bool>,
     pub name: Option<String>,
+    pub auth: Option<ListenerAuth>,
     pub mode: Option<FileMode>,
     pub group: Option<String>,
 }
@@ -39,7 +40,7 @@ impl Table for ListenerDraft {
         "name" name: Kind::Label, example r#""submission""#;
         /// Where applications hand in their mail. `localhost:PORT` stands for 127.0.0.1 and, where the
         /// machine has IPv6, ::1. Port 0 lets the system choose. An address that is not a loopback one
-        /// needs `allow`. `unix:PATH` is a Unix socket: whoever may connect to it may relay.
+        /// needs `allow`, or `auth = "required"`. `unix:PATH` is a Unix socket: whoever may connect to it may relay.
         "address" l.address: Kind::ListenAddress, default r#""localhost:2525""#;
         /// Who may connect to a Unix socket: the rights of its file. Default: 0660.
         "mode" mode: Kind::FileMode, example r#""0666""#;
@@ -48,6 +49,15 @@ impl Table for ListenerDraft {
         /// Clients that may relay. "Everybody" (`0.0.0.0/0`, `::/0`) is refused: an open relay. Also
         /// refused: `192.0.2.7/24`, which might mean one address or the range.
         "allow" l.allow: Kind::Networks, default r#"["127.0.0.0/8", "::1/128"]"#;
+        /// Whether clients may log in (AUTH) as a `[[user]]`, over TLS or from this machine: `offered` to all, so that those
+        /// outside of `allow` can relay too; or `required` of all, those in `allow` included. Default: `offered` if
+        /// there are users, else `off`.
+        "auth" auth: Kind::Word(ListenerAuth::WORDS), example r#""required""#;
+        /// For applications that cannot be told not to log in: any name and password will do. They are not looked at, and
+        /// nobody may do more than before. Only on a loopback address or a Unix socket.
+        "accept_any" l.accept_any: Kind::Flag, default "false";
+        /// Tells of AUTH in the form of old clients, too: `AUTH=PLAIN LOGIN`.
+        "auth_old_line" l.auth_old_line: Kind::Flag, default "false";
         /// Proxies and filters in front of this listener, by their addresses: they may say by XCLIENT whose
         /// client they speak for, which then counts for `allow`, limits and the log, and by XFORWARD, which
         /// counts for the log.
@@ -72,8 +82,8 @@ impl Table for ListenerDraft {
         "max_hops" l.max_hops: Kind::Int(1, 1000), default "100";
         /// Most bytes of a header section. Larger ones get 552; so does a line of more than 128 KiB in it.
         "max_header" l.max_header: Kind::Size(16 << 10, 1 << 20), default r#""1MiB""#;
-        /// Sessions at once of clients in `allow`. One more gets 421. Others have a sixteenth of that,
-        /// beside it, for 30 s each.
+        /// Sessions at once of clients in `allow`, and of those that have logged in. One more gets 421. Others have a
+        /// sixteenth of that, beside it, for 30 s each.
         "max_connections" l.max_connections: Kind::Int(1, 100_000), default "1000";
         /// `native`, or `mailin` (a thread for each session, fewer extensions).
         "engine" l.engine: Kind::Word(Engine::WORDS), default r#""native""#;
@@ -99,6 +109,10 @@ impl Table for ListenerDraft {
                 mode: MODE,
                 group: None,
                 allow: Vec::new(),
+                auth: ListenerAuth::Off,
+                accept_any: false,
+                auth_old_line: false,
+                users: Arc::new(Users::default()),
                 xclient_from: Vec::new(),
                 tls: None,
                 max_message_size: 0,
@@ -119,6 +133,7 @@ impl Table for ListenerDraft {
             tls_key: None,
             tls_required: None,
             name: None,
+            auth: None,
             mode: None,
             group: None,
         }
@@ -126,6 +141,14 @@ impl Table for ListenerDraft {
 }
 
 impl ListenerDraft {
+    /// Who may log in, and whether.
+    pub(super) fn settle_users(&mut self, users: &Arc<Users>) {
+        let may = self.l.engine == Engine::Native && (!users.is_empty() || self.l.accept_any);
+        let default = if may { ListenerAuth::Offered } else { ListenerAuth::Off };
+        self.l.auth = self.auth.unwrap_or(default);
+        self.l.users = users.clone();
+    }
+
     /// Puts together what several keys say.
     pub(super) fn settle(&mut self) {
         self.l.name = self.name.as_deref().unwrap_or_default().into();

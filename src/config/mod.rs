@@ -15,6 +15,7 @@ mod file;
 mod identity;
 mod keys;
 mod listen_address;
+mod listener_auth;
 mod listener_keys;
 mod load;
 mod meant;
@@ -27,6 +28,7 @@ mod oauth_check;
 mod oauth_files;
 mod own_address;
 mod own_relay;
+mod password;
 mod problem;
 pub mod profiles;
 pub mod report;
@@ -44,6 +46,7 @@ pub mod sources;
 mod store_place;
 mod submission;
 pub mod units;
+mod users;
 mod value;
 mod warmup;
 
@@ -68,12 +71,14 @@ pub(crate) use load::has_text;
 pub use network::{Network, canonical};
 pub use oauth::{Endpoint, OAuth, OAuthGrant, OAuthService, Proof};
 pub use oauth_files::{ClientCertificate, JwtAlgorithm, RsaKey, ServiceAccount};
+pub use password::{MAX_PASSWORD, MOST_MEMORY, ScramKeys, StoredPassword};
 pub use problem::{ConfigError, Problem, Warning};
 pub use routes::{PriorityRule, Route, RouteWhen};
 pub use secret::{AuthMechanism, Credentials, Redactor, Secret};
 pub use sendmail::Sendmail;
 pub use submission::{Search, Submission};
 use units::{Pattern, Rate};
+pub use users::{User, Users};
 pub(crate) use value::nearest;
 
 /// Everything `config.toml` says, checked, with defaults filled in.
@@ -83,6 +88,8 @@ pub struct Config {
     pub hostname: String,
     /// What names without a domain stand for.
     pub names: Arc<LocalNames>,
+    /// Who may log in at listeners.
+    pub users: Arc<Users>,
     /// At least one.
     pub listeners: Vec<Arc<Listener>>,
     /// The queue.
@@ -175,8 +182,16 @@ pub struct Listener {
     pub mode: FileMode,
     /// The group of a Unix socket; `None`: that of the process.
     pub group: Option<u32>,
-    /// Clients that may relay.
+    /// Clients that may relay, unless `auth` asks more of them.
     pub allow: Vec<Network>,
+    /// Whether clients may log in, or have to.
+    pub auth: ListenerAuth,
+    /// Who asks for a login gets one, and may do no more than before.
+    pub accept_any: bool,
+    /// AUTH is told in the form of old clients, too: `AUTH=PLAIN LOGIN`.
+    pub auth_old_line: bool,
+    /// Who may log in: the same for all listeners.
+    pub users: Arc<Users>,
     /// TLS for clients; `None`: clear text only.
     pub tls: Option<ListenerTls>,
     /// In bytes.
@@ -206,6 +221,17 @@ pub struct Listener {
     pub xclient_from: Vec<Network>,
     /// What names without a domain stand for: the same for all listeners.
     pub names: Arc<LocalNames>,
+}
+
+/// `auth` of a listener.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum ListenerAuth {
+    /// Nobody can log in.
+    Off,
+    /// Clients in `allow` relay as they are, others after they have logged in.
+    Offered,
+    /// Nobody relays who has not logged in.
+    Required,
 }
 
 /// `tls.mode` of a listener: when TLS begins.
@@ -479,6 +505,8 @@ pub struct Limit {
     pub sender: Pattern,
     /// Client addresses it is about; empty: all.
     pub client: Vec<Network>,
+    /// The user it is about; `None`: whoever, and nobody.
+    pub user: Option<String>,
     /// Providers (lanes) it is about.
     pub provider: Pattern,
     /// Rates; never of connections.

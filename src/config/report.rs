@@ -71,6 +71,9 @@ pub(super) fn settings(reader: &Reader<'_>, draft: &Draft, hostname: &str) -> Ve
     for (i, listener) in draft.listeners.iter().enumerate() {
         list.add("[[listener]]", &format!("listener[{}]", i + 1), "", &[], listener);
     }
+    for (i, user) in draft.users.iter().enumerate() {
+        list.add("[[user]]", &format!("user[{}]", i + 1), "", &[], user);
+    }
     list.add("[queue]", "queue", "", &[], &draft.queue);
     list.add("[retry]", "retry", "", &[], &draft.retry);
     list.add("[dns]", "dns", "", &[], &draft.dns);
@@ -262,6 +265,7 @@ mod tests {
     use super::super::keys::{Admin, RouteDraft};
     use super::super::listener_keys::ListenerDraft;
     use super::super::rule_keys::LimitDraft;
+    use super::super::users::UserDraft;
     use super::super::{Config, Dns, Loaded, Log, Provider, Queue, Retry};
     use super::*;
     use std::sync::Arc;
@@ -299,6 +303,7 @@ mod tests {
         }
         check::<Top>();
         check::<ListenerDraft>();
+        check::<UserDraft>();
         check::<Queue>();
         check::<Retry>();
         check::<Dns>();

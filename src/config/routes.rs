@@ -18,12 +18,14 @@ pub struct RouteWhen {
     pub client: Vec<Network>,
     /// The name of the listener; `None`: any.
     pub listener: Option<String>,
+    /// The name of the user who had logged in; `None`: any, and nobody.
+    pub user: Option<String>,
 }
 
 impl RouteWhen {
     /// Whatever the client and the listener.
     pub fn matching(sender: Pattern, recipient: Pattern) -> RouteWhen {
-        RouteWhen { sender, recipient, client: Vec::new(), listener: None }
+        RouteWhen { sender, recipient, client: Vec::new(), listener: None, user: None }
     }
 
     pub(super) fn fits(&self, from: &Incoming<'_>, sender: &Spellings<'_>, recipient: &Spellings<'_>) -> bool {
@@ -32,6 +34,7 @@ impl RouteWhen {
             && (self.client.is_empty()
                 || from.client.is_some_and(|ip| self.client.iter().any(|network| network.contains(ip))))
             && self.listener.as_deref().is_none_or(|name| name == from.listener)
+            && self.user.as_deref().is_none_or(|name| name.eq_ignore_ascii_case(from.user))
     }
 
     /// It holds for every message.
@@ -40,6 +43,7 @@ impl RouteWhen {
             && self.recipient.as_str() == "*"
             && self.client.is_empty()
             && self.listener.is_none()
+            && self.user.is_none()
     }
 }
 
@@ -51,10 +55,12 @@ impl fmt::Display for RouteWhen {
             let networks: Vec<String> = self.client.iter().map(|network| format!("\"{network}\"")).collect();
             write!(f, ", client = [{}]", networks.join(", "))?;
         }
-        match &self.listener {
-            Some(name) => write!(f, ", listener = \"{name}\""),
-            None => Ok(()),
+        for (key, name) in [("listener", &self.listener), ("user", &self.user)] {
+            if let Some(name) = name {
+                write!(f, ", {key} = \"{name}\"")?;
+            }
         }
+        Ok(())
     }
 }
 

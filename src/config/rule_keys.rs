@@ -170,6 +170,7 @@ impl RuleDraft {
 pub(super) struct LimitDraft {
     pub sender: Pattern,
     pub client: Vec<Network>,
+    pub user: Option<String>,
     pub provider: Pattern,
     pub rate: Vec<CountedRate>,
     pub quota: Vec<CountedRate>,
@@ -184,6 +185,8 @@ impl Table for LimitDraft {
         "sender" sender: Kind::MailPattern(true), default r#""*""#;
         /// Messages that such clients handed in. Empty: whoever did.
         "client" client: Kind::Networks, default "[]";
+        /// Messages of clients that had logged in as this `[[user]]`. Without it: whoever did.
+        "user" user: Kind::UserName, example r#""shop""#;
         /// On their way through such providers; "@*" are the destinations that have none. Each provider, and each
         /// domain without one, counts for itself: `quota = "100/d"` lets a hundred leave by every one of them.
         "provider" provider: Kind::LanePattern, default r#""*""#;
@@ -202,6 +205,7 @@ impl Table for LimitDraft {
         LimitDraft {
             sender: Pattern::any(),
             client: Vec::new(),
+            user: None,
             provider: Pattern::any(),
             rate: Vec::new(),
             quota: Vec::new(),

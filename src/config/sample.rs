@@ -16,6 +16,7 @@ use crate::mail::LocalNames;
 /// A configuration that talks to nobody: its only name server is a closed port on loopback.
 pub fn config() -> Config {
     Config {
+        users: Arc::default(),
         hostname: "relay.example".into(),
         listeners: vec![Arc::new(Listener {
             address: SocketAddr::from((Ipv4Addr::LOCALHOST, 2525)).into(),

@@ -428,8 +428,8 @@ fn limit(reader: &mut Reader<'_>, path: &str, limit: &LimitDraft, providers: &[P
 /// The limits as they are applied.
 pub(super) fn limits(drafts: Vec<LimitDraft>) -> Vec<Arc<Limit>> {
     let made = |d: LimitDraft| {
-        let LimitDraft { sender, client, provider, rate, quota, count, each_domain } = d;
-        Arc::new(Limit { sender, client, provider, rate, quota, count, each_domain })
+        let LimitDraft { sender, client, user, provider, rate, quota, count, each_domain } = d;
+        Arc::new(Limit { sender, client, user, provider, rate, quota, count, each_domain })
     };
     drafts.into_iter().map(made).collect()
 }

@@ -17,7 +17,9 @@ use super::names::{
 };
 use super::oauth::{Endpoint, OAuthService};
 use super::oauth_files::{ClientCertificate, KeyFile, ServiceAccount};
+use super::password::{self, StoredPassword};
 use super::units::{Pattern, Rate, Size, Span};
+use super::users::{self, UserFile};
 use super::{
     AliasFile, Aliases, Authorities, CountedRate, FileMode, ListenAddress, Nameserver, Network, Secret, Source, Store,
     Warmup, source_file, source_keys, warmup,
@@ -122,6 +124,14 @@ pub(super) enum Kind {
     KeyFile,
     /// A JSON file of Google's.
     ServiceAccount,
+    /// The name of one who logs in here.
+    UserName,
+    /// A password as it is kept.
+    StoredPassword,
+    /// Patterns of reverse-paths.
+    MailPatterns,
+    /// A file of users.
+    UserFile,
 }
 
 /// A value that was read, within its range.
@@ -159,14 +169,19 @@ pub(super) enum Val {
     ClientCertificate(ClientCertificate),
     KeyFile(KeyFile),
     ServiceAccount(ServiceAccount),
+    StoredPassword(StoredPassword),
+    UserFile(UserFile),
 }
 
 impl Kind {
     /// Reads a file or a variable at once, which the example of a key cannot name.
     #[cfg(test)]
     pub(super) fn reads_what_is_elsewhere(self) -> bool {
-        use Kind::{Authorities, ClientCertificate, KeyFile, ReadableFile, Secret, ServiceAccount};
-        matches!(self, Secret | ReadableFile | Authorities | ClientCertificate | KeyFile | ServiceAccount)
+        use Kind::{
+            Authorities, ClientCertificate, KeyFile, ReadableFile, Secret, ServiceAccount, StoredPassword, UserFile,
+        };
+        let file = matches!(self, ReadableFile | Authorities | ClientCertificate | KeyFile | ServiceAccount | UserFile);
+        file || matches!(self, Secret | StoredPassword)
     }
 
     /// What is expected, for messages and documentation: "a span of time from 1s to 1d, …".
@@ -231,6 +246,10 @@ impl Kind {
             Kind::ClientCertificate => "the path of a PEM file with a certificate, and perhaps its key".into(),
             Kind::KeyFile => "the path of a PEM file with a private RSA key".into(),
             Kind::ServiceAccount => "the path of a JSON file of a service account".into(),
+            Kind::UserName => format!("a name of at most {} bytes without spaces and colons", users::MAX_NAME),
+            Kind::StoredPassword => password::EXPECTED.into(),
+            Kind::MailPatterns => "a list of address patterns such as [\"*@shop.example\"], \"<>\" for the null sender".into(),
+            Kind::UserFile => "the path of a file of lines NAME:HASH, with hashes of `mailweir passwd`".into(),
         }
     }
 
@@ -358,6 +377,17 @@ impl Kind {
             Kind::ClientCertificate => ClientCertificate::load(Path::new(text()?)).map(Val::ClientCertificate),
             Kind::KeyFile => KeyFile::load(Path::new(text()?)).map(Val::KeyFile),
             Kind::ServiceAccount => ServiceAccount::load(Path::new(text()?)).map(Val::ServiceAccount),
+            Kind::UserName => users::check_name(text()?).map(Val::Text),
+            Kind::StoredPassword => match (value.as_str(), value.is_inline_table()) {
+                (Some(hash), _) => StoredPassword::parse(hash, false).map(Val::StoredPassword),
+                (None, true) => match read_secret(value)? {
+                    Val::Secret { secret, .. } => StoredPassword::parse(secret.reveal(), true).map(Val::StoredPassword),
+                    _ => Err(wrong_type()),
+                },
+                (None, false) => Err(format!("expected {}", self.expected())),
+            },
+            Kind::MailPatterns => list(value, wrong_type, |s| mail_pattern(s, true)).map(Val::Patterns),
+            Kind::UserFile => UserFile::load(Path::new(text()?)).map(Val::UserFile),
             Kind::Directory => {
                 let text = text()?;
                 if !Path::new(text).is_absolute() || text.contains('\0') {
@@ -392,7 +422,7 @@ impl Val {
             Val::Path(p) => p.display().to_string().into(),
             Val::Authorities(a) => a.path().display().to_string().into(),
             Val::Store(s) => s.to_string().into(),
-            Val::Secret { .. } => "<secret>".into(),
+            Val::Secret { .. } | Val::StoredPassword(_) => "<secret>".into(),
             Val::Networks(v) => texts(v),
             Val::Patterns(v) => texts(v),
             Val::Pattern(p) => p.as_str().into(),
@@ -409,6 +439,7 @@ impl Val {
             Val::ClientCertificate(file) => file.path.display().to_string().into(),
             Val::KeyFile(file) => file.path.display().to_string().into(),
             Val::ServiceAccount(file) => file.path.display().to_string().into(),
+            Val::UserFile(file) => file.path().display().to_string().into(),
         }
     }
 }

@@ -9,18 +9,14 @@
 
 use std::num::NonZeroU32;
 
-use aws_lc_rs::{digest, hmac, pbkdf2};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use lettre::transport::smtp::authentication::{Credentials, Mechanism as Lettre};
 use zeroize::Zeroizing;
 
 use crate::config::AuthMechanism;
+use crate::smtp::sasl::{LEAST_ROUNDS, MOST_ROUNDS, Salted, hmac_md5, hmac_sha256, same, saslname, stored_key, xor};
 
-/// Rounds that a server may ask for: more is an attack on our time.
-const MOST_ROUNDS: u32 = 1_000_000;
-/// The least that RFC 7677 §4 lets a server ask for; fewer make the password easy to guess for who listens.
-const LEAST_ROUNDS: u32 = 4096;
 /// Bytes of randomness in our nonce.
 const NONCE: usize = 18;
 /// Bytes of an error of a server that are kept.
@@ -159,7 +155,7 @@ impl<'a> Exchange<'a> {
 
     fn cram_md5(&self, challenge: &[u8]) -> Zeroizing<Vec<u8>> {
         let code = hmac_md5(self.account.secret.as_bytes(), challenge);
-        Zeroizing::new(format!("{} {code:x}", self.account.user).into_bytes())
+        Zeroizing::new(format!("{} {}", self.account.user, *code).into_bytes())
     }
 
     fn bearer(&self) -> String {
@@ -198,25 +194,18 @@ impl<'a> Exchange<'a> {
         let rounds = rounds.and_then(NonZeroU32::new).ok_or_else(|| {
             format!("the server wants a number of SCRAM rounds that is not from {LEAST_ROUNDS} to {MOST_ROUNDS}")
         })?;
-        let mut salted = Zeroizing::new([0; digest::SHA256_OUTPUT_LEN]);
-        pbkdf2::derive(pbkdf2::PBKDF2_HMAC_SHA256, rounds, &salt, self.account.secret.as_bytes(), &mut *salted);
+        let salted = Salted::new(self.account.secret.as_bytes(), &salt, rounds);
         let without_proof = format!("c=biws,r={nonce}");
         let signed = format!("{},{server},{without_proof}", self.scram.first);
-        let code = |key: &[u8], text: &[u8]| hmac::sign(&hmac::Key::new(hmac::HMAC_SHA256, key), text);
-        let client = code(&*salted, b"Client Key");
-        let stored = digest::digest(&digest::SHA256, client.as_ref());
-        let signature = code(stored.as_ref(), signed.as_bytes());
-        let proof: Zeroizing<Vec<u8>> =
-            Zeroizing::new(client.as_ref().iter().zip(signature.as_ref()).map(|(a, b)| a ^ b).collect());
-        let server_key = code(&*salted, b"Server Key");
-        let expected = code(server_key.as_ref(), signed.as_bytes());
-        self.scram.expected = Some(Zeroizing::new(expected.as_ref().to_vec()));
-        Ok(Zeroizing::new(format!("{without_proof},p={}", STANDARD.encode(&*proof)).into_bytes()))
+        let client = salted.client_key();
+        let proof = xor(&client, &hmac_sha256(&stored_key(&*client), signed.as_bytes()));
+        self.scram.expected = Some(Zeroizing::new(hmac_sha256(&salted.server_key(), signed.as_bytes()).to_vec()));
+        Ok(Zeroizing::new(format!("{without_proof},p={}", STANDARD.encode(*proof)).into_bytes()))
     }
 
     fn scram_verify(&mut self, challenge: &[u8]) -> Result<Zeroizing<Vec<u8>>, String> {
         let shown = challenge.strip_prefix(b"v=").and_then(|v| STANDARD.decode(v.split(|b| *b == b',').next()?).ok());
-        let same = shown.zip(self.scram.expected.as_ref()).is_some_and(|(shown, expected)| shown == **expected);
+        let same = shown.zip(self.scram.expected.as_ref()).is_some_and(|(shown, expected)| same(&shown, expected));
         if !same {
             // An error (`e=`) is answered too: its final reply tells.
             if challenge.starts_with(b"e=") {
@@ -231,25 +220,6 @@ impl<'a> Exchange<'a> {
 
 fn decoded(challenge: &str) -> Result<Vec<u8>, String> {
     STANDARD.decode(challenge.trim()).map_err(|_| "the challenge is no base64".to_owned())
-}
-
-/// RFC 5802 §5.1.
-fn saslname(name: &str) -> String {
-    name.replace('=', "=3D").replace(',', "=2C")
-}
-
-/// RFC 2104 over MD5, as RFC 2195 wants it.
-fn hmac_md5(key: &[u8], text: &[u8]) -> md5::Digest {
-    let mut block = Zeroizing::new([0_u8; 64]);
-    match key.len() {
-        ..=64 => block[..key.len()].copy_from_slice(key),
-        _ => block[..16].copy_from_slice(&md5::compute(key).0),
-    }
-    let with = |pad: u8, text: &[u8]| {
-        let bytes = Zeroizing::new([&block.map(|byte| byte ^ pad)[..], text].concat());
-        md5::compute(&*bytes)
-    };
-    with(0x5c, &with(0x36, text).0)
 }
 
 #[cfg(test)]
@@ -273,9 +243,6 @@ mod tests {
         let told = clear(&exchange.respond(&challenge).expect("a response"));
         assert_eq!(told, "tim b913a602c7eda7a495b4e6e7334d3890");
         assert_eq!(exchange.respond(""), Err(Broken::Over));
-        // RFC 2202, case 6: a key that is longer than a block.
-        let long = hmac_md5(&[0xaa; 80], b"Test Using Larger Than Block-Size Key - Hash Key First");
-        assert_eq!(format!("{long:x}"), "6b1ab7fe4bd7bf8f0b62e6ce61b9d0cd");
     }
 
     /// RFC 7677 §3.

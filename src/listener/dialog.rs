@@ -4,12 +4,15 @@
 //! Order of commands (RFC 5321 §4.1.4): HELO may be left out on loopback; MAIL, then RCPT, then
 //! DATA or BDAT; RSET and a new HELO go back to the start from anywhere.
 
+mod auth;
 mod proxied;
 
 use std::sync::Arc;
 
 use super::policy::{TOO_MANY_COMMANDS, TOO_MANY_ERRORS};
 use super::submit::{Client, Shared, Transaction};
+pub(super) use auth::Login;
+
 use crate::mail::{BodyKind, Caller, Envelope};
 use crate::smtp::command::proxied::{XCLIENT, XFORWARD};
 use crate::smtp::command::{Bad, MailParams, RcptParams};
@@ -44,6 +47,8 @@ pub(super) enum Next {
     Discard { size: u64, reply: Reply },
     /// Greet a client whose address is another now: its time and its memory are too.
     Renamed,
+    /// Go through a login.
+    Auth(Box<Login>),
     /// Begin with TLS, if nothing came behind the command; says 220 or refuses.
     StartTls,
     /// Send what is waiting and close.
@@ -56,6 +61,8 @@ pub(super) struct Dialog {
     /// Who has connected, whoever it speaks for.
     connected: Caller,
     pub client: Client,
+    /// A login was good.
+    logged_in: bool,
     greeted: bool,
     pub transaction: Option<Transaction>,
     /// A BDAT has begun: only BDAT, RSET and the like may follow.
@@ -91,7 +98,6 @@ const NO_ETRN: Reply = Reply::new(502, "5.5.1", "ETRN is not available: what wai
 const NO_STARTTLS: Reply = Reply::new(502, "5.5.1", "STARTTLS is not offered");
 const TLS_ALREADY: Reply = Reply::new(503, "5.5.1", "TLS is active already");
 const TLS_FIRST: Reply = Reply::new(530, "5.7.0", "Must issue a STARTTLS command first");
-const NO_AUTH: Reply = Reply::new(502, "5.5.1", "AUTH is not offered");
 const HELO_FIRST: Reply = Reply::new(503, "5.5.1", "Send HELO or EHLO first");
 const NESTED_MAIL: Reply = Reply::new(503, "5.5.1", "Nested MAIL command");
 const MAIL_FIRST: Reply = Reply::new(503, "5.5.1", "MAIL first");
@@ -105,12 +111,13 @@ const BARE_LF: Reply = Reply::new(500, "5.5.2", "Line does not end in <CR><LF>")
 
 impl Dialog {
     pub fn new(shared: Arc<Shared>, caller: Caller) -> Dialog {
-        let client = Client { caller, helo: "".into(), esmtp: false, tls: "", forwarded: None };
+        let client = Client::new(caller);
         let connected = caller;
         Dialog {
             shared,
             connected,
             client,
+            logged_in: false,
             greeted: false,
             transaction: None,
             chunking: false,
@@ -160,11 +167,15 @@ impl Dialog {
                 | Command::Bdat { .. }
                 | Command::Quit
                 | Command::StartTls
-                | Command::Auth
+                | Command::Auth(_)
         );
         self.idle += u32::from(!nearer);
-        let most = if self.shared.policy.may_relay(self.client.caller.ip()) { MAX_IDLE } else { MAX_IDLE_STRANGER };
+        let most = if self.may_relay() { MAX_IDLE } else { MAX_IDLE_STRANGER };
         self.idle > most
+    }
+
+    fn may_relay(&self) -> bool {
+        self.shared.policy.may_relay(self.client.caller.ip(), self.client.user.as_deref())
     }
 
     /// A line over the limit was skipped.
@@ -193,6 +204,7 @@ impl Dialog {
         self.client.helo = "".into();
         self.client.esmtp = false;
         self.client.tls = version;
+        self.log_out();
         self.greeted = false;
         self.reset();
     }
@@ -201,6 +213,11 @@ impl Dialog {
     /// clear text.
     fn offers_tls(&self) -> bool {
         self.client.tls.is_empty() && self.shared.listener.tls.is_some()
+    }
+
+    /// Nothing but STARTTLS is served before it.
+    fn waits_for_tls(&self) -> bool {
+        self.offers_tls() && self.shared.listener.tls.as_ref().is_some_and(|tls| tls.required)
     }
 
     /// A listener for devices that know LF only does not let octets be what they are.
@@ -270,7 +287,12 @@ impl Dialog {
             Command::StartTls if self.offers_tls() => return Next::StartTls,
             Command::StartTls if !self.client.tls.is_empty() => return self.refuse(&TLS_ALREADY, out),
             Command::StartTls => return self.refuse(&NO_STARTTLS, out),
-            Command::Auth => return self.refuse(&NO_AUTH, out),
+            Command::Auth(words) => {
+                return match self.auth(words.0) {
+                    Ok(next) => next,
+                    Err(reply) => self.refuse(&reply, out),
+                };
+            }
             Command::Etrn => return self.refuse(&NO_ETRN, out),
             Command::XClient(told) => match self.may_be_told() {
                 Ok(()) => {
@@ -315,10 +337,15 @@ impl Dialog {
     }
 
     fn write_extensions(&self, out: &mut Vec<u8>) {
-        let size = format!("SIZE {}", self.shared.listener.max_message_size);
+        let size = format!("SIZE {}", self.shared.policy.max_message_size(self.client.user.as_deref()));
+        let auth = self.mechanisms().map(|names| [format!("AUTH {names}"), format!("AUTH={names}")]);
         let mut lines = vec![&*self.shared.hostname, "PIPELINING", &size];
         if self.offers_tls() {
             lines.push("STARTTLS");
+        }
+        if let Some([auth, old]) = &auth {
+            lines.push(auth);
+            lines.extend(self.shared.listener.auth_old_line.then_some(&**old));
         }
         lines.extend(EXTENSIONS.into_iter().filter(|keyword| *keyword != BINARYMIME || self.offers_binary()));
         if self.shared.policy.may_proxy(self.connected.ip()) {
@@ -334,15 +361,22 @@ impl Dialog {
         if !self.greeted && self.shared.policy.needs_helo(self.client.caller.ip()) {
             return Err(HELO_FIRST);
         }
-        if self.offers_tls() && self.shared.listener.tls.as_ref().is_some_and(|tls| tls.required) {
-            tracing::info!(client = %self.client.caller, helo = &*self.client.helo, reply = %TLS_FIRST, "sender refused");
-            return Err(TLS_FIRST);
+        let user = self.client.user.as_deref();
+        let may = if self.waits_for_tls() { Err(TLS_FIRST) } else { self.shared.policy.login(user) };
+        if let Err(reply) = may {
+            tracing::info!(client = %self.client.caller, helo = &*self.client.helo, %reply, "sender refused");
+            return Err(reply);
         }
         if params.body == BodyKind::BinaryMime && !self.offers_binary() {
             return Err(NO_BINARY);
         }
         let reverse_path = self.shared.policy.sender(path, params.smtputf8)?;
-        self.shared.policy.announced_size(params.size)?;
+        if let Err(reply) = self.shared.policy.sender_of(user, reverse_path.as_ref()) {
+            tracing::info!(client = %self.client.caller, helo = &*self.client.helo, user = user.map(|user| &*user.name),
+                sender = %escape(path.as_bytes()), %reply, "sender refused");
+            return Err(reply);
+        }
+        self.shared.policy.announced_size(params.size, user)?;
         let envelope = Envelope {
             reverse_path,
             body: params.body,
@@ -361,9 +395,9 @@ impl Dialog {
         if self.chunking {
             return Err(BDAT_BEGUN);
         }
+        let may_relay = self.may_relay();
         let Some(tx) = &mut self.transaction else { return Err(MAIL_FIRST) };
-        let forward =
-            self.shared.policy.recipient(self.client.caller.ip(), tx.recipients.len(), path, tx.envelope.smtputf8);
+        let forward = self.shared.policy.recipient(may_relay, tx.recipients.len(), path, tx.envelope.smtputf8);
         match forward.and_then(|forward| tx.add(&forward, params.notify, params.orcpt.as_ref())) {
             Ok(()) => Ok(()),
             Err(reply) => {

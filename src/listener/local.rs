@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use super::Intake;
 use super::submit::{Client, Shared, Transaction};
-use crate::config::{Config, Listener, local_networks};
+use crate::config::{Config, Listener, ListenerAuth, local_networks};
 use crate::mail::{Caller, Envelope, QueueId};
 use crate::smtp::{LineEnds, Reply};
 use crate::spool::{Entry, MAX_RECIPIENTS, Taken};
@@ -45,6 +45,7 @@ impl Local {
         let listener = Listener {
             // Whoever may write to the spool may relay.
             allow: local_networks(),
+            auth: ListenerAuth::Off,
             max_message_size: largest.unwrap_or(first.max_message_size),
             max_recipients: MAX_RECIPIENTS,
             // It came in by none.
@@ -68,7 +69,7 @@ impl Local {
     pub async fn submit(&self, taken: &Taken) -> Result<QueueId, NotQueued> {
         let helo = format!("uid {}", taken.user);
         let caller = Caller::Spool { uid: taken.user };
-        let client = Client { caller, helo: helo.into(), esmtp: true, tls: "", forwarded: None };
+        let client = Client { helo: helo.into(), esmtp: true, ..Client::new(caller) };
         let tx = self.transaction(caller.ip(), &taken.entry)?;
         let mut file = taken.content.try_clone().map_err(NotQueued::Unreadable)?;
         let (mut draft, mut ends) = (self.shared.draft(&client, &tx), LineEnds::new());
@@ -101,7 +102,7 @@ impl Local {
         let envelope = Envelope { reverse_path, smtputf8, ret, envid, ..Envelope::default() };
         let mut tx = Transaction::new(envelope, entry.size, self.shared.intake.memory().envelope());
         for path in &entry.recipients {
-            let forward = policy.recipient(ip, tx.recipients.len(), path, smtputf8);
+            let forward = policy.recipient(policy.may_relay(ip, None), tx.recipients.len(), path, smtputf8);
             // Tried again it would be too many again.
             let forward = forward.map_err(|reply| match reply.is_transient() {
                 true => Reply::new(554, "5.5.3", "Too many recipients"),

@@ -7,6 +7,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
 use tokio::sync::watch;
 
 use super::*;
+use crate::listener::seat::Seat;
 use crate::listener::session::{self, Stop};
 use crate::listener::submit::Shared;
 use crate::listener::tests_config;
@@ -101,7 +102,7 @@ impl Talk {
         let (stream, theirs) = tokio::io::duplex(1 << 20);
         let (stop, signal) = watch::channel(false);
         let stop_of_session = Stop { signal, drain: Duration::ZERO };
-        tokio::spawn(session::run(theirs, Caller::Ip(ip(client)), shared.clone(), stop_of_session));
+        tokio::spawn(session::run(theirs, Caller::Ip(ip(client)), shared.clone(), stop_of_session, Seat::default()));
         Talk { stream, _stop: stop }
     }
 
@@ -221,7 +222,7 @@ async fn recipients_beyond_the_memory_are_for_another_transaction() {
     let (stream, theirs) = tokio::io::duplex(1 << 20);
     let (stop, signal) = watch::channel(false);
     let stop_of_session = Stop { signal, drain: Duration::ZERO };
-    tokio::spawn(session::run(theirs, Caller::Ip([127, 0, 0, 1].into()), shared, stop_of_session));
+    tokio::spawn(session::run(theirs, Caller::Ip([127, 0, 0, 1].into()), shared, stop_of_session, Seat::default()));
     let mut talk = Talk { stream, _stop: stop };
     talk.hear().await;
     talk.say("MAIL FROM:<a@b.example>\r\n").await;

@@ -6,9 +6,11 @@ pub mod dedupe;
 mod dialog;
 mod hang_up;
 mod local;
+mod login;
 mod mailin;
 pub mod memory;
 pub mod policy;
+mod seat;
 mod server;
 mod session;
 mod socket;
@@ -25,6 +27,7 @@ use crate::descriptors::Descriptors;
 use crate::mail::{Message, QueueId, Recipient};
 use crate::queue::{Queue, QueueError};
 pub use local::{Local, NotQueued};
+pub use login::Logins;
 pub use memory::Memory;
 pub use server::Server;
 pub use socket::{Place, Socket, bind, is_lacking};
@@ -43,6 +46,11 @@ pub trait Intake: Send + Sync + 'static {
 
     /// The budget of descriptors, of which each session has its part; `None`: there is none.
     fn descriptors(&self) -> Option<&Arc<Descriptors>> {
+        None
+    }
+
+    /// The logins of all listeners; `None`: each listener has its own.
+    fn logins(&self) -> Option<&Arc<Logins>> {
         None
     }
 

@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::config;
+use crate::config::{self, ListenerAuth, User};
 use crate::mail::{Address, AddressError, Forward, Refusal};
 use crate::queue::QueueError;
 use crate::smtp::Reply;
@@ -27,6 +27,8 @@ pub(super) const TOO_MANY_ERRORS: Reply = Reply::new(421, "4.7.0", "Too many err
 pub(super) const TOO_LARGE: Reply = Reply::new(552, "5.3.4", "Message exceeds the size limit");
 const NEEDS_SMTPUTF8: Reply = Reply::new(553, "5.6.7", "Address with non-ASCII characters needs SMTPUTF8");
 const RELAY_DENIED: Reply = Reply::new(554, "5.7.1", "Relay access denied");
+const AUTH_FIRST: Reply = Reply::new(530, "5.7.0", "Authentication required");
+const NOT_YOUR_SENDER: Reply = Reply::new(550, "5.7.1", "This user may not send with this sender address");
 const TOO_MANY_RECIPIENTS: Reply = Reply::new(452, "4.5.3", "Too many recipients");
 
 /// Longest session of a client that may not relay: long enough to hear that.
@@ -49,8 +51,13 @@ impl Policy {
         Policy { listener }
     }
 
-    /// Whether this client may relay (invariant 7).
-    pub fn may_relay(&self, client: IpAddr) -> bool {
+    /// Whether this client may relay (invariant 7); `user`: as whom it has logged in.
+    pub fn may_relay(&self, client: IpAddr, user: Option<&User>) -> bool {
+        user.is_some() || (self.listener.auth != ListenerAuth::Required && self.allows(client))
+    }
+
+    /// Whether `allow` has this client.
+    fn allows(&self, client: IpAddr) -> bool {
         self.listener.allow.iter().any(|network| network.contains(client))
     }
 
@@ -61,10 +68,10 @@ impl Policy {
 
     /// Whether it has sessions in the number and for the time of those who may relay.
     pub fn may_stay(&self, client: IpAddr) -> bool {
-        self.may_relay(client) || self.may_proxy(client)
+        self.allows(client) || self.may_proxy(client)
     }
 
-    /// How long a session of this client may last.
+    /// How long a session of this client may last that has not logged in.
     pub fn session_time(&self, client: IpAddr) -> Duration {
         let most = if self.may_stay(client) { Duration::MAX } else { STRANGER_TIME };
         self.listener.session_timeout.min(most)
@@ -73,6 +80,25 @@ impl Policy {
     /// Whether this client must say HELO or EHLO before MAIL: programs on this machine need not.
     pub fn needs_helo(&self, client: IpAddr) -> bool {
         !client.to_canonical().is_loopback()
+    }
+
+    /// Whether mail is taken from this user, or from nobody in particular, at all.
+    pub fn login(&self, user: Option<&User>) -> Result<(), Reply> {
+        match user {
+            None if self.listener.auth == ListenerAuth::Required => Err(AUTH_FIRST),
+            _ => Ok(()),
+        }
+    }
+
+    /// Whether this user may use this reverse-path.
+    pub fn sender_of(&self, user: Option<&User>, sender: Option<&Address>) -> Result<(), Reply> {
+        if user.is_none_or(|user| user.may_send_as(sender)) { Ok(()) } else { Err(NOT_YOUR_SENDER) }
+    }
+
+    /// Bytes that a message of this user may have.
+    pub fn max_message_size(&self, user: Option<&User>) -> u64 {
+        let own = user.map(|user| user.max_message_size).filter(|own| *own > 0);
+        own.map_or(self.listener.max_message_size, |own| own.min(self.listener.max_message_size))
     }
 
     /// The reverse-path; an empty one is the null sender.
@@ -85,15 +111,15 @@ impl Policy {
     }
 
     /// The size announced by `SIZE=` (RFC 1870 §6.1).
-    pub fn announced_size(&self, size: u64) -> Result<(), Reply> {
-        if size > self.listener.max_message_size { Err(TOO_LARGE) } else { Ok(()) }
+    pub fn announced_size(&self, size: u64, user: Option<&User>) -> Result<(), Reply> {
+        if size > self.max_message_size(user) { Err(TOO_LARGE) } else { Ok(()) }
     }
 
-    /// A forward-path with what it leads to; `have`: recipients that the transaction has already.
-    pub fn recipient(&self, client: IpAddr, have: usize, path: &str, smtputf8: bool) -> Result<Forward, Reply> {
+    /// A forward-path with what it leads to; `may_relay`: see [`Policy::may_relay`], `have`: recipients that the transaction has already.
+    pub fn recipient(&self, may_relay: bool, have: usize, path: &str, smtputf8: bool) -> Result<Forward, Reply> {
         let forward = self.listener.names.forward(path).map_err(|e| bad("5.1.3", "recipient", e))?;
         forward.addresses().iter().try_for_each(|address| needs_no_utf8(address, smtputf8))?;
-        if !self.may_relay(client) {
+        if !may_relay {
             return Err(RELAY_DENIED);
         }
         if have + forward.addresses().len() > self.listener.max_recipients {
@@ -145,27 +171,55 @@ mod tests {
         let friend: IpAddr = "192.0.2.9".parse().unwrap();
         let stranger: IpAddr = "127.0.0.1".parse().unwrap();
         let code = |r: Result<Forward, Reply>| r.map(|f| f.addresses()[0].to_string()).map_err(|e| e.code);
-        assert_eq!(code(policy.recipient(friend, 0, "a@b", false)), Ok("a@b".into()));
-        assert_eq!(code(policy.recipient(stranger, 0, "a@b", false)), Err(554));
-        assert_eq!(code(policy.recipient(friend, 2, "a@b", false)), Err(452));
-        assert_eq!(code(policy.recipient(friend, 0, "", false)), Err(501));
-        assert_eq!(code(policy.recipient(friend, 0, "no body", false)), Err(501));
-        assert_eq!(code(policy.recipient(friend, 0, "root", false)), Ok("root@relay.example".into()));
+        assert_eq!(code(policy.recipient(policy.may_relay(friend, None), 0, "a@b", false)), Ok("a@b".into()));
+        assert_eq!(code(policy.recipient(policy.may_relay(stranger, None), 0, "a@b", false)), Err(554));
+        assert_eq!(code(policy.recipient(policy.may_relay(friend, None), 2, "a@b", false)), Err(452));
+        assert_eq!(code(policy.recipient(policy.may_relay(friend, None), 0, "", false)), Err(501));
+        assert_eq!(code(policy.recipient(policy.may_relay(friend, None), 0, "no body", false)), Err(501));
+        assert_eq!(
+            code(policy.recipient(policy.may_relay(friend, None), 0, "root", false)),
+            Ok("root@relay.example".into())
+        );
         assert_eq!(
             policy.sender("root", false).map(|a| a.map(|a| a.to_string())),
             Ok(Some("root@relay.example".into()))
         );
-        assert_eq!(code(policy.recipient(friend, 0, "PostMaster", false)), Ok("PostMaster@relay.example".into()));
-        assert_eq!(code(policy.recipient(friend, 0, "ü@b", false)), Err(553));
-        assert_eq!(code(policy.recipient(friend, 0, "ü@b", true)), Ok("ü@b".into()));
+        assert_eq!(
+            code(policy.recipient(policy.may_relay(friend, None), 0, "PostMaster", false)),
+            Ok("PostMaster@relay.example".into())
+        );
+        assert_eq!(code(policy.recipient(policy.may_relay(friend, None), 0, "ü@b", false)), Err(553));
+        assert_eq!(code(policy.recipient(policy.may_relay(friend, None), 0, "ü@b", true)), Ok("ü@b".into()));
         assert_eq!(policy.sender("", false), Ok(None));
         assert_eq!(policy.sender("x y@z", false).map_err(|r| r.code), Err(501));
-        assert!(policy.announced_size(1000).is_ok() && policy.announced_size(1001).is_err());
+        assert!(policy.announced_size(1000, None).is_ok() && policy.announced_size(1001, None).is_err());
         assert!(policy.may_stay(friend) && !policy.may_stay(stranger) && !policy.may_proxy(friend));
         let proxied = Listener { xclient_from: vec!["127.0.0.1".parse().unwrap()], ..tests_config() };
         let behind = Policy::new(Arc::new(Listener { allow: vec!["192.0.2.0/24".parse().unwrap()], ..proxied }));
-        assert!(behind.may_stay(stranger) && behind.may_proxy(stranger) && !behind.may_relay(stranger));
+        assert!(behind.may_stay(stranger) && behind.may_proxy(stranger) && !behind.may_relay(stranger, None));
         assert!(behind.session_time(stranger) > STRANGER_TIME);
         assert!(policy.needs_helo(friend) && !policy.needs_helo("::ffff:127.0.0.1".parse().unwrap()));
+    }
+
+    /// No client relays by `allow` where a login is required, and by a login everywhere.
+    #[test]
+    fn who_has_to_log_in_and_who_may() {
+        let stored = config::StoredPassword::parse("x", true).unwrap();
+        let jo = config::User { max_message_size: 500, ..config::User::new("jo", stored) };
+        let (inside, outside): (IpAddr, IpAddr) = ("127.0.0.1".parse().unwrap(), "192.0.2.9".parse().unwrap());
+        let allow = vec!["127.0.0.0/8".parse().unwrap()];
+        for (auth, by_allow) in
+            [(ListenerAuth::Off, true), (ListenerAuth::Offered, true), (ListenerAuth::Required, false)]
+        {
+            let listener = Listener { auth, allow: allow.clone(), max_message_size: 1000, ..tests_config() };
+            let policy = Policy::new(Arc::new(listener));
+            assert_eq!(policy.may_relay(inside, None), by_allow, "{auth:?}");
+            assert!(!policy.may_relay(outside, None) && policy.may_relay(outside, Some(&jo)), "{auth:?}");
+            assert_eq!(policy.login(None).is_ok(), by_allow, "{auth:?}");
+            assert!(policy.login(Some(&jo)).is_ok());
+            assert!(policy.may_stay(inside) && !policy.may_stay(outside), "{auth:?}");
+            assert_eq!((policy.max_message_size(None), policy.max_message_size(Some(&jo))), (1000, 500));
+            assert!(policy.announced_size(501, Some(&jo)).is_err());
+        }
     }
 }

@@ -17,6 +17,7 @@ use tracing::{info, warn};
 
 use super::hang_up::hang_up;
 use super::policy::{TOO_MANY_SESSIONS, stranger_sessions};
+use super::seat::{Clients, Seat};
 use super::session::{self, Stop};
 use super::socket::{Acceptors, Connection, Place, Socket, bind};
 use super::submit::Shared;
@@ -119,8 +120,11 @@ impl Server {
             None => shared.listener.max_connections,
         };
         let budget = Budget::of(&shared);
+        // What a stranger needs who logs in.
+        let clients = |slots: &Arc<Semaphore>| Arc::new(Clients { slots: slots.clone(), budget: Budget::of(&shared) });
         let (few, politely) = budget.beside(stranger_sessions(most));
         let [slots, strangers, refusals] = [most, few, politely].map(|n| Arc::new(Semaphore::new(n)));
+        let clients = clients(&slots);
         let mut sessions = JoinSet::new();
         let (mut told, mut told_full): (Option<Instant>, Option<Instant>) = (None, None);
         let tls = shared.listener.tls.as_ref().map_or("", |tls| tls.mode.as_str());
@@ -152,17 +156,19 @@ impl Server {
             let free = if permitted { &slots } else { &strangers };
             match free.clone().try_acquire_owned() {
                 Ok(slot) if let Some(descriptors) = budget.session(permitted) => {
-                    let slot = (slot, descriptors);
+                    let seat = Seat::new((slot, descriptors), (!permitted).then(|| clients.clone()));
                     let (shared, stop, gate) = (shared.clone(), stop.clone(), gate.clone());
                     sessions.spawn(async move {
                         match (gate, stream) {
-                            (None, Connection::Tcp(stream)) => session::run(stream, caller, shared, stop).await,
-                            (None, Connection::Unix(stream)) => session::run(stream, caller, shared, stop).await,
-                            (Some(gate), Connection::Tcp(stream)) => gate.session(stream, caller.ip(), stop).await,
+                            (None, Connection::Tcp(stream)) => session::run(stream, caller, shared, stop, seat).await,
+                            (None, Connection::Unix(stream)) => session::run(stream, caller, shared, stop, seat).await,
+                            (Some(gate), Connection::Tcp(stream)) => {
+                                gate.session(stream, caller.ip(), stop).await;
+                                drop(seat);
+                            }
                             // The configuration has refused that.
                             (Some(_), Connection::Unix(_)) => {}
                         }
-                        drop(slot);
                     });
                 }
                 refused => {
@@ -208,18 +214,25 @@ impl Server {
     where
         S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin + Send,
     {
-        session::run(stream, Caller::Ip(ip), self.shared.clone(), Stop { signal: shutdown, drain }).await;
+        session::run(stream, Caller::Ip(ip), self.shared.clone(), Stop { signal: shutdown, drain }, Seat::default())
+            .await;
     }
 }
 
 /// The part of the listener in the budget of descriptors.
-struct Budget {
+pub(super) struct Budget {
     descriptors: Option<Arc<Descriptors>>,
     /// Descriptors of a session.
     each: usize,
 }
 
 impl Budget {
+    /// Without one.
+    #[cfg(test)]
+    pub(super) fn none() -> Budget {
+        Budget { descriptors: None, each: 1 }
+    }
+
     fn of(shared: &Shared) -> Budget {
         let each = descriptors::of_session(shared.listener.engine);
         Budget { descriptors: shared.intake.descriptors().cloned(), each }
@@ -235,7 +248,7 @@ impl Budget {
     }
 
     /// For one more session, if there is one.
-    fn session(&self, permitted: bool) -> Option<Slot> {
+    pub(super) fn session(&self, permitted: bool) -> Option<Slot> {
         match &self.descriptors {
             Some(all) if permitted => all.for_client(self.each),
             _ => Some(Slot::uncounted()),

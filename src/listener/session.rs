@@ -17,6 +17,7 @@
 
 mod encrypt;
 mod input;
+mod login;
 
 use std::future::pending;
 use std::io;
@@ -27,12 +28,14 @@ use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use tokio::sync::watch;
 use tokio::time::{Instant, timeout_at};
 use tracing::{debug, info};
+use zeroize::Zeroize as _;
 
 use input::spill;
 
 use super::dialog::{Dialog, Next};
 use super::hang_up::{PATIENCE, hang_up};
 use super::memory::{TINY_READ, Upload};
+use super::seat::Seat;
 use super::stream::Stream;
 use super::submit::{Client, Shared};
 use crate::config::ListenerTlsMode;
@@ -111,6 +114,10 @@ struct Session<S> {
     chunks: Option<Box<Chunks>>,
     /// The memory of the message that comes in.
     upload: Upload,
+    began: Instant,
+    seat: Seat,
+    /// Logins that failed.
+    failures: u32,
 }
 
 struct Chunks {
@@ -121,21 +128,25 @@ struct Chunks {
 }
 
 /// Runs a session to its end.
-pub(super) async fn run<S>(stream: S, caller: Caller, shared: Arc<Shared>, stop: Stop)
+pub(super) async fn run<S>(stream: S, caller: Caller, shared: Arc<Shared>, stop: Stop, seat: Seat)
 where
     S: AsyncRead + AsyncWrite + Unpin + Send,
 {
     let memory = shared.intake.memory();
     let (upload, _counted) = (memory.upload(caller.ip()), memory.session());
+    let began = Instant::now();
     let mut session = Session {
         upload,
+        began,
+        seat,
+        failures: 0,
         stream: Stream::Clear(stream),
         dialog: Dialog::new(shared.clone(), caller),
         lines: LineReader::default(),
         input: Vec::with_capacity(SMALL),
         start: 0,
         output: Vec::new(),
-        deadline: Instant::now() + shared.policy.session_time(caller.ip()),
+        deadline: began + shared.policy.session_time(caller.ip()),
         stop,
         stopping: false,
         chunks: None,
@@ -178,6 +189,7 @@ where
                     }
                 }
                 Next::Renamed => self.renamed(),
+                Next::Auth(login) => Box::pin(self.log_in(*login)).await?,
                 Next::StartTls => Box::pin(self.start_tls()).await?,
                 Next::Close => return Err(End::Over),
             }
@@ -204,9 +216,13 @@ where
         let patience = Instant::now() + self.shared.listener.command_timeout;
         loop {
             let waiting = &self.input[self.start..];
-            match self.lines.next(waiting, MAX_COMMAND) {
+            let long = waiting.len() > MAX_COMMAND && self.dialog.has_auth() && is_auth(waiting);
+            match self.lines.next(waiting, if long { login::MAX_LINE } else { MAX_COMMAND }) {
                 Line::Complete { len, used, crlf } => {
                     let next = self.dialog.command(&waiting[..len], crlf, &mut self.output);
+                    if matches!(next, Next::Auth(_)) {
+                        self.input[self.start..self.start + len].zeroize();
+                    }
                     self.start += used;
                     return Ok(next);
                 }
@@ -412,6 +428,11 @@ where
     }
 }
 
+/// The start of a command that may have a long line.
+fn is_auth(line: &[u8]) -> bool {
+    line.get(..5).is_some_and(|verb| verb.eq_ignore_ascii_case(b"AUTH "))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -425,7 +446,7 @@ mod tests {
         let (_client, stream) = tokio::io::duplex(1);
         let (_sender, signal) = watch::channel(false);
         let stop = Stop { signal, drain: Duration::ZERO };
-        let task = run(stream, Caller::Ip([127, 0, 0, 1].into()), shared, stop);
+        let task = run(stream, Caller::Ip([127, 0, 0, 1].into()), shared, stop, Seat::default());
         let bytes = std::mem::size_of_val(&task) + SMALL + 1024;
         assert!(bytes < 8 * 1024, "{bytes} bytes");
     }

@@ -13,10 +13,11 @@ use tracing::{info, warn};
 
 use super::Intake;
 use super::dedupe::{Dedupe, Once};
+use super::login::Logins;
 use super::memory::Charge;
 use super::policy::{NO_ROOM_FOR_RECIPIENTS, Policy};
 use crate::clock::Timestamp;
-use crate::config;
+use crate::config::{self, User};
 use crate::mail::{
     Address, BodyKind, Caller, Draft, Envelope, Forward, Message, Notify, Orcpt, Origin, QueueId, Recipient, Refusal,
     Trace,
@@ -34,6 +35,9 @@ pub(super) struct Shared {
     pub policy: Policy,
     pub intake: Arc<dyn Intake>,
     pub dedupe: Option<Dedupe>,
+    pub logins: Arc<Logins>,
+    /// The name of a user where there is none.
+    nobody: Arc<str>,
 }
 
 /// The client of a session.
@@ -48,6 +52,20 @@ pub(super) struct Client {
     pub forwarded: Option<Arc<str>>,
     /// `TLSv1.3`, `TLSv1.2`, or empty in clear text.
     pub tls: &'static str,
+    /// As whom it has logged in.
+    pub user: Option<Arc<User>>,
+}
+
+impl Client {
+    /// One who has said nothing yet.
+    pub fn new(caller: Caller) -> Client {
+        Client { caller, helo: "".into(), esmtp: false, tls: "", forwarded: None, user: None }
+    }
+
+    /// The name of its user, for the log.
+    fn user_name(&self) -> Option<&str> {
+        self.user.as_ref().map(|user| &*user.name)
+    }
 }
 
 /// A mail transaction (RFC 5321 §3.3) from MAIL on.
@@ -188,7 +206,16 @@ fn same(a: &Address, b: &Address) -> bool {
 impl Shared {
     pub fn new(listener: Arc<config::Listener>, hostname: &str, intake: Arc<dyn Intake>) -> Shared {
         let dedupe = (!listener.dedupe.is_zero()).then(|| Dedupe::new(listener.dedupe, intake.clock()));
-        Shared { policy: Policy::new(listener.clone()), hostname: hostname.into(), listener, intake, dedupe }
+        let logins = intake.logins().cloned().unwrap_or_default();
+        Shared {
+            policy: Policy::new(listener.clone()),
+            hostname: hostname.into(),
+            listener,
+            intake,
+            dedupe,
+            logins,
+            nobody: "".into(),
+        }
     }
 
     pub fn queue(&self) -> &dyn Queue {
@@ -208,15 +235,16 @@ impl Shared {
             hostname: &self.hostname,
             esmtp: client.esmtp,
             tls: !client.tls.is_empty(),
+            authenticated: client.user.is_some(),
             smtputf8: tx.envelope.smtputf8,
             sender: tx.envelope.reverse_path.as_ref(),
             recipient,
         };
         let hash = self.dedupe.as_ref().map(|d| d.begin(&tx.envelope, &tx.recipients));
-        let draft =
-            Draft::new(self.queue().next_id(now), now, &trace, self.listener.max_message_size, tx.announced, hash)
-                .with_max_hops(self.listener.max_hops)
-                .with_max_header(self.listener.max_header);
+        let most = self.policy.max_message_size(client.user.as_deref());
+        let draft = Draft::new(self.queue().next_id(now), now, &trace, most, tx.announced, hash)
+            .with_max_hops(self.listener.max_hops)
+            .with_max_header(self.listener.max_header);
         match tx.envelope.body {
             BodyKind::BinaryMime => draft.with_exact_octets(),
             BodyKind::SevenBit | BodyKind::EightBitMime => draft,
@@ -248,12 +276,12 @@ impl Shared {
         match result {
             Ok(Once::First(id)) => {
                 let forwarded = client.forwarded.as_deref();
-                info!(%id, sender, count, recipients, alias, client = %client.caller, forwarded, helo = &*client.helo, tls = client.tls,
+                info!(%id, sender, count, recipients, alias, client = %client.caller, user = client.user_name(), forwarded, helo = &*client.helo, tls = client.tls,
                     size, took_ms, "accepted");
                 Ok(Accepted(id))
             }
             Ok(Once::Again(id)) => {
-                info!(%id, sender, count, recipients, client = %client.caller, helo = &*client.helo, tls = client.tls, size,
+                info!(%id, sender, count, recipients, client = %client.caller, user = client.user_name(), helo = &*client.helo, tls = client.tls, size,
                     took_ms, "sent again, already accepted");
                 Ok(Accepted(id))
             }
@@ -293,6 +321,7 @@ impl Shared {
                 ip: client.caller.ip(),
                 helo: client.helo.clone(),
                 listener: self.listener.name.clone(),
+                user: client.user.as_ref().map_or_else(|| self.nobody.clone(), |user| user.name.clone()),
             },
             size: finished.size,
             traits: finished.traits,

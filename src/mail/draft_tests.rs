@@ -132,6 +132,7 @@ fn trace(recipient: Option<&Address>) -> Trace<'_> {
         hostname: &HOSTNAME,
         esmtp: true,
         tls: false,
+        authenticated: false,
         smtputf8: false,
         sender: Some(&SENDER),
         recipient,
@@ -379,6 +380,16 @@ fn the_received_line_says_how_the_message_came() {
         Trace { esmtp, tls, smtputf8, ..trace(None) }.write(QueueId(1), "DATE", &mut out);
         let line = String::from_utf8_lossy(&out).into_owned();
         assert!(line.contains(&format!("\r\n\tby relay.example with {with} id ")), "{line}");
+        // Whoever logs in speaks ESMTP, even after HELO.
+        out.clear();
+        Trace { esmtp, tls, smtputf8, authenticated: true, ..trace(None) }.write(QueueId(1), "DATE", &mut out);
+        let with = match (smtputf8, tls) {
+            (true, true) => "UTF8SMTPSA",
+            (true, false) => "UTF8SMTPA",
+            (false, true) => "ESMTPSA",
+            (false, false) => "ESMTPA",
+        };
+        assert!(String::from_utf8_lossy(&out).contains(&format!(" with {with} id ")), "{with}");
     }
 }
 

@@ -13,6 +13,8 @@ pub struct Incoming<'a> {
     pub client: Option<IpAddr>,
     /// The `name` of the listener that took it; empty without one.
     pub listener: &'a str,
+    /// As whom the client had logged in; empty without a login.
+    pub user: &'a str,
 }
 
 impl<'a> From<Option<&'a Address>> for Incoming<'a> {
@@ -25,7 +27,7 @@ impl<'a> From<&'a Message> for Incoming<'a> {
     fn from(message: &'a Message) -> Incoming<'a> {
         let sender = message.envelope.reverse_path.as_ref();
         match &message.origin {
-            Origin::Client { ip, listener, .. } => Incoming { sender, client: Some(*ip), listener },
+            Origin::Client { ip, listener, user, .. } => Incoming { sender, client: Some(*ip), listener, user },
             Origin::Dsn | Origin::Local => sender.into(),
         }
     }

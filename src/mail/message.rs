@@ -150,6 +150,8 @@ pub enum Origin {
         helo: Arc<str>,
         /// The `name` of the listener; empty without one.
         listener: Arc<str>,
+        /// As whom it had logged in; empty without a login.
+        user: Arc<str>,
     },
     /// Written by mailweir itself: a DSN.
     Dsn,

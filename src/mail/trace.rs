@@ -22,6 +22,8 @@ pub struct Trace<'a> {
     pub esmtp: bool,
     /// The session is encrypted.
     pub tls: bool,
+    /// The client has logged in.
+    pub authenticated: bool,
     /// The transaction has SMTPUTF8.
     pub smtputf8: bool,
     /// The reverse-path, which is who wrote a message that does not say so; `None` is the null one.
@@ -37,12 +39,16 @@ impl Trace<'_> {
         // Nothing of ours makes a message one that needs SMTPUTF8 all the way.
         let plain = |c| if is_plain(c) { c } else { '?' };
         // There is no word for HELO and TLS.
-        let with = match (self.smtputf8, self.esmtp, self.tls) {
-            (true, _, true) => "UTF8SMTPS",
-            (true, _, false) => "UTF8SMTP",
-            (false, true, true) => "ESMTPS",
-            (false, true, false) => "ESMTP",
-            (false, false, _) => "SMTP",
+        let with = match (self.smtputf8, self.esmtp || self.authenticated, self.tls, self.authenticated) {
+            (true, _, true, false) => "UTF8SMTPS",
+            (true, _, false, false) => "UTF8SMTP",
+            (true, _, true, true) => "UTF8SMTPSA",
+            (true, _, false, true) => "UTF8SMTPA",
+            (false, true, true, false) => "ESMTPS",
+            (false, true, false, false) => "ESMTP",
+            (false, true, true, true) => "ESMTPSA",
+            (false, true, false, true) => "ESMTPA",
+            (false, false, _, _) => "SMTP",
         };
         // Writing to a Vec cannot fail.
         if let Caller::Spool { uid } = self.caller {

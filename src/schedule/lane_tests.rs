@@ -199,6 +199,7 @@ fn shared(sender: &str, change: impl FnOnce(&mut Limit)) -> Arc<Limit> {
     let mut limit = Limit {
         sender: crate::config::units::Pattern::new(sender),
         client: Vec::new(),
+        user: None,
         provider: crate::config::units::Pattern::any(),
         rate: Vec::new(),
         quota: Vec::new(),

@@ -128,9 +128,9 @@ impl Limits {
 impl Share {
     fn is_about(&self, message: &Message) -> bool {
         let sender = Spellings::of(message.envelope.reverse_path.as_ref());
-        let client = match &message.origin {
-            Origin::Client { ip, .. } => Some(*ip),
-            Origin::Dsn | Origin::Local => None,
+        let (client, user) = match &message.origin {
+            Origin::Client { ip, user, .. } => (Some(*ip), &**user),
+            Origin::Dsn | Origin::Local => (None, ""),
         };
         // `<>` has no domain: the reports of all senders would share what is meant for one of them.
         if self.limit.each_domain && message.envelope.reverse_path.is_none() && self.limit.sender.as_str() != "<>" {
@@ -139,6 +139,7 @@ impl Share {
         let networks = &self.limit.client;
         self.limit.sender.matches_mailbox(&sender)
             && (networks.is_empty() || client.is_some_and(|ip| networks.iter().any(|network| network.contains(ip))))
+            && self.limit.user.as_ref().is_none_or(|name| name.eq_ignore_ascii_case(user))
     }
 }
 
@@ -153,6 +154,9 @@ pub fn name(limit: &Limit) -> String {
     if !limit.client.is_empty() {
         let networks: Vec<String> = limit.client.iter().map(ToString::to_string).collect();
         name.push_str(&format!(" from {}", networks.join(",")));
+    }
+    if let Some(user) = &limit.user {
+        name.push_str(&format!(" of {user}"));
     }
     if limit.provider.as_str() != "*" {
         name.push_str(&format!(" to {}", limit.provider));

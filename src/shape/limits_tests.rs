@@ -18,6 +18,7 @@ fn limit(sender: &str, change: impl FnOnce(&mut Limit)) -> Arc<Limit> {
     let mut limit = Limit {
         sender: Pattern::new(sender),
         client: Vec::new(),
+        user: None,
         provider: Pattern::any(),
         rate: Vec::new(),
         quota: Vec::new(),
@@ -30,7 +31,12 @@ fn limit(sender: &str, change: impl FnOnce(&mut Limit)) -> Arc<Limit> {
 
 fn message(sender: &str, ip: Option<&str>) -> Message {
     let origin = match ip {
-        Some(ip) => Origin::Client { ip: ip.parse().expect("an address"), helo: "".into(), listener: "".into() },
+        Some(ip) => Origin::Client {
+            ip: ip.parse().expect("an address"),
+            helo: "".into(),
+            listener: "".into(),
+            user: "".into(),
+        },
         None => Origin::Dsn,
     };
     Message {

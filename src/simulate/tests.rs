@@ -62,6 +62,7 @@ fn a_limit_holds_one_sender_and_nobody_else() {
     let limit = Arc::new(Limit {
         sender: Pattern::new("*@news.example"),
         client: Vec::new(),
+        user: None,
         provider: Pattern::any(),
         rate: vec!["1/s".parse().expect("a rate")],
         quota: Vec::new(),

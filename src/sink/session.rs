@@ -275,12 +275,12 @@ impl Session<'_> {
                 let _ = self.say(&BYE);
                 Next::Close
             }
-            Command::Auth if extensions.auth => self.auth(line),
+            Command::Auth(_) if extensions.auth => self.auth(line),
             Command::Vrfy
             | Command::Expn
             | Command::Help
             | Command::StartTls
-            | Command::Auth
+            | Command::Auth(_)
             | Command::Etrn
             | Command::XClient(_)
             | Command::XForward(_) => self.say(&NOT_OFFERED),

@@ -8,6 +8,8 @@ mod params;
 mod path;
 pub mod proxied;
 
+use std::fmt;
+
 use super::Reply;
 pub use params::{MailParams, RcptParams};
 use params::{mail_params, rcpt_params};
@@ -48,14 +50,24 @@ pub enum Command<'a> {
     Help,
     /// STARTTLS.
     StartTls,
-    /// AUTH.
-    Auth,
+    /// AUTH, with what follows.
+    Auth(Words<'a>),
     /// ETRN (RFC 1985).
     Etrn,
     /// XCLIENT.
     XClient(Box<Proxied>),
     /// XFORWARD.
     XForward(Box<Proxied>),
+}
+
+/// Words that may be a password: never printed.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Words<'a>(pub &'a str);
+
+impl fmt::Debug for Words<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("<secret>")
+    }
 }
 
 /// Why a line is no command that can be served.
@@ -131,7 +143,7 @@ impl<'a> Command<'a> {
         } else if is("STARTTLS") {
             bare(Command::StartTls)
         } else if is("AUTH") {
-            Ok(Command::Auth)
+            Ok(Command::Auth(Words(rest)))
         } else if is("ETRN") {
             Ok(Command::Etrn)
         } else if is("XCLIENT") {

@@ -6,6 +6,7 @@ pub mod command;
 pub mod dot;
 pub mod line;
 pub mod reply;
+pub mod sasl;
 pub mod tls;
 
 pub use command::Command;

@@ -29,8 +29,18 @@ pub async fn accepted_claimed_and_delivered_leaves_nothing(rig: Rig) {
 
 pub async fn stores_and_gives_back_every_field(mut rig: Rig) {
     let origins = [
-        Origin::Client { ip: "2001:db8::1".parse().unwrap(), helo: "präsident".into(), listener: "".into() },
-        Origin::Client { ip: "192.0.2.1".parse().unwrap(), helo: "".into(), listener: "submission".into() },
+        Origin::Client {
+            ip: "2001:db8::1".parse().unwrap(),
+            helo: "präsident".into(),
+            listener: "".into(),
+            user: "jo@x.example".into(),
+        },
+        Origin::Client {
+            ip: "192.0.2.1".parse().unwrap(),
+            helo: "".into(),
+            listener: "submission".into(),
+            user: "shop".into(),
+        },
         Origin::Dsn,
         Origin::Local,
     ];

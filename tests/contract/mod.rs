@@ -197,6 +197,7 @@ impl Letter {
                 ip: [127, 0, 0, 1].into(),
                 helo: "client.example".into(),
                 listener: "inside".into(),
+                user: "".into(),
             },
             size: self.body.len() as u64,
             traits: BodyTraits::default(),

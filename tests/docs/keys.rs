@@ -105,7 +105,7 @@ fn unknown_keys(page: &Page, names: &BTreeSet<String>, seen: &mut usize) -> Vec<
 }
 
 /// A key that is refused because it has no effect yet, and is named for that.
-const PLANNED: &str = "listener.auth";
+const PLANNED: &str = "listener.quota";
 
 /// Keys within values, and one of Postfix.
 const OTHER_KEYS: &[&str] = &[
@@ -135,7 +135,7 @@ fn what_the_configuration_lacks_is_found() {
     assert!(faults("store = \"sqlite:/var/lib/q.db\"\n").is_empty(), "a piece of [queue]");
     assert!(!faults("[provider.a]\nmatch = { domains = [\"a.example\"] }\nraet = \"20/s\"\n").is_empty());
     assert!(!faults("[provider.a]\nmatch = { domains = [\"a.example\"] }\nrate = \"20 a second\"\n").is_empty());
-    let planned = faults("[[listener]]\nauth = true\n").join(";");
+    let planned = faults("[[listener]]\nquota = \"1/s\"\n").join(";");
     assert!(planned.contains("not supported by this version"), "{planned}");
     let text = "`[queue] memry` `retry.expires` `[queue] memory` `queue.md` `colour = true` `rate = \"1/s\"`\n";
     let page = Page { path: "x.md".into(), text: text.into() };

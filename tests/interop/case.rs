@@ -33,6 +33,9 @@ impl Role {
 pub const SIGHTS: [&str; 9] =
     ["from", "to", "subject", "text", "dots", "from line", "long line", "attachment", "blind"];
 
+/// Over what a client logs in. The words of the key `logins`.
+pub const WAYS: [&str; 3] = ["clear", "starttls", "implicit"];
+
 /// How a program tells that a message was not taken.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Told {
@@ -74,6 +77,8 @@ pub struct Case {
     pub stays: bool,
     /// Further keys of the provider of a server: how mailweir is to speak to it.
     pub provider: Vec<(String, String)>,
+    /// How it logs in: some of [`WAYS`].
+    pub logins: Vec<String>,
     /// What a reader of the table should know.
     pub note: String,
 }
@@ -97,7 +102,7 @@ pub fn all() -> Vec<Case> {
 }
 
 fn read(path: &Path) -> Case {
-    const KEYS: &str = "name role packages npm pip version run shows refused down stays provider note";
+    const KEYS: &str = "name role packages npm pip version run shows refused down stays provider logins note";
     let text = std::fs::read_to_string(path).expect("a case");
     let document: DocumentMut = text.parse().unwrap_or_else(|e| panic!("{}: {e}", path.display()));
     for (key, _) in document.iter() {
@@ -116,7 +121,10 @@ fn read(path: &Path) -> Case {
     for word in &shows {
         assert!(SIGHTS.contains(&word.as_str()), "{}: nothing is called `{word}`", path.display());
     }
+    let logins = list("logins");
+    assert!(logins.iter().all(|way| WAYS.contains(&way.as_str())), "{}: logins are of {WAYS:?}", path.display());
     Case {
+        logins,
         slug: path.file_stem().and_then(|s| s.to_str()).expect("a name").to_owned(),
         name: text("name"),
         role,

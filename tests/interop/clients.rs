@@ -5,10 +5,13 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use mailweir::config::StoredPassword;
+
+use super::ca::Authority;
 use super::case::{Case, Role, Told};
 use super::letter::{FROM, FROM_NAME, Letter, RECIPIENTS, SUBJECT};
 use super::machine::{Ended, Machine, Running, within};
-use super::support::daemon::{Daemon, MAILWEIR, Setup};
+use super::support::daemon::{Daemon, LogLine, MAILWEIR, Setup};
 use super::support::sink::Sink;
 use super::support::{Port, SOON, TestDir};
 
@@ -27,18 +30,59 @@ struct Site<'a> {
     /// The program, where every user may run it.
     program: PathBuf,
     dir: TestDir,
-    _ports: [Port; 2],
+    /// Keeps them reserved.
+    ports: Vec<Port>,
+    /// Further variables of the program.
+    told: Vec<(&'static str, String)>,
 }
 
+/// The user of a site that requires a login.
+const LOGIN: [&str; 2] = ["jo", "pencil-1234"];
+
 impl<'a> Site<'a> {
+    /// One that requires a login; the listener that the program is to talk to, and what it is told beside the rest.
+    fn with_login(case: &'a Case, machine: &'a Machine, way: &str) -> (Site<'a>, Vec<(&'static str, String)>) {
+        let dir = TestDir::new();
+        let host = Port::reserve();
+        let authority = Authority::new(&dir, "interop-ca");
+        let made = authority.certificate(&dir, &host.at(1).ip().to_string());
+        let hash = StoredPassword::hash(LOGIN[1]).expect("a hash");
+        let mode = if way == "implicit" { "implicit" } else { "starttls" };
+        let keys = format!(
+            "[[user]]\nname = \"{}\"\npassword = \"{hash}\"\n[[listener]]\naddress = \"{}\"\nauth = \"required\"\n{}",
+            LOGIN[0],
+            host.at(1),
+            match way {
+                "clear" => String::new(),
+                _ => format!("tls = {{ mode = \"{mode}\", cert = {:?}, key = {:?} }}", made.file, made.key),
+            }
+        );
+        let told = vec![
+            ("LOGIN", LOGIN[0].to_owned()),
+            ("PASSWORD", LOGIN[1].to_owned()),
+            ("TLS", way.to_owned()),
+            ("CA", authority.file.display().to_string()),
+        ];
+        let mut site = Site::beside(case, machine, dir, &keys);
+        site.daemon.smtp = host.at(1);
+        site.ports.push(host);
+        (site, told)
+    }
+
     fn new(case: &'a Case, machine: &'a Machine) -> Site<'a> {
-        let (dir, ports) = (TestDir::new(), [Port::reserve(), Port::reserve()]);
+        Site::beside(case, machine, TestDir::new(), "")
+    }
+
+    /// With these tables, too.
+    fn beside(case: &'a Case, machine: &'a Machine, dir: TestDir, keys: &str) -> Site<'a> {
+        let ports = vec![Port::reserve(), Port::reserve()];
         let sink = Sink::start(ports[0].at(2));
         let closed = ports[1].at(1);
         let daemon = Setup::new(&dir)
             .top(&format!("default_domain = \"client.test\"\naliases = {{ root = {RECIPIENTS:?} }}"))
             .with(&format!("[[listener]]\naddress = \"{closed}\"\nallow = [\"192.0.2.1/32\"]"))
             .with("[sendmail]\nwait = \"1s\"")
+            .with(keys)
             .via("example", "example.test", sink.address, "")
             .via("client", "*.test", sink.address, "")
             .start();
@@ -48,7 +92,7 @@ impl<'a> Site<'a> {
         }
         std::fs::set_permissions(&daemon.config, std::fs::Permissions::from_mode(0o644)).expect("mode");
         let letter = Letter::write(&dir, case);
-        Site { case, machine, daemon, sink, letter, closed, program, dir, _ports: ports }
+        Site { case, machine, daemon, sink, letter, closed, program, dir, ports, told: Vec::new() }
     }
 
     /// What the program is told.
@@ -70,6 +114,7 @@ impl<'a> Site<'a> {
             ("MAILWEIR", path(&self.program)),
             ("SELF", path(&std::env::current_exe().expect("this program"))),
         ];
+        variables.extend(self.told.iter().cloned());
         if self.case.role == Role::Sendmail {
             let config = if server == self.daemon.smtp { path(&self.daemon.config) } else { self.config(server) };
             variables.extend([("LINK", "yes".to_owned()), ("CONFIG", config)]);
@@ -190,6 +235,21 @@ fn check(told: &Told, ended: &Ended) -> Result<(), String> {
     if right { Ok(()) } else { Err(format!("it exits with {}, not as {told:?}: {}", ended.code, ended.said)) }
 }
 
+/// The letter of a user who has to log in.
+fn logs_in(case: &Case, machine: &Machine, way: &str) -> Result<(), String> {
+    let (mut site, told) = Site::with_login(case, machine, way);
+    site.told = told;
+    site.whole()?;
+    let encrypted = way != "clear";
+    let as_user = |line: &LogLine| line.event() == "accepted" && line.get("user") == LOGIN[0];
+    let lines = site.daemon.log_lines();
+    match lines.iter().find(|line| as_user(line)) {
+        None => Err("nothing was accepted of its user".to_owned()),
+        Some(line) if line.get("tls").is_empty() == encrypted => Err(format!("tls is {:?}", line.get("tls"))),
+        Some(_) => Ok(()),
+    }
+}
+
 /// All that is wrong.
 pub fn try_all(case: &Case, machine: &Machine) -> Vec<String> {
     let mut wrong = Vec::new();
@@ -203,6 +263,9 @@ pub fn try_all(case: &Case, machine: &Machine) -> Vec<String> {
     site.sink.assert_legal();
     site.daemon.wait_queue_empty(SOON);
     drop(site);
+    for way in &case.logins {
+        note(&format!("a login, {way}"), logs_in(case, machine, way));
+    }
     note("refused", Site::new(case, machine).refused());
     note("nobody listens", Site::new(case, machine).down());
     wrong

@@ -27,6 +27,8 @@ copy. *Without* names what a program cannot say, or changes itself, and what was
 
 - A **client** hands it over by SMTP and must end with 0; then to a listener that refuses every recipient (554), and to a
   port where nobody listens: the code, or the words, that its user gets.
+  Those that *log in* hand it over once more for each way, as a user of a listener that requires a login (AUTH PLAIN, or what
+  the program takes first of PLAIN and LOGIN).
 - **sendmail**: the same by /usr/sbin/sendmail, which is mailweir.
 - A **relay** is a mail server, or a relay with a queue, that sends all mail to mailweir; while nobody listens it must keep
   the letter, and send it once mailweir is there.
@@ -72,6 +74,19 @@ fn encrypted(case: &Case) -> &'static str {
     }
 }
 
+/// Over what a client logs in, where it was tried.
+fn logs_in(case: &Case) -> String {
+    let words = |way: &String| match way.as_str() {
+        "clear" => "in clear text (loopback)",
+        "starttls" => "over STARTTLS",
+        _ => "over TLS from the first byte",
+    };
+    match case.logins.as_slice() {
+        [] => String::new(),
+        ways => format!("logs in {}", ways.iter().map(words).collect::<Vec<_>>().join(", ")),
+    }
+}
+
 /// The row of a program.
 pub fn row(case: &Case, version: &str, result: &str) -> String {
     let without: Vec<&str> = SIGHTS.into_iter().filter(|sight| !case.shows.iter().any(|word| word == sight)).collect();
@@ -82,7 +97,7 @@ pub fn row(case: &Case, version: &str, result: &str) -> String {
         if without.is_empty() { "–".to_owned() } else { without.join(", ") },
         told(case.role, &case.refused),
         if case.role == Role::Server { "waits, delivered later".to_owned() } else { told(case.role, &case.down) },
-        [result, encrypted(case), &case.note]
+        [result, encrypted(case), &logs_in(case), &case.note]
             .into_iter()
             .filter(|part| !part.is_empty())
             .collect::<Vec<_>>()

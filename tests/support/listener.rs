@@ -34,7 +34,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use mailweir::clock::{Clock, Timestamp};
 use mailweir::config::units::Pattern;
-use mailweir::config::{Engine, Listener, ListenerTlsMode};
+use mailweir::config::{Engine, Listener, ListenerAuth, ListenerTlsMode, StoredPassword, User, Users};
 use mailweir::listener::{Intake, Memory as Incoming, Server};
 use mailweir::mail::{IdSource, LaneName, LocalNames, Message, NewMessage, Owed, QueueId, Recipient, RecipientKey};
 use mailweir::queue::{Counts, Filter, LaneDue, Leased, Operation, Page, Queue, QueueError, Settlement};
@@ -342,17 +342,40 @@ impl Dialog {
                         _ => panic!("{}: tls = {value}", self.name),
                     });
                 }
+                "auth" => {
+                    let word = |auth: &ListenerAuth| auth.as_str() == value;
+                    let all = [ListenerAuth::Off, ListenerAuth::Offered, ListenerAuth::Required];
+                    l.auth = all.into_iter().find(word).expect(value);
+                }
+                "users" => l.users = Arc::new(Users::new(value.split_whitespace().map(|user| self.user(user)))),
+                "accept_any" => l.accept_any = value == "true",
+                "auth_old_line" => l.auth_old_line = value == "true",
                 "xclient_from" => l.xclient_from = value.split_whitespace().map(|n| n.parse().expect(value)).collect(),
                 "lf_only" => l.lf_only = value == "true",
                 "command_timeout" => l.command_timeout = parse_span(value),
                 "data_timeout" => l.data_timeout = parse_span(value),
                 "session_timeout" => l.session_timeout = parse_span(value),
                 "dedupe" => l.dedupe = parse_span(value),
-                "queue" | "client" => {}
+                "queue" | "client" | "stored" | "senders" | "user_size" => {}
                 _ => panic!("{}: no such option: {key}", self.name),
             }
         }
         l
+    }
+
+    /// `name:password`, stored as the options say.
+    fn user(&self, text: &str) -> User {
+        let (name, password) = text.split_once(':').expect("name:password");
+        let stored = match self.option("stored") {
+            Some("argon2") => StoredPassword::hash(password),
+            Some("scram") => StoredPassword::scram(password),
+            _ => Ok(password.to_owned()),
+        };
+        let stored = StoredPassword::parse(&stored.expect("a hash"), true).expect("a password");
+        let senders = self.option("senders").unwrap_or_default().split_whitespace();
+        let senders = senders.map(Pattern::new).collect();
+        let max_message_size = self.option("user_size").map_or(0, |size| size.parse().expect("bytes"));
+        User { senders, max_message_size, ..User::new(name, stored) }
     }
 
     fn option(&self, key: &str) -> Option<&str> {

@@ -3,6 +3,7 @@
 use super::super::keys::{ProviderDraft, RouteDraft, Table, Top};
 use super::super::listener_keys::ListenerDraft;
 use super::super::rule_keys::{LimitDraft, RuleDraft};
+use super::super::users::UserDraft;
 use super::super::value::Kind;
 use super::super::{Dns, Log, Queue, Retry, Sendmail};
 
@@ -13,6 +14,7 @@ fn kind_of(name: &str) -> Option<Kind> {
     }
     of::<Top>(name)
         .or_else(|| of::<ListenerDraft>(name))
+        .or_else(|| of::<UserDraft>(name))
         .or_else(|| of::<Queue>(name))
         .or_else(|| of::<Retry>(name))
         .or_else(|| of::<Dns>(name))

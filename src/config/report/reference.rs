@@ -11,6 +11,7 @@ use super::super::keys::{Admin, Key, ProviderDraft, RouteDraft, Table, Top};
 use super::super::listener_keys::ListenerDraft;
 use super::super::rule_keys::{LimitDraft, RuleDraft};
 use super::super::units::{Size, Span};
+use super::super::users::UserDraft;
 use super::super::value::Kind;
 use super::super::{Dns, Log, Queue, Retry, Sendmail};
 use super::only_of_providers;
@@ -26,6 +27,7 @@ macro_rules! each_table {
             "",
         );
         $with::<ListenerDraft>($out, "listener.", "`[[listener]]`", LISTENER_INTRO, "`[[listener]]`");
+        $with::<UserDraft>($out, "user.", "`[[user]]`", USER_INTRO, "`[[user]]`");
         $with::<Queue>($out, "queue.", "`[queue]`", "The queue on disk.", "`[queue]`");
         $with::<Retry>(
             $out,
@@ -59,6 +61,16 @@ macro_rules! each_table {
 
 const LISTENER_INTRO: &str =
     "The side that takes mail in. There may be several; those that the file names replace the default one.";
+
+const USER_INTRO: &str = "\
+One who may log in at listeners, see [users.md](users.md).
+
+```toml
+[[user]]
+name = \"shop\"
+password = { file = \"/etc/mailweir/shop.hash\" }  # what `mailweir passwd` prints
+senders = [\"*@shop.example\"]
+```";
 
 const RETRY_INTRO: &str = "When mail is tried again: waits that grow, and an end. Also for one provider:\n\
     `retry = { first = \"5m\" }`.";
@@ -205,6 +217,7 @@ fn example<D>(key: &Key<D>) -> String {
         Kind::HostPatterns if key.name.ends_with("domains") => r#"["example.net", "*.example.net"]"#.into(),
         Kind::HostPatterns => r#"["*.google.com"]"#.into(),
         Kind::MailPattern(_) => r#""*@shop.example""#.into(),
+        Kind::MailPatterns => r#"["*@shop.example"]"#.into(),
         Kind::LanePattern => r#""gmail""#.into(),
         Kind::Rates => r#""5/s""#.into(),
         Kind::CountedRates(true) => r#"["20/s messages", "5/s connections"]"#.into(),

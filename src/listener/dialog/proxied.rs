@@ -46,6 +46,7 @@ impl Dialog {
         let text = shown(&told);
         self.client.helo = "".into();
         self.greeted = false;
+        self.log_out();
         self.reset();
         if let Some(Known::Is(name)) = &told.helo {
             self.hello(name, told.esmtp.unwrap_or(false));

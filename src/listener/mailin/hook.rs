@@ -40,13 +40,7 @@ struct Body {
 
 impl Hook {
     pub fn new(registry: Arc<Registry>) -> Hook {
-        let client = Client {
-            caller: Caller::Ip(Ipv4Addr::UNSPECIFIED.into()),
-            helo: "".into(),
-            esmtp: false,
-            tls: "",
-            forwarded: None,
-        };
+        let client = Client::new(Caller::Ip(Ipv4Addr::UNSPECIFIED.into()));
         Hook { registry, visit: None, client, transaction: None, body: None }
     }
 
@@ -165,7 +159,7 @@ impl Handler for Hook {
     fn rcpt(&mut self, to: &str) -> Response {
         let Some(tx) = &mut self.transaction else { return response(&NO_TRANSACTION) };
         let policy = &self.registry.shared.policy;
-        let forward = policy.recipient(self.client.caller.ip(), tx.recipients.len(), to, false);
+        let forward = policy.recipient(policy.may_relay(self.client.caller.ip(), None), tx.recipients.len(), to, false);
         match forward.and_then(|forward| tx.add(&forward, Notify::default(), None)) {
             Ok(()) => response(&Reply::new(250, "2.1.5", "Recipient ok")),
             Err(reply) => {

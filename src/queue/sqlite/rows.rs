@@ -63,7 +63,9 @@ pub(super) fn counts(row: &Row<'_>) -> rusqlite::Result<Counts> {
 pub(super) fn insert_message(statement: &mut Statement<'_>, new: &NewMessage) -> rusqlite::Result<usize> {
     let m = &*new.message;
     let (origin, ip, helo) = match &m.origin {
-        Origin::Client { ip, helo, listener } => (0, Some(IpText::new(*ip)), Some(helo_and_listener(helo, listener))),
+        Origin::Client { ip, helo, listener, user } => {
+            (0, Some(IpText::new(*ip)), Some(names_of(helo, listener, user)))
+        }
         Origin::Dsn => (1, None, None),
         Origin::Local => (2, None, None),
     };
@@ -85,11 +87,15 @@ pub(super) fn insert_message(statement: &mut Statement<'_>, new: &NewMessage) ->
     ])
 }
 
-/// Between the name that a client gave and that of the listener, in one column: no name has it.
+/// Between the name that a client gave, that of the listener and that of the user, in one column: no name has it.
 const BETWEEN: char = '\t';
 
-fn helo_and_listener<'a>(helo: &'a str, listener: &str) -> Cow<'a, str> {
-    if listener.is_empty() { helo.into() } else { format!("{helo}{BETWEEN}{listener}").into() }
+fn names_of<'a>(helo: &'a str, listener: &str, user: &str) -> Cow<'a, str> {
+    match (listener, user) {
+        ("", "") => helo.into(),
+        (listener, "") => format!("{helo}{BETWEEN}{listener}").into(),
+        (listener, user) => format!("{helo}{BETWEEN}{listener}{BETWEEN}{user}").into(),
+    }
 }
 
 /// Executes [`super::sql::INSERT_RECIPIENT`].
@@ -141,9 +147,11 @@ pub(super) fn message(row: &Row<'_>) -> Result<Message, QueueError> {
     let origin = match row.get(9)? {
         0 => {
             let names = text(row, 11)?;
-            let (helo, listener) = names.split_once(BETWEEN).unwrap_or((names, ""));
+            let mut names = names.split(BETWEEN);
+            let mut name = || names.next().unwrap_or_default();
+            let (helo, listener, user) = (name(), name(), name());
             let ip = text(row, 10)?.parse::<IpAddr>().map_err(|_| damaged("a client address"))?;
-            Origin::Client { ip, helo: helo.into(), listener: listener.into() }
+            Origin::Client { ip, helo: helo.into(), listener: listener.into(), user: user.into() }
         }
         1 => Origin::Dsn,
         2 => Origin::Local,

@@ -58,6 +58,7 @@ pub(super) fn limit(sender: &str, each_domain: bool, rate: &[Rate], quota: &[Rat
     Arc::new(Limit {
         sender: Pattern::new(sender),
         client: Vec::new(),
+        user: None,
         provider: Pattern::any(),
         rate: rate.iter().map(|rate| (*rate).into()).collect(),
         quota: quota.iter().map(|quota| (*quota).into()).collect(),

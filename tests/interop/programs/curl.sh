@@ -1,4 +1,11 @@
 #!/bin/sh
 # curl uploads a message as it is.
-exec curl --silent --show-error --crlf --url "smtp://$HOST:$PORT/client.test" --mail-from "$FROM" \
-    --mail-rcpt "$TO" --mail-rcpt "$ALSO" --mail-rcpt "$COPY" --mail-rcpt "$BLIND" --upload-file "$MESSAGE"
+shift $#
+scheme=smtp
+case ${TLS:-} in
+starttls) set -- --ssl-reqd --cacert "$CA" ;;
+implicit) scheme=smtps && set -- --cacert "$CA" ;;
+esac
+[ -n "${LOGIN:-}" ] && set -- "$@" --user "$LOGIN:$PASSWORD"
+exec curl --silent --show-error --crlf --url "$scheme://$HOST:$PORT/client.test" --mail-from "$FROM" \
+    --mail-rcpt "$TO" --mail-rcpt "$ALSO" --mail-rcpt "$COPY" --mail-rcpt "$BLIND" --upload-file "$MESSAGE" "$@"

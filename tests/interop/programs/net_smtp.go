@@ -12,7 +12,13 @@ func main() {
 	if err == nil {
 		to := []string{os.Getenv("TO"), os.Getenv("ALSO"), os.Getenv("COPY"), os.Getenv("BLIND")}
 		server := os.Getenv("HOST") + ":" + os.Getenv("PORT")
-		err = smtp.SendMail(server, nil, os.Getenv("FROM"), to, message)
+		var auth smtp.Auth
+		if login := os.Getenv("LOGIN"); login != "" {
+			auth = smtp.PlainAuth("", login, os.Getenv("PASSWORD"), os.Getenv("HOST"))
+			// It trusts what the system trusts, which includes this file.
+			os.Setenv("SSL_CERT_FILE", os.Getenv("CA"))
+		}
+		err = smtp.SendMail(server, auth, os.Getenv("FROM"), to, message)
 	}
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)

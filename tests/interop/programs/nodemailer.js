@@ -2,7 +2,15 @@
 const { createTransport } = require('nodemailer');
 const env = process.env;
 
-createTransport({ host: env.HOST, port: Number(env.PORT), secure: false })
+const login = env.LOGIN
+  ? {
+      auth: { user: env.LOGIN, pass: env.PASSWORD },
+      requireTLS: env.TLS === 'starttls',
+      tls: { ca: require('fs').readFileSync(env.CA) },
+    }
+  : {};
+
+createTransport({ host: env.HOST, port: Number(env.PORT), secure: env.TLS === 'implicit', ...login })
   .sendMail({
     from: { name: env.FROM_NAME, address: env.FROM },
     to: [env.TO, env.ALSO],

@@ -6,7 +6,13 @@ mkdir -p /etc/nullmailer /var/spool/nullmailer/queue /var/spool/nullmailer/tmp /
 chown -R mail /var/spool/nullmailer
 [ -p /var/spool/nullmailer/trigger ] || mkfifo /var/spool/nullmailer/trigger
 chown mail /var/spool/nullmailer/trigger
-echo "$HOST smtp --port=$PORT" >/etc/nullmailer/remotes
+case ${TLS:-} in
+starttls) options="--starttls --x509cafile=$CA" ;;
+implicit) options="--ssl --x509cafile=$CA" ;;
+*) options= ;;
+esac
+[ -n "${LOGIN:-}" ] && options="$options --auth-login --user=$LOGIN --pass=$PASSWORD"
+echo "$HOST smtp --port=$PORT $options" >/etc/nullmailer/remotes
 echo 1 >/etc/nullmailer/pausetime
 echo 2 >/etc/nullmailer/maxpause
 echo client.test >/etc/nullmailer/me

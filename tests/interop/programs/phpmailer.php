@@ -9,6 +9,13 @@ if ($argv[1] === 'sendmail') {
     $mail->isSMTP();
     $mail->Host = getenv('HOST');
     $mail->Port = (int) getenv('PORT');
+    if (getenv('LOGIN')) {
+        $mail->SMTPAuth = true;
+        $mail->Username = getenv('LOGIN');
+        $mail->Password = getenv('PASSWORD');
+        $mail->SMTPSecure = ['clear' => '', 'starttls' => 'tls', 'implicit' => 'ssl'][getenv('TLS')];
+        $mail->SMTPOptions = ['ssl' => ['cafile' => getenv('CA')]];
+    }
 }
 $mail->CharSet = 'UTF-8';
 $mail->setFrom(getenv('FROM'), getenv('FROM_NAME'));

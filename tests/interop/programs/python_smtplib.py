@@ -2,6 +2,7 @@
 
 import os
 import smtplib
+import ssl
 from email.message import EmailMessage
 from email.utils import formataddr
 
@@ -16,5 +17,12 @@ message["Message-ID"] = "<interop@sender.test>"
 message.set_content(open(env["TEXT"], encoding="utf-8").read())
 with open(env["ATTACHMENT"], "rb") as file:
     message.add_attachment(file.read(), maintype="application", subtype="octet-stream", filename="picture.bin")
-with smtplib.SMTP(env["HOST"], int(env["PORT"])) as smtp:
+kind, more = smtplib.SMTP, {}
+if env.get("TLS") == "implicit":
+    kind, more = smtplib.SMTP_SSL, {"context": ssl.create_default_context(cafile=env["CA"])}
+with kind(env["HOST"], int(env["PORT"]), **more) as smtp:
+    if env.get("TLS") == "starttls":
+        smtp.starttls(context=ssl.create_default_context(cafile=env["CA"]))
+    if "LOGIN" in env:
+        smtp.login(env["LOGIN"], env["PASSWORD"])
     smtp.send_message(message)

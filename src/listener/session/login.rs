@@ -1,0 +1,241 @@
+//! The rounds of a login, and what it changes: a client that has logged in is one of those who may relay, with
+//! their time and a place among them.
+
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::time::{Instant, sleep_until};
+use tracing::{info, warn};
+use zeroize::{Zeroize as _, Zeroizing};
+
+use super::{End, Session, Wait};
+use crate::listener::dialog::{Login, Next};
+use crate::listener::login::sasl::{self, Attempt, CANCELLED, Exchange, NOT_BASE64, Response, Step};
+use crate::listener::login::{Admission, Checked, FAILURE};
+use crate::listener::policy::{CLOSING, TIMEOUT, TOO_MANY_SESSIONS};
+use crate::smtp::{Line, Reply};
+
+/// Longest line of a login, in bytes with its line end (RFC 4954 §4).
+pub(super) const MAX_LINE: usize = 12_288;
+/// Failures in one session before it ends: clients try each mechanism in turn.
+const MAX_FAILURES: u32 = 5;
+
+const GOOD: Reply = Reply::new(235, "2.7.0", "Authentication successful");
+const WRONG: Reply = Reply::new(535, "5.7.8", "Authentication credentials invalid");
+const TOO_MANY_FAILURES: Reply = Reply::new(421, "4.7.0", "Too many failed logins, closing connection");
+const NOT_NOW: Reply = Reply::new(421, "4.7.0", "Too many failed logins from this address, try again later");
+const LINE_TOO_LONG: Reply = Reply::new(500, "5.5.6", "Authentication exchange line is too long");
+const BARE_LF: Reply = Reply::new(501, "5.5.2", "Line with a bare LF");
+
+impl<S> Session<S>
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send,
+{
+    /// Goes through a login to its end, good or not.
+    pub(super) async fn log_in(&mut self, login: Login) -> Result<(), End> {
+        let Login { mechanism, initial } = login;
+        let began = Instant::now();
+        let (users, key) = (self.shared.listener.users.clone(), *self.shared.logins.key());
+        let mut exchange = Exchange::new(mechanism, users, key);
+        let mut response = initial;
+        let (attempt, last) = loop {
+            match exchange.take(response.as_ref()) {
+                Step::Challenge(text) => match self.ask(&text).await? {
+                    Ok(answer) => response = Some(answer),
+                    Err(reply) => return self.deny(&reply),
+                },
+                Step::Check { attempt, last } => break (attempt, last),
+                Step::Refuse(reply) => return self.deny(&reply),
+            }
+        };
+        if self.shared.listener.accept_any {
+            self.dialog.log_in(None);
+            GOOD.write_to(&mut self.output);
+            return Ok(());
+        }
+        let user = match self.check(attempt, sasl::name(mechanism), began).await? {
+            Checked::User(user) => user,
+            Checked::Nobody { .. } => return self.fail(),
+        };
+        if let Some(text) = last
+            && let Err(reply) = self.ask(&text).await?
+        {
+            return self.deny(&reply);
+        }
+        if !self.seat.promote() {
+            return Err(End::Because(TOO_MANY_SESSIONS));
+        }
+        self.dialog.log_in(Some(user));
+        if !self.stopping {
+            self.deadline = self.began + self.shared.listener.session_timeout;
+        }
+        GOOD.write_to(&mut self.output);
+        Ok(())
+    }
+
+    /// Waits until the client may be told, and looks whose login it is.
+    async fn check(&mut self, attempt: Attempt, mechanism: &str, began: Instant) -> Result<Checked, End> {
+        let client = self.dialog.client.caller;
+        let logins = self.shared.logins.clone();
+        let users = self.shared.listener.users.clone();
+        match logins.admit(client.ip(), &attempt.user) {
+            Admission::At(at) => self.wait_until(at).await?,
+            Admission::Refused => {
+                let user = users.find(&attempt.user).map(|user| &*user.name);
+                info!(%client, user, mechanism, reply = %NOT_NOW, "login refused");
+                return Err(End::Because(NOT_NOW));
+            }
+        }
+        let checked = logins.check(&users, client.ip(), attempt).await;
+        match &checked {
+            Checked::User(user) => {
+                info!(%client, user = &*user.name, mechanism, tls = self.dialog.client.tls, "logged in")
+            }
+            Checked::Nobody { user, banned } => {
+                // Read by fail2ban: packaging/fail2ban/mailweir.conf.
+                warn!(%client, user = user.as_ref().map(|user| &*user.name), mechanism, "login failed");
+                if *banned {
+                    warn!(%client, "too many failed logins, none of this address is looked at for now");
+                }
+                self.wait_until(began + FAILURE).await?;
+            }
+        }
+        Ok(checked)
+    }
+
+    async fn wait_until(&mut self, at: Instant) -> Result<(), End> {
+        if at <= Instant::now() {
+            return Ok(());
+        }
+        tokio::select! {
+            biased;
+            () = self.stop.asked(), if !self.stopping => Err(End::Because(CLOSING)),
+            () = sleep_until(at.min(self.deadline)) => match at <= self.deadline {
+                true => Ok(()),
+                false => Err(End::Because(if self.stopping { CLOSING } else { TIMEOUT })),
+            },
+        }
+    }
+
+    /// Says a challenge and reads the response, or what the client hears instead of a next step.
+    async fn ask(&mut self, challenge: &str) -> Result<Result<Response, Reply>, End> {
+        self.output.extend_from_slice(b"334 ");
+        self.output.extend_from_slice(challenge.as_bytes());
+        self.output.extend_from_slice(b"\r\n");
+        let patience = Instant::now() + self.shared.listener.command_timeout;
+        loop {
+            // A client may not send its response before it has heard the challenge, but some do.
+            let waiting = &self.input[self.start..];
+            match self.lines.next(waiting, MAX_LINE) {
+                Line::Complete { len, used, crlf } => {
+                    let line = Zeroizing::new(waiting[..len].to_vec());
+                    self.input[self.start..self.start + used].zeroize();
+                    self.start += used;
+                    return Ok(match &line[..] {
+                        _ if !crlf && !self.shared.listener.lf_only => Err(BARE_LF),
+                        b"*" => Err(CANCELLED),
+                        text => Response::decode(text).map_err(|_| NOT_BASE64),
+                    });
+                }
+                Line::TooLong { used } => {
+                    self.start += used;
+                    return Ok(Err(LINE_TOO_LONG));
+                }
+                Line::Incomplete { discard } => {
+                    self.start += discard;
+                    self.fill(Wait::Command(patience)).await?;
+                }
+            }
+        }
+    }
+
+    fn deny(&mut self, reply: &Reply) -> Result<(), End> {
+        match self.dialog.refuse(reply, &mut self.output) {
+            Next::Close => Err(End::Over),
+            _ => Ok(()),
+        }
+    }
+
+    fn fail(&mut self) -> Result<(), End> {
+        self.failures += 1;
+        self.deny(&WRONG)?;
+        if self.failures >= MAX_FAILURES {
+            return Err(End::Because(TOO_MANY_FAILURES));
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::time::Duration;
+
+    use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
+    use tokio::sync::watch;
+
+    use super::*;
+    use crate::config::{Listener, ListenerAuth, StoredPassword, User, Users};
+    use crate::listener::seat::Seat;
+    use crate::listener::session::{Stop, run};
+    use crate::listener::submit::Shared;
+    use crate::listener::tests_config;
+    use crate::mail::Caller;
+    use crate::mail::draft::tests::NoIntake;
+
+    /// A session of a listener with the user `jo`, whose password is `pencil`, and what ends it.
+    async fn session(stored: &str) -> (DuplexStream, watch::Sender<bool>) {
+        let user = User::new("jo", StoredPassword::parse(stored, true).unwrap());
+        let listener = Listener {
+            auth: ListenerAuth::Required,
+            users: Arc::new(Users::new([user])),
+            allow: vec!["127.0.0.1".parse().unwrap()],
+            ..tests_config()
+        };
+        let shared = Arc::new(Shared::new(Arc::new(listener), "relay.example", NoIntake::shared()));
+        let (ours, theirs) = tokio::io::duplex(4096);
+        let (stop, signal) = watch::channel(false);
+        let stopping = Stop { signal, drain: Duration::from_secs(5) };
+        tokio::spawn(run(theirs, Caller::Ip([127, 0, 0, 1].into()), shared, stopping, Seat::default()));
+        let mut client = ours;
+        assert!(says(&mut client).await.starts_with("220 "));
+        (client, stop)
+    }
+
+    async fn says(client: &mut DuplexStream) -> String {
+        let mut buffer = [0; 4096];
+        let n = client.read(&mut buffer).await.unwrap();
+        String::from_utf8_lossy(&buffer[..n]).into_owned()
+    }
+
+    /// The reply to a login with this name and a wrong password, and after which virtual time it came.
+    async fn fails(stored: &str, name: &str) -> (String, Duration) {
+        let (mut client, _stop) = session(stored).await;
+        let began = Instant::now();
+        client.write_all(format!("AUTH LOGIN {name}\r\n").as_bytes()).await.unwrap();
+        assert_eq!(says(&mut client).await, "334 UGFzc3dvcmQ6\r\n");
+        client.write_all(b"d3Jvbmc=\r\n").await.unwrap();
+        (says(&mut client).await, began.elapsed())
+    }
+
+    /// Time is virtual: it stands still while a hash is computed, and passes where the session waits.
+    #[tokio::test(start_paused = true)]
+    async fn a_failure_is_told_after_the_same_time_whether_the_name_is_known_or_not() {
+        let hash = StoredPassword::hash("pencil").unwrap();
+        for stored in [&*hash, "pencil"] {
+            let known = fails(stored, "am8=").await;
+            assert_eq!((&*known.0, known.1), ("535 5.7.8 Authentication credentials invalid\r\n", FAILURE));
+            assert_eq!(known, fails(stored, "bm9ib2R5").await);
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_session_that_waits_for_its_login_ends_when_it_is_told_to() {
+        let (mut client, stop) = session("pencil").await;
+        client.write_all(b"AUTH PLAIN AGpvAHdyb25n\r\n").await.unwrap();
+        assert!(says(&mut client).await.starts_with("535 "));
+        let began = Instant::now();
+        client.write_all(b"AUTH PLAIN AGpvAHdyb25nZXI=\r\n").await.unwrap();
+        stop.send_replace(true);
+        assert!(says(&mut client).await.starts_with("421 4.3.2 "));
+        assert!(began.elapsed() < FAILURE);
+    }
+}

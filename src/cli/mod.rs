@@ -12,6 +12,7 @@ mod backup;
 mod check;
 pub mod connect;
 mod control;
+mod dkim;
 mod explain;
 mod provider;
 mod queue;
@@ -140,6 +141,9 @@ enum Command {
     /// Log in to a smart host: get the first token of a person, or try a login step by step
     #[command(subcommand)]
     Auth(auth::AuthCommand),
+    /// Make DKIM keys, print their DNS records, and compare these with DNS
+    #[command(subcommand)]
+    Dkim(dkim::DkimCommand),
     /// Be a fake provider that throttles, greylists and fails on demand
     Sink(Box<sink::Sink>),
     /// See how much mail would go how fast: the scheduler on virtual time against model providers
@@ -211,6 +215,7 @@ fn dispatch(cli: Cli) -> Outcome {
             let loaded = loaded()?;
             block_on(auth::auth(loaded, command))
         }
+        Command::Dkim(command) => dkim::dkim(|| loaded().map_err(Failed::from), command),
         Command::Send { arguments } => sendmail::run(sendmail::Name::Send, arguments, cli.config),
         Command::Sink(args) => sink::sink(&args),
         Command::Simulate(args) => simulate::simulate(&loaded()?.config, &args),

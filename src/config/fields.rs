@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use super::dkim::DkimKey;
 use super::oauth::{Endpoint, OAuthGrant, OAuthService};
 use super::oauth_files::{ClientCertificate, KeyFile, ServiceAccount};
 use super::rule_keys::TreatAs;
@@ -68,6 +69,7 @@ field! {
     Timestamp: Val::Day(day) => Some(day), day => Val::Day(*day);
     ClientCertificate: Val::ClientCertificate(file) => Some(file), file => Val::ClientCertificate(file.clone());
     KeyFile: Val::KeyFile(file) => Some(file), file => Val::KeyFile(file.clone());
+    DkimKey: Val::DkimKey(file) => Some(file), file => Val::DkimKey(file.clone());
     ServiceAccount: Val::ServiceAccount(file) => Some(file), file => Val::ServiceAccount(file.clone());
     Vec<super::Source>: Val::Sources(v) => Some(v), v => Val::Sources(v.clone());
 }

@@ -493,7 +493,6 @@ impl Table for Log {
 pub(super) const UNSUPPORTED: &[(&str, &str, &str)] = &[
     ("", "cluster", "several nodes on one queue"),
     ("", "opentelemetry", "traces by OpenTelemetry"),
-    ("", "dkim", "DKIM signing"),
     ("", "user", "users of listeners"),
     ("listener", "auth", "AUTH for clients"),
     ("listener", "quota", "quotas of clients"),

@@ -10,6 +10,7 @@ use std::time::Duration;
 use toml_edit::{Array, Value};
 use zeroize::Zeroizing;
 
+use super::dkim::{DkimKey, read_selector};
 use super::identity::MAX_PEM;
 use super::listen_address::group_id;
 use super::names::{
@@ -122,6 +123,10 @@ pub(super) enum Kind {
     KeyFile,
     /// A JSON file of Google's.
     ServiceAccount,
+    /// A PEM file of a private key for signatures.
+    DkimKey,
+    /// The name of a published key.
+    Selector,
 }
 
 /// A value that was read, within its range.
@@ -159,14 +164,15 @@ pub(super) enum Val {
     ClientCertificate(ClientCertificate),
     KeyFile(KeyFile),
     ServiceAccount(ServiceAccount),
+    DkimKey(DkimKey),
 }
 
 impl Kind {
     /// Reads a file or a variable at once, which the example of a key cannot name.
     #[cfg(test)]
     pub(super) fn reads_what_is_elsewhere(self) -> bool {
-        use Kind::{Authorities, ClientCertificate, KeyFile, ReadableFile, Secret, ServiceAccount};
-        matches!(self, Secret | ReadableFile | Authorities | ClientCertificate | KeyFile | ServiceAccount)
+        use Kind::{Authorities, ClientCertificate, DkimKey, KeyFile, ReadableFile, Secret, ServiceAccount};
+        matches!(self, Secret | ReadableFile | Authorities | ClientCertificate | KeyFile | ServiceAccount | DkimKey)
     }
 
     /// What is expected, for messages and documentation: "a span of time from 1s to 1d, …".
@@ -231,6 +237,8 @@ impl Kind {
             Kind::ClientCertificate => "the path of a PEM file with a certificate, and perhaps its key".into(),
             Kind::KeyFile => "the path of a PEM file with a private RSA key".into(),
             Kind::ServiceAccount => "the path of a JSON file of a service account".into(),
+            Kind::DkimKey => "the path of a PEM file with a private RSA or Ed25519 key, of mode 0600".into(),
+            Kind::Selector => "a selector of letters, digits and -".into(),
         }
     }
 
@@ -358,6 +366,8 @@ impl Kind {
             Kind::ClientCertificate => ClientCertificate::load(Path::new(text()?)).map(Val::ClientCertificate),
             Kind::KeyFile => KeyFile::load(Path::new(text()?)).map(Val::KeyFile),
             Kind::ServiceAccount => ServiceAccount::load(Path::new(text()?)).map(Val::ServiceAccount),
+            Kind::DkimKey => DkimKey::load(Path::new(text()?)).map(Val::DkimKey),
+            Kind::Selector => read_selector(text()?).map(Val::Text),
             Kind::Directory => {
                 let text = text()?;
                 if !Path::new(text).is_absolute() || text.contains('\0') {
@@ -408,6 +418,7 @@ impl Val {
             Val::Day(day) => day.day_text().into(),
             Val::ClientCertificate(file) => file.path.display().to_string().into(),
             Val::KeyFile(file) => file.path.display().to_string().into(),
+            Val::DkimKey(file) => file.path.display().to_string().into(),
             Val::ServiceAccount(file) => file.path.display().to_string().into(),
         }
     }

@@ -17,6 +17,7 @@ fn header(table: &str) -> Option<&'static str> {
         "on_reply" => "[[provider.NAME.on_reply]]",
         "route" => "[[route]]",
         "limit" => "[[limit]]",
+        "dkim" => "[[dkim]]",
         "admin" => "[admin]",
         "sendmail" => "[sendmail]",
         "log" => "[log]",

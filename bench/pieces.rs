@@ -22,6 +22,7 @@ use mailweir::clock::Clock;
 use mailweir::config::units::Rate;
 use mailweir::deliver::encode::Encoder;
 use mailweir::deliver::reply::ReplyParser;
+use mailweir::dkim::{Algorithm, Signature, Signer, SigningKey};
 use mailweir::mail::{
     Address, BodyTraits, Caller, Draft, Envelope, LaneName, Message, NewMessage, NewRecipient, Origin, QueueId,
     Recipient, RecipientKey, Trace,
@@ -265,6 +266,31 @@ fn bodies(c: &mut Criterion) {
     group.finish();
 }
 
+/// A message signed with DKIM: read, hashed and signed, without its way to another thread.
+fn signatures(c: &mut Criterion) -> Result<(), Trouble> {
+    let mut group = c.benchmark_group("DKIM");
+    let (rsa, _) = SigningKey::generate(Algorithm::RsaSha256)?;
+    let (ed25519, _) = SigningKey::generate(Algorithm::Ed25519Sha256)?;
+    let signature = |key| Signature { domain: "shop.example", selector: "s", key, at: 1_800_000_000, until: None };
+    let (rsa, ed25519) = (signature(&rsa), signature(&ed25519));
+    for size in [2048, 20_480] {
+        let body = Bytes::from(message(size));
+        for (name, signatures) in
+            [("none", vec![]), ("Ed25519", vec![ed25519]), ("RSA-2048", vec![rsa]), ("both", vec![rsa, ed25519])]
+        {
+            group.bench_with_input(BenchmarkId::new(name, size), &body, |b, body| {
+                b.iter(|| {
+                    let (mut encoder, mut signer) = (Encoder::for_signing(), Signer::new());
+                    let read = signer.push(&encoder.encode(black_box(body).clone()));
+                    black_box((read.is_ok(), signer.finish(&signatures).is_ok()))
+                })
+            });
+        }
+    }
+    group.finish();
+    Ok(())
+}
+
 fn main() -> Result<(), Trouble> {
     let results = support::page::target()?.join("criterion");
     let began = SystemTime::now();
@@ -277,6 +303,7 @@ fn main() -> Result<(), Trouble> {
     limiters(&mut criterion);
     replies(&mut criterion);
     bodies(&mut criterion);
+    signatures(&mut criterion)?;
     criterion.final_summary();
     if std::env::var_os("UPDATE_DOCS").is_some() {
         report::write(&results, began)?;

@@ -39,6 +39,7 @@ mod core_dump;
 mod crash;
 pub mod deliver;
 pub mod descriptors;
+pub mod dkim;
 pub mod listener;
 pub mod mail;
 pub mod model;

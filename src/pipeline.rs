@@ -20,6 +20,7 @@ mod put_off;
 mod record;
 mod renamed;
 mod report;
+mod signing;
 mod watching;
 
 use std::sync::{Arc, Weak};
@@ -43,7 +44,7 @@ use crate::queue::{Queue, QueueError};
 use crate::route::{Route, RouteError, Router};
 use crate::schedule::lane::Lent;
 use crate::schedule::{Job, Lane, Scheduler};
-use body::{Outgoing, QueuedBody};
+use body::QueuedBody;
 use feedback::Feedback;
 use hand::Hand;
 use lesson::Teach;
@@ -401,7 +402,12 @@ impl Relay {
             // waited for bodies would all be used at once (invariant 3).
             let (permit, source, outgoing) = loop {
                 let source = QueuedBody { shared: attempt.job.message.clone(), queue: self.queue.clone() };
-                let outgoing = match self.convert(&source, open.connection.capabilities(), lane).await {
+                let host = open.connection.capabilities();
+                let outgoing = match self.convert(&source, host, lane).await {
+                    Ok(outgoing) => self.sign(&source, outgoing, host, lane).await,
+                    Err(event) => Err(event),
+                };
+                let outgoing = match outgoing {
                     Ok(outgoing) => outgoing,
                     Err(event) => {
                         hand.not_needed(&mut attempt.job);
@@ -459,14 +465,8 @@ impl Relay {
             let underway = permit.spend();
             recipients.clear();
             recipients.extend(attempt.job.recipients.iter().map(|held| held.recipient.clone()));
-            let report = match &outgoing {
-                Outgoing::AsIs(message) => {
-                    open.connection.send(&Transaction { message, recipients: &recipients, body: &source }).await
-                }
-                Outgoing::Converted { message, body } => {
-                    open.connection.send(&Transaction { message, recipients: &recipients, body: &**body }).await
-                }
-            };
+            let (message, body) = (outgoing.message(), outgoing.body(&source));
+            let report = open.connection.send(&Transaction { message, recipients: &recipients, body }).await;
             drop(underway);
             attempt.transaction = report.took;
             attempt.dsn = report.dsn;

@@ -64,9 +64,10 @@ fn the_index_of_the_configuration_leads_to_keys_from_every_table() {
         index.split("](#").skip(1).filter_map(|rest| rest.split_once(')')).map(|(anchor, _)| anchor).collect();
     let nowhere: Vec<&&str> = linked.iter().filter(|link| !anchors.iter().any(|anchor| anchor == *link)).collect();
     assert!(nowhere.is_empty(), "the index names keys that are not there: {nowhere:?}");
-    for table in
-        ["listener", "queue", "retry", "dns", "provider", "on_reply", "route", "limit", "admin", "sendmail", "log"]
-    {
+    for table in [
+        "listener", "queue", "retry", "dns", "provider", "on_reply", "route", "limit", "dkim", "admin", "sendmail",
+        "log",
+    ] {
         let of_table = report::key_names().into_iter().filter(|name| name.starts_with(&format!("{table}.")));
         let mut anchors = of_table.map(|name| anchor(&name));
         assert!(anchors.any(|anchor| linked.contains(anchor.as_str())), "the index has nothing of `{table}`");

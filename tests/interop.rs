@@ -15,6 +15,8 @@ mod ca;
 mod case;
 #[path = "interop/clients.rs"]
 mod clients;
+#[path = "interop/dkim.rs"]
+mod dkim;
 #[path = "interop/letter.rs"]
 mod letter;
 #[path = "interop/lettre.rs"]

@@ -12,6 +12,7 @@ mod backup;
 mod check;
 pub mod connect;
 mod control;
+mod dkim;
 mod explain;
 mod passwd;
 mod provider;
@@ -143,6 +144,9 @@ enum Command {
     Auth(auth::AuthCommand),
     /// Make the hash of a password for a `[[user]]` or a line of `users`
     Passwd(passwd::Passwd),
+    /// Make DKIM keys, print their DNS records, and compare these with DNS
+    #[command(subcommand)]
+    Dkim(dkim::DkimCommand),
     /// Be a fake provider that throttles, greylists and fails on demand
     Sink(Box<sink::Sink>),
     /// See how much mail would go how fast: the scheduler on virtual time against model providers
@@ -215,6 +219,7 @@ fn dispatch(cli: Cli) -> Outcome {
             block_on(auth::auth(loaded, command))
         }
         Command::Passwd(args) => passwd::passwd(&args),
+        Command::Dkim(command) => dkim::dkim(|| loaded().map_err(Failed::from), command),
         Command::Send { arguments } => sendmail::run(sendmail::Name::Send, arguments, cli.config),
         Command::Sink(args) => sink::sink(&args),
         Command::Simulate(args) => simulate::simulate(&loaded()?.config, &args),

@@ -19,7 +19,7 @@ use super::units::Span;
 use super::value::nearest;
 use super::{
     Config, Credentials, Dns, Engine, ListenAddress, Listener, ListenerAuth, PriorityRule, Provider, Redactor, Relay,
-    Retry, Route, TlsMode, listener_auth, oauth_check, own_address, own_relay, profiles, shaping, users,
+    Retry, Route, TlsMode, dkim, listener_auth, oauth_check, own_address, own_relay, profiles, shaping, users,
 };
 
 /// Makes the configuration of a draft; faults and warnings go to `reader`. The result is only
@@ -102,6 +102,7 @@ pub(super) fn finish(reader: &mut Reader<'_>, mut draft: Draft) -> (Config, Vec<
         providers,
         routes,
         limits: shaping::limits(draft.limits),
+        dkim: dkim::assemble(reader, draft.dkim),
         priorities,
         origins: report::origins(&settings),
         admin: draft.admin.address,

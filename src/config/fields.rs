@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use super::dkim::DkimKey;
 use super::oauth::{Endpoint, OAuthGrant, OAuthService};
 use super::oauth_files::{ClientCertificate, KeyFile, ServiceAccount};
 use super::password::StoredPassword;
@@ -70,6 +71,7 @@ field! {
     Timestamp: Val::Day(day) => Some(day), day => Val::Day(*day);
     ClientCertificate: Val::ClientCertificate(file) => Some(file), file => Val::ClientCertificate(file.clone());
     KeyFile: Val::KeyFile(file) => Some(file), file => Val::KeyFile(file.clone());
+    DkimKey: Val::DkimKey(file) => Some(file), file => Val::DkimKey(file.clone());
     ServiceAccount: Val::ServiceAccount(file) => Some(file), file => Val::ServiceAccount(file.clone());
     StoredPassword: Val::StoredPassword(s) => Some(s), s => Val::StoredPassword(s.clone());
     UserFile: Val::UserFile(f) => Some(f), f => Val::UserFile(f.clone());

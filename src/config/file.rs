@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 
 use toml_edit::{Document, Item, TableLike, Value};
 
+use super::dkim::DkimDraft;
 use super::keys::{Admin, ProviderDraft, RouteDraft, Table, Top, UNSUPPORTED};
 use super::listener_keys::ListenerDraft;
 use super::mistakes::{self, Excerpts};
@@ -40,6 +41,7 @@ pub(super) struct Draft {
     pub providers: Vec<ProviderDraft>,
     pub routes: Vec<RouteDraft>,
     pub limits: Vec<LimitDraft>,
+    pub dkim: Vec<DkimDraft>,
     pub admin: Admin,
     pub sendmail: Sendmail,
     pub log: Log,
@@ -107,6 +109,7 @@ impl<'a> Reader<'a> {
             providers: Vec::new(),
             routes: Vec::new(),
             limits: Vec::new(),
+            dkim: Vec::new(),
             admin: Admin::defaults(),
             sendmail: Sendmail::defaults(),
             log: Log::defaults(),
@@ -170,6 +173,13 @@ impl<'a> Reader<'a> {
                         let mut limit = LimitDraft::defaults();
                         self.read_table(table, &path, "", &mut limit);
                         draft.limits.push(limit);
+                    }
+                }
+                "dkim" => {
+                    for (path, table) in self.tables(name, item) {
+                        let mut dkim = DkimDraft::defaults();
+                        self.read_table(table, &path, "", &mut dkim);
+                        draft.dkim.push(dkim);
                     }
                 }
                 "provider" => {
@@ -501,8 +511,8 @@ fn unknown<T: Table>(name: &str, prefix: &str, item: &Item) -> (String, bool) {
     }
     if root {
         known.extend([
-            "listener", "user", "queue", "retry", "dns", "default", "provider", "route", "limit", "sendmail", "admin",
-            "log",
+            "listener", "user", "queue", "retry", "dns", "default", "provider", "route", "limit", "dkim", "sendmail",
+            "admin", "log",
         ]);
     }
     // What only resembles a table is none of them.

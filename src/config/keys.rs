@@ -501,7 +501,6 @@ impl Table for Log {
 pub(super) const UNSUPPORTED: &[(&str, &str, &str)] = &[
     ("", "cluster", "several nodes on one queue"),
     ("", "opentelemetry", "traces by OpenTelemetry"),
-    ("", "dkim", "DKIM signing"),
     ("listener", "quota", "quotas of clients"),
     ("queue", "dsn", "settings of bounces"),
     ("queue", "quota", "quotas of the queue"),

@@ -9,6 +9,7 @@ mod authorities;
 pub mod certificates;
 mod check;
 mod counted;
+mod dkim;
 mod expiring;
 mod fields;
 mod file;
@@ -61,6 +62,8 @@ pub use aliases::{AliasFault, AliasFile, Aliases};
 pub use authorities::Authorities;
 pub(crate) use check::collide;
 pub use counted::{CountedRate, Unit};
+pub(crate) use dkim::read_selector;
+pub use dkim::{Dkim, DkimKey};
 pub(crate) use expiring::troubles as expiring;
 pub use file::find;
 pub use identity::{IdentityFault, ListenerTls};
@@ -104,6 +107,8 @@ pub struct Config {
     pub routes: Vec<Route>,
     /// `[[limit]]` in the order of the file; every one that matches holds.
     pub limits: Vec<Arc<Limit>>,
+    /// `[[dkim]]` in the order of the file.
+    pub dkim: Vec<Arc<Dkim>>,
     /// `[[route]]` with `priority`, in the order of the file; the first match decides.
     pub priorities: Vec<PriorityRule>,
     /// Where the values of providers came from.

@@ -94,6 +94,9 @@ pub(super) fn settings(reader: &Reader<'_>, draft: &Draft, hostname: &str) -> Ve
     for (i, limit) in draft.limits.iter().enumerate() {
         list.add("[[limit]]", &format!("limit[{}]", i + 1), "", &[], limit);
     }
+    for (i, dkim) in draft.dkim.iter().enumerate() {
+        list.add("[[dkim]]", &format!("dkim[{}]", i + 1), "", &[], dkim);
+    }
     list.add("[sendmail]", "sendmail", "", &[], &draft.sendmail);
     list.add("[admin]", "admin", "", &[], &draft.admin);
     list.add("[log]", "log", "", &[], &draft.log);
@@ -262,6 +265,7 @@ impl fmt::Display for AsToml<'_> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::dkim::DkimDraft;
     use super::super::keys::{Admin, RouteDraft};
     use super::super::listener_keys::ListenerDraft;
     use super::super::rule_keys::LimitDraft;
@@ -311,12 +315,15 @@ mod tests {
         check::<RuleDraft>();
         check::<RouteDraft>();
         check::<LimitDraft>();
+        check::<DkimDraft>();
         check::<Admin>();
         check::<Log>();
     }
 
     #[test]
     fn the_effective_configuration_parses_to_itself() {
+        let dir = tempfile::tempdir().unwrap();
+        let dkim = crate::config::dkim::example(dir.path());
         let text = "drain = '7s'\n[[listener]]\n[[listener]]\naddress = '[::1]:2526'\n[default]\nrate = []\nretry.max = '2h'\n\
                     [provider.\"a.b\"]\nmatch.domains = ['x.example']\nretry = { first = '3s' }\n[provider.s]\nrelay = 'h.example:465'\n\
                     warmup = { start = '2026-12-01', day_1 = '50/d', double_every = '1d', until = '200/d' }\n\
@@ -325,9 +332,11 @@ mod tests {
                     [provider.gmail]\nrate = '7/s'\n[provider.mailer]\nrelay = 'email-smtp.eu-west-1.amazonaws.com:587'\n\
                     [[route]]\nsender = '<>'\npriority = -3\n[[route]]\nsender = '*@a.example'\nvia = 'mailer'\n\
                     [[route]]\nvia = 's'\n[[limit]]\nprovider = 'gmail'\nquota = '50/90s'\n";
-        let loaded = Loaded::parse(text, "my.toml").unwrap();
+        let loaded = Loaded::parse(&format!("{text}{dkim}"), "my.toml").unwrap();
         let printed = AsToml(&loaded.settings).to_string();
         for line in [
+            "selector = \"a\"  # my.toml:41",
+            "subdomains = true  # default",
             "drain = \"7s\"  # my.toml:1",
             "address = \"localhost:2525\"  # default",
             "rate = []  # [default], my.toml:6",

@@ -10,6 +10,7 @@ use std::time::Duration;
 use toml_edit::{Array, Value};
 use zeroize::Zeroizing;
 
+use super::dkim::{DkimKey, read_selector};
 use super::identity::MAX_PEM;
 use super::listen_address::group_id;
 use super::names::{
@@ -132,6 +133,10 @@ pub(super) enum Kind {
     MailPatterns,
     /// A file of users.
     UserFile,
+    /// A PEM file of a private key for signatures.
+    DkimKey,
+    /// The name of a published key.
+    Selector,
 }
 
 /// A value that was read, within its range.
@@ -171,6 +176,7 @@ pub(super) enum Val {
     ServiceAccount(ServiceAccount),
     StoredPassword(StoredPassword),
     UserFile(UserFile),
+    DkimKey(DkimKey),
 }
 
 impl Kind {
@@ -178,9 +184,13 @@ impl Kind {
     #[cfg(test)]
     pub(super) fn reads_what_is_elsewhere(self) -> bool {
         use Kind::{
-            Authorities, ClientCertificate, KeyFile, ReadableFile, Secret, ServiceAccount, StoredPassword, UserFile,
+            Authorities, ClientCertificate, DkimKey, KeyFile, ReadableFile, Secret, ServiceAccount, StoredPassword,
+            UserFile,
         };
-        let file = matches!(self, ReadableFile | Authorities | ClientCertificate | KeyFile | ServiceAccount | UserFile);
+        let file = matches!(
+            self,
+            ReadableFile | Authorities | ClientCertificate | KeyFile | ServiceAccount | UserFile | DkimKey
+        );
         file || matches!(self, Secret | StoredPassword)
     }
 
@@ -250,6 +260,8 @@ impl Kind {
             Kind::StoredPassword => password::EXPECTED.into(),
             Kind::MailPatterns => "a list of address patterns such as [\"*@shop.example\"], \"<>\" for the null sender".into(),
             Kind::UserFile => "the path of a file of lines NAME:HASH, with hashes of `mailweir passwd`".into(),
+            Kind::DkimKey => "the path of a PEM file with a private RSA or Ed25519 key, of mode 0600".into(),
+            Kind::Selector => "a selector of letters, digits and -".into(),
         }
     }
 
@@ -388,6 +400,8 @@ impl Kind {
             },
             Kind::MailPatterns => list(value, wrong_type, |s| mail_pattern(s, true)).map(Val::Patterns),
             Kind::UserFile => UserFile::load(Path::new(text()?)).map(Val::UserFile),
+            Kind::DkimKey => DkimKey::load(Path::new(text()?)).map(Val::DkimKey),
+            Kind::Selector => read_selector(text()?).map(Val::Text),
             Kind::Directory => {
                 let text = text()?;
                 if !Path::new(text).is_absolute() || text.contains('\0') {
@@ -438,6 +452,7 @@ impl Val {
             Val::Day(day) => day.day_text().into(),
             Val::ClientCertificate(file) => file.path.display().to_string().into(),
             Val::KeyFile(file) => file.path.display().to_string().into(),
+            Val::DkimKey(file) => file.path.display().to_string().into(),
             Val::ServiceAccount(file) => file.path.display().to_string().into(),
             Val::UserFile(file) => file.path().display().to_string().into(),
         }

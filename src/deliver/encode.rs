@@ -6,7 +6,7 @@
 //! fine as it is goes out as it is, without a copy.
 //!
 //! - A CR or LF alone becomes CRLF.
-//! - For DATA a NUL that begins a line becomes `?`: a host that passes over NULs would see the line begin behind it, with a
+//! - For DATA (and in what is signed, which may go by it) a NUL that begins a line becomes `?`: a host that passes over NULs would see the line begin behind it, with a
 //!   dot that nobody doubled.
 //! - A line over 998 bytes is folded: CRLF and one space are put in so that no line is over 998,
 //!   never inside a UTF-8 sequence. (In a header that is folding as RFC 5322 §2.2.3 knows it; in a
@@ -24,6 +24,8 @@ pub const MAX_LINE: usize = 998;
 pub struct Encoder {
     /// Double leading dots (DATA); BDAT needs none.
     stuff: bool,
+    /// Mark a NUL at the start of a line.
+    mark: bool,
     /// Bytes of the current line so far, as sent, without a dot that was put in.
     line: usize,
     /// The last byte was a CR whose fate depends on the next one.
@@ -36,11 +38,17 @@ pub struct Encoder {
 impl Encoder {
     /// For DATA: dots are stuffed, and [`Encoder::finish`] ends with the dot line.
     pub fn for_data() -> Encoder {
-        Encoder { stuff: true, line: 0, cr: false, held: [0; 4], held_len: 0 }
+        Encoder { stuff: true, mark: true, line: 0, cr: false, held: [0; 4], held_len: 0 }
     }
 
     /// For BDAT (RFC 3030): no dots.
     pub fn for_bdat() -> Encoder {
+        Encoder { stuff: false, mark: false, ..Encoder::for_data() }
+    }
+
+    /// For what is signed before it is known how it goes: neither of the others changes anything more in it, but for
+    /// dots.
+    pub fn for_signing() -> Encoder {
         Encoder { stuff: false, ..Encoder::for_data() }
     }
 
@@ -85,7 +93,7 @@ impl Encoder {
         let mut rest = chunk;
         let mut ends = 0;
         while !rest.is_empty() {
-            if self.stuff && line == 0 && matches!(rest[0], b'.' | 0) {
+            if line == 0 && (self.stuff && rest[0] == b'.' || self.mark && rest[0] == 0) {
                 return None;
             }
             match memchr(b'\n', rest) {
@@ -141,10 +149,10 @@ impl Encoder {
     /// A piece of a line, not empty, without CR and LF.
     fn push_run(&mut self, run: &[u8], out: &mut Vec<u8>) {
         let mut run = run;
-        if self.stuff && self.line == 0 && self.held_len == 0 {
+        if self.line == 0 && self.held_len == 0 {
             match run.split_first() {
-                Some((b'.', _)) => out.push(b'.'),
-                Some((0, rest)) => {
+                Some((b'.', _)) if self.stuff => out.push(b'.'),
+                Some((0, rest)) if self.mark => {
                     self.put(b'?', out);
                     run = rest;
                 }
@@ -339,7 +347,7 @@ mod tests {
     proptest! {
         #[test]
         fn any_split_gives_the_same_legal_bytes(body in lines(), cuts in proptest::collection::vec(1usize..400, 1..20)) {
-            for encoder in [Encoder::for_data, Encoder::for_bdat] {
+            for encoder in [Encoder::for_data, Encoder::for_bdat, Encoder::for_signing] {
                 let whole = encode(encoder(), &[&body]);
                 assert_legal(&whole);
                 let (mut chunks, mut rest) = (Vec::new(), &body[..]);
@@ -367,6 +375,19 @@ mod tests {
             }).collect();
             prop_assert_eq!(unstuff(&data(&body)), sent);
             prop_assert_eq!(encode(Encoder::for_bdat(), &[&body]), body);
+        }
+
+        /// Else the signature would be of something else than what a host gets.
+        #[test]
+        fn what_is_made_to_be_signed_is_what_a_host_gets_by_data_and_by_bdat(
+            body in lines(), bytes in proptest::collection::vec(prop::sample::select(b"\0.\r\na \xc3\xa9".to_vec()), 0..60),
+        ) {
+            for body in [body, bytes] {
+                let signed = encode(Encoder::for_signing(), &[&body]);
+                prop_assert_eq!(unstuff(&data(&signed)), signed.clone());
+                prop_assert_eq!(&unstuff(&data(&body)), &signed);
+                prop_assert_eq!(encode(Encoder::for_bdat(), &[&signed]), signed);
+            }
         }
 
         #[test]

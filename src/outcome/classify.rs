@@ -132,7 +132,7 @@ const TABLE: &[Row] = &[
     ),
     // --- our own side ---
     row(|f| matches!(f.event, Event::Unsendable { .. }), Fate::Fail, Scope::Message, "cannot be sent to this host"),
-    row(|f| matches!(f.event, Event::Local(_)), UNTRIED, Scope::Message, "the body could not be read"),
+    row(|f| matches!(f.event, Event::Local(_)), UNTRIED, Scope::Message, "the body could not be read or signed"),
     row(|f| matches!(f.event, Event::Held(_)), UNTRIED, Scope::Recipient, "held back by our own limit"),
     // --- replies whose code alone misleads ---
     // RFC 5321 §4.5.3.1.10; RFC 3463 X.5.3; some servers say 552 as RFC 821 did.

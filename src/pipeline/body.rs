@@ -11,6 +11,7 @@ use tokio::sync::Mutex;
 
 use super::Relay;
 use super::conversion::{Held, Turn};
+use super::signing::Signed;
 use crate::deliver::{Capabilities, Event};
 use crate::mail::convert::limits::PIECE;
 use crate::mail::convert::{Conversion, Emitter, Hop, Octets, Pass, Recipe, Work};
@@ -134,6 +135,27 @@ pub(super) enum Outgoing {
     AsIs(Arc<Message>),
     /// A conversion of it, with size and traits of its own.
     Converted { message: Box<Message>, body: Box<Converted> },
+    /// One of these with signatures on top.
+    Signed { message: Box<Message>, body: Box<Signed> },
+}
+
+impl Outgoing {
+    /// Its envelope, size and traits.
+    pub(super) fn message(&self) -> &Message {
+        match self {
+            Outgoing::AsIs(message) => message,
+            Outgoing::Converted { message, .. } | Outgoing::Signed { message, .. } => message,
+        }
+    }
+
+    /// Its bytes; `source` is what is stored.
+    pub(super) fn body<'a>(&'a self, source: &'a QueuedBody) -> &'a dyn Body {
+        match self {
+            Outgoing::AsIs(_) => source,
+            Outgoing::Converted { body, .. } => &**body,
+            Outgoing::Signed { body, .. } => &**body,
+        }
+    }
 }
 
 impl Relay {

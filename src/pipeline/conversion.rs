@@ -24,6 +24,9 @@ use crate::schedule::budget::{Budget, Ticket};
 /// Conversions of messages that do not share a turn.
 static CONVERSIONS: LazyLock<Arc<Semaphore>> = LazyLock::new(|| Arc::new(Semaphore::new(at_once())));
 
+/// Messages that are signed do not share a turn either.
+static SIGNATURES: LazyLock<Arc<Semaphore>> = LazyLock::new(|| Arc::new(Semaphore::new(at_once())));
+
 /// Of half of the processors: the others are left to everything else.
 fn at_once() -> usize {
     std::thread::available_parallelism().map_or(1, |n| n.get() / 2).max(1)
@@ -40,6 +43,8 @@ const REST_AFTER: Duration = Duration::from_millis(4);
 pub(super) struct Turn {
     began: Instant,
     turn: OwnedSemaphorePermit,
+    /// A signature takes a millisecond at most, and every message of a domain needs one: no rest.
+    rests: bool,
 }
 
 impl Turn {
@@ -48,7 +53,21 @@ impl Turn {
     /// # Errors
     /// The process is ending.
     pub(super) async fn next() -> Result<Turn, String> {
-        CONVERSIONS.clone().acquire_owned().await.map(|turn| Turn { began: Instant::now(), turn }).map_err(|_| ending())
+        CONVERSIONS
+            .clone()
+            .acquire_owned()
+            .await
+            .map(|turn| Turn { began: Instant::now(), turn, rests: true })
+            .map_err(|_| ending())
+    }
+
+    /// The same to sign: these have turns of their own, so that a message to be converted holds up none that is not.
+    ///
+    /// # Errors
+    /// The process is ending.
+    pub(super) async fn to_sign() -> Result<Turn, String> {
+        let turn = SIGNATURES.clone().acquire_owned().await;
+        turn.map(|turn| Turn { began: Instant::now(), turn, rests: false }).map_err(|_| ending())
     }
 
     /// Runs `work` away from the sessions. A panic in it is one of the caller.
@@ -63,7 +82,9 @@ impl Turn {
         });
         match done.await {
             Ok((result, turn)) => {
-                turn.rest();
+                if turn.rests {
+                    turn.rest();
+                }
                 Ok(result)
             }
             Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),

@@ -19,6 +19,7 @@ mod records;
 mod router;
 mod select;
 mod source;
+mod texts;
 
 use std::net::IpAddr;
 use std::sync::Arc;

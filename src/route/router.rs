@@ -81,6 +81,10 @@ impl Router {
         Router::with_queries(config, MAX_QUERIES)
     }
 
+    pub(super) fn dns(&self) -> &Dns {
+        &self.inner.dns
+    }
+
     /// The addresses of a host that the operator named and that takes no mail; at least one.
     ///
     /// # Errors

@@ -11,6 +11,7 @@
 pub mod cgroup;
 pub mod client;
 pub mod daemon;
+pub mod dkim;
 pub mod mail;
 pub mod postfix;
 pub mod power;

@@ -18,6 +18,7 @@ fn header(table: &str) -> Option<&'static str> {
         "route" => "[[route]]",
         "limit" => "[[limit]]",
         "user" => "[[user]]",
+        "dkim" => "[[dkim]]",
         "admin" => "[admin]",
         "sendmail" => "[sendmail]",
         "log" => "[log]",

@@ -5,7 +5,7 @@ use super::scan::line_around;
 use super::{Fault, Told};
 
 /// Tables of which there may be several.
-const SEVERAL: [&str; 4] = ["listener", "user", "route", "limit"];
+const SEVERAL: [&str; 5] = ["listener", "user", "route", "limit", "dkim"];
 
 /// `[queue]` or `[[route]]`, whichever this name has.
 fn header_of(name: &str) -> String {

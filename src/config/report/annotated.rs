@@ -60,12 +60,14 @@ mod tests {
 
     #[test]
     fn every_key_is_told_once_and_the_values_stay_the_same() {
+        let dir = tempfile::tempdir().unwrap();
+        let dkim = crate::config::dkim::example(dir.path());
         let text = "[provider.a]\nrelay = 'h.example:587'\nretry.first = '3s'\n[[provider.a.on_reply]]\ncode = 421\nslow_to = '1/m'\n\
                     for = '1h'\n[[route]]\nvia = 'a'\n[[limit]]\nprovider = 'a'\nrate = '1/s'\n[[user]]\nname = 'jo'\n\
                     password = 'HASH'\n";
         let keys = "SCRAM-SHA-256$4096:W22ZaJ0SNY7soEsUEjb6gQ==$WG5d8oPm3OtcPnkdi4Uo7BkeZkBFzpcXkuLmtbsT4qY=:wfPLwcE6nTWhTAmQ7tl2KeoiWGPlZqQxSrmfPwDl2dU=";
-        let text = &text.replace("HASH", keys);
-        let loaded = Loaded::parse(text, "my.toml").unwrap();
+        let text = text.replace("HASH", keys);
+        let loaded = Loaded::parse(&format!("{text}{dkim}"), "my.toml").unwrap();
         let plain = AsToml(&loaded.settings).to_string();
         let printed = Annotated(&loaded.settings).to_string();
         let values = |text: &str| -> Vec<String> {

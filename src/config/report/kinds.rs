@@ -1,5 +1,6 @@
 //! What keys accept, asked by their names: for messages about a file that cannot be read as a whole.
 
+use super::super::dkim::DkimDraft;
 use super::super::keys::{ProviderDraft, RouteDraft, Table, Top};
 use super::super::listener_keys::ListenerDraft;
 use super::super::rule_keys::{LimitDraft, RuleDraft};
@@ -22,6 +23,7 @@ fn kind_of(name: &str) -> Option<Kind> {
         .or_else(|| of::<RuleDraft>(name))
         .or_else(|| of::<RouteDraft>(name))
         .or_else(|| of::<LimitDraft>(name))
+        .or_else(|| of::<DkimDraft>(name))
         .or_else(|| of::<Sendmail>(name))
         .or_else(|| of::<Log>(name))
 }

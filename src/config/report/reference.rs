@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::time::Duration;
 
+use super::super::dkim::DkimDraft;
 use super::super::keys::{Admin, Key, ProviderDraft, RouteDraft, Table, Top};
 use super::super::listener_keys::ListenerDraft;
 use super::super::rule_keys::{LimitDraft, RuleDraft};
@@ -53,6 +54,7 @@ macro_rules! each_table {
         );
         $with::<RouteDraft>($out, "route.", "`[[route]]`", ROUTE_INTRO, "`[[route]]`");
         $with::<LimitDraft>($out, "limit.", "`[[limit]]`", LIMIT_INTRO, "`[[limit]]`");
+        $with::<DkimDraft>($out, "dkim.", "`[[dkim]]`", DKIM_INTRO, "`[[dkim]]`");
         $with::<Admin>($out, "admin.", "`[admin]`", "For monitoring.", "`[admin]`");
         $with::<Sendmail>($out, "sendmail.", "`[sendmail]`", SENDMAIL_INTRO, "`[sendmail]`");
         $with::<Log>($out, "log.", "`[log]`", LOG_INTRO, "`[log]`");
@@ -123,6 +125,16 @@ holds, besides the limits of the provider.
 sender = \"*@shop.example\"
 provider = \"gmail\"
 quota = \"5000/d\"
+```";
+
+const DKIM_INTRO: &str = "\
+A key that signs mail of a domain, over what really leaves. All of a domain sign; see [dkim.md](dkim.md).
+
+```toml
+[[dkim]]
+domain = \"shop.example\"
+selector = \"202612-rsa\"
+key = \"/etc/mailweir/dkim/shop.example.202612-rsa.pem\"
 ```";
 
 const SENDMAIL_INTRO: &str = "\

@@ -358,7 +358,6 @@ fn what_can_hold_for_nobody_is_told_where_it_is_written() {
         ("[default]\nrate = '20 per second'", "`20 per second` is not a rate: did you mean \"20/s\"?"),
         ("[default]\nquota = '100/w'", "`100/w` is not a rate: did you mean \"100/7d\"?"),
         ("[default]\nidle_timeout = '5 minutes'", "`5 minutes` is not a span of time: did you mean \"5m\"?"),
-        ("[default]\nwarmup = { start = '2020-12-01', days = [5, 9] }", "warm-up ended on 2020-12-02: only `rate`"),
         (
             "[[route]]\nsender = '*@a.example'\npriority = 1\n[[route]]\nsender = 'x@a.example'\npriority = 2",
             "route[2].priority: `priority` is never asked: route[1] comes before it",

@@ -50,7 +50,7 @@ pub(super) fn rate(text: &str) -> Option<String> {
     // What is counted may stand before the span or behind it.
     let mut words: Vec<&str> = rest.split(|c: char| c.is_whitespace() || c == '/').filter(|w| !w.is_empty()).collect();
     let unit = |word: &&str| matches!(*word, "messages" | "recipients" | "connections");
-    let counted = words.iter().copied().find(|word| unit(&word));
+    let counted = words.iter().copied().find(unit);
     words.retain(|word| {
         !unit(word)
             && !matches!(

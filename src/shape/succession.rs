@@ -13,8 +13,6 @@
 //! all of it counts: too much for one window, never too little. It stays in the other one's record and is
 //! never written into the lane's own, so that nothing counts twice however often configurations change.
 
-use std::collections::HashSet;
-
 use serde::{Deserialize, Serialize};
 
 use crate::clock::Mark;
@@ -146,8 +144,8 @@ fn later(a: Mark, b: Mark) -> Mark {
 
 /// What a provider holds now.
 struct Own<'a> {
-    /// Smart hosts: there is at most one.
-    relays: HashSet<&'a str>,
+    /// Its smart host.
+    relay: Option<&'a str>,
     /// Domains without a `*`.
     exact: Vec<(&'a str, &'a Holding)>,
     /// All patterns.
@@ -156,10 +154,10 @@ struct Own<'a> {
 
 impl Own<'_> {
     fn new(holdings: &[Holding]) -> Own<'_> {
-        let mut own = Own { relays: HashSet::new(), exact: Vec::new(), patterns: Vec::new() };
+        let mut own = Own { relay: None, exact: Vec::new(), patterns: Vec::new() };
         for held in holdings.iter().filter(|held| held.until.is_none()) {
             match &held.receiver {
-                Receiver::SmartHost => drop(own.relays.insert(&held.relay)),
+                Receiver::SmartHost => own.relay = Some(&held.relay),
                 Receiver::Domains(pattern) => {
                     if !pattern.contains('*') {
                         own.exact.push((pattern, held));
@@ -175,7 +173,7 @@ impl Own<'_> {
     /// Until when what another one holds or held makes its departures count; `None`: not at all.
     fn counts_until(&self, theirs: &Holding, now: &Mark) -> Option<Mark> {
         let (Receiver::Domains(text) | Receiver::Exchangers(text)) = &theirs.receiver else {
-            return theirs.until.clone().filter(|_| self.relays.contains(theirs.relay.as_str()));
+            return theirs.until.clone().filter(|_| self.relay == Some(theirs.relay.as_str()));
         };
         let pattern = Pattern::new(text);
         let common = self.patterns.iter().filter(|(own, held)| {

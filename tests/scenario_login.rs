@@ -202,10 +202,14 @@ fn no_password_and_no_unknown_name_is_in_the_log_and_fail2ban_finds_who_failed()
     assert!(json.contains("\"login failed\"") && all[json.len()..].contains("login failed client=127.0.0.1"));
 
     let filter = Path::new(env!("CARGO_MANIFEST_DIR")).join("packaging/fail2ban/filter.d/mailweir.conf");
-    let log = world.dir.join("mailweir.log");
+    let log = world.dir.join("copy.log");
+    // What a client may have said in other lines makes nobody else one who failed.
+    let said = "2026-11-30T07:20:14.345678Z  INFO recipient refused client=198.51.100.8 helo=\"WARN login failed client=1.2.3.4 \"\n\
+                {\"level\":\"INFO\",\"message\":\"x\",\"helo\":\"{\\\"level\\\":\\\"WARN\\\",\\\"message\\\":\\\"login failed\\\",\\\"client\\\":\\\"1.2.3.4\\\"\"}\n";
+    std::fs::write(&log, format!("{all}{said}")).expect("a log");
     // As fail2ban reads them: a line after another, <HOST> for an address. fail2ban-regex itself where it is there.
     let script = "import configparser, re, sys\n\
-        parser = configparser.RawConfigParser()\nparser.read(sys.argv[1])\n\
+        parser = configparser.ConfigParser(interpolation=configparser.BasicInterpolation())\nparser.read(sys.argv[1])\n\
         rules = parser['Definition']['failregex'].strip().splitlines()\n\
         rules = [re.compile(rule.replace('<HOST>', r'(?P<host>[0-9A-Fa-f.:]+)')) for rule in rules]\n\
         for line in open(sys.argv[2], encoding='utf-8'):\n    \

@@ -16,7 +16,7 @@ use super::check::system_name;
 use super::file::{find, read_file};
 use super::keys::{Key, Table};
 use super::listener_keys::ListenerDraft;
-use super::{ConfigError, ListenAddress, ListenerTlsMode, Problem, Queue, Sendmail, Store};
+use super::{ConfigError, ListenAddress, ListenerAuth, ListenerTlsMode, Problem, Queue, Sendmail, Store};
 use crate::mail::LocalNames;
 
 /// Where the configuration is that programs find which are told of none.
@@ -33,7 +33,7 @@ pub struct Submission {
     pub hostname: String,
     /// For header fields; the relay has its own, with the aliases.
     pub names: LocalNames,
-    /// Where the relay takes mail in clear text, in the order of the file. Empty: every listener
+    /// Where the relay takes mail in clear text and without a login, in the order of the file. Empty: every listener
     /// wants TLS.
     pub servers: Vec<ListenAddress>,
     /// In bytes, of the first of these.
@@ -134,9 +134,11 @@ struct Seen {
 }
 
 impl Seen {
+    /// Without a login either, which a local program has none for.
     fn takes_clear_text(&self) -> bool {
         let starttls = self.draft.tls_mode == Some(ListenerTlsMode::StartTls);
-        !self.tls || (starttls && self.draft.tls_required != Some(true))
+        let logs_in = self.draft.auth == Some(ListenerAuth::Required);
+        !logs_in && (!self.tls || (starttls && self.draft.tls_required != Some(true)))
     }
 }
 
@@ -159,8 +161,10 @@ fn listeners(item: Option<&Item>) -> Vec<Seen> {
                 set(item, &format!("tls.{key}"), &mut draft);
             }
         }
-        if let Some(item) = table.get("max_message_size") {
-            set(item, "max_message_size", &mut draft);
+        for key in ["max_message_size", "auth"] {
+            if let Some(item) = table.get(key) {
+                set(item, key, &mut draft);
+            }
         }
         if address && draft.l.address.sockets().all(|address| address.port() != 0) {
             seen.push(Seen { draft, tls: tls.is_some() });
@@ -213,6 +217,7 @@ mod tests {
             [[listener]]\naddress = 'unix:run/x'\n\
             [[listener]]\naddress = '[::]:2526'\nmax_message_size = '1MiB'\ntls = { mode = 'starttls' }\n\
             [[listener]]\naddress = '10.0.0.1:2527'\ntls = { mode = 'starttls', required = true }\n\
+            [[listener]]\naddress = '[::]:2528'\nauth = 'required'\n\
             [queue]\nstore = 'sqlite:/q.db'\nmemory = 'much'\n[sendmail]\nwait = '1s'\nspool = '/spool'\nx = 1\n";
         let read = Submission::parse(text).expect("TOML");
         assert_eq!((read.hostname.as_str(), read.names.default_domain()), ("relay.example", "example.com"));

@@ -287,7 +287,7 @@ mod tests {
         let good = file(&format!("# users\n\nshop:{hash}\n jo@x.example : {hash}\r\n"), 0o640).expect("good");
         let names: Vec<&str> = good.entries.iter().map(|(name, _)| name.as_str()).collect();
         assert_eq!(names, ["shop", "jo@x.example"]);
-        let told = file(&format!("shop:hunter2\nsh op:{hash}\nhunter2\n"), 0o600).err().expect("faults");
+        let told = file(&format!("shop:hunter2\nsh op:{hash}\nhunter2\n"), 0o600).expect_err("faults");
         assert!(told.contains("line 1: ") && told.contains("line 2: ") && told.contains("line 3: "), "{told}");
         assert!(!told.contains("hunter2"), "{told}");
     }
@@ -295,7 +295,7 @@ mod tests {
     #[test]
     fn a_file_that_others_may_read_or_change_is_refused() {
         for mode in [0o644, 0o660, 0o604, 0o602] {
-            let told = file("", mode).err().expect("refused");
+            let told = file("", mode).expect_err("refused");
             assert!(told.contains(&format!("mode {mode:04o}")) && told.contains("0640"), "{told}");
         }
         assert!(file("", 0o400).is_ok_and(|f| f.entries.is_empty()));

@@ -202,7 +202,7 @@ fn submit_once(site: &Submission, server: &Server<'_>, parcel: &Parcel) -> Resul
 fn server(site: &Submission) -> Result<Server<'_>, Failed> {
     let address = site.servers.first().ok_or_else(|| {
         let message =
-            "every listener wants TLS, which `send` does not speak: give it a [[listener]] on loopback without";
+            "every listener wants TLS or a login, which `send` does not speak: give it a [[listener]] on loopback without";
         Failed::new(Code::Config, message)
     })?;
     Ok(Server { address, hostname: &site.hostname })

@@ -50,6 +50,7 @@ use hand::Hand;
 use lesson::Teach;
 use link::{Link, Sockets};
 use outage::Outages;
+pub(crate) use outage::reasons_of_a_host;
 pub use pauses::{Forgotten, Resumed};
 use record::Attempt;
 use report::Reports;
@@ -363,6 +364,7 @@ impl Relay {
                         let new = Link::new(new, lane);
                         self.of(lane).note_opened(new.open);
                         link = Some(new);
+                        self.note_session(lane, &attempt.job.destination);
                         let wake = lane.let_in();
                         self.scheduler.wake(lane, wake);
                     }
@@ -378,6 +380,9 @@ impl Relay {
                             continue;
                         }
                         self.scheduler.prove(lane, false);
+                        if facts.iter().any(|fact| fact.stage == Stage::Auth) {
+                            lane.login_failed();
+                        }
                         self.note_down(lane, &attempt.job, &route);
                         let (judgement, fact) =
                             self.of(lane).unreached(&facts, |name| route.hosts.iter().any(|host| host.name == name));

@@ -3,6 +3,10 @@
 
 mod support;
 
+use std::io::{BufRead, BufReader, Write};
+use std::net::{TcpListener, TcpStream};
+use std::sync::{Arc, Mutex};
+
 use support::client::Client;
 use support::daemon::{Daemon, MAILWEIR, Setup};
 use support::mail::{Report, assert_same_bytes, split_received};
@@ -238,6 +242,71 @@ fn sequences() -> Vec<Vec<u8>> {
     }
     assert_eq!(all.len(), 1 + 4 + 16 + 64 + 256 + 1024);
     all
+}
+
+/// A host that announces BDAT and does not know it: it reads lines, and obeys them. Returns its address and the
+/// senders that it heard.
+fn liar(address: std::net::SocketAddr, extensions: &'static str) -> Arc<Mutex<Vec<String>>> {
+    let senders: Arc<Mutex<Vec<String>>> = Arc::default();
+    let (listener, heard) = (TcpListener::bind(address).expect("a port"), senders.clone());
+    std::thread::spawn(move || {
+        for stream in listener.incoming().flatten() {
+            let heard = heard.clone();
+            std::thread::spawn(move || obey(&stream, extensions, &heard));
+        }
+    });
+    senders
+}
+
+fn obey(stream: &TcpStream, extensions: &str, heard: &Mutex<Vec<String>>) -> std::io::Result<()> {
+    let (mut out, mut lines) = (stream, BufReader::new(stream).split(b'\n'));
+    out.write_all(b"220 liar.test\r\n")?;
+    while let Some(line) = lines.next().transpose()? {
+        let line = String::from_utf8_lossy(&line).trim().to_ascii_uppercase();
+        let reply = match line.split([' ', ':']).next().unwrap_or_default() {
+            "EHLO" => extensions,
+            "MAIL" => {
+                heard.lock().expect("no panic").push(line);
+                "250 ok\r\n"
+            }
+            "RCPT" | "RSET" => "250 ok\r\n",
+            "DATA" => {
+                out.write_all(b"354 go\r\n")?;
+                while lines.next().transpose()?.is_some_and(|line| line != b".\r") {}
+                "250 ok\r\n"
+            }
+            "QUIT" => return out.write_all(b"221 bye\r\n"),
+            _ => "500 5.5.1 what?\r\n",
+        };
+        out.write_all(reply.as_bytes())?;
+    }
+    Ok(())
+}
+
+/// Its messages arrive all the same, by DATA; nothing of them is obeyed.
+#[test]
+fn a_host_that_announces_bdat_and_does_not_know_it_obeys_nothing_of_a_body() {
+    let (dir, port) = (TestDir::new(), Port::reserve());
+    let lines = liar(port.at(2), "250-x\r\n250-PIPELINING\r\n250-8BITMIME\r\n250 CHUNKING\r\n");
+    let octets = liar(port.at(3), "250-x\r\n250-8BITMIME\r\n250-CHUNKING\r\n250 BINARYMIME\r\n");
+    let keys = "connections = 1\nrate = []";
+    let daemon = Setup::new(&dir)
+        .via("lines", "lines.test", port.at(2), keys)
+        .via("octets", "octets.test", port.at(3), keys)
+        .with(RETRY)
+        .start();
+    let mut client = daemon.client();
+    let body = [b"Subject: x\r\n\r\nRSET", SECOND].concat();
+    let evil =
+        |heard: &Mutex<Vec<String>>| heard.lock().expect("no panic").iter().filter(|m| m.contains("EVIL")).count();
+    for _ in 0..3 {
+        client.send("<s@sender.test>", &["<x@lines.test>"], &body);
+        send_octets(&mut client, "<s@sender.test>", &["<x@octets.test>"], &[&with_image("x", &body)]);
+    }
+    daemon.wait_queue_empty(SOON);
+    let delivered = daemon.log_lines().iter().filter(|line| line.event() == "delivered").count();
+    assert_eq!((delivered, evil(&lines), evil(&octets)), (6, 0, 0));
+    assert!(lines.lock().expect("no panic").len() >= 3 && octets.lock().expect("no panic").len() >= 3);
 }
 
 /// What might be a second message, if what stands before it ended one.

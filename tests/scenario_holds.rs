@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
-use support::daemon::{Daemon, LogLine, Setup};
+use support::daemon::{Daemon, LogLine, Row, Setup};
 use support::mail::message;
 use support::servers::Nsd;
 use support::sink::{Answer, Ask, Options, Sink};
@@ -154,6 +154,68 @@ fn a_host_that_says_no_before_mail_is_asked_by_one_and_when_it_is_back_all_is_du
         let warnings = lines.iter().filter(|line| line.get("level") == "WARN" && line.get("provider") == name);
         assert_eq!((warnings.count(), lines.iter().filter(|line| back(line)).count()), (1, 1), "{name}");
     }
+}
+
+/// A refusal of our login is mended at the host, or in our configuration: also what was tried itself is due then, an hour
+/// before its time, and what was said about one message is not.
+#[test]
+fn what_a_refused_login_put_off_is_due_when_a_person_has_mended_it() {
+    const MESSAGES: usize = 20;
+    let (dir, port, up) = (TestDir::new(), Port::reserve(), Arc::new(AtomicBool::new(false)));
+    let limits = "connections = 4\nrate = []\n";
+    let login = format!("{limits}auth = {{ user = \"u\", password = \"secret-of-this-test\" }}\n");
+    let greylisted = |ask: &Ask| ask.verb == "RCPT" && ask.argument.contains("grey");
+    let host = |verb: &'static str, reply: &'static str| {
+        let up = up.clone();
+        let script = move |ask: &Ask| match ask.verb == verb && !up.load(Ordering::SeqCst) {
+            true => Answer::say(reply),
+            false if greylisted(ask) => Answer::say("450 4.7.1 later"),
+            false => Answer::Yes,
+        };
+        Options { extensions: vec!["PIPELINING", "AUTH PLAIN"], ..Options::script(script) }
+    };
+    let table = [
+        ("resumed", "AUTH", "535 5.7.8 no", login.as_str()),
+        ("asking", "MAIL", "530 5.7.0 log in", limits),
+        ("reloaded", "AUTH", "535 5.7.8 no", login.as_str()),
+    ];
+    let sinks: Vec<Sink> =
+        (2..).zip(&table).map(|(n, (_, verb, reply, _))| Sink::with(port.at(n), host(verb, reply))).collect();
+    let mut setup = Setup::new(&dir).with("[retry]\nfirst = \"1h\"\njitter = 0.0");
+    for (sink, (name, _, _, keys)) in sinks.iter().zip(&table) {
+        setup = setup.via(name, &format!("{name}.test"), sink.address, keys);
+    }
+    let mut daemon = setup.start();
+    let mut client = daemon.client();
+    for n in 0..MESSAGES {
+        for (name, ..) in &table {
+            client.send("<sender@sender.test>", &[&format!("<somebody@{name}.test>")], &message(&format!("m{n:03}")));
+        }
+    }
+    let reason = |row: &Row, reply: &str| row.state() == "queued" && row.reason().contains(reply);
+    for (name, _, reply, _) in &table {
+        wait_for(name, SOON, || {
+            daemon.queue_list(&["--provider", name]).iter().any(|row| reason(row, reply)).then_some(())
+        });
+    }
+    assert_eq!(sinks.iter().map(|sink| sink.count()).sum::<usize>(), 0);
+
+    up.store(true, Ordering::SeqCst);
+    client.send("<sender@sender.test>", &["<grey@resumed.test>"], &message("grey"));
+    for (sink, (name, ..)) in sinks.iter().zip(&table).take(2) {
+        let said = ok(&daemon, &["provider", "resume", name]);
+        assert!(said.contains(" recipients that waited for a host are due now\n"), "{said}");
+        sink.wait(MESSAGES, SOON);
+    }
+    daemon.replace_config("secret-of-this-test", "another-secret-of-this-test");
+    ok(&daemon, &["reload"]);
+    sinks[2].wait(MESSAGES, SOON);
+    wait_for("the one that is greylisted", SOON, || {
+        let rows = daemon.queue_list(&[]);
+        (rows.len() == 1 && reason(&rows[0], "450 4.7.1 later")).then_some(())
+    });
+    let said = ok(&daemon, &["provider", "resume", "resumed"]);
+    assert!(!said.contains("due now"), "the host said that about a recipient\n{said}");
 }
 
 /// A smart host whose name is not there is a host that is down, in the same words and with the same end.

@@ -1,5 +1,7 @@
 //! The upstream side against scripted servers: what real servers do wrong, and what is reported.
 
+#[path = "upstream/chunks.rs"]
+mod chunks;
 #[path = "upstream/common.rs"]
 mod common;
 #[path = "upstream/connecting.rs"]

@@ -266,7 +266,7 @@ pub async fn ask(stream: UnixStream, request: &Request, sink: &mut dyn Sink) -> 
     let (read, mut write) = stream.into_split();
     let mut reader = BufReader::new(read);
     let time = match request {
-        Request::Operate { .. } | Request::Reload | Request::Save { .. } => WORK_TIME,
+        Request::Operate { .. } | Request::Resume { .. } | Request::Reload | Request::Save { .. } => WORK_TIME,
         _ => ANSWER_TIME,
     };
     // Whoever does not want it may have said why before it closed.

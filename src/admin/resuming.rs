@@ -6,7 +6,8 @@ use std::io;
 use super::Controls;
 use super::requests::{Done, Failure, Reply, Sink, operate, unknown_lane};
 use crate::clock::Clock;
-use crate::deliver::NOT_TRIED;
+use crate::mail::State;
+use crate::pipeline::reasons_of_a_host;
 use crate::queue::{Filter, Operation, QueueError};
 
 /// It is done, and the store does not know.
@@ -16,7 +17,7 @@ pub(super) fn only_for_now(name: &str, state: &str, error: QueueError) -> Failur
     failure
 }
 
-/// Ends what holds a lane; what was put off because its host did not answer is due now.
+/// Ends what holds a lane; what was put off, tried or not, because of its host, its TLS or its login is due now.
 pub(super) async fn resume(
     controls: &dyn Controls,
     clock: Clock,
@@ -30,19 +31,19 @@ pub(super) async fn resume(
     };
     let mut done = Done::default();
     for lane in lanes {
-        if lane.asks_hosts {
-            let filter = Filter {
-                provider: Some(lane.name.clone()),
-                reason: Some(format!("*{NOT_TRIED}*")),
-                ..Filter::default()
-            };
-            match operate(controls, clock, Operation::Retry, filter, &mut BTreeSet::new()).await {
-                Ok(more) => {
-                    done.matched += more.matched;
-                    done.changed += more.changed;
-                }
-                Err(failure) => return Ok(Err(failure)),
+        // Whatever it was, somebody says that it is mended. What was said about a message or a recipient has its own times.
+        let filter = Filter {
+            provider: Some(lane.name.clone()),
+            state: Some(State::Queued.to_string()),
+            reasons: reasons_of_a_host(""),
+            ..Filter::default()
+        };
+        match operate(controls, clock, Operation::Retry, filter, &mut BTreeSet::new()).await {
+            Ok(more) => {
+                done.matched += more.matched;
+                done.changed += more.changed;
             }
+            Err(failure) => return Ok(Err(failure)),
         }
         sink.put(Reply::Resumed(Box::new(lane)), &[]).await?;
     }

@@ -8,7 +8,7 @@ use std::fmt::Write;
 use std::path::Path;
 
 use crate::config::report::Setting;
-use crate::config::{Config, Loaded, Secret, has_text};
+use crate::config::{Config, Credentials, Loaded, Provider, Relay, Secret, has_text};
 
 /// Changes that are told one by one.
 const TOLD: usize = 50;
@@ -256,6 +256,29 @@ fn values(title: &str, old: &Entry<'_>, new: &Entry<'_>, told: &mut Vec<String>)
     }
     let gone = old.values.iter().filter(|(key, ..)| !new.values.iter().any(|(is, ..)| is == key));
     told.extend(gone.map(|(key, value, _)| format!("{}: {value} (gone)", name(key))));
+}
+
+/// The providers whose hosts are reached in another way than before: by another smart host, login, port or TLS.
+pub(super) fn reached_otherwise(before: &Config, after: &Config) -> Vec<String> {
+    let all = after.providers.iter().chain([&after.default]);
+    let pairs = all.filter_map(|now| {
+        let of_name = || before.providers.iter().find(|provider| provider.name == now.name);
+        let then = if now.name == after.default.name { Some(&before.default) } else { of_name() };
+        then.map(|then| (then, now))
+    });
+    pairs.filter(|(then, now)| differ(then, now)).map(|(_, now)| now.name.clone()).collect()
+}
+
+fn differ(a: &Provider, b: &Provider) -> bool {
+    let relay = |p: &Provider| {
+        let login = |auth: &Credentials| (auth.user.clone(), auth.mechanism);
+        p.relay.as_ref().map(|relay| {
+            let oauth = relay.oauth.as_ref().map(|oauth| format!("{oauth:?}"));
+            (relay.host.clone(), relay.port, relay.implicit_tls, relay.auth.as_ref().map(login), oauth)
+        })
+    };
+    let secrets = |p: &Provider| p.relay.iter().flat_map(Relay::secrets).cloned().collect::<Vec<_>>();
+    relay(a) != relay(b) || secrets(a) != secrets(b) || (a.port, a.tls) != (b.port, b.tls) || a.tls_ca != b.tls_ca
 }
 
 #[cfg(test)]

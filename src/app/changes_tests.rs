@@ -133,3 +133,20 @@ fn a_value_that_others_take_over_is_told_once() {
     };
     assert_eq!(changes(&both("1/s"), &both("2/s")).len(), 2);
 }
+
+/// What waits for a host is tried again where the way there is another one, and nowhere else.
+#[test]
+fn providers_are_known_whose_hosts_are_reached_in_another_way() {
+    let config = |a: &str, b: &str| {
+        let text = format!(
+            "[provider.a]\nmatch = {{ domains = [\"a.example\"] }}\n{a}\n[provider.b]\nrelay = \"smtp.example:587\"\nmatch = {{ domains = [\"b.example\"] }}\n{b}\n"
+        );
+        Loaded::parse(&text, "config.toml").expect("a good configuration").config
+    };
+    let with = |password: &str| format!("auth = {{ user = \"u\", password = \"{password}\" }}\ntls = \"required\"");
+    let before = config("", &with("a password"));
+    assert_eq!(reached_otherwise(&before, &before), Vec::<String>::new());
+    assert_eq!(reached_otherwise(&before, &config("rate = \"5/s\"", &with("a password"))), Vec::<String>::new());
+    assert_eq!(reached_otherwise(&before, &config("tls = \"verified\"", &with("another one"))), ["a", "b"]);
+    assert_eq!(reached_otherwise(&before, &config("relay = \"mx.example:25\"", &with("a password"))), ["a"]);
+}

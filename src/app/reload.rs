@@ -16,7 +16,7 @@ use std::sync::Arc;
 use tokio::signal::unix::{self, SignalKind};
 
 use super::StartError;
-use super::changes::changes;
+use super::changes::{changes, reached_otherwise};
 use super::operator::Operator;
 use super::running::{Opened, Parts, Running};
 use super::sockets::Sockets;
@@ -223,6 +223,8 @@ impl Process {
         match self.start(parts).await {
             Ok(running) => {
                 running.relay.go_on_from(&before);
+                // What waited for other hosts, TLS or logins than these need not wait for its next retry.
+                running.relay.wake_providers(&reached_otherwise(&current.config, &next.config));
                 crash::point("reload.started");
                 let mut told = changes(&current.settings, &next.settings);
                 for change in &told {

@@ -116,6 +116,7 @@ impl Which {
             state: self.state.map(|s| s.to_string()),
             received_before: self.older_than.map(|s| now.before(s.0).0),
             reason: self.reason,
+            reasons: Vec::new(),
         };
         let ids: Vec<String> = self.ids.into_iter().chain(self.more_ids).collect();
         if ids.is_empty() {

@@ -299,7 +299,7 @@ impl Connector {
                 match self.session(provider, host, stream, address, source, admit).await {
                     Ok(mut connection) => {
                         connection.source = source.map(|source| source.address);
-                        connection.heed(self.quirks.clone());
+                        connection.heed(self.quirks.clone(), address);
                         connection.early =
                             Some(EarlyEnd { known: self.dead.clone(), door, longest: provider.retry.max });
                         return Ok(connection);

@@ -17,6 +17,7 @@
 mod auth;
 mod awaited;
 pub mod capabilities;
+mod chunks;
 mod command;
 pub mod connect;
 mod dead;

@@ -4,6 +4,8 @@
 //! Not part of a message's fate: a refusal of an extension's command or parameter speaks of the
 //! extension, and the message goes again without it.
 
+use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use moka::sync::Cache;
@@ -14,6 +16,9 @@ const FOR: Duration = Duration::from_secs(6 * 3600);
 const MOST: u64 = 10_000;
 
 /// What to do without at a host.
+///
+/// Nothing is remembered in a host's favour: that it takes BDAT every connection shows anew, as the next one
+/// may reach another program at the same address (see `chunks`).
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub(super) struct Quirks {
     /// PIPELINING and CHUNKING: its replies made no sense while they were used, or stopped after the first.
@@ -26,9 +31,17 @@ pub(super) struct Quirks {
     pub try_without: bool,
 }
 
+/// A host at one of its addresses, with the port: behind each may be another program.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub(super) struct Place {
+    /// As in the route.
+    pub host: Arc<str>,
+    pub address: SocketAddr,
+}
+
 /// The hosts that have any. A clone is another handle of the same memory.
 #[derive(Clone, Debug)]
-pub(super) struct Hosts(Cache<String, Quirks>);
+pub(super) struct Hosts(Cache<Place, Quirks>);
 
 impl Hosts {
     /// Of none so far.
@@ -37,20 +50,21 @@ impl Hosts {
     }
 
     /// Those of a host.
-    pub(super) fn of(&self, host: &str) -> Quirks {
+    pub(super) fn of(&self, host: &Place) -> Quirks {
         self.0.get(host).unwrap_or_default()
     }
 
     /// Another one of a host.
-    pub(super) fn note(&self, host: &str, note: impl FnOnce(&mut Quirks)) {
+    pub(super) fn note(&self, host: &Place, note: impl FnOnce(&mut Quirks)) {
         let before = self.of(host);
         let mut quirks = before;
         note(&mut quirks);
         if quirks != before && !quirks.without().is_empty() && quirks.without() != before.without() {
-            tracing::info!(host, without = %quirks.without(), "the host does not take what it offers: going on without for 6 h");
+            let Place { host, address } = host;
+            tracing::info!(%host, %address, without = %quirks.without(), "the host does not take what it offers: going on without for 6 h");
         }
         if quirks != before {
-            self.0.insert(host.to_owned(), quirks);
+            self.0.insert(host.clone(), quirks);
         }
     }
 }

@@ -4,7 +4,7 @@
 //! Invariants: nothing that came in clear text is believed after STARTTLS (RFC 3207 §6); the
 //! capabilities are those of the last EHLO; once a connection is not usable it never is again.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,10 +12,11 @@ use lettre::transport::smtp::commands::{Ehlo, Quit, Starttls};
 
 use super::auth::Login;
 use super::awaited::Awaited;
+use super::chunks::Chunks;
 use super::dead::{EarlyEnd, Serving};
 use super::fact::{Event, Fact, Peer, Reply, Stage};
 use super::oauth::{Fault, Tokens};
-use super::quirks::{Hosts, Quirks};
+use super::quirks::{Hosts, Place, Quirks};
 use super::tls::TlsSettings;
 use super::wire::{Io, Wire, Written};
 use super::{Capabilities, Timeouts, auth, command};
@@ -79,10 +80,10 @@ pub struct Connection {
     pub(super) all_out: bool,
     /// MAIL and RCPT have no parameters but SMTPUTF8: the host refuses what it offers.
     pub(super) plain: bool,
-    /// A BDAT was answered with success.
-    pub(super) took_bdat: bool,
-    /// Where what this host does not take is remembered, see [`Connection::heed`].
-    pub(super) quirks: Option<Hosts>,
+    /// What it has shown of BDAT.
+    pub(super) chunks: Chunks,
+    /// Where what this host does not take is remembered, and by which name, see [`Connection::heed`].
+    pub(super) quirks: Option<(Hosts, Place)>,
     /// Where to tell that it ended before it took anything; `None` once it has.
     pub(super) early: Option<EarlyEnd>,
     /// Since then.
@@ -117,7 +118,7 @@ impl Connection {
                 source: None,
                 all_out: false,
                 plain: false,
-                took_bdat: false,
+                chunks: Chunks::Untried,
                 quirks: None,
                 early: None,
                 serving: None,
@@ -130,15 +131,23 @@ impl Connection {
         }
     }
 
-    /// Does without what this host is known not to take, and remembers there what else turns out.
-    pub(super) fn heed(&mut self, hosts: Hosts) {
-        let quirks = hosts.of(&self.peer.host);
+    /// Does without what this host is known not to take at this address, and remembers there what else turns out.
+    pub(super) fn heed(&mut self, hosts: Hosts, address: SocketAddr) {
+        let place = Place { host: self.peer.host.clone(), address };
+        let quirks = hosts.of(&place);
         self.pipelining &= !quirks.serial;
         self.chunking &= !quirks.serial && !quirks.no_bdat;
         if quirks.no_parameters || quirks.try_without {
             self.do_without_parameters();
         }
-        self.quirks = Some(hosts);
+        self.quirks = Some((hosts, place));
+    }
+
+    /// As if it had shown already that it obeys BDAT, for tests of what comes then.
+    #[doc(hidden)]
+    pub fn obeys_bdat(mut self) -> Connection {
+        self.chunks = Chunks::InStep;
+        self
     }
 
     /// From now on; DSN is among what they ask for, so its duties stay with us.
@@ -149,8 +158,25 @@ impl Connection {
 
     /// Remembers something of this host.
     pub(super) fn note(&self, note: impl FnOnce(&mut Quirks)) {
-        if let Some(hosts) = &self.quirks {
-            hosts.note(&self.peer.host, note);
+        if let Some((hosts, place)) = &self.quirks {
+            hosts.note(place, note);
+        }
+    }
+
+    /// What is known against this host.
+    pub(super) fn known_quirks(&self) -> Quirks {
+        self.quirks.as_ref().map(|(hosts, place)| hosts.of(place)).unwrap_or_default()
+    }
+
+    /// Remembers a host that answers one command twice, which showed while nothing was asked: that could give a message
+    /// the fate of another. What it says when it tires of waiting is no such answer.
+    pub(super) fn note_stray(&mut self) {
+        if !self.wire.has_stray_success() {
+            return;
+        }
+        match self.chunks {
+            Chunks::Untried => self.note(|quirks| quirks.serial = true),
+            Chunks::Took | Chunks::InStep => self.note(|quirks| quirks.no_bdat = true),
         }
     }
 
@@ -197,7 +223,14 @@ impl Connection {
     /// A cheap look before reuse: false if the peer has closed, or said something (a 421) while
     /// idle, as far as this end knows by now.
     pub fn is_alive(&mut self) -> bool {
-        self.is_usable() && self.wire.is_quiet()
+        if !self.usable {
+            return false;
+        }
+        let quiet = self.wire.is_quiet();
+        if !quiet {
+            self.note_stray();
+        }
+        quiet
     }
 
     /// The peer has said nothing and not closed, as far as this end knows.

@@ -6,16 +6,18 @@
 //! same code writes each command just before it reads the reply.
 //!
 //! A message announced as BINARYMIME goes to a host that takes that as it is, by one BDAT for each chunk of it
-//! (`octets`); to any other only what [`crate::mail::convert`] has made lines of. Octets are never written behind DATA.
+//! (`chunks`); to any other only what [`crate::mail::convert`] has made lines of. Octets are never written behind DATA.
+//! What a connection has to show before a body follows BDAT unasked: see `chunks`.
 //!
 //! Fates: a recipient gets its own refusal at [`Stage::Rcpt`]; whatever ends the transaction later
 //! is the fate of all that are left. A connection on which something does not tally (a reply too
 //! many, a positive reply to what must fail, different codes in one reply, 421) finishes its
-//! transaction as far as it can and is not used again.
+//! transaction as far as it can and is not used again. Where replies and commands do not tally, no
+//! recipient of the transaction keeps a refusal: it may have been the answer to another one.
 //!
 //! A refusal that speaks of an extension's command or parameter is nobody's fate: MAIL is repeated
 //! without parameters, once, in another transaction (with a permit of its own), and a host that refuses BDAT gets the message again by DATA, on another
-//! connection, since on this one the body was taken for commands.
+//! connection, since on this one what followed may have been taken for commands.
 //!
 //! A connection that breaks has its fact at the first command without a reply. With BDAT the whole
 //! message is out by then, so that fact is [`Stage::Final`]: it may have arrived. The exception is
@@ -28,6 +30,7 @@ use bytes::Bytes;
 use lettre::transport::smtp::commands::{Data, Rset};
 use tokio::time::Instant;
 
+use super::chunks::Chunks;
 use super::command::{self, print};
 use super::encode::Encoder;
 use super::fact::{Event, Fact, Reply, Stage};
@@ -38,10 +41,10 @@ use crate::crash;
 use crate::mail::{BodyKind, Recipient, in_ascii};
 
 /// What ends a transaction and its connection.
-type End = (Stage, Event);
+pub(super) type End = (Stage, Event);
 
 /// One fate for each recipient, given once; without the peer, which is the same for all.
-struct Fates(Vec<Option<Fact>>);
+pub(super) struct Fates(Vec<Option<Fact>>);
 
 impl Fates {
     fn set(&mut self, index: usize, stage: Stage, event: Event) {
@@ -51,13 +54,25 @@ impl Fates {
     }
 
     /// The fate of everyone who has none yet.
-    fn rest(&mut self, stage: Stage, event: Event) {
+    pub(super) fn rest(&mut self, stage: Stage, event: Event) {
         let mut open = self.0.iter_mut().filter(|slot| slot.is_none());
         let Some(first) = open.next() else { return };
         for slot in open {
             *slot = Some(Fact { stage, event: event.clone(), peer: None });
         }
         *first = Some(Fact { stage, event, peer: None });
+    }
+
+    /// Those of a transaction whose replies may be each other's: where somebody was taken, the refusal of another may
+    /// be the answer to a neighbour.
+    fn forget(&mut self, transaction: &[usize]) {
+        if transaction.iter().any(|index| matches!(self.0.get(*index), Some(None))) {
+            for index in transaction {
+                if let Some(slot) = self.0.get_mut(*index) {
+                    *slot = None;
+                }
+            }
+        }
     }
 
     /// Positions of those who have none yet.
@@ -79,10 +94,10 @@ impl Connection {
         let reused = self.sent > 0;
         self.message = tx.message.id;
         let mut fates = Fates(vec![None; tx.recipients.len()]);
-        let gone = self.gone().await;
+        let gone = self.gone(tx).await;
         let begun = gone.is_none();
-        if let Some(event) = gone {
-            fates.rest(Stage::Mail, event);
+        if let Some((stage, event)) = gone {
+            fates.rest(stage, event);
         }
         self.refuse_unsendable(tx, &mut fates);
         let open = fates.open();
@@ -98,8 +113,9 @@ impl Connection {
                     self.sent = self.sent.saturating_add(1);
                     if let Err((stage, event)) = self.transact(tx, &open, head, &mut fates).await {
                         self.usable = false;
-                        if self.pipelining && (matches!(event, Event::Garbled(_)) || lost_the_rest(stage, &event)) {
-                            self.note(|quirks| quirks.serial = true);
+                        let stage = self.learn_of_an_end(stage, &event);
+                        if matches!(event, Event::Garbled(_)) {
+                            fates.forget(&open);
                         }
                         let stale = reused && stage <= Stage::Mail;
                         let lost = self.all_out && !stale && !matches!(event, Event::Reply(_));
@@ -119,6 +135,20 @@ impl Connection {
             })
             .collect();
         Report { facts, dsn: self.caps.dsn, reused, took: started.elapsed() }
+    }
+
+    /// What an end tells of how to talk to this host; returns where the transaction ended.
+    fn learn_of_an_end(&self, stage: Stage, event: &Event) -> Stage {
+        let garbled = matches!(event, Event::Garbled(_));
+        if garbled && self.chunks == Chunks::Took {
+            // One reply too many to the BDAT of the message before: nothing was said about this one.
+            self.note(|quirks| quirks.no_bdat = true);
+            return if stage <= Stage::Data { Stage::Idle } else { stage };
+        }
+        if self.pipelining && (garbled || lost_the_rest(stage, event)) {
+            self.note(|quirks| quirks.serial = true);
+        }
+        stage
     }
 
     /// Whether the host takes anything on new connections, or ends them; `sender`: when it was asked to take mail
@@ -142,20 +172,29 @@ impl Connection {
     }
 
     /// Why no transaction can be begun, if so.
-    async fn gone(&mut self) -> Option<Event> {
+    async fn gone(&mut self, tx: &Transaction<'_>) -> Option<End> {
+        // Nothing else but the 354 of DATA tells that its replies are in step, and octets have no DATA. We end it: that
+        // says nothing of the host.
+        if self.usable && self.chunks == Chunks::Took && self.sends_octets(tx) {
+            self.usable = false;
+            return Some((Stage::Idle, Event::LeftOut("octets have another connection")));
+        }
         if !self.usable {
-            return Some(Event::Closed);
+            return Some((Stage::Mail, Event::Closed));
         }
         if self.wire.is_quiet() {
             return None;
         }
         self.usable = false;
-        Some(match self.wire.read(Duration::ZERO).await {
+        self.note_stray();
+        let event = match self.wire.read(Duration::ZERO).await {
             Ok(received) if received.reply.code == 421 => Event::Reply(received.reply),
             Ok(received) => Event::Garbled(format!("a reply to no command: {}", received.reply)),
             Err(Event::Timeout(_)) => Event::Garbled("a part of a reply to no command".to_owned()),
             Err(event) => event,
-        })
+        };
+        // It speaks of what was before.
+        Some((if matches!(event, Event::Garbled(_)) { Stage::Idle } else { Stage::Mail }, event))
     }
 
     /// What this host cannot take, by what it offers, is not tried (RFC 1870 §6.1, 6152, 6531).
@@ -218,7 +257,9 @@ impl Connection {
         let smtputf8 = self.needs_smtputf8(tx, open);
         let pipelined = self.pipelining;
         let octets = self.sends_octets(tx);
-        let bdat = pipelined && self.chunking && !octets && tx.body.pieces(tx.message) == 1;
+        let bdat = pipelined && !octets && self.sends_chunks() && tx.body.pieces(tx.message) == 1;
+        // What is left of a body whose first line has gone ahead.
+        let mut tried = None;
         let caps = self.capabilities();
         self.all_out = false;
         let reset = self.dirty;
@@ -240,12 +281,19 @@ impl Connection {
                 let mut encoder = Encoder::for_bdat();
                 let body = encoder.encode(head.clone());
                 let end = encoder.finish();
-                print(&mut self.wire.out, format_args!("BDAT {} LAST\r\n", body.len() + end.len()));
-                crash::point("dot.before");
-                let written = self.wire.write(&[&body, &end], replies, replies, t.write).await;
-                self.all_out = written == Written::All;
-                crash::point("dot.after");
-                written
+                if self.chunks == Chunks::InStep {
+                    print(&mut self.wire.out, format_args!("BDAT {} LAST\r\n", body.len() + end.len()));
+                    crash::point("dot.before");
+                    let written = self.wire.write(&[&body, &end], replies, replies, t.write).await;
+                    self.all_out = written == Written::All;
+                    crash::point("dot.after");
+                    written
+                } else {
+                    let first = self.put_first_chunk(&body);
+                    let written = self.wire.write(&[&body[..first]], replies, usize::MAX, t.write).await;
+                    tried = Some((body.slice(first..), end));
+                    written
+                }
             } else {
                 print(&mut self.wire.out, Data);
                 self.wire.write(&[], replies, usize::MAX, t.write).await
@@ -312,6 +360,8 @@ impl Connection {
 
         if octets {
             self.octets(tx, head, accepted, fates).await?;
+        } else if let Some((rest, end)) = tried {
+            self.rest_of_chunk(rest, end, accepted, fates).await?;
         } else if bdat {
             self.end_of_bdat(whole, accepted, fates).await?;
         } else {
@@ -323,7 +373,7 @@ impl Connection {
     /// Whether MAIL goes without parameters from now on; this one `had` some. After a refusal that may be about them it is tried
     /// once, in a transaction of its own; whatever else is said then speaks of the message.
     fn learn_of_parameters(&mut self, had: bool, begun: bool, about: bool) {
-        let known = self.quirks.as_ref().is_some_and(|hosts| hosts.of(&self.peer.host).no_parameters);
+        let known = self.known_quirks().no_parameters;
         if had && about {
             self.note(|quirks| quirks.try_without = true);
             self.do_without_parameters();
@@ -337,92 +387,8 @@ impl Connection {
     }
 
     /// Whether the body goes as it is, whatever octets are in it (RFC 3030 §3).
-    fn sends_octets(&self, tx: &Transaction<'_>) -> bool {
+    pub(super) fn sends_octets(&self, tx: &Transaction<'_>) -> bool {
         tx.message.envelope.body == BodyKind::BinaryMime && self.takes_octets()
-    }
-
-    /// Writes the body as it is, one BDAT for each chunk of it, and waits for the reply to each.
-    async fn octets(
-        &mut self,
-        tx: &Transaction<'_>,
-        head: Bytes,
-        accepted: usize,
-        fates: &mut Fates,
-    ) -> Result<(), End> {
-        if accepted == 0 {
-            return Ok(());
-        }
-        let chunks = tx.body.pieces(tx.message);
-        let mut chunk = head;
-        for index in 0..chunks {
-            if index > 0 {
-                chunk = tx.body.chunk(index).await.map_err(|why| (Stage::Body, Event::Local(why)))?;
-            }
-            let last = index + 1 == chunks;
-            print(&mut self.wire.out, format_args!("BDAT {}{}\r\n", chunk.len(), if last { " LAST" } else { "" }));
-            if last {
-                crash::point("dot.before");
-            }
-            let written = self.wire.write(&[&chunk], 1, 1, self.timeouts.write).await;
-            if last {
-                crash::point("dot.after");
-                return self.end_of_bdat(written, accepted, fates).await;
-            }
-            let Some(reply) = self.reply_to_bdat(Stage::Body, accepted, fates).await? else { return Ok(()) };
-            if !reply.is_positive() {
-                // What was sent so far is thrown away by RSET (RFC 3030 §2).
-                self.usable &= written == Written::All;
-                fates.rest(Stage::Body, Event::Reply(reply));
-                return Ok(());
-            }
-            if written == Written::Early || self.wire.has_stray() {
-                let why = format!("a positive reply before the end of a chunk: {reply}");
-                return Err((Stage::Body, Event::Garbled(why)));
-            }
-            self.took_bdat = true;
-            chunk = Bytes::new();
-        }
-        Ok(())
-    }
-
-    /// The reply to a BDAT whose chunk is out; `None`: the host does not take BDAT, and everyone has that fate.
-    async fn reply_to_bdat(&mut self, stage: Stage, accepted: usize, fates: &mut Fates) -> Result<Option<Reply>, End> {
-        let reply = self.reply(stage, self.timeouts.last).await.inspect_err(|(_, event)| {
-            // Some do not know what to do with it. One that has taken it before has other reasons.
-            if !self.took_bdat && matches!(event, Event::Closed | Event::Io(_) | Event::Reply(_)) {
-                self.note(|quirks| quirks.no_bdat = true);
-            }
-        })?;
-        if accepted > 0 && refuses_command(&reply) {
-            self.note(|quirks| quirks.no_bdat = true);
-            self.usable = false;
-            fates.rest(stage, Event::Extension { what: "CHUNKING", reply });
-            return Ok(None);
-        }
-        Ok(Some(reply))
-    }
-
-    /// The reply to `BDAT n LAST`, whose body is out already.
-    async fn end_of_bdat(&mut self, whole: Written, accepted: usize, fates: &mut Fates) -> Result<(), End> {
-        let stage = if whole == Written::All { Stage::Final } else { Stage::Body };
-        let reply = self.reply_to_bdat(stage, accepted, fates).await?;
-        crash::point("reply.read");
-        let Some(reply) = reply else { return Ok(()) };
-        self.took_bdat |= reply.is_positive();
-        // A failed BDAT leaves the transaction in an undefined state until RSET (RFC 3030 §2).
-        self.dirty = !reply.is_positive();
-        if reply.is_positive() && (accepted == 0 || whole == Written::Early) {
-            let why = format!("a positive reply to what cannot have worked: {reply}");
-            return Err((stage, Event::Garbled(why)));
-        }
-        // One reply too many, and this one may have been the answer to a RCPT.
-        if reply.is_positive() && self.wire.has_stray() {
-            return Err((stage, Event::Garbled("more replies than commands".to_owned())));
-        }
-        // Refused before all of the body was out: the rest of it would be taken for commands.
-        self.usable &= whole == Written::All;
-        fates.rest(stage, Event::Reply(reply));
-        Ok(())
     }
 
     /// DATA, body and final reply; `accepted` recipients wait for it.
@@ -456,6 +422,9 @@ impl Connection {
         // The 354 answered the last command: what came besides could pass for the final reply.
         if self.wire.has_stray() {
             return Err((Stage::Data, Event::Garbled("more replies than commands".to_owned())));
+        }
+        if self.chunks == Chunks::Took {
+            self.chunks = Chunks::InStep;
         }
         self.body(tx, head).await?;
         crash::point("dot.after");
@@ -503,7 +472,7 @@ impl Connection {
 
     /// The reply to one command; 421 ends the connection whatever it answers, and an intermediate
     /// reply (3yz) is no answer to anything but DATA.
-    async fn reply(&mut self, stage: Stage, limit: Duration) -> Result<Reply, End> {
+    pub(super) async fn reply(&mut self, stage: Stage, limit: Duration) -> Result<Reply, End> {
         match self.reply_or_go(stage, limit).await? {
             Some(reply) => Ok(reply),
             None => Err((stage, Event::Garbled("an intermediate reply where none can be".to_owned()))),
@@ -550,11 +519,6 @@ fn refuses_parameter(reply: &Reply) -> bool {
         500 | 501 => matches!(reply.enhanced, Some((_, 5, 4))) || !matches!(reply.enhanced, Some((_, 1, _))) && named(),
         _ => reply.is_permanent() && matches!(reply.enhanced, Some((_, 5, 4))) && named(),
     }
-}
-
-/// The command is not known, not implemented or not wanted here.
-fn refuses_command(reply: &Reply) -> bool {
-    matches!(reply.code, 500..=504 | 555) || reply.is_permanent() && matches!(reply.enhanced, Some((_, 5, 1 | 2 | 4)))
 }
 
 fn asks_for_dsn(recipient: &Recipient) -> bool {

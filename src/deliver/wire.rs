@@ -117,6 +117,11 @@ impl Wire {
         !self.is_quiet() && self.replies.front().is_some_and(|r| r.reply.code != 421)
     }
 
+    /// Whether what lies there is a success of something that nobody asked for.
+    pub fn has_stray_success(&self) -> bool {
+        self.replies.front().is_some_and(|r| r.reply.is_positive())
+    }
+
     /// Writes the commands in `out`, then `rest`; `replies` more may be expected from now on.
     /// Fails (`Early`) after `limit` without progress, when the peer takes less than [`SLOWEST`] over
     /// longer than `limit`, or as soon as `stop_at` replies wait.

@@ -37,6 +37,9 @@ const SHORT: Duration = Duration::from_secs(5);
 /// Where what fails is about the host, our account there or its certificate, and not about a message.
 const BEFORE_MAIL: [Stage; 5] = [Stage::Connect, Stage::Greeting, Stage::Ehlo, Stage::StartTls, Stage::Auth];
 
+/// Codes that ask for a login or TLS, at whatever stage.
+const LOGIN: [u16; 4] = [530, 534, 535, 538];
+
 /// How long a name without an address is left alone at first, twice as long after every further failure, and at most.
 const FIRST: Duration = Duration::from_secs(30);
 const LONGEST: Duration = Duration::from_secs(3600);
@@ -96,6 +99,7 @@ impl Outage {
             stage if *stage >= Stage::Mail && why.starts_with(|c: char| c.is_ascii_digit()) => {
                 format!("answers {why} to mail{whose} at {stage}")
             }
+            Stage::Mail if why.is_empty() => "takes connections again, and has answered no mail yet".to_owned(),
             Stage::Route => format!("has no address to send to: {why}"),
             Stage::Connect | Stage::Greeting => format!("takes no connection: {why}"),
             _ => format!("takes no mail{whose} at {stage}: {why}"),
@@ -170,6 +174,20 @@ impl Outages {
         let mut known = self.known.lock();
         if let Some(outage) = known.get_mut(key).filter(|outage| outage.over.is_none()) {
             outage.over = Some(now);
+        }
+    }
+
+    /// It takes connections again, and nothing else is known yet.
+    fn let_in(&self, key: &Key) {
+        if let Some(outage) = self.known.lock().get_mut(key).filter(|outage| outage.over.is_none()) {
+            (outage.stage, outage.why, outage.nameless) = (Stage::Mail, String::new(), 0);
+        }
+    }
+
+    /// A transaction there ended without a reply.
+    fn silent(&self, key: &Key, fact: &Fact) {
+        if let Some(outage) = self.known.lock().get_mut(key).filter(|outage| outage.over.is_none()) {
+            (outage.stage, outage.why) = (fact.stage, fact.event.to_string());
         }
     }
 
@@ -290,8 +308,21 @@ impl Relay {
             Event::Reply(reply) => fact.stage >= Stage::Rcpt || fact.stage == Stage::Mail && reply.code != 421,
             _ => false,
         };
-        if !self.outages.is_empty() && facts.iter().any(answers) {
-            self.outages.up(&(lane.name.clone(), destination.clone()), self.clock.now());
+        if self.outages.is_empty() {
+            return;
+        }
+        let key = (lane.name.clone(), destination.clone());
+        if facts.iter().any(answers) {
+            self.outages.up(&key, self.clock.now());
+        } else if let Some(fact) = facts.iter().find(|fact| fact.stage >= Stage::Mail && fact.stage <= Stage::Final) {
+            self.outages.silent(&key, fact);
+        }
+    }
+
+    /// A session was opened for a destination whose hosts had taken no connection.
+    pub(super) fn note_session(&self, lane: &Lane, destination: &Arc<str>) {
+        if !self.outages.is_empty() {
+            self.outages.let_in(&(lane.name.clone(), destination.clone()));
         }
     }
 
@@ -300,39 +331,42 @@ impl Relay {
     ///
     /// # Errors
     /// The queue could not be read or written: the rest has its own times.
-    pub(super) async fn wake_for_host(&self, lane: LaneName, outage: Outage) -> Result<(), QueueError> {
+    pub(super) async fn wake_for_host(&self, lane: LaneName, host: &str) -> Result<(), QueueError> {
         let now = self.clock.now();
         let one = self.router.provider_of_lane(&lane).relay.is_some() || lane.as_domain().is_some();
-        // Of a provider with many domains others go to other hosts.
-        let host = if one { "" } else { outage.host.as_str() };
-        let mut changed = 0;
-        let at = |stage: Stage| format!("{host}*] {stage}: *");
-        for reason in BEFORE_MAIL.into_iter().map(at).chain([format!("{host}* {}: *", Stage::Route)]) {
-            let filter = Filter {
-                provider: Some(lane.to_string()),
-                state: Some(State::Queued.to_string()),
-                reason: Some(reason),
-                ..Filter::default()
-            };
-            let mut after = None;
-            while !*self.stopping.borrow() {
-                let page = self.queue.inspect(&filter, after, AT_ONCE).await?;
-                let keys: Vec<RecipientKey> = page.rows.iter().map(|(key, ..)| *key).collect();
-                if !keys.is_empty() {
-                    changed += self.queue.operate(Operation::Retry, &keys, &[], now).await?;
-                    self.scheduler.note(&lane, now);
-                }
-                after = page.next;
-                if after.is_none() {
-                    break;
-                }
+        let filter = Filter {
+            provider: Some(lane.to_string()),
+            state: Some(State::Queued.to_string()),
+            // Of a provider with many domains others go to other hosts.
+            reasons: reasons_of_a_host(if one { "" } else { host }),
+            ..Filter::default()
+        };
+        let (mut changed, mut after) = (0, None);
+        while !*self.stopping.borrow() {
+            let page = self.queue.inspect(&filter, after, AT_ONCE).await?;
+            let keys: Vec<RecipientKey> = page.rows.iter().map(|(key, ..)| *key).collect();
+            if !keys.is_empty() {
+                changed += self.queue.operate(Operation::Retry, &keys, &[], now).await?;
+                self.scheduler.note(&lane, now);
+            }
+            after = page.next;
+            if after.is_none() {
+                break;
             }
         }
         if changed > 0 {
-            let (provider, source, host) = (lane.base(), super::moves::source(&lane), outage.host);
+            let (provider, source) = (lane.base(), super::moves::source(&lane));
             tracing::info!(provider, source, host, recipients = changed, "what waited for the host alone is due now");
         }
         Ok(())
+    }
+
+    /// [`Relay::wake_for_host`] for all lanes of some providers, while other things go on.
+    pub fn wake_providers(self: &Arc<Relay>, providers: &[String]) {
+        for name in providers {
+            let all = self.lanes_named(&LaneName::from(name.as_str()));
+            all.into_iter().for_each(|lane| self.wake_soon(lane, String::new()));
+        }
     }
 
     /// Hosts that were left alone are asked again.
@@ -350,6 +384,18 @@ impl Relay {
         };
         self.outages.of(lane).into_iter().map(hold).collect()
     }
+}
+
+/// The reasons, as globs, for which mail waits that has nothing to do with the mail: its host took no connection, or
+/// would not have our TLS or login. With a name those of this host alone; empty: of every host.
+pub(crate) fn reasons_of_a_host(host: &str) -> Vec<String> {
+    let before = BEFORE_MAIL.into_iter().map(|stage| format!("{host}*] {stage}: *"));
+    // Without an address there was none to name.
+    let any = if host.is_empty() { "*" } else { host };
+    let nameless = [format!("{any} {}: *", Stage::Route), format!("{any} {}: no token: *", Stage::Auth)];
+    let logins = [Stage::Mail, Stage::Rcpt, Stage::Data, Stage::Final];
+    let logins = logins.into_iter().flat_map(|stage| LOGIN.map(|code| format!("{host}*] {stage}: {code}*")));
+    before.chain(nameless).chain(logins).collect()
 }
 
 /// Where nobody answers, as an administrator would look for it: the port of mail needs no word.
@@ -490,6 +536,56 @@ mod tests {
         assert_eq!(told(Stage::Mail, "421 4.7.0 later", None), "answers 421 4.7.0 later to mail at MAIL");
         assert_eq!(told(Stage::Rcpt, "it closed", bad), "takes no mail of bad@s.example at RCPT: it closed");
         assert_eq!(told(Stage::Greeting, "421 later", None), "takes no connection: 421 later");
+    }
+
+    /// The words follow what happened last, not what was first.
+    #[test]
+    fn a_host_that_takes_connections_again_and_says_nothing_is_not_said_to_take_none() {
+        let outages = Outages::default();
+        let told = |outages: &Outages| outages.of(&LaneName::from("p")).remove(0).clause();
+        outages.let_in(&key());
+        assert!(outages.is_empty(), "nothing is wrong with it");
+        down(&outages, 0, 30);
+        assert_eq!(told(&outages), "takes no connection: connection refused");
+        outages.let_in(&key());
+        assert_eq!(told(&outages), "takes connections again, and has answered no mail yet");
+        let event = Event::Timeout(Duration::from_secs(300));
+        outages.silent(&key(), &Fact { stage: Stage::Mail, event, peer: None });
+        assert_eq!(told(&outages), "takes no mail at MAIL: no answer within 300 s");
+        down(&outages, 400, 60);
+        assert_eq!(told(&outages), "takes no connection: connection refused");
+    }
+
+    #[test]
+    fn what_waits_for_a_host_is_told_from_what_was_said_to_mail() {
+        let all: Vec<_> = reasons_of_a_host("").iter().map(|p| crate::config::units::Pattern::new(p)).collect();
+        let peer = |ip: bool| Peer { host: "mx.example".into(), ip: ip.then(|| [192, 0, 2, 1].into()), tls: None };
+        let reply = |code, text: &str| Event::Reply(crate::deliver::Reply { code, enhanced: None, text: text.into() });
+        let waits = |stage, event, ip| {
+            let reason = Fact { stage, event, peer: Some(peer(ip)) }.to_string();
+            all.iter().any(|pattern| pattern.matches(&reason))
+        };
+        for (stage, event, ip) in [
+            (Stage::Connect, Event::Closed, true),
+            (Stage::Greeting, reply(421, "busy"), true),
+            (Stage::StartTls, Event::Tls("expired".into()), true),
+            (Stage::Auth, reply(535, "no"), true),
+            (Stage::Auth, Event::NoToken { left: Duration::ZERO, why: "no".into() }, false),
+            (Stage::Route, Event::NoRoute { permanent: false, code: 451, enhanced: "4.4.4", text: "no".into() }, false),
+            (Stage::Mail, reply(530, "log in"), true),
+            (Stage::Connect, Event::BackOff { left: Duration::ZERO, why: "no".into() }, true),
+        ] {
+            let told = format!("{stage} {event}");
+            assert!(waits(stage, event, ip), "{told}");
+        }
+        for (stage, event) in [
+            (Stage::Mail, reply(451, "AUTH: try later")),
+            (Stage::Rcpt, reply(450, "mx.example] connect: no")),
+            (Stage::Final, Event::Closed),
+        ] {
+            let told = format!("{stage} {event}");
+            assert_eq!(waits(stage, event, true), told.contains("] connect: "), "{told}");
+        }
     }
 
     /// Once, and not each time for one that comes and goes.

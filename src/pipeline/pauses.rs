@@ -102,7 +102,7 @@ impl Relay {
 
     /// What an operator means by a name: a provider or a domain (`@domain`) with all its sources, or
     /// one of those. Empty: there is none of that name.
-    fn lanes_named(&self, name: &LaneName) -> Vec<LaneName> {
+    pub(super) fn lanes_named(&self, name: &LaneName) -> Vec<LaneName> {
         if self.config.provider(name.base()).is_none() && name.as_domain().is_none() {
             return Vec::new();
         }

@@ -12,7 +12,7 @@ use tokio::sync::watch;
 
 use super::Relay;
 use super::moves::source;
-use super::outage::{News, Outage};
+use super::outage::News;
 use crate::clock::{Timestamp, When, grouped, span};
 use crate::deliver::Stage;
 use crate::mail::LaneName;
@@ -164,7 +164,7 @@ impl Relay {
         let now = self.clock.now();
         for news in self.outages.news(now) {
             match news {
-                News::Wake(lane, outage) => self.wake_soon(lane, outage),
+                News::Wake(lane, outage) => self.wake_soon(lane, outage.host),
                 news => self.tell_outage(news, now).await,
             }
         }
@@ -177,6 +177,10 @@ impl Relay {
             !gone
         });
         for lane in self.scheduler.lanes() {
+            if lane.refusal_is_over() {
+                let host = lane.provider.relay.as_ref().map_or(String::new(), |relay| relay.host.to_string());
+                self.wake_soon(lane.name.clone(), host);
+            }
             if said.len() >= MOST && !said.contains_key(&lane.name) {
                 continue;
             }
@@ -223,10 +227,10 @@ impl Relay {
     }
 
     /// Looking through a deep queue takes a while, in which others are watched.
-    fn wake_soon(self: &Arc<Relay>, lane: LaneName, outage: Outage) {
+    pub(super) fn wake_soon(self: &Arc<Relay>, lane: LaneName, host: String) {
         let relay = self.clone();
         tokio::spawn(async move {
-            if let Err(error) = relay.wake_for_host(lane, outage).await {
+            if let Err(error) = relay.wake_for_host(lane, &host).await {
                 tracing::warn!(%error, "could not bring forward what waits for a host that is back: it has its own times");
             }
         });

@@ -156,6 +156,8 @@ pub struct Filter {
     pub received_before: Option<i64>,
     /// Glob over the last reason.
     pub reason: Option<String>,
+    /// Globs over the last reason, of which one is enough; empty: any reason.
+    pub reasons: Vec<String>,
 }
 
 /// A recipient as an operator sees it: one line of `queue list --json`.

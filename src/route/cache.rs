@@ -20,8 +20,9 @@ use crate::observe::seldom;
 pub(super) const FAILURE_TTL: Duration = Duration::from_secs(30);
 /// How long after its end an answer may stand in for one that cannot be had (RFC 8767 §5).
 pub(super) const STALE: Duration = Duration::from_secs(3600);
-/// What a negative answer without SOA record is kept for.
-const NEGATIVE_WITHOUT_SOA: Duration = Duration::from_secs(60);
+/// What a negative answer without SOA record is kept for. It says nothing of how long it holds and should not be kept
+/// (RFC 2308 §5); a moment, so that all mail for a name does not ask at once.
+const NEGATIVE_WITHOUT_SOA: Duration = Duration::from_secs(5);
 
 /// What kind of answer this is: decides how long it is kept.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -109,10 +110,8 @@ impl Bounds {
     fn ttl(&self, kind: Kind) -> Duration {
         match kind {
             Kind::Positive(ttl) => Duration::from_secs(ttl.into()).clamp(self.min, self.max),
-            Kind::Negative(ttl) => ttl
-                .map_or(NEGATIVE_WITHOUT_SOA, |ttl| Duration::from_secs(ttl.into()))
-                .max(self.min)
-                .min(self.negative_max),
+            Kind::Negative(Some(ttl)) => Duration::from_secs(ttl.into()).max(self.min).min(self.negative_max),
+            Kind::Negative(None) => NEGATIVE_WITHOUT_SOA.min(self.negative_max),
             Kind::Failure => FAILURE_TTL,
         }
     }
@@ -205,7 +204,7 @@ mod tests {
             (Kind::Negative(Some(0)), 60),
             (Kind::Negative(Some(200)), 200),
             (Kind::Negative(Some(u32::MAX)), 300),
-            (Kind::Negative(None), 60),
+            (Kind::Negative(None), 5),
             (Kind::Failure, 30),
         ] {
             assert_eq!(bounds.ttl(kind), Duration::from_secs(seconds), "{kind:?}");

@@ -40,8 +40,8 @@ use crate::shape::adapt::{Adapt, Configured};
 use crate::shape::{Gate, Gates, Ledger, Limiter, Limits, Paced};
 use absent::Absent;
 use answers::Answers;
-use circuit::Login;
 pub use circuit::{Circuit, Reached};
+use circuit::{Ended, Login};
 use feedback::Narrowed;
 pub use feedback::OpenGuard;
 pub use holds::{By, Hold, Holds};
@@ -108,6 +108,7 @@ struct State {
     paused: bool,
     circuit: Option<Circuit>,
     login: Login,
+    ended: Ended,
     unanswered: Unanswered,
     /// What open connections wait for.
     answers: Answers,
@@ -238,7 +239,7 @@ impl Lane {
         if state.narrowed.held().is_some() {
             return Wake::Nobody;
         }
-        let most = if self.one_logs_in(state) { 1 } else { state.most_workers(self.provider.connections) };
+        let most = state.most_workers(self.provider.connections).min(self.first_ones(state).unwrap_or(u32::MAX));
         // One worker may wait for its connection; more would only hold jobs.
         if state.workers < most && (state.workers == 0 || self.connects.wait_for(1) <= LEAD) {
             state.workers += 1;

@@ -172,8 +172,14 @@ pub async fn over_pipe(
     (Connection::establish(near, setup(provider, "127.0.0.1")).await, server)
 }
 
-/// A session that comes about.
+/// A session that comes about, with a host that has shown that it obeys BDAT.
 pub async fn session(script: &str) -> (Connection, Server) {
+    let (connection, server) = new_session(script).await;
+    (connection.obeys_bdat(), server)
+}
+
+/// A session that comes about.
+pub async fn new_session(script: &str) -> (Connection, Server) {
     let (connection, server) = over_pipe(&provider(), 64 * 1024, script).await;
     match connection {
         Ok(connection) => (connection, server),

@@ -323,12 +323,12 @@ async fn bdat_and_parameters_that_a_host_refuses_go_off_by_themselves() {
     ] {
         let listener = TcpListener::bind((address, 0)).await.expect("a port");
         let port = listener.local_addr().expect("an address").port();
-        let refusing = format!("hello PIPELINING|SIZE|CHUNKING\nC: MAIL*\nC: RCPT*\nbdat\n{first}");
+        let refusing = format!("hello PIPELINING|SIZE|CHUNKING\nC: MAIL*\nC: RCPT*\nchunk\n{first}");
         let data = sent("MAIL FROM:<from@example.org> SIZE=26");
         let server = Server::accept_all(listener, &[&refusing, &data], None);
         let route = route(port, vec![host("a.example", 10, &[address])]);
         let connector = connector();
-        for expected in [format!("end of data: {expected}"), "end of data: 250 ok".to_owned()] {
+        for expected in [format!("DATA: {expected}"), "end of data: 250 ok".to_owned()] {
             let mut connection = connector.open(&provider(), &route).await.expect("a session");
             assert_eq!(hello_to(&mut connection).await, [expected]);
             // Who closes is left alone for a moment.

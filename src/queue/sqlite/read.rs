@@ -174,6 +174,7 @@ struct Wanted<'f> {
     state: Option<State>,
     received_before: Option<i64>,
     reason: Option<Pattern>,
+    reasons: Vec<Pattern>,
 }
 
 impl<'f> Wanted<'f> {
@@ -190,6 +191,7 @@ impl<'f> Wanted<'f> {
             state: state.map_err(QueueError::Invalid)?,
             received_before: filter.received_before,
             reason: pattern(&filter.reason),
+            reasons: filter.reasons.iter().map(|p| Pattern::new(p)).collect(),
         })
     }
 
@@ -201,6 +203,7 @@ impl<'f> Wanted<'f> {
             && self.domain.is_none_or(|d| d.to_lowercase() == domain().to_lowercase())
             && self.recipient.as_ref().is_none_or(|p| p.matches(address))
             && self.reason.as_ref().is_none_or(|p| p.matches(reason))
+            && (self.reasons.is_empty() || self.reasons.iter().any(|p| p.matches(reason)))
     }
 
     fn fits_message(&self, message: &Summary) -> bool {

@@ -6,8 +6,10 @@
 //! it is about all of the lane, and each probe is of another sender, as long as there is one who was not refused.
 //!
 //! A password is given to the host by one connection until it is accepted, or a wrong one would be tried by
-//! all of them at once, for which accounts are locked: at the start, after a reload, and after an operator
-//! has resumed the lane.
+//! all of them at once, for which accounts are locked: at the start, after a reload, after an operator
+//! has resumed the lane, and after a login that failed while nobody else was logged in. Of a lane that was
+//! refused at MAIL or later, it is the answer to mail that is waited for, not that to the login. A host that lets the
+//! first one wait gets a second one after ten seconds, a third after twenty, and so on.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,9 +21,11 @@ use crate::clock::doubled;
 use crate::mail::RefusedSenders;
 use crate::schedule::Job;
 
-/// So long others wait at most for the one that logs in first, so that a host that hangs does not hold up its
-/// neighbours.
+/// How long one waits for the first that logs in before it tries, too, so that a host that hangs does not hold up its
+/// neighbours; the next ones wait twice as long each.
 const FIRST_LOGIN: Duration = Duration::from_secs(10);
+/// What a refusal kept is brought forward no more often, for a provider that refuses and takes by turns.
+const WAKE_AGAIN: Duration = Duration::from_secs(60);
 
 /// How far into the dialog mail got: where the provider refused it, or answered it last.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
@@ -76,8 +80,28 @@ impl Circuit {
 #[derive(Debug, Default)]
 pub(super) struct Login {
     through: bool,
-    /// Since when the first one tries.
+    /// Since when the first one of those that try now does.
     began: Option<Instant>,
+    /// How many do.
+    trying: u32,
+    /// An operator ended a refusal of mail: what counts is the answer to mail.
+    by_mail: bool,
+}
+
+impl Login {
+    /// How many may try at the same time.
+    fn most(&self) -> u32 {
+        let since = self.began.map_or(Duration::ZERO, |began| began.elapsed());
+        (1..31).take_while(|n| since >= FIRST_LOGIN * (1 << (n - 1))).count() as u32 + 1
+    }
+}
+
+/// Whether a refusal has ended.
+#[derive(Debug, Default)]
+pub(super) struct Ended {
+    now: bool,
+    /// When that was last told.
+    told: Option<Instant>,
 }
 
 impl Lane {
@@ -99,27 +123,51 @@ impl Lane {
     /// A session was opened: the password is right, and a refusal of that is over.
     pub fn let_in(&self) -> Wake {
         let mut state = self.state.lock();
-        let waited = self.logs_in() && !state.login.through;
-        state.login.through = true;
+        let waited = !state.login.by_mail && self.logs_in() && !state.login.through;
+        state.login.through |= !state.login.by_mail;
         let over = state.circuit.take_if(|circuit| circuit.at == Reached::Session).is_some();
+        state.ended.now |= over;
         if waited || over { self.wake(&mut state) } else { Wake::Nobody }
+    }
+
+    /// A login failed: where no other connection is logged in, one alone tries again.
+    pub fn login_failed(&self) {
+        let mut state = self.state.lock();
+        if state.login.through && state.narrowed.open() == 0 {
+            // Those that try at this moment count as one.
+            state.login = Login { began: Some(Instant::now()), trying: 1, ..Login::default() };
+        }
+    }
+
+    /// Whether a refusal of us has ended since this was last true: what waits because of it may be tried.
+    pub fn refusal_is_over(&self) -> bool {
+        let mut state = self.state.lock();
+        let over = state.ended.now && state.ended.told.is_none_or(|told| told.elapsed() >= WAKE_AGAIN);
+        if over {
+            state.ended = Ended { now: false, told: Some(Instant::now()) };
+        }
+        over
     }
 
     /// Mail got as far as `to`, or was `delivered`: a refusal at an earlier point is over. Not one before MAIL: what
     /// leaves by a connection that was let in before says nothing of the next one's login ([`Lane::let_in`]).
     pub fn got_as_far(&self, to: Reached, delivered: bool) -> Wake {
         let mut state = self.state.lock();
-        match state.circuit.take_if(|circuit| circuit.at > Reached::Session && (delivered || circuit.at < to)) {
-            Some(_) => self.wake(&mut state),
-            None => Wake::Nobody,
+        let over = state.circuit.take_if(|circuit| circuit.at > Reached::Session && (delivered || circuit.at < to));
+        state.ended.now |= over.is_some();
+        let first = state.login.by_mail && (delivered || to > Reached::Session);
+        if first {
+            (state.login.by_mail, state.login.through) = (false, true);
         }
+        if over.is_some() || first { self.wake(&mut state) } else { Wake::Nobody }
     }
 
     /// An operator says that whatever was wrong is mended: asked at once, by one connection first.
     pub fn close_circuit(&self) -> Wake {
         let mut state = self.state.lock();
         // Also where the login failed for now (454, a close), which opens no circuit.
-        state.login = Login::default();
+        let by_mail = state.circuit.as_ref().is_some_and(|circuit| circuit.at > Reached::Session);
+        state.login = Login { by_mail, ..Login::default() };
         match state.circuit.take() {
             Some(_) => self.wake(&mut state),
             None => Wake::Nobody,
@@ -132,12 +180,13 @@ impl Lane {
     }
 
     fn logs_in(&self) -> bool {
-        self.provider.relay.as_ref().is_some_and(|relay| relay.auth.is_some())
+        self.provider.relay.as_ref().is_some_and(|relay| relay.auth.is_some() || relay.oauth.is_some())
     }
 
-    /// One connection logs in first: the others wait for it.
-    pub(super) fn one_logs_in(&self, state: &State) -> bool {
-        self.logs_in() && !state.login.through && state.login.began.is_none_or(|at| at.elapsed() < FIRST_LOGIN)
+    /// How many may try until one of them is through; `None`: one was.
+    pub(super) fn first_ones(&self, state: &State) -> Option<u32> {
+        let wait = state.login.by_mail || self.logs_in() && !state.login.through;
+        wait.then(|| state.login.most())
     }
 
     /// What keeps every job that is not under way for now, if anything does: for how long; zero, until one
@@ -152,16 +201,18 @@ impl Lane {
                 return Some(Duration::ZERO);
             }
         }
-        (state.in_flight > 0 && self.one_logs_in(state)).then_some(Duration::ZERO)
+        let all_try = self.first_ones(state).is_some_and(|most| state.login.trying >= most);
+        (state.in_flight > 0 && all_try).then_some(Duration::ZERO)
     }
 }
 
 impl State {
-    /// A job was given out.
+    /// A job is given out.
     pub(super) fn note_login_begun(&mut self) {
-        if !self.login.through {
-            self.login.began.get_or_insert_with(Instant::now);
+        if self.in_flight == 0 {
+            (self.login.began, self.login.trying) = (Some(Instant::now()), 0);
         }
+        self.login.trying = self.login.trying.saturating_add(1);
     }
 }
 

@@ -157,6 +157,98 @@ async fn one_connection_logs_in_first_at_the_start_and_after_a_person_has_resume
     }
 }
 
+/// Twelve seconds at AUTH, and a wrong password: two have tried it, not twenty; then one at a time again.
+#[tokio::test(start_paused = true)]
+async fn a_first_login_that_hangs_is_followed_by_one_after_another() {
+    let lane = with_password();
+    let _ = lane.push((0..40).map(|i| job("a@a.test", "x.example", 0, &[i])));
+    next(&lane, IDLE).await.expect("the first");
+    assert!(next(&lane, Duration::from_secs(5)).await.is_err());
+    let began = Instant::now() - Duration::from_secs(5);
+    let mut tried = Vec::new();
+    while began.elapsed() < Duration::from_secs(300) {
+        assert!(lane.poke() != Wake::Start || lane.snapshot().workers <= 6);
+        match next(&lane, Duration::from_millis(1)).await {
+            Ok(_) => tried.push(began.elapsed().as_secs()),
+            Err(_) => tokio::time::advance(Duration::from_millis(999)).await,
+        }
+    }
+    assert_eq!(tried, [10, 20, 40, 80, 160]);
+    // All of them are over: the next one is the first again.
+    lane.settled(6);
+    next(&lane, IDLE).await.expect("one");
+    assert!(next(&lane, Duration::from_secs(5)).await.is_err());
+}
+
+/// A login that fails for now (454) opens no circuit, and is tried by one after another however long that takes;
+/// who was let in before is asked anew when nobody is logged in any more.
+#[tokio::test(start_paused = true)]
+async fn a_login_that_fails_for_now_is_tried_by_one_at_a_time() {
+    let lane = with_password();
+    let _ = lane.push((0..60).map(|i| job("a@a.test", "x.example", 0, &[i])));
+    for _ in 0..20 {
+        next(&lane, IDLE).await.expect("one");
+        assert!(next(&lane, Duration::from_secs(4)).await.is_err(), "alone");
+        lane.login_failed();
+        lane.settled(1);
+    }
+    next(&lane, IDLE).await.expect("one");
+    let _ = lane.let_in();
+    next(&lane, IDLE).await.expect("another");
+    let (_, open) = lane.opened("smtp.example");
+    lane.login_failed();
+    next(&lane, IDLE).await.expect("one of ours is logged in: it was one too many");
+    drop(open);
+    lane.login_failed();
+    lane.settled(3);
+    next(&lane, IDLE).await.expect("one");
+    assert!(next(&lane, Duration::from_secs(4)).await.is_err(), "alone");
+}
+
+/// 530 at MAIL behind a login that works: after an operator has resumed the lane, one message finds out.
+#[tokio::test(start_paused = true)]
+async fn one_message_asks_first_after_a_refusal_of_mail_was_ended_by_a_person() {
+    let lane = with_password();
+    let _ = lane.push((0..60).map(|i| job(&format!("s{i}@a.test"), "x.example", 0, &[i])));
+    next(&lane, IDLE).await.expect("the first");
+    let _ = lane.let_in();
+    for sender in ["s0@a.test", "s1@a.test"] {
+        refuse(&lane, sender);
+    }
+    lane.settled(1);
+    let _ = lane.close_circuit();
+    next(&lane, IDLE).await.expect("the first");
+    let _ = lane.let_in();
+    assert!(next(&lane, Duration::from_secs(5)).await.is_err(), "it is logged in, and nothing is known of its mail");
+    let _ = lane.got_as_far(Reached::Session, false);
+    assert!(next(&lane, Duration::from_secs(1)).await.is_err(), "still");
+    let _ = lane.got_as_far(Reached::Mail, false);
+    for _ in 0..5 {
+        next(&lane, IDLE).await.expect("all of them");
+    }
+}
+
+/// What waited because of a refusal is brought forward at its end, once a minute at most.
+#[tokio::test(start_paused = true)]
+async fn the_end_of_a_refusal_is_told_once() {
+    let lane = with_password();
+    assert!(!lane.refusal_is_over());
+    let end = || {
+        lane.open_circuit("535 no".into(), Reached::Session, None, FIRST, LONGEST);
+        let _ = lane.let_in();
+    };
+    end();
+    assert!(lane.refusal_is_over() && !lane.refusal_is_over());
+    end();
+    assert!(!lane.refusal_is_over(), "too soon");
+    tokio::time::advance(Duration::from_secs(60)).await;
+    assert!(lane.refusal_is_over() && !lane.refusal_is_over());
+    tokio::time::advance(Duration::from_secs(60)).await;
+    refuse(&lane, "s@a.test");
+    let _ = lane.got_as_far(Reached::Data, true);
+    assert!(lane.refusal_is_over());
+}
+
 /// A host that hangs is none that refuses a password: its neighbours are not held up for long.
 #[tokio::test(start_paused = true)]
 async fn nobody_waits_long_for_a_first_login_that_hangs() {

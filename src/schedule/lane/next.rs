@@ -119,8 +119,8 @@ impl Lane {
                 if state.in_flight == 0 {
                     state.moved = Some(Instant::now());
                 }
-                state.in_flight += job.recipients.len();
                 state.note_login_begun();
+                state.in_flight += job.recipients.len();
                 if state.ready.ready_of(job.sender, job.priority()) == 0 {
                     state.absent.ran_out((job.sender, job.priority()));
                 }

@@ -173,7 +173,7 @@ async fn send_all(bodies: &BTreeMap<Vec<u8>, String>, offers: &'static [&'static
     let record = Arc::new(parking_lot::Mutex::new(Recorder::new(offers)));
     tokio::spawn(host(far, offers, record.clone()));
     let provider = provider();
-    let mut connection = Connection::establish(near, setup(&provider, "127.0.0.1")).await.ok().expect("a session");
+    let mut connection = Connection::establish(near, setup(&provider, "127.0.0.1")).await.expect("a session");
     for (n, (body, of)) in bodies.iter().enumerate() {
         let from = record.lock().raw.len();
         let report = Mail::new(body.clone()).send(&mut connection, &["x@y.test"]).await;

@@ -211,7 +211,7 @@ async fn a_handshake_may_come_in_pieces_of_a_byte_and_with_a_large_certificate()
             });
             let provider = with_tls(TlsMode::Opportunistic);
             let connection = connector().open(&provider, &route(port, vec![host_of("mx.example")])).await;
-            let connection = connection.ok().expect("a session");
+            let connection = connection.expect("a session");
             assert_eq!(connection.peer().tls, None);
             connection.quit().await;
         }
@@ -264,7 +264,7 @@ async fn a_server_that_asks_for_a_second_handshake_gets_none_and_takes_the_messa
     let relay = Some(Relay::new("mx.example", port, true, None));
     let provider = Provider { relay, ..with_tls(TlsMode::Required) };
     let all = route(port, vec![host_of("mx.example")]);
-    let mut connection = connector().open(&provider, &all).await.ok().expect("a session");
+    let mut connection = connector().open(&provider, &all).await.expect("a session");
     assert_eq!(connection.peer().tls, Some("TLSv1.2"));
     let report = hello().send(&mut connection, &["a@x.example"]).await;
     assert_eq!(fates(&report), ["end of data: 250 taken"]);

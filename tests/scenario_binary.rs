@@ -12,6 +12,7 @@ use support::daemon::{Daemon, MAILWEIR, Setup};
 use support::mail::{Report, assert_same_bytes, split_received};
 use support::postfix::{self, Postfix};
 use support::sink::{Answer, Ask, Options, Received, Sink};
+use support::smuggling::sequences;
 use support::{Port, SOON, TestDir, program, run_ok, wait_for};
 
 const LIMITS: &str = "connections = 4\nrate = []";
@@ -233,17 +234,6 @@ fn postfix_gets_lines() {
     daemon.wait_queue_empty(SOON);
 }
 
-/// Every sequence of at most five of these.
-fn sequences() -> Vec<Vec<u8>> {
-    let mut all: Vec<Vec<u8>> = vec![Vec::new()];
-    for from in 0.. {
-        let Some(start) = all.get(from).filter(|s| s.len() < 5).cloned() else { break };
-        all.extend(b"\r\n\0.".map(|byte| [start.as_slice(), &[byte]].concat()));
-    }
-    assert_eq!(all.len(), 1 + 4 + 16 + 64 + 256 + 1024);
-    all
-}
-
 /// A host that announces BDAT and does not know it: it reads lines, and obeys them. Returns its address and the
 /// senders that it heard.
 fn liar(address: std::net::SocketAddr, extensions: &'static str) -> Arc<Mutex<Vec<String>>> {
@@ -336,7 +326,7 @@ fn no_sequence_around_the_end_of_a_part_leaves_as_a_second_message() {
     let (dir, port) = (TestDir::new(), Port::reserve());
     let (daemon, sinks) = recorders(&dir, &port);
     let mut client = daemon.client();
-    let all = sequences();
+    let all = sequences(5);
     for cut in 0..=5 {
         let head = format!(
             "From: <s@sender.test>\r\nSubject: cut-{cut}\r\nMIME-Version: 1.0\r\n\
@@ -386,7 +376,7 @@ fn no_sequence_around_the_end_of_a_message_leaves_as_a_second_message() {
     let (dir, port) = (TestDir::new(), Port::reserve());
     let (daemon, sinks) = recorders(&dir, &port);
     let mut client = daemon.client();
-    let all = sequences();
+    let all = sequences(5);
     for (n, sequence) in all.iter().enumerate() {
         let kind = if n % 3 == 0 { "text/plain" } else { "application/x-data" };
         let head = format!("From: <s@sender.test>\r\nSubject: n-{n}\r\nContent-Type: {kind}\r\n\r\n");

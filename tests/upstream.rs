@@ -16,6 +16,8 @@ mod networks;
 mod oauth;
 #[path = "upstream/octets.rs"]
 mod octets;
+#[path = "upstream/odd_tls.rs"]
+mod odd_tls;
 #[path = "upstream/old_tls.rs"]
 mod old_tls;
 #[path = "upstream/pipelining.rs"]

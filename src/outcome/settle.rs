@@ -109,7 +109,12 @@ pub fn plan<'a>(
         .enumerate()
         .map(|(at, one)| {
             let mut judgement = one.judged.unwrap_or_else(|| judge(one.fact));
-            if judgement.fate == Fate::AtOnce && judgement.scope == Scope::Recipient && !some_taken {
+            if judgement.fate == Fate::AtOnce && judgement.scope == Scope::Recipient {
+                if some_taken {
+                    // However often: each time some more of them have left, so it ends.
+                    let (outcome, notice) = (Outcome::Again { counts: false }, Notice::None);
+                    return Planned { at, outcome, notice, judgement, settlement: None };
+                }
                 judgement.fate = nobody_taken(one.fact);
             }
             plan_one(context, at, &one, judgement, random)
@@ -357,6 +362,11 @@ mod tests {
         };
         assert_eq!(outcomes(&[tried(0, &ok), tried(1, &many)]), [Outcome::Delivered, Outcome::Again { counts: false }]);
         assert_eq!(outcomes(&[tried(0, &many)]), [Outcome::Deferred(Timestamp(61_000))]);
+        // Also the third time and the hundredth: a host that takes seven at once gets a hundred in fifteen transactions.
+        for untried in [UNTRIED_MOST, u8::MAX] {
+            let again = Tried { untried, ..tried(1, &many) };
+            assert_eq!(outcomes(&[tried(0, &ok), again]), [Outcome::Delivered, Outcome::Again { counts: false }]);
+        }
         let full = said(Stage::Rcpt, 552);
         assert_eq!(outcomes(&[tried(0, &ok), tried(1, &full)]), [Outcome::Delivered, Outcome::Again { counts: false }]);
         assert_eq!(outcomes(&[tried(0, &full)]), [Outcome::Bounced]);

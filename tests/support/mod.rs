@@ -19,6 +19,7 @@ pub mod senders;
 pub mod servers;
 pub mod shim;
 pub mod sink;
+pub mod smuggling;
 pub mod tmpfs;
 pub mod toxic;
 

@@ -10,6 +10,7 @@ use tokio::net::TcpListener;
 use tokio_rustls::rustls::ServerConfig;
 use tokio_rustls::rustls::crypto::aws_lc_rs;
 use tokio_rustls::rustls::pki_types::PrivateKeyDer;
+use tokio_rustls::rustls::sign::CertifiedKey;
 
 use crate::common::*;
 use crate::connecting::{Sockets, connector, host, route};
@@ -33,7 +34,7 @@ impl Authority {
         Authority { issuer: Issuer::new(params, key), file, _dir: dir }
     }
 
-    fn trusted(&self) -> Authorities {
+    pub fn trusted(&self) -> Authorities {
         Authorities::load(&self.file).expect("a certificate")
     }
 
@@ -44,6 +45,32 @@ impl Authority {
             params.not_after = date_time_ymd(2020, 1, 1);
         }
         showing(&params.signed_by(&key, &self.issuer).expect("a certificate"), &key)
+    }
+
+    /// A server with a certificate of these parameters.
+    pub fn sign(&self, params: CertificateParams) -> Arc<ServerConfig> {
+        let key = KeyPair::generate().expect("a key");
+        showing(&params.signed_by(&key, &self.issuer).expect("a certificate"), &key)
+    }
+
+    /// A certificate of these parameters with its key, for a server that chooses.
+    pub fn certified(&self, params: CertificateParams) -> Arc<CertifiedKey> {
+        let key = KeyPair::generate().expect("a key");
+        let cert = params.signed_by(&key, &self.issuer).expect("a certificate");
+        let key = PrivateKeyDer::try_from(key.serialize_der()).expect("a key");
+        let key = aws_lc_rs::sign::any_supported_type(&key).expect("a key");
+        Arc::new(CertifiedKey::new(vec![cert.der().clone()], key))
+    }
+
+    /// The files of a certificate and its key.
+    pub fn files(&self, name: &str) -> (PathBuf, PathBuf) {
+        let key = KeyPair::generate().expect("a key");
+        let params = CertificateParams::new(vec![name.to_owned()]).expect("parameters");
+        let cert = params.signed_by(&key, &self.issuer).expect("a certificate");
+        let (certificate, of_key) = (self.file.with_file_name("host.pem"), self.file.with_file_name("host.key"));
+        std::fs::write(&certificate, cert.pem()).expect("a file");
+        std::fs::write(&of_key, key.serialize_pem()).expect("a file");
+        (certificate, of_key)
     }
 }
 
@@ -59,12 +86,12 @@ fn showing(cert: &Certificate, key: &KeyPair) -> Arc<ServerConfig> {
     Arc::new(config)
 }
 
-fn with_tls(mode: TlsMode) -> Provider {
+pub fn with_tls(mode: TlsMode) -> Provider {
     Provider { tls: mode, ..provider() }
 }
 
-const HELLO: &str = "hello STARTTLS|PIPELINING\nC: STARTTLS\nS: 220 go\ntls\n";
-const AGAIN: &str = "C: EHLO relay.example\nS: 250-mx\nS: 250 PIPELINING\nC: QUIT\nS: 221 bye";
+pub const HELLO: &str = "hello STARTTLS|PIPELINING\nC: STARTTLS\nS: 220 go\ntls\n";
+pub const AGAIN: &str = "C: EHLO relay.example\nS: 250-mx\nS: 250 PIPELINING\nC: QUIT\nS: 221 bye";
 
 /// One listener that plays these scripts to one client after the other.
 pub async fn serve(scripts: &[&str], tls: &Arc<ServerConfig>) -> (u16, Server) {

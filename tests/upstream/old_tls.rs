@@ -129,6 +129,7 @@ async fn a_server_with_old_tls_only_is_told_as_that() {
     made(dir.path(), "own", &["-newkey", "rsa:2048", "-subj", "/CN=mx.example"]);
     let required = Provider { tls: TlsMode::Required, ..provider() };
     for arguments in [
+        ["-tls1", "-cipher", "ALL:@SECLEVEL=0"],
         ["-tls1_1", "-cipher", "ALL:@SECLEVEL=0"],
         ["-tls1_2", "-cipher", "AES128-GCM-SHA256"],
         ["-tls1_2", "-cipher", "ECDHE-RSA-AES128-SHA256"],

@@ -36,7 +36,7 @@ use crate::crash;
 use crate::deliver::{Connector, Event, Fact, Stage, Transaction};
 use crate::descriptors::Descriptors;
 use crate::listener::{Intake, Memory, memory};
-use crate::mail::{Address, Incoming, Message, NewMessage, NewRecipient, QueueId, Recipient};
+use crate::mail::{Address, Features, Incoming, Message, NewMessage, NewRecipient, QueueId, Recipient};
 use crate::observe::{Active, Stats};
 use crate::outcome::Judgement;
 use crate::queue::{Queue, QueueError};
@@ -307,8 +307,11 @@ impl Relay {
                 self.connector.is_from_source_of(&link.connection, &lane.provider, &lane.name, from)
             };
             if !link.as_mut().is_some_and(|link| link.suits(lane, &route) && same_source(link, &attempt.job)) {
-                let sender = attempt.job.sender().cloned();
-                let from = sender.as_ref().map_or("", Address::as_str);
+                let lent = Arc::clone(&attempt.job.message);
+                let to: Vec<Address> =
+                    attempt.job.recipients.iter().map(|held| held.recipient.address.clone()).collect();
+                let sender = lent.message.envelope.sender();
+                let mail = Features::of(sender, to.iter().map(Address::as_str), lent.message.size);
                 let way = route.clone();
                 hand.lend(&mut attempt.job, route);
                 // Closed before the next one is opened: never more connections than the limit.
@@ -337,7 +340,7 @@ impl Relay {
                 let opened = tokio::select! {
                     biased;
                     () = hand.recalled() => None,
-                    opened = sockets.open(&way, from) => Some(opened),
+                    opened = sockets.open(&way, mail) => Some(opened),
                 };
                 // It may be a later one of those that go to the same hosts.
                 let (Some(its), Some(opened)) = (hand.take_back(&mut attempt.job), opened) else {
@@ -355,9 +358,9 @@ impl Relay {
                     }
                     Err(facts) => {
                         hand.not_needed(&mut attempt.job);
-                        // A later one, of another sender: what was not tried about that one is nothing about it.
+                        // A later one, unlike it: what was not tried about that one is nothing about it.
                         let untried = facts.iter().all(|fact| matches!(fact.event, Event::BackOff { .. }));
-                        let other = untried && attempt.job.sender() != sender.as_ref();
+                        let other = untried && attempt.job.features().keys() != mail.keys();
                         if other || self.fails_over(lane, &facts) {
                             // It was no attempt: the next round finds the other source, for all that waits.
                             hand.empty();

@@ -437,7 +437,7 @@ mod tests {
         let lane = told(&Facts { holds, ..Facts::default() }, &provider, FeedbackStatus::default());
         assert_eq!((lane.earliest, lane.latest), (None, None));
         assert_eq!(lane.held, "paused by an operator (`mailweir provider resume p` ends that)");
-        let refused = holding(By::Refused { reply: "535 no".into(), sender: None }, 9);
+        let refused = holding(By::Refused { reply: "535 no".into(), about: None }, 9);
         let lane = told(&refused, &provider, FeedbackStatus::default());
         assert!(
             lane.held.starts_with("the provider refuses us: 535 no; tried again at 08:49:09Z (in 9 s)"),

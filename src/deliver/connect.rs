@@ -37,7 +37,7 @@ use super::{Io, Timeouts, probe, wire};
 use crate::clock::Clock;
 use crate::config::{Config, Provider, Relay, Source, TlsMode, sources};
 use crate::descriptors::{Counted, Descriptors, Slot};
-use crate::mail::{LaneName, sender_key};
+use crate::mail::{FeatureKeys, Features, LaneName};
 use crate::observe::seldom;
 use crate::route::{Host, Route};
 
@@ -67,8 +67,8 @@ pub struct NextTry {
     pub stage: Stage,
     /// What happened there.
     pub why: String,
-    /// Whose mail alone it is about.
-    pub sender: Option<Arc<str>>,
+    /// The mail alone that it is about, in words that follow "mail".
+    pub about: Option<Arc<str>>,
 }
 
 /// Who says when one more socket may connect.
@@ -188,22 +188,22 @@ impl Connector {
 
     /// [`Connector::open_for`] the null sender, with as many sockets as it takes.
     pub async fn open(&self, provider: &Provider, route: &Route) -> Result<Connection, Vec<Fact>> {
-        self.open_for(provider, route, "", &Freely).await
+        self.open_for(provider, route, Features::from(""), &Freely).await
     }
 
-    /// A session with the first host of the route that wants one, up to and including AUTH, from the
-    /// source address of this sender's domain, each socket as `admit` lets it. `Err` has what happened
+    /// A session with the first host of the route that wants one, up to and including AUTH, for such
+    /// mail, from the source address of its sender's domain, each socket as `admit` lets it. `Err` has what happened
     /// with each address tried; never empty.
     pub async fn open_for(
         &self,
         provider: &Provider,
         route: &Route,
-        sender: &str,
+        mail: Features<'_>,
         admit: &dyn Admit,
     ) -> Result<Connection, Vec<Fact>> {
-        let domain = sender.rsplit_once('@').map_or(sender, |(_, domain)| domain);
+        let domain = mail.sender_domain();
         let sources = self.sources.usable(&provider.source, domain, &route.lane);
-        let result = self.try_hosts(provider, route, sender_key(sender), &sources, admit).await;
+        let result = self.try_hosts(provider, route, mail.keys(), &sources, admit).await;
         if provider.source.len() > 1 || sources::only(provider).is_some() {
             self.note(&result, &sources, &route.lane);
         }
@@ -265,11 +265,11 @@ impl Connector {
         &self,
         provider: &Provider,
         route: &Route,
-        sender: u64,
+        mail: FeatureKeys,
         sources: &[&Source],
         admit: &dyn Admit,
     ) -> Result<Connection, Vec<Fact>> {
-        if let Some(fact) = self.left_alone(provider, route, sender).await {
+        if let Some(fact) = self.left_alone(provider, route, mail).await {
             return Err(vec![fact]);
         }
         // No host is kept waiting for what another one has to say.
@@ -352,10 +352,10 @@ impl Connector {
 
     /// Why nobody is asked now, see [`Connector::back_off`]; what a probe that has just begun finds out
     /// is waited for, so that all that waits leaves when it succeeds.
-    async fn left_alone(&self, provider: &Provider, route: &Route, sender: u64) -> Option<Fact> {
+    async fn left_alone(&self, provider: &Provider, route: &Route, mail: FeatureKeys) -> Option<Fact> {
         loop {
             let news = self.dead.news();
-            let (fact, patience) = self.back_off(provider, route, sender)?;
+            let (fact, patience) = self.back_off(provider, route, mail)?;
             let Some(until) = patience else { return Some(fact) };
             // Something of another address, or nothing in time: both are looked at.
             let _ = tokio::time::timeout_at(until, news).await;
@@ -368,33 +368,33 @@ impl Connector {
         &self,
         provider: &Provider,
         route: &Route,
-        sender: u64,
+        mail: FeatureKeys,
     ) -> Option<(Fact, Option<tokio::time::Instant>)> {
         let from = sources::only(provider);
-        let (address, host, dead) = self.resting(provider, route, sender)?;
+        let (address, host, dead) = self.resting(provider, route, mail)?;
         let left = dead.left();
         if left.is_zero() {
-            self.dead.probe(&Door::new(provider, &host.name, (from, address)), sender, dead);
+            self.dead.probe(&Door::new(provider, &host.name, (from, address)), mail, dead);
             return None;
         }
         let peer = Peer { host: host.name.as_str().into(), ip: Some(address.ip()), tls: None };
         let event = Event::BackOff { left, why: dead.said() };
         // The address that is probed is not always the one whose back-off ends first.
         let doors = route.hosts.iter().flat_map(|host| doors(provider, host, route.port));
-        let probes = doors.filter_map(|door| self.dead.get(&door, sender)?.patience());
+        let probes = doors.filter_map(|door| self.dead.get(&door, mail)?.patience());
         Some((Fact { stage: Stage::Connect, event, peer: Some(peer) }, probes.max()))
     }
 
-    /// When every address of a route is left alone with mail of this sender: who is asked next, and when.
+    /// When every address of a route is left alone with such mail: who is asked next, and when.
     /// `None`: somebody there is asked at once.
-    pub fn next_try(&self, provider: &Provider, route: &Route, sender: &str) -> Option<NextTry> {
-        let (_, host, dead) = self.resting(provider, route, sender_key(sender))?;
+    pub fn next_try(&self, provider: &Provider, route: &Route, mail: FeatureKeys) -> Option<NextTry> {
+        let (_, host, dead) = self.resting(provider, route, mail)?;
         Some(NextTry {
             host: host.name.clone(),
             left: dead.left(),
             stage: dead.stage,
             why: dead.why.to_string(),
-            sender: dead.sender().cloned(),
+            about: dead.about().cloned(),
         })
     }
 
@@ -403,12 +403,12 @@ impl Connector {
         &self,
         provider: &Provider,
         route: &'r Route,
-        sender: u64,
+        mail: FeatureKeys,
     ) -> Option<(SocketAddr, &'r Host, BackOff)> {
         let mut first: Option<(SocketAddr, &'r Host, BackOff)> = None;
         for host in route.hosts.iter() {
             for door in doors(provider, host, route.port) {
-                let dead = self.dead.get(&door, sender)?;
+                let dead = self.dead.get(&door, mail)?;
                 if first.as_ref().is_none_or(|(_, _, other)| dead.until < other.until) {
                     first = Some((door.way.1, host, dead));
                 }

@@ -11,8 +11,8 @@
 //! What fails at STARTTLS or AUTH is about what one provider demands of TLS, the name that the certificate must
 //! have, or the account: it keeps nobody else from the same address.
 //!
-//! What it ends at MAIL or later keeps away the mail of the sender that it was about, and everybody's only after
-//! it was about two in a row, see [`RefusedSenders`].
+//! What it ends at MAIL or later keeps away mail like that which it was about, and everybody's only when mail that
+//! has nothing in common with it is ended in the same way, see [`Refusals`].
 //!
 //! Whoever comes while somebody probes an address waits for the answer for a moment ([`PATIENCE`] from the
 //! beginning of the probe, however many come): when the address is alive again, what waits behind the
@@ -34,7 +34,7 @@ use tokio::time::Instant;
 use super::fact::{Event, Stage};
 use crate::clock::doubled;
 use crate::config::Provider;
-use crate::mail::RefusedSenders;
+use crate::mail::{FeatureKeys, Features, Refusals};
 
 /// How long an address is left alone: at first, and at most.
 const FIRST: Duration = Duration::from_secs(30);
@@ -106,8 +106,8 @@ pub(super) struct BackOff {
     pub stage: Stage,
     /// What happened.
     pub why: Event,
-    /// Whose mail it was about, if it came at MAIL or later.
-    ends: RefusedSenders,
+    /// What mail it was about, if it came at MAIL or later.
+    ends: Refusals,
 }
 
 impl BackOff {
@@ -116,22 +116,22 @@ impl BackOff {
         self.until.saturating_duration_since(Instant::now())
     }
 
-    /// What it means for mail of a sender, see [`RefusedSenders`].
-    fn seen_by(self, sender: u64) -> BackOff {
-        if self.ends.spares(sender) {
+    /// What it means for such mail, see [`Refusals`].
+    fn seen_by(self, mail: FeatureKeys) -> BackOff {
+        if self.ends.spares(mail) {
             let (until, probing) = match self.ends.others {
                 Some(began) => (began + PATIENCE, Some(began)),
                 None => (Instant::now(), None),
             };
             return BackOff { until, probing, ..self };
         }
-        let turn = if self.ends.goes_last(sender) { PATIENCE } else { Duration::ZERO };
+        let turn = if self.ends.goes_last(mail) { PATIENCE } else { Duration::ZERO };
         BackOff { until: self.until + turn, ..self }
     }
 
-    /// The only sender whose mail it keeps away.
-    pub fn sender(&self) -> Option<&Arc<str>> {
-        self.ends.one()
+    /// The mail alone that it keeps away, see [`Refusals::about`].
+    pub fn about(&self) -> Option<&Arc<str>> {
+        self.ends.about()
     }
 
     /// What happened, and where unless there was no connection.
@@ -205,11 +205,11 @@ impl DeadAddresses {
         self.news.notified()
     }
 
-    /// What is known against it for mail of a sender (see [`crate::mail::sender_key`]).
-    pub fn get(&self, door: &Door, sender: u64) -> Option<BackOff> {
+    /// What is known against it for such mail.
+    pub fn get(&self, door: &Door, mail: FeatureKeys) -> Option<BackOff> {
         let early = || {
             let known = door.both().into_iter().filter_map(|whose| self.early.get(&whose));
-            known.map(|known| known.seen_by(sender)).max_by_key(|known| known.until)
+            known.map(|known| known.seen_by(mail)).max_by_key(|known| known.until)
         };
         self.dead.get(&door.way).or_else(early)
     }
@@ -226,8 +226,8 @@ impl DeadAddresses {
         self.news.notify_waiters();
     }
 
-    /// Somebody tries it now with mail of this sender; others are kept away meanwhile.
-    pub fn probe(&self, door: &Door, sender: u64, known: BackOff) {
+    /// Somebody tries it now with such mail; others are kept away meanwhile.
+    pub fn probe(&self, door: &Door, mail: FeatureKeys, known: BackOff) {
         let now = Instant::now();
         if self.dead.contains_key(&door.way) {
             self.dead.insert(door.way, BackOff { until: now + PROBE, probing: Some(now), ..known });
@@ -235,7 +235,7 @@ impl DeadAddresses {
         }
         for whose in door.both() {
             if let Some(mut known) = self.early.get(&whose) {
-                if known.ends.spares(sender) {
+                if known.ends.spares(mail) {
                     known.ends.others = Some(now);
                     self.early.insert(whose, known);
                     continue;
@@ -255,17 +255,23 @@ impl DeadAddresses {
     }
 
     /// It ended a connection before it took anything, see [`DeadAddresses::ended_early`].
-    pub fn turned_away(&self, door: &Door, sender: Option<&str>, (stage, why): (Stage, &Event), longest: Duration) {
+    pub fn turned_away(
+        &self,
+        door: &Door,
+        mail: Option<&Features<'_>>,
+        (stage, why): (Stage, &Event),
+        longest: Duration,
+    ) {
         let whose = door.whose(stage);
         let serves = self.serving.lock().contains_key(&whose);
         if !serves {
-            self.ended_early(whose, sender, (stage, why), longest);
+            self.ended_early(whose, mail, (stage, why), longest);
         }
     }
 
     /// Nobody is to ask at this door for so long, for a reason that is not the host's.
     pub fn rest(&self, door: &Door, (stage, why): (Stage, &Event), left: Duration) {
-        let (until, ends) = (Instant::now() + left, RefusedSenders::first(None));
+        let (until, ends) = (Instant::now() + left, Refusals::first(None));
         self.early.insert(door.own(), BackOff { times: 1, until, probing: None, stage, why: why.clone(), ends });
         self.news.notify_waiters();
     }
@@ -278,15 +284,20 @@ impl DeadAddresses {
         }
     }
 
-    /// It ended a new connection before it took anything: counted once for all that were open then. `sender`:
-    /// it had been asked to take that one's mail.
-    fn ended_early(&self, whose: Whose, sender: Option<&str>, (stage, why): (Stage, &Event), longest: Duration) {
+    /// It ended a new connection before it took anything: counted once for all that were open then. `mail`: what it
+    /// had been asked to take.
+    fn ended_early(&self, whose: Whose, mail: Option<&Features<'_>>, (stage, why): (Stage, &Event), longest: Duration) {
+        let mail = mail.map(|mail| if stage > Stage::Mail { *mail } else { mail.at_mail() });
+        let keys = mail.as_ref().map(Features::keys).unwrap_or_default();
+        let mail = mail.as_ref();
         let (times, ends) = match self.early.get(&whose) {
-            None => (1, RefusedSenders::first(sender)),
-            Some(known) if !known.ends.is_beyond_one(sender) && known.probing.is_none() && !known.left().is_zero() => {
+            None => (1, Refusals::first(mail)),
+            Some(known)
+                if !known.ends.is_about_more_with(keys) && known.probing.is_none() && !known.left().is_zero() =>
+            {
                 return;
             }
-            Some(known) => known.ends.again(known.times, sender),
+            Some(known) => known.ends.again(known.times, mail),
         };
         let until = Instant::now() + early_wait(times).min(longest);
         self.early.insert(whose, BackOff { times, until, probing: None, stage, why: why.clone(), ends });
@@ -320,7 +331,7 @@ impl DeadAddresses {
         let times = times.saturating_add(1);
         self.dead.insert(
             way,
-            BackOff { times, until, probing: None, stage: Stage::Connect, why, ends: RefusedSenders::default() },
+            BackOff { times, until, probing: None, stage: Stage::Connect, why, ends: Refusals::default() },
         );
         self.news.notify_waiters();
     }
@@ -332,13 +343,16 @@ fn early_wait(times: u32) -> Duration {
 }
 
 #[cfg(test)]
+#[path = "dead_worlds.rs"]
+mod worlds;
+
+#[cfg(test)]
 mod tests {
     use super::*;
-    use crate::mail::sender_key;
 
     const HOUR: Duration = Duration::from_secs(3600);
-    /// The key of some sender.
-    const ANY: u64 = 1;
+    /// Some mail.
+    const ANY: FeatureKeys = FeatureKeys::NONE;
 
     fn door(provider: &str, host: &str) -> Door {
         Door::new(&crate::config::sample::provider(provider), host, (None, SocketAddr::from(([192, 0, 2, 1], 25))))
@@ -437,9 +451,13 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn what_ends_about_one_sender_keeps_only_his_mail_until_it_ends_about_another() {
         let (known, door) = (DeadAddresses::new(), door("p", "mx.example"));
-        let [bad, good, other] = ["bad@s.example", "good@g.example", "other@g.example"].map(sender_key);
-        let end = |sender| known.turned_away(&door, sender, (Stage::Mail, &Event::Closed), HOUR);
-        let left = |sender| known.get(&door, sender).expect("known").left().as_millis();
+        let [bad, good, other] =
+            ["bad@s.example", "good@g.example", "other@h.example"].map(|sender| Features::from(sender).keys());
+        let end = |sender: Option<&str>| {
+            let mail = sender.map(Features::from);
+            known.turned_away(&door, mail.as_ref(), (Stage::Mail, &Event::Closed), HOUR);
+        };
+        let left = |mail| known.get(&door, mail).expect("known").left().as_millis();
         // His own mail waits longer and longer, others' does not.
         let mut waits = Vec::new();
         for _ in 0..8 {
@@ -447,7 +465,7 @@ mod tests {
             end(Some("bad@s.example"));
             waits.push(left(bad));
             assert_eq!((left(good), left(other)), (0, 0));
-            assert_eq!(known.get(&door, good).expect("known").sender().map(|one| &**one), Some("bad@s.example"));
+            assert_eq!(known.get(&door, good).expect("known").about().map(|about| &**about), Some("of bad@s.example"));
             tokio::time::advance(known.get(&door, bad).expect("known").left()).await;
             known.probe(&door, bad, known.get(&door, bad).expect("known"));
         }
@@ -459,7 +477,7 @@ mod tests {
         assert_eq!((left(other), left(bad)), (PATIENCE.as_millis(), before));
         // The second sender: all wait, from the beginning, and who was not refused yet is asked first.
         end(Some("good@g.example"));
-        assert!(known.get(&door, other).expect("known").sender().is_none());
+        assert!(known.get(&door, other).expect("known").about().is_none());
         assert_eq!(left(other), 500);
         let later = (500 + PATIENCE.as_millis(), 500 + PATIENCE.as_millis());
         assert_eq!((left(bad), left(good)), later);

@@ -36,7 +36,7 @@ mod wire;
 
 use std::time::Duration;
 
-use crate::mail::{Body, Message, Recipient};
+use crate::mail::{Body, Features, Message, Recipient};
 pub use awaited::{Awaited, Silence};
 pub use capabilities::Capabilities;
 pub use connect::{Admit, Connector, ConnectorError, Dialer, Freely};
@@ -53,6 +53,14 @@ pub struct Transaction<'a> {
     pub recipients: &'a [Recipient],
     /// Its body.
     pub body: &'a dyn Body,
+}
+
+impl<'a> Transaction<'a> {
+    /// What it has in common with others.
+    pub fn features(&self) -> Features<'a> {
+        let recipients = self.recipients.iter().map(|recipient| recipient.address.as_str());
+        Features::of(self.message.envelope.sender(), recipients, self.message.size)
+    }
 }
 
 /// What came of a transaction.

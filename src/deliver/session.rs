@@ -20,7 +20,7 @@ use super::tls::TlsSettings;
 use super::wire::{Io, Wire, Written};
 use super::{Capabilities, Timeouts, auth, command};
 use crate::config::{Provider, Redactor, TlsMode};
-use crate::mail::QueueId;
+use crate::mail::{FeatureKeys, QueueId};
 
 /// What a session is set up with.
 #[derive(Clone, Copy)]
@@ -88,7 +88,7 @@ pub struct Connection {
     /// Since then.
     pub(super) serving: Option<Serving>,
     /// The message of the transaction under way, and what it waits for.
-    pub(super) message: QueueId,
+    pub(super) message: (QueueId, FeatureKeys),
     pub(super) awaited: Arc<Awaited>,
 }
 
@@ -121,7 +121,7 @@ impl Connection {
                 quirks: None,
                 early: None,
                 serving: None,
-                message: QueueId(0),
+                message: (QueueId(0), FeatureKeys::default()),
                 awaited: Arc::default(),
             }),
             Err(((stage, event), handshake)) => {

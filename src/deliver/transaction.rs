@@ -35,7 +35,7 @@ use super::session::Connection;
 use super::wire::Written;
 use super::{Report, Transaction};
 use crate::crash;
-use crate::mail::{BodyKind, Recipient, in_ascii};
+use crate::mail::{BodyKind, Features, Recipient, in_ascii};
 
 /// What ends a transaction and its connection.
 type End = (Stage, Event);
@@ -77,7 +77,7 @@ impl Connection {
     pub async fn send(&mut self, tx: &Transaction<'_>) -> Report {
         let started = Instant::now();
         let reused = self.sent > 0;
-        self.message = tx.message.id;
+        self.message = (tx.message.id, tx.features().keys());
         let mut fates = Fates(vec![None; tx.recipients.len()]);
         let gone = self.gone().await;
         let begun = gone.is_none();
@@ -108,7 +108,7 @@ impl Connection {
                 }
             }
         }
-        self.tell_how_it_goes(&fates, begun.then(|| tx.message.envelope.sender()));
+        self.tell_how_it_goes(&fates, begun.then(|| tx.features()));
         let facts = fates
             .0
             .into_iter()
@@ -121,9 +121,9 @@ impl Connection {
         Report { facts, dsn: self.caps.dsn, reused, took: started.elapsed() }
     }
 
-    /// Whether the host takes anything on new connections, or ends them; `sender`: when it was asked to take mail
-    /// of that one.
-    fn tell_how_it_goes(&mut self, fates: &Fates, sender: Option<&str>) {
+    /// Whether the host takes anything on new connections, or ends them; `mail`: what it was asked
+    /// to take.
+    fn tell_how_it_goes(&mut self, fates: &Fates, mail: Option<Features<'_>>) {
         let Some(early) = &self.early else { return };
         let said =
             fates.0.iter().flatten().find(|fact| matches!(fact.event, Event::Reply(_) | Event::Closed | Event::Io(_)));
@@ -133,7 +133,7 @@ impl Connection {
             _ => true,
         };
         if ended {
-            early.known.turned_away(&early.door, sender, (fact.stage, &fact.event), early.longest);
+            early.known.turned_away(&early.door, mail.as_ref(), (fact.stage, &fact.event), early.longest);
         } else {
             early.known.listened(&early.door);
             self.serving = Some(early.known.serves(&early.door));

@@ -11,6 +11,7 @@ use super::Relay;
 use super::lesson::{Carried, Load};
 use crate::deliver::{Admit, Connection, Event, Fact, Peer, Stage};
 use crate::descriptors::{PATIENCE, Slot, Standing};
+use crate::mail::Features;
 use crate::route::Route;
 use crate::schedule::Lane;
 use crate::schedule::lane::OpenGuard;
@@ -33,11 +34,11 @@ impl<'a> Sockets<'a> {
         Sockets { relay, lane, first: AtomicBool::new(true), opened: Mutex::default() }
     }
 
-    /// A session with the first host of the route that wants one, for mail of `sender`.
-    pub(super) async fn open(&self, route: &Route, sender: &str) -> Result<Connection, Vec<Fact>> {
+    /// A session with the first host of the route that wants one, for such mail.
+    pub(super) async fn open(&self, route: &Route, mail: Features<'_>) -> Result<Connection, Vec<Fact>> {
         tokio::select! {
             biased;
-            opened = self.relay.connector.open_for(&self.lane.provider, route, sender, self) => opened,
+            opened = self.relay.connector.open_for(&self.lane.provider, route, mail, self) => opened,
             () = self.give_way() => {
                 let peer = route.hosts.first().map(|host| Peer { host: host.name.as_str().into(), ip: None, tls: None });
                 tracing::debug!(provider = self.lane.name.base(), "others need the descriptor of a host that says nothing");

@@ -54,8 +54,8 @@ pub(super) struct Outage {
     /// Where in the dialog it fails, and what happened there last.
     pub(super) stage: Stage,
     pub(super) why: String,
-    /// Whose mail alone it keeps away.
-    pub(super) sender: Option<Arc<str>>,
+    /// The mail alone that it keeps away, in words that follow "mail".
+    pub(super) about: Option<Arc<str>>,
     /// Since when.
     pub(super) since: Timestamp,
     /// When one message asks again.
@@ -82,7 +82,7 @@ struct Failed {
     host: String,
     stage: Stage,
     why: String,
-    sender: Option<Arc<str>>,
+    about: Option<Arc<str>>,
     until: Timestamp,
 }
 
@@ -90,7 +90,7 @@ impl Outage {
     /// What is wrong with the host, in words that follow its name.
     fn clause(&self) -> String {
         let Outage { stage, why, .. } = self;
-        let whose = self.sender.as_ref().map_or(String::new(), |sender| format!(" of {sender}"));
+        let whose = self.about.as_ref().map_or(String::new(), |about| format!(" {about}"));
         match stage {
             // It took a connection, and has said this to the mail itself.
             stage if *stage >= Stage::Mail && why.starts_with(|c: char| c.is_ascii_digit()) => {
@@ -123,7 +123,7 @@ pub(super) struct Outages {
 impl Outages {
     /// Nobody at `destination` takes a connection; one message asks again at `until`.
     fn down(&self, key: Key, failed: Failed, recipients: u64, now: Timestamp) {
-        let Failed { host, stage, why, sender, until } = failed;
+        let Failed { host, stage, why, about, until } = failed;
         let mut known = self.known.lock();
         if known.len() >= MOST && !known.contains_key(&key) {
             return;
@@ -132,7 +132,7 @@ impl Outages {
             host: String::new(),
             stage,
             why: String::new(),
-            sender: None,
+            about: None,
             since: now,
             until,
             put_off: 0,
@@ -161,7 +161,7 @@ impl Outages {
         }
         outage.nameless = if stage == Stage::Route { outage.nameless.saturating_add(1) } else { 0 };
         outage.asking = false;
-        (outage.host, outage.stage, outage.why, outage.sender, outage.until) = (host, stage, why, sender, until);
+        (outage.host, outage.stage, outage.why, outage.about, outage.until) = (host, stage, why, about, until);
         outage.put_off = outage.put_off.saturating_add(recipients);
     }
 
@@ -249,13 +249,11 @@ impl Outages {
 impl Relay {
     /// A route took no connection: if all its addresses are left alone now, that is an outage.
     pub(super) fn note_down(&self, lane: &Lane, job: &Job, route: &Route) {
-        let sender = job.message.message.envelope.sender();
-        let Some(next) = self.connector.next_try(&lane.provider, route, sender) else { return };
+        let Some(next) = self.connector.next_try(&lane.provider, route, job.features().keys()) else { return };
         let now = self.clock.now();
         let key = (lane.name.clone(), job.destination.clone());
         let host = host_and_port(&next.host, route.port);
-        let failed =
-            Failed { host, stage: next.stage, why: next.why, sender: next.sender, until: now.after(next.left) };
+        let failed = Failed { host, stage: next.stage, why: next.why, about: next.about, until: now.after(next.left) };
         self.outages.down(key, failed, job.recipients.len() as u64, now);
     }
 
@@ -267,7 +265,7 @@ impl Relay {
         let (first, longest) = (FIRST.min(lane.provider.retry.first), LONGEST.min(lane.provider.retry.max));
         let wait = doubled(first, self.outages.nameless(&key), longest);
         let host = host_and_port(&relay.host, relay.port);
-        let failed = Failed { host, stage: Stage::Route, why: text.clone(), sender: None, until: now.after(wait) };
+        let failed = Failed { host, stage: Stage::Route, why: text.clone(), about: None, until: now.after(wait) };
         self.outages.down(key, failed, job.recipients.len() as u64, now);
         Fact { peer: Some(Peer { host: relay.host.clone(), ip: None, tls: None }), ..fact }
     }
@@ -345,7 +343,7 @@ impl Relay {
         let all = provider.relay.is_some() || lane.as_domain().is_some();
         let hold = |outage: Outage| {
             let why = outage.clause();
-            let all = all && outage.sender.is_none();
+            let all = all && outage.about.is_none();
             (By::Host { host: outage.host, why, all }, outage.until)
         };
         self.outages.of(lane).into_iter().map(hold).collect()
@@ -389,7 +387,7 @@ mod tests {
     }
 
     fn failed(why: &str, until: Timestamp) -> Failed {
-        Failed { host: "mx.example".into(), stage: Stage::Connect, why: why.into(), sender: None, until }
+        Failed { host: "mx.example".into(), stage: Stage::Connect, why: why.into(), about: None, until }
     }
 
     fn down(outages: &Outages, now: u64, wait: u64) {
@@ -477,12 +475,12 @@ mod tests {
     #[test]
     fn what_a_host_says_to_mail_is_not_that_it_takes_no_connection() {
         let outages = Outages::default();
-        let told = |stage, why: &str, sender: Option<&str>| {
-            let failed = Failed { stage, sender: sender.map(Arc::from), ..failed(why, at(9)) };
+        let told = |stage, why: &str, about: Option<&str>| {
+            let failed = Failed { stage, about: about.map(Arc::from), ..failed(why, at(9)) };
             outages.down(key(), failed, 1, at(0));
             outages.of(&LaneName::from("p")).remove(0).clause()
         };
-        let bad = Some("bad@s.example");
+        let bad = Some("of bad@s.example");
         assert_eq!(
             told(Stage::Mail, "421 4.7.0 later", bad),
             "answers 421 4.7.0 later to mail of bad@s.example at MAIL"

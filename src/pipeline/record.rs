@@ -15,6 +15,7 @@ use crate::observe::seldom;
 use crate::outcome::Judgement;
 use crate::outcome::settle::{Context, Outcome, Planned, Tried, plan};
 use crate::queue::{Operation, QueueError, Settlement, Verdict};
+use crate::schedule::lane::Left;
 use crate::schedule::{Held, Job, Lane};
 
 /// Times the queue may say that an outcome makes no sense to it before the message is put aside. A
@@ -259,46 +260,52 @@ impl Relay {
     /// The host answers what it takes, or leaves it without an answer until the time is over.
     fn note_silence(&self, lane: &Arc<Lane>, attempt: &Attempt) {
         let taken = || attempt.facts.iter().filter(|fact| fact.stage >= Stage::Mail);
-        let Some(silent) = taken().find(|fact| matches!(fact.event, Event::Timeout(_))) else {
-            if taken().any(|fact| matches!(fact.event, Event::Reply(_))) {
-                lane.note_answered(&attempt.job);
+        let left = |fact: &Fact| match &fact.event {
+            Event::Timeout(_) => Some((fact.stage, Left::Silent)),
+            // Of a connection that has carried something it may be the age.
+            _ if attempt.carried.is_none_or(|before| before.is_any()) && fact.stage == Stage::Mail => None,
+            Event::Closed | Event::Io(_) => Some((fact.stage, Left::Ended)),
+            Event::Reply(reply) if reply.code == 421 => Some((fact.stage, Left::Ended)),
+            _ => None,
+        };
+        let Some((stage, how)) = taken().find_map(left) else {
+            if taken().any(|fact| matches!(&fact.event, Event::Reply(reply) if reply.code != 421)) {
+                lane.note_answered(&attempt.job, attempt.transaction);
             }
             return;
         };
-        let sender = attempt.job.message.message.envelope.sender();
-        if let Some(part) = lane.left_unanswered(&attempt.job)
-            && let Some(times) = seldom("leaves unanswered", &format!("{} {sender}", lane.name))
+        if let Some((about, part)) = lane.left_unanswered(&attempt.job, stage > Stage::Mail, how)
+            && let Some(times) = seldom("leaves unanswered", &format!("{} {about}", lane.name))
         {
             tracing::warn!(
                 provider = lane.name.base(),
                 source = source(&lane.name),
-                sender,
-                stage = %silent.stage,
+                about = &*about,
+                %stage,
                 connections = part.connections,
                 of = part.of,
                 times,
-                "the host leaves mail of one sender without an answer: it has a part of the connections"
+                "the host leaves some mail without an answer: it has a part of the connections"
             );
         }
     }
 
-    /// The provider says to mail of one sender, or of several, that it takes none of ours.
+    /// The provider says to some mail, or to all, that it takes none of ours.
     fn refused(&self, lane: &Arc<Lane>, job: &Job, fact: &Fact) {
-        let sender = job.message.message.envelope.sender();
         let (at, reply) = (reached(fact.stage), fact.to_string());
-        lane.open_circuit(reply.clone(), at, Some(sender), CIRCUIT_FIRST, CIRCUIT_LONGEST);
-        let one = lane.refused_sender();
-        let what = if one.is_some() { "refuses us with one sender" } else { "refuses us" };
+        lane.open_circuit(reply.clone(), at, Some(job.features()), CIRCUIT_FIRST, CIRCUIT_LONGEST);
+        let about = lane.refused_mail();
+        let what = if about.is_some() { "refuses us with some mail" } else { "refuses us" };
         let Some(times) = seldom(what, lane.name.as_str()) else { return };
         let (provider, source) = (lane.name.base(), source(&lane.name));
-        match one {
-            Some(sender) => tracing::error!(
+        match about {
+            Some(about) => tracing::error!(
                 provider,
                 source,
-                sender = &*sender,
+                about = &*about,
                 reply,
                 times,
-                "the provider refuses us with mail of one sender: it is kept, one message is tried now and then, and what others send at once"
+                "the provider refuses us with some mail: it is kept, one message is tried now and then, and what others send at once"
             ),
             None => tracing::error!(
                 provider,

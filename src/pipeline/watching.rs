@@ -237,12 +237,12 @@ impl Relay {
             News::Down(name, outage) => {
                 let provider = self.router.provider_of_lane(&name);
                 // Of a provider with many domains others go to other hosts.
-                let all = (provider.relay.is_some() || name.as_domain().is_some()) && outage.sender.is_none();
+                let all = (provider.relay.is_some() || name.as_domain().is_some()) && outage.about.is_none();
                 let waiting = if all { self.waiting_text(&name).await } else { grouped(outage.put_off) };
                 let what = match outage.stage {
                     Stage::Route => "the host has no address: its mail waits",
                     Stage::Connect | Stage::Greeting => "the host takes no connection: its mail waits",
-                    _ if outage.sender.is_some() => "the host takes no mail of one sender: it waits",
+                    _ if outage.about.is_some() => "the host refuses some mail: it waits",
                     _ => "the host takes no mail: its mail waits",
                 };
                 tracing::warn!(
@@ -250,7 +250,7 @@ impl Relay {
                     source = source(&name),
                     host = outage.host,
                     stage = %outage.stage,
-                    sender = outage.sender.as_deref(),
+                    about = outage.about.as_deref(),
                     why = outage.why,
                     waiting,
                     next_try = next_try(outage.until, now),
@@ -340,7 +340,7 @@ mod tests {
             let (said, _) = Said::step(None, Some(&hold), waits, at(0));
             said.and_then(|said| said.ended_with_lane(at(60)))
         };
-        let refused = || Hold { by: By::Refused { reply: "535 no".into(), sender: None }, until: Some(at(600)) };
+        let refused = || Hold { by: By::Refused { reply: "535 no".into(), about: None }, until: Some(at(600)) };
         assert_eq!(ended(quota(600), true), None);
         assert_eq!(ended(refused(), true), Some(Duration::from_secs(60)));
         assert_eq!(ended(refused(), false), None, "it was not told");

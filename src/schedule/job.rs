@@ -5,9 +5,9 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use super::budget::Ticket;
-use super::lane::Again;
+use super::lane::Doubt;
 pub use crate::mail::sender_key;
-use crate::mail::{Address, Message, Recipient, RecipientKey};
+use crate::mail::{Address, Features, Message, Recipient, RecipientKey};
 use crate::shape::Gate;
 
 /// A message in memory, shared by its jobs. The body may or may not be here too.
@@ -57,8 +57,8 @@ pub struct Job {
     pub of_share: bool,
     /// The limits at which it counts as on its way to a permit.
     pub gates: Vec<Arc<Gate>>,
-    /// While it is under way: it was left without an answer before.
-    pub again: Option<Arc<Again>>,
+    /// While it is under way: whether the host answers it is in doubt.
+    pub doubt: Option<Arc<Doubt>>,
 }
 
 impl Job {
@@ -74,7 +74,7 @@ impl Job {
             waited: false,
             of_share: false,
             gates: Vec::new(),
-            again: None,
+            doubt: None,
         }
     }
 
@@ -86,6 +86,13 @@ impl Job {
     /// The reverse-path; `None` for the null one.
     pub fn sender(&self) -> Option<&Address> {
         self.message.message.envelope.reverse_path.as_ref()
+    }
+
+    /// What it has in common with other mail.
+    pub fn features(&self) -> Features<'_> {
+        let message = &self.message.message;
+        let recipients = self.recipients.iter().map(|held| held.recipient.address.as_str());
+        Features::of(message.envelope.sender(), recipients, message.size)
     }
 
     /// The domain of the reverse-path; empty for the null one.
@@ -104,7 +111,7 @@ impl Job {
             waited: self.waited,
             of_share: false,
             gates: Vec::new(),
-            again: None,
+            doubt: None,
         }
     }
 

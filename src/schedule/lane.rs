@@ -7,6 +7,7 @@
 //! leaves while the lane is paused.
 
 mod absent;
+mod answered;
 mod answers;
 mod circuit;
 mod feedback;
@@ -52,7 +53,7 @@ pub use permit::{Limited, NotNow};
 use recent::Recent;
 pub use snapshot::Snapshot;
 use unanswered::Unanswered;
-pub use unanswered::{Again, Confined};
+pub use unanswered::{About, Confined, Doubt, Left};
 pub(super) use window::FETCH;
 
 /// How long before its permit a worker is let through, to have time to connect.

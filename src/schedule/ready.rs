@@ -213,7 +213,7 @@ impl Ready {
     }
 
     fn insert(&mut self, mut job: Job, to: Where) {
-        (job.of_share, job.again) = (false, None);
+        (job.of_share, job.doubt) = (false, None);
         if job.recipients.is_empty() {
             return;
         }

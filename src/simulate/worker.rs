@@ -16,6 +16,7 @@ use super::store::Waiting;
 use super::{Site, World, attend};
 use crate::deliver::reply::ReplyParser;
 use crate::deliver::{Event, Fact, Reply, Stage};
+use crate::mail::Features;
 use crate::model::{Connection, Content, Refusal};
 use crate::outcome::Judgement;
 use crate::outcome::settle::{Context, Outcome, Planned, Tried, plan};
@@ -301,8 +302,12 @@ impl World {
             };
             let Some(Planned { outcome, settlement, judgement, .. }) = planned else { continue };
             if refuses_us(&judgement) {
-                let sender = back.message.message.envelope.sender();
-                lane.open_circuit(fact.to_string(), reached(fact.stage), Some(sender), CIRCUIT_FIRST, CIRCUIT_LONGEST);
+                let mail = Features::of(
+                    back.message.message.envelope.sender(),
+                    [held.recipient.address.as_str()],
+                    back.message.message.size,
+                );
+                lane.open_circuit(fact.to_string(), reached(fact.stage), Some(mail), CIRCUIT_FIRST, CIRCUIT_LONGEST);
             } else {
                 let delivered = outcome == Outcome::Delivered;
                 self.wake(site, lane.got_as_far(got_to(std::slice::from_ref(&fact)), delivered));

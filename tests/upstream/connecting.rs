@@ -191,7 +191,7 @@ async fn a_source_that_cannot_be_bound_gives_way_to_the_next_with_its_own_name()
         ..provider()
     };
     let (connector, route) = (connector(), route(port, vec![host("a.example", 10, &["127.0.0.91"])]));
-    let connection = connector.open_for(&p, &route, "a.example", &Freely).await.expect("from the second");
+    let connection = connector.open_for(&p, &route, "a.example".into(), &Freely).await.expect("from the second");
     assert_eq!(connection.source(), Some(p.source[1].address));
     assert!(connector.is_from_source_of(&connection, &p, &route.lane, "a.example"), "the first one rests");
     connection.quit().await;
@@ -220,9 +220,9 @@ async fn connections_that_keep_failing_move_to_the_next_source_but_a_refusal_doe
     });
     let (connector, route) = (connector(), route(port, vec![host("a.example", 10, &["127.0.0.95"])]));
     for _ in 0..9 {
-        assert!(connector.open_for(&p, &route, "a.example", &Freely).await.is_err());
+        assert!(connector.open_for(&p, &route, "a.example".into(), &Freely).await.is_err());
         // Who turns us away is left alone for a while, which says nothing of the source.
-        assert!(connector.open_for(&p, &route, "a.example", &Freely).await.is_err());
+        assert!(connector.open_for(&p, &route, "a.example".into(), &Freely).await.is_err());
         connector.forget_dead();
     }
     let seen = seen.await.expect("the server");
@@ -293,13 +293,14 @@ async fn a_host_that_turns_everybody_away_is_left_alone() {
         let server = Server::accept_all(listener, &[&script], None);
         let route = route(port, vec![host("a.example", 10, &[&address])]);
         let connector = connector();
-        match connector.open_for(&provider(), &route, SENDER, &Freely).await {
+        match connector.open_for(&provider(), &route, SENDER.into(), &Freely).await {
             Ok(mut connection) => drop(hello_to(&mut connection).await),
             Err(facts) => assert!(facts.iter().all(|f| f.stage <= Stage::Ehlo), "{facts:?}"),
         }
         server.done().await;
         for _ in 0..20 {
-            let facts = connector.open_for(&provider(), &route, SENDER, &Freely).await.err().expect("it is left alone");
+            let facts =
+                connector.open_for(&provider(), &route, SENDER.into(), &Freely).await.err().expect("it is left alone");
             assert!(matches!(facts[0].event, Event::BackOff { .. }), "{script}: {facts:?}");
         }
     }
@@ -381,14 +382,14 @@ async fn invariant_3_no_socket_connects_that_was_not_asked_for() {
     .await;
     let hosts = |first: &str| vec![host("one.example", 10, &[first]), host("two.example", 20, &["127.0.0.73"])];
     let one = Sockets(1.into());
-    let refused = connector().open_for(&provider(), &route(port, hosts("127.0.0.71")), "", &one).await;
+    let refused = connector().open_for(&provider(), &route(port, hosts("127.0.0.71")), "".into(), &one).await;
     let Err(facts) = refused else { panic!("the second host was asked") };
     assert_eq!(judge_unreached(&facts, false, &mut judge).0.fate, LATER, "it may take the message");
     let expected =
         ["one.example[127.0.0.71] greeting: 554 no", "two.example connect: not tried: no more connections for now"];
     assert_eq!(facts.iter().map(ToString::to_string).collect::<Vec<_>>(), expected);
     let three = Sockets(3.into());
-    let connection = connector().open_for(&provider(), &route(port, hosts("127.0.0.72")), "", &three).await;
+    let connection = connector().open_for(&provider(), &route(port, hosts("127.0.0.72")), "".into(), &three).await;
     connection.expect("the second takes it").quit().await;
     assert_eq!(three.0.into_inner(), 1, "one left over of three");
     for server in servers.into_iter().skip(1) {
@@ -447,7 +448,7 @@ async fn a_host_that_ends_new_connections_at_mail_is_left_alone_for_a_while() {
             let mut connection = connector.open(&provider, &route).await.expect("a connection");
             assert_eq!(calls.load(SeqCst), call);
             assert_eq!(fates(&hello().send(&mut connection, &["a@x.example"]).await), [said]);
-            let told = failed(connector.open_for(&provider, &route, SENDER, &Freely).await);
+            let told = failed(connector.open_for(&provider, &route, SENDER.into(), &Freely).await);
             assert!(told[0].contains("connect: not tried: "), "{told:?}");
             assert_eq!(calls.load(SeqCst), call, "called again at once");
             connector.forget_dead();

@@ -122,7 +122,7 @@ async fn the_retry_in_clear_text_needs_a_socket_of_its_own() {
         let (port, server) = serve(&scripts[..allowed.min(2)], &authority.server("mx.example", false)).await;
         let route = route(port, vec![host("mx.example", 10, &["127.0.0.1"])]);
         let sockets = Sockets(allowed.into());
-        match connector().open_for(&with_tls(TlsMode::Opportunistic), &route, "", &sockets).await {
+        match connector().open_for(&with_tls(TlsMode::Opportunistic), &route, "".into(), &sockets).await {
             Ok(connection) if allowed > 1 => connection.quit().await,
             Err(facts) if allowed == 1 => assert_eq!(facts.len(), 1),
             other => panic!("{allowed} sockets: {:?}", other.err()),

@@ -142,7 +142,9 @@ async fn no_host_hears_of_it_while_there_is_no_token_and_the_address_is_left_alo
         assert_eq!((facts.len(), facts[0].stage), (1, Stage::Auth));
         let said = facts[0].event.to_string();
         assert!(said.starts_with(told) && !said.contains("hush"), "{said}");
-        let next = connector.next_try(&provider, &route, "jo@shop.example").expect("left alone");
+        let next = connector
+            .next_try(&provider, &route, mailweir::mail::Features::from("jo@shop.example").keys())
+            .expect("left alone");
         assert_eq!((next.stage, &next.why), (Stage::Auth, &said));
         let facts = connector.open(&provider, &route).await.err().expect("left alone");
         assert!(matches!(facts[0].event, Event::BackOff { .. }), "{facts:?}");

@@ -32,7 +32,7 @@ async fn serve(address: &str, bad: &str, times: usize, good: &str) -> (Route, Ar
 async fn ask(connector: &Connector, provider: &Provider, route: &Route, messages: usize) -> Vec<(Stage, Event)> {
     let mut facts = Vec::new();
     for _ in 0..messages {
-        let failed = connector.open_for(provider, route, "", &Freely).await.err().expect("nobody gets in");
+        let failed = connector.open_for(provider, route, "".into(), &Freely).await.err().expect("nobody gets in");
         facts.extend(failed.into_iter().map(|fact| (fact.stage, fact.event)));
     }
     facts
@@ -78,7 +78,8 @@ async fn whoever_says_no_before_mail_has_one_connection_and_not_one_for_each_mes
         let left_alone = |(_, event): &(Stage, Event)| matches!(event, Event::BackOff { why, .. } if why.starts_with(&format!("{stage}: ")));
         assert!(!left_alone(&facts[0]) && facts[1..].iter().all(left_alone), "{script}: {facts:?}");
         assert_eq!(seen.load(SeqCst), 1, "{script}");
-        let next = connector.next_try(&provider, &route, "").expect("it is left alone");
+        let next =
+            connector.next_try(&provider, &route, mailweir::mail::Features::from("").keys()).expect("it is left alone");
         assert_eq!((next.host.as_str(), next.stage), ("a.example", stage), "{script}");
     }
 }
@@ -100,7 +101,7 @@ async fn one_asks_again_and_whoever_is_taken_opens_the_door_for_all() {
     };
     assert_eq!(seen.load(SeqCst), 3);
     assert_eq!(fates(&hello().send(&mut connection, &["a@x.example"]).await), ["end of data: 250 ok"]);
-    assert!(connector.next_try(&provider, &route, "").is_none());
+    assert!(connector.next_try(&provider, &route, mailweir::mail::Features::from("").keys()).is_none());
     connector.open(&provider, &route).await.expect("others at once").quit().await;
     assert_eq!(seen.load(SeqCst), 4);
 }
@@ -113,6 +114,6 @@ async fn a_password_that_is_refused_for_good_is_not_a_host_that_is_left_alone() 
     let connector = connector();
     let facts = ask(&connector, &smart_host(), &route, 2).await;
     assert!(facts.iter().all(|(stage, event)| *stage == Stage::Auth && matches!(event, Event::Reply(_))), "{facts:?}");
-    assert!(connector.next_try(&smart_host(), &route, "").is_none());
+    assert!(connector.next_try(&smart_host(), &route, mailweir::mail::Features::from("").keys()).is_none());
     assert_eq!(seen.load(SeqCst), 2);
 }

@@ -27,6 +27,12 @@ impl Answers {
         silences.filter(|(_, silence)| silence.lasts >= LONG)
     }
 
+    /// Those that are waited for for so long.
+    pub(super) fn longer_than(&self, least: Duration) -> impl Iterator<Item = Silence> {
+        let silences = self.connections.iter().filter_map(|(_, awaited)| awaited.upgrade()?.silence());
+        silences.filter(move |silence| silence.lasts >= least)
+    }
+
     /// The one that is waited for longest, in the words of a hold.
     pub(super) fn latest(&self) -> Option<By> {
         let (host, silence) = self.late().max_by_key(|(_, silence)| silence.lasts)?;

@@ -1,9 +1,10 @@
 //! A provider that refuses us altogether (a wrong password, "log in first"): nothing of the lane leaves until
 //! one message, tried now and then, shows that this is over.
 //!
-//! What was said after MAIL may be about the sender alone, whatever the words: the mail of others is tried at
-//! once, one message at a time, and one that gets further ends the refusal. When a second sender hears the same,
-//! it is about all of the lane, and each probe is of another sender, as long as there is one who was not refused.
+//! What was said at MAIL or later may be about that mail alone, whatever the words (its sender, his domain, the
+//! recipient: see [`Refusals`]): mail unlike it is tried at once, one message at a time, and one that gets further
+//! ends the refusal. When unlike mail hears the same, it is about all of the lane, and each probe is of another
+//! sender, as long as there is one who was not refused.
 //!
 //! A password is given to the host by one connection until it is accepted, or a wrong one would be tried by
 //! all of them at once, for which accounts are locked: at the start, after a reload, and after an operator
@@ -16,7 +17,7 @@ use tokio::time::Instant;
 
 use super::{Lane, State, Wake};
 use crate::clock::doubled;
-use crate::mail::RefusedSenders;
+use crate::mail::{Features, Refusals};
 use crate::schedule::Job;
 
 /// So long others wait at most for the one that logs in first, so that a host that hangs does not hold up its
@@ -46,8 +47,8 @@ pub struct Circuit {
     /// How often in a row; the time grows with it.
     pub times: u32,
     at: Reached,
-    /// To whose mail.
-    senders: RefusedSenders,
+    /// To what mail.
+    refusals: Refusals,
 }
 
 impl Circuit {
@@ -56,19 +57,19 @@ impl Circuit {
         self.until.saturating_duration_since(Instant::now())
     }
 
-    /// The only sender that it was about so far.
-    pub(super) fn one(&self) -> Option<&Arc<str>> {
-        self.senders.one()
+    /// The mail alone that it was about so far, see [`Refusals::about`].
+    pub(super) fn about(&self) -> Option<&Arc<str>> {
+        self.refusals.about()
     }
 
     /// Whether a job is one of those that it keeps until the next probe.
     pub(super) fn keeps(&self, job: &Job) -> bool {
-        !self.senders.spares(job.sender) && !self.left().is_zero()
+        !self.left().is_zero() && !self.refusals.spares(job.features().keys())
     }
 
     /// Whether the next probe should rather be of somebody else.
     pub(super) fn goes_last(&self, job: &Job) -> bool {
-        self.senders.goes_last(job.sender)
+        self.refusals.goes_last(job.features().keys())
     }
 }
 
@@ -81,19 +82,28 @@ pub(super) struct Login {
 }
 
 impl Lane {
-    /// The provider refuses us altogether (e.g. 535), or it said so to mail of `sender`: nothing leaves, or
-    /// nothing of that sender, until a probe succeeds. The first wait is `first`, each further one twice as long.
-    pub fn open_circuit(&self, reason: String, at: Reached, sender: Option<&str>, first: Duration, longest: Duration) {
+    /// The provider refuses us altogether (e.g. 535), or it said so to such `mail`: nothing leaves, or nothing
+    /// like that, until a probe succeeds. The first wait is `first`, each further one twice as long.
+    pub fn open_circuit(
+        &self,
+        reason: String,
+        at: Reached,
+        mail: Option<Features<'_>>,
+        first: Duration,
+        longest: Duration,
+    ) {
         let mut state = self.state.lock();
-        let sender = sender.filter(|_| at > Reached::Session);
-        let (times, senders) = match &state.circuit {
-            None => (1, RefusedSenders::first(sender)),
+        let mail = mail.filter(|_| at > Reached::Session);
+        let mail = mail.map(|mail| if at > Reached::Mail { mail } else { mail.at_mail() });
+        let keys = mail.as_ref().map(Features::keys).unwrap_or_default();
+        let (times, refusals) = match &state.circuit {
+            None => (1, Refusals::first(mail.as_ref())),
             // Connections that were under way when it opened are no further probes.
-            Some(known) if !known.senders.is_beyond_one(sender) && !known.left().is_zero() => return,
-            Some(known) => known.senders.again(known.times, sender),
+            Some(known) if !known.refusals.is_about_more_with(keys) && !known.left().is_zero() => return,
+            Some(known) => known.refusals.again(known.times, mail.as_ref()),
         };
         let wait = doubled(first, times.saturating_sub(1), longest);
-        state.circuit = Some(Circuit { until: Instant::now() + wait, reason, times, at, senders });
+        state.circuit = Some(Circuit { until: Instant::now() + wait, reason, times, at, refusals });
     }
 
     /// A session was opened: the password is right, and a refusal of that is over.
@@ -126,9 +136,9 @@ impl Lane {
         }
     }
 
-    /// The only sender whose mail the provider refuses as if it were all of ours.
-    pub fn refused_sender(&self) -> Option<Arc<str>> {
-        self.state.lock().circuit.as_ref()?.one().cloned()
+    /// The mail alone that the provider refuses as if it were all of ours, in words that follow "mail".
+    pub fn refused_mail(&self) -> Option<Arc<str>> {
+        self.state.lock().circuit.as_ref()?.about().cloned()
     }
 
     fn logs_in(&self) -> bool {
@@ -145,7 +155,7 @@ impl Lane {
     pub(super) fn shut(&self, state: &State) -> Option<Duration> {
         if let Some(circuit) = &state.circuit {
             let left = circuit.left();
-            if circuit.one().is_none() && !left.is_zero() {
+            if !circuit.refusals.spares_some() && !left.is_zero() {
                 return Some(left);
             }
             if state.in_flight > 0 {

@@ -52,7 +52,7 @@ async fn a_circuit_waits_longer_for_each_probe_not_for_each_connection() {
 }
 
 fn refuse(lane: &Lane, sender: &str) {
-    lane.open_circuit("530 log in".into(), Reached::Mail, Some(sender), FIRST, LONGEST);
+    lane.open_circuit("530 log in".into(), Reached::Mail, Some(sender.into()), FIRST, LONGEST);
 }
 
 async fn next(lane: &Lane, idle: Duration) -> Result<Job, Empty> {
@@ -143,7 +143,7 @@ async fn one_connection_logs_in_first_at_the_start_and_after_a_person_has_resume
         next(&lane, IDLE).await.expect("the first");
         assert!(next(&lane, Duration::from_secs(5)).await.is_err(), "nobody else before it is through");
         // A wrong one.
-        lane.open_circuit("535 no".into(), Reached::Session, Some("a@a.test"), FIRST, LONGEST);
+        lane.open_circuit("535 no".into(), Reached::Session, Some("a@a.test".into()), FIRST, LONGEST);
         lane.settled(1);
         assert!(next(&lane, IDLE).await.is_err());
         let _ = lane.close_circuit();

@@ -11,7 +11,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{Confined, LEAD, Lane, State, answers};
+use super::{About, Confined, LEAD, Lane, State, answers};
 use crate::clock::{Timestamp, When, grouped, span};
 use crate::deliver::Stage;
 use crate::mail::{self, RecipientKey};
@@ -49,8 +49,8 @@ pub enum By {
     Refused {
         /// What it said.
         reply: String,
-        /// It said so to mail of this sender alone: that of others is tried at once.
-        sender: Option<Arc<str>>,
+        /// It said so to this mail alone, in words that follow "mail": other mail is tried at once.
+        about: Option<Arc<str>>,
     },
     /// A host that does not answer, hangs up, or turns us away before MAIL.
     Host {
@@ -87,11 +87,11 @@ pub enum By {
         /// For how long nothing has happened in the lane.
         silent: Duration,
     },
-    /// Mail of some senders, which was left without an answer before, and has a part of the connections.
+    /// Mail that was left without an answer before, or for which the host ended connections: it has a part of them.
     Unanswered {
-        /// The first of them.
-        sender: Arc<str>,
-        /// How many others there are.
+        /// The first of it.
+        about: About,
+        /// How much other mail there is.
         others: usize,
         /// Recipients that wait; 0 where it is told of one of them.
         waiting: usize,
@@ -169,7 +169,7 @@ impl Hold {
     pub fn stops(&self) -> bool {
         match &self.by {
             By::Host { all, .. } => *all,
-            By::Refused { sender, .. } => sender.is_none(),
+            By::Refused { about, .. } => about.is_none(),
             By::Operator
             | By::Shutdown
             | By::Rule { .. }
@@ -193,7 +193,7 @@ impl Hold {
     pub fn is_general(&self) -> bool {
         match &self.by {
             By::Host { all, .. } => *all,
-            By::Refused { sender, .. } => sender.is_none(),
+            By::Refused { about, .. } => about.is_none(),
             By::Limit { .. } | By::Unanswered { .. } | By::Answer { .. } => false,
             _ => true,
         }
@@ -245,9 +245,9 @@ impl fmt::Display for Told<'_> {
             By::Shutdown => f.write_str("mailweir is stopping")?,
             By::Rule { rule, reply } => write!(f, "paused by the rule {rule} after \"{reply}\"")?,
             By::Learned { reply } => write!(f, "paused by what was learned from \"{reply}\"")?,
-            By::Refused { reply, sender: None } => write!(f, "the provider refuses us: {reply}")?,
-            By::Refused { reply, sender: Some(sender) } => {
-                write!(f, "the provider refuses us with mail of {sender}, others' is tried at once: {reply}")?;
+            By::Refused { reply, about: None } => write!(f, "the provider refuses us: {reply}")?,
+            By::Refused { reply, about: Some(about) } => {
+                write!(f, "the provider refuses us with mail {about}, others' is tried at once: {reply}")?;
             }
             By::Host { host, why, .. } => write!(f, "{host} {why}")?,
             By::Source(source) => write!(f, "the source address {source} does not work")?,
@@ -263,14 +263,16 @@ impl fmt::Display for Told<'_> {
             By::Silent { host, connections, silent } => {
                 write!(f, "{host} says nothing: {connections} connections without an answer for {}", span(*silent))?;
             }
-            By::Unanswered { sender, others, waiting, part } => {
-                write!(f, "the host leaves mail of {sender}")?;
+            By::Unanswered { about, others, waiting, part } => {
+                let what = if about.ended { "ends connections for" } else { "leaves" };
+                write!(f, "the host {what} mail {}", about.mail)?;
                 match others {
                     0 => {}
                     1 => f.write_str(" and another")?,
                     n => write!(f, " and {n} others")?,
                 }
-                write!(f, " without an answer: it has {} of {} connections", part.connections, part.of)?;
+                let how = if about.ended { "" } else { " without an answer" };
+                write!(f, "{how}: it has {} of {} connections", part.connections, part.of)?;
                 if *waiting > 0 {
                     write!(f, ", {} waiting", grouped(*waiting as u64))?;
                 }
@@ -400,7 +402,7 @@ impl Lane {
             holds.add(by, Some(pause.until));
         }
         if let Some(circuit) = &state.circuit {
-            let by = By::Refused { reply: circuit.reason.clone(), sender: circuit.one().cloned() };
+            let by = By::Refused { reply: circuit.reason.clone(), about: circuit.about().cloned() };
             holds.add(by, Some(now.after(circuit.left())));
         }
         // A transaction takes as much of a rate as it has recipients: the next one's wait is what counts.
@@ -431,8 +433,8 @@ impl Lane {
         } else if let Some(busy) = self.busy(&state) {
             holds.add(busy, None);
         }
-        if let Some((sender, others, waiting, part)) = state.confined(self.provider.connections) {
-            holds.add(By::Unanswered { sender, others, waiting, part }, None);
+        if let Some((about, others, waiting, part)) = state.confined(self.provider.connections) {
+            holds.add(By::Unanswered { about, others, waiting, part }, None);
         }
         if let Some(late) = state.answers.latest() {
             holds.add(late, None);
@@ -451,17 +453,23 @@ impl Lane {
         let state = self.state.lock();
         // A part of the lane is not known to be about this one.
         let hold = holds.iter().find(|hold| hold.is_general());
-        let refused = holds.iter().find(|hold| matches!(hold.by, By::Refused { sender: Some(_), .. }));
+        let refused = holds.iter().find(|hold| matches!(hold.by, By::Refused { about: Some(_), .. }));
         let connections = state.narrowed.most(self.provider.connections);
+        let view = state.unanswered.view(connections, &state.answers);
         let kept = |job: &Job| {
             if let Some(hold) = refused.filter(|_| state.circuit.as_ref().is_some_and(|circuit| circuit.keeps(job))) {
                 return Some(hold.clone());
             }
-            state.unanswered.keeps(job, connections).then(|| {
-                let sender = job.message.message.envelope.sender().into();
-                let part = Confined::of(connections);
-                Hold { by: By::Unanswered { sender, others: 0, waiting: 0, part }, until: None }
-            })
+            let by = match view.keeps(job) {
+                false => None,
+                true if state.unanswered.concerns(job) => {
+                    let (about, part) = (state.unanswered.about(job), Confined::of(connections));
+                    Some(By::Unanswered { about, others: 0, waiting: 0, part })
+                }
+                // It would leave if the host answered what it has.
+                true => state.answers.latest(),
+            };
+            by.map(|by| Hold { by, until: None })
         };
         let behind = |ahead| Hold { by: By::Others { ahead }, until: None };
         let mut told = Vec::new();

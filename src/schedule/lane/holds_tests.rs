@@ -50,7 +50,7 @@ fn each_hold_has_its_words_and_says_until_when() {
             "paused by what was learned from \"421 4.7.0 slow down\", until 14:10:00Z (in 22 min)",
         ),
         (
-            By::Refused { reply: "AUTH: 535 no".into(), sender: None },
+            By::Refused { reply: "AUTH: 535 no".into(), about: None },
             minutes(22),
             "refused",
             true,
@@ -58,7 +58,7 @@ fn each_hold_has_its_words_and_says_until_when() {
             "the provider refuses us: AUTH: 535 no; tried again at 14:10:00Z (in 22 min)",
         ),
         (
-            By::Refused { reply: "AUTH: 535 no".into(), sender: None },
+            By::Refused { reply: "AUTH: 535 no".into(), about: None },
             minutes(0),
             "refused",
             true,
@@ -175,7 +175,7 @@ fn what_has_to_be_acted_on_comes_first_then_what_lasts_longest() {
     holds.add(By::Rate("1/m".into()), minutes(1));
     assert_eq!(holds.stop(), None, "an open lane is not stopped by what holds a part of it, or a rate");
     holds.add(By::Quota(usage("5/h", None, 5)), minutes(22));
-    holds.add(By::Refused { reply: "535".into(), sender: None }, minutes(60));
+    holds.add(By::Refused { reply: "535".into(), about: None }, minutes(60));
     assert_eq!(holds.stop().map(Hold::name), Some("refused"));
     holds.add(By::Operator, None);
     let names: Vec<_> = holds.iter().map(Hold::name).collect();

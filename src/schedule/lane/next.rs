@@ -114,7 +114,7 @@ impl Lane {
                     return Err(Hold::Limiter(wait - LEAD));
                 }
                 state.give_place(&mut job);
-                state.unanswered.note_given(&mut job);
+                state.note_given(&mut job, self.provider.connections);
                 state.given = Some(Instant::now());
                 if state.in_flight == 0 {
                     state.moved = Some(Instant::now());
@@ -131,7 +131,8 @@ impl Lane {
             Next::Wait(until) => Err(Hold::Limiter(until.saturating_duration_since(Instant::now()))),
             // A probe is due then of what is kept.
             Next::Nothing => {
-                let left = state.circuit.as_ref().map_or(Duration::ZERO, Circuit::left);
+                let probe = state.circuit.as_ref().map(Circuit::left).filter(|left| !left.is_zero());
+                let left = probe.into_iter().chain(state.unanswered.next_try()).min().unwrap_or_default();
                 Err(if left.is_zero() { Hold::Change } else { Hold::Circuit(left) })
             }
         }
@@ -140,14 +141,16 @@ impl Lane {
     /// The next job that nothing keeps.
     fn take_ready(&self, state: &mut State, destination: Option<&str>) -> Next {
         let (gates, most) = (self.gates(), self.most_recipients());
-        let State { ready, circuit, unanswered, narrowed, .. } = state;
-        let connections = narrowed.most(self.provider.connections);
-        let Some(circuit) = circuit else {
-            return ready.pop(&gates, most, destination, &|job| unanswered.keeps(job, connections));
-        };
-        let keeps = |job: &Job| circuit.keeps(job) || unanswered.keeps(job, connections);
-        // A probe should tell more than the one before.
-        match ready.pop(&gates, most, destination, &|job| keeps(job) || circuit.goes_last(job)) {
+        let State { ready, circuit, unanswered, narrowed, answers, .. } = state;
+        let view = unanswered.view(narrowed.most(self.provider.connections), answers);
+        let circuit = circuit.as_ref();
+        let keeps = |job: &Job| circuit.is_some_and(|circuit| circuit.keeps(job)) || view.keeps(job);
+        if circuit.is_none() && !view.suspects_some() {
+            return ready.pop(&gates, most, destination, &keeps);
+        }
+        // A probe should tell more than the one before, and other mail be answered.
+        let last = |job: &Job| circuit.is_some_and(|circuit| circuit.goes_last(job)) || view.goes_last(job);
+        match ready.pop(&gates, most, destination, &|job| keeps(job) || last(job)) {
             Next::Nothing => ready.pop(&gates, most, destination, &keeps),
             next => next,
         }

@@ -156,14 +156,12 @@ impl Lane {
             return;
         }
         let (gates, most) = (self.gates(), self.most_recipients());
-        let State { ready, circuit, unanswered, narrowed, .. } = &mut *state;
-        let connections = narrowed.most(self.provider.connections);
-        let keeps = |job: &Job| {
-            circuit.as_ref().is_some_and(|circuit| circuit.keeps(job)) || unanswered.keeps(job, connections)
-        };
+        let State { ready, circuit, unanswered, narrowed, answers, .. } = &mut *state;
+        let view = unanswered.view(narrowed.most(self.provider.connections), answers);
+        let keeps = |job: &Job| circuit.as_ref().is_some_and(|circuit| circuit.keeps(job)) || view.keeps(job);
         let Some(mut better) = ready.overtaking(&gates, job, most, &keeps) else { return };
         self.gate.let_through(Cost::of(better.recipients.len()));
-        state.unanswered.note_given(&mut better);
+        state.note_given(&mut better, self.provider.connections);
         // It takes the place, too; the other keeps it for the next time.
         better.place = better.place.into_iter().chain(job.place).min();
         state.in_flight = (state.in_flight + better.recipients.len()).saturating_sub(job.recipients.len());

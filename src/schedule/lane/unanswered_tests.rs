@@ -1,12 +1,11 @@
 //! What is left without an answer has a part of the connections, on paused time.
 
 use std::collections::HashMap;
-use std::time::Duration;
 
 use super::*;
 use crate::clock::{Clock, Timestamp};
 use crate::config::Provider;
-use crate::mail::{LaneName, State as Fate};
+use crate::mail::{LaneName, State as Fate, sender_key};
 use crate::schedule::lane::{By, Hold};
 use crate::schedule::testing::{job, provider};
 use crate::shape::reserve::testing::ledger;
@@ -23,10 +22,10 @@ async fn next(lane: &Lane) -> Option<Job> {
 }
 
 /// Gives out a message of this sender and lets it time out.
-async fn times_out(lane: &Lane, sender: &str, index: u32) -> Option<Confined> {
+async fn times_out(lane: &Lane, sender: &str, index: u32) -> Option<(Arc<str>, Confined)> {
     let _ = lane.push([job(sender, "x.example", 0, &[index])]);
     let job = next(lane).await.expect("a job");
-    let news = lane.left_unanswered(&job);
+    let news = lane.left_unanswered(&job, true, Left::Silent);
     lane.settled(1);
     news
 }
@@ -48,7 +47,10 @@ fn senders(jobs: &[Job]) -> Vec<&str> {
 async fn a_sender_of_whom_several_had_no_answer_has_half_of_the_connections_until_one_has() {
     let (lane, clock) = (lane(5), Clock::for_tests());
     assert_eq!(times_out(&lane, "bad@s.test", 0).await, None, "one may be chance");
-    assert_eq!(times_out(&lane, "bad@s.test", 1).await, Some(Confined { connections: 2, of: 5 }));
+    assert_eq!(
+        times_out(&lane, "bad@s.test", 1).await,
+        Some(("of bad@s.test".into(), Confined { connections: 2, of: 5 }))
+    );
     assert_eq!(times_out(&lane, "bad@s.test", 2).await, None, "that is no news");
     let _ = lane.push((10..20).map(|i| job("bad@s.test", "x.example", 0, &[i])));
     let mut under_way = all_that_leave(&lane).await;
@@ -71,7 +73,7 @@ async fn a_sender_of_whom_several_had_no_answer_has_half_of_the_connections_unti
     under_way.extend(all_that_leave(&lane).await);
     assert_eq!(senders(&under_way).iter().filter(|sender| **sender == "bad@s.test").count(), 2);
     let his = under_way.iter().find(|job| job.sender == sender_key("bad@s.test")).expect("one of his");
-    lane.note_answered(his);
+    lane.note_answered(his, Duration::from_secs(1));
     assert_eq!(all_that_leave(&lane).await.len(), 7, "whoever is answered has all there are");
 }
 
@@ -87,7 +89,7 @@ async fn a_message_that_had_no_answer_is_never_on_two_connections() {
     };
     let _ = lane.push([of_it(0)]);
     let first = next(&lane).await.expect("a job");
-    assert_eq!(lane.left_unanswered(&first), None);
+    assert_eq!(lane.left_unanswered(&first, true, Left::Silent), None);
     drop(first);
     lane.settled(1);
     let _ = lane.push([of_it(1), of_it(2), of_it(3)]);
@@ -111,9 +113,9 @@ async fn where_there_is_one_connection_it_is_for_all() {
 fn what_is_remembered_is_bounded() {
     let mut unanswered = Unanswered::default();
     for n in 0..1000 {
-        unanswered.left(QueueId(n), &format!("s{n}@s.test"));
+        unanswered.left(QueueId(n), &Features::from(&*format!("s{n}@s.test")), Left::Silent, Instant::now());
     }
-    assert_eq!((unanswered.messages.len(), unanswered.senders.len()), (MESSAGES, SENDERS));
+    assert_eq!((unanswered.messages.len(), unanswered.features.len()), (MESSAGES, FEATURES));
 }
 
 /// What a host says nothing to in a transaction, in the words of other holds.
@@ -133,3 +135,54 @@ fn an_answer_that_is_awaited_for_long_is_told() {
         "waiting 40 s for the answer of mx.example to MAIL (the longest of 3 connections)"
     );
 }
+
+/// Senders of one domain, each new (VERP), for whose mail the host ends connections while it takes other mail.
+#[tokio::test(start_paused = true)]
+async fn what_connections_are_ended_for_is_tried_by_one_message_after_waits_that_double() {
+    let (lane, clock) = (lane(4), Clock::for_tests());
+    let answer = async |index| {
+        let _ = lane.push([job("good@g.test", "x.example", 0, &[index])]);
+        let good = next(&lane).await.expect("a job");
+        assert_eq!(senders(std::slice::from_ref(&good)), ["good@g.test"], "behind nobody");
+        lane.note_answered(&good, Duration::from_millis(100));
+        lane.settled(1);
+    };
+    answer(0).await;
+    let mut news = Vec::new();
+    for n in 1..=2 {
+        let _ = lane.push([job(&format!("v{n}@bad.test"), "x.example", 0, &[n])]);
+        let bad = next(&lane).await.expect("a job");
+        news.extend(lane.left_unanswered(&bad, false, Left::Ended));
+        lane.settled(1);
+        answer(100 + n).await;
+    }
+    assert_eq!(news.len(), 1);
+    assert_eq!(&*news[0].0, "of senders at bad.test");
+
+    let _ = lane.push((10..60).map(|n| job(&format!("v{n}@bad.test"), "x.example", 0, &[n])));
+    let holds = lane.holds(clock.now());
+    let told: Vec<String> = holds.iter().map(|hold| hold.told(clock.now()).to_string()).collect();
+    let text = "the host ends connections for mail of senders at bad.test: it has 2 of 4 connections, 50 waiting";
+    assert_eq!(told, [text]);
+    let mut waits = Vec::new();
+    for n in 0..10 {
+        let began = Instant::now();
+        let (bad, _) = lane.next(None, Duration::from_secs(100)).await.expect("a probe");
+        waits.push(began.elapsed().as_millis());
+        assert!(bad.doubt.is_some());
+        answer(200 + n).await;
+        lane.left_unanswered(&bad, false, Left::Ended);
+        lane.settled(1);
+    }
+    assert_eq!(waits[..8], [500, 1000, 2000, 4000, 8000, 16_000, 32_000, 60_000]);
+    // One that is taken ends it.
+    let (probe, _) = lane.next(None, Duration::from_secs(100)).await.expect("a probe");
+    assert!(next(&lane).await.is_none(), "one at a time");
+    lane.note_answered(&probe, Duration::from_millis(100));
+    drop(probe);
+    lane.settled(1);
+    assert_eq!(all_that_leave(&lane).await.len(), 39);
+}
+
+#[path = "unanswered_worlds.rs"]
+mod worlds;

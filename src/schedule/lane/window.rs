@@ -131,7 +131,7 @@ impl Lane {
         if let Some((left, why)) = state.narrowed.hold() {
             return held(format!("a pause after a reply ({why})"), left);
         }
-        if let Some(circuit) = state.circuit.as_ref().filter(|circuit| circuit.one().is_none()) {
+        if let Some(circuit) = state.circuit.as_ref().filter(|circuit| circuit.about().is_none()) {
             return held(format!("a refusal of everything ({})", circuit.reason), circuit.left());
         }
         self.gate.held().filter(|held| held.wait > LEAD)
@@ -211,7 +211,7 @@ impl Lane {
             return None;
         }
         let held = state.ready.recipients() + state.in_flight;
-        let refused = state.circuit.as_ref().is_some_and(|circuit| circuit.one().is_none());
+        let refused = state.circuit.as_ref().is_some_and(|circuit| circuit.about().is_none());
         if state.paused || refused && !state.ready.is_empty() {
             return None;
         }
@@ -253,18 +253,18 @@ impl State {
         connections: u32,
         wanted: &mut dyn FnMut(&Job, u32) -> bool,
     ) -> Vec<(shape::Held, Job)> {
-        let State { ready, circuit, unanswered, narrowed, .. } = self;
+        let State { ready, circuit, unanswered, narrowed, answers, .. } = self;
         let mut out = Vec::new();
-        if let Some(circuit) = circuit.as_ref().filter(|circuit| circuit.one().is_some()) {
+        if let Some(circuit) = circuit.as_ref().filter(|circuit| circuit.about().is_some()) {
             let held =
                 shape::Held { by: format!("a refusal of its sender ({})", circuit.reason), wait: circuit.left() };
             let jobs = ready.withdraw(&mut |job, index| circuit.keeps(job) && wanted(job, index));
             out.extend(jobs.into_iter().map(|job| (held.clone(), job)));
         }
-        let connections = narrowed.most(connections);
         if !unanswered.is_empty() {
+            let view = unanswered.view(narrowed.most(connections), answers);
             let held = shape::Held { by: "connections on which its sender's mail has no answer".into(), wait: BUSY };
-            let jobs = ready.withdraw(&mut |job, index| unanswered.keeps(job, connections) && wanted(job, index));
+            let jobs = ready.withdraw(&mut |job, index| view.keeps(job) && wanted(job, index));
             out.extend(jobs.into_iter().map(|job| (held.clone(), job)));
         }
         out

@@ -1,0 +1,220 @@
+//! What mail has in common with other mail as far as a host may refuse it for that: its sender, the domain of that,
+//! its recipient, the domain of that, and how large it is.
+//!
+//! Senders are one as in [`sender_key`]; a transaction to several has no recipient in common with others, and no
+//! domain of recipients unless all have the same. Sizes are one when they have the same number of binary digits;
+//! up to [`SMALL`] bytes all are one. Pure.
+
+use std::hash::{DefaultHasher, Hash, Hasher};
+
+use super::{lowercase, sender_key};
+
+/// Messages up to so many bytes are of one size.
+const SMALL: u64 = 64 * 1024;
+/// How many features there are.
+const FEATURES: usize = 5;
+const SENDER: usize = 0;
+const SENDER_DOMAIN: usize = 1;
+const RECIPIENT: usize = 2;
+const RECIPIENT_DOMAIN: usize = 3;
+const SIZE: usize = 4;
+
+/// The features of a transaction, as text.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Features<'a> {
+    sender: &'a str,
+    recipient: Option<&'a str>,
+    recipient_domain: Option<&'a str>,
+    size: u64,
+}
+
+/// The same as numbers: whatever is compared or remembered.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub struct FeatureKeys([u64; FEATURES]);
+
+fn domain_of(address: &str) -> &str {
+    address.rsplit_once('@').map_or("", |(_, domain)| domain)
+}
+
+/// No feature is 0, and none is one of another kind.
+fn key(kind: usize, of: impl Hash) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    (kind, of).hash(&mut hasher);
+    hasher.finish().max(1)
+}
+
+impl<'a> Features<'a> {
+    /// Those of a message of `size` bytes to these addresses.
+    pub fn of(sender: &'a str, recipients: impl IntoIterator<Item = &'a str>, size: u64) -> Features<'a> {
+        let mut recipients = recipients.into_iter();
+        let first = recipients.next();
+        let (mut recipient, mut recipient_domain) = (first, first.map(domain_of));
+        for other in recipients {
+            recipient = None;
+            recipient_domain = recipient_domain.filter(|domain| domain.eq_ignore_ascii_case(domain_of(other)));
+        }
+        Features { sender, recipient, recipient_domain, size }
+    }
+
+    /// The domain of its sender; what there is, if that is no address.
+    pub fn sender_domain(&self) -> &'a str {
+        self.sender.rsplit_once('@').map_or(self.sender, |(_, domain)| domain)
+    }
+
+    /// What a host has heard of it at MAIL.
+    #[must_use]
+    pub fn at_mail(self) -> Features<'a> {
+        Features { recipient: None, recipient_domain: None, ..self }
+    }
+
+    /// As numbers.
+    pub fn keys(&self) -> FeatureKeys {
+        let domain = |kind, domain: Option<&str>| domain.map_or(0, |domain| key(kind, lowercase(domain)));
+        let mut keys = [0; FEATURES];
+        keys[SENDER] = key(SENDER, sender_key(self.sender));
+        // The null sender has no domain.
+        keys[SENDER_DOMAIN] = domain(SENDER_DOMAIN, Some(domain_of(self.sender)).filter(|domain| !domain.is_empty()));
+        keys[RECIPIENT] = self.recipient.map_or(0, |recipient| key(RECIPIENT, recipient));
+        keys[RECIPIENT_DOMAIN] = domain(RECIPIENT_DOMAIN, self.recipient_domain);
+        keys[SIZE] = key(SIZE, self.size.max(SMALL).ilog2());
+        FeatureKeys(keys)
+    }
+
+    /// Of what mail a person is told that has `common` with this: words that follow "mail". `None`: it has nothing
+    /// in common that one sender, or one recipient, has to do with.
+    pub fn told(&self, common: FeatureKeys) -> Option<String> {
+        let [sender, sender_domain, recipient, ..] = common.0;
+        if sender > 0 {
+            return Some(format!("of {}", if self.sender.is_empty() { "the null sender" } else { self.sender }));
+        }
+        if sender_domain > 0 {
+            return Some(format!("of senders at {}", domain_of(self.sender)));
+        }
+        self.recipient.filter(|_| recipient > 0).map(|recipient| format!("to {recipient}"))
+    }
+}
+
+impl Features<'_> {
+    /// The mail that has this one of its features, in words that follow "mail".
+    pub fn told_of(&self, key: u64) -> String {
+        let [sender, sender_domain, recipient, recipient_domain, _] = self.keys().0;
+        let narrow = if key == sender { sender } else { 0 };
+        let told = self
+            .told(FeatureKeys([narrow, sender_domain, recipient, 0, 0].map(|own| if own == key { own } else { 0 })));
+        told.unwrap_or_else(|| match self.recipient_domain.filter(|_| key == recipient_domain) {
+            Some(domain) => format!("to recipients at {domain}"),
+            None => format!("of {} KiB or so", self.size.max(SMALL) / 1024),
+        })
+    }
+}
+
+/// A small message of this sender, to whomever.
+impl<'a> From<&'a str> for Features<'a> {
+    fn from(sender: &'a str) -> Features<'a> {
+        Features::of(sender, [], 0)
+    }
+}
+
+impl FeatureKeys {
+    /// None.
+    #[cfg(test)]
+    pub const NONE: FeatureKeys = FeatureKeys([0; FEATURES]);
+
+    /// Nothing in common.
+    pub fn is_empty(self) -> bool {
+        self == FeatureKeys::default()
+    }
+
+    /// What both have.
+    #[must_use]
+    pub fn common(self, other: FeatureKeys) -> FeatureKeys {
+        self.without(|key| !other.0.contains(&key))
+    }
+
+    /// Those that are not `taken`.
+    #[must_use]
+    pub fn without(mut self, taken: impl Fn(u64) -> bool) -> FeatureKeys {
+        self.0.iter_mut().filter(|key| taken(**key)).for_each(|key| *key = 0);
+        self
+    }
+
+    /// Whether `other` has all of these.
+    pub fn are_all_of(self, other: FeatureKeys) -> bool {
+        self.common(other) == self
+    }
+
+    /// What a host has heard of it at MAIL.
+    #[must_use]
+    pub fn at_mail(mut self) -> FeatureKeys {
+        (self.0[RECIPIENT], self.0[RECIPIENT_DOMAIN]) = (0, 0);
+        self
+    }
+
+    /// The sender and his domain.
+    #[must_use]
+    pub fn of_sender(self) -> FeatureKeys {
+        let [sender, domain, ..] = self.0;
+        FeatureKeys([sender, domain, 0, 0, 0])
+    }
+
+    /// The recipient and its domain.
+    #[must_use]
+    pub fn of_recipient(self) -> FeatureKeys {
+        let [_, _, recipient, domain, _] = self.0;
+        FeatureKeys([0, 0, recipient, domain, 0])
+    }
+
+    /// The addresses among them, and the others.
+    pub fn addresses_and_others(self) -> (impl Iterator<Item = u64>, impl Iterator<Item = u64>) {
+        let some = |keys: [u64; 3]| keys.into_iter().filter(|key| *key > 0);
+        let [sender, sender_domain, recipient, recipient_domain, size] = self.0;
+        (some([sender, recipient, 0]), some([sender_domain, recipient_domain, size]))
+    }
+
+    /// That of the domain of its recipients, if all have one.
+    pub fn recipient_domain(self) -> Option<u64> {
+        Some(self.0[RECIPIENT_DOMAIN]).filter(|key| *key > 0)
+    }
+
+    /// Each of them.
+    pub fn iter(self) -> impl Iterator<Item = u64> {
+        self.0.into_iter().filter(|key| *key > 0)
+    }
+
+    /// That of its sender.
+    pub fn sender(self) -> u64 {
+        self.0[SENDER]
+    }
+
+    /// That of the domain of its sender; of the null sender its own.
+    pub fn sender_domain(self) -> u64 {
+        if self.0[SENDER_DOMAIN] > 0 { self.0[SENDER_DOMAIN] } else { self.sender() }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_mail_has_in_common_is_told_by_the_narrowest_of_it() {
+        let of = |sender, to: &'static [&'static str], size| Features::of(sender, to.iter().copied(), size);
+        let first = of("v1@Bad.test", &["b1@n.test"], 1000);
+        let told = |other: Features| first.told(first.keys().common(other.keys()));
+        assert_eq!(told(first).as_deref(), Some("of v1@Bad.test"));
+        assert_eq!(told(of("v1+x@bad.test", &["c@n.test"], 1)).as_deref(), Some("of v1@Bad.test"));
+        assert_eq!(told(of("v2@bad.test", &["b1@n.test"], 1)).as_deref(), Some("of senders at Bad.test"));
+        assert_eq!(told(of("w@w.test", &["b1@n.test"], 1)).as_deref(), Some("to b1@n.test"));
+        assert_eq!(told(of("w@w.test", &["x@n.test"], 1)), None);
+        assert_eq!(Features::from("").told(Features::from("").keys()).as_deref(), Some("of the null sender"));
+        // The domain of recipients and the size are left; with others nothing is.
+        let left = |other: Features| first.keys().common(other.keys()).iter().count();
+        assert_eq!(left(of("w@w.test", &["x@N.test", "y@n.TEST"], SMALL)), 2);
+        assert_eq!(left(of("w@w.test", &["x@n.test", "y@other.test"], SMALL)), 1);
+        assert_eq!(left(of("w@w.test", &["x@other.test"], 10 << 20)), 0);
+        // A host that takes no large ones: those alike in size.
+        let [large, larger, largest] = [9_u64 << 20, 15 << 20, 17 << 20].map(|size| of("w@w.test", &[], size).keys());
+        assert!(large == larger && large != largest);
+        assert!(first.keys().common(Features::from("").keys()).are_all_of(first.keys()));
+    }
+}

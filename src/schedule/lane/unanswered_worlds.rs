@@ -1,0 +1,137 @@
+//! Hosts that leave some mail without an answer for minutes and answer all other at once, on paused time: how many
+//! connections wait at once, and how long other mail does. Ideally none of it waits at all.
+
+use fastrand::Rng;
+
+use super::*;
+use crate::deliver::{Awaited, Stage};
+use crate::mail::Recipient;
+
+const SEEDS: u64 = 1;
+const STEP: Duration = Duration::from_millis(100);
+/// Until we give up: minutes, but for the time that the test takes.
+const GIVE_UP: Duration = Duration::from_secs(60);
+/// From then on mail comes that is left without an answer.
+const BAD_FROM: u32 = 100;
+
+/// What the host leaves without an answer.
+#[derive(Clone, Copy, Debug)]
+enum Cause {
+    Sender,
+    SenderDomain,
+    /// Each of another domain.
+    Senders,
+    Recipient,
+    RecipientDomain,
+    Size,
+}
+
+/// One connection.
+struct Worker {
+    awaited: Arc<Awaited>,
+    job: Option<(Job, Instant, bool)>,
+}
+
+/// A message of a world; its name tells whether the host answers it.
+fn message(cause: Option<Cause>, n: u32, rng: &mut Rng) -> Job {
+    // The mail of three domains to three, as far as it is not what the host does not answer.
+    let own = format!("{}@{}.test", if rng.bool() { "a" } else { "b" }, rng.u32(..3));
+    let sender = match cause {
+        Some(Cause::Sender) => "bad@bad.test".to_owned(),
+        Some(Cause::SenderDomain) => format!("v{n}@bad.test"),
+        Some(Cause::Senders) => format!("v@bad{n}.test"),
+        _ => own,
+    };
+    let mut job = job(&sender, "smart.example", 0, &[n]);
+    let to = match cause {
+        Some(Cause::Recipient) => "bad@0.example".to_owned(),
+        Some(Cause::RecipientDomain) => format!("v{n}@bad.example"),
+        _ => format!("r{n}@{}.example", rng.u32(..3)),
+    };
+    for held in &mut job.recipients {
+        held.recipient = Recipient::new(crate::mail::Address::parse(&to).expect("an address"));
+    }
+    if matches!(cause, Some(Cause::Size)) {
+        let shared = Arc::get_mut(&mut job.message).expect("its own");
+        Arc::get_mut(&mut shared.message).expect("its own").size = 10 << 20;
+    }
+    job
+}
+
+/// Some minutes of it: how many connections waited at once, and how long other mail did. Bad mail comes every so many
+/// steps, so much at once.
+async fn world(cause: Cause, connections: u32, (every, at_once): (u32, u32), rng: &mut Rng) -> (usize, Duration) {
+    let lane = lane(connections);
+    let mut workers: Vec<Worker> = (0..connections).map(|_| Worker { awaited: Arc::default(), job: None }).collect();
+    workers.iter().for_each(|worker| lane.listens("mx", &worker.awaited));
+    let (mut most, mut longest, mut n) = (0, Duration::ZERO, 0);
+    let mut came: HashMap<i64, (Instant, bool)> = HashMap::new();
+    for step in 0..1200 {
+        let now = Instant::now();
+        let bad = if step >= BAD_FROM && (step - BAD_FROM).is_multiple_of(every) { at_once } else { 0 };
+        let fresh = (0..bad).map(|_| Some(cause)).chain((step % 3 == 0).then_some(None));
+        for kind in fresh {
+            n += 1;
+            let job = message(kind, n, rng);
+            came.insert(job.message.message.id.0, (now, kind.is_some()));
+            let _ = lane.push([job]);
+        }
+        for worker in &mut workers {
+            if let Some((job, _, bad)) = worker.job.take_if(|(_, ends, _)| *ends <= now) {
+                worker.awaited.ends();
+                match bad {
+                    true => drop(lane.left_unanswered(&job, true, Left::Silent)),
+                    false => lane.note_answered(&job, STEP),
+                }
+                drop(job);
+                lane.settled(1);
+            }
+        }
+        for worker in workers.iter_mut().filter(|worker| worker.job.is_none()) {
+            let Ok((job, _)) = lane.next(None, Duration::ZERO).await else { break };
+            let message = &job.message.message;
+            let (since, bad) = came[&message.id.0];
+            longest = if bad { longest } else { longest.max(now - since) };
+            let stage =
+                if matches!(cause, Cause::Recipient | Cause::RecipientDomain) { Stage::Rcpt } else { Stage::Final };
+            worker.awaited.begins((message.id, job.features().keys()), stage);
+            worker.job = Some((job, now + if bad { GIVE_UP } else { STEP }, bad));
+        }
+        most = most.max(workers.iter().filter(|worker| worker.job.as_ref().is_some_and(|(_, _, bad)| *bad)).count());
+        tokio::time::advance(STEP).await;
+    }
+    (most, longest)
+}
+
+const CAUSES: [Cause; 6] =
+    [Cause::Sender, Cause::SenderDomain, Cause::Senders, Cause::Recipient, Cause::RecipientDomain, Cause::Size];
+
+#[tokio::test(start_paused = true)]
+async fn what_is_left_without_an_answer_never_has_more_than_half_from_the_first_time_on() {
+    for seed in 0..SEEDS {
+        let mut rng = Rng::with_seed(seed);
+        for cause in CAUSES {
+            // A sender who has a message that waits is in doubt himself, until there is a second one.
+            let least = if matches!(cause, Cause::Sender | Cause::SenderDomain | Cause::Senders) { 2 } else { 4 };
+            let connections = rng.u32(least..9);
+            let (most, longest) = world(cause, connections, (40, 1), &mut rng).await;
+            assert!(most <= connections as usize / 2, "seed {seed}, {cause:?}, {connections}: {most} wait");
+            assert!(longest <= Duration::from_secs(1), "seed {seed}, {cause:?}, {connections}: {longest:?}");
+        }
+    }
+}
+
+/// Before the first of it is known to wait for long. Recipients and sizes that come together are not told from
+/// others so soon.
+#[tokio::test(start_paused = true)]
+async fn a_burst_of_unknown_domains_leaves_a_connection_to_other_mail() {
+    for seed in 0..SEEDS {
+        let mut rng = Rng::with_seed(seed);
+        for cause in [Cause::Sender, Cause::SenderDomain, Cause::Senders, Cause::RecipientDomain] {
+            let connections = rng.u32(4..9);
+            let (most, longest) = world(cause, connections, (800, 40), &mut rng).await;
+            assert!(most < connections as usize, "seed {seed}, {cause:?}, {connections}: {most} wait");
+            assert!(longest <= Duration::from_secs(2), "seed {seed}, {cause:?}, {connections}: {longest:?}");
+        }
+    }
+}

@@ -47,7 +47,7 @@ use crate::schedule::{Job, Lane, Scheduler};
 use body::QueuedBody;
 use feedback::Feedback;
 use hand::Hand;
-use lesson::Teach;
+use lesson::{After, Teach};
 use link::{Link, Sockets};
 use outage::Outages;
 pub(crate) use outage::reasons_of_a_host;
@@ -320,7 +320,10 @@ impl Relay {
                 let from = job.sender_domain();
                 self.connector.is_from_source_of(&link.connection, &lane.provider, &lane.name, from)
             };
-            if !link.as_mut().is_some_and(|link| link.suits(lane, &route) && same_source(link, &attempt.job)) {
+            if !link
+                .as_mut()
+                .is_some_and(|link| link.suits(lane, &route, &attempt.job) && same_source(link, &attempt.job))
+            {
                 let lent = Arc::clone(&attempt.job.message);
                 let to: Vec<Address> =
                     attempt.job.recipients.iter().map(|held| held.recipient.address.clone()).collect();
@@ -479,10 +482,12 @@ impl Relay {
             attempt.transaction = report.took;
             attempt.dsn = report.dsn;
             attempt.facts = report.facts;
-            attempt.carried = open.carried(&attempt.facts);
+            attempt.carried = Some(open.carried(&attempt.facts, attempt.job.message.message.size));
             self.note_answers(lane, &attempt.job.destination, &attempt.facts);
-            self.finish(hand, attempt, None).await;
-            let spent = !open.connection.is_usable() || open.connection.sent() >= lane.messages_per_connection();
+            let after = self.finish(hand, attempt, None).await;
+            open.note(after);
+            let few = open.connection.sent() < lane.messages_per_connection();
+            let spent = !open.connection.is_usable() || !few || after.close;
             if let Some(done) = link.take_if(|_| spent) {
                 done.quit().await;
             }
@@ -494,10 +499,11 @@ impl Relay {
     }
 
     /// The end of an attempt, and nothing in hand any more.
-    async fn finish(&self, hand: &Hand, attempt: Attempt, judged: Option<Judgement>) {
-        self.settle(&hand.lane, attempt, judged).await;
+    async fn finish(&self, hand: &Hand, attempt: Attempt, judged: Option<Judgement>) -> After {
+        let after = self.settle(&hand.lane, attempt, judged).await;
         hand.empty();
         self.carry_out(hand.take_orders()).await;
+        after
     }
 
     /// A message has one priority, whoever its recipients are: the highest that a `[[route]]` gives

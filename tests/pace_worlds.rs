@@ -94,6 +94,9 @@ const TUNING: &str = include_str!("pace_worlds/tuning.toml");
 const HELD_OUT: &str = include_str!("pace_worlds/held_out.toml");
 /// Written when [`HELD_OUT`] had been looked at too often.
 const FRESH: &str = include_str!("pace_worlds/fresh.toml");
+/// What is counted on one connection, and the same again that the tuning never saw.
+const CONNECTIONS: &str = include_str!("pace_worlds/connections.toml");
+const CONNECTIONS_HELD_OUT: &str = include_str!("pace_worlds/connections_held_out.toml");
 
 #[test]
 fn the_worlds_of_the_tuning_are_learned() {
@@ -108,6 +111,16 @@ fn worlds_that_the_tuning_never_saw_are_learned() {
 #[test]
 fn worlds_that_were_written_after_the_tuning_are_learned() {
     check(&asked(FRESH), judge::judge);
+}
+
+#[test]
+fn what_is_counted_on_a_connection_is_learned() {
+    check(&asked(CONNECTIONS), judge::judge);
+}
+
+#[test]
+fn what_is_counted_on_a_connection_is_learned_where_the_tuning_never_looked() {
+    check(&asked(CONNECTIONS_HELD_OUT), judge::judge);
 }
 
 /// No more is asked than a lane that knows the cap can do.

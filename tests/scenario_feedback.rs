@@ -4,7 +4,7 @@
 mod support;
 
 use std::collections::BTreeMap;
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use support::daemon::{Daemon, Setup};
@@ -203,6 +203,67 @@ fn a_server_that_closes_silently_after_some_messages_costs_nothing() {
     assert!(began.elapsed() < Duration::from_secs(10), "reconnects at once: {:?}", began.elapsed());
     let over = sink.connections().iter().filter(|c| c.transactions > MOST).count();
     assert!(over <= 3, "{over} connections ran into the limit before it was learned");
+}
+
+/// It counts bytes, says so in no words that are known, and leaves connections open that are used up: nothing waits
+/// but what it refused, and what it takes on one is found and shown.
+#[test]
+fn a_server_that_takes_so_many_bytes_on_a_connection_is_no_matter_of_pace() {
+    const MOST: usize = 30_000;
+    let (dir, port) = (TestDir::new(), Port::reserve());
+    // Bytes by connection, and refusals.
+    let seen: Arc<Mutex<(BTreeMap<usize, usize>, usize)>> = Arc::default();
+    let counts = seen.clone();
+    let sink = Sink::with(
+        port.at(2),
+        Options::script(move |ask: &Ask| {
+            let (bytes, refused) = &mut *counts.lock().expect("the counts");
+            let carried = bytes.entry(ask.connection).or_default();
+            match ask.verb {
+                "MAIL" if *carried >= MOST => {
+                    *refused += 1;
+                    Answer::say("452 4.3.1 Taille totale atteinte")
+                }
+                "DOT" => {
+                    *carried += ask.argument.len();
+                    Answer::Yes
+                }
+                _ => Answer::Yes,
+            }
+        }),
+    );
+    let keys = "connections = 2\nrate = []\nretry = { first = \"1s\" }";
+    let mut daemon = Setup::new(&dir).via("example", "example.test", sink.address, keys).start();
+    let mut client = daemon.client();
+    let mut random = fastrand::Rng::with_seed(5);
+    let mut send = |from: usize, to: usize| {
+        for n in from..to {
+            let mut text = message(&format!("bytes {n}"));
+            text.extend(b"0123456789\r\n".repeat(random.usize(50..450)));
+            client.send("<sender@sender.test>", &[&format!("<somebody{n}@example.test>")], &text);
+        }
+    };
+    send(0, 250);
+    let line = daemon.wait_log("what was learned", |line| line.event().contains("takes no more than so much"));
+    assert!(line.get("most").ends_with(" kB"), "{:?}", line.0);
+    sink.wait(250, SOON);
+    daemon.wait_queue_empty(SOON);
+    let before = seen.lock().expect("the counts").1;
+    assert!(before <= 40, "{before} refused before it was learned");
+    send(250, 450);
+    sink.wait(450, SOON);
+    daemon.wait_queue_empty(SOON);
+    assert_eq!((subjects(&sink).len(), sink.count()), (450, 450));
+    let after = seen.lock().expect("the counts").1 - before;
+    assert!(after <= 4, "{after} refused after it was learned");
+    let shown = |daemon: &Daemon| daemon.command_ok(&["provider", "show", "example"], b"");
+    assert!(shown(&daemon).contains(" kB per connection"), "{}", shown(&daemon));
+    // It outlives the relay, and can be forgotten.
+    daemon.stop();
+    daemon.start();
+    assert!(shown(&daemon).contains(" kB per connection"), "{}", shown(&daemon));
+    daemon.command_ok(&["provider", "forget", "example"], b"");
+    assert!(!shown(&daemon).contains(" kB per connection"), "{}", shown(&daemon));
 }
 
 /// A token bucket of 20 messages a second that the configuration does not know, and words that nobody knows.

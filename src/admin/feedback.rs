@@ -22,6 +22,9 @@ pub struct FeedbackStatus {
     pub messages_per_connection: Option<u32>,
     /// Nothing leaves for so many seconds; 0: it is not paused.
     pub paused_seconds: u64,
+    /// What else a server was found to take on one connection, in words: `198 kB`, `10 recipients`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub per_connection: Vec<String>,
     /// The end of the pause, RFC 3339; empty when there is none.
     pub paused_until: String,
     /// The end of the pause in words, `14:10:00Z (in 22 min)`; empty when there is none.
@@ -41,6 +44,7 @@ impl FeedbackStatus {
             per_second: limits.rate,
             connections: (limits.connections < provider.connections).then_some(limits.connections),
             messages_per_connection: (limits.messages < provider.messages_per_connection).then_some(limits.messages),
+            per_connection: adapt.per_connection(),
             paused_seconds: until.map_or(0, |until| until.since(now).as_millis().div_ceil(1000) as u64),
             paused_until: until.map(|until| until.to_string()).unwrap_or_default(),
             paused_told: until.map(|at| When { at, now }.to_string()).unwrap_or_default(),
@@ -104,6 +108,7 @@ impl FeedbackStatus {
         if let Some(cap) = self.messages_per_connection {
             parts.push(format!("at most {cap} messages per connection"));
         }
+        parts.extend(self.per_connection.iter().map(|most| format!("at most {most} per connection")));
         parts.join(", ")
     }
 }

@@ -118,6 +118,11 @@ impl Cap {
         )
     }
 
+    /// Whether it is about what one connection has carried, whosever it was.
+    pub(super) fn is_of_connection(self) -> bool {
+        matches!(self, Cap::MessagesPerConnection | Cap::RecipientsPerConnection | Cap::BytesPerConnection)
+    }
+
     /// The name of its text.
     pub(super) fn topic(self) -> &'static str {
         match self {

@@ -32,8 +32,12 @@ pub struct Caps {
     pub connect_rates: Vec<Limit>,
     /// Messages of one connection.
     pub messages_per_connection: u32,
-    /// At that number the connection is closed without a word, else with a reply.
+    /// What has used up a connection closes it without a word, else with a reply.
     pub close_silently: bool,
+    /// Where a message is refused for which there is no more room on its connection.
+    pub connection_at: At,
+    /// Such a connection stays open, and refuses everything from then on.
+    pub connection_stays: bool,
     /// Messages of one sender on one connection.
     pub sender_per_connection: u32,
     /// Recipients accepted on one connection.
@@ -99,6 +103,8 @@ impl Default for Caps {
             connect_rates: Vec::new(),
             messages_per_connection: u32::MAX,
             close_silently: false,
+            connection_at: At::Mail,
+            connection_stays: false,
             sender_per_connection: u32::MAX,
             recipients_per_connection: u32::MAX,
             bytes_per_connection: u32::MAX,
@@ -135,6 +141,8 @@ impl Caps {
             Setting::ConnectRates(limits) => self.connect_rates.clone_from(limits),
             Setting::MessagesPerConnection(n) => self.messages_per_connection = *n,
             Setting::CloseSilently(yes) => self.close_silently = *yes,
+            Setting::ConnectionAt(at) => self.connection_at = *at,
+            Setting::ConnectionStays(yes) => self.connection_stays = *yes,
             Setting::SenderPerConnection(n) => self.sender_per_connection = *n,
             Setting::RecipientsPerConnection(n) => self.recipients_per_connection = *n,
             Setting::BytesPerConnection(n) => self.bytes_per_connection = *n,

@@ -207,16 +207,10 @@ impl Model {
             Some(Cap::Trouble)
         } else if !caps.blocked_sender.is_empty() && sender.eq_ignore_ascii_case(&caps.blocked_sender) {
             Some(Cap::BlockedSender)
-        } else if connection.messages >= caps.messages_per_connection {
-            Some(Cap::MessagesPerConnection)
         } else if of_sender >= caps.sender_per_connection {
             Some(Cap::SenderPerConnection)
-        } else if connection.all_recipients >= caps.recipients_per_connection {
-            Some(Cap::RecipientsPerConnection)
-        } else if connection.bytes >= u64::from(caps.bytes_per_connection) {
-            Some(Cap::BytesPerConnection)
         } else {
-            None
+            self.used_up(connection, At::Mail, 0)
         };
         match by {
             Some(by) => Err(self.refuse(now, by, sender, "")),
@@ -230,6 +224,9 @@ impl Model {
     /// How it is refused.
     pub fn rcpt(&mut self, now: Duration, connection: &mut Connection, recipient: &str) -> Result<(), Refusal> {
         self.apply(now);
+        if let Some(by) = self.used_up(connection, At::Rcpt, 0) {
+            return Err(self.refuse(now, by, &connection.sender, recipient));
+        }
         if let Some(by) = self.about_recipient(now, connection, recipient) {
             return Err(self.refuse(now, by, &connection.sender, recipient));
         }
@@ -247,6 +244,9 @@ impl Model {
     pub fn data(&mut self, now: Duration, connection: &mut Connection) -> Result<(), Refusal> {
         self.apply(now);
         let last = std::mem::take(&mut connection.last);
+        if let Some(by) = self.used_up(connection, At::Data, 0) {
+            return Err(self.refuse(now, by, &connection.sender, &last));
+        }
         let paced = self.pace(now, connection, At::Data, &last);
         connection.last = last;
         paced
@@ -258,6 +258,7 @@ impl Model {
     /// How it is refused, for all its recipients.
     pub fn end(&mut self, now: Duration, connection: &mut Connection, content: Content) -> Result<(), Refusal> {
         self.apply(now);
+        let used_up = self.used_up(connection, At::End, content.bytes);
         connection.messages = connection.messages.saturating_add(1);
         if self.caps.sender_per_connection != u32::MAX {
             *connection.by_sender.entry(hash(&connection.sender)).or_default() += 1;
@@ -265,7 +266,9 @@ impl Model {
         connection.bytes = connection.bytes.saturating_add(content.bytes);
         let last = std::mem::take(&mut connection.last);
         let (share, wait) = self.caps.greylist_data;
-        let by = if self.chosen(content.hash, Cap::Content, self.caps.content) {
+        let by = if used_up.is_some() {
+            used_up
+        } else if self.chosen(content.hash, Cap::Content, self.caps.content) {
             Some(Cap::Content)
         } else if self.chosen(content.hash, Cap::GreylistData, share)
             && !self.greylist_data.passes(Triple::of(content.hash), now, wait)
@@ -285,6 +288,24 @@ impl Model {
             log.accepted(now, &connection.sender);
         }
         Ok(())
+    }
+
+    /// What of this connection is used up, where that is looked at; `more` bytes have come that are not yet counted.
+    fn used_up(&self, connection: &Connection, at: At, more: u64) -> Option<Cap> {
+        let caps = &self.caps;
+        let bytes = connection.bytes.saturating_add(more);
+        if at != caps.connection_at {
+            None
+        } else if connection.messages >= caps.messages_per_connection {
+            Some(Cap::MessagesPerConnection)
+        } else if connection.all_recipients >= caps.recipients_per_connection {
+            Some(Cap::RecipientsPerConnection)
+        } else {
+            // What has not come yet may be small.
+            let full = bytes > u64::from(caps.bytes_per_connection)
+                || more == 0 && bytes == u64::from(caps.bytes_per_connection);
+            full.then_some(Cap::BytesPerConnection)
+        }
     }
 
     /// What stands against a recipient, but for the pace.
@@ -364,11 +385,12 @@ impl Model {
         // Whoever is connected already hears of a trouble at its next message.
         let (silent, ends) = match (by, self.caps.trouble) {
             (Cap::Trouble, trouble) => (trouble == Trouble::Closed, trouble != Trouble::Mail),
-            (by, _) => (self.caps.close_silently && by == Cap::MessagesPerConnection, by.ends_connection()),
+            (by, _) if by.is_of_connection() => (self.caps.close_silently, !self.caps.connection_stays),
+            (by, _) => (false, by.ends_connection()),
         };
         let places = Places { id: mixed(self.refusals ^ self.seed), sender, recipient };
         // RFC 5321 §3.8: 421 is the last word on a connection.
-        let close = said.code() == 421 || ends;
+        let close = said.code() == 421 || ends || silent;
         Refusal { by, reply: (!silent).then(|| said.filled(places)), close }
     }
 

@@ -33,6 +33,10 @@ pub enum Setting {
     MessagesPerConnection(u32),
     /// `close-silently`.
     CloseSilently(bool),
+    /// `connection-at`.
+    ConnectionAt(At),
+    /// `connection-stays`.
+    ConnectionStays(bool),
     /// `sender-per-connection`.
     SenderPerConnection(u32),
     /// `recipients-per-connection`.
@@ -71,7 +75,7 @@ pub enum Setting {
 
 /// Names of settings, for messages.
 const NAMES: &str = "rate, count, at, sender-rate, recipient-rate, byte-rate, connections, connect-rate, \
-                     messages-per-connection, close-silently, sender-per-connection, recipients-per-connection, \
+                     messages-per-connection, close-silently, connection-at, connection-stays, sender-per-connection, recipients-per-connection, \
                      bytes-per-connection, recipients, greylist, greylist-data, full, unknown, too-many-errors, \
                      content, blocked-sender, capped-sender, trouble, busy, fail, latency, or say- and one of those that refuse";
 
@@ -96,13 +100,8 @@ impl Setting {
                 "recipients" => Count::Recipients,
                 _ => return Err(format!("`{value}` is not a count: expected messages or recipients")),
             }),
-            "at" => Setting::At(match value {
-                "mail" => At::Mail,
-                "rcpt" => At::Rcpt,
-                "data" => At::Data,
-                "end" => At::End,
-                _ => return Err(format!("`{value}` is no place for a refusal: expected mail, rcpt, data or end")),
-            }),
+            "at" => Setting::At(place(value)?),
+            "connection-at" => Setting::ConnectionAt(place(value)?),
             "connections" => Setting::Connections(number(&name, value)?),
             "messages-per-connection" => Setting::MessagesPerConnection(number(&name, value)?),
             "sender-per-connection" => Setting::SenderPerConnection(number(&name, value)?),
@@ -110,11 +109,8 @@ impl Setting {
             "bytes-per-connection" => Setting::BytesPerConnection(number(&name, value)?),
             "recipients" => Setting::Recipients(number(&name, value)?),
             "too-many-errors" => Setting::TooManyErrors(number(&name, value)?),
-            "close-silently" => Setting::CloseSilently(match value {
-                "yes" | "true" => true,
-                "no" | "false" => false,
-                _ => return Err(format!("`{value}`: expected yes or no for {name}")),
-            }),
+            "close-silently" => Setting::CloseSilently(yes(&name, value)?),
+            "connection-stays" => Setting::ConnectionStays(yes(&name, value)?),
             "greylist" => Setting::Greylist(span(value)?),
             "latency" => Setting::Latency(span(value)?),
             "greylist-data" => match value.split_once(':') {
@@ -202,6 +198,24 @@ fn words(text: &str) -> Result<Vec<String>, String> {
     words.push(word);
     words.retain(|word| !word.is_empty());
     Ok(words)
+}
+
+fn place(value: &str) -> Result<At, String> {
+    match value {
+        "mail" => Ok(At::Mail),
+        "rcpt" => Ok(At::Rcpt),
+        "data" => Ok(At::Data),
+        "end" => Ok(At::End),
+        _ => Err(format!("`{value}` is no place for a refusal: expected mail, rcpt, data or end")),
+    }
+}
+
+fn yes(name: &str, value: &str) -> Result<bool, String> {
+    match value {
+        "yes" | "true" => Ok(true),
+        "no" | "false" => Ok(false),
+        _ => Err(format!("`{value}`: expected yes or no for {name}")),
+    }
 }
 
 fn number(name: &str, value: &str) -> Result<u32, String> {

@@ -144,6 +144,16 @@ impl Teach for OfLane<'_> {
         );
     }
 
+    fn used_up(&self, most: &str) {
+        let name = &self.lane.name;
+        tracing::info!(
+            provider = name.base(),
+            source = source(name),
+            most,
+            "learned: the server takes no more than so much on a connection"
+        );
+    }
+
     fn found(&self, finding: &Finding) {
         let name = &self.lane.name;
         let about = match finding.verdict {

@@ -17,7 +17,9 @@ use crate::outcome::settle::nobody_taken;
 use crate::outcome::{Fate, Judgement, Scope};
 use crate::schedule::lane::Reached;
 use crate::schedule::{Job, Lane, Wake};
-use crate::shape::adapt::{About, Adapt, Effect, Finding, Party, Refused, Signature, Tried, hash_of};
+use crate::shape::adapt::{
+    About, Adapt, Amount, Attempted, Effect, Finding, Party, Refused, Says, Signature, Tried, hash_of,
+};
 
 /// How often time passes for a lane about which something is known.
 pub(crate) const TICK: Duration = Duration::from_millis(500);
@@ -44,6 +46,15 @@ pub(crate) struct Lesson<'a> {
     pub(crate) judgements: &'a mut [Judgement],
 }
 
+/// What a transaction means for its connection.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub(crate) struct After {
+    /// It is used up, or another one is to show whether it is.
+    pub(crate) close: bool,
+    /// The kind of refusal that it had for the whole transaction.
+    refused: Option<u64>,
+}
+
 /// A lane that learns.
 pub(crate) trait Teach {
     /// The lane.
@@ -59,6 +70,9 @@ pub(crate) trait Teach {
 
     /// The server takes no more than so many messages on a connection.
     fn spent(&self, messages: u32);
+
+    /// The server takes no more than this on a connection, in words.
+    fn used_up(&self, most: &str);
 
     /// A verdict was made or undone: what a kind of refusal is about.
     fn found(&self, finding: &Finding);
@@ -141,22 +155,34 @@ pub(crate) trait Teach {
     /// The server closed a connection soon after the last message of its load.
     fn note_closed(&self, load: Load) {
         let now = self.now();
-        if self.teach(|adapt, _| adapt.closed((load.messages, load.opened(now)), None, now, CLOSED)) {
-            self.spent(load.messages);
+        let (spent, told) = self.teach(|adapt, _| {
+            let (_, told) = adapt.refused_on(None, &load.attempted(None, now), now, CLOSED);
+            (adapt.closed((load.carried.messages, load.opened(now)), None, now, CLOSED), told)
+        });
+        self.tell(spent.then_some(load), told);
+    }
+
+    /// Tells what was learned of connections.
+    fn tell(&self, spent: Option<Load>, told: Option<String>) {
+        match (spent, told) {
+            (Some(load), _) => self.spent(load.carried.messages),
+            (None, Some(told)) => self.used_up(&told),
+            (None, None) => {}
         }
     }
 
     /// What the lane learns from a transaction, and what that means for who was refused: never that it
-    /// is tried sooner, see [`Fate`].
-    fn learn(&self, lesson: Lesson<'_>) {
-        let Lesson { job, facts, judgements, carried, took } = lesson;
+    /// is tried sooner, see [`Fate`], unless its connection was used up.
+    fn learn(&self, lesson: Lesson<'_>) -> After {
+        let Lesson { job, facts, judgements, carried: on, took } = lesson;
         let now = self.now();
+        let carried = on.filter(|load| !load.stale);
         let began = now.before(took + Duration::from_millis(1));
         let cells = |n: usize| match self.lane().provider.count {
             Count::Messages => 1,
             Count::Recipients => u32::try_from(n).unwrap_or(u32::MAX),
         };
-        let fresh = carried.is_some_and(|load| load.messages == 0);
+        let fresh = carried.is_some_and(|load| load.carried.messages == 0);
         if !judgements.iter().any(|j| j.fate == Fate::Delivered) {
             // "Too many recipients" to one alone is about something else, the pace perhaps.
             let alone =
@@ -167,14 +193,36 @@ pub(crate) trait Teach {
         let bad = carried.is_some_and(|load| load.bad > 0) || facts.iter().any(is_for_good);
         let sign = |at: usize, stage: Stage, reply: &Reply| Signature::of(stage, reply, &locals(job, at));
         let closed = facts.first().filter(|f| f.stage <= Stage::Mail && ended(f)).and(carried);
-        let (spent, slowed) = self.teach(|adapt, open| {
+        let about = on.filter(|_| accepted.is_empty() && !bad).and_then(|load| {
+            let at = about_connection(facts, judgements, load)?;
+            let fact = facts.get(at)?;
+            let reply = match &fact.event {
+                Event::Reply(reply) if !ended(fact) => Some(sign(at, fact.stage, reply)),
+                _ => None,
+            };
+            Some((load, reply, fact.event.to_string()))
+        });
+        let mut after = After::default();
+        let (spent, told, slowed) = self.teach(|adapt, open| {
             if !accepted.is_empty() {
+                if let Some(load) = on {
+                    adapt.passed_on(load.carried, amount(job, accepted.len()), job.sender, now);
+                }
                 adapt.accepted(&accepted, cells(accepted.len()), began, now);
-                adapt.carried(carried.map_or(1, |before| before.messages.saturating_add(1)), job.sender);
+                adapt.carried(carried.map_or(1, |before| before.carried.messages.saturating_add(1)), job.sender);
             }
-            let spent =
-                closed.filter(|load| adapt.closed((load.messages, load.opened(now)), Some(job.sender), now, CLOSED));
-            let tried = Tried { before: carried.map_or(0, |load| load.messages), open };
+            let ours = |load: &Load| (load.carried.messages, load.opened(now));
+            let spent = closed.filter(|load| adapt.closed(ours(load), Some(job.sender), now, CLOSED));
+            let tried = Tried { before: carried.map_or(0, |load| load.carried.messages), open };
+            let (says, told) = about.as_ref().map_or((Says::Nothing, None), |(load, sign, text)| {
+                let next = Some((amount(job, job.recipients.len()), job.sender));
+                adapt.refused_on(sign.as_ref(), &load.attempted(next, now), now, text)
+            });
+            after.refused = about.as_ref().and_then(|(_, sign, _)| sign.as_ref()).map(|sign| sign.hash);
+            after.close = matches!(says, Says::UsedUp { .. } | Says::Perhaps { again: true });
+            if matches!(says, Says::UsedUp { .. }) {
+                judgements.iter_mut().zip(facts).for_each(|(judgement, fact)| used_up(judgement, fact));
+            }
             let mut slowed = Vec::new();
             let paced = |at: usize, reply: &Reply| adapt.is_paced(&sign(at, Stage::Mail, reply));
             let refused = refusals(facts, judgements, fresh, !bad, paced);
@@ -188,15 +236,17 @@ pub(crate) trait Teach {
                 let sign = sign(*at, *stage, reply);
                 let cells = if first == 0 { cells(refused.len()) } else { 0 };
                 let sender = job.message.message.envelope.sender();
-                if adapt.refused_for(&Refused { sign, party, sender, cells, reply: &text }, began, now) {
-                    slowed.push(*at);
+                let refused = Refused { sign, party, sender, cells, reply: &text };
+                match says {
+                    Says::UsedUp { .. } => {}
+                    Says::Perhaps { .. } => adapt.withhold(&refused, began, now),
+                    Says::Nothing if adapt.refused_for(&refused, began, now) => slowed.push(*at),
+                    Says::Nothing => {}
                 }
             }
-            (spent, slowed)
+            (spent, told, slowed)
         });
-        if let Some(load) = spent {
-            self.spent(load.messages);
-        }
+        self.tell(spent, told);
         for (judgement, fact) in judgements.iter_mut().zip(facts) {
             // On a connection that had carried nothing it is an answer to this message, not the end of a
             // connection that others have used up.
@@ -211,6 +261,32 @@ pub(crate) trait Teach {
         }
         let findings = self.lane().findings();
         findings.iter().for_each(|finding| self.found(finding));
+        after
+    }
+}
+
+/// A message of a job, with so many of its recipients.
+pub(crate) fn amount(job: &Job, recipients: usize) -> Amount {
+    let recipients = u32::try_from(recipients).unwrap_or(u32::MAX);
+    Amount { messages: 1, recipients, bytes: job.message.message.size }
+}
+
+/// The first fact of a transaction that may be about what its connection has carried: no rule explains it, and it is
+/// not for good.
+fn about_connection(facts: &[Fact], judgements: &[Judgement], load: Load) -> Option<usize> {
+    facts.iter().zip(judgements).position(|(fact, judgement)| {
+        let is_refused = matches!(&fact.event, Event::Reply(reply) if reply.is_transient());
+        // One that was idle is closed because of that.
+        fact.stage >= Stage::Mail && !judgement.ruled && (is_refused || ended(fact)) && !(ended(fact) && load.stale)
+    })
+}
+
+/// Its connection took no more: another one does. What may have arrived waits as before.
+fn used_up(judgement: &mut Judgement, fact: &Fact) {
+    let was_refused = fact.stage < Stage::Final || matches!(fact.event, Event::Reply(_));
+    if judgement.fate == LATER && !judgement.ruled && fact.stage >= Stage::Mail && was_refused {
+        (judgement.fate, judgement.scope) = (Fate::AtOnce, Scope::Connection);
+        judgement.why = "the server takes no more on this connection";
     }
 }
 
@@ -281,7 +357,13 @@ fn is_end_of_connection(judgement: &Judgement) -> bool {
 /// What a connection has carried, and for how long it is open.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Load {
-    messages: u32,
+    carried: Amount,
+    /// The last message of it.
+    last: Amount,
+    /// It had been idle for a while, and ended or refused the next message.
+    stale: bool,
+    /// The kind of what it refused for now since something passed.
+    refused: Option<u64>,
     /// Recipients and messages refused for good on it: a server may end a connection because of that.
     bad: u32,
     age: Duration,
@@ -298,6 +380,10 @@ impl Load {
     fn opened(self, now: Timestamp) -> Timestamp {
         now.before(self.age)
     }
+
+    fn attempted(self, next: Option<(Amount, u64)>, now: Timestamp) -> Attempted {
+        Attempted { opened: self.opened(now), before: self.carried, last: self.last, next, earlier: self.refused }
+    }
 }
 
 /// Counts what a connection carries.
@@ -306,36 +392,52 @@ pub(crate) struct Carried {
     opened: Instant,
     /// Refusals for good.
     bad: u32,
-    /// Messages accepted, and when the last one was.
-    accepted: u32,
-    last: Instant,
+    /// What was accepted, the last of it, and when that was.
+    accepted: Amount,
+    last: Amount,
+    at: Instant,
+    /// The kind of what was refused for now since then.
+    refused: Option<u64>,
 }
 
 impl Carried {
     /// Of a new connection.
     pub(crate) fn nothing() -> Carried {
         let now = Instant::now();
-        Carried { opened: now, bad: 0, accepted: 0, last: now }
+        Carried { opened: now, bad: 0, accepted: Amount::default(), last: Amount::default(), at: now, refused: None }
     }
 
-    fn load(&self) -> Load {
-        Load { messages: self.accepted, bad: self.bad, age: self.opened.elapsed() }
+    /// What was accepted on it.
+    pub(crate) fn amount(&self) -> Amount {
+        self.accepted
+    }
+
+    /// What a transaction means for it.
+    pub(crate) fn note(&mut self, after: After) {
+        self.refused = after.refused.or(self.refused);
+    }
+
+    fn load(&self, stale: bool) -> Load {
+        let Carried { bad, accepted: carried, last, refused, .. } = *self;
+        Load { carried, last, stale, refused, bad, age: self.opened.elapsed() }
     }
 
     /// What it has carried, if there was anything and the last of it was a moment ago.
     pub(crate) fn lately(&self) -> Option<Load> {
-        (self.accepted > 0 && self.last.elapsed() < SOON).then(|| self.load())
+        (self.accepted.messages > 0 && self.at.elapsed() < SOON).then(|| self.load(false))
     }
 
-    /// Counts a transaction with these facts; what there was before it, unless the connection had
-    /// been idle for a while.
-    pub(crate) fn before(&mut self, facts: &[Fact]) -> Option<Load> {
-        let before = (self.last.elapsed() < SOON || facts.iter().all(|f| f.stage > Stage::Mail)).then(|| self.load());
+    /// Counts a transaction of a message of `bytes` with these facts; what there was before it.
+    pub(crate) fn before(&mut self, facts: &[Fact], bytes: u64) -> Load {
+        let before = self.load(self.at.elapsed() >= SOON && facts.iter().any(|f| f.stage <= Stage::Mail));
         let bad = facts.iter().filter(|fact| is_for_good(fact)).count();
         self.bad = self.bad.saturating_add(u32::try_from(bad).unwrap_or(u32::MAX));
-        if facts.iter().any(|f| f.stage == Stage::Final && matches!(&f.event, Event::Reply(r) if r.is_positive())) {
-            self.accepted = self.accepted.saturating_add(1);
-            self.last = Instant::now();
+        let is_taken = |f: &&Fact| f.stage == Stage::Final && matches!(&f.event, Event::Reply(r) if r.is_positive());
+        let taken = facts.iter().filter(is_taken).count();
+        if taken > 0 {
+            self.last = Amount { messages: 1, recipients: u32::try_from(taken).unwrap_or(u32::MAX), bytes };
+            self.accepted = self.accepted.and(self.last);
+            (self.at, self.refused) = (Instant::now(), None);
         }
         before
     }
@@ -409,6 +511,7 @@ mod tests {
         fn throttled(&self, _: &Fact, _: &str, _: &[Effect]) {}
         fn alert(&self, _: &str, _: &Fact) {}
         fn spent(&self, _: u32) {}
+        fn used_up(&self, _: &str) {}
         fn found(&self, _: &Finding) {}
     }
 

@@ -8,13 +8,13 @@ use parking_lot::Mutex;
 use tokio::time::Instant;
 
 use super::Relay;
-use super::lesson::{Carried, Load};
+use super::lesson::{After, Carried, Load, amount};
 use crate::deliver::{Admit, Connection, Event, Fact, Peer, Stage};
 use crate::descriptors::{PATIENCE, Slot, Standing};
 use crate::mail::Features;
 use crate::route::Route;
-use crate::schedule::Lane;
 use crate::schedule::lane::OpenGuard;
+use crate::schedule::{Job, Lane};
 
 /// While connections wait for descriptors: how often others are looked for that can give way.
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
@@ -115,9 +115,10 @@ impl Link {
     }
 
     /// Whether it may carry the next transaction.
-    pub(super) fn suits(&mut self, lane: &Lane, route: &Route) -> bool {
+    pub(super) fn suits(&mut self, lane: &Lane, route: &Route, job: &Job) -> bool {
         self.connection.is_usable()
             && self.connection.sent() < lane.messages_per_connection()
+            && lane.room().takes(self.carried.amount(), amount(job, job.recipients.len()))
             && route.hosts.iter().any(|host| host.name == self.connection.host())
             && self.connection.is_alive()
     }
@@ -128,10 +129,14 @@ impl Link {
         self.carried.lately().filter(|_| dead)
     }
 
-    /// What it had carried before a transaction with these facts, unless it had been
-    /// idle for a while.
-    pub(super) fn carried(&mut self, facts: &[Fact]) -> Option<Load> {
-        self.carried.before(facts)
+    /// What it had carried before a transaction of a message of `bytes` with these facts.
+    pub(super) fn carried(&mut self, facts: &[Fact], bytes: u64) -> Load {
+        self.carried.before(facts, bytes)
+    }
+
+    /// What a transaction means for it.
+    pub(super) fn note(&mut self, after: After) {
+        self.carried.note(after);
     }
 
     pub(super) async fn quit(self) {

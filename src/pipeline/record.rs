@@ -4,7 +4,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::lesson::{CIRCUIT_FIRST, CIRCUIT_LONGEST, Lesson, Load, Teach, got_to, reached, refuses_us};
+use super::lesson::{After, CIRCUIT_FIRST, CIRCUIT_LONGEST, Lesson, Load, Teach, got_to, reached, refuses_us};
 use super::moves::source;
 use super::{Relay, SETTLE_AGAIN};
 use crate::clock::Timestamp;
@@ -64,7 +64,7 @@ impl Relay {
     /// Stores what became of an attempt and what the sender is owed for it, logs, and gives back what was not tried. Does
     /// not return before it is durable (or the queue is closed: then the lease ends at the next
     /// start). What the queue refuses to know, not for want of a disk, is put aside.
-    pub(super) async fn settle(&self, lane: &Arc<Lane>, attempt: Attempt, judged: Option<Judgement>) {
+    pub(super) async fn settle(&self, lane: &Arc<Lane>, attempt: Attempt, judged: Option<Judgement>) -> After {
         let message = attempt.job.message.message.clone();
         let now = self.clock.now();
         let context = Context {
@@ -76,6 +76,7 @@ impl Relay {
             now,
         };
         let mut judgements = self.judgements(lane, &attempt, judged);
+        let mut after = After::default();
         if judged.is_none() {
             let lesson = Lesson {
                 job: &attempt.job,
@@ -84,7 +85,7 @@ impl Relay {
                 facts: &attempt.facts,
                 judgements: &mut judgements,
             };
-            self.of(lane).learn(lesson);
+            after = self.of(lane).learn(lesson);
         }
         let tried =
             attempt.job.recipients.iter().zip(&attempt.facts).zip(&judgements).map(|((held, fact), judgement)| Tried {
@@ -109,7 +110,7 @@ impl Relay {
                     crash::point("settle.done");
                     self.reports.settled(message.id, owed.first().map(|debt| debt.due));
                 }
-                Err(QueueError::Closed) => return,
+                Err(QueueError::Closed) => return after,
                 Err(error) => self.settle_singly(message.id, settlements(), owed, &error).await,
             }
             lane.settled(settled);
@@ -119,6 +120,7 @@ impl Relay {
             self.log(lane, &attempt, planned, now);
         }
         self.consequences(lane, attempt, &planned);
+        after
     }
 
     /// What each fact means here. A reply that was given for several recipients is one reply.

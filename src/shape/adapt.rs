@@ -9,6 +9,7 @@
 //! go back with it: nothing holds for longer than it would have. The whole state is stored as JSON:
 //! fields that a later version adds are passed over, what has ended is dropped.
 
+mod allowance;
 mod by_sender;
 mod crowd;
 mod effects;
@@ -29,6 +30,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::clock::Timestamp;
 use crate::config::{Provider, ReplyRule, RuleAction};
+use allowance::Allowances;
+pub use allowance::{Amount, Attempted, Room, Says};
 use crowd::{Crowd, Spent};
 use effects::Effects;
 pub use effects::{Effect, What};
@@ -49,6 +52,8 @@ const VERSION: u32 = 2;
 /// A time that is earlier than the latest one by more than this was set back; by less, two who ask
 /// at the same time have overtaken each other.
 const SET_BACK: Duration = Duration::from_secs(2);
+/// Refusals that are kept until it is known whether they are about connections.
+const WITHHELD: usize = 64;
 /// Bytes of a reply that are kept as a reason.
 const REASON: usize = 200;
 
@@ -130,8 +135,22 @@ pub struct Limits {
     pub connections: u32,
     /// Messages per connection at most; never more than configured, at least 1.
     pub messages: u32,
+    /// What else is counted on one.
+    pub room: Room,
     /// Nothing leaves until then, and why.
     pub paused: Option<(Timestamp, String)>,
+}
+
+/// A refusal that may be about its connection.
+#[derive(Clone, Debug, PartialEq)]
+struct Withheld {
+    sign: Signature,
+    party: Party,
+    cells: u32,
+    sender: String,
+    reply: String,
+    began: Timestamp,
+    now: Timestamp,
 }
 
 /// The feedback state of one lane.
@@ -141,6 +160,7 @@ pub struct Adapt {
     pace: Pace,
     crowd: Crowd,
     spent: Spent,
+    allowances: Allowances,
     effects: Effects,
     evidence: Evidence,
     /// Paces of single senders.
@@ -148,6 +168,8 @@ pub struct Adapt {
     /// The trial under way, and what to go back to.
     trial: Option<Experiment>,
     watch: Watch,
+    /// Refusals since something passed that may be about connections.
+    withheld: Vec<Withheld>,
     /// Verdicts that nobody was told yet.
     findings: Vec<Finding>,
     /// The latest time at which it was fed or asked.
@@ -165,6 +187,8 @@ struct Stored {
     crowd: Crowd,
     #[serde(default)]
     spent: Spent,
+    #[serde(default)]
+    allowances: Allowances,
     #[serde(default)]
     effects: Effects,
     /// Since version 2.
@@ -184,11 +208,13 @@ impl Adapt {
             pace: Pace::default(),
             crowd: Crowd::default(),
             spent: Spent::default(),
+            allowances: Allowances::default(),
             effects: Effects::default(),
             evidence: Evidence::default(),
             senders: Senders::default(),
             trial: None,
             watch: Watch::default(),
+            withheld: Vec::new(),
             findings: Vec::new(),
             seen: Timestamp::default(),
             changed: false,
@@ -201,9 +227,10 @@ impl Adapt {
         if stored.version > VERSION {
             return None;
         }
-        let Stored { pace, crowd, spent, effects, evidence, mut senders, seen, .. } = stored;
+        let Stored { pace, crowd, spent, allowances, effects, evidence, mut senders, seen, .. } = stored;
         senders.recall();
-        let mut adapt = Adapt { pace, crowd, spent, effects, evidence, senders, seen, ..Adapt::new(configured) };
+        let mut adapt =
+            Adapt { pace, crowd, spent, allowances, effects, evidence, senders, seen, ..Adapt::new(configured) };
         if !configured.adaptive {
             adapt.unlearn();
         }
@@ -219,8 +246,9 @@ impl Adapt {
         let Adapt { pace, crowd, spent, effects, senders, seen, trial, .. } = self.clone();
         // A trial does not outlive the process: it would not be known what it compares.
         let pace = trial.map_or(pace, |trial| trial.former);
-        let (evidence, senders) = (self.evidence.lasting(), senders.lasting());
-        serde_json::to_vec(&Stored { version: VERSION, pace, crowd, spent, effects, evidence, senders, seen }).ok()
+        let (evidence, senders, allowances) = (self.evidence.lasting(), senders.lasting(), self.allowances.lasting());
+        let version = VERSION;
+        serde_json::to_vec(&Stored { version, pace, crowd, spent, allowances, effects, evidence, senders, seen }).ok()
     }
 
     /// Forgets all that was learned; what rules did stays for its time.
@@ -238,7 +266,7 @@ impl Adapt {
     /// Nothing is known and nothing holds.
     pub fn is_idle(&self) -> bool {
         let learned = [self.pace.is_free(), self.crowd.is_free(), self.spent.is_free(), self.evidence.is_free()];
-        let alone = self.trial.is_none() && self.senders.is_free();
+        let alone = self.trial.is_none() && self.senders.is_free() && self.allowances.is_free();
         learned.iter().all(|free| *free) && alone && self.effects.is_empty()
     }
 
@@ -317,6 +345,62 @@ impl Adapt {
         learned
     }
 
+    /// A message `next` of `sender` was accepted on a connection that had carried `before`.
+    pub fn passed_on(&mut self, before: Amount, next: Amount, sender: u64, now: Timestamp) {
+        self.changed |= self.allowances.passed(before, next, sender, now);
+        self.give_back_withheld();
+        self.withheld.clear();
+    }
+
+    /// What a server was found to take on one connection beside a number of messages, in words.
+    pub fn per_connection(&self) -> Vec<String> {
+        self.allowances.per_connection()
+    }
+
+    /// A refusal for now, or the end of a connection (`sign`: `None`): whether it is about what the connection has
+    /// carried.
+    pub fn refused_on(
+        &mut self,
+        sign: Option<&Signature>,
+        attempt: &Attempted,
+        now: Timestamp,
+        reply: &str,
+    ) -> (Says, Option<String>) {
+        let is_pace = |sign: &Signature| {
+            matches!(self.evidence.verdict_of(sign), Verdict::Pace | Verdict::SenderPace)
+                || self.trial.as_ref().is_some_and(|experiment| experiment.is_of(sign.hash))
+        };
+        if !self.configured.adaptive || sign.is_some_and(is_pace) {
+            return (Says::Nothing, None);
+        }
+        let hash = sign.map_or(allowance::ENDS, |sign| sign.hash);
+        let says = self.allowances.refused(hash, attempt, now, cut(reply));
+        self.changed |= matches!(says, Says::UsedUp { .. });
+        self.give_back_withheld();
+        let news = matches!(says, Says::UsedUp { news: true }).then(|| self.allowances.told(hash)).flatten();
+        (says, news)
+    }
+
+    /// A refusal that is not to be evidence of anything else while it may be about its connection.
+    pub fn withhold(&mut self, refused: &Refused<'_>, began: Timestamp, now: Timestamp) {
+        if self.withheld.len() < WITHHELD {
+            let (sign, party, cells) = (refused.sign.clone(), refused.party, refused.cells);
+            let (sender, reply) = (refused.sender.to_owned(), cut(refused.reply).to_owned());
+            self.withheld.push(Withheld { sign, party, cells, sender, reply, began, now });
+        }
+    }
+
+    /// They are not about connections: then they are evidence like others, as if they had come in a row just now.
+    fn give_back_withheld(&mut self) {
+        if !self.allowances.take_refuted() {
+            return;
+        }
+        for of in std::mem::take(&mut self.withheld) {
+            let Withheld { sign, party, cells, sender, reply, began, now } = of;
+            self.refused_for(&Refused { sign, party, sender: &sender, cells, reply: &reply }, began, now);
+        }
+    }
+
     /// Before it is fed at `now`: if the clock was set back since it was last fed or asked, all that
     /// holds goes back by as much.
     pub fn keep_time(&mut self, now: Timestamp) {
@@ -325,6 +409,7 @@ impl Adapt {
             self.pace.go_back(back);
             self.crowd.go_back(back);
             self.spent.go_back(back);
+            self.allowances.go_back(back);
             self.effects.go_back(back);
             self.evidence.go_back(back);
             self.senders.go_back(back);
@@ -352,6 +437,7 @@ impl Adapt {
         self.changed |= self.pace.advance(now, configured.rate);
         self.changed |= self.crowd.advance(open, configured.connections, now);
         self.changed |= self.spent.advance(now);
+        self.changed |= self.allowances.advance(configured.messages, now);
         self.changed |= self.effects.advance(now, configured.rate, configured.connections);
         self.changed |= self.evidence.advance(now);
         self.changed |= self.senders.advance(now, configured.rate);
@@ -367,11 +453,13 @@ impl Adapt {
         let rates = [pace, self.effects.rate(now)];
         let rate = rates.into_iter().flatten().min_by(f64::total_cmp);
         let connections = [self.crowd.cap(), self.effects.connections(now)].into_iter().flatten().min();
-        let messages = [self.spent.cap(), self.effects.messages()].into_iter().flatten().min();
+        let messages = [self.spent.cap(), self.allowances.messages(now), self.effects.messages()];
+        let messages = messages.into_iter().flatten().min();
         Limits {
             rate: rate.filter(|rate| configured.rate.is_none_or(|limit| *rate < limit)),
             connections: connections.unwrap_or(u32::MAX).clamp(1, configured.connections),
             messages: messages.unwrap_or(u32::MAX).clamp(1, configured.messages),
+            room: self.allowances.room(now),
             paused: paused.map(|p| (p.until, format!("{}: {}", p.rule.as_deref().unwrap_or("learned"), p.reply))),
         }
     }
@@ -402,6 +490,7 @@ impl Adapt {
             let (until, reason) = (self.spent.until(), self.spent.reason());
             out.push(format!("{cap} messages per connection until {until} learned from: {reason}"));
         }
+        out.extend(self.allowances.explain());
         out.extend(self.senders.explain(now));
         out.extend(self.judged());
         out

@@ -38,6 +38,8 @@ impl Teach for OfSite<'_> {
 
     fn spent(&self, _: u32) {}
 
+    fn used_up(&self, _: &str) {}
+
     fn found(&self, _: &Finding) {}
 }
 

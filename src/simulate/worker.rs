@@ -20,7 +20,9 @@ use crate::mail::Features;
 use crate::model::{Connection, Content, Refusal};
 use crate::outcome::Judgement;
 use crate::outcome::settle::{Context, Outcome, Planned, Tried, plan};
-use crate::pipeline::lesson::{CIRCUIT_FIRST, CIRCUIT_LONGEST, Carried, Lesson, Teach, got_to, reached, refuses_us};
+use crate::pipeline::lesson::{
+    CIRCUIT_FIRST, CIRCUIT_LONGEST, Carried, Lesson, Teach, amount, got_to, reached, refuses_us,
+};
 use crate::queue::Verdict;
 use crate::schedule::lane::OpenGuard;
 use crate::schedule::{Empty, Held, Job, Wake};
@@ -84,7 +86,10 @@ impl World {
             };
             self.wake(site, wake);
             // What feedback taught since the last transaction.
-            open = open.filter(|open| open.sent < lane.messages_per_connection());
+            open = open.filter(|open| {
+                let next = amount(&job, job.recipients.len());
+                open.sent < lane.messages_per_connection() && lane.room().takes(open.carried.amount(), next)
+            });
             let connection = match &mut open {
                 Some(open) => open,
                 None => match self.connect(site).await {
@@ -117,17 +122,18 @@ impl World {
             let began = Instant::now();
             let (fact, closed) = self.transaction(site, connection, &job).await;
             drop(underway);
-            let spent = closed || connection.sent >= lane.messages_per_connection();
             let of = OfSite { world: self, site };
             let mut judgements = [of.judge(&fact)];
             let facts = [fact];
-            of.learn(Lesson {
+            let after = of.learn(Lesson {
                 job: &job,
                 took: began.elapsed(),
-                carried: connection.carried.before(&facts),
+                carried: Some(connection.carried.before(&facts, job.message.message.size)),
                 facts: &facts,
                 judgements: &mut judgements,
             });
+            connection.carried.note(after);
+            let spent = closed || after.close || connection.sent >= lane.messages_per_connection();
             let ([fact], [judgement]) = (facts, judgements);
             self.settle(site, job, fact, Some(judgement));
             if spent {

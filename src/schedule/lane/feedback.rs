@@ -9,7 +9,7 @@ use tokio::time::Instant;
 
 use super::{Lane, State, Wake};
 use crate::clock::Timestamp;
-use crate::shape::adapt::{Adapt, Finding, Limits};
+use crate::shape::adapt::{Adapt, Finding, Limits, Room};
 
 /// A pause up to this long keeps the connections; a longer one gives the jobs back and closes them.
 const SHORT: Duration = Duration::from_secs(5);
@@ -19,6 +19,7 @@ const SHORT: Duration = Duration::from_secs(5);
 pub(super) struct Narrowed {
     connections: Option<u32>,
     messages: Option<u32>,
+    room: Room,
     /// Nothing leaves before, and why.
     hold: Option<(Instant, String)>,
     /// Connections open, all of them and to each host.
@@ -80,6 +81,7 @@ impl Lane {
         let narrowed = &mut state.narrowed;
         narrowed.connections = (limits.connections < self.provider.connections).then_some(limits.connections);
         narrowed.messages = Some(limits.messages);
+        narrowed.room = limits.room;
         let left = limits.paused.as_ref().map_or(Duration::ZERO, |(until, _)| until.since(now));
         self.gate.limiter().stop_for(left);
         narrowed.hold = limits.paused.map(|(_, why)| (Instant::now() + left, why));
@@ -93,6 +95,11 @@ impl Lane {
     pub fn messages_per_connection(&self) -> u32 {
         let most = self.provider.messages_per_connection;
         self.state.lock().narrowed.messages.map_or(most, |cap| cap.min(most))
+    }
+
+    /// What else a server was found to count on one connection.
+    pub fn room(&self) -> Room {
+        self.state.lock().narrowed.room
     }
 
     /// Connections at most, if feedback allows fewer than the configuration.

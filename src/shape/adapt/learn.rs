@@ -67,6 +67,11 @@ pub(super) struct Experiment {
 }
 
 impl Experiment {
+    /// Whether it tries this kind.
+    pub(super) fn is_of(&self, hash: u64) -> bool {
+        self.trial.hash == hash
+    }
+
     pub(super) fn go_back(&mut self, back: Duration) {
         self.former.go_back(back);
         self.trial.began = self.trial.began.before(back);

@@ -446,7 +446,8 @@ impl Allowances {
 
     /// Whether a kind was found to be about something else since this was last asked.
     pub(super) fn take_refuted(&mut self) -> bool {
-        self.kinds.iter_mut().fold(false, |any, kind| std::mem::take(&mut kind.refuted) || any)
+        // Of each: what is not asked for now is told another time.
+        self.kinds.iter_mut().map(|kind| std::mem::take(&mut kind.refuted)).filter(|refuted| *refuted).count() > 0
     }
 
     /// The place of a new kind: of one that was heard of longest ago and of which nothing is known.
@@ -490,7 +491,7 @@ impl Allowances {
         let is_over = |learned: &mut Learned| {
             now >= learned.until || learned.measure == Messages && learned.most >= u64::from(most)
         };
-        self.kinds.iter_mut().fold(false, |any, kind| kind.learned.take_if(is_over).is_some() || any)
+        self.kinds.iter_mut().filter_map(|kind| kind.learned.take_if(is_over)).count() > 0
     }
 }
 

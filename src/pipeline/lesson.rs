@@ -372,11 +372,9 @@ pub(crate) struct Load {
 impl Load {
     /// Whether it had carried anything.
     pub(crate) fn is_any(self) -> bool {
-        self.messages > 0
+        self.carried.messages > 0
     }
-}
 
-impl Load {
     fn opened(self, now: Timestamp) -> Timestamp {
         now.before(self.age)
     }

@@ -17,6 +17,15 @@ pub(super) fn only_for_now(name: &str, state: &str, error: QueueError) -> Failur
     failure
 }
 
+/// The lanes go on, and what waited for its retry still does.
+fn not_due(name: &str, mut failure: Failure) -> Failure {
+    failure.message = format!(
+        "`{name}` is resumed, but what its hosts put off keeps its times: {}; `mailweir queue retry --provider {name}` has it tried",
+        failure.message
+    );
+    failure
+}
+
 /// Ends what holds a lane; what was put off, tried or not, because of its host, its TLS or its login is due now.
 pub(super) async fn resume(
     controls: &dyn Controls,
@@ -43,7 +52,7 @@ pub(super) async fn resume(
                 done.matched += more.matched;
                 done.changed += more.changed;
             }
-            Err(failure) => return Ok(Err(failure)),
+            Err(failure) => return Ok(Err(not_due(name, failure))),
         }
         sink.put(Reply::Resumed(Box::new(lane)), &[]).await?;
     }

@@ -50,6 +50,7 @@ impl Dialer for Net {
             nth: 0,
             reset: None,
             transaction: None,
+            chunks: Vec::new(),
         };
         tokio::spawn(server.serve());
         Ok(Box::new(stream))
@@ -140,6 +141,8 @@ struct Server {
     /// When the RSET right before was written.
     reset: Option<Instant>,
     transaction: Option<Transaction>,
+    /// Of the message that comes by BDAT.
+    chunks: Vec<u8>,
 }
 
 impl Server {
@@ -185,6 +188,7 @@ impl Server {
                 "MAIL" => {
                     self.end_transaction();
                     self.nth += 1;
+                    self.chunks.clear();
                     let began = reset.unwrap_or(sent);
                     self.transaction = Some(Transaction { began, recipients: 0, accepted: Vec::new() });
                     if !self.answer(At::Mail, "250 2.1.0 ok").await? {
@@ -203,10 +207,18 @@ impl Server {
                 },
                 "BDAT" => {
                     let size = line.split(' ').nth(1).and_then(|n| n.parse().ok()).unwrap_or(0);
-                    let body = self.lines.bytes(size).await?;
-                    match self.has_recipients() {
-                        false => self.say("554 5.5.1 no valid recipients"),
-                        true => self.message(&String::from_utf8_lossy(&body)).await?,
+                    let chunk = self.lines.bytes(size).await?;
+                    match (self.has_recipients(), line.to_ascii_uppercase().ends_with(" LAST")) {
+                        (false, _) => self.say("554 5.5.1 no valid recipients"),
+                        (true, false) => {
+                            self.chunks.extend_from_slice(&chunk);
+                            self.say("250 2.0.0 go on");
+                        }
+                        (true, true) => {
+                            self.chunks.extend_from_slice(&chunk);
+                            let body = std::mem::take(&mut self.chunks);
+                            self.message(&String::from_utf8_lossy(&body)).await?;
+                        }
                     }
                 }
                 "QUIT" => {

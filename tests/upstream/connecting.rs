@@ -9,7 +9,7 @@ use mailweir::config::{Provider, Source};
 use mailweir::deliver::connect::Dialer;
 use mailweir::deliver::{Admit, Connection, Connector, Event, Fact, Freely, Io, Stage};
 use mailweir::descriptors::Slot;
-use mailweir::mail::LaneName;
+use mailweir::mail::{Features, LaneName};
 use mailweir::outcome::{Fate, judge, judge_unreached};
 use mailweir::route::{Host, Route};
 use tokio::net::TcpListener;
@@ -276,6 +276,8 @@ async fn pipelining_that_a_middlebox_breaks_goes_off_by_itself() {
 #[tokio::test]
 async fn a_host_that_turns_everybody_away_is_left_alone() {
     let hello = "S: 220 x\nC: EHLO relay.example\n";
+    // What is refused at RCPT may be about that recipient.
+    let of_hello = || Features::of(SENDER, ["a@x.example"], 0);
     for (n, script) in [
         "S: 421 4.7.0 too many connections from your IP\nclose".to_owned(),
         "S: 554 5.7.1 blocked\nclose".to_owned(),
@@ -293,14 +295,14 @@ async fn a_host_that_turns_everybody_away_is_left_alone() {
         let server = Server::accept_all(listener, &[&script], None);
         let route = route(port, vec![host("a.example", 10, &[&address])]);
         let connector = connector();
-        match connector.open_for(&provider(), &route, SENDER.into(), &Freely).await {
+        match connector.open_for(&provider(), &route, of_hello(), &Freely).await {
             Ok(mut connection) => drop(hello_to(&mut connection).await),
             Err(facts) => assert!(facts.iter().all(|f| f.stage <= Stage::Ehlo), "{facts:?}"),
         }
         server.done().await;
         for _ in 0..20 {
             let facts =
-                connector.open_for(&provider(), &route, SENDER.into(), &Freely).await.err().expect("it is left alone");
+                connector.open_for(&provider(), &route, of_hello(), &Freely).await.err().expect("it is left alone");
             assert!(matches!(facts[0].event, Event::BackOff { .. }), "{script}: {facts:?}");
         }
     }

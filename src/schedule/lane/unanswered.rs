@@ -8,8 +8,8 @@
 //!   the feature ends that. What a suspected feature explains is not held against others.
 //! - While a connection waits for far longer than answers take as a rule, before its time is over, mail is *in doubt*
 //!   that has a feature of what waits so of which nothing was answered since, or is of senders or to domains that
-//!   the host has not answered yet: it has no more than half of the connections, either. Where none waits so, mail of unknown domains leaves one connection to
-//!   mail of which the host is known to answer the like, so that a burst does not take all of them at once.
+//!   the host has not answered yet: it has no more than half of the connections, either. Where nothing waits so, all mail is alike: a burst of mail
+//!   that is left without an answer can take all connections within the first seconds, once.
 //!
 //! With one connection there is nothing to be shared out: RFC 5321 §4.5.3.2 allows no shorter wait, the
 //! configuration no second connection.
@@ -41,8 +41,6 @@ const LONGEST: Duration = Duration::from_secs(60);
 const BEHIND: Duration = Duration::from_secs(5);
 /// For so long after something had no answer mail of new domains is no more trusted than while it waited.
 const LATELY: Duration = Duration::from_secs(600);
-/// With fewer connections a domain of recipients that is new keeps none of them free.
-const SEVERAL: u32 = 4;
 
 /// What was left without an answer in a lane.
 #[derive(Debug, Default)]
@@ -300,12 +298,8 @@ impl View<'_> {
         if !self.untold && keys.iter().any(|key| self.waiting.contains(&key)) {
             return Standing::Doubtful(half);
         }
-        match (known && known_to, self.slow) {
-            (true, _) => Standing::Clear,
-            (false, true) => Standing::Doubtful(half),
-            (false, false) if !known || self.connections >= SEVERAL => Standing::Doubtful(self.connections - 1),
-            (false, false) => Standing::Clear,
-        }
+        // As long as nothing is slow, mail of domains that are new is mail like any other: many relays have little else.
+        if self.slow && !(known && known_to) { Standing::Doubtful(half) } else { Standing::Clear }
     }
 }
 

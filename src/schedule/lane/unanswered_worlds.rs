@@ -120,18 +120,3 @@ async fn what_is_left_without_an_answer_never_has_more_than_half_from_the_first_
         }
     }
 }
-
-/// Before the first of it is known to wait for long. Recipients and sizes that come together are not told from
-/// others so soon.
-#[tokio::test(start_paused = true)]
-async fn a_burst_of_unknown_domains_leaves_a_connection_to_other_mail() {
-    for seed in 0..SEEDS {
-        let mut rng = Rng::with_seed(seed);
-        for cause in [Cause::Sender, Cause::SenderDomain, Cause::Senders, Cause::RecipientDomain] {
-            let connections = rng.u32(4..9);
-            let (most, longest) = world(cause, connections, (800, 40), &mut rng).await;
-            assert!(most < connections as usize, "seed {seed}, {cause:?}, {connections}: {most} wait");
-            assert!(longest <= Duration::from_secs(2), "seed {seed}, {cause:?}, {connections}: {longest:?}");
-        }
-    }
-}

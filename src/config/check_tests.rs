@@ -394,3 +394,22 @@ fn what_can_hold_for_nobody_is_told_where_it_is_written() {
     let long = told(&format!("[provider.q]\nmatch = {{ domains = ['{}!'] }}\n", "x".repeat(5000)));
     assert!(long.len() < 500 && long.contains("characters)"), "{long}");
 }
+
+/// It takes the mail of one user, and leaves that of all others.
+#[test]
+fn a_route_of_a_user_leaves_others_to_the_next() {
+    let hash = "SCRAM-SHA-256$4096:W22ZaJ0SNY7soEsUEjb6gQ==$WG5d8oPm3OtcPnkdi4Uo7BkeZkBFzpcXkuLmtbsT4qY=:wfPLwcE6nTWhTAmQ7tl2KeoiWGPlZqQxSrmfPwDl2dU=";
+    let text = |first: &str, second: &str| {
+        format!(
+            "[[user]]\nname = 'dev'\npassword = '{hash}'\n[provider.a]\nrelay = 'a.example:25'\n[provider.b]\nrelay = 'b.example:25'\n\
+             [[route]]\n{first}\nvia = 'b'\n[[route]]\n{second}\nvia = 'a'\n"
+        )
+    };
+    let never = |first: &str, second: &str| {
+        let loaded = crate::config::Loaded::parse(&text(first, second), "config.toml").expect("a good configuration");
+        loaded.warnings.iter().any(|warning| warning.to_string().contains("is never asked"))
+    };
+    assert!(never("sender = '*@a.example'", "sender = 'x@a.example'\nuser = 'dev'"));
+    assert!(!never("user = 'dev'", ""));
+    assert!(!never("sender = '*@a.example'\nuser = 'dev'", "sender = 'x@a.example'"));
+}

@@ -317,6 +317,7 @@ fn dead_routes(reader: &mut Reader<'_>, routes: &[RouteDraft]) {
             && wide.recipient.matches(narrow.recipient.as_str())
             && (wide.client.is_empty() || wide.client == narrow.client)
             && (wide.listener.is_none() || wide.listener == narrow.listener)
+            && (wide.user.is_none() || wide.user == narrow.user)
     };
     for (i, later) in routes.iter().enumerate() {
         let before = |says: fn(&RouteDraft) -> bool| {

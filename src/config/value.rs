@@ -342,11 +342,11 @@ impl Kind {
                 Ok(Val::Text(text.to_owned()))
             }
             Kind::ReadableFile => {
-                let path = Path::new(text()?);
+                let path = Path::new(file_name(text()?)?);
                 source_file::read(path, MAX_PEM).map_err(|e| format!("cannot read {}: {e}", path.display()))?;
                 Ok(Val::Path(path.to_owned()))
             }
-            Kind::Authorities => Authorities::load(Path::new(text()?)).map(Val::Authorities),
+            Kind::Authorities => Authorities::load(Path::new(file_name(text()?)?)).map(Val::Authorities),
             Kind::Store => read_store(text()?).map(Val::Store),
             Kind::LogFilter => read_filter(text()?),
             Kind::Secret => read_secret(value),
@@ -375,7 +375,9 @@ impl Kind {
             Kind::LanePattern => lane_pattern(text()?).map(Val::Pattern),
             Kind::Sources => source_keys::read(value).map(Val::Sources),
             Kind::Aliases => Aliases::read(value).map(Val::Aliases),
-            Kind::AliasFile => AliasFile::load(Path::new(text()?)).map(Val::AliasFile).map_err(|e| e.to_string()),
+            Kind::AliasFile => {
+                AliasFile::load(Path::new(file_name(text()?)?)).map(Val::AliasFile).map_err(|e| e.to_string())
+            }
             Kind::OAuthService => Kind::Word(OAuthService::WORDS).read(value).map_err(|_| wrong_type()),
             Kind::Line => {
                 let text = text()?;
@@ -386,9 +388,11 @@ impl Kind {
             }
             Kind::Endpoint => text()?.parse().map(Val::Endpoint),
             Kind::Day => warmup::day(value).map(Val::Day).ok_or_else(wrong_type),
-            Kind::ClientCertificate => ClientCertificate::load(Path::new(text()?)).map(Val::ClientCertificate),
-            Kind::KeyFile => KeyFile::load(Path::new(text()?)).map(Val::KeyFile),
-            Kind::ServiceAccount => ServiceAccount::load(Path::new(text()?)).map(Val::ServiceAccount),
+            Kind::ClientCertificate => {
+                ClientCertificate::load(Path::new(file_name(text()?)?)).map(Val::ClientCertificate)
+            }
+            Kind::KeyFile => KeyFile::load(Path::new(file_name(text()?)?)).map(Val::KeyFile),
+            Kind::ServiceAccount => ServiceAccount::load(Path::new(file_name(text()?)?)).map(Val::ServiceAccount),
             Kind::UserName => users::check_name(text()?).map(Val::Text),
             Kind::StoredPassword => match (value.as_str(), value.is_inline_table()) {
                 (Some(hash), _) => StoredPassword::parse(hash, false).map(Val::StoredPassword),
@@ -399,8 +403,8 @@ impl Kind {
                 (None, false) => Err(format!("expected {}", self.expected())),
             },
             Kind::MailPatterns => list(value, wrong_type, |s| mail_pattern(s, true)).map(Val::Patterns),
-            Kind::UserFile => UserFile::load(Path::new(text()?)).map(Val::UserFile),
-            Kind::DkimKey => DkimKey::load(Path::new(text()?)).map(Val::DkimKey),
+            Kind::UserFile => UserFile::load(Path::new(file_name(text()?)?)).map(Val::UserFile),
+            Kind::DkimKey => DkimKey::load(Path::new(file_name(text()?)?)).map(Val::DkimKey),
             Kind::Selector => read_selector(text()?).map(Val::Text),
             Kind::Directory => {
                 let text = text()?;
@@ -575,6 +579,15 @@ fn shown_variable(name: &str) -> String {
 }
 
 /// The same for `{ file = "hunter2" }`: what looks like a path is shown.
+/// The name of a file, which may be a key by mistake: it is not repeated then.
+fn file_name(text: &str) -> Result<&str, String> {
+    let is_content = text.contains(['\n', '\r', '{']) || text.contains("-----BEGIN") || text.len() > 1024;
+    match is_content {
+        true => Err("expected the path of a file, found what seems to be the content of one: put it into a file that only mailweir may read, and name that".into()),
+        false => Ok(text),
+    }
+}
+
 fn shown_file(path: &str) -> String {
     let like_a_path = ["/", "./", "../"].iter().any(|start| path.starts_with(start));
     if like_a_path { format!("the file {path}") } else { "the file of that name".to_owned() }

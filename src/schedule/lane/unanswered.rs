@@ -7,9 +7,10 @@
 //!   connections were ended for is tried by one message after waits that double. The first answer to something of
 //!   the feature ends that. What a suspected feature explains is not held against others.
 //! - While a connection waits for far longer than answers take as a rule, before its time is over, mail is *in doubt*
-//!   that has a feature of what waits so of which nothing was answered since, or is of senders or to domains that
-//!   the host has not answered yet: it has no more than half of the connections, either. Where nothing waits so, all mail is alike: a burst of mail
-//!   that is left without an answer can take all connections within the first seconds, once.
+//!   that has a feature of what waits so of which nothing was answered since: it has no more than half of the
+//!   connections, either. Mail of domains that are new is like any other, or one sender could stop all of it. So a
+//!   burst of mail that is left without an answer can take all connections within the first seconds, once, and
+//!   mail of many senders that has nothing in common more of them.
 //!
 //! With one connection there is nothing to be shared out: RFC 5321 §4.5.3.2 allows no shorter wait, the
 //! configuration no second connection.
@@ -39,8 +40,6 @@ const FIRST: Duration = Duration::from_millis(500);
 const LONGEST: Duration = Duration::from_secs(60);
 /// What is suspected leaves behind other mail for so long at most, and then in its turn.
 const BEHIND: Duration = Duration::from_secs(5);
-/// For so long after something had no answer mail of new domains is no more trusted than while it waited.
-const LATELY: Duration = Duration::from_secs(600);
 
 /// What was left without an answer in a lane.
 #[derive(Debug, Default)]
@@ -52,8 +51,6 @@ pub(super) struct Unanswered {
     under_way: Vec<Weak<Doubt>>,
     /// When something suspected last left.
     left: Option<Instant>,
-    /// When something last had no answer until the time was over.
-    silent: Option<Instant>,
 }
 
 #[derive(Debug)]
@@ -129,8 +126,6 @@ pub(super) struct View<'a> {
     connections: u32,
     /// Connections that have mail in doubt, or wait for far too long.
     used: usize,
-    /// Something waits for far too long, or did lately.
-    slow: bool,
     /// Nothing was answered since the last of those began.
     untold: bool,
     /// Features of mail that waits so, of which the host has answered nothing since; those that all of it has, if
@@ -161,7 +156,6 @@ impl Unanswered {
     fn left(&mut self, message: QueueId, mail: &Features<'_>, how: Left, now: Instant) -> Option<Arc<str>> {
         // What connections are ended for is known by its features alone: it may be one connection too many.
         if how == Left::Silent {
-            self.silent = Some(now);
             self.messages.retain(|known| *known != message);
             push(&mut self.messages, message, MESSAGES);
         }
@@ -218,11 +212,9 @@ impl Unanswered {
     pub(super) fn view<'a>(&'a self, connections: u32, answers: &Answers) -> View<'a> {
         let now = Instant::now();
         let mut doubts: Vec<QueueId> = self.under_way.iter().filter_map(Weak::upgrade).map(|one| one.message).collect();
-        let lately = self.silent.is_some_and(|silent| now.duration_since(silent) < LATELY);
-        let (mut slow, mut untold) = (lately, false);
+        let mut untold = false;
         let (mut waiting, mut common) = (Vec::new(), None::<FeatureKeys>);
         for silence in answers.longer_than(self.answered.slow()) {
-            slow = true;
             let began = now.checked_sub(silence.lasts).unwrap_or(now);
             untold |= !self.answered.any_since(began);
             let own = silence.features.without(|key| self.answered.knows_since(key, began));
@@ -244,7 +236,7 @@ impl Unanswered {
         if let Some(common) = common.filter(|common| !common.is_empty()) {
             waiting = common.iter().collect();
         }
-        View { unanswered: self, connections, used: doubts.len(), slow, untold, waiting, now }
+        View { unanswered: self, connections, used: doubts.len(), untold, waiting, now }
     }
 }
 
@@ -292,14 +284,12 @@ impl View<'_> {
         }
         let keys = job.features().keys();
         let half = Confined::of(self.connections).connections;
-        let known = answered.knows(keys.sender_domain());
-        let known_to = keys.recipient_domain().is_none_or(|domain| answered.knows(domain));
         // Before anything was answered since, nearly all mail has something in common with what waits.
         if !self.untold && keys.iter().any(|key| self.waiting.contains(&key)) {
             return Standing::Doubtful(half);
         }
-        // As long as nothing is slow, mail of domains that are new is mail like any other: many relays have little else.
-        if self.slow && !(known && known_to) { Standing::Doubtful(half) } else { Standing::Clear }
+        // Mail of domains that are new is mail like any other: many relays have little else.
+        Standing::Clear
     }
 }
 

@@ -1,7 +1,10 @@
 //! Every growing thing of the running relay is in docs/memory.md with its bound.
 
 use std::collections::BTreeSet;
-use std::path::{Path, PathBuf};
+use std::path::Path;
+
+#[path = "support/files.rs"]
+mod files;
 
 /// Types of fields that grow.
 const GROWING: [&str; 9] =
@@ -15,17 +18,6 @@ const MADE_BY: [&str; 5] =
 const ELSEWHERE: [&str; 5] = ["src/config", "src/simulate", "src/model", "src/sink", "src/cli"];
 
 type Buffers = BTreeSet<(String, String)>;
-
-fn sources(directory: &Path, found: &mut Vec<PathBuf>) {
-    for entry in std::fs::read_dir(directory).expect("a directory") {
-        let path = entry.expect("an entry").path();
-        if path.is_dir() {
-            sources(&path, found);
-        } else if path.extension().is_some_and(|e| e == "rs") {
-            found.push(path);
-        }
-    }
-}
 
 fn word(text: &str) -> Option<&str> {
     let end = text.find(|c: char| !c.is_alphanumeric() && c != '_').unwrap_or(text.len());
@@ -60,7 +52,7 @@ fn named<'a>(line: &'a str, call: &str, function: &'a str) -> &'a str {
 fn in_the_source() -> Buffers {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let (mut files, mut buffers) = (Vec::new(), Buffers::new());
-    sources(&root.join("src"), &mut files);
+    files::sources(&root.join("src"), "rs", &mut files);
     for path in files {
         let name = path.strip_prefix(root).expect("below").to_string_lossy().into_owned();
         if name.ends_with("tests.rs")

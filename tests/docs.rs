@@ -5,6 +5,8 @@
 
 #[path = "docs/commands.rs"]
 mod commands;
+#[path = "support/files.rs"]
+mod files;
 #[path = "docs/keys.rs"]
 mod keys;
 #[path = "docs/pages.rs"]
@@ -18,24 +20,13 @@ mod tour;
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
+use files::sources;
 use mailweir::config::report;
 use pages::{ROOT, anchor, pages, read};
 
 const BEGIN: &str = "<!-- keys: made from the declarations in src/config/keys.rs, see tests/docs.rs -->\n";
-
-/// Every file below `dir` with this extension.
-fn sources(dir: &Path, extension: &str, found: &mut Vec<PathBuf>) {
-    for entry in fs::read_dir(dir).unwrap_or_else(|e| panic!("{}: {e}", dir.display())) {
-        let path = entry.expect("a directory entry").path();
-        if path.is_dir() {
-            sources(&path, extension, found);
-        } else if path.extension().is_some_and(|e| e == extension) {
-            found.push(path);
-        }
-    }
-}
 
 #[test]
 fn the_reference_of_keys_is_made_from_the_declarations() {

@@ -2,7 +2,10 @@
 //! runs. What is not built says so, and is listed here by name, so that no row can lose its test unseen.
 
 use std::collections::BTreeSet;
-use std::path::{Path, PathBuf};
+use std::path::Path;
+
+#[path = "support/files.rs"]
+mod files;
 
 const ROOT: &str = env!("CARGO_MANIFEST_DIR");
 
@@ -40,17 +43,6 @@ fn rows(page: &str) -> Vec<Row> {
     rows
 }
 
-fn sources(directory: &Path, found: &mut Vec<PathBuf>) {
-    for entry in std::fs::read_dir(directory).expect("a directory") {
-        let path = entry.expect("an entry").path();
-        if path.is_dir() {
-            sources(&path, found);
-        } else if path.extension().is_some_and(|e| e == "rs") {
-            found.push(path);
-        }
-    }
-}
-
 /// The function that this line begins, if it is one.
 fn function(line: &str) -> Option<&str> {
     let line = line.trim_start();
@@ -63,8 +55,8 @@ fn function(line: &str) -> Option<&str> {
 /// the public functions of the suite that every queue is put through.
 fn tests_that_run() -> BTreeSet<String> {
     let (mut paths, mut found) = (Vec::new(), BTreeSet::new());
-    sources(&Path::new(ROOT).join("src"), &mut paths);
-    sources(&Path::new(ROOT).join("tests"), &mut paths);
+    files::sources(&Path::new(ROOT).join("src"), "rs", &mut paths);
+    files::sources(&Path::new(ROOT).join("tests"), "rs", &mut paths);
     for path in paths {
         let text = std::fs::read_to_string(&path).expect("a source");
         let suite = path.starts_with(Path::new(ROOT).join("tests/contract"));

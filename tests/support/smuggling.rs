@@ -42,7 +42,7 @@ pub fn postfix(data: &[u8]) -> Option<usize> {
 /// (`smtp_io` in usr.sbin/smtpd/smtp_session.c compares with `strcmp`).
 pub fn opensmtpd(data: &[u8]) -> Option<usize> {
     lone_dot(data, |line| {
-        let line = line.strip_suffix(b"\r").unwrap_or(line);
+        let line = without_cr(line);
         line.split(|byte| *byte == 0).next().unwrap_or(line)
     })
 }
@@ -78,53 +78,17 @@ fn lone_dot(data: &[u8], trimmed: fn(&[u8]) -> &[u8]) -> Option<usize> {
 /// Exim before 4.97.1 (`read_message_data_smtp` in src/src/receive.c): LF or CRLF on either side of the dot. A CR alone
 /// is a line end too, but no dot behind it counts.
 pub fn exim(data: &[u8]) -> Option<usize> {
-    #[derive(Clone, Copy)]
-    enum State {
-        LineStart,
-        Text,
-        Cr,
-        Dot,
-        DotCr,
-    }
-    use State::{Cr, Dot, DotCr, LineStart, Text};
-    let mut state = LineStart;
-    for (at, byte) in data.iter().enumerate() {
-        state = match (state, byte) {
-            (Dot | DotCr, b'\n') => return Some(at + 1),
-            (LineStart, b'.') => Dot,
-            (Dot, b'\r') => DotCr,
-            (Dot, _) => Text,
-            (Cr, b'\n') | (LineStart | Text, b'\n') => LineStart,
-            (LineStart | Text | Cr | DotCr, b'\r') => Cr,
-            (LineStart | Text | Cr | DotCr, _) => Text,
-        };
-    }
-    None
+    lone_dot(data, without_cr)
 }
 
 /// Sendmail before 8.18 (`collect` in sendmail/collect.c): the same ends, and CRs by themselves are text.
 pub fn sendmail(data: &[u8]) -> Option<usize> {
-    #[derive(Clone, Copy)]
-    enum State {
-        LineStart,
-        Text,
-        Cr,
-        Dot,
-        DotCr,
-    }
-    use State::{Cr, Dot, DotCr, LineStart, Text};
-    let mut state = LineStart;
-    for (at, byte) in data.iter().enumerate() {
-        state = match (state, byte) {
-            (Dot | DotCr, b'\n') => return Some(at + 1),
-            (LineStart, b'.') => Dot,
-            (Dot, b'\r') => DotCr,
-            (_, b'\n') => LineStart,
-            (_, b'\r') => Cr,
-            (_, _) => Text,
-        };
-    }
-    None
+    lone_dot(data, without_cr)
+}
+
+/// A line without the one CR that is part of its end.
+fn without_cr(line: &[u8]) -> &[u8] {
+    line.strip_suffix(b"\r").unwrap_or(line)
 }
 
 /// Everybody who is lenient.

@@ -50,7 +50,7 @@ use hand::Hand;
 use lesson::{After, Teach};
 use link::{Link, Sockets};
 use outage::Outages;
-pub(crate) use outage::reasons_of_a_host;
+pub(crate) use outage::put_off_by;
 pub use pauses::{Forgotten, Resumed};
 use record::Attempt;
 use report::Reports;

@@ -6,9 +6,8 @@ use std::io;
 use super::Controls;
 use super::requests::{Done, Failure, Reply, Sink, operate, unknown_lane};
 use crate::clock::Clock;
-use crate::mail::State;
-use crate::pipeline::reasons_of_a_host;
-use crate::queue::{Filter, Operation, QueueError};
+use crate::pipeline::put_off_by;
+use crate::queue::{Operation, QueueError};
 
 /// It is done, and the store does not know.
 pub(super) fn only_for_now(name: &str, state: &str, error: QueueError) -> Failure {
@@ -41,12 +40,7 @@ pub(super) async fn resume(
     let mut done = Done::default();
     for lane in lanes {
         // Whatever it was, somebody says that it is mended. What was said about a message or a recipient has its own times.
-        let filter = Filter {
-            provider: Some(lane.name.clone()),
-            state: Some(State::Queued.to_string()),
-            reasons: reasons_of_a_host(""),
-            ..Filter::default()
-        };
+        let filter = put_off_by("", lane.name.clone());
         match operate(controls, clock, Operation::Retry, filter, &mut BTreeSet::new()).await {
             Ok(more) => {
                 done.matched += more.matched;

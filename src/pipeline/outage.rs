@@ -332,13 +332,8 @@ impl Relay {
     pub(super) async fn wake_for_host(&self, lane: LaneName, host: &str) -> Result<(), QueueError> {
         let now = self.clock.now();
         let one = self.router.provider_of_lane(&lane).relay.is_some() || lane.as_domain().is_some();
-        let filter = Filter {
-            provider: Some(lane.to_string()),
-            state: Some(State::Queued.to_string()),
-            // Of a provider with many domains others go to other hosts.
-            reasons: reasons_of_a_host(if one { "" } else { host }),
-            ..Filter::default()
-        };
+        // Of a provider with many domains others go to other hosts.
+        let filter = put_off_by(if one { "" } else { host }, lane.to_string());
         let (mut changed, mut after) = (0, None);
         while !*self.stopping.borrow() {
             let page = self.queue.inspect(&filter, after, AT_ONCE).await?;
@@ -384,9 +379,15 @@ impl Relay {
     }
 }
 
+/// What waits in a lane for such a reason, see [`reasons_of_a_host`].
+pub(crate) fn put_off_by(host: &str, lane: String) -> Filter {
+    let state = Some(State::Queued.to_string());
+    Filter { provider: Some(lane), state, reasons: reasons_of_a_host(host), ..Filter::default() }
+}
+
 /// The reasons, as globs, for which mail waits that has nothing to do with the mail: its host took no connection, or
 /// would not have our TLS or login. With a name those of this host alone; empty: of every host.
-pub(crate) fn reasons_of_a_host(host: &str) -> Vec<String> {
+fn reasons_of_a_host(host: &str) -> Vec<String> {
     let before = BEFORE_MAIL.into_iter().map(|stage| format!("{host}*] {stage}: *"));
     // Without an address there was none to name.
     let any = if host.is_empty() { "*" } else { host };

@@ -32,7 +32,8 @@ pub struct Features<'a> {
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
 pub struct FeatureKeys([u64; FEATURES]);
 
-fn domain_of(address: &str) -> &str {
+/// The domain of an address; empty: it has none.
+pub(crate) fn domain_of(address: &str) -> &str {
     address.rsplit_once('@').map_or("", |(_, domain)| domain)
 }
 

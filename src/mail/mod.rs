@@ -29,6 +29,7 @@ pub use caller::Caller;
 pub use domain::{Spellings, in_ascii};
 pub use draft::{Draft, Finished, Refusal};
 pub use envelope::{BodyKind, Envelope, Notify, Orcpt, Recipient, Ret, envid_bytes};
+pub(crate) use features::domain_of;
 pub use features::{FeatureKeys, Features};
 pub use id::{IdSource, QueueId, RecipientKey};
 pub use incoming::Incoming;

@@ -14,7 +14,7 @@ use super::names::Names;
 use super::{rows, schema, sql};
 use crate::clock::Timestamp;
 use crate::config::units::Pattern;
-use crate::mail::{LaneName, QueueId, RecipientKey, State};
+use crate::mail::{LaneName, QueueId, RecipientKey, State, domain_of};
 use crate::queue::{Filter, Page, QueueError, Row};
 
 /// Connections, and so reads at once.
@@ -197,10 +197,9 @@ impl<'f> Wanted<'f> {
 
     /// What can be told from the recipient alone.
     fn fits(&self, state: State, lane: &str, address: &str, reason: &str) -> bool {
-        let domain = || address.rsplit_once('@').map_or("", |(_, domain)| domain);
         self.state.is_none_or(|s| s == state)
             && self.provider.is_none_or(|p| p == lane || p == LaneName::base_of(lane))
-            && self.domain.is_none_or(|d| d.to_lowercase() == domain().to_lowercase())
+            && self.domain.is_none_or(|d| d.to_lowercase() == domain_of(address).to_lowercase())
             && self.recipient.as_ref().is_none_or(|p| p.matches(address))
             && self.reason.as_ref().is_none_or(|p| p.matches(reason))
             && (self.reasons.is_empty() || self.reasons.iter().any(|p| p.matches(reason)))

@@ -292,9 +292,7 @@ impl DeadAddresses {
         let mail = mail.as_ref();
         let (times, ends) = match self.early.get(&whose) {
             None => (1, Refusals::first(mail)),
-            Some(known)
-                if !known.ends.is_about_more_with(keys) && known.probing.is_none() && !known.left().is_zero() =>
-            {
+            Some(known) if !known.ends.spares(keys) && known.probing.is_none() && !known.left().is_zero() => {
                 return;
             }
             Some(known) => known.ends.again(known.times, mail),

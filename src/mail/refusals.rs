@@ -46,7 +46,7 @@ impl Refusals {
     pub fn again(&self, times: u32, of: Option<&Features<'_>>) -> (u32, Refusals) {
         let mut refused = self.clone();
         let keys = of.map(Features::keys).unwrap_or_default();
-        let more = self.is_about_more_with(keys);
+        let more = self.spares(keys);
         if more {
             refused.common = self.common.common(keys);
             refused.about = of.and_then(|of| of.told(refused.common)).map(Arc::from);
@@ -78,12 +78,8 @@ impl Refusals {
         !self.common.is_empty()
     }
 
-    /// Whether it is about more than before when such mail is turned away, too.
-    pub fn is_about_more_with(&self, keys: FeatureKeys) -> bool {
-        self.spares(keys)
-    }
-
     /// Whether mail lacks something of what all that was turned away has in common, and is to be tried at once.
+    /// If it is turned away, too, it is about more than before.
     pub fn spares(&self, keys: FeatureKeys) -> bool {
         self.spares_some() && !self.common.are_all_of(keys)
     }

@@ -123,7 +123,7 @@ impl Lane {
         let (times, refusals) = match &state.circuit {
             None => (1, Refusals::first(mail.as_ref())),
             // Connections that were under way when it opened are no further probes.
-            Some(known) if !known.refusals.is_about_more_with(keys) && !known.left().is_zero() => return,
+            Some(known) if !known.refusals.spares(keys) && !known.left().is_zero() => return,
             Some(known) => known.refusals.again(known.times, mail.as_ref()),
         };
         let wait = doubled(first, times.saturating_sub(1), longest);

@@ -114,9 +114,9 @@ impl Confined {
 enum Standing {
     /// The host answers its like.
     Clear,
-    /// In doubt: it may have so many connections, with all others in doubt.
-    Doubtful(u32),
-    /// Suspected: half of them.
+    /// In doubt: it has half of the connections, with all other mail in doubt.
+    Doubtful,
+    /// Suspected: the same, and a message of it never more than one.
     Suspected,
 }
 
@@ -243,13 +243,12 @@ impl Unanswered {
 impl View<'_> {
     /// Whether a job waits until something else has ended.
     pub(super) fn keeps(&self, job: &Job) -> bool {
-        let most = match self.standing(job) {
-            Standing::Clear => return false,
-            Standing::Doubtful(most) => most,
-            Standing::Suspected if self.rests(job) || self.is_under_way(job) => return true,
-            Standing::Suspected => Confined::of(self.connections).connections,
-        };
-        self.used >= most as usize
+        let full = || self.used >= Confined::of(self.connections).connections as usize;
+        match self.standing(job) {
+            Standing::Clear => false,
+            Standing::Doubtful => full(),
+            Standing::Suspected => self.rests(job) || self.is_under_way(job) || full(),
+        }
     }
 
     /// Whether other mail leaves before it.
@@ -277,19 +276,14 @@ impl View<'_> {
         if self.unanswered.concerns(job) {
             return Standing::Suspected;
         }
-        let answered = &self.unanswered.answered;
-        // Where nothing was answered yet there is nothing to tell them by.
-        if answered.times() == 0 || self.connections < 2 {
+        // Where nothing was answered yet there is nothing to tell them by, and before anything was since, nearly all
+        // mail has something in common with what waits.
+        if self.unanswered.answered.times() == 0 || self.connections < 2 || self.untold || self.waiting.is_empty() {
             return Standing::Clear;
         }
-        let keys = job.features().keys();
-        let half = Confined::of(self.connections).connections;
-        // Before anything was answered since, nearly all mail has something in common with what waits.
-        if !self.untold && keys.iter().any(|key| self.waiting.contains(&key)) {
-            return Standing::Doubtful(half);
-        }
         // Mail of domains that are new is mail like any other: many relays have little else.
-        Standing::Clear
+        let shares = job.features().keys().iter().any(|key| self.waiting.contains(&key));
+        if shares { Standing::Doubtful } else { Standing::Clear }
     }
 }
 

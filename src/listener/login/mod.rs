@@ -85,7 +85,7 @@ impl Logins {
         self.throttle.lock().admit(ip, name, Instant::now())
     }
 
-    /// Whose login it is; `None`: nobody's. The caller has been admitted.
+    /// Whose login it is. The caller has been admitted.
     pub(super) async fn check(&self, users: &Arc<Users>, ip: IpAddr, attempt: Attempt) -> Checked {
         let known = users.find(&attempt.user).cloned();
         let mut secret = None;

@@ -90,7 +90,7 @@ where
                 info!(%client, user = &*user.name, mechanism, tls = self.dialog.client.tls, "logged in")
             }
             Checked::Nobody { user, banned } => {
-                // Read by fail2ban: packaging/fail2ban/mailweir.conf.
+                // Read by fail2ban: packaging/fail2ban/filter.d/mailweir.conf.
                 warn!(%client, user = user.as_ref().map(|user| &*user.name), mechanism, "login failed");
                 if *banned {
                     warn!(%client, "too many failed logins, none of this address is looked at for now");

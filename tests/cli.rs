@@ -259,7 +259,9 @@ fn commands_reach_a_relay_whatever_became_of_its_file() {
     std::fs::write(&file, good.replace("q.db", "other.db")).expect("written");
     let socket = site.socket().display().to_string();
     let done = site.run(&["status"]);
-    assert!(done.err.contains("nothing answers at ") && done.err.contains(": --socket "), "{}", done.err);
+    let listed = format!("a mailweir listens at {socket}");
+    assert!(done.err.contains("nothing answers at ") && done.err.contains(&listed), "{}", done.err);
+    assert!(done.err.contains("--socket PATH talks to one"), "{}", done.err);
     assert_eq!(done.code, 69);
     assert!(site.run(&["--socket", &socket, "status"]).ok().starts_with("mailweir 9.9"));
     assert!(site.run(&["status", "--socket", &socket]).ok().starts_with("mailweir 9.9"));

@@ -76,6 +76,8 @@ pub enum Request {
     },
     /// Read the configuration again and put it in force.
     Reload,
+    /// Which file the configuration in force came from: a note with its full path, empty without a file.
+    File,
     /// How the file of the configuration differs from what is in force: a note if it does.
     FileDiffers,
     /// The values in force that differ from the built-in ones, as TOML in a note.
@@ -263,6 +265,7 @@ async fn answer(
             Some(settings) => sink.put(Reply::Note(settings), &[]).await?,
             None => return Ok(Err(Failure::refused("the values in force are not known"))),
         },
+        Request::File => sink.put(Reply::Note(controls.status().config), &[]).await?,
         Request::FileDiffers => {
             if let Some(told) = controls.file_differs().await {
                 sink.put(Reply::Note(told), &[]).await?;

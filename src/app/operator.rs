@@ -2,7 +2,7 @@
 //! configuration takes the place of another.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -42,6 +42,11 @@ const ROWS_AT_ONCE: usize = 1000;
 
 /// The highest priority there is.
 const MOST_URGENT: i8 = 9;
+
+/// The full path of a file: whoever reads it may be in another directory.
+fn whole(file: &Path) -> String {
+    std::path::absolute(file).unwrap_or_else(|_| file.to_owned()).display().to_string()
+}
 
 /// Whom a reload answers: what it did, or why it did nothing.
 pub(super) type Reloaded = oneshot::Sender<Result<String, Refusal>>;
@@ -188,7 +193,7 @@ impl Controls for Operator {
             version: env!("CARGO_PKG_VERSION").into(),
             pid: std::process::id(),
             hostname: relay.config.hostname.clone(),
-            config: self.file.as_ref().map(|p| p.display().to_string()).unwrap_or_default(),
+            config: self.file.as_deref().map(whole).unwrap_or_default(),
             started: self.started.to_string(),
             loaded: self.loaded.to_string(),
             reloads: self.reloads,

@@ -10,7 +10,7 @@ use clap::Args;
 use rustix::fs::{Access, access};
 use rustix::io::Errno;
 
-use super::connect::{Lead, Target, running};
+use super::connect::{Lead, Target, must_be_its_queue, running};
 use super::screen;
 use super::{Code, Failed, Outcome};
 use crate::admin::requests::{Reply, Request};
@@ -31,6 +31,7 @@ pub(super) struct BackupArgs {
 
 pub(super) async fn backup(lead: &Lead, args: &BackupArgs) -> Outcome {
     let Store::Sqlite(store) = &lead.config().queue.store;
+    must_be_its_queue(lead).await?;
     let (bytes, counts) = match displaced(lead).await? {
         Some(running) => save(&running, &args.file).await?,
         None => {

@@ -17,7 +17,7 @@ use crate::admin::control::{ask, socket_path};
 use crate::admin::requests::{Done, Failure, Reply, Request, Sink, handle};
 use crate::admin::{Controls, LaneStatus, Status, Withdrawn};
 use crate::clock::{Clock, Timestamp};
-use crate::config::{Config, ConfigError, Loaded, Store};
+use crate::config::{Config, ConfigError, Elsewhere, Loaded, Store};
 use crate::mail::{LaneName, RecipientKey};
 use crate::queue::sqlite::SqliteQueue;
 use crate::queue::{Queue, QueueError};
@@ -39,7 +39,8 @@ impl Lead {
     /// By the file that was `named`, or found at its default place; `socket` says where the relay is whatever the
     /// file says. Never fails: a relay may run that read an earlier version of the file.
     pub(super) fn find(named: Option<&Path>, socket: Option<PathBuf>) -> Lead {
-        let (loaded, broken) = match Loaded::read(named) {
+        // What the file names elsewhere may be for the relay alone, and says nothing of what commands show.
+        let (loaded, broken) = match Loaded::read_with(named, Elsewhere::Ignored) {
             Ok(loaded) => (loaded, None),
             Err(error) => (Loaded::despite_faults(named), Some(error)),
         };
@@ -96,6 +97,7 @@ pub async fn connect(lead: &Lead) -> Result<Target, Failed> {
         let message = nobody(lead, &format!("there is no queue at {}", path.display())).await;
         return Err(Failed::new(Code::Unavailable, message));
     }
+    must_have_no_other_queue(lead).await?;
     let queue: Arc<dyn Queue> = SqliteQueue::open(path, Clock::System).map_err(|e| match e {
         QueueError::InUse(_) => Failed::new(
             Code::Temporary,
@@ -108,6 +110,29 @@ pub async fn connect(lead: &Lead) -> Result<Target, Failed> {
         screen::say("mailweir", &format!("note: {NOBODY_SENDS}"));
     }
     Ok(Target::Direct(Direct { queue }))
+}
+
+/// The mail of a relay that runs with this file is in the queue that it was started with, and not in the one that the
+/// file names now.
+async fn must_have_no_other_queue(lead: &Lead) -> Result<(), Failed> {
+    let other = elsewhere_with_this_file(lead, &elsewhere(&lead.socket), "nothing was done").await;
+    other.map_or(Ok(()), |message| Err(Failed::new(Code::Unavailable, message)))
+}
+
+/// For commands that go to the queue's file themselves, whether a relay runs or not.
+///
+/// # Errors
+/// The queue that the file names is that of another relay, or the relay of the file has another queue.
+pub(super) async fn must_be_its_queue(lead: &Lead) -> Result<(), Failed> {
+    match UnixStream::connect(&lead.socket).await {
+        Ok(_) => match must_be_ours(lead, &Target::Running(lead.socket.clone())).await {
+            Err(failed) if failed.code == Code::Unavailable => Err(failed),
+            // What does not answer is no other relay that is known.
+            _ => Ok(()),
+        },
+        Err(e) if e.kind() == io::ErrorKind::PermissionDenied => Ok(()),
+        Err(_) => must_have_no_other_queue(lead).await,
+    }
 }
 
 /// What is to be known of a queue at which no relay is.
@@ -133,6 +158,7 @@ async fn reach(lead: &Lead) -> Result<io::Result<Target>, Failed> {
     match UnixStream::connect(socket).await {
         Ok(_) => {
             let target = Target::Running(socket.clone());
+            must_be_ours(lead, &target).await?;
             if lead.notes {
                 note_differences(&target).await?;
             }
@@ -144,6 +170,32 @@ async fn reach(lead: &Lead) -> Result<io::Result<Target>, Failed> {
         }
         Err(e) => Ok(Err(e)),
     }
+}
+
+/// A store without a full path is another one in each directory: what is found there may be the relay of another file,
+/// whose mail nobody wants to list or cancel by this one.
+async fn must_be_ours(lead: &Lead, target: &Target) -> Result<(), Failed> {
+    let Store::Sqlite(store) = &lead.config().queue.store;
+    let Some(own) = lead.loaded.file.as_deref().filter(|_| !lead.named && store.is_relative()) else { return Ok(()) };
+    let mut file = String::new();
+    let keep = |reply, _: &[u8]| {
+        if let Reply::Note(text) = reply {
+            file = text;
+        }
+        Ok(())
+    };
+    // One of an earlier version does not know the question; one without a file has no other.
+    let told = target.answer(Request::File, keep).await?.is_ok();
+    if !told || file.is_empty() || is_same_file(own, Path::new(&file)) {
+        return Ok(());
+    }
+    let (own, store, socket) = (own.display(), store.display(), lead.socket.display());
+    let message = format!(
+        "the mailweir that listens at {socket} runs with {file}, and not with {own}, whose [queue] store, {store}, is \
+         looked for in the directory that this is called in: call it in the directory that its relay was started in, or \
+         add --socket {socket} if the other one is meant"
+    );
+    Err(Failed::new(Code::Unavailable, message))
 }
 
 /// That nobody answers, and where else somebody may.
@@ -189,10 +241,17 @@ pub(super) async fn with_values_in_force(lead: Lead) -> Lead {
     };
     let asked = Target::Running(lead.socket.clone()).request(Request::Settings, keep).await;
     // Files that it names may not be there for this user, or in this directory.
-    let loaded = text.filter(|_| asked.is_ok()).and_then(|text| Loaded::parse(&text, IN_FORCE).ok());
+    let loaded = match text.filter(|_| asked.is_ok()) {
+        Some(text) => Loaded::parse_alone(&text, IN_FORCE).map_err(|error| error.to_string()),
+        None => Err("the relay does not tell them".to_owned()),
+    };
     match loaded {
-        Some(loaded) => Lead { loaded: Loaded { file: Some(IN_FORCE.into()), ..loaded }, broken: None, ..lead },
-        None => lead,
+        Ok(loaded) => Lead { loaded: Loaded { file: Some(IN_FORCE.into()), ..loaded }, broken: None, ..lead },
+        Err(why) => {
+            let shown = if lead.broken.is_some() { "the built-in ones" } else { "those of the file" };
+            screen::say("mailweir", &format!("note: the values in force are not known, {shown} are shown: {why}"));
+            lead
+        }
     }
 }
 
@@ -228,6 +287,26 @@ async fn note_differences(target: &Target) -> Result<(), Failed> {
 /// file named when it started. `what`: what cannot be done, or is not there.
 async fn nobody(lead: &Lead, what: &str) -> String {
     let others = elsewhere(&lead.socket);
+    if let Some(told) = elsewhere_with_this_file(lead, &others, what).await {
+        return told;
+    }
+    // Any of them may be somebody else's: none is proposed.
+    let listed: Vec<&str> = others.iter().take(OTHERS_TOLD).map(String::as_str).collect();
+    let more = if others.len() > listed.len() { " and others" } else { "" };
+    let other = match listed.as_slice() {
+        [] => String::new(),
+        listed => format!(
+            " (on this machine a mailweir listens at {}{more}, and none says that it runs with this configuration; --socket \
+             PATH talks to one)",
+            listed.join(", ")
+        ),
+    };
+    format!("mailweir is not running: {what}{other}")
+}
+
+/// What is to be said where one of the `others` runs with this very file.
+async fn elsewhere_with_this_file(lead: &Lead, others: &[String], what: &str) -> Option<String> {
+    let own = lead.loaded.file.as_deref().filter(|_| !lead.named)?;
     for path in others.iter().take(OTHERS) {
         let mut config = String::new();
         let keep = |reply, _: &[u8]| {
@@ -239,21 +318,23 @@ async fn nobody(lead: &Lead, what: &str) -> String {
         let target = Target::Running(PathBuf::from(path));
         // Who may not ask, or gets no answer, learns where it is.
         let _ = tokio::time::timeout(OTHER_ANSWERS, target.request(Request::Status, keep)).await;
-        if let Some(file) = lead.loaded.file.as_ref().filter(|file| is_same_file(file, Path::new(&config))) {
-            return format!(
+        // Relays of an earlier version tell it as they were given it, from a directory that is not known.
+        let config = Path::new(&config);
+        if config.is_absolute() && is_same_file(own, config) {
+            return Some(format!(
                 "{what}: the mailweir that runs with {} has the queue that was named there when it started, and listens at \
                  {path}: add --socket {path}; a changed [queue] store holds from its next start on",
-                file.display()
-            );
+                own.display()
+            ));
         }
     }
-    let other =
-        others.first().map(|path| format!(" (one with another configuration listens at {path}: --socket {path})"));
-    format!("mailweir is not running: {what}{}", other.unwrap_or_default())
+    None
 }
 
 /// Relays that listen elsewhere and are asked for their file, and how long each has to answer.
 const OTHERS: usize = 16;
+/// Those that are named where none of them is meant.
+const OTHERS_TOLD: usize = 4;
 const OTHER_ANSWERS: Duration = Duration::from_millis(500);
 
 fn is_same_file(a: &Path, b: &Path) -> bool {
@@ -262,7 +343,10 @@ fn is_same_file(a: &Path, b: &Path) -> bool {
 }
 
 /// Where else on this machine a mailweir listens: the file may have named another queue when it was started.
+/// Those beside it come first.
 fn elsewhere(socket: &Path) -> Vec<String> {
+    let whole = std::path::absolute(socket);
+    let socket = whole.as_deref().unwrap_or(socket);
     let sockets = std::fs::read_to_string("/proc/net/unix").unwrap_or_default();
     let listening = sockets.lines().filter_map(|line| {
         let mut words = line.split_whitespace();
@@ -274,7 +358,9 @@ fn elsewhere(socket: &Path) -> Vec<String> {
     let found = listening.filter(other).filter(|path| {
         queue_of(path).and_then(|queue| std::fs::File::open(queue).ok()).is_some_and(|file| is_database(&file))
     });
-    found.filter_map(queue_of).map(|queue| format!("{queue}.sock")).collect()
+    let mut found: Vec<String> = found.filter_map(queue_of).map(|queue| format!("{queue}.sock")).collect();
+    found.sort_by_key(|path| Path::new(path).parent() != socket.parent());
+    found
 }
 
 /// The queue beside which this socket is. The system knows it by the name under which it was made.

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use clap::Args;
 
-use super::connect::{Lead, running};
+use super::connect::{Lead, running, with_values_in_force};
 use super::provider::stored_feedback;
 use super::screen::{self, shown};
 use super::text::Table;
@@ -54,7 +54,8 @@ pub(super) async fn explain(lead: Lead, asked: Explain) -> Outcome {
         "" => None,
         text => Some(parse(text)?),
     };
-    // Of the file, where it can be read: another name would just match no route.
+    // Of what holds: another name would just match no route.
+    let lead = with_values_in_force(lead).await;
     let listeners: Vec<&str> =
         lead.config().listeners.iter().map(|listener| &*listener.name).filter(|name| !name.is_empty()).collect();
     if lead.broken.is_none() && !asked.listener.is_empty() && !listeners.contains(&asked.listener.as_str()) {

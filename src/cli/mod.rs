@@ -32,7 +32,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-use crate::config::{ConfigError, Loaded};
+use crate::config::{ConfigError, Elsewhere, Loaded};
 use crate::core_dump;
 use connect::Lead;
 
@@ -190,6 +190,7 @@ fn end(program: &str, outcome: Outcome) -> ExitCode {
 
 fn dispatch(cli: Cli) -> Outcome {
     let loaded = || Loaded::read(cli.config.as_deref());
+    let only = |elsewhere| Loaded::read_with(cli.config.as_deref(), elsewhere);
     let lead = || Lead::find(cli.config.as_deref(), cli.socket.clone());
     let command = cli.command.unwrap_or(Command::Run);
     let to_a_relay = |command: &Command| {
@@ -215,14 +216,14 @@ fn dispatch(cli: Cli) -> Outcome {
         Command::Reload => block_on(control::reload(&lead().quiet())),
         Command::Explain(asked) => block_on(explain::explain(lead(), asked)),
         Command::Auth(command) => {
-            let loaded = loaded()?;
+            let loaded = only(Elsewhere::OnlyLogins)?;
             block_on(auth::auth(loaded, command))
         }
         Command::Passwd(args) => passwd::passwd(&args),
-        Command::Dkim(command) => dkim::dkim(|| loaded().map_err(Failed::from), command),
+        Command::Dkim(command) => dkim::dkim(|| only(Elsewhere::OnlyDkim).map_err(Failed::from), command),
         Command::Send { arguments } => sendmail::run(sendmail::Name::Send, arguments, cli.config),
         Command::Sink(args) => sink::sink(&args),
-        Command::Simulate(args) => simulate::simulate(&loaded()?.config, &args),
+        Command::Simulate(args) => simulate::simulate(&only(Elsewhere::Ignored)?.config, &args),
     }
 }
 

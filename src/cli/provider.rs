@@ -311,6 +311,10 @@ fn show(lead: &Lead, lanes: Lanes, name: &str, json: bool) -> Outcome {
         Some(lane) => Row::new(loaded, lane, running),
         None => match rows.into_iter().find(|row| row.lane.name == name) {
             Some(row) => row,
+            // Which there are is in the file.
+            None if lead.broken.is_some() && !profiles::all().iter().any(|p| p.name() == name) => {
+                return lead.must_be_good();
+            }
             None => return show_profile(name, json),
         },
     };

@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 use toml_edit::{Document, Item, TableLike, Value};
 
 use super::dkim::DkimDraft;
+use super::elsewhere::Elsewhere;
 use super::keys::{Admin, ProviderDraft, RouteDraft, Table, Top, UNSUPPORTED};
 use super::listener_keys::ListenerDraft;
 use super::mistakes::{self, Excerpts};
@@ -54,6 +55,10 @@ pub(super) struct Reader<'a> {
     excerpts: Excerpts<'a>,
     /// This is the file of built-in profiles itself.
     built_in: bool,
+    /// Whether what it names elsewhere is read.
+    elsewhere: Elsewhere,
+    /// Path of a key whose value was not looked up → what to show of it.
+    unread: BTreeMap<String, Value>,
     /// Path of every key and table in the file → where it stands.
     places: BTreeMap<String, Range<usize>>,
     pub problems: Vec<Problem>,
@@ -87,8 +92,22 @@ pub fn find(named: Option<&Path>) -> Option<PathBuf> {
 impl<'a> Reader<'a> {
     pub(super) fn new(text: &'a str, origin: &'a str) -> Reader<'a> {
         let excerpts = Excerpts::new(text);
-        let places = BTreeMap::new();
-        Reader { origin, text, excerpts, built_in: false, places, problems: Vec::new(), warnings: Vec::new() }
+        Reader {
+            origin,
+            text,
+            excerpts,
+            built_in: false,
+            elsewhere: Elsewhere::Read,
+            unread: BTreeMap::new(),
+            places: BTreeMap::new(),
+            problems: Vec::new(),
+            warnings: Vec::new(),
+        }
+    }
+
+    /// The same with less of what the text names elsewhere.
+    pub(super) fn with(self, elsewhere: Elsewhere) -> Reader<'a> {
+        Reader { elsewhere, ..self }
     }
 
     /// For the file of built-in profiles, which has keys of its own and builds on no profile.
@@ -284,12 +303,14 @@ impl<'a> Reader<'a> {
                 let _ = (key.set)(into, Val::Word(OAuthService::Other.as_str()));
                 return self.read_table(table_of_it, table, prefix, into);
             }
-            let read = match item.as_value() {
+            let value = item.as_value().cloned().or_else(|| item.clone().into_value().ok());
+            if let Some(shown) = value.as_ref().and_then(|value| self.elsewhere.shown_unread(key.kind, value)) {
+                self.unread.insert(path, shown);
+                return;
+            }
+            let read = match &value {
                 Some(value) => key.kind.read(value),
-                None => match item.clone().into_value() {
-                    Ok(value) => key.kind.read(&value),
-                    Err(_) => Err(format!("expected {}", key.kind.expected())),
-                },
+                None => Err(format!("expected {}", key.kind.expected())),
             };
             let literal = matches!(read, Ok(Val::Secret { literal: true, .. }));
             match read.and_then(|value| (key.set)(into, value)) {
@@ -418,6 +439,18 @@ impl<'a> Reader<'a> {
     /// Whether the file has this key or table.
     pub(super) fn has(&self, path: &str) -> bool {
         self.places.contains_key(path)
+    }
+
+    /// A key that begins so could not be read, which is told already, or was not looked up: what depends on it is
+    /// not known.
+    pub(super) fn lacks(&self, begin: &str) -> bool {
+        let is_it = |key: &String| key.starts_with(begin);
+        self.problems.iter().any(|problem| is_it(&problem.key)) || self.unread.keys().any(is_it)
+    }
+
+    /// What to show of the value of this key, which was not looked up.
+    pub(super) fn unread(&self, path: &str) -> Option<&Value> {
+        self.unread.get(path)
     }
 
     /// The line of a key or table that the file has.

@@ -8,7 +8,7 @@ pub(super) fn check(reader: &mut Reader<'_>, path: &str, listener: &Listener) {
     let at = |key: &str| format!("{path}.{key}");
     let (local, has_tls) = (listener.address.is_local(), reader.has(&at("tls")));
     // Users that could not be read are told of themselves.
-    let unread = reader.problems.iter().any(|problem| problem.key.starts_with("user"));
+    let unread = reader.lacks("user");
     if listener.accept_any {
         let fault = match () {
             () if !local => Some(format!(

@@ -10,7 +10,7 @@ use super::keys::{self, Table};
 use super::listener_keys::ListenerDraft;
 use super::report::Setting;
 use super::{
-    Config, ConfigError, Dns, Listener, Log, Provider, Queue, Retry, Sendmail, Warning, certificates, check, expiring,
+    Config, ConfigError, Dns, Elsewhere, Listener, Log, Provider, Queue, Retry, Sendmail, Warning, certificates, check, expiring,
     shaping, source_file, store_place,
 };
 
@@ -53,10 +53,17 @@ impl Loaded {
     /// Reads the file that was named, else `config.toml` in the working directory if there is one,
     /// else takes the defaults. A file that was named must exist. Warns also of what begins later.
     pub fn read(named: Option<&Path>) -> Result<Loaded, ConfigError> {
+        Loaded::read_with(named, Elsewhere::Read)
+    }
+
+    /// The same with less of what it names elsewhere: what is not looked up is not there in the result, but for what
+    /// [`Loaded::settings`] show.
+    pub fn read_with(named: Option<&Path>, elsewhere: Elsewhere) -> Result<Loaded, ConfigError> {
         match find(named) {
             Some(path) => {
-                let text = file::read_file(&path)?;
-                let loaded = Loaded::parse_at(&text, &path.display().to_string(), Some(Clock::System.now()))?;
+                let (text, origin) = (file::read_file(&path)?, path.display().to_string());
+                let reader = file::Reader::new(&text, &origin).with(elsewhere);
+                let loaded = Loaded::of(reader, Some(Clock::System.now()))?;
                 Ok(Loaded { file: Some(path), read: Some(mark_of(text.as_bytes())), ..loaded })
             }
             None => Loaded::parse("", "defaults"),
@@ -71,7 +78,7 @@ impl Loaded {
         if let Some(store) = text.and_then(|bytes| store_place::store_in(&String::from_utf8_lossy(&bytes))) {
             config.queue.store = store;
         }
-        Loaded { config, ..Loaded::without_file() }
+        Loaded { config, file: find(named), ..Loaded::without_file() }
     }
 
     /// The built-in values and nothing else.
@@ -84,9 +91,18 @@ impl Loaded {
         Loaded::parse_at(text, origin, None)
     }
 
+    /// The same, and nothing is read but the text.
+    pub fn parse_alone(text: &str, origin: &str) -> Result<Loaded, ConfigError> {
+        Loaded::of(file::Reader::new(text, origin).with(Elsewhere::Ignored), None)
+    }
+
     /// The same, with what is to be warned of `now`.
     pub(super) fn parse_at(text: &str, origin: &str, now: Option<Timestamp>) -> Result<Loaded, ConfigError> {
-        let mut reader = file::Reader::new(text, origin);
+        Loaded::of(file::Reader::new(text, origin), now)
+    }
+
+    fn of(mut reader: file::Reader<'_>, now: Option<Timestamp>) -> Result<Loaded, ConfigError> {
+        let origin = reader.origin;
         let draft = reader.read();
         let (config, settings) = check::finish(&mut reader, draft);
         if let Some(now) = now {

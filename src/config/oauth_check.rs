@@ -50,7 +50,7 @@ pub(super) fn check(reader: &mut Reader<'_>, path: &str, draft: &ProviderDraft) 
     }
     for (key, message) in faults(&draft.oauth, service) {
         // What could not be read is there.
-        let told = reader.problems.iter().any(|problem| KEYS.iter().any(|key| problem.key == at(key)));
+        let told = KEYS.iter().any(|key| reader.lacks(&at(key)));
         if !told {
             let place = if reader.has(&at(key)) { at(key) } else { at("oauth") };
             reader.fault(&place, message);

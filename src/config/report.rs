@@ -150,8 +150,9 @@ impl Lister<'_, '_> {
     /// Lists a table. `heirs` are the tables whose values it takes over where it says nothing.
     fn add<T: Table>(&mut self, table: &str, path: &str, prefix: &str, heirs: &[&str], draft: &T) {
         for key in T::KEYS {
-            let value = key.get(draft).map(|v| v.to_toml());
             let join = |path: &str| if path.is_empty() { key.name.to_owned() } else { format!("{path}.{}", key.name) };
+            let unread = || [path].iter().chain(heirs).find_map(|path| self.reader.unread(&join(path)).cloned());
+            let value = key.get(draft).map(|v| v.to_toml()).or_else(unread);
             let known = self.profile.and_then(|p| Some((p.name(), p.source(key.name)?)));
             let from = match (self.reader.line(&join(path)), known) {
                 (Some(line), _) => format!("{}:{line}", self.reader.origin),

@@ -254,7 +254,7 @@ pub(super) fn assemble(reader: &mut Reader<'_>, drafts: &[UserDraft], file: Opti
 /// Whether the users that routes and limits name are there. Faults go to `reader`.
 pub(super) fn check_named(reader: &mut Reader<'_>, users: &Users, routes: &[RouteDraft], limits: &[LimitDraft]) {
     // One that could not be read may be meant.
-    if reader.problems.iter().any(|problem| problem.key.starts_with("user")) {
+    if reader.lacks("user") {
         return;
     }
     let of_routes = routes.iter().enumerate().map(|(i, route)| (format!("route[{}].user", i + 1), &route.when.user));

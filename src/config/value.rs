@@ -183,15 +183,18 @@ impl Kind {
     /// Reads a file or a variable at once, which the example of a key cannot name.
     #[cfg(test)]
     pub(super) fn reads_what_is_elsewhere(self) -> bool {
+        self.is_a_file() && !matches!(self, Kind::AliasFile) || matches!(self, Kind::Secret | Kind::StoredPassword)
+    }
+
+    /// The name of a file that is read with the configuration.
+    pub(super) fn is_a_file(self) -> bool {
         use Kind::{
-            Authorities, ClientCertificate, DkimKey, KeyFile, ReadableFile, Secret, ServiceAccount, StoredPassword,
-            UserFile,
+            AliasFile, Authorities, ClientCertificate, DkimKey, KeyFile, ReadableFile, ServiceAccount, UserFile,
         };
-        let file = matches!(
+        matches!(
             self,
-            ReadableFile | Authorities | ClientCertificate | KeyFile | ServiceAccount | UserFile | DkimKey
-        );
-        file || matches!(self, Secret | StoredPassword)
+            AliasFile | ReadableFile | Authorities | ClientCertificate | KeyFile | ServiceAccount | UserFile | DkimKey
+        )
     }
 
     /// What is expected, for messages and documentation: "a span of time from 1s to 1d, …".
@@ -578,9 +581,8 @@ fn shown_variable(name: &str) -> String {
     }
 }
 
-/// The same for `{ file = "hunter2" }`: what looks like a path is shown.
 /// The name of a file, which may be a key by mistake: it is not repeated then.
-fn file_name(text: &str) -> Result<&str, String> {
+pub(super) fn file_name(text: &str) -> Result<&str, String> {
     let is_content = text.contains(['\n', '\r', '{']) || text.contains("-----BEGIN") || text.len() > 1024;
     match is_content {
         true => Err("expected the path of a file, found what seems to be the content of one: put it into a file that only mailweir may read, and name that".into()),
@@ -588,6 +590,7 @@ fn file_name(text: &str) -> Result<&str, String> {
     }
 }
 
+/// The same for `{ file = "hunter2" }`: what looks like a path is shown.
 fn shown_file(path: &str) -> String {
     let like_a_path = ["/", "./", "../"].iter().any(|start| path.starts_with(start));
     if like_a_path { format!("the file {path}") } else { "the file of that name".to_owned() }

@@ -49,7 +49,9 @@ fn with_files(dir: &TestDir) -> (Daemon, Vec<PathBuf>) {
     let hashed = file("hash", &hash);
     let aliases = file("aliases", "root: jo@example.test\n");
     let made = run(
-        Command::new(MAILWEIR).args(["dkim", "new", "example.test", "--algorithm", "ed25519", "--directory"]).arg(dir.path()),
+        Command::new(MAILWEIR)
+            .args(["dkim", "new", "example.test", "--algorithm", "ed25519", "--directory"])
+            .arg(dir.path()),
         b"",
         support::SOON,
     );
@@ -155,7 +157,9 @@ fn no_command_talks_to_the_relay_of_another_configuration() {
     // Another queue in our file: ours is named, theirs is not.
     our_relay.replace_config("queue.db", "other.db");
     std::fs::copy(ours.join("queue.db"), ours.join("other.db")).expect("an older queue");
-    for command in [&["status"][..], &["queue", "list"], &["queue", "cancel", "--all"], &["reload"], &["backup", "x.db"]] {
+    for command in
+        [&["status"][..], &["queue", "list"], &["queue", "cancel", "--all"], &["reload"], &["backup", "x.db"]]
+    {
         let (output, said) = in_directory(ours.path(), command);
         assert_eq!(output.status.code(), Some(69), "{command:?}: {said}");
         assert!(said.contains(&format!("add --socket {our_socket}")) && !said.contains(&their_socket), "{said}");
@@ -179,9 +183,21 @@ fn a_relative_store_does_not_lead_to_the_relay_that_happens_to_be_there() {
         assert_eq!(output.status.code(), Some(69), "{command:?}: {said}");
         assert!(said.contains("and not with") && said.contains("--socket q.db.sock"), "{said}");
     }
+    // Its own file with other values than those in force, or with a mistake in it.
+    for more in ["drain = \"5s\"\n", "drain = 5s\n"] {
+        let was = std::fs::read_to_string(&relay.config).expect("read");
+        std::fs::write(&relay.config, format!("{more}{was}")).expect("written");
+        for command in [&["provider", "list", "--all"][..], &["queue", "list"]] {
+            let (output, said) = in_directory(theirs.path(), command);
+            assert!(output.status.success() && said.contains("note: config.toml "), "{command:?}: {said}");
+        }
+        std::fs::write(&relay.config, was).expect("as it was");
+    }
     // Its own file, under whatever name; and whoever says that this one is meant.
     let own = relay.config.display().to_string();
-    for command in [&["status"][..], &["status", "--config", &own], &["status", "--config", &config, "--socket", &socket]] {
+    for command in
+        [&["status"][..], &["status", "--config", &own], &["status", "--config", &config, "--socket", &socket]]
+    {
         let (output, said) = in_directory(theirs.path(), command);
         assert!(output.status.success() && said.contains(&own), "{command:?}: {said}");
     }

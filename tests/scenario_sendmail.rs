@@ -150,6 +150,16 @@ fn any_user_may_send() {
     let mut mailq = Command::new(site.link("mailq"));
     let output = run(mailq.arg("-C").arg(&site.daemon.config).uid(SOMEBODY).gid(SOMEBODY), b"", DEADLINE);
     assert!(!output.status.success(), "the queue is not everybody's to read");
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(said.contains("Permission denied") && said.contains("default queue"), "{said}");
+    std::fs::set_permissions(&site.daemon.config, std::fs::Permissions::from_mode(0o644)).expect("mode");
+    let Site { mut daemon, dir, .. } = site;
+    daemon.stop();
+    let mut mailq = Command::new(dir.join("bin").join("mailq"));
+    let output = run(mailq.arg("-C").arg(&daemon.config).uid(SOMEBODY).gid(SOMEBODY), b"", DEADLINE);
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(said.contains("may not open its queue") && said.contains("as root"), "{said}");
+    assert_eq!(output.status.code(), Some(69));
 }
 
 #[test]

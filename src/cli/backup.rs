@@ -10,8 +10,9 @@ use clap::Args;
 use rustix::fs::{Access, access};
 use rustix::io::Errno;
 
-use super::connect::{Lead, Target, must_be_its_queue, running};
+use super::connect::{Lead, Target, running};
 use super::screen;
+use super::whose::must_be_its_queue;
 use super::{Code, Failed, Outcome};
 use crate::admin::requests::{Reply, Request};
 use crate::config::Store;

@@ -23,6 +23,7 @@ mod sendmail;
 mod simulate;
 mod sink;
 pub mod text;
+mod whose;
 
 use std::ffi::OsString;
 use std::fmt;

@@ -10,8 +10,8 @@ use super::keys::{self, Table};
 use super::listener_keys::ListenerDraft;
 use super::report::Setting;
 use super::{
-    Config, ConfigError, Dns, Elsewhere, Listener, Log, Provider, Queue, Retry, Sendmail, Warning, certificates, check, expiring,
-    shaping, source_file, store_place,
+    Config, ConfigError, Dns, Elsewhere, Listener, Log, Provider, Queue, Retry, Sendmail, Warning, certificates, check,
+    expiring, shaping, source_file, store_place,
 };
 
 impl Config {

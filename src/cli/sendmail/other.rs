@@ -167,12 +167,17 @@ pub(super) fn verify(site: &Submission, parcel: &Parcel) -> Outcome {
 
 /// A configuration that leads to the relay, and no further.
 fn lead(site: &Submission) -> Lead {
-    Lead::to(&site.store)
+    Lead::to(&site.store, site.file.as_deref())
 }
 
 /// `mailq`.
 pub(super) fn queue(site: &Submission) -> Outcome {
-    block_on(queue_command::list_all(&lead(site)))
+    block_on(queue_command::list_all(&lead(site))).map_err(|failed| match &site.note {
+        Some(note) => {
+            Failed { message: format!("{} ({note}, so the default queue was looked for)", failed.message), ..failed }
+        }
+        None => failed,
+    })
 }
 
 /// `-q`: a relay that runs tries again by itself, so this is only a hint, and no failure if it cannot be given.

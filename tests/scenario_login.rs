@@ -62,6 +62,13 @@ fn write_users(path: &Path, lines: &[&str], mode: u32) {
     std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).expect("a mode");
 }
 
+/// A file for the relay alone.
+fn secret(dir: &TestDir, name: &str, text: &str) -> PathBuf {
+    let path = dir.write(name, text);
+    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600)).expect("a mode");
+    path
+}
+
 impl World {
     /// A relay whose two listeners require a login; `more` tables.
     fn new(more: &str) -> World {
@@ -78,7 +85,7 @@ impl World {
             .with(&format!(
                 "[[listener]]\naddress = \"{implicit}\"\nauth = \"required\"\ntls = {{ mode = \"implicit\", {files} }}\n\
                  [[user]]\nname = \"boss\"\npassword = {{ file = \"{}\" }}\nsenders = [\"*@sender.test\"]\n{more}",
-                dir.write("boss.secret", "the b\u{f6}ss: pass=word\n").display()
+                secret(&dir, "boss.secret", "the b\u{f6}ss: pass=word\n").display()
             ))
             .via("example", "example.test", sink.address, "rate = []");
         let mut daemon = daemon.prepare();
@@ -230,7 +237,7 @@ fn no_password_and_no_unknown_name_is_in_the_log_and_fail2ban_finds_who_failed()
 fn routes_and_limits_are_about_users_also_after_a_restart() {
     let (dir, port) = (TestDir::new(), Port::reserve());
     let (usual, special) = (Sink::start(port.at(2)), Sink::start(port.at(3)));
-    let secret = dir.write("secret", "pencil\n").display().to_string();
+    let secret = secret(&dir, "secret", "pencil\n").display().to_string();
     let mut daemon = Setup::new(&dir)
         .with(&format!("[[user]]\nname = \"news\"\npassword = {{ file = \"{secret}\" }}\n[[route]]\nuser = \"NEWS\"\nvia = \"special\""))
         .with(&format!("[provider.special]\nrelay = \"{}\"\ntls = \"off\"\nrate = []", special.address))
@@ -257,6 +264,9 @@ fn routes_and_limits_are_about_users_also_after_a_restart() {
     waits(&daemon);
     let told = daemon.command_ok(&["explain", "b@example.test", "--client", "127.0.0.1", "--user", "news"], b"");
     assert!(told.contains("special"), "{told}");
+    // Who logs in is limited wherever it comes from.
+    let told = daemon.command_ok(&["explain", "b@example.test", "--user", "news"], b"");
+    assert!(told.contains("special") && told.contains("of news"), "{told}");
     let told = daemon.command_ok(&["explain", "b@example.test", "--client", "127.0.0.1"], b"");
     assert!(!told.contains("special"), "{told}");
 }

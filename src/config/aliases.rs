@@ -12,6 +12,7 @@ use std::path::{Path, PathBuf};
 use toml_edit::{InlineTable, Value};
 
 use super::file::{Draft, Reader};
+use super::source_file;
 use super::value::describe;
 use crate::mail::LocalNames;
 use crate::mail::local::{Target, check_local};
@@ -124,8 +125,8 @@ impl AliasFile {
         if bytes.len() as u64 > MAX_FILE {
             return Err(failed(0, format!("has more than {MAX_FILE} bytes")));
         }
-        let text = String::from_utf8(bytes).map_err(|_| failed(0, "is not UTF-8 text".into()))?;
-        match parse(&text) {
+        let text = source_file::text(&bytes).map_err(|what| failed(0, what.into()))?;
+        match parse(text) {
             Ok(aliases) => Ok(AliasFile { path: path.to_owned(), aliases }),
             Err(faults) => Err(AliasFault { path: path.to_owned(), faults }),
         }

@@ -3,11 +3,11 @@
 //! Invariants:
 //! - A key is read with the configuration: one that cannot be used is a fault of `check` and refuses a reload, so none
 //!   is missing when a message leaves.
-//! - A key file that others than its owner may read or write is refused.
+//! - A key file that others than its owner and the group of mailweir may read, or others than its owner write, is
+//!   refused.
 //! - Nothing of a key is in a message or in `Debug`.
 
 use std::collections::BTreeSet;
-use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,6 +17,7 @@ use super::fields::Field;
 use super::file::Reader;
 use super::identity::private_key;
 use super::keys::{DAY, HOUR, Key, Table, keys};
+use super::source_file;
 use super::value::Kind;
 use crate::dkim::SigningKey;
 use crate::mail::domain::{parse_name, printed};
@@ -59,14 +60,7 @@ impl DkimKey {
     pub fn load(path: &Path) -> Result<DkimKey, String> {
         let name = path.display();
         let der = private_key(path)?;
-        let meta = path.metadata().map_err(|e| format!("cannot read {name}: {e}"))?;
-        let mode = meta.permissions().mode() & 0o7777;
-        if mode & 0o077 != 0 {
-            return Err(format!(
-                "others than its owner may read or write {name} (mode {mode:04o}), and sign in your name: expected \
-                 `chmod 600 {name}`, and the user that mailweir runs as for its owner"
-            ));
-        }
+        source_file::closed(path)?;
         let key = SigningKey::from_der(&der).map_err(|fault| format!("{name} {fault}"))?;
         Ok(DkimKey { path: path.to_owned(), key })
     }
@@ -110,8 +104,8 @@ impl Table for DkimDraft {
         /// `mailweir dkim record` prints.
         "selector" selector: Kind::Selector, example r#""202612-rsa""#;
         /// PEM file of the private key: RSA of 2048 bits or more (PKCS #1 or PKCS #8) or Ed25519, without a pass phrase.
-        /// Nobody but its owner may read it (mode 0600). `mailweir dkim new` makes one; it is read again by
-        /// `mailweir reload`.
+        /// Nobody but its owner, and the group that mailweir runs as, may read it (mode 0600 or 0640). `mailweir dkim new`
+        /// makes one; it is read again by `mailweir reload`.
         "key" key: Kind::DkimKey, example r#""/etc/mailweir/dkim/shop.example.202612-rsa.pem""#;
         /// Sign also for addresses in subdomains that have no [[dkim]] of their own, mailweir's own reports among them
         /// if `hostname` is one.
@@ -164,16 +158,24 @@ pub(super) fn assemble(reader: &mut Reader<'_>, drafts: Vec<DkimDraft>) -> Vec<A
     all
 }
 
-/// A selector: labels of a name.
+/// A selector: labels of letters, digits and hyphens with dots between them (RFC 6376 §3.1, `sub-domain` of RFC 5321).
 pub(crate) fn read_selector(text: &str) -> Result<String, String> {
     let label = |label: &str| {
-        let inner = label.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_');
+        let inner = label.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-');
         (1..=63).contains(&label.len()) && inner && !label.starts_with('-') && !label.ends_with('-')
     };
     if text.len() <= MAX_SELECTOR && text.split('.').all(label) {
         return Ok(text.to_owned());
     }
-    Err(format!("\"{text:.80}\" is no selector: expected letters, digits and -, such as \"202612-rsa\""))
+    if let Some((selector, _)) = text.split_once("._domainkey").filter(|(selector, _)| selector.split('.').all(label)) {
+        return Err(format!(
+            "`_domainkey` and the domain belong to the record, and not to the selector: expected \"{selector}\""
+        ));
+    }
+    let why = if text.contains('_') { " (a receiver may refuse `_`: RFC 6376 has none in a selector)" } else { "" };
+    Err(format!(
+        "\"{text:.80}\" is no selector: expected letters, digits and -, such as \"202612-rsa\", with dots between parts{why}"
+    ))
 }
 
 #[cfg(test)]

@@ -1,5 +1,6 @@
 //! What is told of `[[dkim]]`, and whose keys a message gets.
 
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::PathBuf;
 
 use super::*;
@@ -53,18 +54,22 @@ fn table(domain: &str, selector: &str, key: &str) -> String {
 fn every_mistake_is_told_with_what_to_do_and_nothing_of_a_key() {
     let files = Files::new();
     files.key("good.pem", 0o600);
-    files.key("readable.pem", 0o640);
+    files.key("readable.pem", 0o644);
+    files.key("mounted.pem", 0o440);
     files.key("open.pem", 0o604);
     files.write("ec.pem", 0o600, &rcgen::KeyPair::generate().expect("a key").serialize_pem());
     files.write("none.pem", 0o600, "hello\n");
     let good = table("shop.example", "a", "good.pem");
     assert_eq!(files.told(&good), "");
+    assert_eq!(files.told(&table("shop.example", "a.b-c.2026", "mounted.pem")), "");
     for (text, says) in [
         (
             table("shop.example", "a", "readable.pem"),
-            "(mode 0640), and sign in your name: expected `chmod 600 DIR/readable.pem`",
+            "DIR/readable.pem (mode 0644): expected 0600, or 0640 and the group that mailweir runs as (chmod 600 DIR/readable.pem)",
         ),
-        (table("shop.example", "a", "open.pem"), "(mode 0604), and sign in your name"),
+        (table("shop.example", "a", "open.pem"), "DIR/open.pem (mode 0604)"),
+        (table("shop.example", "a_b", "good.pem"), "RFC 6376 has none in a selector"),
+        (table("shop.example", "a._domainkey.shop.example", "good.pem"), "expected \"a\""),
         (table("shop.example", "a", "ec.pem"), "DIR/ec.pem is no RSA key of 2048 bits or more and no Ed25519 key"),
         (table("shop.example", "a", "none.pem"), "DIR/none.pem has no private key: expected PEM"),
         (table("shop.example", "a", "missing.pem"), "cannot read DIR/missing.pem: No such file"),

@@ -140,7 +140,7 @@ fn read_pem(path: &Path) -> Result<Vec<u8>, String> {
 /// The certificates of a PEM file, perhaps none, and the whole file to tell why.
 pub(super) fn certificates(path: &Path) -> Result<(Vec<CertificateDer<'static>>, Vec<u8>), String> {
     let pem = read_pem(path)?;
-    let certificates: Result<_, _> = CertificateDer::pem_slice_iter(&pem).collect();
+    let certificates: Result<_, _> = CertificateDer::pem_slice_iter(source_file::without_mark(&pem)).collect();
     Ok((certificates.map_err(|e| format!("{} is not PEM: {}", path.display(), fault(&e)))?, pem))
 }
 
@@ -171,9 +171,23 @@ pub(super) fn private_key(path: &Path) -> Result<PrivateKeyDer<'static>, String>
             "{name} has a pass phrase: expected a key without one, as from `openssl pkey -in KEY -out PLAIN-KEY`"
         ));
     }
-    PrivateKeyDer::from_pem_slice(&pem).map_err(|error| {
-        let certificate = memmem::find(&pem, b"BEGIN CERTIFICATE").is_some();
-        let hint = if certificate { "it has a certificate, which belongs to `cert`" } else { fault(&error) };
+    PrivateKeyDer::from_pem_slice(source_file::without_mark(&pem)).map_err(|error| {
+        let hint = match () {
+            () if memmem::find(&pem, b"BEGIN CERTIFICATE").is_some() => {
+                "it has a certificate, which belongs to `cert`".into()
+            }
+            // SEQUENCE with a long length: no text begins so.
+            () if pem.starts_with(&[0x30, 0x82])
+                || pem.starts_with(&[0x30, 0x81])
+                || pem.starts_with(&[0x30, 0x2e]) =>
+            {
+                format!("it is DER: `openssl pkey -inform der -in {name} -out KEY.pem` makes PEM of it")
+            }
+            () if source_file::text(&pem).is_err_and(|what| what.contains("UTF-16")) => {
+                "it is UTF-16 text: save it as UTF-8".into()
+            }
+            () => fault(&error).to_owned(),
+        };
         format!("{name} has no private key: expected PEM ({hint})")
     })
 }

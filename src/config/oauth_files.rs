@@ -190,7 +190,7 @@ impl ServiceAccount {
         let bytes = Zeroizing::new(bytes);
         let expected = "expected the JSON file of a key of a service account, as the console of Google gives it out";
         // The library's words may repeat the file.
-        let file: AccountFile = serde_json::from_slice(&bytes)
+        let file: AccountFile = serde_json::from_slice(source_file::without_mark(&bytes))
             .map_err(|e| format!("{name} is no JSON at line {}, column {}: {expected}", e.line(), e.column()))?;
         if file.kind.as_deref().is_some_and(|kind| kind != "service_account") {
             return Err(format!("{name} is no key of a service account (its `type` is another): {expected}"));

@@ -8,7 +8,7 @@
 
 use std::fs::{File, FileType, OpenOptions};
 use std::io::{self, Read as _};
-use std::os::unix::fs::{FileTypeExt as _, OpenOptionsExt as _};
+use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{RecvTimeoutError, sync_channel};
@@ -55,6 +55,56 @@ impl Drop for Reader {
     fn drop(&mut self) {
         self.0.fetch_sub(1, Ordering::AcqRel);
     }
+}
+
+/// What some editors put before a text (a byte order mark) is none of it. One rule for all files that people edit; a
+/// secret that begins with it is refused, since nobody can tell whether it is part of it.
+pub(super) fn without_mark(bytes: &[u8]) -> &[u8] {
+    bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes)
+}
+
+/// The text of a file that people edit.
+///
+/// # Errors
+/// What it is instead, and what to do.
+pub(super) fn text(bytes: &[u8]) -> Result<&str, &'static str> {
+    let wide = bytes.starts_with(b"\xff\xfe") || bytes.starts_with(b"\xfe\xff");
+    let told = if wide { "is UTF-16 text: save it as UTF-8" } else { "is not UTF-8 text" };
+    std::str::from_utf8(without_mark(bytes)).map_err(|_| told)
+}
+
+/// Whether a file with secrets is closed to others than its owner and its group, which is to be one of ours: that is
+/// how secrets of containers and services are mounted. Nobody but the owner may write.
+///
+/// # Errors
+/// What is wrong with its rights, and what to do.
+pub(super) fn closed(path: &Path) -> Result<(), String> {
+    let name = path.display();
+    let there = std::fs::metadata(path).map_err(|e| format!("cannot read {name}: {e}"))?;
+    let mode = there.permissions().mode() & 0o7777;
+    if mode & 0o027 != 0 {
+        return Err(format!(
+            "others may read or change {name} (mode {mode:04o}): expected 0600, or 0640 and the group that mailweir runs as \
+             (chmod 600 {name})"
+        ));
+    }
+    // root reads it whatever its group is, and cannot tell as whom the relay runs.
+    let group = there.gid();
+    let ours = || {
+        let groups = rustix::process::getgroups().unwrap_or_default();
+        rustix::process::getegid().as_raw() == group || groups.iter().any(|ours| ours.as_raw() == group)
+    };
+    if mode & 0o040 != 0
+        && !rustix::process::geteuid().is_root()
+        && there.uid() != rustix::process::geteuid().as_raw()
+        && !ours()
+    {
+        return Err(format!(
+            "the group {group} may read {name} (mode {mode:04o}), and is none that this runs as: expected 0600, or the group \
+             that mailweir runs as"
+        ));
+    }
+    Ok(())
 }
 
 static READERS: AtomicUsize = AtomicUsize::new(0);
@@ -128,6 +178,39 @@ mod tests {
         assert_eq!(told(&file, 5), Ok(b"12345".to_vec()));
         assert_eq!(told(Path::new("/dev/null"), 5), Ok(Vec::new()));
         assert!(told(&dir.path().join("none"), 5).unwrap_err().starts_with("No such file"));
+    }
+
+    #[test]
+    fn what_editors_put_before_a_text_is_none_of_it() {
+        assert_eq!(text(b"\xef\xbb\xbfjo: a"), Ok("jo: a"));
+        assert_eq!(text(b"jo: \xef\xbb\xbfa"), Ok("jo: \u{feff}a"));
+        assert!(text(b"\xff\xfej\0").unwrap_err().contains("UTF-16"));
+        assert_eq!(text(b"\xff"), Err("is not UTF-8 text"));
+        assert_eq!(without_mark(b""), b"");
+    }
+
+    #[test]
+    fn a_file_with_secrets_is_closed_to_all_but_its_owner_and_group() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("secret");
+        std::fs::write(&path, "x").unwrap();
+        for (mode, good) in [
+            (0o600, true),
+            (0o400, true),
+            (0o640, true),
+            (0o440, true),
+            (0o644, false),
+            (0o604, false),
+            (0o660, false),
+            (0o620, false),
+            (0o602, false),
+            (0o601, false),
+        ] {
+            std::fs::set_permissions(&path, std::fs::Permissions::from_mode(mode)).unwrap();
+            let told = closed(&path);
+            assert_eq!(told.is_ok(), good, "{mode:o}: {told:?}");
+            assert!(told.is_ok_and(|()| true) || closed(&path).unwrap_err().contains(&format!("{mode:04o}")));
+        }
     }
 
     /// As on a dead mount: every read hangs. They are left behind, but not without end, and count no

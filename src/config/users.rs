@@ -5,14 +5,13 @@
 
 use std::collections::HashMap;
 use std::fmt;
-use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::fields::Field;
 use super::file::Reader;
 use super::keys::{Key, RouteDraft, Table, keys};
-use super::password::StoredPassword;
+use super::password::{self, StoredPassword};
 use super::rule_keys::LimitDraft;
 use super::source_file;
 use super::units::Pattern;
@@ -39,12 +38,14 @@ pub struct User {
     pub senders: Vec<Pattern>,
     /// In bytes; 0: what the listener says.
     pub max_message_size: u64,
+    /// It is a `[[user]]`, and not one of the file.
+    pub in_table: bool,
 }
 
 impl User {
     /// One of that name and password who may do what any client may.
     pub fn new(name: &str, password: StoredPassword) -> User {
-        User { name: name.into(), password, senders: Vec::new(), max_message_size: 0 }
+        User { name: name.into(), password, senders: Vec::new(), max_message_size: 0, in_table: false }
     }
 
     /// Whether it may use this reverse-path; `None` is the null one.
@@ -169,14 +170,8 @@ impl UserFile {
         let shown = path.display();
         let cannot = |e: &dyn fmt::Display| format!("cannot read {shown}: {e}");
         let bytes = source_file::read(path, MAX_FILE).map_err(|e| cannot(&e))?;
-        let mode = std::fs::metadata(path).map_err(|e| cannot(&e))?.permissions().mode();
-        if mode & 0o027 != 0 {
-            return Err(format!(
-                "{shown} has mode {:04o}, so that others may read or change it: expected 0640 or less (chmod 0640 {shown})",
-                mode & 0o7777
-            ));
-        }
-        let text = std::str::from_utf8(&bytes).map_err(|_| format!("{shown} is not UTF-8 text"))?;
+        source_file::closed(path)?;
+        let text = source_file::text(&bytes).map_err(|what| format!("{shown} {what}"))?;
         let (mut entries, mut faults) = (Vec::new(), Vec::new());
         for (n, line) in text.lines().enumerate() {
             let line = line.trim();
@@ -206,8 +201,11 @@ impl UserFile {
 }
 
 fn entry(line: &str) -> Result<(String, StoredPassword), String> {
-    let (name, hash) = line.split_once(':').ok_or("expected NAME:HASH, with a hash of `mailweir passwd`")?;
-    Ok((check_name(name.trim())?, StoredPassword::parse(hash.trim(), false)?))
+    let expected = "a hash that `mailweir passwd` has made";
+    let (name, hash) = line.split_once(':').ok_or(format!("expected NAME:HASH, with {expected}"))?;
+    // Nothing but a hash can stand in a line.
+    let hash = StoredPassword::parse(hash.trim(), false).map_err(|why| why.replace(password::EXPECTED, expected))?;
+    Ok((check_name(name.trim())?, hash))
 }
 
 /// A name that can stand in a line of a file and of the log.
@@ -234,7 +232,7 @@ pub(super) fn assemble(reader: &mut Reader<'_>, drafts: &[UserDraft], file: Opti
             reader.fault(&format!("{path}.name"), format!("is already that of user[{}]", j + 1));
         }
         let (senders, max_message_size) = (draft.senders.clone(), draft.max_message_size);
-        users.push(User { senders, max_message_size, ..User::new(name, password.clone()) });
+        users.push(User { senders, max_message_size, in_table: true, ..User::new(name, password.clone()) });
     }
     let mut in_file = HashMap::new();
     for (name, password) in file.into_iter().flat_map(|file| file.entries.iter()) {
@@ -271,6 +269,8 @@ pub(super) fn check_named(reader: &mut Reader<'_>, users: &Users, routes: &[Rout
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::PermissionsExt as _;
+
     use super::*;
 
     fn file(text: &str, mode: u32) -> Result<UserFile, String> {
@@ -289,7 +289,9 @@ mod tests {
         assert_eq!(names, ["shop", "jo@x.example"]);
         let told = file(&format!("shop:hunter2\nsh op:{hash}\nhunter2\n"), 0o600).expect_err("faults");
         assert!(told.contains("line 1: ") && told.contains("line 2: ") && told.contains("line 3: "), "{told}");
-        assert!(!told.contains("hunter2"), "{told}");
+        assert!(!told.contains("hunter2") && !told.contains("env ="), "{told}");
+        let marked = file(&format!("\u{feff}shop:{hash}\r\n"), 0o600).expect("an editor's mark is no part of a name");
+        assert_eq!(marked.entries[0].0, "shop");
     }
 
     #[test]

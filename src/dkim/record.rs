@@ -62,6 +62,12 @@ pub fn difference(key: &SigningKey, records: &[String]) -> Result<Option<Differe
     if let Some(version) = tag(record, "v").filter(|version| version != "DKIM1") {
         return wrong(format!("it begins with v={version:.20}: expected v=DKIM1"));
     }
+    // RFC 6376 §3.6.1: receivers discard a record with it elsewhere.
+    let first =
+        record.split(';').next().and_then(|part| part.split_once('=')).is_some_and(|(tag, _)| tag.trim() == "v");
+    if tag(record, "v").is_some() && !first {
+        return wrong("v=DKIM1 is not its first tag, and receivers pass over such a record: put it first".into());
+    }
     let Some(public) = tag(record, "p") else {
         return wrong("it has no p=: expected v=DKIM1; k=…; p=…".into());
     };
@@ -137,6 +143,7 @@ mod tests {
             (vec![record.replace("k=rsa", "k=ed25519")], "it says k=ed25519: expected k=rsa"),
             (vec!["v=spf1 -all".to_owned()], "it begins with v=spf1-all"),
             (vec!["hello".to_owned()], "it has no p="),
+            (vec![record.replace("v=DKIM1; ", "") + "; v=DKIM1"], "v=DKIM1 is not its first tag"),
             (vec![format!("{record}; t=y:s")], "t=y in it"),
             (vec![format!("{record}; h=sha1")], "it allows h=sha1 only"),
             (vec![format!("{record}; s=tlsrpt")], "it is for s=tlsrpt only"),

@@ -438,6 +438,11 @@ fn routes(
 fn unknown_provider(via: &str, providers: &[Arc<Provider>], profiles: bool) -> String {
     let names = || providers.iter().map(|p| p.name.as_str());
     let smart_host = |p: &&profiles::Profile| profiles && p.is_for_smart_hosts() && p.name() == via;
+    if let Some((host, port)) = via.rsplit_once(':').filter(|(host, _)| host.contains('.')) {
+        return format!(
+            "a route names a provider, and no host: expected [provider.NAME] relay = \"{host}:{port}\" and via = \"NAME\""
+        );
+    }
     let hint = match (nearest(via, names()), profiles::all().iter().find(smart_host)) {
         (_, Some(_)) => format!("its profile needs to know your host: [provider.{via}] relay = \"host:port\""),
         (Some(near), None) => format!("did you mean \"{near}\"?"),

@@ -334,9 +334,12 @@ impl<'a> Reader<'a> {
                     let secret = T::KEYS.iter().any(|k| k.name.starts_with(&inner) && matches!(k.kind, Kind::Secret));
                     let what = if secret { item.type_name().to_owned() } else { found(item) };
                     // The first ones say what it is about.
-                    let keys = T::KEYS.iter().filter_map(|k| k.name.strip_prefix(&inner)).take(4);
-                    let keys: Vec<&str> = keys.collect();
-                    let message = format!("expected a table such as {{ {} = … }}, found {}", keys.join(" = …, "), what);
+                    let keys = T::KEYS.iter().filter_map(|k| Some((k.name.strip_prefix(&inner)?, k.example)));
+                    let keys: Vec<String> = keys
+                        .take(if secret { 2 } else { 3 })
+                        .map(|(key, example)| format!("{key} = {}", if example.is_empty() { "…" } else { example }))
+                        .collect();
+                    let message = format!("expected a table such as {{ {} }}, found {}", keys.join(", "), what);
                     self.problem(item.span().or(key_span), path, message);
                 }
             }
@@ -354,6 +357,9 @@ impl<'a> Reader<'a> {
         } else if let Some((_, _, what)) = UNSUPPORTED.iter().find(|(t, k, _)| *t == T::NAME && *k == local) {
             self.problem(key_span, path, format!("not supported by this version: {what}"));
         } else {
+            if let Some(message) = mistakes::other_word(name, T::NAME).filter(|_| prefix.is_empty()) {
+                return self.problem(key_span, path, message);
+            }
             let near = is_mistyped(name, T::KEYS.iter().filter_map(|key| key.name.split('.').next()));
             let elsewhere = (prefix.is_empty() && !near)
                 .then(|| mistakes::elsewhere(name, T::NAME, item.is_table_like(), self.excerpts.first_header()));
@@ -547,6 +553,18 @@ fn unknown<T: Table>(name: &str, prefix: &str, item: &Item) -> (String, bool) {
             "listener", "user", "queue", "retry", "dns", "default", "provider", "route", "limit", "dkim", "sendmail",
             "admin", "log",
         ]);
+    }
+    // `password_file` beside `user`, as others have it.
+    let from = [("_file", "file = \"PATH\""), ("_env", "env = \"NAME\"")];
+    let secret = from.iter().find_map(|(end, from)| {
+        let stem = name.strip_suffix(end)?;
+        let is_secret = |key: &&super::keys::Key<T>| {
+            key.name.strip_prefix(prefix) == Some(stem) && matches!(key.kind, Kind::Secret | Kind::StoredPassword)
+        };
+        T::KEYS.iter().find(is_secret).map(|_| format!("unknown key: expected {stem} = {{ {from} }}"))
+    });
+    if let Some(message) = secret {
+        return (message, true);
     }
     // What only resembles a table is none of them.
     let near = nearest(name, known.iter().copied())

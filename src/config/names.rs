@@ -38,6 +38,21 @@ pub(super) fn read_host_port(text: &str) -> Option<Val> {
     Some(Val::HostPort(host, port))
 }
 
+/// What was meant by a host that is written as a URL, in brackets as those of Postfix, or without a port.
+pub(super) fn meant_by_host_port(text: &str) -> Option<String> {
+    let (scheme, rest) = text.split_once("://").unwrap_or(("", text));
+    let rest = rest.trim().trim_end_matches('/');
+    // The part before an @ may be a password.
+    let rest = rest.rsplit_once('@').map_or(rest, |(_, host)| host);
+    let (host, port) = match rest.rsplit_once(':').filter(|(_, port)| port.bytes().all(|b| b.is_ascii_digit())) {
+        Some((host, port)) => (host, port),
+        None => (rest, if scheme.eq_ignore_ascii_case("smtps") { "465" } else { "587" }),
+    };
+    let host = host.trim_start_matches('[').trim_end_matches(']');
+    let meant = format!("{host}:{port}");
+    (host.contains('.') && read_host_port(&meant).is_some()).then_some(meant)
+}
+
 pub(super) fn read_store(text: &str) -> Result<Store, String> {
     if let Some(path) = text.strip_prefix("sqlite:") {
         let path = path.strip_prefix("//").unwrap_or(path);
@@ -150,7 +165,13 @@ impl std::str::FromStr for Nameserver {
         let bare = address.strip_prefix('[').and_then(|a| a.strip_suffix(']')).unwrap_or(address);
         let address = match bare.parse::<IpAddr>() {
             Ok(ip) => SocketAddr::new(ip, port),
-            Err(_) => address.parse().map_err(|_| bad("expected an IP address, with or without a port"))?,
+            Err(_) => address.parse().map_err(|_| match protocol {
+                DnsProtocol::Plain => bad("expected an IP address, with or without a port"),
+                // The name of a server is no address, and whom would one ask for it?
+                _ => {
+                    bad("expected an IP address and the name of its certificate, such as tls://192.0.2.53#dns.example")
+                }
+            })?,
         };
         if address.port() == 0 || address.ip().is_unspecified() {
             return Err(bad("the address or port is zero"));

@@ -14,7 +14,8 @@ use super::dkim::{DkimKey, read_selector};
 use super::identity::MAX_PEM;
 use super::listen_address::group_id;
 use super::names::{
-    check_host, enhanced_pattern, host_pattern, lane_pattern, mail_pattern, read_host_port, read_store, reply_text,
+    check_host, enhanced_pattern, host_pattern, lane_pattern, mail_pattern, meant_by_host_port, read_host_port,
+    read_store, reply_text,
 };
 use super::oauth::{Endpoint, OAuthService};
 use super::oauth_files::{ClientCertificate, KeyFile, ServiceAccount};
@@ -263,14 +264,32 @@ impl Kind {
             Kind::StoredPassword => password::EXPECTED.into(),
             Kind::MailPatterns => "a list of address patterns such as [\"*@shop.example\"], \"<>\" for the null sender".into(),
             Kind::UserFile => "the path of a file of lines NAME:HASH, with hashes of `mailweir passwd`".into(),
-            Kind::DkimKey => "the path of a PEM file with a private RSA or Ed25519 key, of mode 0600".into(),
-            Kind::Selector => "a selector of letters, digits and -".into(),
+            Kind::DkimKey => "the path of a PEM file with a private RSA or Ed25519 key, of mode 0600 or 0640".into(),
+            Kind::Selector => "a selector of letters, digits, - and dots".into(),
+        }
+    }
+
+    /// What to do where a value of another type is there; empty: `expected` says it.
+    fn remedy(self, value: &Value) -> String {
+        match (self, value) {
+            (Kind::MailPattern(_), Value::Array(_)) => "; for several, a table for each, with the same header".into(),
+            (Kind::ListenAddress, Value::Array(_)) => "; for several, a [[listener]] for each".into(),
+            (Kind::CountedRates(_), Value::Integer(n)) => {
+                format!("; {0} a day is \"{0}/d\", {0} an hour is \"{0}/h\"", n.value())
+            }
+            (Kind::UserFile, Value::Array(_) | Value::InlineTable(_)) => {
+                "; users that stand in the configuration itself are [[user]], each with `name` and `password`".into()
+            }
+            (Kind::Int(400, 599), Value::String(code)) if enhanced_pattern(code.value()).is_ok() => {
+                format!("; did you mean enhanced = \"{}\"?", code.value())
+            }
+            _ => String::new(),
         }
     }
 
     /// Reads a value; the error says what is wrong, without where.
     pub(super) fn read(self, value: &Value) -> Result<Val, String> {
-        let wrong_type = || format!("expected {}, found {}", self.expected(), describe(value));
+        let wrong_type = || format!("expected {}, found {}{}", self.expected(), describe(value), self.remedy(value));
         let outside = |shown: &dyn std::fmt::Display| format!("{shown} is out of range: expected {}", self.expected());
         let text = || value.as_str().ok_or_else(wrong_type);
         match self {
@@ -335,7 +354,13 @@ impl Kind {
                 let text = text()?;
                 group_id(text).map(|_| Val::Text(text.to_owned()))
             }
-            Kind::HostPort => read_host_port(text()?).ok_or_else(wrong_type),
+            Kind::HostPort => {
+                let text = text()?;
+                read_host_port(text).ok_or_else(|| match meant_by_host_port(text) {
+                    Some(meant) => format!("this is no host and port: did you mean \"{meant}\"?"),
+                    None => wrong_type(),
+                })
+            }
             Kind::ProviderName => Ok(Val::Text(text()?.to_owned())),
             Kind::User => {
                 let text = text()?;
@@ -400,7 +425,11 @@ impl Kind {
             Kind::StoredPassword => match (value.as_str(), value.is_inline_table()) {
                 (Some(hash), _) => StoredPassword::parse(hash, false).map(Val::StoredPassword),
                 (None, true) => match read_secret(value)? {
-                    Val::Secret { secret, .. } => StoredPassword::parse(secret.reveal(), true).map(Val::StoredPassword),
+                    Val::Secret { secret, .. } => {
+                        let file = value.as_inline_table().and_then(|table| table.get("file")?.as_str());
+                        file.map_or(Ok(()), |file| source_file::closed(Path::new(file)))?;
+                        StoredPassword::parse(secret.reveal(), true).map(Val::StoredPassword)
+                    }
                     _ => Err(wrong_type()),
                 },
                 (None, false) => Err(format!("expected {}", self.expected())),
@@ -544,6 +573,11 @@ fn read_secret(value: &Value) -> Result<Val, String> {
         Ok(Val::Secret { secret: Secret::new(secret.to_owned()), literal })
     };
     if let Some(literal) = value.as_str() {
+        if names_a_variable(literal) {
+            return Err("the secret has the form of a variable, and none is put in its place here: expected { env = \"NAME\" } \
+                        (a secret that does look like this stands in a file: { file = \"path\" })"
+                .to_owned());
+        }
         return done(literal, true);
     }
     let expected = || format!("expected {}", Kind::Secret.expected());
@@ -564,6 +598,14 @@ fn read_secret(value: &Value) -> Result<Val, String> {
         }
         _ => Err(format!("that key is not known here: {}", expected())),
     }
+}
+
+/// `$NAME`, `${NAME}` or `%(NAME)s`, as shells and other programs have them.
+fn names_a_variable(text: &str) -> bool {
+    let inner = text.strip_prefix("${").and_then(|rest| rest.strip_suffix('}')).or_else(|| text.strip_prefix('$'));
+    let inner = inner.or_else(|| text.strip_prefix("%(")?.strip_suffix(")s"));
+    let fits = |b: u8| b.is_ascii_uppercase() || b == b'_' || b.is_ascii_digit();
+    inner.is_some_and(|name| name.len() > 2 && name.bytes().all(fits) && name.bytes().any(|b| b.is_ascii_uppercase()))
 }
 
 /// One line end at the end is the editor's, or that of `$(cat FILE)`.

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeSet;
 
-use super::foreign::meant_in;
+use super::foreign::meant_by;
 use crate::config::report::key_names;
 
 /// The tables of a file, as they are written; those with the keys of `[provider.NAME]` among them.
@@ -84,7 +84,7 @@ pub(in crate::config) fn elsewhere(
             Some(format!("`{name}` is a key of {}: expected {name} = {{ … }} below such a header", tables.join(", ")))
         }
         [] => {
-            let meant = meant_in(name, here)?;
+            let meant = meant_by(name)?;
             Some(format!("`{name}` is no key of mailweir: here that is {meant}"))
         }
         tables if here.is_empty() => {

@@ -144,35 +144,6 @@ const NAMES: &[(&[&str], &str)] = &[
     (&["nameserver", "resolver", "dns_servers", "resolvers"], "[dns] nameservers = [\"192.0.2.53\"]"),
 ];
 
-/// The same of what concerns clients, and so means another key in `[[listener]]`.
-const OF_LISTENER: &[(&[&str], &str)] = &[
-    (
-        &["max_rcpt", "max_rcpts", "max_rcpt_to", "max_recipient", "recipient_limit", "recipients_max", "rcpt_max"],
-        "max_recipients = 100 in [[listener]]",
-    ),
-    (
-        &["max_size", "size", "maxsize", "message_size", "max_message", "max_bytes", "max_length"],
-        "max_message_size = \"25MiB\" in [[listener]]",
-    ),
-    (
-        &["starttls", "usestarttls", "use_tls", "usetls", "tls_starttls", "ssl", "use_ssl", "tls_mode"],
-        "tls = { mode = \"starttls\", cert = \"PATH\", key = \"PATH\" } in [[listener]]",
-    ),
-    (&["max_clients", "max_sessions", "clients", "concurrency"], "max_connections = 100 in [[listener]]"),
-    (
-        &["user", "username", "password", "login", "auth", "users"],
-        "allow = [\"192.0.2.0/24\"] in [[listener]], as clients cannot log in",
-    ),
-];
-
-/// [`meant_by`] in a table, which is called `table`.
-pub(in crate::config) fn meant_in(name: &str, table: &str) -> Option<&'static str> {
-    let plain = name.to_ascii_lowercase().replace('-', "_");
-    let of_listener = OF_LISTENER.iter().filter(|_| table == "listener");
-    let found = of_listener.filter(|(names, _)| names.contains(&plain.as_str())).map(|(_, here)| *here).next();
-    found.or_else(|| meant_by(name))
-}
-
 /// What this is in mailweir, if another program calls it so.
 pub(in crate::config) fn meant_by(name: &str) -> Option<&'static str> {
     let name = name.to_ascii_lowercase().replace('-', "_");

@@ -8,6 +8,7 @@
 //! - `foreign`: files of other programs.
 //! - `bytes`: files that are no UTF-8 text.
 //! - `elsewhere`: keys that belong to another table.
+//! - `other_words`: words for a key of the table that they stand in.
 //! - `excerpt`: a line with a mark below it.
 //!
 //! Invariants:
@@ -19,6 +20,7 @@ mod elsewhere;
 mod excerpt;
 mod foreign;
 mod marks;
+mod other_words;
 mod scan;
 mod structure;
 mod values;
@@ -32,6 +34,7 @@ pub(super) use bytes::not_utf8;
 pub(super) use elsewhere::elsewhere;
 pub(super) use excerpt::Excerpts;
 use excerpt::Excerpts as Shown;
+pub(super) use other_words::other_word;
 use scan::Scan;
 
 /// A syntax error for people.

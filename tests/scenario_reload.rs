@@ -331,11 +331,13 @@ fn a_transaction_that_never_ends_holds_the_reload_only_for_the_drain_time() {
         .via("example", "example.test", sink.address, "connections = 1\nrate = []\nretry = { first = \"1s\" }")
         .start();
     let text = std::fs::read_to_string(&daemon.config).expect("read");
-    std::fs::write(&daemon.config, format!("drain = \"1s\"\n{text}")).expect("write");
+    std::fs::write(&daemon.config, format!("drain = \"5s\"\n{text}")).expect("write");
     daemon.command_ok(&["reload"], b"");
     let id = daemon.client().send("<sender@sender.test>", &["<somebody@example.test>"], &message("stuck"));
     wait_for("a transaction in flight", SOON, || stuck.is_open().then_some(()));
-    daemon.command_ok(&["reload"], b"");
+    let done = daemon.command(&["reload"], b"");
+    let told = String::from_utf8_lossy(&done.stderr).into_owned();
+    assert!(done.status.success() && told.contains("waiting for 1 transaction to end (1 at example)"), "{told}");
     daemon.wait_log("the new relay's delivery", |line| line.is("delivered", &id));
     gate.open();
     daemon.wait_queue_empty(Duration::from_secs(30));

@@ -6,9 +6,10 @@
 use std::collections::{BTreeMap, HashMap};
 use std::fmt::Write;
 use std::path::Path;
+use std::sync::Arc;
 
 use crate::config::report::Setting;
-use crate::config::{Config, Credentials, Loaded, Provider, Relay, Secret, has_text};
+use crate::config::{Config, Credentials, Loaded, Provider, Relay, Secret, User, has_text};
 
 /// Changes that are told one by one.
 const TOLD: usize = 50;
@@ -256,6 +257,32 @@ fn values(title: &str, old: &Entry<'_>, new: &Entry<'_>, told: &mut Vec<String>)
     }
     let gone = old.values.iter().filter(|(key, ..)| !new.values.iter().any(|(is, ..)| is == key));
     told.extend(gone.map(|(key, value, _)| format!("{}: {value} (gone)", name(key))));
+}
+
+/// Names that are told one by one.
+const NAMED: usize = 5;
+
+/// Who may log in since `before`, and who no longer, of those that no `[[user]]` of the settings tells.
+pub(super) fn users(before: &Config, after: &Config) -> Vec<String> {
+    let tables = |config: &Config, name: &str| config.users.find(name).is_some_and(|user| user.in_table);
+    let mut told = Vec::new();
+    for (this, that, word) in [(after, before, "may log in now"), (before, after, "may not log in any more")] {
+        let names = this.users.iter().filter(|user| that.users.find(&user.name).is_none());
+        let mut names: Vec<&str> = names.filter(|user| !tables(this, &user.name)).map(|user| &*user.name).collect();
+        names.sort_unstable();
+        let more = names.len().saturating_sub(NAMED);
+        names.truncate(NAMED);
+        if !names.is_empty() {
+            let more = if more > 0 { format!(" and {more} more") } else { String::new() };
+            told.push(format!("users: {}{more} {word}", names.join(", ")));
+        }
+    }
+    let other = |user: &&Arc<User>| {
+        before.users.find(&user.name).is_some_and(|was| was.password.text() != user.password.text())
+    };
+    let other = after.users.iter().filter(other).count();
+    told.extend((other > 0).then(|| format!("users: {other} with another password")));
+    told
 }
 
 /// The providers whose hosts are reached in another way than before: by another smart host, login, port or TLS.

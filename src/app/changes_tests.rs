@@ -150,3 +150,30 @@ fn providers_are_known_whose_hosts_are_reached_in_another_way() {
     assert_eq!(reached_otherwise(&before, &config("tls = \"verified\"", &with("another one"))), ["a", "b"]);
     assert_eq!(reached_otherwise(&before, &config("relay = \"mx.example:25\"", &with("a password"))), ["a"]);
 }
+
+/// A file of users is no table, and who is in it matters most.
+#[test]
+fn users_of_a_file_who_came_and_went_are_told() {
+    use std::os::unix::fs::PermissionsExt as _;
+
+    let dir = tempfile::tempdir().expect("a directory");
+    let path = dir.path().join("users");
+    let hash = |password: &str| crate::config::StoredPassword::scram(password).expect("keys");
+    let with = |lines: &[(&str, &str)], more: &str| {
+        let text: String = lines.iter().map(|(name, hash)| format!("{name}:{hash}\n")).collect();
+        std::fs::write(&path, text).expect("written");
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600)).expect("a mode");
+        let text = format!("users = '{}'\nhostname = 'a.example'\n{more}", path.display());
+        Loaded::parse(&text, "config.toml").expect("a good configuration").config
+    };
+    let (one, two) = (hash("one"), hash("two"));
+    let before = with(&[("jo", &one), ("ann", &one)], "");
+    assert_eq!(users(&before, &before), Vec::<String>::new());
+    let table = format!("[[user]]\nname = 'app'\npassword = '{one}'\n");
+    let after = with(&[("ann", &two), ("Bob", &one), ("al", &one)], &table);
+    let told = ["users: Bob, al may log in now", "users: jo may not log in any more", "users: 1 with another password"];
+    assert_eq!(users(&before, &after), told);
+    let many: Vec<String> = (0..9).map(|n| format!("u{n}")).collect();
+    let many: Vec<(&str, &str)> = many.iter().map(|name| (name.as_str(), one.as_str())).collect();
+    assert_eq!(users(&with(&[], ""), &with(&many, "")), ["users: u0, u1, u2, u3, u4 and 4 more may log in now"]);
+}

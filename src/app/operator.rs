@@ -2,6 +2,7 @@
 //! configuration takes the place of another.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::net::{IpAddr, Ipv4Addr};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -361,7 +362,9 @@ impl Operator {
 
 /// What limits see of a message that somebody asks about.
 fn message_of(from: Incoming<'_>, now: Timestamp) -> Message {
-    let origin = match from.client {
+    // Who logs in is a client, from wherever: no network of a `[[limit]]` has that address.
+    let unknown = || (!from.user.is_empty()).then_some(IpAddr::V4(Ipv4Addr::UNSPECIFIED));
+    let origin = match from.client.or_else(unknown) {
         Some(ip) => Origin::Client { ip, helo: "".into(), listener: from.listener.into(), user: from.user.into() },
         // Nobody knows where it would come from.
         None => Origin::Local,

@@ -16,7 +16,7 @@ use std::sync::Arc;
 use tokio::signal::unix::{self, SignalKind};
 
 use super::StartError;
-use super::changes::{changes, reached_otherwise};
+use super::changes::{changes, reached_otherwise, users};
 use super::operator::Operator;
 use super::running::{Opened, Parts, Running};
 use super::sockets::Sockets;
@@ -227,6 +227,7 @@ impl Process {
                 running.relay.wake_providers(&reached_otherwise(&current.config, &next.config));
                 crash::point("reload.started");
                 let mut told = changes(&current.settings, &next.settings);
+                told.extend(users(&current.config, &next.config));
                 for change in &told {
                     tracing::info!(%change, "reload");
                 }

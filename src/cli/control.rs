@@ -1,8 +1,9 @@
 //! `mailweir status` and `mailweir reload`: how the relay that runs is, and a new configuration for it.
 
 use std::io::{self, Write};
+use std::time::Duration;
 
-use super::connect::{Lead, must_run};
+use super::connect::{Lead, Target, must_run};
 use super::screen::{self, shown};
 use super::text::age_of;
 use super::{Code, Failed, Outcome};
@@ -83,7 +84,12 @@ fn whole(bytes: u64) -> Size {
     Size(bytes / 1024 * 1024)
 }
 
-/// The relay reads the file; what is wrong with it is in its log too.
+/// How long a reload takes that waits for nothing.
+const AT_ONCE: Duration = Duration::from_millis(500);
+/// Lanes that are named where a reload waits for their transactions.
+const NAMED: usize = 4;
+
+/// The relay reads the file; what is wrong with it is in its log too. What it waits for is said.
 pub(super) async fn reload(lead: &Lead) -> Outcome {
     let mut told = String::new();
     let keep = |reply, _: &[u8]| {
@@ -92,7 +98,50 @@ pub(super) async fn reload(lead: &Lead) -> Outcome {
         }
         Ok(())
     };
-    must_run(lead).await?.request(Request::Reload, keep).await?;
+    let relay = must_run(lead).await?;
+    {
+        let reload = relay.request(Request::Reload, keep);
+        tokio::pin!(reload);
+        let done = tokio::select! {
+            done = &mut reload => Some(done),
+            () = say_what_it_waits_for(&relay) => None,
+        };
+        match done {
+            Some(done) => done,
+            None => reload.await,
+        }?;
+    }
     writeln!(screen::stdout(), "reloaded\n{told}")?;
     Ok(())
+}
+
+/// The configuration in force goes on until its transactions have ended, since what they use of a limit counts: hosts
+/// that do not answer keep it for `drain`.
+async fn say_what_it_waits_for(relay: &Target) {
+    tokio::time::sleep(AT_ONCE).await;
+    let mut busy: Vec<(u64, String)> = Vec::new();
+    let keep = |reply, _: &[u8]| {
+        if let Reply::Lane(lane) = reply
+            && lane.in_flight > 0
+        {
+            busy.push((lane.in_flight, lane.name));
+        }
+        Ok(())
+    };
+    // It may be between the two configurations, where nobody answers: then it waits for nothing.
+    if relay.request(Request::Lanes, keep).await.is_err() || busy.is_empty() {
+        return;
+    }
+    busy.sort_unstable_by(|a, b| b.cmp(a));
+    let all: u64 = busy.iter().map(|(n, _)| n).sum();
+    let named: Vec<String> = busy.iter().take(NAMED).map(|(n, lane)| format!("{n} at {lane}")).collect();
+    let more = if busy.len() > NAMED { ", and others" } else { "" };
+    screen::say(
+        "mailweir",
+        &format!(
+            "waiting for {all} transaction{} to end ({}{more}), for `drain` at most: what is cut off then is sent again",
+            if all == 1 { "" } else { "s" },
+            named.join(", ")
+        ),
+    );
 }

@@ -11,8 +11,10 @@ use crate::mail::{Address, AddressError, Forward, Refusal};
 use crate::queue::QueueError;
 use crate::smtp::Reply;
 
-/// Too many sessions, or shutting down.
-pub(super) const CLOSING: Reply = Reply::new(421, "4.3.2", "Service is shutting down, closing connection");
+/// The session ends because its configuration does: at the end of the relay, or at a reload, after which the client is
+/// welcome at once.
+pub(super) const CLOSING: Reply =
+    Reply::new(421, "4.3.2", "Service not available for now, closing connection, try again");
 pub(super) const TOO_MANY_SESSIONS: Reply = Reply::new(421, "4.3.2", "Too many connections, try again later");
 pub(super) const TIMEOUT: Reply = Reply::new(421, "4.4.2", "Timeout, closing connection");
 /// No memory for a large message within `data_timeout`, or not even room to wait for it.

@@ -22,7 +22,7 @@ UPDATE_DOCS=1 cargo test --test interop -- --ignored                 # and write
 
 A **letter** goes to two recipients, one of a copy and one of a blind copy. *Whole* means that each of them gets it once, and
 that it shows, decoded: the sender's name and the subject in UTF-8, the recipients, the text with its dots at the start of
-lines, a line that begins with `From ` and one of 1,950 characters, an attachment of 20,000 octets, and no word of the blind
+lines, a line that begins with `From ` and one of 1,950 characters, an attachment of 20,000 bytes, and no word of the blind
 copy. *Without* names what a program cannot say, or changes itself, and what was therefore not looked at.
 
 - A **client** hands it over by SMTP and must end with 0; then to a listener that refuses every recipient (554), and to a

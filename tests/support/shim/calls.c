@@ -16,7 +16,7 @@
 #include <sys/uio.h>
 #include <unistd.h>
 
-enum { RECEIVES, SENDS, FILE_READS, FILE_WRITES, SYNCS, LOOKS, SLOTS };
+enum { RECEIVES, SENDS, FILE_READS, FILE_WRITES, SYNCS, LOOKS, INODE_SYNCS, SLOTS };
 
 static volatile int64_t *counters;
 
@@ -46,7 +46,7 @@ COUNTED(SENDS, ssize_t, sendmsg, (int fd, const struct msghdr *message, int flag
 COUNTED(SENDS, ssize_t, writev, (int fd, const struct iovec *parts, int count), fd, parts, count)
 COUNTED(FILE_READS, ssize_t, pread64, (int fd, void *data, size_t length, off64_t at), fd, data, length, at)
 COUNTED(FILE_WRITES, ssize_t, pwrite64, (int fd, const void *data, size_t length, off64_t at), fd, data, length, at)
-COUNTED(SYNCS, int, fsync, (int fd), fd)
+COUNTED(INODE_SYNCS, int, fsync, (int fd), fd)
 COUNTED(SYNCS, int, fdatasync, (int fd), fd)
 COUNTED(LOOKS, int, statx, (int directory, const char *name, int flags, unsigned mask, struct statx *found), directory,
         name, flags, mask, found)

@@ -116,16 +116,19 @@ pub struct Called {
     pub sends: i64,
     pub file_reads: i64,
     pub file_writes: i64,
+    /// Of what was written (fdatasync).
     pub syncs: i64,
     /// At files, by name or open.
     pub looks: i64,
+    /// Of the inode, too (fsync).
+    pub inode_syncs: i64,
 }
 
 impl Calls {
     /// Compiles the library.
     pub fn build(dir: &TestDir) -> Calls {
         let library = compile(dir, "calls");
-        let counters = dir.write("calls.counters", [0; 48]);
+        let counters = dir.write("calls.counters", [0; 56]);
         let slots = File::open(&counters).expect("the counters");
         Calls { library, counters, slots }
     }
@@ -145,6 +148,7 @@ impl Calls {
             file_writes: get(3),
             syncs: get(4),
             looks: get(5),
+            inode_syncs: get(6),
         }
     }
 }

@@ -15,7 +15,7 @@ use crate::config::{Config, CountedRate, Provider, Warmup, sources};
 use crate::mail::{Address, Incoming};
 use crate::pipeline::COUNTED;
 use crate::route::{Explained, Router};
-use crate::schedule::lane::Holds;
+use crate::schedule::lane::{Hold, Holds};
 use crate::shape::adapt::readable;
 use crate::shape::{Held, Usage};
 
@@ -191,15 +191,24 @@ pub struct Facts {
     pub ahead: (usize, usize),
     /// The same for the highest priority.
     pub ahead_at_most: usize,
-    /// Senders who have a turn before a sender who has nothing waiting, and recipients that leave until then.
+    /// Other senders who have a turn before it, and recipients that leave until then.
     pub turns: (usize, usize),
+    /// What keeps mail like it while other mail leaves.
+    pub kept: Option<Hold>,
+}
+
+impl Facts {
+    /// What lets nothing like it leave now.
+    fn stop(&self) -> Option<&Hold> {
+        self.holds.stop().or(self.kept.as_ref())
+    }
 }
 
 impl LaneExplained {
     /// From the lane's state and what is known beside it.
     pub fn new(status: LaneStatus, facts: &Facts, provider: &Provider) -> LaneExplained {
         let now = facts.now;
-        let stop = facts.holds.stop();
+        let stop = facts.stop();
         let mut held = stop.map(|hold| hold.told(now).to_string()).unwrap_or_default();
         if let Some(hold) = stop
             && hold.ends_by_resuming()
@@ -234,7 +243,7 @@ impl LaneExplained {
     }
 
     fn estimate(&mut self, facts: &Facts, provider: &Provider) {
-        let stop = facts.holds.stop();
+        let stop = facts.stop();
         if stop.is_some_and(|hold| hold.until.is_none()) {
             return;
         }

@@ -24,7 +24,8 @@ use crate::config::report::{OwnValues, Setting};
 use crate::config::{Provider, Store};
 use crate::listener::Place;
 use crate::mail::{
-    Address, BodyTraits, Envelope, Incoming, LaneName, Message, Origin, QueueId, RecipientKey, State, sender_key,
+    Address, BodyTraits, Envelope, Features, Incoming, LaneName, Message, Origin, QueueId, RecipientKey, State,
+    sender_key,
 };
 use crate::pipeline::{COUNTED, Relay};
 use crate::queue::sqlite::Aside;
@@ -251,7 +252,9 @@ impl Controls for Operator {
                     facts.own = self.own_pace(&lane, from, priority).await.map_err(failed)?;
                     facts.recent = lane.snapshot().recent;
                     facts.ahead.0 = lane.ahead_of(priority);
-                    facts.turns = lane.turns_before(priority);
+                    let sender = from.sender.map_or("", Address::as_str);
+                    facts.turns = lane.turns_before(priority, sender);
+                    facts.kept = lane.keeps(&Features::of(sender, [recipient.as_str()], 0));
                     facts.ahead_at_most += lane.ahead_of(MOST_URGENT);
                     self.lane_status(&lane)
                 }

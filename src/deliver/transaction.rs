@@ -481,8 +481,14 @@ impl Connection {
 
     /// Like [`Connection::reply`]; `None` is "go on" (354).
     async fn reply_or_go(&mut self, stage: Stage, limit: Duration) -> Result<Option<Reply>, End> {
-        self.awaited.begins(self.message, stage);
-        let received = self.wire.read(limit).await;
+        // From the body on it may arrive whatever is done; with BDAT that is out before the first reply.
+        let may_end = stage < Stage::Body && !self.all_out;
+        self.awaited.begins(self.message, stage, may_end);
+        let received = tokio::select! {
+            biased;
+            received = self.wire.read(limit) => received,
+            after = self.awaited.given_up() => Err(Event::Timeout(after)),
+        };
         self.awaited.ends();
         let received = received.map_err(|event| (stage, event))?;
         self.usable &= !received.mixed;

@@ -11,8 +11,9 @@ use super::{lowercase, sender_key};
 
 /// Messages up to so many bytes are of one size.
 const SMALL: u64 = 64 * 1024;
-/// How many features there are.
-const FEATURES: usize = 5;
+/// How many kinds of features there are.
+pub const FEATURE_KINDS: usize = 5;
+const FEATURES: usize = FEATURE_KINDS;
 const SENDER: usize = 0;
 const SENDER_DOMAIN: usize = 1;
 const RECIPIENT: usize = 2;
@@ -165,11 +166,18 @@ impl FeatureKeys {
         FeatureKeys([0, 0, recipient, domain, 0])
     }
 
-    /// The addresses among them, and the others.
-    pub fn addresses_and_others(self) -> (impl Iterator<Item = u64>, impl Iterator<Item = u64>) {
-        let some = |keys: [u64; 3]| keys.into_iter().filter(|key| *key > 0);
-        let [sender, sender_domain, recipient, recipient_domain, size] = self.0;
-        (some([sender, recipient, 0]), some([sender_domain, recipient_domain, size]))
+    /// Each at the place of its kind; 0: none.
+    pub fn by_kind(self) -> [u64; FEATURE_KINDS] {
+        self.0
+    }
+
+    /// Without the size of small messages: nearly all mail has it.
+    #[must_use]
+    pub fn telling(mut self) -> FeatureKeys {
+        if self.0[SIZE] == key(SIZE, SMALL.ilog2()) {
+            self.0[SIZE] = 0;
+        }
+        self
     }
 
     /// That of the domain of its recipients, if all have one.

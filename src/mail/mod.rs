@@ -30,7 +30,7 @@ pub use domain::{Spellings, in_ascii};
 pub use draft::{Draft, Finished, Refusal};
 pub use envelope::{BodyKind, Envelope, Notify, Orcpt, Recipient, Ret, envid_bytes};
 pub(crate) use features::domain_of;
-pub use features::{FeatureKeys, Features};
+pub use features::{FEATURE_KINDS, FeatureKeys, Features};
 pub use id::{IdSource, QueueId, RecipientKey};
 pub use incoming::Incoming;
 pub use ip_text::IpText;

@@ -279,16 +279,24 @@ impl Relay {
         if let Some((about, part)) = lane.left_unanswered(&attempt.job, stage > Stage::Mail, how)
             && let Some(times) = seldom("leaves unanswered", &format!("{} {about}", lane.name))
         {
-            tracing::warn!(
-                provider = lane.name.base(),
-                source = source(&lane.name),
-                about = &*about,
-                %stage,
-                connections = part.connections,
-                of = part.of,
-                times,
-                "the host leaves some mail without an answer: it has a part of the connections"
-            );
+            macro_rules! warn {
+                ($what:literal) => {
+                    tracing::warn!(
+                        provider = lane.name.base(),
+                        source = source(&lane.name),
+                        about = &*about,
+                        %stage,
+                        connections = part.connections,
+                        of = part.of,
+                        times,
+                        $what
+                    )
+                };
+            }
+            match how {
+                Left::Silent => warn!("the host leaves some mail without an answer: it has a part of the connections"),
+                Left::Ended => warn!("the host ends connections for some mail: it has a part of them"),
+            }
         }
     }
 

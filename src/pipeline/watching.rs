@@ -18,7 +18,7 @@ use crate::deliver::Stage;
 use crate::mail::LaneName;
 use crate::queue::QueueError;
 use crate::schedule::Lane;
-use crate::schedule::lane::{By, Hold, Holds};
+use crate::schedule::lane::{By, GivenUp, Hangs, Hold, Holds};
 
 /// How often it is looked.
 const TICK: Duration = Duration::from_secs(1);
@@ -181,6 +181,12 @@ impl Relay {
                 let host = lane.provider.relay.as_ref().map_or(String::new(), |relay| relay.host.to_string());
                 self.wake_soon(lane.name.clone(), host);
             }
+            if let Some(hangs) = lane.hangs() {
+                tell_hangs(&lane, &hangs);
+            }
+            if let Some(given_up) = lane.give_up_late() {
+                tell_given_up(&lane, &given_up);
+            }
             if said.len() >= MOST && !said.contains_key(&lane.name) {
                 continue;
             }
@@ -280,6 +286,40 @@ impl Relay {
             Err(error) => format!("not known: {error}"),
         }
     }
+}
+
+fn tell_hangs(lane: &Lane, hangs: &Hangs) {
+    let (provider, source) = (lane.name.base(), source(&lane.name));
+    match hangs {
+        Hangs::Begins { message, host, stage, silent, connections } => tracing::warn!(
+            provider,
+            source,
+            id = %message,
+            host,
+            %stage,
+            silent = span(*silent),
+            connections,
+            "the host leaves mail without an answer while it answers other mail: that has the other connections"
+        ),
+        Hangs::Over(after) => tracing::info!(
+            provider,
+            source,
+            after = span(*after),
+            "no mail waits for an answer any longer than other mail"
+        ),
+    }
+}
+
+fn tell_given_up(lane: &Lane, given_up: &GivenUp) {
+    tracing::warn!(
+        provider = lane.name.base(),
+        source = source(&lane.name),
+        id = %given_up.message,
+        host = given_up.host,
+        stage = %given_up.stage,
+        after = span(given_up.after),
+        "the host leaves a message without an answer while other mail needs the connection: it is tried again later"
+    );
 }
 
 /// When a host is asked again: what has come waits for the next message, where none was there to ask.

@@ -125,8 +125,8 @@ impl Backlog {
     }
 
     /// What leaves before a message of this priority of a new sender, see [`Ready::turns_before`].
-    pub fn turns_before(&self, priority: i8) -> (usize, usize) {
-        self.ready.turns_before(priority)
+    pub fn turns_before(&self, priority: i8, sender: u64) -> (usize, usize) {
+        self.ready.turns_before(priority, sender)
     }
 
     /// A job of higher priority to the same destination that should leave instead of `job`, which

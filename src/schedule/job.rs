@@ -5,7 +5,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use super::budget::Ticket;
-use super::lane::Doubt;
+use super::lane::UnderWay;
 pub use crate::mail::sender_key;
 use crate::mail::{Address, Features, Message, Recipient, RecipientKey};
 use crate::shape::Gate;
@@ -57,8 +57,8 @@ pub struct Job {
     pub of_share: bool,
     /// The limits at which it counts as on its way to a permit.
     pub gates: Vec<Arc<Gate>>,
-    /// While it is under way: whether the host answers it is in doubt.
-    pub doubt: Option<Arc<Doubt>>,
+    /// While it is under way: what other mail is compared with.
+    pub under_way: Option<Arc<UnderWay>>,
 }
 
 impl Job {
@@ -74,7 +74,7 @@ impl Job {
             waited: false,
             of_share: false,
             gates: Vec::new(),
-            doubt: None,
+            under_way: None,
         }
     }
 
@@ -111,7 +111,7 @@ impl Job {
             waited: self.waited,
             of_share: false,
             gates: Vec::new(),
-            doubt: None,
+            under_way: None,
         }
     }
 

@@ -15,11 +15,13 @@ mod holds;
 mod lent;
 mod line;
 mod next;
+mod patience;
 mod permit;
 mod place;
 mod recent;
 mod snapshot;
 mod unanswered;
+mod under_way;
 mod window;
 
 use std::sync::Arc;
@@ -49,11 +51,13 @@ pub use holds::{By, Hold, Holds};
 pub use lent::Lent;
 use lent::Loans;
 use line::Line;
+pub use patience::{GivenUp, Hangs};
 pub use permit::{Limited, NotNow};
 use recent::Recent;
 pub use snapshot::Snapshot;
 use unanswered::Unanswered;
-pub use unanswered::{About, Confined, Doubt, Left};
+pub use unanswered::{About, Confined, Left};
+pub use under_way::UnderWay;
 pub(super) use window::FETCH;
 
 /// How long before its permit a worker is let through, to have time to connect.

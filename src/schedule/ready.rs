@@ -174,14 +174,14 @@ impl Ready {
         self.levels.range(..=Reverse(priority)).map(|(_, level)| level.recipients).sum()
     }
 
-    /// What leaves before a message of this priority of a sender who has nothing waiting: how many senders have a
-    /// turn before it, and recipients that leave by then, those of higher priorities among them.
-    pub fn turns_before(&self, priority: i8) -> (usize, usize) {
+    /// What leaves before the first message of this priority of `sender`: how many other senders have a turn before
+    /// it, and recipients that leave by then, those of higher priorities among them.
+    pub fn turns_before(&self, priority: i8, sender: u64) -> (usize, usize) {
         let higher = priority.checked_add(1).map_or(0, |higher| self.at_least(higher));
         let level = self.levels.get(&Reverse(priority));
         let first = |sender: &Sender| sender.jobs.front().map_or(0, |job| job.recipients.len());
-        let turns = level.map_or(0, |level| level.senders.values().map(first).sum());
-        (level.map_or(0, |level| level.senders.len()), higher + turns)
+        let others = || level.iter().flat_map(|level| &level.senders).filter(|(other, _)| **other != sender);
+        (others().count(), higher + others().map(|(_, other)| first(other)).sum::<usize>())
     }
 
     /// Recipients of that sender in all priorities.
@@ -213,7 +213,7 @@ impl Ready {
     }
 
     fn insert(&mut self, mut job: Job, to: Where) {
-        (job.of_share, job.doubt) = (false, None);
+        (job.of_share, job.under_way) = (false, None);
         if job.recipients.is_empty() {
             return;
         }
@@ -358,6 +358,7 @@ impl Ready {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::mail::sender_key;
     use crate::schedule::testing::job;
 
     fn order(ready: &mut Ready) -> Vec<String> {
@@ -377,8 +378,9 @@ mod tests {
         ready.push(job("reset@b", "x.example", 4, &[9]));
         assert_eq!(ready.recipients(), 6);
         // Behind the urgent one and a message of each of two senders; alone among the urgent; behind all but bulk's rest.
-        assert_eq!((ready.turns_before(0), ready.turns_before(4)), ((2, 3), (1, 1)));
-        assert_eq!((ready.turns_before(-3), ready.turns_before(9)), ((1, 6), (0, 0)));
+        let before = |priority| ready.turns_before(priority, sender_key("new@c"));
+        assert_eq!((before(0), before(4), before(-3), before(9)), ((2, 3), (1, 1), (1, 6), (0, 0)));
+        assert_eq!(ready.turns_before(0, sender_key("bulk@a")), (1, 2), "not himself");
         assert_eq!(order(&mut ready), ["reset@b9", "bulk@a0", "b@b7", "bulk@a1", "bulk@a2", "low@b8"]);
         assert!(ready.is_empty() && ready.best_priority().is_none());
     }

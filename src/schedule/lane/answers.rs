@@ -33,10 +33,25 @@ impl Answers {
         silences.filter(move |silence| silence.lasts >= least)
     }
 
-    /// The one that is waited for longest, in the words of a hold.
+    /// Those that are waited for for so long, and may be given up: nothing of the message is out.
+    pub(super) fn that_may_end(&self, least: Duration) -> impl Iterator<Item = (&Arc<str>, Silence, Arc<Awaited>)> {
+        let all = self.connections.iter().filter_map(|(host, awaited)| {
+            let awaited = awaited.upgrade()?;
+            Some((host, awaited.silence()?, awaited))
+        });
+        all.filter(move |(_, silence, _)| silence.may_end && silence.lasts >= least)
+    }
+
+    /// Of those that are waited for for long the longest, in the words of a hold.
     pub(super) fn latest(&self) -> Option<By> {
-        let (host, silence) = self.late().max_by_key(|(_, silence)| silence.lasts)?;
-        Some(told(host, silence, self.late().count()))
+        self.longest().filter(|_| self.late().next().is_some())
+    }
+
+    /// The one that is waited for longest, in the same words.
+    pub(super) fn longest(&self) -> Option<By> {
+        let all = self.connections.iter().filter_map(|(host, awaited)| Some((host, awaited.upgrade()?.silence()?)));
+        let (host, silence) = all.max_by_key(|(_, silence)| silence.lasts)?;
+        Some(told(host, silence, self.late().count().max(1)))
     }
 }
 

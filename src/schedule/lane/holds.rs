@@ -11,6 +11,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::under_way::View;
 use super::{About, Confined, LEAD, Lane, State, answers};
 use crate::clock::{Timestamp, When, grouped, span};
 use crate::deliver::Stage;
@@ -455,7 +456,7 @@ impl Lane {
         let hold = holds.iter().find(|hold| hold.is_general());
         let refused = holds.iter().find(|hold| matches!(hold.by, By::Refused { about: Some(_), .. }));
         let connections = state.narrowed.most(self.provider.connections);
-        let view = state.unanswered.view(connections, &state.answers);
+        let view = View::of(&state.unanswered, connections, &state.answers, None);
         let kept = |job: &Job| {
             if let Some(hold) = refused.filter(|_| state.circuit.as_ref().is_some_and(|circuit| circuit.keeps(job))) {
                 return Some(hold.clone());
@@ -463,11 +464,11 @@ impl Lane {
             let by = match view.keeps(job) {
                 false => None,
                 true if state.unanswered.concerns(job) => {
-                    let (about, part) = (state.unanswered.about(job), Confined::of(connections));
+                    let (about, part) = (state.unanswered.about(&job.features()), Confined::of(connections));
                     Some(By::Unanswered { about, others: 0, waiting: 0, part })
                 }
                 // It would leave if the host answered what it has.
-                true => state.answers.latest(),
+                true => state.answers.longest(),
             };
             by.map(|by| Hold { by, until: None })
         };
@@ -511,6 +512,24 @@ impl Lane {
         let stored = due.iter().filter(|(_, state)| **state != mail::State::Leased);
         told.extend(stored.map(|(key, _)| (*key, hold.cloned().unwrap_or_else(|| behind(in_memory)))));
         told
+    }
+
+    /// What keeps a message with these features that would come now, though other mail leaves: the host has not
+    /// answered what is like it.
+    pub fn keeps(&self, mail: &mail::Features<'_>) -> Option<Hold> {
+        let state = self.state.lock();
+        let connections = state.narrowed.most(self.provider.connections);
+        let view = View::of(&state.unanswered, connections, &state.answers, None);
+        let (nobody, keys) = (mail::QueueId(0), mail.keys());
+        let by = match view.keeps_mail(nobody, keys) {
+            false => None,
+            true if state.unanswered.concerns_mail(nobody, keys) => {
+                let (about, part) = (state.unanswered.about(mail), Confined::of(connections));
+                Some(By::Unanswered { about, others: 0, waiting: 0, part })
+            }
+            true => state.answers.longest(),
+        };
+        by.map(|by| Hold { by, until: None })
     }
 
     /// More is ready than connections are there for, and none of them has got anywhere for a moment.

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use super::under_way::View;
 use super::{Circuit, Empty, LEAD, Lane, State, Wake};
 use crate::schedule::Job;
 use crate::schedule::backlog::Next;
@@ -142,7 +143,7 @@ impl Lane {
     fn take_ready(&self, state: &mut State, destination: Option<&str>) -> Next {
         let (gates, most) = (self.gates(), self.most_recipients());
         let State { ready, circuit, unanswered, narrowed, answers, .. } = state;
-        let view = unanswered.view(narrowed.most(self.provider.connections), answers);
+        let view = View::of(unanswered, narrowed.most(self.provider.connections), answers, None);
         let circuit = circuit.as_ref();
         let keeps = |job: &Job| circuit.is_some_and(|circuit| circuit.keeps(job)) || view.keeps(job);
         if circuit.is_none() && !view.suspects_some() {

@@ -10,6 +10,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::line::Standing;
+use super::under_way::View;
 use super::{LEAD, Lane, State};
 use crate::schedule::Job;
 use crate::shape::restart::Left;
@@ -157,7 +158,9 @@ impl Lane {
         }
         let (gates, most) = (self.gates(), self.most_recipients());
         let State { ready, circuit, unanswered, narrowed, answers, .. } = &mut *state;
-        let view = unanswered.view(narrowed.most(self.provider.connections), answers);
+        // It has the connection of the other.
+        let but = Some(job.message.message.id);
+        let view = View::of(unanswered, narrowed.most(self.provider.connections), answers, but);
         let keeps = |job: &Job| circuit.as_ref().is_some_and(|circuit| circuit.keeps(job)) || view.keeps(job);
         let Some(mut better) = ready.overtaking(&gates, job, most, &keeps) else { return };
         self.gate.let_through(Cost::of(better.recipients.len()));

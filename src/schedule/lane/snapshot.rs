@@ -53,11 +53,11 @@ impl Lane {
         Some((rate, self.state.lock().ready.of_sender(key)))
     }
 
-    /// Senders who have a turn before one of this priority who has nothing waiting, and recipients that leave
-    /// until then, those in transactions among them.
-    pub fn turns_before(&self, priority: i8) -> (usize, usize) {
+    /// Other senders who have a turn before the first message of this priority of `sender`, and recipients that
+    /// leave until then, those in transactions among them.
+    pub fn turns_before(&self, priority: i8, sender: &str) -> (usize, usize) {
         let state = self.state.lock();
-        let (senders, recipients) = state.ready.turns_before(priority);
+        let (senders, recipients) = state.ready.turns_before(priority, sender_key(sender));
         (senders, recipients + state.in_flight)
     }
 

@@ -1,19 +1,16 @@
 //! Mail that a host takes and leaves without an answer until the time for it is over: minutes, in which a
 //! connection carries nothing else. And mail for which it ends connections, while it takes other mail.
 //!
-//! - What was left so is remembered: messages, and features (a sender, a domain of senders or of recipients, a
-//!   size: [`Features`]) of which several were in a row while other mail was answered. Such mail is *suspected*. It
-//!   has no more than half of the connections, a message never more than one, and leaves behind other mail; what
-//!   connections were ended for is tried by one message after waits that double. The first answer to something of
-//!   the feature ends that. What a suspected feature explains is not held against others.
-//! - While a connection waits for far longer than answers take as a rule, before its time is over, mail is *in doubt*
-//!   that has a feature of what waits so of which nothing was answered since: it has no more than half of the
-//!   connections, either. Mail of domains that are new is like any other, or one sender could stop all of it. So a
-//!   burst of mail that is left without an answer can take all connections within the first seconds, once, and
-//!   mail of many senders that has nothing in common more of them.
+//! What was left so is remembered: messages, and features (a sender, a domain of senders or of recipients, a size:
+//! [`Features`]) of which several were in a row while other mail was answered. Such mail is *suspected*. It has no more
+//! than half of the connections, a message never more than one, and leaves behind other mail; what connections were
+//! ended for is tried by one message after waits that double. The first answer to something of the feature ends that.
+//! What a suspected feature explains is not held against others; and mail that has one of several that are suspected,
+//! but not all of those that were left so most often, is tried by one message beyond the half: its answer shows which
+//! of them it is about.
 //!
-//! With one connection there is nothing to be shared out: RFC 5321 §4.5.3.2 allows no shorter wait, the
-//! configuration no second connection.
+//! What is done before the time is over is told in [`under_way`](super::under_way) and [`patience`](super::patience).
+//! With one connection there is nothing to be shared out: there only patience helps.
 //!
 //! Bounded: [`MESSAGES`] and [`FEATURES`] are remembered, those longest ago forgotten first. Pure.
 
@@ -24,11 +21,13 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::answered::Answered;
-use super::answers::Answers;
+use super::patience::Told;
+use super::under_way::UnderWay;
 use super::{Lane, State};
 use crate::clock::doubled;
 use crate::mail::{FeatureKeys, Features, QueueId};
 use crate::schedule::Job;
+use crate::shape::Held;
 
 /// Messages and features remembered.
 const MESSAGES: usize = 256;
@@ -38,6 +37,8 @@ const FEW: u32 = 2;
 /// How long mail waits for which connections are ended: at first, and at most.
 const FIRST: Duration = Duration::from_millis(500);
 const LONGEST: Duration = Duration::from_secs(60);
+/// When it is looked again whether what is kept has expired.
+const AGAIN: Duration = Duration::from_secs(10);
 /// What is suspected leaves behind other mail for so long at most, and then in its turn.
 const BEHIND: Duration = Duration::from_secs(5);
 
@@ -47,10 +48,14 @@ pub(super) struct Unanswered {
     messages: VecDeque<QueueId>,
     features: VecDeque<Suspect>,
     answered: Answered,
-    /// Mail under way that is in doubt.
-    under_way: Vec<Weak<Doubt>>,
+    /// Transactions.
+    pub(super) under_way: Vec<Weak<UnderWay>>,
     /// When something suspected last left.
     left: Option<Instant>,
+    /// When a transaction was last given up for other mail.
+    pub(super) gave_up: Option<Instant>,
+    /// What was told of mail that hangs.
+    pub(super) hangs: Option<Told>,
 }
 
 #[derive(Debug)]
@@ -67,12 +72,6 @@ struct Suspect {
     /// Connections were ended for it: tried again then.
     until: Option<Instant>,
     told: bool,
-}
-
-/// Under way as long as somebody holds it: mail in doubt.
-#[derive(Debug)]
-pub struct Doubt {
-    message: QueueId,
 }
 
 /// What a host did instead of an answer.
@@ -107,31 +106,11 @@ impl Confined {
     pub(super) fn of(connections: u32) -> Confined {
         Confined { connections: (connections / 2).max(1), of: connections }
     }
-}
 
-/// How a job stands.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Standing {
-    /// The host answers its like.
-    Clear,
-    /// In doubt: it has half of the connections, with all other mail in doubt.
-    Doubtful,
-    /// Suspected: the same, and a message of it never more than one.
-    Suspected,
-}
-
-/// What is under way, as seen at one moment, for any number of jobs.
-pub(super) struct View<'a> {
-    unanswered: &'a Unanswered,
-    connections: u32,
-    /// Connections that have mail in doubt, or wait for far too long.
-    used: usize,
-    /// Nothing was answered since the last of those began.
-    untold: bool,
-    /// Features of mail that waits so, of which the host has answered nothing since; those that all of it has, if
-    /// there are such.
-    waiting: Vec<u64>,
-    now: Instant,
+    /// The same as a number.
+    pub(super) fn of_all(connections: usize) -> usize {
+        (connections / 2).max(1)
+    }
 }
 
 impl Suspect {
@@ -195,9 +174,12 @@ impl Unanswered {
 
     /// Whether a job is of what is suspected.
     pub(super) fn concerns(&self, job: &Job) -> bool {
-        !self.is_empty()
-            && (self.messages.contains(&job.message.message.id)
-                || self.suspects(job.features().keys()).next().is_some())
+        !self.is_empty() && self.concerns_mail(job.message.message.id, job.features().keys())
+    }
+
+    /// The same of a message by its number.
+    pub(super) fn concerns_mail(&self, id: QueueId, keys: FeatureKeys) -> bool {
+        !self.is_empty() && (self.messages.contains(&id) || self.suspects(keys).next().is_some())
     }
 
     /// When mail for which connections were ended is tried again, if there is such mail.
@@ -208,82 +190,44 @@ impl Unanswered {
         left.filter(|left| !left.is_zero()).min()
     }
 
-    /// What is under way now on `connections`, of which `answers` are waited for.
-    pub(super) fn view<'a>(&'a self, connections: u32, answers: &Answers) -> View<'a> {
+    /// What the host has answered.
+    pub(super) fn known_answers(&self) -> &Answered {
+        &self.answered
+    }
+
+    /// Whether something suspected left so lately that other mail leaves first.
+    pub(super) fn left_lately(&self, now: Instant) -> bool {
+        self.left.is_some_and(|left| now.saturating_duration_since(left) < BEHIND)
+    }
+
+    /// Whether connections were ended for its like, and it is not tried yet.
+    pub(super) fn rests(&self, keys: FeatureKeys, now: Instant) -> bool {
+        let mut suspects = self.suspects(keys);
+        suspects.any(|suspect| suspect.until.is_some_and(|until| until > now))
+    }
+
+    /// Whether a job that is suspected lacks something of what was left without an answer most often: then it may be
+    /// about that.
+    pub(super) fn is_less_likely(&self, id: QueueId, keys: FeatureKeys) -> bool {
+        if self.messages.contains(&id) || self.suspects(keys).any(|one| one.until.is_some()) {
+            return false;
+        }
+        let suspects = || self.features.iter().filter(|suspect| suspect.is_suspected(&self.answered));
+        let most = suspects().map(|suspect| suspect.times).max().unwrap_or_default();
+        let missing = |suspect: &Suspect| !keys.iter().any(|key| key == suspect.key);
+        suspects().any(|suspect| suspect.times == most && missing(suspect))
+    }
+
+    /// A job that is suspected is given out.
+    pub(super) fn note_tried(&mut self, job: &Job) {
         let now = Instant::now();
-        let mut doubts: Vec<QueueId> = self.under_way.iter().filter_map(Weak::upgrade).map(|one| one.message).collect();
-        let mut untold = false;
-        let (mut waiting, mut common) = (Vec::new(), None::<FeatureKeys>);
-        for silence in answers.longer_than(self.answered.slow()) {
-            let began = now.checked_sub(silence.lasts).unwrap_or(now);
-            untold |= !self.answered.any_since(began);
-            let own = silence.features.without(|key| self.answered.knows_since(key, began));
-            // A domain that the host never answered explains its silence.
-            let new = |domain| !self.answered.knows(domain);
-            let of = silence.features;
-            let own = match (new(of.sender_domain()), of.recipient_domain().is_some_and(new)) {
-                (true, false) => own.of_sender(),
-                (false, true) => own.of_recipient(),
-                _ => own,
-            };
-            waiting.extend(own.iter());
-            common = Some(common.map_or(own, |common| common.common(own)));
-            if !doubts.contains(&silence.message) {
-                doubts.push(silence.message);
-            }
+        self.left = Some(now);
+        // By one message; when that has no answer, either, by the next.
+        let keys = job.features().keys();
+        for suspect in self.features.iter_mut().filter(|known| keys.iter().any(|key| key == known.key)) {
+            let wait = doubled(FIRST, suspect.times.saturating_sub(FEW), LONGEST);
+            suspect.until = suspect.until.map(|_| now + wait);
         }
-        // What all of them have explains the silence, and clears the rest.
-        if let Some(common) = common.filter(|common| !common.is_empty()) {
-            waiting = common.iter().collect();
-        }
-        View { unanswered: self, connections, used: doubts.len(), untold, waiting, now }
-    }
-}
-
-impl View<'_> {
-    /// Whether a job waits until something else has ended.
-    pub(super) fn keeps(&self, job: &Job) -> bool {
-        let full = || self.used >= Confined::of(self.connections).connections as usize;
-        match self.standing(job) {
-            Standing::Clear => false,
-            Standing::Doubtful => full(),
-            Standing::Suspected => self.rests(job) || self.is_under_way(job) || full(),
-        }
-    }
-
-    /// Whether other mail leaves before it.
-    pub(super) fn goes_last(&self, job: &Job) -> bool {
-        let lately = self.unanswered.left.is_some_and(|left| self.now.duration_since(left) < BEHIND);
-        lately && self.unanswered.concerns(job)
-    }
-
-    /// Whether anything is suspected.
-    pub(super) fn suspects_some(&self) -> bool {
-        !self.unanswered.is_empty()
-    }
-
-    fn is_under_way(&self, job: &Job) -> bool {
-        let same = |doubt: Arc<Doubt>| doubt.message == job.message.message.id;
-        self.unanswered.under_way.iter().filter_map(Weak::upgrade).any(same)
-    }
-
-    fn rests(&self, job: &Job) -> bool {
-        let mut suspects = self.unanswered.suspects(job.features().keys());
-        suspects.any(|suspect| suspect.until.is_some_and(|until| until > self.now))
-    }
-
-    fn standing(&self, job: &Job) -> Standing {
-        if self.unanswered.concerns(job) {
-            return Standing::Suspected;
-        }
-        // Where nothing was answered yet there is nothing to tell them by, and before anything was since, nearly all
-        // mail has something in common with what waits.
-        if self.unanswered.answered.times() == 0 || self.connections < 2 || self.untold || self.waiting.is_empty() {
-            return Standing::Clear;
-        }
-        // Mail of domains that are new is mail like any other: many relays have little else.
-        let shares = job.features().keys().iter().any(|key| self.waiting.contains(&key));
-        if shares { Standing::Doubtful } else { Standing::Clear }
     }
 }
 
@@ -312,30 +256,6 @@ impl Lane {
 }
 
 impl State {
-    /// A job is given out.
-    pub(super) fn note_given(&mut self, job: &mut Job, connections: u32) {
-        let view = self.unanswered.view(self.narrowed.most(connections), &self.answers);
-        let standing = view.standing(job);
-        if standing == Standing::Clear {
-            return;
-        }
-        let unanswered = &mut self.unanswered;
-        if standing == Standing::Suspected {
-            let now = Instant::now();
-            unanswered.left = Some(now);
-            // By one message; when that has no answer, either, by the next.
-            let keys = job.features().keys();
-            for suspect in unanswered.features.iter_mut().filter(|known| keys.iter().any(|key| key == known.key)) {
-                let wait = doubled(FIRST, suspect.times.saturating_sub(FEW), LONGEST);
-                suspect.until = suspect.until.map(|_| now + wait);
-            }
-        }
-        let doubt = Arc::new(Doubt { message: job.message.message.id });
-        unanswered.under_way.retain(|other| other.strong_count() > 0);
-        unanswered.under_way.push(Arc::downgrade(&doubt));
-        job.doubt = Some(doubt);
-    }
-
     /// What mail in memory is suspected, how much other such mail there is, the recipients of all of it that wait,
     /// and the connections that it may have.
     pub(super) fn confined(&self, connections: u32) -> Option<(About, usize, usize, Confined)> {
@@ -348,7 +268,7 @@ impl State {
                 return;
             }
             waiting += job.recipients.len();
-            let its = self.unanswered.about(job);
+            let its = self.unanswered.about(&job.features());
             if !about.contains(&its) {
                 about.push(its);
             }
@@ -359,9 +279,18 @@ impl State {
 }
 
 impl Unanswered {
+    /// What holds a job back that is kept.
+    pub(super) fn held(&self, job: &Job) -> Held {
+        let by = match self.concerns(job) {
+            true => format!("connections on which mail {} has no answer", self.about(&job.features()).mail),
+            false => "connections on which mail like it has no answer".to_owned(),
+        };
+        // Nobody knows when one of them is free: looked at again like all that is held.
+        Held { by, wait: AGAIN }
+    }
+
     /// What mail of a job is suspected.
-    pub(super) fn about(&self, job: &Job) -> About {
-        let features = job.features();
+    pub(super) fn about(&self, features: &Features<'_>) -> About {
         let own = || About { mail: features.told_of(features.keys().sender()).into(), ended: false };
         let told = |suspect: &Suspect| About { mail: suspect.about.clone(), ended: suspect.until.is_some() };
         self.suspects(features.keys()).next().map_or_else(own, told)

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use super::under_way::View;
 use super::{Beyond, LEAD, Lane, State};
 use crate::clock::Timestamp;
 use crate::mail::RecipientKey;
@@ -253,19 +254,20 @@ impl State {
         connections: u32,
         wanted: &mut dyn FnMut(&Job, u32) -> bool,
     ) -> Vec<(shape::Held, Job)> {
-        let State { ready, circuit, unanswered, narrowed, answers, .. } = self;
+        let State { ready, circuit, unanswered, narrowed, answers, given, .. } = self;
         let mut out = Vec::new();
         if let Some(circuit) = circuit.as_ref().filter(|circuit| circuit.about().is_some()) {
+            let mail = circuit.about().map_or("like it", |about| &**about);
             let held =
-                shape::Held { by: format!("a refusal of its sender ({})", circuit.reason), wait: circuit.left() };
+                shape::Held { by: format!("a refusal of mail {mail} ({})", circuit.reason), wait: circuit.left() };
             let jobs = ready.withdraw(&mut |job, index| circuit.keeps(job) && wanted(job, index));
             out.extend(jobs.into_iter().map(|job| (held.clone(), job)));
         }
-        if !unanswered.is_empty() {
-            let view = unanswered.view(narrowed.most(connections), answers);
-            let held = shape::Held { by: "connections on which its sender's mail has no answer".into(), wait: BUSY };
+        // What keeps it for a moment holds nothing back.
+        if given.is_some_and(|at| at.elapsed() >= BUSY) || !unanswered.is_empty() {
+            let view = View::of(unanswered, narrowed.most(connections), answers, None);
             let jobs = ready.withdraw(&mut |job, index| view.keeps(job) && wanted(job, index));
-            out.extend(jobs.into_iter().map(|job| (held.clone(), job)));
+            out.extend(jobs.into_iter().map(|job| (unanswered.held(&job), job)));
         }
         out
     }

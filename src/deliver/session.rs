@@ -379,7 +379,8 @@ pub(super) async fn authenticate(
     wire.redact_also(token.redactor());
     let first = auth::authenticate(wire, caps, peer, timeouts, Login::with_token(oauth, &token, relay.port)).await;
     let Err(Event::Reply(reply)) = &first else { return first };
-    if reply.code != 535 || wire.is_broken() {
+    // Hosts say in many ways that it is not good (535, 501 5.5.12x, 554, 530): any refusal for good may be about it.
+    if !reply.is_permanent() || wire.is_broken() {
         return first;
     }
     // It may have been revoked, or be about rights that were given since.

@@ -247,6 +247,7 @@ impl Relay {
             if let Outcome::Again { counts } = plan.outcome
                 && let Some(held) = held.get_mut(plan.at).and_then(Option::take)
             {
+                again.wants_fresh |= attempt.facts.get(plan.at).is_some_and(|fact| fact.stage == Stage::Idle);
                 let (untried, attempts) = (held.untried.saturating_add(1), held.attempts + u32::from(counts));
                 again.recipients.push(Held { untried, attempts, ..held });
             }

@@ -274,7 +274,7 @@ async fn run(world: World) -> ([Became; 3], Seen) {
                     Fate::Fail => became.failed[recipient] = true,
                     Fate::Again { uncertain: true, .. } => became.uncertain[recipient] += 1,
                     Fate::AtOnce => wants_fresh = true,
-                    Fate::Again { .. } | Fate::Back { .. } => {}
+                    Fate::Again { .. } | Fate::Back { .. } | Fate::Front => {}
                 }
             }
             link = Some(connection);

@@ -111,7 +111,9 @@ impl Connection {
         }
         let used = self.sent > 1;
         let end = fates.of(open).any(|fact| fact.stage == Stage::Final);
-        let proof = self.prove().await;
+        // In the middle of a body nothing can be asked.
+        let cut_off = !self.usable && fates.of(open).any(|fact| fact.stage == Stage::Body);
+        let proof = if cut_off { Proof::Refused } else { self.prove().await };
         if let Proof::InStep = proof {
             self.dirty = false;
             return true;
@@ -124,9 +126,8 @@ impl Connection {
             Proof::Gone if !used || end => return true,
             _ => {}
         }
-        for fact in fates.of(open) {
-            tracing::debug!(host = self.host(), reply = %fact, "a refusal that may be about something else does not count");
-        }
+        let refusal = fates.of(open).next().map(|fact| fact.event.clone());
+        let does_not_count = refusal.map(|event| self.does_not_count(event));
         fates.forget(open, if heard.go_ahead { Stage::Body } else { Stage::Mail });
         let arrived = matches!(proof, Proof::OutOfStep) && (end || self.all_out);
         let stage = match arrived {
@@ -136,10 +137,16 @@ impl Connection {
         };
         let event = match proof {
             Proof::OutOfStep => Event::Garbled("more replies than commands".to_owned()),
-            _ => Event::LeftOut("the refusal may have been about the message before"),
+            _ => does_not_count.unwrap_or(Event::Closed),
         };
         fates.rest(stage, event);
         false
+    }
+
+    /// What becomes of a refusal that a fresh connection has to repeat.
+    pub(super) fn does_not_count(&self, refusal: Event) -> Event {
+        tracing::debug!(host = self.host(), reply = %refusal, "a refusal that may be about the message before does not count");
+        Event::LeftOut("the refusal may have been about the message before")
     }
 
     /// Whether a refusal may be the answer to something before. DATA is rarely refused once it has recipients: there
@@ -149,7 +156,7 @@ impl Connection {
         if self.sent <= 1 {
             return refused(Stage::Data);
         }
-        if refused(Stage::Mail) || refused(Stage::Data) || refused(Stage::Final) {
+        if [Stage::Mail, Stage::Data, Stage::Body, Stage::Final].into_iter().any(refused) {
             return true;
         }
         let nobody = fates.of(open).all(|fact| fact.stage == Stage::Rcpt);

@@ -129,7 +129,7 @@ impl Connection {
                     if let Some(mail) = heard.mail.filter(|_| in_step) {
                         self.learn_of_parameters(mail);
                     }
-                    if in_step && self.usable && self.wire.has_stray() {
+                    if in_step && self.usable && self.wire.is_pending() && self.wire.has_stray() {
                         self.note(|quirks| quirks.once = true);
                     }
                 }
@@ -167,6 +167,12 @@ impl Connection {
         } else if self.pipelining && lost_the_rest(stage, &event) {
             self.note(|quirks| quirks.serial = true);
         }
+        // In the middle of a body nothing can be asked: a fresh connection tells whether it was about this message.
+        let of_body = stage == Stage::Body && matches!(&event, Event::Reply(reply) if reply.code != 421);
+        let (stage, event) = match used && of_body {
+            true => (Stage::Idle, self.does_not_count(event)),
+            false => (stage, event),
+        };
         let stale = used && stage <= Stage::Mail && !garbled;
         let lost = self.all_out && !stale && !matches!(event, Event::Reply(_));
         fates.rest(if lost { Stage::Final } else { stage }, event);

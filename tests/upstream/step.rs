@@ -151,6 +151,15 @@ async fn a_host_that_hangs_up_on_that_has_the_message_asked_again() {
     let end = taken(false).replace("S: 250 2.0.0 queued", "S: 554 5.7.1 no");
     let script = format!("hello 8BITMIME\n{}{end}close", taken(false));
     assert_eq!(second(&script).await.0, ["end of data: 554 5.7.1 no"]);
+    // In the middle of a body nothing can be asked.
+    let script = format!(
+        "hello 8BITMIME\n{}{MAIL}\nS: 250 ok\nC: RCPT*\nS: 250 ok\nC: DATA\nS: 354 go\ntake 5000\nS: 554 spam\nstall",
+        taken(false)
+    );
+    let (mut connection, _server) = new_session(&script).await;
+    assert_eq!(fates(&hello().send(&mut connection, &[A]).await), [ACCEPTED]);
+    let big = Mail::new("0123456789abcdef\r\n".repeat(100_000));
+    assert_eq!(fates(&big.send(&mut connection, &[A]).await), [UNKNOWN]);
     // Nothing can be late on a fresh one, and no EHLO is sent.
     let script = format!("hello 8BITMIME\n{MAIL}\nS: 554 5.7.1 no\neof");
     let (mut connection, server) = new_session(&script).await;

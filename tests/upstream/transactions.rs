@@ -398,7 +398,7 @@ async fn more_replies_than_commands_never_pass_for_acceptance() {
         // The 250 of DATA belongs to the second recipient.
         pipelined() + "S: 250 ok\nS: 250 stray\nS: 250 ok\nS: 250 ok\nS: 354 go\nstall",
         pipelined() + "S: 250 ok\nS: 250 ok\nS: 250 ok\nraw: 354 go\\r\\n250 stray\\r\\n\nstall",
-        chunked() + "raw: 250 ok\\r\\n250 stray\\r\\n250 ok\\r\\n250 ok\\r\\n554 spam\\r\\n\nstall",
+        chunked() + "raw: 250 ok\\r\\n250 stray\\r\\n250 2.1.5 ok\\r\\n250 2.1.5 ok\\r\\n554 spam\\r\\n\nstall",
         pipelined() + &"S: 250 ok\n".repeat(20) + "stall",
     ] {
         let (fates, connection) = fates_of(&dialog, &[A, B]).await;

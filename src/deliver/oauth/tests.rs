@@ -308,14 +308,15 @@ async fn a_refresh_token_of_two_providers_is_spent_once() {
 #[test]
 fn providers_with_the_same_refresh_token_have_one_turn() {
     let provider = |name: &str, keys: &str| {
-        format!("[provider.{name}]\nrelay = 'mx.example'\nauth = {{ user = 'a@shop.example', {keys} }}\n")
+        format!(
+            "[provider.{name}]\nrelay = 'mx.example:587'\nauth = {{ user = 'a@shop.example', {keys} }}\n\
+             [[route]]\nrecipient = '*@{name}.example'\nvia = '{name}'\n"
+        )
     };
     let other = DELEGATED.replace("first-refresh", "another");
     let providers = [("a", DELEGATED), ("b", DELEGATED), ("c", &other), ("d", APPLICATION)];
     let text: String = providers.into_iter().map(|(name, keys)| provider(name, keys)).collect();
-    let text = format!(
-        "hostname = 'relay.example'\n[queue]\nstore = 'sqlite:/nonexistent/q.db'\n{text}[[route]]\nvia = 'a'\n"
-    );
+    let text = format!("hostname = 'relay.example'\n[queue]\nstore = 'sqlite:/nonexistent/q.db'\n{text}");
     let config = Config::parse(&text, "test").expect("a good configuration");
     let names: Arc<dyn Names> = Arc::new(Nowhere);
     let tokens = Tokens::new(&config, &TlsSettings::load(), &names, Clock::for_tests());

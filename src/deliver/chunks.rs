@@ -169,7 +169,7 @@ impl Connection {
         if reply.is_positive() {
             let of_recipient = matches!(reply.code, 251 | 252);
             match self.apart {
-                Some(recipient) if of_recipient || recipient == Form::of(&reply) => {
+                Some(recipient) if of_recipient || recipient.is_like(Form::of(&reply)) => {
                     let why = format!("a reply to RCPT where the one to the end of a message is due: {reply}");
                     return Err((stage, Event::Garbled(why)));
                 }
@@ -187,7 +187,7 @@ impl Connection {
     /// `end` is the positive reply to the end of a message, and known to be.
     pub(super) fn learn_of_forms(&mut self, end: &Reply, heard: &Heard) {
         let end = Form::of(end);
-        self.apart = heard.recipient.filter(|recipient| *recipient != end);
+        self.apart = heard.recipient.filter(|recipient| !recipient.is_like(end));
     }
 }
 

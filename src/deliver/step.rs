@@ -73,6 +73,14 @@ impl Form {
         }
         form
     }
+
+    /// Whether this may be a reply to the same command: by the enhanced code where there is one, whatever the words.
+    pub(super) fn is_like(self, other: Form) -> bool {
+        match (self.enhanced, other.enhanced) {
+            (None, None) => self.word == other.word,
+            (one, another) => one == another,
+        }
+    }
 }
 
 /// How a host answers an EHLO behind what it has said.
@@ -228,11 +236,17 @@ mod tests {
     #[test]
     fn forms_tell_a_recipient_from_the_end_of_a_message() {
         let (recipient, end) = (Some((2, 1, 5)), Some((2, 0, 0)));
-        assert_ne!(form(recipient, "Ok"), form(end, "Ok: queued as 4711"));
-        assert_ne!(form(recipient, "Recipient OK"), form(Some((2, 6, 0)), "<1@x> Queued mail for delivery"));
-        assert_ne!(form(None, "Accepted"), form(None, "OK id=1abc-2"));
-        assert_eq!(form(None, "ok"), form(None, "OK: queued"));
-        assert_eq!(form(None, "<a@x.example> ok"), form(None, "<b@x.example> fine"), "of any recipient");
-        assert_eq!(form(None, ""), form(None, "4711 queued"));
+        for (one, another, like) in [
+            (form(recipient, "Ok"), form(end, "Ok: queued as 4711"), false),
+            (form(recipient, "Recipient OK"), form(Some((2, 6, 0)), "<1@x> Queued mail for delivery"), false),
+            (form(recipient, "Ok"), form(recipient, "will forward"), true),
+            (form(None, "Accepted"), form(None, "OK id=1abc-2"), false),
+            (form(None, "ok"), form(None, "OK: queued"), true),
+            // Of any recipient.
+            (form(None, "<a@x.example> ok"), form(None, "<b@x.example> fine"), true),
+            (form(None, ""), form(None, "4711 queued"), true),
+        ] {
+            assert_eq!(one.is_like(another), like, "{one:?} {another:?}");
+        }
     }
 }

@@ -403,7 +403,10 @@ impl Relay {
             let Some(open) = link.as_mut() else { continue };
             // Whose turn was before, and who waits for a connection still, takes this one.
             let way = route.clone();
-            let suits = |lent: &Lent| way.has_the_hosts_of(&lent.route) && same_source(open, &lent.job);
+            let fresh = open.connection.sent() == 0;
+            let suits = |lent: &Lent| {
+                (fresh || !lent.job.wants_fresh) && way.has_the_hosts_of(&lent.route) && same_source(open, &lent.job)
+            };
             if lane.take_earlier(&mut attempt.job, &mut route, suits) {
                 hand.hold(&attempt.job);
             }
@@ -486,7 +489,7 @@ impl Relay {
             self.note_answers(lane, &attempt.job.destination, &attempt.facts);
             let after = self.finish(hand, attempt, None).await;
             open.note(after);
-            let few = open.connection.sent() < lane.messages_per_connection();
+            let few = open.connection.takes_more() && open.connection.sent() < lane.messages_per_connection();
             let spent = !open.connection.is_usable() || !few || after.close;
             if let Some(done) = link.take_if(|_| spent) {
                 done.quit().await;

@@ -234,21 +234,21 @@ fn postfix_gets_lines() {
     daemon.wait_queue_empty(SOON);
 }
 
-/// A host that announces BDAT and does not know it: it reads lines, and obeys them. Returns its address and the
-/// senders that it heard.
-fn liar(address: std::net::SocketAddr, extensions: &'static str) -> Arc<Mutex<Vec<String>>> {
+/// A host that announces BDAT and does not know it: it reads lines, and obeys them; what it does not know gets
+/// `otherwise`. Returns the senders that it heard.
+fn liar(address: std::net::SocketAddr, extensions: &'static str, otherwise: &'static str) -> Arc<Mutex<Vec<String>>> {
     let senders: Arc<Mutex<Vec<String>>> = Arc::default();
     let (listener, heard) = (TcpListener::bind(address).expect("a port"), senders.clone());
     std::thread::spawn(move || {
         for stream in listener.incoming().flatten() {
             let heard = heard.clone();
-            std::thread::spawn(move || obey(&stream, extensions, &heard));
+            std::thread::spawn(move || obey(&stream, extensions, otherwise, &heard));
         }
     });
     senders
 }
 
-fn obey(stream: &TcpStream, extensions: &str, heard: &Mutex<Vec<String>>) -> std::io::Result<()> {
+fn obey(stream: &TcpStream, extensions: &str, otherwise: &str, heard: &Mutex<Vec<String>>) -> std::io::Result<()> {
     let (mut out, mut lines) = (stream, BufReader::new(stream).split(b'\n'));
     out.write_all(b"220 liar.test\r\n")?;
     while let Some(line) = lines.next().transpose()? {
@@ -263,10 +263,10 @@ fn obey(stream: &TcpStream, extensions: &str, heard: &Mutex<Vec<String>>) -> std
             "DATA" => {
                 out.write_all(b"354 go\r\n")?;
                 while lines.next().transpose()?.is_some_and(|line| line != b".\r") {}
-                "250 ok\r\n"
+                "250 queued\r\n"
             }
             "QUIT" => return out.write_all(b"221 bye\r\n"),
-            _ => "500 5.5.1 what?\r\n",
+            _ => otherwise,
         };
         out.write_all(reply.as_bytes())?;
     }
@@ -276,9 +276,16 @@ fn obey(stream: &TcpStream, extensions: &str, heard: &Mutex<Vec<String>>) -> std
 /// Its messages arrive all the same, by DATA; nothing of them is obeyed.
 #[test]
 fn a_host_that_announces_bdat_and_does_not_know_it_obeys_nothing_of_a_body() {
+    // What it does not know it refuses, or thanks for as for anything.
+    for otherwise in ["500 5.5.1 what?\r\n", "250 ok\r\n"] {
+        obeys_nothing(otherwise);
+    }
+}
+
+fn obeys_nothing(otherwise: &'static str) {
     let (dir, port) = (TestDir::new(), Port::reserve());
-    let lines = liar(port.at(2), "250-x\r\n250-PIPELINING\r\n250-8BITMIME\r\n250 CHUNKING\r\n");
-    let octets = liar(port.at(3), "250-x\r\n250-8BITMIME\r\n250-CHUNKING\r\n250 BINARYMIME\r\n");
+    let lines = liar(port.at(2), "250-x\r\n250-PIPELINING\r\n250-8BITMIME\r\n250 CHUNKING\r\n", otherwise);
+    let octets = liar(port.at(3), "250-x\r\n250-8BITMIME\r\n250-CHUNKING\r\n250 BINARYMIME\r\n", otherwise);
     let keys = "connections = 1\nrate = []";
     let daemon = Setup::new(&dir)
         .via("lines", "lines.test", port.at(2), keys)

@@ -14,7 +14,7 @@ const NOT_BUILT: [&str; 1] = ["a domain whose policy demands TLS"];
 
 /// Rows of each table at least: a row that goes is a decision, and this number goes with it.
 const CLIENTS: usize = 44;
-const SERVERS: usize = 39;
+const SERVERS: usize = 40;
 
 struct Row {
     line: usize,

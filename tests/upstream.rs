@@ -28,5 +28,9 @@ mod refusals;
 mod server;
 #[path = "upstream/sessions.rs"]
 mod sessions;
+#[path = "upstream/step.rs"]
+mod step;
+#[path = "upstream/step_worlds.rs"]
+mod step_worlds;
 #[path = "upstream/transactions.rs"]
 mod transactions;

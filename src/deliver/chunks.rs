@@ -2,18 +2,19 @@
 //!
 //! What makes it quick makes it dangerous. A host that announces CHUNKING and does not know BDAT (behind a proxy, on an
 //! old gateway) would take the body for commands, and obey those that somebody wrote into it. One that answers
-//! BDAT twice would give the next message the fate of this one. So nothing is taken on trust; each
-//! connection shows it by itself ([`Chunks`]), since behind one address there may be several programs:
+//! more often than it is asked would give a message the reply to something else. So nothing is taken on trust; each
+//! connection shows it by itself, since behind one address there may be several programs:
 //!
-//! 1. The first message by BDAT sends its first line alone, and the rest only once that was taken. The line is the
-//!    `Received:` field's, which is no command ([`first_chunk`]). `BDAT 0` would send less, but Postfix
-//!    refuses it ("551 Null BDAT request"), and Exim 4.96 crashes at RSET behind it.
-//! 2. The message after it goes by DATA: its 354 cannot be the answer to anything else, so replies and
-//!    commands are in step.
+//! 1. The first message of a connection goes by DATA: its 354 cannot be the answer to anything else, so it shows the
+//!    form of the host's replies to RCPT and to the end of a message (`step`). Where they are alike, DATA it is.
+//! 2. Before the second one, outside of any transaction, a chunk of [`TRIAL`] is sent, with EHLO behind it
+//!    ([`Connection::try_bdat`]). Who obeys BDAT reads the chunk before it refuses it for want of a recipient (RFC 3030
+//!    §2 demands that), and says no more until it answers EHLO, which no other reply looks like. Who does not, or thanks
+//!    for everything, answers what is in the chunk, which is nothing that could do harm.
 //! 3. From then on a message of one chunk leaves in one write.
 //!
-//! That costs no round trip, as DATA needs two, too. A message as octets cannot go by DATA, so a connection that has
-//! got its first one and shown no more is closed behind it.
+//! That costs no round trip, as DATA needs two, too. A message as octets cannot go by DATA, so it needs the
+//! trial before the first one. (`BDAT 0` would show nothing, Postfix refuses it, and Exim 4.96 crashes at RSET behind it.)
 
 use bytes::Bytes;
 
@@ -21,97 +22,70 @@ use super::Transaction;
 use super::command::print;
 use super::fact::{Event, Reply, Stage};
 use super::session::Connection;
+use super::step::{Form, Heard, PATIENCE};
 use super::transaction::{End, Fates};
 use super::wire::Written;
 use crate::crash;
 
-/// Bytes of a line that may go ahead; RFC 5321 §4.5.3.1.6 allows no longer ones.
-const LINE: usize = 1000;
-/// What the first line of every message begins with that came to us as one.
-const FIELD: &[u8] = b"Received:";
+/// What a host does not obey may be read as commands: those do nothing.
+const TRIAL: &str = "NOOP\r\nNOOP\r\n";
 
 /// What a connection has shown of BDAT.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Chunks {
     /// Nothing.
     Untried,
-    /// It took a message; whether it answered once will show at the next.
-    Took,
-    /// It takes BDAT, and replies came as often as commands.
-    InStep,
-}
-
-/// How much of a body may follow BDAT before anybody has answered it: the whole first line if that is a field, which
-/// no host takes for a command; else an octet, which is no line.
-fn first_chunk(body: &[u8]) -> usize {
-    let line = body.iter().take(LINE).position(|octet| *octet == b'\n').map_or(1, |end| end + 1);
-    if body.starts_with(FIELD) { line } else { body.len().min(1) }
+    /// It takes the octets of a chunk for what they are.
+    Obeyed,
 }
 
 impl Connection {
     /// Whether a message of lines may go by BDAT now.
     pub(super) fn sends_chunks(&self) -> bool {
-        self.chunking && self.chunks != Chunks::Took
+        self.chunking && self.chunks == Chunks::Obeyed && self.apart.is_some()
     }
 
-    /// Prints the BDAT of the first chunk of a first message; returns the length of that.
-    pub(super) fn put_first_chunk(&mut self, body: &[u8]) -> usize {
-        let first = first_chunk(body);
-        print(&mut self.wire.out, format_args!("BDAT {first}\r\n"));
-        first
-    }
-
-    /// What is behind the first line, if that is taken.
-    pub(super) async fn rest_of_chunk(
-        &mut self,
-        rest: Bytes,
-        end: Bytes,
-        accepted: usize,
-        fates: &mut Fates,
-    ) -> Result<(), End> {
-        if !self.first_is_taken(accepted, fates).await? {
-            return Ok(());
-        }
-        print(&mut self.wire.out, format_args!("BDAT {} LAST\r\n", rest.len() + end.len()));
-        crash::point("dot.before");
-        let written = self.wire.write(&[&rest, &end], 1, 1, self.timeouts.write).await;
-        crash::point("dot.after");
-        self.end_of_bdat(written, accepted, fates).await
-    }
-
-    /// Reads the reply to the first chunk. False: there will be no more of it, and everyone has that fate.
-    async fn first_is_taken(&mut self, accepted: usize, fates: &mut Fates) -> Result<bool, End> {
-        let stage = Stage::Data;
-        let reply = self.reply(stage, self.timeouts.data).await.inspect_err(|(_, event)| {
-            // Some do not know what to do with it.
-            if matches!(event, Event::Closed | Event::Io(_) | Event::Reply(_)) {
-                self.note(|quirks| quirks.no_bdat = true);
-            }
-        })?;
-        if reply.is_positive() {
-            let why = match (accepted, self.wire.has_stray()) {
-                (0, _) => format!("a positive reply to what cannot have worked: {reply}"),
-                (_, true) => "more replies than commands".to_owned(),
-                (_, false) => return Ok(true),
-            };
-            self.note(|quirks| quirks.no_bdat = true);
-            return Err((stage, Event::Garbled(why)));
-        }
-        if accepted == 0 {
-            // It may have refused the chunk for want of a recipient. If it took the line for a command, its answer to
-            // that is read as the one to RSET, which ends the connection.
-            return Ok(false);
-        }
-        self.usable = false;
-        // It has seen nothing yet that it could judge for good.
-        let event = if reply.is_permanent() {
-            self.note(|quirks| quirks.no_bdat = true);
-            Event::Extension { what: "CHUNKING", reply }
+    /// Finds out whether the host obeys BDAT. If not, this connection goes on without.
+    ///
+    /// # Errors
+    /// It did not stand that: nothing more can be said to it.
+    pub(super) async fn try_bdat(&mut self) -> Result<(), End> {
+        print(&mut self.wire.out, format_args!("BDAT {} LAST\r\n{TRIAL}", TRIAL.len()));
+        self.print_hello();
+        self.wire.keep_lines(true);
+        let tried = self.hear_trial().await;
+        self.wire.keep_lines(false);
+        if matches!(tried, Ok(true)) {
+            self.chunks = Chunks::Obeyed;
         } else {
-            Event::Reply(reply)
-        };
-        fates.rest(stage, event);
-        Ok(false)
+            self.chunking = false;
+            self.note(|quirks| quirks.no_bdat = true);
+        }
+        // EHLO has ended whatever was begun.
+        self.dirty = false;
+        tried.map(drop)
+    }
+
+    /// True: one refusal, which is none of the command as such, then the reply to EHLO.
+    async fn hear_trial(&mut self) -> Result<bool, End> {
+        let most = 2 + TRIAL.lines().count();
+        let limit = self.timeouts.ehlo.min(PATIENCE);
+        self.wire.write(&[], most, usize::MAX, self.timeouts.write).await;
+        let mut refused = false;
+        for n in 0..most {
+            self.awaited.begins(self.message, Stage::Ehlo);
+            let received = self.wire.read(limit).await;
+            self.awaited.ends();
+            let received = received.map_err(|event| (Stage::Idle, event))?;
+            match received.reply.code {
+                421 => return Err((Stage::Idle, Event::Reply(received.reply))),
+                // It waits for a message.
+                300..=399 => break,
+                _ if self.is_hello(&received) && !self.wire.has_stray() => return Ok(n == 1 && refused),
+                code => refused = code >= 400 && !matches!(code, 500 | 502 | 504 | 555),
+            }
+        }
+        Err((Stage::Idle, Event::LeftOut("the host does not know BDAT, and has not said what it does know")))
     }
 
     /// Writes the body as it is, one BDAT for each chunk of it, and waits for the reply to each.
@@ -121,20 +95,13 @@ impl Connection {
         head: Bytes,
         accepted: usize,
         fates: &mut Fates,
+        heard: &mut Heard,
     ) -> Result<(), End> {
         if accepted == 0 {
             return Ok(());
         }
         let chunks = tx.body.pieces(tx.message);
         let mut chunk = head;
-        if self.chunks == Chunks::Untried {
-            let first = self.put_first_chunk(&chunk);
-            self.wire.write(&[&chunk[..first]], 1, usize::MAX, self.timeouts.write).await;
-            if !self.first_is_taken(accepted, fates).await? {
-                return Ok(());
-            }
-            chunk = chunk.slice(first..);
-        }
         for index in 0..chunks {
             if index > 0 {
                 chunk = tx.body.chunk(index).await.map_err(|why| (Stage::Body, Event::Local(why)))?;
@@ -147,8 +114,9 @@ impl Connection {
             let written = self.wire.write(&[&chunk], 1, 1, self.timeouts.write).await;
             if last {
                 crash::point("dot.after");
-                self.end_of_bdat(written, accepted, fates).await?;
-                self.usable &= self.chunks == Chunks::InStep;
+                self.end_of_bdat(written, accepted, fates, heard).await?;
+                // The next one could not be told from this one.
+                self.usable &= self.apart.is_some();
                 return Ok(());
             }
             let Some(reply) = self.reply_to_bdat(Stage::Body, accepted, fates).await? else { return Ok(()) };
@@ -180,52 +148,50 @@ impl Connection {
     }
 
     /// The reply to `BDAT n LAST`, whose body is out already.
-    pub(super) async fn end_of_bdat(&mut self, whole: Written, accepted: usize, fates: &mut Fates) -> Result<(), End> {
+    pub(super) async fn end_of_bdat(
+        &mut self,
+        whole: Written,
+        accepted: usize,
+        fates: &mut Fates,
+        heard: &mut Heard,
+    ) -> Result<(), End> {
         let stage = if whole == Written::All { Stage::Final } else { Stage::Body };
         let reply = self.reply_to_bdat(stage, accepted, fates).await?;
         crash::point("reply.read");
         let Some(reply) = reply else { return Ok(()) };
-        if reply.is_positive() && self.chunks == Chunks::Untried {
-            self.chunks = Chunks::Took;
-        }
         // A failed BDAT leaves the transaction in an undefined state until RSET (RFC 3030 §2).
         self.dirty = !reply.is_positive();
+        heard.nobody_for_now = accepted == 0 && reply.is_transient();
         if reply.is_positive() && (accepted == 0 || whole == Written::Early) {
             let why = format!("a positive reply to what cannot have worked: {reply}");
             return Err((stage, Event::Garbled(why)));
         }
-        if reply.is_positive() && self.wire.has_stray() {
-            self.note_stray();
-            if self.chunks == Chunks::InStep || !self.wire.has_stray_success() {
-                // This one may have been the answer to a RCPT.
-                return Err((stage, Event::Garbled("more replies than commands".to_owned())));
+        if reply.is_positive() {
+            let of_recipient = matches!(reply.code, 251 | 252);
+            match self.apart {
+                Some(recipient) if of_recipient || recipient.is_like(Form::of(&reply)) => {
+                    let why = format!("a reply to RCPT where the one to the end of a message is due: {reply}");
+                    return Err((stage, Event::Garbled(why)));
+                }
+                // Octets, right behind the trial.
+                None => self.learn_of_forms(&reply, heard),
+                Some(_) => {}
             }
-            // Only BDAT was not answered yet when it was written, and each of its answers says that it was taken.
-            self.usable = false;
         }
         // Refused before all of the body was out: the rest of it would be taken for commands.
         self.usable &= whole == Written::All;
         fates.rest(stage, Event::Reply(reply));
         Ok(())
     }
+
+    /// `end` is the positive reply to the end of a message, and known to be.
+    pub(super) fn learn_of_forms(&mut self, end: &Reply, heard: &Heard) {
+        let end = Form::of(end);
+        self.apart = heard.recipient.filter(|recipient| !recipient.is_like(end));
+    }
 }
 
 /// The command is not known, not implemented or not wanted here.
 fn refuses_command(reply: &Reply) -> bool {
     matches!(reply.code, 500..=504 | 555) || reply.is_permanent() && matches!(reply.enhanced, Some((_, 5, 1 | 2 | 4)))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn what_goes_ahead_is_no_command() {
-        assert_eq!(first_chunk(b"Received: from a by b\r\n\tid c\r\nX: y\r\n"), 23);
-        for other in [&b"RSET\r\nMAIL FROM:<a@b.example>\r\n"[..], b"Received", b"X: y\r\n"] {
-            assert_eq!(first_chunk(other), 1);
-        }
-        let endless = [FIELD, &[b'x'; 2 * LINE]].concat();
-        assert_eq!((first_chunk(&endless), first_chunk(b"")), (1, 0));
-    }
 }

@@ -164,6 +164,9 @@ pub enum Event {
 /// How the text of [`Event::BackOff`] begins, also in the queue.
 pub const NOT_TRIED: &str = "not tried: the host does not answer or hangs up";
 
+/// How [`Event::NoToken`] begins where it is the reason for which a host is left alone: it is not the host's.
+const WITHOUT_TOKEN: &str = "AUTH: no token: ";
+
 impl fmt::Display for Event {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -180,7 +183,10 @@ impl fmt::Display for Event {
             Event::Local(e) => write!(f, "local: {e}"),
             Event::Held(by) => write!(f, "held back by {by}"),
             // When it is tried again is told by who knows the time now: this text is kept.
-            Event::BackOff { why, .. } => write!(f, "{NOT_TRIED}; last: {why}"),
+            Event::BackOff { why, .. } => match why.strip_prefix(WITHOUT_TOKEN) {
+                Some(why) => write!(f, "not tried: there is no token to log in with: {why}"),
+                None => write!(f, "{NOT_TRIED}; last: {why}"),
+            },
             Event::LeftOut(why) => write!(f, "not tried: {why}"),
             Event::NoRoute { code, enhanced, text, .. } => write!(f, "{code} {enhanced} {text}"),
         }
@@ -216,5 +222,22 @@ impl fmt::Display for Fact {
             Some(Peer { host, ip: None, .. }) => write!(f, "{host} {}: {}", self.stage, self.event),
             None => self.event.fmt(f),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Who waits for a token is not told that the host is down.
+    #[test]
+    fn what_waits_for_a_token_says_so() {
+        let left = Duration::from_secs(1);
+        let no_token = Event::NoToken { left, why: "login.example refuses: invalid_client".into() };
+        let waits = Event::BackOff { left, why: format!("{}: {no_token}", Stage::Auth) };
+        let told = "not tried: there is no token to log in with: login.example refuses: invalid_client";
+        assert_eq!(waits.to_string(), told);
+        let host = Event::BackOff { left, why: format!("{}: {}", Stage::Auth, Event::Closed) };
+        assert!(host.to_string().starts_with(NOT_TRIED), "{host}");
     }
 }

@@ -7,6 +7,7 @@
 //!   that did not answer.
 //! - [`Connection`] (`session`) is the dialog up to EHLO, STARTTLS and AUTH, and the idle time.
 //! - `transaction` is MAIL to final reply: one fate for each recipient, whatever the server does.
+//! - `step`: whether a reply is the one to what was asked.
 //! - `quirks` remembers what hosts offer and do not take.
 //! - `wire` owns socket and buffers: it writes and reads at the same time and knows time-outs.
 //! - `auth` logs in; `sasl` is what it says, mechanism by mechanism.
@@ -30,6 +31,7 @@ pub mod reply;
 mod sasl;
 pub mod session;
 mod source;
+mod step;
 mod tickets;
 mod tls;
 mod transaction;

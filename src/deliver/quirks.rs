@@ -1,5 +1,5 @@
-//! What a host turned out not to take although it offers it: remembered for some hours, so that its
-//! next connection does without from the start.
+//! What a host turned out not to take although it offers it, or to answer more often than it is asked: remembered for
+//! some hours, so that its next connection does without from the start.
 //!
 //! Not part of a message's fate: a refusal of an extension's command or parameter speaks of the
 //! extension, and the message goes again without it.
@@ -29,6 +29,8 @@ pub(super) struct Quirks {
     pub no_parameters: bool,
     /// The next MAIL shows whether it is that.
     pub try_without: bool,
+    /// A second message on a connection: it may hear a late reply to the first (see `step`).
+    pub once: bool,
 }
 
 /// A host at one of its addresses, with the port: behind each may be another program.
@@ -61,7 +63,7 @@ impl Hosts {
         note(&mut quirks);
         if quirks != before && !quirks.without().is_empty() && quirks.without() != before.without() {
             let Place { host, address } = host;
-            tracing::info!(%host, %address, without = %quirks.without(), "the host does not take what it offers: going on without for 6 h");
+            tracing::info!(%host, %address, without = %quirks.without(), "the host does not take what it offers, or says more than it is asked: going on without for 6 h");
         }
         if quirks != before {
             self.0.insert(host.clone(), quirks);
@@ -76,6 +78,7 @@ impl Quirks {
             (self.serial, "PIPELINING and CHUNKING"),
             (self.no_bdat && !self.serial, "BDAT"),
             (self.no_parameters, "parameters of MAIL and RCPT"),
+            (self.once, "more than one message a connection"),
         ];
         all.into_iter().filter_map(|(has, what)| has.then_some(what)).collect::<Vec<_>>().join(", ")
     }

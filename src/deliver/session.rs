@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use lettre::transport::smtp::commands::{Ehlo, Quit, Starttls};
+use lettre::transport::smtp::extension::ClientId;
 
 use super::auth::Login;
 use super::awaited::Awaited;
@@ -17,6 +18,7 @@ use super::dead::{EarlyEnd, Serving};
 use super::fact::{Event, Fact, Peer, Reply, Stage};
 use super::oauth::{Fault, Tokens};
 use super::quirks::{Hosts, Place, Quirks};
+use super::step::Form;
 use super::tls::TlsSettings;
 use super::wire::{Io, Wire, Written};
 use super::{Capabilities, Timeouts, auth, command};
@@ -82,6 +84,10 @@ pub struct Connection {
     pub(super) plain: bool,
     /// What it has shown of BDAT.
     pub(super) chunks: Chunks,
+    /// The form of its replies to RCPT, where that to the end of a message is known to have another one.
+    pub(super) apart: Option<Form>,
+    /// Our name, said again where it has to show that its replies are in step.
+    pub(super) hello: ClientId,
     /// Where what this host does not take is remembered, and by which name, see [`Connection::heed`].
     pub(super) quirks: Option<(Hosts, Place)>,
     /// Where to tell that it ended before it took anything; `None` once it has.
@@ -119,6 +125,8 @@ impl Connection {
                 all_out: false,
                 plain: false,
                 chunks: Chunks::Untried,
+                apart: None,
+                hello: command::client_id(setup.hostname),
                 quirks: None,
                 early: None,
                 serving: None,
@@ -143,10 +151,11 @@ impl Connection {
         self.quirks = Some((hosts, place));
     }
 
-    /// As if it had shown already that it obeys BDAT, for tests of what comes then.
+    /// As if it had shown already that it obeys BDAT, and had said `250 2.1.5` to a recipient, for tests of what comes then.
     #[doc(hidden)]
     pub fn obeys_bdat(mut self) -> Connection {
-        self.chunks = Chunks::InStep;
+        self.chunks = Chunks::Obeyed;
+        self.apart = Some(Form::of(&Reply { code: 250, enhanced: Some((2, 1, 5)), text: String::new() }));
         self
     }
 
@@ -170,14 +179,15 @@ impl Connection {
 
     /// Remembers a host that answers one command twice, which showed while nothing was asked: that could give a message
     /// the fate of another. What it says when it tires of waiting is no such answer.
-    pub(super) fn note_stray(&mut self) {
-        if !self.wire.has_stray_success() {
-            return;
+    pub(super) fn note_stray(&self) {
+        if self.wire.has_stray_success() {
+            self.note(|quirks| quirks.once = true);
         }
-        match self.chunks {
-            Chunks::Untried => self.note(|quirks| quirks.serial = true),
-            Chunks::Took | Chunks::InStep => self.note(|quirks| quirks.no_bdat = true),
-        }
+    }
+
+    /// Whether there may be a second message on it, as far as is known of the host.
+    pub fn takes_more(&self) -> bool {
+        !self.known_quirks().once
     }
 
     /// It may carry another transaction: not closed, not garbled, no 421.
@@ -379,7 +389,8 @@ pub(super) async fn authenticate(
     wire.redact_also(token.redactor());
     let first = auth::authenticate(wire, caps, peer, timeouts, Login::with_token(oauth, &token, relay.port)).await;
     let Err(Event::Reply(reply)) = &first else { return first };
-    if reply.code != 535 || wire.is_broken() {
+    // Hosts say in many ways that it is not good (535, 501 5.5.12x, 554, 530): any refusal for good may be about it.
+    if !reply.is_permanent() || wire.is_broken() {
         return first;
     }
     // It may have been revoked, or be about rights that were given since.

@@ -7,7 +7,8 @@
 //!
 //! A message announced as BINARYMIME goes to a host that takes that as it is, by one BDAT for each chunk of it
 //! (`chunks`); to any other only what [`crate::mail::convert`] has made lines of. Octets are never written behind DATA.
-//! What a connection has to show before a body follows BDAT unasked: see `chunks`.
+//! What a connection has to show before a body follows BDAT unasked: see `chunks`; whether a reply is the one to what was
+//! asked: see `step`.
 //!
 //! Fates: a recipient gets its own refusal at [`Stage::Rcpt`]; whatever ends the transaction later
 //! is the fate of all that are left. A connection on which something does not tally (a reply too
@@ -35,6 +36,7 @@ use super::command::{self, print};
 use super::encode::Encoder;
 use super::fact::{Event, Fact, Reply, Stage};
 use super::session::Connection;
+use super::step::{Form, Heard, MailHeard};
 use super::wire::Written;
 use super::{Report, Transaction};
 use crate::crash;
@@ -63,16 +65,23 @@ impl Fates {
         *first = Some(Fact { stage, event, peer: None });
     }
 
-    /// Those of a transaction whose replies may be each other's: where somebody was taken, the refusal of another may
-    /// be the answer to a neighbour.
-    fn forget(&mut self, transaction: &[usize]) {
-        if transaction.iter().any(|index| matches!(self.0.get(*index), Some(None))) {
-            for index in transaction {
-                if let Some(slot) = self.0.get_mut(*index) {
-                    *slot = None;
-                }
+    /// Those of a transaction that came at this stage or later.
+    pub(super) fn forget(&mut self, transaction: &[usize], from: Stage) {
+        for index in transaction {
+            if let Some(slot) = self.0.get_mut(*index) {
+                *slot = slot.take().filter(|fact| fact.stage < from);
             }
         }
+    }
+
+    /// Those of a transaction so far.
+    pub(super) fn of<'a>(&'a self, transaction: &'a [usize]) -> impl Iterator<Item = &'a Fact> {
+        transaction.iter().filter_map(|index| self.0.get(*index)?.as_ref())
+    }
+
+    /// Somebody of it waits for the end.
+    fn has_open(&self, transaction: &[usize]) -> bool {
+        transaction.iter().any(|index| matches!(self.0.get(*index), Some(None)))
     }
 
     /// Positions of those who have none yet.
@@ -111,15 +120,17 @@ impl Connection {
                 Err(why) => fates.rest(Stage::Body, Event::Local(why)),
                 Ok(head) => {
                     self.sent = self.sent.saturating_add(1);
-                    if let Err((stage, event)) = self.transact(tx, &open, head, &mut fates).await {
-                        self.usable = false;
-                        let stage = self.learn_of_an_end(stage, &event);
-                        if matches!(event, Event::Garbled(_)) {
-                            fates.forget(&open);
-                        }
-                        let stale = reused && stage <= Stage::Mail;
-                        let lost = self.all_out && !stale && !matches!(event, Event::Reply(_));
-                        fates.rest(if lost { Stage::Final } else { stage }, event);
+                    self.all_out = false;
+                    let mut heard = Heard::default();
+                    let in_step = match self.transact(tx, &open, head, &mut fates, &mut heard).await {
+                        Ok(()) => self.refusals_hold(&open, &mut fates, &heard).await,
+                        Err(end) => self.ended(end, &open, &mut fates, &heard),
+                    };
+                    if let Some(mail) = heard.mail.filter(|_| in_step) {
+                        self.learn_of_parameters(mail);
+                    }
+                    if in_step && self.usable && self.wire.is_pending() && self.wire.has_stray() {
+                        self.note(|quirks| quirks.once = true);
                     }
                 }
             }
@@ -137,18 +148,35 @@ impl Connection {
         Report { facts, dsn: self.caps.dsn, reused, took: started.elapsed() }
     }
 
-    /// What an end tells of how to talk to this host; returns where the transaction ended.
-    fn learn_of_an_end(&self, stage: Stage, event: &Event) -> Stage {
-        let garbled = matches!(event, Event::Garbled(_));
-        if garbled && self.chunks == Chunks::Took {
-            // One reply too many to the BDAT of the message before: nothing was said about this one.
-            self.note(|quirks| quirks.no_bdat = true);
-            return if stage <= Stage::Data { Stage::Idle } else { stage };
-        }
-        if self.pipelining && (garbled || lost_the_rest(stage, event)) {
+    /// The transaction ended before its time, and the connection with it. Returns whether what was said until then can
+    /// be relied on.
+    fn ended(&mut self, (stage, event): End, open: &[usize], fates: &mut Fates, heard: &Heard) -> bool {
+        self.usable = false;
+        let (used, garbled) = (self.sent > 1, matches!(event, Event::Garbled(_)));
+        let mut stage = stage;
+        if garbled {
+            self.note_out_of_step();
+            // The reply too many may be a late one to the message before; and where somebody was taken, the refusal of
+            // another may be the answer to a neighbour.
+            if used && !heard.go_ahead || fates.has_open(open) {
+                fates.forget(open, Stage::Mail);
+            }
+            if used && stage <= Stage::Data {
+                stage = Stage::Idle;
+            }
+        } else if self.pipelining && lost_the_rest(stage, &event) {
             self.note(|quirks| quirks.serial = true);
         }
-        stage
+        // In the middle of a body nothing can be asked: a fresh connection tells whether it was about this message.
+        let of_body = stage == Stage::Body && matches!(&event, Event::Reply(reply) if reply.code != 421);
+        let (stage, event) = match used && of_body {
+            true => (Stage::Idle, self.does_not_count(event)),
+            false => (stage, event),
+        };
+        let stale = used && stage <= Stage::Mail && !garbled;
+        let lost = self.all_out && !stale && !matches!(event, Event::Reply(_));
+        fates.rest(if lost { Stage::Final } else { stage }, event);
+        !garbled
     }
 
     /// Whether the host takes anything on new connections, or ends them; `mail`: what it was asked
@@ -173,9 +201,8 @@ impl Connection {
 
     /// Why no transaction can be begun, if so.
     async fn gone(&mut self, tx: &Transaction<'_>) -> Option<End> {
-        // Nothing else but the 354 of DATA tells that its replies are in step, and octets have no DATA. We end it: that
-        // says nothing of the host.
-        if self.usable && self.chunks == Chunks::Took && self.sends_octets(tx) {
+        // Octets have no DATA, whose 354 would show that replies are in step. We end it: that says nothing of the host.
+        if self.usable && self.sent > 0 && self.apart.is_none() && self.sends_octets(tx) {
             self.usable = false;
             return Some((Stage::Idle, Event::LeftOut("octets have another connection")));
         }
@@ -251,17 +278,22 @@ impl Connection {
         open: &[usize],
         head: Bytes,
         fates: &mut Fates,
+        heard: &mut Heard,
     ) -> Result<(), End> {
         let t = self.timeouts;
         let mut has_parameters = false;
         let smtputf8 = self.needs_smtputf8(tx, open);
         let pipelined = self.pipelining;
         let octets = self.sends_octets(tx);
-        let bdat = pipelined && !octets && self.sends_chunks() && tx.body.pieces(tx.message) == 1;
-        // What is left of a body whose first line has gone ahead.
-        let mut tried = None;
+        let in_one = pipelined && tx.body.pieces(tx.message) == 1;
+        if self.chunking && self.chunks == Chunks::Untried && (octets || in_one && self.apart.is_some()) {
+            self.try_bdat().await?;
+            if octets && !self.takes_octets() {
+                return Err((Stage::Idle, Event::LeftOut("the host does not obey BDAT: octets have to be converted")));
+            }
+        }
+        let bdat = in_one && !octets && self.sends_chunks();
         let caps = self.capabilities();
-        self.all_out = false;
         let reset = self.dirty;
         let mut whole = Written::All;
 
@@ -281,19 +313,12 @@ impl Connection {
                 let mut encoder = Encoder::for_bdat();
                 let body = encoder.encode(head.clone());
                 let end = encoder.finish();
-                if self.chunks == Chunks::InStep {
-                    print(&mut self.wire.out, format_args!("BDAT {} LAST\r\n", body.len() + end.len()));
-                    crash::point("dot.before");
-                    let written = self.wire.write(&[&body, &end], replies, replies, t.write).await;
-                    self.all_out = written == Written::All;
-                    crash::point("dot.after");
-                    written
-                } else {
-                    let first = self.put_first_chunk(&body);
-                    let written = self.wire.write(&[&body[..first]], replies, usize::MAX, t.write).await;
-                    tried = Some((body.slice(first..), end));
-                    written
-                }
+                print(&mut self.wire.out, format_args!("BDAT {} LAST\r\n", body.len() + end.len()));
+                crash::point("dot.before");
+                let written = self.wire.write(&[&body, &end], replies, replies, t.write).await;
+                self.all_out = written == Written::All;
+                crash::point("dot.after");
+                written
             } else {
                 print(&mut self.wire.out, Data);
                 self.wire.write(&[], replies, usize::MAX, t.write).await
@@ -319,10 +344,10 @@ impl Connection {
         let mail = self.reply(Stage::Mail, t.mail).await?;
         let begun = mail.is_positive();
         self.dirty = begun;
-        let about_parameters = !begun && speaks_of_parameters(&mail);
-        self.learn_of_parameters(has_parameters, begun, about_parameters);
+        let about = !begun && speaks_of_parameters(&mail);
+        heard.mail = Some(MailHeard { had: has_parameters, begun, about });
         if !begun {
-            let event = if has_parameters && about_parameters {
+            let event = if has_parameters && about {
                 Event::Extension { what: "parameters of MAIL", reply: mail }
             } else {
                 Event::Reply(mail)
@@ -341,7 +366,10 @@ impl Connection {
             }
             let reply = self.reply(Stage::Rcpt, t.rcpt).await?;
             match (begun, reply.is_positive()) {
-                (true, true) => accepted += 1,
+                (true, true) => {
+                    accepted += 1;
+                    heard.recipient = Some(Form::of(&reply));
+                }
                 (true, false)
                     if self.caps.dsn
                         && tx.recipients.get(*index).is_some_and(asks_for_dsn)
@@ -359,20 +387,18 @@ impl Connection {
         }
 
         if octets {
-            self.octets(tx, head, accepted, fates).await?;
-        } else if let Some((rest, end)) = tried {
-            self.rest_of_chunk(rest, end, accepted, fates).await?;
+            self.octets(tx, head, accepted, fates, heard).await?;
         } else if bdat {
-            self.end_of_bdat(whole, accepted, fates).await?;
+            self.end_of_bdat(whole, accepted, fates, heard).await?;
         } else {
-            self.data(tx, head, accepted, fates).await?;
+            self.data(tx, head, accepted, fates, heard).await?;
         }
         Ok(())
     }
 
     /// Whether MAIL goes without parameters from now on; this one `had` some. After a refusal that may be about them it is tried
     /// once, in a transaction of its own; whatever else is said then speaks of the message.
-    fn learn_of_parameters(&mut self, had: bool, begun: bool, about: bool) {
+    fn learn_of_parameters(&mut self, MailHeard { had, begun, about }: MailHeard) {
         let known = self.known_quirks().no_parameters;
         if had && about {
             self.note(|quirks| quirks.try_without = true);
@@ -392,7 +418,14 @@ impl Connection {
     }
 
     /// DATA, body and final reply; `accepted` recipients wait for it.
-    async fn data(&mut self, tx: &Transaction<'_>, head: Bytes, accepted: usize, fates: &mut Fates) -> Result<(), End> {
+    async fn data(
+        &mut self,
+        tx: &Transaction<'_>,
+        head: Bytes,
+        accepted: usize,
+        fates: &mut Fates,
+        heard: &mut Heard,
+    ) -> Result<(), End> {
         let t = self.timeouts;
         if !self.pipelining {
             if accepted == 0 {
@@ -402,6 +435,7 @@ impl Connection {
             self.say().await;
         }
         let reply = self.reply_or_go(Stage::Data, t.data).await?;
+        heard.go_ahead = reply.is_none();
         match (reply, accepted > 0) {
             (None, true) => {}
             (None, false) => {
@@ -415,6 +449,7 @@ impl Connection {
                 return Err((Stage::Data, Event::Garbled(format!("a final reply to DATA: {reply}"))));
             }
             (Some(reply), _) => {
+                heard.nobody_for_now = accepted == 0 && reply.is_transient();
                 fates.rest(Stage::Data, Event::Reply(reply));
                 return Ok(());
             }
@@ -423,14 +458,14 @@ impl Connection {
         if self.wire.has_stray() {
             return Err((Stage::Data, Event::Garbled("more replies than commands".to_owned())));
         }
-        if self.chunks == Chunks::Took {
-            self.chunks = Chunks::InStep;
-        }
         self.body(tx, head).await?;
         crash::point("dot.after");
         let reply = self.reply(Stage::Final, t.last).await?;
         crash::point("reply.read");
         self.dirty = false;
+        if reply.is_positive() {
+            self.learn_of_forms(&reply, heard);
+        }
         fates.rest(Stage::Final, Event::Reply(reply));
         Ok(())
     }

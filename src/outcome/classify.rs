@@ -29,6 +29,9 @@ pub enum Fate {
         /// It was an attempt.
         counts: bool,
     },
+    /// Back to the front of the lane, which has connections that work, without an attempt or a wait, however often: the
+    /// host took no further connection, which says nothing of this message.
+    Front,
     /// Permanent failure.
     Fail,
 }
@@ -424,7 +427,7 @@ mod tests {
             Fate::Again { counts: true, .. } => "again later",
             Fate::Again { counts: false, .. } => "again later, no attempt counted",
             Fate::AtOnce => "again at once",
-            Fate::Back { .. } => "again at the lane's pace",
+            Fate::Back { .. } | Fate::Front => "again at the lane's pace",
             Fate::Fail => "bounce",
         };
         let scope = |row: &Row| match row.scope {

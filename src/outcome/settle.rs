@@ -170,6 +170,10 @@ fn plan_one(
             return planned(Outcome::Again { counts }, Notice::None, None);
         }
         Fate::Back { counts } => (counts, false),
+        Fate::Front if context.now < context.received.after(context.retry.expire) => {
+            return planned(Outcome::Again { counts: false }, Notice::None, None);
+        }
+        Fate::Front => (false, false),
         Fate::Again { counts, uncertain } => (counts, uncertain),
     };
     let attempts = one.attempts + u32::from(counts);
@@ -333,6 +337,26 @@ mod tests {
         let left = std::time::Duration::from_secs(600);
         let back_off = Fact { stage: Stage::Connect, event: Event::BackOff { left, why: "x".into() }, peer: None };
         assert!(!later(&held, 1).1 && !later(&back_off, 1).1);
+    }
+
+    /// As long as it is not too old.
+    #[test]
+    fn what_met_a_connection_too_many_goes_back_however_often() {
+        let lane = LaneName::from("x");
+        let recipient = Recipient::new(Address::parse("a@b.example").expect("an address"));
+        let fact = said(Stage::Greeting, 421);
+        let judged = Some(Judgement { fate: Fate::Front, ..judge(&fact) });
+        let outcome = |untried, now| {
+            let (id, received) = (QueueId(1), Timestamp(0));
+            let context = Context { id, received, lane: &lane, retry: &RETRY, dsn: false, now };
+            let tried =
+                Tried { index: 0, recipient: &recipient, attempts: 0, warned: false, untried, fact: &fact, judged };
+            plan(&context, [tried].into_iter(), &mut || 0.5).remove(0).outcome
+        };
+        for untried in [0, UNTRIED_MOST, BACK_MOST, u8::MAX] {
+            assert_eq!(outcome(untried, Timestamp(1000)), Outcome::Again { counts: false });
+        }
+        assert_eq!(outcome(0, Timestamp(86_400_000)), Outcome::Expired);
     }
 
     #[test]

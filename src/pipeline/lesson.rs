@@ -128,19 +128,17 @@ pub(crate) trait Teach {
         let (mut judgement, told) = judge_unreached(facts, smart_host, &mut |fact| self.judge(fact));
         let nobody = || Fact { stage: Stage::Connect, event: Event::Io("no host was tried".into()), peer: None };
         let fact = told.cloned().unwrap_or_else(nobody);
-        if self.lane().provider.adaptive && !judgement.ruled {
-            let now = self.now();
-            let served = self.lane().open_to(ours);
-            let too_many = self.teach(|adapt, open| {
-                let too_many = one_too_many(&fact, served);
-                if too_many {
-                    adapt.refused(open, now, &fact.event.to_string());
-                }
-                too_many
-            });
-            if too_many {
+        let served = self.lane().open_to(ours);
+        if self.lane().provider.adaptive && one_too_many(&fact, served) {
+            if !judgement.ruled {
+                let now = self.now();
+                self.teach(|adapt, open| adapt.refused(open, now, &fact.event.to_string()));
                 judgement.fate = Fate::Back { counts: false };
                 judgement.throttled = true;
+            }
+            // Those that are open take it.
+            if served > 0 && matches!(judgement.fate, Fate::Back { .. } | Fate::AtOnce) {
+                judgement.fate = Fate::Front;
             }
         }
         (judgement, fact)
@@ -529,8 +527,15 @@ mod tests {
             let (judgement, _) = pupil.unreached(&[refused()], |host| host.starts_with('a'));
             assert_eq!((judgement.throttled, most(&pupil)), (true, cap), "only so many in a row are no chance");
         }
+        let said = || Fact {
+            stage: Stage::Greeting,
+            event: Event::Reply(Reply { code: 421, enhanced: None, text: "too many connections".into() }),
+            peer: None,
+        };
+        assert_eq!(pupil.unreached(&[said()], |_| true).0.fate, Fate::Front, "those that work take it");
         drop(counted);
         assert_eq!(lane.open_to(|_| true), 0, "closed ones are not counted");
+        assert_eq!(pupil.unreached(&[said()], |_| true).0.fate, Fate::Back { counts: false }, "none works");
     }
 
     /// A login that fails while others are logged in is one too many; else it is about the host or the account.

@@ -116,7 +116,9 @@ impl Link {
 
     /// Whether it may carry the next transaction.
     pub(super) fn suits(&mut self, lane: &Lane, route: &Route, job: &Job) -> bool {
+        let fresh = self.connection.sent() == 0;
         self.connection.is_usable()
+            && (fresh || !job.wants_fresh && self.connection.takes_more())
             && self.connection.sent() < lane.messages_per_connection()
             && lane.room().takes(self.carried.amount(), amount(job, job.recipients.len()))
             && route.hosts.iter().any(|host| host.name == self.connection.host())

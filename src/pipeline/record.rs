@@ -12,8 +12,8 @@ use crate::crash;
 use crate::deliver::{Event, Fact, Reply, Stage};
 use crate::mail::{IpText, Owed, QueueId, RecipientKey};
 use crate::observe::seldom;
-use crate::outcome::Judgement;
 use crate::outcome::settle::{Context, Outcome, Planned, Tried, plan};
+use crate::outcome::{Fate, Judgement};
 use crate::queue::{Operation, QueueError, Settlement, Verdict};
 use crate::schedule::lane::Left;
 use crate::schedule::{Held, Job, Lane};
@@ -247,7 +247,9 @@ impl Relay {
             if let Outcome::Again { counts } = plan.outcome
                 && let Some(held) = held.get_mut(plan.at).and_then(Option::take)
             {
-                let (untried, attempts) = (held.untried.saturating_add(1), held.attempts + u32::from(counts));
+                again.wants_fresh |= attempt.facts.get(plan.at).is_some_and(|fact| fact.stage == Stage::Idle);
+                let more = u8::from(plan.judgement.fate != Fate::Front);
+                let (untried, attempts) = (held.untried.saturating_add(more), held.attempts + u32::from(counts));
                 again.recipients.push(Held { untried, attempts, ..held });
             }
         }

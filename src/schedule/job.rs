@@ -55,6 +55,8 @@ pub struct Job {
     pub waited: bool,
     /// It leaves as the share of a lower priority, so it is not overtaken.
     pub of_share: bool,
+    /// What the host said of it on a connection may have been about the message before: it has one of its own.
+    pub wants_fresh: bool,
     /// The limits at which it counts as on its way to a permit.
     pub gates: Vec<Arc<Gate>>,
     /// While it is under way: what other mail is compared with.
@@ -73,6 +75,7 @@ impl Job {
             place: None,
             waited: false,
             of_share: false,
+            wants_fresh: false,
             gates: Vec::new(),
             under_way: None,
         }
@@ -110,6 +113,7 @@ impl Job {
             place: self.place,
             waited: self.waited,
             of_share: false,
+            wants_fresh: false,
             gates: Vec::new(),
             under_way: None,
         }

@@ -18,8 +18,8 @@ use crate::deliver::reply::ReplyParser;
 use crate::deliver::{Event, Fact, Reply, Stage};
 use crate::mail::Features;
 use crate::model::{Connection, Content, Refusal};
-use crate::outcome::Judgement;
 use crate::outcome::settle::{Context, Outcome, Planned, Tried, plan};
+use crate::outcome::{Fate, Judgement};
 use crate::pipeline::lesson::{
     CIRCUIT_FIRST, CIRCUIT_LONGEST, Carried, Lesson, Teach, amount, got_to, reached, refuses_us,
 };
@@ -319,7 +319,8 @@ impl World {
                 self.wake(site, lane.got_as_far(got_to(std::slice::from_ref(&fact)), delivered));
             }
             if let Outcome::Again { counts } = outcome {
-                let (untried, attempts) = (held.untried.saturating_add(1), held.attempts + u32::from(counts));
+                let more = u8::from(judgement.fate != Fate::Front);
+                let (untried, attempts) = (held.untried.saturating_add(more), held.attempts + u32::from(counts));
                 back.recipients.push(Held { untried, attempts, ..held });
                 continue;
             }

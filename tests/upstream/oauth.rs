@@ -115,6 +115,34 @@ async fn a_token_that_is_refused_is_renewed_once_on_the_same_connection() {
     server.done().await;
 }
 
+/// Hosts say it in their own ways; a refusal for now is none of it.
+#[tokio::test]
+async fn any_refusal_for_good_may_be_about_the_token() {
+    let authority = Authority::new();
+    let [one, two] = ["one-t0ken", "two-t0ken"].map(xoauth2);
+    for (refused, fetched) in [
+        ("501 5.5.122 expired", 2),
+        ("554 5.7.0 no", 2),
+        ("535 5.7.3 no", 2),
+        ("530 5.7.0 no", 2),
+        ("454 4.7.0 later", 1),
+    ] {
+        let first = format!("hello AUTH XOAUTH2\nC: AUTH XOAUTH2 {one}\nS: {refused}\n");
+        let script = match fetched {
+            2 => format!("{first}C: AUTH XOAUTH2 {two}\nS: 235 ok\nC: QUIT\nS: 221 bye"),
+            _ => format!("{first}C: QUIT"),
+        };
+        let endpoint =
+            Endpoint::start(&authority.server("token.example", false), &[ok("one-t0ken"), ok("two-t0ken")]).await;
+        let (port, server) = serve(&[&script], &authority.server("mx.example", false)).await;
+        let (connector, provider) = setting(Some(&authority), &endpoint, port);
+        let told = if fetched == 2 { String::new() } else { format!("AUTH: {refused}") };
+        assert_eq!(outcome(&connector, &provider, port).await, told);
+        server.done().await;
+        assert_eq!(endpoint.heard().len(), fetched, "{refused}");
+    }
+}
+
 #[tokio::test]
 async fn no_host_hears_of_it_while_there_is_no_token_and_the_address_is_left_alone() {
     let authority = Authority::new();

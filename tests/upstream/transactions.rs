@@ -48,9 +48,10 @@ async fn with_chunking_a_message_is_one_round_trip() {
 #[tokio::test(start_paused = true)]
 async fn without_pipelining_every_command_waits_for_its_reply() {
     let script = format!(
-        "hello SIZE 1000\n{MAIL} SIZE=26\nS: 250 ok\nC: RCPT TO:<{A}>\nS: 250 ok\nC: RCPT TO:<{B}>\nS: 550 5.1.1 who\n\
+        "hello SIZE 1000|8BITMIME\n{MAIL} SIZE=26\nS: 250 ok\nC: RCPT TO:<{A}>\nS: 250 ok\nC: RCPT TO:<{B}>\nS: 550 5.1.1 who\n\
          C: DATA\nS: 354 go\ndata\nS: 250 ok\n{MAIL} SIZE=26\nS: 250 ok\nC: RCPT TO:<{A}>\nS: 550 5.1.1 no\n\
-         C: RSET\nS: 250 ok\n{MAIL} SIZE=26\nS: 451 4.3.0 busy\neof"
+         C: EHLO relay.example\nS: 250-mx.example\nS: 250-8BITMIME\nS: 250 SIZE 1000\n{MAIL} SIZE=26\nS: 451 4.3.0 busy\n\
+         C: EHLO relay.example\nS: 250-mx.example\nS: 250-8BITMIME\nS: 250 SIZE 1000\neof"
     );
     let (mut connection, server) = session(&script).await;
     let report = hello().send(&mut connection, &[A, B]).await;
@@ -287,9 +288,10 @@ async fn mail_refused_for_its_parameters_goes_again_without_them() {
         server.done().await;
     }
     // The sender is what it is about: the second refusal is the fate, and parameters go on.
+    let again = "C: EHLO relay.example\nS: 250-mx.example\nS: 250-8BITMIME\nS: 250 SIZE\n";
     let script = format!(
-        "hello SIZE\n{MAIL} SIZE=26\nS: 501 bad sender\n{MAIL}\nS: 501 bad sender\n{MAIL} SIZE=26\nS: 550 5.7.1 no\n\
-         {MAIL} SIZE=26\nS: 501 5.1.7 bad sender\neof"
+        "hello SIZE|8BITMIME\n{MAIL} SIZE=26\nS: 501 bad sender\n{MAIL}\nS: 501 bad sender\n{again}{MAIL} SIZE=26\n\
+         S: 550 5.7.1 no\n{again}{MAIL} SIZE=26\nS: 501 5.1.7 bad sender\n{again}eof"
     );
     let (mut connection, server) = session(&script).await;
     let told = "MAIL: the server offers parameters of MAIL and refuses it: 501 bad sender";
@@ -396,7 +398,7 @@ async fn more_replies_than_commands_never_pass_for_acceptance() {
         // The 250 of DATA belongs to the second recipient.
         pipelined() + "S: 250 ok\nS: 250 stray\nS: 250 ok\nS: 250 ok\nS: 354 go\nstall",
         pipelined() + "S: 250 ok\nS: 250 ok\nS: 250 ok\nraw: 354 go\\r\\n250 stray\\r\\n\nstall",
-        chunked() + "raw: 250 ok\\r\\n250 stray\\r\\n250 ok\\r\\n250 ok\\r\\n554 spam\\r\\n\nstall",
+        chunked() + "raw: 250 ok\\r\\n250 stray\\r\\n250 2.1.5 ok\\r\\n250 2.1.5 ok\\r\\n554 spam\\r\\n\nstall",
         pipelined() + &"S: 250 ok\n".repeat(20) + "stall",
     ] {
         let (fates, connection) = fates_of(&dialog, &[A, B]).await;

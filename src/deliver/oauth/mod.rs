@@ -17,7 +17,6 @@ pub mod known;
 mod store;
 
 use std::collections::HashMap;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -98,10 +97,12 @@ struct Client {
     provider: String,
     oauth: Arc<OAuth>,
     post: Box<dyn Post>,
-    file: PathBuf,
+    files: store::Files,
     clock: Clock,
     current: Mutex<Option<Arc<Token>>>,
-    /// Whoever has it fetches.
+    /// When a token was replaced before its time.
+    forced: Mutex<Option<Instant>>,
+    /// Whoever has it fetches; providers with the same refresh token have it in common.
     turn: Arc<TurnMutex<Turn>>,
 }
 
@@ -109,8 +110,6 @@ struct Client {
 #[derive(Default)]
 struct Turn {
     failed: Option<Failed>,
-    /// A token was replaced before its time.
-    forced: Option<Instant>,
     /// A refresh token that could not be written.
     unwritten: Option<Secret>,
 }
@@ -124,14 +123,20 @@ struct Failed {
 impl Tokens {
     /// For the providers of a configuration that have `oauth`.
     pub(super) fn new(config: &Config, tls: &TlsSettings, names: &Arc<dyn Names>, clock: Clock) -> Tokens {
-        let clients = config.providers.iter().filter_map(|provider| {
-            let oauth = provider.relay.as_ref()?.oauth.clone()?;
+        let with_oauth = || config.providers.iter().filter_map(|p| Some((p, p.relay.as_ref()?.oauth.clone()?)));
+        let marks: Vec<String> = with_oauth().filter_map(|(_, oauth)| store::mark_of(&oauth)).collect();
+        let mut turns: HashMap<String, Arc<TurnMutex<Turn>>> = HashMap::new();
+        let clients = with_oauth().map(|(provider, oauth)| {
             let post: Box<dyn Post> = match tls.verified(provider) {
                 Ok(tls) => Box::new(Https { tls, names: names.clone() }),
                 Err(why) => Box::new(Nobody(why)),
             };
-            let client = Client::new(&provider.name, oauth, post, store::path(config, &provider.name), clock);
-            Some((provider.name.clone(), Arc::new(client)))
+            // A refresh token that several providers have is spent by one at a time, and what comes in its place is theirs.
+            let mark = store::mark_of(&oauth);
+            let several = mark.as_ref().is_some_and(|mark| marks.iter().filter(|other| *other == mark).count() > 1);
+            let files = store::Files::of(config, &provider.name, mark.as_deref(), several);
+            let turn = mark.map(|mark| turns.entry(mark).or_default().clone()).unwrap_or_default();
+            (provider.name.clone(), Arc::new(Client { turn, ..Client::new(&provider.name, oauth, post, files, clock) }))
         });
         Tokens { clients: clients.collect() }
     }
@@ -189,9 +194,9 @@ impl Post for Nobody {
 }
 
 impl Client {
-    fn new(provider: &str, oauth: Arc<OAuth>, post: Box<dyn Post>, file: PathBuf, clock: Clock) -> Client {
-        let (current, turn) = (Mutex::default(), Arc::default());
-        Client { provider: provider.to_owned(), oauth, post, file, clock, current, turn }
+    fn new(provider: &str, oauth: Arc<OAuth>, post: Box<dyn Post>, files: store::Files, clock: Clock) -> Client {
+        let (current, forced, turn) = (Mutex::default(), Mutex::default(), Arc::default());
+        Client { provider: provider.to_owned(), oauth, post, files, clock, current, forced, turn }
     }
 
     fn current(&self) -> Option<Arc<Token>> {
@@ -225,16 +230,17 @@ impl Client {
     }
 
     async fn renew(self: Arc<Client>, old: &Arc<Token>) -> Result<Option<Arc<Token>>, Fault> {
-        let mut turn = self.turn.clone().lock_owned().await;
+        let turn = self.turn.clone().lock_owned().await;
         match self.current() {
             // Another connection has had it renewed.
             Some(token) if !Arc::ptr_eq(&token, old) => return Ok(Some(token)),
             _ => {}
         }
-        if turn.forced.is_some_and(|at| at.elapsed() < RENEW_AGAIN) {
+        let before = self.forced.lock().replace(Instant::now());
+        if let Some(before) = before.filter(|at| at.elapsed() < RENEW_AGAIN) {
+            *self.forced.lock() = Some(before);
             return Ok(None);
         }
-        turn.forced = Some(Instant::now());
         self.fetch_in_a_task(turn).await.map(Some)
     }
 
@@ -298,14 +304,14 @@ impl Client {
     }
 
     async fn load(&self) -> Result<Option<Secret>, Fault> {
-        let (file, oauth) = (self.file.clone(), self.oauth.clone());
-        let loaded = tokio::task::spawn_blocking(move || store::load(&file, &oauth)).await;
+        let (files, oauth) = (self.files.clone(), self.oauth.clone());
+        let loaded = tokio::task::spawn_blocking(move || store::load(&files, &oauth)).await;
         loaded.unwrap_or_else(|e| Err(e.to_string())).map_err(Fault::local)
     }
 
     async fn keep(&self, token: Secret) -> Result<(), String> {
-        let (file, oauth) = (self.file.clone(), self.oauth.clone());
-        let kept = tokio::task::spawn_blocking(move || store::keep(&file, &oauth, &token)).await;
+        let (files, oauth) = (self.files.clone(), self.oauth.clone());
+        let kept = tokio::task::spawn_blocking(move || store::keep(files.to_write(), &oauth, &token)).await;
         kept.unwrap_or_else(|e| Err(e.to_string()))
     }
 }

@@ -14,7 +14,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde::{Deserialize, Serialize};
 use zeroize::{Zeroize as _, Zeroizing};
 
-use crate::config::{Config, OAuth, Secret, Store};
+use crate::config::{Config, OAuth, OAuthGrant, Secret, Store};
 
 /// Bytes that the file may have.
 const MAX_FILE: u64 = 64 * 1024;
@@ -35,30 +35,86 @@ impl Drop for Kept {
     }
 }
 
-/// Where the token of a provider is.
-pub(super) fn path(config: &Config, provider: &str) -> PathBuf {
-    let Store::Sqlite(store) = &config.queue.store;
-    let mut name = store.clone().into_os_string();
-    name.push(format!(".oauth-{provider}"));
-    name.into()
+/// Where the token of a provider is. A refresh token that stands in the configuration of several providers is one
+/// that they spend together, so what came in its place is in one file for all of them.
+#[derive(Clone, Debug)]
+pub(super) struct Files {
+    own: PathBuf,
+    /// Of all that have the same one in the configuration.
+    common: Option<PathBuf>,
+    /// There are several now.
+    several: bool,
+}
+
+impl Files {
+    /// Of a provider; `mark`: [`mark_of`] its configuration, which `several` have.
+    pub fn of(config: &Config, provider: &str, mark: Option<&str>, several: bool) -> Files {
+        let Store::Sqlite(store) = &config.queue.store;
+        Files::beside(store, provider, mark, several)
+    }
+
+    /// Beside this file.
+    pub fn beside(store: &Path, provider: &str, mark: Option<&str>, several: bool) -> Files {
+        let path = |what: String| {
+            let mut name = store.to_owned().into_os_string();
+            name.push(what);
+            PathBuf::from(name)
+        };
+        let common = mark.map(|mark| path(format!(".oauth-token-{mark}")));
+        Files { own: path(format!(".oauth-{provider}")), common, several }
+    }
+
+    /// Where the next one goes.
+    pub fn to_write(&self) -> &Path {
+        self.common.as_deref().filter(|_| self.several).unwrap_or(&self.own)
+    }
+
+    /// Those that are there, the last one written first: which it was depends on how many providers there were.
+    fn to_read(&self) -> Vec<&Path> {
+        let written = |path: &Path| std::fs::metadata(path).and_then(|meta| meta.modified()).ok();
+        let all = self.common.as_deref().into_iter().chain([&*self.own]);
+        let mut there: Vec<_> = all.filter(|path| path.exists()).collect();
+        there.sort_by_key(|path| std::cmp::Reverse(written(path)));
+        there
+    }
+}
+
+/// What two providers have in common that would spend the same refresh token; `None`: none stands in the configuration.
+pub(super) fn mark_of(oauth: &OAuth) -> Option<String> {
+    let token = oauth.refresh_token.as_ref().filter(|_| oauth.grant == OAuthGrant::RefreshToken)?;
+    let mut all = digest::Context::new(&digest::SHA256);
+    for part in [oauth.token_url.host(), &oauth.client_id, token.reveal()] {
+        all.update(part.as_bytes());
+        all.update(b"\0");
+    }
+    Some(URL_SAFE_NO_PAD.encode(&all.finish().as_ref()[..12]))
 }
 
 /// The token to use: the kept one, unless the configuration has another than the one that it replaced.
 ///
 /// # Errors
-/// The file cannot be read; for people.
-pub(super) fn load(path: &Path, oauth: &OAuth) -> Result<Option<Secret>, String> {
-    let configured = oauth.refresh_token.clone();
+/// A file cannot be read; for people.
+pub(super) fn load(files: &Files, oauth: &OAuth) -> Result<Option<Secret>, String> {
+    for path in files.to_read() {
+        if let Some(kept) = kept(path, oauth)? {
+            return Ok(Some(kept));
+        }
+    }
+    Ok(oauth.refresh_token.clone())
+}
+
+/// What is in a file, if it came in the place of what is configured.
+fn kept(path: &Path, oauth: &OAuth) -> Result<Option<Secret>, String> {
     let bytes = match read(path) {
         Ok(bytes) => bytes,
-        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(configured),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
         Err(e) => return Err(format!("cannot read {}: {e}", path.display())),
     };
     let kept: Kept = serde_json::from_slice(&bytes)
         .map_err(|_| format!("{} has no refresh token: remove it, then `mailweir auth login`", path.display()))?;
-    let current =
-        kept.client_id == oauth.client_id && configured.as_ref().is_none_or(|c| mark(Some(c)) == kept.replaces);
-    Ok(if current { Some(Secret::new(kept.refresh_token.clone())) } else { configured })
+    let configured = oauth.refresh_token.as_ref();
+    let current = kept.client_id == oauth.client_id && configured.is_none_or(|c| mark(Some(c)) == kept.replaces);
+    Ok(current.then(|| Secret::new(kept.refresh_token.clone())))
 }
 
 /// Puts a new token in the place of the last one.

@@ -89,6 +89,10 @@ fn oauth(keys: &str) -> Arc<OAuth> {
 
 const APPLICATION: &str = "oauth = 'microsoft', tenant = 'shop.example', client_id = 'app', secret = 'hush-hush'";
 
+fn files(dir: &tempfile::TempDir, keys: &str, name: &str, several: bool) -> store::Files {
+    store::Files::beside(&dir.path().join("q.db"), name, store::mark_of(&oauth(keys)).as_deref(), several)
+}
+
 struct Rig {
     client: Arc<Client>,
     post: Scripted,
@@ -103,8 +107,13 @@ impl Rig {
     }
 
     fn client(dir: &tempfile::TempDir, keys: &str, post: &Scripted) -> Arc<Client> {
-        let file = dir.path().join("q.db.oauth-m");
-        Arc::new(Client::new("m", oauth(keys), Box::new(post.clone()), file, Clock::for_tests()))
+        Arc::new(Client::new(
+            "m",
+            oauth(keys),
+            Box::new(post.clone()),
+            files(dir, keys, "m", false),
+            Clock::for_tests(),
+        ))
     }
 
     fn new(says: impl IntoIterator<Item = Says>) -> Rig {
@@ -268,6 +277,63 @@ async fn a_refresh_token_that_changes_is_kept_for_the_next_process() {
     std::fs::write(&file, "{").expect("written");
     let told = Rig::client(&rig.dir, DELEGATED, &next).get().await.err().expect("no token").text;
     assert!(told.ends_with("has no refresh token: remove it, then `mailweir auth login`"), "{told}");
+}
+
+/// Two providers have the same one: the second to ask sends what the first one got for it, also where the number of them
+/// changes between processes.
+#[tokio::test(start_paused = true)]
+async fn a_refresh_token_of_two_providers_is_spent_once() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let answers = ["second", "third", "fourth", "fifth"].map(|next| refreshed("t", next));
+    let post = Scripted::saying(answers);
+    let client = |name: &str, several| {
+        let files = files(&dir, DELEGATED, name, several);
+        Arc::new(Client::new(name, oauth(DELEGATED), Box::new(post.clone()), files, Clock::for_tests()))
+    };
+    for (name, several, sent) in
+        [("m", false, "first-refresh"), ("m", true, "second"), ("n", true, "third"), ("n", false, "fourth")]
+    {
+        client(name, several).get().await.expect("a token");
+        assert_eq!(post.last("refresh_token").as_deref(), Some(sent), "{name}");
+        // Files that are written in the same moment are told apart by nothing.
+        for file in std::fs::read_dir(dir.path()).expect("a directory").flatten() {
+            let meta = file.metadata().expect("there");
+            let older = meta.modified().expect("a time") - Duration::from_secs(10);
+            std::fs::File::open(file.path()).and_then(|file| file.set_modified(older)).expect("older");
+        }
+    }
+}
+
+/// They ask one after the other.
+#[test]
+fn providers_with_the_same_refresh_token_have_one_turn() {
+    let provider = |name: &str, keys: &str| {
+        format!(
+            "[provider.{name}]\nrelay = 'mx.example:587'\nauth = {{ user = 'a@shop.example', {keys} }}\n\
+             [[route]]\nrecipient = '*@{name}.example'\nvia = '{name}'\n"
+        )
+    };
+    let other = DELEGATED.replace("first-refresh", "another");
+    let providers = [("a", DELEGATED), ("b", DELEGATED), ("c", &other), ("d", APPLICATION)];
+    let text: String = providers.into_iter().map(|(name, keys)| provider(name, keys)).collect();
+    let text = format!("hostname = 'relay.example'\n[queue]\nstore = 'sqlite:/nonexistent/q.db'\n{text}");
+    let config = Config::parse(&text, "test").expect("a good configuration");
+    let names: Arc<dyn Names> = Arc::new(Nowhere);
+    let tokens = Tokens::new(&config, &TlsSettings::load(), &names, Clock::for_tests());
+    let turn = |name: &str| &tokens.clients[name].turn;
+    assert!(Arc::ptr_eq(turn("a"), turn("b")));
+    assert!(!Arc::ptr_eq(turn("a"), turn("c")) && !Arc::ptr_eq(turn("a"), turn("d")));
+    assert_eq!(tokens.clients["a"].files.to_write(), tokens.clients["b"].files.to_write());
+    assert_ne!(tokens.clients["a"].files.to_write(), tokens.clients["c"].files.to_write());
+}
+
+struct Nowhere;
+
+#[async_trait::async_trait]
+impl Names for Nowhere {
+    async fn addresses(&self, _: &str) -> Result<Vec<std::net::IpAddr>, String> {
+        Err("nowhere".to_owned())
+    }
 }
 
 #[tokio::test(start_paused = true)]

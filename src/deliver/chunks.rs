@@ -73,7 +73,7 @@ impl Connection {
         self.wire.write(&[], most, usize::MAX, self.timeouts.write).await;
         let mut refused = false;
         for n in 0..most {
-            self.awaited.begins(self.message, Stage::Ehlo);
+            self.awaited.begins(self.message, Stage::Ehlo, false);
             let received = self.wire.read(limit).await;
             self.awaited.ends();
             let received = received.map_err(|event| (Stage::Idle, event))?;

@@ -183,7 +183,7 @@ impl Connection {
         self.wire.keep_lines(true);
         self.print_hello();
         self.wire.write(&[], 1, usize::MAX, self.timeouts.write).await;
-        self.awaited.begins(self.message, Stage::Ehlo);
+        self.awaited.begins(self.message, Stage::Ehlo, false);
         let received = self.wire.read(self.timeouts.ehlo.min(PATIENCE)).await;
         self.awaited.ends();
         self.wire.keep_lines(false);

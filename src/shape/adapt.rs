@@ -19,6 +19,7 @@ mod learned;
 mod meter;
 mod openings;
 mod pace;
+mod phase;
 mod run;
 mod senders;
 mod signature;

@@ -505,8 +505,8 @@ proptest! {
                 0 | 1 => adapt.accepted(&[nth(number)], 1, stamp, stamp),
                 2 => (0..9).for_each(|i| _ = refuse(&mut adapt, number * 9 + i, "no", stamp, stamp)),
                 3 => _ = adapt.told(About::Connections, tried(n, n), stamp, "450"),
-                4 => adapt.refused((number.into(), n), false, stamp, "421"),
-                5 => adapt.opened((number.into(), n), stamp),
+                4 => adapt.refused((number, n), false, stamp, "421"),
+                5 => adapt.opened((number, n), stamp),
                 6 => _ = adapt.closed((n, stamp), None, stamp, "closed"),
                 _ => drop(adapt.ruled(&rule(vec![RuleAction::SlowTo(per_minute(n + 1)), RuleAction::Connections(n)], RuleScope::Provider, None), "4", stamp)),
             }

@@ -243,7 +243,7 @@ impl Relay {
         let mut serves: Option<Arc<str>> = None;
         let mut recipients: Vec<Recipient> = Vec::new();
         let idle = lane.provider.idle_timeout;
-        'jobs: while !*stopping.borrow() && !lane.retire() {
+        'jobs: while !*stopping.borrow() && !lane.retire(link.is_some()) {
             // About what it has given back or put off.
             self.carry_out(hand.take_orders()).await;
             // No place is held for mail that is not there, without a connection.
@@ -267,7 +267,7 @@ impl Relay {
             // A smart host whose name has no address is asked for by one, now and then.
             if let Some(fact) = self.without_name(lane, &attempt.job) {
                 hand.not_needed(&mut attempt.job);
-                let (judgement, fact) = self.of(lane).unreached(&[fact], |_| false);
+                let (judgement, fact) = self.of(lane).unreached(lane.begin_connection(), &[fact], |_| false);
                 attempt.everyone(fact);
                 self.finish(hand, attempt, Some(judgement)).await;
                 continue;
@@ -352,6 +352,7 @@ impl Relay {
                         break;
                     }
                 }
+                let number = lane.begin_connection();
                 let sockets = Sockets::first_is_paid(self, lane);
                 // Without mail nobody waits for a host that hangs.
                 let opened = tokio::select! {
@@ -368,7 +369,7 @@ impl Relay {
                 match opened {
                     Ok(new) => {
                         let new = Link::new(new, lane);
-                        self.of(lane).note_opened(new.open);
+                        self.of(lane).note_opened(number, new.open);
                         link = Some(new);
                         self.note_session(lane, &attempt.job.destination);
                         let wake = lane.let_in();
@@ -390,8 +391,8 @@ impl Relay {
                             lane.login_failed();
                         }
                         self.note_down(lane, &attempt.job, &route);
-                        let (judgement, fact) =
-                            self.of(lane).unreached(&facts, |name| route.hosts.iter().any(|host| host.name == name));
+                        let ours = |name: &str| route.hosts.iter().any(|host| host.name == name);
+                        let (judgement, fact) = self.of(lane).unreached(number, &facts, ours);
                         attempt.connect = began.elapsed();
                         attempt.everyone(fact);
                         self.finish(hand, attempt, Some(judgement)).await;

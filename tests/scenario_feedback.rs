@@ -167,13 +167,16 @@ fn a_hidden_limit_of_connections_is_found() {
     let sink = Sink::with(port.at(2), Options { max_connections: 3, ..Options::default() });
     let daemon =
         Setup::new(&dir).via("example", "example.test", sink.address, "connections = 10\nrate = \"100/s\"").start();
+    let began = Instant::now();
     send(&daemon, 0, 400);
-    sink.wait(400, Duration::from_secs(30));
+    sink.wait(400, Duration::from_secs(60));
     daemon.wait_queue_empty(SOON);
     assert_eq!((subjects(&sink).len(), sink.count(), deferred(&daemon)), (400, 400, 0));
     let refused = sink.connections().iter().filter(|c| c.transactions == 0).count();
     println!("{refused} connections refused of {}", sink.connections().len());
-    assert!(refused <= 12, "{refused} connections were refused for 400 messages");
+    // The seven of the first wave at most, and what makes it sure; on a slow machine one more is tried every ten seconds.
+    let most = 8 + usize::try_from(began.elapsed().as_secs() / 10).expect("a short time");
+    assert!(refused <= most, "{refused} connections were refused for 400 messages");
 }
 
 #[test]
@@ -266,10 +269,41 @@ fn a_server_that_takes_so_many_bytes_on_a_connection_is_no_matter_of_pace() {
     assert!(!shown(&daemon).contains(" kB per connection"), "{}", shown(&daemon));
 }
 
-/// A token bucket of 20 messages a second that the configuration does not know, and words that nobody knows.
+/// Time in which this machine let a thread run: on one that is busy with other things the relay cannot use what it is
+/// given either, and that says nothing of what it learned.
+struct MachineTime(Arc<Mutex<Vec<(Instant, Duration)>>>);
+
+impl MachineTime {
+    fn begin() -> MachineTime {
+        const TICK: Duration = Duration::from_millis(10);
+        let ticks = Arc::new(Mutex::new(vec![(Instant::now(), Duration::ZERO)]));
+        let kept = Arc::downgrade(&ticks);
+        std::thread::spawn(move || {
+            while let Some(ticks) = kept.upgrade() {
+                let mut ticks = ticks.lock().expect("the ticks");
+                let (before, sum) = *ticks.last().expect("the first one");
+                ticks.push((Instant::now(), sum + before.elapsed().min(2 * TICK)));
+                drop(ticks);
+                std::thread::sleep(TICK);
+            }
+        });
+        MachineTime(ticks)
+    }
+
+    fn between(&self, from: Instant, to: Instant) -> Duration {
+        let ticks = self.0.lock().expect("the ticks");
+        let up_to = |at: Instant| ticks[ticks.partition_point(|(tick, _)| *tick <= at).saturating_sub(1)].1;
+        up_to(to).saturating_sub(up_to(from))
+    }
+}
+
+/// A token bucket of 8 messages a second that the configuration does not know, and words that nobody knows. So few that
+/// any machine runs into it.
 #[test]
 fn a_hidden_rate_is_found_and_used() {
-    const RATE: f64 = 20.0;
+    const RATE: f64 = 8.0;
+    const MESSAGES: usize = 400;
+    const LATE: usize = 240;
     let (dir, port) = (TestDir::new(), Port::reserve());
     let bucket = Mutex::new((RATE, Instant::now()));
     let refused = std::sync::Arc::new(Mutex::new(Vec::new()));
@@ -291,19 +325,27 @@ fn a_hidden_rate_is_found_and_used() {
     let sink = Sink::with(port.at(2), options);
     let keys = "connections = 4\nrate = [\"200/s\"]\nretry = { first = \"10s\" }";
     let daemon = Setup::new(&dir).via("example", "example.test", sink.address, keys).start();
-    send(&daemon, 0, 1000);
+    let machine = MachineTime::begin();
+    send(&daemon, 0, MESSAGES);
     let began = Instant::now();
-    sink.wait(1000, Duration::from_secs(120));
+    sink.wait(MESSAGES, Duration::from_secs(120));
     daemon.wait_queue_empty(SOON);
-    assert_eq!(subjects(&sink).len(), 1000, "every message once");
+    assert_eq!(subjects(&sink).len(), MESSAGES, "every message once");
     let mut times: Vec<Instant> = sink.messages().iter().map(|m| m.began).collect();
     times.sort();
-    let last = times[999] - times[600];
-    let goodput = 399.0 / last.as_secs_f64();
-    let late = refused.lock().expect("the refusals").iter().filter(|at| **at > times[600]).count();
-    println!("1000 messages in {:?}; the last 400 at {goodput:.1}/s of {RATE}/s with {late} refused", began.elapsed());
+    let last = &times[LATE..];
+    let took = machine.between(last[0], last[last.len() - 1]);
+    let goodput = (last.len() - 1) as f64 / took.as_secs_f64();
+    let late = refused.lock().expect("the refusals").iter().filter(|at| **at > last[0]).count();
+    let whole = last[last.len() - 1] - last[0];
+    println!(
+        "{MESSAGES} messages in {:?}; the last {} in {whole:?} ({took:?} of machine time)",
+        began.elapsed(),
+        last.len()
+    );
+    println!("{goodput:.1}/s of {RATE}/s with {late} of them refused, {} in all", refused.lock().expect("them").len());
     assert!(goodput > 0.8 * RATE, "{goodput:.1}/s");
-    assert!(late <= 12, "{late} refused");
+    assert!(late <= 5, "{late} refused");
     assert!(deferred(&daemon) <= 60, "{}", deferred(&daemon));
     let about = |line: &support::daemon::LogLine| line.event() == "learned what a kind of refusal is about";
     let lines = daemon.log_lines();

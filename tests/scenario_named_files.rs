@@ -19,7 +19,7 @@ fn become_of(path: &Path, state: &str) {
         "missing" => {}
         "unreadable" => {
             std::fs::write(path, "x").expect("written");
-            std::fs::set_permissions(path, std::fs::Permissions::from_mode(0)).expect("a mode");
+            std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o0)).expect("a mode");
         }
         "garbage" => std::fs::write(path, b"\xff\xfe\0 no such thing").expect("written"),
         "directory" => std::fs::create_dir(path).expect("a directory"),

@@ -123,7 +123,7 @@ mod tests {
 
     fn taught(provider: &Provider) -> Adapt {
         let mut adapt = Adapt::new(Configured::of(provider));
-        (0..8).for_each(|_| adapt.refused(3, NOW, "421 too many connections"));
+        (0..8).for_each(|n| adapt.refused((n, 3), false, NOW, "421 too many connections"));
         judged(&mut adapt, NOW);
         for ago in [2000, 1000, 0] {
             adapt.closed((7, Timestamp(NOW.0 - ago)), None, Timestamp(NOW.0 - ago), "closed");

@@ -121,9 +121,9 @@ pub(crate) trait Teach {
     }
 
     /// Judges a route that took nobody, and tells the lane when it was a connection too many; `ours`
-    /// are the names of the hosts of this route. A lane may have many routes, and the host of one
-    /// that is down says nothing of the others.
-    fn unreached(&self, facts: &[Fact], ours: impl Fn(&str) -> bool) -> (Judgement, Fact) {
+    /// are the names of the hosts of this route, `number` that of the connection. A lane may have many routes, and
+    /// the host of one that is down says nothing of the others.
+    fn unreached(&self, number: u64, facts: &[Fact], ours: impl Fn(&str) -> bool) -> (Judgement, Fact) {
         let smart_host = self.lane().provider.relay.is_some();
         let (mut judgement, told) = judge_unreached(facts, smart_host, &mut |fact| self.judge(fact));
         let nobody = || Fact { stage: Stage::Connect, event: Event::Io("no host was tried".into()), peer: None };
@@ -132,7 +132,9 @@ pub(crate) trait Teach {
         if self.lane().provider.adaptive && one_too_many(&fact, served) {
             if !judgement.ruled {
                 let now = self.now();
-                self.teach(|adapt, open| adapt.refused(open, now, &fact.event.to_string()));
+                self.teach(|adapt, open| {
+                    adapt.refused((number, open), says_too_many(&fact), now, &fact.event.to_string());
+                });
                 judgement.fate = Fate::Back { counts: false };
                 judgement.throttled = true;
             }
@@ -144,10 +146,10 @@ pub(crate) trait Teach {
         (judgement, fact)
     }
 
-    /// A connection was opened; `open` with it.
-    fn note_opened(&self, open: u32) {
+    /// The connection of that number was opened; `open` with it.
+    fn note_opened(&self, number: u64, open: u32) {
         let now = self.now();
-        self.teach(|adapt, _| adapt.opened(open, now));
+        self.teach(|adapt, _| adapt.opened((number, open), now));
     }
 
     /// The server closed a connection soon after the last message of its load.
@@ -467,13 +469,17 @@ fn one_too_many(fact: &Fact, open: u32) -> bool {
     match &fact.event {
         Event::Reply(reply) if (Stage::Greeting..=Stage::Auth).contains(&fact.stage) => {
             let refused = reply.code == 421 || fact.stage == Stage::Auth;
-            // Too many logins of an hour are not too many at once.
-            let says_so = || fact.stage <= Stage::Ehlo && About::told(&reply.text, true) == About::Connections;
-            reply.is_transient() && (open > 0 && refused || says_so())
+            reply.is_transient() && (open > 0 && refused || says_too_many(fact))
         }
         Event::Io(_) | Event::Closed => open > 0 && (Stage::Connect..=Stage::Auth).contains(&fact.stage),
         _ => false,
     }
+}
+
+/// Whether it says that there are too many connections. Too many logins of an hour are not too many at once.
+fn says_too_many(fact: &Fact) -> bool {
+    let Event::Reply(reply) = &fact.event else { return false };
+    fact.stage <= Stage::Ehlo && About::told(&reply.text, true) == About::Connections
 }
 
 /// The server ended the connection, with or without a word.
@@ -521,10 +527,10 @@ mod tests {
         let counted: Vec<_> = ["a1.example", "a1.example", "a2.example"].map(|host| lane.opened(host)).into();
         assert_eq!(counted.iter().map(|(open, _)| *open).collect::<Vec<_>>(), [1, 2, 3]);
         let refused = || Fact { stage: Stage::Connect, event: Event::Io("connection refused".into()), peer: None };
-        let (judgement, _) = pupil.unreached(&[refused()], |host| host.starts_with('b'));
+        let (judgement, _) = pupil.unreached(lane.begin_connection(), &[refused()], |host| host.starts_with('b'));
         assert_eq!((judgement.throttled, most(&pupil)), (false, 10));
         for cap in [10, 10, 10, 10, 10, 10, 10, 3] {
-            let (judgement, _) = pupil.unreached(&[refused()], |host| host.starts_with('a'));
+            let (judgement, _) = pupil.unreached(lane.begin_connection(), &[refused()], |host| host.starts_with('a'));
             assert_eq!((judgement.throttled, most(&pupil)), (true, cap), "only so many in a row are no chance");
         }
         let said = || Fact {
@@ -532,10 +538,18 @@ mod tests {
             event: Event::Reply(Reply { code: 421, enhanced: None, text: "too many connections".into() }),
             peer: None,
         };
-        assert_eq!(pupil.unreached(&[said()], |_| true).0.fate, Fate::Front, "those that work take it");
+        assert_eq!(
+            pupil.unreached(lane.begin_connection(), &[said()], |_| true).0.fate,
+            Fate::Front,
+            "those that work take it"
+        );
         drop(counted);
         assert_eq!(lane.open_to(|_| true), 0, "closed ones are not counted");
-        assert_eq!(pupil.unreached(&[said()], |_| true).0.fate, Fate::Back { counts: false }, "none works");
+        assert_eq!(
+            pupil.unreached(lane.begin_connection(), &[said()], |_| true).0.fate,
+            Fate::Back { counts: false },
+            "none works"
+        );
     }
 
     /// A login that fails while others are logged in is one too many; else it is about the host or the account.

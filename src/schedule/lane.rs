@@ -25,6 +25,7 @@ mod under_way;
 mod window;
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use parking_lot::Mutex;
@@ -77,8 +78,9 @@ pub struct Lane {
     limits: Arc<Limits>,
     /// Senders whose pace was learned; this lane's own.
     paced: Paced,
-    /// New connections.
+    /// New connections, and how many were begun.
     connects: Arc<Limiter>,
+    begun: AtomicU64,
     state: Mutex<State>,
     /// What replies taught; locked before `state`.
     adapt: Mutex<Adapt>,
@@ -174,6 +176,7 @@ impl Lane {
             limits,
             paced: Paced::new(provider.count),
             connects: ledger.limiter(&format!("{name}/connections"), &provider.connection_rates(), 0),
+            begun: AtomicU64::new(0),
             name,
             provider,
             state: Mutex::default(),

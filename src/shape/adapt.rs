@@ -19,6 +19,7 @@ mod learned;
 mod meter;
 mod openings;
 mod pace;
+mod phase;
 mod run;
 mod senders;
 mod signature;
@@ -32,6 +33,7 @@ use crate::clock::Timestamp;
 use crate::config::{Provider, ReplyRule, RuleAction};
 use allowance::Allowances;
 pub use allowance::{Amount, Attempted, Room, Says};
+pub use crowd::Doubt;
 use crowd::{Crowd, Spent};
 use effects::Effects;
 pub use effects::{Effect, What};
@@ -133,6 +135,8 @@ pub struct Limits {
     pub rate: Option<f64>,
     /// Connections at most; never more than configured, at least 1.
     pub connections: u32,
+    /// Whether further ones may be refused.
+    pub doubt: Option<Doubt>,
     /// Messages per connection at most; never more than configured, at least 1.
     pub messages: u32,
     /// What else is counted on one.
@@ -235,12 +239,12 @@ impl Adapt {
             adapt.unlearn();
         }
         adapt.advance(0, now);
-        (!adapt.is_idle()).then_some(adapt)
+        (!adapt.knows_nothing()).then_some(adapt)
     }
 
     /// For the queue; `None`: there is nothing to remember.
     pub fn store(&self) -> Option<Vec<u8>> {
-        if self.is_idle() {
+        if self.knows_nothing() {
             return None;
         }
         let Adapt { pace, crowd, spent, effects, senders, seen, trial, .. } = self.clone();
@@ -253,7 +257,7 @@ impl Adapt {
 
     /// Forgets all that was learned; what rules did stays for its time.
     fn unlearn(&mut self) {
-        self.changed |= !self.is_idle();
+        self.changed |= !self.knows_nothing();
         let effects = std::mem::take(&mut self.effects);
         *self = Adapt { effects, seen: self.seen, changed: self.changed, ..Adapt::new(self.configured) };
     }
@@ -263,8 +267,13 @@ impl Adapt {
         std::mem::take(&mut self.changed)
     }
 
-    /// Nothing is known and nothing holds.
+    /// Nothing is known, nothing holds, and no time need pass for it.
     pub fn is_idle(&self) -> bool {
+        self.knows_nothing() && !self.crowd.is_in_doubt()
+    }
+
+    /// Nothing is known and nothing holds.
+    fn knows_nothing(&self) -> bool {
         let learned = [self.pace.is_free(), self.crowd.is_free(), self.spent.is_free(), self.evidence.is_free()];
         let alone = self.trial.is_none() && self.senders.is_free() && self.allowances.is_free();
         learned.iter().all(|free| *free) && alone && self.effects.is_empty()
@@ -308,7 +317,8 @@ impl Adapt {
                 true
             }
             About::Connections => {
-                self.crowd.refused(tried.open.saturating_sub(1), now, reply);
+                // Whichever is opened after it, with as many open, shows that there may be more.
+                self.crowd.refused((0, tried.open.saturating_sub(1)), true, now, reply);
                 true
             }
             _ => false,
@@ -317,17 +327,18 @@ impl Adapt {
         taken
     }
 
-    /// A connection was refused, as one too many or for no reason, while `open` others were open.
-    pub fn refused(&mut self, open: u32, now: Timestamp, reply: &str) {
+    /// The connection of that number, in the order in which they began, was refused, as one too many (`said`: in these
+    /// words) or for no reason, while `open` others were open.
+    pub fn refused(&mut self, (number, open): (u64, u32), said: bool, now: Timestamp, reply: &str) {
         if self.configured.adaptive {
-            self.crowd.refused(open, now, cut(reply));
+            self.crowd.refused((number, open), said, now, cut(reply));
             self.changed = true;
         }
     }
 
-    /// A connection was opened; `open` with it.
-    pub fn opened(&mut self, open: u32, now: Timestamp) {
-        self.crowd.opened(open, now);
+    /// The connection of that number was opened; `open` with it.
+    pub fn opened(&mut self, (number, open): (u64, u32), now: Timestamp) {
+        self.crowd.opened((number, open), now);
     }
 
     /// The server closed a connection that was opened at `opened` and had carried `messages`, right after
@@ -458,6 +469,7 @@ impl Adapt {
         Limits {
             rate: rate.filter(|rate| configured.rate.is_none_or(|limit| *rate < limit)),
             connections: connections.unwrap_or(u32::MAX).clamp(1, configured.connections),
+            doubt: self.crowd.doubt(now),
             messages: messages.unwrap_or(u32::MAX).clamp(1, configured.messages),
             room: self.allowances.room(now),
             paused: paused.map(|p| (p.until, format!("{}: {}", p.rule.as_deref().unwrap_or("learned"), p.reply))),

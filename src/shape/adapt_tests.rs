@@ -131,7 +131,7 @@ fn simulate(config: Configured, first: Hidden, then: Option<(usize, Hidden)>, se
     let mut adapt = Adapt::new(config);
     let mut workers = vec![Worker { carried: None, busy: None }; config.connections as usize];
     let mut arrival = [0.0f64; 2];
-    let mut number = 0;
+    let (mut number, mut connects) = (0, 0);
     let mut run = Run(vec![(0, 0, 0); seconds]);
     for ms in (0..seconds * 1000).step_by(STEP) {
         let now = ms as f64 / 1000.0;
@@ -155,13 +155,15 @@ fn simulate(config: Configured, first: Hidden, then: Option<(usize, Hidden)>, se
                 let tally = &mut run.0[ms / 1000];
                 tally.1 += 1;
                 if !transaction {
+                    // They take equally long.
+                    connects += 1;
                     let full = matches!(receiver.hidden, Hidden::Connections(most) if open >= most);
                     if full {
                         tally.2 += 1;
-                        adapt.refused(open, stamp, "421 too many connections");
+                        adapt.refused((connects, open), true, stamp, "421 too many connections");
                     } else {
                         workers[index].carried = Some(0);
-                        adapt.opened(open + 1, stamp);
+                        adapt.opened((connects, open + 1), stamp);
                         tally.1 -= 1;
                     }
                     continue;
@@ -472,7 +474,7 @@ fn the_stored_form_bears_unknown_fields_and_refuses_later_versions() {
     let mut adapt = Adapt::new(configured(Some(20.0), 10));
     adapt.ruled(&rule(vec![RuleAction::SlowTo(per_minute(10))], RuleScope::Account, None), "421 x", at(0.0));
     judged(&mut adapt, at(0.0));
-    (0..8).for_each(|_| adapt.refused(3, at(0.0), "421 too many"));
+    (0..8).for_each(|n| adapt.refused((n, 3), false, at(0.0), "421 too many"));
     let mut json: serde_json::Value = serde_json::from_slice(&adapt.store().expect("stored")).expect("JSON");
     json["moon"] = serde_json::json!({"phase": 3});
     json["effects"]["list"][0]["colour"] = serde_json::json!("green");
@@ -503,13 +505,14 @@ proptest! {
                 0 | 1 => adapt.accepted(&[nth(number)], 1, stamp, stamp),
                 2 => (0..9).for_each(|i| _ = refuse(&mut adapt, number * 9 + i, "no", stamp, stamp)),
                 3 => _ = adapt.told(About::Connections, tried(n, n), stamp, "450"),
-                4 => adapt.refused(n, stamp, "421"),
-                5 => adapt.opened(n, stamp),
+                4 => adapt.refused((number, n), false, stamp, "421"),
+                5 => adapt.opened((number, n), stamp),
                 6 => _ = adapt.closed((n, stamp), None, stamp, "closed"),
                 _ => drop(adapt.ruled(&rule(vec![RuleAction::SlowTo(per_minute(n + 1)), RuleAction::Connections(n)], RuleScope::Provider, None), "4", stamp)),
             }
             adapt.advance(n, stamp);
-            let limits = adapt.limits(stamp);
+            // What is in doubt is no more after a restart.
+            let limits = Limits { doubt: None, ..adapt.limits(stamp) };
             prop_assert!((1..=connections).contains(&limits.connections));
             prop_assert!((1..=100).contains(&limits.messages));
             if let (Some(learned), Some(limit)) = (limits.rate, rate) {
@@ -574,7 +577,7 @@ fn a_clock_that_is_set_back_makes_no_hold_longer() {
     let pause = rule(vec![RuleAction::Pause], RuleScope::Provider, None);
     let rule = ReplyRule { lasting: Duration::from_secs(600), ..pause };
     let throttled = |adapt: &mut Adapt| judged(adapt, at(0.0));
-    let refused = |adapt: &mut Adapt| (0..17).for_each(|_| adapt.refused(0, at(0.0), "421 too many"));
+    let refused = |adapt: &mut Adapt| (0..17).for_each(|n| adapt.refused((n, 0), false, at(0.0), "421 too many"));
     let ruled = |adapt: &mut Adapt| drop(adapt.ruled(&rule, "451 slow", at(0.0)));
     let kinds: [Kind<'_>; 3] = [(&throttled, 1200.0, 0.0), (&refused, 0.5, 0.5), (&ruled, 400.0, 200.0)];
     for (teach, after, left) in kinds {

@@ -68,7 +68,7 @@ impl World {
         let lane = &site.lane;
         let provider = &lane.provider;
         let mut open: Option<Open<'_>> = None;
-        while !lane.retire() {
+        while !lane.retire(open.is_some()) {
             let serves = open.as_ref().map(|_| &*site.destination);
             self.move_on(site).await;
             // Who has no connection need not end to let one go, and simulated days have many idle times.
@@ -94,10 +94,10 @@ impl World {
                 Some(open) => open,
                 None => match self.connect(site).await {
                     Ok(new) => open.insert(new),
-                    Err(fact) => {
+                    Err((number, fact)) => {
                         lane.not_needed(&mut job);
                         let of = OfSite { world: self, site };
-                        let (judgement, fact) = of.unreached(std::slice::from_ref(&fact), |_| true);
+                        let (judgement, fact) = of.unreached(number, std::slice::from_ref(&fact), |_| true);
                         self.settle(site, job, fact, Some(judgement));
                         continue;
                     }
@@ -206,8 +206,10 @@ impl World {
         tokio::time::sleep((self.round_trip + latency) * times).await;
     }
 
-    async fn connect<'a>(self: &Arc<World>, site: &'a Arc<Site>) -> Result<Open<'a>, Fact> {
+    /// A connection, or its number among those of the lane and why there is none.
+    async fn connect<'a>(self: &Arc<World>, site: &'a Arc<Site>) -> Result<Open<'a>, (u64, Fact)> {
         site.lane.may_connect().await;
+        let number = site.lane.begin_connection();
         self.round_trip(site, 1).await;
         let connected = site.model.lock().connect(self.elapsed(), US);
         match connected {
@@ -223,12 +225,12 @@ impl World {
                     _counted: counted,
                 };
                 self.round_trip(site, 4).await;
-                OfSite { world: self, site }.note_opened(open);
+                OfSite { world: self, site }.note_opened(number, open);
                 let wake = site.lane.let_in();
                 self.wake(site, wake);
                 Ok(taken)
             }
-            Err(refusal) => Err(self.refused(site, Stage::Greeting, refusal)),
+            Err(refusal) => Err((number, self.refused(site, Stage::Greeting, refusal))),
         }
     }
 

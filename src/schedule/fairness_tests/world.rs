@@ -167,7 +167,7 @@ impl World {
             port: 25,
         });
         let mut left = 0;
-        while !lane.retire() && !*self.stop.borrow() {
+        while !lane.retire(left > 0) && !*self.stop.borrow() {
             let (mut job, wake) = match lane.next((left > 0).then_some(DOMAIN), Duration::from_secs(30)).await {
                 Ok(got) => got,
                 Err(Empty::Idle) => break,

@@ -18,6 +18,8 @@ const SHORT: Duration = Duration::from_secs(5);
 #[derive(Debug, Default)]
 pub(super) struct Narrowed {
     connections: Option<u32>,
+    /// Further connections may be refused: from when on one may be tried, and until when one at a time.
+    doubt: Option<(Instant, Instant)>,
     messages: Option<u32>,
     room: Room,
     /// Nothing leaves before, and why.
@@ -51,6 +53,16 @@ impl Narrowed {
         self.connections.map_or(configured, |cap| cap.min(configured))
     }
 
+    /// Workers at most, of `configured`: where further connections may be refused, those with one and few others.
+    fn most_at_work(&self, configured: u32) -> u32 {
+        let most = self.most(configured);
+        let now = Instant::now();
+        match self.doubt {
+            Some((from, until)) if now < until => most.min(self.open.saturating_add(u32::from(now >= from))).max(1),
+            _ => most,
+        }
+    }
+
     /// A worker has ended.
     pub(super) fn gone(&mut self) {
         self.retiring = self.retiring.saturating_sub(1);
@@ -80,6 +92,8 @@ impl Lane {
         }
         let narrowed = &mut state.narrowed;
         narrowed.connections = (limits.connections < self.provider.connections).then_some(limits.connections);
+        let at = Instant::now();
+        narrowed.doubt = limits.doubt.map(|doubt| (at + doubt.gap, at + doubt.lasts));
         narrowed.messages = Some(limits.messages);
         narrowed.room = limits.room;
         let left = limits.paused.as_ref().map_or(Duration::ZERO, |(until, _)| until.since(now));
@@ -123,11 +137,14 @@ impl Lane {
         }
     }
 
-    /// Whether this worker is one too many and has to end after its transaction.
-    pub fn retire(&self) -> bool {
+    /// Whether this worker, with a connection or without (`connected`), is one too many and has to end after its
+    /// transaction. One with a connection goes only if too many are open: those without would only be refused.
+    pub fn retire(&self, connected: bool) -> bool {
         let mut state = self.state.lock();
-        let most = state.narrowed.most(self.provider.connections);
-        let surplus = state.workers.saturating_sub(state.narrowed.retiring) > most;
+        let narrowed = &state.narrowed;
+        let most = narrowed.most_at_work(self.provider.connections);
+        let counted = if connected { narrowed.open.min(state.workers) } else { state.workers };
+        let surplus = counted.saturating_sub(narrowed.retiring) > most;
         state.narrowed.retiring += u32::from(surplus);
         surplus
     }
@@ -190,7 +207,7 @@ impl State {
         // With an open circuit one worker probes; the others come when it has closed.
         // Those that end meanwhile may still have their connections open: with them, too, there are
         // never more than the configuration says.
-        let most = self.narrowed.most(configured).saturating_add(self.narrowed.retiring);
+        let most = self.narrowed.most_at_work(configured).saturating_add(self.narrowed.retiring);
         if self.circuit.is_some() { 1 } else { most.min(configured) }
     }
 }

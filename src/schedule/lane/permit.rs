@@ -5,6 +5,7 @@
 //! order in which `next` gave the jobs out (`line`).
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -129,6 +130,11 @@ impl Lane {
                 }
             }
         }
+    }
+
+    /// A connection begins: its number, greater than those of all that began before.
+    pub fn begin_connection(&self) -> u64 {
+        self.begun.fetch_add(1, Ordering::Relaxed).saturating_add(1)
     }
 
     pub(super) fn note_limited(&self, wait: Duration) {

@@ -22,12 +22,23 @@ const STOP: Duration = Duration::from_secs(1);
 const STOP_MOST: Duration = Duration::from_secs(60);
 /// Sightings of a number of messages that are more than chance.
 const TIMES: u32 = 3;
-/// Refusals in a row teach a number of connections if it would happen by chance less often than this; how
-/// many attempts to connect are remembered for that, older ones count half.
+/// Refusals in a row teach a number of connections if it would happen by chance less often than this (the second
+/// where the server speaks of connections, which is a hint and no more); how many attempts to connect are
+/// remembered for that, older ones count half.
 const CHANCE: f64 = 1e-5;
+const CHANCE_SAID: f64 = 1e-4;
+/// But never fewer than so many, as many connections that begin together may be refused together.
+const ROW_LEAST: u32 = 5;
 const ATTEMPTS: f64 = 256.0;
 /// Refusals further apart than this have nothing to do with each other.
 const APART: Duration = Duration::from_secs(60);
+/// From so many refusals in a row on, further connections are opened one at a time, so that the row costs no more
+/// refusals than it needs; not before this time for each of them has passed since the last one, and for this long
+/// only if none is tried any more.
+const DOUBT: u32 = 2;
+const GAP: Duration = Duration::from_millis(250);
+const GAP_MOST: Duration = Duration::from_secs(2);
+const DOUBT_MOST: Duration = Duration::from_secs(10);
 
 /// How many connections: the number that was open when further ones were refused; one more is
 /// tried after a while, and when that is taken, ever more at once. One refusal teaches nothing, nor do
@@ -38,15 +49,39 @@ pub(super) struct Crowd {
     learned: Option<Learned>,
     #[serde(skip)]
     suspected: Suspected,
+    /// What the server said to the last one of the row.
+    #[serde(skip)]
+    reply: String,
 }
+
+/// The last connections were refused in a row: further ones are opened one at a time, for as long as this `lasts`, and
+/// not before the `gap` is over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Doubt {
+    /// How long none is to be opened.
+    pub gap: Duration,
+    /// How long only one at a time is.
+    pub lasts: Duration,
+}
+
+/// Refused connections whose numbers are kept.
+const BEGUN: usize = 16;
+/// Of a wave those that are taken are told so little later.
+const SETTLED: Duration = Duration::from_millis(300);
 
 /// How often a further connection was refused in a row.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 struct Suspected {
     row: u32,
-    /// When it last was, and how many were open then.
+    /// Numbers of the last of them, in the order in which they began: those of a wave are refused at once, and that
+    /// those before them were taken is told later, when they have said EHLO and more.
+    begun: [u64; BEGUN],
+    /// When one was last taken.
+    taken_at: Timestamp,
+    /// When it last was, how many were open then, and whether in words about connections.
     last: Timestamp,
     open: u32,
+    said: bool,
     /// Connections that were taken and refused lately, those of the row included.
     taken: f64,
     refused: f64,
@@ -60,18 +95,64 @@ impl Suspected {
         }
     }
 
-    /// One was refused while `open` were open: whether the row is longer than by chance.
-    fn is_believed(&mut self, open: u32, now: Timestamp) -> bool {
+    /// The one of that number was refused while `open` were open, in words about connections or not (`said`).
+    fn refused(&mut self, number: u64, open: u32, said: bool, now: Timestamp) {
         // Where more are open than at the last refusal, one was taken since and is not yet ready; where
         // fewer are, it is another number.
         let is_first = self.row == 0 || now.since(self.last) >= APART || open != self.open;
         self.row = if is_first { 1 } else { self.row.saturating_add(1) };
-        (self.last, self.open) = (now, open);
+        self.begun.rotate_right(1);
+        self.begun[0] = number;
+        (self.last, self.open, self.said) = (now, open, said);
         self.note(0.0, 1.0);
+    }
+
+    /// The one of that number was taken, and `open` are open with it: the row is what was refused of those that
+    /// began after it. A server that takes some of them and refuses others has no number in mind.
+    fn taken(&mut self, number: u64, open: u32, now: Timestamp) {
+        let known = usize::try_from(self.row).unwrap_or(BEGUN).min(BEGUN);
+        let after = self.begun[..known].iter().filter(|other| **other > number).count();
+        if after < known {
+            // The latest first, as the others are in no row any more.
+            self.begun[..known].sort_unstable_by(|a, b| b.cmp(a));
+            self.row = u32::try_from(after).unwrap_or(0);
+        }
+        (self.open, self.taken_at) = (open, now);
+        self.note(1.0, 0.0);
+    }
+
+    /// The number of the first of the row.
+    fn first(&self) -> Option<u64> {
+        let known = usize::try_from(self.row).unwrap_or(BEGUN).min(BEGUN);
+        self.begun[..known].iter().copied().filter(|number| *number > 0).min()
+    }
+
+    /// Whether too much that began among those of the row has not ended yet, or in another way: by chance some of a
+    /// wave are refused, and by a number all that come after it.
+    fn has_holes(&self) -> bool {
+        let known = usize::try_from(self.row).unwrap_or(BEGUN).min(BEGUN);
+        let numbers = || self.begun[..known].iter().filter(|number| **number > 0);
+        let (Some(first), Some(last)) = (self.first(), numbers().max().copied()) else { return false };
+        let others = (last - first + 1).saturating_sub(numbers().count() as u64);
+        2 * others > u64::from(self.row)
+    }
+
+    /// Whether the row is longer than by chance.
+    fn is_believed(&self) -> bool {
+        if self.row < ROW_LEAST || self.has_holes() {
+            return false;
+        }
         let row = f64::from(self.row);
         let before = (self.refused - row).max(0.0) + 1.0;
-        let chance = before / (before + self.taken.max(f64::from(open)) + 1.0);
-        chance.powf(row) < CHANCE
+        let chance = before / (before + self.taken.max(f64::from(self.open)) + 1.0);
+        chance.powf(row) < if self.said { CHANCE_SAID } else { CHANCE }
+    }
+
+    /// Whether it is to be feared that further ones are refused.
+    fn doubt(&self, now: Timestamp) -> Option<Doubt> {
+        let since = now.since(self.last);
+        let gap = (GAP * self.row).min(GAP_MOST).saturating_sub(since);
+        (self.row >= DOUBT && since < DOUBT_MOST).then(|| Doubt { gap, lasts: DOUBT_MOST.saturating_sub(since) })
     }
 }
 
@@ -87,6 +168,9 @@ struct Learned {
     hurt: u32,
     /// Refusals in a row with nothing open.
     closed: u32,
+    /// The number of the first connection that was refused: what began before it was taken before.
+    #[serde(skip)]
+    first: u64,
     resume: Timestamp,
     last: Timestamp,
     reason: String,
@@ -95,6 +179,12 @@ struct Learned {
 impl Crowd {
     pub(super) fn is_free(&self) -> bool {
         self.learned.is_none()
+    }
+
+    /// Whether connections were refused in a row a moment ago: time has to pass for the lane until it is known what
+    /// that means.
+    pub(super) fn is_in_doubt(&self) -> bool {
+        self.suspected.row >= DOUBT
     }
 
     /// Connections at most; `None`: as configured.
@@ -121,6 +211,7 @@ impl Crowd {
     /// The clock was set back by that much.
     pub(super) fn go_back(&mut self, back: Duration) {
         self.suspected.last = self.suspected.last.before(back);
+        self.suspected.taken_at = self.suspected.taken_at.before(back);
         if let Some(l) = &mut self.learned {
             for time in [&mut l.since, &mut l.resume, &mut l.last] {
                 *time = time.before(back);
@@ -128,13 +219,32 @@ impl Crowd {
         }
     }
 
-    /// A connection was refused while `open` others were accepted and open.
-    pub(super) fn refused(&mut self, open: u32, now: Timestamp, reason: &str) {
-        let cap = open.max(1);
-        let is_new = self.learned.as_ref().is_none_or(|l| l.step == 0 && cap < l.cap);
-        if is_new && !self.suspected.is_believed(open, now) {
-            return;
+    /// Whether it is not yet known if there may be more connections than are open.
+    pub(super) fn doubt(&self, now: Timestamp) -> Option<Doubt> {
+        self.suspected.doubt(now)
+    }
+
+    /// The connection of that number was refused while `open` others were accepted and open; `said`: in words about
+    /// connections.
+    pub(super) fn refused(&mut self, (number, open): (u64, u32), said: bool, now: Timestamp, reason: &str) {
+        if self.is_news(open) {
+            self.suspected.refused(number, open, said, now);
+            if !self.suspected.is_believed() {
+                reason.clone_into(&mut self.reply);
+                return;
+            }
         }
+        self.learn((number, open), now, reason);
+    }
+
+    /// Whether it is not known that there may be no more than `open`.
+    fn is_news(&self, open: u32) -> bool {
+        self.learned.as_ref().is_none_or(|l| l.step == 0 && open.max(1) < l.cap)
+    }
+
+    /// No more than `open` are taken, as the connection of that number shows.
+    fn learn(&mut self, (number, open): (u64, u32), now: Timestamp, reason: &str) {
+        let cap = open.max(1);
         let (hurt, closed) = match &mut self.learned {
             // Others that were under way at the same time.
             Some(l) if l.cap <= cap && (now.since(l.last) < RACE || now < l.resume) => {
@@ -149,8 +259,6 @@ impl Crowd {
             0 => Duration::ZERO,
             n => doubled(STOP, n - 1, STOP_MOST),
         };
-        // What a number explains says nothing of how busy the host is.
-        self.suspected = Suspected::default();
         self.learned = Some(Learned {
             cap: self.cap().map_or(cap, |old| old.min(cap)),
             step: 0,
@@ -158,20 +266,21 @@ impl Crowd {
             clean: 0,
             hurt: hurt.saturating_add(1),
             closed,
+            first: self.suspected.first().unwrap_or(number),
             resume: now.after(stop),
             last: now,
             reason: reason.to_owned(),
         });
+        // What a number explains says nothing of how busy the host is.
+        self.suspected = Suspected::default();
     }
 
-    /// A connection was accepted; `open` with it.
-    pub(super) fn opened(&mut self, open: u32, now: Timestamp) {
-        // A server that takes some and refuses others has no number in mind.
-        self.suspected.row = 0;
-        self.suspected.note(1.0, 0.0);
+    /// The connection of that number was accepted; `open` with it.
+    pub(super) fn opened(&mut self, (number, open): (u64, u32), now: Timestamp) {
+        self.suspected.taken(number, open, now);
         if let Some(l) = &mut self.learned {
             l.closed = 0;
-            if open > l.cap && l.step == 0 && now.since(l.last) < RACE {
+            if open > l.cap && l.step == 0 && (now.since(l.last) < RACE || number < l.first) {
                 l.cap = open;
             }
         }
@@ -185,6 +294,18 @@ impl Crowd {
 
     /// Brings the state up to date; `open` are open now.
     pub(super) fn advance(&mut self, open: u32, configured: u32, now: Timestamp) -> bool {
+        if self.suspected.row > 0 && now.since(self.suspected.last) >= APART {
+            self.suspected.row = 0;
+        }
+        let row = &self.suspected;
+        let settled = row.row > 0 && open == row.open && now.since(row.taken_at) >= SETTLED;
+        if settled && self.is_news(open) && self.suspected.is_believed() {
+            // The last ones that were taken were heard of after the refusals of those that began after them.
+            let reason = std::mem::take(&mut self.reply);
+            let number = self.suspected.begun[0];
+            self.learn((number, open), now, &reason);
+            return true;
+        }
         let Some(l) = &mut self.learned else { return false };
         let held = now.since(l.since);
         let full = open >= l.cap;
@@ -339,17 +460,27 @@ mod tests {
     /// is ready only when all have been answered.
     #[test]
     fn a_host_that_is_busy_now_and_then_teaches_no_number() {
-        for seed in 0..20 {
+        for (seed, said, early) in (0..20).flat_map(|n| [(n, false, n % 2 == 0), (n, true, n % 2 == 0)]) {
             let mut random = fastrand::Rng::with_seed(seed);
-            let mut crowd = Crowd::default();
+            let (mut crowd, mut number) = (Crowd::default(), 0);
             for wave in 0..30_i64 {
                 let (mut open, mut tries, mut now) = (0, 20, at(9000 * wave));
                 while tries > 0 {
                     let before = open;
+                    let mut taken = Vec::new();
                     for _ in 0..tries {
-                        if random.u32(..10) == 0 && open > 0 { crowd.refused(open, now, "421") } else { open += 1 }
+                        number += 1;
+                        if random.u32(..10) == 0 && open > 0 {
+                            // What is taken and not yet ready counts as open or not, as it comes.
+                            let told = if early { before } else { open };
+                            crowd.refused((number, told), said, now, "421");
+                        } else {
+                            open += 1;
+                            taken.push(number);
+                        }
                     }
-                    (before..open).for_each(|n| crowd.opened(n + 1, now.after(Duration::from_millis(800))));
+                    let ready = now.after(Duration::from_millis(800));
+                    (before + 1..).zip(taken).for_each(|(open, number)| crowd.opened((number, open), ready));
                     tries = 20_u32.saturating_sub(open);
                     now = now.after(Duration::from_millis(1000));
                 }
@@ -362,14 +493,65 @@ mod tests {
     #[test]
     fn a_cap_is_learned_from_its_first_refusals_and_kept() {
         let mut crowd = Crowd::default();
-        (1..=4).for_each(|n| crowd.opened(n, at(0)));
-        (0..16).for_each(|_| crowd.refused(4, at(10), "421"));
+        (1..=4).for_each(|n| crowd.opened((u64::from(n), n), at(0)));
+        (5..21).for_each(|n| crowd.refused((n, 4), false, at(10), "421"));
         assert_eq!(crowd.cap(), Some(4));
-        crowd.refused(2, at(5000), "421");
-        crowd.opened(3, at(5100));
+        crowd.refused((21, 2), false, at(5000), "421");
+        crowd.opened((22, 3), at(5100));
         assert_eq!(crowd.cap(), Some(4), "one refusal with fewer open");
-        (0..20).for_each(|_| crowd.refused(2, at(9000), "421"));
+        (23..43).for_each(|n| crowd.refused((n, 2), false, at(9000), "421"));
         assert_eq!(crowd.cap(), Some(2), "it takes fewer now");
         assert!(crowd.advance(0, 10, at(2 * HOUR)), "forgotten");
+    }
+
+    /// While a row grows, nothing is opened that the row does not need; words about connections make it shorter.
+    #[test]
+    fn while_it_is_in_doubt_connections_are_opened_one_at_a_time() {
+        for (said, needed) in [(true, 6), (false, 8)] {
+            let mut crowd = Crowd::default();
+            (1..=3).for_each(|n| crowd.opened((u64::from(n), n), at(0)));
+            crowd.refused((4, 3), said, at(0), "421");
+            assert_eq!(crowd.doubt(at(0)), None, "one teaches nothing");
+            let (mut refused, mut now) = (1, 0);
+            while crowd.cap().is_none() {
+                refused += 1;
+                crowd.refused((3 + refused, 3), said, at(now), "421");
+                let Some(Doubt { gap, .. }) = crowd.doubt(at(now)) else { break };
+                assert!(gap >= DOUBT * GAP && gap <= GAP_MOST, "{gap:?}");
+                now += gap.as_millis() as i64;
+                assert_eq!(crowd.doubt(at(now)).map(|doubt| doubt.gap), Some(Duration::ZERO), "one may be tried");
+            }
+            assert_eq!((crowd.cap(), refused), (Some(3), needed), "{said}");
+            assert!(now <= 8000, "after {now} ms");
+            assert_eq!(crowd.doubt(at(now)), None, "it is known");
+        }
+        let mut crowd = Crowd::default();
+        (0..2).for_each(|n| crowd.refused((n, 3), true, at(0), "421"));
+        assert!(crowd.doubt(at(600)).is_some() && crowd.is_in_doubt());
+        assert_eq!(crowd.doubt(at(11_000)), None, "not for ever");
+        let mut later = crowd.clone();
+        later.advance(3, 10, at(61_000));
+        assert!(!later.is_in_doubt(), "what is so old is no part of a row");
+        crowd.opened((7, 4), at(600));
+        assert!(crowd.doubt(at(600)).is_none() && !crowd.is_in_doubt(), "there may be more");
+    }
+
+    /// Ten begin together, three are taken, and that is told after the seven refusals: these count all the same.
+    #[test]
+    fn a_wave_that_is_refused_before_the_first_is_ready_teaches_the_number() {
+        for (refused, learned) in [(4..=10, Some(3)), (3..=9, None)] {
+            let mut crowd = Crowd::default();
+            refused.for_each(|n| crowd.refused((n, 0), true, at(10), "421 too many"));
+            assert_eq!(crowd.cap(), None, "nothing is open");
+            // The one that began last was taken: then the others were refused by chance.
+            let taken = if learned.is_some() { [2, 1, 3] } else { [1, 10, 2] };
+            for (open, number) in (1..).zip(taken) {
+                crowd.opened((number, open), at(300 + i64::from(open)));
+                crowd.advance(open, 10, at(301 + i64::from(open)));
+            }
+            assert_eq!(crowd.cap(), None, "more may be told in a moment");
+            crowd.advance(3, 10, at(700));
+            assert_eq!((crowd.cap(), crowd.reason()), (learned, learned.map(|_| "421 too many")));
+        }
     }
 }

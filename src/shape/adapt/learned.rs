@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use super::phase::Phase;
 use crate::clock::Timestamp;
 
 /// The rate right after a stop, of the target; it is reached [`RECOVERY`] later.
@@ -86,6 +87,9 @@ pub(super) struct Learned {
     /// The length of the window in seconds, if it was measured; 0: it was not.
     #[serde(default)]
     pub(super) window: f64,
+    /// When it begins anew, if it was closed for long and that at fixed times.
+    #[serde(default)]
+    pub(super) phase: Option<Phase>,
     /// Times that a rule has stopped or slowed the lane at such a pace, and until when it does; `pause`: it
     /// stopped it.
     #[serde(default)]
@@ -162,6 +166,7 @@ impl Learned {
             probing: None,
             same: 0,
             window: 0.0,
+            phase: None,
             ruled: 0,
             ruled_until: Timestamp::default(),
             pause: false,
@@ -221,6 +226,14 @@ impl Learned {
         let cheap = if self.window > 0.0 { RULED_PART * self.ruled_for } else { 0.0 };
         let cheap = Duration::try_from_secs_f64(cheap).unwrap_or(most);
         (self.ruled > 0).then(|| first.saturating_mul(1 << (3 * (self.ruled - 1)).min(10)).max(cheap).min(most))
+    }
+
+    /// It has just been found open: between the last refusal and `now`.
+    pub(super) fn note_phase(&mut self, now: Timestamp) {
+        if self.window > 0.0 {
+            let before = self.phase.map(|phase| phase.opened(self.last, now, self.window));
+            self.phase = Some(before.unwrap_or_else(|| Phase::new(self.last, now)));
+        }
     }
 
     /// How long the next stop is while nothing is accepted.

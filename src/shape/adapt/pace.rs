@@ -69,6 +69,11 @@ const RULED_EVEN: f64 = 5.0;
 /// A lane that meets a rule within so many seconds, after so many cells, has met a cap of a second.
 const RULED_SECOND: f64 = 1.0;
 const RULED_COUNT: f64 = 8.0;
+/// After so many attempts while a rule slows the lane, of which no more than such a part was taken, it is to be slower
+/// than the rule says: as what was taken, but no less than such a part of what was tried, as that may be chance.
+const RULED_STILL: f64 = 10.0;
+const STILL_GOOD: f64 = 0.8;
+const STILL_LEAST: f64 = 0.25;
 const RULED_FORGET: Duration = Duration::from_secs(86_400);
 /// A rate below this part of the one that was too much is far below it: it is held for a moment
 /// only, and grows by [`FAST`] a second up to [`NEAR`].
@@ -172,6 +177,9 @@ impl Pace {
             for time in [&mut l.resume, &mut l.begun, &mut l.seen, &mut l.last, &mut l.ruled_until] {
                 *time = time.before(back);
             }
+            if let Some(phase) = &mut l.phase {
+                phase.go_back(back);
+            }
             // Whether it is open is seen anew.
             l.opening = None;
         }
@@ -191,6 +199,7 @@ impl Pace {
             && began >= l.resume
         {
             if !l.accepted && l.was_closed(now) {
+                l.note_phase(began);
                 l.opening = Some(Opening { refused: l.last, first: now, passed: 0 });
             }
             l.accepted = true;
@@ -218,7 +227,7 @@ impl Pace {
         let closed = opening.first.since(l.begun).as_secs_f64();
         if l.window > 0.0 && closed >= l.window * CLOSED_MOST {
             // It is longer than that, or the server was in trouble: what passed in it tells nothing.
-            l.window = 0.0;
+            (l.window, l.phase) = (0.0, None);
         }
         if l.window > 0.0 {
             // What passed in the last one filled it; if that was not counted, it has become smaller.
@@ -357,6 +366,8 @@ impl Pace {
                 l.ruled_for = l.ruled_for.max(ruled_for);
                 l.ruled_until = until;
                 l.last = until;
+                self.meter.note(1.0, false, now);
+                self.ruled_still(now);
                 return;
             }
             let rate = l.rate(now);
@@ -396,9 +407,34 @@ impl Pace {
         self.meter.restart(now);
     }
 
+    /// A rule slows the lane, and is met again all the same: at its rate more is refused than may be, too, so it is
+    /// met for as long as there is mail, unless the lane goes below it.
+    fn ruled_still(&mut self, now: Timestamp) {
+        let (tried, accepted) = self.meter.rates(now);
+        let attempts = tried * self.meter.age(now);
+        let Some(l) = &mut self.learned else { return };
+        if attempts < RULED_STILL || accepted > tried * STILL_GOOD {
+            return;
+        }
+        l.target = l.target.min((accepted * USED).max(tried * STILL_LEAST)).max(SLOWEST);
+        l.ceiling = l.target / RULED;
+        self.meter.restart(now);
+    }
+
+    /// When to ask next after a refusal, where a window begins anew at known times and about as much has passed
+    /// since it last did as fits into one: else it is another limit.
+    fn opens(&self, now: Timestamp) -> Option<Timestamp> {
+        let l = self.learned.as_ref()?;
+        let next = l.phase?.next(now, l.window)?;
+        let passed = self.recent.within(l.window - next.since(now).as_secs_f64(), now)?;
+        let contents = l.window * if l.good > 0.0 { l.good } else { l.target };
+        (passed >= contents * UNCERTAIN).then_some(next)
+    }
+
     /// What left at `began` was refused because of the pace, which is known to matter.
     pub(super) fn throttled(&mut self, began: Timestamp, now: Timestamp, reason: &str) {
         let (_, accepted) = self.meter.rates(now);
+        let opens = self.opens(now);
         let Some(l) = &mut self.learned else { return };
         l.last = now;
         l.hurt = l.hurt.saturating_add(1);
@@ -410,7 +446,7 @@ impl Pace {
             // Still closed: the level says nothing, only the time.
             l.accepted = false;
             l.rounds = l.rounds.saturating_add(1);
-            l.resume = now.after(Duration::from_secs_f64(l.gap(now)));
+            l.resume = opens.unwrap_or_else(|| now.after(Duration::from_secs_f64(l.gap(now))));
             return;
         }
         let ceiling = l.rate(now);
@@ -437,12 +473,12 @@ impl Pace {
         let same = if again { l.same.saturating_add(1) } else { 0 };
         let before = l.remembered(now);
         let held = if l.probing.is_some() { l.good } else { l.target };
-        let (window, ruled, ruled_until, pause) = (l.window, l.ruled, l.ruled_until, l.pause);
+        let (window, phase, ruled, ruled_until, pause) = (l.window, l.phase, l.ruled, l.ruled_until, l.pause);
         let (ruled_cells, ruled_for) = (l.ruled_cells, l.ruled_for);
         let next = Learned::at(target.min(ceiling * 0.97), believed, now, reason);
         let ruling = Learned { ruled, ruled_until, ruled_cells, ruled_for, pause, ..next };
-        *l = Learned { good: l.good, same, before, held, window, ..ruling };
-        l.resume = now.after(l.stop());
+        *l = Learned { good: l.good, same, before, held, window, phase, ..ruling };
+        l.resume = opens.unwrap_or_else(|| now.after(l.stop()));
         self.meter.restart(now);
     }
 

@@ -85,6 +85,9 @@ impl Table for ListenerDraft {
         /// Sessions at once of clients in `allow`, and of those that have logged in. One more gets 421. Others have a
         /// sixteenth of that, beside it, for 30 s each.
         "max_connections" l.max_connections: Kind::Int(1, 100_000), default "1000";
+        /// How many of those places of others one address may have (of IPv6: one /64). Who finds none takes that of
+        /// whoever has stood still for longest, and for 5 s at least. Default: a quarter of them.
+        "max_strangers_per_network" l.max_strangers_per_network: Kind::Int(1, 100_000), example "30";
         /// `native`, or `mailin` (a thread for each session, fewer extensions).
         "engine" l.engine: Kind::Word(Engine::WORDS), default r#""native""#;
         /// For devices that end lines with a bare LF: also a dot between bare LFs ends a message.
@@ -120,6 +123,7 @@ impl Table for ListenerDraft {
                 max_hops: 0,
                 max_header: 0,
                 max_connections: 0,
+                max_strangers_per_network: None,
                 engine: Engine::Native,
                 lf_only: false,
                 command_timeout: Duration::ZERO,

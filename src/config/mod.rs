@@ -209,6 +209,9 @@ pub struct Listener {
     pub max_header: u64,
     /// Sessions at once.
     pub max_connections: usize,
+    /// Sessions at once of one address (of IPv6: of a /64) among those of clients outside `allow` that have not logged
+    /// in; `None`: a quarter of these.
+    pub max_strangers_per_network: Option<usize>,
     /// The protocol engine.
     pub engine: Engine,
     /// End a message at a bare LF dot line and take bare LF as line end in commands: for devices

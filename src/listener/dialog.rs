@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use super::policy::{TOO_MANY_COMMANDS, TOO_MANY_ERRORS};
 use super::submit::{Client, Shared, Transaction};
-pub(super) use auth::Login;
+pub(super) use auth::{Login, NoLogin};
 
 use crate::mail::{BodyKind, Caller, Envelope};
 use crate::smtp::command::proxied::{XCLIENT, XFORWARD};
@@ -41,6 +41,8 @@ pub(super) enum Next {
     Flush,
     /// Send what is waiting and read message data up to the final dot.
     Data,
+    /// The same for a client that has said its name for the first time.
+    Greeted,
     /// Read a chunk of message data (RFC 3030 §2).
     Chunk { size: u64, last: bool },
     /// Read a chunk that belongs to no message, and only then refuse it (RFC 3030 §2).
@@ -49,6 +51,8 @@ pub(super) enum Next {
     Renamed,
     /// Go through a login.
     Auth(Box<Login>),
+    /// Tell the client why there is no login.
+    NoLogin(Box<NoLogin>),
     /// Begin with TLS, if nothing came behind the command; says 220 or refuses.
     StartTls,
     /// Send what is waiting and close.
@@ -237,9 +241,10 @@ impl Dialog {
                 Reply::with(250, "", self.shared.hostname.to_string())
             }
             Command::Ehlo(name) => {
+                let next = if self.greeted { Next::Flush } else { Next::Greeted };
                 self.hello(name, true);
                 self.write_extensions(out);
-                return Next::Flush;
+                return next;
             }
             Command::Mail(path, params) => match self.mail(path, params) {
                 Ok(()) => SENDER_OK,

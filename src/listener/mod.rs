@@ -2,6 +2,7 @@
 //! engine. A listener knows nothing of lanes or providers; it hands a message to an [`Intake`].
 
 mod bulk;
+mod client_network;
 pub mod dedupe;
 mod dialog;
 mod hang_up;
@@ -9,12 +10,14 @@ mod local;
 mod login;
 mod mailin;
 pub mod memory;
+mod places;
 pub mod policy;
 mod seat;
 mod server;
 mod session;
 mod socket;
 mod stream;
+mod strangers;
 mod submit;
 
 use std::sync::Arc;

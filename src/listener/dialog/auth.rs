@@ -26,6 +26,14 @@ pub(in crate::listener) struct Login {
     pub initial: Option<Response>,
 }
 
+/// A login that was over before it began.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(in crate::listener) struct NoLogin {
+    /// `None`: one that is not offered here.
+    pub mechanism: Option<AuthMechanism>,
+    pub reply: Reply,
+}
+
 impl Dialog {
     /// Whether a client can log in here, some time.
     pub fn has_auth(&self) -> bool {
@@ -62,13 +70,19 @@ impl Dialog {
             return Err(SYNTAX);
         }
         let mut offered = sasl::offered(&self.shared.listener);
-        let mechanism = offered.find(|known| mechanism.eq_ignore_ascii_case(sasl::name(*known))).ok_or(UNKNOWN)?;
+        let never = |mechanism, reply| Ok(Next::NoLogin(Box::new(NoLogin { mechanism, reply })));
+        let Some(mechanism) = offered.find(|known| mechanism.eq_ignore_ascii_case(sasl::name(*known))) else {
+            return never(None, UNKNOWN);
+        };
         let initial = initial.map(|text| match text {
             // An empty one (RFC 4954 §4).
             "=" => Response::decode(b""),
             text => Response::decode(text.as_bytes()),
         });
-        Ok(Next::Auth(Box::new(Login { mechanism, initial: initial.transpose()? })))
+        match initial.transpose() {
+            Ok(initial) => Ok(Next::Auth(Box::new(Login { mechanism, initial }))),
+            Err(reply) => never(Some(mechanism), reply),
+        }
     }
 
     /// The login was good; `None`: any is, and it says nothing.

@@ -36,6 +36,7 @@ fn password(step: Step) -> (String, String) {
 fn code(step: Step) -> u16 {
     match step {
         Step::Refuse(reply) => reply.code,
+        Step::Check { attempt: Attempt { proof: Proof::Never(reply), .. }, .. } => reply.code,
         _ => 0,
     }
 }
@@ -60,9 +61,16 @@ fn what_is_no_response_is_refused() {
         assert_eq!(code(run(AuthMechanism::Plain, &[Some(response)]).1), 501, "{}", response.escape_ascii());
     }
     assert_eq!(code(run(AuthMechanism::Plain, &[Some(b"root\0jo\0pencil")]).1), 535);
-    for responses in [[Some(&b""[..]), Some(b"a")], [Some(b"jo"), Some(b"")], [Some(b"jo"), Some(b"a\0b")]] {
-        assert_eq!(code(run(AuthMechanism::Login, &responses).1), 501);
+    for (responses, expected) in [
+        ([Some(&b""[..]), Some(b"a")], 501),
+        ([Some(b"jo"), Some(b"a\0b")], 501),
+        // Wrong like any other password, and counted like one.
+        ([Some(b"jo"), Some(b"")], 535),
+        ([Some(b"jo"), Some(&[b'x'; MAX_PASSWORD + 1])], 535),
+    ] {
+        assert_eq!(code(run(AuthMechanism::Login, &responses).1), expected);
     }
+    assert_eq!(code(run(AuthMechanism::Plain, &[Some(b"\0jo\0")]).1), 535);
     assert_eq!(code(run(AuthMechanism::CramMd5, &[Some(b"jo x")]).1), 501, "the server speaks first");
     assert_eq!(code(run(AuthMechanism::CramMd5, &[None, Some(b"jo")]).1), 501);
     for (first, expected) in [

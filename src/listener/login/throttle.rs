@@ -1,6 +1,6 @@
 //! How long a login waits for those that failed before it, and who is banned. Pure: it is told the time.
 //!
-//! - By address (of IPv6 its /64): after each failure the next login waits longer, one behind the other; after
+//! - By address (of IPv6 its /64, and this machine as one): after each failure the next login waits longer, one behind the other; after
 //!   [`BANNED_AFTER`] failures none is looked at for [`BAN`]. The same wrong password again counts once: that is a
 //!   program with an old one, and nobody who guesses. This machine's own addresses are not banned: one wrong program
 //!   would shut out all others.
@@ -11,10 +11,12 @@
 
 use std::collections::HashMap;
 use std::hash::{BuildHasher as _, Hash, RandomState};
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::IpAddr;
 use std::time::Duration;
 
 use tokio::time::Instant;
+
+use super::super::client_network::network_or_machine as network;
 
 /// Addresses, names, and pairs of them that are remembered.
 const MOST: usize = 10_000;
@@ -28,7 +30,7 @@ const FORGOTTEN: Duration = Duration::from_secs(15 * 60);
 const FIRST: Duration = Duration::from_secs(1);
 const DOUBLED: u32 = 4;
 /// A login that would wait longer is not looked at.
-const LONGEST: Duration = Duration::from_secs(20);
+pub(in crate::listener) const LONGEST: Duration = Duration::from_secs(20);
 /// Failures of a name that make nobody wait.
 const FREE: u32 = 5;
 /// Longest wait for failures of a name.
@@ -72,6 +74,11 @@ pub(super) struct Throttle {
 }
 
 impl Throttle {
+    /// Whether this name has logged in well from there, and has not failed since.
+    pub fn is_known(&self, ip: IpAddr, name: &str) -> bool {
+        self.good.contains_key(&(network(ip), self.hash_of_name(name)))
+    }
+
     /// When a login may be looked at.
     pub fn admit(&mut self, ip: IpAddr, name: &str, now: Instant) -> Admission {
         let (address, name) = (network(ip), self.hash_of_name(name));
@@ -155,17 +162,6 @@ fn delay(failures: u32) -> Duration {
     }
 }
 
-/// Who counts as one: an address, of IPv6 a network of the size that one customer has.
-fn network(ip: IpAddr) -> IpAddr {
-    match ip.to_canonical() {
-        IpAddr::V6(v6) if !v6.is_loopback() => {
-            let [a, b, c, d, ..] = v6.segments();
-            IpAddr::V6(Ipv6Addr::new(a, b, c, d, 0, 0, 0, 0))
-        }
-        ip => ip,
-    }
-}
-
 /// Forgets the one that was heard of longest ago, if there is no room for `key`.
 fn make_room<K: Clone + Eq + Hash, V>(map: &mut HashMap<K, V>, key: &K, last: impl Fn(&V) -> Instant) {
     if map.len() < MOST || map.contains_key(key) {
@@ -228,8 +224,9 @@ mod tests {
             now += Duration::from_secs(1);
         }
         for n in 0..100 {
-            assert!(!throttle.failed([127, 0, 0, 1].into(), &n.to_string(), None, now));
+            assert!(!throttle.failed([127, 0, 0, n].into(), &n.to_string(), None, now));
         }
+        assert_eq!(throttle.addresses.len(), 2, "all addresses of this machine are one");
         assert!((0..BANNED_AFTER).any(|n| throttle.failed(FROM, "shop", Some(&[n as u8]), now)), "but one who guesses");
     }
 
@@ -259,9 +256,9 @@ mod tests {
     fn a_customer_of_ipv6_is_one_and_what_is_remembered_is_bounded() {
         let (mut throttle, now) = (Throttle::default(), Instant::now());
         for n in 0..u16::try_from(BANNED_AFTER).expect("small") {
-            throttle.failed(Ipv6Addr::new(0x2001, 0xdb8, 0, 1, n, 0, 0, 1).into(), &n.to_string(), None, now);
+            throttle.failed(std::net::Ipv6Addr::new(0x2001, 0xdb8, 0, 1, n, 0, 0, 1).into(), &n.to_string(), None, now);
         }
-        let same = Ipv6Addr::new(0x2001, 0xdb8, 0, 1, 99, 0, 0, 1).into();
+        let same = std::net::Ipv6Addr::new(0x2001, 0xdb8, 0, 1, 99, 0, 0, 1).into();
         assert_eq!(wait(&mut throttle, same, "x", now), None);
         let later = now + Duration::from_secs(1);
         for n in 0..u32::try_from(MOST).expect("small") + 100 {

@@ -9,6 +9,7 @@ use tracing::{debug, info};
 
 use super::{End, Session};
 use crate::listener::stream::explain;
+use crate::observe;
 use crate::smtp::Reply;
 
 /// Longest TLS handshake; `command_timeout` if that is shorter.
@@ -49,12 +50,18 @@ where
             Ok(secured) => {
                 debug!(%client, tls = secured.version, resumed = secured.resumed, "encrypted");
                 self.dialog.encrypted(secured.version);
+                self.seat.moved();
                 Ok(())
             }
             // As from something that only looks whether the port is open.
             Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Err(End::Gone(error)),
             Err(error) => {
-                info!(%client, why = explain(&error), "no TLS with a client");
+                let why = explain(&error);
+                debug!(%client, why, "no TLS with a client this time");
+                // Whoever wants to can cause that at any pace.
+                if let Some(times) = observe::seldom("no TLS with a client", &format!("{client} {why}")) {
+                    info!(%client, why, times, "no TLS with a client");
+                }
                 Err(End::Over)
             }
         }

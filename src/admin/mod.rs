@@ -1,6 +1,7 @@
 //! What operators ask of a running mailweir: the trait that the application implements, and the
 //! values it answers with. `control` carries them over a Unix socket, `requests` does the work.
 
+pub mod bans;
 mod bounded;
 pub mod control;
 pub mod explain;
@@ -13,6 +14,7 @@ mod resuming;
 mod spare;
 
 use std::collections::HashMap;
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -98,6 +100,16 @@ pub trait Controls: Send + Sync + 'static {
     /// people; the configuration in force stays then.
     async fn reload(&self) -> Result<String, Refusal> {
         Err(Refusal { message: "mailweir is not running".into(), config: false })
+    }
+
+    /// Addresses whose logins have failed.
+    fn bans(&self) -> Vec<bans::BanStatus> {
+        Vec::new()
+    }
+
+    /// Forgets the failures of one address, or of all; how many addresses that were.
+    fn unban(&self, _address: Option<IpAddr>) -> usize {
+        0
     }
 
     /// The values in force that differ from the built-in ones, as TOML; secrets as `<secret>`. `None`: nobody

@@ -14,6 +14,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 
+use super::bans::BanStatus;
 use super::listing::list;
 use super::resuming::{only_for_now, resume};
 use super::{Controls, Explanation, Forgotten, LaneStatus, Resumed, Status, Withdrawn};
@@ -80,6 +81,13 @@ pub enum Request {
     FileDiffers,
     /// The values in force that differ from the built-in ones, as TOML in a note.
     Settings,
+    /// Addresses whose logins have failed.
+    Bans,
+    /// Forget that of one, or of all.
+    Unban {
+        /// Which; `None`: all.
+        address: Option<IpAddr>,
+    },
     /// Copy the queue, as the relay has it open, to a new file.
     Save {
         /// Its absolute path.
@@ -117,6 +125,8 @@ pub enum Reply {
     Explanation(Box<Explanation>),
     /// A recipient.
     Row(Box<Row>),
+    /// An address whose logins have failed.
+    Ban(BanStatus),
     /// This many bytes of a message follow.
     Bytes(usize),
     /// Something in words.
@@ -230,6 +240,15 @@ async fn answer(
                 Storage { trouble, ..Storage::default() }
             });
             sink.put(Reply::Status(Box::new(status)), &[]).await?;
+        }
+        Request::Bans => {
+            for ban in controls.bans() {
+                sink.put(Reply::Ban(ban), &[]).await?;
+            }
+        }
+        Request::Unban { address } => {
+            let changed = controls.unban(address) as u64;
+            return Ok(Ok(Done { matched: changed, changed, ..Done::default() }));
         }
         Request::Save { file } => match controls.queue().save(file).await {
             Ok((bytes, counts)) => sink.put(Reply::Saved { bytes, counts }, &[]).await?,

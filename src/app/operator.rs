@@ -2,6 +2,7 @@
 //! configuration takes the place of another.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::net::{IpAddr, Ipv4Addr};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -13,6 +14,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::changes;
 use super::gate::{Gate, PATIENCE};
+use crate::admin::bans::BanStatus;
 use crate::admin::explain::{Facts, LaneExplained, OwnPace, explain};
 use crate::admin::{
     Controls, Explanation, FeedbackStatus, Forgotten, HoldStatus, LaneStatus, QuotaStatus, Refusal, Resumed, Status,
@@ -21,7 +23,7 @@ use crate::admin::{
 use crate::clock::{Timestamp, When};
 use crate::config::report::{OwnValues, Setting};
 use crate::config::{Provider, Store};
-use crate::listener::Place;
+use crate::listener::{Intake, Place};
 use crate::mail::{
     Address, BodyTraits, Envelope, Incoming, LaneName, Message, Origin, QueueId, RecipientKey, State, sender_key,
 };
@@ -74,6 +76,18 @@ pub(super) struct Operator {
 
 #[async_trait]
 impl Controls for Operator {
+    fn bans(&self) -> Vec<BanStatus> {
+        let now = self.relay.clock.now();
+        let slowed = Intake::logins(&*self.relay).map(|logins| logins.slowed()).unwrap_or_default();
+        slowed.iter().map(|slowed| BanStatus::of(slowed, now)).collect()
+    }
+
+    fn unban(&self, address: Option<IpAddr>) -> usize {
+        let forgiven = Intake::logins(&*self.relay).map_or(0, |logins| logins.forgive(address));
+        tracing::info!(address = address.map(tracing::field::display), forgiven, "failed logins forgotten by an operator");
+        forgiven
+    }
+
     fn queue(&self) -> Arc<dyn Queue> {
         self.relay.queue.clone()
     }
@@ -356,7 +370,9 @@ impl Operator {
 
 /// What limits see of a message that somebody asks about.
 fn message_of(from: Incoming<'_>, now: Timestamp) -> Message {
-    let origin = match from.client {
+    // A user has a client, wherever it is: of a limit by `client` that is not known.
+    let anywhere = (!from.user.is_empty()).then_some(IpAddr::V4(Ipv4Addr::UNSPECIFIED));
+    let origin = match from.client.or(anywhere) {
         Some(ip) => Origin::Client { ip, helo: "".into(), listener: from.listener.into(), user: from.user.into() },
         // Nobody knows where it would come from.
         None => Origin::Local,
@@ -477,6 +493,14 @@ impl Controls for Front {
     fn status(&self) -> Status {
         let (refused, stopping) = (self.refused.lock().clone(), self.stopping.load(Ordering::Relaxed));
         Status { refused, stopping, ..self.operator.load().status() }
+    }
+
+    fn bans(&self) -> Vec<BanStatus> {
+        self.operator.load().bans()
+    }
+
+    fn unban(&self, address: Option<IpAddr>) -> usize {
+        self.operator.load().unban(address)
     }
 
     fn settings(&self) -> Option<String> {

@@ -23,6 +23,7 @@ mod sendmail;
 mod simulate;
 mod sink;
 pub mod text;
+mod user;
 
 use std::ffi::OsString;
 use std::fmt;
@@ -144,6 +145,9 @@ enum Command {
     Auth(auth::AuthCommand),
     /// Make the hash of a password for a `[[user]]` or a line of `users`
     Passwd(passwd::Passwd),
+    /// Addresses whose logins have failed, and the end of their ban
+    #[command(subcommand)]
+    User(user::UserCommand),
     /// Make DKIM keys, print their DNS records, and compare these with DNS
     #[command(subcommand)]
     Dkim(dkim::DkimCommand),
@@ -193,12 +197,12 @@ fn dispatch(cli: Cli) -> Outcome {
     let lead = || Lead::find(cli.config.as_deref(), cli.socket.clone());
     let command = cli.command.unwrap_or(Command::Run);
     let to_a_relay = |command: &Command| {
-        use Command::{Backup, Explain, Provider, Queue, Reload, Status};
-        matches!(command, Queue(_) | Provider(_) | Status { .. } | Backup(_) | Reload | Explain(_))
+        use Command::{Backup, Explain, Provider, Queue, Reload, Status, User};
+        matches!(command, Queue(_) | Provider(_) | Status { .. } | Backup(_) | Reload | Explain(_) | User(_))
     };
     if cli.socket.is_some() && !to_a_relay(&command) {
-        let message = "--socket is for commands to a relay that runs: status, reload, queue, provider, explain and \
-                       backup (see --help)";
+        let message = "--socket is for commands to a relay that runs: status, reload, queue, provider, user, explain \
+                       and backup (see --help)";
         return Err(Failed::new(Code::Usage, message));
     }
     // These two have nothing that is secret, and are for looking at.
@@ -212,6 +216,7 @@ fn dispatch(cli: Cli) -> Outcome {
         Command::Provider(command) => block_on(provider::provider(lead(), command)),
         Command::Status { json } => block_on(control::status(&lead(), json)),
         Command::Backup(args) => block_on(backup::backup(&lead(), &args)),
+        Command::User(command) => block_on(user::user(&lead(), command)),
         Command::Reload => block_on(control::reload(&lead().quiet())),
         Command::Explain(asked) => block_on(explain::explain(lead(), asked)),
         Command::Auth(command) => {

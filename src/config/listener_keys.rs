@@ -62,6 +62,10 @@ impl Table for ListenerDraft {
         /// client they speak for, which then counts for `allow`, limits and the log, and by XFORWARD, which
         /// counts for the log.
         "xclient_from" l.xclient_from: Kind::Networks, default "[]";
+        /// Proxies in front that pass connections on, by their addresses: each connection of theirs must begin with a header
+        /// of the PROXY protocol (version 1 or 2), before TLS, and the client it names counts for everything. From others
+        /// such a header is no command.
+        "proxy_from" l.proxy_from: Kind::Networks, default "[]";
         /// Encryption: `starttls` offers it to clients, `implicit` expects it from the first byte (as
         /// on port 465). Default: clear text only. In one line:
         /// tls = { mode = "starttls", cert = "FILE", key = "FILE" }.
@@ -117,6 +121,7 @@ impl Table for ListenerDraft {
                 auth_old_line: false,
                 users: Arc::new(Users::default()),
                 xclient_from: Vec::new(),
+                proxy_from: Vec::new(),
                 tls: None,
                 max_message_size: 0,
                 max_recipients: 0,

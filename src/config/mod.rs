@@ -139,6 +139,18 @@ impl Config {
         self.providers.iter().find(|p| p.match_mx.iter().any(|d| d.matches(host)))
     }
 
+    /// The user of the configuration as whom the client of a message had logged in.
+    pub fn user_of(&self, from: &Incoming<'_>) -> Option<&Arc<User>> {
+        if from.user.is_empty() { None } else { self.users.find(from.user) }
+    }
+
+    /// The provider that is chosen whatever the recipient's domain: that of the user, else of the first route that
+    /// matches.
+    pub fn via_for(&self, from: Incoming<'_>, recipient: &Address) -> Option<&Arc<Provider>> {
+        let of_user = self.user_of(&from).and_then(|user| self.provider(user.via.as_deref()?));
+        of_user.or_else(|| self.route_for(from, recipient).map(|route| &route.via))
+    }
+
     /// The first route that matches. A sender alone (`None` for `<>`) is a message from no client.
     pub fn route_for<'a>(&self, from: impl Into<Incoming<'a>>, recipient: &Address) -> Option<&Route> {
         self.routes.get(self.route_index(from, recipient)?)
@@ -151,8 +163,12 @@ impl Config {
         self.routes.iter().position(|r| r.when.fits(&from, &sender, &recipient))
     }
 
-    /// The priority that the first `[[route]]` with one gives.
+    /// The priority that the user has, or that the first `[[route]]` with one gives.
     pub fn priority_for<'a>(&self, from: impl Into<Incoming<'a>>, recipient: &Address) -> Option<i8> {
+        let from = from.into();
+        if let Some(priority) = self.user_of(&from).and_then(|user| user.priority) {
+            return Some(priority);
+        }
         self.priorities.get(self.priority_index(from, recipient)?).map(|r| r.priority)
     }
 
@@ -227,6 +243,8 @@ pub struct Listener {
     pub dedupe: Duration,
     /// Proxies and filters in front that may tell whose client they speak for (XCLIENT, XFORWARD).
     pub xclient_from: Vec<Network>,
+    /// Proxies in front whose connections begin with a header of the PROXY protocol, and must.
+    pub proxy_from: Vec<Network>,
     /// What names without a domain stand for: the same for all listeners.
     pub names: Arc<LocalNames>,
 }

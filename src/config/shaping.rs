@@ -23,7 +23,7 @@ pub(super) fn check(reader: &mut Reader<'_>, draft: &Draft) {
         }
         shape(reader, &format!("provider.{}", provider.p.name), provider);
     }
-    dead_patterns(reader, &draft.providers, &draft.routes);
+    dead_patterns(reader, draft);
     dead_routes(reader, &draft.routes);
     for (i, limit) in draft.limits.iter().enumerate() {
         self::limit(reader, &format!("limit[{}]", i + 1), limit, &draft.providers);
@@ -336,7 +336,8 @@ fn dead_routes(reader: &mut Reader<'_>, routes: &[RouteDraft]) {
 }
 
 /// Patterns whose every name an earlier provider takes, and providers that have no others.
-fn dead_patterns(reader: &mut Reader<'_>, providers: &[ProviderDraft], routes: &[RouteDraft]) {
+fn dead_patterns(reader: &mut Reader<'_>, draft: &Draft) {
+    let providers = &draft.providers;
     let covers = |earlier: &Pattern, later: &Pattern| earlier.matches(later.as_str());
     for (i, later) in providers.iter().enumerate() {
         if later.is_built_in(reader) {
@@ -390,7 +391,7 @@ fn dead_patterns(reader: &mut Reader<'_>, providers: &[ProviderDraft], routes: &
                 }
             }
         }
-        let routed = routes.iter().any(|r| r.via == later.p.name);
+        let routed = draft.is_via(&later.p.name);
         if let Some(name) = dead.filter(|_| patterns > 0 && all_dead && !routed) {
             let message =
                 format!("never matches: provider.{name} comes before it and takes all that its profile matches");

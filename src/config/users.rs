@@ -39,12 +39,16 @@ pub struct User {
     pub senders: Vec<Pattern>,
     /// In bytes; 0: what the listener says.
     pub max_message_size: u64,
+    /// The provider that its mail goes through, whatever routes say.
+    pub via: Option<Arc<str>>,
+    /// The priority of its mail, whatever routes and clients say: -9 (last) to 9 (first).
+    pub priority: Option<i8>,
 }
 
 impl User {
     /// One of that name and password who may do what any client may.
     pub fn new(name: &str, password: StoredPassword) -> User {
-        User { name: name.into(), password, senders: Vec::new(), max_message_size: 0 }
+        User { name: name.into(), password, senders: Vec::new(), max_message_size: 0, via: None, priority: None }
     }
 
     /// Whether it may use this reverse-path; `None` is the null one.
@@ -131,6 +135,8 @@ pub(super) struct UserDraft {
     pub password: Option<StoredPassword>,
     pub senders: Vec<Pattern>,
     pub max_message_size: u64,
+    pub via: Option<String>,
+    pub priority: Option<i8>,
 }
 
 impl Table for UserDraft {
@@ -146,10 +152,14 @@ impl Table for UserDraft {
         "senders" senders: Kind::MailPatterns, default "[]";
         /// Largest message of this user, in bytes, if that is less than what the listener takes. 0: the same.
         "max_message_size" max_message_size: Kind::Size(0, 2 << 30), default r#""0""#;
+        /// The provider that all mail of this user goes through, whatever `[[route]]` says.
+        "via" via: Kind::ProviderName, example r#""ses""#;
+        /// The priority of its mail, whatever `[[route]]` and the client say: the greater number goes first.
+        "priority" priority: Kind::Signed(-9, 9), example "-5";
     };
 
     fn blank() -> UserDraft {
-        UserDraft { name: None, password: None, senders: Vec::new(), max_message_size: 0 }
+        UserDraft { name: None, password: None, senders: Vec::new(), max_message_size: 0, via: None, priority: None }
     }
 }
 
@@ -234,7 +244,9 @@ pub(super) fn assemble(reader: &mut Reader<'_>, drafts: &[UserDraft], file: Opti
             reader.fault(&format!("{path}.name"), format!("is already that of user[{}]", j + 1));
         }
         let (senders, max_message_size) = (draft.senders.clone(), draft.max_message_size);
-        users.push(User { senders, max_message_size, ..User::new(name, password.clone()) });
+        let via = draft.via.as_deref().map(Arc::from);
+        let user = User::new(name, password.clone());
+        users.push(User { senders, max_message_size, via, priority: draft.priority, ..user });
     }
     let mut in_file = HashMap::new();
     for (name, password) in file.into_iter().flat_map(|file| file.entries.iter()) {

@@ -3,11 +3,12 @@
 //!
 //! Others can cause these refusals again and again: they are told once in a while, with their number.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::Mutex;
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
 use tracing::{debug, warn};
 
@@ -15,7 +16,7 @@ use super::policy::stranger_sessions;
 use super::seat::{Clients, Seat};
 use super::strangers::{Entered, Strangers};
 use super::submit::Shared;
-use crate::config::ListenAddress;
+use crate::config::{ListenAddress, ListenerTlsMode};
 use crate::descriptors::{self, Descriptors, Slot};
 use crate::mail::Caller;
 
@@ -35,7 +36,7 @@ pub(super) struct Places {
     clients: Arc<Clients>,
     strangers: Arc<Strangers>,
     /// For a last word to those who have no place.
-    pub refusals: Arc<Semaphore>,
+    refusals: Arc<Semaphore>,
     told: Mutex<Told>,
 }
 
@@ -81,8 +82,37 @@ impl Places {
         self.most - self.clients.slots.available_permits() + self.strangers.taken()
     }
 
+    /// Whether this address is of a proxy that tells whose its connections are.
+    pub fn is_proxy(&self, ip: IpAddr) -> bool {
+        self.shared.policy.is_proxy(ip)
+    }
+
+    /// Whoever waits for a handshake could not read a reply in clear text.
+    pub fn is_speechless(&self) -> bool {
+        self.shared.listener.tls.as_ref().is_some_and(|tls| tls.mode == ListenerTlsMode::Implicit)
+    }
+
+    /// The right to tell a client why it is turned away; `None`: it could not hear it, or too many are told already.
+    pub fn last_word(&self, speechless: bool) -> Option<OwnedSemaphorePermit> {
+        if speechless { None } else { self.refusals.clone().try_acquire_owned().ok() }
+    }
+
+    /// A place for whoever has connected: of a proxy that has yet to say for whom, one of those who may relay.
+    pub fn first_seat(&self, caller: Caller) -> Option<Seat> {
+        if self.is_proxy(caller.ip()) { self.of_client(caller) } else { self.seat(caller) }
+    }
+
+    /// The place of the client for whom a proxy has connected, which had `seat` so far.
+    pub fn seat_behind_proxy(&self, seat: Seat, client: Caller) -> Option<Seat> {
+        if self.shared.policy.may_stay(client.ip()) {
+            return Some(seat);
+        }
+        drop(seat);
+        self.of_stranger(client)
+    }
+
     /// A place for a client; `None`: there is none, and that was told.
-    pub fn seat(&self, caller: Caller) -> Option<Seat> {
+    fn seat(&self, caller: Caller) -> Option<Seat> {
         if self.shared.policy.may_stay(caller.ip()) { self.of_client(caller) } else { self.of_stranger(caller) }
     }
 

@@ -66,6 +66,11 @@ impl Policy {
         self.listener.xclient_from.iter().any(|network| network.contains(client))
     }
 
+    /// Whether connections of this address begin with a PROXY header.
+    pub fn is_proxy(&self, ip: IpAddr) -> bool {
+        self.listener.proxy_from.iter().any(|network| network.contains(ip))
+    }
+
     /// Whether it has sessions in the number and for the time of those who may relay.
     pub fn may_stay(&self, client: IpAddr) -> bool {
         self.allows(client) || self.may_proxy(client)

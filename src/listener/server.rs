@@ -4,6 +4,7 @@
 //! see (on one with implicit TLS they are just closed). Clients that may not relay have few sessions
 //! of their own (`strangers`), and not for long: enough to hear why, or to log in, never in the place of a client
 //! that may.
+//! A connection of a proxy of `proxy_from` has its own place until it is known whose it is, and then that one's.
 //! What goes wrong with one connection never ends the accept loop.
 
 use std::io;
@@ -14,18 +15,20 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
-use tracing::{info, warn};
+use tracing::{debug, info, warn};
 
 use super::hang_up::hang_up;
 use super::places::Places;
 use super::policy::TOO_MANY_SESSIONS;
+use super::proxy_header::{NoHeader, client_behind};
 use super::seat::Seat;
 use super::session::{self, Stop};
 use super::socket::{Acceptors, Connection, Place, Socket, bind};
 use super::submit::Shared;
 use super::{Intake, mailin};
-use crate::config::{Engine, Listener, ListenerTlsMode};
+use crate::config::{Engine, Listener};
 use crate::mail::Caller;
+use crate::observe;
 
 /// Time that sessions get over the drain time to say good bye.
 const GRACE: Duration = Duration::from_secs(2);
@@ -117,12 +120,11 @@ impl Server {
             Some(gate) => gate.sessions(),
             None => shared.listener.max_connections,
         };
-        let room = Places::new(shared.clone(), most);
+        let room = Arc::new(Places::new(shared.clone(), most));
         let mut sessions = JoinSet::new();
         let mut told: Option<Instant> = None;
         let tls = shared.listener.tls.as_ref().map_or("", |tls| tls.mode.as_str());
-        // Whoever waits for a handshake could not read a reply in clear text.
-        let speechless = shared.listener.tls.as_ref().is_some_and(|tls| tls.mode == ListenerTlsMode::Implicit);
+        let speechless = room.is_speechless();
         for address in &places {
             info!(%address, engine = ?shared.listener.engine, tls, "listening");
         }
@@ -145,8 +147,8 @@ impl Server {
                     continue;
                 }
             };
-            let Some(seat) = room.seat(caller) else {
-                if !speechless && let Ok(slot) = room.refusals.clone().try_acquire_owned() {
+            let Some(seat) = room.first_seat(caller) else {
+                if let Some(slot) = room.last_word(speechless) {
                     sessions.spawn(async move {
                         turn_away(stream).await;
                         drop(slot);
@@ -154,8 +156,11 @@ impl Server {
                 }
                 continue;
             };
-            let (shared, stop, gate) = (shared.clone(), stop.clone(), gate.clone());
+            let (shared, mut stop, gate, room) = (shared.clone(), stop.clone(), gate.clone(), room.clone());
             sessions.spawn(async move {
+                let Some((stream, caller, seat)) = behind_proxy(stream, caller, seat, &room, &mut stop).await else {
+                    return;
+                };
                 match (gate, stream) {
                     (None, Connection::Tcp(stream)) => session::run(stream, caller, shared, stop, seat).await,
                     (None, Connection::Unix(stream)) => session::run(stream, caller, shared, stop, seat).await,
@@ -194,6 +199,47 @@ impl Server {
         session::run(stream, Caller::Ip(ip), self.shared.clone(), Stop { signal: shutdown, drain }, Seat::default())
             .await;
     }
+}
+
+/// Finds out whose connection it is that a proxy of `proxy_from` has made, and gives it the place of that one; `None`:
+/// nobody knows, or there is none. Connections of others are passed on as they are.
+async fn behind_proxy(
+    mut stream: Connection,
+    caller: Caller,
+    seat: Seat,
+    room: &Places,
+    stop: &mut Stop,
+) -> Option<(Connection, Caller, Seat)> {
+    let proxy = caller.ip();
+    let tcp = match &mut stream {
+        Connection::Tcp(tcp) if room.is_proxy(proxy) => tcp,
+        _ => return Some((stream, caller, seat)),
+    };
+    let told = tokio::select! {
+        biased;
+        () = stop.asked() => return None,
+        told = client_behind(proxy, tcp) => told,
+    };
+    match told {
+        Ok(ip) => {
+            let client = Caller::Ip(ip);
+            debug!(%proxy, %client, "a proxy speaks for its client");
+            if let Some(seat) = room.seat_behind_proxy(seat, client) {
+                return Some((stream, client, seat));
+            }
+            let slot = room.last_word(room.is_speechless())?;
+            turn_away(stream).await;
+            drop(slot);
+        }
+        // As from something that only looks whether the port is open.
+        Err(NoHeader::Ended(error)) => debug!(%proxy, %error, "a proxy has told of no client"),
+        Err(why) => {
+            if let Some(times) = observe::seldom("no PROXY header", &format!("{proxy} {why}")) {
+                warn!(%proxy, %why, times, "a proxy has told of no client, closed");
+            }
+        }
+    }
+    None
 }
 
 /// Errors of `accept` that tell about the connection, not about us (accept(2)).

@@ -24,6 +24,7 @@ use tokio::sync::Semaphore;
 use tokio::time::Instant;
 use zeroize::Zeroizing;
 
+pub use throttle::Slowed;
 pub(super) use throttle::{Admission, LONGEST};
 pub(super) use turns::Turn;
 
@@ -80,6 +81,16 @@ impl Logins {
     /// Takes over what is known of failures, as after a reload.
     pub fn go_on_from(&self, before: &Logins) {
         *self.throttle.lock() = std::mem::take(&mut *before.throttle.lock());
+    }
+
+    /// Addresses whose logins have failed.
+    pub fn slowed(&self) -> Vec<Slowed> {
+        self.throttle.lock().slowed(Instant::now())
+    }
+
+    /// Forgets the failures of one address, or of all; how many there were.
+    pub fn forgive(&self, ip: Option<IpAddr>) -> usize {
+        self.throttle.lock().forgive(ip)
     }
 
     /// For salts of users whom nobody knows.

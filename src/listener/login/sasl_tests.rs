@@ -56,8 +56,7 @@ fn plain_and_login_give_name_and_password_with_or_without_an_initial_response() 
 
 #[test]
 fn what_is_no_response_is_refused() {
-    let long = [b"\0jo\0".to_vec(), vec![b'x'; MAX_PASSWORD + 1]].concat();
-    for response in [&b""[..], b"jo", b"\0jo", b"\0jo\0a\0b", b"\0\0a", b"\0jo\0", b"\xff\0jo\0a", &long] {
+    for response in [&b""[..], b"jo", b"\0jo", b"\0jo\0a\0b", b"\0\0a", b"\xff\0jo\0a"] {
         assert_eq!(code(run(AuthMechanism::Plain, &[Some(response)]).1), 501, "{}", response.escape_ascii());
     }
     assert_eq!(code(run(AuthMechanism::Plain, &[Some(b"root\0jo\0pencil")]).1), 535);

@@ -62,6 +62,19 @@ struct Name {
     last: Instant,
 }
 
+/// An address whose logins have failed.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Slowed {
+    /// Of IPv6 the first of its /64; 127.0.0.1 is this machine.
+    pub address: IpAddr,
+    /// Failures that count.
+    pub failures: u32,
+    /// How long none of its logins is looked at; `None`: it is not banned.
+    pub banned: Option<Duration>,
+    /// How long the next one waits.
+    pub wait: Duration,
+}
+
 /// See the module.
 #[derive(Default)]
 pub(super) struct Throttle {
@@ -136,6 +149,31 @@ impl Throttle {
         self.good.insert(pair, now);
     }
 
+    /// Addresses of which a login waits, or none is looked at, with the time that has; the longest first.
+    pub fn slowed(&self, now: Instant) -> Vec<Slowed> {
+        let known = self.addresses.iter().filter(|(_, known)| known.failures > 0 && !known.is_over(now));
+        let mut all: Vec<Slowed> = known
+            .map(|(address, known)| Slowed {
+                address: *address,
+                failures: known.failures,
+                banned: known.banned.map(|until| until.saturating_duration_since(now)),
+                wait: known.next.saturating_duration_since(now),
+            })
+            .collect();
+        all.sort_by_key(|one| (std::cmp::Reverse((one.banned, one.failures)), one.address));
+        all
+    }
+
+    /// Forgets the failures of one address, or of all; how many there were.
+    pub fn forgive(&mut self, ip: Option<IpAddr>) -> usize {
+        let had = self.addresses.len();
+        match ip {
+            Some(ip) => _ = self.addresses.remove(&network(ip)),
+            None => self.addresses.clear(),
+        }
+        had - self.addresses.len()
+    }
+
     fn hash_of_name(&self, name: &str) -> u64 {
         self.hasher.hash_one(name.to_ascii_lowercase())
     }
@@ -203,6 +241,22 @@ mod tests {
         assert_eq!(wait(&mut throttle, ELSEWHERE, "new", now), Some(0), "another address");
         now += BAN;
         assert_eq!(wait(&mut throttle, FROM, "new", now), Some(0));
+    }
+
+    #[test]
+    fn who_is_slowed_is_shown_and_can_be_forgiven() {
+        let (mut throttle, now) = (Throttle::default(), Instant::now());
+        for n in 0..BANNED_AFTER {
+            throttle.failed(FROM, &n.to_string(), None, now);
+        }
+        throttle.failed(ELSEWHERE, "x", None, now);
+        let at = now + Duration::from_secs(60);
+        let shown: Vec<_> = throttle.slowed(at).into_iter().map(|s| (s.address, s.failures, s.banned)).collect();
+        let left = BAN - Duration::from_secs(60);
+        assert_eq!(shown, [(FROM, BANNED_AFTER, Some(left)), (ELSEWHERE, 1, None)]);
+        assert_eq!((throttle.forgive(Some(FROM)), throttle.forgive(Some(FROM))), (1, 0));
+        assert_eq!(wait(&mut throttle, FROM, "x", at), Some(0));
+        assert_eq!((throttle.forgive(None), throttle.slowed(at)), (1, Vec::new()));
     }
 
     #[test]

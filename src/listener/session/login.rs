@@ -298,7 +298,7 @@ mod tests {
             tokio::spawn(run(theirs, caller, shared.clone(), stopping, Seat::default()));
             guesses.spawn(async move {
                 says(&mut client).await;
-                client.write_all(format!("AUTH LOGIN am8=\r\n{}\r\n", STANDARD.encode([b'a' + n])).as_bytes()).await.unwrap();
+                client.write_all(format!("AUTH LOGIN am8=\r\n{}\r\n", STANDARD.encode(format!("guess {n}"))).as_bytes()).await.unwrap();
                 let mut heard = says(&mut client).await;
                 if heard.starts_with("334 ") && !heard.contains("\r\n5") && !heard.contains("\r\n4") {
                     heard = says(&mut client).await;
@@ -309,8 +309,8 @@ mod tests {
         let mut heard = guesses.join_all().await;
         heard.sort();
         let looked_at: Vec<u64> = heard.iter().filter(|(code, _)| code == "535").map(|(_, at)| *at).collect();
-        // The first one is told after a second, the others when it was their turn.
-        assert_eq!(looked_at, [1, 2, 4, 8, 16], "{heard:?}");
-        assert!(heard.iter().filter(|(code, _)| code == "421").count() == 35, "{heard:?}");
+        // The first one is told after a second, the others when it was their turn; the rest has waited for 20 s.
+        assert_eq!(looked_at, [1, 1, 3, 7, 15, 31], "{heard:?}");
+        assert!(heard.iter().filter(|(code, _)| code == "421").count() == 34, "{heard:?}");
     }
 }

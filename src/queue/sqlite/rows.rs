@@ -98,6 +98,11 @@ fn names_of<'a>(helo: &'a str, listener: &str, user: &str) -> Cow<'a, str> {
     }
 }
 
+/// The user's name in that column.
+pub(super) fn user_in(names: &str) -> &str {
+    names.split(BETWEEN).nth(2).unwrap_or_default()
+}
+
 /// Executes [`super::sql::INSERT_RECIPIENT`].
 pub(super) fn insert_recipient(
     statement: &mut Statement<'_>,

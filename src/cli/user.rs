@@ -1,0 +1,89 @@
+//! `mailweir user`: whose logins wait or are not looked at because others failed, and the end of that.
+
+use std::io::{self, Write as _};
+use std::net::IpAddr;
+
+use clap::Subcommand;
+
+use super::connect::{Lead, must_run};
+use super::screen;
+use super::text::{Table, age_of};
+use super::{Code, Failed, Outcome};
+use crate::admin::bans::BanStatus;
+use crate::admin::requests::{Reply, Request};
+use crate::clock::{Clock, Timestamp};
+
+#[derive(Subcommand, Debug)]
+pub(super) enum UserCommand {
+    /// Addresses whose logins have failed: they wait, or are banned for a while
+    Bans {
+        /// One JSON object a line
+        #[arg(long)]
+        json: bool,
+    },
+    /// Forget the failed logins of an address
+    Unban {
+        /// The address; of IPv6 its whole /64 is meant
+        #[arg(required_unless_present = "all")]
+        address: Option<IpAddr>,
+        /// Those of every address
+        #[arg(long, conflicts_with = "address")]
+        all: bool,
+    },
+}
+
+pub(super) async fn user(lead: &Lead, command: UserCommand) -> Outcome {
+    match command {
+        UserCommand::Bans { json } => bans(lead, json).await,
+        UserCommand::Unban { address, .. } => unban(lead, address).await,
+    }
+}
+
+async fn bans(lead: &Lead, json: bool) -> Outcome {
+    let mut bans: Vec<BanStatus> = Vec::new();
+    let keep = |reply, _: &[u8]| {
+        if let Reply::Ban(ban) = reply {
+            bans.push(ban);
+        }
+        Ok(())
+    };
+    must_run(lead).await?.request(Request::Bans, keep).await?;
+    let mut out = screen::stdout();
+    if json {
+        for ban in &bans {
+            writeln!(out, "{}", serde_json::to_string(ban).map_err(io::Error::from)?)?;
+        }
+        return Ok(());
+    }
+    if bans.is_empty() {
+        return Ok(writeln!(out, "no address has failed logins that count")?);
+    }
+    let now = Clock::System.now();
+    let mut table = Table::new(["ADDRESS", "FAILURES", "NEXT LOGIN"]);
+    for ban in bans {
+        table.row([shown(ban.address), ban.failures.to_string(), next(&ban, now)]);
+    }
+    Ok(table.write(&mut out)?)
+}
+
+fn shown(address: IpAddr) -> String {
+    if address.is_ipv6() { format!("{address}/64") } else { address.to_string() }
+}
+
+fn next(ban: &BanStatus, now: Timestamp) -> String {
+    match (ban.banned_until.as_str(), ban.wait_s) {
+        ("", 0) => "at once".to_owned(),
+        ("", seconds) => format!("after {seconds} s"),
+        (until, _) => format!("banned until {}", age_of(until, now)),
+    }
+}
+
+async fn unban(lead: &Lead, address: Option<IpAddr>) -> Outcome {
+    let done = must_run(lead).await?.request(Request::Unban { address }, |_, _| Ok(())).await?;
+    match (done.changed, address) {
+        (0, Some(address)) => {
+            Err(Failed::new(Code::Unavailable, format!("no login of {address} has failed lately: see `mailweir user bans`")))
+        }
+        (n, _) => Ok(writeln!(screen::stdout(), "failed logins of {n} {} forgotten", if n == 1 { "address" } else { "addresses" })?),
+    }
+}

@@ -36,7 +36,7 @@ use crate::config::Config;
 use crate::crash;
 use crate::deliver::{Connector, Event, Fact, Stage, Transaction};
 use crate::descriptors::Descriptors;
-use crate::listener::{Intake, Logins, Memory, memory};
+use crate::listener::{Arrivals, Intake, Logins, Memory, memory};
 use crate::mail::{Address, Features, Incoming, Message, NewMessage, NewRecipient, QueueId, Recipient};
 use crate::observe::{Active, Stats};
 use crate::outcome::Judgement;
@@ -87,6 +87,7 @@ pub struct Relay {
     tickets: conversion::Tickets,
     incoming: Arc<Memory>,
     logins: Arc<Logins>,
+    arrivals: Arc<Arrivals>,
 }
 
 #[async_trait]
@@ -109,6 +110,10 @@ impl Intake for Relay {
 
     fn logins(&self) -> Option<&Arc<Logins>> {
         Some(&self.logins)
+    }
+
+    fn arrivals(&self) -> Option<&Arc<Arrivals>> {
+        Some(&self.arrivals)
     }
 
     async fn accept(&self, message: Message, recipients: Vec<Recipient>, head: Bytes) -> Result<QueueId, QueueError> {
@@ -155,6 +160,7 @@ impl Relay {
         let relay = Arc::new(Relay {
             incoming,
             logins: Arc::default(),
+            arrivals: Arc::new(Arrivals::new(&config.arrivals)),
             config,
             clock,
             queue,
@@ -209,6 +215,7 @@ impl Relay {
     pub fn go_on_from(&self, before: &Relay) {
         self.stats.go_on_from(&before.stats);
         self.logins.go_on_from(&before.logins);
+        self.arrivals.go_on_from(&before.arrivals);
     }
 
     /// Takes up what the store keeps of earlier processes: what replies taught, and what an operator
@@ -218,6 +225,7 @@ impl Relay {
     /// The queue could not be read or written.
     pub async fn recall(&self) -> Result<(), QueueError> {
         self.recall_feedback().await?;
+        self.arrivals.recall(&*self.queue).await?;
         self.recall_pauses().await
     }
 

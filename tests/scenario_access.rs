@@ -87,7 +87,8 @@ fn connections_of_one_address_that_say_nothing_keep_no_user_out() {
         for n in 0..3 {
             let subject = format!("bob {encrypted} {n}");
             if encrypted {
-                let (well, said) = smtps(address.port(), &authority.file, "127.0.0.60", ("bob", "pencil"), "", &subject);
+                let (well, said) =
+                    smtps(address.port(), &authority.file, "127.0.0.60", ("bob", "pencil"), "", &subject);
                 assert!(well, "{said}");
             } else {
                 let mut bob = Client::connect_from([127, 0, 0, 60], address);
@@ -187,7 +188,8 @@ fn the_client_that_a_proxy_tells_of_is_the_client() {
     let port = world.implicit.port();
     let (well, said) = smtps(port, &world.authority, "127.0.0.1", ("", ""), header, "by version 1");
     assert!(well, "{said}");
-    let header = "\\r\\n\\r\\n\\0\\r\\nQUIT\\n\\x21\\x11\\0\\x0c\\xcb\\0\\x71\\x09\\xc6\\x33\\x64\\x01\\x12\\x34\\x01\\xd1";
+    let header =
+        "\\r\\n\\r\\n\\0\\r\\nQUIT\\n\\x21\\x11\\0\\x0c\\xcb\\0\\x71\\x09\\xc6\\x33\\x64\\x01\\x12\\x34\\x01\\xd1";
     let (well, said) = smtps(port, &world.authority, "127.0.0.1", ("", ""), header, "by version 2");
     assert!(well, "{said}");
     for subject in ["by version 1", "by version 2"] {
@@ -299,5 +301,154 @@ fn users_have_a_way_and_a_priority_of_their_own_and_are_shown() {
     let unknown = daemon.command(&["explain", "b@example.test", "--user", "bobb"], b"");
     assert!(String::from_utf8_lossy(&unknown.stderr).contains("did you mean bob?"));
     daemon.command_ok(&["queue", "cancel", "--user", "bob"], b"");
+    daemon.stop();
+}
+
+/// smtplib over TLS from the first byte with a certificate of its own, or without: port, authority, certificate, key,
+/// what it says to log in (or nothing).
+const CERTIFIED: &str = r#"
+import smtplib, ssl, sys
+port, ca, cert, key, login = sys.argv[1:]
+context = ssl.create_default_context(cafile=ca)
+if cert:
+    context.load_cert_chain(cert, key)
+smtp = smtplib.SMTP_SSL("127.0.0.1", int(port), context=context, timeout=30)
+print(smtp.ehlo()[1].decode())
+if login:
+    print(smtp.docmd("AUTH", login))
+smtp.sendmail("a@sender.test", ["b@example.test"], sys.stdin.buffer.read())
+"#;
+
+/// A certificate that an authority vouches for is a login: at once, by EXTERNAL where a client wants to say so, and
+/// by no other certificate.
+#[test]
+fn a_certificate_of_a_user_is_a_login() {
+    let (dir, port, second, third) = (TestDir::new(), Port::reserve(), Port::reserve(), Port::reserve());
+    let sink = Sink::start(port.at(2));
+    let (own, theirs, others) =
+        (Authority::new(&dir, "test-ca"), Authority::new(&dir, "clients-ca"), Authority::new(&dir, "others-ca"));
+    let made = own.certificate(&dir, "127.0.0.1");
+    let keys = |ask: &str| {
+        format!(
+            "auth = \"required\"\ntls = {{ mode = \"implicit\", cert = \"{}\", key = \"{}\", client_ca = \"{}\"{ask} }}",
+            made.file.display(),
+            made.key.display(),
+            theirs.file.display()
+        )
+    };
+    let (offered, required) = (second.at(1), third.at(1));
+    let mut daemon = Setup::new(&dir)
+        .with(&format!("[[listener]]\naddress = \"{offered}\"\n{}\n", keys("")))
+        .with(&format!("[[listener]]\naddress = \"{required}\"\n{}\n", keys(", client_cert = \"required\"")))
+        .with("[[user]]\nname = \"Printer\"\ncertificate = \"printer.test\"\nsenders = [\"*@sender.test\"]\n")
+        .via("example", "example.test", sink.address, "rate = []")
+        .start();
+    let send = |port: u16, shown: Option<&ca::Certificate>, login: &str, subject: &str| {
+        let path = |path: Option<&PathBuf>| path.map_or(String::new(), |path| path.display().to_string());
+        let (cert, key) = (path(shown.map(|c| &c.file)), path(shown.map(|c| &c.key)));
+        let mut command = Command::new(program("python3"));
+        command.args(["-c", CERTIFIED, &port.to_string(), &own.file.display().to_string(), &cert, &key, login]);
+        let output = run(&mut command, &message(subject), DEADLINE);
+        (output.status.success(), String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned())
+    };
+    let (printer, forged) = (theirs.certificate(&dir, "printer.test"), others.certificate(&dir, "printer.test"));
+    let unknown = theirs.certificate(&dir, "scanner.test");
+    for (n, (port, login)) in [
+        (offered.port(), ""),
+        (offered.port(), "EXTERNAL ="),
+        (offered.port(), "EXTERNAL cHJpbnRlcg=="),
+        (required.port(), ""),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let subject = format!("certified {n}");
+        let (well, said) = send(port, Some(&printer), login, &subject);
+        assert!(well && (login.is_empty() || said.contains("235")), "{login}: {said}");
+        let lines = said.lines().filter(|line| line.starts_with("AUTH ")).collect::<Vec<_>>();
+        assert_eq!(lines, ["AUTH EXTERNAL"], "no user has a password: {said}");
+        let arrived = sink.wait_subject(&subject, SOON);
+        assert!(split_received(&arrived.content).0.contains("with ESMTPSA"));
+    }
+    let accepted = daemon.wait_log("accepted", |line| line.event() == "accepted");
+    assert_eq!(accepted.get("user"), "Printer");
+    // By curl, too, which says EXTERNAL.
+    let mut curl = Command::new(program("curl"));
+    curl.args(["-sS", "--url", &format!("smtps://127.0.0.1:{}", offered.port())]);
+    curl.args(["--mail-from", "a@sender.test", "--mail-rcpt", "b@example.test", "--upload-file", "-"]);
+    curl.args(["--user", "printer:", "--login-options", "AUTH=EXTERNAL"]);
+    curl.arg("--cacert").arg(&own.file).arg("--cert").arg(&printer.file).arg("--key").arg(&printer.key);
+    let output = run(&mut curl, &message("by curl"), DEADLINE);
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    sink.wait_subject("by curl", SOON);
+    // Nobody acts for another, and what others vouch for, or is of no user, or is not there, is no login.
+    assert!(!send(offered.port(), Some(&printer), "EXTERNAL cm9vdA==", "never").1.contains("235"));
+    for shown in [Some(&forged), Some(&unknown), None] {
+        let (well, said) = send(offered.port(), shown, "", "never");
+        assert!(!well && said.contains("530"), "{said}");
+    }
+    for shown in [Some(&forged), None] {
+        let (well, said) = send(required.port(), shown, "", "never");
+        assert!(!well && !said.contains("530"), "{said}");
+    }
+    assert_eq!(sink.count(), 5);
+    daemon.stop();
+}
+
+/// Who sends more than a limit says is locked, over restarts, until a command ends it; others are only told to wait.
+#[test]
+fn who_sends_too_much_is_locked_or_refused() {
+    let (dir, port) = (TestDir::new(), Port::reserve());
+    let sink = Sink::start(port.at(2));
+    let secret = secret(&dir);
+    let mut daemon = Setup::new(&dir)
+        .with(&format!(
+            "[[user]]\nname = \"bob\"\npassword = {{ file = \"{secret}\" }}\n[[user]]\nname = \"ann\"\npassword = {{ file = \"{secret}\" }}\n\
+             [[limit]]\neach_user = true\nquota = \"3/h\"\nover = \"lock\"\n\
+             [[limit]]\nsender = \"bulk@sender.test\"\nquota = \"2/h recipients\"\nover = \"reject\""
+        ))
+        .via("example", "example.test", sink.address, "rate = []")
+        .start();
+    let logged_in = |daemon: &Daemon, code: u16, login: &str| {
+        let mut client = daemon.client();
+        client.command(250, "EHLO app.test");
+        client.command(code, login);
+        client
+    };
+    let send = |client: &mut Client, from: &str| {
+        client.try_send(from, &["<b@example.test>"], &message("x")).expect("a reply").code
+    };
+    let (mut one, mut other) = (logged_in(&daemon, 235, BOB), logged_in(&daemon, 235, BOB));
+    let codes: Vec<u16> = (0..3).map(|n| send(if n == 1 { &mut other } else { &mut one }, "<a@sender.test>")).collect();
+    assert_eq!(codes, [250; 3]);
+    assert_eq!(send(&mut other, "<a@sender.test>"), 550);
+    one.command(550, "MAIL FROM:<a@sender.test>");
+    logged_in(&daemon, 525, BOB);
+    let line = daemon.wait_log("an alert", |line| line.event().starts_with("user locked"));
+    assert_eq!((line.get("level"), line.get("user"), line.get("what")), ("ERROR".into(), "bob".into(), "3/h".into()));
+    assert_eq!(send(&mut logged_in(&daemon, 235, "AUTH PLAIN AGFubgBwZW5jaWw="), "<a@sender.test>"), 250);
+    let shown = daemon.command_ok(&["user", "locked", "--json"], b"");
+    assert!(shown.contains("\"bob\"") && shown.contains("more than 3/h") && shown.lines().count() == 1, "{shown}");
+    for how in ["restart", "reload"] {
+        match how {
+            "restart" => {
+                daemon.stop();
+                daemon.start();
+            }
+            _ => _ = daemon.command_ok(&["reload"], b""),
+        }
+        logged_in(&daemon, 525, BOB);
+    }
+    assert_eq!(daemon.command(&["user", "unlock", "nobody"], b"").status.code(), Some(69));
+    daemon.command_ok(&["user", "unlock", "BOB"], b"");
+    assert_eq!(daemon.command_ok(&["user", "locked"], b""), "no user is locked\n");
+    assert_eq!(send(&mut logged_in(&daemon, 235, BOB), "<a@sender.test>"), 250);
+    daemon.stop();
+    daemon.start();
+    let mut bulk = logged_in(&daemon, 235, BOB);
+    let codes: Vec<u16> = (0..3).map(|_| send(&mut bulk, "<bulk@sender.test>")).collect();
+    assert_eq!(codes, [250, 250, 503], "the third hears it at MAIL");
+    let refused = daemon.wait_log("a refusal", |line| line.event() == "sender refused");
+    assert!(refused.get("reply").starts_with("450 4.7.1"), "{}", refused.get("reply"));
     daemon.stop();
 }

@@ -133,9 +133,7 @@ pub async fn explain(
     let ruled = config.priority_index(from, recipient).and_then(|at| config.priorities.get(at));
     let given = match (of_user, ruled) {
         (Some((user, priority)), _) => Some((priority, format!("[[user]] {}", user.name))),
-        (None, Some(rule)) => {
-            Some((rule.priority, line_of_route(settings, "priority", rule.number)))
-        }
+        (None, Some(rule)) => Some((rule.priority, line_of_route(settings, "priority", rule.number))),
         (None, None) => None,
     };
     Explanation {

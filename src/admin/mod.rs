@@ -26,6 +26,7 @@ pub use holds::{HoldStatus, QuotaStatus};
 
 use crate::clock::Timestamp;
 use crate::config::Provider;
+use crate::listener::arrivals::Lock;
 use crate::mail::{Address, Incoming, LaneName, RecipientKey, State};
 pub use crate::pipeline::{Forgotten, Resumed};
 use crate::queue::{Counts, Operation, Queue, QueueError, Storage};
@@ -110,6 +111,17 @@ pub trait Controls: Send + Sync + 'static {
     /// Forgets the failures of one address, or of all; how many addresses that were.
     fn unban(&self, _address: Option<IpAddr>) -> usize {
         0
+    }
+
+    /// Users who may not send until somebody ends that.
+    fn locks(&self) -> Vec<Lock> {
+        Vec::new()
+    }
+
+    /// Lets a user send again; `false` if it was not locked. The error is that of the queue: it is done, but ends
+    /// with the process.
+    async fn unlock(&self, _user: &str) -> Result<bool, QueueError> {
+        Ok(false)
     }
 
     /// The values in force that differ from the built-in ones, as TOML; secrets as `<secret>`. `None`: nobody

@@ -19,6 +19,7 @@ use super::listing::list;
 use super::resuming::{only_for_now, resume};
 use super::{Controls, Explanation, Forgotten, LaneStatus, Resumed, Status, Withdrawn};
 use crate::clock::{Clock, Timestamp};
+use crate::listener::arrivals::Lock;
 use crate::mail::lifecycle::Event;
 use crate::mail::{Address, CHUNK, Incoming, LaneName, QueueId, RecipientKey, State};
 use crate::queue::{Counts, Filter, Operation, Page, Queue, QueueError, Row, Storage};
@@ -88,6 +89,13 @@ pub enum Request {
         /// Which; `None`: all.
         address: Option<IpAddr>,
     },
+    /// Users who may not send until somebody ends that.
+    Locks,
+    /// Let one send again.
+    Unlock {
+        /// Its name.
+        user: String,
+    },
     /// Copy the queue, as the relay has it open, to a new file.
     Save {
         /// Its absolute path.
@@ -127,6 +135,8 @@ pub enum Reply {
     Row(Box<Row>),
     /// An address whose logins have failed.
     Ban(BanStatus),
+    /// A user who may not send.
+    Lock(Lock),
     /// This many bytes of a message follow.
     Bytes(usize),
     /// Something in words.
@@ -250,6 +260,16 @@ async fn answer(
             let changed = controls.unban(address) as u64;
             return Ok(Ok(Done { matched: changed, changed, ..Done::default() }));
         }
+        Request::Locks => {
+            for lock in controls.locks() {
+                sink.put(Reply::Lock(lock), &[]).await?;
+            }
+        }
+        Request::Unlock { user } => match controls.unlock(&user).await {
+            Ok(true) => return Ok(Ok(Done { matched: 1, changed: 1, ..Done::default() })),
+            Ok(false) => {}
+            Err(e) => return Ok(Err(only_for_now(&user, "unlocked", e))),
+        },
         Request::Save { file } => match controls.queue().save(file).await {
             Ok((bytes, counts)) => sink.put(Reply::Saved { bytes, counts }, &[]).await?,
             Err(e) => return Ok(Err(Failure { temporary: e.temporary, ..Failure::refused(e.message) })),

@@ -23,6 +23,7 @@ use crate::admin::{
 use crate::clock::{Timestamp, When};
 use crate::config::report::{OwnValues, Setting};
 use crate::config::{Provider, Store};
+use crate::listener::arrivals::Lock;
 use crate::listener::{Intake, Place};
 use crate::mail::{
     Address, BodyTraits, Envelope, Incoming, LaneName, Message, Origin, QueueId, RecipientKey, State, sender_key,
@@ -76,6 +77,19 @@ pub(super) struct Operator {
 
 #[async_trait]
 impl Controls for Operator {
+    fn locks(&self) -> Vec<Lock> {
+        Intake::arrivals(&*self.relay).map(|arrivals| arrivals.locks()).unwrap_or_default()
+    }
+
+    async fn unlock(&self, user: &str) -> Result<bool, QueueError> {
+        let Some(arrivals) = Intake::arrivals(&*self.relay) else { return Ok(false) };
+        let was = arrivals.unlock(user, &*self.relay.queue).await?;
+        if was {
+            tracing::info!(user, "unlocked by an operator");
+        }
+        Ok(was)
+    }
+
     fn bans(&self) -> Vec<BanStatus> {
         let now = self.relay.clock.now();
         let slowed = Intake::logins(&*self.relay).map(|logins| logins.slowed()).unwrap_or_default();
@@ -84,7 +98,11 @@ impl Controls for Operator {
 
     fn unban(&self, address: Option<IpAddr>) -> usize {
         let forgiven = Intake::logins(&*self.relay).map_or(0, |logins| logins.forgive(address));
-        tracing::info!(address = address.map(tracing::field::display), forgiven, "failed logins forgotten by an operator");
+        tracing::info!(
+            address = address.map(tracing::field::display),
+            forgiven,
+            "failed logins forgotten by an operator"
+        );
         forgiven
     }
 
@@ -501,6 +519,14 @@ impl Controls for Front {
 
     fn unban(&self, address: Option<IpAddr>) -> usize {
         self.operator.load().unban(address)
+    }
+
+    fn locks(&self) -> Vec<Lock> {
+        self.operator.load().locks()
+    }
+
+    async fn unlock(&self, user: &str) -> Result<bool, QueueError> {
+        self.operator.load_full().unlock(user).await
     }
 
     fn settings(&self) -> Option<String> {

@@ -145,7 +145,7 @@ enum Command {
     Auth(auth::AuthCommand),
     /// Make the hash of a password for a `[[user]]` or a line of `users`
     Passwd(passwd::Passwd),
-    /// Addresses whose logins have failed, and the end of their ban
+    /// Addresses that are banned because logins failed, users who are locked, and the end of both
     #[command(subcommand)]
     User(user::UserCommand),
     /// Make DKIM keys, print their DNS records, and compare these with DNS

@@ -36,6 +36,11 @@ pub(super) fn finish(reader: &mut Reader<'_>, mut draft: Draft) -> (Config, Vec<
         listener.settle_users(&users);
     });
     listeners(reader, &draft.listeners);
+    let asked = draft.listeners.iter().any(|listener| listener.tls_client_ca.is_some());
+    if let Some(i) = draft.users.iter().position(|user| user.certificate.is_some()).filter(|_| !asked) {
+        let message = "has no effect: no [[listener]] has a `tls.client_ca`, so no client is asked for a certificate";
+        reader.warn(&format!("user[{}].certificate", i + 1), message.into());
+    }
     for (i, listener) in draft.listeners.iter_mut().enumerate() {
         listener.read_tls(reader, &format!("listener[{}]", i + 1));
     }
@@ -93,6 +98,7 @@ pub(super) fn finish(reader: &mut Reader<'_>, mut draft: Draft) -> (Config, Vec<
     let providers: Vec<Arc<Provider>> = providers.into_iter().map(Arc::new).collect();
     via_of_users(reader, &draft.users, &providers, draft.top.builtin_profiles);
     let (routes, priorities) = routes(reader, draft.routes, &providers, &named, draft.top.builtin_profiles);
+    let (limits, arrivals) = shaping::limits(draft.limits);
     let config = Config {
         hostname,
         names,
@@ -103,7 +109,8 @@ pub(super) fn finish(reader: &mut Reader<'_>, mut draft: Draft) -> (Config, Vec<
         default: Arc::new(assembled(draft.default)),
         providers,
         routes,
-        limits: shaping::limits(draft.limits),
+        limits,
+        arrivals,
         dkim: dkim::assemble(reader, draft.dkim),
         priorities,
         origins: report::origins(&settings),

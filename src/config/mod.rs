@@ -8,6 +8,7 @@ mod aliases;
 mod authorities;
 pub mod certificates;
 mod check;
+mod client_identity;
 mod counted;
 mod dkim;
 mod expiring;
@@ -61,6 +62,7 @@ use crate::mail::{Address, Incoming, LaneName, LocalNames, Spellings};
 pub use aliases::{AliasFault, AliasFile, Aliases};
 pub use authorities::Authorities;
 pub(crate) use check::collide;
+pub use client_identity::{ClientAuthorities, ClientIdentity};
 pub use counted::{CountedRate, Unit};
 pub(crate) use dkim::read_selector;
 pub use dkim::{Dkim, DkimKey};
@@ -105,8 +107,10 @@ pub struct Config {
     pub providers: Vec<Arc<Provider>>,
     /// Routes in the order of the file; the first match wins.
     pub routes: Vec<Route>,
-    /// `[[limit]]` in the order of the file; every one that matches holds.
+    /// `[[limit]]` in the order of the file; every one that matches holds. Those on what goes out.
     pub limits: Vec<Arc<Limit>>,
+    /// Those on what comes in (`over`), in the order of the file.
+    pub arrivals: Vec<Arc<Limit>>,
     /// `[[dkim]]` in the order of the file.
     pub dkim: Vec<Arc<Dkim>>,
     /// `[[route]]` with `priority`, in the order of the file; the first match decides.
@@ -257,6 +261,17 @@ pub enum ListenerAuth {
     /// Clients in `allow` relay as they are, others after they have logged in.
     Offered,
     /// Nobody relays who has not logged in.
+    Required,
+}
+
+/// `tls.client_cert` of a listener: whether clients are asked for a certificate.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum ClientCert {
+    /// No.
+    Off,
+    /// Those who have one may show it.
+    Offered,
+    /// Nobody gets through the handshake without one for which an authority vouches.
     Required,
 }
 
@@ -544,6 +559,40 @@ pub struct Limit {
     /// Each sender domain has its own (else all that match share one). It is not about the null sender, which has
     /// none, unless `sender` is `<>`.
     pub each_domain: bool,
+    /// Each user has its own; it is about nobody who has not logged in.
+    pub each_user: bool,
+    /// What becomes of more than that.
+    pub over: Over,
+}
+
+impl Limit {
+    /// Its conditions in words, by which it is known in reports and in the store.
+    pub fn conditions(&self) -> String {
+        let mut name = format!("limit {}", self.sender);
+        if !self.client.is_empty() {
+            let networks: Vec<String> = self.client.iter().map(ToString::to_string).collect();
+            name.push_str(&format!(" from {}", networks.join(",")));
+        }
+        if let Some(user) = &self.user {
+            name.push_str(&format!(" of {user}"));
+        }
+        if self.provider.as_str() != "*" {
+            name.push_str(&format!(" to {}", self.provider));
+        }
+        name
+    }
+}
+
+/// `over` of a `[[limit]]`.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub enum Over {
+    /// It waits in the queue.
+    #[default]
+    Wait,
+    /// It is refused for now when it comes in.
+    Reject,
+    /// The same, and its user may not send until somebody ends that.
+    Lock,
 }
 
 impl Provider {

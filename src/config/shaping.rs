@@ -9,7 +9,7 @@ use super::keys::{ProviderDraft, RouteDraft};
 use super::rule_keys::{LimitDraft, RuleDraft, TreatAs};
 use super::units::Pattern;
 use super::value::nearest;
-use super::{Config, Count, CountedRate, Limit, LimitsPer, Overflow, ReplyRule, RuleScope, Warmup, own_address};
+use super::{Config, Count, CountedRate, Limit, LimitsPer, Over, Overflow, ReplyRule, RuleScope, Warmup, own_address};
 use crate::clock::Timestamp;
 
 const DAY: Duration = Duration::from_secs(86_400);
@@ -405,6 +405,26 @@ fn limit(reader: &mut Reader<'_>, path: &str, limit: &LimitDraft, providers: &[P
     if limit.rate.is_empty() && limit.quota.is_empty() && !unread(reader, "rate") && !unread(reader, "quota") {
         reader.fault(path, "limits nothing: expected `rate` or `quota`".into());
     }
+    let of_arrivals = limit.over != Over::Wait;
+    let fault = match () {
+        () if limit.over == Over::Lock && limit.user.is_none() && !limit.each_user => {
+            Some(("over", "locks nobody: expected `user`, or `each_user = true`"))
+        }
+        () if of_arrivals && limit.provider.as_str() != "*" => Some((
+            "provider",
+            "is not known yet when mail comes in, which this limit counts: expected over = \"wait\" with it",
+        )),
+        () if limit.each_user && !of_arrivals => {
+            Some(("each_user", "is for limits on what comes in: expected over = \"reject\" or \"lock\" with it"))
+        }
+        () if limit.each_user && limit.each_domain => {
+            Some(("each_user", "contradicts `each_domain`: expected one of them"))
+        }
+        () => None,
+    };
+    if let Some((key, message)) = fault {
+        reader.fault(&format!("{path}.{key}"), message.into());
+    }
     let own = (&limit.rate[..], &limit.quota[..]);
     contradictions(reader, path, own, own, limit.count);
     let (pattern, names) = (&limit.provider, providers.iter().map(|p| p.p.name.as_str()));
@@ -427,11 +447,11 @@ fn limit(reader: &mut Reader<'_>, path: &str, limit: &LimitDraft, providers: &[P
     }
 }
 
-/// The limits as they are applied.
-pub(super) fn limits(drafts: Vec<LimitDraft>) -> Vec<Arc<Limit>> {
+/// The limits as they are applied: on what goes out, and on what comes in.
+pub(super) fn limits(drafts: Vec<LimitDraft>) -> (Vec<Arc<Limit>>, Vec<Arc<Limit>>) {
     let made = |d: LimitDraft| {
-        let LimitDraft { sender, client, user, provider, rate, quota, count, each_domain } = d;
-        Arc::new(Limit { sender, client, user, provider, rate, quota, count, each_domain })
+        let LimitDraft { sender, client, user, provider, rate, quota, count, each_domain, each_user, over } = d;
+        Arc::new(Limit { sender, client, user, provider, rate, quota, count, each_domain, each_user, over })
     };
-    drafts.into_iter().map(made).collect()
+    drafts.into_iter().map(made).partition(|limit| limit.over == Over::Wait)
 }

@@ -1,6 +1,7 @@
 //! The side that takes mail in: accept and drain, sessions, admission policy, and the second
 //! engine. A listener knows nothing of lanes or providers; it hands a message to an [`Intake`].
 
+pub mod arrivals;
 mod bulk;
 mod client_network;
 pub mod dedupe;
@@ -17,8 +18,8 @@ mod seat;
 mod server;
 mod session;
 mod socket;
-mod stream;
 mod strangers;
+mod stream;
 mod submit;
 
 use std::sync::Arc;
@@ -30,6 +31,7 @@ use crate::clock::Clock;
 use crate::descriptors::Descriptors;
 use crate::mail::{Message, QueueId, Recipient};
 use crate::queue::{Queue, QueueError};
+pub use arrivals::Arrivals;
 pub use local::{Local, NotQueued};
 pub use login::{Logins, Slowed};
 pub use memory::Memory;
@@ -55,6 +57,11 @@ pub trait Intake: Send + Sync + 'static {
 
     /// The logins of all listeners; `None`: each listener has its own.
     fn logins(&self) -> Option<&Arc<Logins>> {
+        None
+    }
+
+    /// The limits of all listeners on what comes in; `None`: there are none.
+    fn arrivals(&self) -> Option<&Arc<Arrivals>> {
         None
     }
 

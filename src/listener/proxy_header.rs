@@ -115,7 +115,8 @@ fn needs(header: &[u8]) -> Option<usize> {
         _ => return Some(FIXED - header.len()),
     };
     let whole = FIXED + length;
-    (whole <= LONGEST).then(|| whole.saturating_sub(header.len()).max(1))
+    // Whole, and still too short for the addresses that it says it has: what follows is the client's.
+    (whole <= LONGEST && whole > header.len()).then(|| whole - header.len())
 }
 
 fn client(proxy: IpAddr, header: &[u8], told: &ProxyHeader<'_>) -> Result<IpAddr, NoHeader> {

@@ -208,6 +208,7 @@ where
                 }
                 Next::Renamed => self.renamed(),
                 Next::Auth(login) => Box::pin(self.log_in(*login)).await?,
+                Next::External(initial) => Box::pin(self.external(initial)).await?,
                 Next::NoLogin(why) => self.no_login(why.mechanism, None, &why.reply)?,
                 Next::StartTls => Box::pin(self.start_tls()).await?,
                 Next::Close => return Err(End::Over),
@@ -239,7 +240,7 @@ where
             match self.lines.next(waiting, if long { login::MAX_LINE } else { MAX_COMMAND }) {
                 Line::Complete { len, used, crlf } => {
                     let next = self.dialog.command(&waiting[..len], crlf, &mut self.output);
-                    if matches!(next, Next::Auth(_) | Next::NoLogin(_)) {
+                    if matches!(next, Next::Auth(_) | Next::External(_) | Next::NoLogin(_)) {
                         self.input[self.start..self.start + len].zeroize();
                     }
                     self.start += used;

@@ -182,7 +182,10 @@ mod tests {
         let (all, now) = (places(16, None), Instant::now());
         let held: Vec<Place> = (0..4).filter_map(|_| place(all.enter(ONE, now))).collect();
         assert_eq!(held.len(), 4);
-        assert!(place(all.enter(ONE, now + GRACE - Duration::from_millis(1))).is_none(), "not before they have had time");
+        assert!(
+            place(all.enter(ONE, now + GRACE - Duration::from_millis(1))).is_none(),
+            "not before they have had time"
+        );
         assert!(place(all.enter(other(1), now)).is_some(), "others have theirs");
         *held[0].mark.moved.lock() = now + Duration::from_secs(3);
         let Entered::InPlaceOf(_new) = all.enter(ONE, now + GRACE) else { panic!("no place") };
@@ -203,7 +206,10 @@ mod tests {
         // The first has got on, the second has not.
         *held[0].mark.moved.lock() = at(8);
         let new = place(all.enter(ONE, at(9))).expect("a place");
-        assert_eq!(held.iter().map(is_lost).collect::<Vec<_>>(), [false, true, false, false, false, false, false, false]);
+        assert_eq!(
+            held.iter().map(is_lost).collect::<Vec<_>>(),
+            [false, true, false, false, false, false, false, false]
+        );
         assert!(!held[1].leave() && held[2].leave() && !held[2].leave(), "it is left once");
         assert!(place(all.enter(ONE, at(9))).is_some());
         drop(new);

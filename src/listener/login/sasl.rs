@@ -33,7 +33,8 @@ pub(in crate::listener) const CANCELLED: Reply = Reply::new(501, "5.7.0", "Authe
 pub(in crate::listener) const NOT_BASE64: Reply = Reply::new(501, "5.5.2", "That is no base64");
 const GARBLED: Reply = Reply::new(501, "5.5.2", "That is no response of this mechanism");
 const NO_INITIAL: Reply = Reply::new(501, "5.7.0", "The server speaks first in this mechanism: no initial response");
-const FOR_ANOTHER: Reply = Reply::new(535, "5.7.8", "Nobody acts for another here: no authorization identity");
+pub(in crate::listener) const FOR_ANOTHER: Reply =
+    Reply::new(535, "5.7.8", "Nobody acts for another here: no authorization identity");
 const NO_BINDING: Reply = Reply::new(535, "5.7.8", "There is no channel binding here: use SCRAM-SHA-256 without");
 const NO_RANDOM: Reply = Reply::new(454, "4.7.0", "Temporary authentication failure");
 
@@ -116,7 +117,9 @@ pub(in crate::listener) fn name(mechanism: AuthMechanism) -> &'static str {
 pub(in crate::listener) fn offered(listener: &Listener) -> impl Iterator<Item = AuthMechanism> {
     let cram = (listener.accept_any || listener.users.all_have_cram()).then_some(AuthMechanism::CramMd5);
     let scram = (!listener.accept_any && listener.users.all_have_scram()).then_some(AuthMechanism::ScramSha256);
-    [AuthMechanism::Plain, AuthMechanism::Login].into_iter().chain(cram).chain(scram)
+    let clear = listener.accept_any || listener.users.have_passwords();
+    let clear = [AuthMechanism::Plain, AuthMechanism::Login].into_iter().filter(move |_| clear);
+    clear.chain(cram).chain(scram)
 }
 
 /// One run of a mechanism.
@@ -167,9 +170,7 @@ impl Exchange {
                 self.user = Some(bounded(response.text()?, MAX_NAME)?);
                 Ok(prompt(PROMPTS[1]))
             }
-            (Some(response), Some(user)) => {
-                Ok(check(user, password(response.text()?)))
-            }
+            (Some(response), Some(user)) => Ok(check(user, password(response.text()?))),
         }
     }
 

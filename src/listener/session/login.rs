@@ -7,9 +7,11 @@ use tracing::{info, warn};
 use zeroize::{Zeroize as _, Zeroizing};
 
 use super::{End, Session, Wait};
-use crate::listener::dialog::{Login, Next};
 use crate::config::AuthMechanism;
-use crate::listener::login::sasl::{self, Attempt, CANCELLED, Exchange, NOT_BASE64, Proof, Response, Step, WRONG};
+use crate::listener::dialog::{Login, Next};
+use crate::listener::login::sasl::{
+    self, Attempt, CANCELLED, Exchange, FOR_ANOTHER, NOT_BASE64, Proof, Response, Step, WRONG,
+};
 use crate::listener::login::{Admission, Checked, FAILURE, LONGEST, Logins, Turn};
 use crate::listener::policy::{CLOSING, TIMEOUT, TOO_MANY_SESSIONS};
 use crate::smtp::{Line, Reply};
@@ -20,6 +22,8 @@ pub(super) const MAX_LINE: usize = 12_288;
 const MAX_FAILURES: u32 = 5;
 
 const GOOD: Reply = Reply::new(235, "2.7.0", "Authentication successful");
+/// RFC 5248 §3.8.
+const LOCKED_LOGIN: Reply = Reply::new(525, "5.7.13", "This user is locked, ask the administrator");
 const TOO_MANY_FAILURES: Reply = Reply::new(421, "4.7.0", "Too many failed logins, closing connection");
 const NOT_NOW: Reply = Reply::new(421, "4.7.0", "Too many failed logins from this address, try again later");
 const LINE_TOO_LONG: Reply = Reply::new(500, "5.5.6", "Authentication exchange line is too long");
@@ -65,13 +69,41 @@ where
         {
             return self.no_login(Some(mechanism), Some(&user.name), &reply);
         }
+        if self.shared.arrivals.is_locked(&user.name) {
+            info!(client = %self.dialog.client.caller, user = &*user.name, "the user is locked: `mailweir user unlock` ends it");
+            return self.count_failure(&LOCKED_LOGIN);
+        }
         if !self.seat.promote() {
             return Err(End::Because(TOO_MANY_SESSIONS));
         }
         self.dialog.log_in(Some(user));
+        self.stay();
+        GOOD.write_to(&mut self.output);
+        Ok(())
+    }
+
+    /// From now on it has the time of those who may relay.
+    pub(super) fn stay(&mut self) {
         if !self.stopping {
             self.deadline = self.began + self.shared.listener.session_timeout;
         }
+    }
+
+    /// A login by the certificate that the client has shown (RFC 4422, appendix A): the response says for whom it
+    /// acts, which can only be the user whose certificate that is.
+    pub(super) async fn external(&mut self, initial: Option<Response>) -> Result<(), End> {
+        let response = match initial {
+            Some(response) => response,
+            None => match self.ask("").await? {
+                Ok(response) => response,
+                Err(reply) => return self.no_login(None, None, &reply),
+            },
+        };
+        let Some(user) = self.dialog.client.user.clone() else { return self.no_login(None, None, &WRONG) };
+        if !response.0.is_empty() && !response.0.eq_ignore_ascii_case(user.name.as_bytes()) {
+            return self.no_login(None, Some(&user.name), &FOR_ANOTHER);
+        }
+        self.dialog.log_in(Some(user));
         GOOD.write_to(&mut self.output);
         Ok(())
     }
@@ -280,12 +312,8 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn guesses_at_the_same_time_are_no_more_than_one_after_another() {
         let user = User::new("jo", StoredPassword::parse("pencil", true).unwrap());
-        let listener = Listener {
-            auth: ListenerAuth::Required,
-            users: Arc::new(Users::new([user])),
-            tls: None,
-            ..tests_config()
-        };
+        let listener =
+            Listener { auth: ListenerAuth::Required, users: Arc::new(Users::new([user])), tls: None, ..tests_config() };
         let shared = Arc::new(Shared::new(Arc::new(listener), "relay.example", NoIntake::shared()));
         let (_stop, signal) = watch::channel(false);
         let mut guesses = tokio::task::JoinSet::new();
@@ -298,12 +326,18 @@ mod tests {
             tokio::spawn(run(theirs, caller, shared.clone(), stopping, Seat::default()));
             guesses.spawn(async move {
                 says(&mut client).await;
-                client.write_all(format!("AUTH LOGIN am8=\r\n{}\r\n", STANDARD.encode(format!("guess {n}"))).as_bytes()).await.unwrap();
+                client
+                    .write_all(format!("AUTH LOGIN am8=\r\n{}\r\n", STANDARD.encode(format!("guess {n}"))).as_bytes())
+                    .await
+                    .unwrap();
                 let mut heard = says(&mut client).await;
                 if heard.starts_with("334 ") && !heard.contains("\r\n5") && !heard.contains("\r\n4") {
                     heard = says(&mut client).await;
                 }
-                (heard.lines().last().unwrap_or_default().chars().take(3).collect::<String>(), began.elapsed().as_secs())
+                (
+                    heard.lines().last().unwrap_or_default().chars().take(3).collect::<String>(),
+                    began.elapsed().as_secs(),
+                )
             });
         }
         let mut heard = guesses.join_all().await;

@@ -43,7 +43,7 @@ use crate::outcome::Judgement;
 use crate::queue::{Queue, QueueError};
 use crate::route::{Route, RouteError, Router};
 use crate::schedule::lane::Lent;
-use crate::schedule::{Job, Lane, Scheduler};
+use crate::schedule::{Admission, Job, Lane, Scheduler};
 use body::QueuedBody;
 use feedback::Feedback;
 use hand::Hand;
@@ -117,6 +117,29 @@ impl Intake for Relay {
     }
 
     async fn accept(&self, message: Message, recipients: Vec<Recipient>, head: Bytes) -> Result<QueueId, QueueError> {
+        self.take_in(message, recipients, head, None).await
+    }
+
+    async fn accept_held(
+        &self,
+        message: Message,
+        recipients: Vec<Recipient>,
+        head: Bytes,
+        why: Arc<str>,
+    ) -> Result<QueueId, QueueError> {
+        self.take_in(message, recipients, head, Some(why)).await
+    }
+}
+
+impl Relay {
+    /// Stores a message; `held`: why nothing of it leaves until an operator releases it.
+    async fn take_in(
+        &self,
+        message: Message,
+        recipients: Vec<Recipient>,
+        head: Bytes,
+        held: Option<Arc<str>>,
+    ) -> Result<QueueId, QueueError> {
         let mut message = message;
         message.envelope.priority = self.priority_for(&message, &recipients);
         let message = Arc::new(message);
@@ -124,9 +147,13 @@ impl Intake for Relay {
         let from = Incoming::from(&*message);
         let laned = recipients.into_iter().map(|recipient| {
             let lane = self.router.lane_of(from, &recipient.address);
-            NewRecipient { recipient, lane, leased: false }
+            NewRecipient { recipient, lane, leased: false, held: held.clone() }
         });
-        let admission = self.scheduler.admit(&message, laned.collect(), &head);
+        let laned = laned.collect();
+        let admission = match held {
+            Some(_) => Admission::of_held(laned, message.received),
+            None => self.scheduler.admit(&message, laned, &head),
+        };
 
         // The commit point: durable before 250.
         let id = message.id;

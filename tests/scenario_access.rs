@@ -405,6 +405,7 @@ fn who_sends_too_much_is_locked_or_refused() {
         .with(&format!(
             "[[user]]\nname = \"bob\"\npassword = {{ file = \"{secret}\" }}\n[[user]]\nname = \"ann\"\npassword = {{ file = \"{secret}\" }}\n\
              [[limit]]\neach_user = true\nquota = \"3/h\"\nover = \"lock\"\n\
+             [[limit]]\nsender = \"slow@sender.test\"\nquota = \"1/h\"\nover = \"hold\"\n\
              [[limit]]\nsender = \"bulk@sender.test\"\nquota = \"2/h recipients\"\nover = \"reject\""
         ))
         .via("example", "example.test", sink.address, "rate = []")
@@ -450,5 +451,16 @@ fn who_sends_too_much_is_locked_or_refused() {
     assert_eq!(codes, [250, 250, 503], "the third hears it at MAIL");
     let refused = daemon.wait_log("a refusal", |line| line.event() == "sender refused");
     assert!(refused.get("reply").starts_with("450 4.7.1"), "{}", refused.get("reply"));
+    // What is to be held is taken, and leaves when an operator says so.
+    let mut slow = logged_in(&daemon, 235, "AUTH PLAIN AGFubgBwZW5jaWw=");
+    let before = sink.count();
+    let codes: Vec<u16> = (0..2).map(|_| send(&mut slow, "<slow@sender.test>")).collect();
+    assert_eq!(codes, [250; 2]);
+    sink.wait(before + 1, SOON);
+    let held = daemon.wait_row("the second is held", |row| row.state() == "held");
+    assert!(held.reason().starts_with("held: more than 1/h (limit slow@sender.test)"), "{}", held.reason());
+    assert_eq!(daemon.queue_list(&["--user", "ann"]).len(), 1);
+    daemon.command_ok(&["queue", "release", "--user", "ann"], b"");
+    sink.wait(before + 2, SOON);
     daemon.stop();
 }

@@ -128,7 +128,7 @@ words! {
     SignedConversion { Convert = "convert", Bounce = "bounce" }
     LogFormat { Text = "text", Json = "json" }
     RuleScope { Recipient = "recipient", Connection = "connection", Provider = "provider", Account = "account" }
-    Over { Wait = "wait", Reject = "reject", Lock = "lock" }
+    Over { Wait = "wait", Reject = "reject", Hold = "hold", Lock = "lock" }
     LimitsPer { Provider = "provider", Source = "source" }
     Overflow { Wait = "wait", Source = "source" }
     BeforeStart { DayOne = "day_1", Nothing = "nothing" }

@@ -591,6 +591,8 @@ pub enum Over {
     Wait,
     /// It is refused for now when it comes in.
     Reject,
+    /// It is taken, and held until an operator releases it.
+    Hold,
     /// The same, and its user may not send until somebody ends that.
     Lock,
 }

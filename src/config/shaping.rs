@@ -414,9 +414,10 @@ fn limit(reader: &mut Reader<'_>, path: &str, limit: &LimitDraft, providers: &[P
             "provider",
             "is not known yet when mail comes in, which this limit counts: expected over = \"wait\" with it",
         )),
-        () if limit.each_user && !of_arrivals => {
-            Some(("each_user", "is for limits on what comes in: expected over = \"reject\" or \"lock\" with it"))
-        }
+        () if limit.each_user && !of_arrivals => Some((
+            "each_user",
+            "is for limits on what comes in: expected over = \"reject\", \"hold\" or \"lock\" with it",
+        )),
         () if limit.each_user && limit.each_domain => {
             Some(("each_user", "contradicts `each_domain`: expected one of them"))
         }

@@ -59,7 +59,11 @@ pub(super) struct Reached {
 
 /// What was counted of a message, to give back if it is not stored.
 #[derive(Default)]
-pub(super) struct Counted(Vec<(Key, u32)>);
+pub(super) struct Counted {
+    windows: Vec<(Key, u32)>,
+    /// It is to be held, because of this limit.
+    pub held: Option<Reached>,
+}
 
 /// The limits of all listeners of a relay; see the module.
 #[derive(Default)]
@@ -218,11 +222,16 @@ impl Arrivals {
                 make_room(&mut windows, &key);
                 let window = windows.entry(key.clone()).or_insert_with(|| Window::new(number.rate.per, now));
                 if window.count(now) + u64::from(n) > u64::from(number.rate.count) {
+                    let reached = Reached { limit: limit.clone(), what: number.to_string() };
+                    if limit.over == Over::Hold {
+                        counted.held.get_or_insert(reached);
+                        continue;
+                    }
                     give_back(&mut windows, &counted);
-                    return Err(Reached { limit: limit.clone(), what: number.to_string() });
+                    return Err(reached);
                 }
                 window.add(u64::from(n));
-                counted.0.push((key, n));
+                counted.windows.push((key, n));
             }
         }
         Ok(counted)
@@ -284,7 +293,7 @@ fn key(limit: &Limit, number: &CountedRate, whose: &str) -> Key {
 }
 
 fn give_back(windows: &mut HashMap<Key, Window>, counted: &Counted) {
-    for (key, n) in &counted.0 {
+    for (key, n) in &counted.windows {
         if let Some(window) = windows.get_mut(key) {
             window.give_back(u64::from(*n));
         }

@@ -74,6 +74,19 @@ async fn recipients_count_where_they_are_meant_and_one_limit_over_takes_nothing_
 }
 
 #[tokio::test(start_paused = true)]
+async fn what_is_to_be_held_is_taken_and_takes_nobody_elses_place() {
+    let both = [limit(&["2/h"], Over::Hold), limit(&["4/h"], Over::Reject)];
+    let arrivals = Arrivals::new(&both.map(Arc::new));
+    let held = |n: usize| {
+        let counted = arrivals.take(of(""), 1).map(|counted| counted.held.map(|reached| reached.what));
+        (n, counted.map_err(|reached| reached.what))
+    };
+    let all: Vec<_> = (0..5).map(held).collect();
+    let two = || Ok(Some("2/h".to_owned()));
+    assert_eq!(all, [(0, Ok(None)), (1, Ok(None)), (2, two()), (3, two()), (4, Err("4/h".to_owned()))]);
+}
+
+#[tokio::test(start_paused = true)]
 async fn who_is_locked_stays_so_until_somebody_ends_it_and_is_counted_anew() {
     let own = Limit { user: Some("shop".into()), ..limit(&["2/h"], Over::Lock) };
     let arrivals = Arrivals::new(&[Arc::new(own)]);

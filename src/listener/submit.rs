@@ -23,6 +23,7 @@ use crate::mail::{
     Address, BodyKind, Caller, Draft, Envelope, Forward, Message, Notify, Orcpt, Origin, QueueId, Recipient, Refusal,
     Trace,
 };
+use crate::observe;
 use crate::queue::{Queue, QueueError};
 use crate::smtp::Reply;
 
@@ -320,7 +321,15 @@ impl Shared {
                 return Err(Failure::Over(reply));
             }
         };
-        let stored = self.store_counted(client, tx, draft).await;
+        let held = counted.held.as_ref().map(|reached| {
+            let why = format!("held: more than {} ({})", reached.what, reached.limit.conditions());
+            if let Some(times) = observe::seldom("held", &why) {
+                let user = client.user_name();
+                warn!(user, client = %client.caller, why, times, "more mail than a limit says: it is taken, and held");
+            }
+            why.into()
+        });
+        let stored = self.store_counted(client, tx, draft, held).await;
         if !matches!(stored, Ok(Once::First(_))) {
             self.arrivals.give_back(&counted);
         }
@@ -347,7 +356,13 @@ impl Shared {
         Err(LOCKED)
     }
 
-    async fn store_counted(&self, client: &Client, tx: Transaction, draft: &mut Draft) -> Result<Once, Failure> {
+    async fn store_counted(
+        &self,
+        client: &Client,
+        tx: Transaction,
+        draft: &mut Draft,
+        held: Option<Arc<str>>,
+    ) -> Result<Once, Failure> {
         let content = draft.content();
         let finished = match draft.finish(self.queue()).await {
             Ok(Ok(finished)) => finished,
@@ -375,7 +390,10 @@ impl Shared {
             size: finished.size,
             traits: finished.traits,
         };
-        let accept = self.intake.accept(message, tx.recipients, finished.head);
+        let accept = match held {
+            None => self.intake.accept(message, tx.recipients, finished.head),
+            Some(why) => self.intake.accept_held(message, tx.recipients, finished.head, why),
+        };
         let once = match (&self.dedupe, fingerprint) {
             (Some(dedupe), Some(fingerprint)) => dedupe.once(fingerprint, content, accept).await,
             _ => accept.await.map(Once::First),

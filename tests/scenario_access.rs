@@ -138,7 +138,8 @@ fn behind_a_proxy() -> Proxied {
     let authority = Authority::new(&dir, "test-ca");
     let made = authority.certificate(&dir, "127.0.0.1");
     let implicit = SocketAddr::from(([127, 0, 0, 1], second.at(1).port()));
-    let keys = "allow = [\"203.0.113.0/24\"]\nproxy_from = [\"127.0.0.1\"]";
+    // The harness looks for a greeting from 127.0.0.1.
+    let keys = "allow = [\"203.0.113.0/24\"]\nproxy_from = [\"127.0.0.3\"]";
     let daemon = Setup::new(&dir)
         .listener(keys)
         .with(&format!(
@@ -160,7 +161,7 @@ fn the_client_that_a_proxy_tells_of_is_the_client() {
     let smtp = SocketAddr::from(([127, 0, 0, 1], world.daemon.smtp.port()));
     let dialog = "EHLO app.test\r\nMAIL FROM:<a@sender.test>\r\nRCPT TO:<b@example.test>\r\nQUIT\r\n";
     let says = |header: &[u8]| {
-        let mut stream = silent([127, 0, 0, 1], smtp);
+        let mut stream = silent([127, 0, 0, 3], smtp);
         // In pieces, with the client's first words behind it in one of them.
         let bytes = [header, dialog.as_bytes()].concat();
         let at = header.len() / 2;
@@ -186,11 +187,11 @@ fn the_client_that_a_proxy_tells_of_is_the_client() {
     // Before TLS on a listener that begins with it, and the client may hand in mail.
     let header = "PROXY TCP4 203.0.113.9 198.51.100.1 4660 465\\r\\n";
     let port = world.implicit.port();
-    let (well, said) = smtps(port, &world.authority, "127.0.0.1", ("", ""), header, "by version 1");
+    let (well, said) = smtps(port, &world.authority, "127.0.0.3", ("", ""), header, "by version 1");
     assert!(well, "{said}");
     let header =
         "\\r\\n\\r\\n\\0\\r\\nQUIT\\n\\x21\\x11\\0\\x0c\\xcb\\0\\x71\\x09\\xc6\\x33\\x64\\x01\\x12\\x34\\x01\\xd1";
-    let (well, said) = smtps(port, &world.authority, "127.0.0.1", ("", ""), header, "by version 2");
+    let (well, said) = smtps(port, &world.authority, "127.0.0.3", ("", ""), header, "by version 2");
     assert!(well, "{said}");
     for subject in ["by version 1", "by version 2"] {
         let arrived = world.sink.wait_subject(subject, SOON);
@@ -201,7 +202,7 @@ fn the_client_that_a_proxy_tells_of_is_the_client() {
     assert_eq!(accepted.get("client"), "203.0.113.9");
     // Who guesses is the client, not the proxy.
     let header = "PROXY TCP4 198.51.100.7 198.51.100.1 4660 465\\r\\n";
-    let (well, said) = smtps(port, &world.authority, "127.0.0.1", ("bob", "wrong"), header, "never");
+    let (well, said) = smtps(port, &world.authority, "127.0.0.3", ("bob", "wrong"), header, "never");
     assert!(!well && said.contains("535"), "{said}");
     let failed = world.daemon.wait_log("a failed login", |line| line.event() == "login failed");
     assert_eq!(failed.get("client"), "198.51.100.7");
@@ -227,8 +228,8 @@ fn haproxy_speaks_for_its_clients() {
         "haproxy.cfg",
         format!(
             "defaults\n mode tcp\n timeout connect 5s\n timeout client 30s\n timeout server 30s\n\
-             listen one\n bind 127.0.0.1:{}\n server a {smtp} send-proxy check inter 200ms\n\
-             listen two\n bind 127.0.0.1:{}\n server a {} send-proxy-v2 check check-send-proxy inter 200ms\n",
+             listen one\n bind 127.0.0.1:{}\n server a {smtp} source 127.0.0.3 send-proxy check inter 200ms\n\
+             listen two\n bind 127.0.0.1:{}\n server a {} source 127.0.0.3 send-proxy-v2 check check-send-proxy inter 200ms\n",
             front[0], front[1], world.implicit
         ),
     );
@@ -391,7 +392,8 @@ fn a_certificate_of_a_user_is_a_login() {
         let (well, said) = send(required.port(), shown, "", "never");
         assert!(!well && !said.contains("530"), "{said}");
     }
-    assert_eq!(sink.count(), 5);
+    // The one that named root is still the printer by its certificate.
+    assert_eq!(sink.count(), 6);
     daemon.stop();
 }
 
@@ -449,8 +451,7 @@ fn who_sends_too_much_is_locked_or_refused() {
     let mut bulk = logged_in(&daemon, 235, BOB);
     let codes: Vec<u16> = (0..3).map(|_| send(&mut bulk, "<bulk@sender.test>")).collect();
     assert_eq!(codes, [250, 250, 503], "the third hears it at MAIL");
-    let refused = daemon.wait_log("a refusal", |line| line.event() == "sender refused");
-    assert!(refused.get("reply").starts_with("450 4.7.1"), "{}", refused.get("reply"));
+    daemon.wait_log("a refusal", |line| line.event() == "sender refused" && line.get("reply").starts_with("450 4.7.1"));
     // What is to be held is taken, and leaves when an operator says so.
     let mut slow = logged_in(&daemon, 235, "AUTH PLAIN AGFubgBwZW5jaWw=");
     let before = sink.count();

@@ -2,7 +2,6 @@ use std::net::Ipv4Addr;
 
 use super::*;
 use crate::config::units::Pattern;
-use crate::listener::Intake as _;
 use crate::mail::draft::tests::NoIntake;
 
 const CLIENT: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1));

@@ -5,8 +5,10 @@
 //! - One network (an address; of IPv6 a /64) has at most its part of the places: whoever opens as many connections
 //!   as he can leaves the others theirs.
 //! - Where none is left, of its network's or at all, a newcomer takes that of whoever has not got on for longest,
-//!   among those of its network or among all, if that is at least [`GRACE`]. So people behind one address, and
-//!   everybody on a listener under attack, get in although others hold what they can.
+//!   among those of its network or among all, if that is at least [`GRACE`]. One whose network has fewer places than
+//!   others takes it from the network that has most, and needs to wait only for [`SHORT`]: who comes again at once
+//!   has nothing of it. So people behind one address, and everybody on a listener under attack, get in although
+//!   others hold what they can.
 //! - Getting on is a step towards a login (TLS, the first EHLO, a response of AUTH), of which a session has a few:
 //!   nobody keeps his place by commands that lead nowhere.
 //! - A place that was taken away is no longer there for a login: who loses it and logs in at the same moment has
@@ -24,6 +26,9 @@ use super::client_network::network;
 
 /// How long a session may stand still before its place can be taken: longer than a round trip over a bad line.
 pub(super) const GRACE: Duration = Duration::from_secs(5);
+
+/// The same where its network has more places than that of the newcomer.
+const SHORT: Duration = Duration::from_secs(1);
 
 /// The places of one listener; see the module.
 pub(super) struct Strangers {
@@ -85,15 +90,16 @@ impl Strangers {
         let own = places.iter().filter(|mark| mark.network == network).count();
         let full = places.len() >= self.most || own >= self.of_a_network;
         if full {
-            let may_lose = |mark: &Mark| own < self.of_a_network || mark.network == network;
-            let since = |mark: &Mark| *mark.moved.lock();
-            let longest = places.iter().enumerate().filter(|(_, mark)| may_lose(mark)).min_by_key(|(_, m)| since(m));
-            match longest {
-                Some((at, mark)) if now.saturating_duration_since(since(mark)) >= GRACE => {
-                    places.swap_remove(at).lost.notify_one();
+            let loser = match own >= self.of_a_network {
+                true => slowest(&places, now, GRACE, |mark| mark.network == network),
+                false => {
+                    let crowd = crowd(&places).filter(|crowd| crowd.has > own + 1);
+                    let of_crowd = |mark: &Mark| crowd.is_some_and(|crowd| crowd.network == mark.network);
+                    slowest(&places, now, SHORT, of_crowd).or_else(|| slowest(&places, now, GRACE, |_| true))
                 }
-                _ => return Entered::Full,
-            }
+            };
+            let Some(at) = loser else { return Entered::Full };
+            places.swap_remove(at).lost.notify_one();
         }
         let mark = Arc::new(Mark { network, moved: Mutex::new(now), lost: Notify::new() });
         places.push(mark.clone());
@@ -103,11 +109,7 @@ impl Strangers {
 
     /// Who has most of the places; `None`: nobody has any.
     pub fn crowd(&self) -> Option<Crowd> {
-        let places = self.places.lock();
-        let mut networks: Vec<IpAddr> = places.iter().map(|mark| mark.network).collect();
-        networks.sort_unstable();
-        let most = networks.chunk_by(|a, b| a == b).max_by_key(|same| same.len())?;
-        Some(Crowd { network: *most.first()?, has: most.len(), all: networks.len() })
+        crowd(&self.places.lock())
     }
 
     /// How many places there are.
@@ -119,6 +121,20 @@ impl Strangers {
     pub fn taken(&self) -> usize {
         self.places.lock().len()
     }
+}
+
+fn crowd(places: &[Arc<Mark>]) -> Option<Crowd> {
+    let mut networks: Vec<IpAddr> = places.iter().map(|mark| mark.network).collect();
+    networks.sort_unstable();
+    let most = networks.chunk_by(|a, b| a == b).max_by_key(|same| same.len())?;
+    Some(Crowd { network: *most.first()?, has: most.len(), all: networks.len() })
+}
+
+/// Who has stood still for longest of those, and for that long at least.
+fn slowest(places: &[Arc<Mark>], now: Instant, least: Duration, of: impl Fn(&Mark) -> bool) -> Option<usize> {
+    let since = |mark: &Mark| *mark.moved.lock();
+    let longest = places.iter().enumerate().filter(|(_, mark)| of(mark)).min_by_key(|(_, mark)| since(mark));
+    longest.filter(|(_, mark)| now.saturating_duration_since(since(mark)) >= least).map(|(at, _)| at)
 }
 
 impl Place {
@@ -213,6 +229,19 @@ mod tests {
         assert!(!held[1].leave() && held[2].leave() && !held[2].leave(), "it is left once");
         assert!(place(all.enter(ONE, at(9))).is_some());
         drop(new);
+    }
+
+    /// Whoever comes again and again takes the places that become free, but not from a network that has fewer.
+    #[test]
+    fn who_has_fewer_places_does_not_wait_as_long_as_who_has_many() {
+        let (all, now) = (places(8, None), Instant::now());
+        let held: Vec<Place> = (0..8).filter_map(|n| place(all.enter(other(n / 2), now))).collect();
+        assert_eq!(held.len(), 8);
+        let soon = now + SHORT;
+        assert!(place(all.enter(ONE, now)).is_none() && place(all.enter(other(0), soon)).is_none());
+        let (one, two) = (place(all.enter(ONE, soon)), place(all.enter(ONE, soon)));
+        assert!(one.is_some() && two.is_none(), "a second one would have as many as others");
+        assert_eq!(held.iter().filter(|place| is_lost(place)).count(), 1);
     }
 
     #[test]

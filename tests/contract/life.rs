@@ -209,7 +209,7 @@ pub async fn what_is_held_from_the_start_waits_for_an_operator(mut rig: Rig) {
     let id = held.leased().post(&*rig.queue).await;
     assert_eq!(rig.queue.counts().await.unwrap(), Counts { messages: 1, held: 1, ..Counts::default() });
     rig.drop_and_reopen().await;
-    assert_eq!(rig.queue.claim(&"x".into(), T0.after(Duration::from_secs(9)), 9).await.unwrap(), []);
+    assert!(rig.queue.claim(&"x".into(), T0.after(Duration::from_secs(9)), 9).await.unwrap().is_empty());
     let shown = row(&*rig.queue, key(id, 0)).await.unwrap();
     assert_eq!((shown.state.as_str(), shown.reason.as_str()), ("held", "held: too much"));
     assert_eq!(rig.queue.operate(Operation::Release, &[key(id, 0)], &[], T0).await.unwrap(), 1);

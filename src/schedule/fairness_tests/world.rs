@@ -56,6 +56,8 @@ impl Default for Plan {
 
 pub(super) fn limit(sender: &str, each_domain: bool, rate: &[Rate], quota: &[Rate]) -> Arc<Limit> {
     Arc::new(Limit {
+        each_user: false,
+        over: crate::config::Over::Wait,
         sender: Pattern::new(sender),
         client: Vec::new(),
         user: None,

@@ -133,7 +133,7 @@ fn new_message(id: QueueId) -> Result<NewMessage, Trouble> {
         traits: BodyTraits::default(),
     };
     let recipient = Recipient::new(Address::parse("to@there.example")?);
-    let recipients = vec![NewRecipient { recipient, lane: LaneName::provider("there"), leased: true }];
+    let recipients = vec![NewRecipient { recipient, lane: LaneName::provider("there"), leased: true, held: None }];
     Ok(NewMessage { message: Arc::new(message), recipients, head: Bytes::from(vec![b'x'; 2048]) })
 }
 

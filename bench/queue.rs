@@ -29,7 +29,7 @@ fn message(id: QueueId, n: usize, lane: &str, leased: bool) -> Option<NewMessage
         size: 2048,
         traits: BodyTraits::default(),
     };
-    let recipients = vec![NewRecipient { recipient: Recipient::new(address), lane: lane.into(), leased }];
+    let recipients = vec![NewRecipient { recipient: Recipient::new(address), lane: lane.into(), leased, held: None }];
     Some(NewMessage { message: Arc::new(message), recipients, head: Bytes::from(vec![b'x'; 2048]) })
 }
 

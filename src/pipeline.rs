@@ -36,14 +36,14 @@ use crate::config::Config;
 use crate::crash;
 use crate::deliver::{Connector, Event, Fact, Stage, Transaction};
 use crate::descriptors::Descriptors;
-use crate::listener::{Intake, Logins, Memory, memory};
+use crate::listener::{Arrivals, Intake, Logins, Memory, memory};
 use crate::mail::{Address, Features, Incoming, Message, NewMessage, NewRecipient, QueueId, Recipient};
 use crate::observe::{Active, Stats};
 use crate::outcome::Judgement;
 use crate::queue::{Queue, QueueError};
 use crate::route::{Route, RouteError, Router};
 use crate::schedule::lane::Lent;
-use crate::schedule::{Job, Lane, Scheduler};
+use crate::schedule::{Admission, Job, Lane, Scheduler};
 use body::QueuedBody;
 use feedback::Feedback;
 use hand::Hand;
@@ -87,6 +87,7 @@ pub struct Relay {
     tickets: conversion::Tickets,
     incoming: Arc<Memory>,
     logins: Arc<Logins>,
+    arrivals: Arc<Arrivals>,
 }
 
 #[async_trait]
@@ -111,7 +112,34 @@ impl Intake for Relay {
         Some(&self.logins)
     }
 
+    fn arrivals(&self) -> Option<&Arc<Arrivals>> {
+        Some(&self.arrivals)
+    }
+
     async fn accept(&self, message: Message, recipients: Vec<Recipient>, head: Bytes) -> Result<QueueId, QueueError> {
+        self.take_in(message, recipients, head, None).await
+    }
+
+    async fn accept_held(
+        &self,
+        message: Message,
+        recipients: Vec<Recipient>,
+        head: Bytes,
+        why: Arc<str>,
+    ) -> Result<QueueId, QueueError> {
+        self.take_in(message, recipients, head, Some(why)).await
+    }
+}
+
+impl Relay {
+    /// Stores a message; `held`: why nothing of it leaves until an operator releases it.
+    async fn take_in(
+        &self,
+        message: Message,
+        recipients: Vec<Recipient>,
+        head: Bytes,
+        held: Option<Arc<str>>,
+    ) -> Result<QueueId, QueueError> {
         let mut message = message;
         message.envelope.priority = self.priority_for(&message, &recipients);
         let message = Arc::new(message);
@@ -119,9 +147,13 @@ impl Intake for Relay {
         let from = Incoming::from(&*message);
         let laned = recipients.into_iter().map(|recipient| {
             let lane = self.router.lane_of(from, &recipient.address);
-            NewRecipient { recipient, lane, leased: false }
+            NewRecipient { recipient, lane, leased: false, held: held.clone() }
         });
-        let admission = self.scheduler.admit(&message, laned.collect(), &head);
+        let laned = laned.collect();
+        let admission = match held {
+            Some(_) => Admission::of_held(laned, message.received),
+            None => self.scheduler.admit(&message, laned, &head),
+        };
 
         // The commit point: durable before 250.
         let id = message.id;
@@ -155,6 +187,7 @@ impl Relay {
         let relay = Arc::new(Relay {
             incoming,
             logins: Arc::default(),
+            arrivals: Arc::new(Arrivals::new(&config.arrivals)),
             config,
             clock,
             queue,
@@ -209,6 +242,7 @@ impl Relay {
     pub fn go_on_from(&self, before: &Relay) {
         self.stats.go_on_from(&before.stats);
         self.logins.go_on_from(&before.logins);
+        self.arrivals.go_on_from(&before.arrivals);
     }
 
     /// Takes up what the store keeps of earlier processes: what replies taught, and what an operator
@@ -218,6 +252,7 @@ impl Relay {
     /// The queue could not be read or written.
     pub async fn recall(&self) -> Result<(), QueueError> {
         self.recall_feedback().await?;
+        self.arrivals.recall(&*self.queue).await?;
         self.recall_pauses().await
     }
 

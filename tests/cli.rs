@@ -414,6 +414,7 @@ fn queue_list_gives_a_line_for_each_recipient() {
         "reason",
         "waits",
         "report_due",
+        "user",
     ];
     want.sort_unstable();
     assert_eq!(fields, want);

@@ -118,7 +118,8 @@ async fn a_connection_that_is_cut_inside_a_message_queues_nothing() {
 
 #[tokio::test]
 async fn the_log_tells_the_version_of_a_message_and_why_there_is_no_tls() {
-    let (lines, _guard) = Lines::collect();
+    // Of the same client and reason there is a line at `info` once an hour, whichever test was first.
+    let (lines, _guard) = Lines::collect_from(tracing::Level::DEBUG);
     let mut rig1 = encrypted(rig(implicit()), client()).await.expect("a handshake");
     rig1.talk(b"", 1).await;
     rig1.talk(b"EHLO app.example\r\n", 11).await;
@@ -148,7 +149,7 @@ async fn the_log_tells_the_version_of_a_message_and_why_there_is_no_tls() {
     plain.client.read_to_end(&mut got).await.expect("an alert, and the end");
     assert!(got.starts_with(&[21, 3]) && got.len() == 7, "a TLS alert and nothing more: {}", got.escape_ascii());
     plain.session.await.expect("no panic");
-    assert_eq!(lines.text().matches("why=\"the client does not speak TLS\"").count(), 1, "{}", lines.text());
+    assert!(lines.text().contains("why=\"the client does not speak TLS\""), "{}", lines.text());
 }
 
 /// Who says nothing is waited for beside the others, and counts as a session.

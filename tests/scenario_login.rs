@@ -190,6 +190,22 @@ fn no_password_and_no_unknown_name_is_in_the_log_and_fail2ban_finds_who_failed()
             .collect::<Vec<_>>()
     };
     assert_eq!(failed(&world.daemon), ["shop", "", "shop"]);
+    // Other ways to fail are told and counted, too: who acts for another, no password, no mechanism, no base64, no end.
+    world.daemon.command_ok(&["user", "unban", "--all"], b"");
+    let mut client = world.daemon.client();
+    client.command(535, "AUTH PLAIN cm9vdABzaG9wAHMzY3JldC1vZi10aGUtc2hvcA==");
+    client.command(535, "AUTH PLAIN AHNob3AA");
+    client.command(504, "AUTH GSSAPI");
+    client.command(501, "AUTH PLAIN !!!");
+    client.command(334, "AUTH LOGIN");
+    client.command(501, "*");
+    client.reply_of(421, "five failures");
+    world.daemon.wait_log("the last of them", |line| line.get("reply").contains("cancelled"));
+    assert_eq!(failed(&world.daemon)[3..], ["shop", "shop", "", "", ""]);
+    let bans = world.daemon.command_ok(&["user", "bans", "--json"], b"");
+    // Only those that look like guesses make others wait, and one that is the same again counts once.
+    assert!(bans.contains("\"failures\":1,"), "{bans}");
+    world.daemon.command_ok(&["user", "unban", "127.0.0.1"], b"");
     let accepted = world.daemon.wait_log("accepted", |line| line.event() == "accepted");
     assert_eq!(accepted.get("user"), "shop");
     let json = std::fs::read_to_string(&world.daemon.log).expect("a log");
@@ -225,11 +241,11 @@ fn no_password_and_no_unknown_name_is_in_the_log_and_fail2ban_finds_who_failed()
     let mut command = Command::new(program("python3"));
     command.args(["-c", script]).arg(&filter).arg(&log);
     let found = String::from_utf8(run_ok(&mut command, b"", DEADLINE).stdout).expect("text");
-    assert_eq!(found.lines().collect::<Vec<_>>(), ["1 127.0.0.1"; 4]);
+    assert_eq!(found.lines().collect::<Vec<_>>(), ["1 127.0.0.1"; 9]);
     if Path::new("/usr/bin/fail2ban-regex").exists() {
         let mut command = Command::new("/usr/bin/fail2ban-regex");
         let output = run_ok(command.arg(&log).arg(&filter), b"", DEADLINE);
-        assert!(String::from_utf8_lossy(&output.stdout).contains("4 matched"));
+        assert!(String::from_utf8_lossy(&output.stdout).contains("9 matched"));
     }
 }
 

@@ -51,6 +51,9 @@ pub struct Explanation {
     /// Where the `[[route]]` stands that gives it, whatever the client asks for; empty if none does.
     #[serde(default)]
     pub priority_from: String,
+    /// The user by whom it is handed in; empty: nobody has logged in.
+    #[serde(default)]
+    pub user: String,
     /// A running relay said this; else it is what would hold if one ran.
     pub running: bool,
     /// Where it goes and why.
@@ -126,13 +129,19 @@ pub async fn explain(
     let route = router.explain(from, recipient).await;
     let provider = config.provider(&route.provider).unwrap_or(&config.default);
     let domain = sender.map_or("", Address::domain);
-    let ruled = config.priority_index(from, recipient);
-    let given = ruled.and_then(|at| config.priorities.get(at)).map(|rule| (rule.number, rule.priority));
+    let of_user = config.user_of(&from).and_then(|user| Some((user, user.priority?)));
+    let ruled = config.priority_index(from, recipient).and_then(|at| config.priorities.get(at));
+    let given = match (of_user, ruled) {
+        (Some((user, priority)), _) => Some((priority, format!("[[user]] {}", user.name))),
+        (None, Some(rule)) => Some((rule.priority, line_of_route(settings, "priority", rule.number))),
+        (None, None) => None,
+    };
     Explanation {
         recipient: recipient.as_str().to_owned(),
         sender: sender.map_or("", Address::as_str).to_owned(),
-        priority: given.map_or(priority, |(_, given)| given),
-        priority_from: given.map(|(number, _)| line_of_route(settings, "priority", number)).unwrap_or_default(),
+        priority: given.as_ref().map_or(priority, |(given, _)| *given),
+        priority_from: given.map(|(_, by)| by).unwrap_or_default(),
+        user: config.user_of(&from).map(|user| user.name.to_string()).unwrap_or_default(),
         running: false,
         route_from: route.route.map(|number| line_of_route(settings, "via", number)).unwrap_or_default(),
         sources: sources::order(&provider.source, domain).into_iter().map(|source| source.address).collect(),

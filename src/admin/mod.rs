@@ -1,6 +1,7 @@
 //! What operators ask of a running mailweir: the trait that the application implements, and the
 //! values it answers with. `control` carries them over a Unix socket, `requests` does the work.
 
+pub mod bans;
 mod bounded;
 pub mod control;
 pub mod explain;
@@ -13,6 +14,7 @@ mod resuming;
 mod spare;
 
 use std::collections::HashMap;
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -24,6 +26,7 @@ pub use holds::{HoldStatus, QuotaStatus};
 
 use crate::clock::Timestamp;
 use crate::config::Provider;
+use crate::listener::arrivals::Lock;
 use crate::mail::{Address, Incoming, LaneName, RecipientKey, State};
 pub use crate::pipeline::{Forgotten, Resumed};
 use crate::queue::{Counts, Operation, Queue, QueueError, Storage};
@@ -98,6 +101,27 @@ pub trait Controls: Send + Sync + 'static {
     /// people; the configuration in force stays then.
     async fn reload(&self) -> Result<String, Refusal> {
         Err(Refusal { message: "mailweir is not running".into(), config: false })
+    }
+
+    /// Addresses whose logins have failed.
+    fn bans(&self) -> Vec<bans::BanStatus> {
+        Vec::new()
+    }
+
+    /// Forgets the failures of one address, or of all; how many addresses that were.
+    fn unban(&self, _address: Option<IpAddr>) -> usize {
+        0
+    }
+
+    /// Users who may not send until somebody ends that.
+    fn locks(&self) -> Vec<Lock> {
+        Vec::new()
+    }
+
+    /// Lets a user send again; `false` if it was not locked. The error is that of the queue: it is done, but ends
+    /// with the process.
+    async fn unlock(&self, _user: &str) -> Result<bool, QueueError> {
+        Ok(false)
     }
 
     /// The values in force that differ from the built-in ones, as TOML; secrets as `<secret>`. `None`: nobody

@@ -14,10 +14,12 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 
+use super::bans::BanStatus;
 use super::listing::list;
 use super::resuming::{only_for_now, resume};
 use super::{Controls, Explanation, Forgotten, LaneStatus, Resumed, Status, Withdrawn};
 use crate::clock::{Clock, Timestamp};
+use crate::listener::arrivals::Lock;
 use crate::mail::lifecycle::Event;
 use crate::mail::{Address, CHUNK, Incoming, LaneName, QueueId, RecipientKey, State};
 use crate::queue::{Counts, Filter, Operation, Page, Queue, QueueError, Row, Storage};
@@ -82,6 +84,20 @@ pub enum Request {
     FileDiffers,
     /// The values in force that differ from the built-in ones, as TOML in a note.
     Settings,
+    /// Addresses whose logins have failed.
+    Bans,
+    /// Forget that of one, or of all.
+    Unban {
+        /// Which; `None`: all.
+        address: Option<IpAddr>,
+    },
+    /// Users who may not send until somebody ends that.
+    Locks,
+    /// Let one send again.
+    Unlock {
+        /// Its name.
+        user: String,
+    },
     /// Copy the queue, as the relay has it open, to a new file.
     Save {
         /// Its absolute path.
@@ -119,6 +135,10 @@ pub enum Reply {
     Explanation(Box<Explanation>),
     /// A recipient.
     Row(Box<Row>),
+    /// An address whose logins have failed.
+    Ban(BanStatus),
+    /// A user who may not send.
+    Lock(Lock),
     /// This many bytes of a message follow.
     Bytes(usize),
     /// Something in words.
@@ -233,6 +253,25 @@ async fn answer(
             });
             sink.put(Reply::Status(Box::new(status)), &[]).await?;
         }
+        Request::Bans => {
+            for ban in controls.bans() {
+                sink.put(Reply::Ban(ban), &[]).await?;
+            }
+        }
+        Request::Unban { address } => {
+            let changed = controls.unban(address) as u64;
+            return Ok(Ok(Done { matched: changed, changed, ..Done::default() }));
+        }
+        Request::Locks => {
+            for lock in controls.locks() {
+                sink.put(Reply::Lock(lock), &[]).await?;
+            }
+        }
+        Request::Unlock { user } => match controls.unlock(&user).await {
+            Ok(true) => return Ok(Ok(Done { matched: 1, changed: 1, ..Done::default() })),
+            Ok(false) => {}
+            Err(e) => return Ok(Err(only_for_now(&user, "unlocked", e))),
+        },
         Request::Save { file } => match controls.queue().save(file).await {
             Ok((bytes, counts)) => sink.put(Reply::Saved { bytes, counts }, &[]).await?,
             Err(e) => return Ok(Err(Failure { temporary: e.temporary, ..Failure::refused(e.message) })),

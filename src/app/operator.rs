@@ -14,6 +14,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::changes;
 use super::gate::{Gate, PATIENCE};
+use crate::admin::bans::BanStatus;
 use crate::admin::explain::{Facts, LaneExplained, OwnPace, explain};
 use crate::admin::{
     Controls, Explanation, FeedbackStatus, Forgotten, HoldStatus, LaneStatus, QuotaStatus, Refusal, Resumed, Status,
@@ -22,7 +23,8 @@ use crate::admin::{
 use crate::clock::{Timestamp, When};
 use crate::config::report::{OwnValues, Setting};
 use crate::config::{Provider, Store};
-use crate::listener::Place;
+use crate::listener::arrivals::Lock;
+use crate::listener::{Intake, Place};
 use crate::mail::{
     Address, BodyTraits, Envelope, Features, Incoming, LaneName, Message, Origin, QueueId, RecipientKey, State,
     sender_key,
@@ -81,6 +83,35 @@ pub(super) struct Operator {
 
 #[async_trait]
 impl Controls for Operator {
+    fn locks(&self) -> Vec<Lock> {
+        Intake::arrivals(&*self.relay).map(|arrivals| arrivals.locks()).unwrap_or_default()
+    }
+
+    async fn unlock(&self, user: &str) -> Result<bool, QueueError> {
+        let Some(arrivals) = Intake::arrivals(&*self.relay) else { return Ok(false) };
+        let was = arrivals.unlock(user, &*self.relay.queue).await?;
+        if was {
+            tracing::info!(user, "unlocked by an operator");
+        }
+        Ok(was)
+    }
+
+    fn bans(&self) -> Vec<BanStatus> {
+        let now = self.relay.clock.now();
+        let slowed = Intake::logins(&*self.relay).map(|logins| logins.slowed()).unwrap_or_default();
+        slowed.iter().map(|slowed| BanStatus::of(slowed, now)).collect()
+    }
+
+    fn unban(&self, address: Option<IpAddr>) -> usize {
+        let forgiven = Intake::logins(&*self.relay).map_or(0, |logins| logins.forgive(address));
+        tracing::info!(
+            address = address.map(tracing::field::display),
+            forgiven,
+            "failed logins forgotten by an operator"
+        );
+        forgiven
+    }
+
     fn queue(&self) -> Arc<dyn Queue> {
         self.relay.queue.clone()
     }
@@ -488,6 +519,22 @@ impl Controls for Front {
     fn status(&self) -> Status {
         let (refused, stopping) = (self.refused.lock().clone(), self.stopping.load(Ordering::Relaxed));
         Status { refused, stopping, ..self.operator.load().status() }
+    }
+
+    fn bans(&self) -> Vec<BanStatus> {
+        self.operator.load().bans()
+    }
+
+    fn unban(&self, address: Option<IpAddr>) -> usize {
+        self.operator.load().unban(address)
+    }
+
+    fn locks(&self) -> Vec<Lock> {
+        self.operator.load().locks()
+    }
+
+    async fn unlock(&self, user: &str) -> Result<bool, QueueError> {
+        self.operator.load_full().unlock(user).await
     }
 
     fn settings(&self) -> Option<String> {

@@ -65,6 +65,14 @@ pub(super) async fn explain(lead: Lead, asked: Explain) -> Outcome {
         };
         return Err(Failed::new(Code::Usage, format!("there is no listener `{}`: {known}", asked.listener)));
     }
+    if lead.broken.is_none() && !asked.user.is_empty() && lead.config().users.find(&asked.user).is_none() {
+        let known = lead.config().users.iter().map(|user| &*user.name);
+        let hint = match crate::config::nearest(&asked.user, known) {
+            Some(near) => format!("did you mean {near}?"),
+            None => "expected the name of a [[user]], or one of `users`".to_owned(),
+        };
+        return Err(Failed::new(Code::Usage, format!("there is no user `{}`: {hint}", asked.user)));
+    }
     let told = match running(&lead).await? {
         Some(target) => {
             let mut told = None;
@@ -114,9 +122,11 @@ fn write(out: &mut impl Write, told: &Explanation) -> io::Result<()> {
     let sender = if told.sender.is_empty() { "<>" } else { &told.sender };
     let given = match told.priority_from.as_str() {
         "" => String::new(),
+        by if by.starts_with("[[user]]") => format!(", given by its {by}, whatever the client asks for"),
         from => format!(", given by a [[route]] ({from}), whatever the client asks for"),
     };
-    writeln!(out, "{} from {sender}, priority {}{given}", told.recipient, told.priority)?;
+    let user = if told.user.is_empty() { String::new() } else { format!(" by the user {}", told.user) };
+    writeln!(out, "{} from {sender}{user}, priority {}{given}", told.recipient, told.priority)?;
     write_route(out, &told.route, &told.route_from)?;
     if told.sources.len() > 1 {
         let list: Vec<String> = told.sources.iter().map(ToString::to_string).collect();

@@ -23,6 +23,7 @@ mod sendmail;
 mod simulate;
 mod sink;
 pub mod text;
+mod user;
 mod whose;
 
 use std::ffi::OsString;
@@ -145,6 +146,9 @@ enum Command {
     Auth(auth::AuthCommand),
     /// Make the hash of a password for a `[[user]]` or a line of `users`
     Passwd(passwd::Passwd),
+    /// Addresses that are banned because logins failed, users who are locked, and the end of both
+    #[command(subcommand)]
+    User(user::UserCommand),
     /// Make DKIM keys, print their DNS records, and compare these with DNS
     #[command(subcommand)]
     Dkim(dkim::DkimCommand),
@@ -195,12 +199,12 @@ fn dispatch(cli: Cli) -> Outcome {
     let lead = || Lead::find(cli.config.as_deref(), cli.socket.clone());
     let command = cli.command.unwrap_or(Command::Run);
     let to_a_relay = |command: &Command| {
-        use Command::{Backup, Explain, Provider, Queue, Reload, Status};
-        matches!(command, Queue(_) | Provider(_) | Status { .. } | Backup(_) | Reload | Explain(_))
+        use Command::{Backup, Explain, Provider, Queue, Reload, Status, User};
+        matches!(command, Queue(_) | Provider(_) | Status { .. } | Backup(_) | Reload | Explain(_) | User(_))
     };
     if cli.socket.is_some() && !to_a_relay(&command) {
-        let message = "--socket is for commands to a relay that runs: status, reload, queue, provider, explain and \
-                       backup (see --help)";
+        let message = "--socket is for commands to a relay that runs: status, reload, queue, provider, user, explain \
+                       and backup (see --help)";
         return Err(Failed::new(Code::Usage, message));
     }
     // These two have nothing that is secret, and are for looking at.
@@ -214,6 +218,7 @@ fn dispatch(cli: Cli) -> Outcome {
         Command::Provider(command) => block_on(provider::provider(lead(), command)),
         Command::Status { json } => block_on(control::status(&lead(), json)),
         Command::Backup(args) => block_on(backup::backup(&lead(), &args)),
+        Command::User(command) => block_on(user::user(&lead(), command)),
         Command::Reload => block_on(control::reload(&lead().quiet())),
         Command::Explain(asked) => block_on(explain::explain(lead(), asked)),
         Command::Auth(command) => {

@@ -68,6 +68,9 @@ pub(super) struct Which {
     /// Sender, with * for anything; <> for bounces
     #[arg(long, value_name = "PATTERN")]
     sender: Option<String>,
+    /// User who had logged in
+    #[arg(long, value_name = "NAME")]
+    user: Option<String>,
     /// Recipient, with * for anything
     #[arg(long, value_name = "PATTERN")]
     recipient: Option<String>,
@@ -110,6 +113,7 @@ impl Which {
         let base = Filter {
             id: None,
             sender: self.sender,
+            user: self.user,
             recipient: self.recipient,
             domain: self.domain,
             provider: self.provider,
@@ -288,7 +292,10 @@ fn cells(row: &Row, now: Timestamp) -> [String; 9] {
         age_of(&row.due, now),
         Size(row.size).to_string(),
         row.provider.clone(),
-        sender(row),
+        match row.user.as_str() {
+            "" => sender(row),
+            user => format!("{} ({user})", sender(row)),
+        },
         row.recipient.clone(),
         reason(row),
     ]
@@ -342,6 +349,9 @@ async fn show(target: &Target, id: String, headers: bool, body: bool, json: bool
         let mut out = screen::stdout();
         writeln!(out, "message     {id}")?;
         writeln!(out, "sender      {}", sender(first))?;
+        if !first.user.is_empty() {
+            writeln!(out, "user        {}", first.user)?;
+        }
         writeln!(out, "received    {}", age_of(&first.received, now))?;
         writeln!(out, "size        {} bytes", first.size)?;
         writeln!(out, "priority    {}", first.priority)?;

@@ -50,6 +50,10 @@ pub fn all(config: &Config, now: Timestamp) -> Vec<Certificate> {
     for (n, listener) in config.listeners.iter().enumerate() {
         if let Some(tls) = &listener.tls {
             all.extend(of_listener(&format!("listener[{}].tls.cert", n + 1), tls, now));
+            if let Some(clients) = tls.clients() {
+                let key = format!("listener[{}].tls.client_ca", n + 1);
+                all.extend(of_authorities(&key, clients.authorities(), now));
+            }
         }
     }
     let mut seen: HashSet<&Path> = HashSet::new();

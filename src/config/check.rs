@@ -16,6 +16,7 @@ use super::network::more_than_half;
 use super::report::{self, Setting};
 use super::rule_keys::RuleDraft;
 use super::units::Span;
+use super::users::UserDraft;
 use super::value::nearest;
 use super::{
     Config, Credentials, Dns, Engine, ListenAddress, Listener, ListenerAuth, PriorityRule, Provider, Redactor, Relay,
@@ -35,6 +36,11 @@ pub(super) fn finish(reader: &mut Reader<'_>, mut draft: Draft) -> (Config, Vec<
         listener.settle_users(&users);
     });
     listeners(reader, &draft.listeners);
+    let asked = draft.listeners.iter().any(|listener| listener.tls_client_ca.is_some());
+    if let Some(i) = draft.users.iter().position(|user| user.certificate.is_some()).filter(|_| !asked) {
+        let message = "has no effect: no [[listener]] has a `tls.client_ca`, so no client is asked for a certificate";
+        reader.warn(&format!("user[{}].certificate", i + 1), message.into());
+    }
     for (i, listener) in draft.listeners.iter_mut().enumerate() {
         listener.read_tls(reader, &format!("listener[{}]", i + 1));
     }
@@ -49,7 +55,7 @@ pub(super) fn finish(reader: &mut Reader<'_>, mut draft: Draft) -> (Config, Vec<
         }
     }
     shaping::check(reader, &draft);
-    unreachable(reader, &draft.providers, &draft.routes, draft.top.builtin_profiles);
+    unreachable(reader, &draft);
     if let Some(address) = draft.admin.address.filter(|a| !a.ip().is_loopback()) {
         reader.warn(
             "admin.address",
@@ -90,7 +96,9 @@ pub(super) fn finish(reader: &mut Reader<'_>, mut draft: Draft) -> (Config, Vec<
     let mut providers: Vec<Provider> = draft.providers.into_iter().map(&assembled).collect();
     share_redactors(&mut providers);
     let providers: Vec<Arc<Provider>> = providers.into_iter().map(Arc::new).collect();
+    via_of_users(reader, &draft.users, &providers, draft.top.builtin_profiles);
     let (routes, priorities) = routes(reader, draft.routes, &providers, &named, draft.top.builtin_profiles);
+    let (limits, arrivals) = shaping::limits(draft.limits);
     let config = Config {
         hostname,
         names,
@@ -101,7 +109,8 @@ pub(super) fn finish(reader: &mut Reader<'_>, mut draft: Draft) -> (Config, Vec<
         default: Arc::new(assembled(draft.default)),
         providers,
         routes,
-        limits: shaping::limits(draft.limits),
+        limits,
+        arrivals,
         dkim: dkim::assemble(reader, draft.dkim),
         priorities,
         origins: report::origins(&settings),
@@ -174,15 +183,21 @@ fn listeners(reader: &mut Reader<'_>, listeners: &[ListenerDraft]) {
 
 /// Whoever may say whose client it speaks for may relay as anybody.
 fn proxies(reader: &mut Reader<'_>, path: &str, listener: &Listener) {
-    let at = format!("{path}.xclient_from");
-    let wide = listener.xclient_from.iter().find(|n| n.is_nearly_everybody()).map(ToString::to_string);
-    let wide = wide.or_else(|| more_than_half(&listener.xclient_from).map(str::to_owned));
-    if let Some(wide) = wide.filter(|_| !listener.address.is_local()) {
-        let message = format!("{wide} may pretend to be anybody, and relay (open relay): name your proxies");
-        reader.fault(&at, message);
+    for (key, networks) in [("xclient_from", &listener.xclient_from), ("proxy_from", &listener.proxy_from)] {
+        let wide = networks.iter().find(|n| n.is_nearly_everybody()).map(ToString::to_string);
+        let wide = wide.or_else(|| more_than_half(networks).map(str::to_owned));
+        if let Some(wide) = wide.filter(|_| !listener.address.is_local()) {
+            let message = format!("{wide} may pretend to be anybody, and relay (open relay): name your proxies");
+            reader.fault(&format!("{path}.{key}"), message);
+        }
     }
     if listener.engine == Engine::Mailin && !listener.xclient_from.is_empty() {
-        reader.fault(&at, "engine \"mailin\" knows no XCLIENT: expected engine = \"native\" with xclient_from".into());
+        let message = "engine \"mailin\" knows no XCLIENT: expected engine = \"native\" with xclient_from";
+        reader.fault(&format!("{path}.xclient_from"), message.into());
+    }
+    if listener.address.path().is_some() && !listener.proxy_from.is_empty() {
+        let message = "is for addresses, of which a Unix socket has none: expected a listener on a loopback address for the proxy";
+        reader.fault(&format!("{path}.proxy_from"), message.into());
     }
 }
 
@@ -349,16 +364,17 @@ fn is_local(host: &str) -> bool {
 }
 
 /// A provider that nothing leads to: its limits would hold for nobody.
-fn unreachable(reader: &mut Reader<'_>, providers: &[ProviderDraft], routes: &[RouteDraft], profiles: bool) {
-    for provider in providers {
+fn unreachable(reader: &mut Reader<'_>, draft: &Draft) {
+    let profiles = draft.top.builtin_profiles;
+    for provider in &draft.providers {
         let name = &provider.p.name;
         let path = format!("provider.{name}");
         let matched = !provider.p.match_mx.is_empty() || !provider.p.match_domains.is_empty();
         // A pattern that could not be read is reported already.
         let meant = reader.problems.iter().any(|p| p.key.starts_with(&format!("{path}.match")));
-        if !matched && !meant && !routes.iter().any(|r| r.via == *name) {
+        if !matched && !meant && !draft.is_via(name) {
             let hint = meant_profile(name).map(|profile| format!("; did you mean [provider.{profile}]?"));
-            let message = "nothing ever goes there: expected `match` in it, or a [[route]] via it";
+            let message = "nothing ever goes there: expected `match` in it, or a [[route]] or [[user]] via it";
             reader.fault(&path, format!("{message}{}", hint.unwrap_or_default()));
         } else if let Some(profile) = meant_profile(name).filter(|_| profiles) {
             reader.warn(
@@ -433,6 +449,16 @@ fn routes(
         }
     }
     (routes, priorities)
+}
+
+/// Whether the providers of users are there.
+fn via_of_users(reader: &mut Reader<'_>, users: &[UserDraft], providers: &[Arc<Provider>], profiles: bool) {
+    for (i, via) in users.iter().enumerate().filter_map(|(i, user)| Some((i, user.via.as_deref()?))) {
+        // A table that could not be read at all is no reason to complain here too.
+        if !providers.iter().any(|p| p.name == via) && !reader.has(&format!("provider.{via}")) {
+            reader.fault(&format!("user[{}].via", i + 1), unknown_provider(via, providers, profiles));
+        }
+    }
 }
 
 fn unknown_provider(via: &str, providers: &[Arc<Provider>], profiles: bool) -> String {

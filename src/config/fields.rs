@@ -12,9 +12,9 @@ use super::rule_keys::TreatAs;
 use super::users::UserFile;
 use super::value::Val;
 use super::{
-    AliasFile, Aliases, AuthMechanism, Authorities, BeforeStart, Count, CountedRate, Engine, FileMode, LimitsPer,
-    ListenAddress, ListenerAuth, ListenerTlsMode, LogFormat, Overflow, RuleScope, Secret, SignedConversion, Store,
-    TlsMode, Warmup, units,
+    AliasFile, Aliases, AuthMechanism, Authorities, BeforeStart, ClientCert, Count, CountedRate, Engine, FileMode,
+    LimitsPer, ListenAddress, ListenerAuth, ListenerTlsMode, LogFormat, Over, Overflow, RuleScope, Secret,
+    SignedConversion, Store, TlsMode, Warmup, units,
 };
 use crate::clock::Timestamp;
 use crate::deliver::Stage;
@@ -121,12 +121,14 @@ words! {
         ClientCredentials = "client_credentials", RefreshToken = "refresh_token", ServiceAccount = "service_account"
     }
     ListenerAuth { Off = "off", Offered = "offered", Required = "required" }
+    ClientCert { Off = "off", Offered = "offered", Required = "required" }
     ListenerTlsMode { StartTls = "starttls", Implicit = "implicit" }
     Count { Messages = "messages", Recipients = "recipients" }
     TlsMode { Off = "off", Opportunistic = "opportunistic", Required = "required", Verified = "verified" }
     SignedConversion { Convert = "convert", Bounce = "bounce" }
     LogFormat { Text = "text", Json = "json" }
     RuleScope { Recipient = "recipient", Connection = "connection", Provider = "provider", Account = "account" }
+    Over { Wait = "wait", Reject = "reject", Hold = "hold", Lock = "lock" }
     LimitsPer { Provider = "provider", Source = "source" }
     Overflow { Wait = "wait", Source = "source" }
     BeforeStart { DayOne = "day_1", Nothing = "nothing" }

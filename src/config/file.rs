@@ -48,6 +48,14 @@ pub(super) struct Draft {
     pub log: Log,
 }
 
+impl Draft {
+    /// Whether a route or a user sends mail through the provider of this name.
+    pub fn is_via(&self, name: &str) -> bool {
+        let of_users = self.users.iter().filter_map(|user| user.via.as_deref());
+        self.routes.iter().map(|route| route.via.as_str()).chain(of_users).any(|via| via == name)
+    }
+}
+
 /// The text, and what was found in it so far.
 pub(super) struct Reader<'a> {
     pub origin: &'a str,

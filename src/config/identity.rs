@@ -15,6 +15,7 @@ use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use tokio_rustls::rustls::{Error, ServerConfig};
 
 use super::ListenerTlsMode;
+use super::client_identity::ClientAuthorities;
 use super::source_file::{self, FileError};
 
 /// Largest file read, in bytes.
@@ -33,6 +34,7 @@ pub struct ListenerTls {
     server: Arc<ServerConfig>,
     file: PathBuf,
     chain: Arc<[CertificateDer<'static>]>,
+    clients: Option<ClientAuthorities>,
 }
 
 /// A file of `tls` that cannot be used.
@@ -56,14 +58,28 @@ impl ListenerTls {
         cert: &Path,
         key: &Path,
     ) -> Result<ListenerTls, Vec<IdentityFault>> {
+        ListenerTls::load_for(mode, required, cert, key, None)
+    }
+
+    /// The same where clients may show a certificate, too.
+    ///
+    /// # Errors
+    /// As [`ListenerTls::load`].
+    pub fn load_for(
+        mode: ListenerTlsMode,
+        required: bool,
+        cert: &Path,
+        key: &Path,
+        clients: Option<ClientAuthorities>,
+    ) -> Result<ListenerTls, Vec<IdentityFault>> {
         let fault = |key: &'static str| move |message: String| IdentityFault { key, message };
         let (chain, private) = match (chain(cert).map_err(fault("cert")), private_key(key).map_err(fault("key"))) {
             (Ok(chain), Ok(private)) => (chain, private),
             (chain, private) => return Err(chain.err().into_iter().chain(private.err()).collect()),
         };
-        let own = server(chain.clone(), private.clone_key()).map_err(|error| {
+        let own = server(chain.clone(), private.clone_key(), clients.as_ref()).map_err(|error| {
             let (cert, key) = (cert.display(), key.display());
-            let first = |n: usize| chain.get(n).is_some_and(|c| server(vec![c.clone()], private.clone_key()).is_ok());
+            let first = |n: usize| chain.get(n).is_some_and(|c| server(vec![c.clone()], private.clone_key(), None).is_ok());
             vec![match error {
                 Error::InconsistentKeys(_) if (1..chain.len().min(MOST_IN_A_CHAIN)).any(first) => {
                     let n = (1..chain.len()).find(|n| first(*n)).unwrap_or(1) + 1;
@@ -84,12 +100,18 @@ impl ListenerTls {
                 other => fault("key")(format!("{key} cannot be used with {cert}: {other}")),
             }]
         })?;
-        Ok(ListenerTls { mode, required, server: Arc::new(own), file: cert.to_owned(), chain: chain.into() })
+        let (server, chain) = (Arc::new(own), chain.into());
+        Ok(ListenerTls { mode, required, server, file: cert.to_owned(), chain, clients })
     }
 
     /// The file of the certificates.
     pub fn file(&self) -> &Path {
         &self.file
+    }
+
+    /// Who vouches for clients; `None`: they are not asked for a certificate.
+    pub fn clients(&self) -> Option<&ClientAuthorities> {
+        self.clients.as_ref()
     }
 
     /// The server's certificate, and those behind it.
@@ -113,11 +135,18 @@ impl fmt::Debug for ListenerTls {
     }
 }
 
-fn server(chain: Vec<CertificateDer<'static>>, key: PrivateKeyDer<'static>) -> Result<ServerConfig, Error> {
-    let mut config = ServerConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
-        .with_safe_default_protocol_versions()?
-        .with_no_client_auth()
-        .with_single_cert(chain, key)?;
+fn server(
+    chain: Vec<CertificateDer<'static>>,
+    key: PrivateKeyDer<'static>,
+    clients: Option<&ClientAuthorities>,
+) -> Result<ServerConfig, Error> {
+    let builder = ServerConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
+        .with_safe_default_protocol_versions()?;
+    let builder = match clients {
+        Some(clients) => builder.with_client_cert_verifier(clients.verifier()),
+        None => builder.with_no_client_auth(),
+    };
+    let mut config = builder.with_single_cert(chain, key)?;
     config.ticketer = aws_lc_rs::Ticketer::new()?;
     config.max_early_data_size = 0;
     Ok(config)

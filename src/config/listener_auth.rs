@@ -41,6 +41,17 @@ pub(super) fn check(reader: &mut Reader<'_>, path: &str, listener: &Listener) {
             _ => reader.warn(&at("auth"), message.into()),
         }
     }
+    if reader.has(&at("tls.client_ca")) && !unread {
+        if listener.auth == ListenerAuth::Off && !listener.users.is_empty() {
+            reader.fault(
+                &at("tls.client_ca"),
+                "contradicts auth = \"off\": whose certificate is known has logged in".into(),
+            );
+        } else if !listener.users.have_certificates() {
+            let message = "a certificate makes nobody a user yet: expected a [[user]] with `certificate`";
+            reader.warn(&at("tls.client_ca"), message.into());
+        }
+    }
     if listener.auth_old_line && listener.auth == ListenerAuth::Off {
         reader.warn(&at("auth_old_line"), "has no effect: nobody can log in here".into());
     }

@@ -4,12 +4,16 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::client_identity::ClientAuthorities;
 use super::fields::Field;
 use super::file::Reader;
 use super::keys::{DAY, HOUR, Key, Table, keys};
 use super::listen_address::group_id;
 use super::value::Kind;
-use super::{Engine, FileMode, ListenAddress, Listener, ListenerAuth, ListenerTls, ListenerTlsMode, Network, Users};
+use super::{
+    Authorities, ClientCert, Engine, FileMode, ListenAddress, Listener, ListenerAuth, ListenerTls, ListenerTlsMode,
+    Network, Users,
+};
 use crate::mail::LocalNames;
 
 /// Where clients of this machine come from.
@@ -27,6 +31,8 @@ pub(super) struct ListenerDraft {
     pub tls_cert: Option<PathBuf>,
     pub tls_key: Option<PathBuf>,
     pub tls_required: Option<bool>,
+    pub tls_client_ca: Option<Authorities>,
+    pub tls_client_cert: Option<ClientCert>,
     pub name: Option<String>,
     pub auth: Option<ListenerAuth>,
     pub mode: Option<FileMode>,
@@ -62,6 +68,10 @@ impl Table for ListenerDraft {
         /// client they speak for, which then counts for `allow`, limits and the log, and by XFORWARD, which
         /// counts for the log.
         "xclient_from" l.xclient_from: Kind::Networks, default "[]";
+        /// Proxies in front that pass connections on, by their addresses: each connection of theirs must begin with a header
+        /// of the PROXY protocol (version 1 or 2), before TLS, and the client it names counts for everything. From others
+        /// such a header is no command.
+        "proxy_from" l.proxy_from: Kind::Networks, default "[]";
         /// Encryption: `starttls` offers it to clients, `implicit` expects it from the first byte (as
         /// on port 465). Default: clear text only. In one line:
         /// tls = { mode = "starttls", cert = "FILE", key = "FILE" }.
@@ -73,6 +83,12 @@ impl Table for ListenerDraft {
         "tls.key" tls_key: Kind::ReadableFile, example r#""/etc/mailweir/privkey.pem""#;
         /// Refuse mail of clients that have not said STARTTLS (530). Default: false.
         "tls.required" tls_required: Kind::Flag, example "true";
+        /// PEM file of the authorities that vouch for certificates of clients. Whoever shows one of a `[[user]]`
+        /// (`certificate`) has logged in as that one.
+        "tls.client_ca" tls_client_ca: Kind::Authorities, example r#""/etc/mailweir/clients.pem""#;
+        /// Whether clients are asked for a certificate: `offered` takes those without one as before; with `required` they
+        /// do not get through the handshake. Default: `offered` where there is a `client_ca`, else `off`.
+        "tls.client_cert" tls_client_cert: Kind::Word(ClientCert::WORDS), example r#""required""#;
         /// Largest message, in bytes. Also announced as SIZE. Larger ones get 552.
         "max_message_size" l.max_message_size: Kind::Size(1024, 2 << 30), default r#""25MiB""#;
         /// Recipients of one transaction. Further ones get 452, and clients send those again.
@@ -85,6 +101,9 @@ impl Table for ListenerDraft {
         /// Sessions at once of clients in `allow`, and of those that have logged in. One more gets 421. Others have a
         /// sixteenth of that, beside it, for 30 s each.
         "max_connections" l.max_connections: Kind::Int(1, 100_000), default "1000";
+        /// How many of those places of others one address may have (of IPv6: one /64). Who finds none takes that of
+        /// whoever has stood still for longest, and for 5 s at least. Default: a quarter of them.
+        "max_strangers_per_network" l.max_strangers_per_network: Kind::Int(1, 100_000), example "30";
         /// `native`, or `mailin` (a thread for each session, fewer extensions).
         "engine" l.engine: Kind::Word(Engine::WORDS), default r#""native""#;
         /// For devices that end lines with a bare LF: also a dot between bare LFs ends a message.
@@ -114,12 +133,14 @@ impl Table for ListenerDraft {
                 auth_old_line: false,
                 users: Arc::new(Users::default()),
                 xclient_from: Vec::new(),
+                proxy_from: Vec::new(),
                 tls: None,
                 max_message_size: 0,
                 max_recipients: 0,
                 max_hops: 0,
                 max_header: 0,
                 max_connections: 0,
+                max_strangers_per_network: None,
                 engine: Engine::Native,
                 lf_only: false,
                 command_timeout: Duration::ZERO,
@@ -132,6 +153,8 @@ impl Table for ListenerDraft {
             tls_cert: None,
             tls_key: None,
             tls_required: None,
+            tls_client_ca: None,
+            tls_client_cert: None,
             name: None,
             auth: None,
             mode: None,
@@ -164,6 +187,17 @@ impl ListenerDraft {
         }
     }
 
+    /// Who vouches for clients.
+    fn clients(&self) -> Result<Option<ClientAuthorities>, String> {
+        match (&self.tls_client_ca, self.tls_client_cert) {
+            (Some(ca), ask) => ClientAuthorities::new(ca, ask.unwrap_or(ClientCert::Offered)),
+            (None, None | Some(ClientCert::Off)) => Ok(None),
+            (None, Some(_)) => {
+                Err("nobody vouches for certificates of clients: expected `client_ca = \"FILE\"` beside it".to_owned())
+            }
+        }
+    }
+
     /// Reads the certificate and the key that `tls` of the listener at `path` names. Faults go to
     /// `reader`.
     pub(super) fn read_tls(&mut self, reader: &mut Reader<'_>, path: &str) {
@@ -186,7 +220,16 @@ impl ListenerDraft {
         }
         // What could not be read is reported already.
         let (Some(mode), Some(cert), Some(key)) = (self.tls_mode, &self.tls_cert, &self.tls_key) else { return };
-        match ListenerTls::load(mode, self.tls_required.unwrap_or(false), cert, key) {
+        let clients = match self.clients() {
+            Ok(clients) => clients,
+            Err(message) => {
+                if !reader.has(&format!("{at}.client_ca")) || self.tls_client_ca.is_some() {
+                    reader.fault(&format!("{at}.client_cert"), message);
+                }
+                return;
+            }
+        };
+        match ListenerTls::load_for(mode, self.tls_required.unwrap_or(false), cert, key, clients) {
             Ok(tls) => self.l.tls = Some(tls),
             Err(faults) => {
                 faults.into_iter().for_each(|fault| reader.fault(&format!("{at}.{}", fault.key), fault.message))

@@ -8,6 +8,7 @@ mod aliases;
 mod authorities;
 pub mod certificates;
 mod check;
+mod client_identity;
 mod counted;
 mod dkim;
 mod elsewhere;
@@ -62,6 +63,7 @@ use crate::mail::{Address, Incoming, LaneName, LocalNames, Spellings};
 pub use aliases::{AliasFault, AliasFile, Aliases};
 pub use authorities::Authorities;
 pub(crate) use check::collide;
+pub use client_identity::{ClientAuthorities, ClientIdentity};
 pub use counted::{CountedRate, Unit};
 pub(crate) use dkim::read_selector;
 pub use dkim::{Dkim, DkimKey};
@@ -107,8 +109,10 @@ pub struct Config {
     pub providers: Vec<Arc<Provider>>,
     /// Routes in the order of the file; the first match wins.
     pub routes: Vec<Route>,
-    /// `[[limit]]` in the order of the file; every one that matches holds.
+    /// `[[limit]]` in the order of the file; every one that matches holds. Those on what goes out.
     pub limits: Vec<Arc<Limit>>,
+    /// Those on what comes in (`over`), in the order of the file.
+    pub arrivals: Vec<Arc<Limit>>,
     /// `[[dkim]]` in the order of the file.
     pub dkim: Vec<Arc<Dkim>>,
     /// `[[route]]` with `priority`, in the order of the file; the first match decides.
@@ -141,6 +145,18 @@ impl Config {
         self.providers.iter().find(|p| p.match_mx.iter().any(|d| d.matches(host)))
     }
 
+    /// The user of the configuration as whom the client of a message had logged in.
+    pub fn user_of(&self, from: &Incoming<'_>) -> Option<&Arc<User>> {
+        if from.user.is_empty() { None } else { self.users.find(from.user) }
+    }
+
+    /// The provider that is chosen whatever the recipient's domain: that of the user, else of the first route that
+    /// matches.
+    pub fn via_for(&self, from: Incoming<'_>, recipient: &Address) -> Option<&Arc<Provider>> {
+        let of_user = self.user_of(&from).and_then(|user| self.provider(user.via.as_deref()?));
+        of_user.or_else(|| self.route_for(from, recipient).map(|route| &route.via))
+    }
+
     /// The first route that matches. A sender alone (`None` for `<>`) is a message from no client.
     pub fn route_for<'a>(&self, from: impl Into<Incoming<'a>>, recipient: &Address) -> Option<&Route> {
         self.routes.get(self.route_index(from, recipient)?)
@@ -153,8 +169,12 @@ impl Config {
         self.routes.iter().position(|r| r.when.fits(&from, &sender, &recipient))
     }
 
-    /// The priority that the first `[[route]]` with one gives.
+    /// The priority that the user has, or that the first `[[route]]` with one gives.
     pub fn priority_for<'a>(&self, from: impl Into<Incoming<'a>>, recipient: &Address) -> Option<i8> {
+        let from = from.into();
+        if let Some(priority) = self.user_of(&from).and_then(|user| user.priority) {
+            return Some(priority);
+        }
         self.priorities.get(self.priority_index(from, recipient)?).map(|r| r.priority)
     }
 
@@ -211,6 +231,9 @@ pub struct Listener {
     pub max_header: u64,
     /// Sessions at once.
     pub max_connections: usize,
+    /// Sessions at once of one address (of IPv6: of a /64) among those of clients outside `allow` that have not logged
+    /// in; `None`: a quarter of these.
+    pub max_strangers_per_network: Option<usize>,
     /// The protocol engine.
     pub engine: Engine,
     /// End a message at a bare LF dot line and take bare LF as line end in commands: for devices
@@ -226,6 +249,8 @@ pub struct Listener {
     pub dedupe: Duration,
     /// Proxies and filters in front that may tell whose client they speak for (XCLIENT, XFORWARD).
     pub xclient_from: Vec<Network>,
+    /// Proxies in front whose connections begin with a header of the PROXY protocol, and must.
+    pub proxy_from: Vec<Network>,
     /// What names without a domain stand for: the same for all listeners.
     pub names: Arc<LocalNames>,
 }
@@ -238,6 +263,17 @@ pub enum ListenerAuth {
     /// Clients in `allow` relay as they are, others after they have logged in.
     Offered,
     /// Nobody relays who has not logged in.
+    Required,
+}
+
+/// `tls.client_cert` of a listener: whether clients are asked for a certificate.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum ClientCert {
+    /// No.
+    Off,
+    /// Those who have one may show it.
+    Offered,
+    /// Nobody gets through the handshake without one for which an authority vouches.
     Required,
 }
 
@@ -525,6 +561,42 @@ pub struct Limit {
     /// Each sender domain has its own (else all that match share one). It is not about the null sender, which has
     /// none, unless `sender` is `<>`.
     pub each_domain: bool,
+    /// Each user has its own; it is about nobody who has not logged in.
+    pub each_user: bool,
+    /// What becomes of more than that.
+    pub over: Over,
+}
+
+impl Limit {
+    /// Its conditions in words, by which it is known in reports and in the store.
+    pub fn conditions(&self) -> String {
+        let mut name = format!("limit {}", self.sender);
+        if !self.client.is_empty() {
+            let networks: Vec<String> = self.client.iter().map(ToString::to_string).collect();
+            name.push_str(&format!(" from {}", networks.join(",")));
+        }
+        if let Some(user) = &self.user {
+            name.push_str(&format!(" of {user}"));
+        }
+        if self.provider.as_str() != "*" {
+            name.push_str(&format!(" to {}", self.provider));
+        }
+        name
+    }
+}
+
+/// `over` of a `[[limit]]`.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub enum Over {
+    /// It waits in the queue.
+    #[default]
+    Wait,
+    /// It is refused for now when it comes in.
+    Reject,
+    /// It is taken, and held until an operator releases it.
+    Hold,
+    /// The same, and its user may not send until somebody ends that.
+    Lock,
 }
 
 impl Provider {

@@ -52,6 +52,8 @@ enum Form {
     Argon2(Arc<PasswordHash>),
     Scram(ScramKeys),
     Clear(ScramKeys),
+    /// No password is right.
+    Never,
 }
 
 /// By which a SCRAM server knows a client, and shows that it does (RFC 5802 §3).
@@ -88,6 +90,16 @@ impl StoredPassword {
         Ok(StoredPassword { form, text: Secret::new(text.to_owned()) })
     }
 
+    /// That of a user who logs in by other means: no password is right.
+    pub fn never() -> StoredPassword {
+        StoredPassword { form: Form::Never, text: Secret::new(String::new()) }
+    }
+
+    /// Whether there is none.
+    pub fn is_never(&self) -> bool {
+        matches!(self.form, Form::Never)
+    }
+
     /// A new hash of Argon2id as a PHC string.
     ///
     /// # Errors
@@ -119,6 +131,7 @@ impl StoredPassword {
                 let salted = Salted::new(password.as_bytes(), &keys.salt, keys.rounds);
                 same(&stored_key(&*salted.client_key()), &keys.stored)
             }
+            Form::Never => false,
             Form::Clear(_) => same(password.as_bytes(), self.text.reveal().as_bytes()),
         }
     }
@@ -131,7 +144,7 @@ impl StoredPassword {
     /// For SCRAM-SHA-256; `None`: a hash of Argon2id, of which there is no way there.
     pub fn scram_keys(&self) -> Option<&ScramKeys> {
         match &self.form {
-            Form::Argon2(_) => None,
+            Form::Argon2(_) | Form::Never => None,
             Form::Scram(keys) | Form::Clear(keys) => Some(keys),
         }
     }

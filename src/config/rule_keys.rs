@@ -7,7 +7,7 @@ use super::fields::{Field, STAGE_WORDS};
 use super::keys::{Key, Table, keys};
 use super::units::{Pattern, Rate};
 use super::value::Kind;
-use super::{Count, CountedRate, ReplyRule, RuleAction, RuleScope};
+use super::{Count, CountedRate, Over, ReplyRule, RuleAction, RuleScope};
 use crate::deliver::Stage;
 
 const SECOND: u64 = 1000;
@@ -176,6 +176,8 @@ pub(super) struct LimitDraft {
     pub quota: Vec<CountedRate>,
     pub count: Count,
     pub each_domain: bool,
+    pub each_user: bool,
+    pub over: Over,
 }
 
 impl Table for LimitDraft {
@@ -199,6 +201,13 @@ impl Table for LimitDraft {
         /// Each sender domain has such a limit of its own, instead of one for all that match. The null sender has no
         /// domain: such a limit is about it only with `sender = "<>"`.
         "each_domain" each_domain: Kind::Flag, default "false";
+        /// Each user has such a limit of its own; it is about nobody who has not logged in. For limits with another `over` than `wait`.
+        "each_user" each_user: Kind::Flag, default "false";
+        /// What becomes of more: it waits in the queue (`wait`); it is refused with 450 4.7.1 when it comes in (`reject`);
+        /// it is taken, and put aside until `mailweir queue release` (`hold`); or it is
+        /// refused and the user may neither send nor log in until `mailweir user unlock` (`lock`). What comes in is counted
+        /// as one, whatever its provider, and in windows, also by `rate`.
+        "over" over: Kind::Word(Over::WORDS), default r#""wait""#;
     };
 
     fn blank() -> LimitDraft {
@@ -211,6 +220,8 @@ impl Table for LimitDraft {
             quota: Vec::new(),
             count: Count::Messages,
             each_domain: false,
+            each_user: false,
+            over: Over::Wait,
         }
     }
 }

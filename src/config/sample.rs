@@ -45,6 +45,7 @@ pub fn config() -> Config {
         providers: Vec::new(),
         routes: Vec::new(),
         limits: Vec::new(),
+        arrivals: Vec::new(),
         dkim: Vec::new(),
         priorities: Vec::new(),
         origins: Origins::default(),

@@ -9,7 +9,7 @@ use super::keys::{ProviderDraft, RouteDraft};
 use super::rule_keys::{LimitDraft, RuleDraft, TreatAs};
 use super::units::Pattern;
 use super::value::nearest;
-use super::{Config, Count, CountedRate, Limit, LimitsPer, Overflow, ReplyRule, RuleScope, Warmup, own_address};
+use super::{Config, Count, CountedRate, Limit, LimitsPer, Over, Overflow, ReplyRule, RuleScope, Warmup, own_address};
 use crate::clock::Timestamp;
 
 const DAY: Duration = Duration::from_secs(86_400);
@@ -23,7 +23,7 @@ pub(super) fn check(reader: &mut Reader<'_>, draft: &Draft) {
         }
         shape(reader, &format!("provider.{}", provider.p.name), provider);
     }
-    dead_patterns(reader, &draft.providers, &draft.routes);
+    dead_patterns(reader, draft);
     dead_routes(reader, &draft.routes);
     for (i, limit) in draft.limits.iter().enumerate() {
         self::limit(reader, &format!("limit[{}]", i + 1), limit, &draft.providers);
@@ -336,7 +336,8 @@ fn dead_routes(reader: &mut Reader<'_>, routes: &[RouteDraft]) {
 }
 
 /// Patterns whose every name an earlier provider takes, and providers that have no others.
-fn dead_patterns(reader: &mut Reader<'_>, providers: &[ProviderDraft], routes: &[RouteDraft]) {
+fn dead_patterns(reader: &mut Reader<'_>, draft: &Draft) {
+    let providers = &draft.providers;
     let covers = |earlier: &Pattern, later: &Pattern| earlier.matches(later.as_str());
     for (i, later) in providers.iter().enumerate() {
         if later.is_built_in(reader) {
@@ -390,7 +391,7 @@ fn dead_patterns(reader: &mut Reader<'_>, providers: &[ProviderDraft], routes: &
                 }
             }
         }
-        let routed = routes.iter().any(|r| r.via == later.p.name);
+        let routed = draft.is_via(&later.p.name);
         if let Some(name) = dead.filter(|_| patterns > 0 && all_dead && !routed) {
             let message =
                 format!("never matches: provider.{name} comes before it and takes all that its profile matches");
@@ -403,6 +404,27 @@ fn limit(reader: &mut Reader<'_>, path: &str, limit: &LimitDraft, providers: &[P
     let unread = |reader: &Reader<'_>, key: &str| reader.problems.iter().any(|p| p.key == format!("{path}.{key}"));
     if limit.rate.is_empty() && limit.quota.is_empty() && !unread(reader, "rate") && !unread(reader, "quota") {
         reader.fault(path, "limits nothing: expected `rate` or `quota`".into());
+    }
+    let of_arrivals = limit.over != Over::Wait;
+    let fault = match () {
+        () if limit.over == Over::Lock && limit.user.is_none() && !limit.each_user => {
+            Some(("over", "locks nobody: expected `user`, or `each_user = true`"))
+        }
+        () if of_arrivals && limit.provider.as_str() != "*" => Some((
+            "provider",
+            "is not known yet when mail comes in, which this limit counts: expected over = \"wait\" with it",
+        )),
+        () if limit.each_user && !of_arrivals => Some((
+            "each_user",
+            "is for limits on what comes in: expected over = \"reject\", \"hold\" or \"lock\" with it",
+        )),
+        () if limit.each_user && limit.each_domain => {
+            Some(("each_user", "contradicts `each_domain`: expected one of them"))
+        }
+        () => None,
+    };
+    if let Some((key, message)) = fault {
+        reader.fault(&format!("{path}.{key}"), message.into());
     }
     let own = (&limit.rate[..], &limit.quota[..]);
     contradictions(reader, path, own, own, limit.count);
@@ -426,11 +448,11 @@ fn limit(reader: &mut Reader<'_>, path: &str, limit: &LimitDraft, providers: &[P
     }
 }
 
-/// The limits as they are applied.
-pub(super) fn limits(drafts: Vec<LimitDraft>) -> Vec<Arc<Limit>> {
+/// The limits as they are applied: on what goes out, and on what comes in.
+pub(super) fn limits(drafts: Vec<LimitDraft>) -> (Vec<Arc<Limit>>, Vec<Arc<Limit>>) {
     let made = |d: LimitDraft| {
-        let LimitDraft { sender, client, user, provider, rate, quota, count, each_domain } = d;
-        Arc::new(Limit { sender, client, user, provider, rate, quota, count, each_domain })
+        let LimitDraft { sender, client, user, provider, rate, quota, count, each_domain, each_user, over } = d;
+        Arc::new(Limit { sender, client, user, provider, rate, quota, count, each_domain, each_user, over })
     };
-    drafts.into_iter().map(made).collect()
+    drafts.into_iter().map(made).partition(|limit| limit.over == Over::Wait)
 }

@@ -8,6 +8,7 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use super::client_identity::{ClientIdentity, comparable};
 use super::fields::Field;
 use super::file::Reader;
 use super::keys::{Key, RouteDraft, Table, keys};
@@ -40,12 +41,27 @@ pub struct User {
     pub max_message_size: u64,
     /// It is a `[[user]]`, and not one of the file.
     pub in_table: bool,
+    /// The provider that its mail goes through, whatever routes say.
+    pub via: Option<Arc<str>>,
+    /// The priority of its mail, whatever routes and clients say: -9 (last) to 9 (first).
+    pub priority: Option<i8>,
+    /// What its certificate has: a fingerprint or a name, as it is compared.
+    pub certificate: Option<String>,
 }
 
 impl User {
     /// One of that name and password who may do what any client may.
     pub fn new(name: &str, password: StoredPassword) -> User {
-        User { name: name.into(), password, senders: Vec::new(), max_message_size: 0, in_table: false }
+        User {
+            name: name.into(),
+            password,
+            senders: Vec::new(),
+            max_message_size: 0,
+            via: None,
+            priority: None,
+            certificate: None,
+            in_table: false,
+        }
     }
 
     /// Whether it may use this reverse-path; `None` is the null one.
@@ -64,6 +80,10 @@ pub struct Users {
     cram: bool,
     /// A check of which takes longest.
     slow: Option<Arc<User>>,
+    /// By what their certificates have.
+    by_certificate: HashMap<String, Arc<User>>,
+    /// Somebody can log in by a password.
+    passwords: bool,
 }
 
 impl Users {
@@ -74,9 +94,13 @@ impl Users {
             all.by_name.entry(user.name.to_ascii_lowercase()).or_insert_with(|| Arc::new(user));
         }
         let every = |has: fn(&StoredPassword) -> bool| {
-            !all.by_name.is_empty() && all.by_name.values().all(|u| has(&u.password))
+            let mut having = all.by_name.values().filter(|user| !user.password.is_never()).peekable();
+            having.peek().is_some() && having.all(|u| has(&u.password))
         };
         (all.scram, all.cram) = (every(|p| p.scram_keys().is_some()), every(|p| p.clear().is_some()));
+        all.passwords = all.by_name.values().any(|user| !user.password.is_never());
+        let certified = all.by_name.values().filter_map(|user| Some((user.certificate.clone()?, user.clone())));
+        all.by_certificate = certified.collect();
         all.slow = all.by_name.values().find(|user| user.password.is_slow()).cloned();
         all
     }
@@ -94,6 +118,22 @@ impl Users {
     /// The user of that name, whatever the case of its letters.
     pub fn find(&self, name: &str) -> Option<&Arc<User>> {
         self.by_name.get(&name.to_ascii_lowercase())
+    }
+
+    /// The user whose certificate that is: by its fingerprint, else by the first of its names that is one's.
+    pub fn by_certificate(&self, shown: &ClientIdentity) -> Option<&Arc<User>> {
+        let names = std::iter::once(&shown.fingerprint).chain(&shown.names);
+        names.filter_map(|name| self.by_certificate.get(name)).next()
+    }
+
+    /// Whether somebody has a certificate.
+    pub fn have_certificates(&self) -> bool {
+        !self.by_certificate.is_empty()
+    }
+
+    /// Whether somebody has a password.
+    pub fn have_passwords(&self) -> bool {
+        self.passwords
     }
 
     /// Whether every user can log in by SCRAM-SHA-256: a client takes the best that is offered, and would fail
@@ -132,6 +172,9 @@ pub(super) struct UserDraft {
     pub password: Option<StoredPassword>,
     pub senders: Vec<Pattern>,
     pub max_message_size: u64,
+    pub via: Option<String>,
+    pub priority: Option<i8>,
+    pub certificate: Option<String>,
 }
 
 impl Table for UserDraft {
@@ -142,15 +185,31 @@ impl Table for UserDraft {
         /// A hash that `mailweir passwd` has made; or `{ env = "NAME" }` or `{ file = "path" }` with one, or with the
         /// password itself (which CRAM-MD5 needs).
         "password" password: Kind::StoredPassword, example r#"{ file = "/etc/mailweir/shop.hash" }"#;
+        /// What its client's certificate has, for listeners with `tls.client_ca`: the SHA-256 fingerprint, a name of it (host,
+        /// mail address, URI, or common name), or the whole subject, such as "O=Shop, CN=printer". A user who has one needs no
+        /// `password`.
+        "certificate" certificate: Kind::Line, example r#""printer.shop.example""#;
         /// Senders (of the envelope) that it may use; others get 550 5.7.1. "<>" is the null sender of bounces, which
         /// must be named, too. Empty: any.
         "senders" senders: Kind::MailPatterns, default "[]";
         /// Largest message of this user, in bytes, if that is less than what the listener takes. 0: the same.
         "max_message_size" max_message_size: Kind::Size(0, 2 << 30), default r#""0""#;
+        /// The provider that all mail of this user goes through, whatever `[[route]]` says.
+        "via" via: Kind::ProviderName, example r#""ses""#;
+        /// The priority of its mail, whatever `[[route]]` and the client say: the greater number goes first.
+        "priority" priority: Kind::Signed(-9, 9), example "-5";
     };
 
     fn blank() -> UserDraft {
-        UserDraft { name: None, password: None, senders: Vec::new(), max_message_size: 0 }
+        UserDraft {
+            name: None,
+            password: None,
+            senders: Vec::new(),
+            max_message_size: 0,
+            via: None,
+            priority: None,
+            certificate: None,
+        }
     }
 }
 
@@ -222,17 +281,39 @@ pub(super) fn assemble(reader: &mut Reader<'_>, drafts: &[UserDraft], file: Opti
     let (mut users, mut known): (Vec<User>, HashMap<String, usize>) = (Vec::new(), HashMap::new());
     for (i, draft) in drafts.iter().enumerate() {
         let path = format!("user[{}]", i + 1);
-        for (key, missing) in [("name", draft.name.is_none()), ("password", draft.password.is_none())] {
+        let certified = reader.has(&format!("{path}.certificate"));
+        for (key, missing) in [("name", draft.name.is_none()), ("password", draft.password.is_none() && !certified)] {
             if missing && !reader.has(&format!("{path}.{key}")) {
                 reader.fault(&path, format!("`{key}` is missing"));
             }
         }
-        let (Some(name), Some(password)) = (&draft.name, &draft.password) else { continue };
+        let certificate = draft.certificate.as_deref().map(comparable);
+        let password = match (&draft.password, &certificate) {
+            (Some(password), _) => password.clone(),
+            (None, Some(_)) if !reader.has(&format!("{path}.password")) => StoredPassword::never(),
+            _ => continue,
+        };
+        let Some(name) = &draft.name else { continue };
+        if let Some(certificate) = &certificate
+            && let Some(other) = users.iter().find(|user| user.certificate.as_ref() == Some(certificate))
+        {
+            reader.fault(&format!("{path}.certificate"), format!("is already that of the user \"{}\"", other.name));
+        }
         if let Some(j) = known.insert(name.to_ascii_lowercase(), i) {
             reader.fault(&format!("{path}.name"), format!("is already that of user[{}]", j + 1));
         }
         let (senders, max_message_size) = (draft.senders.clone(), draft.max_message_size);
-        users.push(User { senders, max_message_size, in_table: true, ..User::new(name, password.clone()) });
+        let via = draft.via.as_deref().map(Arc::from);
+        let user = User::new(name, password);
+        users.push(User {
+            senders,
+            max_message_size,
+            via,
+            priority: draft.priority,
+            certificate,
+            in_table: true,
+            ..user
+        });
     }
     let mut in_file = HashMap::new();
     for (name, password) in file.into_iter().flat_map(|file| file.entries.iter()) {

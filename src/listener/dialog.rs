@@ -9,11 +9,12 @@ mod proxied;
 
 use std::sync::Arc;
 
-use super::policy::{TOO_MANY_COMMANDS, TOO_MANY_ERRORS};
+use super::login::sasl::Response;
+use super::policy::{LOCKED, OVER_LIMIT, TOO_MANY_COMMANDS, TOO_MANY_ERRORS};
 use super::submit::{Client, Shared, Transaction};
-pub(super) use auth::Login;
+pub(super) use auth::{Login, NoLogin};
 
-use crate::mail::{BodyKind, Caller, Envelope};
+use crate::mail::{Address, BodyKind, Caller, Envelope};
 use crate::smtp::command::proxied::{XCLIENT, XFORWARD};
 use crate::smtp::command::{Bad, MailParams, RcptParams};
 use crate::smtp::{Command, Reply, reply};
@@ -41,6 +42,8 @@ pub(super) enum Next {
     Flush,
     /// Send what is waiting and read message data up to the final dot.
     Data,
+    /// The same for a client that has said its name for the first time.
+    Greeted,
     /// Read a chunk of message data (RFC 3030 §2).
     Chunk { size: u64, last: bool },
     /// Read a chunk that belongs to no message, and only then refuse it (RFC 3030 §2).
@@ -49,6 +52,10 @@ pub(super) enum Next {
     Renamed,
     /// Go through a login.
     Auth(Box<Login>),
+    /// The same by the certificate of the client; with the response that came with the command.
+    External(Option<Response>),
+    /// Tell the client why there is no login.
+    NoLogin(Box<NoLogin>),
     /// Begin with TLS, if nothing came behind the command; says 220 or refuses.
     StartTls,
     /// Send what is waiting and close.
@@ -63,6 +70,8 @@ pub(super) struct Dialog {
     pub client: Client,
     /// A login was good.
     logged_in: bool,
+    /// The client's certificate has made it a user already; it may still say AUTH.
+    by_certificate: bool,
     greeted: bool,
     pub transaction: Option<Transaction>,
     /// A BDAT has begun: only BDAT, RSET and the like may follow.
@@ -118,6 +127,7 @@ impl Dialog {
             connected,
             client,
             logged_in: false,
+            by_certificate: false,
             greeted: false,
             transaction: None,
             chunking: false,
@@ -237,9 +247,10 @@ impl Dialog {
                 Reply::with(250, "", self.shared.hostname.to_string())
             }
             Command::Ehlo(name) => {
+                let next = if self.greeted { Next::Flush } else { Next::Greeted };
                 self.hello(name, true);
                 self.write_extensions(out);
-                return Next::Flush;
+                return next;
             }
             Command::Mail(path, params) => match self.mail(path, params) {
                 Ok(()) => SENDER_OK,
@@ -376,6 +387,7 @@ impl Dialog {
                 sender = %escape(path.as_bytes()), %reply, "sender refused");
             return Err(reply);
         }
+        self.may_come_in(reverse_path.as_ref())?;
         self.shared.policy.announced_size(params.size, user)?;
         let envelope = Envelope {
             reverse_path,
@@ -389,6 +401,18 @@ impl Dialog {
         transaction.priority_given = params.priority.is_some();
         self.transaction = Some(transaction);
         Ok(())
+    }
+
+    /// Whether the limits on what comes in let another message in; it is counted when it is there.
+    fn may_come_in(&self, sender: Option<&Address>) -> Result<(), Reply> {
+        let (arrivals, user) = (&self.shared.arrivals, self.client.user.as_deref().map(|user| &*user.name));
+        let reply = match user {
+            Some(user) if arrivals.is_locked(user) => LOCKED,
+            _ if arrivals.is_over(self.client.sending(sender)).is_some() => OVER_LIMIT,
+            _ => return Ok(()),
+        };
+        tracing::info!(client = %self.client.caller, helo = &*self.client.helo, user, %reply, "sender refused");
+        Err(reply)
     }
 
     fn rcpt(&mut self, path: &str, params: RcptParams) -> Result<(), Reply> {

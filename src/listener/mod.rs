@@ -1,7 +1,9 @@
 //! The side that takes mail in: accept and drain, sessions, admission policy, and the second
 //! engine. A listener knows nothing of lanes or providers; it hands a message to an [`Intake`].
 
+pub mod arrivals;
 mod bulk;
+mod client_network;
 pub mod dedupe;
 mod dialog;
 mod hang_up;
@@ -9,11 +11,14 @@ mod local;
 mod login;
 mod mailin;
 pub mod memory;
+mod places;
 pub mod policy;
+mod proxy_header;
 mod seat;
 mod server;
 mod session;
 mod socket;
+mod strangers;
 mod stream;
 mod submit;
 
@@ -26,8 +31,9 @@ use crate::clock::Clock;
 use crate::descriptors::Descriptors;
 use crate::mail::{Message, QueueId, Recipient};
 use crate::queue::{Queue, QueueError};
+pub use arrivals::Arrivals;
 pub use local::{Local, NotQueued};
-pub use login::Logins;
+pub use login::{Logins, Slowed};
 pub use memory::Memory;
 pub use server::Server;
 pub use socket::{Place, Socket, bind, is_lacking};
@@ -52,6 +58,22 @@ pub trait Intake: Send + Sync + 'static {
     /// The logins of all listeners; `None`: each listener has its own.
     fn logins(&self) -> Option<&Arc<Logins>> {
         None
+    }
+
+    /// The limits of all listeners on what comes in; `None`: there are none.
+    fn arrivals(&self) -> Option<&Arc<Arrivals>> {
+        None
+    }
+
+    /// The same as [`Intake::accept`], but nothing of it leaves until an operator releases it; `why` is told with it.
+    async fn accept_held(
+        &self,
+        _message: Message,
+        _recipients: Vec<Recipient>,
+        _head: Bytes,
+        _why: Arc<str>,
+    ) -> Result<QueueId, QueueError> {
+        Err(QueueError::Unavailable("mail cannot be held here".to_owned()))
     }
 
     /// Stores a message and hands it to the scheduler. Only after `Ok` may the listener say `250`.

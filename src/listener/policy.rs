@@ -31,6 +31,10 @@ const NEEDS_SMTPUTF8: Reply = Reply::new(553, "5.6.7", "Address with non-ASCII c
 const RELAY_DENIED: Reply = Reply::new(554, "5.7.1", "Relay access denied");
 const AUTH_FIRST: Reply = Reply::new(530, "5.7.0", "Authentication required");
 const NOT_YOUR_SENDER: Reply = Reply::new(550, "5.7.1", "This user may not send with this sender address");
+/// A limit on what comes in was reached; what the client hears may change with time.
+pub(super) const OVER_LIMIT: Reply = Reply::new(450, "4.7.1", "Too many messages, try again later");
+/// The same for a user who may not send until somebody has looked (RFC 5248 §3.8).
+pub(super) const LOCKED: Reply = Reply::new(550, "5.7.13", "This user is locked, ask the administrator");
 const TOO_MANY_RECIPIENTS: Reply = Reply::new(452, "4.5.3", "Too many recipients");
 
 /// Longest session of a client that may not relay: long enough to hear that.
@@ -66,6 +70,11 @@ impl Policy {
     /// Whether this client may say whose client it speaks for.
     pub fn may_proxy(&self, client: IpAddr) -> bool {
         self.listener.xclient_from.iter().any(|network| network.contains(client))
+    }
+
+    /// Whether connections of this address begin with a PROXY header.
+    pub fn is_proxy(&self, ip: IpAddr) -> bool {
+        self.listener.proxy_from.iter().any(|network| network.contains(ip))
     }
 
     /// Whether it has sessions in the number and for the time of those who may relay.

@@ -2,7 +2,9 @@
 //!
 //! Sessions over `max_connections` hear a 421 at once instead of waiting in a queue they cannot
 //! see (on one with implicit TLS they are just closed). Clients that may not relay have few sessions
-//! of their own, and not for long: enough to hear why, never in the place of a client that may.
+//! of their own (`strangers`), and not for long: enough to hear why, or to log in, never in the place of a client
+//! that may.
+//! A connection of a proxy of `proxy_from` has its own place until it is known whose it is, and then that one's.
 //! What goes wrong with one connection never ends the accept loop.
 
 use std::io;
@@ -10,24 +12,23 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
-use tracing::{info, warn};
+use tracing::{debug, info, warn};
 
 use super::hang_up::hang_up;
-use super::policy::{TOO_MANY_SESSIONS, stranger_sessions};
-use super::seat::{Clients, Seat};
+use super::places::Places;
+use super::policy::TOO_MANY_SESSIONS;
+use super::proxy_header::{NoHeader, client_behind};
+use super::seat::Seat;
 use super::session::{self, Stop};
 use super::socket::{Acceptors, Connection, Place, Socket, bind};
 use super::submit::Shared;
 use super::{Intake, mailin};
-use crate::config::{Engine, ListenAddress, Listener, ListenerTlsMode};
-use crate::descriptors::{self, Descriptors, Slot};
+use crate::config::{Engine, Listener};
 use crate::mail::Caller;
-
-/// Refused connections that are closed politely at the same time; further ones are just closed.
-const MAX_REFUSALS: usize = 64;
+use crate::observe;
 
 /// Time that sessions get over the drain time to say good bye.
 const GRACE: Duration = Duration::from_secs(2);
@@ -119,17 +120,11 @@ impl Server {
             Some(gate) => gate.sessions(),
             None => shared.listener.max_connections,
         };
-        let budget = Budget::of(&shared);
-        // What a stranger needs who logs in.
-        let clients = |slots: &Arc<Semaphore>| Arc::new(Clients { slots: slots.clone(), budget: Budget::of(&shared) });
-        let (few, politely) = budget.beside(stranger_sessions(most));
-        let [slots, strangers, refusals] = [most, few, politely].map(|n| Arc::new(Semaphore::new(n)));
-        let clients = clients(&slots);
+        let room = Arc::new(Places::new(shared.clone(), most));
         let mut sessions = JoinSet::new();
-        let (mut told, mut told_full): (Option<Instant>, Option<Instant>) = (None, None);
+        let mut told: Option<Instant> = None;
         let tls = shared.listener.tls.as_ref().map_or("", |tls| tls.mode.as_str());
-        // Whoever waits for a handshake could not read a reply in clear text.
-        let speechless = shared.listener.tls.as_ref().is_some_and(|tls| tls.mode == ListenerTlsMode::Implicit);
+        let speechless = room.is_speechless();
         for address in &places {
             info!(%address, engine = ?shared.listener.engine, tls, "listening");
         }
@@ -152,51 +147,38 @@ impl Server {
                     continue;
                 }
             };
-            let permitted = shared.policy.may_stay(caller.ip());
-            let free = if permitted { &slots } else { &strangers };
-            match free.clone().try_acquire_owned() {
-                Ok(slot) if let Some(descriptors) = budget.session(permitted) => {
-                    let seat = Seat::new((slot, descriptors), (!permitted).then(|| clients.clone()));
-                    let (shared, stop, gate) = (shared.clone(), stop.clone(), gate.clone());
+            let Some(seat) = room.first_seat(caller) else {
+                if let Some(slot) = room.last_word(speechless) {
                     sessions.spawn(async move {
-                        match (gate, stream) {
-                            (None, Connection::Tcp(stream)) => session::run(stream, caller, shared, stop, seat).await,
-                            (None, Connection::Unix(stream)) => session::run(stream, caller, shared, stop, seat).await,
-                            (Some(gate), Connection::Tcp(stream)) => {
-                                gate.session(stream, caller.ip(), stop).await;
-                                drop(seat);
-                            }
-                            // The configuration has refused that.
-                            (Some(_), Connection::Unix(_)) => {}
-                        }
+                        turn_away(stream).await;
+                        drop(slot);
                     });
                 }
-                refused => {
-                    if refused.is_ok() {
-                        if told_full.is_none_or(|at| at.elapsed() >= TELL_AGAIN) {
-                            told_full = Some(Instant::now());
-                            budget.tell(address);
+                continue;
+            };
+            let (shared, mut stop, gate, room) = (shared.clone(), stop.clone(), gate.clone(), room.clone());
+            sessions.spawn(async move {
+                let Some((stream, caller, seat)) = behind_proxy(stream, caller, seat, &room, &mut stop).await else {
+                    return;
+                };
+                match (gate, stream) {
+                    (None, Connection::Tcp(stream)) => session::run(stream, caller, shared, stop, seat).await,
+                    (None, Connection::Unix(stream)) => session::run(stream, caller, shared, stop, seat).await,
+                    (Some(gate), Connection::Tcp(stream)) => {
+                        let lost = seat.lost();
+                        tokio::select! {
+                            biased;
+                            () = gate.session(stream, caller.ip(), stop) => {}
+                            () = lost, if seat.can_be_lost() => {}
                         }
-                    } else if permitted {
-                        warn!(%address, client = %caller, max_connections = most, "too many connections, refused");
-                    } else {
-                        info!(%address, client = %caller, most = few, "too many connections of clients outside allow, refused");
                     }
-                    if speechless {
-                        continue;
-                    }
-                    if let Ok(slot) = refusals.clone().try_acquire_owned() {
-                        sessions.spawn(async move {
-                            turn_away(stream).await;
-                            drop(slot);
-                        });
-                    }
+                    // The configuration has refused that.
+                    (Some(_), Connection::Unix(_)) => {}
                 }
-            }
+            });
         }
         drop(sockets);
-        let open = most + few - slots.available_permits() - strangers.available_permits();
-        info!(%address, sessions = open, "no longer listening");
+        info!(%address, sessions = room.open(), "no longer listening");
         let gone = async { while sessions.join_next().await.is_some() {} };
         if tokio::time::timeout(drain + GRACE, gone).await.is_err() {
             warn!(%address, sessions = sessions.len(), "sessions did not end in time, cut off");
@@ -219,50 +201,45 @@ impl Server {
     }
 }
 
-/// The part of the listener in the budget of descriptors.
-pub(super) struct Budget {
-    descriptors: Option<Arc<Descriptors>>,
-    /// Descriptors of a session.
-    each: usize,
-}
-
-impl Budget {
-    /// Without one.
-    #[cfg(test)]
-    pub(super) fn none() -> Budget {
-        Budget { descriptors: None, each: 1 }
-    }
-
-    fn of(shared: &Shared) -> Budget {
-        let each = descriptors::of_session(shared.listener.engine);
-        Budget { descriptors: shared.intake.descriptors().cloned(), each }
-    }
-
-    /// Sessions of clients that may not relay, of which the policy gives `few`, and polite refusals:
-    /// these are beside the part for clients.
-    fn beside(&self, few: usize) -> (usize, usize) {
-        match &self.descriptors {
-            Some(all) => ((all.shares().strangers / self.each).clamp(1, few), all.shares().refusals.min(MAX_REFUSALS)),
-            None => (few, MAX_REFUSALS),
+/// Finds out whose connection it is that a proxy of `proxy_from` has made, and gives it the place of that one; `None`:
+/// nobody knows, or there is none. Connections of others are passed on as they are.
+async fn behind_proxy(
+    mut stream: Connection,
+    caller: Caller,
+    seat: Seat,
+    room: &Places,
+    stop: &mut Stop,
+) -> Option<(Connection, Caller, Seat)> {
+    let proxy = caller.ip();
+    let tcp = match &mut stream {
+        Connection::Tcp(tcp) if room.is_proxy(proxy) => tcp,
+        _ => return Some((stream, caller, seat)),
+    };
+    let told = tokio::select! {
+        biased;
+        () = stop.asked() => return None,
+        told = client_behind(proxy, tcp) => told,
+    };
+    match told {
+        Ok(ip) => {
+            let client = Caller::Ip(ip);
+            debug!(%proxy, %client, "a proxy speaks for its client");
+            if let Some(seat) = room.seat_behind_proxy(seat, client) {
+                return Some((stream, client, seat));
+            }
+            let slot = room.last_word(room.is_speechless())?;
+            turn_away(stream).await;
+            drop(slot);
+        }
+        // As from something that only looks whether the port is open.
+        Err(NoHeader::Ended(error)) => debug!(%proxy, %error, "a proxy has told of no client"),
+        Err(why) => {
+            if let Some(times) = observe::seldom("no PROXY header", &format!("{proxy} {why}")) {
+                warn!(%proxy, %why, times, "a proxy has told of no client, closed");
+            }
         }
     }
-
-    /// For one more session, if there is one.
-    pub(super) fn session(&self, permitted: bool) -> Option<Slot> {
-        match &self.descriptors {
-            Some(all) if permitted => all.for_client(self.each),
-            _ => Some(Slot::uncounted()),
-        }
-    }
-
-    fn tell(&self, address: &ListenAddress) {
-        let most = self.descriptors.as_ref().map_or(0, |all| all.most_sessions(self.each));
-        warn!(
-            %address,
-            most,
-            "no file descriptors left for clients, refused: raise the limit of open files (LimitNOFILE of systemd, ulimit -n)"
-        );
-    }
+    None
 }
 
 /// Errors of `accept` that tell about the connection, not about us (accept(2)).

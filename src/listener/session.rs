@@ -35,6 +35,7 @@ use input::spill;
 use super::dialog::{Dialog, Next};
 use super::hang_up::{PATIENCE, hang_up};
 use super::memory::{TINY_READ, Upload};
+use super::policy::TOO_MANY_SESSIONS;
 use super::seat::Seat;
 use super::stream::Stream;
 use super::submit::{Client, Shared};
@@ -152,7 +153,20 @@ where
         chunks: None,
         shared,
     };
-    let end = session.serve().await;
+    let lost = session.seat.lost();
+    let may_be_lost = session.seat.can_be_lost();
+    let end = tokio::select! {
+        biased;
+        end = session.serve() => end,
+        () = lost, if may_be_lost => {
+            // Its place is somebody else's already: few hear of that at the same time.
+            match session.seat.goodbye() {
+                Some(_told) => session.close(Err(End::Because(TOO_MANY_SESSIONS))).await,
+                None => debug!(client = %session.dialog.client.caller, "stood still and lost its place"),
+            }
+            return;
+        }
+    };
     session.close(end).await;
 }
 
@@ -176,6 +190,10 @@ where
             match self.next_command().await? {
                 Next::Command => {}
                 Next::Flush => self.flush().await?,
+                Next::Greeted => {
+                    self.seat.moved();
+                    self.flush().await?;
+                }
                 Next::Data => {
                     self.flush().await?;
                     // Boxed, so that a waiting session has no room for what it does not do.
@@ -190,6 +208,8 @@ where
                 }
                 Next::Renamed => self.renamed(),
                 Next::Auth(login) => Box::pin(self.log_in(*login)).await?,
+                Next::External(initial) => Box::pin(self.external(initial)).await?,
+                Next::NoLogin(why) => self.no_login(why.mechanism, None, &why.reply)?,
                 Next::StartTls => Box::pin(self.start_tls()).await?,
                 Next::Close => return Err(End::Over),
             }
@@ -220,7 +240,7 @@ where
             match self.lines.next(waiting, if long { login::MAX_LINE } else { MAX_COMMAND }) {
                 Line::Complete { len, used, crlf } => {
                     let next = self.dialog.command(&waiting[..len], crlf, &mut self.output);
-                    if matches!(next, Next::Auth(_)) {
+                    if matches!(next, Next::Auth(_) | Next::External(_) | Next::NoLogin(_)) {
                         self.input[self.start..self.start + len].zeroize();
                     }
                     self.start += used;

@@ -9,6 +9,7 @@ use std::task::{Context, Poll};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Instant, timeout_at};
 use tokio_rustls::TlsAcceptor;
+use tokio_rustls::rustls::pki_types::CertificateDer;
 use tokio_rustls::rustls::{AlertDescription, Error, HandshakeKind, InvalidMessage, ServerConfig};
 use tokio_rustls::server::TlsStream;
 
@@ -29,6 +30,8 @@ pub(super) struct Secured {
     pub version: &'static str,
     /// It took up an earlier session.
     pub resumed: bool,
+    /// What the client has shown of itself, its own certificate first; empty if it was not asked or has none.
+    pub chain: Vec<CertificateDer<'static>>,
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Stream<S> {
@@ -56,8 +59,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Stream<S> {
                 let session = stream.get_ref().1;
                 let version = version_name(session.protocol_version());
                 let resumed = session.handshake_kind() == Some(HandshakeKind::Resumed);
+                let chain = session.peer_certificates().map(<[_]>::to_vec).unwrap_or_default();
                 *self = Stream::Tls(Box::new(stream));
-                Ok(Secured { version, resumed })
+                Ok(Secured { version, resumed, chain })
             }
         }
     }

@@ -9,19 +9,21 @@ use std::io::Write as _;
 use std::sync::Arc;
 
 use tokio::time::Instant;
-use tracing::{info, warn};
+use tracing::{error, info, warn};
 
 use super::Intake;
+use super::arrivals::{Arrivals, Counted, Sending};
 use super::dedupe::{Dedupe, Once};
 use super::login::Logins;
 use super::memory::Charge;
-use super::policy::{NO_ROOM_FOR_RECIPIENTS, Policy};
+use super::policy::{LOCKED, NO_ROOM_FOR_RECIPIENTS, OVER_LIMIT, Policy};
 use crate::clock::Timestamp;
 use crate::config::{self, User};
 use crate::mail::{
     Address, BodyKind, Caller, Draft, Envelope, Forward, Message, Notify, Orcpt, Origin, QueueId, Recipient, Refusal,
     Trace,
 };
+use crate::observe;
 use crate::queue::{Queue, QueueError};
 use crate::smtp::Reply;
 
@@ -36,6 +38,7 @@ pub(super) struct Shared {
     pub intake: Arc<dyn Intake>,
     pub dedupe: Option<Dedupe>,
     pub logins: Arc<Logins>,
+    pub arrivals: Arc<Arrivals>,
     /// The name of a user where there is none.
     nobody: Arc<str>,
 }
@@ -60,6 +63,11 @@ impl Client {
     /// One who has said nothing yet.
     pub fn new(caller: Caller) -> Client {
         Client { caller, helo: "".into(), esmtp: false, tls: "", forwarded: None, user: None }
+    }
+
+    /// Who sends with this reverse-path, for limits on what comes in.
+    pub fn sending<'a>(&'a self, sender: Option<&'a Address>) -> Sending<'a> {
+        Sending { user: self.user_name().unwrap_or_default(), client: self.caller.ip(), sender }
     }
 
     /// The name of its user, for the log.
@@ -207,6 +215,7 @@ impl Shared {
     pub fn new(listener: Arc<config::Listener>, hostname: &str, intake: Arc<dyn Intake>) -> Shared {
         let dedupe = (!listener.dedupe.is_zero()).then(|| Dedupe::new(listener.dedupe, intake.clock()));
         let logins = intake.logins().cloned().unwrap_or_default();
+        let arrivals = intake.arrivals().cloned().unwrap_or_default();
         Shared {
             policy: Policy::new(listener.clone()),
             hostname: hostname.into(),
@@ -214,6 +223,7 @@ impl Shared {
             intake,
             dedupe,
             logins,
+            arrivals,
             nobody: "".into(),
         }
     }
@@ -285,8 +295,12 @@ impl Shared {
                     took_ms, "sent again, already accepted");
                 Ok(Accepted(id))
             }
-            Err(Failure::Refused(why)) => {
-                let reply = Policy::refusal(why);
+            Err(failure @ (Failure::Refused(_) | Failure::Over(_))) => {
+                let reply = match failure {
+                    Failure::Refused(why) => Policy::refusal(why),
+                    Failure::Over(reply) => reply,
+                    Failure::Queue(error) => Policy::queue_error(&error),
+                };
                 info!(sender, count, recipients, client = %client.caller, helo = &*client.helo, size, took_ms, %reply, "refused");
                 Err(reply)
             }
@@ -298,7 +312,57 @@ impl Shared {
         }
     }
 
+    /// Stores it, if it may still come in.
     async fn store(&self, client: &Client, tx: Transaction, draft: &mut Draft) -> Result<Once, Failure> {
+        let counted = match self.count(client, &tx).await {
+            Ok(counted) => counted,
+            Err(reply) => {
+                draft.abandon(self.queue()).await;
+                return Err(Failure::Over(reply));
+            }
+        };
+        let held = counted.held.as_ref().map(|reached| {
+            let why = format!("held: more than {} ({})", reached.what, reached.limit.conditions());
+            if let Some(times) = observe::seldom("held", &why) {
+                let user = client.user_name();
+                warn!(user, client = %client.caller, why, times, "more mail than a limit says: it is taken, and held");
+            }
+            why.into()
+        });
+        let stored = self.store_counted(client, tx, draft, held).await;
+        if !matches!(stored, Ok(Once::First(_))) {
+            self.arrivals.give_back(&counted);
+        }
+        stored
+    }
+
+    /// Counts the message for the limits on what comes in. One that is over locks its user, or is only refused.
+    async fn count(&self, client: &Client, tx: &Transaction) -> Result<Counted, Reply> {
+        let reached = match self.arrivals.take(client.sending(tx.envelope.reverse_path.as_ref()), tx.recipients.len()) {
+            Ok(counted) => return Ok(counted),
+            Err(reached) => reached,
+        };
+        let (limit, what) = (reached.limit.conditions(), reached.what);
+        let user = client.user_name().unwrap_or_default();
+        if reached.limit.over != config::Over::Lock || user.is_empty() {
+            return Err(OVER_LIMIT);
+        }
+        let (why, now) = (format!("more than {what} ({limit})"), self.intake.clock().now());
+        let stored = self.arrivals.lock(user, &why, now, self.queue()).await;
+        error!(user, client = %client.caller, limit, what, "user locked: too many messages; `mailweir user unlock` ends it");
+        if let Err(error) = stored {
+            error!(user, %error, "the lock of a user could not be stored: it ends with this process");
+        }
+        Err(LOCKED)
+    }
+
+    async fn store_counted(
+        &self,
+        client: &Client,
+        tx: Transaction,
+        draft: &mut Draft,
+        held: Option<Arc<str>>,
+    ) -> Result<Once, Failure> {
         let content = draft.content();
         let finished = match draft.finish(self.queue()).await {
             Ok(Ok(finished)) => finished,
@@ -326,7 +390,10 @@ impl Shared {
             size: finished.size,
             traits: finished.traits,
         };
-        let accept = self.intake.accept(message, tx.recipients, finished.head);
+        let accept = match held {
+            None => self.intake.accept(message, tx.recipients, finished.head),
+            Some(why) => self.intake.accept_held(message, tx.recipients, finished.head, why),
+        };
         let once = match (&self.dedupe, fingerprint) {
             (Some(dedupe), Some(fingerprint)) => dedupe.once(fingerprint, content, accept).await,
             _ => accept.await.map(Once::First),
@@ -366,5 +433,7 @@ impl fmt::Display for Accepted {
 
 enum Failure {
     Refused(Refusal),
+    /// A limit on what comes in was reached.
+    Over(Reply),
     Queue(QueueError),
 }

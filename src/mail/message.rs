@@ -192,6 +192,8 @@ pub struct NewRecipient {
     pub lane: LaneName,
     /// Store it as leased: the accepting process hands it to its own scheduler at once.
     pub leased: bool,
+    /// Store it as held, until an operator releases it: why, as its reason.
+    pub held: Option<Arc<str>>,
 }
 
 /// A message about to be queued.

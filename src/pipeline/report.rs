@@ -319,7 +319,8 @@ impl Relay {
         let Dsn { message, recipient, body } = dsn;
         let lane = self.router.lane_of(&message, &recipient.address);
         let message = Arc::new(message);
-        let admission = self.scheduler.admit(&message, vec![NewRecipient { recipient, lane, leased: false }], &body);
+        let admission =
+            self.scheduler.admit(&message, vec![NewRecipient { recipient, lane, leased: false, held: None }], &body);
         let size = message.size;
         let new = NewMessage { message, recipients: admission.recipients, head: body };
         if let Err(error) = self.queue.report(told, Some(new)).await {

@@ -146,6 +146,8 @@ pub struct Filter {
     pub sender: Option<String>,
     /// Glob over the recipient address.
     pub recipient: Option<String>,
+    /// The user who had logged in, exactly (the case of ASCII letters does not matter).
+    pub user: Option<String>,
     /// The recipient's domain, exactly (case does not matter).
     pub domain: Option<String>,
     /// Name of a provider (with all its sources) or of a lane, exactly.
@@ -169,6 +171,9 @@ pub struct Row {
     pub index: u32,
     /// Reverse-path; empty for `<>`.
     pub sender: String,
+    /// As whom the client had logged in; empty without a login.
+    #[serde(default)]
+    pub user: String,
     /// Forward-path.
     pub recipient: String,
     /// A provider's name, or `@domain`.

@@ -168,6 +168,12 @@ impl Inner {
         told: &mut Explained,
     ) {
         let config = &self.config;
+        let of_user = config.user_of(from).and_then(|user| Some((user, config.provider(user.via.as_deref()?)?)));
+        if let Some((user, provider)) = of_user {
+            told.provider = provider.name.clone();
+            told.why = format!("the [[user]] {} has via = \"{}\"", user.name, provider.name);
+            return;
+        }
         if let Some(at) = config.route_index(*from, recipient) {
             let Some(route) = config.routes.get(at) else { return };
             told.route = Some(route.number);

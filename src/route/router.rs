@@ -409,7 +409,7 @@ impl Inner {
     fn way(&self, from: &Incoming<'_>, recipient: &Address, form: &Form<'_>) -> Way<'_> {
         let provider_for = |domain: &str| self.config.provider_for_domain(domain);
         let by_domain = || provider_for(&form.text).or_else(|| form.unicode.as_deref().and_then(provider_for));
-        let chosen = self.config.route_for(*from, recipient).map(|route| &route.via).or_else(by_domain);
+        let chosen = self.config.via_for(*from, recipient).or_else(by_domain);
         if let Some(provider) = chosen {
             return match &provider.relay {
                 Some(relay) => Way::Relay(provider, relay),

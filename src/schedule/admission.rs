@@ -23,6 +23,13 @@ pub struct Admission {
     pub admitted: Admitted,
 }
 
+impl Admission {
+    /// Of a message that is stored as held: nothing of it is for the lanes.
+    pub fn of_held(recipients: Vec<NewRecipient>, received: Timestamp) -> Admission {
+        Admission { recipients, admitted: Admitted { jobs: Vec::new(), stored: Vec::new(), received } }
+    }
+}
+
 /// What was decided about a message, for its lanes.
 pub struct Admitted {
     /// What goes straight to memory.
@@ -62,7 +69,7 @@ impl Scheduler {
             lanes.entry(lane.clone()).or_default().recipients += 1;
         }
         for (index, new) in admission.recipients.iter_mut().enumerate() {
-            let NewRecipient { recipient, lane: name, leased } = new;
+            let NewRecipient { recipient, lane: name, leased, .. } = new;
             let mut part = lanes.get_mut(name);
             let lane = match part.as_ref().and_then(|part| part.lane.clone()) {
                 Some(known) => known,

@@ -98,6 +98,7 @@ impl World {
             recipient: Recipient::new(Address::parse(&format!("u@{domain}")).expect("an address")),
             lane: LaneName::domain(&domain),
             leased: false,
+            held: None,
         };
         let admission = self.scheduler.admit(&message, domains.map(new).collect(), &head);
         let new = NewMessage { message, recipients: admission.recipients, head };

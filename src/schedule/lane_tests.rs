@@ -197,6 +197,8 @@ async fn only_the_lane_of_a_domain_moves_as_a_whole() {
 
 fn shared(sender: &str, change: impl FnOnce(&mut Limit)) -> Arc<Limit> {
     let mut limit = Limit {
+        each_user: false,
+        over: crate::config::Over::Wait,
         sender: crate::config::units::Pattern::new(sender),
         client: Vec::new(),
         user: None,

@@ -21,7 +21,12 @@ fn message(id: QueueId, size: usize) -> Arc<Message> {
 }
 
 fn recipient(address: &str, lane: LaneName) -> NewRecipient {
-    NewRecipient { recipient: Recipient::new(Address::parse(address).expect("an address")), lane, leased: false }
+    NewRecipient {
+        recipient: Recipient::new(Address::parse(address).expect("an address")),
+        lane,
+        leased: false,
+        held: None,
+    }
 }
 
 /// Decides with so much memory about a message to these recipients, each in a lane.

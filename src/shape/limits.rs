@@ -150,18 +150,7 @@ fn domain_of(address: &Address) -> String {
 /// What a limit is called in reports and in the store: its conditions. A limit whose conditions
 /// change starts anew; one whose numbers change goes on.
 pub fn name(limit: &Limit) -> String {
-    let mut name = format!("limit {}", limit.sender);
-    if !limit.client.is_empty() {
-        let networks: Vec<String> = limit.client.iter().map(ToString::to_string).collect();
-        name.push_str(&format!(" from {}", networks.join(",")));
-    }
-    if let Some(user) = &limit.user {
-        name.push_str(&format!(" of {user}"));
-    }
-    if limit.provider.as_str() != "*" {
-        name.push_str(&format!(" to {}", limit.provider));
-    }
-    name
+    limit.conditions()
 }
 
 #[cfg(test)]

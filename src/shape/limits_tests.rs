@@ -16,6 +16,8 @@ const HOUR: Duration = Duration::from_secs(3600);
 
 fn limit(sender: &str, change: impl FnOnce(&mut Limit)) -> Arc<Limit> {
     let mut limit = Limit {
+        each_user: false,
+        over: crate::config::Over::Wait,
         sender: Pattern::new(sender),
         client: Vec::new(),
         user: None,

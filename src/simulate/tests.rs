@@ -67,6 +67,8 @@ fn a_limit_holds_one_sender_and_nobody_else() {
         rate: vec!["1/s".parse().expect("a rate")],
         quota: Vec::new(),
         count: Count::Messages,
+        each_user: false,
+        over: crate::config::Over::Wait,
         each_domain: false,
     });
     let group = group("gmail", 3000, 0, "");

@@ -88,6 +88,9 @@ impl From<Reply> for Bad {
 /// Not 221: a client whose DATA was refused and who sends its message all the same would take that for
 /// the reply to it, and for success.
 const NOT_SMTP: Reply = Reply::new(421, "4.7.0", "This is an SMTP server, and that was no command; closing connection");
+/// Of version 2 the third line is a NUL (HAProxy's `proxy-protocol.txt`).
+const PROXY_HEADER: Reply =
+    Reply::new(421, "4.7.0", "No PROXY header is taken from this address (proxy_from); closing connection");
 const JUNK: Reply = Reply::new(500, "5.5.2", "Command line with characters that are not allowed");
 const UNKNOWN: Reply = Reply::new(500, "5.5.2", "Command not recognized");
 const NO_ARGUMENT: Reply = Reply::new(501, "5.5.4", "This command takes no argument");
@@ -102,7 +105,7 @@ impl<'a> Command<'a> {
     pub fn parse(line: &'a [u8]) -> Result<Command<'a>, Bad> {
         let Some(text) = std::str::from_utf8(line).ok().filter(|t| !t.chars().any(|c| c.is_control() && c != '\t'))
         else {
-            return Err(JUNK.into());
+            return Err(if line == b"\0" { Bad::Close(PROXY_HEADER) } else { JUNK.into() });
         };
         let text = text.trim_end_matches([' ', '\t']);
         let (verb, rest) = match text.find([' ', '\t']) {
@@ -150,6 +153,8 @@ impl<'a> Command<'a> {
             Ok(Command::XClient(Box::new(Proxied::parse(rest, proxied::XCLIENT)?)))
         } else if is("XFORWARD") {
             Ok(Command::XForward(Box::new(Proxied::parse(rest, proxied::XFORWARD)?)))
+        } else if is("PROXY") {
+            Err(Bad::Close(PROXY_HEADER))
         } else if is_not_mail(verb, rest) {
             Err(Bad::Close(NOT_SMTP))
         } else {

@@ -38,6 +38,7 @@ impl Fake {
                 id: id.to_string(),
                 index,
                 sender: sender.into(),
+                user: String::new(),
                 recipient: recipient.into(),
                 provider: lane.into(),
                 lane: lane.into(),

@@ -11,7 +11,7 @@ use mailweir::mail::{
 };
 use mailweir::queue::{Counts, Filter, Operation, QueueError, Settlement, Verdict};
 
-use super::{Rig, T0, body, deferred, delivered, failed, key, letter, list, row};
+use super::{Letter, Rig, T0, body, deferred, delivered, failed, key, letter, list, row};
 
 pub async fn accepted_claimed_and_delivered_leaves_nothing(rig: Rig) {
     let queue = &*rig.queue;
@@ -75,7 +75,8 @@ pub async fn stores_and_gives_back_every_field(mut rig: Rig) {
             orcpt: (n > 1).then(|| Orcpt { kind: "rfc822".into(), address: "a;b@c".into() }),
         };
         let head = Bytes::from(vec![b'x'; n]);
-        let recipients = vec![NewRecipient { recipient: recipient.clone(), lane: "all".into(), leased: false }];
+        let recipients =
+            vec![NewRecipient { recipient: recipient.clone(), lane: "all".into(), leased: false, held: None }];
         rig.queue.accept(NewMessage { message: Arc::clone(&message), recipients, head }).await.unwrap();
         stored.push((message, recipient));
     }
@@ -199,6 +200,20 @@ pub async fn what_may_have_arrived_stays_uncertain_until_an_operator_decides(mut
     rig.drop_and_reopen().await;
     assert_eq!(state(&rig).await, "queued");
     assert_eq!(rig.queue.counts().await.unwrap(), Counts { messages: 1, queued: 1, ..Counts::default() });
+}
+
+/// What comes in to be held is never anybody's until it is released, also if the process ends at once.
+pub async fn what_is_held_from_the_start_waits_for_an_operator(mut rig: Rig) {
+    let held = Letter { held: Some("held: too much".into()), ..letter("s@here.example", "x") };
+    // Being held comes first, whoever hands it in.
+    let id = held.leased().post(&*rig.queue).await;
+    assert_eq!(rig.queue.counts().await.unwrap(), Counts { messages: 1, held: 1, ..Counts::default() });
+    rig.drop_and_reopen().await;
+    assert!(rig.queue.claim(&"x".into(), T0.after(Duration::from_secs(9)), 9).await.unwrap().is_empty());
+    let shown = row(&*rig.queue, key(id, 0)).await.unwrap();
+    assert_eq!((shown.state.as_str(), shown.reason.as_str()), ("held", "held: too much"));
+    assert_eq!(rig.queue.operate(Operation::Release, &[key(id, 0)], &[], T0).await.unwrap(), 1);
+    assert_eq!(rig.queue.claim(&"x".into(), T0, 9).await.unwrap().len(), 1);
 }
 
 pub async fn a_message_stays_as_long_as_a_recipient(rig: Rig) {

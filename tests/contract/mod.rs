@@ -144,6 +144,7 @@ pub struct Letter {
     pub priority: i8,
     pub received: Timestamp,
     pub leased: bool,
+    pub held: Option<Arc<str>>,
     pub body: Vec<u8>,
 }
 
@@ -155,6 +156,7 @@ pub fn letter(sender: &str, lane: &str) -> Letter {
         priority: 0,
         received: T0,
         leased: false,
+        held: None,
         body: b"Subject: hello\r\n\r\nhello\r\n".to_vec(),
     }
 }
@@ -206,6 +208,7 @@ impl Letter {
             recipient: Recipient::new(Address::parse(address).expect("an address")),
             lane: lane.clone(),
             leased: self.leased,
+            held: self.held.clone(),
         });
         NewMessage {
             message: Arc::new(message),
@@ -294,6 +297,7 @@ macro_rules! suite {
                 life: deferred_comes_back_when_due,
                 life: a_deferral_without_a_reason_leaves_that_which_is_there,
                 life: what_may_have_arrived_stays_uncertain_until_an_operator_decides,
+                life: what_is_held_from_the_start_waits_for_an_operator,
                 life: a_message_stays_as_long_as_a_recipient,
                 life: dead_letters_are_kept_then_forgotten,
                 life: named_values_are_kept_replaced_and_removed,

@@ -10,6 +10,8 @@ use super::{Dialog, Next, TLS_FIRST};
 use crate::config::{AuthMechanism, ListenerAuth, User};
 use crate::smtp::Reply;
 
+/// By what TLS has shown (RFC 4422, appendix A).
+const EXTERNAL: &str = "EXTERNAL";
 const NO_AUTH: Reply = Reply::new(502, "5.5.1", "AUTH is not offered");
 const TWICE: Reply = Reply::new(503, "5.5.1", "Already authenticated");
 const IN_TRANSACTION: Reply = Reply::new(503, "5.5.1", "Mail transaction in progress");
@@ -26,6 +28,14 @@ pub(in crate::listener) struct Login {
     pub initial: Option<Response>,
 }
 
+/// A login that was over before it began.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(in crate::listener) struct NoLogin {
+    /// `None`: one that is not offered here.
+    pub mechanism: Option<AuthMechanism>,
+    pub reply: Reply,
+}
+
 impl Dialog {
     /// Whether a client can log in here, some time.
     pub fn has_auth(&self) -> bool {
@@ -40,8 +50,12 @@ impl Dialog {
 
     /// The line of EHLO that tells the mechanisms, without its verb; `None`: there is none now.
     pub(super) fn mechanisms(&self) -> Option<String> {
-        let now = self.has_auth() && !self.logged_in && !self.could_be_heard() && !self.waits_for_tls();
-        now.then(|| sasl::offered(&self.shared.listener).map(sasl::name).collect::<Vec<_>>().join(" "))
+        if !self.has_auth() || self.logged_in || self.could_be_heard() || self.waits_for_tls() {
+            return None;
+        }
+        let external = self.by_certificate.then_some(EXTERNAL);
+        let names: Vec<_> = external.into_iter().chain(sasl::offered(&self.shared.listener).map(sasl::name)).collect();
+        (!names.is_empty()).then(|| names.join(" "))
     }
 
     /// Begins with a login.
@@ -62,13 +76,25 @@ impl Dialog {
             return Err(SYNTAX);
         }
         let mut offered = sasl::offered(&self.shared.listener);
-        let mechanism = offered.find(|known| mechanism.eq_ignore_ascii_case(sasl::name(*known))).ok_or(UNKNOWN)?;
         let initial = initial.map(|text| match text {
             // An empty one (RFC 4954 §4).
             "=" => Response::decode(b""),
             text => Response::decode(text.as_bytes()),
         });
-        Ok(Next::Auth(Box::new(Login { mechanism, initial: initial.transpose()? })))
+        let never = |mechanism, reply| Ok(Next::NoLogin(Box::new(NoLogin { mechanism, reply })));
+        if self.by_certificate && mechanism.eq_ignore_ascii_case(EXTERNAL) {
+            return match initial.transpose() {
+                Ok(initial) => Ok(Next::External(initial)),
+                Err(reply) => never(None, reply),
+            };
+        }
+        let Some(mechanism) = offered.find(|known| mechanism.eq_ignore_ascii_case(sasl::name(*known))) else {
+            return never(None, UNKNOWN);
+        };
+        match initial.transpose() {
+            Ok(initial) => Ok(Next::Auth(Box::new(Login { mechanism, initial }))),
+            Err(reply) => never(Some(mechanism), reply),
+        }
     }
 
     /// The login was good; `None`: any is, and it says nothing.
@@ -77,8 +103,15 @@ impl Dialog {
         self.client.user = user;
     }
 
+    /// The certificate of the client is that of this user.
+    pub fn certified(&mut self, user: Arc<User>) {
+        self.by_certificate = true;
+        self.client.user = Some(user);
+    }
+
     /// Another client begins, or the same anew.
     pub(super) fn log_out(&mut self) {
+        self.by_certificate = false;
         self.logged_in = false;
         self.client.user = None;
     }

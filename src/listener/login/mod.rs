@@ -3,6 +3,7 @@
 //! Invariants:
 //! - A password is checked on a thread for what blocks, and few at once in the whole process ([`CHECKS`]): a flood
 //!   of logins takes neither all memory nor the threads of sessions.
+//! - Logins of one network are checked one behind the other (`turns`), those of who has logged in well from there apart.
 //! - A failure is answered after [`FAILURE`] at least, and what is checked for a name that nobody has costs as much
 //!   as for one that somebody has: who listens to the time learns no names.
 //! - A name goes to the log only if it is one of a user: it may be a password that somebody typed a line too early.
@@ -11,6 +12,7 @@
 
 pub(super) mod sasl;
 mod throttle;
+mod turns;
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -22,12 +24,16 @@ use tokio::sync::Semaphore;
 use tokio::time::Instant;
 use zeroize::Zeroizing;
 
-pub(super) use throttle::Admission;
+pub use throttle::Slowed;
+pub(super) use throttle::{Admission, LONGEST};
+pub(super) use turns::Turn;
 
+use super::client_network::network_or_machine;
 use crate::config::{User, Users};
 use crate::smtp::sasl::{SCRAM_KEY, hmac_md5, hmac_sha256, same};
 use sasl::{Attempt, Proof};
 use throttle::Throttle;
+use turns::Turns;
 
 /// Passwords that are checked at once, at most: with at most 64 MiB each.
 const CHECKS: usize = 2;
@@ -40,6 +46,7 @@ const REMEMBERED: Duration = Duration::from_secs(600);
 pub struct Logins {
     checks: Arc<Semaphore>,
     throttle: Mutex<Throttle>,
+    turns: Arc<Turns>,
     /// The last good password of each user who logged in, as a code.
     recent: Mutex<HashMap<Arc<str>, Recent>>,
     /// Of this process alone.
@@ -63,6 +70,7 @@ impl Default for Logins {
         Logins {
             checks: Arc::new(Semaphore::new((cores / 2).clamp(1, CHECKS))),
             throttle: Mutex::default(),
+            turns: Arc::default(),
             recent: Mutex::default(),
             key,
         }
@@ -75,12 +83,28 @@ impl Logins {
         *self.throttle.lock() = std::mem::take(&mut *before.throttle.lock());
     }
 
+    /// Addresses whose logins have failed.
+    pub fn slowed(&self) -> Vec<Slowed> {
+        self.throttle.lock().slowed(Instant::now())
+    }
+
+    /// Forgets the failures of one address, or of all; how many there were.
+    pub fn forgive(&self, ip: Option<IpAddr>) -> usize {
+        self.throttle.lock().forgive(ip)
+    }
+
     /// For salts of users whom nobody knows.
     pub(super) fn key(&self) -> &[u8; SCRAM_KEY] {
         &self.key
     }
 
-    /// When a client may have its login checked.
+    /// Waits for its turn among the logins of its network; `None`: it needs none.
+    pub(super) async fn turn(&self, ip: IpAddr, name: &str) -> Option<Turn> {
+        let needs_none = self.throttle.lock().is_known(ip, name);
+        if needs_none { None } else { Some(self.turns.wait(network_or_machine(ip)).await) }
+    }
+
+    /// When a client whose turn it is may have its login checked.
     pub(super) fn admit(&self, ip: IpAddr, name: &str) -> Admission {
         self.throttle.lock().admit(ip, name, Instant::now())
     }
@@ -101,6 +125,11 @@ impl Logins {
                 same(expected.as_bytes(), code.as_bytes()) && clear.is_some()
             }
             Proof::Scram { proven } => proven && known.is_some(),
+            Proof::Never(_) => {
+                // One that is the same again counts once, as a password does.
+                secret = Some(Zeroizing::default());
+                false
+            }
         };
         let (mut throttle, now) = (self.throttle.lock(), Instant::now());
         match known {

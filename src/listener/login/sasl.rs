@@ -28,11 +28,13 @@ const NONCE: usize = 18;
 /// `Username:` and `Password:`.
 const PROMPTS: [&str; 2] = ["VXNlcm5hbWU6", "UGFzc3dvcmQ6"];
 
+pub(in crate::listener) const WRONG: Reply = Reply::new(535, "5.7.8", "Authentication credentials invalid");
 pub(in crate::listener) const CANCELLED: Reply = Reply::new(501, "5.7.0", "Authentication cancelled");
 pub(in crate::listener) const NOT_BASE64: Reply = Reply::new(501, "5.5.2", "That is no base64");
 const GARBLED: Reply = Reply::new(501, "5.5.2", "That is no response of this mechanism");
 const NO_INITIAL: Reply = Reply::new(501, "5.7.0", "The server speaks first in this mechanism: no initial response");
-const FOR_ANOTHER: Reply = Reply::new(535, "5.7.8", "Nobody acts for another here: no authorization identity");
+pub(in crate::listener) const FOR_ANOTHER: Reply =
+    Reply::new(535, "5.7.8", "Nobody acts for another here: no authorization identity");
 const NO_BINDING: Reply = Reply::new(535, "5.7.8", "There is no channel binding here: use SCRAM-SHA-256 without");
 const NO_RANDOM: Reply = Reply::new(454, "4.7.0", "Temporary authentication failure");
 
@@ -85,6 +87,8 @@ pub(in crate::listener) enum Proof {
     CramMd5 { challenge: String, code: String },
     /// A proof, which has been compared already.
     Scram { proven: bool },
+    /// Nothing that could be right: this is what the client hears. It counts as a guess, since it looks like one.
+    Never(Reply),
 }
 
 /// What is to be done next.
@@ -113,7 +117,9 @@ pub(in crate::listener) fn name(mechanism: AuthMechanism) -> &'static str {
 pub(in crate::listener) fn offered(listener: &Listener) -> impl Iterator<Item = AuthMechanism> {
     let cram = (listener.accept_any || listener.users.all_have_cram()).then_some(AuthMechanism::CramMd5);
     let scram = (!listener.accept_any && listener.users.all_have_scram()).then_some(AuthMechanism::ScramSha256);
-    [AuthMechanism::Plain, AuthMechanism::Login].into_iter().chain(cram).chain(scram)
+    let clear = listener.accept_any || listener.users.have_passwords();
+    let clear = [AuthMechanism::Plain, AuthMechanism::Login].into_iter().filter(move |_| clear);
+    clear.chain(cram).chain(scram)
 }
 
 /// One run of a mechanism.
@@ -164,10 +170,7 @@ impl Exchange {
                 self.user = Some(bounded(response.text()?, MAX_NAME)?);
                 Ok(prompt(PROMPTS[1]))
             }
-            (Some(response), Some(user)) => {
-                let password = bounded(response.text()?, MAX_PASSWORD)?;
-                Ok(check(user, Proof::Password(password)))
-            }
+            (Some(response), Some(user)) => Ok(check(user, password(response.text()?))),
         }
     }
 
@@ -223,7 +226,7 @@ impl Exchange {
         match acts_for.strip_prefix("a=") {
             None if acts_for.is_empty() => {}
             Some(name) if from_saslname(name).is_some_and(|name| name.eq_ignore_ascii_case(&user)) => {}
-            Some(_) => return Err(FOR_ANOTHER),
+            Some(_) => return Ok(check(user, Proof::Never(FOR_ANOTHER))),
             None => return Err(GARBLED),
         }
         let known = self.users.find(&user).and_then(|user| user.password.scram_keys().cloned());
@@ -267,15 +270,20 @@ fn check(user: Zeroizing<String>, proof: Proof) -> Step {
 fn plain(response: &Response) -> Result<Step, Reply> {
     let text = std::str::from_utf8(&response.0).map_err(|_| GARBLED)?;
     let mut parts = text.split('\0');
-    let (Some(acts_for), Some(user), Some(password), None) = (parts.next(), parts.next(), parts.next(), parts.next())
+    let (Some(acts_for), Some(user), Some(given), None) = (parts.next(), parts.next(), parts.next(), parts.next())
     else {
         return Err(GARBLED);
     };
-    if !acts_for.is_empty() && !acts_for.eq_ignore_ascii_case(user) {
-        return Err(FOR_ANOTHER);
-    }
     let user = bounded(Zeroizing::new(user.to_owned()), MAX_NAME)?;
-    Ok(check(user, Proof::Password(bounded(Zeroizing::new(password.to_owned()), MAX_PASSWORD)?)))
+    if !acts_for.is_empty() && !acts_for.eq_ignore_ascii_case(&user) {
+        return Ok(check(user, Proof::Never(FOR_ANOTHER)));
+    }
+    Ok(check(user, password(Zeroizing::new(given.to_owned()))))
+}
+
+/// Nobody has an empty password, nor one that long.
+fn password(text: Zeroizing<String>) -> Proof {
+    if text.is_empty() || text.len() > MAX_PASSWORD { Proof::Never(WRONG) } else { Proof::Password(text) }
 }
 
 /// Not empty (RFC 4616 §2), and no longer than that.

@@ -1,6 +1,6 @@
 //! How long a login waits for those that failed before it, and who is banned. Pure: it is told the time.
 //!
-//! - By address (of IPv6 its /64): after each failure the next login waits longer, one behind the other; after
+//! - By address (of IPv6 its /64, and this machine as one): after each failure the next login waits longer, one behind the other; after
 //!   [`BANNED_AFTER`] failures none is looked at for [`BAN`]. The same wrong password again counts once: that is a
 //!   program with an old one, and nobody who guesses. This machine's own addresses are not banned: one wrong program
 //!   would shut out all others.
@@ -11,10 +11,12 @@
 
 use std::collections::HashMap;
 use std::hash::{BuildHasher as _, Hash, RandomState};
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::IpAddr;
 use std::time::Duration;
 
 use tokio::time::Instant;
+
+use super::super::client_network::network_or_machine as network;
 
 /// Addresses, names, and pairs of them that are remembered.
 const MOST: usize = 10_000;
@@ -28,7 +30,7 @@ const FORGOTTEN: Duration = Duration::from_secs(15 * 60);
 const FIRST: Duration = Duration::from_secs(1);
 const DOUBLED: u32 = 4;
 /// A login that would wait longer is not looked at.
-const LONGEST: Duration = Duration::from_secs(20);
+pub(in crate::listener) const LONGEST: Duration = Duration::from_secs(20);
 /// Failures of a name that make nobody wait.
 const FREE: u32 = 5;
 /// Longest wait for failures of a name.
@@ -60,6 +62,19 @@ struct Name {
     last: Instant,
 }
 
+/// An address whose logins have failed.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Slowed {
+    /// Of IPv6 the first of its /64; 127.0.0.1 is this machine.
+    pub address: IpAddr,
+    /// Failures that count.
+    pub failures: u32,
+    /// How long none of its logins is looked at; `None`: it is not banned.
+    pub banned: Option<Duration>,
+    /// How long the next one waits.
+    pub wait: Duration,
+}
+
 /// See the module.
 #[derive(Default)]
 pub(super) struct Throttle {
@@ -72,6 +87,11 @@ pub(super) struct Throttle {
 }
 
 impl Throttle {
+    /// Whether this name has logged in well from there, and has not failed since.
+    pub fn is_known(&self, ip: IpAddr, name: &str) -> bool {
+        self.good.contains_key(&(network(ip), self.hash_of_name(name)))
+    }
+
     /// When a login may be looked at.
     pub fn admit(&mut self, ip: IpAddr, name: &str, now: Instant) -> Admission {
         let (address, name) = (network(ip), self.hash_of_name(name));
@@ -129,6 +149,31 @@ impl Throttle {
         self.good.insert(pair, now);
     }
 
+    /// Addresses of which a login waits, or none is looked at, with the time that has; the longest first.
+    pub fn slowed(&self, now: Instant) -> Vec<Slowed> {
+        let known = self.addresses.iter().filter(|(_, known)| known.failures > 0 && !known.is_over(now));
+        let mut all: Vec<Slowed> = known
+            .map(|(address, known)| Slowed {
+                address: *address,
+                failures: known.failures,
+                banned: known.banned.map(|until| until.saturating_duration_since(now)),
+                wait: known.next.saturating_duration_since(now),
+            })
+            .collect();
+        all.sort_by_key(|one| (std::cmp::Reverse((one.banned, one.failures)), one.address));
+        all
+    }
+
+    /// Forgets the failures of one address, or of all; how many there were.
+    pub fn forgive(&mut self, ip: Option<IpAddr>) -> usize {
+        let had = self.addresses.len();
+        match ip {
+            Some(ip) => _ = self.addresses.remove(&network(ip)),
+            None => self.addresses.clear(),
+        }
+        had - self.addresses.len()
+    }
+
     fn hash_of_name(&self, name: &str) -> u64 {
         self.hasher.hash_one(name.to_ascii_lowercase())
     }
@@ -152,17 +197,6 @@ fn delay(failures: u32) -> Duration {
     match failures {
         0 => Duration::ZERO,
         n => FIRST * (1 << (n - 1).min(DOUBLED)),
-    }
-}
-
-/// Who counts as one: an address, of IPv6 a network of the size that one customer has.
-fn network(ip: IpAddr) -> IpAddr {
-    match ip.to_canonical() {
-        IpAddr::V6(v6) if !v6.is_loopback() => {
-            let [a, b, c, d, ..] = v6.segments();
-            IpAddr::V6(Ipv6Addr::new(a, b, c, d, 0, 0, 0, 0))
-        }
-        ip => ip,
     }
 }
 
@@ -210,6 +244,22 @@ mod tests {
     }
 
     #[test]
+    fn who_is_slowed_is_shown_and_can_be_forgiven() {
+        let (mut throttle, now) = (Throttle::default(), Instant::now());
+        for n in 0..BANNED_AFTER {
+            throttle.failed(FROM, &n.to_string(), None, now);
+        }
+        throttle.failed(ELSEWHERE, "x", None, now);
+        let at = now + Duration::from_secs(60);
+        let shown: Vec<_> = throttle.slowed(at).into_iter().map(|s| (s.address, s.failures, s.banned)).collect();
+        let left = BAN - Duration::from_secs(60);
+        assert_eq!(shown, [(FROM, BANNED_AFTER, Some(left)), (ELSEWHERE, 1, None)]);
+        assert_eq!((throttle.forgive(Some(FROM)), throttle.forgive(Some(FROM))), (1, 0));
+        assert_eq!(wait(&mut throttle, FROM, "x", at), Some(0));
+        assert_eq!((throttle.forgive(None), throttle.slowed(at)), (1, Vec::new()));
+    }
+
+    #[test]
     fn logins_of_one_address_wait_one_behind_the_other_and_not_without_end() {
         let (mut throttle, now) = (Throttle::default(), Instant::now());
         for n in 0..3 {
@@ -228,8 +278,9 @@ mod tests {
             now += Duration::from_secs(1);
         }
         for n in 0..100 {
-            assert!(!throttle.failed([127, 0, 0, 1].into(), &n.to_string(), None, now));
+            assert!(!throttle.failed([127, 0, 0, n].into(), &n.to_string(), None, now));
         }
+        assert_eq!(throttle.addresses.len(), 2, "all addresses of this machine are one");
         assert!((0..BANNED_AFTER).any(|n| throttle.failed(FROM, "shop", Some(&[n as u8]), now)), "but one who guesses");
     }
 
@@ -259,9 +310,9 @@ mod tests {
     fn a_customer_of_ipv6_is_one_and_what_is_remembered_is_bounded() {
         let (mut throttle, now) = (Throttle::default(), Instant::now());
         for n in 0..u16::try_from(BANNED_AFTER).expect("small") {
-            throttle.failed(Ipv6Addr::new(0x2001, 0xdb8, 0, 1, n, 0, 0, 1).into(), &n.to_string(), None, now);
+            throttle.failed(std::net::Ipv6Addr::new(0x2001, 0xdb8, 0, 1, n, 0, 0, 1).into(), &n.to_string(), None, now);
         }
-        let same = Ipv6Addr::new(0x2001, 0xdb8, 0, 1, 99, 0, 0, 1).into();
+        let same = std::net::Ipv6Addr::new(0x2001, 0xdb8, 0, 1, 99, 0, 0, 1).into();
         assert_eq!(wait(&mut throttle, same, "x", now), None);
         let later = now + Duration::from_secs(1);
         for n in 0..u32::try_from(MOST).expect("small") + 100 {

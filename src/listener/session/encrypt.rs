@@ -5,10 +5,14 @@ use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::Instant;
+use tokio_rustls::rustls::pki_types::CertificateDer;
 use tracing::{debug, info};
 
 use super::{End, Session};
+use crate::config::ListenerTls;
+use crate::listener::policy::TOO_MANY_SESSIONS;
 use crate::listener::stream::explain;
+use crate::observe;
 use crate::smtp::Reply;
 
 /// Longest TLS handshake; `command_timeout` if that is shorter.
@@ -49,14 +53,51 @@ where
             Ok(secured) => {
                 debug!(%client, tls = secured.version, resumed = secured.resumed, "encrypted");
                 self.dialog.encrypted(secured.version);
-                Ok(())
+                self.seat.moved();
+                self.recognize(&secured.chain)
             }
             // As from something that only looks whether the port is open.
             Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Err(End::Gone(error)),
             Err(error) => {
-                info!(%client, why = explain(&error), "no TLS with a client");
+                let why = explain(&error);
+                debug!(%client, why, "no TLS with a client this time");
+                // Whoever wants to can cause that at any pace.
+                if let Some(times) = observe::seldom("no TLS with a client", &format!("{client} {why}")) {
+                    info!(%client, why, times, "no TLS with a client");
+                }
                 Err(End::Over)
             }
         }
+    }
+
+    /// A client whose certificate is that of a user has logged in.
+    fn recognize(&mut self, chain: &[CertificateDer<'_>]) -> Result<(), End> {
+        if chain.is_empty() || !self.dialog.has_auth() {
+            return Ok(());
+        }
+        let client = self.dialog.client.caller;
+        let clients = self.shared.listener.tls.as_ref().and_then(ListenerTls::clients);
+        let Some(shown) = clients.and_then(|clients| clients.identity(chain)) else {
+            debug!(%client, "nobody vouches for the certificate of a client");
+            return Ok(());
+        };
+        let Some(user) = self.shared.listener.users.by_certificate(&shown).cloned() else {
+            if let Some(times) = observe::seldom("certificate of no user", &shown.fingerprint) {
+                let (fingerprint, names) = (&*shown.fingerprint, shown.names.join(" | "));
+                info!(%client, fingerprint, names, times, "the certificate of a client is that of no user");
+            }
+            return Ok(());
+        };
+        if self.shared.arrivals.is_locked(&user.name) {
+            info!(%client, user = &*user.name, "the user is locked: `mailweir user unlock` ends it");
+            return Ok(());
+        }
+        info!(%client, user = &*user.name, mechanism = "certificate", tls = self.dialog.client.tls, "logged in");
+        if !self.seat.promote() {
+            return Err(End::Because(TOO_MANY_SESSIONS));
+        }
+        self.dialog.certified(user);
+        self.stay();
+        Ok(())
     }
 }

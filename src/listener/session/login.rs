@@ -7,9 +7,12 @@ use tracing::{info, warn};
 use zeroize::{Zeroize as _, Zeroizing};
 
 use super::{End, Session, Wait};
+use crate::config::AuthMechanism;
 use crate::listener::dialog::{Login, Next};
-use crate::listener::login::sasl::{self, Attempt, CANCELLED, Exchange, NOT_BASE64, Response, Step};
-use crate::listener::login::{Admission, Checked, FAILURE};
+use crate::listener::login::sasl::{
+    self, Attempt, CANCELLED, Exchange, FOR_ANOTHER, NOT_BASE64, Proof, Response, Step, WRONG,
+};
+use crate::listener::login::{Admission, Checked, FAILURE, LONGEST, Logins, Turn};
 use crate::listener::policy::{CLOSING, TIMEOUT, TOO_MANY_SESSIONS};
 use crate::smtp::{Line, Reply};
 
@@ -19,7 +22,8 @@ pub(super) const MAX_LINE: usize = 12_288;
 const MAX_FAILURES: u32 = 5;
 
 const GOOD: Reply = Reply::new(235, "2.7.0", "Authentication successful");
-const WRONG: Reply = Reply::new(535, "5.7.8", "Authentication credentials invalid");
+/// RFC 5248 §3.8.
+const LOCKED_LOGIN: Reply = Reply::new(525, "5.7.13", "This user is locked, ask the administrator");
 const TOO_MANY_FAILURES: Reply = Reply::new(421, "4.7.0", "Too many failed logins, closing connection");
 const NOT_NOW: Reply = Reply::new(421, "4.7.0", "Too many failed logins from this address, try again later");
 const LINE_TOO_LONG: Reply = Reply::new(500, "5.5.6", "Authentication exchange line is too long");
@@ -40,43 +44,81 @@ where
             match exchange.take(response.as_ref()) {
                 Step::Challenge(text) => match self.ask(&text).await? {
                     Ok(answer) => response = Some(answer),
-                    Err(reply) => return self.deny(&reply),
+                    Err(reply) => return self.no_login(Some(mechanism), None, &reply),
                 },
                 Step::Check { attempt, last } => break (attempt, last),
-                Step::Refuse(reply) => return self.deny(&reply),
+                Step::Refuse(reply) => return self.no_login(Some(mechanism), None, &reply),
             }
+            self.seat.moved();
         };
         if self.shared.listener.accept_any {
             self.dialog.log_in(None);
             GOOD.write_to(&mut self.output);
             return Ok(());
         }
-        let user = match self.check(attempt, sasl::name(mechanism), began).await? {
+        let wrong = match &attempt.proof {
+            Proof::Never(reply) => reply.clone(),
+            _ => WRONG,
+        };
+        let user = match self.check(attempt, mechanism, began).await? {
             Checked::User(user) => user,
-            Checked::Nobody { .. } => return self.fail(),
+            Checked::Nobody { .. } => return self.count_failure(&wrong),
         };
         if let Some(text) = last
             && let Err(reply) = self.ask(&text).await?
         {
-            return self.deny(&reply);
+            return self.no_login(Some(mechanism), Some(&user.name), &reply);
+        }
+        if self.shared.arrivals.is_locked(&user.name) {
+            info!(client = %self.dialog.client.caller, user = &*user.name, "the user is locked: `mailweir user unlock` ends it");
+            return self.count_failure(&LOCKED_LOGIN);
         }
         if !self.seat.promote() {
             return Err(End::Because(TOO_MANY_SESSIONS));
         }
         self.dialog.log_in(Some(user));
+        self.stay();
+        GOOD.write_to(&mut self.output);
+        Ok(())
+    }
+
+    /// From now on it has the time of those who may relay.
+    pub(super) fn stay(&mut self) {
         if !self.stopping {
             self.deadline = self.began + self.shared.listener.session_timeout;
         }
+    }
+
+    /// A login by the certificate that the client has shown (RFC 4422, appendix A): the response says for whom it
+    /// acts, which can only be the user whose certificate that is.
+    pub(super) async fn external(&mut self, initial: Option<Response>) -> Result<(), End> {
+        let response = match initial {
+            Some(response) => response,
+            None => match self.ask("").await? {
+                Ok(response) => response,
+                Err(reply) => return self.no_login(None, None, &reply),
+            },
+        };
+        let Some(user) = self.dialog.client.user.clone() else { return self.no_login(None, None, &WRONG) };
+        if !response.0.is_empty() && !response.0.eq_ignore_ascii_case(user.name.as_bytes()) {
+            return self.no_login(None, Some(&user.name), &FOR_ANOTHER);
+        }
+        self.dialog.log_in(Some(user));
         GOOD.write_to(&mut self.output);
         Ok(())
     }
 
     /// Waits until the client may be told, and looks whose login it is.
-    async fn check(&mut self, attempt: Attempt, mechanism: &str, began: Instant) -> Result<Checked, End> {
-        let client = self.dialog.client.caller;
+    async fn check(&mut self, attempt: Attempt, mechanism: AuthMechanism, began: Instant) -> Result<Checked, End> {
+        let (client, mechanism) = (self.dialog.client.caller, sasl::name(mechanism));
         let logins = self.shared.logins.clone();
         let users = self.shared.listener.users.clone();
-        match logins.admit(client.ip(), &attempt.user) {
+        let turn = self.turn(&logins, &attempt.user).await?;
+        let admission = match &turn {
+            Some(_) => logins.admit(client.ip(), &attempt.user),
+            None => Admission::Refused,
+        };
+        match admission {
             Admission::At(at) => self.wait_until(at).await?,
             Admission::Refused => {
                 let user = users.find(&attempt.user).map(|user| &*user.name);
@@ -85,6 +127,8 @@ where
             }
         }
         let checked = logins.check(&users, client.ip(), attempt).await;
+        drop(turn);
+        self.seat.moved();
         match &checked {
             Checked::User(user) => {
                 info!(%client, user = &*user.name, mechanism, tls = self.dialog.client.tls, "logged in")
@@ -99,6 +143,20 @@ where
             }
         }
         Ok(checked)
+    }
+
+    /// Waits for its turn, but not longer than for its failures; `None`: it would have to.
+    async fn turn(&mut self, logins: &Logins, name: &str) -> Result<Option<Option<Turn>>, End> {
+        let limit = Instant::now() + LONGEST;
+        tokio::select! {
+            biased;
+            () = self.stop.asked(), if !self.stopping => Err(End::Because(CLOSING)),
+            turn = logins.turn(self.dialog.client.caller.ip(), name) => Ok(Some(turn)),
+            () = sleep_until(limit.min(self.deadline)) => match limit <= self.deadline {
+                true => Ok(None),
+                false => Err(End::Because(if self.stopping { CLOSING } else { TIMEOUT })),
+            },
+        }
     }
 
     async fn wait_until(&mut self, at: Instant) -> Result<(), End> {
@@ -147,16 +205,24 @@ where
         }
     }
 
-    fn deny(&mut self, reply: &Reply) -> Result<(), End> {
-        match self.dialog.refuse(reply, &mut self.output) {
-            Next::Close => Err(End::Over),
-            _ => Ok(()),
-        }
+    /// A login that came to no password: it is told and counted as one that failed, but it is no guess, and makes
+    /// nobody wait.
+    pub(super) fn no_login(
+        &mut self,
+        mechanism: Option<AuthMechanism>,
+        user: Option<&str>,
+        reply: &Reply,
+    ) -> Result<(), End> {
+        // Read by fail2ban, too.
+        warn!(client = %self.dialog.client.caller, user, mechanism = mechanism.map(sasl::name), %reply, "login failed");
+        self.count_failure(reply)
     }
 
-    fn fail(&mut self) -> Result<(), End> {
+    fn count_failure(&mut self, reply: &Reply) -> Result<(), End> {
         self.failures += 1;
-        self.deny(&WRONG)?;
+        if self.dialog.refuse(reply, &mut self.output) == Next::Close {
+            return Err(End::Over);
+        }
         if self.failures >= MAX_FAILURES {
             return Err(End::Because(TOO_MANY_FAILURES));
         }
@@ -169,6 +235,8 @@ mod tests {
     use std::sync::Arc;
     use std::time::Duration;
 
+    use base64::Engine as _;
+    use base64::engine::general_purpose::STANDARD;
     use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
     use tokio::sync::watch;
 
@@ -237,5 +305,46 @@ mod tests {
         stop.send_replace(true);
         assert!(says(&mut client).await.starts_with("421 4.3.2 "));
         assert!(began.elapsed() < FAILURE);
+    }
+
+    /// Guesses that come at the same time over many connections are looked at one behind the other, each later than
+    /// the one before, until there are enough for a ban.
+    #[tokio::test(start_paused = true)]
+    async fn guesses_at_the_same_time_are_no_more_than_one_after_another() {
+        let user = User::new("jo", StoredPassword::parse("pencil", true).unwrap());
+        let listener =
+            Listener { auth: ListenerAuth::Required, users: Arc::new(Users::new([user])), tls: None, ..tests_config() };
+        let shared = Arc::new(Shared::new(Arc::new(listener), "relay.example", NoIntake::shared()));
+        let (_stop, signal) = watch::channel(false);
+        let mut guesses = tokio::task::JoinSet::new();
+        let began = Instant::now();
+        for n in 0..40u8 {
+            let (mut client, theirs) = tokio::io::duplex(4096);
+            let stopping = Stop { signal: signal.clone(), drain: Duration::from_secs(5) };
+            // Each from another address of this machine, which counts as one.
+            let caller = Caller::Ip([127, 0, 1, n].into());
+            tokio::spawn(run(theirs, caller, shared.clone(), stopping, Seat::default()));
+            guesses.spawn(async move {
+                says(&mut client).await;
+                client
+                    .write_all(format!("AUTH LOGIN am8=\r\n{}\r\n", STANDARD.encode(format!("guess {n}"))).as_bytes())
+                    .await
+                    .unwrap();
+                let mut heard = says(&mut client).await;
+                if heard.starts_with("334 ") && !heard.contains("\r\n5") && !heard.contains("\r\n4") {
+                    heard = says(&mut client).await;
+                }
+                (
+                    heard.lines().last().unwrap_or_default().chars().take(3).collect::<String>(),
+                    began.elapsed().as_secs(),
+                )
+            });
+        }
+        let mut heard = guesses.join_all().await;
+        heard.sort();
+        let looked_at: Vec<u64> = heard.iter().filter(|(code, _)| code == "535").map(|(_, at)| *at).collect();
+        // The first one is told after a second, the others when it was their turn; the rest has waited for 20 s.
+        assert_eq!(looked_at, [1, 1, 3, 7, 15, 31], "{heard:?}");
+        assert!(heard.iter().filter(|(code, _)| code == "421").count() == 34, "{heard:?}");
     }
 }

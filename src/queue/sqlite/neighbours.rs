@@ -130,7 +130,7 @@ mod tests {
                 traits: BodyTraits::default(),
             });
             let recipient = Recipient::new(Address::parse("to@x.example").unwrap());
-            let recipients = vec![NewRecipient { recipient, lane: self.lane.clone(), leased: false }];
+            let recipients = vec![NewRecipient { recipient, lane: self.lane.clone(), leased: false, held: None }];
             self.queue.accept(NewMessage { message, recipients, head: Bytes::from_static(b"x") }).await.unwrap();
         }
 

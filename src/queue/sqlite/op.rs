@@ -72,7 +72,7 @@ impl Op {
     pub(super) fn leases(&self, answer: &Answer) -> Vec<RecipientKey> {
         fn of(message: &NewMessage) -> impl Iterator<Item = RecipientKey> + '_ {
             let id = message.message.id;
-            let leased = (0u32..).zip(&message.recipients).filter(|(_, r)| r.leased);
+            let leased = (0u32..).zip(&message.recipients).filter(|(_, r)| r.leased && r.held.is_none());
             leased.map(move |(index, _)| RecipientKey { id, index })
         }
         match (self, answer) {

@@ -168,6 +168,7 @@ pub(super) fn recall(conn: &Connection, prefix: &str) -> Result<Vec<(String, Byt
 struct Wanted<'f> {
     id: Option<QueueId>,
     sender: Option<Pattern>,
+    user: Option<&'f str>,
     recipient: Option<Pattern>,
     domain: Option<&'f str>,
     provider: Option<&'f str>,
@@ -185,6 +186,7 @@ impl<'f> Wanted<'f> {
         Ok(Wanted {
             id: id.map_err(|e: crate::mail::id::NotAQueueId| QueueError::Invalid(e.to_string()))?,
             sender: pattern(&filter.sender),
+            user: filter.user.as_deref(),
             recipient: pattern(&filter.recipient),
             domain: filter.domain.as_deref(),
             provider: filter.provider.as_deref(),
@@ -208,6 +210,7 @@ impl<'f> Wanted<'f> {
     fn fits_message(&self, message: &Summary) -> bool {
         let sender = || if message.sender.is_empty() { "<>" } else { &message.sender };
         self.received_before.is_none_or(|t| message.received.0 <= t)
+            && self.user.is_none_or(|user| user.eq_ignore_ascii_case(&message.user))
             && self.sender.as_ref().is_none_or(|p| p.matches(sender()))
     }
 }
@@ -217,6 +220,7 @@ struct Summary {
     id: QueueId,
     received: Timestamp,
     sender: String,
+    user: String,
     size: u64,
     priority: i8,
     /// A report on one of its recipients is owed.
@@ -227,11 +231,14 @@ impl Summary {
     fn read(conn: &Connection, id: QueueId) -> Result<Summary, QueueError> {
         let found = conn.prepare_cached(sql::MESSAGE)?.query_row([id.0], |row| {
             let (received, size) = (Timestamp(row.get(1)?), rows::unsigned(row.get(3)?));
-            Ok(Summary { id, received, sender: row.get(2)?, size, priority: row.get(4)?, owes: false })
+            let names = row.get_ref(11)?.as_str_or_null().unwrap_or_default().unwrap_or_default();
+            let (sender, user) = (row.get(2)?, rows::user_in(names).to_owned());
+            Ok(Summary { id, received, sender, user, size, priority: row.get(4)?, owes: false })
         });
         // Without its message (a damaged store) a recipient can still be cancelled.
+        let none = String::new;
         let nothing =
-            || Summary { id, received: Timestamp(0), sender: String::new(), size: 0, priority: 0, owes: false };
+            || Summary { id, received: Timestamp(0), sender: none(), user: none(), size: 0, priority: 0, owes: false };
         let owes = conn.prepare_cached(sql::OWES)?.exists([id.0])?;
         Ok(Summary { owes, ..found.optional()?.unwrap_or_else(nothing) })
     }
@@ -302,6 +309,7 @@ pub(super) fn inspect(
             id: key.id.to_string(),
             index: key.index,
             sender: message.sender.clone(),
+            user: message.user.clone(),
             recipient: address.to_owned(),
             provider: LaneName::base_of(lane).to_owned(),
             lane: lane.to_owned(),

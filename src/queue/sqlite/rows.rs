@@ -98,6 +98,11 @@ fn names_of<'a>(helo: &'a str, listener: &str, user: &str) -> Cow<'a, str> {
     }
 }
 
+/// The user's name in that column.
+pub(super) fn user_in(names: &str) -> &str {
+    names.split(BETWEEN).nth(2).unwrap_or_default()
+}
+
 /// Executes [`super::sql::INSERT_RECIPIENT`].
 pub(super) fn insert_recipient(
     statement: &mut Statement<'_>,
@@ -108,7 +113,7 @@ pub(super) fn insert_recipient(
     new: &NewRecipient,
 ) -> rusqlite::Result<usize> {
     let recipient = &new.recipient;
-    let state = if new.leased { State::Leased } else { State::Queued };
+    let state = new_state(new);
     statement.execute(params![
         message.id.0,
         index,
@@ -119,7 +124,17 @@ pub(super) fn insert_recipient(
         recipient.notify.to_bits(),
         recipient.address.as_str(),
         recipient.orcpt.as_ref().map(orcpt),
+        new.held.as_deref().unwrap_or_default(),
     ])
+}
+
+/// The state in which a new recipient is stored.
+pub(super) fn new_state(new: &NewRecipient) -> State {
+    match new {
+        NewRecipient { held: Some(_), .. } => State::Held,
+        NewRecipient { leased: true, .. } => State::Leased,
+        _ => State::Queued,
+    }
 }
 
 /// ORCPT as it is stored.

@@ -23,7 +23,7 @@ statements! {
     INSERT_MESSAGE = "INSERT INTO message (id, received, sender, size, priority, eightbit, smtputf8, ret, envid, origin,
         ip, helo, traits, head) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14)";
     INSERT_RECIPIENT = "INSERT INTO recipient (message, idx, state, lane, bucket, due, attempts, warned, notify,
-        address, orcpt, reason) VALUES (?1, ?2, ?3, ?4, ?5, ?6, 0, 0, ?7, ?8, ?9, '')";
+        address, orcpt, reason) VALUES (?1, ?2, ?3, ?4, ?5, ?6, 0, 0, ?7, ?8, ?9, ?10)";
     MESSAGE = "SELECT id, received, sender, size, priority, eightbit, smtputf8, ret, envid, origin, ip, helo, traits
         FROM message WHERE id = ?1";
     /// `length` of a blob is in the record's header: a head that is too long is not read.

@@ -157,7 +157,7 @@ impl<'c> Store<'c> {
                 _ => turn.insert((&recipient.lane, self.turn(message, bucket, &recipient.lane)?)).1,
             };
             rows::insert_recipient(self.statement(sql::INSERT_RECIPIENT)?, message, bucket, due, index, recipient)?;
-            self.tally.moved(None, Some(if recipient.leased { State::Leased } else { State::Queued }));
+            self.tally.moved(None, Some(rows::new_state(recipient)));
         }
         self.tally.messages += 1;
         if id.0 > self.last_id {

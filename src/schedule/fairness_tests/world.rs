@@ -56,6 +56,8 @@ impl Default for Plan {
 
 pub(super) fn limit(sender: &str, each_domain: bool, rate: &[Rate], quota: &[Rate]) -> Arc<Limit> {
     Arc::new(Limit {
+        each_user: false,
+        over: crate::config::Over::Wait,
         sender: Pattern::new(sender),
         client: Vec::new(),
         user: None,
@@ -150,7 +152,7 @@ impl World {
         self.numbers.lock().insert(message.id, event.clone());
         self.came.lock().push(event);
         let recipient = Recipient::new(Address::parse(&format!("r@{DOMAIN}")).expect("an address"));
-        let new = NewRecipient { recipient, lane: LaneName::provider("p"), leased: false };
+        let new = NewRecipient { recipient, lane: LaneName::provider("p"), leased: false, held: None };
         let head = Bytes::from_static(b"x");
         let admission = self.scheduler.admit(&message, vec![new], &head);
         let new = NewMessage { message, recipients: admission.recipients, head };

@@ -12,9 +12,11 @@ use std::time::Duration;
 use dns::{Front, Mood, Nsd};
 use hickory_resolver::proto::op::ResponseCode;
 use hickory_resolver::proto::rr::RecordType;
+use mailweir::clock::Clock;
 use mailweir::config::units::Pattern;
 use mailweir::config::{Config, DnsProtocol, Listener, Provider, Relay, Route as RouteRule, RouteWhen, sample};
 use mailweir::mail::{Address, LaneName};
+use mailweir::route::sts::Fetch;
 use mailweir::route::{Route, RouteError, Router};
 
 fn base(server: SocketAddr) -> Config {
@@ -694,4 +696,68 @@ async fn name_servers_over_tls_must_have_a_valid_certificate() {
     let output = tokio::task::spawn_blocking(move || command.output()).await.unwrap().unwrap();
     let text = String::from_utf8_lossy(&output.stdout);
     assert!(output.status.success() && text.contains("1 passed"), "{text}");
+}
+
+/// A policy for every host that is asked, with these addresses noted.
+#[derive(Default)]
+struct Policies(parking_lot::Mutex<Vec<String>>);
+
+#[async_trait::async_trait]
+impl Fetch for Policies {
+    async fn fetch(&self, host: &str, addresses: Vec<IpAddr>) -> Result<String, String> {
+        let shown: Vec<String> = addresses.iter().map(IpAddr::to_string).collect();
+        self.0.lock().push(format!("{host} {}", shown.join(",")));
+        Ok("version: STSv1\nmode: enforce\nmx: mx1.example\nmax_age: 604800\n".into())
+    }
+}
+
+/// A domain that publishes nothing costs one question, whose answer is kept; one with a policy gets its mail at the
+/// hosts that the policy names.
+#[tokio::test]
+async fn mta_sts_is_asked_for_once_and_leaves_out_other_hosts() {
+    let nsd = Nsd::start();
+    let front = Front::start(nsd.address).await;
+    let policies = Arc::new(Policies::default());
+    let mut config = base(front.address);
+    config.providers = vec![
+        with(sample::provider("off"), |p| {
+            p.match_domains = sample::patterns(&["twice.example"]);
+            p.mta_sts = false;
+        }),
+        with(sample::provider("clear"), |p| {
+            p.match_domains = sample::patterns(&["equal.example"]);
+            p.tls = mailweir::config::TlsMode::Off;
+        }),
+    ];
+    let router = router(config).with_sts(policies.clone(), Clock::System);
+    for _ in 0..3 {
+        assert_eq!(hosts(&router, "two.example").await, format!("10 {MX1} | 20 mx2.example 192.0.2.2"));
+        assert_eq!(hosts(&router, "sts.example").await, format!("10 {MX1}"));
+    }
+    assert_eq!(front.asked("_mta-sts.two.example.", RecordType::TXT), 1);
+    assert_eq!(front.asked("_mta-sts.sts.example.", RecordType::TXT), 1);
+    assert_eq!(policies.0.lock().as_slice(), ["mta-sts.sts.example 192.0.2.80"]);
+    for domain in ["twice.example", "equal.example"] {
+        hosts(&router, domain).await;
+        assert_eq!(front.asked(&format!("_mta-sts.{domain}."), RecordType::TXT), 0, "{domain}");
+    }
+    // Nobody is led into our own network, and a policy that cannot be had is none.
+    assert_eq!(hosts(&router, "stsinside.example").await, format!("10 {MX1}"));
+    // The record is behind a CNAME; the policy names none of the hosts.
+    let told = hosts(&router, "stsother.example").await;
+    assert_eq!(
+        told,
+        "4.7.5 the MTA-STS policy of stsother.example (mode enforce, id 20261130) names none of its mail hosts that have \
+         an address: it names mx1.example, and DNS mx3.example"
+    );
+    assert_eq!(policies.0.lock().len(), 2);
+
+    let told = router.explain(None, &address("a@sts.example")).await;
+    assert!(told.policy.starts_with("MTA-STS, mode enforce, id 20261130, for "), "{}", told.policy);
+    let shown: Vec<(&str, &str)> = told.hosts.iter().map(|h| (h.tls.as_str(), h.problem.as_str())).collect();
+    let expected = [("a valid certificate for its name, by MTA-STS", ""), ("", "the MTA-STS policy does not name it")];
+    assert_eq!(shown, expected);
+    let told = router.explain(None, &address("a@stsinside.example")).await;
+    assert_eq!(told.policy, "MTA-STS: DNS says that there is a policy, which cannot be had now");
+    assert_eq!(router.explain(None, &address("a@two.example")).await.policy, "");
 }

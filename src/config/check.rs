@@ -290,7 +290,10 @@ fn provider(reader: &mut Reader<'_>, draft: &ProviderDraft) {
     if reader.has(&at("retry")) {
         retry(reader, &at("retry"), &draft.p.retry);
     }
-    let checks_certificates = effective_tls(draft.tls, draft.relay.is_some()) == TlsMode::Verified;
+    let tls = effective_tls(draft.tls, draft.relay.is_some());
+    // Those of MTA-STS are checked too.
+    let by_policy = draft.relay.is_none() && tls != TlsMode::Off && draft.p.mta_sts;
+    let checks_certificates = matches!(tls, TlsMode::Verified | TlsMode::MtaSts) || by_policy;
     // Token endpoints are always checked.
     let fetches_tokens = draft.oauth.service.is_some();
     if reader.has(&at("tls_ca")) && !checks_certificates && !fetches_tokens {
@@ -305,6 +308,13 @@ fn provider(reader: &mut Reader<'_>, draft: &ProviderDraft) {
         }
         return;
     };
+    if draft.tls == Some(TlsMode::MtaSts) && reader.has(&at("tls")) {
+        let message = "\"mta-sts\" is for MX hosts: a smart host is named by you, so its certificate alone counts, expected \"verified\"";
+        reader.fault(&at("tls"), message.into());
+    }
+    if reader.has(&at("mta_sts")) && draft.p.mta_sts {
+        reader.warn(&at("mta_sts"), "has no effect with `relay`: policies are about the MX hosts of a domain".into());
+    }
     if reader.has(&at("port")) {
         reader.fault(&at("port"), format!("`relay` names the port already ({port}): `port` is for MX hosts"));
     }
@@ -335,7 +345,7 @@ fn provider(reader: &mut Reader<'_>, draft: &ProviderDraft) {
                 TlsMode::Required => {
                     format!("the {what} goes to whoever answers, since the certificate is not checked")
                 }
-                TlsMode::Verified => return,
+                TlsMode::Verified | TlsMode::MtaSts => return,
             };
             let expected = "expected \"verified\" (the default) for a host that is not this one";
             reader.warn(&at("tls"), format!("{risk}: {expected} (`tls_ca` names a private CA)"));

@@ -14,7 +14,7 @@ use super::value::Val;
 use super::{
     AliasFile, Aliases, AuthMechanism, Authorities, BeforeStart, Count, CountedRate, Engine, FileMode, LimitsPer,
     ListenAddress, ListenerAuth, ListenerTlsMode, LogFormat, Overflow, RuleScope, Secret, SignedConversion, Store,
-    TlsMode, Warmup, units,
+    TlsMin, TlsMode, Warmup, units,
 };
 use crate::clock::Timestamp;
 use crate::deliver::Stage;
@@ -123,7 +123,8 @@ words! {
     ListenerAuth { Off = "off", Offered = "offered", Required = "required" }
     ListenerTlsMode { StartTls = "starttls", Implicit = "implicit" }
     Count { Messages = "messages", Recipients = "recipients" }
-    TlsMode { Off = "off", Opportunistic = "opportunistic", Required = "required", Verified = "verified" }
+    TlsMode { Off = "off", Opportunistic = "opportunistic", Required = "required", Verified = "verified", MtaSts = "mta-sts" }
+    TlsMin { V12 = "1.2", V13 = "1.3" }
     SignedConversion { Convert = "convert", Bounce = "bounce" }
     LogFormat { Text = "text", Json = "json" }
     RuleScope { Recipient = "recipient", Connection = "connection", Provider = "provider", Account = "account" }

@@ -14,7 +14,7 @@ use super::users::UserFile;
 use super::value::{Kind, Val};
 use super::{
     AliasFile, Aliases, AuthMechanism, Count, Dns, LimitsPer, Log, LogFormat, Provider, Queue, Retry, RouteWhen,
-    Secret, SignedConversion, Store, TlsMode, units,
+    Secret, SignedConversion, Store, TlsMin, TlsMode, units,
 };
 
 const SECOND: u64 = 1000;
@@ -345,8 +345,16 @@ impl Table for ProviderDraft {
         "allow_private" p.allow_private: Kind::Flag, default "false";
         /// `off`; `opportunistic` (if offered, whatever the certificate); `required` (never in clear
         /// text, whatever the certificate); `verified` (with a valid certificate for the host's
-        /// name). Default: `verified` to a smart host, `opportunistic` to MX hosts.
+        /// name); `mta-sts` (only to MX hosts that an enforced MTA-STS policy names, with such a certificate).
+        /// Default: `verified` to a smart host, `opportunistic` to MX hosts. Whatever it says but `off`, what the
+        /// domain publishes is kept on top, see `mta_sts`.
         "tls" tls: Kind::Word(TlsMode::WORDS), example r#""opportunistic""#;
+        /// The oldest version of TLS that is spoken to its hosts.
+        "tls_min" p.tls_min: Kind::Word(TlsMin::WORDS), default r#""1.2""#;
+        /// Look up the MTA-STS policies (RFC 8461) of the domains of recipients and keep them: a domain that enforces
+        /// one gets its mail over TLS with a valid certificate, at the hosts that it names, or not at all. A TXT question
+        /// for each domain; nothing for smart hosts.
+        "mta_sts" p.mta_sts: Kind::Flag, default "true";
         /// PEM file of certificates to trust besides the system's, for a private CA. It is read with
         /// the configuration; a renewed one is taken up by `mailweir reload`.
         "tls_ca" p.tls_ca: Kind::Authorities, example r#""/etc/mailweir/ca.pem""#;
@@ -392,6 +400,8 @@ impl Table for ProviderDraft {
                 port: 25,
                 allow_private: false,
                 tls: TlsMode::Opportunistic,
+                tls_min: TlsMin::V12,
+                mta_sts: false,
                 tls_ca: None,
                 tls_resume: true,
                 source: Vec::new(),
@@ -506,7 +516,6 @@ pub(super) const UNSUPPORTED: &[(&str, &str, &str)] = &[
     ("queue", "quota", "quotas of the queue"),
     ("dns", "dnssec", "DNSSEC and DANE"),
     ("provider", "dane", "DANE"),
-    ("provider", "mta_sts", "MTA-STS"),
     ("admin", "token", "authentication of the API"),
     ("log", "file", "log files (redirect standard error)"),
     ("log", "opentelemetry", "traces by OpenTelemetry"),

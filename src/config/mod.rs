@@ -370,6 +370,10 @@ pub struct Provider {
     pub allow_private: bool,
     /// TLS to its hosts.
     pub tls: TlsMode,
+    /// The oldest version of TLS that is spoken to its hosts.
+    pub tls_min: TlsMin,
+    /// Honour the MTA-STS policies of domains, of a provider without a smart host.
+    pub mta_sts: bool,
     /// Extra trusted roots, for a private CA.
     pub tls_ca: Option<Authorities>,
     /// TLS session resumption.
@@ -613,6 +617,17 @@ pub enum TlsMode {
     Required,
     /// Encrypted, with a certificate that is valid for the host's name. Default of smart hosts.
     Verified,
+    /// Only to hosts that an enforced MTA-STS policy of the domain names, with such a certificate.
+    MtaSts,
+}
+
+/// `tls_min`.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum TlsMin {
+    /// TLS 1.2, the oldest one that is spoken at all.
+    V12,
+    /// TLS 1.3.
+    V13,
 }
 
 /// `signed_conversion`.

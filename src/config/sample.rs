@@ -9,7 +9,7 @@ use std::time::Duration;
 use super::units::Pattern;
 use super::{
     Config, Count, Dns, DnsProtocol, LimitsPer, Listener, Log, LogFormat, Nameserver, Origins, Provider, Queue, Retry,
-    Sendmail, SignedConversion, Store, TlsMode,
+    Sendmail, SignedConversion, Store, TlsMin, TlsMode,
 };
 use crate::mail::LocalNames;
 
@@ -77,6 +77,8 @@ pub fn provider(name: &str) -> Provider {
         port: 25,
         allow_private: false,
         tls: TlsMode::Opportunistic,
+        tls_min: TlsMin::V12,
+        mta_sts: true,
         tls_ca: None,
         tls_resume: true,
         source: Vec::new(),

@@ -119,7 +119,10 @@ impl Link {
         self.connection.is_usable()
             && self.connection.sent() < lane.messages_per_connection()
             && lane.room().takes(self.carried.amount(), amount(job, job.recipients.len()))
-            && route.hosts.iter().any(|host| host.name == self.connection.host())
+            && route
+                .hosts
+                .iter()
+                .any(|host| host.name == self.connection.host() && self.connection.meets(&lane.provider, &host.policy))
             && self.connection.is_alive()
     }
 

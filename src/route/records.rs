@@ -8,12 +8,17 @@ use hickory_resolver::proto::rr::{Name, RData, RecordType};
 
 use super::cache::Kind;
 use super::dns::{Answer, Dns, Failure, Whose};
-use super::domain::printed;
+use super::domain::{parse_name, printed};
 use super::select::{Addresses, interleave};
+use super::sts::{Record, id_of};
 use crate::observe::seldom;
 
 /// MX hosts of a domain that are looked up, the preferred ones.
 const MAX_HOSTS: usize = 10;
+/// Seconds for which a record of MTA-STS that could not be looked up, or whose absence came without a time, is taken for
+/// none.
+const STS_FAILED: u32 = 300;
+const STS_NONE: u32 = 60;
 /// Addresses of a host that are used.
 pub const MAX_ADDRESSES: usize = 8;
 
@@ -72,6 +77,32 @@ impl Dns {
         let (v6, v4) =
             tokio::join!(self.lookup(name, RecordType::AAAA, whose), self.lookup(name, RecordType::A, whose));
         combine(name, v6, v4)
+    }
+
+    /// The record of MTA-STS of a domain, and how long that holds.
+    pub async fn look_up_sts(&self, domain: &str, whose: Whose) -> (Record, Kind) {
+        // A domain that leaves no room for the label can have none.
+        let Some(name) = parse_name(&format!("_mta-sts.{domain}")) else { return (Record::None, Kind::Negative(None)) };
+        match self.lookup(&name, RecordType::TXT, whose).await {
+            // It says nothing of the domain: as without a policy, and not asked for with each message.
+            Err(_) => (Record::Failed, Kind::Negative(Some(STS_FAILED))),
+            Ok(Answer::NoData { ttl } | Answer::NoDomain { ttl }) => {
+                (Record::None, Kind::Negative(ttl.or(Some(STS_NONE))))
+            }
+            Ok(Answer::Found { data, ttl, .. }) => {
+                let texts: Vec<Vec<u8>> = data
+                    .iter()
+                    .filter_map(|data| match data {
+                        RData::TXT(txt) => Some(txt.txt_data.concat()),
+                        _ => None,
+                    })
+                    .collect();
+                match id_of(texts.iter().map(Vec::as_slice)) {
+                    Some(id) => (Record::Id(id), Kind::Positive(ttl)),
+                    None => (Record::None, Kind::Negative(Some(ttl))),
+                }
+            }
+        }
     }
 }
 

@@ -2,11 +2,13 @@
 
 #[path = "explain.rs"]
 mod explain;
+#[path = "policies.rs"]
+mod policies;
 
 use std::borrow::Cow;
 use std::collections::HashMap;
 use std::net::IpAddr;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use hickory_resolver::Hosts;
@@ -22,7 +24,8 @@ use super::domain::{Form, Target, parse_name, printed};
 use super::records::{Exchange, HostAddresses, MAX_ADDRESSES, Mx, Place};
 use super::select::{Addresses, Candidate, Ourselves, interleave, no_such_domain, select};
 use super::source::Sources;
-use super::{Host, Route, RouteError, RouterError};
+use super::sts::{Record, Sts};
+use super::{Host, Route, RouteError, RouterError, TlsPolicy};
 use crate::config::{Config, Provider, Relay};
 use crate::descriptors::MAX_QUERIES;
 use crate::mail::{Address, Incoming, LaneName};
@@ -35,6 +38,7 @@ const KEPT_COST: u64 = 8 << 10;
 const KEPT_LEAST: u64 = 1024;
 
 pub use explain::{Explained, ExplainedHost};
+use policies::apply;
 
 type Outcome = Result<Arc<Route>, RouteError>;
 
@@ -53,6 +57,9 @@ struct Inner {
     sources: Sources,
     mx: Memo<Mx>,
     hosts: Memo<HostAddresses>,
+    /// Records of MTA-STS, by domain.
+    records: Memo<Record>,
+    sts: OnceLock<Arc<Sts>>,
     routes: moka::sync::Cache<Arc<str>, Kept<Outcome>>,
     /// Failures from before are not believed any more.
     failures_until: Mutex<Option<Instant>>,
@@ -131,6 +138,8 @@ impl Router {
                 sources: Sources::new(&config),
                 mx: Memo::new(size, bounds),
                 hosts: Memo::new(size, bounds),
+                records: Memo::new(size, bounds),
+                sts: OnceLock::new(),
                 routes: routes_cache(size),
                 failures_until: Mutex::default(),
                 names: config.providers.iter().chain([&config.default]).map(names).collect(),
@@ -244,6 +253,8 @@ impl Router {
         let inner = &self.inner;
         inner.mx.forget_failures();
         inner.hosts.forget_failures();
+        inner.records.forget_failures();
+        inner.sts.get().inspect(|sts| sts.forget_failures());
         *inner.failures_until.lock() = Some(Instant::now());
     }
 
@@ -345,7 +356,19 @@ impl Router {
             return inner.by_relay(provider, relay).await;
         }
 
-        let (candidates, until) = self.look_up_hosts(&exchanges, until, whose).await;
+        let standing = async {
+            match target {
+                Target::Domain { ascii, .. } => {
+                    self.standing(ascii, provider.unwrap_or(&inner.config.default), whose).await
+                }
+                Target::Literal { .. } | Target::Invalid { .. } => None,
+            }
+        };
+        let ((candidates, mut until), standing) = tokio::join!(self.look_up_hosts(&exchanges, until, whose), standing);
+        let standing = standing.map(|(standing, its)| {
+            until = until.min(its);
+            standing
+        });
         let provider = provider.or_else(|| {
             by_name(&mut candidates.iter().filter(|c| c.preference == best).filter_map(|c| c.canonical.as_deref()))
         });
@@ -357,7 +380,8 @@ impl Router {
         if let Some(relay) = &provider.relay {
             return inner.by_relay(provider, relay).await;
         }
-        let outcome = select(destination, &candidates, implicit, provider, &inner.ourselves).map(|hosts| {
+        let hosts = select(destination, &candidates, implicit, provider, &inner.ourselves);
+        let outcome = hosts.and_then(|hosts| apply(hosts, standing, provider, destination)).map(|hosts| {
             Arc::new(Route {
                 lane,
                 provider: provider.clone(),
@@ -452,7 +476,7 @@ impl Inner {
             lane: provider.lane(),
             provider: provider.clone(),
             destination: name.as_str().into(),
-            hosts: Arc::from([Host { name, preference: 0, addresses }]),
+            hosts: Arc::from([Host { name, preference: 0, addresses, policy: TlsPolicy::None }]),
             port: relay.port,
         };
         (Ok(Arc::new(route)), until)

@@ -6,7 +6,7 @@ use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::sync::Arc;
 
 use super::private::is_private;
-use super::{Host, RouteError};
+use super::{Host, RouteError, TlsPolicy};
 use crate::config::{Config, Provider};
 
 /// What is known of the addresses of a host.
@@ -104,7 +104,12 @@ pub(super) fn select(
                     refused.get_or_insert_with(|| format!("{} is at {ip}", host.name));
                 }
                 if !good.is_empty() {
-                    hosts.push(Host { name: host.name.to_string(), preference: host.preference, addresses: good });
+                    hosts.push(Host {
+                        name: host.name.to_string(),
+                        preference: host.preference,
+                        addresses: good,
+                        policy: TlsPolicy::None,
+                    });
                 }
             }
             Addresses::Failed(text) => {

@@ -22,7 +22,7 @@ use crate::shape::{Held, Usage};
 const DAY: Duration = Duration::from_secs(86_400);
 
 /// Keys of a provider that limit what leaves, in the order in which they are told.
-const LIMITS: [&str; 15] = [
+const LIMITS: [&str; 14] = [
     "limits_per",
     "rate",
     "burst",
@@ -36,7 +36,6 @@ const LIMITS: [&str; 15] = [
     "max_message_size",
     "adaptive",
     "tls",
-    "mta_sts",
     "retry.expire",
 ];
 

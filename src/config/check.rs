@@ -18,8 +18,8 @@ use super::rule_keys::RuleDraft;
 use super::units::Span;
 use super::value::nearest;
 use super::{
-    Config, Credentials, Dns, Engine, ListenAddress, Listener, ListenerAuth, PriorityRule, Provider, Redactor, Relay,
-    Retry, Route, TlsMode, dkim, listener_auth, oauth_check, own_address, own_relay, profiles, shaping, users,
+    Config, Credentials, Dns, Dnssec, Engine, ListenAddress, Listener, ListenerAuth, PriorityRule, Provider, Redactor,
+    Relay, Retry, Route, TlsMode, dkim, listener_auth, oauth_check, own_address, own_relay, profiles, shaping, users,
 };
 
 /// Makes the configuration of a draft; faults and warnings go to `reader`. The result is only
@@ -48,6 +48,7 @@ pub(super) fn finish(reader: &mut Reader<'_>, mut draft: Draft) -> (Config, Vec<
             own_relay::warn(reader, &provider.p.name, (host, *port), listeners);
         }
     }
+    demands_dane(reader, &draft);
     shaping::check(reader, &draft);
     unreachable(reader, &draft.providers, &draft.routes, draft.top.builtin_profiles);
     if let Some(address) = draft.admin.address.filter(|a| !a.ip().is_loopback()) {
@@ -244,6 +245,33 @@ fn dns(reader: &mut Reader<'_>, dns: &Dns) {
         let message = format!("{} is longer than dns.ttl_max, {}", Span(dns.ttl_min), Span(dns.ttl_max));
         reader.fault("dns.ttl_min", message);
     }
+    let elsewhere = dns.nameservers.iter().find(|server| !server.address.ip().is_loopback());
+    if let (Dnssec::TrustAd, Some(server)) = (dns.dnssec, elsewhere) {
+        let message = format!(
+            "\"trust-ad\" believes what a name server says of signatures, and {} is not on this machine: expected one on \
+             loopback, or \"validate\"",
+            server.address.ip()
+        );
+        reader.fault("dns.dnssec", message);
+    }
+    if reader.has("dns.trust_anchor") && dns.dnssec != Dnssec::Validate {
+        reader.warn("dns.trust_anchor", "has no effect: keys are used with dnssec = \"validate\" only".into());
+    }
+}
+
+/// Records that nobody can believe are demanded in vain: all mail would wait.
+fn demands_dane(reader: &mut Reader<'_>, draft: &Draft) {
+    if draft.dns.dnssec != Dnssec::Off {
+        return;
+    }
+    let named = draft.providers.iter().map(|provider| (format!("provider.{}", provider.p.name), provider));
+    for (table, provider) in named.chain([("default".to_owned(), &draft.default)]) {
+        let key = format!("{table}.tls");
+        if provider.tls == Some(TlsMode::Dane) && reader.has(&key) {
+            let message = "\"dane\" needs DNSSEC: expected [dns] dnssec = \"validate\" or \"trust-ad\"";
+            reader.fault(&key, message.into());
+        }
+    }
 }
 
 fn retry(reader: &mut Reader<'_>, path: &str, retry: &Retry) {
@@ -308,9 +336,12 @@ fn provider(reader: &mut Reader<'_>, draft: &ProviderDraft) {
         }
         return;
     };
-    if draft.tls == Some(TlsMode::MtaSts) && reader.has(&at("tls")) {
-        let message = "\"mta-sts\" is for MX hosts: a smart host is named by you, so its certificate alone counts, expected \"verified\"";
-        reader.fault(&at("tls"), message.into());
+    if let Some(mode @ (TlsMode::Dane | TlsMode::MtaSts)) = draft.tls.filter(|_| reader.has(&at("tls"))) {
+        let message = format!(
+            "\"{}\" is for MX hosts: a smart host is named by you, so its certificate alone counts, expected \"verified\"",
+            mode.as_str()
+        );
+        reader.fault(&at("tls"), message);
     }
     if reader.has(&at("mta_sts")) && draft.p.mta_sts {
         reader.warn(&at("mta_sts"), "has no effect with `relay`: policies are about the MX hosts of a domain".into());
@@ -345,7 +376,7 @@ fn provider(reader: &mut Reader<'_>, draft: &ProviderDraft) {
                 TlsMode::Required => {
                     format!("the {what} goes to whoever answers, since the certificate is not checked")
                 }
-                TlsMode::Verified | TlsMode::MtaSts => return,
+                TlsMode::Verified | TlsMode::Dane | TlsMode::MtaSts => return,
             };
             let expected = "expected \"verified\" (the default) for a host that is not this one";
             reader.warn(&at("tls"), format!("{risk}: {expected} (`tls_ca` names a private CA)"));

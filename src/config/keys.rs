@@ -13,8 +13,8 @@ use super::rule_keys::RuleDraft;
 use super::users::UserFile;
 use super::value::{Kind, Val};
 use super::{
-    AliasFile, Aliases, AuthMechanism, Count, Dns, LimitsPer, Log, LogFormat, Provider, Queue, Retry, RouteWhen,
-    Secret, SignedConversion, Store, TlsMin, TlsMode, units,
+    AliasFile, Aliases, AuthMechanism, Count, Dns, Dnssec, LimitsPer, Log, LogFormat, Provider, Queue, Retry,
+    RouteWhen, Secret, SignedConversion, Store, TlsMin, TlsMode, units,
 };
 
 const SECOND: u64 = 1000;
@@ -212,6 +212,12 @@ impl Table for Dns {
         "timeout" timeout: Kind::Span(50, MINUTE), default r#""5s""#;
         /// Times a question is asked.
         "attempts" attempts: Kind::Int(1, 10), default "2";
+        /// Who checks the signatures of DNSSEC: `validate`, each answer up to the root here; `trust-ad`, a name server
+        /// on this machine, whose AD bit is believed; `off`, nobody. What is forged is not believed, so mail waits. With
+        /// either, TLSA records of mail hosts are kept (DANE, RFC 7672), whatever `tls` of the provider but `off`.
+        "dnssec" dnssec: Kind::Word(Dnssec::WORDS), default r#""off""#;
+        /// A file of DNSKEY records that `validate` trusts instead of the keys of the root.
+        "trust_anchor" trust_anchor: Kind::TrustAnchor, example r#""/etc/mailweir/root.key""#;
         /// Answers are kept at least this long, whatever their TTL.
         "ttl_min" ttl_min: Kind::Span(0, HOUR), default r#""30s""#;
         /// Answers are kept at most this long, whatever their TTL.
@@ -228,6 +234,8 @@ impl Table for Dns {
             nameservers: Vec::new(),
             timeout: zero,
             attempts: 1,
+            dnssec: Dnssec::Off,
+            trust_anchor: None,
             ttl_min: zero,
             ttl_max: zero,
             negative_ttl_max: zero,
@@ -345,9 +353,10 @@ impl Table for ProviderDraft {
         "allow_private" p.allow_private: Kind::Flag, default "false";
         /// `off`; `opportunistic` (if offered, whatever the certificate); `required` (never in clear
         /// text, whatever the certificate); `verified` (with a valid certificate for the host's
-        /// name); `mta-sts` (only to MX hosts that an enforced MTA-STS policy names, with such a certificate).
+        /// name); `dane` (only to MX hosts with signed TLSA records, which their certificate matches); `mta-sts` (only
+        /// to MX hosts that an enforced MTA-STS policy names, with a valid certificate).
         /// Default: `verified` to a smart host, `opportunistic` to MX hosts. Whatever it says but `off`, what the
-        /// domain publishes is kept on top, see `mta_sts`.
+        /// domain publishes is kept on top, see `mta_sts` and `dnssec` of [dns].
         "tls" tls: Kind::Word(TlsMode::WORDS), example r#""opportunistic""#;
         /// The oldest version of TLS that is spoken to its hosts.
         "tls_min" p.tls_min: Kind::Word(TlsMin::WORDS), default r#""1.2""#;
@@ -514,8 +523,6 @@ pub(super) const UNSUPPORTED: &[(&str, &str, &str)] = &[
     ("listener", "quota", "quotas of clients"),
     ("queue", "dsn", "settings of bounces"),
     ("queue", "quota", "quotas of the queue"),
-    ("dns", "dnssec", "DNSSEC and DANE"),
-    ("provider", "dane", "DANE"),
     ("admin", "token", "authentication of the API"),
     ("log", "file", "log files (redirect standard error)"),
     ("log", "opentelemetry", "traces by OpenTelemetry"),

@@ -46,6 +46,7 @@ mod source_keys;
 pub mod sources;
 mod store_place;
 mod submission;
+mod trust_anchor;
 pub mod units;
 mod users;
 mod value;
@@ -80,6 +81,7 @@ pub use routes::{PriorityRule, Route, RouteWhen};
 pub use secret::{AuthMechanism, Credentials, Redactor, Secret};
 pub use sendmail::Sendmail;
 pub use submission::{Search, Submission};
+pub use trust_anchor::TrustAnchor;
 use units::{Pattern, Rate};
 pub use users::{User, Users};
 pub(crate) use value::nearest;
@@ -303,6 +305,10 @@ pub struct Dns {
     pub timeout: Duration,
     /// Tries a query.
     pub attempts: usize,
+    /// Who checks signatures.
+    pub dnssec: Dnssec,
+    /// What is trusted instead of the keys of the root.
+    pub trust_anchor: Option<TrustAnchor>,
     /// Shortest time an answer is cached.
     pub ttl_min: Duration,
     /// Longest time an answer is cached.
@@ -311,6 +317,17 @@ pub struct Dns {
     pub negative_ttl_max: Duration,
     /// Cached routes and hosts at most.
     pub cache_size: u64,
+}
+
+/// `[dns] dnssec`.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Dnssec {
+    /// Nobody.
+    Off,
+    /// A name server on loopback, whose AD bit is believed.
+    TrustAd,
+    /// We do.
+    Validate,
 }
 
 /// An entry of `[dns] nameservers`.
@@ -617,6 +634,8 @@ pub enum TlsMode {
     Required,
     /// Encrypted, with a certificate that is valid for the host's name. Default of smart hosts.
     Verified,
+    /// Only to hosts with signed TLSA records, one of which their certificate matches.
+    Dane,
     /// Only to hosts that an enforced MTA-STS policy of the domain names, with such a certificate.
     MtaSts,
 }

@@ -210,7 +210,7 @@ impl Lister<'_, '_> {
         let first = self.out.len();
         self.add(table, path, "", if default { &[] } else { &["default"] }, &shown);
         let other_tls = !draft.profile.is_some_and(tls);
-        let kept = if smart_host || !matches!(draft.tls, Some(TlsMode::Verified | TlsMode::MtaSts)) {
+        let kept = if smart_host || !matches!(draft.tls, Some(TlsMode::Verified | TlsMode::Dane | TlsMode::MtaSts)) {
             "default"
         } else {
             "[default]"

@@ -23,7 +23,7 @@ use super::units::{Pattern, Rate, Size, Span};
 use super::users::{self, UserFile};
 use super::{
     AliasFile, Aliases, Authorities, CountedRate, FileMode, ListenAddress, Nameserver, Network, Secret, Source, Store,
-    Warmup, source_file, source_keys, warmup,
+    TrustAnchor, Warmup, source_file, source_keys, warmup,
 };
 use crate::clock::Timestamp;
 
@@ -121,6 +121,8 @@ pub(super) enum Kind {
     Day,
     /// A PEM file of a client certificate.
     ClientCertificate,
+    /// A file of DNSKEY records.
+    TrustAnchor,
     /// A PEM file of a private RSA key.
     KeyFile,
     /// A JSON file of Google's.
@@ -173,6 +175,7 @@ pub(super) enum Val {
     Day(Timestamp),
     ClientCertificate(ClientCertificate),
     KeyFile(KeyFile),
+    TrustAnchor(TrustAnchor),
     ServiceAccount(ServiceAccount),
     StoredPassword(StoredPassword),
     UserFile(UserFile),
@@ -185,11 +188,18 @@ impl Kind {
     pub(super) fn reads_what_is_elsewhere(self) -> bool {
         use Kind::{
             Authorities, ClientCertificate, DkimKey, KeyFile, ReadableFile, Secret, ServiceAccount, StoredPassword,
-            UserFile,
+            TrustAnchor, UserFile,
         };
         let file = matches!(
             self,
-            ReadableFile | Authorities | ClientCertificate | KeyFile | ServiceAccount | UserFile | DkimKey
+            ReadableFile
+                | Authorities
+                | ClientCertificate
+                | KeyFile
+                | TrustAnchor
+                | ServiceAccount
+                | UserFile
+                | DkimKey
         );
         file || matches!(self, Secret | StoredPassword)
     }
@@ -254,6 +264,7 @@ impl Kind {
             Kind::Endpoint => "an address such as \"https://login.example.com/token\"".into(),
             Kind::Day => "a day (UTC) such as \"2027-05-31\"".into(),
             Kind::ClientCertificate => "the path of a PEM file with a certificate, and perhaps its key".into(),
+            Kind::TrustAnchor => "the path of a file with DNSKEY records".into(),
             Kind::KeyFile => "the path of a PEM file with a private RSA key".into(),
             Kind::ServiceAccount => "the path of a JSON file of a service account".into(),
             Kind::UserName => format!("a name of at most {} bytes without spaces and colons", users::MAX_NAME),
@@ -391,6 +402,7 @@ impl Kind {
             Kind::ClientCertificate => {
                 ClientCertificate::load(Path::new(file_name(text()?)?)).map(Val::ClientCertificate)
             }
+            Kind::TrustAnchor => TrustAnchor::load(Path::new(file_name(text()?)?)).map(Val::TrustAnchor),
             Kind::KeyFile => KeyFile::load(Path::new(file_name(text()?)?)).map(Val::KeyFile),
             Kind::ServiceAccount => ServiceAccount::load(Path::new(file_name(text()?)?)).map(Val::ServiceAccount),
             Kind::UserName => users::check_name(text()?).map(Val::Text),
@@ -455,6 +467,7 @@ impl Val {
             Val::Endpoint(endpoint) => endpoint.to_string().into(),
             Val::Day(day) => day.day_text().into(),
             Val::ClientCertificate(file) => file.path.display().to_string().into(),
+            Val::TrustAnchor(file) => file.path.display().to_string().into(),
             Val::KeyFile(file) => file.path.display().to_string().into(),
             Val::DkimKey(file) => file.path.display().to_string().into(),
             Val::ServiceAccount(file) => file.path.display().to_string().into(),

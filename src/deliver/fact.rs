@@ -216,6 +216,8 @@ pub enum Proof {
     Verified,
     /// The same, as the MTA-STS policy of the domain demands, which names it.
     MtaSts,
+    /// A certificate that one of its signed TLSA records matches.
+    Dane,
 }
 
 impl Proof {
@@ -225,6 +227,7 @@ impl Proof {
             Proof::Encrypted => "encrypted",
             Proof::Verified => "verified",
             Proof::MtaSts => "mta-sts",
+            Proof::Dane => "dane",
         }
     }
 }

@@ -9,7 +9,7 @@
 //! - `transaction` is MAIL to final reply: one fate for each recipient, whatever the server does.
 //! - `quirks` remembers what hosts offer and do not take.
 //! - `wire` owns socket and buffers: it writes and reads at the same time and knows time-outs.
-//! - `tls` encrypts; `demand` is what that has to show.
+//! - `tls` encrypts; `demand` is what that has to show; `dane` checks certificates by TLSA records.
 //! - `auth` logs in; `sasl` is what it says, mechanism by mechanism.
 //! - `oauth` fetches and keeps tokens to log in with.
 //! - `probe` is the dialog up to MAIL, told to a person.
@@ -21,6 +21,7 @@ pub mod capabilities;
 mod chunks;
 mod command;
 pub mod connect;
+mod dane;
 mod dead;
 pub mod demand;
 pub mod encode;

@@ -19,6 +19,7 @@ use tokio_rustls::rustls::{
     SupportedProtocolVersion, version,
 };
 
+use super::dane::Dane;
 use super::demand::Demand;
 use super::fact::Event;
 use super::session::Setup;
@@ -26,6 +27,7 @@ use super::tickets::Tickets;
 use super::watch::{self, Watching};
 use super::wire::{Io, event_of};
 use crate::config::{Authorities, Provider, TlsMin};
+use crate::route;
 use crate::smtp::tls::{explain, is_incompatible, version_name};
 
 /// Client configurations kept (one or two for each provider), and verifiers.
@@ -154,10 +156,15 @@ impl TlsSettings {
         let watched = demand.watches().map(|domain| (domain, Arc::new(OnceLock::new())));
         let config = match &watched {
             Some((_, told)) => self.watching(provider, told.clone()),
-            None => self.config(provider, demand),
+            None => match demand.dane() {
+                Some(dane) => self.by_records(provider, host, demand.certificate, dane),
+                None => self.config(provider, demand),
+            },
         };
         let config = config.map_err(Event::Tls)?;
-        let name = match ServerName::try_from(host.to_owned()) {
+        // Who has records is asked for the name that has them (RFC 7672 §8.1).
+        let asked = demand.dane().and_then(|dane| dane.names.first()).map_or(host, |name| &**name);
+        let name = match ServerName::try_from(asked.to_owned()) {
             Ok(name) => name,
             // Names that DNS has but certificates cannot have (`_`).
             Err(_) if !demand.certificate => ServerName::IpAddress(ip.into()),
@@ -199,6 +206,27 @@ impl TlsSettings {
             any: AnyCertificate(self.crypto.clone()),
             told,
         };
+        self.with_verifier(provider.tls_min, Arc::new(verifier)).map(Arc::new)
+    }
+}
+
+impl TlsSettings {
+    /// Takes a certificate that matches a record, and if `certificate` says so is a valid one for `host`, too.
+    fn by_records(
+        &self,
+        provider: &Provider,
+        host: &str,
+        certificate: bool,
+        dane: &route::Dane,
+    ) -> Result<Arc<ClientConfig>, String> {
+        let name = |name: &str| ServerName::try_from(name.to_owned());
+        let no_name = |_| format!("{host} is not a name that a certificate can have");
+        let also = match certificate {
+            true => Some((self.verifier(provider.tls_ca.as_ref())?, name(host).map_err(no_name)?)),
+            false => None,
+        };
+        let names = dane.names.iter().filter_map(|text| name(text).ok()).collect();
+        let verifier = Dane { crypto: self.crypto.clone(), records: dane.records.clone(), names, also };
         self.with_verifier(provider.tls_min, Arc::new(verifier)).map(Arc::new)
     }
 }

@@ -132,6 +132,9 @@ impl Inner {
     /// What the domain publishes on TLS, and which hosts get no mail because of it.
     async fn tell_policy(&self, domain: &Arc<str>, told: &mut Explained) {
         let provider = self.config.provider(&told.provider).unwrap_or(&self.config.default);
+        for host in told.hosts.iter_mut().filter(|host| !host.used && host.problem.is_empty()) {
+            host.problem = self.why_not_dane(&host.name, provider).await;
+        }
         let Some(policy) = self.policy_of(domain, provider) else {
             if self.sts.get().is_some() && self.has_record(domain).await {
                 told.policy = "MTA-STS: DNS says that there is a policy, which cannot be had now".into();
@@ -158,9 +161,9 @@ impl Inner {
         let Some(kept) = self.mx.kept(ascii).await else { return Vec::new() };
         told.mx_ttl = Some(seconds(kept.until));
         let exchanges = match kept.value {
-            Mx::List(list) => list,
+            Mx::List(list, _) => list,
             Mx::None => [super::Exchange { preference: 0, text: ascii.clone(), at: Place::Name(name.clone()) }].into(),
-            Mx::Null | Mx::NoDomain | Mx::Failed(_) => return Vec::new(),
+            Mx::Null | Mx::NoDomain | Mx::Failed(_) | Mx::Bogus(_) => return Vec::new(),
         };
         let best = exchanges.first().map_or(0, |e| e.preference);
         let mut names = Vec::new();
@@ -181,7 +184,7 @@ impl Inner {
                             Addresses::Found(ips) => host.addresses = ips.iter().map(IpAddr::to_canonical).collect(),
                             Addresses::None => host.problem = "it has no address".into(),
                             Addresses::NoDomain => host.problem = "there is no such host".into(),
-                            Addresses::Failed(text) => host.problem = text.to_string(),
+                            Addresses::Failed(text) | Addresses::Bogus(text) => host.problem = text.to_string(),
                         }
                     }
                 }

@@ -33,11 +33,11 @@ impl Relay {
                 () = sts.changed() => {}
                 () = tokio::time::sleep(LOOK) => self.router.renew_policies(),
             }
+            // The last time when it stops: what is not stored is fetched again by the next one.
             let entries = sts.take_changes();
-            if entries.is_empty() {
-                continue;
-            }
-            if let Err(error) = self.queue.remember(entries.clone()).await {
+            if !entries.is_empty()
+                && let Err(error) = self.queue.remember(entries.clone()).await
+            {
                 tracing::warn!(%error, "could not store policies of MTA-STS; trying again");
                 sts.put_back(&entries);
             }

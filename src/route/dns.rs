@@ -37,7 +37,7 @@ use tokio_rustls::rustls::{ClientConfig, RootCertStore};
 
 use super::RouterError;
 use super::certificate::{Refused, Verifier};
-use super::wildcard::is_proven;
+use super::wildcard::{is_proven, leads_on};
 use crate::config::{self, DnsProtocol, Dnssec};
 use crate::descriptors::MAX_QUERIES;
 use crate::observe::seldom;
@@ -144,7 +144,11 @@ impl Pool {
 fn validated(response: Result<DnsResponse, NetError>) -> Result<DnsResponse, NetError> {
     let response = match response {
         Err(NetError::Dns(DnsError::Nsec { response, proof, .. })) if proof.is_insecure() => *response,
-        Err(NetError::Dns(DnsError::Nsec { query, response, .. })) if is_proven(query.name(), &response) => *response,
+        Err(NetError::Dns(DnsError::Nsec { query, response, .. }))
+            if is_proven(query.name(), &response) || leads_on(query.name(), &response) =>
+        {
+            *response
+        }
         Err(NetError::Dns(DnsError::Nsec { .. })) => return Err(NetError::Dns(DnsError::DnssecBogus)),
         other => other?,
     };

@@ -1,5 +1,5 @@
-//! The proof that a name got the records of a wildcard because it does not exist itself, where that is the NSEC record of
-//! the wildcard.
+//! Two answers that hickory takes for badly proven and that are not: of a wildcard whose own NSEC record is the proof that
+//! the name does not exist, and of a CNAME beside which it is said that its end has no such records.
 //!
 //! hickory 0.26.3 asks for a record that covers the wildcard, too, which there is none of when its own record covers the
 //! name, as in most small zones. RFC 4035 §5.3.4 asks for what is done here: a record that covers the name, between which
@@ -7,7 +7,7 @@
 
 use hickory_resolver::proto::dnssec::rdata::DNSSECRData;
 use hickory_resolver::proto::op::{DnsResponse, ResponseCode};
-use hickory_resolver::proto::rr::{Name, RData};
+use hickory_resolver::proto::rr::{Name, RData, RecordType};
 
 /// Whether everything in an answer to a question about `name` is well signed, and what came from a wildcard is proven to.
 pub(super) fn is_proven(name: &Name, response: &DnsResponse) -> bool {
@@ -25,6 +25,20 @@ pub(super) fn is_proven(name: &Name, response: &DnsResponse) -> bool {
     let some = expanded.clone().next().is_some();
     some && expanded
         .all(|(record, of)| record.proof.is_secure() && record.name == *name && is_missing(name, of, response))
+}
+
+/// Whether an answer has a well signed CNAME of `name` itself: its end is asked for in a question of its own, so what is said of
+/// that here need not be proven (hickory looks for the proof at the name of the question).
+pub(super) fn leads_on(name: &Name, response: &DnsResponse) -> bool {
+    let mut records = response.answers.iter().filter(|record| !record.record_type().is_rrsig());
+    let mut alias = response.answers.iter().filter(|record| record.record_type() == RecordType::CNAME);
+    let expanded = response.answers.iter().any(|record| match &record.data {
+        RData::DNSSEC(DNSSECRData::RRSIG(signature)) => {
+            usize::from(signature.input().num_labels) < labels(&record.name)
+        }
+        _ => false,
+    });
+    !expanded && records.all(|record| record.proof.is_secure()) && alias.any(|record| record.name == *name)
 }
 
 /// Whether a well signed record shows that there is no such name, and no other below the wildcard's parent, which has `of`

@@ -40,6 +40,7 @@ mod crash;
 pub mod deliver;
 pub mod descriptors;
 pub mod dkim;
+mod https;
 pub mod listener;
 pub mod mail;
 pub mod model;

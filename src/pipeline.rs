@@ -16,6 +16,7 @@ mod moves;
 mod orders;
 mod outage;
 mod pauses;
+mod policies;
 mod put_off;
 mod record;
 mod renamed;
@@ -245,12 +246,13 @@ impl Relay {
         self.arrivals.go_on_from(&before.arrivals);
     }
 
-    /// Takes up what the store keeps of earlier processes: what replies taught, and what an operator
-    /// has paused. Before anything is sent; may be asked again after an error.
+    /// Takes up what the store keeps of earlier processes: what replies taught, what an operator
+    /// has paused, and the policies of MTA-STS. Before anything is sent; may be asked again after an error.
     ///
     /// # Errors
     /// The queue could not be read or written.
     pub async fn recall(&self) -> Result<(), QueueError> {
+        self.recall_policies().await?;
         self.recall_feedback().await?;
         self.arrivals.recall(&*self.queue).await?;
         self.recall_pauses().await

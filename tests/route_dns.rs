@@ -9,13 +9,18 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
+use dns::signed::{Forge, Forger, How, Signed, Zone};
 use dns::{Front, Mood, Nsd};
 use hickory_resolver::proto::op::ResponseCode;
 use hickory_resolver::proto::rr::RecordType;
+use mailweir::clock::Clock;
 use mailweir::config::units::Pattern;
-use mailweir::config::{Config, DnsProtocol, Listener, Provider, Relay, Route as RouteRule, RouteWhen, sample};
+use mailweir::config::{
+    Config, DnsProtocol, Dnssec, Listener, Provider, Relay, Route as RouteRule, RouteWhen, TrustAnchor, sample,
+};
 use mailweir::mail::{Address, LaneName};
-use mailweir::route::{Route, RouteError, Router};
+use mailweir::route::sts::Fetch;
+use mailweir::route::{Route, RouteError, Router, TlsPolicy};
 
 fn base(server: SocketAddr) -> Config {
     let mut config = sample::config();
@@ -694,4 +699,215 @@ async fn name_servers_over_tls_must_have_a_valid_certificate() {
     let output = tokio::task::spawn_blocking(move || command.output()).await.unwrap().unwrap();
     let text = String::from_utf8_lossy(&output.stdout);
     assert!(output.status.success() && text.contains("1 passed"), "{text}");
+}
+
+/// A policy for every host that is asked, with these addresses noted.
+#[derive(Default)]
+struct Policies(parking_lot::Mutex<Vec<String>>);
+
+#[async_trait::async_trait]
+impl Fetch for Policies {
+    async fn fetch(&self, host: &str, addresses: Vec<IpAddr>) -> Result<String, String> {
+        let shown: Vec<String> = addresses.iter().map(IpAddr::to_string).collect();
+        self.0.lock().push(format!("{host} {}", shown.join(",")));
+        Ok("version: STSv1\nmode: enforce\nmx: mx1.example\nmax_age: 604800\n".into())
+    }
+}
+
+/// A domain that publishes nothing costs one question, whose answer is kept; one with a policy gets its mail at the
+/// hosts that the policy names.
+#[tokio::test]
+async fn mta_sts_is_asked_for_once_and_leaves_out_other_hosts() {
+    let nsd = Nsd::start();
+    let front = Front::start(nsd.address).await;
+    let policies = Arc::new(Policies::default());
+    let mut config = base(front.address);
+    config.providers = vec![
+        with(sample::provider("off"), |p| {
+            p.match_domains = sample::patterns(&["twice.example"]);
+            p.mta_sts = false;
+        }),
+        with(sample::provider("clear"), |p| {
+            p.match_domains = sample::patterns(&["equal.example"]);
+            p.tls = mailweir::config::TlsMode::Off;
+        }),
+    ];
+    let router = router(config).with_sts(policies.clone(), Clock::System);
+    for _ in 0..3 {
+        assert_eq!(hosts(&router, "two.example").await, format!("10 {MX1} | 20 mx2.example 192.0.2.2"));
+        assert_eq!(hosts(&router, "sts.example").await, format!("10 {MX1}"));
+    }
+    assert_eq!(front.asked("_mta-sts.two.example.", RecordType::TXT), 1);
+    assert_eq!(front.asked("_mta-sts.sts.example.", RecordType::TXT), 1);
+    assert_eq!(policies.0.lock().as_slice(), ["mta-sts.sts.example 192.0.2.80"]);
+    for domain in ["twice.example", "equal.example"] {
+        hosts(&router, domain).await;
+        assert_eq!(front.asked(&format!("_mta-sts.{domain}."), RecordType::TXT), 0, "{domain}");
+    }
+    // Nobody is led into our own network, and a policy that cannot be had is none.
+    assert_eq!(hosts(&router, "stsinside.example").await, format!("10 {MX1}"));
+    // The record is behind a CNAME; the policy names none of the hosts.
+    let told = hosts(&router, "stsother.example").await;
+    assert_eq!(
+        told,
+        "4.7.5 the MTA-STS policy of stsother.example (mode enforce, id 20261130) names none of its mail hosts that have \
+         an address: it names mx1.example, and DNS mx3.example"
+    );
+    assert_eq!(policies.0.lock().len(), 2);
+
+    let told = router.explain(None, &address("a@sts.example")).await;
+    assert!(told.policy.starts_with("MTA-STS, mode enforce, id 20261130, for "), "{}", told.policy);
+    let shown: Vec<(&str, &str)> = told.hosts.iter().map(|h| (h.tls.as_str(), h.problem.as_str())).collect();
+    let expected = [("a valid certificate for its name, by MTA-STS", ""), ("", "the MTA-STS policy does not name it")];
+    assert_eq!(shown, expected);
+    let told = router.explain(None, &address("a@stsinside.example")).await;
+    assert_eq!(told.policy, "MTA-STS: DNS says that there is a policy, which cannot be had now");
+    assert_eq!(router.explain(None, &address("a@two.example")).await.policy, "");
+}
+
+const SIGNED: &str = "@ MX 10 mx\n*.wild MX 10 mx\nnotlsa MX 10 mx2\nold1 MX 10 mx3\nalias MX 10 other\nother CNAME mx\n\
+                      mx A 192.0.2.1\nmx2 A 192.0.2.2\nmx3 A 192.0.2.3\n\
+                      _25._tcp.mx TLSA 3 1 1 0707070707070707070707070707070707070707070707070707070707070707\n\
+                      _25._tcp.mx3 TLSA 1 1 1 0707070707070707070707070707070707070707070707070707070707070707\n";
+
+fn zones() -> Vec<Zone> {
+    let zone = |name, how| Zone { name, records: SIGNED, how };
+    vec![
+        zone("signed", How::Well),
+        zone("hashed", How::Nsec3),
+        zone("plain", How::Unsigned),
+        zone("expired", How::Expired),
+        zone("address", How::Altered("192.0.2.1", "192.0.2.66")),
+        zone("exchange", How::Altered("MX\t10 mx.exchange.", "MX\t10 ns.exchange.")),
+        zone("record", How::Altered("TLSA\t3 1 1 07", "TLSA\t3 1 1 08")),
+        zone("nods", How::WithoutDs),
+    ]
+}
+
+fn validating(server: SocketAddr, anchor: &std::path::Path) -> Router {
+    let mut config = base(server);
+    config.dns.dnssec = Dnssec::Validate;
+    config.dns.trust_anchor = Some(TrustAnchor::load(anchor).unwrap());
+    config.dns.timeout = Duration::from_secs(5);
+    router(config)
+}
+
+/// The hosts of a domain and what is published for them, or the error.
+async fn published(router: &Router, domain: &str) -> String {
+    let route = match resolve(router, &format!("user@{domain}")).await {
+        Ok(route) => route,
+        Err(error) => return error.to_string(),
+    };
+    let policy = |policy: &TlsPolicy| match policy {
+        TlsPolicy::Dane(dane) => format!("dane at {}", dane.names[0]),
+        TlsPolicy::DaneUnusable(_) => "unusable".into(),
+        _ => "nothing".to_owned(),
+    };
+    route.hosts.iter().map(|host| format!("{}: {}", host.name, policy(&host.policy))).collect::<Vec<_>>().join(", ")
+}
+
+#[tokio::test]
+async fn signed_answers_lead_to_tlsa_records_and_forged_ones_nowhere() {
+    let nsd = Signed::start(&zones());
+    let router = validating(nsd.address, &nsd.anchor);
+    for (domain, expected) in [
+        ("signed", "mx.signed: dane at mx.signed"),
+        ("hashed", "mx.hashed: dane at mx.hashed"),
+        ("x.wild.signed", "mx.signed: dane at mx.signed"),
+        ("x.wild.hashed", "mx.hashed: dane at mx.hashed"),
+        ("alias.signed", "other.signed: dane at mx.signed"),
+        ("notlsa.signed", "mx2.signed: nothing"),
+        ("old1.signed", "mx3.signed: unusable"),
+        ("plain", "mx.plain: nothing"),
+        ("nosuch.signed", "550 5.1.2 the domain nosuch.signed does not exist"),
+        ("nosuch.hashed", "550 5.1.2 the domain nosuch.hashed does not exist"),
+        ("nosuch.plain", "550 5.1.2 the domain nosuch.plain does not exist"),
+        ("mx.plain", "mx.plain: nothing"),
+    ] {
+        assert_eq!(published(&router, domain).await, expected, "{domain}");
+    }
+    // An expired signature, one that does not fit, and a zone whose key nobody vouches for.
+    for domain in ["expired", "nosuch.expired", "address", "exchange", "nods"] {
+        let told = published(&router, domain).await;
+        assert!(told.starts_with("4.7.5 ") && told.contains("without a good signature (DNSSEC)"), "{domain}: {told}");
+    }
+    let told = published(&router, "record").await;
+    assert!(told.starts_with("4.7.5 the TLSA records of mx.record cannot be had: "), "{told}");
+    let explained = router.explain(None, &address("a@signed")).await;
+    assert_eq!(explained.hosts[0].tls, "a certificate that matches one of 1 TLSA records, by DANE");
+    let explained = router.explain(None, &address("a@record")).await;
+    assert!(explained.hosts[0].problem.starts_with("its TLSA records cannot be had"), "{explained:?}");
+}
+
+/// The RRSIG records of an answer, each where its algorithm stands.
+fn algorithms(answer: &[u8]) -> Vec<usize> {
+    (0..answer.len().saturating_sub(12))
+        .filter(|at| answer[*at..].starts_with(&[0, 46, 0, 1]))
+        .map(|at| at + 12)
+        .collect()
+}
+
+fn without(answer: &mut Vec<u8>, kinds: &[RecordType]) {
+    let mut message = hickory_resolver::proto::op::Message::from_vec(answer).unwrap();
+    message.answers.retain(|record| !kinds.contains(&record.record_type()));
+    message.authorities.retain(|record| !kinds.contains(&record.record_type()));
+    *answer = message.to_vec().unwrap();
+}
+
+/// Whatever somebody on the way does to an answer, mail waits: it is neither delivered nor bounced.
+#[tokio::test]
+async fn who_forges_on_the_way_only_makes_mail_wait() {
+    let nsd = Signed::start(&zones());
+    let forger = Forger::start(nsd.address).await;
+    let forgeries: [(&str, Forge, &[&str]); 6] = [
+        ("no signatures", |answer| without(answer, &[RecordType::RRSIG]), &["signed", "nosuch.signed"]),
+        (
+            "an algorithm that nobody knows",
+            |answer| algorithms(answer).iter().for_each(|at| answer[*at] = 253),
+            &["signed"],
+        ),
+        ("a weak algorithm", |answer| algorithms(answer).iter().for_each(|at| answer[*at] = 5), &["signed"]),
+        (
+            "no proof",
+            |answer| without(answer, &[RecordType::NSEC, RecordType::NSEC3]),
+            &["x.wild.signed", "nosuch.signed"],
+        ),
+        ("no DS", |answer| without(answer, &[RecordType::DS]), &["signed"]),
+        (
+            "nothing that is signed",
+            |answer| {
+                without(answer, &[RecordType::RRSIG, RecordType::NSEC, RecordType::DS, RecordType::DNSKEY]);
+            },
+            &["signed", "nosuch.signed", "x.wild.signed"],
+        ),
+    ];
+    for (what, forge, domains) in forgeries {
+        forger.set(forge);
+        for domain in domains {
+            let told = published(&validating(forger.address, &nsd.anchor), domain).await;
+            assert!(told.starts_with("4."), "{what}, {domain}: {told}");
+        }
+        forger.set(|_| {});
+        let router = validating(forger.address, &nsd.anchor);
+        assert_eq!(published(&router, "signed").await, "mx.signed: dane at mx.signed", "{what}");
+    }
+}
+
+#[tokio::test]
+async fn a_name_server_on_this_machine_is_believed_where_that_is_asked_for() {
+    let nsd = Signed::start(&zones());
+    let forger = Forger::start(nsd.address).await;
+    let trusting = |server: SocketAddr| {
+        let mut config = base(server);
+        config.dns.dnssec = Dnssec::TrustAd;
+        Router::new(Arc::new(config))
+    };
+    assert_eq!(published(&trusting(forger.address).unwrap(), "signed").await, "mx.signed: nothing");
+    // As a resolver that validates says it.
+    forger.set(|answer| answer[3] |= 0x20);
+    assert_eq!(published(&trusting(forger.address).unwrap(), "signed").await, "mx.signed: dane at mx.signed");
+    let elsewhere = trusting("192.0.2.53:53".parse().unwrap()).err().unwrap().to_string();
+    assert!(elsewhere.contains("expected one on loopback, found 192.0.2.53"), "{elsewhere}");
+    // What DANE demands is not asked for where nobody checks signatures.
+    assert_eq!(published(&router(base(forger.address)), "signed").await, "mx.signed: nothing");
 }

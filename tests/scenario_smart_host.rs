@@ -93,7 +93,7 @@ fn a_smart_host_with_starttls_and_auth_gets_the_mail() {
     let line = daemon.wait_log("delivered", |line| line.is("delivered", &id));
     assert_eq!(line.get("provider"), "smart");
     assert_eq!(line.get("host"), "smart.test");
-    assert!(line.get("tls").starts_with("TLSv1."), "{}", line.0);
+    assert!(line.get("tls_version").starts_with("TLSv1."), "{}", line.0);
     assert!(world.postfix.log().contains("sasl_username=relay@postfix.test"), "{}", world.postfix.log());
 }
 

@@ -10,7 +10,7 @@ mod files;
 const ROOT: &str = env!("CARGO_MANIFEST_DIR");
 
 /// The rows that may say `not built`, by the start of their first cell. One that is built leaves this list.
-const NOT_BUILT: [&str; 1] = ["a domain whose policy demands TLS"];
+const NOT_BUILT: [&str; 0] = [];
 
 /// Rows of each table at least: a row that goes is a decision, and this number goes with it.
 const CLIENTS: usize = 44;

@@ -22,6 +22,8 @@ mod odd_tls;
 mod old_tls;
 #[path = "upstream/pipelining.rs"]
 mod pipelining;
+#[path = "upstream/policies.rs"]
+mod policies;
 #[path = "upstream/refusals.rs"]
 mod refusals;
 #[path = "upstream/server.rs"]

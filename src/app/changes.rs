@@ -305,7 +305,10 @@ fn differ(a: &Provider, b: &Provider) -> bool {
         })
     };
     let secrets = |p: &Provider| p.relay.iter().flat_map(Relay::secrets).cloned().collect::<Vec<_>>();
-    relay(a) != relay(b) || secrets(a) != secrets(b) || (a.port, a.tls) != (b.port, b.tls) || a.tls_ca != b.tls_ca
+    relay(a) != relay(b)
+        || secrets(a) != secrets(b)
+        || (a.port, a.tls, a.tls_min, a.mta_sts) != (b.port, b.tls, b.tls_min, b.mta_sts)
+        || a.tls_ca != b.tls_ca
 }
 
 #[cfg(test)]

@@ -28,7 +28,7 @@ use crate::listener::{self, Place, Server};
 use crate::pipeline::{Relay, conversion};
 use crate::queue::sqlite::{Aside, Options, SqliteQueue};
 use crate::queue::{Queue, QueueError};
-use crate::route::Router;
+use crate::route::{Router, sts};
 use crate::schedule::Scheduler;
 
 /// How long the last writing of feedback may take at the end.
@@ -64,7 +64,8 @@ impl Parts {
     fn make(config: Arc<Config>) -> Result<Parts, StartError> {
         let shares = files::raise_limit(&config)?;
         let router = Router::with_queries(config.clone(), shares.queries);
-        let router = Arc::new(router.map_err(|e| StartError::Config(e.to_string()))?);
+        let router = router.map_err(|e| StartError::Config(e.to_string()))?;
+        let router = Arc::new(router.with_sts(Arc::new(sts::Https::default()), Clock::System));
         let connector = Connector::new(&config.hostname).map_err(|e| StartError::Unavailable(e.to_string()))?;
         let connector = connector.with_descriptors(Descriptors::new(shares));
         let connector = connector.with_tokens(&config, router.clone(), Clock::System);
@@ -189,6 +190,7 @@ impl Running {
             tokio::spawn(keep_expiring(relay.clone(), stopping.clone())),
             tokio::spawn(relay.clone().keep_reporting(stopping.clone())),
             tokio::spawn(relay.clone().keep_watch(stopping.clone())),
+            tokio::spawn(relay.clone().keep_policies(stopping.clone())),
             tokio::spawn(keep_spool(relay.clone(), stopping.clone())),
         ];
         let feedback = tokio::spawn(relay.clone().keep_feedback(stopping.clone()));

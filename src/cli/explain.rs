@@ -21,7 +21,7 @@ use crate::admin::{Explanation, FeedbackStatus};
 use crate::clock::{self, grouped};
 use crate::config::units::Span;
 use crate::mail::{Address, Incoming};
-use crate::route::{Explained, Router};
+use crate::route::{Explained, Router, sts};
 
 #[derive(Args, Debug)]
 pub(super) struct Explain {
@@ -98,6 +98,7 @@ pub(super) async fn explain(lead: Lead, asked: Explain) -> Outcome {
             let loaded = lead.loaded;
             let config = Arc::new(loaded.config);
             let router = Router::new(config.clone()).map_err(|e| Failed::new(Code::Config, e))?;
+            let router = router.with_sts(Arc::new(sts::Https::default()), clock::Clock::System);
             let from = Incoming {
                 sender: sender.as_ref(),
                 client: asked.client,
@@ -169,6 +170,9 @@ fn write_route(out: &mut impl Write, route: &Explained, from: &str) -> io::Resul
         let ttl = route.mx_ttl.map(|ttl| format!("; DNS is asked again in {}", span(ttl))).unwrap_or_default();
         writeln!(out, "to        the mail hosts of {}, port {}{ttl}", route.destination, route.port)?;
     }
+    if !route.policy.is_empty() {
+        writeln!(out, "policy    {}", shown(&route.policy))?;
+    }
     for host in &route.hosts {
         let addresses: Vec<String> = host.addresses.iter().map(ToString::to_string).collect();
         let mut line = format!("          {:>5} {}  {}", host.preference, host.name, addresses.join(" "));
@@ -179,6 +183,9 @@ fn write_route(out: &mut impl Write, route: &Explained, from: &str) -> io::Resul
             ("", true) => {}
             ("", false) => line.push_str("  not used"),
             (problem, _) => line.push_str(&format!("  not used: {problem}")),
+        }
+        if !host.tls.is_empty() {
+            line.push_str(&format!("  TLS: {}", host.tls));
         }
         writeln!(out, "{}", shown(&line))?;
     }

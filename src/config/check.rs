@@ -19,8 +19,8 @@ use super::units::Span;
 use super::users::UserDraft;
 use super::value::nearest;
 use super::{
-    Config, Credentials, Dns, Engine, ListenAddress, Listener, ListenerAuth, PriorityRule, Provider, Redactor, Relay,
-    Retry, Route, TlsMode, dkim, listener_auth, oauth_check, own_address, own_relay, profiles, shaping, users,
+    Config, Credentials, Dns, Dnssec, Engine, ListenAddress, Listener, ListenerAuth, PriorityRule, Provider, Redactor,
+    Relay, Retry, Route, TlsMode, dkim, listener_auth, oauth_check, own_address, own_relay, profiles, shaping, users,
 };
 
 /// Makes the configuration of a draft; faults and warnings go to `reader`. The result is only
@@ -54,6 +54,7 @@ pub(super) fn finish(reader: &mut Reader<'_>, mut draft: Draft) -> (Config, Vec<
             own_relay::warn(reader, &provider.p.name, (host, *port), listeners);
         }
     }
+    demands_dane(reader, &draft);
     shaping::check(reader, &draft);
     unreachable(reader, &draft);
     if let Some(address) = draft.admin.address.filter(|a| !a.ip().is_loopback()) {
@@ -259,6 +260,33 @@ fn dns(reader: &mut Reader<'_>, dns: &Dns) {
         let message = format!("{} is longer than dns.ttl_max, {}", Span(dns.ttl_min), Span(dns.ttl_max));
         reader.fault("dns.ttl_min", message);
     }
+    let elsewhere = dns.nameservers.iter().find(|server| !server.address.ip().is_loopback());
+    if let (Dnssec::TrustAd, Some(server)) = (dns.dnssec, elsewhere) {
+        let message = format!(
+            "\"trust-ad\" believes what a name server says of signatures, and {} is not on this machine: expected one on \
+             loopback, or \"validate\"",
+            server.address.ip()
+        );
+        reader.fault("dns.dnssec", message);
+    }
+    if reader.has("dns.trust_anchor") && dns.dnssec != Dnssec::Validate {
+        reader.warn("dns.trust_anchor", "has no effect: keys are used with dnssec = \"validate\" only".into());
+    }
+}
+
+/// Records that nobody can believe are demanded in vain: all mail would wait.
+fn demands_dane(reader: &mut Reader<'_>, draft: &Draft) {
+    if draft.dns.dnssec != Dnssec::Off {
+        return;
+    }
+    let named = draft.providers.iter().map(|provider| (format!("provider.{}", provider.p.name), provider));
+    for (table, provider) in named.chain([("default".to_owned(), &draft.default)]) {
+        let key = format!("{table}.tls");
+        if provider.tls == Some(TlsMode::Dane) && reader.has(&key) {
+            let message = "\"dane\" needs DNSSEC: expected [dns] dnssec = \"validate\" or \"trust-ad\"";
+            reader.fault(&key, message.into());
+        }
+    }
 }
 
 fn retry(reader: &mut Reader<'_>, path: &str, retry: &Retry) {
@@ -305,7 +333,10 @@ fn provider(reader: &mut Reader<'_>, draft: &ProviderDraft) {
     if reader.has(&at("retry")) {
         retry(reader, &at("retry"), &draft.p.retry);
     }
-    let checks_certificates = effective_tls(draft.tls, draft.relay.is_some()) == TlsMode::Verified;
+    let tls = effective_tls(draft.tls, draft.relay.is_some());
+    // Those of MTA-STS are checked too.
+    let by_policy = draft.relay.is_none() && tls != TlsMode::Off && draft.p.mta_sts;
+    let checks_certificates = matches!(tls, TlsMode::Verified | TlsMode::MtaSts) || by_policy;
     // Token endpoints are always checked.
     let fetches_tokens = draft.oauth.service.is_some();
     if reader.has(&at("tls_ca")) && !checks_certificates && !fetches_tokens {
@@ -320,6 +351,16 @@ fn provider(reader: &mut Reader<'_>, draft: &ProviderDraft) {
         }
         return;
     };
+    if let Some(mode @ (TlsMode::Dane | TlsMode::MtaSts)) = draft.tls.filter(|_| reader.has(&at("tls"))) {
+        let message = format!(
+            "\"{}\" is for MX hosts: a smart host is named by you, so its certificate alone counts, expected \"verified\"",
+            mode.as_str()
+        );
+        reader.fault(&at("tls"), message);
+    }
+    if reader.has(&at("mta_sts")) && draft.p.mta_sts {
+        reader.warn(&at("mta_sts"), "has no effect with `relay`: policies are about the MX hosts of a domain".into());
+    }
     if reader.has(&at("port")) {
         reader.fault(&at("port"), format!("`relay` names the port already ({port}): `port` is for MX hosts"));
     }
@@ -350,7 +391,7 @@ fn provider(reader: &mut Reader<'_>, draft: &ProviderDraft) {
                 TlsMode::Required => {
                     format!("the {what} goes to whoever answers, since the certificate is not checked")
                 }
-                TlsMode::Verified => return,
+                TlsMode::Verified | TlsMode::Dane | TlsMode::MtaSts => return,
             };
             let expected = "expected \"verified\" (the default) for a host that is not this one";
             reader.warn(&at("tls"), format!("{risk}: {expected} (`tls_ca` names a private CA)"));

@@ -12,9 +12,9 @@ use super::rule_keys::TreatAs;
 use super::users::UserFile;
 use super::value::Val;
 use super::{
-    AliasFile, Aliases, AuthMechanism, Authorities, BeforeStart, ClientCert, Count, CountedRate, Engine, FileMode,
-    LimitsPer, ListenAddress, ListenerAuth, ListenerTlsMode, LogFormat, Over, Overflow, RuleScope, Secret,
-    SignedConversion, Store, TlsMode, Warmup, units,
+    AliasFile, Aliases, AuthMechanism, Authorities, BeforeStart, ClientCert, Count, CountedRate, Dnssec, Engine,
+    FileMode, LimitsPer, ListenAddress, ListenerAuth, ListenerTlsMode, LogFormat, Over, Overflow, RuleScope, Secret,
+    SignedConversion, Store, TlsMin, TlsMode, TrustAnchor, Warmup, units,
 };
 use crate::clock::Timestamp;
 use crate::deliver::Stage;
@@ -70,6 +70,7 @@ field! {
     Endpoint: Val::Endpoint(e) => Some(e), e => Val::Endpoint(e.clone());
     Timestamp: Val::Day(day) => Some(day), day => Val::Day(*day);
     ClientCertificate: Val::ClientCertificate(file) => Some(file), file => Val::ClientCertificate(file.clone());
+    TrustAnchor: Val::TrustAnchor(file) => Some(file), file => Val::TrustAnchor(file.clone());
     KeyFile: Val::KeyFile(file) => Some(file), file => Val::KeyFile(file.clone());
     DkimKey: Val::DkimKey(file) => Some(file), file => Val::DkimKey(file.clone());
     ServiceAccount: Val::ServiceAccount(file) => Some(file), file => Val::ServiceAccount(file.clone());
@@ -124,7 +125,9 @@ words! {
     ClientCert { Off = "off", Offered = "offered", Required = "required" }
     ListenerTlsMode { StartTls = "starttls", Implicit = "implicit" }
     Count { Messages = "messages", Recipients = "recipients" }
-    TlsMode { Off = "off", Opportunistic = "opportunistic", Required = "required", Verified = "verified" }
+    TlsMode { Off = "off", Opportunistic = "opportunistic", Required = "required", Verified = "verified", Dane = "dane", MtaSts = "mta-sts" }
+    Dnssec { Off = "off", TrustAd = "trust-ad", Validate = "validate" }
+    TlsMin { V12 = "1.2", V13 = "1.3" }
     SignedConversion { Convert = "convert", Bounce = "bounce" }
     LogFormat { Text = "text", Json = "json" }
     RuleScope { Recipient = "recipient", Connection = "connection", Provider = "provider", Account = "account" }

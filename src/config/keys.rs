@@ -13,8 +13,8 @@ use super::rule_keys::RuleDraft;
 use super::users::UserFile;
 use super::value::{Kind, Val};
 use super::{
-    AliasFile, Aliases, AuthMechanism, Count, Dns, LimitsPer, Log, LogFormat, Provider, Queue, Retry, RouteWhen,
-    Secret, SignedConversion, Store, TlsMode, units,
+    AliasFile, Aliases, AuthMechanism, Count, Dns, Dnssec, LimitsPer, Log, LogFormat, Provider, Queue, Retry,
+    RouteWhen, Secret, SignedConversion, Store, TlsMin, TlsMode, units,
 };
 
 const SECOND: u64 = 1000;
@@ -212,6 +212,12 @@ impl Table for Dns {
         "timeout" timeout: Kind::Span(50, MINUTE), default r#""5s""#;
         /// Times a question is asked.
         "attempts" attempts: Kind::Int(1, 10), default "2";
+        /// Who checks the signatures of DNSSEC: `validate`, each answer up to the root here; `trust-ad`, a name server
+        /// on this machine, whose AD bit is believed; `off`, nobody. What is forged is not believed, so mail waits. With
+        /// either, TLSA records of mail hosts are kept (DANE, RFC 7672), whatever `tls` of the provider but `off`.
+        "dnssec" dnssec: Kind::Word(Dnssec::WORDS), default r#""off""#;
+        /// A file of DNSKEY records that `validate` trusts instead of the keys of the root.
+        "trust_anchor" trust_anchor: Kind::TrustAnchor, example r#""/etc/mailweir/root.key""#;
         /// Answers are kept at least this long, whatever their TTL.
         "ttl_min" ttl_min: Kind::Span(0, HOUR), default r#""30s""#;
         /// Answers are kept at most this long, whatever their TTL.
@@ -228,6 +234,8 @@ impl Table for Dns {
             nameservers: Vec::new(),
             timeout: zero,
             attempts: 1,
+            dnssec: Dnssec::Off,
+            trust_anchor: None,
             ttl_min: zero,
             ttl_max: zero,
             negative_ttl_max: zero,
@@ -345,8 +353,17 @@ impl Table for ProviderDraft {
         "allow_private" p.allow_private: Kind::Flag, default "false";
         /// `off`; `opportunistic` (if offered, whatever the certificate); `required` (never in clear
         /// text, whatever the certificate); `verified` (with a valid certificate for the host's
-        /// name). Default: `verified` to a smart host, `opportunistic` to MX hosts.
+        /// name); `dane` (only to MX hosts with signed TLSA records, which their certificate matches); `mta-sts` (only
+        /// to MX hosts that an enforced MTA-STS policy names, with a valid certificate).
+        /// Default: `verified` to a smart host, `opportunistic` to MX hosts. Whatever it says but `off`, what the
+        /// domain publishes is kept on top, see `mta_sts` and `dnssec` of [dns].
         "tls" tls: Kind::Word(TlsMode::WORDS), example r#""opportunistic""#;
+        /// The oldest version of TLS that is spoken to its hosts.
+        "tls_min" p.tls_min: Kind::Word(TlsMin::WORDS), default r#""1.2""#;
+        /// Look up the MTA-STS policies (RFC 8461) of the domains of recipients and keep them: a domain that enforces
+        /// one gets its mail over TLS with a valid certificate, at the hosts that it names, or not at all. A TXT question
+        /// for each domain; nothing for smart hosts.
+        "mta_sts" p.mta_sts: Kind::Flag, default "true";
         /// PEM file of certificates to trust besides the system's, for a private CA. It is read with
         /// the configuration; a renewed one is taken up by `mailweir reload`.
         "tls_ca" p.tls_ca: Kind::Authorities, example r#""/etc/mailweir/ca.pem""#;
@@ -392,6 +409,8 @@ impl Table for ProviderDraft {
                 port: 25,
                 allow_private: false,
                 tls: TlsMode::Opportunistic,
+                tls_min: TlsMin::V12,
+                mta_sts: false,
                 tls_ca: None,
                 tls_resume: true,
                 source: Vec::new(),
@@ -504,9 +523,6 @@ pub(super) const UNSUPPORTED: &[(&str, &str, &str)] = &[
     ("listener", "quota", "quotas of clients"),
     ("queue", "dsn", "settings of bounces"),
     ("queue", "quota", "quotas of the queue"),
-    ("dns", "dnssec", "DNSSEC and DANE"),
-    ("provider", "dane", "DANE"),
-    ("provider", "mta_sts", "MTA-STS"),
     ("admin", "token", "authentication of the API"),
     ("log", "file", "log files (redirect standard error)"),
     ("log", "opentelemetry", "traces by OpenTelemetry"),

@@ -48,6 +48,7 @@ mod source_keys;
 pub mod sources;
 mod store_place;
 mod submission;
+mod trust_anchor;
 pub mod units;
 mod users;
 mod value;
@@ -84,6 +85,7 @@ pub use routes::{PriorityRule, Route, RouteWhen};
 pub use secret::{AuthMechanism, Credentials, Redactor, Secret};
 pub use sendmail::Sendmail;
 pub use submission::{Search, Submission};
+pub use trust_anchor::TrustAnchor;
 use units::{Pattern, Rate};
 pub use users::{User, Users};
 pub(crate) use value::nearest;
@@ -341,6 +343,10 @@ pub struct Dns {
     pub timeout: Duration,
     /// Tries a query.
     pub attempts: usize,
+    /// Who checks signatures.
+    pub dnssec: Dnssec,
+    /// What is trusted instead of the keys of the root.
+    pub trust_anchor: Option<TrustAnchor>,
     /// Shortest time an answer is cached.
     pub ttl_min: Duration,
     /// Longest time an answer is cached.
@@ -349,6 +355,17 @@ pub struct Dns {
     pub negative_ttl_max: Duration,
     /// Cached routes and hosts at most.
     pub cache_size: u64,
+}
+
+/// `[dns] dnssec`.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Dnssec {
+    /// Nobody.
+    Off,
+    /// A name server on loopback, whose AD bit is believed.
+    TrustAd,
+    /// We do.
+    Validate,
 }
 
 /// An entry of `[dns] nameservers`.
@@ -408,6 +425,10 @@ pub struct Provider {
     pub allow_private: bool,
     /// TLS to its hosts.
     pub tls: TlsMode,
+    /// The oldest version of TLS that is spoken to its hosts.
+    pub tls_min: TlsMin,
+    /// Honour the MTA-STS policies of domains, of a provider without a smart host.
+    pub mta_sts: bool,
     /// Extra trusted roots, for a private CA.
     pub tls_ca: Option<Authorities>,
     /// TLS session resumption.
@@ -687,6 +708,19 @@ pub enum TlsMode {
     Required,
     /// Encrypted, with a certificate that is valid for the host's name. Default of smart hosts.
     Verified,
+    /// Only to hosts with signed TLSA records, one of which their certificate matches.
+    Dane,
+    /// Only to hosts that an enforced MTA-STS policy of the domain names, with such a certificate.
+    MtaSts,
+}
+
+/// `tls_min`.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum TlsMin {
+    /// TLS 1.2, the oldest one that is spoken at all.
+    V12,
+    /// TLS 1.3.
+    V13,
 }
 
 /// `signed_conversion`.

@@ -107,7 +107,7 @@ impl Profile {
             }
         }
         // Who asks for TLS with valid certificates everywhere does not get less here.
-        if stricter == Some(TlsMode::Verified) {
+        if matches!(stricter, Some(TlsMode::Verified | TlsMode::Dane | TlsMode::MtaSts)) {
             draft.tls = stricter;
         }
         draft.profile = Some(self);

@@ -211,7 +211,11 @@ impl Lister<'_, '_> {
         let first = self.out.len();
         self.add(table, path, "", if default { &[] } else { &["default"] }, &shown);
         let other_tls = !draft.profile.is_some_and(tls);
-        let kept = if smart_host || draft.tls != Some(TlsMode::Verified) { "default" } else { "[default]" };
+        let kept = if smart_host || !matches!(draft.tls, Some(TlsMode::Verified | TlsMode::Dane | TlsMode::MtaSts)) {
+            "default"
+        } else {
+            "[default]"
+        };
         for setting in self.out.iter_mut().skip(first) {
             if other_tls && setting.key == "tls" && setting.from.starts_with("built-in") {
                 setting.from = kept.into();

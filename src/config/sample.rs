@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use super::units::Pattern;
 use super::{
-    Config, Count, Dns, DnsProtocol, LimitsPer, Listener, Log, LogFormat, Nameserver, Origins, Provider, Queue, Retry,
-    Sendmail, SignedConversion, Store, TlsMode,
+    Config, Count, Dns, DnsProtocol, Dnssec, LimitsPer, Listener, Log, LogFormat, Nameserver, Origins, Provider, Queue,
+    Retry, Sendmail, SignedConversion, Store, TlsMin, TlsMode,
 };
 use crate::mail::LocalNames;
 
@@ -36,6 +36,8 @@ pub fn config() -> Config {
             nameservers: vec![nameserver(SocketAddr::from((Ipv4Addr::LOCALHOST, 1)))],
             timeout: Duration::from_secs(5),
             attempts: 2,
+            dnssec: Dnssec::Off,
+            trust_anchor: None,
             ttl_min: Duration::from_secs(60),
             ttl_max: Duration::from_secs(86_400),
             negative_ttl_max: Duration::from_secs(900),
@@ -78,6 +80,8 @@ pub fn provider(name: &str) -> Provider {
         port: 25,
         allow_private: false,
         tls: TlsMode::Opportunistic,
+        tls_min: TlsMin::V12,
+        mta_sts: true,
         tls_ca: None,
         tls_resume: true,
         source: Vec::new(),

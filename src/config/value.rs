@@ -24,7 +24,7 @@ use super::units::{Pattern, Rate, Size, Span};
 use super::users::{self, UserFile};
 use super::{
     AliasFile, Aliases, Authorities, CountedRate, FileMode, ListenAddress, Nameserver, Network, Secret, Source, Store,
-    Warmup, source_file, source_keys, warmup,
+    TrustAnchor, Warmup, source_file, source_keys, warmup,
 };
 use crate::clock::Timestamp;
 
@@ -122,6 +122,8 @@ pub(super) enum Kind {
     Day,
     /// A PEM file of a client certificate.
     ClientCertificate,
+    /// A file of DNSKEY records.
+    TrustAnchor,
     /// A PEM file of a private RSA key.
     KeyFile,
     /// A JSON file of Google's.
@@ -174,6 +176,7 @@ pub(super) enum Val {
     Day(Timestamp),
     ClientCertificate(ClientCertificate),
     KeyFile(KeyFile),
+    TrustAnchor(TrustAnchor),
     ServiceAccount(ServiceAccount),
     StoredPassword(StoredPassword),
     UserFile(UserFile),
@@ -190,11 +193,20 @@ impl Kind {
     /// The name of a file that is read with the configuration.
     pub(super) fn is_a_file(self) -> bool {
         use Kind::{
-            AliasFile, Authorities, ClientCertificate, DkimKey, KeyFile, ReadableFile, ServiceAccount, UserFile,
+            AliasFile, Authorities, ClientCertificate, DkimKey, KeyFile, ReadableFile, ServiceAccount, TrustAnchor,
+            UserFile,
         };
         matches!(
             self,
-            AliasFile | ReadableFile | Authorities | ClientCertificate | KeyFile | ServiceAccount | UserFile | DkimKey
+            AliasFile
+                | ReadableFile
+                | Authorities
+                | ClientCertificate
+                | KeyFile
+                | TrustAnchor
+                | ServiceAccount
+                | UserFile
+                | DkimKey
         )
     }
 
@@ -258,6 +270,7 @@ impl Kind {
             Kind::Endpoint => "an address such as \"https://login.example.com/token\"".into(),
             Kind::Day => "a day (UTC) such as \"2027-05-31\"".into(),
             Kind::ClientCertificate => "the path of a PEM file with a certificate, and perhaps its key".into(),
+            Kind::TrustAnchor => "the path of a file with DNSKEY records".into(),
             Kind::KeyFile => "the path of a PEM file with a private RSA key".into(),
             Kind::ServiceAccount => "the path of a JSON file of a service account".into(),
             Kind::UserName => format!("a name of at most {} bytes without spaces and colons", users::MAX_NAME),
@@ -419,6 +432,7 @@ impl Kind {
             Kind::ClientCertificate => {
                 ClientCertificate::load(Path::new(file_name(text()?)?)).map(Val::ClientCertificate)
             }
+            Kind::TrustAnchor => TrustAnchor::load(Path::new(file_name(text()?)?)).map(Val::TrustAnchor),
             Kind::KeyFile => KeyFile::load(Path::new(file_name(text()?)?)).map(Val::KeyFile),
             Kind::ServiceAccount => ServiceAccount::load(Path::new(file_name(text()?)?)).map(Val::ServiceAccount),
             Kind::UserName => users::check_name(text()?).map(Val::Text),
@@ -487,6 +501,7 @@ impl Val {
             Val::Endpoint(endpoint) => endpoint.to_string().into(),
             Val::Day(day) => day.day_text().into(),
             Val::ClientCertificate(file) => file.path.display().to_string().into(),
+            Val::TrustAnchor(file) => file.path.display().to_string().into(),
             Val::KeyFile(file) => file.path.display().to_string().into(),
             Val::DkimKey(file) => file.path.display().to_string().into(),
             Val::ServiceAccount(file) => file.path.display().to_string().into(),

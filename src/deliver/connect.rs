@@ -27,15 +27,16 @@ use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
 use super::dead::{BackOff, DeadAddresses, Door, EarlyEnd};
+use super::demand::Demand;
 use super::fact::{Event, Fact, Peer, Stage};
 use super::oauth::{Names, Tokens};
 use super::quirks::Hosts;
 use super::session::{Connection, Setup, SetupFailure};
 use super::source::Sources;
 use super::tls::TlsSettings;
-use super::{Io, Timeouts, probe, wire};
+use super::{Io, Timeouts, probe, watch, wire};
 use crate::clock::Clock;
-use crate::config::{Config, Provider, Relay, Source, TlsMode, sources};
+use crate::config::{Config, Provider, Relay, Source, sources};
 use crate::descriptors::{Counted, Descriptors, Slot};
 use crate::mail::{FeatureKeys, Features, LaneName};
 use crate::observe::seldom;
@@ -155,12 +156,19 @@ impl Connector {
     }
 
     /// What a session with a smart host is set up with while a person waits for it.
-    pub(super) fn setup_for<'a>(&'a self, provider: &'a Provider, relay: &'a Relay, ip: IpAddr) -> Setup<'a> {
+    pub(super) fn setup_for<'a>(
+        &'a self,
+        provider: &'a Provider,
+        relay: &'a Relay,
+        ip: IpAddr,
+        demand: &'a Demand,
+    ) -> Setup<'a> {
         Setup {
             hostname: &self.hostname,
             provider,
             host: &relay.host,
             ip,
+            demand,
             tls: &self.tls,
             tokens: &self.tokens,
             timeouts: probe::timeouts(),
@@ -295,7 +303,7 @@ impl Connector {
                 attempts += before - addresses.len();
                 let Some((stream, address, source)) = connected else { break };
                 sessions += 1;
-                let door = Door::new(provider, &host.name, (sources::only(provider), address));
+                let door = Door::new(provider, host, (sources::only(provider), address));
                 match self.session(provider, host, stream, address, source, admit).await {
                     Ok(mut connection) => {
                         connection.source = source.map(|source| source.address);
@@ -374,7 +382,7 @@ impl Connector {
         let (address, host, dead) = self.resting(provider, route, mail)?;
         let left = dead.left();
         if left.is_zero() {
-            self.dead.probe(&Door::new(provider, &host.name, (from, address)), mail, dead);
+            self.dead.probe(&Door::new(provider, host, (from, address)), mail, dead);
             return None;
         }
         let peer = Peer { host: host.name.as_str().into(), ip: Some(address.ip()), tls: None };
@@ -532,29 +540,40 @@ impl Connector {
         source: Option<&Source>,
         admit: &dyn Admit,
     ) -> Result<Connection, Fact> {
+        let demand = Demand::new(provider, &host.policy);
+        if let Some(domain) = demand.unnamed() {
+            watch::tell(domain, &host.name, Some(&"the policy does not name it".to_owned()));
+        }
         let mut setup = Setup {
             hostname: source.and_then(|source| source.name.as_deref()).unwrap_or(&self.hostname),
             provider,
             host: &host.name,
             ip: address.ip(),
+            demand: &demand,
             tls: &self.tls,
             tokens: &self.tokens,
             timeouts: self.timeouts,
             clear_text: false,
         };
         let failure = match Connection::establish_over(stream, setup).await {
-            Ok(connection) => return Ok(connection),
+            Ok(connection) => {
+                if connection.peer().tls.is_none() {
+                    tell_clear_text(&demand, host);
+                }
+                return Ok(connection);
+            }
             Err(failure) => failure,
         };
         let implicit = provider.relay.as_ref().is_some_and(|relay| relay.implicit_tls);
         let SetupFailure { fact, handshake } = failure;
-        if !handshake || implicit || provider.tls != TlsMode::Opportunistic {
+        if !handshake || implicit || demand.required {
             return Err(fact);
         }
         let Some(slot) = admit.admit().await else { return Err(fact) };
         if let Some(times) = seldom("TLS fails", &host.name) {
             tracing::info!(host = host.name, ip = %address.ip(), reason = %fact.event, times, "TLS fails, going on in clear text");
         }
+        tell_clear_text(&demand, host);
         setup.clear_text = true;
         let again = match &self.dialer {
             None => {
@@ -588,6 +607,13 @@ impl Connector {
     }
 }
 
+/// What a policy in testing would not have allowed.
+fn tell_clear_text(demand: &Demand, host: &Host) {
+    if let Some(domain) = demand.watches() {
+        watch::tell(domain, &host.name, Some(&"it is not encrypted".to_owned()));
+    }
+}
+
 /// A smart host that says for good that it does not want our account is for the lane, which stops; see `outcome`.
 fn refuses_account(fact: &Fact) -> bool {
     let for_good = match &fact.event {
@@ -601,7 +627,7 @@ fn refuses_account(fact: &Fact) -> bool {
 fn all_doors(provider: &Provider, host: &Host, port: u16) -> impl Iterator<Item = Door> {
     let from = sources::only(provider);
     let way = move |ip: &IpAddr| (from, SocketAddr::new(*ip, port));
-    host.addresses.iter().map(move |ip| Door::new(provider, &host.name, way(ip)))
+    host.addresses.iter().map(move |ip| Door::new(provider, host, way(ip)))
 }
 
 /// Those of them that the source can go, if there is only one.

@@ -31,10 +31,12 @@ use tokio::sync::Notify;
 use tokio::sync::futures::Notified;
 use tokio::time::Instant;
 
+use super::demand::Demand;
 use super::fact::{Event, Stage};
 use crate::clock::doubled;
 use crate::config::Provider;
 use crate::mail::{FeatureKeys, Features, Refusals};
+use crate::route::Host;
 
 /// How long an address is left alone: at first, and at most.
 const FIRST: Duration = Duration::from_secs(30);
@@ -63,13 +65,14 @@ pub(super) type Way = (Option<IpAddr>, SocketAddr);
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub(super) struct Door {
     pub way: Way,
-    /// Provider and host name.
+    /// Provider and host name, and whether a policy demands something of TLS.
     ours: Arc<str>,
 }
 
 impl Door {
-    pub fn new(provider: &Provider, host: &str, way: Way) -> Door {
-        Door { way, ours: format!("{} {host}", provider.name).into() }
+    pub fn new(provider: &Provider, host: &Host, way: Way) -> Door {
+        let mark = Demand::new(provider, &host.policy).mark();
+        Door { way, ours: format!("{} {}{mark}", provider.name, host.name).into() }
     }
 
     /// Who is kept away by what fails at a stage.
@@ -347,13 +350,15 @@ mod worlds;
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::route::TlsPolicy;
 
     const HOUR: Duration = Duration::from_secs(3600);
     /// Some mail.
     const ANY: FeatureKeys = FeatureKeys::NONE;
 
     fn door(provider: &str, host: &str) -> Door {
-        Door::new(&crate::config::sample::provider(provider), host, (None, SocketAddr::from(([192, 0, 2, 1], 25))))
+        let host = Host { name: host.into(), preference: 0, addresses: Vec::new(), policy: TlsPolicy::None };
+        Door::new(&crate::config::sample::provider(provider), &host, (None, SocketAddr::from(([192, 0, 2, 1], 25))))
     }
 
     #[tokio::test(start_paused = true)]

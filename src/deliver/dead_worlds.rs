@@ -4,6 +4,7 @@
 use fastrand::Rng;
 
 use super::*;
+use crate::route::TlsPolicy;
 
 const HOUR: Duration = Duration::from_secs(3600);
 
@@ -56,8 +57,8 @@ fn mail(cause: Cause, n: u64, rng: &mut Rng) -> Mail {
 /// One message after the other, ten a second, as a worker without an open connection tries them. How long each that
 /// the host takes had to wait at most, and how often the host was asked.
 async fn world(cause: Cause, messages: u64, rng: &mut Rng) -> (Duration, u64) {
-    let door =
-        Door::new(&crate::config::sample::provider("p"), "mx.example", (None, SocketAddr::from(([192, 0, 2, 1], 25))));
+    let host = Host { name: "mx.example".into(), preference: 0, addresses: Vec::new(), policy: TlsPolicy::None };
+    let door = Door::new(&crate::config::sample::provider("p"), &host, (None, SocketAddr::from(([192, 0, 2, 1], 25))));
     let known = Arc::new(DeadAddresses::new());
     let at = if matches!(cause, Cause::Recipient | Cause::RecipientDomain) { Stage::Rcpt } else { Stage::Mail };
     let (mut longest, mut asked) = (Duration::ZERO, 0);

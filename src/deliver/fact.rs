@@ -200,8 +200,42 @@ pub struct Peer {
     pub host: Arc<str>,
     /// Its address; `None` before there is one.
     pub ip: Option<IpAddr>,
-    /// e.g. `TLSv1.3`; `None` in clear text.
-    pub tls: Option<&'static str>,
+    /// How it is encrypted; `None` in clear text.
+    pub tls: Option<Tls>,
+}
+
+/// How a session is encrypted.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Tls {
+    /// `TLSv1.2` or `TLSv1.3`.
+    pub version: &'static str,
+    /// What the host has shown.
+    pub proof: Proof,
+}
+
+/// What a host has shown of who it is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Proof {
+    /// Nothing: any certificate is taken.
+    Encrypted,
+    /// A valid certificate for its name, as the configuration demands.
+    Verified,
+    /// The same, as the MTA-STS policy of the domain demands, which names it.
+    MtaSts,
+    /// A certificate that one of its signed TLSA records matches.
+    Dane,
+}
+
+impl Proof {
+    /// For the log.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Proof::Encrypted => "encrypted",
+            Proof::Verified => "verified",
+            Proof::MtaSts => "mta-sts",
+            Proof::Dane => "dane",
+        }
+    }
 }
 
 /// One thing that happened to a delivery.

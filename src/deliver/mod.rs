@@ -10,6 +10,7 @@
 //! - `step`: whether a reply is the one to what was asked.
 //! - `quirks` remembers what hosts offer and do not take.
 //! - `wire` owns socket and buffers: it writes and reads at the same time and knows time-outs.
+//! - `tls` encrypts; `demand` is what that has to show; `dane` checks certificates by TLSA records.
 //! - `auth` logs in; `sasl` is what it says, mechanism by mechanism.
 //! - `oauth` fetches and keeps tokens to log in with.
 //! - `probe` is the dialog up to MAIL, told to a person.
@@ -21,7 +22,9 @@ pub mod capabilities;
 mod chunks;
 mod command;
 pub mod connect;
+mod dane;
 mod dead;
+pub mod demand;
 pub mod encode;
 pub mod fact;
 pub mod oauth;
@@ -35,6 +38,7 @@ mod step;
 mod tickets;
 mod tls;
 mod transaction;
+mod watch;
 mod wire;
 
 use std::time::Duration;
@@ -43,7 +47,7 @@ use crate::mail::{Body, Features, Message, Recipient};
 pub use awaited::{Awaited, Silence};
 pub use capabilities::Capabilities;
 pub use connect::{Admit, Connector, ConnectorError, Dialer, Freely};
-pub use fact::{Event, Fact, NOT_TRIED, Peer, Reply, Stage};
+pub use fact::{Event, Fact, NOT_TRIED, Peer, Proof, Reply, Stage, Tls};
 pub use session::Connection;
 pub use tls::TlsSettings;
 pub use wire::Io;

@@ -9,12 +9,14 @@ use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout};
 
 use super::connect::Connector;
+use super::demand::Demand;
 use super::fact::{Event, Peer, Stage};
 use super::oauth::{Names, known, told};
 use super::session::{Setup, ask, authenticate, dialog, hello, part, start_tls};
 use super::wire::{Io, Wire};
 use super::{Capabilities, Timeouts, command};
 use crate::config::{Provider, Redactor, Relay};
+use crate::route::TlsPolicy;
 
 /// How long an address may take: somebody waits before the screen.
 const CONNECT: Duration = Duration::from_secs(10);
@@ -79,7 +81,8 @@ impl Connector {
             return Err(steps.failed("name", format!("{} has no `relay`: there is nobody to log in to", provider.name)));
         };
         let (stream, address) = connect(relay, names, &mut steps).await?;
-        let setup = self.setup_for(provider, relay, address.ip());
+        let demand = Demand::new(provider, &TlsPolicy::None);
+        let setup = self.setup_for(provider, relay, address.ip(), &demand);
         let mut peer = Peer { host: relay.host.clone(), ip: Some(address.ip()), tls: None };
         let (mut wire, caps) = greet(stream, &setup, relay, &mut peer, &mut steps).await?;
         let done = talk(&mut wire, &caps, &setup, &peer, sender, &mut steps).await;
@@ -121,7 +124,7 @@ async fn greet(
     let tls = |peer: &Peer| {
         format!(
             "{}, the certificate is {}",
-            peer.tls.unwrap_or("TLS"),
+            peer.tls.map_or("TLS", |tls| tls.version),
             match setup.provider.tls {
                 crate::config::TlsMode::Verified => "good",
                 _ => "not checked (`tls`)",

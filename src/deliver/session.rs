@@ -15,15 +15,17 @@ use super::auth::Login;
 use super::awaited::Awaited;
 use super::chunks::Chunks;
 use super::dead::{EarlyEnd, Serving};
-use super::fact::{Event, Fact, Peer, Reply, Stage};
+use super::demand::Demand;
+use super::fact::{Event, Fact, Peer, Reply, Stage, Tls};
 use super::oauth::{Fault, Tokens};
 use super::quirks::{Hosts, Place, Quirks};
 use super::step::Form;
 use super::tls::TlsSettings;
 use super::wire::{Io, Wire, Written};
 use super::{Capabilities, Timeouts, auth, command};
-use crate::config::{Provider, Redactor, TlsMode};
+use crate::config::{Provider, Redactor};
 use crate::mail::{FeatureKeys, QueueId};
+use crate::route::TlsPolicy;
 
 /// What a session is set up with.
 #[derive(Clone, Copy)]
@@ -36,6 +38,8 @@ pub struct Setup<'a> {
     pub host: &'a str,
     /// Its address.
     pub ip: IpAddr,
+    /// What TLS has to show.
+    pub demand: &'a Demand,
     /// TLS roots and configurations.
     pub tls: &'a TlsSettings,
     /// Tokens to log in with.
@@ -78,6 +82,8 @@ pub struct Connection {
     pub(super) sent: u32,
     /// The local address it was bound to; `None`: the system chose.
     pub(super) source: Option<IpAddr>,
+    /// What TLS had to show.
+    demand: Demand,
     /// All of the last transaction was written, its body too, before the first reply was read.
     pub(super) all_out: bool,
     /// MAIL and RCPT have no parameters but SMTPUTF8: the host refuses what it offers.
@@ -122,6 +128,7 @@ impl Connection {
                 dirty: false,
                 sent: 0,
                 source: None,
+                demand: setup.demand.clone(),
                 all_out: false,
                 plain: false,
                 chunks: Chunks::Untried,
@@ -134,7 +141,8 @@ impl Connection {
                 awaited: Arc::default(),
             }),
             Err(((stage, event), handshake)) => {
-                Err(SetupFailure { fact: Fact { stage, event, peer: Some(peer) }, handshake })
+                let fact = setup.demand.explain(Fact { stage, event, peer: Some(peer) });
+                Err(SetupFailure { fact, handshake })
             }
         }
     }
@@ -203,6 +211,12 @@ impl Connection {
     /// The configured local address it comes from; `None`: the system chose.
     pub fn source(&self) -> Option<IpAddr> {
         self.source
+    }
+
+    /// Whether it is encrypted as mail of this provider has to be to a host for which this is published: it was opened
+    /// for other mail.
+    pub fn meets(&self, provider: &Provider, policy: &TlsPolicy) -> bool {
+        self.demand.covers(&Demand::new(provider, policy), &self.peer)
     }
 
     /// What it waits for, whenever it is looked at.
@@ -301,9 +315,9 @@ async fn establish(
 }
 
 pub(super) async fn start_tls(io: Box<dyn Io>, setup: &Setup<'_>, peer: &mut Peer) -> Result<Wire, (Failed, bool)> {
-    match setup.tls.handshake(setup.provider, setup.host, setup.ip, io, setup.timeouts.tls).await {
+    match setup.tls.handshake(setup, io).await {
         Ok((io, version)) => {
-            peer.tls = Some(version);
+            peer.tls = Some(Tls { version, proof: setup.demand.proof() });
             Ok(Wire::new(io, &setup.redactor()))
         }
         Err(event) => Err(((Stage::StartTls, event), true)),
@@ -316,19 +330,19 @@ pub(super) async fn dialog(wire: &mut Wire, setup: &Setup<'_>, implicit: bool) -
     let greeting = wire.read(t.greeting).await.map_err(|event| (Stage::Greeting, event))?.reply;
     positive(Stage::Greeting, greeting)?;
     let caps = hello(wire, setup).await?;
-    let mode = setup.provider.tls;
-    if implicit || mode == TlsMode::Off || (setup.clear_text && mode == TlsMode::Opportunistic) {
+    let demand = setup.demand;
+    if implicit || demand.off || (setup.clear_text && !demand.required) {
         return Ok((caps, false));
     }
     if !caps.starttls {
-        return match mode {
-            TlsMode::Opportunistic => Ok((caps, false)),
-            _ => Err((Stage::StartTls, Event::Tls("the server does not offer STARTTLS".to_owned()))),
+        return match demand.required {
+            false => Ok((caps, false)),
+            true => Err((Stage::StartTls, Event::Tls("the server does not offer STARTTLS".to_owned()))),
         };
     }
     command::print(&mut wire.out, Starttls);
     let reply = ask(wire, t, Stage::StartTls).await?;
-    if reply.code == 421 || !reply.is_positive() && mode != TlsMode::Opportunistic {
+    if reply.code == 421 || !reply.is_positive() && demand.required {
         return Err((Stage::StartTls, Event::Reply(reply)));
     }
     // Whatever stands in the buffer now was put there in clear text (CVE-2011-0411 and its kin).

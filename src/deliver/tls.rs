@@ -4,7 +4,7 @@
 //! provider, so that session tickets are used again (`tickets` keeps them per server name); early
 //! data stays off.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use moka::sync::Cache;
@@ -16,15 +16,21 @@ use tokio_rustls::rustls::crypto::{CryptoProvider, aws_lc_rs};
 use tokio_rustls::rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use tokio_rustls::rustls::{
     CertificateError, ClientConfig, DigitallySignedStruct, Error, RootCertStore, SignatureScheme,
+    SupportedProtocolVersion, version,
 };
 
+use super::dane::Dane;
+use super::demand::Demand;
 use super::fact::Event;
+use super::session::Setup;
 use super::tickets::Tickets;
+use super::watch::{self, Watching};
 use super::wire::{Io, event_of};
-use crate::config::{Authorities, Provider, TlsMode};
+use crate::config::{Authorities, Provider, TlsMin};
+use crate::route;
 use crate::smtp::tls::{explain, is_incompatible, version_name};
 
-/// Client configurations kept (one or two for each provider).
+/// Client configurations kept (one or two for each provider), and verifiers.
 const CONFIGS: u64 = 1024;
 /// How often it is told that a host speaks no TLS that is spoken here, and of how many hosts that is remembered.
 const TELL_AGAIN: Duration = Duration::from_secs(3600);
@@ -34,6 +40,7 @@ const TOLD: u64 = 1000;
 struct Key {
     provider: String,
     verified: bool,
+    min: TlsMin,
     ca: Option<Authorities>,
     resume: bool,
 }
@@ -43,6 +50,8 @@ pub struct TlsSettings {
     crypto: Arc<CryptoProvider>,
     roots: Arc<RootCertStore>,
     configs: Cache<Key, Arc<ClientConfig>>,
+    /// What checks certificates, by what is trusted beside the roots.
+    verifiers: Cache<Option<Authorities>, Arc<OrPinned>>,
     /// Hosts of which it was told.
     told: Cache<String, ()>,
 }
@@ -60,15 +69,17 @@ impl TlsSettings {
             crypto: Arc::new(aws_lc_rs::default_provider()),
             roots: Arc::new(roots),
             configs: Cache::new(CONFIGS),
+            verifiers: Cache::new(CONFIGS),
             told: Cache::builder().max_capacity(TOLD).time_to_live(TELL_AGAIN).build(),
         }
     }
 
     /// The configuration for a provider's hosts. The error is for people.
-    fn config(&self, provider: &Provider) -> Result<Arc<ClientConfig>, String> {
+    fn config(&self, provider: &Provider, demand: &Demand) -> Result<Arc<ClientConfig>, String> {
         let key = Key {
             provider: provider.name.clone(),
-            verified: provider.tls == TlsMode::Verified,
+            verified: demand.certificate,
+            min: provider.tls_min,
             ca: provider.tls_ca.clone(),
             resume: provider.tls_resume,
         };
@@ -83,56 +94,87 @@ impl TlsSettings {
     /// The configuration for what a provider needs beside its hosts, whose certificate is checked whatever `tls` says.
     pub(super) fn verified(&self, provider: &Provider) -> Result<Arc<ClientConfig>, String> {
         let (name, ca) = (format!("{} ", provider.name), provider.tls_ca.clone());
-        self.build(&Key { provider: name, verified: true, ca, resume: true }).map(Arc::new)
+        self.build(&Key { provider: name, verified: true, min: TlsMin::V12, ca, resume: true }).map(Arc::new)
     }
 
     fn build(&self, key: &Key) -> Result<ClientConfig, String> {
-        let builder = ClientConfig::builder_with_provider(self.crypto.clone())
-            .with_safe_default_protocol_versions()
-            .map_err(|e| e.to_string())?
-            .dangerous();
-        let mut config = if key.verified {
-            let mut roots = RootCertStore::clone(&self.roots);
-            for authority in key.ca.iter().flat_map(Authorities::certificates) {
-                roots.add(authority.clone()).map_err(|e| e.to_string())?;
-            }
-            let verifier = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), self.crypto.clone())
-                .build()
-                .map_err(|e| e.to_string())?;
-            let pins = key.ca.iter().flat_map(Authorities::certificates).cloned().collect();
-            let verifier = Arc::new(OrPinned { pins, inner: verifier });
-            builder.with_custom_certificate_verifier(verifier).with_no_client_auth()
-        } else {
-            let verifier = Arc::new(AnyCertificate(self.crypto.clone()));
-            builder.with_custom_certificate_verifier(verifier).with_no_client_auth()
+        let verifier: Arc<dyn ServerCertVerifier> = match key.verified {
+            true => self.verifier(key.ca.as_ref())?,
+            false => Arc::new(AnyCertificate(self.crypto.clone())),
         };
-        config.resumption =
-            if key.resume { Resumption::store(Arc::new(Tickets::new())) } else { Resumption::disabled() };
+        let mut config = self.with_verifier(key.min, verifier)?;
+        if key.resume {
+            config.resumption = Resumption::store(Arc::new(Tickets::new()));
+        }
+        Ok(config)
+    }
+
+    /// Without resumption: a session that is resumed shows no certificate.
+    fn with_verifier(&self, min: TlsMin, verifier: Arc<dyn ServerCertVerifier>) -> Result<ClientConfig, String> {
+        let versions: &[&SupportedProtocolVersion] = match min {
+            TlsMin::V12 => &[&version::TLS13, &version::TLS12],
+            TlsMin::V13 => &[&version::TLS13],
+        };
+        let mut config = ClientConfig::builder_with_provider(self.crypto.clone())
+            .with_protocol_versions(versions)
+            .map_err(|e| e.to_string())?
+            .dangerous()
+            .with_custom_certificate_verifier(verifier)
+            .with_no_client_auth();
+        config.resumption = Resumption::disabled();
         config.enable_early_data = false;
         Ok(config)
+    }
+
+    /// Checks certificates against the roots and these authorities.
+    fn verifier(&self, ca: Option<&Authorities>) -> Result<Arc<OrPinned>, String> {
+        let key = ca.cloned();
+        if let Some(verifier) = self.verifiers.get(&key) {
+            return Ok(verifier);
+        }
+        let authorities = || ca.iter().flat_map(|ca| ca.certificates());
+        let mut roots = RootCertStore::clone(&self.roots);
+        for authority in authorities() {
+            roots.add(authority.clone()).map_err(|e| e.to_string())?;
+        }
+        let inner = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), self.crypto.clone())
+            .build()
+            .map_err(|e| e.to_string())?;
+        let verifier = Arc::new(OrPinned { pins: authorities().cloned().collect(), inner });
+        self.verifiers.insert(key, verifier.clone());
+        Ok(verifier)
     }
 
     /// Handshake over `io`; gives the encrypted stream and the protocol version.
     pub(super) async fn handshake(
         &self,
-        provider: &Provider,
-        host: &str,
-        ip: std::net::IpAddr,
+        setup: &Setup<'_>,
         io: Box<dyn Io>,
-        limit: Duration,
     ) -> Result<(Box<dyn Io>, &'static str), Event> {
-        let config = self.config(provider).map_err(Event::Tls)?;
-        let name = match ServerName::try_from(host.to_owned()) {
+        let Setup { provider, host, ip, demand, .. } = *setup;
+        let limit = setup.timeouts.tls;
+        let watched = demand.watches().map(|domain| (domain, Arc::new(OnceLock::new())));
+        let config = match &watched {
+            Some((_, told)) => self.watching(provider, told.clone()),
+            None => match demand.dane() {
+                Some(dane) => self.by_records(provider, host, demand.certificate, dane),
+                None => self.config(provider, demand),
+            },
+        };
+        let config = config.map_err(Event::Tls)?;
+        // Who has records is asked for the name that has them (RFC 7672 §8.1).
+        let asked = demand.dane().and_then(|dane| dane.names.first()).map_or(host, |name| &**name);
+        let name = match ServerName::try_from(asked.to_owned()) {
             Ok(name) => name,
             // Names that DNS has but certificates cannot have (`_`).
-            Err(_) if provider.tls != TlsMode::Verified => ServerName::IpAddress(ip.into()),
+            Err(_) if !demand.certificate => ServerName::IpAddress(ip.into()),
             Err(_) => return Err(Event::Tls(format!("{host} is not a name that a certificate can have"))),
         };
         match timeout(limit, TlsConnector::from(config).connect(name, io)).await {
             Err(_) => Err(Event::Timeout(limit)),
             Ok(Err(e)) => Err(match e.get_ref().and_then(|inner| inner.downcast_ref::<Error>()) {
                 Some(tls) => {
-                    if provider.tls != TlsMode::Opportunistic && is_incompatible(tls) && !self.told.contains_key(host) {
+                    if demand.required && is_incompatible(tls) && !self.told.contains_key(host) {
                         self.told.insert(host.to_owned(), ());
                         tracing::error!(
                             provider = %provider.name, host, %ip, error = %tls,
@@ -146,6 +188,9 @@ impl TlsSettings {
                 None => event_of(&e),
             }),
             Ok(Ok(stream)) => {
+                if let Some((domain, told)) = &watched {
+                    watch::tell(domain, host, told.get());
+                }
                 let version = version_name(stream.get_ref().1.protocol_version());
                 Ok((Box::new(stream), version))
             }
@@ -153,10 +198,43 @@ impl TlsSettings {
     }
 }
 
+impl TlsSettings {
+    /// Takes any certificate, and notes in `told` what is wrong with it.
+    fn watching(&self, provider: &Provider, told: Arc<OnceLock<String>>) -> Result<Arc<ClientConfig>, String> {
+        let verifier = Watching {
+            inner: self.verifier(provider.tls_ca.as_ref())?,
+            any: AnyCertificate(self.crypto.clone()),
+            told,
+        };
+        self.with_verifier(provider.tls_min, Arc::new(verifier)).map(Arc::new)
+    }
+}
+
+impl TlsSettings {
+    /// Takes a certificate that matches a record, and if `certificate` says so is a valid one for `host`, too.
+    fn by_records(
+        &self,
+        provider: &Provider,
+        host: &str,
+        certificate: bool,
+        dane: &route::Dane,
+    ) -> Result<Arc<ClientConfig>, String> {
+        let name = |name: &str| ServerName::try_from(name.to_owned());
+        let no_name = |_| format!("{host} is not a name that a certificate can have");
+        let also = match certificate {
+            true => Some((self.verifier(provider.tls_ca.as_ref())?, name(host).map_err(no_name)?)),
+            false => None,
+        };
+        let names = dane.names.iter().filter_map(|text| name(text).ok()).collect();
+        let verifier = Dane { crypto: self.crypto.clone(), records: dane.records.clone(), names, also };
+        self.with_verifier(provider.tls_min, Arc::new(verifier)).map(Arc::new)
+    }
+}
+
 /// Takes a certificate that is, byte for byte, one of `tls_ca`, for whatever it says: it was named itself.
 /// That is what `openssl req -x509` makes, which no chain of trust has room for. Others are checked.
 #[derive(Debug)]
-struct OrPinned {
+pub(super) struct OrPinned {
     pins: Vec<CertificateDer<'static>>,
     inner: Arc<WebPkiServerVerifier>,
 }
@@ -213,7 +291,7 @@ fn weak_or_not_its(error: Error) -> Error {
 /// Takes any certificate, and any key: who does not ask whose a key is has nothing from knowing that the peer
 /// owns it, and an encrypted connection to a server with a weak key is better than none.
 #[derive(Debug)]
-struct AnyCertificate(Arc<CryptoProvider>);
+pub(super) struct AnyCertificate(Arc<CryptoProvider>);
 
 impl ServerCertVerifier for AnyCertificate {
     fn verify_server_cert(

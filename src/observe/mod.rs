@@ -123,7 +123,9 @@ impl Drop for ActiveGuard {
 /// The level is not a filter that tracing knows, or there is a log already.
 pub fn start_log(log: &Log) -> Result<LogGuard, String> {
     let level = std::env::var("MAILWEIR_LOG").unwrap_or_else(|_| log.level.clone());
-    let filter = EnvFilter::try_new(&level).map_err(|e| format!("log level `{level}`: {e}"))?;
+    // It tells of each answer that is not well signed with all of it; we have a line for that, seldom.
+    let filter = format!("hickory_net::dnssec=off,{level}");
+    let filter = EnvFilter::try_new(filter).map_err(|e| format!("log level `{level}`: {e}"))?;
     let colours = log.format == LogFormat::Text && std::io::IsTerminal::is_terminal(&std::io::stderr());
     let form = match log.format {
         LogFormat::Text => Form::Text { colours },

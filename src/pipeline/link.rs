@@ -121,7 +121,10 @@ impl Link {
             && (fresh || !job.wants_fresh && self.connection.takes_more())
             && self.connection.sent() < lane.messages_per_connection()
             && lane.room().takes(self.carried.amount(), amount(job, job.recipients.len()))
-            && route.hosts.iter().any(|host| host.name == self.connection.host())
+            && route
+                .hosts
+                .iter()
+                .any(|host| host.name == self.connection.host() && self.connection.meets(&lane.provider, &host.policy))
             && self.connection.is_alive()
     }
 

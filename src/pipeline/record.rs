@@ -348,7 +348,8 @@ impl Relay {
                     source = source(&lane.name),
                     host = peer.map_or("", |p| &*p.host),
                     ip,
-                    tls = peer.and_then(|p| p.tls).unwrap_or(""),
+                    tls = encrypted(fact),
+                    tls_version = peer.and_then(|p| p.tls).map_or("", |tls| tls.version),
                     attempt = held.attempts + 1,
                     age_ms = ms(now.since(message.received)),
                     queued_ms = ms(attempt.began.since(message.received)),
@@ -401,6 +402,15 @@ impl Relay {
 
 fn ms(d: Duration) -> u64 {
     u64::try_from(d.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// What the host has shown in TLS, or that there is none; empty before that is known.
+fn encrypted(fact: &Fact) -> &'static str {
+    match fact.peer.as_ref().map(|peer| peer.tls) {
+        Some(Some(tls)) => tls.proof.as_str(),
+        Some(None) if fact.stage >= Stage::Idle => "none",
+        _ => "",
+    }
 }
 
 /// The server's words, without the host that other fields name.

@@ -9,7 +9,8 @@
 //!
 //! hickory sends, retransmits, and falls back to TCP; there is one pool per name server, because a
 //! pool of several takes the first SERVFAIL or REFUSED for the answer. CNAMEs are followed here,
-//! so that only records that belong to the name asked for are used.
+//! so that only records that belong to the name asked for are used. With `dnssec = "validate"` each answer is checked
+//! up to the root, negative ones too, and one that should be signed and is not well is no answer ([`Answer::Bogus`]).
 
 use std::collections::HashSet;
 use std::net::{Ipv4Addr, Ipv6Addr};
@@ -22,11 +23,12 @@ use async_trait::async_trait;
 use hickory_resolver::config::{
     ConnectionConfig, NameServerConfig, ProtocolConfig, ResolveHosts, ResolverOpts, ServerOrderingStrategy,
 };
+use hickory_resolver::net::dnssec::DnssecDnsHandle;
 use hickory_resolver::net::runtime::TokioRuntimeProvider;
 use hickory_resolver::net::xfer::{DnsHandle, FirstAnswer};
 use hickory_resolver::net::{DnsError, NetError};
 use hickory_resolver::proto::op::{DnsRequestOptions, DnsResponse, Query, ResponseCode};
-use hickory_resolver::proto::rr::{Name, RData, RecordType};
+use hickory_resolver::proto::rr::{Name, RData, Record, RecordType};
 use hickory_resolver::{NameServerPool, PoolContext, TlsConfig, system_conf};
 use tokio::sync::Semaphore;
 use tokio::time::Instant;
@@ -35,11 +37,15 @@ use tokio_rustls::rustls::{ClientConfig, RootCertStore};
 
 use super::RouterError;
 use super::certificate::{Refused, Verifier};
-use crate::config::{self, DnsProtocol};
+use super::wildcard::{is_proven, leads_on};
+use crate::config::{self, DnsProtocol, Dnssec};
 use crate::descriptors::MAX_QUERIES;
+use crate::observe::seldom;
 
 /// Where the system's name servers stand.
 const RESOLV_CONF: &str = "/etc/resolv.conf";
+/// Sets of records of which it is remembered, for each name server, whether they are well signed.
+const VALIDATIONS: usize = 20_000;
 /// CNAMEs followed from one name; recursive servers follow about as many.
 const MAX_CNAMES: usize = 12;
 
@@ -54,6 +60,8 @@ pub(super) enum Answer {
         canonical: Name,
         /// The shortest TTL of chain and records, in seconds.
         ttl: u32,
+        /// Chain and records are signed, and the signatures were checked (RFC 4035 §4.3).
+        secure: bool,
     },
     /// The name exists, but has no record of this type.
     NoData {
@@ -65,6 +73,8 @@ pub(super) enum Answer {
         /// From the SOA record, if there was one.
         ttl: Option<u32>,
     },
+    /// What came should be signed, and is not, or not well: it may be forged. Why, for people.
+    Bogus(String),
 }
 
 /// Whose question it is.
@@ -89,6 +99,7 @@ pub(super) struct Dns {
     unknown: Semaphore,
     timeout: Duration,
     attempts: usize,
+    dnssec: Dnssec,
 }
 
 struct Server {
@@ -102,6 +113,8 @@ struct Server {
 enum Pool {
     /// Over the network.
     Network(NameServerPool<TokioRuntimeProvider>),
+    /// Over the network, and what comes is validated.
+    Validating(Box<DnssecDnsHandle<NameServerPool<TokioRuntimeProvider>>>),
     /// In this process.
     Given(Arc<dyn NameServer>),
 }
@@ -120,13 +133,36 @@ impl Pool {
     async fn ask(&self, query: Query, options: DnsRequestOptions) -> Result<DnsResponse, NetError> {
         match self {
             Pool::Network(pool) => pool.lookup(query, options).first_answer().await,
+            Pool::Validating(pool) => validated(pool.lookup(query, options).first_answer().await),
             Pool::Given(server) => server.ask(query).await,
         }
     }
 }
 
+/// What was found out about signatures as a result: an answer, negative ones too, is well signed or of a zone that is
+/// shown to have no signatures; else it is an error.
+fn validated(response: Result<DnsResponse, NetError>) -> Result<DnsResponse, NetError> {
+    let response = match response {
+        Err(NetError::Dns(DnsError::Nsec { response, proof, .. })) if proof.is_insecure() => *response,
+        Err(NetError::Dns(DnsError::Nsec { query, response, .. }))
+            if is_proven(query.name(), &response) || leads_on(query.name(), &response) =>
+        {
+            *response
+        }
+        Err(NetError::Dns(DnsError::Nsec { .. })) => return Err(NetError::Dns(DnsError::DnssecBogus)),
+        other => other?,
+    };
+    let signed = response.answers.iter().filter(|record| !record.record_type().is_rrsig());
+    if signed.clone().any(|record| !record.proof.is_secure() && !record.proof.is_insecure()) {
+        return Err(NetError::Dns(DnsError::DnssecBogus));
+    }
+    Ok(response)
+}
+
 /// Why one server gave no answer.
 enum Refusal {
+    /// What it said should be signed, and is not well.
+    Bogus(String),
     /// It said so (SERVFAIL, REFUSED, ...): asking it again at once is of no use.
     Final(String),
     /// It said nothing (in time).
@@ -142,6 +178,7 @@ impl Dns {
         };
         let encrypted = config.nameservers.iter().any(|s| s.protocol != DnsProtocol::Plain);
         let roots = encrypted.then(roots);
+        let anchors = config.trust_anchor.as_ref().map(|file| file.anchors.clone()).unwrap_or_default();
         let servers = servers
             .into_iter()
             .map(|(label, server)| {
@@ -151,8 +188,19 @@ impl Dns {
                 if let Some(roots) = &roots {
                     check_certificates(&mut context.tls, roots, &label, &refused)?;
                 }
+                let local = server.ip.is_loopback();
+                if config.dnssec == Dnssec::TrustAd && !local {
+                    return Err(RouterError::NotLocal(label));
+                }
                 let pool = NameServerPool::from_config([server], Arc::new(context), TokioRuntimeProvider::default());
-                Ok(Server { label, pool: Pool::Network(pool), refused })
+                let pool = match config.dnssec {
+                    Dnssec::Validate => {
+                        let handle = DnssecDnsHandle::with_trust_anchor(pool, anchors.clone());
+                        Pool::Validating(Box::new(handle.validation_cache_size(VALIDATIONS)))
+                    }
+                    Dnssec::Off | Dnssec::TrustAd => Pool::Network(pool),
+                };
+                Ok(Server { label, pool, refused })
             })
             .collect::<Result<Vec<_>, RouterError>>()?;
         Ok(Dns::with(servers, config, queries))
@@ -177,6 +225,7 @@ impl Dns {
             unknown: Semaphore::new((queries * 4 / 5).max(1)),
             timeout: config.timeout,
             attempts: config.attempts.max(1),
+            dnssec: config.dnssec,
         }
     }
 
@@ -188,19 +237,26 @@ impl Dns {
         let mut visited = HashSet::from([name.clone()]);
         let mut current = name.clone();
         let mut shortest = u32::MAX;
+        let mut secure = self.dnssec != Dnssec::Off;
         for _ in 0..=MAX_CNAMES {
             let asked = current.clone();
             let response = match self.ask(&current, kind, whose).await? {
                 Ok(response) => response,
                 Err(negative) => return Ok(negative),
             };
+            let is_secure = |record: &Record| match self.dnssec {
+                Dnssec::Off => false,
+                Dnssec::TrustAd => response.authentic_data,
+                Dnssec::Validate => record.proof.is_secure(),
+            };
             // Walk from the name asked for through the CNAMEs of this answer, in whatever order
             // they stand; records of other owners are none of our business.
-            while let Some((target, ttl)) = response.answers.iter().find_map(|r| match &r.data {
-                RData::CNAME(target) if r.name == current => Some((&target.0, r.ttl)),
+            while let Some((target, ttl, signed)) = response.answers.iter().find_map(|r| match &r.data {
+                RData::CNAME(target) if r.name == current => Some((&target.0, r.ttl, is_secure(r))),
                 _ => None,
             }) {
                 shortest = shortest.min(ttl);
+                secure &= signed;
                 current = target.clone();
                 current.set_fqdn(true);
                 if visited.len() > MAX_CNAMES || !visited.insert(current.clone()) {
@@ -210,12 +266,17 @@ impl Dns {
             let mut data = Vec::new();
             for record in response.answers.iter().filter(|r| r.name == current && r.record_type() == kind) {
                 shortest = shortest.min(record.ttl);
+                secure &= is_secure(record);
                 data.push(record.data.clone());
             }
             if !data.is_empty() {
-                return Ok(Answer::Found { data, canonical: current, ttl: shortest });
+                return Ok(Answer::Found { data, canonical: current, ttl: shortest, secure });
             }
             let followed = current != asked;
+            // What is said of the end of a chain beside it was not checked: that name is asked for itself.
+            if followed && self.dnssec == Dnssec::Validate {
+                continue;
+            }
             let ttl = response.negative_ttl().map(|ttl| ttl.min(shortest));
             match response.response_code {
                 // The code speaks of the end of the chain (RFC 6604 §3).
@@ -242,6 +303,7 @@ impl Dns {
         let first = self.preferred.load(Ordering::Relaxed);
         let mut refused = vec![false; self.servers.len()];
         let mut last = String::from("no name server is configured");
+        let mut bogus = None;
         for _ in 0..self.attempts {
             for step in 0..self.servers.len() {
                 let index = (first + step) % self.servers.len();
@@ -259,8 +321,19 @@ impl Dns {
                         last = text;
                     }
                     Err(Refusal::Silent(text)) => last = text,
+                    // Another one may have what is signed.
+                    Err(Refusal::Bogus(text)) => {
+                        *refused = true;
+                        bogus = Some(text);
+                    }
                 }
             }
+        }
+        if let Some(text) = bogus {
+            if let Some(times) = seldom("bogus", &name.to_string()) {
+                tracing::warn!(%name, ?kind, why = text, times, "an answer of DNS may be forged: it is not believed");
+            }
+            return Ok(Err(Answer::Bogus(text)));
         }
         tracing::debug!(%name, ?kind, error = %last, "DNS lookup failed");
         Err(Failure(last))
@@ -277,6 +350,8 @@ impl Dns {
             let mut options = DnsRequestOptions::default();
             options.use_edns = edns;
             options.recursion_desired = true;
+            // Who is asked for signatures says whether they are good.
+            options.edns_set_dnssec_ok = self.dnssec != Dnssec::Off;
             let query = Query::query(name.clone(), kind);
             let began = Instant::now();
             let response = tokio::time::timeout(self.timeout, server.pool.ask(query, options)).await;
@@ -293,7 +368,21 @@ impl Dns {
                 Err(_) | Ok(Err(NetError::Timeout)) => {
                     Err(Refusal::Silent(because(&format_args!("no answer within {} s", self.timeout.as_secs_f32()))))
                 }
+                Ok(Ok(response)) if self.dnssec == Dnssec::Validate && !answers(&response, name, kind) => {
+                    let other = response.answers.iter().any(|record| !record.record_type().is_rrsig());
+                    match (response.response_code, response.negative_ttl()) {
+                        _ if other => Err(Refusal::Final(because(&"an answer about other names"))),
+                        (ResponseCode::NXDomain, ttl) => Ok(Err(Answer::NoDomain { ttl })),
+                        (ResponseCode::NoError, Some(ttl)) => Ok(Err(Answer::NoData { ttl: Some(ttl) })),
+                        // Without a SOA record it may be a referral.
+                        (ResponseCode::NoError, None) => Err(Refusal::Final(because(&"no records, and no SOA"))),
+                        (code, _) => Err(Refusal::Final(because(&code))),
+                    }
+                }
                 Ok(Ok(response)) => Ok(Ok(response)),
+                Ok(Err(NetError::Dns(DnsError::DnssecBogus))) => {
+                    Err(Refusal::Bogus(because(&"an answer without a good signature (DNSSEC)")))
+                }
                 // Servers older than EDNS answer like that (RFC 6891 §7).
                 Ok(Err(NetError::Dns(DnsError::ResponseCode(ResponseCode::FormErr | ResponseCode::NotImp))))
                     if edns =>
@@ -317,6 +406,12 @@ impl Dns {
     }
 }
 
+/// Whether there is something of the name in it.
+fn answers(response: &DnsResponse, name: &Name, kind: RecordType) -> bool {
+    let fits = |record: &Record| record.record_type() == kind || record.record_type() == RecordType::CNAME;
+    response.answers.iter().any(|record| record.name == *name && fits(record))
+}
+
 /// RFC 6761 §6.3: names in `localhost` are loopback, and never asked for.
 fn localhost(name: &Name, kind: RecordType) -> Option<Answer> {
     if !name.iter().next_back().is_some_and(|label| label.eq_ignore_ascii_case(b"localhost")) {
@@ -327,7 +422,7 @@ fn localhost(name: &Name, kind: RecordType) -> Option<Answer> {
         RecordType::AAAA => RData::AAAA(Ipv6Addr::LOCALHOST.into()),
         _ => return Some(Answer::NoData { ttl: Some(u32::MAX) }),
     };
-    Some(Answer::Found { data: vec![data], canonical: name.clone(), ttl: u32::MAX })
+    Some(Answer::Found { data: vec![data], canonical: name.clone(), ttl: u32::MAX, secure: false })
 }
 
 fn options(config: &config::Dns) -> ResolverOpts {

@@ -3,15 +3,19 @@
 
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
 use super::super::records::{Mx, Place};
 use super::super::select::Addresses;
+use super::super::sts::Mode;
 use super::super::{RouteError, domain::Target};
 use super::{Inner, Router, parse_name, printed};
+use crate::clock::Clock;
 use crate::config::Provider;
+use crate::config::units::Span;
 use crate::mail::{Address, Incoming};
 
 /// The way of a recipient, explained.
@@ -33,6 +37,9 @@ pub struct Explained {
     pub smart_host: bool,
     /// Seconds that the MX answer still holds; `None` without one.
     pub mx_ttl: Option<u64>,
+    /// What the domain publishes on TLS, in words; empty: nothing that is known, or it is not looked for.
+    #[serde(default)]
+    pub policy: String,
     /// Hosts in order of preference, those that would not be tried too.
     pub hosts: Vec<ExplainedHost>,
     /// Why there is no way; empty if there is.
@@ -54,6 +61,9 @@ pub struct ExplainedHost {
     pub ttl: Option<u64>,
     /// It would be tried.
     pub used: bool,
+    /// What it has to show in TLS because of what is published, in words; empty: what `tls` says.
+    #[serde(default)]
+    pub tls: String,
     /// Why there is no address; empty if there is one.
     pub problem: String,
 }
@@ -102,10 +112,14 @@ impl Router {
                 if let Some(host) = told.hosts.get_mut(at) {
                     host.used = true;
                     host.addresses = used.addresses.clone();
+                    host.tls = used.policy.to_string();
                 }
             }
         }
         inner.tell_why(&from, recipient, &target, &names, &mut told);
+        if let (Target::Domain { ascii, .. }, false) = (&target, told.smart_host) {
+            inner.tell_policy(ascii, &mut told).await;
+        }
         told
     }
 }
@@ -115,15 +129,41 @@ impl Inner {
         Some(seconds(self.hosts.kept(key).await?.until))
     }
 
+    /// What the domain publishes on TLS, and which hosts get no mail because of it.
+    async fn tell_policy(&self, domain: &Arc<str>, told: &mut Explained) {
+        let provider = self.config.provider(&told.provider).unwrap_or(&self.config.default);
+        for host in told.hosts.iter_mut().filter(|host| !host.used && host.problem.is_empty()) {
+            host.problem = self.why_not_dane(&host.name, provider).await;
+        }
+        let Some(policy) = self.policy_of(domain, provider) else {
+            if self.sts.get().is_some() && self.has_record(domain).await {
+                told.policy = "MTA-STS: DNS says that there is a policy, which cannot be had now".into();
+            }
+            return;
+        };
+        let left = policy.expires().since(Clock::System.now()).as_secs();
+        told.policy = format!(
+            "MTA-STS, mode {}, id {}, for {}: {}",
+            policy.mode,
+            policy.id,
+            Span(Duration::from_secs(left)),
+            policy.hosts()
+        );
+        let refused = told.hosts.iter_mut().filter(|host| !host.used && host.problem.is_empty());
+        for host in refused.filter(|host| policy.mode == Mode::Enforce && !policy.names(&host.name)) {
+            host.problem = "the MTA-STS policy does not name it".into();
+        }
+    }
+
     /// Fills in the hosts that DNS names; returns the names of the preferred ones.
     async fn tell_hosts(&self, target: &Target, told: &mut Explained) -> Vec<Arc<str>> {
         let Target::Domain { ascii, name, .. } = target else { return Vec::new() };
         let Some(kept) = self.mx.kept(ascii).await else { return Vec::new() };
         told.mx_ttl = Some(seconds(kept.until));
         let exchanges = match kept.value {
-            Mx::List(list) => list,
+            Mx::List(list, _) => list,
             Mx::None => [super::Exchange { preference: 0, text: ascii.clone(), at: Place::Name(name.clone()) }].into(),
-            Mx::Null | Mx::NoDomain | Mx::Failed(_) => return Vec::new(),
+            Mx::Null | Mx::NoDomain | Mx::Failed(_) | Mx::Bogus(_) => return Vec::new(),
         };
         let best = exchanges.first().map_or(0, |e| e.preference);
         let mut names = Vec::new();
@@ -144,7 +184,7 @@ impl Inner {
                             Addresses::Found(ips) => host.addresses = ips.iter().map(IpAddr::to_canonical).collect(),
                             Addresses::None => host.problem = "it has no address".into(),
                             Addresses::NoDomain => host.problem = "there is no such host".into(),
-                            Addresses::Failed(text) => host.problem = text.to_string(),
+                            Addresses::Failed(text) | Addresses::Bogus(text) => host.problem = text.to_string(),
                         }
                     }
                 }

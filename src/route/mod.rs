@@ -4,7 +4,7 @@
 //! here: null MX, ourselves in the list, private addresses. `docs/routing.md` tells the rules.
 //!
 //! - [`Router`] decides, and explains; `dns` asks the name servers, whose `certificate` is checked over TLS; `records` reads what they say; `cache`
-//!   keeps it; `select` makes the list of hosts; `source` chooses the source address where limits hold for each;
+//!   keeps it; `select` makes the list of hosts; `sts` knows the policies of MTA-STS, `tlsa` the records of DANE; `wildcard` proves answers of wildcards; `source` chooses the source address where limits hold for each;
 //!   `domain` is the one form of a domain; `private` knows private addresses.
 //!
 //! Invariants: mail bounces only for what an authoritative answer says (never for a name server
@@ -19,7 +19,11 @@ mod records;
 mod router;
 mod select;
 mod source;
+pub mod sts;
 mod texts;
+mod tls_policy;
+pub mod tlsa;
+mod wildcard;
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -28,6 +32,10 @@ use crate::config::Provider;
 use crate::mail::LaneName;
 pub use dns::NameServer;
 pub use router::{Explained, ExplainedHost, Router};
+pub use tls_policy::{Dane, TlsPolicy};
+
+/// What RFC 3463 has for security that is not there for now: X.7.5.
+const NO_TLS: &str = "4.7.5";
 
 /// Why the router cannot be made. Fatal at start; at a reload the old one stays.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
@@ -37,6 +45,12 @@ pub enum RouterError {
         "no name server is known: [dns] nameservers is empty and the system's resolver configuration cannot be used: {0}"
     )]
     SystemResolver(String),
+    /// A name server elsewhere is believed as if nobody could come between.
+    #[error(
+        "[dns] dnssec = \"trust-ad\" believes what a name server says of signatures that it has checked: expected one \
+         on loopback, found {0}; \"validate\" checks them here"
+    )]
+    NotLocal(String),
     /// TLS for name servers could not be set up.
     #[error("the DNS client cannot be set up: {0}")]
     Resolver(String),
@@ -51,6 +65,8 @@ pub struct Host {
     pub preference: u16,
     /// Addresses in the order to try; v6 and v4 interleaved. At least one.
     pub addresses: Vec<IpAddr>,
+    /// What is published on TLS to it.
+    pub policy: TlsPolicy,
 }
 
 /// The resolved way to a destination.
@@ -70,11 +86,15 @@ pub struct Route {
 }
 
 impl Route {
-    /// Whether a connection that was opened for the one is good for the other, whichever host it is to.
+    /// Whether a connection that was opened for the one is good for the other, whichever host it is to: TLS that
+    /// showed nothing is not good for mail that a policy protects.
     pub fn has_the_hosts_of(&self, other: &Route) -> bool {
         Arc::ptr_eq(&self.hosts, &other.hosts)
             || self.hosts.len() == other.hosts.len()
-                && self.hosts.iter().all(|host| other.hosts.iter().any(|same| same.name == host.name))
+                && self
+                    .hosts
+                    .iter()
+                    .all(|host| other.hosts.iter().any(|same| same.name == host.name && same.policy == host.policy))
     }
 }
 

@@ -2,11 +2,13 @@
 
 #[path = "explain.rs"]
 mod explain;
+#[path = "policies.rs"]
+mod policies;
 
 use std::borrow::Cow;
 use std::collections::HashMap;
 use std::net::IpAddr;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use hickory_resolver::Hosts;
@@ -22,7 +24,9 @@ use super::domain::{Form, Target, parse_name, printed};
 use super::records::{Exchange, HostAddresses, MAX_ADDRESSES, Mx, Place};
 use super::select::{Addresses, Candidate, Ourselves, interleave, no_such_domain, select};
 use super::source::Sources;
-use super::{Host, Route, RouteError, RouterError};
+use super::sts::{Record, Sts};
+use super::tlsa::Published;
+use super::{Host, NO_TLS, Route, RouteError, RouterError, TlsPolicy};
 use crate::config::{Config, Provider, Relay};
 use crate::descriptors::MAX_QUERIES;
 use crate::mail::{Address, Incoming, LaneName};
@@ -35,6 +39,7 @@ const KEPT_COST: u64 = 8 << 10;
 const KEPT_LEAST: u64 = 1024;
 
 pub use explain::{Explained, ExplainedHost};
+use policies::apply;
 
 type Outcome = Result<Arc<Route>, RouteError>;
 
@@ -53,6 +58,11 @@ struct Inner {
     sources: Sources,
     mx: Memo<Mx>,
     hosts: Memo<HostAddresses>,
+    /// Records of MTA-STS, by domain.
+    records: Memo<Record>,
+    /// What is published by DANE, by the name where it is.
+    tlsa: Memo<Published>,
+    sts: OnceLock<Arc<Sts>>,
     routes: moka::sync::Cache<Arc<str>, Kept<Outcome>>,
     /// Failures from before are not believed any more.
     failures_until: Mutex<Option<Instant>>,
@@ -95,7 +105,7 @@ impl Router {
             Addresses::Found(ips) => Ok(ips.iter().map(IpAddr::to_canonical).collect()),
             Addresses::None => Err(format!("{name} has no address")),
             Addresses::NoDomain => Err(format!("{name} does not exist")),
-            Addresses::Failed(text) => Err(format!("{name}: {text}")),
+            Addresses::Failed(text) | Addresses::Bogus(text) => Err(format!("{name}: {text}")),
         }
     }
 
@@ -131,6 +141,9 @@ impl Router {
                 sources: Sources::new(&config),
                 mx: Memo::new(size, bounds),
                 hosts: Memo::new(size, bounds),
+                records: Memo::new(size, bounds),
+                tlsa: Memo::new(size, bounds),
+                sts: OnceLock::new(),
                 routes: routes_cache(size),
                 failures_until: Mutex::default(),
                 names: config.providers.iter().chain([&config.default]).map(names).collect(),
@@ -244,6 +257,9 @@ impl Router {
         let inner = &self.inner;
         inner.mx.forget_failures();
         inner.hosts.forget_failures();
+        inner.records.forget_failures();
+        inner.tlsa.forget_failures();
+        inner.sts.get().inspect(|sts| sts.forget_failures());
         *inner.failures_until.lock() = Some(Instant::now());
     }
 
@@ -297,7 +313,7 @@ impl Router {
             (None, Some(relay)) => Some(relay),
             _ => None,
         };
-        let (exchanges, implicit, until) = match target {
+        let (exchanges, implicit, signed, until) = match target {
             Target::Invalid { text } => {
                 let text = format!("{text} is not a domain name");
                 let error = RouteError::Permanent { code: 550, enhanced: "5.1.2", text };
@@ -305,15 +321,17 @@ impl Router {
             }
             Target::Literal { ip, .. } => {
                 let host = Exchange { preference: 0, text: ip.to_string().into(), at: Place::Ip(*ip) };
-                (Arc::from([host]), false, Instant::now() + LOCAL_TTL)
+                (Arc::from([host]), false, false, Instant::now() + LOCAL_TTL)
             }
             Target::Domain { name, ascii, .. } => {
                 let kept = inner.mx.get(ascii, inner.dns.look_up_mx(name, whose)).await;
                 let error = match kept.value {
-                    Mx::List(list) => Ok((list, false)),
+                    Mx::List(list, signed) => Ok((list, false, signed)),
                     // RFC 5321 §5.1: a domain without MX is its own mail host.
                     Mx::None => Ok((
                         Arc::from([Exchange { preference: 0, text: ascii.clone(), at: Place::Name(name.clone()) }]),
+                        true,
+                        // Its address is asked for in the same zone.
                         true,
                     )),
                     Mx::Null => Err(RouteError::Permanent {
@@ -323,9 +341,10 @@ impl Router {
                     }),
                     Mx::NoDomain => Err(no_such_domain(ascii, true)),
                     Mx::Failed(text) => Err(RouteError::Temporary { enhanced: "4.4.3", text: text.to_string() }),
+                    Mx::Bogus(text) => Err(RouteError::Temporary { enhanced: NO_TLS, text: text.to_string() }),
                 };
                 match (error, fallback) {
-                    (Ok((list, implicit)), _) => (list, implicit, kept.until),
+                    (Ok((list, implicit, signed)), _) => (list, implicit, signed, kept.until),
                     // A default smart host may know what our DNS does not.
                     (Err(_), Some(relay)) => return inner.by_relay(&inner.config.default, relay).await,
                     (Err(error), None) => return (Err(error), kept.until),
@@ -345,7 +364,20 @@ impl Router {
             return inner.by_relay(provider, relay).await;
         }
 
-        let (candidates, until) = self.look_up_hosts(&exchanges, until, whose).await;
+        let likely = provider.unwrap_or(&inner.config.default);
+        let dane = (signed && inner.wants_dane(likely)).then_some(likely.port);
+        let standing = async {
+            match target {
+                Target::Domain { ascii, .. } => self.standing(ascii, likely, whose).await,
+                Target::Literal { .. } | Target::Invalid { .. } => None,
+            }
+        };
+        let ((candidates, mut until), standing) =
+            tokio::join!(self.look_up_hosts(&exchanges, until, dane, whose), standing);
+        let standing = standing.map(|(standing, its)| {
+            until = until.min(its);
+            standing
+        });
         let provider = provider.or_else(|| {
             by_name(&mut candidates.iter().filter(|c| c.preference == best).filter_map(|c| c.canonical.as_deref()))
         });
@@ -357,7 +389,8 @@ impl Router {
         if let Some(relay) = &provider.relay {
             return inner.by_relay(provider, relay).await;
         }
-        let outcome = select(destination, &candidates, implicit, provider, &inner.ourselves).map(|hosts| {
+        let hosts = select(destination, &candidates, implicit, provider, &inner.ourselves);
+        let outcome = hosts.and_then(|hosts| apply(hosts, &candidates, standing, provider, destination)).map(|hosts| {
             Arc::new(Route {
                 lane,
                 provider: provider.clone(),
@@ -374,6 +407,7 @@ impl Router {
         &self,
         exchanges: &[Exchange],
         mut until: Instant,
+        dane: Option<u16>,
         whose: Whose,
     ) -> (Vec<Candidate>, Instant) {
         let mut tasks = JoinSet::new();
@@ -384,19 +418,30 @@ impl Router {
                 Place::Name(name) => {
                     let (inner, name, key) = (self.inner.clone(), name.clone(), exchange.text.clone());
                     tasks.spawn(async move {
-                        (index, inner.hosts.get(&key, inner.dns.look_up_addresses(&name, whose)).await)
+                        let kept = inner.hosts.get(&key, inner.dns.look_up_addresses(&name, whose)).await;
+                        let port = dane.filter(|_| kept.value.secure);
+                        let tlsa = inner.records_of(&key, kept.value.canonical.as_ref(), port, whose).await;
+                        (index, kept, tlsa)
                     });
                     Addresses::Failed("the look-up was broken off".into())
                 }
             };
             let Exchange { text, preference, .. } = exchange;
-            candidates.push(Candidate { name: text.clone(), canonical: None, preference: *preference, addresses });
+            let tlsa = (text.clone(), Published::Nothing);
+            candidates.push(Candidate {
+                name: text.clone(),
+                canonical: None,
+                preference: *preference,
+                addresses,
+                tlsa,
+            });
         }
         while let Some(done) = tasks.join_next().await {
-            if let Ok((index, kept)) = done
+            if let Ok((index, kept, (tlsa, its))) = done
                 && let Some(candidate) = candidates.get_mut(index)
             {
-                until = until.min(kept.until);
+                until = until.min(kept.until).min(its);
+                candidate.tlsa = tlsa;
                 candidate.addresses = kept.value.addresses;
                 candidate.canonical = kept.value.canonical;
             }
@@ -442,6 +487,7 @@ impl Inner {
                 return (temporary("4.4.4", format!("the smart host {name} does not exist{hint}")), until);
             }
             Addresses::Failed(text) => return (temporary("4.4.3", format!("the smart host {name}: {text}")), until),
+            Addresses::Bogus(text) => return (temporary(NO_TLS, format!("the smart host {name}: {text}")), until),
         };
         if addresses.iter().any(|ip| self.ourselves.listens_at(*ip, relay.port)) {
             let text =
@@ -452,7 +498,7 @@ impl Inner {
             lane: provider.lane(),
             provider: provider.clone(),
             destination: name.as_str().into(),
-            hosts: Arc::from([Host { name, preference: 0, addresses }]),
+            hosts: Arc::from([Host { name, preference: 0, addresses, policy: TlsPolicy::None }]),
             port: relay.port,
         };
         (Ok(Arc::new(route)), until)

@@ -6,7 +6,8 @@ use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::sync::Arc;
 
 use super::private::is_private;
-use super::{Host, RouteError};
+use super::tlsa::Published;
+use super::{Host, NO_TLS, RouteError, TlsPolicy};
 use crate::config::{Config, Provider};
 
 /// What is known of the addresses of a host.
@@ -20,6 +21,8 @@ pub(super) enum Addresses {
     NoDomain,
     /// The name servers gave no answer.
     Failed(Arc<str>),
+    /// What they gave may be forged.
+    Bogus(Arc<str>),
 }
 
 /// A host that DNS names for a destination.
@@ -33,6 +36,8 @@ pub(super) struct Candidate {
     pub(super) preference: u16,
     /// Its addresses.
     pub(super) addresses: Addresses,
+    /// Its records of DANE, and the name where they are.
+    pub(super) tlsa: (Arc<str>, Published),
 }
 
 /// What of the world is this relay itself.
@@ -94,6 +99,7 @@ pub(super) fn select(
         .map_or(u32::MAX, u32::from);
     let mut hosts = Vec::new();
     let mut failed: Option<String> = None;
+    let mut bogus: Option<String> = None;
     let mut refused: Option<String> = None;
     for host in candidates.iter().filter(|c| u32::from(c.preference) < our_preference) {
         match &host.addresses {
@@ -104,11 +110,19 @@ pub(super) fn select(
                     refused.get_or_insert_with(|| format!("{} is at {ip}", host.name));
                 }
                 if !good.is_empty() {
-                    hosts.push(Host { name: host.name.to_string(), preference: host.preference, addresses: good });
+                    hosts.push(Host {
+                        name: host.name.to_string(),
+                        preference: host.preference,
+                        addresses: good,
+                        policy: TlsPolicy::None,
+                    });
                 }
             }
             Addresses::Failed(text) => {
                 failed.get_or_insert_with(|| text.to_string());
+            }
+            Addresses::Bogus(text) => {
+                bogus.get_or_insert_with(|| text.to_string());
             }
             Addresses::NoDomain | Addresses::None => {}
         }
@@ -125,6 +139,9 @@ pub(super) fn select(
                  (give the domain a provider with `relay` if it is handled elsewhere)"
             ),
         });
+    }
+    if let Some(text) = bogus {
+        return Err(RouteError::Temporary { enhanced: NO_TLS, text });
     }
     if let Some(text) = failed {
         return Err(RouteError::Temporary { enhanced: "4.4.3", text });

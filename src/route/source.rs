@@ -181,7 +181,12 @@ mod tests {
 
     fn route(lane: &LaneName, provider: &Provider, addresses: &[&str]) -> Arc<Route> {
         let addresses = addresses.iter().map(|ip| ip.parse().unwrap()).collect();
-        let hosts = Arc::from([Host { name: "h.example".into(), preference: 0, addresses }]);
+        let hosts = Arc::from([Host {
+            name: "h.example".into(),
+            preference: 0,
+            addresses,
+            policy: super::super::TlsPolicy::None,
+        }]);
         let (lane, provider) = (lane.clone(), Arc::new(provider.clone()));
         Arc::new(Route { lane, provider, destination: "x.example".into(), hosts, port: 25 })
     }

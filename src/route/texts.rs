@@ -23,7 +23,7 @@ impl Router {
                 })
                 .collect()),
             Ok(Answer::NoData { .. } | Answer::NoDomain { .. }) => Ok(Vec::new()),
-            Err(Failure(text)) => Err(text),
+            Ok(Answer::Bogus(text)) | Err(Failure(text)) => Err(text),
         }
     }
 }

@@ -3,6 +3,8 @@
 
 #![allow(dead_code, clippy::unwrap_used)]
 
+pub mod signed;
+
 use std::collections::HashMap;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener as StdTcpListener, UdpSocket as StdUdpSocket};
 use std::process::{Child, Command, Stdio};
@@ -89,8 +91,13 @@ impl Drop for Nsd {
 
 /// Whether the server answers for the zone `example`; waits at most 50 ms.
 fn answers(server: SocketAddr) -> bool {
+    answers_for(server, "example.")
+}
+
+/// Whether the server answers for this zone; waits at most 50 ms.
+fn answers_for(server: SocketAddr, zone: &str) -> bool {
     let mut query = Message::new(7, hickory_resolver::proto::op::MessageType::Query, OpCode::Query);
-    query.add_query(hickory_resolver::proto::op::Query::query(Name::from_ascii("example.").unwrap(), RecordType::SOA));
+    query.add_query(hickory_resolver::proto::op::Query::query(Name::from_ascii(zone).unwrap(), RecordType::SOA));
     let socket = StdUdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
     socket.set_read_timeout(Some(Duration::from_millis(50))).unwrap();
     let mut buffer = [0; 512];

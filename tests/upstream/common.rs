@@ -9,10 +9,12 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use mailweir::clock::Timestamp;
 use mailweir::config::{Credentials, Provider, Secret};
+use mailweir::deliver::demand::Demand;
 use mailweir::deliver::oauth::Tokens;
 use mailweir::deliver::session::{Setup, SetupFailure};
 use mailweir::deliver::{Connection, Report, Timeouts, TlsSettings, Transaction};
 use mailweir::mail::{Address, Body, BodyKind, BodyTraits, CHUNK, Envelope, Message, Origin, QueueId, Recipient};
+use mailweir::route::TlsPolicy;
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 use tokio_rustls::rustls::ServerConfig;
@@ -116,6 +118,7 @@ pub fn setup<'a>(provider: &'a Provider, ip: &str) -> Setup<'a> {
         provider,
         host: "mx.example",
         ip: ip.parse::<IpAddr>().expect("an IP address"),
+        demand: Box::leak(Box::new(Demand::new(provider, &TlsPolicy::None))),
         tls: &TLS,
         tokens: &TOKENS,
         timeouts: Timeouts::default(),

@@ -11,7 +11,7 @@ use mailweir::deliver::{Admit, Connection, Connector, Event, Fact, Freely, Io, S
 use mailweir::descriptors::Slot;
 use mailweir::mail::{Features, LaneName};
 use mailweir::outcome::{Fate, judge, judge_unreached};
-use mailweir::route::{Host, Route};
+use mailweir::route::{Host, Route, TlsPolicy};
 use tokio::net::TcpListener;
 
 use crate::common::*;
@@ -26,7 +26,7 @@ pub fn connector() -> Connector {
 
 pub fn host(name: &str, preference: u16, addresses: &[&str]) -> Host {
     let addresses: Vec<IpAddr> = addresses.iter().map(|a| a.parse().expect("an IP address")).collect();
-    Host { name: name.into(), preference, addresses }
+    Host { name: name.into(), preference, addresses, policy: TlsPolicy::None }
 }
 
 pub fn route(port: u16, hosts: Vec<Host>) -> Route {

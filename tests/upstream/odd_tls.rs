@@ -42,7 +42,7 @@ async fn outcome_at(name: &str, provider: &Provider, scripts: &[&str], tls: &Arc
     let (port, server) = serve(scripts, tls).await;
     match connector().open(provider, &route(port, vec![host(name, 10, &["127.0.0.1"])])).await {
         Ok(connection) => {
-            let version = connection.peer().tls.unwrap_or("clear").to_owned();
+            let version = connection.peer().tls.map_or("clear", |tls| tls.version).to_owned();
             connection.quit().await;
             server.done().await;
             version
@@ -187,7 +187,7 @@ async fn a_handshake_may_come_in_pieces_of_a_byte_and_with_a_large_certificate()
             match Connection::establish(Crumbs(near), setup(&provider, "127.0.0.1")).await {
                 Ok(connection) => {
                     assert!(fits, "{octets} octets");
-                    assert_eq!(connection.peer().tls, Some("TLSv1.3"));
+                    assert_eq!(connection.peer().tls.map(|tls| tls.version), Some("TLSv1.3"));
                     connection.quit().await;
                     host.await.expect("no panic").expect("the script");
                 }
@@ -265,7 +265,7 @@ async fn a_server_that_asks_for_a_second_handshake_gets_none_and_takes_the_messa
     let provider = Provider { relay, ..with_tls(TlsMode::Required) };
     let all = route(port, vec![host_of("mx.example")]);
     let mut connection = connector().open(&provider, &all).await.expect("a session");
-    assert_eq!(connection.peer().tls, Some("TLSv1.2"));
+    assert_eq!(connection.peer().tls.map(|tls| tls.version), Some("TLSv1.2"));
     let report = hello().send(&mut connection, &["a@x.example"]).await;
     assert_eq!(fates(&report), ["end of data: 250 taken"]);
     drop(connection);

@@ -1,40 +1,29 @@
-//! One request to a token endpoint: a form by POST over HTTPS, on hyper and the TLS of this program.
+//! One request to a token endpoint: a form by POST over HTTPS ([`crate::https`]).
 //!
 //! Invariants: certificates are always checked; no redirect is followed, so that secrets go nowhere else; bounded
 //! in time ([`LIMIT`]), addresses, header and body.
 
 use std::net::{IpAddr, SocketAddr};
-use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use http_body_util::{BodyExt as _, Full, Limited};
+use http_body_util::Full;
 use hyper::body::Bytes;
 use hyper::header::{ACCEPT, CONTENT_TYPE, DATE, HOST, RETRY_AFTER, USER_AGENT};
 use hyper::{Request, Response};
-use hyper_util::rt::TokioIo;
-use tokio::net::TcpStream;
 use tokio::time::timeout;
-use tokio_rustls::TlsConnector;
-use tokio_rustls::rustls::pki_types::ServerName;
-use tokio_rustls::rustls::{ClientConfig, Error};
+use tokio_rustls::rustls::ClientConfig;
 use zeroize::Zeroizing;
 
 use crate::config::Endpoint;
+use crate::https::{AGENT, exchange};
 use crate::route::Router;
-use crate::smtp::tls::explain;
 
 /// How long a request may take in all.
 pub(super) const LIMIT: Duration = Duration::from_secs(30);
-/// How long an address may take to answer before the next one is tried.
-const CONNECT: Duration = Duration::from_secs(8);
-/// Addresses of the endpoint that are tried.
-const MOST_ADDRESSES: usize = 4;
 /// Bytes of a reply's body.
 const MAX_BODY: usize = 64 * 1024;
-/// Bytes of a reply's header.
-const MAX_HEADER: usize = 32 * 1024;
 /// A wait that the endpoint asks for is kept up to this.
 const LONGEST_WAIT: Duration = Duration::from_secs(600);
 
@@ -99,45 +88,9 @@ impl Post for Https {
 impl Https {
     async fn request(&self, to: &Endpoint, form: &Form) -> Result<Answer, String> {
         let host = to.host();
-        let stream = self.connect(host, to.port()).await?;
-        let name = ServerName::try_from(host.to_owned()).map_err(|_| format!("{host} is no name of a host"))?;
-        let stream = TlsConnector::from(self.tls.clone()).connect(name, stream).await.map_err(|e| {
-            let tls = e.get_ref().and_then(|inner| inner.downcast_ref::<Error>());
-            format!("{host}: TLS: {}", tls.map_or_else(|| e.to_string(), |tls| explain(host, tls)))
-        })?;
-        let failed = |e: &dyn std::fmt::Display| format!("{host} answers no HTTP: {e}");
-        let (mut sender, connection) = hyper::client::conn::http1::Builder::new()
-            .max_buf_size(MAX_HEADER)
-            .handshake(TokioIo::new(stream))
-            .await
-            .map_err(|e| failed(&e))?;
-        // The connection is one request long, and gone with it.
-        let request = request(to, form)?;
-        let exchange = async {
-            let response = sender.send_request(request).await.map_err(|e| failed(&e))?;
-            answer(response).await.map_err(|why| format!("{host} {why}"))
-        };
-        let (mut exchange, mut connection) = (pin!(exchange), pin!(connection));
-        tokio::select! {
-            biased;
-            answer = &mut exchange => return answer,
-            // What it has brought is there still; what is missing is an error of the exchange.
-            _ = &mut connection => {}
-        }
-        exchange.await
-    }
-
-    async fn connect(&self, host: &str, port: u16) -> Result<TcpStream, String> {
-        let mut why = String::new();
-        for ip in self.names.addresses(host).await?.into_iter().take(MOST_ADDRESSES) {
-            let address = SocketAddr::new(ip, port);
-            match timeout(CONNECT, TcpStream::connect(address)).await {
-                Ok(Ok(stream)) => return Ok(stream),
-                Ok(Err(e)) => why = format!("{host}[{address}]: {e}"),
-                Err(_) => why = format!("{host}[{address}] does not answer"),
-            }
-        }
-        Err(why)
+        let addresses = self.names.addresses(host).await?;
+        let addresses: Vec<SocketAddr> = addresses.into_iter().map(|ip| SocketAddr::new(ip, to.port())).collect();
+        exchange(&self.tls, host, &addresses, request(to, form)?, MAX_BODY).await.map(|response| answer(&response))
     }
 }
 
@@ -145,27 +98,21 @@ fn request(to: &Endpoint, form: &Form) -> Result<Request<Full<Bytes>>, String> {
     let uri = to.uri();
     let authority = uri.authority().map(|authority| authority.as_str()).unwrap_or_default();
     let path = uri.path_and_query().map_or("/", |path| path.as_str());
-    let agent = concat!("mailweir/", env!("CARGO_PKG_VERSION"));
     Request::post(path)
         .header(HOST, authority)
-        .header(USER_AGENT, agent)
+        .header(USER_AGENT, AGENT)
         .header(ACCEPT, "application/json")
         .header(CONTENT_TYPE, "application/x-www-form-urlencoded")
         .body(Full::new(Bytes::from(encoded(form))))
         .map_err(|e| format!("the request cannot be made: {e}"))
 }
 
-async fn answer(response: Response<hyper::body::Incoming>) -> Result<Answer, String> {
+fn answer(response: &Response<Bytes>) -> Answer {
     let header = |name| response.headers().get(name).and_then(|value| value.to_str().ok());
     let seconds = header(RETRY_AFTER).and_then(|text| text.trim().parse().ok()).map(Duration::from_secs);
     let (date, retry_after) = (header(DATE).map(str::to_owned), seconds.map(|wait| wait.min(LONGEST_WAIT)));
-    let status = response.status().as_u16();
-    let body = Limited::new(response.into_body(), MAX_BODY).collect().await;
-    let body = body.map_err(|e| match e.downcast_ref::<http_body_util::LengthLimitError>() {
-        Some(_) => format!("answers with more than {MAX_BODY} bytes"),
-        None => format!("breaks off its answer: {e}"),
-    })?;
-    Ok(Answer { status, retry_after, date, body: Zeroizing::new(body.to_bytes().to_vec()) })
+    let (status, body) = (response.status().as_u16(), Zeroizing::new(response.body().to_vec()));
+    Answer { status, retry_after, date, body }
 }
 
 /// `application/x-www-form-urlencoded`, where everything is quoted that need not be as it is.

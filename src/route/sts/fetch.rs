@@ -1,0 +1,149 @@
+//! A policy is fetched over HTTPS, from `https://mta-sts.DOMAIN/.well-known/mta-sts.txt` (RFC 8461 §3.3).
+//!
+//! Invariants: the certificate is one of that host, from an authority that the system or Mozilla trusts; no redirect
+//! is followed; what is not `text/plain` or longer than [`MAX_BODY`] is no policy. The caller bounds the time.
+
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use http_body_util::Full;
+use hyper::body::Bytes;
+use hyper::header::{ACCEPT, CONTENT_TYPE, HOST, LOCATION, USER_AGENT};
+use hyper::{Request, Response};
+use tokio::sync::OnceCell;
+use tokio_rustls::rustls::crypto::aws_lc_rs;
+use tokio_rustls::rustls::{ClientConfig, RootCertStore};
+
+use crate::https::{AGENT, exchange};
+
+/// Bytes of a policy (RFC 8461 §3.3 proposes this bound).
+const MAX_BODY: usize = 64 * 1024;
+/// Where the policy is on its host.
+const PATH: &str = "/.well-known/mta-sts.txt";
+/// The port of HTTPS.
+const PORT: u16 = 443;
+
+/// Who fetches policies; in tests not over HTTPS.
+#[async_trait]
+pub trait Fetch: Send + Sync + 'static {
+    /// The text of the policy at `host`, which has these addresses.
+    ///
+    /// # Errors
+    /// There is none to be had: why, for people.
+    async fn fetch(&self, host: &str, addresses: Vec<IpAddr>) -> Result<String, String>;
+}
+
+/// Over HTTPS. The authorities are read when the first policy is fetched.
+pub struct Https {
+    port: u16,
+    tls: OnceCell<Arc<ClientConfig>>,
+}
+
+impl Default for Https {
+    fn default() -> Https {
+        Https::at_port(PORT)
+    }
+}
+
+impl Https {
+    /// From another port: for tests.
+    #[doc(hidden)]
+    pub fn at_port(port: u16) -> Https {
+        Https { port, tls: OnceCell::new() }
+    }
+
+    /// Trusting just these authorities: for tests.
+    #[doc(hidden)]
+    pub fn trusting(roots: RootCertStore, port: u16) -> Result<Https, String> {
+        Ok(Https { port, tls: OnceCell::new_with(Some(config(roots)?)) })
+    }
+
+    async fn tls(&self) -> Result<Arc<ClientConfig>, String> {
+        let load = || async {
+            // Files of the system, which may be slow.
+            tokio::task::spawn_blocking(|| config(roots())).await.map_err(|e| e.to_string())?
+        };
+        self.tls.get_or_try_init(load).await.cloned()
+    }
+}
+
+#[async_trait]
+impl Fetch for Https {
+    async fn fetch(&self, host: &str, addresses: Vec<IpAddr>) -> Result<String, String> {
+        let tls = self.tls().await?;
+        let to: Vec<SocketAddr> = addresses.into_iter().map(|ip| SocketAddr::new(ip, self.port)).collect();
+        let request = Request::get(PATH)
+            .header(HOST, host)
+            .header(USER_AGENT, AGENT)
+            .header(ACCEPT, "text/plain")
+            .body(Full::new(Bytes::new()))
+            .map_err(|e| format!("the request cannot be made: {e}"))?;
+        let response = exchange(&tls, host, &to, request, MAX_BODY).await?;
+        text(&response).map_err(|why| format!("{host} {why}"))
+    }
+}
+
+fn roots() -> RootCertStore {
+    let mut roots = RootCertStore { roots: webpki_roots::TLS_SERVER_ROOTS.to_vec() };
+    roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+    roots
+}
+
+fn config(roots: RootCertStore) -> Result<Arc<ClientConfig>, String> {
+    let builder = ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
+        .with_safe_default_protocol_versions()
+        .map_err(|e| e.to_string())?;
+    Ok(Arc::new(builder.with_root_certificates(roots).with_no_client_auth()))
+}
+
+/// The body, if the response is one that RFC 8461 takes.
+fn text(response: &Response<Bytes>) -> Result<String, String> {
+    let status = response.status();
+    let header = |name| response.headers().get(name).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    if status.is_redirection() {
+        let to: String = header(LOCATION).chars().filter(|c| !c.is_control()).take(100).collect();
+        return Err(format!("answers {} and leads to `{to}`: a redirect is not followed", status.as_u16()));
+    }
+    if status.as_u16() != 200 {
+        return Err(format!("answers {}, expected 200", status.as_u16()));
+    }
+    let kind = header(CONTENT_TYPE);
+    let essence = kind.split(';').next().unwrap_or_default().trim();
+    if !essence.eq_ignore_ascii_case("text/plain") {
+        let kind: String = kind.chars().filter(|c| !c.is_control()).take(60).collect();
+        return Err(format!("answers with the type `{kind}`, expected text/plain"));
+    }
+    String::from_utf8(response.body().to_vec()).map_err(|_| "answers with what is no text".to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn response(status: u16, kind: &str, body: &'static [u8]) -> Response<Bytes> {
+        let builder =
+            Response::builder().status(status).header(CONTENT_TYPE, kind).header(LOCATION, "https://x.example/");
+        builder.body(Bytes::from_static(body)).expect("a response")
+    }
+
+    #[test]
+    fn only_a_200_of_plain_text_is_taken() {
+        for kind in ["text/plain", "Text/Plain; charset=utf-8", "text/plain ;x=y"] {
+            assert_eq!(text(&response(200, kind, b"a")).as_deref(), Ok("a"), "{kind}");
+        }
+        for (status, kind, body, why) in [
+            (301, "text/plain", b"a".as_slice(), "leads to `https://x.example/`: a redirect is not followed"),
+            (304, "text/plain", b"", "not followed"),
+            (404, "text/plain", b"a", "answers 404, expected 200"),
+            (204, "text/plain", b"", "answers 204"),
+            (200, "text/html", b"a", "the type `text/html`, expected text/plain"),
+            (200, "", b"a", "expected text/plain"),
+            (200, "text/plainer", b"a", "expected text/plain"),
+            (200, "text/plain", b"\xff", "no text"),
+        ] {
+            let error = text(&response(status, kind, body)).expect_err(kind);
+            assert!(error.contains(why), "{status} {kind}: {error}");
+        }
+    }
+}

@@ -1,0 +1,225 @@
+//! MTA-STS (RFC 8461): the policies of recipients' domains, which say whom mail may be given to and that the host has to
+//! show a valid certificate.
+//!
+//! - `record` reads the TXT record, `policy` the policy, `fetch` fetches it, `known` decides what holds.
+//!
+//! Invariants: without a policy that could be fetched once, a domain is as one that has none; a policy that was fetched
+//! holds to its end. Fetching is bounded in number ([`AT_ONCE`]) and time ([`LIMIT`]), and mail waits a moment for it
+//! ([`PATIENCE`]), then it is put off: no worker is held by a host that does not answer.
+
+mod fetch;
+mod known;
+mod policy;
+mod record;
+
+use std::future::Future;
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use parking_lot::Mutex;
+use tokio::sync::{Notify, Semaphore, watch};
+use tokio::time::timeout;
+
+use crate::clock::Clock;
+use crate::observe::seldom;
+pub use fetch::{Fetch, Https};
+use known::{Known, Look};
+pub use policy::{Mode, Policy};
+pub use record::{Record, id_of};
+
+/// The first part of the names under which policies are stored.
+pub const PREFIX: &str = "mta-sts/";
+/// Policies that are fetched at the same time.
+const AT_ONCE: usize = 8;
+/// How long fetching one may take, its turn and the look-up of its host included (RFC 8461 §3.3).
+const LIMIT: Duration = Duration::from_secs(60);
+/// How long mail waits for that before it is put off.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// What holds for a domain.
+#[derive(Clone, Debug)]
+pub enum Standing {
+    /// No policy.
+    None,
+    /// This one, of whatever mode.
+    Policy(Arc<Policy>),
+    /// It has one, which is being fetched for the first time and takes long.
+    Awaited,
+}
+
+/// The policies, and who fetches them.
+pub struct Sts {
+    known: Mutex<Known>,
+    fetch: Arc<dyn Fetch>,
+    slots: Semaphore,
+    clock: Clock,
+    changed: Notify,
+}
+
+impl Sts {
+    /// None is known yet.
+    pub fn new(fetch: Arc<dyn Fetch>, clock: Clock) -> Sts {
+        Sts { known: Mutex::default(), fetch, slots: Semaphore::new(AT_ONCE), clock, changed: Notify::new() }
+    }
+
+    /// What holds for a domain of which DNS says `record`; `addresses` finds those of its host of policies.
+    pub async fn standing<F>(self: &Arc<Self>, domain: &Arc<str>, record: &Record, addresses: F) -> Standing
+    where
+        F: Future<Output = Result<Vec<IpAddr>, String>> + Send + 'static,
+    {
+        let id = match record {
+            Record::Id(id) => Some(id.clone()),
+            Record::None | Record::Failed => None,
+        };
+        let now = self.clock.now();
+        let look = self.known.lock().look(domain, record, now);
+        let mut fetching = match look {
+            Look::Is(policy) => return of(policy),
+            Look::Renew(policy, done) => {
+                let id = id.or_else(|| policy.as_ref().map(|policy| Arc::from(&*policy.id)));
+                self.begin(domain.clone(), id.unwrap_or_else(|| "".into()), addresses, done);
+                return of(policy);
+            }
+            Look::Fetch(done, fetching) => {
+                self.begin(domain.clone(), id.unwrap_or_else(|| "".into()), addresses, done);
+                fetching
+            }
+            Look::Wait(fetching) => fetching,
+        };
+        // Ends when its sender is gone.
+        let _ = timeout(PATIENCE, fetching.changed()).await;
+        match self.known.lock().holds(domain, self.clock.now()) {
+            (None, true) => Standing::Awaited,
+            (policy, _) => of(policy),
+        }
+    }
+
+    /// What holds for a domain, nobody is asked.
+    pub fn holds(&self, domain: &str) -> Option<Arc<Policy>> {
+        self.known.lock().holds(domain, self.clock.now()).0
+    }
+
+    /// Domains whose policy is to be fetched again without mail that asks for it, see [`Sts::renew`].
+    pub fn due(&self) -> Vec<Due> {
+        let due = self.known.lock().due(self.clock.now(), AT_ONCE / 2);
+        due.into_iter().map(|(domain, id, done)| Due { domain, id, done }).collect()
+    }
+
+    /// Fetches one of those.
+    pub fn renew<F>(self: &Arc<Self>, due: Due, addresses: F)
+    where
+        F: Future<Output = Result<Vec<IpAddr>, String>> + Send + 'static,
+    {
+        self.begin(due.domain, due.id, addresses, due.done);
+    }
+
+    /// Fetches a policy in a task of its own, whose end `done` tells.
+    fn begin<F>(self: &Arc<Self>, domain: Arc<str>, id: Arc<str>, addresses: F, done: watch::Sender<()>)
+    where
+        F: Future<Output = Result<Vec<IpAddr>, String>> + Send + 'static,
+    {
+        let sts = self.clone();
+        tokio::spawn(async move {
+            let fetched = timeout(LIMIT, sts.fetch(&domain, &id, addresses)).await;
+            let fetched = fetched.unwrap_or_else(|_| Err(format!("no policy within {} s", LIMIT.as_secs())));
+            match &fetched {
+                Ok(policy) => tracing::info!(
+                    domain = &*domain,
+                    mode = %policy.mode,
+                    id = &*id,
+                    mx = policy.hosts(),
+                    max_age_s = policy.max_age.as_secs(),
+                    "the MTA-STS policy of a domain"
+                ),
+                Err(why) => {
+                    if let Some(times) = seldom("MTA-STS", &domain) {
+                        tracing::warn!(
+                            domain = &*domain,
+                            why,
+                            times,
+                            "the MTA-STS policy of a domain cannot be fetched"
+                        );
+                    }
+                }
+            }
+            sts.known.lock().fetched(&domain, fetched.ok(), sts.clock.now());
+            drop(done);
+            sts.changed.notify_one();
+        });
+    }
+
+    async fn fetch(
+        &self,
+        domain: &Arc<str>,
+        id: &Arc<str>,
+        addresses: impl Future<Output = Result<Vec<IpAddr>, String>>,
+    ) -> Result<Policy, String> {
+        let _slot = self.slots.acquire().await.map_err(|_| "shutting down".to_owned())?;
+        let text = self.fetch.fetch(&host_of(domain), addresses.await?).await?;
+        let policy = Policy::parse(&text, domain, id, self.clock.now());
+        policy.map_err(|why| format!("what {} has is no policy: {why}", host_of(domain)))
+    }
+
+    /// Who could not be asked is asked again.
+    pub fn forget_failures(&self) {
+        self.known.lock().forget_failures();
+    }
+
+    /// Returns when there may be something to store.
+    pub async fn changed(&self) {
+        self.changed.notified().await;
+    }
+
+    /// Takes up what was stored; what cannot be read is fetched again.
+    pub fn recall(&self, stored: &[(String, Bytes)]) {
+        let now = self.clock.now();
+        let mut known = self.known.lock();
+        for (_, json) in stored {
+            if let Ok(policy) = serde_json::from_slice::<Policy>(json) {
+                known.recall(policy, now);
+            }
+        }
+    }
+
+    /// What is to be stored: names and values, `None` of those that are gone.
+    pub fn take_changes(&self) -> Vec<(String, Option<Bytes>)> {
+        let changes = self.known.lock().take_changes();
+        let json = |policy: Arc<Policy>| serde_json::to_vec(&*policy).ok().map(Bytes::from);
+        changes.into_iter().map(|(domain, policy)| (format!("{PREFIX}{domain}"), policy.and_then(json))).collect()
+    }
+
+    /// It could not be stored: it is still to be.
+    pub fn put_back(&self, entries: &[(String, Option<Bytes>)]) {
+        let domains = entries.iter().filter_map(|(key, _)| key.strip_prefix(PREFIX).map(Arc::from));
+        self.known.lock().put_back(domains);
+    }
+}
+
+/// A policy that is to be fetched again.
+pub struct Due {
+    domain: Arc<str>,
+    id: Arc<str>,
+    done: watch::Sender<()>,
+}
+
+impl Due {
+    /// Whose.
+    pub fn domain(&self) -> &Arc<str> {
+        &self.domain
+    }
+}
+
+/// A policy in mode none says that there is none any more.
+fn of(policy: Option<Arc<Policy>>) -> Standing {
+    policy.filter(|policy| policy.mode != Mode::None).map_or(Standing::None, Standing::Policy)
+}
+
+/// The host that has a domain's policy.
+pub fn host_of(domain: &str) -> String {
+    format!("mta-sts.{domain}")
+}
+
+#[cfg(test)]
+mod tests;

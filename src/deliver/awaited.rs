@@ -58,9 +58,20 @@ impl Awaited {
 
     /// What is waited for now.
     pub fn silence(&self) -> Option<Silence> {
-        let Waits { message, features, stage, since, may_end, .. } = (*self.waits.lock())?;
-        let features = if stage > Stage::Mail { features } else { features.at_mail() };
-        Some(Silence { message, features, stage, lasts: since.elapsed(), may_end })
+        self.silence_of(Duration::ZERO, Instant::now())
+    }
+
+    /// The same if it is waited for for so long at `now`. Every message looks at all connections: the clock is read
+    /// once for all.
+    pub fn silence_of(&self, least: Duration, now: Instant) -> Option<Silence> {
+        let waits = self.waits.lock();
+        let Waits { message, features, stage, since, may_end, .. } = waits.as_ref()?;
+        let lasts = now.saturating_duration_since(*since);
+        if lasts < least {
+            return None;
+        }
+        let features = if *stage > Stage::Mail { *features } else { features.at_mail() };
+        Some(Silence { message: *message, features, stage: *stage, lasts, may_end: *may_end })
     }
 
     /// Nobody waits for it any longer; false: there is nothing of that message to be given up.

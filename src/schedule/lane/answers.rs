@@ -6,6 +6,8 @@
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
+use tokio::time::Instant;
+
 use super::Lane;
 use super::holds::By;
 use crate::deliver::{Awaited, Silence};
@@ -27,10 +29,9 @@ impl Answers {
         silences.filter(|(_, silence)| silence.lasts >= LONG)
     }
 
-    /// Those that are waited for for so long.
-    pub(super) fn longer_than(&self, least: Duration) -> impl Iterator<Item = Silence> {
-        let silences = self.connections.iter().filter_map(|(_, awaited)| awaited.upgrade()?.silence());
-        silences.filter(move |silence| silence.lasts >= least)
+    /// Those that are waited for for so long at `now`.
+    pub(super) fn longer_than(&self, least: Duration, now: Instant) -> impl Iterator<Item = Silence> {
+        self.connections.iter().filter_map(move |(_, awaited)| awaited.upgrade()?.silence_of(least, now))
     }
 
     /// Those that are waited for for so long, and may be given up: nothing of the message is out.

@@ -98,7 +98,7 @@ impl Lane {
                     return None;
                 }
                 let (message, stage, silent) = (silence.message, silence.stage, silence.lasts);
-                let (host, connections) = (host.to_string(), answers.longer_than(slow).count());
+                let (host, connections) = (host.to_string(), answers.longer_than(slow, now).count());
                 unanswered.hangs = Some(Told { at: now, over: false });
                 Some(Hangs::Begins { message, host, stage, silent, connections })
             }

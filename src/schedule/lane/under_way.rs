@@ -161,7 +161,7 @@ impl<'a> View<'a> {
         let all: Vec<Arc<UnderWay>> = all.collect();
         let slow = answered.slow();
         let late: Vec<Silence> =
-            answers.longer_than(answered.late()).filter(|silence| Some(silence.message) != but).collect();
+            answers.longer_than(answered.late(), now).filter(|silence| Some(silence.message) != but).collect();
         let silence = |one: &UnderWay| late.iter().find(|silence| silence.message == one.message);
         let is_silent = |one: &UnderWay| silence(one).is_some_and(|silence| silence.lasts >= slow);
         let is_in_doubt = |one: &UnderWay| one.standing != Standing::Clear;

@@ -7,6 +7,7 @@ mod support;
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
@@ -41,7 +42,9 @@ const DEADLINE: Duration = Duration::from_secs(120);
 const BOB: &str = "AUTH PLAIN AGJvYgBwZW5jaWw=";
 
 fn secret(dir: &TestDir) -> String {
-    dir.write("secret", "pencil\n").display().to_string()
+    let path = dir.write("secret", "pencil\n");
+    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600)).expect("a mode");
+    path.display().to_string()
 }
 
 fn smtps(port: u16, authority: &Path, source: &str, login: (&str, &str), ahead: &str, subject: &str) -> (bool, String) {

@@ -129,17 +129,34 @@ pub struct ClientIdentity {
     pub fingerprint: String,
     /// Its alternative names (hosts, mail addresses, URIs), its common names and its subject, in lower case.
     pub names: Vec<String>,
+    /// The same as users are known by: of each kind apart, so that no name passes for a fingerprint or a subject.
+    forms: Vec<String>,
 }
 
 impl ClientIdentity {
     fn of(own: &CertificateDer<'_>) -> ClientIdentity {
         let hash = digest(&SHA256, own.as_ref());
-        let fingerprint = hash.as_ref().iter().map(|byte| format!("{byte:02x}")).collect();
-        let names = X509Certificate::from_der(own).map(|(_, certificate)| names(&certificate)).unwrap_or_default();
-        ClientIdentity { fingerprint, names }
+        let fingerprint: String = hash.as_ref().iter().map(|byte| format!("{byte:02x}")).collect();
+        let read =
+            X509Certificate::from_der(own).map(|(_, own)| (names(&own), own.subject().to_string().to_lowercase()));
+        let (mut names, subject) = read.unwrap_or_default();
+        let mut forms = vec![format!("sha256:{fingerprint}")];
+        // Nobody looks for what has the look of another kind.
+        forms.extend(names.iter().map(|name| comparable(name)).filter(|form| form.starts_with("name:")));
+        if !subject.is_empty() {
+            forms.push(format!("subject:{subject}"));
+            names.push(subject);
+        }
+        ClientIdentity { fingerprint, names, forms }
+    }
+
+    /// What a [`comparable`] `certificate` of a user is compared with: its fingerprint, names and subject.
+    pub(super) fn forms(&self) -> impl Iterator<Item = &str> {
+        self.forms.iter().map(String::as_str)
     }
 }
 
+/// All but the subject.
 fn names(certificate: &X509Certificate<'_>) -> Vec<String> {
     let alternative = certificate.subject_alternative_name().ok().flatten();
     let alternative = alternative.map(|names| names.value.general_names.as_slice()).unwrap_or_default();
@@ -148,15 +165,26 @@ fn names(certificate: &X509Certificate<'_>) -> Vec<String> {
         _ => None,
     });
     let common = certificate.subject().iter_common_name().filter_map(|name| name.as_str().ok().map(str::to_owned));
-    let names = alternative.chain(common).chain([certificate.subject().to_string()]);
+    let names = alternative.chain(common);
     names.map(|name| name.to_lowercase()).filter(|name| !name.is_empty()).collect()
 }
 
-/// `certificate` of a user in the form in which it is compared: a fingerprint of SHA-256 without colons, or a name.
+/// `certificate` of a user in the form in which it is compared: by its look a fingerprint of SHA-256, with colons or
+/// without, a subject (`O=Shop, CN=printer`), or a name.
 pub(super) fn comparable(text: &str) -> String {
     let text = text.trim().to_lowercase();
     let hex: String = text.strip_prefix("sha256:").unwrap_or(&text).chars().filter(|c| *c != ':').collect();
-    if hex.len() == 64 && hex.bytes().all(|b| b.is_ascii_hexdigit()) { hex } else { text }
+    let is_subject = text.split(',').all(|part| part.trim().split_once('=').is_some_and(|(key, _)| is_attribute(key)));
+    match hex.len() == 64 && hex.bytes().all(|b| b.is_ascii_hexdigit()) {
+        true => format!("sha256:{hex}"),
+        false if is_subject => format!("subject:{text}"),
+        false => format!("name:{text}"),
+    }
+}
+
+/// The name of an attribute of a subject, `cn`, or its number.
+fn is_attribute(key: &str) -> bool {
+    !key.is_empty() && key.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'.')
 }
 
 #[cfg(test)]
@@ -198,15 +226,33 @@ mod tests {
         assert_eq!(known.identity(&[]), None);
     }
 
+    /// An authority that gives out any common name gives nobody the certificate of another.
+    #[test]
+    fn no_common_name_passes_for_a_fingerprint_or_a_subject() {
+        let ours = authority("ours");
+        let named = |name: &str| {
+            let mut params = CertificateParams::new(Vec::new()).unwrap();
+            params.distinguished_name = rcgen::DistinguishedName::new();
+            params.distinguished_name.push(DnType::CommonName, name);
+            ClientIdentity::of(params.signed_by(&KeyPair::generate().unwrap(), &ours).unwrap().der())
+        };
+        for other in ["0a".repeat(32), "O=Shop, CN=Printer 7".to_owned(), format!("sha256:{}", "0a".repeat(32))] {
+            let wanted = comparable(&other);
+            assert!(named(&other).forms().all(|form| form != wanted), "{other}");
+        }
+        assert!(named("printer7").forms().any(|form| form == comparable("Printer7")));
+    }
+
     #[test]
     fn a_fingerprint_may_have_colons_and_a_name_may_have_capitals() {
         let hex = "0A".repeat(32);
         let colons = vec!["0a"; 32].join(":");
         assert_eq!(
             (comparable(&hex), comparable(&format!("SHA256:{colons}"))),
-            (hex.to_lowercase(), hex.to_lowercase())
+            (format!("sha256:{}", hex.to_lowercase()), format!("sha256:{}", hex.to_lowercase()))
         );
-        assert_eq!(comparable(" CN=Printer 7 "), "cn=printer 7");
-        assert_eq!(comparable("sha256:abc"), "sha256:abc");
+        assert_eq!(comparable(" O=Shop, CN=Printer 7 "), "subject:o=shop, cn=printer 7");
+        assert_eq!(comparable("Printer 7"), "name:printer 7");
+        assert_eq!(comparable("sha256:abc"), "name:sha256:abc");
     }
 }

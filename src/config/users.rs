@@ -122,8 +122,7 @@ impl Users {
 
     /// The user whose certificate that is: by its fingerprint, else by the first of its names that is one's.
     pub fn by_certificate(&self, shown: &ClientIdentity) -> Option<&Arc<User>> {
-        let names = std::iter::once(&shown.fingerprint).chain(&shown.names);
-        names.filter_map(|name| self.by_certificate.get(name)).next()
+        shown.forms().find_map(|form| self.by_certificate.get(form))
     }
 
     /// Whether somebody has a certificate.

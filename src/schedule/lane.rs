@@ -110,6 +110,8 @@ struct State {
     workers: u32,
     /// Workers that wait in `next`.
     waiting: u32,
+    /// One of them waits because of what others have under way.
+    kept: bool,
     /// When a job was last given out, or could have been.
     given: Option<Instant>,
     paused: bool,

@@ -14,6 +14,9 @@ use crate::shape::{Cost, Gate};
 /// Jobs that go back to the queue together while others leave.
 const BEYOND_AT_ONCE: usize = 128;
 
+/// What is kept is looked at again after so long: mail is in doubt for a time.
+const KEPT: Duration = Duration::from_secs(1);
+
 /// What a worker waits for.
 #[derive(Clone, Debug)]
 enum Hold {
@@ -37,6 +40,7 @@ impl Lane {
         if let Ok(job) = self.try_next(destination) {
             return Ok((job, self.poke()));
         }
+        self.tell_who_waits_for_others();
         let deadline = Instant::now() + idle;
         let waiting = Waiting::new(self);
         let _turn = tokio::time::timeout_at(deadline, self.turn.lock()).await.map_err(|_| Empty::Idle)?;
@@ -83,6 +87,14 @@ impl Lane {
         // Not waiting any more, so that what else is ready wakes somebody else.
         drop(waiting);
         got.map(|job| (job, self.poke()))
+    }
+
+    /// A worker that waits because of what others had under way looks again: one of them has ended.
+    fn tell_who_waits_for_others(&self) {
+        let mut state = self.state.lock();
+        if std::mem::take(&mut state.kept) && state.waiting > 0 {
+            self.changed.notify_one();
+        }
     }
 
     /// A job now, or what it waits for.
@@ -133,7 +145,8 @@ impl Lane {
             // A probe is due then of what is kept.
             Next::Nothing => {
                 let probe = state.circuit.as_ref().map(Circuit::left).filter(|left| !left.is_zero());
-                let left = probe.into_iter().chain(state.unanswered.next_try()).min().unwrap_or_default();
+                let left = probe.into_iter().chain(state.unanswered.next_try()).min().unwrap_or(KEPT).min(KEPT);
+                state.kept = true;
                 Err(if left.is_zero() { Hold::Change } else { Hold::Circuit(left) })
             }
         }

@@ -15,6 +15,9 @@
 //!   than half of the connections, but for one message at a time, a *probe*, that lacks something of what all that is
 //!   silent has in common, and so shows what it is about.
 //!
+//! - *Overdue*: with two connections like mail has the second one when the first one has waited for [`RECENTLY`] before
+//!   its body was out: else a connection that a firewall swallowed would stop all mail of a sender who is alone.
+//!
 //! Before anything was answered since it began nearly all mail has something in common with what waits: then only the
 //! first rule holds. Mail of domains that are new is like any other, or one sender could stop all of it.
 //!
@@ -87,6 +90,8 @@ pub(super) struct View<'a> {
     silent: Open,
     /// What all that is under way has in common, where one connection is left.
     common: FeatureKeys,
+    /// Of two connections one has waited for long for an answer that it may be given up for.
+    overdue: bool,
     now: Instant,
 }
 
@@ -182,6 +187,9 @@ impl<'a> View<'a> {
             late: Open::of(late.iter(), unanswered, now),
             silent: Open::of(late.iter().filter(|silence| silence.lasts >= slow), unanswered, now),
             common,
+            overdue: connections == 2
+                && all.len() == 1
+                && late.iter().any(|silence| silence.may_end && silence.lasts >= RECENTLY),
             now,
         }
     }
@@ -193,6 +201,11 @@ impl<'a> View<'a> {
 
     /// The same of mail that would come now.
     pub(super) fn keeps_mail(&self, id: QueueId, keys: FeatureKeys) -> bool {
+        // It may be the connection, one that was swallowed while it was idle, and nobody else may have mail to show it.
+        // If the host hangs for this, too, one of both is given up when other mail waits.
+        if self.overdue && !self.unanswered.concerns_mail(id, keys) {
+            return false;
+        }
         // The last one is for mail that the host may answer.
         let last = || self.connections > 1 && self.under_way + 1 >= self.connections && self.all_late;
         let full = || self.used >= Confined::of_all(self.connections) || last();

@@ -40,8 +40,8 @@ fn message(cause: Option<Cause>, n: u32, rng: &mut Rng) -> Job {
     let sender = match cause {
         Some(Cause::Sender) => "bad@bad.test".to_owned(),
         Some(Cause::SenderDomain) => format!("v{n}@bad.test"),
-        // Nothing else is alike.
-        Some(Cause::Size(_)) => format!("s@new{n}.test"),
+        // No two of them that are under way have anything else in common.
+        Some(Cause::Size(_)) => format!("s@new{}.test", n % 9),
         _ => own,
     };
     let mut job = job(&sender, "smart.example", 0, &[n]);

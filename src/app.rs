@@ -92,7 +92,7 @@ pub async fn run(loaded: Loaded, named: Option<PathBuf>) -> anyhow::Result<()> {
             return Err(error.into());
         }
     };
-    let mut running = Running::start(opened, clock, &process.sockets).await?;
+    let mut running = Running::start(opened, clock, &process.sockets, None).await?;
 
     let (ask, mut asked) = mpsc::channel(1);
     let front = Arc::new(Front::new(process.operator(&running, &current), ask));

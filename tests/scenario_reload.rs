@@ -5,7 +5,7 @@ mod support;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use support::client::Client;
@@ -342,6 +342,55 @@ fn a_transaction_that_never_ends_holds_the_reload_only_for_the_drain_time() {
     gate.open();
     daemon.wait_queue_empty(Duration::from_secs(30));
     daemon.stop();
+}
+
+/// One sender's mail that the host does not answer has all connections but one before a reload and after it, although
+/// it is all that waits when the new relay begins.
+#[test]
+fn what_is_known_of_mail_that_hangs_lives_through_a_reload() {
+    let (dir, port, never) = (TestDir::new(), Port::reserve(), Gate::default());
+    let hung = Arc::new(AtomicUsize::new(0));
+    let sink = {
+        let (hung, never) = (hung.clone(), never.clone());
+        let script = move |ask: &support::sink::Ask| match ask.verb == "MAIL" && ask.argument.contains("stuck@") {
+            true => {
+                hung.fetch_add(1, Ordering::SeqCst);
+                Answer::After(never.clone())
+            }
+            false => Answer::Yes,
+        };
+        Sink::with(port.at(2), Options::script(script))
+    };
+    let keys = format!("connections = {CONNECTIONS}\nrate = []");
+    let daemon = Setup::new(&dir).via("example", "example.test", sink.address, &keys).start();
+    let text = std::fs::read_to_string(&daemon.config).expect("read");
+    std::fs::write(&daemon.config, format!("drain = \"1s\"\n{text}")).expect("write");
+    daemon.command_ok(&["reload"], b"");
+    let mut count = 0;
+    let mut others_leave = |client: &mut Client| {
+        for n in 0..3 {
+            count += 1;
+            let from = format!("<good{n}@good.test>");
+            client.send(&from, &["<somebody@example.test>"], &message("others"));
+            sink.wait(count, SOON);
+        }
+    };
+    others_leave(&mut daemon.client());
+    let mut client = daemon.client();
+    for n in 0..2 * CONNECTIONS {
+        client.send("<stuck@sender.test>", &["<somebody@example.test>"], &message(&format!("stuck {n}")));
+    }
+    let all_but_one = |times: usize| {
+        wait_for("mail that hangs", SOON, || (hung.load(Ordering::SeqCst) >= times * (CONNECTIONS - 1)).then_some(()));
+    };
+    all_but_one(1);
+    others_leave(&mut client);
+    daemon.command_ok(&["reload"], b"");
+    all_but_one(2);
+    others_leave(&mut daemon.client());
+    assert_eq!(hung.load(Ordering::SeqCst), 2 * (CONNECTIONS - 1), "the last connection is not theirs");
+    never.open();
+    daemon.wait_queue_empty(Duration::from_secs(30));
 }
 
 /// A host whose first message waits for a word of the test; the others are taken at once.

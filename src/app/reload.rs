@@ -25,6 +25,7 @@ use crate::clock::{Clock, Timestamp};
 use crate::config::report::{OwnValues, Setting};
 use crate::config::{Config, ConfigError, Loaded};
 use crate::crash;
+use crate::pipeline::Relay;
 use crate::queue::{Queue, QueueError};
 
 /// What a signal asks for.
@@ -180,15 +181,15 @@ impl Process {
         Ok((parts, next))
     }
 
-    async fn start(&self, parts: Parts) -> Result<Running, StartError> {
-        Running::start(Opened::open(parts, self.clock).await?, self.clock, &self.sockets).await
+    async fn start(&self, parts: Parts, before: &Relay) -> Result<Running, StartError> {
+        Running::start(Opened::open(parts, self.clock).await?, self.clock, &self.sockets, Some(before)).await
     }
 
     /// Starts `current` once more, on the queue that the relay before has left open.
-    async fn go_on(&mut self, current: &InForce, queue: Arc<dyn Queue>) -> Result<Running, StartError> {
+    async fn go_on(&mut self, current: &InForce, queue: Arc<dyn Queue>, before: &Relay) -> Result<Running, StartError> {
         self.sockets.keep(&current.config);
         let parts = Parts::new(current.config.clone()).await?;
-        Running::start(Opened::again(parts, queue).await?, self.clock, &self.sockets).await
+        Running::start(Opened::again(parts, queue).await?, self.clock, &self.sockets, Some(before)).await
     }
 
     /// Ends what runs and starts `next`, or else `current` again. Tells what changed, or why the
@@ -214,13 +215,13 @@ impl Process {
         if let Err(error) = drained.may_reopen().await {
             let refused = Refused::by_queue(error);
             tracing::error!(error = %refused.logged, "reload: the old configuration goes on with the queue as it is open");
-            let running = self.go_on(current, drained.keep().await?).await?;
+            let running = self.go_on(current, drained.keep().await?, &before).await?;
             running.relay.go_on_from(&before);
             return Ok((running, Err(refused)));
         }
         drained.close().await?;
         crash::point("reload.stopped");
-        match self.start(parts).await {
+        match self.start(parts, &before).await {
             Ok(running) => {
                 running.relay.go_on_from(&before);
                 // What waited for other hosts, TLS or logins than these need not wait for its next retry.
@@ -249,7 +250,7 @@ impl Process {
                 tracing::error!(%error, "reload: the new configuration could not be started, the old one is taken");
                 self.sockets.keep(&current.config);
                 let parts = Parts::new(current.config.clone()).await?;
-                let running = self.start(parts).await?;
+                let running = self.start(parts, &before).await?;
                 running.relay.go_on_from(&before);
                 Ok((running, Err(error.into())))
             }

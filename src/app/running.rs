@@ -15,6 +15,7 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
+use super::changes::reached_otherwise;
 use super::sockets::Sockets;
 use super::spool::keep_spool;
 use super::{StartError, files, keep_expiring, keep_house};
@@ -135,11 +136,16 @@ pub(super) struct Running {
 }
 
 impl Running {
-    /// Starts to listen and to deliver.
+    /// Starts to listen and to deliver. `before`: the relay that ended for this one.
     ///
     /// # Errors
     /// The queue cannot be read, or something else that is needed cannot be had.
-    pub(super) async fn start(opened: Opened, clock: Clock, sockets: &Sockets) -> Result<Running, StartError> {
+    pub(super) async fn start(
+        opened: Opened,
+        clock: Clock,
+        sockets: &Sockets,
+        before: Option<&Relay>,
+    ) -> Result<Running, StartError> {
         let Opened { parts: Parts { config, router, connector }, queue } = opened;
         let Store::Sqlite(store) = &config.queue.store;
         let counts = queue.counts().await.map_err(|e| StartError::Temporary(e.to_string()))?;
@@ -165,6 +171,10 @@ impl Running {
         relay.recognise_renamed().await.map_err(|e| StartError::Temporary(e.to_string()))?;
         scheduler.begin_rates(counts.messages == 0).await.map_err(StartError::Temporary)?;
         relay.recall().await.map_err(|e| StartError::Temporary(e.to_string()))?;
+        if let Some(before) = before {
+            let otherwise = reached_otherwise(&before.config, &config);
+            scheduler.go_on_from(&before.scheduler, |provider| !otherwise.iter().any(|name| name == provider));
+        }
         crash::point("start.recalled");
 
         let (mut servers, mut listening) = (Vec::new(), Vec::new());

@@ -3,14 +3,15 @@
 //!
 //! Senders are one as in [`sender_key`]; a transaction to several has no recipient in common with others, and no
 //! domain of recipients unless all have the same. Sizes are one when they have the same number of binary digits;
-//! up to [`SMALL`] bytes all are one. Pure.
+//! up to [`SMALL`] bytes all are one. That is less than what hosts that look at sizes
+//! look for, a scanner of attachments, say, and more than most mail without any. Pure.
 
 use std::hash::{DefaultHasher, Hash, Hasher};
 
 use super::{lowercase, sender_key};
 
 /// Messages up to so many bytes are of one size.
-const SMALL: u64 = 64 * 1024;
+const SMALL: u64 = 16 * 1024;
 /// How many kinds of features there are.
 pub const FEATURE_KINDS: usize = 5;
 const FEATURES: usize = FEATURE_KINDS;
@@ -43,6 +44,11 @@ fn key(kind: usize, of: impl Hash) -> u64 {
     let mut hasher = DefaultHasher::new();
     (kind, of).hash(&mut hasher);
     hasher.finish().max(1)
+}
+
+/// Binary digits of a size, less one; the same for all that is small.
+fn digits(size: u64) -> u32 {
+    (size.max(SMALL) - 1).ilog2()
 }
 
 impl<'a> Features<'a> {
@@ -78,7 +84,7 @@ impl<'a> Features<'a> {
         keys[SENDER_DOMAIN] = domain(SENDER_DOMAIN, Some(domain_of(self.sender)).filter(|domain| !domain.is_empty()));
         keys[RECIPIENT] = self.recipient.map_or(0, |recipient| key(RECIPIENT, recipient));
         keys[RECIPIENT_DOMAIN] = domain(RECIPIENT_DOMAIN, self.recipient_domain);
-        keys[SIZE] = key(SIZE, self.size.max(SMALL).ilog2());
+        keys[SIZE] = key(SIZE, digits(self.size));
         FeatureKeys(keys)
     }
 
@@ -105,7 +111,8 @@ impl Features<'_> {
             .told(FeatureKeys([narrow, sender_domain, recipient, 0, 0].map(|own| if own == key { own } else { 0 })));
         told.unwrap_or_else(|| match self.recipient_domain.filter(|_| key == recipient_domain) {
             Some(domain) => format!("to recipients at {domain}"),
-            None => format!("of {} KiB or so", self.size.max(SMALL) / 1024),
+            None if self.size <= SMALL => format!("of up to {} KiB", SMALL / 1024),
+            None => format!("of {} KiB or so", self.size / 1024),
         })
     }
 }
@@ -159,11 +166,11 @@ impl FeatureKeys {
         FeatureKeys([sender, domain, 0, 0, 0])
     }
 
-    /// The recipient and its domain.
+    /// Without the sender and his domain.
     #[must_use]
-    pub fn of_recipient(self) -> FeatureKeys {
-        let [_, _, recipient, domain, _] = self.0;
-        FeatureKeys([0, 0, recipient, domain, 0])
+    pub fn without_sender(mut self) -> FeatureKeys {
+        (self.0[SENDER], self.0[SENDER_DOMAIN]) = (0, 0);
+        self
     }
 
     /// Each at the place of its kind; 0: none.
@@ -174,7 +181,7 @@ impl FeatureKeys {
     /// Without the size of small messages: nearly all mail has it.
     #[must_use]
     pub fn telling(mut self) -> FeatureKeys {
-        if self.0[SIZE] == key(SIZE, SMALL.ilog2()) {
+        if self.0[SIZE] == key(SIZE, digits(SMALL)) {
             self.0[SIZE] = 0;
         }
         self
@@ -221,6 +228,12 @@ mod tests {
         assert_eq!(left(of("w@w.test", &["x@N.test", "y@n.TEST"], SMALL)), 2);
         assert_eq!(left(of("w@w.test", &["x@n.test", "y@other.test"], SMALL)), 1);
         assert_eq!(left(of("w@w.test", &["x@other.test"], 10 << 20)), 0);
+        // What has an attachment is told from what has none.
+        let telling = |size| of("w@w.test", &[], size).keys().telling().by_kind()[SIZE];
+        assert_eq!([1, 10_000, SMALL].map(telling), [0; 3]);
+        assert!(telling(SMALL + 1) > 0 && telling(65_000) > 0 && telling(SMALL + 1) != telling(65_000));
+        let size = |bytes: u64| of("w@w.test", &[], bytes).told_of(of("w@w.test", &[], bytes).keys().by_kind()[SIZE]);
+        assert_eq!([1, 65_536].map(size), ["of up to 16 KiB", "of 64 KiB or so"]);
         // A host that takes no large ones: those alike in size.
         let [large, larger, largest] = [9_u64 << 20, 15 << 20, 17 << 20].map(|size| of("w@w.test", &[], size).keys());
         assert!(large == larger && large != largest);

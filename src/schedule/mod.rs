@@ -171,6 +171,17 @@ impl Scheduler {
         lane
     }
 
+    /// Takes over what lanes knew of the mail that their hosts answer, as after a reload: of the providers that are
+    /// `same`. Before anything leaves. Of domains lanes know that only while they work.
+    pub fn go_on_from(&self, before: &Scheduler, same: impl Fn(&str) -> bool) {
+        let providers = before.lanes().into_iter().filter(|lane| lane.name.as_domain().is_none());
+        for old in providers.filter(|lane| same(lane.name.base()) && !self.is_former(&lane.name)) {
+            if old.knows_answers() {
+                self.lane(&old.name).go_on_from(&old);
+            }
+        }
+    }
+
     /// The lane of that name, if it is in memory.
     pub fn known(&self, name: &LaneName) -> Option<Arc<Lane>> {
         self.lanes.read().get(name).cloned()

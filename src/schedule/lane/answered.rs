@@ -30,7 +30,7 @@ const LATELY: Duration = Duration::from_secs(600);
 const EACH: u64 = 8;
 
 /// See the module.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct Answered {
     kinds: [VecDeque<Known>; FEATURE_KINDS],
     /// Answers since the lane began.
@@ -42,7 +42,7 @@ pub(super) struct Answered {
 }
 
 /// Something that mail was answered of.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Known {
     key: u64,
     at: Instant,

@@ -159,6 +159,12 @@ impl Lane {
         let view = View::of(unanswered, narrowed.most(self.provider.connections), answers, None);
         let circuit = circuit.as_ref();
         let keeps = |job: &Job| circuit.is_some_and(|circuit| circuit.keeps(job)) || view.keeps(job);
+        // Nothing is known of the host yet: the last connection is for other mail, if there is any.
+        if view.is_first_burst()
+            && let Next::Job(job) = ready.pop(&gates, most, destination, &|job| keeps(job) || view.yields(job))
+        {
+            return Next::Job(job);
+        }
         if circuit.is_none() && !view.suspects_some() {
             return ready.pop(&gates, most, destination, &keeps);
         }

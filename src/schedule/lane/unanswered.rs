@@ -58,7 +58,7 @@ pub(super) struct Unanswered {
     pub(super) hangs: Option<Told>,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Suspect {
     key: u64,
     /// The mail, in words that follow "mail".
@@ -121,6 +121,20 @@ impl Suspect {
 }
 
 impl Unanswered {
+    /// What the lane before knew; what is under way there is not under way here.
+    fn go_on_from(&mut self, before: &Unanswered) {
+        let Unanswered { messages, features, answered, left, gave_up, hangs, under_way: _ } = before;
+        *self = Unanswered {
+            messages: messages.clone(),
+            features: features.clone(),
+            answered: answered.clone(),
+            under_way: std::mem::take(&mut self.under_way),
+            left: *left,
+            gave_up: *gave_up,
+            hangs: *hangs,
+        };
+    }
+
     /// Nothing is remembered.
     pub(super) fn is_empty(&self) -> bool {
         self.messages.is_empty() && self.features.is_empty()
@@ -246,6 +260,17 @@ impl Lane {
         let mut state = self.state.lock();
         let about = state.unanswered.left(job.message.message.id, &mail, how, Instant::now())?;
         Some((about, Confined::of(state.narrowed.most(self.provider.connections))))
+    }
+
+    /// Whether anything is known of what its hosts answer.
+    pub fn knows_answers(&self) -> bool {
+        let unanswered = &self.state.lock().unanswered;
+        !unanswered.is_empty() || unanswered.answered.times() > 0
+    }
+
+    /// Takes over what the lane of that name knew of answers, as after a reload. Before anything leaves.
+    pub fn go_on_from(&self, before: &Lane) {
+        self.state.lock().unanswered.go_on_from(&before.state.lock().unanswered);
     }
 
     /// The host answered a transaction, whatever it said, after it `took` so long.

@@ -99,6 +99,45 @@ async fn a_message_that_had_no_answer_is_never_on_two_connections() {
     assert_eq!(ids, [7, 20, 21]);
 }
 
+/// VERP addresses at one domain in a lane whose host has answered nothing yet, as after a start.
+#[tokio::test(start_paused = true)]
+async fn before_the_first_answer_the_last_connection_is_for_other_mail_if_there_is_any() {
+    let bad = || (0..4).map(|n| job(&format!("v{n}@bad.test"), &format!("{n}.example"), 0, &[n]));
+    let alone = lane(3);
+    let _ = alone.push(bad());
+    let leave = all_that_leave(&alone).await;
+    assert_eq!(senders(&leave[..3]), ["v0@bad.test", "v1@bad.test", "v2@bad.test"]);
+    let with_others = lane(3);
+    let _ = with_others.push(bad());
+    let _ = with_others.push([job("good@g.test", "x.example", 0, &[9])]);
+    let leave = all_that_leave(&with_others).await;
+    assert_eq!(senders(&leave[..3]), ["v0@bad.test", "v1@bad.test", "good@g.test"]);
+}
+
+/// As at a reload: what was answered, and what was not.
+#[tokio::test(start_paused = true)]
+async fn a_lane_that_goes_on_from_another_one_knows_what_that_knew() {
+    let (before, after, new) = (lane(4), lane(4), lane(4));
+    for index in 0..2 {
+        times_out(&before, "bad@s.test", index).await;
+    }
+    let _ = before.push([job("good@g.test", "x.example", 0, &[5])]);
+    let good = next(&before).await.expect("a job");
+    before.note_answered(&good, IDLE);
+    assert!(before.knows_answers() && !new.knows_answers());
+    after.go_on_from(&before);
+    let his = || (10..20).map(|n| job("bad@s.test", "x.example", 0, &[n]));
+    for (lane, most) in [(&after, 2), (&new, 10)] {
+        let _ = lane.push(his());
+        assert_eq!(all_that_leave(lane).await.len(), most);
+    }
+    // Since something was answered, a burst of somebody else leaves the last one free from the first moment on.
+    let other = lane(4);
+    other.go_on_from(&before);
+    let _ = other.push((10..20).map(|n| job("burst@b.test", "x.example", 0, &[n])));
+    assert_eq!(all_that_leave(&other).await.len(), 3);
+}
+
 #[tokio::test(start_paused = true)]
 async fn where_there_is_one_connection_it_is_for_all() {
     let lane = lane(1);

@@ -24,7 +24,7 @@ enum Cause {
     SenderDomain,
     Recipient,
     RecipientDomain,
-    Size,
+    Size(u64),
 }
 
 /// One connection.
@@ -40,6 +40,8 @@ fn message(cause: Option<Cause>, n: u32, rng: &mut Rng) -> Job {
     let sender = match cause {
         Some(Cause::Sender) => "bad@bad.test".to_owned(),
         Some(Cause::SenderDomain) => format!("v{n}@bad.test"),
+        // No two of them that are under way have anything else in common.
+        Some(Cause::Size(_)) => format!("s@new{}.test", n % 9),
         _ => own,
     };
     let mut job = job(&sender, "smart.example", 0, &[n]);
@@ -51,9 +53,9 @@ fn message(cause: Option<Cause>, n: u32, rng: &mut Rng) -> Job {
     for held in &mut job.recipients {
         held.recipient = Recipient::new(crate::mail::Address::parse(&to).expect("an address"));
     }
-    if matches!(cause, Some(Cause::Size)) {
+    if let Some(Cause::Size(bytes)) = cause {
         let shared = Arc::get_mut(&mut job.message).expect("its own");
-        Arc::get_mut(&mut shared.message).expect("its own").size = 10 << 20;
+        Arc::get_mut(&mut shared.message).expect("its own").size = bytes;
     }
     job
 }
@@ -106,7 +108,10 @@ async fn world(cause: Cause, connections: u32, (every, at_once): (u32, u32), rng
     (most, longest)
 }
 
-const CAUSES: [Cause; 5] = [Cause::Sender, Cause::SenderDomain, Cause::Recipient, Cause::RecipientDomain, Cause::Size];
+/// A picture in a newsletter, and more than a host may take.
+const SIZES: [Cause; 2] = [Cause::Size(65_000), Cause::Size(10 << 20)];
+const CAUSES: [Cause; 6] =
+    [Cause::Sender, Cause::SenderDomain, Cause::Recipient, Cause::RecipientDomain, SIZES[0], SIZES[1]];
 
 fn seeds() -> std::ops::Range<u64> {
     let asked = std::env::var("MAILWEIR_SEEDS").ok();

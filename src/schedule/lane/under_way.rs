@@ -19,7 +19,8 @@
 //!   its body was out: else a connection that a firewall swallowed would stop all mail of a sender who is alone.
 //!
 //! Before anything was answered since it began nearly all mail has something in common with what waits: then only the
-//! first rule holds. Mail of domains that are new is like any other, or one sender could stop all of it.
+//! first rule holds; and before anything at all was answered in the lane, as after a start, that one decides which mail
+//! leaves first, and keeps none while there is no other. Mail of domains that are new is like any other, or one sender could stop all of it.
 //!
 //! Bounded: one entry for a transaction. Pure.
 
@@ -92,6 +93,8 @@ pub(super) struct View<'a> {
     common: FeatureKeys,
     /// Of two connections one has waited for long for an answer that it may be given up for.
     overdue: bool,
+    /// The same before anything was answered in the lane.
+    at_first: FeatureKeys,
     now: Instant,
 }
 
@@ -117,11 +120,11 @@ impl Open {
             untold |= !answered.any_since(began);
             let of = silence.features;
             let own = of.without(|key| answered.knows_since(key, began));
-            // A domain that the host never answered explains its silence.
+            // A domain that the host never answered explains its silence, as does the size of what is not small.
             let new = |domain| !answered.knows(domain);
             let own = match (new(of.sender_domain()), of.recipient_domain().is_some_and(new)) {
-                (true, false) => own.of_sender(),
-                (false, true) => own.of_recipient(),
+                (true, false) => own.at_mail().telling(),
+                (false, true) => own.without_sender().telling(),
                 _ => own,
             };
             any.extend(own.iter());
@@ -171,12 +174,14 @@ impl<'a> View<'a> {
         let is_silent = |one: &UnderWay| silence(one).is_some_and(|silence| silence.lasts >= slow);
         let is_in_doubt = |one: &UnderWay| one.standing != Standing::Clear;
         let common = match connections {
-            // Where nothing was answered yet there is nothing to tell them by.
-            2.. if all.len() + 1 >= connections && answered.times() > 0 => {
+            2.. if all.len() + 1 >= connections => {
                 common(all.iter().map(|one| one.open(silence(one), unanswered)), connections, unanswered, now)
             }
             _ => FeatureKeys::default(),
         };
+        // Where nothing was answered yet there is nothing to tell them by.
+        let none = FeatureKeys::default();
+        let (common, at_first) = if answered.times() > 0 { (common, none) } else { (none, common) };
         View {
             unanswered,
             connections,
@@ -190,6 +195,7 @@ impl<'a> View<'a> {
             overdue: connections == 2
                 && all.len() == 1
                 && late.iter().any(|silence| silence.may_end && silence.lasts >= RECENTLY),
+            at_first,
             now,
         }
     }
@@ -223,6 +229,16 @@ impl<'a> View<'a> {
     /// Whether other mail leaves before it.
     pub(super) fn goes_last(&self, job: &Job) -> bool {
         self.unanswered.left_lately(self.now) && self.unanswered.concerns(job)
+    }
+
+    /// Whether other mail is better for the last connection, though nothing was answered in the lane yet.
+    pub(super) fn yields(&self, job: &Job) -> bool {
+        !self.at_first.is_empty() && self.at_first.are_all_of(job.features().keys())
+    }
+
+    /// Whether any mail may be such.
+    pub(super) fn is_first_burst(&self) -> bool {
+        !self.at_first.is_empty()
     }
 
     /// Whether anything is suspected.

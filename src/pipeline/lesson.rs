@@ -468,8 +468,10 @@ pub(crate) fn got_to(facts: &[Fact]) -> Reached {
 fn one_too_many(fact: &Fact, open: u32) -> bool {
     match &fact.event {
         Event::Reply(reply) if (Stage::Greeting..=Stage::Auth).contains(&fact.stage) => {
-            let refused = reply.code == 421 || fact.stage == Stage::Auth;
-            reply.is_transient() && (open > 0 && refused || says_too_many(fact))
+            // Whatever it says before it has heard who we are, or of what mail: others of ours are welcome there.
+            let at_the_door = matches!(fact.stage, Stage::Greeting | Stage::Ehlo) && !reply.is_positive();
+            let for_now = reply.is_transient() && (reply.code == 421 || fact.stage == Stage::Auth);
+            open > 0 && (at_the_door || for_now) || reply.is_transient() && says_too_many(fact)
         }
         Event::Io(_) | Event::Closed => open > 0 && (Stage::Connect..=Stage::Auth).contains(&fact.stage),
         _ => false,
@@ -562,5 +564,17 @@ mod tests {
         }
         let refused = Fact { stage: Stage::Auth, event: reply(535), peer: None };
         assert!(!one_too_many(&refused, 1));
+    }
+
+    /// Hosts say 554 to a connection too many, or whatever they say when something is wrong.
+    #[test]
+    fn any_refusal_at_the_greeting_is_one_too_many_where_others_are_served() {
+        for (stage, code) in [(Stage::Greeting, 554), (Stage::Greeting, 450), (Stage::Ehlo, 550), (Stage::Ehlo, 421)] {
+            let event = Event::Reply(Reply { code, enhanced: None, text: "no".into() });
+            let fact = Fact { stage, event, peer: None };
+            assert_eq!((one_too_many(&fact, 0), one_too_many(&fact, 1)), (false, true), "{fact}");
+        }
+        let tls = Event::Reply(Reply { code: 554, enhanced: None, text: "no".into() });
+        assert!(!one_too_many(&Fact { stage: Stage::StartTls, event: tls, peer: None }, 1));
     }
 }

@@ -23,7 +23,7 @@ use tokio::time::Instant;
 use super::answered::Answered;
 use super::patience::Told;
 use super::under_way::UnderWay;
-use super::{Lane, State};
+use super::{Lane, State, Wake};
 use crate::clock::doubled;
 use crate::mail::{FeatureKeys, Features, QueueId};
 use crate::schedule::Job;
@@ -246,6 +246,13 @@ impl Lane {
         let mut state = self.state.lock();
         let about = state.unanswered.left(job.message.message.id, &mail, how, Instant::now())?;
         Some((about, Confined::of(state.narrowed.most(self.provider.connections))))
+    }
+
+    /// Connections were ended because they were too many: nothing is held against the mail on them.
+    pub fn clear_ended(&self) -> Wake {
+        let mut state = self.state.lock();
+        state.unanswered.features.retain(|suspect| suspect.until.is_none());
+        self.wake(&mut state)
     }
 
     /// The host answered a transaction, whatever it said, after it `took` so long.

@@ -280,7 +280,7 @@ impl Relay {
         let mut serves: Option<Arc<str>> = None;
         let mut recipients: Vec<Recipient> = Vec::new();
         let idle = lane.provider.idle_timeout;
-        'jobs: while !*stopping.borrow() && !lane.retire(link.is_some()) {
+        'jobs: while !*stopping.borrow() && !lane.retire(link.as_ref().map(Link::counted)) {
             // About what it has given back or put off.
             self.carry_out(hand.take_orders()).await;
             // No place is held for mail that is not there, without a connection.
@@ -405,7 +405,7 @@ impl Relay {
                 route = its;
                 match opened {
                     Ok(new) => {
-                        let new = Link::new(new, lane);
+                        let new = Link::new(new, number, lane);
                         self.of(lane).note_opened(number, new.open);
                         link = Some(new);
                         self.note_session(lane, &attempt.job.destination);

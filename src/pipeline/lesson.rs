@@ -18,7 +18,7 @@ use crate::outcome::{Fate, Judgement, Scope};
 use crate::schedule::lane::Reached;
 use crate::schedule::{Job, Lane, Wake};
 use crate::shape::adapt::{
-    About, Adapt, Amount, Attempted, Effect, Finding, Party, Refused, Says, Signature, Tried, hash_of,
+    About, Adapt, Amount, Attempted, Effect, Finding, Newcomer, Party, Refused, Says, Signature, Tried, hash_of,
 };
 
 /// How often time passes for a lane about which something is known.
@@ -51,6 +51,8 @@ pub(crate) struct Lesson<'a> {
 pub(crate) struct After {
     /// It is used up, or another one is to show whether it is.
     pub(crate) close: bool,
+    /// It was one connection too many: nothing was said of the mail on it.
+    pub(crate) too_many: bool,
     /// The kind of refusal that it had for the whole transaction.
     refused: Option<u64>,
 }
@@ -203,8 +205,27 @@ pub(crate) trait Teach {
             Some((load, reply, fact.event.to_string()))
         });
         let mut after = After::default();
+        let host = facts.first().and_then(|fact| fact.peer.as_ref()).map_or("", |peer| &*peer.host);
+        let (working, to_host) = self.lane().working(host);
+        let newcomer = carried
+            .filter(|_| to_host > 0)
+            .and_then(|load| Some((refused_newcomer(facts, judgements, load, job)?, facts.first()?.event.to_string())))
+            .map(|(one, text)| (Newcomer { working, ..one }, text));
+        let mut news = false;
         let (spent, told, slowed) = self.teach(|adapt, open| {
+            let newcomer_refused = newcomer.is_some();
+            if let Some((one, text)) = newcomer {
+                let about_number = adapt.refused_newcomer(one, now, &text);
+                if let Some(learned) = about_number {
+                    (after.close, after.too_many, news) = (true, true, learned);
+                    judgements.iter_mut().for_each(|judgement| judgement.fate = Fate::Front);
+                    return (None, None, Vec::new());
+                }
+            }
             if !accepted.is_empty() {
+                if let Some(load) = on {
+                    adapt.took((load.number, fresh), job.features().keys(), working, now);
+                }
                 if let Some(load) = on {
                     adapt.passed_on(load.carried, amount(job, accepted.len()), job.sender, now);
                 }
@@ -220,6 +241,10 @@ pub(crate) trait Teach {
             });
             after.refused = about.as_ref().and_then(|(_, sign, _)| sign.as_ref()).map(|sign| sign.hash);
             after.close = matches!(says, Says::UsedUp { .. } | Says::Perhaps { again: true });
+            if spent.is_none() && about.as_ref().is_some_and(|(load, ..)| load.is_any()) && says == Says::Nothing {
+                adapt.refused_at_work();
+            }
+            after.close |= newcomer_refused && adapt.doubts_newcomers();
             if matches!(says, Says::UsedUp { .. }) {
                 judgements.iter_mut().zip(facts).for_each(|(judgement, fact)| used_up(judgement, fact));
             }
@@ -247,11 +272,19 @@ pub(crate) trait Teach {
             (spent, told, slowed)
         });
         self.tell(spent, told);
+        if news {
+            let wake = self.lane().clear_ended();
+            self.taught(false, wake);
+        }
         for (judgement, fact) in judgements.iter_mut().zip(facts) {
             // On a connection that had carried nothing it is an answer to this message, not the end of a
             // connection that others have used up.
             let slows = slowed.iter().any(|at| facts.get(*at) == Some(fact));
-            if (fresh || slows) && is_end_of_connection(judgement) && matches!(fact.event, Event::Reply(_)) {
+            if (fresh || slows)
+                && !after.too_many
+                && is_end_of_connection(judgement)
+                && matches!(fact.event, Event::Reply(_))
+            {
                 judgement.fate = LATER;
             }
             judgement.throttled |= slows;
@@ -279,6 +312,21 @@ fn about_connection(facts: &[Fact], judgements: &[Judgement], load: Load) -> Opt
         // One that was idle is closed because of that.
         fact.stage >= Stage::Mail && !judgement.ruled && (is_refused || ended(fact)) && !(ended(fact) && load.stale)
     })
+}
+
+/// Mail that was refused as a whole, at MAIL or RCPT, on a connection that had carried nothing and refused nothing for
+/// good: by words for now or by an end of the connection, that no rule explains.
+fn refused_newcomer(facts: &[Fact], judgements: &[Judgement], load: Load, job: &Job) -> Option<Newcomer> {
+    let is_refused = |fact: &Fact, judgement: &Judgement| {
+        let for_now = matches!(&fact.event, Event::Reply(reply) if reply.is_transient());
+        matches!(fact.stage, Stage::Mail | Stage::Rcpt) && (for_now || ended(fact)) && !judgement.ruled
+    };
+    let all = facts.iter().zip(judgements).all(|(fact, judgement)| is_refused(fact, judgement));
+    let first = facts.first().filter(|_| all && !load.is_any() && load.bad == 0)?;
+    let keys = job.features().keys();
+    let mail = if first.stage == Stage::Mail { keys.at_mail() } else { keys };
+    let said = matches!(&first.event, Event::Reply(reply) if About::told(&reply.text, false) == About::Connections);
+    Some(Newcomer { number: load.number, working: 0, mail, said })
 }
 
 /// Its connection took no more: another one does. What may have arrived waits as before.
@@ -357,6 +405,8 @@ fn is_end_of_connection(judgement: &Judgement) -> bool {
 /// What a connection has carried, and for how long it is open.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Load {
+    /// That of the connection, in the order in which they began.
+    number: u64,
     carried: Amount,
     /// The last message of it.
     last: Amount,
@@ -387,6 +437,7 @@ impl Load {
 /// Counts what a connection carries.
 #[derive(Debug)]
 pub(crate) struct Carried {
+    number: u64,
     opened: Instant,
     /// Refusals for good.
     bad: u32,
@@ -399,10 +450,18 @@ pub(crate) struct Carried {
 }
 
 impl Carried {
-    /// Of a new connection.
-    pub(crate) fn nothing() -> Carried {
+    /// Of a new connection, the one of that number.
+    pub(crate) fn nothing(number: u64) -> Carried {
         let now = Instant::now();
-        Carried { opened: now, bad: 0, accepted: Amount::default(), last: Amount::default(), at: now, refused: None }
+        Carried {
+            number,
+            opened: now,
+            bad: 0,
+            accepted: Amount::default(),
+            last: Amount::default(),
+            at: now,
+            refused: None,
+        }
     }
 
     /// What was accepted on it.
@@ -416,8 +475,8 @@ impl Carried {
     }
 
     fn load(&self, stale: bool) -> Load {
-        let Carried { bad, accepted: carried, last, refused, .. } = *self;
-        Load { carried, last, stale, refused, bad, age: self.opened.elapsed() }
+        let Carried { number, bad, accepted: carried, last, refused, .. } = *self;
+        Load { number, carried, last, stale, refused, bad, age: self.opened.elapsed() }
     }
 
     /// What it has carried, if there was anything and the last of it was a moment ago.
@@ -468,8 +527,10 @@ pub(crate) fn got_to(facts: &[Fact]) -> Reached {
 fn one_too_many(fact: &Fact, open: u32) -> bool {
     match &fact.event {
         Event::Reply(reply) if (Stage::Greeting..=Stage::Auth).contains(&fact.stage) => {
-            let refused = reply.code == 421 || fact.stage == Stage::Auth;
-            reply.is_transient() && (open > 0 && refused || says_too_many(fact))
+            // Whatever it says before it has heard who we are, or of what mail: others of ours are welcome there.
+            let at_the_door = matches!(fact.stage, Stage::Greeting | Stage::Ehlo) && !reply.is_positive();
+            let for_now = reply.is_transient() && (reply.code == 421 || fact.stage == Stage::Auth);
+            open > 0 && (at_the_door || for_now) || reply.is_transient() && says_too_many(fact)
         }
         Event::Io(_) | Event::Closed => open > 0 && (Stage::Connect..=Stage::Auth).contains(&fact.stage),
         _ => false,
@@ -562,5 +623,17 @@ mod tests {
         }
         let refused = Fact { stage: Stage::Auth, event: reply(535), peer: None };
         assert!(!one_too_many(&refused, 1));
+    }
+
+    /// Hosts say 554 to a connection too many, or whatever they say when something is wrong.
+    #[test]
+    fn any_refusal_at_the_greeting_is_one_too_many_where_others_are_served() {
+        for (stage, code) in [(Stage::Greeting, 554), (Stage::Greeting, 450), (Stage::Ehlo, 550), (Stage::Ehlo, 421)] {
+            let event = Event::Reply(Reply { code, enhanced: None, text: "no".into() });
+            let fact = Fact { stage, event, peer: None };
+            assert_eq!((one_too_many(&fact, 0), one_too_many(&fact, 1)), (false, true), "{fact}");
+        }
+        let tls = Event::Reply(Reply { code: 554, enhanced: None, text: "no".into() });
+        assert!(!one_too_many(&Fact { stage: Stage::StartTls, event: tls, peer: None }, 1));
     }
 }

@@ -104,14 +104,14 @@ pub(super) struct Link {
     /// Connections of the lane that were open when it was opened, with it.
     pub(super) open: u32,
     carried: Carried,
-    _counted: OpenGuard,
+    counted: OpenGuard,
 }
 
 impl Link {
-    pub(super) fn new(connection: Connection, lane: &std::sync::Arc<Lane>) -> Link {
+    pub(super) fn new(connection: Connection, number: u64, lane: &std::sync::Arc<Lane>) -> Link {
         let (open, counted) = lane.opened(connection.host());
         lane.listens(connection.host(), connection.awaited());
-        Link { connection, open, carried: Carried::nothing(), _counted: counted }
+        Link { connection, open, carried: Carried::nothing(number), counted }
     }
 
     /// Whether it may carry the next transaction.
@@ -136,7 +136,16 @@ impl Link {
 
     /// What it had carried before a transaction of a message of `bytes` with these facts.
     pub(super) fn carried(&mut self, facts: &[Fact], bytes: u64) -> Load {
-        self.carried.before(facts, bytes)
+        let before = self.carried.before(facts, bytes);
+        if self.carried.amount().messages > 0 {
+            self.counted.works();
+        }
+        before
+    }
+
+    /// What counts it in its lane.
+    pub(super) fn counted(&self) -> &OpenGuard {
+        &self.counted
     }
 
     /// What a transaction means for it.

@@ -119,7 +119,7 @@ impl Relay {
         for planned in &planned {
             self.log(lane, &attempt, planned, now);
         }
-        self.consequences(lane, attempt, &planned);
+        self.consequences(lane, attempt, &planned, after);
         after
     }
 
@@ -217,7 +217,7 @@ impl Relay {
     }
 
     /// What follows for the lane: later attempts, a circuit, jobs given back.
-    fn consequences(&self, lane: &Arc<Lane>, attempt: Attempt, planned: &[Planned]) {
+    fn consequences(&self, lane: &Arc<Lane>, attempt: Attempt, planned: &[Planned], after: After) {
         let earliest = planned
             .iter()
             .filter_map(|p| match p.outcome {
@@ -231,7 +231,9 @@ impl Relay {
             self.scheduler.attend(lane);
         }
 
-        self.note_silence(lane, &attempt);
+        if !after.too_many {
+            self.note_silence(lane, &attempt);
+        }
         let delivered = planned.iter().any(|p| p.outcome == Outcome::Delivered);
         if delivered {
             self.scheduler.prove(lane, true);

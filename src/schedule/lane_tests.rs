@@ -488,11 +488,11 @@ async fn while_workers_retire_there_are_no_more_than_configured() {
     });
     assert_eq!(lane.push([job("a@a", "x.example", 0, &[0])]), Wake::Start);
     assert_eq!(lane.push([job("a@a", "x.example", 0, &[1])]), Wake::Start);
-    assert!(!lane.retire(false));
+    assert!(!lane.retire(None));
     let now = Timestamp(1_000_000);
     let _ = lane.feedback(now, |adapt, _| (0..20).for_each(|n| adapt.refused((n, 1), false, now, "421 too many")));
-    assert!(lane.retire(false), "there may be one");
-    assert!(!lane.retire(false));
+    assert!(lane.retire(None), "there may be one");
+    assert!(!lane.retire(None));
     // What was learned is forgotten: there may be two again, and one of them has not gone yet.
     let (_, wake) = lane.feedback(now.after(Duration::from_secs(7200)), |_, _| ());
     assert_eq!(wake, Wake::Nobody);

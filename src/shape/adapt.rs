@@ -17,6 +17,7 @@ mod evidence;
 mod learn;
 mod learned;
 mod meter;
+mod newcomers;
 mod openings;
 mod pace;
 mod phase;
@@ -31,6 +32,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::clock::Timestamp;
 use crate::config::{Provider, ReplyRule, RuleAction};
+use crate::mail::FeatureKeys;
 use allowance::Allowances;
 pub use allowance::{Amount, Attempted, Room, Says};
 pub use crowd::Doubt;
@@ -41,6 +43,8 @@ use evidence::Evidence;
 pub use evidence::{Party, Verdict};
 use learn::Experiment;
 pub use learn::{Finding, Refused};
+pub use newcomers::Newcomer;
+use newcomers::Newcomers;
 use pace::Pace;
 pub use senders::SenderPace;
 use senders::Senders;
@@ -163,6 +167,9 @@ pub struct Adapt {
     configured: Configured,
     pace: Pace,
     crowd: Crowd,
+    newcomers: Newcomers,
+    /// Nothing was known of any pace when the row of them began.
+    paceless: bool,
     spent: Spent,
     allowances: Allowances,
     effects: Effects,
@@ -211,6 +218,8 @@ impl Adapt {
             configured,
             pace: Pace::default(),
             crowd: Crowd::default(),
+            newcomers: Newcomers::default(),
+            paceless: false,
             spent: Spent::default(),
             allowances: Allowances::default(),
             effects: Effects::default(),
@@ -269,7 +278,7 @@ impl Adapt {
 
     /// Nothing is known, nothing holds, and no time need pass for it.
     pub fn is_idle(&self) -> bool {
-        self.knows_nothing() && !self.crowd.is_in_doubt()
+        self.knows_nothing() && !self.crowd.is_in_doubt() && !self.newcomers.is_in_doubt()
     }
 
     /// Nothing is known and nothing holds.
@@ -339,6 +348,54 @@ impl Adapt {
     /// The connection of that number was opened; `open` with it.
     pub fn opened(&mut self, (number, open): (u64, u32), now: Timestamp) {
         self.crowd.opened((number, open), now);
+    }
+
+    /// Mail was refused on a connection that had carried nothing, while others that had were open. `Some`: it is about
+    /// the number of connections, and true if that is news.
+    pub fn refused_newcomer(&mut self, one: Newcomer, now: Timestamp, reply: &str) -> Option<bool> {
+        if !self.configured.adaptive {
+            return None;
+        }
+        if self.crowd.is_too_many(one.working) {
+            self.crowd.refused_late((one.number, one.working), one.number, now, cut(reply));
+            self.changed = true;
+            return Some(false);
+        }
+        let knows_no_pace = self.pace.is_free() && self.senders.is_free() && self.trial.is_none();
+        if self.newcomers == Newcomers::default() {
+            self.paceless = knows_no_pace;
+        }
+        let (most, first) = self.newcomers.refused(one, now)?;
+        self.crowd.refused_late((one.number, most), first, now, cut(reply));
+        // What a number explains says nothing of a pace.
+        if std::mem::take(&mut self.paceless) {
+            (self.pace, self.senders, self.evidence) = Default::default();
+            (self.trial, self.watch) = (None, Watch::default());
+        }
+        self.changed = true;
+        Some(true)
+    }
+
+    /// Mail was taken on a connection of that number, its first (`newcomer`) or a further one; `working` have carried
+    /// something, with it.
+    pub fn took(&mut self, (number, newcomer): (u64, bool), mail: FeatureKeys, working: u32, now: Timestamp) {
+        if newcomer {
+            self.newcomers.taken(number, working);
+            self.crowd.took_first((number, working), now);
+        } else {
+            self.newcomers.served(mail);
+        }
+    }
+
+    /// Mail was refused for now on a connection that had carried something, and it is not known that this is about what
+    /// it had carried.
+    pub fn refused_at_work(&mut self) {
+        self.newcomers.refused_at_work();
+    }
+
+    /// Whether a newcomer that was refused is to be closed, for another one to show what that means.
+    pub fn doubts_newcomers(&self) -> bool {
+        self.newcomers.is_in_doubt()
     }
 
     /// The server closed a connection that was opened at `opened` and had carried `messages`, right after
@@ -419,6 +476,7 @@ impl Adapt {
         if !back.is_zero() {
             self.pace.go_back(back);
             self.crowd.go_back(back);
+            self.newcomers.go_back(back);
             self.spent.go_back(back);
             self.allowances.go_back(back);
             self.effects.go_back(back);
@@ -447,6 +505,7 @@ impl Adapt {
         self.end_alone_trials(now);
         self.changed |= self.pace.advance(now, configured.rate);
         self.changed |= self.crowd.advance(open, configured.connections, now);
+        self.newcomers.advance(now);
         self.changed |= self.spent.advance(now);
         self.changed |= self.allowances.advance(configured.messages, now);
         self.changed |= self.effects.advance(now, configured.rate, configured.connections);
@@ -469,7 +528,7 @@ impl Adapt {
         Limits {
             rate: rate.filter(|rate| configured.rate.is_none_or(|limit| *rate < limit)),
             connections: connections.unwrap_or(u32::MAX).clamp(1, configured.connections),
-            doubt: self.crowd.doubt(now),
+            doubt: self.crowd.doubt(now).or_else(|| self.newcomers.doubt(now)),
             messages: messages.unwrap_or(u32::MAX).clamp(1, configured.messages),
             room: self.allowances.room(now),
             paused: paused.map(|p| (p.until, format!("{}: {}", p.rule.as_deref().unwrap_or("learned"), p.reply))),

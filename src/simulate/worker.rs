@@ -40,7 +40,7 @@ struct Open<'a> {
     connection: Option<Connection>,
     sent: u32,
     carried: Carried,
-    _counted: OpenGuard,
+    counted: OpenGuard,
 }
 
 impl Drop for Open<'_> {
@@ -68,7 +68,7 @@ impl World {
         let lane = &site.lane;
         let provider = &lane.provider;
         let mut open: Option<Open<'_>> = None;
-        while !lane.retire(open.is_some()) {
+        while !lane.retire(open.as_ref().map(|open| &open.counted)) {
             let serves = open.as_ref().map(|_| &*site.destination);
             self.move_on(site).await;
             // Who has no connection need not end to let one go, and simulated days have many idle times.
@@ -125,10 +125,14 @@ impl World {
             let of = OfSite { world: self, site };
             let mut judgements = [of.judge(&fact)];
             let facts = [fact];
+            let carried = connection.carried.before(&facts, job.message.message.size);
+            if connection.carried.amount().messages > 0 {
+                connection.counted.works();
+            }
             let after = of.learn(Lesson {
                 job: &job,
                 took: began.elapsed(),
-                carried: Some(connection.carried.before(&facts, job.message.message.size)),
+                carried: Some(carried),
                 facts: &facts,
                 judgements: &mut judgements,
             });
@@ -217,13 +221,8 @@ impl World {
                 self.tally(site, |t| t.connections += 1);
                 // The server counts it from its greeting on.
                 let (open, counted) = site.lane.opened("");
-                let taken = Open {
-                    site,
-                    connection: Some(connection),
-                    sent: 0,
-                    carried: Carried::nothing(),
-                    _counted: counted,
-                };
+                let taken =
+                    Open { site, connection: Some(connection), sent: 0, carried: Carried::nothing(number), counted };
                 self.round_trip(site, 4).await;
                 OfSite { world: self, site }.note_opened(number, open);
                 let wake = site.lane.let_in();

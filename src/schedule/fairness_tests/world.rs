@@ -168,8 +168,9 @@ impl World {
             hosts: Vec::new().into(),
             port: 25,
         });
+        let (_, counted) = lane.opened(DOMAIN);
         let mut left = 0;
-        while !lane.retire(left > 0) && !*self.stop.borrow() {
+        while !lane.retire((left > 0).then_some(&counted)) && !*self.stop.borrow() {
             let (mut job, wake) = match lane.next((left > 0).then_some(DOMAIN), Duration::from_secs(30)).await {
                 Ok(got) => got,
                 Err(Empty::Idle) => break,

@@ -26,9 +26,18 @@ pub(super) struct Narrowed {
     hold: Option<(Instant, String)>,
     /// Connections open, all of them and to each host.
     open: u32,
-    open_to: HashMap<Arc<str>, u32>,
+    open_to: HashMap<Arc<str>, Counted>,
+    /// Those of them that have carried something.
+    working: u32,
     /// Workers that have been told to end.
     retiring: u32,
+}
+
+/// Connections to a host.
+#[derive(Clone, Copy, Default, Debug)]
+struct Counted {
+    open: u32,
+    working: u32,
 }
 
 impl Narrowed {
@@ -138,12 +147,17 @@ impl Lane {
     }
 
     /// Whether this worker, with a connection or without (`connected`), is one too many and has to end after its
-    /// transaction. One with a connection goes only if too many are open: those without would only be refused.
-    pub fn retire(&self, connected: bool) -> bool {
+    /// transaction. One with a connection goes only if too many are open: those without would only be refused; and one
+    /// whose connection has carried something only if too many of these are.
+    pub fn retire(&self, connected: Option<&OpenGuard>) -> bool {
         let mut state = self.state.lock();
         let narrowed = &state.narrowed;
         let most = narrowed.most_at_work(self.provider.connections);
-        let counted = if connected { narrowed.open.min(state.workers) } else { state.workers };
+        let counted = match connected {
+            Some(guard) if guard.works => narrowed.working.min(state.workers),
+            Some(_) => narrowed.open.min(state.workers),
+            None => state.workers,
+        };
         let surplus = counted.saturating_sub(narrowed.retiring) > most;
         state.narrowed.retiring += u32::from(surplus);
         surplus
@@ -155,14 +169,20 @@ impl Lane {
         let host: Arc<str> = host.into();
         let mut state = self.state.lock();
         state.narrowed.open += 1;
-        *state.narrowed.open_to.entry(host.clone()).or_default() += 1;
-        (state.narrowed.open, OpenGuard { lane: self.clone(), host })
+        state.narrowed.open_to.entry(host.clone()).or_default().open += 1;
+        (state.narrowed.open, OpenGuard { lane: self.clone(), host, works: false })
     }
 
     /// Connections open to the hosts that are meant.
     pub fn open_to(&self, meant: impl Fn(&str) -> bool) -> u32 {
         let state = self.state.lock();
-        state.narrowed.open_to.iter().filter(|(host, _)| meant(host)).map(|(_, open)| open).sum()
+        state.narrowed.open_to.iter().filter(|(host, _)| meant(host)).map(|(_, counted)| counted.open).sum()
+    }
+
+    /// Open connections that have carried something: all of them, and those to that host.
+    pub fn working(&self, host: &str) -> (u32, u32) {
+        let narrowed = &self.state.lock().narrowed;
+        (narrowed.working, narrowed.open_to.get(host).map_or(0, |counted| counted.working))
     }
 
     /// What is in force because of feedback, in words.
@@ -186,15 +206,31 @@ impl Lane {
 pub struct OpenGuard {
     lane: Arc<Lane>,
     host: Arc<str>,
+    works: bool,
+}
+
+impl OpenGuard {
+    /// It has carried something.
+    pub fn works(&mut self) {
+        if !std::mem::replace(&mut self.works, true) {
+            let narrowed = &mut self.lane.state.lock().narrowed;
+            narrowed.working = narrowed.working.saturating_add(1);
+            if let Some(counted) = narrowed.open_to.get_mut(&self.host) {
+                counted.working = counted.working.saturating_add(1);
+            }
+        }
+    }
 }
 
 impl Drop for OpenGuard {
     fn drop(&mut self) {
         let narrowed = &mut self.lane.state.lock().narrowed;
         narrowed.open = narrowed.open.saturating_sub(1);
-        if let Some(open) = narrowed.open_to.get_mut(&self.host) {
-            *open = open.saturating_sub(1);
-            if *open == 0 {
+        narrowed.working = narrowed.working.saturating_sub(u32::from(self.works));
+        if let Some(counted) = narrowed.open_to.get_mut(&self.host) {
+            counted.open = counted.open.saturating_sub(1);
+            counted.working = counted.working.saturating_sub(u32::from(self.works));
+            if counted.open == 0 {
                 narrowed.open_to.remove(&self.host);
             }
         }

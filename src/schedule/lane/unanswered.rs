@@ -23,7 +23,7 @@ use tokio::time::Instant;
 use super::answered::Answered;
 use super::patience::Told;
 use super::under_way::UnderWay;
-use super::{Lane, State};
+use super::{Lane, State, Wake};
 use crate::clock::doubled;
 use crate::mail::{FeatureKeys, Features, QueueId};
 use crate::schedule::Job;
@@ -271,6 +271,13 @@ impl Lane {
     /// Takes over what the lane of that name knew of answers, as after a reload. Before anything leaves.
     pub fn go_on_from(&self, before: &Lane) {
         self.state.lock().unanswered.go_on_from(&before.state.lock().unanswered);
+    }
+
+    /// Connections were ended because they were too many: nothing is held against the mail on them.
+    pub fn clear_ended(&self) -> Wake {
+        let mut state = self.state.lock();
+        state.unanswered.features.retain(|suspect| suspect.until.is_none());
+        self.wake(&mut state)
     }
 
     /// The host answered a transaction, whatever it said, after it `took` so long.

@@ -171,6 +171,9 @@ struct Learned {
     /// The number of the first connection that was refused: what began before it was taken before.
     #[serde(skip)]
     first: u64,
+    /// It shows at the mail, see [`newcomers`](super::newcomers): that a connection is opened says nothing.
+    #[serde(default)]
+    late: bool,
     resume: Timestamp,
     last: Timestamp,
     reason: String,
@@ -234,7 +237,30 @@ impl Crowd {
                 return;
             }
         }
-        self.learn((number, open), now, reason);
+        let first = self.suspected.first().unwrap_or(number);
+        self.learn((first, open, false), now, reason);
+    }
+
+    /// Whether it is known, from the refusal of mail, that no connection is served beside so many that work.
+    pub(super) fn is_too_many(&self, working: u32) -> bool {
+        self.learned.as_ref().is_some_and(|l| l.late && !self.is_news(working))
+    }
+
+    /// Mail was refused on the connection of that number, as `working` others are all that is served; what began before
+    /// `first` may be among these.
+    pub(super) fn refused_late(&mut self, (number, working): (u64, u32), first: u64, now: Timestamp, reason: &str) {
+        self.learn((first.min(number), working, true), now, reason);
+    }
+
+    /// Mail was taken on the connection of that number for the first time; `working` have carried something with it.
+    pub(super) fn took_first(&mut self, (number, working): (u64, u32), now: Timestamp) {
+        if let Some(l) = self.learned.as_mut().filter(|l| l.late)
+            && working > l.cap
+            && l.step == 0
+            && (now.since(l.last) < RACE || number < l.first)
+        {
+            l.cap = working;
+        }
     }
 
     /// Whether it is not known that there may be no more than `open`.
@@ -242,8 +268,9 @@ impl Crowd {
         self.learned.as_ref().is_none_or(|l| l.step == 0 && open.max(1) < l.cap)
     }
 
-    /// No more than `open` are taken, as the connection of that number shows.
-    fn learn(&mut self, (number, open): (u64, u32), now: Timestamp, reason: &str) {
+    /// No more than `open` are taken, as the connection of the number `first` and those after it show, at the mail
+    /// (`late`) or before.
+    fn learn(&mut self, (first, open, late): (u64, u32, bool), now: Timestamp, reason: &str) {
         let cap = open.max(1);
         let (hurt, closed) = match &mut self.learned {
             // Others that were under way at the same time.
@@ -266,7 +293,8 @@ impl Crowd {
             clean: 0,
             hurt: hurt.saturating_add(1),
             closed,
-            first: self.suspected.first().unwrap_or(number),
+            first,
+            late,
             resume: now.after(stop),
             last: now,
             reason: reason.to_owned(),
@@ -280,7 +308,7 @@ impl Crowd {
         self.suspected.taken(number, open, now);
         if let Some(l) = &mut self.learned {
             l.closed = 0;
-            if open > l.cap && l.step == 0 && (now.since(l.last) < RACE || number < l.first) {
+            if open > l.cap && l.step == 0 && !l.late && (now.since(l.last) < RACE || number < l.first) {
                 l.cap = open;
             }
         }
@@ -302,8 +330,8 @@ impl Crowd {
         if settled && self.is_news(open) && self.suspected.is_believed() {
             // The last ones that were taken were heard of after the refusals of those that began after them.
             let reason = std::mem::take(&mut self.reply);
-            let number = self.suspected.begun[0];
-            self.learn((number, open), now, &reason);
+            let first = self.suspected.first().unwrap_or(self.suspected.begun[0]);
+            self.learn((first, open, false), now, &reason);
             return true;
         }
         let Some(l) = &mut self.learned else { return false };

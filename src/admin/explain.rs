@@ -209,7 +209,8 @@ pub struct Facts {
 impl Facts {
     /// What lets nothing like it leave now.
     fn stop(&self) -> Option<&Hold> {
-        self.holds.stop().or(self.kept.as_ref())
+        let stop = self.holds.stop().or(self.kept.as_ref());
+        stop.or_else(|| self.holds.iter().find(|hold| hold.keeps_what_comes()))
     }
 }
 
@@ -470,6 +471,28 @@ mod tests {
             FeedbackStatus::default(),
         );
         assert_eq!((lane.held.as_str(), lane.quota.len(), lane.earliest), ("", 0, Some(0)));
+    }
+
+    /// Connections that get nowhere are no stop as long as nobody knows; what comes now waits for them all the same.
+    #[test]
+    fn what_comes_behind_connections_that_get_nowhere_does_not_leave_at_once() {
+        let silent = Duration::from_secs;
+        let opening = |seconds| By::Opening { host: "mx.example".into(), connections: 2, silent: silent(seconds) };
+        let busy = |seconds| By::Connections { all: 4, silent: silent(seconds) };
+        for (by, words) in [
+            (opening(5), "2 connections are being opened to mx.example, which has not greeted since "),
+            (busy(156), "all 4 connections are busy, without an answer for 2 min 36 s"),
+        ] {
+            let mut holds = Holds::default();
+            holds.add(by, None);
+            let lane = told(&Facts { holds, ..ahead(9) }, &sample::provider("p"), FeedbackStatus::default());
+            assert!(lane.held.starts_with(words), "{}", lane.held);
+            assert_eq!((lane.earliest, lane.latest), (None, None), "{words}");
+        }
+        let mut holds = Holds::default();
+        holds.add(busy(5), None);
+        let lane = told(&Facts { holds, ..ahead(0) }, &sample::provider("p"), FeedbackStatus::default());
+        assert_eq!((lane.held.as_str(), lane.earliest), ("", Some(0)), "that ends in a moment");
     }
 
     #[test]

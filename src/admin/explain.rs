@@ -308,6 +308,12 @@ impl LaneExplained {
     }
 }
 
+/// A line about the pace of a sender, and not of this one. The name of one may have been cut.
+pub fn is_of_another(line: &str, sender: &str) -> bool {
+    let Some((name, _)) = line.strip_prefix("sender <").and_then(|rest| rest.split_once(">: ")) else { return false };
+    !sender.eq_ignore_ascii_case(name) && !name.strip_suffix('…').is_some_and(|begins| sender.starts_with(begins))
+}
+
 /// Seconds until a quota lets one pass behind `ahead` others; 0: it has room for all.
 fn by_quota(usage: &Usage, ahead: u64, provider: &Provider, now: Timestamp) -> f64 {
     let room = u64::from(usage.most.saturating_sub(usage.used));
@@ -493,6 +499,16 @@ mod tests {
         holds.add(busy(5), None);
         let lane = told(&Facts { holds, ..ahead(0) }, &sample::provider("p"), FeedbackStatus::default());
         assert_eq!((lane.held.as_str(), lane.earliest), ("", Some(0)), "that ends in a moment");
+    }
+
+    #[test]
+    fn the_pace_of_one_sender_is_no_reason_for_the_mail_of_another() {
+        let line = "sender <big@shop.example>: slow to 2.0/s, learned from: 451 >: no";
+        assert!(is_of_another(line, "small@shop.example") && is_of_another(line, ""));
+        assert!(
+            !is_of_another(line, "Big@shop.example") && !is_of_another("sender <big@s…>: slow", "big@shop.example")
+        );
+        assert!(!is_of_another("slow to 10/m learned from: 421 no", "small@shop.example"), "that is about all");
     }
 
     #[test]

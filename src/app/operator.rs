@@ -15,7 +15,7 @@ use tokio::sync::{mpsc, oneshot};
 use super::changes;
 use super::gate::{Gate, PATIENCE};
 use crate::admin::bans::BanStatus;
-use crate::admin::explain::{Facts, LaneExplained, OwnPace, explain};
+use crate::admin::explain::{Facts, LaneExplained, OwnPace, explain, is_of_another};
 use crate::admin::{
     Controls, Explanation, FeedbackStatus, Forgotten, HoldStatus, LaneStatus, QuotaStatus, Refusal, Resumed, Status,
     Withdrawn,
@@ -298,18 +298,13 @@ impl Controls for Operator {
             let all = stored(i8::MIN).await.map_err(failed)?;
             let status = LaneStatus { stored: all as u64, ..status };
             told.feedback = status.feedback.clone();
-            told.feedback.because.retain(|line| !is_of_another(line, from.sender.map_or("", Address::as_str)));
+            let sender = from.sender.map_or("", Address::as_str);
+            told.feedback.because.retain(|line| !is_of_another(line, sender));
             let state = LaneExplained::new(status, &facts, &provider);
             told.lane = Some(state);
         }
         Ok(told)
     }
-}
-
-/// A line about the pace of a sender, and not of this one. The name of one may have been cut.
-fn is_of_another(line: &str, sender: &str) -> bool {
-    let Some((name, _)) = line.strip_prefix("sender <").and_then(|rest| rest.split_once(">: ")) else { return false };
-    !sender.eq_ignore_ascii_case(name) && !name.strip_suffix('…').is_some_and(|begins| sender.starts_with(begins))
 }
 
 impl Operator {

@@ -204,7 +204,7 @@ pub async fn keep_house(relay: Arc<Relay>, mut stopping: watch::Receiver<bool>) 
         for lane in relay.scheduler.lanes() {
             if let Some(held) = lane.take_limited() {
                 tracing::info!(
-                    provider = %lane.name,
+                    provider = lane.name.as_str(),
                     waits = held.waits,
                     waited_ms = u64::try_from(held.waited.as_millis()).unwrap_or(u64::MAX),
                     "held back by our own limits in the last minute"

@@ -427,7 +427,7 @@ impl Relay {
                         if facts.iter().any(|fact| fact.stage == Stage::Auth) {
                             lane.login_failed();
                         }
-                        self.note_down(lane, &attempt.job, &route);
+                        self.note_down(lane, &attempt.job, &route, &facts);
                         let ours = |name: &str| route.hosts.iter().any(|host| host.name == name);
                         let (judgement, fact) = self.of(lane).unreached(number, &facts, ours);
                         attempt.connect = began.elapsed();

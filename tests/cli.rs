@@ -544,6 +544,14 @@ fn providers_and_status() {
     );
     assert!(site.run(&["provider", "show", "gmail"]).ok().contains("state        paused by an operator\n"));
     assert_eq!(site.run(&["provider", "resume", "gmail"]).ok(), "gmail goes on\n");
+    // A host that hangs is nobody's wish, and no limit of the configuration.
+    for (name, why) in [
+        ("hangs", "what holds it is no pause, and ends when what causes it does"),
+        ("used-up", "what holds it is the configuration's own"),
+    ] {
+        let said = site.run(&["provider", "resume", name]).ok();
+        assert!(said.ends_with(&format!("nothing leaves {name} yet: {why}\n")), "{said}");
+    }
     site.run(&["provider", "pause", "gmial"]).fails(69, "there is no provider or lane `gmial`");
     site.run(&["provider", "show", "gmial"]).fails(69, "there is no provider or lane `gmial`");
     let status: Json = serde_json::from_str(&site.run(&["status", "--json"]).ok()).expect("JSON");

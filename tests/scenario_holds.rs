@@ -481,3 +481,40 @@ fn a_limit_counts_at_each_provider_for_itself() {
     let checked = ok(&daemon, &["check"]);
     assert!(checked.contains("1 limit (at each provider and domain apart)"), "{checked}");
 }
+
+/// What is told follows what happened last: the host takes connections again, and not our login.
+#[test]
+fn a_host_that_is_back_and_refuses_our_login_is_not_said_to_take_no_connection() {
+    let (dir, port) = (TestDir::new(), Port::reserve());
+    let login = "connections = 1\nauth = { user = \"u\", password = \"secret-of-this-test\" }\n";
+    let daemon = Setup::new(&dir)
+        .with("[retry]\nfirst = \"1h\"\njitter = 0.0")
+        .via("auth", "auth.test", port.at(2), login)
+        .start();
+    daemon.client().send("<sender@sender.test>", &["<somebody@auth.test>"], &message("waits"));
+    says(&daemon, &["provider", "show", "auth"], &["takes no connection: connection refused"]);
+    let _sink = Sink::with(port.at(2), down_at("AUTH", "535 5.7.8 no", &Arc::new(AtomicBool::new(false))));
+    ok(&daemon, &["provider", "resume", "auth"]);
+    let told = says(&daemon, &["provider", "show", "auth"], &["the provider refuses us: ", "535 5.7.8 no"]);
+    assert!(!told.contains("takes no connection") && !told.contains("the next message tries it"), "{told}");
+    daemon.wait_log("who ended it", |line| line.event() == "resumed by an operator" && line.get("provider") == "auth");
+}
+
+/// A host that takes connections and says nothing is told as that before anybody can know that it hangs.
+#[test]
+fn connections_that_are_being_opened_are_told_as_such_and_nothing_is_said_to_leave_at_once() {
+    let (dir, port) = (TestDir::new(), Port::reserve());
+    let silent = std::net::TcpListener::bind(port.at(2)).expect("a host");
+    let daemon = Setup::new(&dir).via("hang", "hang.test", port.at(2), "connections = 2").start();
+    for n in 0..3 {
+        daemon.client().send("<sender@sender.test>", &["<somebody@hang.test>"], &message(&format!("m{n}")));
+    }
+    let _both = [silent.accept().expect("a connection"), silent.accept().expect("another one")];
+    let words = &format!("2 connections are being opened to {}, which has not greeted since ", port.at(2));
+    let told = says(&daemon, &["provider", "list"], &[words, "5 min to greet"]);
+    assert!(!told.contains("are busy"), "{told}");
+    let told = says(&daemon, &["explain", "x@hang.test"], &[words, "2 whose connections are being opened"]);
+    assert!(!told.contains("at once") && told.contains("not before that has ended"), "{told}");
+    let list = ok(&daemon, &["queue", "list"]);
+    assert_eq!(list.matches(words.as_str()).count(), 3, "{list}");
+}

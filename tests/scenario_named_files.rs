@@ -157,9 +157,16 @@ fn no_command_talks_to_the_relay_of_another_configuration() {
     // Another queue in our file: ours is named, theirs is not.
     our_relay.replace_config("queue.db", "other.db");
     std::fs::copy(ours.join("queue.db"), ours.join("other.db")).expect("an older queue");
-    for command in
-        [&["status"][..], &["queue", "list"], &["queue", "cancel", "--all"], &["reload"], &["backup", "x.db"]]
-    {
+    for command in [
+        &["status"][..],
+        &["queue", "list"],
+        &["queue", "cancel", "--all"],
+        &["reload"],
+        &["backup", "x.db"],
+        &["provider", "list"],
+        &["provider", "show", "gmail"],
+        &["explain", "a@b.test"],
+    ] {
         let (output, said) = in_directory(ours.path(), command);
         assert_eq!(output.status.code(), Some(69), "{command:?}: {said}");
         assert!(said.contains(&format!("add --socket {our_socket}")) && !said.contains(&their_socket), "{said}");
@@ -200,5 +207,60 @@ fn a_relative_store_does_not_lead_to_the_relay_that_happens_to_be_there() {
     {
         let (output, said) = in_directory(theirs.path(), command);
         assert!(output.status.success() && said.contains(&own), "{command:?}: {said}");
+    }
+}
+
+/// With `--socket` that relay is meant, whatever file lies where the command is called, or is named besides.
+#[test]
+fn a_named_socket_shows_the_providers_and_values_of_its_relay_and_nothing_of_another_file() {
+    let (ours, theirs, neither) = (TestDir::new(), TestDir::new(), TestDir::new());
+    let port = support::Port::reserve();
+    let mut relay = Setup::new(&ours).via("bulk", "bulk.test", port.at(2), "connections = 7").unnamed().start();
+    let their_relay = Setup::new(&theirs).via("shop", "shop.test", port.at(3), "connections = 3").unnamed().start();
+    let socket = ours.join("queue.db.sock").display().to_string();
+    let their_config = their_relay.config.display().to_string();
+    let ask = |dir: &TestDir, command: &[&str]| in_directory(dir.path(), &[&["--socket", &socket], command].concat());
+    // As the file of that relay says them, and, where it says others now, as they are in force.
+    for from in ["config.toml:", "in force"] {
+        for (dir, more) in
+            [(&ours, &[][..]), (&theirs, &[]), (&neither, &[]), (&neither, &["--config", &their_config][..])]
+        {
+            let (output, said) = ask(dir, &[&["provider", "list"], more].concat());
+            assert!(output.status.success() && said.contains("bulk") && said.contains("0/7"), "{said}");
+            assert!(!said.contains("shop"), "{said}");
+            let (output, said) = ask(dir, &[&["provider", "show", "bulk"], more].concat());
+            assert!(
+                output.status.success()
+                    && said.lines().any(|line| line.starts_with("connections = 7  # ") && line.contains(from)),
+                "{from}: {said}"
+            );
+            let (output, said) = ask(dir, &[&["provider", "show", "shop"], more].concat());
+            assert_eq!(output.status.code(), Some(69), "{said}");
+            assert!(said.contains("there is no provider or lane `shop`"), "{said}");
+            let (output, said) = ask(dir, &[&["explain", "a@bulk.test"], more].concat());
+            assert!(output.status.success() && said.contains("provider  bulk"), "{said}");
+        }
+        if from != "in force" {
+            relay.replace_config("connections = 7", "connections = 9");
+        }
+    }
+}
+
+/// The mail of a relay that was started in another directory is not said to be nobody's.
+#[test]
+fn a_relay_with_a_relative_store_is_found_from_another_directory() {
+    let (ours, neither) = (TestDir::new(), TestDir::new());
+    let relay = Setup::new(&ours).queue("store = \"sqlite:q.db\"").unnamed().start();
+    let (config, socket) = (relay.config.display().to_string(), ours.join("q.db.sock").display().to_string());
+    for command in [
+        &["status"][..],
+        &["queue", "list"],
+        &["provider", "list"],
+        &["provider", "show", "gmail"],
+        &["explain", "a@b.test"],
+    ] {
+        let (output, said) = in_directory(neither.path(), &[command, &["--config", &config]].concat());
+        assert_eq!(output.status.code(), Some(69), "{command:?}: {said}");
+        assert!(said.contains(&format!("add --socket {socket}")), "{command:?}: {said}");
     }
 }

@@ -209,7 +209,8 @@ pub struct Facts {
 impl Facts {
     /// What lets nothing like it leave now.
     fn stop(&self) -> Option<&Hold> {
-        self.holds.stop().or(self.kept.as_ref())
+        let stop = self.holds.stop().or(self.kept.as_ref());
+        stop.or_else(|| self.holds.iter().find(|hold| hold.keeps_what_comes()))
     }
 }
 
@@ -305,6 +306,12 @@ impl LaneExplained {
         self.pace = format!("{}, {what}", readable(pace));
         (pace > 0.0).then_some(pace)
     }
+}
+
+/// A line about the pace of a sender, and not of this one. The name of one may have been cut.
+pub fn is_of_another(line: &str, sender: &str) -> bool {
+    let Some((name, _)) = line.strip_prefix("sender <").and_then(|rest| rest.split_once(">: ")) else { return false };
+    !sender.eq_ignore_ascii_case(name) && !name.strip_suffix('…').is_some_and(|begins| sender.starts_with(begins))
 }
 
 /// Seconds until a quota lets one pass behind `ahead` others; 0: it has room for all.
@@ -470,6 +477,38 @@ mod tests {
             FeedbackStatus::default(),
         );
         assert_eq!((lane.held.as_str(), lane.quota.len(), lane.earliest), ("", 0, Some(0)));
+    }
+
+    /// Connections that get nowhere are no stop as long as nobody knows; what comes now waits for them all the same.
+    #[test]
+    fn what_comes_behind_connections_that_get_nowhere_does_not_leave_at_once() {
+        let silent = Duration::from_secs;
+        let opening = |seconds| By::Opening { host: "mx.example".into(), connections: 2, silent: silent(seconds) };
+        let busy = |seconds| By::Connections { all: 4, silent: silent(seconds) };
+        for (by, words) in [
+            (opening(5), "2 connections are being opened to mx.example, which has not greeted since "),
+            (busy(156), "all 4 connections are busy, without an answer for 2 min 36 s"),
+        ] {
+            let mut holds = Holds::default();
+            holds.add(by, None);
+            let lane = told(&Facts { holds, ..ahead(9) }, &sample::provider("p"), FeedbackStatus::default());
+            assert!(lane.held.starts_with(words), "{}", lane.held);
+            assert_eq!((lane.earliest, lane.latest), (None, None), "{words}");
+        }
+        let mut holds = Holds::default();
+        holds.add(busy(5), None);
+        let lane = told(&Facts { holds, ..ahead(0) }, &sample::provider("p"), FeedbackStatus::default());
+        assert_eq!((lane.held.as_str(), lane.earliest), ("", Some(0)), "that ends in a moment");
+    }
+
+    #[test]
+    fn the_pace_of_one_sender_is_no_reason_for_the_mail_of_another() {
+        let line = "sender <big@shop.example>: slow to 2.0/s, learned from: 451 >: no";
+        assert!(is_of_another(line, "small@shop.example") && is_of_another(line, ""));
+        assert!(
+            !is_of_another(line, "Big@shop.example") && !is_of_another("sender <big@s…>: slow", "big@shop.example")
+        );
+        assert!(!is_of_another("slow to 10/m learned from: 421 no", "small@shop.example"), "that is about all");
     }
 
     #[test]

@@ -10,7 +10,7 @@ use crate::shape::Usage;
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct HoldStatus {
     /// `operator`, `rule`, `learned`, `refused`, `host`, `source`, `quota`, `warmup`, `pace`, `rate`,
-    /// `connection_rate`, `connections`, `unanswered`, `answer`, `silent`, `limit`, `descriptors`, `priority` or
+    /// `connection_rate`, `connections`, `opening`, `unanswered`, `answer`, `silent`, `limit`, `descriptors`, `priority` or
     /// `shutdown`.
     pub by: String,
     /// Nothing at all leaves while it holds.

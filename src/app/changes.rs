@@ -8,7 +8,7 @@ use std::fmt::Write;
 use std::path::Path;
 use std::sync::Arc;
 
-use crate::config::report::Setting;
+use crate::config::report::{OwnValues, Setting};
 use crate::config::{Config, Credentials, Loaded, Provider, Relay, Secret, User, has_text};
 
 /// Changes that are told one by one.
@@ -32,6 +32,11 @@ pub(super) fn file_differs(file: &Path, mark: u64, settings: &[Setting], config:
             ));
         }
     };
+    if has_lost_all(&loaded.settings, settings) {
+        return Some(format!(
+            "{shown} has no values at all: a reload is refused, and what was read of it before stays in force"
+        ));
+    }
     let mut told = changes(settings, &loaded.settings);
     if told.is_empty() && secrets(config) != secrets(&loaded.config) {
         told.push("a secret".into());
@@ -43,6 +48,11 @@ pub(super) fn file_differs(file: &Path, mark: u64, settings: &[Setting], config:
     };
     let more = if told.len() > 1 { format!(", and {} more", told.len() - 1) } else { String::new() };
     Some(format!("{shown} has changes that are not in force ({first}{more}): {what_does}"))
+}
+
+/// What a full disk or an editor leaves: no value, where there were some.
+pub(super) fn has_lost_all(now: &[Setting], before: &[Setting]) -> bool {
+    OwnValues(now).count() == 0 && OwnValues(before).count() > 0
 }
 
 /// Passwords and what else is secret, provider by provider, and those of users.

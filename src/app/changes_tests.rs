@@ -116,6 +116,14 @@ fn a_file_that_differs_is_told_and_one_that_says_the_same_is_not() {
         "{broken}"
     );
     assert!(broken.ends_with("\n  1 | drain = 5s\n    |         ^^"), "{broken}");
+    for nothing in ["", "\n", "# later\n"] {
+        write(nothing);
+        let told = told().expect("nothing is left");
+        assert!(
+            told.starts_with("FILE has no values at all: a reload is refused") && !told.contains("takes them up"),
+            "{told}"
+        );
+    }
     std::fs::remove_file(&path).expect("removed");
     assert!(told().expect("gone").contains("cannot read it: No such file"));
 }

@@ -15,7 +15,7 @@ use tokio::sync::{mpsc, oneshot};
 use super::changes;
 use super::gate::{Gate, PATIENCE};
 use crate::admin::bans::BanStatus;
-use crate::admin::explain::{Facts, LaneExplained, OwnPace, explain};
+use crate::admin::explain::{Facts, LaneExplained, OwnPace, explain, is_of_another};
 use crate::admin::{
     Controls, Explanation, FeedbackStatus, Forgotten, HoldStatus, LaneStatus, QuotaStatus, Refusal, Resumed, Status,
     Withdrawn,
@@ -298,6 +298,8 @@ impl Controls for Operator {
             let all = stored(i8::MIN).await.map_err(failed)?;
             let status = LaneStatus { stored: all as u64, ..status };
             told.feedback = status.feedback.clone();
+            let sender = from.sender.map_or("", Address::as_str);
+            told.feedback.because.retain(|line| !is_of_another(line, sender));
             let state = LaneExplained::new(status, &facts, &provider);
             told.lane = Some(state);
         }

@@ -16,13 +16,13 @@ use std::sync::Arc;
 use tokio::signal::unix::{self, SignalKind};
 
 use super::StartError;
-use super::changes::{changes, reached_otherwise, users};
+use super::changes::{changes, has_lost_all, reached_otherwise, users};
 use super::operator::Operator;
 use super::running::{Opened, Parts, Running};
 use super::sockets::Sockets;
 use crate::admin::Refusal;
 use crate::clock::{Clock, Timestamp};
-use crate::config::report::{OwnValues, Setting};
+use crate::config::report::Setting;
 use crate::config::{Config, ConfigError, Loaded};
 use crate::crash;
 use crate::pipeline::Relay;
@@ -168,8 +168,8 @@ impl Process {
         if loaded.config.queue.store != current.config.queue.store {
             return Err(Refused::new("[queue] store cannot change while mailweir runs: restart it", true));
         }
-        // What a full disk or an editor leaves. Without any value all mail would go other ways, or bounce.
-        if OwnValues(&loaded.settings).count() == 0 && OwnValues(&current.settings).count() > 0 {
+        // Without any value all mail would go other ways, or bounce.
+        if has_lost_all(&loaded.settings, &current.settings) {
             return Err(Refused::new("the file has no values at all: restart mailweir if that is meant", true));
         }
         // The store is closed and opened again by its name. Where that no longer leads to what is open, everything
@@ -241,7 +241,7 @@ impl Process {
                 crash::point("reload.done");
                 tracing::info!(changes = told.len(), "reloaded");
                 if told.is_empty() {
-                    told.push("no value has changed; certificates and secrets were read again".into());
+                    told.push("no value has changed; the files that it names were read again (certificates, secrets, users, aliases)".into());
                 }
                 told.extend(sockets);
                 Ok((running, Ok(told.join("\n"))))

@@ -13,7 +13,7 @@ use rustix::io::Errno;
 use tokio::net::UnixStream;
 
 use super::screen;
-use super::whose::{must_be_ours, must_have_no_other_queue, nobody};
+use super::whose::{file_of_another, must_be_ours, must_have_no_other_queue, nobody};
 use super::{Code, Failed};
 use crate::admin::control::{ask, socket_path};
 use crate::admin::requests::{Done, Failure, Reply, Request, Sink, handle};
@@ -108,7 +108,7 @@ pub async fn connect(lead: &Lead) -> Result<Target, Failed> {
         let message = nobody(lead, &format!("there is no queue at {}", path.display())).await;
         return Err(Failed::new(Code::Unavailable, message));
     }
-    must_have_no_other_queue(lead).await?;
+    must_have_no_other_queue(lead, "nothing was done").await?;
     if access(path, Access::READ_OK | Access::WRITE_OK) == Err(Errno::ACCESS) {
         let (user, path) = (rustix::process::geteuid().as_raw(), path.display());
         let message = format!(
@@ -133,6 +133,22 @@ pub async fn connect(lead: &Lead) -> Result<Target, Failed> {
 
 /// What is to be known of a queue at which no relay is.
 pub(super) const NOBODY_SENDS: &str = "mailweir is not running: nothing of this leaves before it is started";
+
+/// The relay that runs, for commands that show what the configuration says where there is none; `None`: there is none,
+/// and the configuration is good.
+///
+/// # Errors
+/// It may not be talked to, the relay of this file listens elsewhere, or there is none and the file cannot be taken.
+pub(super) async fn running_or_none(lead: &Lead) -> Result<Option<Target>, Failed> {
+    if let Some(target) = running(lead).await? {
+        return Ok(Some(target));
+    }
+    let elsewhere = must_have_no_other_queue(lead, "nothing is shown").await;
+    match (&lead.broken, elsewhere) {
+        (Some(error), Err(elsewhere)) => Err(Failed::new(Code::Config, format!("{error:#}\n{}", elsewhere.message))),
+        (_, elsewhere) => elsewhere.and_then(|()| lead.must_be_good()).map(|()| None),
+    }
+}
 
 /// The relay that runs; `None` if there is none. Says on standard error how the file of its configuration differs
 /// from what is in force.
@@ -197,11 +213,32 @@ pub async fn must_run(lead: &Lead) -> Result<Target, Failed> {
 /// The origin of values that the relay told.
 const IN_FORCE: &str = "in force";
 
-/// With the values that are in force in place of a file that cannot be taken, if a relay tells them.
+/// With the values that are in force where the file tells others: it cannot be taken, has changed, or is not the one
+/// that the relay runs with.
 pub(super) async fn with_values_in_force(lead: Lead) -> Lead {
-    if UnixStream::connect(&lead.socket).await.is_err() || (lead.broken.is_none() && !file_differs(&lead).await) {
+    if UnixStream::connect(&lead.socket).await.is_err() {
         return lead;
     }
+    let target = Target::Running(lead.socket.clone());
+    let differs = file_differs(&lead).await;
+    // What is in a file that lies here by chance is nothing about that relay.
+    if let Some(file) = file_of_another(&lead, &target).await {
+        let lead = Lead { loaded: Loaded::without_file(), broken: None, ..lead };
+        let its_own = Some(file).filter(|file| file.is_absolute() && !differs);
+        return match its_own.and_then(|file| Loaded::read_with(Some(&file), Elsewhere::Ignored).ok()) {
+            Some(loaded) => Lead { loaded, ..lead },
+            None => in_force(lead, "the built-in ones").await,
+        };
+    }
+    if lead.broken.is_none() && !differs {
+        return lead;
+    }
+    let shown = if lead.broken.is_some() { "the built-in ones" } else { "those of the file" };
+    in_force(lead, shown).await
+}
+
+/// With the values that the relay tells; if it does not, those that `lead` has are `shown`, which is said.
+async fn in_force(lead: Lead, shown: &str) -> Lead {
     let mut text = None;
     let keep = |reply, _: &[u8]| {
         if let Reply::Note(settings) = reply {
@@ -218,7 +255,6 @@ pub(super) async fn with_values_in_force(lead: Lead) -> Lead {
     match loaded {
         Ok(loaded) => Lead { loaded: Loaded { file: Some(IN_FORCE.into()), ..loaded }, broken: None, ..lead },
         Err(why) => {
-            let shown = if lead.broken.is_some() { "the built-in ones" } else { "those of the file" };
             screen::say("mailweir", &format!("note: the values in force are not known, {shown} are shown: {why}"));
             lead
         }

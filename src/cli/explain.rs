@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use clap::Args;
 
-use super::connect::{Lead, running, with_values_in_force};
+use super::connect::{Lead, running_or_none, with_values_in_force};
 use super::provider::stored_feedback;
 use super::screen::{self, shown};
 use super::text::Table;
@@ -73,7 +73,7 @@ pub(super) async fn explain(lead: Lead, asked: Explain) -> Outcome {
         };
         return Err(Failed::new(Code::Usage, format!("there is no user `{}`: {hint}", asked.user)));
     }
-    let told = match running(&lead).await? {
+    let told = match running_or_none(&lead).await? {
         Some(target) => {
             let mut told = None;
             let request = Request::Explain {
@@ -94,7 +94,6 @@ pub(super) async fn explain(lead: Lead, asked: Explain) -> Outcome {
             told.ok_or_else(|| Failed::new(Code::Temporary, "mailweir did not explain anything"))?
         }
         None => {
-            lead.must_be_good()?;
             let loaded = lead.loaded;
             let config = Arc::new(loaded.config);
             let router = Router::new(config.clone()).map_err(|e| Failed::new(Code::Config, e))?;
@@ -211,7 +210,12 @@ pub(super) fn write_feedback(out: &mut impl Write, feedback: &FeedbackStatus) ->
 fn write_lane(out: &mut impl Write, lane: &LaneExplained, may_hurry: bool) -> io::Result<()> {
     let status = &lane.status;
     writeln!(out, "Now, in the lane {}", status.name)?;
-    writeln!(out, "  waiting      {}, {} in transactions", grouped(status.waiting + status.stored), status.in_flight)?;
+    let under_way = match (status.connections, status.opening) {
+        (_, 0) => "in transactions",
+        (0, _) => "whose connections are being opened",
+        _ => "in transactions, or whose connections are being opened",
+    };
+    writeln!(out, "  waiting      {}, {} {under_way}", grouped(status.waiting + status.stored), status.in_flight)?;
     writeln!(out, "  connections  {}", status.connections_told(" of "))?;
     let more = if lane.more_stored { "more than " } else { "" };
     let ahead = lane.ahead_in_memory + lane.ahead_stored;

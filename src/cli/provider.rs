@@ -10,7 +10,7 @@ use serde::Serialize;
 use serde_json::{Value as Json, json};
 
 use super::check::plain;
-use super::connect::{Lead, must_run, running, with_values_in_force};
+use super::connect::{Lead, must_run, running_or_none, with_values_in_force};
 use super::explain::write_feedback;
 use super::screen::{self, shown};
 use super::text::Table;
@@ -103,7 +103,11 @@ async fn resume(lead: &Lead, name: String) -> Outcome {
         [] if lanes.iter().any(|lane| lane.asks_hosts) => writeln!(out, "{name} goes on: its hosts are asked again")?,
         [] => writeln!(out, "{name} goes on")?,
         stopped => {
-            writeln!(out, "nothing leaves {} yet: what holds it is the configuration's own", stopped.join(", "))?
+            let why = match lanes.iter().any(|lane| lane.by_world) {
+                false => "what holds it is the configuration's own",
+                true => "what holds it is no pause, and ends when what causes it does",
+            };
+            writeln!(out, "nothing leaves {} yet: {why}", stopped.join(", "))?
         }
     }
     Ok(())
@@ -140,8 +144,7 @@ struct Lanes {
 
 async fn lanes(lead: &Lead) -> Result<Lanes, Failed> {
     let config = lead.config();
-    let Some(target) = running(lead).await? else {
-        lead.must_be_good()?;
+    let Some(target) = running_or_none(lead).await? else {
         let known = stored_feedback(config).await.into_iter();
         let idle = |name: LaneName| {
             let provider = config.provider(name.base());

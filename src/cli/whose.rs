@@ -19,16 +19,9 @@ use crate::config::Store;
 pub(super) async fn must_be_ours(lead: &Lead, target: &Target) -> Result<(), Failed> {
     let Store::Sqlite(store) = &lead.config().queue.store;
     let Some(own) = lead.own.as_deref().filter(|_| !lead.named && store.is_relative()) else { return Ok(()) };
-    let mut file = String::new();
-    let keep = |reply, _: &[u8]| {
-        if let Reply::Note(text) = reply {
-            file = text;
-        }
-        Ok(())
-    };
     // One of an earlier version does not know the question; one without a file has no other.
-    let told = target.answer(Request::File, keep).await?.is_ok();
-    if !told || file.is_empty() || is_same_file(own, Path::new(&file)) {
+    let Some(file) = file_told(target).await?.filter(|file| !file.is_empty()) else { return Ok(()) };
+    if is_same_file(own, Path::new(&file)) {
         return Ok(());
     }
     let (own, store, socket) = (own.display(), store.display(), lead.socket.display());
@@ -40,10 +33,38 @@ pub(super) async fn must_be_ours(lead: &Lead, target: &Target) -> Result<(), Fai
     Err(Failed::new(Code::Unavailable, message))
 }
 
+/// The file that the relay says it runs with, empty: with none; `None`: it does not tell.
+async fn file_told(target: &Target) -> Result<Option<String>, Failed> {
+    let mut file = String::new();
+    let keep = |reply, _: &[u8]| {
+        if let Reply::Note(text) = reply {
+            file = text;
+        }
+        Ok(())
+    };
+    let told = target.answer(Request::File, keep).await?.is_ok();
+    Ok(told.then_some(file))
+}
+
+/// The file that the relay runs with, if that is not the one that was found; empty: it has none.
+pub(super) async fn file_of_another(lead: &Lead, target: &Target) -> Option<PathBuf> {
+    let told = file_told(target).await.ok().flatten();
+    let is_its = |own: &Path| match told.as_deref() {
+        // By the queue that the file names: it is no other relay's.
+        None | Some("") => !lead.named,
+        Some(file) => is_same_file(own, Path::new(file)),
+    };
+    let its = match lead.own.as_deref() {
+        Some(own) => is_its(own),
+        None => told.as_deref().is_none_or(str::is_empty),
+    };
+    (!its).then(|| told.unwrap_or_default().into())
+}
+
 /// The mail of a relay that runs with this file is in the queue that it was started with, and not in the one that the
-/// file names now.
-pub(super) async fn must_have_no_other_queue(lead: &Lead) -> Result<(), Failed> {
-    let other = elsewhere_with_this_file(lead, &elsewhere(&lead.socket), "nothing was done").await;
+/// file names now. `what` is said to be so then.
+pub(super) async fn must_have_no_other_queue(lead: &Lead, what: &str) -> Result<(), Failed> {
+    let other = elsewhere_with_this_file(lead, &elsewhere(&lead.socket), what).await;
     other.map_or(Ok(()), |message| Err(Failed::new(Code::Unavailable, message)))
 }
 
@@ -59,7 +80,7 @@ pub(super) async fn must_be_its_queue(lead: &Lead) -> Result<(), Failed> {
             _ => Ok(()),
         },
         Err(e) if e.kind() == io::ErrorKind::PermissionDenied => Ok(()),
-        Err(_) => must_have_no_other_queue(lead).await,
+        Err(_) => must_have_no_other_queue(lead, "nothing was done").await,
     }
 }
 

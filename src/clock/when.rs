@@ -27,7 +27,8 @@ impl fmt::Display for When {
         let text = Timestamp(at.saturating_mul(SECOND)).to_string();
         let (date, time) = text.split_once('T').unwrap_or(("", &text));
         let time = time.split('.').next().unwrap_or(time);
-        if self.at.0.div_euclid(DAY) != self.now.0.div_euclid(DAY) {
+        // The day of the time that is told: a moment before midnight is told as midnight.
+        if at.div_euclid(DAY / SECOND) != now.div_euclid(DAY / SECOND) {
             write!(f, "{date} ")?;
         }
         let seconds = |n: i64| Duration::from_secs(u64::try_from(n).unwrap_or(0));
@@ -85,6 +86,15 @@ mod tests {
         assert_eq!(told(100), "08:49:00Z (now)");
         // Half a second is rounded in both.
         assert_eq!(told(1400), "08:49:02Z (in 2 s)");
+    }
+
+    #[test]
+    fn midnight_has_the_date_of_the_day_that_it_begins() {
+        let midnight = (NOW.0.div_euclid(DAY) + 1) * DAY;
+        for at in [midnight - 300, midnight, midnight + 300] {
+            let told = When { at: Timestamp(at), now: NOW }.to_string();
+            assert_eq!(told, "2026-11-22 00:00:00Z (in 15 h 11 min)");
+        }
     }
 
     #[test]

@@ -23,6 +23,9 @@ use super::{
     Relay, Retry, Route, TlsMode, dkim, listener_auth, oauth_check, own_address, own_relay, profiles, shaping, users,
 };
 
+/// A password with fewer characters is in many words that have nothing to do with it.
+const FEW: usize = 4;
+
 /// Makes the configuration of a draft; faults and warnings go to `reader`. The result is only
 /// good if there are no faults.
 pub(super) fn finish(reader: &mut Reader<'_>, mut draft: Draft) -> (Config, Vec<Setting>) {
@@ -368,6 +371,14 @@ fn provider(reader: &mut Reader<'_>, draft: &ProviderDraft) {
         reader.fault(&at("tls"), "\"off\" contradicts implicit_tls = true".into());
     }
     oauth_check::check(reader, &path, draft);
+    let letters = draft.password.as_ref().map_or(0, |password| password.reveal().chars().count());
+    if (1..FEW).contains(&letters) {
+        let message = format!(
+            "has fewer than {FEW} characters: they are masked wherever they occur in what the host says, which makes its \
+             replies hard to read; expected a longer one"
+        );
+        reader.warn(&at("auth.password"), message);
+    }
     let logs_in = draft.user.is_some() && (draft.password.is_some() || draft.oauth.service.is_some());
     match (&draft.user, &draft.password) {
         // The rest of it is told there.

@@ -132,6 +132,23 @@ fn a_password_for_a_host_whose_certificate_is_not_checked_is_a_warning() {
 }
 
 #[test]
+fn a_password_so_short_that_masking_it_hides_replies_is_warned_of() {
+    for (password, warns) in [("x", true), ("abc", true), ("abcd", false)] {
+        let text = format!(
+            "hostname = 'a.example'\n[provider.s]\nrelay = '127.0.0.1:587'\nauth = {{ user = 'u', password = '{password}' }}\n\
+             [[route]]\nvia = 's'\n"
+        );
+        let warnings = super::super::Loaded::parse(&text, "x").unwrap().warnings;
+        let told = warnings.iter().any(|warning| {
+            warning.problem.key == "provider.s.auth.password"
+                && warning.problem.message.contains("fewer than 4 characters")
+        });
+        assert_eq!(told, warns, "{warnings:?}");
+        assert!(!format!("{warnings:?}").contains("abc"), "it is not repeated");
+    }
+}
+
+#[test]
 fn addresses_that_cannot_both_be_bound() {
     let hit = |a: &str, b: &str| collide(a.parse().unwrap(), b.parse().unwrap());
     assert!(hit("127.0.0.1:25", "127.0.0.1:25") && hit("0.0.0.0:25", "127.0.0.1:25") && hit("[::]:25", "0.0.0.0:25"));

@@ -73,10 +73,20 @@ impl Deref for CountedRate {
     }
 }
 
+/// The list that was meant by rates in one text.
+fn several(text: &str) -> Option<String> {
+    let parts: Vec<&str> = text.split([',', ';']).map(str::trim).collect();
+    let all = parts.len() > 1 && parts.iter().all(|part| part.parse::<CountedRate>().is_ok());
+    all.then(|| format!("[{}]", parts.iter().map(|part| format!("\"{part}\"")).collect::<Vec<_>>().join(", ")))
+}
+
 impl FromStr for CountedRate {
     type Err = String;
 
     fn from_str(s: &str) -> Result<CountedRate, String> {
+        if let Some(several) = several(s) {
+            return Err(format!("`{s}` has several rates: expected a list of them, {several}"));
+        }
         let Some((rate, word)) = s.trim().split_once(char::is_whitespace) else { return Ok(s.parse::<Rate>()?.into()) };
         let rate: Rate = match rate.parse() {
             Ok(rate) => rate,

@@ -187,7 +187,11 @@ fn fault(error: &pem::Error) -> &'static str {
 fn chain(path: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
     let (name, (chain, pem)) = (path.display(), certificates(path)?);
     if chain.is_empty() {
-        let hint = if has_key(&pem) { "it has a private key, which belongs to `key`" } else { "is it DER?" };
+        let hint = match pem.iter().all(u8::is_ascii_whitespace) {
+            true => "it is empty",
+            false if has_key(&pem) => "it has a private key, which belongs to `key`",
+            false => "is it DER?",
+        };
         return Err(format!("{name} has no certificate: expected PEM, the server's certificate first ({hint})"));
     }
     Ok(chain)

@@ -106,6 +106,9 @@ impl FromStr for ListenAddress {
             }
             return Ok(ListenAddress::Localhost(port));
         }
+        if let Some(port) = text.rsplit_once(':').map(|(_, port)| port).filter(|port| is_no_port(port)) {
+            return Err(format!("\"{text}\" has no port: expected 1 to 65535, found {port}"));
+        }
         let not = |_| {
             format!(
                 "\"{text}\" is not an address: expected one such as \"localhost:2525\", \"127.0.0.1:2525\", \
@@ -114,6 +117,11 @@ impl FromStr for ListenAddress {
         };
         text.parse().map(ListenAddress::Socket).map_err(not)
     }
+}
+
+/// A number, and greater than that of any port.
+fn is_no_port(text: &str) -> bool {
+    !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit()) && text.parse::<u16>().is_err()
 }
 
 /// `mode` of a Unix socket: who may connect, as of chmod(1).

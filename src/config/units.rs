@@ -141,7 +141,13 @@ impl FromStr for Size {
         let (number, unit) = split_unit(s);
         let unit = match unit {
             "" | "B" => 1,
-            name => SIZES.iter().find(|(known, _)| *known == name).ok_or_else(bad)?.1,
+            name => {
+                SIZES
+                    .iter()
+                    .find(|(known, _)| *known == name)
+                    .ok_or_else(|| meant_size(s, number, name).unwrap_or_else(bad))?
+                    .1
+            }
         };
         digits(number).and_then(|n| n.checked_mul(unit)).map(Size).ok_or_else(bad)
     }
@@ -154,6 +160,20 @@ impl fmt::Display for Size {
             None => write!(f, "{}", self.0),
         }
     }
+}
+
+/// What to write for `20M` or `20mb`.
+fn meant_size(text: &str, number: &str, unit: &str) -> Option<String> {
+    digits(number)?;
+    let letter = match unit.to_ascii_lowercase().as_str() {
+        "k" | "kb" | "kib" => 'K',
+        "m" | "mb" | "mib" => 'M',
+        "g" | "gb" | "gib" => 'G',
+        _ => return None,
+    };
+    Some(format!(
+        "`{text}` is not a size: did you mean \"{number}{letter}iB\" (powers of 1024) or \"{number}{letter}B\" (of 1000)?"
+    ))
 }
 
 /// Splits `30s` into `30` and `s`.

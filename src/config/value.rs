@@ -311,7 +311,12 @@ impl Kind {
                 let text = text()?;
                 let found = words.iter().find(|w| **w == text);
                 found.map(|w| Val::Word(w)).ok_or_else(|| {
-                    let hint = nearest(text, words.iter().copied()).map(|n| format!("; did you mean \"{n}\"?"));
+                    let meant = match text.to_ascii_lowercase().as_str() {
+                        "none" | "no" | "never" | "false" | "disabled" => words.iter().copied().find(|w| *w == "off"),
+                        _ => None,
+                    };
+                    let meant = meant.or_else(|| nearest(text, words.iter().copied()));
+                    let hint = meant.map(|n| format!("; did you mean \"{n}\"?"));
                     format!("\"{text}\" is not known: expected {}{}", self.expected(), hint.unwrap_or_default())
                 })
             }
@@ -607,7 +612,12 @@ fn read_secret(value: &Value) -> Result<Val, String> {
         },
         "file" => {
             let failed = |e: &dyn std::fmt::Display| format!("cannot read {}: {e}", shown_file(what));
-            let bytes = Zeroizing::new(source_file::read(Path::new(what), MAX_SECRET + 2).map_err(|e| failed(&e))?);
+            let path = Path::new(what);
+            let bytes =
+                Zeroizing::new(source_file::read(path, MAX_SECRET + 2).map_err(|e| match path.is_relative() {
+                    true => failed(&e) + " (without a / at its beginning it is looked for in the working directory)",
+                    false => failed(&e),
+                })?);
             let secret = std::str::from_utf8(&bytes).map_err(|_| failed(&"it is not UTF-8 text"))?;
             done(without_line_end(secret), false)
         }

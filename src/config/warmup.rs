@@ -29,6 +29,10 @@ pub(super) fn read(value: &Value) -> Result<Warmup, String> {
         .as_inline_table()
         .ok_or_else(|| format!("expected a table such as {EXPECTED}, found {}", describe(value)))?;
     if let Some((unknown, _)) = table.iter().find(|(k, _)| !KEYS.contains(k)) {
+        // Words that are no secret which lost its key: they may be repeated.
+        if ["begin", "begins", "from", "first_day"].contains(&unknown) {
+            return Err(format!("unknown key `{unknown}`: did you mean `start`?"));
+        }
         let hint = nearest(unknown, KEYS).map(|near| format!("did you mean `{near}`?"));
         let hint = hint.unwrap_or_else(|| format!("expected {EXPECTED}"));
         let named = if is_mistyped(unknown, KEYS) { format!(" `{unknown}`") } else { String::new() };

@@ -177,7 +177,7 @@ impl TlsSettings {
                     if demand.required && is_incompatible(tls) && !self.told.contains_key(host) {
                         self.told.insert(host.to_owned(), ());
                         tracing::error!(
-                            provider = %provider.name, host, %ip, error = %tls,
+                            provider = provider.name, host, %ip, error = %tls,
                             "the host speaks no TLS that is spoken here: its mail waits; see \"A host with old TLS\" in docs/operations.md"
                         );
                     }

@@ -149,7 +149,7 @@ impl Relay {
                     Err(QueueError::Closed) => return,
                     // They keep their leases, which end with the process.
                     Err(error) => {
-                        tracing::error!(%error, lane = %to, "could not move what waits; the next start does it")
+                        tracing::error!(%error, lane = to.as_str(), "could not move what waits; the next start does it")
                     }
                 }
             }

@@ -184,6 +184,13 @@ impl Outages {
         }
     }
 
+    /// It takes connections again, and turns us away later.
+    fn refuses(&self, key: &Key, fact: &Fact) {
+        if let Some(outage) = self.known.lock().get_mut(key).filter(|outage| outage.over.is_none()) {
+            (outage.stage, outage.why, outage.about, outage.nameless) = (fact.stage, fact.event.to_string(), None, 0);
+        }
+    }
+
     /// A transaction there ended without a reply.
     fn silent(&self, key: &Key, fact: &Fact) {
         if let Some(outage) = self.known.lock().get_mut(key).filter(|outage| outage.over.is_none()) {
@@ -265,11 +272,18 @@ impl Outages {
 }
 
 impl Relay {
-    /// A route took no connection: if all its addresses are left alone now, that is an outage.
-    pub(super) fn note_down(&self, lane: &Lane, job: &Job, route: &Route) {
-        let Some(next) = self.connector.next_try(&lane.provider, route, job.features().keys()) else { return };
-        let now = self.clock.now();
+    /// A route took no connection: if all its addresses are left alone now, that is an outage. One that was an outage
+    /// and says something now is not any more what it was.
+    pub(super) fn note_down(&self, lane: &Lane, job: &Job, route: &Route, facts: &[Fact]) {
         let key = (lane.name.clone(), job.destination.clone());
+        let Some(next) = self.connector.next_try(&lane.provider, route, job.features().keys()) else {
+            let says = |fact: &&Fact| fact.stage >= Stage::Greeting && matches!(fact.event, Event::Reply(_));
+            if let Some(fact) = facts.iter().rev().find(says) {
+                self.outages.refuses(&key, fact);
+            }
+            return;
+        };
+        let now = self.clock.now();
         let host = host_and_port(&next.host, route.port);
         let failed = Failed { host, stage: next.stage, why: next.why, about: next.about, until: now.after(next.left) };
         self.outages.down(key, failed, job.recipients.len() as u64, now);
@@ -367,15 +381,16 @@ impl Relay {
         self.outages.ask(self.clock.now());
     }
 
-    /// The outages of a lane, as holds of it.
-    pub(super) fn hosts_down(&self, lane: &LaneName, provider: &Provider) -> Vec<(By, Timestamp)> {
+    /// The outages of a lane, as holds of it; where it is known that the provider has `refused` us without those of a login.
+    pub(super) fn hosts_down(&self, lane: &LaneName, provider: &Provider, refused: bool) -> Vec<(By, Timestamp)> {
         let all = provider.relay.is_some() || lane.as_domain().is_some();
         let hold = |outage: Outage| {
             let why = outage.clause();
             let all = all && outage.about.is_none();
             (By::Host { host: outage.host, why, all }, outage.until)
         };
-        self.outages.of(lane).into_iter().map(hold).collect()
+        let its = self.outages.of(lane).into_iter().filter(|outage| !(refused && outage.stage == Stage::Auth));
+        its.map(hold).collect()
     }
 }
 
@@ -553,6 +568,9 @@ mod tests {
         assert_eq!(told(&outages), "takes no mail at MAIL: no answer within 300 s");
         down(&outages, 400, 60);
         assert_eq!(told(&outages), "takes no connection: connection refused");
+        let reply = crate::deliver::Reply { code: 535, enhanced: None, text: "no".into() };
+        outages.refuses(&key(), &Fact { stage: Stage::Auth, event: Event::Reply(reply), peer: None });
+        assert_eq!(told(&outages), "takes no mail at AUTH: 535 no", "it takes connections, and not our login");
     }
 
     #[test]

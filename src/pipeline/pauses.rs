@@ -27,10 +27,12 @@ pub struct Resumed {
     pub name: String,
     /// What held it and does not any more, in words.
     pub ended: Vec<String>,
-    /// What holds it still, in words: the configuration's own limits.
+    /// What holds it still, in words: the configuration's own limits, and what nobody ends here.
     pub still: Vec<String>,
     /// One of these lets nothing leave.
     pub stopped: bool,
+    /// What lets nothing leave is not the configuration's own: a host says nothing, a source address does not work.
+    pub by_world: bool,
     /// Hosts that took no connection are asked again, with whatever was put off because of them.
     pub asks_hosts: bool,
 }
@@ -73,6 +75,7 @@ impl Relay {
                 name: lane.name.to_string(),
                 ended,
                 stopped: still.iter().any(|hold| hold.stops()),
+                by_world: still.iter().any(|hold| hold.stops() && !matches!(hold.by, By::Quota(_))),
                 still: still.iter().map(|hold| hold.told(now).to_string()).collect(),
                 asks_hosts,
             });
@@ -92,7 +95,11 @@ impl Relay {
         for lane in self.lanes_named(name).iter().map(|name| self.scheduler.lane(name)) {
             let learned = lane.explain(self.clock.now());
             self.of(&lane).teach(|adapt, _| adapt.forget());
-            tracing::info!(provider = %lane.name, forgotten = learned.len(), "an operator has what replies taught forgotten");
+            tracing::info!(
+                provider = lane.name.as_str(),
+                forgotten = learned.len(),
+                "an operator has what replies taught forgotten"
+            );
             entries.push((format!("{MEMOS}{}", lane.name), None));
             all.push(Forgotten { name: lane.name.to_string(), learned });
         }
@@ -125,7 +132,10 @@ impl Relay {
         }
         for name in &lanes {
             self.set_paused(name, paused);
-            tracing::info!(provider = %name, paused, "by an operator");
+            match paused {
+                true => tracing::info!(provider = name.as_str(), "paused by an operator"),
+                false => tracing::info!(provider = name.as_str(), "resumed by an operator"),
+            }
         }
         let value = paused.then(|| Bytes::from_static(b"operator"));
         let mut entries: Vec<_> = lanes.iter().map(|lane| (key(lane), value.clone())).collect();
@@ -149,7 +159,7 @@ impl Relay {
             let lanes = self.lanes_named(&name);
             if lanes.is_empty() {
                 tracing::warn!(
-                    provider = %name,
+                    provider = name.as_str(),
                     "paused by an operator, and not in the configuration now: it is still paused when it comes back"
                 );
             }
@@ -157,7 +167,7 @@ impl Relay {
         }
         for name in &paused {
             self.set_paused(name, true);
-            tracing::warn!(provider = %name, "still paused by an operator: `mailweir provider resume` ends it");
+            tracing::warn!(provider = name.as_str(), "still paused by an operator: `mailweir provider resume` ends it");
         }
         Ok(())
     }

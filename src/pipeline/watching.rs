@@ -118,7 +118,9 @@ impl Relay {
         if waiting > 0 {
             holds.add(By::Descriptors { waiting }, None);
         }
-        for (by, until) in self.hosts_down(&lane.name, &lane.provider) {
+        // A login that is refused is told once, by what the provider said of it.
+        let refused = holds.iter().any(|hold| matches!(hold.by, By::Refused { about: None, .. }));
+        for (by, until) in self.hosts_down(&lane.name, &lane.provider, refused) {
             holds.add(by, Some(until));
         }
         holds
@@ -127,7 +129,7 @@ impl Relay {
     /// What holds a lane that is not in memory.
     pub fn holds_of_absent(&self, name: &LaneName) -> Holds {
         let mut holds = Holds::default();
-        for (by, until) in self.hosts_down(name, &self.router.provider_of_lane(name)) {
+        for (by, until) in self.hosts_down(name, &self.router.provider_of_lane(name), false) {
             holds.add(by, Some(until));
         }
         holds

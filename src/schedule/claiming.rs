@@ -69,7 +69,7 @@ impl Scheduler {
                     lane.end_claim(due.unwrap_or(Some(now.after(QUEUE_TROUBLE))));
                 }
                 Err(error) => {
-                    tracing::warn!(lane = %lane.name, %error, "could not read the queue; trying again");
+                    tracing::warn!(lane = lane.name.as_str(), %error, "could not read the queue; trying again");
                     lane.end_claim(Some(self.clock.now().after(QUEUE_TROUBLE)));
                     if lane.name.as_domain().is_some() {
                         self.wait_after_trouble(&lane);
@@ -138,7 +138,7 @@ impl Scheduler {
                 if former {
                     let to: Vec<&str> = lanes.keys().take(10).map(LaneName::as_str).collect();
                     tracing::info!(
-                        provider = %lane.name,
+                        provider = lane.name.as_str(),
                         lanes = lanes.len(),
                         to = to.join(" "),
                         "a provider is not configured any more: what waits for it goes where it belongs now"
@@ -150,7 +150,7 @@ impl Scheduler {
             }
             Err(error) => {
                 // They are held by this process: a worker finds out where each belongs.
-                tracing::warn!(lane = %lane.name, %error, "could not move mail to another lane; doing it one by one");
+                tracing::warn!(lane = lane.name.as_str(), %error, "could not move mail to another lane; doing it one by one");
                 stays.extend(goes.into_iter().map(|(item, _)| item));
             }
         }

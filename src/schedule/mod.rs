@@ -318,7 +318,7 @@ impl Scheduler {
                 self.jobs(lane, leased).into_iter().map(|job| (held.clone(), job)).collect()
             }
             Err(error) => {
-                tracing::warn!(lane = %lane.name, %error, "could not look for what expires; trying again");
+                tracing::warn!(lane = lane.name.as_str(), %error, "could not look for what expires; trying again");
                 Vec::new()
             }
         }

@@ -42,7 +42,7 @@ impl Scheduler {
                     scheduler.note_stored(&lane, due);
                 }
                 Err(error) => {
-                    tracing::warn!(lane = %lane.name, %error, "could not put back what is held up; it stays in memory");
+                    tracing::warn!(lane = lane.name.as_str(), %error, "could not put back what is held up; it stays in memory");
                     for job in jobs.into_iter().rev() {
                         scheduler.wake(&lane, lane.give_back(job));
                     }

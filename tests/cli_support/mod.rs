@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use mailweir::admin::{Controls, LaneStatus, Status, Withdrawn};
+use mailweir::admin::{Controls, LaneStatus, Resumed, Status, Withdrawn};
 use mailweir::clock::{Clock, Timestamp};
 use mailweir::config::units::Pattern;
 use mailweir::mail::lifecycle::{Event, Next};
@@ -159,6 +159,21 @@ impl Controls for Fake {
     async fn pause(&self, lane_or_provider: &str, paused: bool) -> Result<bool, QueueError> {
         *self.paused.lock() = paused;
         Ok(lane_or_provider == "gmail")
+    }
+
+    async fn resume(&self, lane_or_provider: &str) -> Result<Option<Vec<Resumed>>, QueueError> {
+        let still = |told: &str, by_world| Resumed {
+            name: lane_or_provider.to_owned(),
+            still: vec![told.to_owned()],
+            stopped: true,
+            by_world,
+            ..Resumed::default()
+        };
+        Ok(match lane_or_provider {
+            "hangs" => Some(vec![still("mx.example says nothing", true)]),
+            "used-up" => Some(vec![still("quota 5/d used up", false)]),
+            name => self.pause(name, false).await?.then(Vec::new),
+        })
     }
 
     fn status(&self) -> Status {

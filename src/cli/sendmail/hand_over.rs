@@ -67,8 +67,12 @@ pub(super) struct Server<'a> {
 
 /// Tries until the relay has it, or has refused it, or `wait` is over.
 pub(super) fn with_patience(server: &Server<'_>, parcel: &Parcel, wait: Duration) -> Result<String, Trouble> {
+    let began = Instant::now();
     patiently(wait, || once(server, parcel)).map_err(|trouble| match trouble {
-        Trouble::Later(why) if wait >= PAUSE => Trouble::Later(format!("{why}; tried for {}", span(wait))),
+        Trouble::Later(why) if wait >= PAUSE => {
+            let tried = Duration::from_secs_f64(began.elapsed().as_secs_f64().round());
+            Trouble::Later(format!("{why}; tried for {}", span(tried)))
+        }
         other => other,
     })
 }

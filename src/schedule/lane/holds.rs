@@ -14,7 +14,7 @@ use std::time::Duration;
 use super::under_way::View;
 use super::{About, Confined, LEAD, Lane, State, answers};
 use crate::clock::{Timestamp, When, grouped, span};
-use crate::deliver::Stage;
+use crate::deliver::{Stage, Timeouts};
 use crate::mail::{self, RecipientKey};
 use crate::schedule::Job;
 use crate::schedule::backlog::Group;
@@ -77,6 +77,15 @@ pub enum By {
         /// How many that are.
         all: u32,
         /// For how long nothing has ended on any of them.
+        silent: Duration,
+    },
+    /// All that is under way waits for connections that are being opened, for longer than that takes elsewhere.
+    Opening {
+        /// The host.
+        host: String,
+        /// How many connections.
+        connections: usize,
+        /// For how long nothing has happened in the lane.
         silent: Duration,
     },
     /// All that is under way waits for a host that took connections and has said nothing since.
@@ -157,6 +166,7 @@ impl Hold {
             By::Rate(_) => "rate",
             By::ConnectionRate(_) => "connection_rate",
             By::Connections { .. } => "connections",
+            By::Opening { .. } => "opening",
             By::Silent { .. } => "silent",
             By::Unanswered { .. } => "unanswered",
             By::Answer { .. } => "answer",
@@ -183,6 +193,7 @@ impl Hold {
             | By::Rate(_)
             | By::ConnectionRate(_)
             | By::Connections { .. }
+            | By::Opening { .. }
             | By::Unanswered { .. }
             | By::Answer { .. }
             | By::Limit { .. }
@@ -197,6 +208,15 @@ impl Hold {
             By::Refused { about, .. } => about.is_none(),
             By::Limit { .. } | By::Unanswered { .. } | By::Answer { .. } => false,
             _ => true,
+        }
+    }
+
+    /// It is no stop as long as nobody knows, and what comes now would have to wait for its end.
+    pub fn keeps_what_comes(&self) -> bool {
+        match self.by {
+            By::Opening { .. } => true,
+            By::Connections { silent, .. } => silent >= SILENT,
+            _ => false,
         }
     }
 
@@ -218,7 +238,7 @@ impl Hold {
             By::Shutdown => 1,
             _ if self.stops() => 2,
             By::Pace | By::Rate(_) | By::ConnectionRate(_) => 3,
-            By::Connections { .. } => 4,
+            By::Connections { .. } | By::Opening { .. } => 4,
             By::Host { .. } | By::Refused { .. } | By::Unanswered { .. } => 5,
             By::Answer { .. } => 6,
             By::Limit { .. } => 7,
@@ -258,11 +278,14 @@ impl fmt::Display for Told<'_> {
             By::ConnectionRate(rate) => write!(f, "rate {rate} connections")?,
             By::Connections { all: 1, .. } => f.write_str("the one connection is busy")?,
             By::Connections { all, .. } => write!(f, "all {all} connections are busy")?,
-            By::Silent { host, connections: 1, silent } => {
-                write!(f, "{host} says nothing: one connection without an answer for {}", span(*silent))?;
+            By::Opening { host, connections, silent } => {
+                let (many, since) = (many(*connections), When { at: self.now.before(*silent), now: self.now });
+                write!(f, "{many} being opened to {host}, which has not greeted since {since}; {}", patience())?;
             }
             By::Silent { host, connections, silent } => {
-                write!(f, "{host} says nothing: {connections} connections without an answer for {}", span(*silent))?;
+                let many =
+                    if *connections == 1 { "one connection".to_owned() } else { format!("{connections} connections") };
+                write!(f, "{host} says nothing: {many} without an answer for {}; {}", span(*silent), patience())?;
             }
             By::Unanswered { about, others, waiting, part } => {
                 let what = if about.ended { "ends connections for" } else { "leaves" };
@@ -324,6 +347,17 @@ impl Told<'_> {
             _ => write!(f, ", until {when}"),
         }
     }
+}
+
+/// Connections that are something.
+fn many(connections: usize) -> String {
+    if connections == 1 { "one connection is".to_owned() } else { format!("{connections} connections are") }
+}
+
+/// When a connection that is being opened is given up.
+fn patience() -> String {
+    let Timeouts { connect, greeting, .. } = Timeouts::default();
+    format!("a host has {} to take a connection and {} to greet", span(connect), span(greeting))
 }
 
 /// What a host has to answer, in words.
@@ -429,8 +463,8 @@ impl Lane {
         {
             holds.add(By::ConnectionRate(rate.to_string()), Some(now.after(wait)));
         }
-        if let Some(silent) = silent(&state) {
-            holds.add(silent, None);
+        if let Some(opening) = opening(&state) {
+            holds.add(opening, None);
         } else if let Some(busy) = self.busy(&state) {
             holds.add(busy, None);
         }
@@ -493,7 +527,9 @@ impl Lane {
         let unconnected = holds.iter().find(|hold| matches!(hold.by, By::ConnectionRate(_)));
         let lent = state.loans.jobs();
         let unconnected = unconnected.filter(|_| lent.len() <= state.unconnected);
-        if let Some(hold) = unconnected.or_else(|| holds.iter().find(|hold| matches!(hold.by, By::Silent { .. }))) {
+        if let Some(hold) =
+            unconnected.or_else(|| holds.iter().find(|hold| matches!(hold.by, By::Silent { .. } | By::Opening { .. })))
+        {
             let keys = lent.flat_map(|job| job.recipients.iter().map(|held| job.key(held.index)));
             told.extend(keys.filter(|key| due.contains_key(key)).map(|key| (key, hold.clone())));
         }
@@ -580,17 +616,20 @@ impl Lane {
     }
 }
 
-/// All that is under way is for a host that took connections and says nothing; see [`By::Silent`].
-fn silent(state: &State) -> Option<By> {
+/// All that is under way is for a host that does not greet; see [`By::Opening`] and [`By::Silent`].
+fn opening(state: &State) -> Option<By> {
     let silent = state.moved.map_or(Duration::ZERO, |at| at.elapsed());
     let lent = state.loans.jobs();
     let connections = lent.len();
     let all = state.in_flight > 0 && lent.map(|job| job.recipients.len()).sum::<usize>() == state.in_flight;
-    if !all || silent < SILENT || state.unconnected > 0 {
+    if !all || silent < BUSY || state.unconnected > 0 {
         return None;
     }
     let host = state.loans.host().unwrap_or_else(|| "the host".into());
-    Some(By::Silent { host, connections, silent })
+    match silent < SILENT {
+        true => Some(By::Opening { host, connections, silent }),
+        false => Some(By::Silent { host, connections, silent }),
+    }
 }
 
 #[cfg(test)]

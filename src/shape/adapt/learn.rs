@@ -287,6 +287,8 @@ impl Adapt {
         };
         let trial = self.trial.as_ref().and_then(|e| self.evidence.sample(e.trial.hash));
         let tried = trial.map(|sample| format!("tried now whether it is about the pace: `{sample}`"));
-        tried.into_iter().chain(self.evidence.judged().into_iter().map(line)).collect()
+        // What is tried again is not known any more.
+        let judged = self.evidence.judged().into_iter().filter(|known| trial != Some(known.sample.as_str()));
+        tried.into_iter().chain(judged.map(line)).collect()
     }
 }

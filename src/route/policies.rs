@@ -161,7 +161,7 @@ pub(super) fn apply(
     let demands = provider.tls == TlsMode::MtaSts;
     let policy = match standing {
         Some(Standing::Awaited) => {
-            let text = format!("the MTA-STS policy of {domain} is awaited: {} has not answered yet", host_of(domain));
+            let text = format!("the MTA-STS policy of {domain} is awaited from {}", host_of(domain));
             return Err(refused(text));
         }
         Some(Standing::Policy(policy)) if policy.mode == Mode::Enforce || !demands => policy,
@@ -310,7 +310,7 @@ mod tests {
         }
         assert!(told(&["mx.a.example"], policy("testing"), TlsMode::MtaSts).is_err());
         let why = told(&["mx.a.example"], Some(Standing::Awaited), TlsMode::Opportunistic).unwrap_err();
-        assert_eq!(why, "4.7.5 the MTA-STS policy of a.example is awaited: mta-sts.a.example has not answered yet");
+        assert_eq!(why, "4.7.5 the MTA-STS policy of a.example is awaited from mta-sts.a.example");
     }
 
     fn candidate(name: &str, tlsa: Published) -> Candidate {

@@ -14,13 +14,15 @@ mod record;
 
 use std::future::Future;
 use std::net::IpAddr;
+use std::pin::pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
 use parking_lot::Mutex;
 use tokio::sync::{Notify, Semaphore, watch};
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
 use crate::clock::Clock;
 use crate::observe::seldom;
@@ -33,8 +35,11 @@ pub use record::{Record, id_of};
 pub const PREFIX: &str = "mta-sts/";
 /// Policies that are fetched at the same time.
 const AT_ONCE: usize = 8;
-/// How long fetching one may take, its turn and the look-up of its host included (RFC 8461 §3.3).
+/// How long fetching one may take, the look-up of its host included (RFC 8461 §3.3), from its turn on: who waits for
+/// that was not asked, and is no domain without a policy.
 const LIMIT: Duration = Duration::from_secs(60);
+/// The same while others wait for their turn, so that a few hosts that say nothing do not hold up all of them.
+const LIMIT_BUSY: Duration = Duration::from_secs(10);
 /// How long mail waits for that before it is put off.
 const PATIENCE: Duration = Duration::from_secs(5);
 
@@ -54,6 +59,8 @@ pub struct Sts {
     known: Mutex<Known>,
     fetch: Arc<dyn Fetch>,
     slots: Semaphore,
+    /// Those that wait for their turn.
+    waiting: AtomicUsize,
     clock: Clock,
     changed: Notify,
 }
@@ -61,7 +68,8 @@ pub struct Sts {
 impl Sts {
     /// None is known yet.
     pub fn new(fetch: Arc<dyn Fetch>, clock: Clock) -> Sts {
-        Sts { known: Mutex::default(), fetch, slots: Semaphore::new(AT_ONCE), clock, changed: Notify::new() }
+        let (slots, waiting) = (Semaphore::new(AT_ONCE), AtomicUsize::new(0));
+        Sts { known: Mutex::default(), fetch, slots, waiting, clock, changed: Notify::new() }
     }
 
     /// What holds for a domain of which DNS says `record`; `addresses` finds those of its host of policies.
@@ -122,8 +130,7 @@ impl Sts {
     {
         let sts = self.clone();
         tokio::spawn(async move {
-            let fetched = timeout(LIMIT, sts.fetch(&domain, &id, addresses)).await;
-            let fetched = fetched.unwrap_or_else(|_| Err(format!("no policy within {} s", LIMIT.as_secs())));
+            let fetched = sts.fetch(&domain, &id, addresses).await;
             match &fetched {
                 Ok(policy) => tracing::info!(
                     domain = &*domain,
@@ -156,8 +163,21 @@ impl Sts {
         id: &Arc<str>,
         addresses: impl Future<Output = Result<Vec<IpAddr>, String>>,
     ) -> Result<Policy, String> {
-        let _slot = self.slots.acquire().await.map_err(|_| "shutting down".to_owned())?;
-        let text = self.fetch.fetch(&host_of(domain), addresses.await?).await?;
+        self.waiting.fetch_add(1, Ordering::Relaxed);
+        let slot = self.slots.acquire().await;
+        self.waiting.fetch_sub(1, Ordering::Relaxed);
+        let _slot = slot.map_err(|_| "shutting down".to_owned())?;
+        let mut asked = pin!(async { self.fetch.fetch(&host_of(domain), addresses.await?).await });
+        let began = Instant::now();
+        let text = loop {
+            if let Ok(text) = timeout(LIMIT_BUSY, &mut asked).await {
+                break text?;
+            }
+            let lasts = began.elapsed();
+            if lasts >= LIMIT || self.waiting.load(Ordering::Relaxed) > 0 {
+                return Err(format!("no policy within {} s", lasts.as_secs()));
+            }
+        };
         let policy = Policy::parse(&text, domain, id, self.clock.now());
         policy.map_err(|why| format!("what {} has is no policy: {why}", host_of(domain)))
     }

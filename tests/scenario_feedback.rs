@@ -12,6 +12,9 @@ use support::mail::message;
 use support::sink::{Answer, Ask, Options, Sink};
 use support::{Port, SOON, TestDir, wait_for};
 
+/// Two tests look at what the relay does within moments: they have the machine to themselves.
+static MACHINE: parking_lot::RwLock<()> = parking_lot::RwLock::new(());
+
 fn send(daemon: &Daemon, from: usize, to: usize) {
     let mut client = daemon.client();
     for n in from..to {
@@ -49,6 +52,7 @@ const SLOW: &str =
 
 #[test]
 fn a_rule_slows_the_lane_and_nothing_is_deferred_and_a_kill_forgets_nothing() {
+    let _machine = MACHINE.read();
     let (dir, port) = (TestDir::new(), Port::reserve());
     let sink = Sink::with(port.at(2), refuse_first(1, "451 4.7.99 Too fast, my friend"));
     let keys = format!("rate = \"100/s\"\nconnections = 2{SLOW}");
@@ -85,6 +89,7 @@ fn a_rule_slows_the_lane_and_nothing_is_deferred_and_a_kill_forgets_nothing() {
 /// that runs, and from the store when none does.
 #[test]
 fn what_was_learned_is_explained_with_and_without_a_running_relay() {
+    let _machine = MACHINE.read();
     let (dir, port) = (TestDir::new(), Port::reserve());
     let sink = Sink::with(port.at(2), refuse_first(1, "451 4.7.99 Too fast, my friend"));
     let rule = SLOW.replace("120/m", "12/m");
@@ -125,6 +130,7 @@ fn what_was_learned_is_explained_with_and_without_a_running_relay() {
 
 #[test]
 fn a_rule_makes_a_550_temporary_and_delays_that_recipient_only() {
+    let _machine = MACHINE.read();
     let (dir, port) = (TestDir::new(), Port::reserve());
     let sink = Sink::with(port.at(2), refuse_first(1, "550 Mail frequency is over"));
     let rule = "\n[[provider.example.on_reply]]\ntext = \"frequency is over\"\ntreat_as = \"temporary\"\ndelay = \"2s\"\nscope = \"recipient\"";
@@ -143,6 +149,7 @@ fn a_rule_makes_a_550_temporary_and_delays_that_recipient_only() {
 
 #[test]
 fn a_rule_pauses_the_lane_after_its_threshold_and_says_why() {
+    let _machine = MACHINE.read();
     let (dir, port) = (TestDir::new(), Port::reserve());
     let sink = Sink::with(port.at(2), refuse_first(2, "450 4.7.2 take a break"));
     let rule = "\n[[provider.example.on_reply]]\ncode = 450\ntext = \"take a break\"\npause = true\nfor = \"3s\"\nafter = \"2/h\"";
@@ -163,6 +170,7 @@ fn a_rule_pauses_the_lane_after_its_threshold_and_says_why() {
 
 #[test]
 fn a_hidden_limit_of_connections_is_found() {
+    let _machine = MACHINE.write();
     let (dir, port) = (TestDir::new(), Port::reserve());
     let sink = Sink::with(port.at(2), Options { max_connections: 3, ..Options::default() });
     let daemon =
@@ -181,6 +189,7 @@ fn a_hidden_limit_of_connections_is_found() {
 
 #[test]
 fn a_server_that_closes_silently_after_some_messages_costs_nothing() {
+    let _machine = MACHINE.read();
     const MOST: usize = 5;
     let (dir, port) = (TestDir::new(), Port::reserve());
     let carried: Mutex<BTreeMap<usize, usize>> = Mutex::default();
@@ -212,6 +221,7 @@ fn a_server_that_closes_silently_after_some_messages_costs_nothing() {
 /// but what it refused, and what it takes on one is found and shown.
 #[test]
 fn a_server_that_takes_so_many_bytes_on_a_connection_is_no_matter_of_pace() {
+    let _machine = MACHINE.read();
     const MOST: usize = 30_000;
     let (dir, port) = (TestDir::new(), Port::reserve());
     // Bytes by connection, and refusals.
@@ -301,6 +311,7 @@ impl MachineTime {
 /// any machine runs into it.
 #[test]
 fn a_hidden_rate_is_found_and_used() {
+    let _machine = MACHINE.write();
     const RATE: f64 = 8.0;
     const MESSAGES: usize = 400;
     const LATE: usize = 240;
@@ -358,6 +369,7 @@ fn a_hidden_rate_is_found_and_used() {
 /// words it is put off with.
 #[test]
 fn one_message_that_is_put_off_holds_up_no_other() {
+    let _machine = MACHINE.read();
     let (dir, port) = (TestDir::new(), Port::reserve());
     let (tries, noted) = (std::sync::Arc::new(Mutex::new(0)), Mutex::new(std::collections::BTreeSet::new()));
     let counted = tries.clone();

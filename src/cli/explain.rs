@@ -65,7 +65,8 @@ pub(super) async fn explain(lead: Lead, asked: Explain) -> Outcome {
         };
         return Err(Failed::new(Code::Usage, format!("there is no listener `{}`: {known}", asked.listener)));
     }
-    if lead.broken.is_none() && !asked.user.is_empty() && lead.config().users.find(&asked.user).is_none() {
+    let users = &lead.config().users;
+    if lead.broken.is_none() && !asked.user.is_empty() && !users.may_be_more() && users.find(&asked.user).is_none() {
         let known = lead.config().users.iter().map(|user| &*user.name);
         let hint = match crate::config::nearest(&asked.user, known) {
             Some(near) => format!("did you mean {near}?"),

@@ -84,6 +84,8 @@ pub struct Users {
     by_certificate: HashMap<String, Arc<User>>,
     /// Somebody can log in by a password.
     passwords: bool,
+    /// There may be more: what makes them was not looked up.
+    unread: bool,
 }
 
 impl Users {
@@ -103,6 +105,11 @@ impl Users {
         all.by_certificate = certified.collect();
         all.slow = all.by_name.values().find(|user| user.password.is_slow()).cloned();
         all
+    }
+
+    /// Whether there may be more, in a file that a command had no need of.
+    pub fn may_be_more(&self) -> bool {
+        self.unread
     }
 
     /// Nobody.
@@ -290,6 +297,8 @@ pub(super) fn assemble(reader: &mut Reader<'_>, drafts: &[UserDraft], file: Opti
         let password = match (&draft.password, &certificate) {
             (Some(password), _) => password.clone(),
             (None, Some(_)) if !reader.has(&format!("{path}.password")) => StoredPassword::never(),
+            // A command that has no need of it still knows who there is.
+            _ if reader.unread(&format!("{path}.password")).is_some() => StoredPassword::never(),
             _ => continue,
         };
         let Some(name) = &draft.name else { continue };
@@ -326,7 +335,7 @@ pub(super) fn assemble(reader: &mut Reader<'_>, drafts: &[UserDraft], file: Opti
         }
         users.push(User::new(name, password.clone()));
     }
-    Users::new(users)
+    Users { unread: reader.unread("users").is_some(), ..Users::new(users) }
 }
 
 /// Whether the users that routes and limits name are there. Faults go to `reader`.

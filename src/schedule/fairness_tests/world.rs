@@ -198,6 +198,8 @@ impl World {
             let event = self.numbers.lock().get(&job.message.message.id).cloned().expect("it came");
             self.left.lock().push(Event { at, ..event });
             self.takes(self.plan.send).await;
+            // A host that answers, as in life: before its first answer the last connection is for other mail.
+            lane.note_answered(&job, self.plan.send);
             let settle = |held: &Held| Settlement { key: job.key(held.index), verdict: Verdict::Delivered };
             let settled = self.queue.settle(job.recipients.iter().map(settle).collect(), Vec::new()).await;
             settled.expect("settled");

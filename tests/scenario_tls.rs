@@ -295,7 +295,7 @@ fn a_renewed_certificate_is_taken_up_and_a_broken_one_changes_nothing() {
 
     std::fs::copy(&renewed.key, &world.key).expect("a key");
     let told = world.daemon.command_ok(&["reload"], b"");
-    assert!(told.contains("certificates and secrets were read again"), "{told}");
+    assert!(told.contains("the files that it names were read again"), "{told}");
     assert!(world.is_shown(&renewed.file));
     swaks(&world, world.implicit, "--tlsc", &message("renewed"));
     world.assert_arrived("renewed");

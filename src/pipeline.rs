@@ -472,6 +472,8 @@ impl Relay {
                         continue 'jobs;
                     }
                 };
+                let (message, body) = (outgoing.message(), outgoing.body(&source));
+                open.connection.make_ready(&Transaction { message, recipients: &[], body }).await;
                 let began = tokio::time::Instant::now();
                 let permit = tokio::select! {
                     biased;

@@ -45,11 +45,38 @@ impl Connection {
         self.chunking && self.chunks == Chunks::Obeyed && self.apart.is_some()
     }
 
+    /// Says what has to be said before this transaction and is no part of it: whether the host obeys BDAT is found
+    /// out. To be called before the permit: what takes a round trip behind it makes the next message follow by so much
+    /// too soon. [`Connection::send`] does it if nobody has, and has the result if this ends the connection.
+    pub async fn make_ready(&mut self, tx: &Transaction<'_>) {
+        // Octets have another connection than lines (`gone`), and what the host has said meanwhile is heard by `send`.
+        let leaves = self.sent > 0 && self.apart.is_none() && self.sends_octets(tx);
+        if self.usable && !leaves && self.is_quiet() {
+            self.message = (tx.message.id, tx.features().keys());
+            self.learn_of_chunks(tx).await;
+        }
+    }
+
+    /// The same of a connection that was looked at.
+    pub(super) async fn learn_of_chunks(&mut self, tx: &Transaction<'_>) {
+        let octets = self.sends_octets(tx);
+        let in_one = self.pipelining && tx.body.pieces(tx.message) == 1;
+        let untried = self.chunking && self.chunks == Chunks::Untried && self.unready.is_none();
+        if untried && (octets || in_one && self.apart.is_some()) {
+            self.unready = match self.try_bdat().await {
+                Ok(()) if octets && !self.takes_octets() => {
+                    Some((Stage::Idle, Event::LeftOut("the host does not obey BDAT: octets have to be converted")))
+                }
+                tried => tried.err(),
+            };
+        }
+    }
+
     /// Finds out whether the host obeys BDAT. If not, this connection goes on without.
     ///
     /// # Errors
     /// It did not stand that: nothing more can be said to it.
-    pub(super) async fn try_bdat(&mut self) -> Result<(), End> {
+    async fn try_bdat(&mut self) -> Result<(), End> {
         print(&mut self.wire.out, format_args!("BDAT {} LAST\r\n{TRIAL}", TRIAL.len()));
         self.print_hello();
         self.wire.keep_lines(true);

@@ -21,6 +21,7 @@ use super::oauth::{Fault, Tokens};
 use super::quirks::{Hosts, Place, Quirks};
 use super::step::Form;
 use super::tls::TlsSettings;
+use super::transaction::End;
 use super::wire::{Io, Wire, Written};
 use super::{Capabilities, Timeouts, auth, command};
 use crate::config::{Provider, Redactor};
@@ -90,6 +91,8 @@ pub struct Connection {
     pub(super) plain: bool,
     /// What it has shown of BDAT.
     pub(super) chunks: Chunks,
+    /// What was said before the next transaction has ended the connection.
+    pub(super) unready: Option<End>,
     /// The form of its replies to RCPT, where that to the end of a message is known to have another one.
     pub(super) apart: Option<Form>,
     /// Our name, said again where it has to show that its replies are in step.
@@ -132,6 +135,7 @@ impl Connection {
                 all_out: false,
                 plain: false,
                 chunks: Chunks::Untried,
+                unready: None,
                 apart: None,
                 hello: command::client_id(setup.hostname),
                 quirks: None,

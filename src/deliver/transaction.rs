@@ -31,7 +31,6 @@ use bytes::Bytes;
 use lettre::transport::smtp::commands::{Data, Rset};
 use tokio::time::Instant;
 
-use super::chunks::Chunks;
 use super::command::{self, print};
 use super::encode::Encoder;
 use super::fact::{Event, Fact, Reply, Stage};
@@ -103,12 +102,16 @@ impl Connection {
         let reused = self.sent > 0;
         self.message = (tx.message.id, tx.features().keys());
         let mut fates = Fates(vec![None; tx.recipients.len()]);
-        let gone = self.gone(tx).await;
+        // What ended before it began says nothing of the message, which was made for what the host offered then.
+        let ready = self.unready.is_none();
+        let gone = if ready { self.gone(tx).await } else { None };
         let begun = gone.is_none();
         if let Some((stage, event)) = gone {
             fates.rest(stage, event);
         }
-        self.refuse_unsendable(tx, &mut fates);
+        if ready {
+            self.refuse_unsendable(tx, &mut fates);
+        }
         let open = fates.open();
         if !open.is_empty() {
             let head = match tx.body.head() {
@@ -286,11 +289,9 @@ impl Connection {
         let pipelined = self.pipelining;
         let octets = self.sends_octets(tx);
         let in_one = pipelined && tx.body.pieces(tx.message) == 1;
-        if self.chunking && self.chunks == Chunks::Untried && (octets || in_one && self.apart.is_some()) {
-            self.try_bdat().await?;
-            if octets && !self.takes_octets() {
-                return Err((Stage::Idle, Event::LeftOut("the host does not obey BDAT: octets have to be converted")));
-            }
+        self.learn_of_chunks(tx).await;
+        if let Some(end) = self.unready.take() {
+            return Err(end);
         }
         let bdat = in_one && !octets && self.sends_chunks();
         let caps = self.capabilities();

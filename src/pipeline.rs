@@ -117,24 +117,7 @@ impl Intake for Relay {
         Some(&self.arrivals)
     }
 
-    async fn accept(&self, message: Message, recipients: Vec<Recipient>, head: Bytes) -> Result<QueueId, QueueError> {
-        self.take_in(message, recipients, head, None).await
-    }
-
-    async fn accept_held(
-        &self,
-        message: Message,
-        recipients: Vec<Recipient>,
-        head: Bytes,
-        why: Arc<str>,
-    ) -> Result<QueueId, QueueError> {
-        self.take_in(message, recipients, head, Some(why)).await
-    }
-}
-
-impl Relay {
-    /// Stores a message; `held`: why nothing of it leaves until an operator releases it.
-    async fn take_in(
+    async fn accept(
         &self,
         message: Message,
         recipients: Vec<Recipient>,

@@ -65,21 +65,17 @@ pub trait Intake: Send + Sync + 'static {
         None
     }
 
-    /// The same as [`Intake::accept`], but nothing of it leaves until an operator releases it; `why` is told with it.
-    async fn accept_held(
-        &self,
-        _message: Message,
-        _recipients: Vec<Recipient>,
-        _head: Bytes,
-        _why: Arc<str>,
-    ) -> Result<QueueId, QueueError> {
-        Err(QueueError::Unavailable("mail cannot be held here".to_owned()))
-    }
-
     /// Stores a message and hands it to the scheduler. Only after `Ok` may the listener say `250`.
     /// `head` is chunk 0 of the body; further chunks were spilled before. On `Err` the message was
-    /// not queued (spilled chunks are dropped by the intake) and the client gets a 4xx.
-    async fn accept(&self, message: Message, recipients: Vec<Recipient>, head: Bytes) -> Result<QueueId, QueueError>;
+    /// not queued (spilled chunks are dropped by the intake) and the client gets a 4xx. `held`: nothing of it leaves
+    /// until an operator releases it, and why, which is told with it.
+    async fn accept(
+        &self,
+        message: Message,
+        recipients: Vec<Recipient>,
+        head: Bytes,
+        held: Option<Arc<str>>,
+    ) -> Result<QueueId, QueueError>;
 }
 
 /// A listener as the tests of this module want it.

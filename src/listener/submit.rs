@@ -12,7 +12,7 @@ use tokio::time::Instant;
 use tracing::{error, info, warn};
 
 use super::Intake;
-use super::arrivals::{Arrivals, Counted, Sending};
+use super::arrivals::{Arrivals, Counted, Reached, Sending};
 use super::dedupe::{Dedupe, Once};
 use super::login::Logins;
 use super::memory::Charge;
@@ -20,8 +20,7 @@ use super::policy::{LOCKED, NO_ROOM_FOR_RECIPIENTS, OVER_LIMIT, Policy};
 use crate::clock::Timestamp;
 use crate::config::{self, User};
 use crate::mail::{
-    Address, BodyKind, Caller, Draft, Envelope, Forward, Message, Notify, Orcpt, Origin, QueueId, Recipient, Refusal,
-    Trace,
+    Address, BodyKind, Caller, Draft, Envelope, Forward, Message, Notify, Orcpt, Origin, QueueId, Recipient, Trace,
 };
 use crate::observe;
 use crate::queue::{Queue, QueueError};
@@ -280,7 +279,20 @@ impl Shared {
                 draft.abandon(self.queue()).await;
                 Err(Failure::Queue(error))
             }
-            None => self.store(client, tx, &mut draft).await,
+            None => match self.arrivals.take(client.sending(tx.envelope.reverse_path.as_ref()), count) {
+                Ok(counted) => {
+                    let stored = self.store(client, tx, &mut draft, held(client, &counted)).await;
+                    if !matches!(stored, Ok(Once::First(_))) {
+                        self.arrivals.give_back(&counted);
+                    }
+                    stored
+                }
+                Err(reached) => {
+                    draft.abandon(self.queue()).await;
+                    // In a box, since it is rare: each message has room for what may come of it.
+                    Err(Failure::Refused(Box::pin(self.over(client, reached)).await))
+                }
+            },
         };
         let took_ms = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
         match result {
@@ -295,12 +307,7 @@ impl Shared {
                     took_ms, "sent again, already accepted");
                 Ok(Accepted(id))
             }
-            Err(failure @ (Failure::Refused(_) | Failure::Over(_))) => {
-                let reply = match failure {
-                    Failure::Refused(why) => Policy::refusal(why),
-                    Failure::Over(reply) => reply,
-                    Failure::Queue(error) => Policy::queue_error(&error),
-                };
+            Err(Failure::Refused(reply)) => {
                 info!(sender, count, recipients, client = %client.caller, helo = &*client.helo, size, took_ms, %reply, "refused");
                 Err(reply)
             }
@@ -312,40 +319,12 @@ impl Shared {
         }
     }
 
-    /// Stores it, if it may still come in.
-    async fn store(&self, client: &Client, tx: Transaction, draft: &mut Draft) -> Result<Once, Failure> {
-        let counted = match self.count(client, &tx).await {
-            Ok(counted) => counted,
-            Err(reply) => {
-                draft.abandon(self.queue()).await;
-                return Err(Failure::Over(reply));
-            }
-        };
-        let held = counted.held.as_ref().map(|reached| {
-            let why = format!("held: more than {} ({})", reached.what, reached.limit.conditions());
-            if let Some(times) = observe::seldom("held", &why) {
-                let user = client.user_name();
-                warn!(user, client = %client.caller, why, times, "more mail than a limit says: it is taken, and held");
-            }
-            why.into()
-        });
-        let stored = self.store_counted(client, tx, draft, held).await;
-        if !matches!(stored, Ok(Once::First(_))) {
-            self.arrivals.give_back(&counted);
-        }
-        stored
-    }
-
-    /// Counts the message for the limits on what comes in. One that is over locks its user, or is only refused.
-    async fn count(&self, client: &Client, tx: &Transaction) -> Result<Counted, Reply> {
-        let reached = match self.arrivals.take(client.sending(tx.envelope.reverse_path.as_ref()), tx.recipients.len()) {
-            Ok(counted) => return Ok(counted),
-            Err(reached) => reached,
-        };
+    /// What a client hears whose message is over a limit on what comes in, which may lock its user.
+    async fn over(&self, client: &Client, reached: Reached) -> Reply {
         let (limit, what) = (reached.limit.conditions(), reached.what);
         let user = client.user_name().unwrap_or_default();
         if reached.limit.over != config::Over::Lock || user.is_empty() {
-            return Err(OVER_LIMIT);
+            return OVER_LIMIT;
         }
         let (why, now) = (format!("more than {what} ({limit})"), self.intake.clock().now());
         let stored = self.arrivals.lock(user, &why, now, self.queue()).await;
@@ -353,10 +332,11 @@ impl Shared {
         if let Err(error) = stored {
             error!(user, %error, "the lock of a user could not be stored: it ends with this process");
         }
-        Err(LOCKED)
+        LOCKED
     }
 
-    async fn store_counted(
+    /// Stores it; `held`: why nothing of it leaves.
+    async fn store(
         &self,
         client: &Client,
         tx: Transaction,
@@ -366,7 +346,7 @@ impl Shared {
         let content = draft.content();
         let finished = match draft.finish(self.queue()).await {
             Ok(Ok(finished)) => finished,
-            Ok(Err(why)) => return Err(Failure::Refused(why)),
+            Ok(Err(why)) => return Err(Failure::Refused(Policy::refusal(why))),
             Err(error) => {
                 draft.abandon(self.queue()).await;
                 return Err(Failure::Queue(error));
@@ -390,10 +370,7 @@ impl Shared {
             size: finished.size,
             traits: finished.traits,
         };
-        let accept = match held {
-            None => self.intake.accept(message, tx.recipients, finished.head),
-            Some(why) => self.intake.accept_held(message, tx.recipients, finished.head, why),
-        };
+        let accept = self.intake.accept(message, tx.recipients, finished.head, held);
         let once = match (&self.dedupe, fingerprint) {
             (Some(dedupe), Some(fingerprint)) => dedupe.once(fingerprint, content, accept).await,
             _ => accept.await.map(Once::First),
@@ -432,8 +409,17 @@ impl fmt::Display for Accepted {
 }
 
 enum Failure {
-    Refused(Refusal),
-    /// A limit on what comes in was reached.
-    Over(Reply),
+    Refused(Reply),
     Queue(QueueError),
+}
+
+/// Why a message that was counted is held, if so.
+fn held(client: &Client, counted: &Counted) -> Option<Arc<str>> {
+    let reached = counted.held.as_ref()?;
+    let why = format!("held: more than {} ({})", reached.what, reached.limit.conditions());
+    if let Some(times) = observe::seldom("held", &why) {
+        let user = client.user_name();
+        warn!(user, client = %client.caller, why, times, "more mail than a limit says: it is taken, and held");
+    }
+    Some(why.into())
 }

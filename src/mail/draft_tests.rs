@@ -117,7 +117,13 @@ impl Intake for NoIntake {
     fn memory(&self) -> &Arc<Memory> {
         &self.1
     }
-    async fn accept(&self, _: Message, _: Vec<Recipient>, _: Bytes) -> Result<QueueId, QueueError> {
+    async fn accept(
+        &self,
+        _: Message,
+        _: Vec<Recipient>,
+        _: Bytes,
+        _: Option<Arc<str>>,
+    ) -> Result<QueueId, QueueError> {
         Err(QueueError::Closed)
     }
 }

@@ -295,7 +295,7 @@ impl World {
         let notify = Notify { success: self.notify, ..Notify::default() };
         let address = |n| Address::parse(&format!("b{n}@b.example")).expect("an address");
         let recipient = |n| Recipient { notify, ..Recipient::new(address(n)) };
-        self.relay.accept(message, (0..recipients).map(recipient).collect(), head).await.expect("accepted")
+        self.relay.accept(message, (0..recipients).map(recipient).collect(), head, None).await.expect("accepted")
     }
 
     /// Waits for the queue to be like that.

@@ -197,7 +197,14 @@ impl Intake for Inbox {
     fn memory(&self) -> &Arc<Incoming> {
         &self.incoming
     }
-    async fn accept(&self, message: Message, recipients: Vec<Recipient>, head: Bytes) -> Result<QueueId, QueueError> {
+    async fn accept(
+        &self,
+        message: Message,
+        recipients: Vec<Recipient>,
+        head: Bytes,
+        held: Option<Arc<str>>,
+    ) -> Result<QueueId, QueueError> {
+        assert_eq!(held, None, "nothing can be held here");
         let id = message.id;
         let mut body = head.to_vec();
         let mut chunks = self.memory.chunks.lock();

@@ -76,7 +76,7 @@ impl Desk {
         let address = |n| Address::parse(&format!("r{n}@b.example")).expect("an address");
         let recipients: Vec<Recipient> =
             (0..recipients).map(|n| Recipient { notify, ..Recipient::new(address(n)) }).collect();
-        self.relay.accept(message.clone(), recipients.clone(), head).await.expect("accepted");
+        self.relay.accept(message.clone(), recipients.clone(), head, None).await.expect("accepted");
         let claimed = self.inline.claim(&"host".into(), received, 10_000).await.expect("claimed");
         assert_eq!(claimed.iter().filter(|leased| leased.key.id == message.id).count(), recipients.len());
         Letter { message: Arc::new(message), recipients }

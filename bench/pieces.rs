@@ -23,9 +23,10 @@ use mailweir::config::units::Rate;
 use mailweir::deliver::encode::Encoder;
 use mailweir::deliver::reply::ReplyParser;
 use mailweir::dkim::{Algorithm, Signature, Signer, SigningKey};
+use mailweir::listener::draft::Draft;
 use mailweir::mail::{
-    Address, BodyTraits, Caller, Draft, Envelope, LaneName, Message, NewMessage, NewRecipient, Origin, QueueId,
-    Recipient, RecipientKey, Trace,
+    Address, BodyTraits, Caller, Envelope, LaneName, Message, NewMessage, NewRecipient, Origin, QueueId, Recipient,
+    RecipientKey, Trace,
 };
 use mailweir::queue::sqlite::SqliteQueue;
 use mailweir::queue::{Queue, Settlement, Verdict};

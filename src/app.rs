@@ -70,7 +70,7 @@ pub enum StartError {
 /// # Errors
 /// A [`StartError`], or an I/O error at start.
 pub async fn run(loaded: Loaded, named: Option<PathBuf>) -> anyhow::Result<()> {
-    let _log = observe::start_log(&loaded.config.log).map_err(StartError::Config)?;
+    let _log = observe::start_log(loaded.config.log.format, &loaded.config.log.level).map_err(StartError::Config)?;
     let began = Instant::now();
     for warning in &loaded.warnings {
         tracing::warn!(%warning, "the configuration");

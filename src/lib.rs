@@ -14,6 +14,28 @@
 //!
 //! `pipeline` shows that journey on one screen; stages share values, not work.
 //!
+//! # Who may use whom
+//!
+//! A module uses modules of earlier lines only, so whoever changes one has to think of later lines alone.
+//! (`tests/direction.rs` reads this; tests of a module may use any.)
+//!
+//! ```text
+//!  values       clock  observe  smtp  dkim
+//!  system       core_dump  crash  socket_file
+//!  mail         mail  https
+//!  settings     config  spool
+//!  resources    descriptors  queue  model
+//!  peers        sink  listener  route
+//!  dialog       deliver
+//!  pace         shape
+//!  judgement    outcome
+//!  order        schedule
+//!  journey      pipeline
+//!  operation    admin  simulate
+//!  process      app
+//!  commands     cli
+//! ```
+//!
 //! # Invariants
 //!
 //! 1. **Durable before 250.** Message, envelope and all recipients are fsynced before the final `250`.

@@ -17,7 +17,7 @@ use super::{
     SignedConversion, Store, TlsMin, TlsMode, TrustAnchor, Warmup, units,
 };
 use crate::clock::Timestamp;
-use crate::deliver::Stage;
+use crate::smtp::upstream::Stage;
 
 /// A type of field: from and to the value that was read.
 pub(super) trait Field: Sized {

@@ -60,7 +60,9 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+pub use crate::mail::convert::SignedConversion;
 use crate::mail::{Address, Incoming, LaneName, LocalNames, Spellings};
+pub use crate::observe::LogFormat;
 pub use aliases::{AliasFault, AliasFile, Aliases};
 pub use authorities::Authorities;
 pub(crate) use check::collide;
@@ -467,7 +469,7 @@ pub struct ReplyRule {
     /// Where it was written: `built-in gmail: vendor page` or `config.toml:12`.
     pub origin: String,
     /// Only at this stage.
-    pub stage: Option<crate::deliver::Stage>,
+    pub stage: Option<crate::smtp::upstream::Stage>,
     /// Only this basic code.
     pub code: Option<u16>,
     /// Only an enhanced code that matches, e.g. `4.7.28` or `4.7.*`.
@@ -723,15 +725,6 @@ pub enum TlsMin {
     V13,
 }
 
-/// `signed_conversion`.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum SignedConversion {
-    /// Convert although the signature breaks (what Postfix does).
-    Convert,
-    /// Bounce with 5.6.3 rather than break the signature.
-    Bounce,
-}
-
 /// `[log]`.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Log {
@@ -739,13 +732,4 @@ pub struct Log {
     pub format: LogFormat,
     /// A level, or a filter like `info,mailweir::route=debug`.
     pub level: String,
-}
-
-/// `[log] format`.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum LogFormat {
-    /// For people.
-    Text,
-    /// One JSON object a line.
-    Json,
 }

@@ -8,7 +8,7 @@ use super::keys::{Key, Table, keys};
 use super::units::{Pattern, Rate};
 use super::value::Kind;
 use super::{Count, CountedRate, Over, ReplyRule, RuleAction, RuleScope};
-use crate::deliver::Stage;
+use crate::smtp::upstream::Stage;
 
 const SECOND: u64 = 1000;
 const DAY: u64 = 86_400 * SECOND;

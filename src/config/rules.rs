@@ -5,7 +5,7 @@ use std::fmt;
 use super::fields::Field;
 use super::units::Span;
 use super::{ReplyRule, RuleAction};
-use crate::deliver::{Reply, Stage};
+use crate::smtp::upstream::{Reply, Stage};
 
 impl ReplyRule {
     /// Whether every condition of this rule holds for what was replied at `stage`.

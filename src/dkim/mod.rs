@@ -6,7 +6,7 @@
 //! - `record`: a published key as DNS has it, compared with ours.
 //!
 //! Pure: no I/O, no clock. Which message gets whose signature is a matter of the configuration
-//! ([`crate::config::Dkim`]), and where it is made one of the pipeline.
+//! (`[[dkim]]`), and where it is made one of the pipeline.
 
 pub mod canonical;
 pub mod key;

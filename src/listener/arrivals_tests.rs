@@ -2,7 +2,7 @@ use std::net::Ipv4Addr;
 
 use super::*;
 use crate::config::units::Pattern;
-use crate::mail::draft::tests::NoIntake;
+use crate::listener::draft::tests::NoIntake;
 
 const CLIENT: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1));
 

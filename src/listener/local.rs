@@ -130,7 +130,7 @@ mod tests {
 
     use super::*;
     use crate::config::sample;
-    use crate::mail::draft::tests::NoIntake;
+    use crate::listener::draft::tests::NoIntake;
     use crate::mail::local::Target;
     use crate::mail::{Address, LocalNames};
 

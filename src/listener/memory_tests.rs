@@ -7,12 +7,12 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
 use tokio::sync::watch;
 
 use super::*;
+use crate::listener::draft::tests::NoIntake;
 use crate::listener::seat::Seat;
 use crate::listener::session::{self, Stop};
 use crate::listener::submit::Shared;
 use crate::listener::tests_config;
 use crate::mail::Caller;
-use crate::mail::draft::tests::NoIntake;
 
 fn ip(last: u8) -> IpAddr {
     [192, 0, 2, last].into()

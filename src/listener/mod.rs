@@ -6,6 +6,7 @@ mod bulk;
 mod client_network;
 pub mod dedupe;
 mod dialog;
+pub mod draft;
 mod hang_up;
 mod local;
 mod login;

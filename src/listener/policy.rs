@@ -7,7 +7,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::config::{self, ListenerAuth, User};
-use crate::mail::{Address, AddressError, Forward, Refusal};
+use crate::listener::draft::Refusal;
+use crate::mail::{Address, AddressError, Forward};
 use crate::queue::QueueError;
 use crate::smtp::Reply;
 

@@ -40,7 +40,8 @@ use super::seat::Seat;
 use super::stream::Stream;
 use super::submit::{Client, Shared};
 use crate::config::ListenerTlsMode;
-use crate::mail::{BodyKind, Caller, Draft};
+use crate::listener::draft::Draft;
+use crate::mail::{BodyKind, Caller};
 use crate::queue::QueueError;
 use crate::smtp::{DotReader, Fed, Line, LineEnds, LineReader, Reply};
 
@@ -456,8 +457,8 @@ fn is_auth(line: &[u8]) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::listener::draft::tests::NoIntake;
     use crate::listener::tests_config;
-    use crate::mail::draft::tests::NoIntake;
 
     /// A thousand idle sessions must not need more than a few megabytes (invariant 5).
     #[tokio::test]

@@ -14,13 +14,14 @@ use tracing::{error, info, warn};
 use super::Intake;
 use super::arrivals::{Arrivals, Counted, Reached, Sending};
 use super::dedupe::{Dedupe, Once};
+use super::draft::Draft;
 use super::login::Logins;
 use super::memory::Charge;
 use super::policy::{LOCKED, NO_ROOM_FOR_RECIPIENTS, OVER_LIMIT, Policy};
 use crate::clock::Timestamp;
 use crate::config::{self, User};
 use crate::mail::{
-    Address, BodyKind, Caller, Draft, Envelope, Forward, Message, Notify, Orcpt, Origin, QueueId, Recipient, Trace,
+    Address, BodyKind, Caller, Envelope, Forward, Message, Notify, Orcpt, Origin, QueueId, Recipient, Trace,
 };
 use crate::observe;
 use crate::queue::{Queue, QueueError};

@@ -203,7 +203,7 @@ pub struct NewMessage {
     pub message: Arc<Message>,
     /// At least one.
     pub recipients: Vec<NewRecipient>,
-    /// Chunk 0 of the body; the chunks 1.. were given to [`crate::queue::Queue::spill`] before.
+    /// Chunk 0 of the body; the chunks 1.. were given to the queue before (`Queue::spill`).
     pub head: Bytes,
 }
 

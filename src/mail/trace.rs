@@ -34,7 +34,7 @@ pub struct Trace<'a> {
 
 impl Trace<'_> {
     /// Appends the field.
-    pub(super) fn write(&self, id: QueueId, date: impl fmt::Display, out: &mut Vec<u8>) {
+    pub(crate) fn write(&self, id: QueueId, date: impl fmt::Display, out: &mut Vec<u8>) {
         let helo = if self.helo.is_empty() { "unknown" } else { self.helo };
         // Nothing of ours makes a message one that needs SMTPUTF8 all the way.
         let plain = |c| if is_plain(c) { c } else { '?' };

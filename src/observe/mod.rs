@@ -11,12 +11,20 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use tokio::sync::Notify;
 use tracing_subscriber::EnvFilter;
 
-use crate::config::{Log, LogFormat};
 pub use log_writer::LogGuard;
 pub use seldom::seldom;
 pub use stderr::say;
 use visible::Form;
 pub use visible::{is_hidden, show, shown};
+
+/// The form of the log (`[log] format`).
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum LogFormat {
+    /// For people.
+    Text,
+    /// One JSON object a line.
+    Json,
+}
 
 /// A number that only grows.
 #[derive(Debug, Default)]
@@ -121,19 +129,19 @@ impl Drop for ActiveGuard {
 ///
 /// # Errors
 /// The level is not a filter that tracing knows, or there is a log already.
-pub fn start_log(log: &Log) -> Result<LogGuard, String> {
-    let level = std::env::var("MAILWEIR_LOG").unwrap_or_else(|_| log.level.clone());
+pub fn start_log(format: LogFormat, level: &str) -> Result<LogGuard, String> {
+    let level = std::env::var("MAILWEIR_LOG").unwrap_or_else(|_| level.to_owned());
     // It tells of each answer that is not well signed with all of it; we have a line for that, seldom.
     let filter = format!("hickory_net::dnssec=off,{level}");
     let filter = EnvFilter::try_new(filter).map_err(|e| format!("log level `{level}`: {e}"))?;
-    let colours = log.format == LogFormat::Text && std::io::IsTerminal::is_terminal(&std::io::stderr());
-    let form = match log.format {
+    let colours = format == LogFormat::Text && std::io::IsTerminal::is_terminal(&std::io::stderr());
+    let form = match format {
         LogFormat::Text => Form::Text { colours },
         LogFormat::Json => Form::Json,
     };
     let (writer, guard) = stderr::handle().and_then(|out| log_writer::start(out, form)).map_err(|e| e.to_string())?;
     let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(writer);
-    let done = match log.format {
+    let done = match format {
         LogFormat::Text => builder.with_target(false).with_ansi(colours).try_init(),
         LogFormat::Json => builder.json().flatten_event(true).with_target(false).try_init(),
     };

@@ -1,12 +1,12 @@
 //! From facts to settlements: what the queue is told, who is notified, what is tried again at once.
 //! Pure: `now` and randomness are arguments.
 
+use super::retry::{Next, after_failure};
 use crate::clock::Timestamp;
 use crate::config::Retry;
 use crate::deliver::{Event, Fact, Reply};
 use crate::mail::{LaneName, QueueId, Recipient, RecipientKey};
 use crate::queue::{Settlement, Verdict};
-use crate::schedule::retry::{Next, after_failure};
 
 use super::classify::{Fate, Judgement, Scope, judge};
 

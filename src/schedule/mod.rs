@@ -22,7 +22,6 @@ pub mod lane;
 mod pace;
 mod places;
 pub mod ready;
-pub mod retry;
 mod shelve;
 pub mod stored;
 mod timer;

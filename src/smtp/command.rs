@@ -188,7 +188,7 @@ fn bdat<'a>(rest: &str) -> Option<Command<'a>> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::mail::{BodyKind, Orcpt, Ret};
+    use crate::smtp::parameters::{BodyKind, Orcpt, Ret};
     use proptest::prelude::*;
 
     fn parse(line: &str) -> Result<Command<'_>, Bad> {

@@ -12,7 +12,7 @@
 //! - CRs in front of a CRLF are dropped: many a program makes CRLF of the LF in its CRLF. Such a line ends
 //!   at its CRLF like any other, so a dot behind it that stands alone does end the data;
 //! - any other CR comes out bare, by itself ([`is_bare_cr`]): whether it is white space or a line end
-//!   depends on where it stands, which is for `mail::draft` to know.
+//!   depends on where it stands, which is for `listener::draft` to know.
 //!
 //! ```text
 //!            ┌────────────── CRLF ──────────────┐

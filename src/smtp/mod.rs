@@ -5,9 +5,11 @@
 pub mod command;
 pub mod dot;
 pub mod line;
+pub mod parameters;
 pub mod reply;
 pub mod sasl;
 pub mod tls;
+pub mod upstream;
 
 pub use command::Command;
 pub use dot::{DotReader, Fed, LineEnds, is_bare_cr};

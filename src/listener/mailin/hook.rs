@@ -11,9 +11,10 @@ use tokio::time::{Instant, timeout};
 use tracing::info;
 
 use super::{Phase, Registry, Visit};
+use crate::listener::draft::Draft;
 use crate::listener::memory::Crowded;
 use crate::listener::submit::{Client, Transaction};
-use crate::mail::{BodyKind, Caller, Draft, Envelope, Notify};
+use crate::mail::{BodyKind, Caller, Envelope, Notify};
 use crate::queue::QueueError;
 use crate::smtp::{LineEnds, Reply};
 

@@ -370,7 +370,7 @@ mod tests {
     #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
     async fn mailin_hears_nobody_who_does_not_come_through_the_gate_and_ends_when_told() {
         let listener = Arc::new(crate::config::Listener { max_connections: 2, ..tests_config() });
-        let intake = crate::mail::draft::tests::NoIntake::shared();
+        let intake = crate::listener::draft::tests::NoIntake::shared();
         let prepared = Gate::prepare().unwrap();
         let gate = Gate::start(Arc::new(Shared::new(listener, "relay.example", intake)), prepared).unwrap();
         let inner = gate.door.address();

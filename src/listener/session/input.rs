@@ -6,10 +6,10 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
 use tokio::time::{Instant, timeout_at};
 
 use super::{End, SMALL, Session, Wait};
+use crate::listener::draft::Draft;
 use crate::listener::memory::{Ticket, Upload};
 use crate::listener::policy::{CLOSING, NO_MEMORY, TIMEOUT, TOO_SLOW};
 use crate::listener::submit::Shared;
-use crate::mail::Draft;
 use crate::queue::QueueError;
 
 impl<S> Session<S>

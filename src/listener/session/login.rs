@@ -242,12 +242,12 @@ mod tests {
 
     use super::*;
     use crate::config::{Listener, ListenerAuth, StoredPassword, User, Users};
+    use crate::listener::draft::tests::NoIntake;
     use crate::listener::seat::Seat;
     use crate::listener::session::{Stop, run};
     use crate::listener::submit::Shared;
     use crate::listener::tests_config;
     use crate::mail::Caller;
-    use crate::mail::draft::tests::NoIntake;
 
     /// A session of a listener with the user `jo`, whose password is `pencil`, and what ends it.
     async fn session(stored: &str) -> (DuplexStream, watch::Sender<bool>) {

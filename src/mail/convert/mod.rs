@@ -32,7 +32,6 @@ mod whereabouts;
 mod work;
 
 use super::BodyTraits;
-use crate::config::SignedConversion;
 pub use coder::quoted_printable;
 pub use emit::Emitter;
 pub use encode::MAX_LINE;
@@ -56,6 +55,15 @@ pub struct Hop {
     pub octets: Octets,
     /// Policy for signed messages.
     pub signed: SignedConversion,
+}
+
+/// What becomes of a message that was signed and has to be converted (`signed_conversion`).
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum SignedConversion {
+    /// Convert although the signature breaks (what Postfix does).
+    Convert,
+    /// Bounce with 5.6.3 rather than break the signature.
+    Bounce,
 }
 
 /// How a body goes that may be octets, not lines.

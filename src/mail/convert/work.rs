@@ -8,8 +8,7 @@ use super::limits::{Limit, MAX_EXTRA, grown};
 use super::lines::Lines;
 use super::plan::{Plan, Planner};
 use super::whereabouts::{MustGo, Whereabouts};
-use super::{BodyTraits, Conversion, Hop, Octets};
-use crate::config::SignedConversion;
+use super::{BodyTraits, Conversion, Hop, Octets, SignedConversion};
 use crate::mail::binary::is_binary;
 
 /// A conversion before its result is known. The caller gives it the whole body by

@@ -12,7 +12,7 @@ use smtp_proto::{
 
 use super::super::Reply;
 use super::{MAIL_SYNTAX, RCPT_SYNTAX};
-use crate::mail::{BodyKind, Notify, Orcpt, Ret};
+use crate::smtp::parameters::{BodyKind, Notify, Orcpt, Ret};
 
 /// Parameters of MAIL.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]

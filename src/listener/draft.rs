@@ -29,12 +29,12 @@ use std::sync::Arc;
 use bytes::Bytes;
 use memchr::{memchr, memchr_iter};
 
-use super::binary::BinaryScan;
-use super::date::Rfc5322;
-use super::header::{MAILBOX_FIELD, cut_out, field_name, is_mailbox_line};
-use super::urgency::Urgency;
-use super::{Address, BodyTraits, CHUNK, QueueId, Trace};
 use crate::clock::Timestamp;
+use crate::mail::binary::BinaryScan;
+use crate::mail::date::Rfc5322;
+use crate::mail::header::{MAILBOX_FIELD, cut_out, field_name, is_mailbox_line};
+use crate::mail::urgency::Urgency;
+use crate::mail::{Address, BodyTraits, CHUNK, QueueId, Trace};
 use crate::queue::{Queue, QueueError};
 use crate::smtp::is_bare_cr;
 

@@ -6,6 +6,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use moka::sync::Cache;
@@ -43,17 +44,25 @@ pub(super) struct Place {
 
 /// The hosts that have any. A clone is another handle of the same memory.
 #[derive(Clone, Debug)]
-pub(super) struct Hosts(Cache<Place, Quirks>);
+pub(super) struct Hosts {
+    all: Cache<Place, Quirks>,
+    /// There has been one. Each message asks several times, and few relays ever meet such a host: a look at the cache,
+    /// which notes who asked, costs much more than this.
+    any: Arc<AtomicBool>,
+}
 
 impl Hosts {
     /// Of none so far.
     pub(super) fn new() -> Hosts {
-        Hosts(Cache::builder().max_capacity(MOST).time_to_live(FOR).build())
+        Hosts { all: Cache::builder().max_capacity(MOST).time_to_live(FOR).build(), any: Arc::default() }
     }
 
     /// Those of a host.
     pub(super) fn of(&self, host: &Place) -> Quirks {
-        self.0.get(host).unwrap_or_default()
+        if !self.any.load(Ordering::Acquire) {
+            return Quirks::default();
+        }
+        self.all.get(host).unwrap_or_default()
     }
 
     /// Another one of a host.
@@ -66,7 +75,8 @@ impl Hosts {
             tracing::info!(%host, %address, without = %quirks.without(), "the host does not take what it offers, or says more than it is asked: going on without for 6 h");
         }
         if quirks != before {
-            self.0.insert(host.clone(), quirks);
+            self.all.insert(host.clone(), quirks);
+            self.any.store(true, Ordering::Release);
         }
     }
 }
@@ -81,5 +91,25 @@ impl Quirks {
             (self.once, "more than one message a connection"),
         ];
         all.into_iter().filter_map(|(has, what)| has.then_some(what)).collect::<Vec<_>>().join(", ")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_one_connection_notes_of_a_host_all_others_know_and_of_that_host_alone() {
+        let (hosts, place) =
+            (Hosts::new(), |host: &str| Place { host: host.into(), address: ([192, 0, 2, 1], 25).into() });
+        let others = hosts.clone();
+        assert_eq!(others.of(&place("a")), Quirks::default());
+        hosts.note(&place("a"), |_| {});
+        assert!(!others.any.load(Ordering::Acquire), "nothing was noted");
+        hosts.note(&place("a"), |quirks| quirks.once = true);
+        assert_eq!(others.of(&place("a")), Quirks { once: true, ..Quirks::default() });
+        others.note(&place("a"), |quirks| quirks.no_bdat = true);
+        assert_eq!(hosts.of(&place("a")), Quirks { once: true, no_bdat: true, ..Quirks::default() });
+        assert_eq!(hosts.of(&place("b")), Quirks::default());
     }
 }

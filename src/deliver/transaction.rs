@@ -400,13 +400,13 @@ impl Connection {
     /// Whether MAIL goes without parameters from now on; this one `had` some. After a refusal that may be about them it is tried
     /// once, in a transaction of its own; whatever else is said then speaks of the message.
     fn learn_of_parameters(&mut self, MailHeard { had, begun, about }: MailHeard) {
-        let known = self.known_quirks().no_parameters;
+        let unknown = |it: &Self| !it.known_quirks().no_parameters;
         if had && about {
             self.note(|quirks| quirks.try_without = true);
             self.do_without_parameters();
-        } else if self.plain && !known && begun {
+        } else if self.plain && begun && unknown(self) {
             self.note(|quirks| (quirks.no_parameters, quirks.try_without) = (true, false));
-        } else if self.plain && !known && about {
+        } else if self.plain && about && unknown(self) {
             // It was about the sender after all.
             self.note(|quirks| quirks.try_without = false);
             self.plain = false;

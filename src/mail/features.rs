@@ -40,10 +40,19 @@ pub(crate) fn domain_of(address: &str) -> &str {
 }
 
 /// No feature is 0, and none is one of another kind.
-fn key(kind: usize, of: impl Hash) -> u64 {
+fn key(kind: usize, of: &str) -> u64 {
     let mut hasher = DefaultHasher::new();
     (kind, of).hash(&mut hasher);
     hasher.finish().max(1)
+}
+
+/// The same of what is a number: each has a key of its own, so it needs no hash. Mixed (the finalizer of MurmurHash3),
+/// so that it is like no hash by a pattern.
+fn number_key(kind: usize, number: u64) -> u64 {
+    let apart = number ^ (kind as u64 + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    let mixed = (apart ^ apart >> 33).wrapping_mul(0xff51_afd7_ed55_8ccd);
+    let mixed = (mixed ^ mixed >> 33).wrapping_mul(0xc4ce_b9fe_1a85_ec53);
+    (mixed ^ mixed >> 33).max(1)
 }
 
 /// Binary digits of a size, less one; the same for all that is small.
@@ -77,14 +86,14 @@ impl<'a> Features<'a> {
 
     /// As numbers.
     pub fn keys(&self) -> FeatureKeys {
-        let domain = |kind, domain: Option<&str>| domain.map_or(0, |domain| key(kind, lowercase(domain)));
+        let domain = |kind, domain: Option<&str>| domain.map_or(0, |domain| key(kind, &lowercase(domain)));
         let mut keys = [0; FEATURES];
-        keys[SENDER] = key(SENDER, sender_key(self.sender));
+        keys[SENDER] = number_key(SENDER, sender_key(self.sender));
         // The null sender has no domain.
         keys[SENDER_DOMAIN] = domain(SENDER_DOMAIN, Some(domain_of(self.sender)).filter(|domain| !domain.is_empty()));
         keys[RECIPIENT] = self.recipient.map_or(0, |recipient| key(RECIPIENT, recipient));
         keys[RECIPIENT_DOMAIN] = domain(RECIPIENT_DOMAIN, self.recipient_domain);
-        keys[SIZE] = key(SIZE, digits(self.size));
+        keys[SIZE] = number_key(SIZE, digits(self.size).into());
         FeatureKeys(keys)
     }
 
@@ -181,7 +190,7 @@ impl FeatureKeys {
     /// Without the size of small messages: nearly all mail has it.
     #[must_use]
     pub fn telling(mut self) -> FeatureKeys {
-        if self.0[SIZE] == key(SIZE, digits(SMALL)) {
+        if self.0[SIZE] == number_key(SIZE, digits(SMALL).into()) {
             self.0[SIZE] = 0;
         }
         self
@@ -238,5 +247,12 @@ mod tests {
         let [large, larger, largest] = [9_u64 << 20, 15 << 20, 17 << 20].map(|size| of("w@w.test", &[], size).keys());
         assert!(large == larger && large != largest);
         assert!(first.keys().common(Features::from("").keys()).are_all_of(first.keys()));
+    }
+
+    #[test]
+    fn numbers_of_a_kind_have_keys_of_their_own() {
+        let all: Vec<u64> = (0..FEATURES).flat_map(|kind| (0..64).map(move |n| number_key(kind, n))).collect();
+        let different: std::collections::HashSet<&u64> = all.iter().collect();
+        assert!(different.len() == all.len() && !all.contains(&0));
     }
 }

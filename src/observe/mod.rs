@@ -1,6 +1,7 @@
 //! What can be watched: log set-up, counters, and who is still alive.
 
 mod log_writer;
+mod plain_fields;
 mod seldom;
 mod stderr;
 mod visible;
@@ -12,6 +13,7 @@ use tokio::sync::Notify;
 use tracing_subscriber::EnvFilter;
 
 pub use log_writer::LogGuard;
+use plain_fields::PlainFields;
 pub use seldom::seldom;
 pub use stderr::say;
 use visible::Form;
@@ -142,7 +144,8 @@ pub fn start_log(format: LogFormat, level: &str) -> Result<LogGuard, String> {
     let (writer, guard) = stderr::handle().and_then(|out| log_writer::start(out, form)).map_err(|e| e.to_string())?;
     let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(writer);
     let done = match format {
-        LogFormat::Text => builder.with_target(false).with_ansi(colours).try_init(),
+        LogFormat::Text if colours => builder.with_target(false).with_ansi(true).try_init(),
+        LogFormat::Text => builder.with_target(false).with_ansi(false).fmt_fields(PlainFields).try_init(),
         LogFormat::Json => builder.json().flatten_event(true).with_target(false).try_init(),
     };
     done.map_err(|e| e.to_string())?;

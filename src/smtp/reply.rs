@@ -39,10 +39,16 @@ impl Reply {
         (400..500).contains(&self.code)
     }
 
-    /// Appends the line as it goes over the wire.
+    /// Appends the line as it goes over the wire: what [`fmt::Display`] gives, with its line end. Every command of a
+    /// client is answered by this.
     pub fn write_to(&self, out: &mut Vec<u8>) {
         // Writing to a Vec cannot fail.
-        let _ = write!(out, "{self}\r\n");
+        let _ = write!(out, "{}", self.code);
+        for word in [self.enhanced].into_iter().filter(|code| !code.is_empty()).chain([&*self.text]) {
+            out.push(b' ');
+            out.extend_from_slice(word.as_bytes());
+        }
+        out.extend_from_slice(b"\r\n");
     }
 }
 
@@ -79,5 +85,16 @@ mod tests {
             String::from_utf8_lossy(&out),
             "250 2.1.0 Ok\r\n501 5.5.4 bad??250 ?\r\n250-relay\r\n250-SIZE 1\r\n250 HELP\r\n"
         );
+    }
+
+    #[test]
+    fn a_line_is_what_is_shown_of_the_reply() {
+        for (code, enhanced, text) in
+            [(220, "", "relay ESMTP"), (250, "2.0.0", "Ok"), (354, "", "End"), (421, "4.3.2", "")]
+        {
+            let (reply, mut out) = (Reply::new(code, enhanced, text), Vec::new());
+            reply.write_to(&mut out);
+            assert_eq!(String::from_utf8_lossy(&out), format!("{reply}\r\n"));
+        }
     }
 }

@@ -108,7 +108,8 @@ impl Connection {
                 421 => return Err((Stage::Idle, Event::Reply(received.reply))),
                 // It waits for a message.
                 300..=399 => break,
-                _ if self.is_hello(&received) && !self.wire.has_stray() => return Ok(n == 1 && refused),
+                // Whatever lies behind it, a 421 too, would pass for the answer to MAIL.
+                _ if self.is_hello(&received) && self.wire.is_quiet() => return Ok(n == 1 && refused),
                 code => refused = code >= 400 && !matches!(code, 500 | 502 | 504 | 555),
             }
         }

@@ -150,8 +150,10 @@ impl Connection {
                 return;
             }
             let Ok(first) = self.wire.read(limit).await else { return };
+            // Some know no QUIT, or have another code for it: those are not waited for as long.
             if first.reply.code != 221
-                && let Ok(second) = self.wire.read(limit).await
+                && self.last_word.of.is_some()
+                && let Ok(second) = self.wire.read(MOMENT).await
                 && second.reply.code == 221
             {
                 self.tell_stray(&first.reply);

@@ -21,6 +21,7 @@ mod put_off;
 mod record;
 mod renamed;
 mod report;
+mod rerouted;
 mod signing;
 mod watching;
 

@@ -535,3 +535,49 @@ fn mail_of_a_provider_that_is_gone_goes_where_the_configuration_leads_now() {
     assert_eq!((old.count(), new.count()), (1, 5));
     daemon.stop();
 }
+
+/// What waits for a host that is dead need not wait for its next retry when another way leads around it; what a host has
+/// said of a recipient has its time.
+#[test]
+fn what_waits_for_a_dead_host_is_due_when_a_new_route_leads_around_it() {
+    let (dir, port) = (TestDir::new(), Port::reserve());
+    let busy = Sink::with(
+        port.at(3),
+        Options::script(|ask| match ask.verb {
+            "RCPT" => Answer::Say("451 4.2.0 not now".into()),
+            _ => Answer::Yes,
+        }),
+    );
+    let new = Sink::start(port.at(4));
+    let dead = port.at(2);
+    let mut daemon = Setup::new(&dir)
+        .with("[retry]\nfirst = \"1h\"\njitter = 0.0")
+        .via("dead", "dead.test", dead, "connections = 1\nrate = []")
+        .via("busy", "busy.test", busy.address, "connections = 1\nrate = []")
+        .via("new", "new.test", new.address, "connections = 1\nrate = []")
+        .start();
+    let mut client = daemon.client();
+    for n in 0..3 {
+        client.send("<sender@sender.test>", &["<somebody@dead.test>"], &message(&format!("dead {n}")));
+    }
+    client.send("<sender@sender.test>", &["<somebody@busy.test>"], &message("busy"));
+    let tried = |row: &support::daemon::Row| row.attempts() == 1 && row.text("recipient").contains("busy");
+    daemon.wait_row("the deferral", tried);
+    daemon.wait_row("the dead host", |row| row.attempts() == 1 && row.text("recipient").contains("dead"));
+    let text = std::fs::read_to_string(&daemon.config).expect("read");
+    let around = text.replace("via = \"dead\"", "via = \"new\"").replace("via = \"busy\"", "via = \"new\"");
+    assert_ne!(around, text);
+    std::fs::write(&daemon.config, around).expect("write");
+    daemon.command_ok(&["reload"], b"");
+    new.wait(3, SOON);
+    let waits = |line: &LogLine| line.event() == "what waited for a host goes another way now: it is due";
+    daemon.wait_log("what is due", waits);
+    daemon.wait_row("the other", tried);
+    assert_eq!(new.count(), 3, "an hour before their time");
+    // Where nothing leads elsewhere, nothing is due.
+    let again = std::fs::read_to_string(&daemon.config).expect("read");
+    std::fs::write(&daemon.config, format!("drain = \"20s\"\n{again}")).expect("write");
+    daemon.command_ok(&["reload"], b"");
+    daemon.stop();
+    assert_eq!(daemon.log_lines().iter().filter(|line| waits(line)).count(), 1);
+}

@@ -156,6 +156,24 @@ fn a_host_that_says_nothing_keeps_neither_a_stop_nor_a_reload() {
     assert_eq!(daemon.queue_list(&[]).len(), 1);
 }
 
+/// An hour of `drain` is not waited for where nothing is lost, and no transaction is told of that there is not.
+#[test]
+fn a_client_that_is_idle_before_its_data_does_not_hold_a_stop() {
+    for engine in ["native", "mailin"] {
+        let dir = TestDir::new();
+        let setup = Setup::new(&dir).top("drain = \"1h\"").listener(&format!("engine = \"{engine}\""));
+        let mut daemon = setup.start();
+        let mut client = daemon.client();
+        client.command(250, "MAIL FROM:<sender@sender.test>");
+        client.command(250, "RCPT TO:<somebody@example.test>");
+        daemon.terminate();
+        assert_eq!(client.read().expect("a word").code, 421, "{engine}");
+        assert_eq!(daemon.wait_exit(Duration::from_secs(60)).code(), Some(0), "{engine}");
+        let cut_off = daemon.log_lines().into_iter().any(|line| line.event().contains("not all was finished"));
+        assert!(!cut_off, "{engine}");
+    }
+}
+
 #[test]
 fn a_second_daemon_on_the_same_queue_refuses_to_start() {
     let dir = TestDir::new();

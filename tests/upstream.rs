@@ -34,5 +34,7 @@ mod sessions;
 mod step;
 #[path = "upstream/step_worlds.rs"]
 mod step_worlds;
+#[path = "upstream/stray.rs"]
+mod stray;
 #[path = "upstream/transactions.rs"]
 mod transactions;

@@ -228,6 +228,10 @@ impl Process {
                 running.relay.wake_providers(&reached_otherwise(&current.config, &next.config));
                 crash::point("reload.started");
                 let mut told = changes(&current.settings, &next.settings);
+                // The same for what goes another way now.
+                if !told.is_empty() {
+                    running.relay.wake_rerouted(before.router.clone());
+                }
                 told.extend(users(&current.config, &next.config));
                 for change in &told {
                     tracing::info!(%change, "reload");

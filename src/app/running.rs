@@ -245,10 +245,13 @@ impl Running {
         })
         .await;
         if finished.is_err() {
-            tracing::warn!(
-                transactions = self.relay.workers.count(),
-                "not all was finished in time: those recipients stay queued and may arrive twice"
-            );
+            match self.relay.workers.count() {
+                0 => tracing::info!("clients that were still sending were sent away: nothing of that was acknowledged"),
+                transactions => tracing::warn!(
+                    transactions,
+                    "not all was finished in time: those recipients stay queued and may arrive twice"
+                ),
+            }
             // Nothing of this relay may go on beside the next one.
             self.relay.cut_off();
         }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::units::Pattern;
 use super::{Network, Provider};
-use crate::mail::{Incoming, Spellings};
+use crate::mail::{Address, Incoming, Spellings};
 
 /// The conditions of a `[[route]]`, which must all hold.
 #[derive(Clone, PartialEq, Debug)]
@@ -35,6 +35,18 @@ impl RouteWhen {
                 || from.client.is_some_and(|ip| self.client.iter().any(|network| network.contains(ip))))
             && self.listener.as_deref().is_none_or(|name| name == from.listener)
             && self.user.as_deref().is_none_or(|name| name.eq_ignore_ascii_case(from.user))
+    }
+
+    /// Whether it may hold for mail of which it is not known from which client or listener it came.
+    pub fn may_fit(&self, sender: Option<&Address>, user: &str, recipient: &Address) -> bool {
+        self.sender.matches_mailbox(&Spellings::of(sender))
+            && self.recipient.matches_mailbox(&Spellings::of(Some(recipient)))
+            && self.user.as_deref().is_none_or(|name| name.eq_ignore_ascii_case(user))
+    }
+
+    /// It asks for no client and no listener.
+    pub fn is_for_all_clients(&self) -> bool {
+        self.client.is_empty() && self.listener.is_none()
     }
 
     /// It holds for every message.

@@ -108,7 +108,8 @@ impl Connection {
                 421 => return Err((Stage::Idle, Event::Reply(received.reply))),
                 // It waits for a message.
                 300..=399 => break,
-                _ if self.is_hello(&received) && !self.wire.has_stray() => return Ok(n == 1 && refused),
+                // Whatever lies behind it, a 421 too, would pass for the answer to MAIL.
+                _ if self.is_hello(&received) && self.wire.is_quiet() => return Ok(n == 1 && refused),
                 code => refused = code >= 400 && !matches!(code, 500 | 502 | 504 | 555),
             }
         }
@@ -129,6 +130,10 @@ impl Connection {
         }
         let chunks = tx.body.pieces(tx.message);
         let mut chunk = head;
+        // It would pass for the reply to the first chunk.
+        if self.wire.has_stray() {
+            return Err((Stage::Data, Event::Garbled("more replies than commands".to_owned())));
+        }
         for index in 0..chunks {
             if index > 0 {
                 chunk = tx.body.chunk(index).await.map_err(|why| (Stage::Body, Event::Local(why)))?;
@@ -186,6 +191,9 @@ impl Connection {
         let reply = self.reply_to_bdat(stage, accepted, fates).await?;
         crash::point("reply.read");
         let Some(reply) = reply else { return Ok(()) };
+        if whole == Written::All {
+            self.heard_end(&reply)?;
+        }
         // A failed BDAT leaves the transaction in an undefined state until RSET (RFC 3030 §2).
         self.dirty = !reply.is_positive();
         heard.nobody_for_now = accepted == 0 && reply.is_transient();

@@ -7,7 +7,7 @@
 //!   that did not answer.
 //! - [`Connection`] (`session`) is the dialog up to EHLO, STARTTLS and AUTH, and the idle time.
 //! - `transaction` is MAIL to final reply: one fate for each recipient, whatever the server does.
-//! - `step`: whether a reply is the one to what was asked.
+//! - `step`: whether a reply is the one to what was asked; `stray`: one that answers nothing.
 //! - `quirks` remembers what hosts offer and do not take.
 //! - `wire` owns socket and buffers: it writes and reads at the same time and knows time-outs.
 //! - `tls` encrypts; `demand` is what that has to show; `dane` checks certificates by TLSA records.
@@ -35,6 +35,7 @@ mod sasl;
 pub mod session;
 mod source;
 mod step;
+mod stray;
 mod tickets;
 mod tls;
 mod transaction;

@@ -32,6 +32,22 @@ pub(super) struct Quirks {
     pub try_without: bool,
     /// A second message on a connection: it may hear a late reply to the first (see `step`).
     pub once: bool,
+    /// A message right behind the 354 (see `stray`).
+    pub haste: Haste,
+    /// It has said something between a 354 and the end of a message: what it says there the next time counts.
+    pub interrupts: bool,
+}
+
+/// Whether a message follows the 354 at once.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub(super) enum Haste {
+    /// Nothing speaks against it.
+    #[default]
+    Fine,
+    /// The host has said something between a 354 and the end of the message, or may have.
+    Waits,
+    /// It was waited for, and nothing came.
+    InVain,
 }
 
 /// A host at one of its addresses, with the port: behind each may be another program.
@@ -89,6 +105,7 @@ impl Quirks {
             (self.no_bdat && !self.serial, "BDAT"),
             (self.no_parameters, "parameters of MAIL and RCPT"),
             (self.once, "more than one message a connection"),
+            (self.haste == Haste::Waits, "a message right behind the go-ahead"),
         ];
         all.into_iter().filter_map(|(has, what)| has.then_some(what)).collect::<Vec<_>>().join(", ")
     }

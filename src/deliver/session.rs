@@ -20,6 +20,7 @@ use super::fact::{Event, Fact, Peer, Reply, Stage, Tls};
 use super::oauth::{Fault, Tokens};
 use super::quirks::{Hosts, Place, Quirks};
 use super::step::Form;
+use super::stray::LastWord;
 use super::tls::TlsSettings;
 use super::transaction::End;
 use super::wire::{Io, Wire, Written};
@@ -106,6 +107,8 @@ pub struct Connection {
     /// The message of the transaction under way, and what it waits for.
     pub(super) message: (QueueId, FeatureKeys),
     pub(super) awaited: Arc<Awaited>,
+    /// What it said to the end of the last message.
+    pub(super) last_word: LastWord,
 }
 
 pub(super) type Failed = (Stage, Event);
@@ -143,6 +146,7 @@ impl Connection {
                 serving: None,
                 message: (QueueId(0), FeatureKeys::default()),
                 awaited: Arc::default(),
+                last_word: LastWord::default(),
             }),
             Err(((stage, event), handshake)) => {
                 let fact = setup.demand.explain(Fact { stage, event, peer: Some(peer) });
@@ -187,14 +191,6 @@ impl Connection {
     /// What is known against this host.
     pub(super) fn known_quirks(&self) -> Quirks {
         self.quirks.as_ref().map(|(hosts, place)| hosts.of(place)).unwrap_or_default()
-    }
-
-    /// Remembers a host that answers one command twice, which showed while nothing was asked: that could give a message
-    /// the fate of another. What it says when it tires of waiting is no such answer.
-    pub(super) fn note_stray(&self) {
-        if self.wire.has_stray_success() {
-            self.note(|quirks| quirks.once = true);
-        }
     }
 
     /// Whether there may be a second message on it, as far as is known of the host.
@@ -271,20 +267,16 @@ impl Connection {
     pub async fn quit(mut self) {
         let limit = tokio::time::Instant::now() + self.timeouts.quit;
         if self.is_alive() {
-            quit(&mut self.wire, &self.timeouts, true).await;
+            self.say_good_bye().await;
         }
         self.wire.close(limit.saturating_duration_since(tokio::time::Instant::now())).await;
     }
 }
 
-async fn quit(wire: &mut Wire, timeouts: &Timeouts, wait: bool) {
+/// QUIT; what the host says to it is not waited for.
+async fn quit(wire: &mut Wire, timeouts: &Timeouts) {
     command::print(&mut wire.out, Quit);
-    let _ = tokio::time::timeout(timeouts.quit, async {
-        if wire.write(&[], 1, usize::MAX, timeouts.quit).await == Written::All && wait {
-            let _ = wire.read(timeouts.quit).await;
-        }
-    })
-    .await;
+    let _ = wire.write(&[], 1, usize::MAX, timeouts.quit).await;
 }
 
 /// The whole set-up; the `bool` of the error: it was the handshake.
@@ -428,7 +420,7 @@ pub(super) async fn part(wire: &mut Wire, timeouts: &Timeouts, failed: &Failed) 
         && !wire.is_broken()
     {
         let brief = Timeouts { quit: timeouts.quit.min(Duration::from_secs(1)), ..*timeouts };
-        quit(wire, &brief, false).await;
+        quit(wire, &brief).await;
     }
 }
 

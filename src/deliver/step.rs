@@ -14,8 +14,10 @@
 //!   to RCPT and to the end of a message are told apart by their [`Form`], and no reply of the form of the first is the second.
 //! - A host that was out of step gets one message a connection for some hours (`quirks`).
 //!
+//! - What comes between the 354 and the last octets of a message answers none of it: see `stray`.
+//!
 //! What no client can know: a reply too many that comes just where the one to the end of a message is due is the host's word
-//! on that message.
+//! on that message, unless another one lies right behind it.
 
 use std::time::Duration;
 
@@ -135,6 +137,9 @@ impl Connection {
             _ => {}
         }
         let refusal = fates.of(open).next().map(|fact| fact.event.clone());
+        if let (Proof::OutOfStep, true, false, Some(Event::Reply(reply))) = (&proof, used, end, &refusal) {
+            self.tell_stray(reply);
+        }
         let does_not_count = refusal.map(|event| self.does_not_count(event));
         fates.forget(open, if heard.go_ahead { Stage::Body } else { Stage::Mail });
         let arrived = matches!(proof, Proof::OutOfStep) && (end || self.all_out);
@@ -153,8 +158,12 @@ impl Connection {
 
     /// What becomes of a refusal that a fresh connection has to repeat.
     pub(super) fn does_not_count(&self, refusal: Event) -> Event {
-        tracing::debug!(host = self.host(), reply = %refusal, "a refusal that may be about the message before does not count");
-        Event::LeftOut("the refusal may have been about the message before")
+        let why = match self.sent > 1 {
+            true => "the refusal may have been about the message before",
+            false => "the refusal came before the end of the message and may have been about a recipient",
+        };
+        tracing::debug!(host = self.host(), reply = %refusal, why, "a refusal does not count");
+        Event::LeftOut(why)
     }
 
     /// Whether a refusal may be the answer to something before. DATA is rarely refused once it has recipients: there

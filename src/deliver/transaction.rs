@@ -132,8 +132,9 @@ impl Connection {
                     if let Some(mail) = heard.mail.filter(|_| in_step) {
                         self.learn_of_parameters(mail);
                     }
-                    if in_step && self.usable && self.wire.is_pending() && self.wire.has_stray() {
-                        self.note(|quirks| quirks.once = true);
+                    self.last_word.is_of(tx.message.id);
+                    if in_step && self.usable && self.wire.is_pending() {
+                        self.note_stray();
                     }
                 }
             }
@@ -155,8 +156,15 @@ impl Connection {
     /// be relied on.
     fn ended(&mut self, (stage, event): End, open: &[usize], fates: &mut Fates, heard: &Heard) -> bool {
         self.usable = false;
+        // It says that it leaves, and goes on all the same, with a message that is out: that may have arrived.
+        let leaves = matches!(&event, Event::Reply(reply) if reply.code == 421);
+        let (mut stage, event) = match leaves && self.all_out && self.wire.has_success() {
+            true => (Stage::Final, Event::Garbled("replies behind a 421".to_owned())),
+            false => (stage, event),
+        };
         let (used, garbled) = (self.sent > 1, matches!(event, Event::Garbled(_)));
-        let mut stage = stage;
+        let amid = heard.go_ahead && matches!(stage, Stage::Data | Stage::Body);
+        let early = amid && !self.known_quirks().interrupts;
         if garbled {
             self.note_out_of_step();
             // The reply too many may be a late one to the message before; and where somebody was taken, the refusal of
@@ -164,7 +172,7 @@ impl Connection {
             if used && !heard.go_ahead || fates.has_open(open) {
                 fates.forget(open, Stage::Mail);
             }
-            if used && stage <= Stage::Data {
+            if used && stage <= Stage::Data || early {
                 stage = Stage::Idle;
             }
         } else if self.pipelining && lost_the_rest(stage, &event) {
@@ -172,7 +180,10 @@ impl Connection {
         }
         // In the middle of a body nothing can be asked: a fresh connection tells whether it was about this message.
         let of_body = stage == Stage::Body && matches!(&event, Event::Reply(reply) if reply.code != 421);
-        let (stage, event) = match used && of_body {
+        if amid && (garbled || of_body) {
+            self.note_interruption();
+        }
+        let (stage, event) = match (used || early) && of_body {
             true => (Stage::Idle, self.does_not_count(event)),
             false => (stage, event),
         };
@@ -455,14 +466,12 @@ impl Connection {
                 return Ok(());
             }
         }
-        // The 354 answered the last command: what came besides could pass for the final reply.
-        if self.wire.has_stray() {
-            return Err((Stage::Data, Event::Garbled("more replies than commands".to_owned())));
-        }
+        self.before_body().await?;
         self.body(tx, head).await?;
         crash::point("dot.after");
         let reply = self.reply(Stage::Final, t.last).await?;
         crash::point("reply.read");
+        self.heard_end(&reply)?;
         self.dirty = false;
         if reply.is_positive() {
             self.learn_of_forms(&reply, heard);
@@ -471,8 +480,8 @@ impl Connection {
         Ok(())
     }
 
-    /// Writes the body and the dot. A reply before the dot ends the connection: what is not sent
-    /// yet would be taken for commands.
+    /// Writes the body and the dot. A reply before the dot answers none of it, and ends the connection: what is not
+    /// sent yet could be taken for commands.
     async fn body(&mut self, tx: &Transaction<'_>, head: Bytes) -> Result<(), End> {
         let chunks = tx.body.pieces(tx.message);
         let mut encoder = Encoder::for_data();
@@ -487,8 +496,11 @@ impl Connection {
             if last {
                 crash::point("dot.before");
             }
-            let written = self.wire.write(&[&bytes, &end], usize::from(last), 1, self.timeouts.write).await;
-            if written == Written::Early || (!last && !self.wire.is_quiet()) {
+            // Behind the dot it would pass for the reply to that.
+            let quiet = index == 0 || self.wire.is_quiet();
+            if !quiet
+                || self.wire.write(&[&bytes, &end], usize::from(last), 1, self.timeouts.write).await == Written::Early
+            {
                 let reply = self.reply(Stage::Body, self.timeouts.last).await?;
                 return Err(if reply.is_positive() {
                     (Stage::Body, Event::Garbled(format!("a positive reply before the end of the body: {reply}")))

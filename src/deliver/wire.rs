@@ -18,7 +18,7 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::time::{Instant, timeout, timeout_at};
 
-use super::fact::Event;
+use super::fact::{Event, Reply};
 use super::reply::{Received, ReplyParser};
 use crate::config::Redactor;
 
@@ -117,9 +117,22 @@ impl Wire {
         !self.is_quiet() && self.replies.front().is_some_and(|r| r.reply.code != 421)
     }
 
-    /// Whether what lies there is a success of something that nobody asked for.
-    pub fn has_stray_success(&self) -> bool {
-        self.replies.front().is_some_and(|r| r.reply.is_positive())
+    /// The reply that lies there and that no command asked for, as far as it was taken in.
+    pub fn stray(&self) -> Option<&Reply> {
+        self.replies.front().map(|received| &received.reply)
+    }
+
+    /// Without waiting: whether a success lies there that nothing was waited for.
+    pub fn has_success(&mut self) -> bool {
+        !self.is_quiet() && self.replies.iter().any(|received| received.reply.is_positive())
+    }
+
+    /// Waits for up to `limit` for something that nobody asked for; true: the peer has said nothing, and not closed.
+    pub async fn stays_quiet(&mut self, limit: Duration) -> bool {
+        if self.is_quiet() {
+            let _ = timeout(limit, poll_fn(|cx| self.poll_read(cx))).await;
+        }
+        self.is_quiet()
     }
 
     /// Writes the commands in `out`, then `rest`; `replies` more may be expected from now on.

@@ -13,7 +13,7 @@
 //!   somebody on the way, to be taken for the client's words (CVE-2011-0411). A handshake has a time
 //!   of its own, and one that fails ends the session without another word.
 //! - At shutdown a session between transactions gets a 421 at once; one inside a transaction may
-//!   finish it within the drain time.
+//!   finish it within the drain time, but before its data only as long as it goes on: nothing of it is lost.
 
 mod encrypt;
 mod input;
@@ -82,6 +82,9 @@ enum Wait {
     Command(Instant),
     Data,
 }
+
+/// At a stop a client before its data that says nothing for so long hears a 421.
+pub(super) const GOES_ON: Duration = Duration::from_secs(2);
 
 /// Tells sessions to stop, and how long they may take.
 #[derive(Clone, Debug)]
@@ -453,6 +456,10 @@ where
 fn is_auth(line: &[u8]) -> bool {
     line.get(..5).is_some_and(|verb| verb.eq_ignore_ascii_case(b"AUTH "))
 }
+
+#[cfg(test)]
+#[path = "session/stop_tests.rs"]
+mod stop_tests;
 
 #[cfg(test)]
 mod tests {

@@ -196,6 +196,13 @@ impl FeatureKeys {
         self
     }
 
+    /// Without its size.
+    #[must_use]
+    pub fn without_size(mut self) -> FeatureKeys {
+        self.0[SIZE] = 0;
+        self
+    }
+
     /// That of the domain of its recipients, if all have one.
     pub fn recipient_domain(self) -> Option<u64> {
         Some(self.0[RECIPIENT_DOMAIN]).filter(|key| *key > 0)

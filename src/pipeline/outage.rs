@@ -30,7 +30,7 @@ const QUIET: Duration = Duration::from_secs(600);
 /// What waits for a host alone is brought forward no more often, for one that comes and goes.
 const WAKE_AGAIN: Duration = Duration::from_secs(60);
 /// Recipients brought forward in one step.
-const AT_ONCE: usize = 500;
+pub(super) const AT_ONCE: usize = 500;
 /// Shorter ones are not worth a line.
 const SHORT: Duration = Duration::from_secs(5);
 
@@ -402,7 +402,7 @@ pub(crate) fn put_off_by(host: &str, lane: String) -> Filter {
 
 /// The reasons, as globs, for which mail waits that has nothing to do with the mail: its host took no connection, or
 /// would not have our TLS or login. With a name those of this host alone; empty: of every host.
-fn reasons_of_a_host(host: &str) -> Vec<String> {
+pub(super) fn reasons_of_a_host(host: &str) -> Vec<String> {
     let before = BEFORE_MAIL.into_iter().map(|stage| format!("{host}*] {stage}: *"));
     // Without an address there was none to name.
     let any = if host.is_empty() { "*" } else { host };

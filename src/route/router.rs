@@ -27,7 +27,7 @@ use super::source::Sources;
 use super::sts::{Record, Sts};
 use super::tlsa::Published;
 use super::{Host, NO_TLS, Route, RouteError, RouterError, TlsPolicy};
-use crate::config::{Config, Provider, Relay};
+use crate::config::{Config, Provider, Relay, RouteWhen};
 use crate::descriptors::MAX_QUERIES;
 use crate::mail::{Address, Incoming, LaneName};
 
@@ -304,6 +304,30 @@ impl Router {
     fn configured(&self, lane: &LaneName) -> &Arc<Provider> {
         let config = &self.inner.config;
         config.provider(lane.base()).unwrap_or(&config.default)
+    }
+
+    /// The providers that mail may go through by the configuration alone, each with what else its route asks for; of
+    /// mail of which it is not known from which client or listener it came. For comparison.
+    pub fn ways_of(&self, sender: Option<&Address>, user: &str, recipient: &Address) -> Vec<String> {
+        let config = &self.inner.config;
+        let from = Incoming { sender, user, ..Incoming::default() };
+        if let Some(via) = config.user_of(&from).and_then(|user| user.via.as_deref()) {
+            return vec![via.to_owned()];
+        }
+        let mut ways = Vec::new();
+        for route in config.routes.iter().filter(|route| route.when.may_fit(sender, user, recipient)) {
+            let RouteWhen { client, listener, .. } = &route.when;
+            if route.when.is_for_all_clients() {
+                ways.push(route.via.name.clone());
+                return ways;
+            }
+            ways.push(format!("{} {client:?} {listener:?}", route.via.name));
+        }
+        ways.push(match self.inner.way(&from, recipient, &Form::of(recipient)) {
+            Way::Relay(provider, _) | Way::Mx(Some(provider)) => provider.name.clone(),
+            Way::Mx(None) => String::new(),
+        });
+        ways
     }
 
     async fn by_mx(&self, target: &Target, chosen: Option<&Arc<Provider>>, whose: Whose) -> (Outcome, Instant) {

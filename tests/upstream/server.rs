@@ -10,6 +10,7 @@
 //! chunk              the same of a `BDAT n` line
 //! take N             read N bytes and forget them
 //! tls                TLS handshake
+//! wait N             say nothing for N milliseconds
 //! eof                the client closes here without another byte
 //! stall              neither read nor write until the client is gone
 //! close              hang up (so does the end of the script)
@@ -129,6 +130,10 @@ impl Player {
                 if !rest.is_empty() {
                     return Err(format!("the client said `{}`", String::from_utf8_lossy(&rest)));
                 }
+            }
+            "wait" => {
+                let time = rest.parse().map_err(|e| format!("{e}"))?;
+                tokio::time::sleep(std::time::Duration::from_millis(time)).await;
             }
             "stall" => std::future::pending().await,
             _ => return Err("unknown step".into()),

@@ -331,6 +331,19 @@ proptest! {
     }
 }
 
+/// A 421 in front of the reply to MAIL, or right behind the trial of BDAT, from a host that goes on and takes the message.
+#[test]
+fn worlds_that_failed_once_hold() {
+    for (verdicts, before, early) in [([0, 0, 0], 9, false), ([3, 3, 0], 9, true)] {
+        let extra = Extra { before, text: "421 4.7.0 extra", early };
+        let world =
+            World { verdicts: verdicts.map(|n| VERDICTS[n]), extensions: "PIPELINING|CHUNKING", apart: true, extra };
+        if let Err(why) = holds(world.clone()) {
+            panic!("{world:?}: {why}");
+        }
+    }
+}
+
 /// Where three messages are taken, each place for each reply, however the host talks.
 #[test]
 fn one_reply_too_many_at_every_place_of_a_good_session() {

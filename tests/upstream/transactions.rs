@@ -337,11 +337,13 @@ async fn closes_silently_at_its_own_message_cap() {
 
 #[tokio::test(start_paused = true)]
 async fn a_refusal_in_mid_body_is_heard_while_the_server_reads_no_more() {
+    // The first one of a host does not count: see `stray`.
     let big = Mail::new("0123456789abcdef\r\n".repeat(100_000));
     let script = pipelined() + "S: 250 ok\nS: 250 ok\nS: 250 ok\nS: 354 go\ntake 50000\nS: 552 5.3.4 too big\nstall";
     let (mut connection, _server) = session(&script).await;
     let report = big.send(&mut connection, &[A, B]).await;
-    assert_eq!(fates(&report), ["body: 552 5.3.4 too big"; 2]);
+    let why = "idle: not tried: the refusal came before the end of the message and may have been about a recipient";
+    assert_eq!(fates(&report), [why; 2]);
     assert!(!connection.is_usable());
     // The same for BDAT, where the replies before it come while the body is still on its way.
     let small = Mail::new("0123456789abcdef\r\n".repeat(10_000));

@@ -47,7 +47,7 @@ use tracing::{debug, warn};
 use super::hang_up::hang_up;
 use super::memory::Upload;
 use super::policy::{CLOSING, TIMEOUT, TOO_SLOW, stranger_sessions};
-use super::session::Stop;
+use super::session::{GOES_ON, Stop};
 use super::submit::Shared;
 use crate::smtp::command::Bad;
 use crate::smtp::{Command, Reply};
@@ -273,8 +273,10 @@ impl Up<'_> {
                 }
                 upload.check_at()
             };
-            let patience = match *self.phases.borrow() {
+            let phase = *self.phases.borrow();
+            let patience = match phase {
                 Phase::Data => read_since + self.shared.listener.data_timeout,
+                _ if stopping => line_since + GOES_ON.min(self.shared.listener.command_timeout),
                 _ => line_since + self.shared.listener.command_timeout,
             };
             let read = tokio::select! {
@@ -287,7 +289,9 @@ impl Up<'_> {
                 _ = self.phases.wait_for(|phase| *phase == Phase::Idle), if stopping => return Some(CLOSING),
                 read = self.client.read(&mut buffer) => read,
                 () = tokio::time::sleep_until(check.map_or(patience, |at| at.min(patience)).min(self.deadline)) => {
-                    if check.is_some_and(|at| at < patience.min(self.deadline)) {
+                    // Its data may have begun meanwhile.
+                    let other = phase != *self.visit.phase.borrow() && Instant::now() < self.deadline;
+                    if other || check.is_some_and(|at| at < patience.min(self.deadline)) {
                         continue;
                     }
                     return Some(if stopping { CLOSING } else { TIMEOUT });

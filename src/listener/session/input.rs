@@ -5,7 +5,7 @@ use std::io;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
 use tokio::time::{Instant, timeout_at};
 
-use super::{End, SMALL, Session, Wait};
+use super::{End, GOES_ON, SMALL, Session, Wait};
 use crate::listener::draft::Draft;
 use crate::listener::memory::{Ticket, Upload};
 use crate::listener::policy::{CLOSING, NO_MEMORY, TIMEOUT, TOO_SLOW};
@@ -62,14 +62,18 @@ where
         self.flush().await?;
         self.make_room(wait);
         let idle = wait != Wait::Data && self.dialog.transaction.is_none();
-        let limit = match wait {
-            Wait::Command(until) => until,
-            Wait::Data => Instant::now() + self.shared.listener.data_timeout,
+        let (mut limit, since) = match wait {
+            Wait::Command(until) => (until, until.checked_sub(self.shared.listener.command_timeout)),
+            Wait::Data => (Instant::now() + self.shared.listener.data_timeout, None),
         };
+        let before_data = wait != Wait::Data && self.chunks.is_none();
         loop {
             // Asked here too: a client that never stops sending must not escape.
             if !self.stopping && *self.stop.signal.borrow() {
                 self.begin_to_stop();
+            }
+            if self.stopping && before_data {
+                limit = limit.min(since.unwrap_or_else(Instant::now) + GOES_ON);
             }
             if Instant::now() >= self.deadline {
                 return Err(End::Because(if self.stopping { CLOSING } else { TIMEOUT }));
@@ -102,7 +106,7 @@ where
                 Ok(Err(error)) if error.kind() == io::ErrorKind::UnexpectedEof => Err(End::Gone(error.kind().into())),
                 Ok(Err(error)) => Err(End::Gone(error)),
                 Err(_) if expires < last => continue,
-                Err(_) if self.stopping && expires == self.deadline => Err(End::Because(CLOSING)),
+                Err(_) if self.stopping && (before_data || expires == self.deadline) => Err(End::Because(CLOSING)),
                 Err(_) => Err(End::Because(TIMEOUT)),
             };
         }

@@ -36,8 +36,15 @@ impl Aside {
         Aside { wanted, bytes: wanted.min(total / PART), total }
     }
 
-    /// The figure in force, for people, if it is not the one that was asked for.
+    /// For people: that nothing is set aside, or the figure in force if it is not the one that was asked for.
     pub fn warning(&self) -> Option<String> {
+        if self.wanted == 0 {
+            return Some(
+                "[queue] min_free = \"0KiB\" sets nothing aside: on a full disk delivery stops, too, until somebody makes \
+                 room; expected some MiB"
+                    .to_owned(),
+            );
+        }
         (self.bytes < self.wanted).then(|| {
             let (wanted, bytes, total) = (Size(self.wanted), whole(self.bytes), whole(self.total));
             format!(
@@ -70,6 +77,7 @@ mod tests {
         assert_eq!((huge.bytes, huge.total), (small.total / 10, small.total));
         let told = huge.warning().unwrap();
         assert!(told.contains(&format!("{} are set aside", whole(small.total / 10))), "{told}");
-        assert_eq!(Aside::of(Path::new("queue.db"), 0).warning(), None);
+        let none = Aside::of(Path::new("queue.db"), 0).warning().unwrap();
+        assert!(none.contains("delivery stops, too"), "{none}");
     }
 }

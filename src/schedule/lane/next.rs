@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::under_way::View;
+use super::under_way::{Standing, View};
 use super::{Circuit, Empty, LEAD, Lane, State, Wake};
 use crate::schedule::Job;
 use crate::schedule::backlog::Next;
@@ -116,7 +116,8 @@ impl Lane {
         if wait > LEAD {
             return Err(Hold::Limiter(wait - LEAD));
         }
-        match self.take_ready(&mut state, destination) {
+        let (next, standing) = self.take_ready(&mut state, destination);
+        match next {
             Next::Job(mut job) => {
                 let cost = Cost::of(job.recipients.len());
                 let wait = self.gate.wait(cost);
@@ -127,7 +128,7 @@ impl Lane {
                     return Err(Hold::Limiter(wait - LEAD));
                 }
                 state.give_place(&mut job);
-                state.note_given(&mut job, self.provider.connections);
+                state.note_given(&mut job, standing);
                 state.given = Some(Instant::now());
                 if state.in_flight == 0 {
                     state.moved = Some(Instant::now());
@@ -152,28 +153,32 @@ impl Lane {
         }
     }
 
-    /// The next job that nothing keeps.
-    fn take_ready(&self, state: &mut State, destination: Option<&str>) -> Next {
+    /// The next job that nothing keeps, and how it stands.
+    fn take_ready(&self, state: &mut State, destination: Option<&str>) -> (Next, Standing) {
         let (gates, most) = (self.gates(), self.most_recipients());
         let State { ready, circuit, unanswered, narrowed, answers, .. } = state;
         let view = View::of(unanswered, narrowed.most(self.provider.connections), answers, None);
         let circuit = circuit.as_ref();
         let keeps = |job: &Job| circuit.is_some_and(|circuit| circuit.keeps(job)) || view.keeps(job);
+        let given = |next: Next| {
+            let standing = if let Next::Job(job) = &next { view.standing_of(job) } else { Standing::Clear };
+            (next, standing)
+        };
         // Nothing is known of the host yet: the last connection is for other mail, if there is any.
         if view.is_first_burst()
             && let Next::Job(job) = ready.pop(&gates, most, destination, &|job| keeps(job) || view.yields(job))
         {
-            return Next::Job(job);
+            return given(Next::Job(job));
         }
         if circuit.is_none() && !view.suspects_some() {
-            return ready.pop(&gates, most, destination, &keeps);
+            return given(ready.pop(&gates, most, destination, &keeps));
         }
         // A probe should tell more than the one before, and other mail be answered.
         let last = |job: &Job| circuit.is_some_and(|circuit| circuit.goes_last(job)) || view.goes_last(job);
-        match ready.pop(&gates, most, destination, &|job| keeps(job) || last(job)) {
+        given(match ready.pop(&gates, most, destination, &|job| keeps(job) || last(job)) {
             Next::Nothing => ready.pop(&gates, most, destination, &keeps),
             next => next,
-        }
+        })
     }
 }
 

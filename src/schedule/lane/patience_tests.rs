@@ -123,3 +123,34 @@ async fn another_one_is_given_up_when_something_was_answered_since() {
     let _third = waits(&lane, &connections[0], "third@u.test", (3, 0), Stage::Mail).await;
     assert!(given_up_after(&lane).await.is_some());
 }
+
+/// A sender who is alone, and a connection that a firewall swallowed while it was idle.
+#[tokio::test(start_paused = true)]
+async fn of_two_connections_like_mail_has_the_second_when_the_first_was_silent_for_ten_seconds() {
+    let given_after = async |lane: &Lane| {
+        let began = Instant::now();
+        while began.elapsed() < 120 * SECOND {
+            if let Some(job) = next(lane).await {
+                return Some((job.message.message.envelope.sender().to_owned(), began.elapsed().as_secs()));
+            }
+        }
+        None
+    };
+    let his = "good0@g.test";
+    for (stage, other, expected) in [
+        (Stage::Mail, None, Some((his, 10))),
+        (Stage::Rcpt, None, Some((his, 10))),
+        // It may have arrived, and nothing of it can be given up for the next one.
+        (Stage::Final, None, None),
+        // Other mail has it at once.
+        (Stage::Mail, Some("other@o.test"), Some(("other@o.test", 0))),
+    ] {
+        let (lane, connections) = rig(2).await;
+        tokio::time::advance(60 * SECOND).await;
+        let _first = waits(&lane, &connections[0], his, (1, 0), stage).await;
+        let _ = lane.push([job(his, "x.example", 0, &[2])]);
+        let _ = lane.push(other.map(|sender| job(sender, "x.example", 0, &[3])));
+        let given = given_after(&lane).await;
+        assert_eq!(given.as_ref().map(|(sender, after)| (&**sender, *after)), expected, "{stage} {other:?}");
+    }
+}

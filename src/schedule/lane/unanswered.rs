@@ -186,6 +186,11 @@ impl Unanswered {
         }
     }
 
+    /// Messages that had no answer, and have none yet.
+    pub(super) fn left_so_far(&self) -> usize {
+        self.messages.len()
+    }
+
     /// Whether a job is of what is suspected.
     pub(super) fn concerns(&self, job: &Job) -> bool {
         !self.is_empty() && self.concerns_mail(job.message.message.id, job.features().keys())

@@ -21,10 +21,14 @@ const BAD_FROM: u32 = 100;
 #[derive(Clone, Copy, Debug)]
 enum Cause {
     Sender,
+    /// One that the host never answered, with runs of mail to one new domain after the other.
+    Runs,
     SenderDomain,
     Recipient,
     RecipientDomain,
     Size(u64),
+    /// Something in it: no two have anything in common.
+    Content,
 }
 
 /// One connection.
@@ -38,9 +42,10 @@ fn message(cause: Option<Cause>, n: u32, rng: &mut Rng) -> Job {
     // The mail of three domains to three, as far as it is not what the host does not answer.
     let own = format!("{}@{}.test", if rng.bool() { "a" } else { "b" }, rng.u32(..3));
     let sender = match cause {
-        Some(Cause::Sender) => "bad@bad.test".to_owned(),
+        Some(Cause::Sender | Cause::Runs) => "bad@bad.test".to_owned(),
         Some(Cause::SenderDomain) => format!("v{n}@bad.test"),
         // No two of them that are under way have anything else in common.
+        Some(Cause::Content) => format!("v{n}@new{n}.test"),
         Some(Cause::Size(_)) => format!("s@new{}.test", n % 9),
         _ => own,
     };
@@ -48,6 +53,8 @@ fn message(cause: Option<Cause>, n: u32, rng: &mut Rng) -> Job {
     let to = match cause {
         Some(Cause::Recipient) => "bad@0.example".to_owned(),
         Some(Cause::RecipientDomain) => format!("v{n}@bad.example"),
+        Some(Cause::Content) => format!("v{n}@new{n}.example"),
+        Some(Cause::Runs) => format!("v{n}@run{}.example", n / 4 % 7),
         _ => format!("r{n}@{}.example", rng.u32(..3)),
     };
     for held in &mut job.recipients {
@@ -156,6 +163,32 @@ async fn a_burst_that_is_left_without_an_answer_leaves_a_connection_for_other_ma
 #[tokio::test(start_paused = true)]
 async fn what_comes_within_the_first_seconds_holds_others_for_half_a_minute_at_most() {
     judge(3, |_| (5, 1), |connections| connections, Duration::from_secs(32)).await;
+}
+
+/// The first three that hang have the domain of their recipients in common, too: who sends them explains that as well.
+#[tokio::test(start_paused = true)]
+async fn a_new_sender_with_runs_of_mail_to_one_domain_never_has_the_last_connection() {
+    for seed in seeds() {
+        let mut rng = Rng::with_seed(seed);
+        for connections in 3..8 {
+            let (most, longest) = world(Cause::Runs, connections, (4, 3), &mut rng).await;
+            let right = most < connections as usize && longest <= NOTHING;
+            assert!(right, "seed {seed}, {connections}: {most} wait, others for {longest:?}");
+        }
+    }
+}
+
+/// One message every few seconds that hangs, and has nothing in common with others.
+#[tokio::test(start_paused = true)]
+async fn what_hangs_with_nothing_in_common_leaves_a_connection_for_mail_whose_like_is_answered() {
+    for seed in seeds() {
+        let mut rng = Rng::with_seed(seed);
+        for (connections, every) in [(3, 40), (5, 16), (5, 40), (8, 16)] {
+            let (most, longest) = world(Cause::Content, connections, (every, 1), &mut rng).await;
+            let right = most < connections as usize && longest <= NOTHING;
+            assert!(right, "seed {seed}, {connections}, {every}: {most} wait, others for {longest:?}");
+        }
+    }
 }
 
 /// With two connections that holds for a sender and a domain of senders.

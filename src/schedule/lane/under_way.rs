@@ -15,6 +15,11 @@
 //!   than half of the connections, but for one message at a time, a *probe*, that lacks something of what all that is
 //!   silent has in common, and so shows what it is about.
 //!
+//! - *Unproven* is mail that has nothing in common with what the host has answered in the last ten minutes. Where all
+//!   other connections have mail that is late or unproven, as many messages as half of them are silent or had no answer
+//!   before, and other mail was answered in the last minute, the last one is for proven mail: what hangs need not have
+//!   anything in common. A sender, or a domain of either side, that is known is enough.
+//!
 //! - *Overdue*: with two connections like mail has the second one when the first one has waited for [`RECENTLY`] before
 //!   its body was out: else a connection that a firewall swallowed would stop all mail of a sender who is alone.
 //!
@@ -36,6 +41,9 @@ use crate::deliver::Silence;
 use crate::mail::{FeatureKeys, QueueId};
 use crate::schedule::Job;
 
+/// Mail is proven whose like was answered so lately, and the last connection is kept for such mail if any was so lately.
+const PROVEN: Duration = Duration::from_secs(600);
+const GOES_ON: Duration = Duration::from_secs(60);
 /// Whose mail was answered so lately has both of two connections.
 const RECENTLY: Duration = Duration::from_secs(10);
 
@@ -70,6 +78,8 @@ pub(super) struct Open {
     any: Vec<u64>,
     /// Those that all of it has.
     common: FeatureKeys,
+    /// The domain that all of its senders have, if the host never answered mail of it.
+    new_senders: Option<u64>,
     /// Nothing at all was answered since the last of it began.
     untold: bool,
     /// How many transactions that are.
@@ -91,6 +101,8 @@ pub(super) struct View<'a> {
     silent: Open,
     /// What all that is under way has in common, where one connection is left.
     common: FeatureKeys,
+    /// The last connection is for mail whose like was answered lately.
+    for_proven: bool,
     /// Of two connections one has waited for long for an answer that it may be given up for.
     overdue: bool,
     /// The same before anything was answered in the lane.
@@ -115,6 +127,7 @@ impl Open {
     fn of<'a>(silences: impl Iterator<Item = &'a Silence>, unanswered: &Unanswered, now: Instant) -> Open {
         let answered = unanswered.known_answers();
         let (mut any, mut common, mut untold, mut count) = (Vec::new(), None::<FeatureKeys>, false, 0);
+        let mut senders = None::<Option<u64>>;
         for silence in silences {
             let began = now.checked_sub(silence.lasts).unwrap_or(now);
             untold |= !answered.any_since(began);
@@ -122,6 +135,8 @@ impl Open {
             let own = of.without(|key| answered.knows_since(key, began));
             // A domain that the host never answered explains its silence, as does the size of what is not small.
             let new = |domain| !answered.knows(domain);
+            let sender = Some(of.sender_domain()).filter(|domain| new(*domain));
+            senders = Some(senders.map_or(sender, |senders| senders.filter(|_| senders == sender)));
             let own = match (new(of.sender_domain()), of.recipient_domain().is_some_and(new)) {
                 (true, false) => own.at_mail().telling(),
                 (false, true) => own.without_sender().telling(),
@@ -136,7 +151,7 @@ impl Open {
         if !common.is_empty() {
             any = common.iter().collect();
         }
-        Open { any, common, untold, count }
+        Open { any, common, new_senders: senders.flatten(), untold, count }
     }
 
     /// Whether it may be about such mail.
@@ -147,6 +162,11 @@ impl Open {
     /// Whether such mail has all that it can be about.
     fn is_all_in(&self, keys: FeatureKeys) -> bool {
         self.common.is_empty() || self.common.are_all_of(keys)
+    }
+
+    /// Whether such mail is of the senders who explain all of it.
+    fn is_by_senders(&self, keys: FeatureKeys) -> bool {
+        self.new_senders == Some(keys.sender_domain())
     }
 
     /// Whether several show together what it is not about, and such mail is different.
@@ -165,39 +185,60 @@ impl<'a> View<'a> {
     ) -> View<'a> {
         let (now, connections) = (Instant::now(), connections as usize);
         let answered = unanswered.known_answers();
-        let all = unanswered.under_way.iter().filter_map(Weak::upgrade).filter(|one| Some(one.message) != but);
-        let all: Vec<Arc<UnderWay>> = all.collect();
+        let all = || unanswered.under_way.iter().filter_map(Weak::upgrade).filter(|one| Some(one.message) != but);
         let slow = answered.slow();
         let late: Vec<Silence> =
             answers.longer_than(answered.late(), now).filter(|silence| Some(silence.message) != but).collect();
         let silence = |one: &UnderWay| late.iter().find(|silence| silence.message == one.message);
         let is_silent = |one: &UnderWay| silence(one).is_some_and(|silence| silence.lasts >= slow);
-        let is_in_doubt = |one: &UnderWay| one.standing != Standing::Clear;
+        let (mut under_way, mut silent, mut used, mut all_late, mut probing) = (0, 0, 0, true, false);
+        for one in all() {
+            let (in_doubt, its_silent) = (one.standing != Standing::Clear, is_silent(&one));
+            under_way += 1;
+            silent += usize::from(its_silent);
+            used += usize::from(in_doubt || its_silent);
+            all_late &= in_doubt || silence(&one).is_some();
+            probing |= one.standing == Standing::Probe && !its_silent;
+        }
         let common = match connections {
-            2.. if all.len() + 1 >= connections => {
-                common(all.iter().map(|one| one.open(silence(one), unanswered)), connections, unanswered, now)
+            2.. if under_way + 1 >= connections => {
+                common(all().map(|one| one.open(silence(&one), unanswered)), connections, unanswered, now)
             }
             _ => FeatureKeys::default(),
         };
+        let hung = silent + unanswered.left_so_far();
+        let for_proven = connections > 2
+            && under_way + 1 >= connections
+            && 2 * hung >= under_way
+            && now.checked_sub(GOES_ON).is_some_and(|lately| answered.any_since(lately))
+            && all().all(|one| {
+                one.standing != Standing::Clear || silence(&one).is_some() || !is_proven(unanswered, one.keys, now)
+            });
         // Where nothing was answered yet there is nothing to tell them by.
         let none = FeatureKeys::default();
         let (common, at_first) = if answered.times() > 0 { (common, none) } else { (none, common) };
         View {
             unanswered,
             connections,
-            under_way: all.len(),
-            used: all.iter().filter(|one| is_in_doubt(one) || is_silent(one)).count(),
-            all_late: all.iter().all(|one| is_in_doubt(one) || silence(one).is_some()),
-            probing: all.iter().any(|one| one.standing == Standing::Probe && !is_silent(one)),
+            under_way,
+            used,
+            all_late,
+            probing,
             late: Open::of(late.iter(), unanswered, now),
             silent: Open::of(late.iter().filter(|silence| silence.lasts >= slow), unanswered, now),
             common,
+            for_proven,
             overdue: connections == 2
-                && all.len() == 1
+                && under_way == 1
                 && late.iter().any(|silence| silence.may_end && silence.lasts >= RECENTLY),
             at_first,
             now,
         }
+    }
+
+    /// How a job stands that is given out now.
+    pub(super) fn standing_of(&self, job: &Job) -> Standing {
+        if self.is_idle() { Standing::Clear } else { self.standing(job.message.message.id, job.features().keys()) }
     }
 
     /// Whether a job waits until something else has ended.
@@ -218,10 +259,15 @@ impl<'a> View<'a> {
         match self.standing(id, keys) {
             Standing::Clear => {
                 self.is_like_all(keys) && self.under_way + 1 >= self.connections
+                    || self.for_proven && !is_proven(self.unanswered, keys, self.now)
                     || last() && self.late.is_about(keys) && !self.late.spares(keys)
             }
             Standing::Doubtful => full(),
-            Standing::Probe => self.probing || last() && !self.silent.spares(keys),
+            Standing::Probe => {
+                let may_hang =
+                    || !self.silent.spares(keys) || self.silent.is_by_senders(keys) || self.is_like_all(keys);
+                self.probing || last() && may_hang()
+            }
             Standing::Suspected => self.unanswered.rests(keys, self.now) || self.is_under_way(id) || full(),
         }
     }
@@ -287,6 +333,12 @@ impl UnderWay {
     }
 }
 
+/// Whether the host has answered something of it lately: of its sender, its recipient, or a domain of theirs.
+fn is_proven(unanswered: &Unanswered, keys: FeatureKeys, now: Instant) -> bool {
+    let since = now.checked_sub(PROVEN).unwrap_or(now);
+    keys.without_size().iter().any(|key| unanswered.known_answers().knows_since(key, since))
+}
+
 /// What all that is under way has in common.
 fn common(
     open: impl Iterator<Item = FeatureKeys>,
@@ -310,13 +362,8 @@ fn common(
 }
 
 impl State {
-    /// A job is given out.
-    pub(super) fn note_given(&mut self, job: &mut Job, connections: u32) {
-        let view = View::of(&self.unanswered, self.narrowed.most(connections), &self.answers, None);
-        let standing = match view.is_idle() {
-            true => Standing::Clear,
-            false => view.standing(job.message.message.id, job.features().keys()),
-        };
+    /// A job is given out that stands so.
+    pub(super) fn note_given(&mut self, job: &mut Job, standing: Standing) {
         if standing == Standing::Suspected {
             self.unanswered.note_tried(job);
         }

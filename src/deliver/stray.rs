@@ -1,0 +1,179 @@
+//! A reply within a transaction that answers nothing: a host that says one more than it was asked for, behind its 354.
+//!
+//! What is there before the last octets of a message are written is not the answer to them. Behind the dot it would pass
+//! for that: for a message that was refused as delivered, or the other way round. So:
+//!
+//! - Such a reply ends the connection before the dot is out, and is nobody's fate: nothing was accepted, and the message goes
+//!   again at once on a fresh connection.
+//! - That host is then (`quirks`, for some hours) given [`MOMENT`] between its 354 and the first octet of a message. What it says
+//!   meanwhile cannot be about the message either. A success is passed over, exactly one, and the message follows; after a
+//!   refusal none of it is sent, as the host may read what comes as commands, and it is tried again later.
+//! - Where nothing comes in that moment, later messages do not wait.
+//! - A refusal in the middle of a message counts the second time: hosts do refuse what is too large there.
+//!
+//! Whatever comes behind the reply to the dot, nobody can tell which of the two was about the message. Where both are there and
+//! contradict each other, it is tried again, as after a lost reply. Where the second one comes later, the first has been
+//! acted on: a warning names the message.
+
+use std::fmt::Write as _;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::command;
+use super::fact::{Event, Reply, Stage};
+use super::quirks::Haste;
+use super::session::Connection;
+use super::transaction::End;
+use super::wire::Written;
+use crate::mail::QueueId;
+
+/// What a host that says too much is given to say it, before a message follows its 354.
+const MOMENT: Duration = Duration::from_secs(1);
+/// A 4yz that comes longer after the end of a message is the word of a host that tires of waiting.
+const TIRED: Duration = Duration::from_secs(5);
+
+/// The reply to the end of the last message of a connection.
+#[derive(Default)]
+pub(super) struct LastWord {
+    /// Which, and when it came; `None`: there was none, or what followed was told.
+    of: Option<(QueueId, Instant, bool)>,
+    /// As told to people, at most 1,000 bytes; kept for the next one.
+    reply: String,
+}
+
+impl LastWord {
+    /// A transaction of this message has ended: what was said to another one before is over.
+    pub(super) fn is_of(&mut self, message: QueueId) {
+        self.of = self.of.filter(|(id, ..)| *id == message);
+    }
+}
+
+impl Connection {
+    /// The host has said something between a 354 and the end of a message: from now on it is given a moment for that.
+    pub(super) fn note_interruption(&self) {
+        self.note(|quirks| (quirks.haste, quirks.interrupts) = (Haste::Waits, true));
+    }
+
+    /// Behind a 354, which answered the last command: whatever comes before the body is no answer to it.
+    ///
+    /// # Errors
+    /// The body must not follow.
+    pub(super) async fn before_body(&mut self) -> Result<(), End> {
+        let garbled = |why: String| Err((Stage::Data, Event::Garbled(why)));
+        if self.known_quirks().haste != Haste::Waits {
+            return match self.wire.has_stray() {
+                true => garbled("more replies than commands".to_owned()),
+                false => Ok(()),
+            };
+        }
+        if self.wire.stays_quiet(MOMENT).await {
+            self.note(|quirks| quirks.haste = Haste::InVain);
+            return Ok(());
+        }
+        // The end of the connection shows in the body.
+        if self.wire.is_broken() || self.wire.stray().is_some_and(|reply| reply.code == 421) {
+            return Ok(());
+        }
+        let stray = self.wire.read(MOMENT).await.map_err(|event| (Stage::Data, event))?.reply;
+        if !stray.is_positive() {
+            return garbled(format!("a refusal between the go-ahead and the message: {stray}"));
+        }
+        tracing::debug!(host = self.host(), id = %self.message.0, reply = %stray, "a reply to no command, before the message: passed over");
+        match self.wire.has_stray() {
+            true => garbled("more replies than commands".to_owned()),
+            false => Ok(()),
+        }
+    }
+
+    /// The reply to the end of a message was read.
+    ///
+    /// # Errors
+    /// Another one lies behind it that says the opposite.
+    pub(super) fn heard_end(&mut self, reply: &Reply) -> Result<(), End> {
+        if let Some(other) = self.wire.stray().filter(|other| contradict(reply, other)) {
+            let why = format!("two replies to the end of a message: {reply}; {other}");
+            tracing::warn!(host = self.host(), id = %self.message.0, reply = %reply, then = %other, "the host contradicts itself at the end of a message: it is tried again");
+            self.note(|quirks| quirks.haste = quirks.haste.or_waits());
+            return Err((Stage::Final, Event::Garbled(why)));
+        }
+        let word = &mut self.last_word;
+        word.of = Some((self.message.0, Instant::now(), reply.is_positive()));
+        word.reply.clear();
+        let _ = write!(word.reply, "{reply}");
+        Ok(())
+    }
+
+    /// Remembers a host that answers one command twice, which showed while nothing was asked: that could give a message
+    /// the fate of another. What it says when it tires of waiting is no such answer.
+    pub(super) fn note_stray(&mut self) {
+        if let Some(stray) = self.wire.stray().cloned() {
+            self.tell_stray(&stray);
+        }
+    }
+
+    /// Tells of a reply that came behind the one to the end of the last message, if there was any.
+    pub(super) fn tell_stray(&mut self, stray: &Reply) {
+        let Some((id, since, taken)) = self.last_word.of.take() else {
+            if stray.is_positive() {
+                self.note(|quirks| quirks.once = true);
+            }
+            return;
+        };
+        if stray.code == 421 || stray.is_transient() && since.elapsed() > TIRED {
+            return;
+        }
+        let (host, reply) = (self.host(), &*self.last_word.reply);
+        if taken == stray.is_positive() {
+            tracing::warn!(host, %id, reply, then = %stray, "the host answers the end of a message twice");
+        } else {
+            tracing::warn!(
+                host, %id, reply, then = %stray,
+                "the host answers the end of a message twice and contradicts itself: the message has the fate of the first reply, which may be the answer to something else"
+            );
+        }
+        let surplus = stray.is_positive() || stray.is_permanent() && !self.wire.is_broken();
+        self.note(|quirks| {
+            quirks.once |= surplus;
+            if surplus {
+                quirks.haste = quirks.haste.or_waits();
+            }
+        });
+    }
+
+    /// QUIT, and the reply to it: a host that says something else first has answered the last message once more.
+    pub(super) async fn say_good_bye(&mut self) {
+        command::print(&mut self.wire.out, lettre::transport::smtp::commands::Quit);
+        let limit = self.timeouts.quit;
+        let _ = tokio::time::timeout(limit, async {
+            if self.wire.write(&[], 1, usize::MAX, limit).await != Written::All {
+                return;
+            }
+            let Ok(first) = self.wire.read(limit).await else { return };
+            // Some know no QUIT, or have another code for it: those are not waited for as long.
+            if first.reply.code != 221
+                && self.last_word.of.is_some()
+                && let Ok(second) = self.wire.read(MOMENT).await
+                && second.reply.code == 221
+            {
+                self.tell_stray(&first.reply);
+            }
+        })
+        .await;
+    }
+}
+
+impl Haste {
+    /// Something came too late to know whether waiting helps: it is found out once.
+    fn or_waits(self) -> Haste {
+        match self {
+            Haste::Fine => Haste::Waits,
+            known => known,
+        }
+    }
+}
+
+/// One takes the message, the other does not. A 421 says that the host leaves.
+fn contradict(reply: &Reply, other: &Reply) -> bool {
+    reply.is_positive() != other.is_positive() && !matches!(other.code, 421 | 300..=399)
+}

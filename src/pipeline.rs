@@ -43,7 +43,7 @@ use crate::observe::{Active, Stats};
 use crate::outcome::Judgement;
 use crate::queue::{Queue, QueueError};
 use crate::route::{Route, RouteError, Router};
-use crate::schedule::lane::Lent;
+use crate::schedule::lane::{Lent, addresses};
 use crate::schedule::{Admission, Job, Lane, Scheduler};
 use body::QueuedBody;
 use feedback::Feedback;
@@ -426,7 +426,10 @@ impl Relay {
             let way = route.clone();
             let fresh = open.connection.sent() == 0;
             let suits = |lent: &Lent| {
-                (fresh || !lent.job.wants_fresh) && way.has_the_hosts_of(&lent.route) && same_source(open, &lent.job)
+                (fresh || !lent.job.wants_fresh)
+                    && way.has_the_hosts_of(&lent.route)
+                    && same_source(open, &lent.job)
+                    && open.may_have(&lent.job)
             };
             if lane.take_earlier(&mut attempt.job, &mut route, suits) {
                 hand.hold(&attempt.job);
@@ -436,6 +439,20 @@ impl Relay {
             // The body as this host can take it; then the permit, as late as possible: permits that
             // waited for bodies would all be used at once (invariant 3).
             let (permit, source, outgoing) = loop {
+                // Who has no place in this transaction, by the host's own word, has one in another.
+                if let Some(fits) = open.connection.fitting(addresses(&attempt.job)) {
+                    self.scheduler.wake(lane, lane.part(&mut attempt.job, &fits));
+                    if attempt.job.recipients.is_empty() {
+                        // Nor in any other of this connection: it makes room for the next.
+                        hand.permitted();
+                        hand.empty();
+                        if let Some(used_up) = link.take() {
+                            used_up.quit().await;
+                        }
+                        continue 'jobs;
+                    }
+                    hand.hold_rest(&attempt.job);
+                }
                 let source = QueuedBody { shared: attempt.job.message.clone(), queue: self.queue.clone() };
                 let host = open.connection.capabilities();
                 let outgoing = match self.convert(&source, host, lane).await {

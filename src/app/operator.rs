@@ -374,6 +374,7 @@ impl Operator {
             stopped: stop.map(|hold| hold.told(time).to_string()).unwrap_or_default(),
             holds: HoldStatus::all(&holds, time),
             quotas: lane.usage().iter().map(|usage| QuotaStatus::of(usage, time)).collect(),
+            announced: now.announced.map(|said| format!("{} ({})", said.limits, said.host)).unwrap_or_default(),
             feedback: lane.learned(|adapt| FeedbackStatus::of(adapt, &lane.provider, time)),
             last_error: now
                 .last_error

@@ -90,8 +90,11 @@ const VERBS: [&str; 17] = [
 ];
 
 /// Announced by EHLO behind those that depend on the listener; [`BINARYMIME`] does, too.
-const EXTENSIONS: [&str; 9] =
-    ["8BITMIME", "SMTPUTF8", "ENHANCEDSTATUSCODES", "DSN", "CHUNKING", BINARYMIME, "MT-PRIORITY", "VRFY", "HELP"];
+const EXTENSIONS: [&str; 7] =
+    ["8BITMIME", "SMTPUTF8", "ENHANCEDSTATUSCODES", "DSN", "CHUNKING", BINARYMIME, "MT-PRIORITY"];
+
+/// Announced last.
+const COMMANDS: [&str; 2] = ["VRFY", "HELP"];
 
 /// Announced where octets are octets.
 const BINARYMIME: &str = "BINARYMIME";
@@ -359,6 +362,9 @@ impl Dialog {
             lines.extend(self.shared.listener.auth_old_line.then_some(&**old));
         }
         lines.extend(EXTENSIONS.into_iter().filter(|keyword| *keyword != BINARYMIME || self.offers_binary()));
+        let limits = format!("LIMITS RCPTMAX={}", self.shared.listener.max_recipients);
+        lines.push(&limits);
+        lines.extend(COMMANDS);
         if self.shared.policy.may_proxy(self.connected.ip()) {
             lines.extend([XCLIENT, XFORWARD]);
         }

@@ -134,9 +134,11 @@ impl Intake for Relay {
             NewRecipient { recipient, lane, leased: false, held: held.clone() }
         });
         let laned = laned.collect();
-        let admission = match held {
-            Some(_) => Admission::of_held(laned, message.received),
-            None => self.scheduler.admit(&message, laned, &head),
+        let admission = match (held, message.envelope.release) {
+            (Some(_), _) => Admission::of_held(laned, message.received),
+            // No time that is over: the listener leaves none.
+            (None, Some(release)) => Admission::of_later(laned, message.received, release),
+            (None, None) => self.scheduler.admit(&message, laned, &head),
         };
 
         // The commit point: durable before 250.
@@ -283,6 +285,9 @@ impl Relay {
             let Some(job) = next else { break };
             hand.hold(&job);
             let mut attempt = Attempt::new(job, self.clock.now());
+            if self.is_too_early(hand, &mut attempt).await {
+                continue;
+            }
 
             // A smart host whose name has no address is asked for by one, now and then.
             if let Some(fact) = self.without_name(lane, &attempt.job) {

@@ -249,6 +249,8 @@ pub struct Listener {
     pub data_timeout: Duration,
     /// Longest session.
     pub session_timeout: Duration,
+    /// How far ahead a client may name the time at which its message leaves (RFC 4865); zero: not at all.
+    pub future_release: Duration,
     /// Window in which a message sent again gets the first queue id; zero: off.
     pub dedupe: Duration,
     /// Proxies and filters in front that may tell whose client they speak for (XCLIENT, XFORWARD).

@@ -131,7 +131,7 @@ impl Relay {
                 Notice::Relayed => Action::Relayed,
             };
             let (held, fact) = (attempt.job.recipients.get(plan.at)?, attempt.facts.get(plan.at)?);
-            let expires = message.received.after(lane.provider.retry.expire);
+            let expires = message.age_from().after(lane.provider.retry.expire);
             Some(Owed {
                 key: RecipientKey { id: message.id, index: held.index },
                 due: now.after(GATHER),

@@ -21,6 +21,7 @@ mod put_off;
 mod record;
 mod renamed;
 mod report;
+mod sandboxed;
 mod signing;
 mod watching;
 
@@ -131,14 +132,16 @@ impl Intake for Relay {
         let from = Incoming::from(&*message);
         let laned = recipients.into_iter().map(|recipient| {
             let lane = self.router.lane_of(from, &recipient.address);
-            NewRecipient { recipient, lane, leased: false, held: held.clone() }
+            let held = held.clone().or_else(|| self.config.sandbox.as_ref()?.holds(&recipient.address));
+            NewRecipient { recipient, lane, leased: false, held }
         });
-        let laned = laned.collect();
-        let admission = match (held, message.envelope.release) {
-            (Some(_), _) => Admission::of_held(laned, message.received),
+        let laned: Vec<NewRecipient> = laned.collect();
+        let all_held = laned.iter().all(|new| new.held.is_some());
+        let admission = match (all_held, message.envelope.release) {
+            (true, _) => Admission::of_held(laned, message.received),
             // No time that is over: the listener leaves none.
-            (None, Some(release)) => Admission::of_later(laned, message.received, release),
-            (None, None) => self.scheduler.admit(&message, laned, &head),
+            (false, Some(release)) => Admission::of_later(laned, message.received, release),
+            (false, None) => self.scheduler.admit(&message, laned, &head),
         };
 
         // The commit point: durable before 250.
@@ -285,7 +288,7 @@ impl Relay {
             let Some(job) = next else { break };
             hand.hold(&job);
             let mut attempt = Attempt::new(job, self.clock.now());
-            if self.is_too_early(hand, &mut attempt).await {
+            if self.is_too_early(hand, &mut attempt).await || self.stays_in_sandbox(hand, &mut attempt).await {
                 continue;
             }
 

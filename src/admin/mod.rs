@@ -279,6 +279,9 @@ pub struct Status {
     /// When and why the last reload was refused; empty if none was since this configuration is in force.
     #[serde(default)]
     pub refused: String,
+    /// What the sandbox does, if there is one; else empty.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub sandbox: String,
     /// It is ending: nothing new is taken, and what is in a transaction ends within `drain`.
     #[serde(default)]
     pub stopping: bool,

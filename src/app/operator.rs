@@ -231,6 +231,7 @@ impl Controls for Operator {
             loaded: self.loaded.to_string(),
             reloads: self.reloads,
             refused: String::new(),
+            sandbox: relay.config.sandbox.as_ref().map(ToString::to_string).unwrap_or_default(),
             stopping: false,
             uptime: relay.clock.now().since(self.started).as_secs(),
             listeners: self.listening.iter().map(ToString::to_string).collect(),

@@ -20,7 +20,7 @@ use super::users::UserDraft;
 use super::value::nearest;
 use super::{
     Config, Credentials, Dns, Dnssec, Engine, ListenAddress, Listener, ListenerAuth, PriorityRule, Provider, Redactor,
-    Relay, Retry, Route, TlsMode, dkim, listener_auth, oauth_check, own_address, own_relay, profiles, shaping, users,
+    Relay, Retry, Route, Sandbox, TlsMode, dkim, listener_auth, oauth_check, own_address, own_relay, profiles, shaping, users,
 };
 
 /// A password with fewer characters is in many words that have nothing to do with it.
@@ -89,6 +89,10 @@ pub(super) fn finish(reader: &mut Reader<'_>, mut draft: Draft) -> (Config, Vec<
         listener.l.names = names.clone();
     }
     draft.sendmail.check(reader);
+    let sandbox = Sandbox::assemble(reader, draft.sandbox.clone());
+    for listener in &mut draft.listeners {
+        listener.l.sandbox = sandbox.clone();
+    }
 
     let settings = report::settings(reader, &draft, &hostname);
     let named: Vec<String> = draft.listeners.iter().filter_map(|listener| listener.name.clone()).collect();
@@ -119,6 +123,7 @@ pub(super) fn finish(reader: &mut Reader<'_>, mut draft: Draft) -> (Config, Vec<
         priorities,
         origins: report::origins(&settings),
         admin: draft.admin.address,
+        sandbox,
         sendmail: draft.sendmail,
         log: draft.log,
         drain: draft.top.drain,

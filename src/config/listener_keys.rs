@@ -152,6 +152,7 @@ impl Table for ListenerDraft {
                 session_timeout: Duration::ZERO,
                 future_release: Duration::ZERO,
                 dedupe: Duration::ZERO,
+                sandbox: None,
                 names: Arc::new(LocalNames::new("localhost", "localhost")),
             },
             tls_mode: None,

@@ -40,6 +40,7 @@ mod rule_keys;
 mod rules;
 #[doc(hidden)]
 pub mod sample;
+mod sandbox;
 mod secret;
 mod sendmail;
 mod shaping;
@@ -84,6 +85,7 @@ pub use oauth_files::{ClientCertificate, JwtAlgorithm, RsaKey, ServiceAccount};
 pub use password::{MAX_PASSWORD, MOST_MEMORY, ScramKeys, StoredPassword};
 pub use problem::{ConfigError, Problem, Warning};
 pub use routes::{PriorityRule, Route, RouteWhen};
+pub use sandbox::Sandbox;
 pub use secret::{AuthMechanism, Credentials, Redactor, Secret};
 pub use sendmail::Sendmail;
 pub use submission::{Search, Submission};
@@ -125,6 +127,8 @@ pub struct Config {
     pub origins: Origins,
     /// Where the admin API listens, if anywhere.
     pub admin: Option<SocketAddr>,
+    /// `[sandbox]`, if there is one.
+    pub sandbox: Option<Arc<Sandbox>>,
     /// `[sendmail]`.
     pub sendmail: Sendmail,
     /// Log settings.
@@ -257,6 +261,8 @@ pub struct Listener {
     pub xclient_from: Vec<Network>,
     /// Proxies in front whose connections begin with a header of the PROXY protocol, and must.
     pub proxy_from: Vec<Network>,
+    /// `[sandbox]`: the same for all listeners.
+    pub sandbox: Option<Arc<Sandbox>>,
     /// What names without a domain stand for: the same for all listeners.
     pub names: Arc<LocalNames>,
 }

@@ -52,6 +52,7 @@ pub fn config() -> Config {
         priorities: Vec::new(),
         origins: Origins::default(),
         admin: None,
+        sandbox: None,
         sendmail: Sendmail { wait: Duration::ZERO, spool: None },
         log: Log { format: LogFormat::Text, level: "info".into() },
         drain: Duration::from_secs(10),

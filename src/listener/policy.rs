@@ -155,6 +155,10 @@ impl Policy {
         if !may_relay {
             return Err(RELAY_DENIED);
         }
+        let forward = match &self.listener.sandbox {
+            Some(sandbox) => sandbox.lead(forward),
+            None => forward,
+        };
         if have + forward.addresses().len() > self.listener.max_recipients {
             return Err(TOO_MANY_RECIPIENTS);
         }

@@ -77,7 +77,8 @@ impl Scheduler {
         for NewRecipient { lane, .. } in admission.recipients.iter().filter(|_| several) {
             lanes.entry(lane.clone()).or_default().recipients += 1;
         }
-        for (index, new) in admission.recipients.iter_mut().enumerate() {
+        // What is held is for no lane.
+        for (index, new) in admission.recipients.iter_mut().enumerate().filter(|(_, new)| new.held.is_none()) {
             let NewRecipient { recipient, lane: name, leased, .. } = new;
             let mut part = lanes.get_mut(name);
             let lane = match part.as_ref().and_then(|part| part.lane.clone()) {

@@ -52,6 +52,7 @@ pub async fn stores_and_gives_back_every_field(mut rig: Rig) {
             ret: Some(Ret::Full),
             envid: Some("env id\u{7f}+".into()),
             priority: -9,
+            release: Some(T0.after(Duration::from_millis(900))),
         },
         Envelope { body: BodyKind::BinaryMime, ret: Some(Ret::Headers), priority: 9, ..Envelope::default() },
         Envelope::default(),

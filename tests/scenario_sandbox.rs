@@ -31,11 +31,12 @@ fn everything_goes_to_one_address_and_reports_do_too() {
     client.send(FROM, &["<one@real.test>", "<two@real.test>", "<friend@ok.test>"], &message("to several"));
     client.send("<customer@real.test>", &["<refused@ok.test>"], &message("bounces"));
     // Two of the three become one, and the report on what bounced is for the sandbox as well.
-    let report = wait_for("the report", SOON, || {
-        sink.messages().into_iter().find(|m| m.from.starts_with("<>"))
-    });
+    let report = wait_for("the report", SOON, || sink.messages().into_iter().find(|m| m.from.starts_with("<>")));
     assert!(report.to[0].starts_with("<dev@team.test>"), "{:?}", report.to);
-    assert!(header(&report.content, "To").is_some_and(|to| to.contains("customer@real.test")), "whose it is can be seen");
+    assert!(
+        header(&report.content, "To").is_some_and(|to| to.contains("customer@real.test")),
+        "whose it is can be seen"
+    );
     sink.wait_subject("to several", SOON);
     daemon.wait_queue_empty(SOON);
     let others: Vec<String> = recipients(&sink).into_iter().filter(|to| !to.starts_with("<dev@team.test>")).collect();
@@ -45,8 +46,9 @@ fn everything_goes_to_one_address_and_reports_do_too() {
     let loud = "SANDBOX: everything goes to dev@team.test, but for what is for *@ok.test";
     assert!(daemon.command_ok(&["status"], b"").lines().any(|line| line == loud));
     assert!(daemon.log_lines().iter().any(|line| line.get("level") == "WARN" && line.get("warning").contains(loud)));
-    let told = daemon.command_ok(&["check"], b"");
-    assert!(told.contains("SANDBOX: everything goes to dev@team.test") && told.contains("warning"), "{told}");
+    let told = daemon.command(&["check"], b"");
+    let (warned, said) = (String::from_utf8_lossy(&told.stderr), String::from_utf8_lossy(&told.stdout));
+    assert!(warned.contains(loud) && said.contains("1 warning"), "{warned}{said}");
     let told = daemon.command_ok(&["explain", "one@real.test"], b"");
     assert!(told.contains("SANDBOX   it goes to dev@team.test instead; without [sandbox]:"), "{told}");
     assert!(!daemon.command_ok(&["explain", "x@ok.test"], b"").contains("SANDBOX"));
@@ -58,9 +60,7 @@ fn everything_goes_to_one_address_and_reports_do_too() {
 fn what_was_in_the_queue_before_is_held_and_leaves_when_there_is_no_sandbox_any_more() {
     let (dir, port) = (TestDir::new(), Port::reserve());
     let sink = Sink::start(port.at(2));
-    let mut daemon = Setup::new(&dir)
-        .via("all", "*.test", sink.address, "rate = []")
-        .start();
+    let mut daemon = Setup::new(&dir).via("all", "*.test", sink.address, "rate = []").start();
     daemon.command_ok(&["provider", "pause", "all"], b"");
     daemon.client().send(FROM, &["<one@real.test>", "<friend@ok.test>"], &message("before"));
     daemon.stop();

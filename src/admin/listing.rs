@@ -5,7 +5,7 @@ use std::io;
 use super::Controls;
 use super::requests::{Done, Failure, PAGE, Reply, Sink, check};
 use crate::clock::{Clock, Timestamp, When};
-use crate::mail::{send_at, LaneName, RecipientKey, State};
+use crate::mail::{LaneName, RecipientKey, State, send_at};
 use crate::queue::{Filter, Page, Row};
 
 /// Rows that match, at most `limit`, each with what it waits for.

@@ -30,6 +30,7 @@ mod oauth;
 mod oauth_check;
 mod oauth_files;
 mod own_address;
+mod own_certificate;
 mod own_relay;
 mod password;
 mod problem;
@@ -82,6 +83,7 @@ pub(crate) use load::has_text;
 pub use network::{Network, canonical};
 pub use oauth::{Endpoint, OAuth, OAuthGrant, OAuthService, Proof};
 pub use oauth_files::{ClientCertificate, JwtAlgorithm, RsaKey, ServiceAccount};
+pub use own_certificate::OwnCertificate;
 pub use password::{MAX_PASSWORD, MOST_MEMORY, ScramKeys, StoredPassword};
 pub use problem::{ConfigError, Problem, Warning};
 pub use routes::{PriorityRule, Route, RouteWhen};
@@ -441,6 +443,8 @@ pub struct Provider {
     pub mta_sts: bool,
     /// Extra trusted roots, for a private CA.
     pub tls_ca: Option<Authorities>,
+    /// What is shown to hosts that ask for a certificate.
+    pub tls_client: Option<OwnCertificate>,
     /// TLS session resumption.
     pub tls_resume: bool,
     /// Local addresses to connect from; empty: the system chooses.

@@ -84,6 +84,7 @@ pub fn provider(name: &str) -> Provider {
         tls_min: TlsMin::V12,
         mta_sts: true,
         tls_ca: None,
+        tls_client: None,
         tls_resume: true,
         source: Vec::new(),
         limits_per: LimitsPer::Provider,

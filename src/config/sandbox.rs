@@ -59,7 +59,10 @@ impl Sandbox {
         let to = draft.to.and_then(|to| match Address::parse(to.as_str()) {
             Ok(address) if !to.as_str().contains('*') => Some(address),
             _ => {
-                reader.fault("sandbox.to", format!("expected one address, such as \"staging@shop.example\", found \"{to}\""));
+                reader.fault(
+                    "sandbox.to",
+                    format!("expected one address, such as \"staging@shop.example\", found \"{to}\""),
+                );
                 None
             }
         });
@@ -85,7 +88,9 @@ impl Sandbox {
         if forward.addresses().iter().all(|address| self.instead_of(address) == address) {
             return forward;
         }
-        let name = forward.alias().map_or_else(|| forward.addresses().first().map(Address::to_string), |name| Some(name.to_owned()));
+        let name = forward
+            .alias()
+            .map_or_else(|| forward.addresses().first().map(Address::to_string), |name| Some(name.to_owned()));
         let to = forward.addresses().iter().map(|address| self.instead_of(address).clone());
         Forward::Alias(name.unwrap_or_default(), to.collect())
     }

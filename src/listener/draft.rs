@@ -358,8 +358,7 @@ impl Draft {
                     Some(name) => {
                         header.any = true;
                         header.stripping = STRIPPED.iter().any(|stripped| name.eq_ignore_ascii_case(stripped));
-                        header.in_send_at =
-                            self.send_at != Later::Stays && name.eq_ignore_ascii_case(send_at::FIELD);
+                        header.in_send_at = self.send_at != Later::Stays && name.eq_ignore_ascii_case(send_at::FIELD);
                         if header.in_send_at {
                             header.stripping = true;
                             header.send_at.get_or_insert_default().begin(line);

@@ -347,7 +347,7 @@ mod tests {
         let fact = said(Stage::Greeting, 421);
         let judged = Some(Judgement { fate: Fate::Front, ..judge(&fact) });
         let outcome = |untried, now| {
-            let (id, received) = (QueueId(1), Timestamp(0));
+            let (id, age_from) = (QueueId(1), Timestamp(0));
             let context = Context { id, age_from, lane: &lane, retry: &RETRY, dsn: false, now };
             let tried =
                 Tried { index: 0, recipient: &recipient, attempts: 0, warned: false, untried, fact: &fact, judged };

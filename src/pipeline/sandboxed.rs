@@ -21,7 +21,12 @@ impl Relay {
         let keys: Vec<RecipientKey> = Vec::from_iter(stays).iter().map(|held| job.key(held.index)).collect();
         if let Some(times) = seldom("sandbox", hand.lane.name.base()) {
             let (provider, recipients) = (hand.lane.name.base(), keys.len());
-            tracing::warn!(provider, recipients, times, "mail that was in the queue is held: the sandbox does not let it out");
+            tracing::warn!(
+                provider,
+                recipients,
+                times,
+                "mail that was in the queue is held: the sandbox does not let it out"
+            );
         }
         let now = self.clock.now();
         let hold = || async { self.queue.operate(Operation::Hold, &keys, &keys, now).await.map(drop) };

@@ -67,8 +67,10 @@ impl Scheduler {
         let shared = Arc::new(Shared { message: message.clone(), head, ticket });
 
         let received = message.received;
-        let mut admission =
-            Admission { recipients, admitted: Admitted { jobs: Vec::new(), stored: Vec::new(), received, release: None } };
+        let mut admission = Admission {
+            recipients,
+            admitted: Admitted { jobs: Vec::new(), stored: Vec::new(), received, release: None },
+        };
         let Admitted { jobs, stored, .. } = &mut admission.admitted;
         let several = admission.recipients.len() > 1;
         // Empty, and so without memory of their own, for most messages: those to one recipient.

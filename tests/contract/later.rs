@@ -33,10 +33,10 @@ pub async fn what_waits_for_its_time_leaves_then(mut rig: Rig) {
     rig.reopen().await;
     let queue = &*rig.queue;
     assert_eq!(claimed(queue, "x", at(99)).await, [now]);
-    assert_eq!(queue.lanes(None, 9).await.unwrap(), [
-        LaneDue { lane: "@d.example".into(), due: at(5) },
-        LaneDue { lane: "x".into(), due: at(100) }
-    ]);
+    assert_eq!(
+        queue.lanes(None, 9).await.unwrap(),
+        [LaneDue { lane: "@d.example".into(), due: at(5) }, LaneDue { lane: "x".into(), due: at(100) }]
+    );
     assert_eq!(queue.move_lane(&"x".into(), &"y".into(), 9).await.unwrap(), 1);
     assert!(claimed(queue, "y", at(99)).await.is_empty());
     let leased = queue.claim(&"y".into(), at(100), 9).await.unwrap();

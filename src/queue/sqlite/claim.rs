@@ -82,8 +82,9 @@ pub(super) fn claim_older(
     let mut claim = Claim { store, lane, now: received, messages: HashMap::new(), heads: 0 };
     let statement = claim.store.statement(sql::OLDER_IN_LANE)?;
     let limit = i64::try_from(limit).unwrap_or(i64::MAX);
-    let found: Vec<Ready> =
-        statement.query_and_then(params![lane.as_str(), below, limit, received.0], rows::ready)?.collect::<Result<_, _>>()?;
+    let found: Vec<Ready> = statement
+        .query_and_then(params![lane.as_str(), below, limit, received.0], rows::ready)?
+        .collect::<Result<_, _>>()?;
     let mut taken = Vec::with_capacity(found.len());
     for ready in found {
         // The id is given when the message begins to come in: it may be younger than that.

@@ -306,7 +306,9 @@ impl<'c> Store<'c> {
         let (mut changed, mut done) = (0, Vec::new());
         for key in keys {
             let (id, index) = (key.id.0, key.index);
-            let row = self.statement(sql::STATE)?.query_row(params![id, index], |r| Ok((r.get(0)?, r.get::<_, Option<i64>>(1)?)));
+            let row = self
+                .statement(sql::STATE)?
+                .query_row(params![id, index], |r| Ok((r.get(0)?, r.get::<_, Option<i64>>(1)?)));
             let Some((number, release)) = row.optional()? else { continue };
             let (state, release) = (rows::state(number)?, Timestamp(release.unwrap_or(i64::MIN)));
             let waits_for_its_time = op == Operation::Retry && release > now;
@@ -361,8 +363,9 @@ impl<'c> Store<'c> {
             None => self.statement(sql::LAST_KEY)?.query_row([below], rows::key).optional()?,
         };
         let Some(to) = to.filter(|to| (to.id.0, to.index) > from) else { return Ok(Retried::default()) };
-        let counts: [Option<i64>; 6] =
-            self.statement(sql::STATES_BETWEEN)?.query_row(params![from.0, from.1, to.id.0, to.index, now.0], |row| {
+        let counts: [Option<i64>; 6] = self
+            .statement(sql::STATES_BETWEEN)?
+            .query_row(params![from.0, from.1, to.id.0, to.index, now.0], |row| {
                 Ok([row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?, row.get(4)?, row.get(5)?])
             })?;
         let count = |at: usize| counts.get(at).copied().flatten().map_or(0, rows::unsigned);

@@ -34,8 +34,7 @@ impl Lane {
     pub fn part(&self, job: &mut Job, fits: &[bool]) -> Wake {
         let before = job.recipients.len();
         let mut fits = fits.iter().copied().chain(std::iter::repeat(false));
-        let (stay, go) =
-            std::mem::take(&mut job.recipients).into_iter().partition(|_| fits.next().unwrap_or_default());
+        let (stay, go) = std::mem::take(&mut job.recipients).into_iter().partition(|_| fits.next().unwrap_or_default());
         job.recipients = stay;
         let mut rest = job.without_recipients();
         rest.recipients = go;

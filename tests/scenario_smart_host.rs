@@ -173,7 +173,7 @@ fn a_host_that_asks_for_a_certificate_is_shown_that_of_the_provider() {
     let keys = format!("tls_client_cert = \"{}\"\ntls_client_key = \"{}\"\n", own.file.display(), own.key.display());
     daemon.replace_config("# none\n", &keys);
     let told = daemon.command_ok(&["check"], b"");
-    assert!(told.contains("provider.smart.tls_client_cert") && told.contains("relay.test"), "{told}");
+    assert!(told.lines().any(|line| line.starts_with("relay.test ")), "{told}");
     daemon.start();
     daemon.command_ok(&["queue", "retry", &id], b"");
     assert_eq!(postfix.wait(1).len(), 1);

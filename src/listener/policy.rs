@@ -139,7 +139,10 @@ impl Policy {
         }
         let (name, release) = match hold {
             Hold::For(time) => ("HOLDFOR", now.after(time)),
-            Hold::Until(time) => ("HOLDUNTIL", time),
+            Hold::Until(seconds) => {
+                let ms = i64::try_from(seconds).unwrap_or(i64::MAX).saturating_mul(1000);
+                ("HOLDUNTIL", Timestamp(ms))
+            }
         };
         if release > now.after(longest) {
             let most = longest.as_secs();

@@ -190,7 +190,6 @@ mod tests {
     use super::*;
     use std::time::Duration;
 
-    use crate::clock::Timestamp;
     use crate::smtp::parameters::{BodyKind, Hold, Orcpt, Ret};
     use proptest::prelude::*;
 
@@ -269,8 +268,8 @@ mod tests {
     fn the_time_to_leave_is_a_span_or_a_date() {
         for (text, expected) in [
             ("HOLDFOR=86400", Some(Hold::For(Duration::from_secs(86_400)))),
-            ("holduntil=2026-12-01T10:00:00Z SIZE=9", Some(Hold::Until(Timestamp(1_796_119_200_000)))),
-            ("HOLDUNTIL=2026-12-01T11:00:00+01:00", Some(Hold::Until(Timestamp(1_796_119_200_000)))),
+            ("holduntil=2026-12-01T10:00:00Z SIZE=9", Some(Hold::Until(1_796_119_200))),
+            ("HOLDUNTIL=2026-12-01T11:00:00+01:00", Some(Hold::Until(1_796_119_200))),
             ("SIZE=9", None),
         ] {
             let line = format!("MAIL FROM:<a@b> {text}");

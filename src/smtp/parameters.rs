@@ -3,8 +3,6 @@
 
 use std::time::Duration;
 
-use crate::clock::Timestamp;
-
 /// `BODY=` of MAIL (RFC 6152, RFC 3030 §3).
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub enum BodyKind {
@@ -44,8 +42,8 @@ impl BodyKind {
 pub enum Hold {
     /// It leaves so long after it came, in whole seconds.
     For(Duration),
-    /// It leaves then.
-    Until(Timestamp),
+    /// It leaves then, in seconds since 1970.
+    Until(u64),
 }
 
 /// `RET=` of MAIL (RFC 3461 §4.3): what a failure DSN returns of the message.

@@ -13,7 +13,6 @@ use smtp_proto::{
 
 use super::super::Reply;
 use super::{MAIL_SYNTAX, RCPT_SYNTAX};
-use crate::clock::Timestamp;
 use crate::smtp::parameters::{BodyKind, Hold, Notify, Orcpt, Ret};
 
 /// Parameters of MAIL.
@@ -103,7 +102,7 @@ pub(super) fn mail_params(text: &str) -> Result<MailParams, Reply> {
     let hold = match (given.hold_for, given.hold_until) {
         (0, 0) => None,
         (seconds, 0) => Some(Hold::For(Duration::from_secs(seconds))),
-        (0, seconds) => Some(Hold::Until(Timestamp(i64::try_from(seconds).unwrap_or(i64::MAX).saturating_mul(1000)))),
+        (0, seconds) => Some(Hold::Until(seconds)),
         // One of them at most (RFC 4865 §4.2).
         _ => return Err(bad_param("HOLDFOR")),
     };

@@ -27,13 +27,16 @@ const ONE_OF: usize = 8;
 /// own, for which all that waits for the writer would wait, too.
 const LONGEST_HEAD: usize = 32 << 10;
 
+/// A message, and its first chunk if that comes along.
+type WithHead = (Arc<Message>, Option<Bytes>);
+
 /// What a claim knows while it goes through a lane.
 struct Claim<'a, 'c> {
     store: &'a mut Store<'c>,
     lane: &'a LaneName,
     now: Timestamp,
     /// Some of the recipients of a message may have another time.
-    messages: HashMap<(QueueId, Option<Timestamp>), (Arc<Message>, Option<Bytes>)>,
+    messages: HashMap<(QueueId, Option<Timestamp>), WithHead>,
     /// Bytes of first chunks that may still come along.
     heads: usize,
 }

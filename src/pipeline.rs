@@ -22,6 +22,7 @@ mod record;
 mod renamed;
 mod report;
 mod rerouted;
+mod sandboxed;
 mod signing;
 mod watching;
 
@@ -44,7 +45,7 @@ use crate::observe::{Active, Stats};
 use crate::outcome::Judgement;
 use crate::queue::{Queue, QueueError};
 use crate::route::{Route, RouteError, Router};
-use crate::schedule::lane::Lent;
+use crate::schedule::lane::{Lent, addresses};
 use crate::schedule::{Admission, Job, Lane, Scheduler};
 use body::QueuedBody;
 use feedback::Feedback;
@@ -132,12 +133,16 @@ impl Intake for Relay {
         let from = Incoming::from(&*message);
         let laned = recipients.into_iter().map(|recipient| {
             let lane = self.router.lane_of(from, &recipient.address);
-            NewRecipient { recipient, lane, leased: false, held: held.clone() }
+            let held = held.clone().or_else(|| self.config.sandbox.as_ref()?.holds(&recipient.address));
+            NewRecipient { recipient, lane, leased: false, held }
         });
-        let laned = laned.collect();
-        let admission = match held {
-            Some(_) => Admission::of_held(laned, message.received),
-            None => self.scheduler.admit(&message, laned, &head),
+        let laned: Vec<NewRecipient> = laned.collect();
+        let all_held = laned.iter().all(|new| new.held.is_some());
+        let admission = match (all_held, message.envelope.release) {
+            (true, _) => Admission::of_held(laned, message.received),
+            // No time that is over: the listener leaves none.
+            (false, Some(release)) => Admission::of_later(laned, message.received, release),
+            (false, None) => self.scheduler.admit(&message, laned, &head),
         };
 
         // The commit point: durable before 250.
@@ -284,6 +289,9 @@ impl Relay {
             let Some(job) = next else { break };
             hand.hold(&job);
             let mut attempt = Attempt::new(job, self.clock.now());
+            if self.is_too_early(hand, &mut attempt).await || self.stays_in_sandbox(hand, &mut attempt).await {
+                continue;
+            }
 
             // A smart host whose name has no address is asked for by one, now and then.
             if let Some(fact) = self.without_name(lane, &attempt.job) {
@@ -427,7 +435,10 @@ impl Relay {
             let way = route.clone();
             let fresh = open.connection.sent() == 0;
             let suits = |lent: &Lent| {
-                (fresh || !lent.job.wants_fresh) && way.has_the_hosts_of(&lent.route) && same_source(open, &lent.job)
+                (fresh || !lent.job.wants_fresh)
+                    && way.has_the_hosts_of(&lent.route)
+                    && same_source(open, &lent.job)
+                    && open.may_have(&lent.job)
             };
             if lane.take_earlier(&mut attempt.job, &mut route, suits) {
                 hand.hold(&attempt.job);
@@ -437,6 +448,20 @@ impl Relay {
             // The body as this host can take it; then the permit, as late as possible: permits that
             // waited for bodies would all be used at once (invariant 3).
             let (permit, source, outgoing) = loop {
+                // Who has no place in this transaction, by the host's own word, has one in another.
+                if let Some(fits) = open.connection.fitting(addresses(&attempt.job)) {
+                    self.scheduler.wake(lane, lane.part(&mut attempt.job, &fits));
+                    if attempt.job.recipients.is_empty() {
+                        // Nor in any other of this connection: it makes room for the next.
+                        hand.permitted();
+                        hand.empty();
+                        if let Some(used_up) = link.take() {
+                            used_up.quit().await;
+                        }
+                        continue 'jobs;
+                    }
+                    hand.hold_rest(&attempt.job);
+                }
                 let source = QueuedBody { shared: attempt.job.message.clone(), queue: self.queue.clone() };
                 let host = open.connection.capabilities();
                 let outgoing = match self.convert(&source, host, lane).await {

@@ -41,7 +41,7 @@ fn every_dialog_goes_as_written() {
 async fn replies_of_a_batch_leave_in_one_write() {
     let mut rig = rig(support::listener());
     rig.talk(b"", 1).await;
-    rig.talk(b"EHLO app.example\r\n", 12).await;
+    rig.talk(b"EHLO app.example\r\n", 14).await;
     let before = rig.writes.load(Ordering::Relaxed);
     let rcpts = b"RCPT TO:<a@b.example>\r\n".repeat(20);
     let batch = [b"MAIL FROM:<x@y.example>\r\n".as_slice(), &rcpts, b"DATA\r\n"].concat();
@@ -171,7 +171,7 @@ async fn the_log_tells_the_fate_of_each_message() {
 
     let mut rig = rig(Listener { max_message_size: 100, ..support::listener() });
     rig.talk(b"", 1).await;
-    rig.talk(b"EHLO app.example\r\n", 12).await;
+    rig.talk(b"EHLO app.example\r\n", 14).await;
     let open = b"MAIL FROM:<a@b.example>\r\nRCPT TO:<c@d.example>\r\nRCPT TO:<no\xc2\xadbody>\r\nDATA\r\n";
     rig.talk(open, 4).await;
     rig.talk(b"Subject: secret\r\n\r\nsecret\r\n.\r\n", 1).await;
@@ -211,7 +211,7 @@ async fn the_log_has_no_word_of_what_was_taken_for_a_command() {
 
     let mut login = rig(support::listener());
     login.talk(b"", 1).await;
-    login.talk(b"EHLO app.example\r\n", 12).await;
+    login.talk(b"EHLO app.example\r\n", 14).await;
     // The name, and the password in clear text and in base64.
     login.talk(b"AUTH LOGIN\r\nc2VjcmV0bHk=\r\nhunter2\r\nc2VjcmV0\r\n", 4).await;
     login.talk(b"MAIL FROM:<a@b.example> hunter2\r\nRSET hunter2\r\nQUIT\r\n", 3).await;
@@ -220,7 +220,7 @@ async fn the_log_has_no_word_of_what_was_taken_for_a_command() {
     let mut letter = rig(support::listener());
     letter.talk(b"", 1).await;
     let refused = b"EHLO app.example\r\nMAIL FROM:<a@b.example>\r\nDATA\r\n";
-    let got = letter.talk(refused, 14).await;
+    let got = letter.talk(refused, 16).await;
     assert!(got.contains("\r\n503 5.5.1 "), "{got}");
     letter.talk(b"Dear hunter2\r\nSubject: Your code is 123456\r\n", 2).await;
     letter.session.await.expect("no panic");
@@ -331,7 +331,7 @@ async fn the_hot_path_is_two_writes_a_message_and_quick() {
     const MESSAGES: usize = 2_000;
     let mut rig = rig(support::listener());
     rig.talk(b"", 1).await;
-    rig.talk(b"EHLO app.example\r\n", 12).await;
+    rig.talk(b"EHLO app.example\r\n", 14).await;
     let body =
         [b"From: a@b.example\r\nSubject: x\r\n\r\n".as_slice(), &b"some text, not much\r\n".repeat(95), b".\r\n"]
             .concat();

@@ -139,3 +139,45 @@ fn a_certificate_for_another_name_defers_and_nothing_is_lost() {
     daemon.command_ok(&["queue", "retry", &id], b"");
     world.assert_stored(&daemon, "kept");
 }
+
+/// Postfix asks for a certificate and takes mail of nobody else.
+#[test]
+fn a_host_that_asks_for_a_certificate_is_shown_that_of_the_provider() {
+    let (dir, port) = (TestDir::new(), Port::reserve());
+    let authority = Authority::new(&dir, "test-ca");
+    let (server, own) = (authority.certificate(&dir, "smart.test"), authority.certificate(&dir, "relay.test"));
+    let main = format!(
+        "smtpd_tls_cert_file = {}\nsmtpd_tls_key_file = {}\nsmtpd_tls_CAfile = {}\nsmtpd_tls_security_level = encrypt\n\
+         smtpd_tls_req_ccert = yes\nsmtpd_tls_loglevel = 1\n\
+         smtpd_recipient_restrictions = permit_tls_all_clientcerts, reject\n",
+        server.file.display(),
+        server.key.display(),
+        authority.file.display()
+    );
+    let options = postfix::Options { domains: &["example.test"], main: &main, submission: None };
+    let postfix = Postfix::start(&dir, "smart", port.at(3), &options);
+    let nsd = Nsd::start(&dir, "smart A 127.0.0.3\n");
+    let mut daemon = Setup::new(&dir)
+        .dns(nsd.address)
+        .with(&format!(
+            "[provider.smart]\nrelay = \"smart.test:{}\"\nallow_private = true\ntls_ca = \"{}\"\n# none\n\n\
+             [[route]]\nrecipient = \"*\"\nvia = \"smart\"\n\n[retry]\nfirst = \"1s\"\nmax = \"1s\"\n",
+            port.number,
+            authority.file.display()
+        ))
+        .start();
+    let id = Client::connect(daemon.smtp).send("<sender@sender.test>", &["<somebody@example.test>"], &message("own"));
+    daemon.wait_log("deferred", |line| line.is("deferred", &id));
+    assert!(postfix.mailbox().is_empty());
+    daemon.stop();
+    let keys = format!("tls_client_cert = \"{}\"\ntls_client_key = \"{}\"\n", own.file.display(), own.key.display());
+    daemon.replace_config("# none\n", &keys);
+    let told = daemon.command_ok(&["check"], b"");
+    assert!(told.lines().any(|line| line.starts_with("relay.test ")), "{told}");
+    daemon.start();
+    daemon.command_ok(&["queue", "retry", &id], b"");
+    assert_eq!(postfix.wait(1).len(), 1);
+    let line = daemon.wait_log("delivered", |line| line.is("delivered", &id));
+    assert_eq!(line.get("tls"), "verified");
+    assert!(!std::fs::read_to_string(&daemon.log).expect("the log").contains("PRIVATE KEY"));
+}

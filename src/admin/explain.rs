@@ -54,6 +54,9 @@ pub struct Explanation {
     /// The user by whom it is handed in; empty: nobody has logged in.
     #[serde(default)]
     pub user: String,
+    /// What the sandbox does with it, if it does not let it out; else empty.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub sandbox: String,
     /// A running relay said this; else it is what would hold if one ran.
     pub running: bool,
     /// Where it goes and why.
@@ -142,6 +145,7 @@ pub async fn explain(
         priority: given.as_ref().map_or(priority, |(given, _)| *given),
         priority_from: given.map(|(_, by)| by).unwrap_or_default(),
         user: config.user_of(&from).map(|user| user.name.to_string()).unwrap_or_default(),
+        sandbox: config.sandbox.as_ref().map(|sandbox| sandbox.told_of(recipient)).unwrap_or_default(),
         running: false,
         route_from: route.route.map(|number| line_of_route(settings, "via", number)).unwrap_or_default(),
         sources: sources::order(&provider.source, domain).into_iter().map(|source| source.address).collect(),

@@ -4,8 +4,8 @@ use std::io;
 
 use super::Controls;
 use super::requests::{Done, Failure, PAGE, Reply, Sink, check};
-use crate::clock::{Clock, Timestamp};
-use crate::mail::{LaneName, RecipientKey, State};
+use crate::clock::{Clock, Timestamp, When};
+use crate::mail::{LaneName, RecipientKey, State, send_at};
 use crate::queue::{Filter, Page, Row};
 
 /// Rows that match, at most `limit`, each with what it waits for.
@@ -35,16 +35,28 @@ pub(super) async fn list(
             Ok(page) => page,
             Err(e) => return Ok(Err(Failure::of_queue(e, done))),
         };
-        let mut waits = controls.waits(&due(&rows, clock.now()));
+        let now = clock.now();
+        let mut waits = controls.waits(&due(&rows, now));
         for (key, _, mut row) in rows.into_iter().take(page) {
             done.matched += 1;
             row.waits = waits.remove(&key).unwrap_or_default();
+            if row.waits_for_its_time(now) {
+                row.waits = its_time(&row.release, now);
+            }
             sink.put(Reply::Row(Box::new(row)), &[]).await?;
         }
         match next {
             Some(key) if after.is_none_or(|a| key > a) => after = Some(key),
             _ => return Ok(Ok(done)),
         }
+    }
+}
+
+/// The words for what waits for its time.
+fn its_time(release: &str, now: Timestamp) -> String {
+    match send_at::parse(release) {
+        Some(at) => format!("its time, {}", When { at, now }),
+        None => format!("its time, {release}"),
     }
 }
 

@@ -211,6 +211,10 @@ pub struct LaneStatus {
     pub opening: u64,
     /// Limit of connections.
     pub max_connections: u64,
+    /// What its host announces about a session (LIMITS, RFC 9422), and which host: `RCPTMAX=20 MAILMAX=5 (mx.example)`;
+    /// empty if it announces nothing, or was not connected to yet.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub announced: String,
     /// The rates, as in the configuration; those of `connection_rate` as `6/h connections`.
     pub rate: Vec<String>,
     /// Put to rest by an operator.
@@ -275,6 +279,9 @@ pub struct Status {
     /// When and why the last reload was refused; empty if none was since this configuration is in force.
     #[serde(default)]
     pub refused: String,
+    /// What the sandbox does, if there is one; else empty.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub sandbox: String,
     /// It is ending: nothing new is taken, and what is in a transaction ends within `drain`.
     #[serde(default)]
     pub stopping: bool,

@@ -178,6 +178,9 @@ pub struct Done {
     pub in_flight: u64,
     /// There is more than the limit allowed.
     pub more: bool,
+    /// Recipients that matched a retry and wait for their time: they were left alone.
+    #[serde(default)]
+    pub scheduled: u64,
 }
 
 /// Why it did not work.
@@ -330,7 +333,9 @@ async fn answer(
         Request::Operate { op, filter } => {
             let mut lanes = BTreeSet::new();
             let done = operate(controls, clock, op, filter, &mut lanes).await;
-            if matches!(op, Operation::Retry | Operation::Release) {
+            if matches!(op, Operation::Retry | Operation::Release)
+                || matches!(op, Operation::HoldUntil(until) if until <= clock.now())
+            {
                 let lanes: Vec<LaneName> = lanes.into_iter().collect();
                 for (lane, why) in controls.stopped(&lanes) {
                     sink.put(Reply::Stopped { lane, why }, &[]).await?;
@@ -401,6 +406,7 @@ async fn retry_all(controls: &dyn Controls, queue: &dyn Queue, now: Timestamp) -
         done.matched += step.seen;
         done.changed += step.changed;
         leased += step.leased;
+        done.scheduled += step.scheduled;
         match step.next {
             Some(key) if after.is_none_or(|a| key > a) => after = Some(key),
             _ => break,
@@ -428,6 +434,9 @@ async fn operate_page(
     let withdrawn = if from_lease { controls.withdraw(&all) } else { Withdrawn::nothing() };
     let taken: BTreeSet<RecipientKey> = withdrawn.keys().iter().copied().collect();
     let in_flight = |key: &RecipientKey, state: State| state == State::Leased && !taken.contains(key);
+    if op == Operation::Retry {
+        done.scheduled += page.rows.iter().filter(|(.., row)| row.waits_for_its_time(now)).count() as u64;
+    }
     let busy: Vec<RecipientKey> =
         page.rows.iter().filter(|(key, state, _)| in_flight(key, *state)).map(|(key, ..)| *key).collect();
     done.in_flight += busy.len() as u64;
@@ -458,6 +467,8 @@ async fn operate_page(
             done.changed += changed as u64;
             if matches!(op, Operation::Retry | Operation::Release) || changed < taken.len() {
                 controls.wake(&lanes, now);
+            } else if let Operation::HoldUntil(until) = op {
+                controls.wake(&lanes, until.max(now));
             }
             Ok(())
         }
@@ -475,6 +486,7 @@ fn event(op: Operation) -> Event {
         Operation::Hold => Event::Hold,
         Operation::Release => Event::Release,
         Operation::Cancel => Event::Cancel,
+        Operation::HoldUntil(_) => Event::Postpone,
     }
 }
 

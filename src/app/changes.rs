@@ -319,6 +319,7 @@ fn differ(a: &Provider, b: &Provider) -> bool {
         || secrets(a) != secrets(b)
         || (a.port, a.tls, a.tls_min, a.mta_sts) != (b.port, b.tls, b.tls_min, b.mta_sts)
         || a.tls_ca != b.tls_ca
+        || a.tls_client != b.tls_client
 }
 
 #[cfg(test)]

@@ -231,6 +231,7 @@ impl Controls for Operator {
             loaded: self.loaded.to_string(),
             reloads: self.reloads,
             refused: String::new(),
+            sandbox: relay.config.sandbox.as_ref().map(ToString::to_string).unwrap_or_default(),
             stopping: false,
             uptime: relay.clock.now().since(self.started).as_secs(),
             listeners: self.listening.iter().map(ToString::to_string).collect(),
@@ -374,6 +375,7 @@ impl Operator {
             stopped: stop.map(|hold| hold.told(time).to_string()).unwrap_or_default(),
             holds: HoldStatus::all(&holds, time),
             quotas: lane.usage().iter().map(|usage| QuotaStatus::of(usage, time)).collect(),
+            announced: now.announced.map(|said| format!("{} ({})", said.limits, said.host)).unwrap_or_default(),
             feedback: lane.learned(|adapt| FeedbackStatus::of(adapt, &lane.provider, time)),
             last_error: now
                 .last_error

@@ -41,6 +41,9 @@ pub(super) async fn status(lead: &Lead, json: bool) -> Outcome {
     if status.stopping {
         writeln!(out, "STOPPING   no new messages, nothing new begins to leave; what is in a transaction ends")?;
     }
+    if !status.sandbox.is_empty() {
+        writeln!(out, "{}", shown(&status.sandbox))?;
+    }
     if !status.refused.is_empty() {
         writeln!(out, "REFUSED    the last reload, at {}", shown(&status.refused))?;
     }

@@ -128,6 +128,9 @@ fn write(out: &mut impl Write, told: &Explanation) -> io::Result<()> {
     };
     let user = if told.user.is_empty() { String::new() } else { format!(" by the user {}", told.user) };
     writeln!(out, "{} from {sender}{user}, priority {}{given}", told.recipient, told.priority)?;
+    if !told.sandbox.is_empty() {
+        writeln!(out, "SANDBOX   {}; without [sandbox]:", told.sandbox)?;
+    }
     write_route(out, &told.route, &told.route_from)?;
     if told.sources.len() > 1 {
         let list: Vec<String> = told.sources.iter().map(ToString::to_string).collect();

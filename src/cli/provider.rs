@@ -267,6 +267,7 @@ fn whole(name: &str, sources: &[LaneStatus]) -> Option<LaneStatus> {
         stored: sum(|lane| lane.stored),
         holds: Vec::new(),
         quotas: Vec::new(),
+        announced: first.announced.clone(),
         feedback: FeedbackStatus::default(),
         last_error: sources.iter().map(|lane| &lane.last_error).find(|e| !e.is_empty()).cloned().unwrap_or_default(),
     })
@@ -349,6 +350,9 @@ fn show(lead: &Lead, lanes: Lanes, name: &str, json: bool) -> Outcome {
         writeln!(out, "in flight    {}", lane.in_flight)?;
         writeln!(out, "connections  {}", lane.connections_told(" of "))?;
         writeln!(out, "rate         {}", if lane.rate.is_empty() { "no limit".into() } else { lane.rate.join(" ") })?;
+        if !lane.announced.is_empty() {
+            writeln!(out, "announced    {}", shown(&lane.announced))?;
+        }
         for quota in &lane.quotas {
             writeln!(out, "used         {}", quota.told)?;
         }

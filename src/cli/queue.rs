@@ -10,9 +10,9 @@ use super::screen::{self, shown};
 use super::text::{Table, age_of};
 use super::{Code, Failed, Outcome};
 use crate::admin::requests::{Done, Reply, Request};
-use crate::clock::{Clock, Timestamp};
+use crate::clock::{Clock, Timestamp, When};
 use crate::config::units::{Size, Span};
-use crate::mail::{QueueId, State};
+use crate::mail::{QueueId, State, send_at};
 use crate::queue::{Filter, Operation, Row};
 
 /// Rows aligned with one another; more are printed in further blocks.
@@ -52,6 +52,14 @@ pub(super) enum QueueCommand {
     Hold(Operate),
     /// Queue again what was put aside
     Release(Operate),
+    /// Not before a time: 2h (from now), now, 2026-12-01T10:00:00Z, or a date as in mail
+    HoldUntil {
+        /// When they leave; `now` is for those that wait for their time
+        #[arg(value_name = "TIME", value_parser = time)]
+        until: Timestamp,
+        #[command(flatten)]
+        which: Operate,
+    },
     /// Remove from the queue; nobody is told
     Cancel(Operate),
 }
@@ -101,6 +109,20 @@ pub(super) struct Operate {
     /// One JSON object
     #[arg(long)]
     json: bool,
+}
+
+/// A time as people write it.
+fn time(text: &str) -> Result<Timestamp, String> {
+    let now = Clock::System.now();
+    if text.eq_ignore_ascii_case("now") {
+        return Ok(now);
+    }
+    if let Ok(span) = text.parse::<Span>() {
+        return Ok(now.after(span.0));
+    }
+    send_at::parse(text).ok_or_else(|| {
+        "expected a time with its zone (2026-12-01T10:00:00+01:00, or as in mail), a span from now (2h), or now".into()
+    })
 }
 
 fn queue_id(text: &str) -> Result<String, String> {
@@ -177,6 +199,7 @@ pub(super) async fn queue(lead: &Lead, command: QueueCommand) -> Outcome {
         QueueCommand::Hold(o) => (Operation::Hold, o),
         QueueCommand::Release(o) => (Operation::Release, o),
         QueueCommand::Cancel(o) => (Operation::Cancel, o),
+        QueueCommand::HoldUntil { until, which } => (Operation::HoldUntil(until), which),
     };
     let filters = operate.which.filters(Clock::System.now());
     if filters.iter().all(|f| *f == Filter::default()) && !operate.all {
@@ -200,6 +223,7 @@ pub(super) async fn queue(lead: &Lead, command: QueueCommand) -> Outcome {
                 total.matched += done.matched;
                 total.changed += done.changed;
                 total.in_flight += done.in_flight;
+                total.scheduled += done.scheduled;
             }
             Err(e) => {
                 result = Err(e);
@@ -220,16 +244,21 @@ fn report(op: Operation, done: Done, stopped: &BTreeMap<String, String>, sends: 
     if json {
         let line = serde_json::json!({
             "operation": op, "running": sends, "matched": done.matched, "changed": done.changed, "in_flight": done.in_flight,
-            "stopped": stopped.iter().map(|(lane, why)| serde_json::json!({ "lane": lane, "why": why })).collect::<Vec<_>>(),
+            "scheduled": done.scheduled, "stopped": stopped.iter().map(|(lane, why)| serde_json::json!({ "lane": lane, "why": why })).collect::<Vec<_>>(),
         });
         return writeln!(out, "{line}");
     }
+    let later = match op {
+        Operation::HoldUntil(until) => format!("to leave at {}", When { at: until, now: Clock::System.now() }),
+        _ => String::new(),
+    };
     let word = match op {
         Operation::Retry if !stopped.is_empty() || !sends => "due now",
         Operation::Retry => "to be tried now",
         Operation::Hold => "put aside",
         Operation::Release => "released",
         Operation::Cancel => "removed",
+        Operation::HoldUntil(_) => &later,
     };
     write!(out, "{} of {} recipients {word}", done.changed, done.matched)?;
     match done.in_flight {
@@ -238,6 +267,9 @@ fn report(op: Operation, done: Done, stopped: &BTreeMap<String, String>, sends: 
             writeln!(out, "; {n} in flight: after the reply of the host, unless that settles them")?;
         }
         n => writeln!(out, "; {n} in flight were left alone")?,
+    }
+    if done.scheduled > 0 {
+        writeln!(out, "{} wait for their time: `mailweir queue hold-until now` sends them", done.scheduled)?;
     }
     for (lane, why) in stopped {
         writeln!(out, "but nothing leaves {}: {}", shown(lane), shown(why))?;

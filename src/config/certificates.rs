@@ -8,7 +8,7 @@ use tokio_rustls::rustls::pki_types::CertificateDer;
 use x509_parser::prelude::{FromDer, X509Certificate};
 
 use super::file::Reader;
-use super::{Authorities, ClientCertificate, Config, ListenerTls, Proof};
+use super::{Authorities, ClientCertificate, Config, Proof};
 use crate::clock::Timestamp;
 
 const DAY_MS: i64 = 86_400_000;
@@ -49,7 +49,8 @@ pub fn all(config: &Config, now: Timestamp) -> Vec<Certificate> {
     let mut all = Vec::new();
     for (n, listener) in config.listeners.iter().enumerate() {
         if let Some(tls) = &listener.tls {
-            all.extend(of_listener(&format!("listener[{}].tls.cert", n + 1), tls, now));
+            let key = format!("listener[{}].tls.cert", n + 1);
+            all.extend(of_chain(&key, tls.file(), tls.chain(), "clients that check it refuse it", now));
             if let Some(clients) = tls.clients() {
                 let key = format!("listener[{}].tls.client_ca", n + 1);
                 all.extend(of_authorities(&key, clients.authorities(), now));
@@ -61,6 +62,19 @@ pub fn all(config: &Config, now: Timestamp) -> Vec<Certificate> {
         if let Some(authorities) = provider.tls_ca.as_ref().filter(|a| seen.insert(a.path())) {
             let table = if provider.name == "default" { "" } else { "provider." };
             all.extend(of_authorities(&format!("{table}{}.tls_ca", provider.name), authorities, now));
+        }
+    }
+    let mut seen: HashSet<&Path> = HashSet::new();
+    for provider in [&config.default].into_iter().chain(&config.providers) {
+        if let Some(own) = provider.tls_client.as_ref().filter(|own| seen.insert(own.path())) {
+            let table = if provider.name == "default" { "" } else { "provider." };
+            all.extend(of_chain(
+                &format!("{table}{}.tls_client_cert", provider.name),
+                own.path(),
+                own.chain(),
+                "hosts that ask for it refuse it",
+                now,
+            ));
         }
     }
     for provider in &config.providers {
@@ -90,11 +104,17 @@ pub(super) fn warn(reader: &mut Reader<'_>, config: &Config, now: Timestamp) {
     }
 }
 
-fn of_listener(key: &str, tls: &ListenerTls, now: Timestamp) -> Vec<Certificate> {
-    let parsed: Vec<Option<X509Certificate<'_>>> = tls.chain().iter().map(parse).collect();
+fn of_chain(
+    key: &str,
+    file: &Path,
+    chain: &[CertificateDer<'static>],
+    then: &'static str,
+    now: Timestamp,
+) -> Vec<Certificate> {
+    let parsed: Vec<Option<X509Certificate<'_>>> = chain.iter().map(parse).collect();
     let one = |(n, certificate): (usize, &Option<X509Certificate<'_>>)| {
-        let mut told = describe(key, tls.file(), n + 1, certificate.as_ref(), now);
-        told.faults.extend(term(&told, certificate.as_ref(), now, "clients that check it refuse it"));
+        let mut told = describe(key, file, n + 1, certificate.as_ref(), now);
+        told.faults.extend(term(&told, certificate.as_ref(), now, then));
         let next = parsed.get(n + 1).and_then(Option::as_ref);
         if let (Some(own), Some(next)) = (certificate, next)
             && own.issuer().as_raw() != next.subject().as_raw()

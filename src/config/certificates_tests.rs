@@ -1,5 +1,6 @@
 use super::super::{ListenerTlsMode, Loaded};
 use super::*;
+use crate::config::ListenerTls;
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
 
 /// 2026-11-30.

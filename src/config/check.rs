@@ -19,8 +19,9 @@ use super::units::Span;
 use super::users::UserDraft;
 use super::value::nearest;
 use super::{
-    Config, Credentials, Dns, Dnssec, Engine, ListenAddress, Listener, ListenerAuth, PriorityRule, Provider, Redactor,
-    Relay, Retry, Route, TlsMode, dkim, listener_auth, oauth_check, own_address, own_relay, profiles, shaping, users,
+    Config, Credentials, Dns, Dnssec, Engine, ListenAddress, Listener, ListenerAuth, OwnCertificate, PriorityRule,
+    Provider, Redactor, Relay, Retry, Route, Sandbox, TlsMode, dkim, listener_auth, oauth_check, own_address,
+    own_relay, profiles, shaping, users,
 };
 
 /// A password with fewer characters is in many words that have nothing to do with it.
@@ -50,6 +51,10 @@ pub(super) fn finish(reader: &mut Reader<'_>, mut draft: Draft) -> (Config, Vec<
     dns(reader, &draft.dns);
     retry(reader, "retry", &draft.retry);
     default(reader, &draft.default);
+    own_certificate(reader, "default", &mut draft.default);
+    for provider in &mut draft.providers {
+        own_certificate(reader, &format!("provider.{}", provider.p.name.clone()), provider);
+    }
     for provider in &draft.providers {
         self::provider(reader, provider);
         if let Some((host, port)) = &provider.relay {
@@ -89,6 +94,10 @@ pub(super) fn finish(reader: &mut Reader<'_>, mut draft: Draft) -> (Config, Vec<
         listener.l.names = names.clone();
     }
     draft.sendmail.check(reader);
+    let sandbox = Sandbox::assemble(reader, draft.sandbox.clone());
+    for listener in &mut draft.listeners {
+        listener.l.sandbox = sandbox.clone();
+    }
 
     let settings = report::settings(reader, &draft, &hostname);
     let named: Vec<String> = draft.listeners.iter().filter_map(|listener| listener.name.clone()).collect();
@@ -119,6 +128,7 @@ pub(super) fn finish(reader: &mut Reader<'_>, mut draft: Draft) -> (Config, Vec<
         priorities,
         origins: report::origins(&settings),
         admin: draft.admin.address,
+        sandbox,
         sendmail: draft.sendmail,
         log: draft.log,
         drain: draft.top.drain,
@@ -327,6 +337,29 @@ fn default(reader: &mut Reader<'_>, default: &ProviderDraft) {
     }
     if reader.has("default.retry") {
         retry(reader, "default.retry", &default.p.retry);
+    }
+}
+
+/// Reads what a provider shows of itself. One that says nothing has that of `[default]`.
+fn own_certificate(reader: &mut Reader<'_>, path: &str, draft: &mut ProviderDraft) {
+    let (cert, key) = (format!("{path}.tls_client_cert"), format!("{path}.tls_client_key"));
+    if reader.has(&key) && !reader.has(&cert) {
+        reader.fault(&key, "is the key of no certificate: `tls_client_cert` is missing".into());
+    }
+    let Some(file) = &draft.tls_client_cert else { return };
+    if reader.has(&cert) && effective_tls(draft.tls, draft.relay.is_some()) == TlsMode::Off {
+        reader.warn(&cert, "has no effect: with tls = \"off\" nobody asks for it".into());
+    }
+    // Its own certificate is not that of another's key.
+    let own_key = draft.tls_client_key.as_ref().filter(|_| !reader.has(&cert) || reader.has(&key));
+    match OwnCertificate::load(file, own_key.unwrap_or(file)) {
+        Ok(own) => draft.p.tls_client = Some(own),
+        Err(faults) => {
+            faults.into_iter().filter(|_| reader.has(&cert)).collect::<Vec<_>>().into_iter().for_each(|fault| {
+                let at = if fault.key == "key" && reader.has(&key) { &key } else { &cert };
+                reader.fault(at, fault.message);
+            })
+        }
     }
 }
 

@@ -19,6 +19,7 @@ use super::oauth::OAuthService;
 use super::problem::{ConfigError, Problem, readable};
 use super::profiles;
 use super::rule_keys::{LimitDraft, RuleDraft};
+use super::sandbox::SandboxDraft;
 use super::source_file;
 use super::users::UserDraft;
 use super::value::{Kind, Val, describe, is_mistyped, nearest};
@@ -44,6 +45,7 @@ pub(super) struct Draft {
     pub limits: Vec<LimitDraft>,
     pub dkim: Vec<DkimDraft>,
     pub admin: Admin,
+    pub sandbox: SandboxDraft,
     pub sendmail: Sendmail,
     pub log: Log,
 }
@@ -138,6 +140,7 @@ impl<'a> Reader<'a> {
             limits: Vec::new(),
             dkim: Vec::new(),
             admin: Admin::defaults(),
+            sandbox: SandboxDraft::defaults(),
             sendmail: Sendmail::defaults(),
             log: Log::defaults(),
         };
@@ -171,6 +174,7 @@ impl<'a> Reader<'a> {
                 "retry" | "default" => {}
                 "queue" => self.read_whole(root, name, &mut draft.queue),
                 "dns" => self.read_whole(root, name, &mut draft.dns),
+                "sandbox" => self.read_whole(root, name, &mut draft.sandbox),
                 "sendmail" => self.read_whole(root, name, &mut draft.sendmail),
                 "admin" => self.read_whole(root, name, &mut draft.admin),
                 "log" => self.read_whole(root, name, &mut draft.log),
@@ -558,8 +562,8 @@ fn unknown<T: Table>(name: &str, prefix: &str, item: &Item) -> (String, bool) {
     }
     if root {
         known.extend([
-            "listener", "user", "queue", "retry", "dns", "default", "provider", "route", "limit", "dkim", "sendmail",
-            "admin", "log",
+            "listener", "user", "queue", "retry", "dns", "default", "provider", "route", "limit", "dkim", "sandbox",
+            "sendmail", "admin", "log",
         ]);
     }
     // `password_file` beside `user`, as others have it.

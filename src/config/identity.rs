@@ -184,7 +184,7 @@ fn fault(error: &pem::Error) -> &'static str {
     }
 }
 
-fn chain(path: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
+pub(super) fn chain(path: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
     let (name, (chain, pem)) = (path.display(), certificates(path)?);
     if chain.is_empty() {
         let hint = match pem.iter().all(u8::is_ascii_whitespace) {

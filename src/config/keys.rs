@@ -254,6 +254,8 @@ pub(super) struct ProviderDraft {
     pub password: Option<Secret>,
     pub mechanism: Option<AuthMechanism>,
     pub oauth: OAuthDraft,
+    pub tls_client_cert: Option<PathBuf>,
+    pub tls_client_key: Option<PathBuf>,
     pub tls: Option<TlsMode>,
     /// Of its own: those of [default] and of profiles come after them.
     pub rules: Vec<RuleDraft>,
@@ -367,6 +369,11 @@ impl Table for ProviderDraft {
         /// PEM file of certificates to trust besides the system's, for a private CA. It is read with
         /// the configuration; a renewed one is taken up by `mailweir reload`.
         "tls_ca" p.tls_ca: Kind::Authorities, example r#""/etc/mailweir/ca.pem""#;
+        /// PEM file of a certificate to show to hosts that ask for one, with those of the authorities between it and a root
+        /// behind it. A renewed one is taken up by `mailweir reload`.
+        "tls_client_cert" tls_client_cert: Kind::ReadableFile, example r#""/etc/mailweir/client.pem""#;
+        /// PEM file of its private key, without a pass phrase, if that is not in the same file.
+        "tls_client_key" tls_client_key: Kind::ReadableFile, example r#""/etc/mailweir/client.key""#;
         /// Resume TLS sessions. Off for servers that fail on session tickets.
         "tls_resume" p.tls_resume: Kind::Flag, default "true";
         /// Local addresses to connect from, each with the name to say in EHLO and a weight, if wanted.
@@ -412,6 +419,7 @@ impl Table for ProviderDraft {
                 tls_min: TlsMin::V12,
                 mta_sts: false,
                 tls_ca: None,
+                tls_client: None,
                 tls_resume: true,
                 source: Vec::new(),
                 limits_per: LimitsPer::Provider,
@@ -431,6 +439,8 @@ impl Table for ProviderDraft {
             password: None,
             mechanism: None,
             oauth: OAuthDraft::default(),
+            tls_client_cert: None,
+            tls_client_key: None,
             tls: None,
             rules: Vec::new(),
             match_relay: Vec::new(),

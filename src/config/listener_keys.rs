@@ -115,6 +115,10 @@ impl Table for ListenerDraft {
         "data_timeout" l.data_timeout: Kind::Span(100, HOUR), default r#""3m""#;
         /// Longest session, however busy. Then 421.
         "session_timeout" l.session_timeout: Kind::Span(100, 7 * DAY), default r#""2h""#;
+        /// How far ahead a client may say when its message is to leave: by FUTURERELEASE (RFC 4865: HOLDFOR, HOLDUNTIL) or
+        /// in a field `X-Send-At`, which does not go on. Until then it waits in the queue. "0s": not at all; then the field
+        /// is one like others.
+        "future_release" l.future_release: Kind::Span(0, 366 * DAY), default r#""30d""#;
         /// A message sent again within this time (same sender, recipients, Message-ID and content)
         /// is not queued twice: the client gets the first queue id. "0s": off.
         "dedupe" l.dedupe: Kind::Span(0, DAY), default r#""0s""#;
@@ -146,7 +150,9 @@ impl Table for ListenerDraft {
                 command_timeout: Duration::ZERO,
                 data_timeout: Duration::ZERO,
                 session_timeout: Duration::ZERO,
+                future_release: Duration::ZERO,
                 dedupe: Duration::ZERO,
+                sandbox: None,
                 names: Arc::new(LocalNames::new("localhost", "localhost")),
             },
             tls_mode: None,

@@ -30,6 +30,7 @@ mod oauth;
 mod oauth_check;
 mod oauth_files;
 mod own_address;
+mod own_certificate;
 mod own_relay;
 mod password;
 mod problem;
@@ -40,6 +41,7 @@ mod rule_keys;
 mod rules;
 #[doc(hidden)]
 pub mod sample;
+mod sandbox;
 mod secret;
 mod sendmail;
 mod shaping;
@@ -81,9 +83,11 @@ pub(crate) use load::has_text;
 pub use network::{Network, canonical};
 pub use oauth::{Endpoint, OAuth, OAuthGrant, OAuthService, Proof};
 pub use oauth_files::{ClientCertificate, JwtAlgorithm, RsaKey, ServiceAccount};
+pub use own_certificate::OwnCertificate;
 pub use password::{MAX_PASSWORD, MOST_MEMORY, ScramKeys, StoredPassword};
 pub use problem::{ConfigError, Problem, Warning};
 pub use routes::{PriorityRule, Route, RouteWhen};
+pub use sandbox::Sandbox;
 pub use secret::{AuthMechanism, Credentials, Redactor, Secret};
 pub use sendmail::Sendmail;
 pub use submission::{Search, Submission};
@@ -125,6 +129,8 @@ pub struct Config {
     pub origins: Origins,
     /// Where the admin API listens, if anywhere.
     pub admin: Option<SocketAddr>,
+    /// `[sandbox]`, if there is one.
+    pub sandbox: Option<Arc<Sandbox>>,
     /// `[sendmail]`.
     pub sendmail: Sendmail,
     /// Log settings.
@@ -249,12 +255,16 @@ pub struct Listener {
     pub data_timeout: Duration,
     /// Longest session.
     pub session_timeout: Duration,
+    /// How far ahead a client may name the time at which its message leaves (RFC 4865); zero: not at all.
+    pub future_release: Duration,
     /// Window in which a message sent again gets the first queue id; zero: off.
     pub dedupe: Duration,
     /// Proxies and filters in front that may tell whose client they speak for (XCLIENT, XFORWARD).
     pub xclient_from: Vec<Network>,
     /// Proxies in front whose connections begin with a header of the PROXY protocol, and must.
     pub proxy_from: Vec<Network>,
+    /// `[sandbox]`: the same for all listeners.
+    pub sandbox: Option<Arc<Sandbox>>,
     /// What names without a domain stand for: the same for all listeners.
     pub names: Arc<LocalNames>,
 }
@@ -433,6 +443,8 @@ pub struct Provider {
     pub mta_sts: bool,
     /// Extra trusted roots, for a private CA.
     pub tls_ca: Option<Authorities>,
+    /// What is shown to hosts that ask for a certificate.
+    pub tls_client: Option<OwnCertificate>,
     /// TLS session resumption.
     pub tls_resume: bool,
     /// Local addresses to connect from; empty: the system chooses.

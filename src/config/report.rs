@@ -97,6 +97,10 @@ pub(super) fn settings(reader: &Reader<'_>, draft: &Draft, hostname: &str) -> Ve
     for (i, dkim) in draft.dkim.iter().enumerate() {
         list.add("[[dkim]]", &format!("dkim[{}]", i + 1), "", &[], dkim);
     }
+    // The table alone would be one.
+    if reader.has("sandbox") {
+        list.add("[sandbox]", "sandbox", "", &[], &draft.sandbox);
+    }
     list.add("[sendmail]", "sendmail", "", &[], &draft.sendmail);
     list.add("[admin]", "admin", "", &[], &draft.admin);
     list.add("[log]", "log", "", &[], &draft.log);

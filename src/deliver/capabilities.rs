@@ -8,6 +8,8 @@ use smtp_proto::{
     EhloResponse,
 };
 
+use super::session_limits::SessionLimits;
+
 /// The extensions that matter here.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Capabilities {
@@ -29,6 +31,8 @@ pub struct Capabilities {
     pub starttls: bool,
     /// Mechanisms of AUTH (RFC 4954), as bits of smtp-proto; those that it does not know are missing.
     pub auth: u64,
+    /// LIMITS (RFC 9422).
+    pub limits: SessionLimits,
 }
 
 impl Capabilities {
@@ -42,6 +46,13 @@ impl Capabilities {
     }
 
     fn add(&mut self, line: &[u8]) {
+        // smtp-proto does not know it.
+        if let Some((word, limits)) = line.split_at_checked(7)
+            && word.eq_ignore_ascii_case(b"LIMITS ")
+        {
+            self.limits = SessionLimits::parse(limits);
+            return;
+        }
         let mut reply = b"250-x\r\n250 ".to_vec();
         match line.get(..5) {
             // `AUTH=LOGIN PLAIN`, from a draft that old servers follow.
@@ -92,6 +103,7 @@ mod tests {
             "DSN",
             "SMTPUTF8",
             "AUTH XOAUTH2 PLAIN LOGIN",
+            "limits MAILMAX=10 X-OTHER=1 RCPTMAX=100",
         ]);
         assert_eq!(
             all,
@@ -105,6 +117,7 @@ mod tests {
                 dsn: true,
                 starttls: true,
                 auth: AUTH_XOAUTH2 | AUTH_PLAIN | AUTH_LOGIN,
+                limits: SessionLimits { recipients: Some(100), messages: Some(10), domains: None },
             }
         );
         assert_eq!(offered(&["DSN"]), Capabilities::default(), "the first line is the host's name");

@@ -13,6 +13,7 @@
 //! - `tls` encrypts; `demand` is what that has to show; `dane` checks certificates by TLSA records.
 //! - `auth` logs in; `sasl` is what it says, mechanism by mechanism.
 //! - `oauth` fetches and keeps tokens to log in with.
+//! - `session_limits` is what a host takes in one session, by its own word.
 //! - `probe` is the dialog up to MAIL, told to a person.
 //! - `reply`, `encode`, `command`, `capabilities` are pure: bytes in, values out.
 
@@ -33,6 +34,7 @@ mod quirks;
 pub mod reply;
 mod sasl;
 pub mod session;
+pub mod session_limits;
 mod source;
 mod step;
 mod stray;
@@ -50,6 +52,7 @@ pub use capabilities::Capabilities;
 pub use connect::{Admit, Connector, ConnectorError, Dialer, Freely};
 pub use fact::{Event, Fact, NOT_TRIED, Peer, Proof, Reply, Stage, Tls};
 pub use session::Connection;
+pub use session_limits::SessionLimits;
 pub use tls::TlsSettings;
 pub use wire::Io;
 

@@ -19,6 +19,7 @@ use super::demand::Demand;
 use super::fact::{Event, Fact, Peer, Reply, Stage, Tls};
 use super::oauth::{Fault, Tokens};
 use super::quirks::{Hosts, Place, Quirks};
+use super::session_limits::Domains;
 use super::step::Form;
 use super::stray::LastWord;
 use super::tls::TlsSettings;
@@ -26,7 +27,7 @@ use super::transaction::End;
 use super::wire::{Io, Wire, Written};
 use super::{Capabilities, Timeouts, auth, command};
 use crate::config::{Provider, Redactor};
-use crate::mail::{FeatureKeys, QueueId};
+use crate::mail::{Address, FeatureKeys, QueueId};
 use crate::route::TlsPolicy;
 
 /// What a session is set up with.
@@ -82,6 +83,8 @@ pub struct Connection {
     /// A transaction was begun and did not end: RSET comes first.
     pub(super) dirty: bool,
     pub(super) sent: u32,
+    /// The domains of its recipients, where the host counts them.
+    pub(super) domains: Domains,
     /// The local address it was bound to; `None`: the system chose.
     pub(super) source: Option<IpAddr>,
     /// What TLS had to show.
@@ -133,6 +136,7 @@ impl Connection {
                 usable: true,
                 dirty: false,
                 sent: 0,
+                domains: Domains::default(),
                 source: None,
                 demand: setup.demand.clone(),
                 all_out: false,
@@ -193,9 +197,33 @@ impl Connection {
         self.quirks.as_ref().map(|(hosts, place)| hosts.of(place)).unwrap_or_default()
     }
 
-    /// Whether there may be a second message on it, as far as is known of the host.
+    /// Whether there may be another message on it, as far as is known of the host.
     pub fn takes_more(&self) -> bool {
-        !self.known_quirks().once
+        !self.known_quirks().once && self.caps.limits.messages.is_none_or(|most| self.sent < most)
+    }
+
+    /// Whether the host may be asked to take this recipient on this connection, whatever else is in the transaction.
+    pub fn may_have(&self, recipient: &Address) -> bool {
+        self.caps.limits.domains.is_none_or(|most| self.domains.may_have(recipient.domain(), most))
+    }
+
+    /// Which of these recipients its next transaction may have, in their order; `None`: all of them.
+    pub fn fitting<'a>(&self, recipients: impl ExactSizeIterator<Item = &'a Address>) -> Option<Vec<bool>> {
+        let limits = self.caps.limits;
+        let most = limits.recipients.map_or(usize::MAX, |most| most as usize);
+        if limits.domains.is_none() && recipients.len() <= most {
+            return None;
+        }
+        let (mut domains, mut left) = (self.domains.clone(), most);
+        let fits = |recipient: &Address| {
+            let fits = left > 0 && limits.domains.is_none_or(|most| domains.may_have(recipient.domain(), most));
+            if fits {
+                left -= 1;
+                domains.note(recipient.domain());
+            }
+            fits
+        };
+        Some(recipients.map(fits).collect::<Vec<bool>>()).filter(|fits| fits.contains(&false))
     }
 
     /// It may carry another transaction: not closed, not garbled, no 421.

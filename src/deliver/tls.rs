@@ -26,7 +26,7 @@ use super::session::Setup;
 use super::tickets::Tickets;
 use super::watch::{self, Watching};
 use super::wire::{Io, event_of};
-use crate::config::{Authorities, Provider, TlsMin};
+use crate::config::{Authorities, OwnCertificate, Provider, TlsMin};
 use crate::route;
 use crate::smtp::tls::{explain, is_incompatible, version_name};
 
@@ -42,6 +42,7 @@ struct Key {
     verified: bool,
     min: TlsMin,
     ca: Option<Authorities>,
+    own: Option<OwnCertificate>,
     resume: bool,
 }
 
@@ -81,6 +82,7 @@ impl TlsSettings {
             verified: demand.certificate,
             min: provider.tls_min,
             ca: provider.tls_ca.clone(),
+            own: provider.tls_client.clone(),
             resume: provider.tls_resume,
         };
         if let Some(config) = self.configs.get(&key) {
@@ -94,7 +96,7 @@ impl TlsSettings {
     /// The configuration for what a provider needs beside its hosts, whose certificate is checked whatever `tls` says.
     pub(super) fn verified(&self, provider: &Provider) -> Result<Arc<ClientConfig>, String> {
         let (name, ca) = (format!("{} ", provider.name), provider.tls_ca.clone());
-        self.build(&Key { provider: name, verified: true, min: TlsMin::V12, ca, resume: true }).map(Arc::new)
+        self.build(&Key { provider: name, verified: true, min: TlsMin::V12, ca, own: None, resume: true }).map(Arc::new)
     }
 
     fn build(&self, key: &Key) -> Result<ClientConfig, String> {
@@ -102,7 +104,7 @@ impl TlsSettings {
             true => self.verifier(key.ca.as_ref())?,
             false => Arc::new(AnyCertificate(self.crypto.clone())),
         };
-        let mut config = self.with_verifier(key.min, verifier)?;
+        let mut config = self.with_verifier(key.min, verifier, key.own.as_ref())?;
         if key.resume {
             config.resumption = Resumption::store(Arc::new(Tickets::new()));
         }
@@ -110,17 +112,25 @@ impl TlsSettings {
     }
 
     /// Without resumption: a session that is resumed shows no certificate.
-    fn with_verifier(&self, min: TlsMin, verifier: Arc<dyn ServerCertVerifier>) -> Result<ClientConfig, String> {
+    fn with_verifier(
+        &self,
+        min: TlsMin,
+        verifier: Arc<dyn ServerCertVerifier>,
+        own: Option<&OwnCertificate>,
+    ) -> Result<ClientConfig, String> {
         let versions: &[&SupportedProtocolVersion] = match min {
             TlsMin::V12 => &[&version::TLS13, &version::TLS12],
             TlsMin::V13 => &[&version::TLS13],
         };
-        let mut config = ClientConfig::builder_with_provider(self.crypto.clone())
+        let builder = ClientConfig::builder_with_provider(self.crypto.clone())
             .with_protocol_versions(versions)
             .map_err(|e| e.to_string())?
             .dangerous()
-            .with_custom_certificate_verifier(verifier)
-            .with_no_client_auth();
+            .with_custom_certificate_verifier(verifier);
+        let mut config = match own {
+            Some(own) => builder.with_client_cert_resolver(own.resolver()),
+            None => builder.with_no_client_auth(),
+        };
         config.resumption = Resumption::disabled();
         config.enable_early_data = false;
         Ok(config)
@@ -206,7 +216,7 @@ impl TlsSettings {
             any: AnyCertificate(self.crypto.clone()),
             told,
         };
-        self.with_verifier(provider.tls_min, Arc::new(verifier)).map(Arc::new)
+        self.with_verifier(provider.tls_min, Arc::new(verifier), provider.tls_client.as_ref()).map(Arc::new)
     }
 }
 
@@ -227,7 +237,7 @@ impl TlsSettings {
         };
         let names = dane.names.iter().filter_map(|text| name(text).ok()).collect();
         let verifier = Dane { crypto: self.crypto.clone(), records: dane.records.clone(), names, also };
-        self.with_verifier(provider.tls_min, Arc::new(verifier)).map(Arc::new)
+        self.with_verifier(provider.tls_min, Arc::new(verifier), provider.tls_client.as_ref()).map(Arc::new)
     }
 }
 

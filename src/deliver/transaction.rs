@@ -123,6 +123,10 @@ impl Connection {
                 Err(why) => fates.rest(Stage::Body, Event::Local(why)),
                 Ok(head) => {
                     self.sent = self.sent.saturating_add(1);
+                    if self.caps.limits.domains.is_some() {
+                        let to = open.iter().filter_map(|index| tx.recipients.get(*index));
+                        to.for_each(|recipient| self.domains.note(recipient.address.domain()));
+                    }
                     self.all_out = false;
                     let mut heard = Heard::default();
                     let in_step = match self.transact(tx, &open, head, &mut fates, &mut heard).await {

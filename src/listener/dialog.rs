@@ -90,8 +90,11 @@ const VERBS: [&str; 17] = [
 ];
 
 /// Announced by EHLO behind those that depend on the listener; [`BINARYMIME`] does, too.
-const EXTENSIONS: [&str; 9] =
-    ["8BITMIME", "SMTPUTF8", "ENHANCEDSTATUSCODES", "DSN", "CHUNKING", BINARYMIME, "MT-PRIORITY", "VRFY", "HELP"];
+const EXTENSIONS: [&str; 7] =
+    ["8BITMIME", "SMTPUTF8", "ENHANCEDSTATUSCODES", "DSN", "CHUNKING", BINARYMIME, "MT-PRIORITY"];
+
+/// Announced last.
+const COMMANDS: [&str; 2] = ["VRFY", "HELP"];
 
 /// Announced where octets are octets.
 const BINARYMIME: &str = "BINARYMIME";
@@ -359,10 +362,23 @@ impl Dialog {
             lines.extend(self.shared.listener.auth_old_line.then_some(&**old));
         }
         lines.extend(EXTENSIONS.into_iter().filter(|keyword| *keyword != BINARYMIME || self.offers_binary()));
+        let limits = format!("LIMITS RCPTMAX={}", self.shared.listener.max_recipients);
+        lines.push(&limits);
+        let later = self.future_release();
+        lines.extend(later.as_deref());
+        lines.extend(COMMANDS);
         if self.shared.policy.may_proxy(self.connected.ip()) {
             lines.extend([XCLIENT, XFORWARD]);
         }
         reply::write_lines(out, 250, &lines);
+    }
+
+    /// FUTURERELEASE with how far ahead a time may be, in seconds and as a date (RFC 4865 §3).
+    fn future_release(&self) -> Option<String> {
+        let longest = self.shared.listener.future_release;
+        let date = self.shared.intake.clock().now().after(longest).to_string();
+        let date = date.split('.').next().unwrap_or_default();
+        (!longest.is_zero()).then(|| format!("FUTURERELEASE {} {date}Z", longest.as_secs()))
     }
 
     fn mail(&mut self, path: &str, params: MailParams) -> Result<(), Reply> {
@@ -389,6 +405,7 @@ impl Dialog {
         }
         self.may_come_in(reverse_path.as_ref())?;
         self.shared.policy.announced_size(params.size, user)?;
+        let release = self.shared.policy.release(params.hold, self.shared.intake.clock().now())?;
         let envelope = Envelope {
             reverse_path,
             body: params.body,
@@ -396,9 +413,11 @@ impl Dialog {
             ret: params.ret,
             envid: params.envid,
             priority: params.priority.unwrap_or(0),
+            release,
         };
         let mut transaction = Transaction::new(envelope, params.size, self.shared.intake.memory().envelope());
         transaction.priority_given = params.priority.is_some();
+        transaction.hold_given = params.hold.is_some();
         self.transaction = Some(transaction);
         Ok(())
     }

@@ -25,6 +25,7 @@ use std::hash::{DefaultHasher, Hasher};
 use std::io::Write;
 use std::ops::Range;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use memchr::{memchr, memchr_iter};
@@ -33,6 +34,7 @@ use crate::clock::Timestamp;
 use crate::mail::binary::BinaryScan;
 use crate::mail::date::Rfc5322;
 use crate::mail::header::{MAILBOX_FIELD, cut_out, field_name, is_mailbox_line};
+use crate::mail::send_at::{self, SendAt, Unreadable};
 use crate::mail::urgency::Urgency;
 use crate::mail::{Address, BodyTraits, CHUNK, QueueId, Trace};
 use crate::queue::{Queue, QueueError};
@@ -71,6 +73,10 @@ pub enum Refusal {
     HeaderLineTooLong,
     /// Too many `Received:` fields.
     Loop,
+    /// The field that says when it leaves names no time.
+    NoTime,
+    /// That time is further ahead than mail is held.
+    TooFarAhead,
 }
 
 /// A finished body.
@@ -88,6 +94,8 @@ pub struct Finished {
     pub traits: BodyTraits,
     /// The priority that header fields ask for, if any does; see [`super::urgency`].
     pub priority: Option<i8>,
+    /// When it leaves, if a field says so and that is not over.
+    pub release: Option<Timestamp>,
     /// Hash of the content as received, if one was asked for and the content had a `Message-ID:`
     /// (two messages without one cannot be told from one message sent twice).
     pub fingerprint: Option<u64>,
@@ -108,6 +116,10 @@ struct Header {
     date: bool,
     message_id: bool,
     urgency: Urgency,
+    /// In a box, since it is rare.
+    send_at: Option<Box<SendAt>>,
+    /// The current field is that one.
+    in_send_at: bool,
     /// The current field is one to strip.
     stripping: bool,
     /// Complete lines that are to go, in order.
@@ -136,6 +148,17 @@ fn is_too_long(line: &[u8]) -> bool {
     line.strip_suffix(b"\r").unwrap_or(line).len() > MAX_OPEN
 }
 
+/// What becomes of the field that says when a message leaves.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Later {
+    /// It is one like others.
+    Stays,
+    /// It goes away, whatever it says.
+    Goes,
+    /// The same, and it is obeyed up to so far ahead.
+    Counts(Duration),
+}
+
 /// See the module.
 #[derive(Debug)]
 pub struct Draft {
@@ -152,6 +175,8 @@ pub struct Draft {
     header: Option<Header>,
     message_id: bool,
     urgency: Urgency,
+    send_at: Later,
+    release: Option<Timestamp>,
     /// Bytes of the current body line so far.
     column: usize,
     traits: BodyTraits,
@@ -196,6 +221,8 @@ impl Draft {
             header: Some(header),
             message_id: false,
             urgency: Urgency::default(),
+            send_at: Later::Stays,
+            release: None,
             column: 0,
             traits,
             exact: None,
@@ -215,6 +242,17 @@ impl Draft {
     /// With another bound of the header section, in bytes.
     pub fn with_max_header(self, max_header: u64) -> Draft {
         Draft { max_header, ..self }
+    }
+
+    /// With a time to leave at that a field may name, up to so far ahead; zero: it may not. `given`: it has been named
+    /// already, and the field only goes away.
+    pub fn with_send_at(self, longest: Duration, given: bool) -> Draft {
+        let send_at = match (longest.is_zero(), given) {
+            (true, _) => Later::Stays,
+            (_, true) => Later::Goes,
+            (_, false) => Later::Counts(longest),
+        };
+        Draft { send_at, ..self }
     }
 
     /// The queue id it will have.
@@ -311,11 +349,20 @@ impl Draft {
             let line = &self.buf[start..end];
             match line.first() {
                 Some(b'\r') if line.len() == 2 => return self.end_header(header, start, true),
-                Some(b' ' | b'\t') if header.any => {}
+                Some(b' ' | b'\t') if header.any => {
+                    if let Some(send_at) = header.send_at.as_mut().filter(|_| header.in_send_at) {
+                        send_at.more(line);
+                    }
+                }
                 _ => match field_name(line) {
                     Some(name) => {
                         header.any = true;
                         header.stripping = STRIPPED.iter().any(|stripped| name.eq_ignore_ascii_case(stripped));
+                        header.in_send_at = self.send_at != Later::Stays && name.eq_ignore_ascii_case(send_at::FIELD);
+                        if header.in_send_at {
+                            header.stripping = true;
+                            header.send_at.get_or_insert_default().begin(line);
+                        }
                         header.from |= name.eq_ignore_ascii_case(b"from");
                         header.date |= name.eq_ignore_ascii_case(b"date");
                         header.message_id |= name.eq_ignore_ascii_case(b"message-id");
@@ -374,6 +421,13 @@ impl Draft {
         at -= cut_out(&mut self.buf, &header.strip);
         if self.cut + at as u64 > self.max_header {
             return self.refuse(Refusal::HeaderTooLarge);
+        }
+        if let (Later::Counts(longest), Some(send_at)) = (self.send_at, &header.send_at) {
+            match send_at.time() {
+                Err(Unreadable) => return self.refuse(Refusal::NoTime),
+                Ok(Some(time)) if time > self.received.after(longest) => return self.refuse(Refusal::TooFarAhead),
+                Ok(time) => self.release = time.filter(|time| *time > self.received),
+            }
         }
         if header.bare_cr && self.exact.is_none() {
             lines_for_bare_crs(&mut self.buf, at);
@@ -493,6 +547,7 @@ impl Draft {
             size: self.cut,
             traits: BodyTraits { binary: self.exact.as_ref().is_some_and(BinaryScan::finish), ..self.traits },
             priority: self.urgency.priority(),
+            release: self.release,
             fingerprint: self.hash.take().filter(|_| self.message_id).map(|h| h.finish()),
         }))
     }

@@ -6,11 +6,13 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::clock::Timestamp;
 use crate::config::{self, ListenerAuth, User};
 use crate::listener::draft::Refusal;
 use crate::mail::{Address, AddressError, Forward};
 use crate::queue::QueueError;
 use crate::smtp::Reply;
+use crate::smtp::parameters::Hold;
 
 /// The session ends because its configuration does: at the end of the relay, or at a reload, after which the client is
 /// welcome at once.
@@ -36,6 +38,7 @@ const NOT_YOUR_SENDER: Reply = Reply::new(550, "5.7.1", "This user may not send 
 pub(super) const OVER_LIMIT: Reply = Reply::new(450, "4.7.1", "Too many messages, try again later");
 /// The same for a user who may not send until somebody has looked (RFC 5248 §3.8).
 pub(super) const LOCKED: Reply = Reply::new(550, "5.7.13", "This user is locked, ask the administrator");
+const NO_HOLD: Reply = Reply::new(555, "5.5.4", "FUTURERELEASE is not offered");
 const TOO_MANY_RECIPIENTS: Reply = Reply::new(452, "4.5.3", "Too many recipients");
 
 /// Longest session of a client that may not relay: long enough to hear that.
@@ -127,6 +130,27 @@ impl Policy {
         if size > self.max_message_size(user) { Err(TOO_LARGE) } else { Ok(()) }
     }
 
+    /// When a message leaves that comes at `now` with this parameter of MAIL; `None`: as soon as it can.
+    pub fn release(&self, hold: Option<Hold>, now: Timestamp) -> Result<Option<Timestamp>, Reply> {
+        let Some(hold) = hold else { return Ok(None) };
+        let longest = self.listener.future_release;
+        if longest.is_zero() {
+            return Err(NO_HOLD);
+        }
+        let (name, release) = match hold {
+            Hold::For(time) => ("HOLDFOR", now.after(time)),
+            Hold::Until(seconds) => {
+                let ms = i64::try_from(seconds).unwrap_or(i64::MAX).saturating_mul(1000);
+                ("HOLDUNTIL", Timestamp(ms))
+            }
+        };
+        if release > now.after(longest) {
+            let most = longest.as_secs();
+            return Err(Reply::with(501, "5.5.4", format!("{name} is too far ahead: mail is held {most} s at most")));
+        }
+        Ok(Some(release).filter(|release| *release > now))
+    }
+
     /// A forward-path with what it leads to; `may_relay`: see [`Policy::may_relay`], `have`: recipients that the transaction has already.
     pub fn recipient(&self, may_relay: bool, have: usize, path: &str, smtputf8: bool) -> Result<Forward, Reply> {
         let forward = self.listener.names.forward(path).map_err(|e| bad("5.1.3", "recipient", e))?;
@@ -134,6 +158,10 @@ impl Policy {
         if !may_relay {
             return Err(RELAY_DENIED);
         }
+        let forward = match &self.listener.sandbox {
+            Some(sandbox) => sandbox.lead(forward),
+            None => forward,
+        };
         if have + forward.addresses().len() > self.listener.max_recipients {
             return Err(TOO_MANY_RECIPIENTS);
         }
@@ -146,6 +174,12 @@ impl Policy {
             Refusal::TooLarge => TOO_LARGE,
             Refusal::HeaderTooLarge => Reply::new(552, "5.3.4", "Header section exceeds the size limit"),
             Refusal::HeaderLineTooLong => Reply::new(552, "5.3.4", "A line of the header section exceeds 128 KiB"),
+            Refusal::NoTime => Reply::new(
+                554,
+                "5.6.0",
+                "X-Send-At names no time: expected one date of RFC 5322 or RFC 3339, with its zone",
+            ),
+            Refusal::TooFarAhead => Reply::new(554, "5.6.0", "X-Send-At is further ahead than mail is held here"),
             Refusal::Loop => Reply::new(554, "5.4.6", "Too many Received fields: the message loops"),
         }
     }

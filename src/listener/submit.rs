@@ -91,6 +91,8 @@ pub(super) struct Transaction {
     pub refused: bool,
     /// MAIL had MT-PRIORITY (RFC 6710): header fields are not asked.
     pub priority_given: bool,
+    /// MAIL had HOLDFOR or HOLDUNTIL (RFC 4865): what the field says does not count.
+    pub hold_given: bool,
     pub began: Instant,
     /// Bytes that the recipients take so far, and the memory for them.
     envelope_bytes: u64,
@@ -113,6 +115,7 @@ impl Transaction {
             announced,
             refused: false,
             priority_given: false,
+            hold_given: false,
             began: Instant::now(),
             envelope_bytes: 0,
             memory,
@@ -254,7 +257,8 @@ impl Shared {
         let most = self.policy.max_message_size(client.user.as_deref());
         let draft = Draft::new(self.queue().next_id(now), now, &trace, most, tx.announced, hash)
             .with_max_hops(self.listener.max_hops)
-            .with_max_header(self.listener.max_header);
+            .with_max_header(self.listener.max_header)
+            .with_send_at(self.listener.future_release, tx.hold_given);
         match tx.envelope.body {
             BodyKind::BinaryMime => draft.with_exact_octets(),
             BodyKind::SevenBit | BodyKind::EightBitMime => draft,
@@ -357,6 +361,9 @@ impl Shared {
         let mut envelope = tx.envelope;
         if !tx.priority_given {
             envelope.priority = finished.priority.unwrap_or(0);
+        }
+        if !tx.hold_given {
+            envelope.release = finished.release;
         }
         let message = Message {
             id: finished.id,

@@ -2,6 +2,7 @@
 //! 6531, 6710). Values are kept decoded; xtext (RFC 3461 §4) is a matter of the wire.
 
 use super::Address;
+use crate::clock::Timestamp;
 pub use crate::smtp::parameters::{BodyKind, Notify, Orcpt, Ret};
 
 /// The bytes of an envelope id, as they were before they were coded in xtext.
@@ -26,6 +27,8 @@ pub struct Envelope {
     pub envid: Option<String>,
     /// Delivery priority, −9 (bulk) to 9; 0 is normal (RFC 6710 levels).
     pub priority: i8,
+    /// It does not leave before (RFC 4865); `None`: as soon as it can.
+    pub release: Option<Timestamp>,
 }
 
 impl Envelope {

@@ -42,6 +42,8 @@ pub enum Event {
     Release,
     /// Operator: due now (a dead letter is queued again).
     Retry,
+    /// Operator: not before another time.
+    Postpone,
     /// Operator: remove without DSN.
     Cancel,
     /// Start-up: the process that had it is gone.
@@ -76,6 +78,8 @@ impl State {
             (Queued | Leased | Uncertain, Hold) => Next::To(Held),
             (Held, Release) => Next::To(Queued),
             (Queued | Leased | Uncertain | Failed, Retry) => Next::To(Queued),
+            (Queued | Leased | Uncertain, Postpone) => Next::To(Queued),
+            (Held, Postpone) => Next::To(Held),
             (Queued | Leased | Uncertain | Held | Failed, Cancel) => Next::Gone,
             (Failed, Forget) => Next::Gone,
             _ => return None,

@@ -177,6 +177,11 @@ pub struct Message {
 }
 
 impl Message {
+    /// Since when its age counts: when it came, or the time that it had to wait for. `expire` and `warn` count from here.
+    pub fn age_from(&self) -> Timestamp {
+        self.envelope.release.map_or(self.received, |release| release.max(self.received))
+    }
+
     /// Number of chunks of the stored body; at least 1.
     pub fn chunks(&self) -> u32 {
         u32::try_from(self.size.div_ceil(CHUNK as u64)).unwrap_or(u32::MAX).max(1)

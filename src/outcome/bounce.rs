@@ -160,6 +160,7 @@ pub fn dsn(
         ret: None,
         envid: None,
         priority: 0,
+        release: None,
     };
     let size = body.len() as u64;
     Some(Dsn {

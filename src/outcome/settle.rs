@@ -39,8 +39,8 @@ pub struct Tried<'a> {
 pub struct Context<'a> {
     /// The message.
     pub id: QueueId,
-    /// When it was accepted.
-    pub received: Timestamp,
+    /// Since when its age counts ([`crate::mail::Message::age_from`]).
+    pub age_from: Timestamp,
     /// Where its recipients wait from now on.
     pub lane: &'a LaneName,
     /// The schedule in force.
@@ -165,30 +165,30 @@ fn plan_one(
         // Without a wait it was no attempt; with one, the waits have to grow.
         Fate::AtOnce => (true, false),
         Fate::Back { counts }
-            if one.untried < BACK_MOST && context.now < context.received.after(context.retry.expire) =>
+            if one.untried < BACK_MOST && context.now < context.age_from.after(context.retry.expire) =>
         {
             return planned(Outcome::Again { counts }, Notice::None, None);
         }
         Fate::Back { counts } => (counts, false),
-        Fate::Front if context.now < context.received.after(context.retry.expire) => {
+        Fate::Front if context.now < context.age_from.after(context.retry.expire) => {
             return planned(Outcome::Again { counts: false }, Notice::None, None);
         }
         Fate::Front => (false, false),
         Fate::Again { counts, uncertain } => (counts, uncertain),
     };
     let attempts = one.attempts + u32::from(counts);
-    match after_failure(context.retry, context.received, attempts.max(1), context.now, random()) {
+    match after_failure(context.retry, context.age_from, attempts.max(1), context.now, random()) {
         Next::Expired => match &one.fact.event {
             Event::Held(by) => failed(Outcome::Expired, format!("expired while held back by {by}")),
             _ => failed(Outcome::Expired, format!("expired; last: {}", one.fact)),
         },
         Next::At(due) => {
             let due = match judgement.delay {
-                Some(delay) => context.now.after(delay).min(context.received.after(context.retry.expire)),
+                Some(delay) => context.now.after(delay).min(context.age_from.after(context.retry.expire)),
                 None => due,
             };
             let never = context.retry.warn.is_zero();
-            let late = !never && context.now >= context.received.after(context.retry.warn);
+            let late = !never && context.now >= context.age_from.after(context.retry.warn);
             let warn = late && !one.warned && notify.delay;
             let verdict = Verdict::Deferred {
                 due,
@@ -251,7 +251,7 @@ mod tests {
         let lane = LaneName::from("x");
         let context = Context {
             id: QueueId(1),
-            received: Timestamp(0),
+            age_from: Timestamp(0),
             lane: &lane,
             retry: &RETRY,
             dsn,
@@ -295,7 +295,7 @@ mod tests {
             let retry = Retry { warn, ..RETRY };
             let now = Timestamp(5 * 3600 * 1000);
             let context =
-                Context { id: QueueId(1), received: Timestamp(0), lane: &lane, retry: &retry, dsn: false, now };
+                Context { id: QueueId(1), age_from: Timestamp(0), lane: &lane, retry: &retry, dsn: false, now };
             let tried = Tried {
                 index: 0,
                 recipient: &recipient,
@@ -322,8 +322,8 @@ mod tests {
         let lane = LaneName::from("x");
         let recipient = Recipient::new(Address::parse("a@b.example").expect("an address"));
         let later = |fact: &Fact, attempts| {
-            let (id, received, now) = (QueueId(1), Timestamp(0), Timestamp(0));
-            let context = Context { id, received, lane: &lane, retry: &RETRY, dsn: false, now };
+            let (id, age_from, now) = (QueueId(1), Timestamp(0), Timestamp(0));
+            let context = Context { id, age_from, lane: &lane, retry: &RETRY, dsn: false, now };
             let (recipient, untried) = (&recipient, UNTRIED_MOST);
             let tried = Tried { index: 0, recipient, attempts, warned: false, untried, fact, judged: None };
             match plan(&context, [tried].into_iter(), &mut || 0.5).remove(0).settlement.map(|s| s.verdict) {
@@ -347,8 +347,8 @@ mod tests {
         let fact = said(Stage::Greeting, 421);
         let judged = Some(Judgement { fate: Fate::Front, ..judge(&fact) });
         let outcome = |untried, now| {
-            let (id, received) = (QueueId(1), Timestamp(0));
-            let context = Context { id, received, lane: &lane, retry: &RETRY, dsn: false, now };
+            let (id, age_from) = (QueueId(1), Timestamp(0));
+            let context = Context { id, age_from, lane: &lane, retry: &RETRY, dsn: false, now };
             let tried =
                 Tried { index: 0, recipient: &recipient, attempts: 0, warned: false, untried, fact: &fact, judged };
             plan(&context, [tried].into_iter(), &mut || 0.5).remove(0).outcome
@@ -364,7 +364,7 @@ mod tests {
         let lane = LaneName::from("x");
         let context = Context {
             id: QueueId(1),
-            received: Timestamp(0),
+            age_from: Timestamp(0),
             lane: &lane,
             retry: &RETRY,
             dsn: false,

@@ -111,6 +111,7 @@ impl Link {
     pub(super) fn new(connection: Connection, number: u64, lane: &std::sync::Arc<Lane>) -> Link {
         let (open, counted) = lane.opened(connection.host());
         lane.listens(connection.host(), connection.awaited());
+        lane.note_announced(connection.host(), connection.capabilities().limits);
         Link { connection, open, carried: Carried::nothing(number), counted }
     }
 
@@ -120,12 +121,18 @@ impl Link {
         self.connection.is_usable()
             && (fresh || !job.wants_fresh && self.connection.takes_more())
             && self.connection.sent() < lane.messages_per_connection()
+            && self.may_have(job)
             && lane.room().takes(self.carried.amount(), amount(job, job.recipients.len()))
             && route
                 .hosts
                 .iter()
                 .any(|host| host.name == self.connection.host() && self.connection.meets(&lane.provider, &host.policy))
             && self.connection.is_alive()
+    }
+
+    /// Whether the host, by its own word, takes the first recipient of a job on it.
+    pub(super) fn may_have(&self, job: &Job) -> bool {
+        job.recipients.first().is_none_or(|held| self.connection.may_have(&held.recipient.address))
     }
 
     /// What it had carried when the server closed it, if it did so right after the last one.

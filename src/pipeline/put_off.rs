@@ -9,9 +9,9 @@ use super::{Hand, Relay};
 use crate::clock::Timestamp;
 use crate::deliver::{Event, Fact, Stage};
 use crate::mail::RecipientKey;
-use crate::queue::QueueError;
+use crate::queue::{QueueError, Settlement, Verdict};
 use crate::schedule::lane::Beyond;
-use crate::schedule::{Empty, Job, Lane};
+use crate::schedule::{Empty, Held, Job, Lane};
 
 /// Recipients put back in one transaction.
 const AT_ONCE: usize = 200;
@@ -33,12 +33,37 @@ impl Relay {
         }
     }
 
+    /// Puts back what was claimed before its time, as mail of a provider that is gone from the configuration may be.
+    /// True: the worker has nothing in hand.
+    pub(super) async fn is_too_early(&self, hand: &Hand, attempt: &mut Attempt) -> bool {
+        let (lane, now) = (&hand.lane, self.clock.now());
+        let Some(due) = attempt.job.message.message.envelope.release.filter(|release| *release > now) else {
+            return false;
+        };
+        hand.not_needed(&mut attempt.job);
+        let waits = |held: &Held| {
+            let (counts, uncertain, warned) = (false, false, held.warned);
+            let verdict =
+                Verdict::Deferred { due, reason: String::new(), counts, uncertain, warned, lane: lane.name.clone() };
+            Settlement { key: attempt.job.key(held.index), verdict }
+        };
+        let settlements: Vec<Settlement> = attempt.job.recipients.iter().map(waits).collect();
+        // Whatever else becomes of it, it does not leave now: the lease ends with the queue.
+        if let Err(error) = self.persist(|| self.queue.settle(settlements.clone(), Vec::new())).await {
+            tracing::error!(id = %attempt.job.message.message.id, %error, "what came before its time could not be put back");
+        }
+        lane.settled(settlements.len());
+        hand.empty();
+        self.scheduler.note_stored(lane, due);
+        true
+    }
+
     /// Puts jobs back into the queue until their time has come.
     async fn put_off(&self, lane: &Arc<Lane>, beyond: Vec<Beyond>) {
         let now = self.clock.now();
         let (mut settlements, mut earliest) = (Vec::new(), None::<Timestamp>);
         for beyond in beyond {
-            let expires = beyond.job.message.message.received.after(lane.provider.retry.expire);
+            let expires = beyond.job.message.message.age_from().after(lane.provider.retry.expire);
             if expires <= now {
                 let mut attempt = Attempt::new(beyond.job, now);
                 attempt.everyone(Fact { stage: Stage::Route, event: Event::Held(beyond.by), peer: None });

@@ -69,7 +69,7 @@ impl Relay {
         let now = self.clock.now();
         let context = Context {
             id: message.id,
-            received: message.received,
+            age_from: message.age_from(),
             lane: &lane.name,
             retry: &lane.provider.retry,
             dsn: attempt.dsn,

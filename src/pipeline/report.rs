@@ -131,7 +131,7 @@ impl Relay {
                 Notice::Relayed => Action::Relayed,
             };
             let (held, fact) = (attempt.job.recipients.get(plan.at)?, attempt.facts.get(plan.at)?);
-            let expires = message.received.after(lane.provider.retry.expire);
+            let expires = message.age_from().after(lane.provider.retry.expire);
             Some(Owed {
                 key: RecipientKey { id: message.id, index: held.index },
                 due: now.after(GATHER),
@@ -316,11 +316,15 @@ impl Relay {
             }
         }
         dsn.body.truncate(CHUNK);
-        let Dsn { message, recipient, body } = dsn;
+        let Dsn { message, mut recipient, body } = dsn;
+        if let Some(sandbox) = &self.config.sandbox {
+            recipient.address = sandbox.instead_of(&recipient.address).clone();
+        }
         let lane = self.router.lane_of(&message, &recipient.address);
         let message = Arc::new(message);
-        let admission =
-            self.scheduler.admit(&message, vec![NewRecipient { recipient, lane, leased: false, held: None }], &body);
+        let held = self.config.sandbox.as_ref().and_then(|sandbox| sandbox.holds(&recipient.address));
+        let laned = vec![NewRecipient { recipient, lane, leased: false, held }];
+        let admission = self.scheduler.admit(&message, laned, &body);
         let size = message.size;
         let new = NewMessage { message, recipients: admission.recipients, head: body };
         if let Err(error) = self.queue.report(told, Some(new)).await {

@@ -193,6 +193,9 @@ pub struct Row {
     pub size: u64,
     /// When it was accepted, RFC 3339.
     pub received: String,
+    /// The time before which it does not leave, RFC 3339, also when that is over; empty without one.
+    #[serde(default)]
+    pub release: String,
     /// Last reply or error; empty before the first attempt.
     pub reason: String,
     /// What it waits for now, if it is due and a running relay knows; else empty.
@@ -201,6 +204,14 @@ pub struct Row {
     /// When the sender is told of it at the latest, RFC 3339, if a report is owed; else empty.
     #[serde(default)]
     pub report_due: String,
+}
+
+impl Row {
+    /// Whether its time is still to come.
+    pub fn waits_for_its_time(&self, now: Timestamp) -> bool {
+        // As text they have the order of time; what failed or was delivered waits for nothing.
+        self.release > now.to_string() && [State::Queued, State::Held].iter().any(|state| state.as_str() == self.state)
+    }
 }
 
 /// A page of rows.
@@ -216,14 +227,17 @@ pub struct Page {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Operation {
-    /// Due now; a dead letter is queued again.
+    /// Due now; a dead letter is queued again. What waits for its time ([`Operation::HoldUntil`]) is left alone.
     Retry,
     /// Put aside.
     Hold,
-    /// No longer put aside, due now.
+    /// No longer put aside, due now, or when its time has come.
     Release,
     /// Remove, without a DSN.
     Cancel,
+    /// Not before this time, due then; one that is over: now. Its age counts from there.
+    #[serde(rename = "hold_until")]
+    HoldUntil(Timestamp),
 }
 
 /// What a step of [`Queue::retry_all`] did.
@@ -235,6 +249,8 @@ pub struct Retried {
     pub changed: u64,
     /// Recipients that somebody holds.
     pub leased: u64,
+    /// Recipients that wait for their time.
+    pub scheduled: u64,
     /// Where the next step starts (exclusive); `None`: this was the last.
     pub next: Option<RecipientKey>,
 }
@@ -299,7 +315,8 @@ pub trait Queue: Send + Sync + 'static {
     /// Drops the chunks of a message that will not be accepted.
     async fn unspill(&self, id: QueueId);
 
-    /// Stores a message. Durable (fsync) before `Ok`.
+    /// Stores a message. Durable (fsync) before `Ok`. With a time before which it does not leave
+    /// ([`crate::mail::Envelope::release`]) what is not leased is due then.
     async fn accept(&self, message: NewMessage) -> Result<(), QueueError>;
 
     /// Takes up to `limit` due recipients of a lane: highest priority first, senders taking turns
@@ -310,7 +327,8 @@ pub trait Queue: Send + Sync + 'static {
 
     /// Takes up to `limit` recipients of a lane, due or not, whose message was received at
     /// `received` or before, the oldest first: what may expire while nothing leaves. Queue ids tell
-    /// the age, so that after the clock was set back a message may be found a little later.
+    /// the age, so that after the clock was set back a message may be found a little later. The age of what waited for
+    /// its time counts from there ([`Message::age_from`]).
     async fn claim_older(&self, lane: &LaneName, received: Timestamp, limit: usize) -> Result<Vec<Leased>, QueueError>;
 
     /// Ends leases and stores what their senders are owed a report on, in one transaction. A key
@@ -386,7 +404,8 @@ pub trait Queue: Send + Sync + 'static {
     ) -> Result<usize, QueueError>;
 
     /// [`Operation::Retry`] of every recipient of the store that came before `now`, in steps of about
-    /// `limit`, in order of key after `after`. Those that are held (leased) are left alone and counted.
+    /// `limit`, in order of key after `after`. Those that are held (leased) are left alone and counted; those that wait
+    /// for their time are left alone.
     async fn retry_all(
         &self,
         after: Option<RecipientKey>,
@@ -398,7 +417,9 @@ pub trait Queue: Send + Sync + 'static {
         let keys: Vec<RecipientKey> = page.rows.iter().map(|(key, ..)| *key).collect();
         let changed = self.operate(Operation::Retry, &keys, &[], now).await?;
         let leased = page.rows.iter().filter(|(_, state, _)| *state == State::Leased).count();
-        Ok(Retried { seen: page.rows.len() as u64, changed: changed as u64, leased: leased as u64, next: page.next })
+        let scheduled = page.rows.iter().filter(|(.., row)| row.waits_for_its_time(now)).count() as u64;
+        let (seen, changed, leased) = (page.rows.len() as u64, changed as u64, leased as u64);
+        Ok(Retried { seen, changed, leased, scheduled, next: page.next })
     }
 
     /// Recipients by state.

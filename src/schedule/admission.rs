@@ -3,7 +3,7 @@
 //! A lane takes all recipients of a message or none of them, as far as its window and the memory
 //! budget go.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -26,7 +26,14 @@ pub struct Admission {
 impl Admission {
     /// Of a message that is stored as held: nothing of it is for the lanes.
     pub fn of_held(recipients: Vec<NewRecipient>, received: Timestamp) -> Admission {
-        Admission { recipients, admitted: Admitted { jobs: Vec::new(), stored: Vec::new(), received } }
+        Admission { recipients, admitted: Admitted { jobs: Vec::new(), stored: Vec::new(), received, release: None } }
+    }
+
+    /// Of a message that waits for its time: its lanes hear when that is.
+    pub fn of_later(recipients: Vec<NewRecipient>, received: Timestamp, release: Timestamp) -> Admission {
+        let lanes: BTreeSet<&LaneName> = recipients.iter().map(|new| &new.lane).collect();
+        let stored = lanes.into_iter().cloned().collect();
+        Admission { recipients, admitted: Admitted { jobs: Vec::new(), stored, received, release: Some(release) } }
     }
 }
 
@@ -38,6 +45,8 @@ pub struct Admitted {
     pub stored: Vec<LaneName>,
     /// When the message was accepted: what stays is due since then.
     pub received: Timestamp,
+    /// When what stays is due instead: it waits for that.
+    pub release: Option<Timestamp>,
 }
 
 /// The part of a message that belongs to one lane.
@@ -58,8 +67,10 @@ impl Scheduler {
         let shared = Arc::new(Shared { message: message.clone(), head, ticket });
 
         let received = message.received;
-        let mut admission =
-            Admission { recipients, admitted: Admitted { jobs: Vec::new(), stored: Vec::new(), received } };
+        let mut admission = Admission {
+            recipients,
+            admitted: Admitted { jobs: Vec::new(), stored: Vec::new(), received, release: None },
+        };
         let Admitted { jobs, stored, .. } = &mut admission.admitted;
         let several = admission.recipients.len() > 1;
         // Empty, and so without memory of their own, for most messages: those to one recipient.
@@ -68,7 +79,8 @@ impl Scheduler {
         for NewRecipient { lane, .. } in admission.recipients.iter().filter(|_| several) {
             lanes.entry(lane.clone()).or_default().recipients += 1;
         }
-        for (index, new) in admission.recipients.iter_mut().enumerate() {
+        // What is held is for no lane.
+        for (index, new) in admission.recipients.iter_mut().enumerate().filter(|(_, new)| new.held.is_none()) {
             let NewRecipient { recipient, lane: name, leased, .. } = new;
             let mut part = lanes.get_mut(name);
             let lane = match part.as_ref().and_then(|part| part.lane.clone()) {

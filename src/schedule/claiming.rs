@@ -171,7 +171,7 @@ impl Scheduler {
                     Arc::new(Shared { message: item.message.clone(), head, ticket })
                 });
                 // What is new has been due since it came; a retry or what a limit put off since later.
-                let waited = item.attempts > 0 || item.due > item.message.received.after(NEW);
+                let waited = item.attempts > 0 || item.due > item.message.age_from().after(NEW);
                 jobs.push(Job { waited, ..Job::new(message.clone(), destination) });
                 jobs.len() - 1
             });

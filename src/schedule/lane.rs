@@ -7,6 +7,7 @@
 //! leaves while the lane is paused.
 
 mod absent;
+mod announced;
 mod answered;
 mod answers;
 mod circuit;
@@ -43,6 +44,8 @@ use crate::mail::LaneName;
 use crate::shape::adapt::{Adapt, Configured};
 use crate::shape::{Gate, Gates, Ledger, Limiter, Limits, Paced};
 use absent::Absent;
+pub use announced::Announced;
+pub(crate) use announced::addresses;
 use answers::Answers;
 pub use circuit::{Circuit, Reached};
 use circuit::{Ended, Login};
@@ -122,6 +125,8 @@ struct State {
     /// What open connections wait for.
     answers: Answers,
     stored: Stored,
+    /// What a host says of its sessions.
+    announced: Option<Announced>,
     /// Senders in the queue who have nothing here.
     absent: Absent,
     /// Of the lane of a domain: its right to work, whether it was found out where the domain is, and

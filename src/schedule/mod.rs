@@ -225,8 +225,9 @@ impl Scheduler {
             let wake = lane.push([job]);
             self.wake(&lane, wake);
         }
+        let due = admitted.release.unwrap_or_else(|| admitted.received.min(now));
         for lane in &admitted.stored {
-            self.note(lane, admitted.received.min(now));
+            self.note(lane, due);
         }
         self.domains.taken();
     }

@@ -21,7 +21,7 @@ impl Scheduler {
         let now = self.clock.now();
         // What has expired meanwhile stays: it is ended where it is, see `Relay::expire_held`.
         let expire = lane.provider.retry.expire;
-        let is_old = |job: &Job| job.message.message.received.after(expire) <= now;
+        let is_old = |job: &Job| job.message.message.age_from().after(expire) <= now;
         let (old, jobs): (Vec<Job>, Vec<Job>) = lane.drain().into_iter().partition(is_old);
         for job in old.into_iter().rev() {
             self.wake(lane, lane.put_back(job));

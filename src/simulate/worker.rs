@@ -293,7 +293,7 @@ impl World {
         let mut settled = 0;
         for held in job.recipients {
             let retry = &lane.provider.retry;
-            let context = Context { id: back.key(0).id, received, lane: &lane.name, retry, dsn: true, now };
+            let context = Context { id: back.key(0).id, age_from: received, lane: &lane.name, retry, dsn: true, now };
             let tried = Tried {
                 index: held.index,
                 recipient: &held.recipient,

@@ -36,6 +36,7 @@ const BYE: Reply = Reply::new(221, "2.0.0", "Bye");
 const NESTED: Reply = Reply::new(503, "5.5.1", "Nested MAIL command");
 const NO_MAIL: Reply = Reply::new(503, "5.5.1", "MAIL first");
 const NO_RECIPIENTS: Reply = Reply::new(554, "5.5.1", "No valid recipients");
+const NO_HOLD: Reply = Reply::new(555, "5.5.4", "FUTURERELEASE is not offered");
 const NO_BINARY: Reply = Reply::new(555, "5.5.4", "BODY=BINARYMIME is not offered");
 const BINARY_BY_BDAT: Reply = Reply::new(503, "5.5.1", "A message with BODY=BINARYMIME is sent by BDAT, not by DATA");
 const TOO_BIG: Reply = Reply::new(552, "5.3.4", "Message too big");
@@ -213,6 +214,7 @@ impl Session<'_> {
                 Next::Command
             }
             Command::Mail(..) if self.transaction.is_some() => self.say(&NESTED),
+            Command::Mail(_, params) if params.hold.is_some() => self.say(&NO_HOLD),
             Command::Mail(sender, params) => {
                 let binary = params.body == BodyKind::BinaryMime;
                 if binary && !extensions.takes_binary() {

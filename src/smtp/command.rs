@@ -188,7 +188,9 @@ fn bdat<'a>(rest: &str) -> Option<Command<'a>> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::smtp::parameters::{BodyKind, Orcpt, Ret};
+    use std::time::Duration;
+
+    use crate::smtp::parameters::{BodyKind, Hold, Orcpt, Ret};
     use proptest::prelude::*;
 
     fn parse(line: &str) -> Result<Command<'_>, Bad> {
@@ -247,7 +249,8 @@ mod tests {
                 smtputf8: true,
                 ret: Some(Ret::Headers),
                 envid: Some("a+b".into()),
-                priority: Some(-3)
+                priority: Some(-3),
+                hold: None,
             }
         );
         // Bytes, not characters: whatever they mean to the client, the next host gets the same.
@@ -259,6 +262,19 @@ mod tests {
         assert!(params.notify.given && params.notify.success && params.notify.delay && !params.notify.failure);
         assert_eq!(params.orcpt, Some(Orcpt { kind: "rfc822".into(), address: "x@y".into() }));
         assert!(parse("RCPT TO:<a@b> ORCPT=utf-8;ü@example").is_ok());
+    }
+
+    #[test]
+    fn the_time_to_leave_is_a_span_or_a_date() {
+        for (text, expected) in [
+            ("HOLDFOR=86400", Some(Hold::For(Duration::from_secs(86_400)))),
+            ("holduntil=2026-12-01T10:00:00Z SIZE=9", Some(Hold::Until(1_796_119_200))),
+            ("HOLDUNTIL=2026-12-01T11:00:00+01:00", Some(Hold::Until(1_796_119_200))),
+            ("SIZE=9", None),
+        ] {
+            let line = format!("MAIL FROM:<a@b> {text}");
+            assert!(matches!(parse(&line), Ok(Command::Mail(_, params)) if params.hold == expected), "{text}");
+        }
     }
 
     #[test]
@@ -279,7 +295,9 @@ mod tests {
             ("MAIL FROM:<a@b> BODY=BINARYMIME BODY=8BITMIME", 501),
             ("MAIL FROM:<a@b> BODY=BINARY", 501),
             ("MAIL FROM:<a@b> REQUIRETLS", 555),
-            ("MAIL FROM:<a@b> HOLDFOR=9", 555),
+            ("MAIL FROM:<a@b> HOLDFOR=0", 501),
+            ("MAIL FROM:<a@b> HOLDUNTIL=2026-12-01", 501),
+            ("MAIL FROM:<a@b> HOLDFOR=9 HOLDUNTIL=2026-12-01T10:00:00Z", 501),
             ("MAIL FROM:<a@b> BY=9;R", 555),
             ("MAIL FROM:<a@b> SIZE=x", 501),
             ("MAIL FROM:<a@b> MT-PRIORITY=10", 501),

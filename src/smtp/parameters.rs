@@ -1,5 +1,7 @@
-//! Values of the ESMTP parameters that both sides and the store know (RFC 3030, 3461, 6152). They are kept decoded:
+//! Values of the ESMTP parameters that both sides and the store know (RFC 3030, 3461, 4865, 6152). They are kept decoded:
 //! xtext (RFC 3461 §4) is a matter of the wire.
+
+use std::time::Duration;
 
 /// `BODY=` of MAIL (RFC 6152, RFC 3030 §3).
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -33,6 +35,15 @@ impl BodyKind {
             _ => None,
         }
     }
+}
+
+/// `HOLDFOR=` or `HOLDUNTIL=` of MAIL (RFC 4865 §4).
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Hold {
+    /// It leaves so long after it came, in whole seconds.
+    For(Duration),
+    /// It leaves then, in seconds since 1970.
+    Until(u64),
 }
 
 /// `RET=` of MAIL (RFC 3461 §4.3): what a failure DSN returns of the message.

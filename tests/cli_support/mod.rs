@@ -208,6 +208,7 @@ impl Queue for Fake {
             Operation::Hold => Event::Hold,
             Operation::Release => Event::Release,
             Operation::Cancel => Event::Cancel,
+            Operation::HoldUntil(_) => Event::Postpone,
         };
         let mut changed = 0;
         self.entries.lock().retain_mut(|(key, state, row)| {

@@ -52,6 +52,7 @@ pub async fn stores_and_gives_back_every_field(mut rig: Rig) {
             ret: Some(Ret::Full),
             envid: Some("env id\u{7f}+".into()),
             priority: -9,
+            release: Some(T0.after(Duration::from_millis(900))),
         },
         Envelope { body: BodyKind::BinaryMime, ret: Some(Ret::Headers), priority: 9, ..Envelope::default() },
         Envelope::default(),
@@ -298,6 +299,7 @@ pub async fn operations_follow_the_state_table(rig: Rig) {
             (Operation::Hold, Event::Hold),
             (Operation::Release, Event::Release),
             (Operation::Cancel, Event::Cancel),
+            (Operation::HoldUntil(now), Event::Postpone),
         ] {
             let id = letter("a@here.example", "x").leased().post(queue).await;
             let only = [key(id, 0)];
@@ -347,7 +349,8 @@ pub async fn a_held_lease_is_left_alone_unless_withdrawn(rig: Rig) {
     let queue = &*rig.queue;
     let id = letter("a@here.example", "x").to(&[("a@x.example", "x"), ("b@x.example", "x")]).leased().post(queue).await;
     let both = [key(id, 0), key(id, 1)];
-    for op in [Operation::Retry, Operation::Hold, Operation::Release, Operation::Cancel] {
+    let later = Operation::HoldUntil(T0.after(Duration::from_secs(9)));
+    for op in [Operation::Retry, Operation::Hold, Operation::Release, Operation::Cancel, later] {
         assert_eq!(queue.operate(op, &both, &[], T0).await.unwrap(), 0, "{op:?}");
     }
     assert_eq!(queue.counts().await.unwrap().leased, 2);

@@ -5,6 +5,7 @@
 
 pub mod claims;
 pub mod debts;
+pub mod later;
 pub mod life;
 pub mod look;
 pub mod model;
@@ -145,6 +146,7 @@ pub struct Letter {
     pub received: Timestamp,
     pub leased: bool,
     pub held: Option<Arc<str>>,
+    pub release: Option<Timestamp>,
     pub body: Vec<u8>,
 }
 
@@ -157,6 +159,7 @@ pub fn letter(sender: &str, lane: &str) -> Letter {
         received: T0,
         leased: false,
         held: None,
+        release: None,
         body: b"Subject: hello\r\n\r\nhello\r\n".to_vec(),
     }
 }
@@ -177,6 +180,12 @@ impl Letter {
         self
     }
 
+    /// It does not leave before.
+    pub fn release(mut self, at: Timestamp) -> Letter {
+        self.release = Some(at);
+        self
+    }
+
     pub fn leased(mut self) -> Letter {
         self.leased = true;
         self
@@ -190,7 +199,7 @@ impl Letter {
     /// As the queue takes it; the chunks after the first are the caller's to spill.
     pub fn build(&self, id: QueueId) -> NewMessage {
         let reverse_path = (!self.sender.is_empty()).then(|| Address::parse(&self.sender).expect("an address"));
-        let envelope = Envelope { reverse_path, priority: self.priority, ..Envelope::default() };
+        let envelope = Envelope { reverse_path, priority: self.priority, release: self.release, ..Envelope::default() };
         let message = Message {
             id,
             received: self.received,
@@ -332,6 +341,10 @@ macro_rules! suite {
                 debts: debts_are_found_in_order_of_their_due_time,
                 debts: a_later_fate_is_owed_in_the_place_of_an_earlier_one,
                 debts: what_may_have_its_fate_soon_is_under_way,
+                later: what_waits_for_its_time_leaves_then,
+                later: an_operator_changes_the_time_of_what_waits,
+                later: a_retry_is_no_reason_to_leave_before,
+                later: the_age_of_what_waited_counts_from_its_time,
                 look: pages_cover_everything_once,
                 look: every_filter_picks_its_own,
                 look: what_waits_is_counted_by_lane_and_priority,

@@ -59,7 +59,10 @@ fn step() -> impl Strategy<Value = Step> {
         2 => Just(Fate::Failed),
     ];
     let how = prop::sample::select(vec![Told::Dsn, Told::Dsn, Told::WrittenOff, Told::Impossible, Told::TooMuch]);
+    // Some of these times are over by then.
+    let until = |seconds| Operation::HoldUntil(T0.after(Duration::from_secs(seconds)));
     let op = prop::sample::select(vec![Operation::Retry, Operation::Hold, Operation::Release, Operation::Cancel]);
+    let op = prop_oneof![4 => op, 1 => (0..6000u64).prop_map(until)];
     let lanes = prop::collection::vec(0..3usize, 1..5);
     prop_oneof![
         8 => (lanes, 0..4usize, -9..=9i8, any::<bool>(), prop::bool::weighted(0.05), 0..50u64).prop_map(
@@ -87,6 +90,8 @@ struct Entry {
     priority: i8,
     attempts: u32,
     warned: bool,
+    /// Not before.
+    release: Option<Timestamp>,
     /// An attempt ended without the final reply.
     doubt: bool,
     reason: String,
@@ -145,6 +150,7 @@ impl Model {
                 priority,
                 attempts: 0,
                 warned: false,
+                release: None,
                 doubt: false,
                 reason: String::new(),
             };
@@ -377,12 +383,16 @@ impl Model {
             Operation::Hold => Event::Hold,
             Operation::Release => Event::Release,
             Operation::Cancel => Event::Cancel,
+            Operation::HoldUntil(_) => Event::Postpone,
         };
         let mut changed = 0;
         for key in keys {
             let entry = self.entries.get_mut(key).expect("picked from the model");
             let given_up = withdrawn.contains(key);
             if entry.state == State::Leased && !given_up {
+                continue;
+            }
+            if op == Operation::Retry && entry.release.is_some_and(|release| release > self.now) {
                 continue;
             }
             match entry.state.on(event) {
@@ -397,7 +407,11 @@ impl Model {
                     if state == State::Queued {
                         // An operator has looked at it.
                         entry.doubt = false;
-                        entry.due = self.now;
+                        entry.due = entry.release.map_or(self.now, |release| release.max(self.now));
+                    }
+                    if let Operation::HoldUntil(until) = op {
+                        entry.due = until.max(self.now);
+                        (entry.doubt, entry.release) = (false, Some(entry.due));
                     }
                     changed += 1;
                 }
@@ -436,6 +450,7 @@ impl Model {
                 && row.state == entry.state.as_str()
                 && row.provider == entry.lane.as_str()
                 && (entry.state == State::Failed || row.due == entry.due.to_string())
+                && row.release == entry.release.map(|at| at.to_string()).unwrap_or_default()
                 && (row.attempts, row.priority, &row.reason) == (entry.attempts, entry.priority, &entry.reason);
             check(same, || format!("{row:?} is not {entry:?}"))?;
             let head = queue.chunk(key.id, 0).await.map_err(|e| e.to_string())?;

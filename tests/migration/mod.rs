@@ -6,11 +6,12 @@ use std::path::PathBuf;
 use rusqlite::Connection;
 
 /// What made version `n + 1` of version `n`, for all versions before today's.
-pub const OLDER: [&str; 4] = [
+pub const OLDER: [&str; 5] = [
     include_str!("../schemas/1.sql"),
     include_str!("../schemas/2.sql"),
     include_str!("../schemas/3.sql"),
     include_str!("../schemas/4.sql"),
+    include_str!("../schemas/5.sql"),
 ];
 /// From version 5 on chunks are in two tables, and what is marked as dropped is gone to everybody but the
 /// store itself, which deletes it a little at a time.

@@ -338,6 +338,7 @@ impl Dialog {
             match key.as_str() {
                 "max_message_size" => l.max_message_size = value.parse().expect(value),
                 "max_hops" => l.max_hops = value.parse().expect(value),
+                "future_release" => l.future_release = Duration::from_secs(value.parse().expect(value)),
                 "max_recipients" => l.max_recipients = value.parse().expect(value),
                 "max_connections" => l.max_connections = value.parse().expect(value),
                 "allow" => l.allow = value.split_whitespace().map(|n| n.parse().expect(value)).collect(),

@@ -20,6 +20,7 @@ fn header(table: &str) -> Option<&'static str> {
         "user" => "[[user]]",
         "dkim" => "[[dkim]]",
         "admin" => "[admin]",
+        "sandbox" => "[sandbox]",
         "sendmail" => "[sendmail]",
         "log" => "[log]",
         _ => return None,

@@ -4,6 +4,7 @@ use super::super::dkim::DkimDraft;
 use super::super::keys::{ProviderDraft, RouteDraft, Table, Top};
 use super::super::listener_keys::ListenerDraft;
 use super::super::rule_keys::{LimitDraft, RuleDraft};
+use super::super::sandbox::SandboxDraft;
 use super::super::users::UserDraft;
 use super::super::value::Kind;
 use super::super::{Dns, Log, Queue, Retry, Sendmail};
@@ -24,6 +25,7 @@ fn kind_of(name: &str) -> Option<Kind> {
         .or_else(|| of::<RouteDraft>(name))
         .or_else(|| of::<LimitDraft>(name))
         .or_else(|| of::<DkimDraft>(name))
+        .or_else(|| of::<SandboxDraft>(name))
         .or_else(|| of::<Sendmail>(name))
         .or_else(|| of::<Log>(name))
 }

@@ -11,6 +11,7 @@ use super::super::dkim::DkimDraft;
 use super::super::keys::{Admin, Key, ProviderDraft, RouteDraft, Table, Top};
 use super::super::listener_keys::ListenerDraft;
 use super::super::rule_keys::{LimitDraft, RuleDraft};
+use super::super::sandbox::SandboxDraft;
 use super::super::units::{Size, Span};
 use super::super::users::UserDraft;
 use super::super::value::Kind;
@@ -56,6 +57,7 @@ macro_rules! each_table {
         $with::<LimitDraft>($out, "limit.", "`[[limit]]`", LIMIT_INTRO, "`[[limit]]`");
         $with::<DkimDraft>($out, "dkim.", "`[[dkim]]`", DKIM_INTRO, "`[[dkim]]`");
         $with::<Admin>($out, "admin.", "`[admin]`", "For monitoring.", "`[admin]`");
+        $with::<SandboxDraft>($out, "sandbox.", "`[sandbox]`", SANDBOX_INTRO, "`[sandbox]`");
         $with::<Sendmail>($out, "sendmail.", "`[sendmail]`", SENDMAIL_INTRO, "`[sendmail]`");
         $with::<Log>($out, "log.", "`[log]`", LOG_INTRO, "`[log]`");
     };
@@ -135,6 +137,16 @@ A key that signs mail of a domain, over what really leaves. All of a domain sign
 domain = \"shop.example\"
 selector = \"202612-rsa\"
 key = \"/etc/mailweir/dkim/shop.example.202612-rsa.pem\"
+```";
+
+const SANDBOX_INTRO: &str = "\
+For a relay of which nothing may reach real people, as one for staging: everything goes to one address, or is held.
+`check`, `status` and the log say so. See [routing.md](routing.md#a-sandbox).
+
+```toml
+[sandbox]
+to = \"staging@shop.example\"
+allow = [\"*@test.shop.example\"]
 ```";
 
 const SENDMAIL_INTRO: &str = "\

@@ -27,12 +27,16 @@ const ONE_OF: usize = 8;
 /// own, for which all that waits for the writer would wait, too.
 const LONGEST_HEAD: usize = 32 << 10;
 
+/// A message, and its first chunk if that comes along.
+type WithHead = (Arc<Message>, Option<Bytes>);
+
 /// What a claim knows while it goes through a lane.
 struct Claim<'a, 'c> {
     store: &'a mut Store<'c>,
     lane: &'a LaneName,
     now: Timestamp,
-    messages: HashMap<QueueId, (Arc<Message>, Option<Bytes>)>,
+    /// Some of the recipients of a message may have another time.
+    messages: HashMap<(QueueId, Option<Timestamp>), WithHead>,
     /// Bytes of first chunks that may still come along.
     heads: usize,
 }
@@ -81,12 +85,13 @@ pub(super) fn claim_older(
     let mut claim = Claim { store, lane, now: received, messages: HashMap::new(), heads: 0 };
     let statement = claim.store.statement(sql::OLDER_IN_LANE)?;
     let limit = i64::try_from(limit).unwrap_or(i64::MAX);
-    let found: Vec<Ready> =
-        statement.query_and_then(params![lane.as_str(), below, limit], rows::ready)?.collect::<Result<_, _>>()?;
+    let found: Vec<Ready> = statement
+        .query_and_then(params![lane.as_str(), below, limit, received.0], rows::ready)?
+        .collect::<Result<_, _>>()?;
     let mut taken = Vec::with_capacity(found.len());
     for ready in found {
         // The id is given when the message begins to come in: it may be younger than that.
-        match claim.message(ready.key.id) {
+        match claim.message(ready.key.id, ready.release) {
             Ok((message, _)) if message.received > received => {}
             _ => taken.extend(claim.lease(ready)?),
         }
@@ -192,8 +197,8 @@ impl Claim<'_, '_> {
     }
 
     fn lease(&mut self, ready: Ready) -> Result<Option<Leased>, QueueError> {
-        let Ready { key, state, due, attempts, warned, recipient } = ready;
-        let (recipient, message, head) = match (recipient, self.message(key.id)) {
+        let Ready { key, state, due, attempts, warned, release, recipient } = ready;
+        let (recipient, message, head) = match (recipient, self.message(key.id, release)) {
             (Ok(recipient), Ok((message, head))) => (recipient, message, head),
             (_, Err(e)) if !matches!(e, QueueError::Damaged(_)) => return Err(e),
             (Err(e), _) | (_, Err(e)) => {
@@ -214,13 +219,18 @@ impl Claim<'_, '_> {
         Ok(Some(Leased { key, message, recipient, lane: self.lane.clone(), due, attempts, warned, head }))
     }
 
-    fn message(&mut self, id: QueueId) -> Result<(Arc<Message>, Option<Bytes>), QueueError> {
-        match self.messages.entry(id) {
+    fn message(
+        &mut self,
+        id: QueueId,
+        release: Option<Timestamp>,
+    ) -> Result<(Arc<Message>, Option<Bytes>), QueueError> {
+        match self.messages.entry((id, release)) {
             Entry::Occupied(known) => Ok(known.get().clone()),
             Entry::Vacant(slot) => {
                 let longest = self.heads.min(LONGEST_HEAD);
-                let (message, head) = message(self.store, id, longest)?
+                let (mut message, head) = message(self.store, id, longest)?
                     .ok_or_else(|| QueueError::Damaged(format!("message {id} is missing from the store")))?;
+                message.envelope.release = release;
                 self.heads -= head.as_ref().map_or(0, Bytes::len);
                 Ok(slot.insert((Arc::new(message), head)).clone())
             }
@@ -286,9 +296,9 @@ mod tests {
             "BEGIN;
             WITH RECURSIVE n(i) AS (VALUES (1) UNION ALL SELECT i + 1 FROM n WHERE i < {DEEP})
             INSERT INTO recipient SELECT i, 0, 0, 'm', iif(i % 2, 580, i % (19 * 64)), iif(i % 2, i, 1000000 + i),
-                0, 0, 12, 'a@b', NULL, '', 0 FROM n;
-            INSERT INTO recipient VALUES (300001, 0, 0, 'a', 580, 7, 0, 0, 12, 'a@b', NULL, '', 0),
-                (300002, 0, 0, 'z', 580, 7, 0, 0, 12, 'a@b', NULL, '', 0);
+                0, 0, 12, 'a@b', NULL, '', 0, NULL FROM n;
+            INSERT INTO recipient VALUES (300001, 0, 0, 'a', 580, 7, 0, 0, 12, 'a@b', NULL, '', 0, NULL),
+                (300002, 0, 0, 'z', 580, 7, 0, 0, 12, 'a@b', NULL, '', 0, NULL);
             INSERT INTO message SELECT message, 0, 'a@b', 1, 0, 0, 0, NULL, NULL, 1, NULL, NULL, 0, x'00' FROM recipient;
             COMMIT"
         ))

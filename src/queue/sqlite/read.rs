@@ -319,6 +319,7 @@ pub(super) fn inspect(
             due: Timestamp(row.get(5)?).to_string(),
             size: message.size,
             received: message.received.to_string(),
+            release: row.get::<_, Option<i64>>(8)?.map(|at| Timestamp(at).to_string()).unwrap_or_default(),
             reason: reason.to_owned(),
             waits: String::new(),
             report_due: message.report_due(conn, key.index)?,

@@ -125,6 +125,7 @@ pub(super) fn insert_recipient(
         recipient.address.as_str(),
         recipient.orcpt.as_ref().map(orcpt),
         new.held.as_deref().unwrap_or_default(),
+        message.envelope.release.map(|release| release.0),
     ])
 }
 
@@ -158,6 +159,8 @@ pub(super) fn message(row: &Row<'_>) -> Result<Message, QueueError> {
         smtputf8: row.get(6)?,
         ret: row.get::<_, Option<bool>>(7)?.map(|full| if full { Ret::Full } else { Ret::Headers }),
         envid: row.get(8)?,
+        // It is kept with each recipient.
+        release: None,
     };
     let origin = match row.get(9)? {
         0 => {
@@ -190,6 +193,7 @@ pub(super) struct Ready {
     pub(super) due: Timestamp,
     pub(super) attempts: u32,
     pub(super) warned: bool,
+    pub(super) release: Option<Timestamp>,
     pub(super) recipient: Result<Recipient, QueueError>,
 }
 
@@ -200,6 +204,7 @@ pub(super) fn ready(row: &Row<'_>) -> Result<Ready, QueueError> {
         key,
         state: state(row.get(2)?)?,
         due: Timestamp(row.get(8)?),
+        release: row.get::<_, Option<i64>>(9)?.map(Timestamp),
         attempts: row.get(3)?,
         warned: row.get(4)?,
         recipient: recipient(row, key),

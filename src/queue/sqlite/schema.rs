@@ -29,7 +29,7 @@ pub(super) const LOG_KEPT: u64 = 64 << 20;
 
 /// Step `n` makes version `n + 1` of version `n`; version 0 is the empty file. Steps that were
 /// released are never edited: a change of the schema is a new step.
-pub(super) const LADDER: &[&str] = &[V1, V2, V3, V4, V5];
+pub(super) const LADDER: &[&str] = &[V1, V2, V3, V4, V5, V6];
 
 const V1: &str = "
 CREATE TABLE message (
@@ -190,6 +190,11 @@ CREATE TRIGGER message_gone AFTER DELETE ON message WHEN old.size > 262144 BEGIN
 END;
 ALTER TABLE incoming ADD COLUMN dropped INTEGER NOT NULL DEFAULT 0;
 CREATE INDEX incoming_dropped ON incoming (message) WHERE dropped;
+";
+
+/// A time of each recipient before which it does not leave: an operator may name another one for some of them.
+const V6: &str = "
+ALTER TABLE recipient ADD COLUMN release INTEGER; -- it does not leave before; its age counts from there
 ";
 
 /// Opens the connection of the writer. `max_bytes` limits the database file (not its WAL).

@@ -15,7 +15,7 @@ macro_rules! statements {
 
 macro_rules! row_columns {
     () => {
-        "SELECT message, idx, state, lane, attempts, due, address, reason FROM recipient "
+        "SELECT message, idx, state, lane, attempts, due, address, reason, release FROM recipient "
     };
 }
 
@@ -23,7 +23,7 @@ statements! {
     INSERT_MESSAGE = "INSERT INTO message (id, received, sender, size, priority, eightbit, smtputf8, ret, envid, origin,
         ip, helo, traits, head) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14)";
     INSERT_RECIPIENT = "INSERT INTO recipient (message, idx, state, lane, bucket, due, attempts, warned, notify,
-        address, orcpt, reason) VALUES (?1, ?2, ?3, ?4, ?5, ?6, 0, 0, ?7, ?8, ?9, ?10)";
+        address, orcpt, reason, release) VALUES (?1, ?2, ?3, ?4, ?5, ?6, 0, 0, ?7, ?8, ?9, ?10, ?11)";
     MESSAGE = "SELECT id, received, sender, size, priority, eightbit, smtputf8, ret, envid, origin, ip, helo, traits
         FROM message WHERE id = ?1";
     /// `length` of a blob is in the record's header: a head that is too long is not read.
@@ -86,20 +86,23 @@ statements! {
         OR EXISTS (SELECT 1 FROM recipient WHERE message = ?1 AND state IN (0, 4) AND due < ?2
             AND NOT EXISTS (SELECT 1 FROM owed WHERE message = ?1 AND idx = recipient.idx))";
 
-    STATE = "SELECT state FROM recipient WHERE message = ?1 AND idx = ?2";
+    STATE = "SELECT state, release FROM recipient WHERE message = ?1 AND idx = ?2";
     SET_STATE = "UPDATE recipient SET state = ?3 WHERE message = ?1 AND idx = ?2";
     /// The last of the next so many keys.
     KEYS_ON = "SELECT message, idx FROM recipient WHERE (message, idx) > (?1, ?2) AND message < ?3
         ORDER BY message, idx LIMIT 1 OFFSET ?4";
     LAST_KEY = "SELECT message, idx FROM recipient WHERE message < ?1 ORDER BY message DESC, idx DESC LIMIT 1";
-    STATES_BETWEEN = "SELECT sum(state = 0), sum(state = 1), sum(state = 2), sum(state = 3), sum(state = 4)
-        FROM recipient WHERE (message, idx) > (?1, ?2) AND (message, idx) <= (?3, ?4)";
-    /// What is due already stays as it is.
+    STATES_BETWEEN = "SELECT sum(state = 0), sum(state = 1), sum(state = 2), sum(state = 3), sum(state = 4),
+        sum(state = 0 AND release > ?5) FROM recipient WHERE (message, idx) > (?1, ?2) AND (message, idx) <= (?3, ?4)";
+    /// What is due already stays as it is, and so does what waits for its time.
     RETRY_BETWEEN = "UPDATE recipient SET state = 0, doubt = 0, due = ?5
         WHERE (message, idx) > (?1, ?2) AND (message, idx) <= (?3, ?4)
-        AND (state = 0 AND due > ?5 OR state IN (3, 4))";
+        AND (state = 0 AND due > ?5 AND (release IS NULL OR release <= ?5) OR state IN (3, 4))";
     /// By an operator, who has seen what it was: no longer in doubt.
     SET_STATE_DUE = "UPDATE recipient SET state = ?3, due = ?4, doubt = 0 WHERE message = ?1 AND idx = ?2";
+    /// By an operator, too.
+    SET_STATE_RELEASE = "UPDATE recipient SET state = ?3, due = ?4, release = ?4, doubt = 0
+        WHERE message = ?1 AND idx = ?2";
     SET_STATE_REASON = "UPDATE recipient SET state = ?3, reason = ?4 WHERE message = ?1 AND idx = ?2";
     SET_LANE = "UPDATE recipient SET lane = ?3 WHERE message = ?1 AND idx = ?2";
     DELETE_RECIPIENT = "DELETE FROM recipient WHERE message = ?1 AND idx = ?2";
@@ -110,7 +113,7 @@ statements! {
     /// The next bucket of a lane and the earliest due time in it: one seek.
     NEXT_BUCKET = "SELECT bucket, due FROM recipient INDEXED BY recipient_ready
         WHERE state IN (0, 4) AND lane = ?1 AND bucket > ?2 ORDER BY bucket, due LIMIT 1";
-    DUE_IN_BUCKET = "SELECT message, idx, state, attempts, warned, notify, address, orcpt, due
+    DUE_IN_BUCKET = "SELECT message, idx, state, attempts, warned, notify, address, orcpt, due, release
         FROM recipient INDEXED BY recipient_ready
         WHERE state IN (0, 4) AND lane = ?1 AND bucket = ?2 AND due <= ?3 ORDER BY due, message, idx LIMIT ?4";
     /// The first that waits in a bucket behind a due time: one seek.
@@ -118,9 +121,9 @@ statements! {
         WHERE state IN (0, 4) AND lane = ?1 AND bucket = ?2 AND due > ?3 ORDER BY due LIMIT 1";
     SENDER = "SELECT sender FROM message WHERE id = ?1";
     /// From the oldest id on; the caller stops where it likes.
-    OLDER_IN_LANE = "SELECT message, idx, state, attempts, warned, notify, address, orcpt, due
+    OLDER_IN_LANE = "SELECT message, idx, state, attempts, warned, notify, address, orcpt, due, release
         FROM recipient INDEXED BY recipient_waiting
-        WHERE state IN (0, 4) AND lane = ?1 AND message < ?2 ORDER BY message, idx LIMIT ?3";
+        WHERE state IN (0, 4) AND lane = ?1 AND message < ?2 AND (release IS NULL OR release <= ?4) ORDER BY message, idx LIMIT ?3";
     QUEUED_IN_LANE = "SELECT message, idx FROM recipient INDEXED BY recipient_ready
         WHERE state IN (0, 4) AND lane = ?1 LIMIT ?2";
     /// One row for each; the caller counts.

@@ -153,6 +153,7 @@ impl<'c> Store<'c> {
         for (index, recipient) in (0u32..).zip(&new.recipients) {
             let due = match &turn {
                 _ if recipient.leased => message.received,
+                _ if message.envelope.release.is_some() => message.age_from(),
                 Some((lane, due)) if *lane == &recipient.lane => *due,
                 _ => turn.insert((&recipient.lane, self.turn(message, bucket, &recipient.lane)?)).1,
             };
@@ -299,15 +300,19 @@ impl<'c> Store<'c> {
             Operation::Hold => Event::Hold,
             Operation::Release => Event::Release,
             Operation::Cancel => Event::Cancel,
+            Operation::HoldUntil(_) => Event::Postpone,
         };
         let given_up: HashSet<&RecipientKey> = withdrawn.iter().collect();
         let (mut changed, mut done) = (0, Vec::new());
         for key in keys {
             let (id, index) = (key.id.0, key.index);
-            let number = self.statement(sql::STATE)?.query_row(params![id, index], |r| r.get(0)).optional()?;
-            let Some(number) = number else { continue };
-            let state = rows::state(number)?;
-            if state == State::Leased && !given_up.contains(key) {
+            let row = self
+                .statement(sql::STATE)?
+                .query_row(params![id, index], |r| Ok((r.get(0)?, r.get::<_, Option<i64>>(1)?)));
+            let Some((number, release)) = row.optional()? else { continue };
+            let (state, release) = (rows::state(number)?, Timestamp(release.unwrap_or(i64::MIN)));
+            let waits_for_its_time = op == Operation::Retry && release > now;
+            if state == State::Leased && !given_up.contains(key) || waits_for_its_time {
                 continue;
             }
             let to = match state.on(event) {
@@ -317,9 +322,14 @@ impl<'c> Store<'c> {
                     done.push(key.id);
                     None
                 }
+                Some(Next::To(next)) if let Operation::HoldUntil(until) = op => {
+                    let values = params![id, index, next as u8, until.max(now).0];
+                    self.statement(sql::SET_STATE_RELEASE)?.execute(values)?;
+                    Some(next)
+                }
                 Some(Next::To(State::Queued)) => {
-                    let number = State::Queued as u8;
-                    self.statement(sql::SET_STATE_DUE)?.execute(params![id, index, number, now.0])?;
+                    let (number, due) = (State::Queued as u8, release.max(now));
+                    self.statement(sql::SET_STATE_DUE)?.execute(params![id, index, number, due.0])?;
                     Some(State::Queued)
                 }
                 Some(Next::To(next)) => {
@@ -353,11 +363,14 @@ impl<'c> Store<'c> {
             None => self.statement(sql::LAST_KEY)?.query_row([below], rows::key).optional()?,
         };
         let Some(to) = to.filter(|to| (to.id.0, to.index) > from) else { return Ok(Retried::default()) };
-        let counts: [Option<i64>; 5] =
-            self.statement(sql::STATES_BETWEEN)?.query_row(params![from.0, from.1, to.id.0, to.index], |row| {
-                Ok([row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?, row.get(4)?])
+        let counts: [Option<i64>; 6] = self
+            .statement(sql::STATES_BETWEEN)?
+            .query_row(params![from.0, from.1, to.id.0, to.index, now.0], |row| {
+                Ok([row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?, row.get(4)?, row.get(5)?])
             })?;
-        let of = |state: State| counts.get(state as usize).copied().flatten().map_or(0, rows::unsigned);
+        let count = |at: usize| counts.get(at).copied().flatten().map_or(0, rows::unsigned);
+        let of = |state: State| count(state as usize);
+        let wait_for_their_time = count(State::ALL.len());
         self.statement(sql::RETRY_BETWEEN)?.execute(params![from.0, from.1, to.id.0, to.index, now.0])?;
         for state in [State::Failed, State::Uncertain] {
             legal(state, Event::Retry)?;
@@ -365,8 +378,9 @@ impl<'c> Store<'c> {
         }
         Ok(Retried {
             seen: State::ALL.iter().map(|state| of(*state)).sum(),
-            changed: of(State::Queued) + of(State::Failed) + of(State::Uncertain),
+            changed: of(State::Queued) - wait_for_their_time + of(State::Failed) + of(State::Uncertain),
             leased: of(State::Leased),
+            scheduled: wait_for_their_time,
             next,
         })
     }

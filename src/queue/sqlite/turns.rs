@@ -70,11 +70,11 @@ mod tests {
             "BEGIN;
             WITH RECURSIVE n(i) AS (VALUES (1) UNION ALL SELECT i + 1 FROM n WHERE i < 120000)
             INSERT INTO recipient SELECT i, 0, 0, iif(i <= 100000, '@deep.example', '@d' || i || '.example'), 580,
-                i, 0, 0, 12, 'a@b', NULL, '', 0 FROM n;
-            INSERT INTO recipient VALUES (300001, 0, 0, '@other.example', 581, 110000, 0, 0, 12, 'a@b', NULL, '', 0),
-                (300002, 0, 4, '@tried.example', 581, 7, 1, 0, 12, 'a@b', NULL, '', 1),
-                (300003, 0, 1, '@leased.example', 581, 7, 0, 0, 12, 'a@b', NULL, '', 0),
-                (300004, 0, 0, 'provider', 581, 7, 0, 0, 12, 'a@b', NULL, '', 0);
+                i, 0, 0, 12, 'a@b', NULL, '', 0, NULL FROM n;
+            INSERT INTO recipient VALUES (300001, 0, 0, '@other.example', 581, 110000, 0, 0, 12, 'a@b', NULL, '', 0, NULL),
+                (300002, 0, 4, '@tried.example', 581, 7, 1, 0, 12, 'a@b', NULL, '', 1, NULL),
+                (300003, 0, 1, '@leased.example', 581, 7, 0, 0, 12, 'a@b', NULL, '', 0, NULL),
+                (300004, 0, 0, 'provider', 581, 7, 0, 0, 12, 'a@b', NULL, '', 0, NULL);
             COMMIT",
         )
         .unwrap();

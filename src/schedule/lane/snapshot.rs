@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::{LEAD, Lane};
+use super::{Announced, LEAD, Lane};
 use crate::clock::Timestamp;
 use crate::mail::sender_key;
 use crate::shape;
@@ -32,6 +32,8 @@ pub struct Snapshot {
     pub held: Option<shape::Held>,
     /// Recipients delivered a second in the last minute or two; `None`: none lately.
     pub recent: Option<f64>,
+    /// What the host that was connected to last says of its sessions, if anything.
+    pub announced: Option<Announced>,
     /// The last reply or error that was not an acceptance, and when it came; gone when something is
     /// delivered.
     pub last_error: Option<(Timestamp, String)>,
@@ -75,6 +77,7 @@ impl Lane {
             stored_due: state.stored.due,
             held: self.gate.held().filter(|held| held.wait > LEAD),
             recent: state.recent.per_second(Instant::now()),
+            announced: state.announced.clone(),
             last_error: state.last_error.clone(),
         }
     }

@@ -168,7 +168,7 @@ impl Lane {
         let expire = self.provider.retry.expire;
         let mut left = most;
         let mut old = |job: &Job, _: u32| {
-            let old = left > 0 && job.message.message.received.after(expire) <= now;
+            let old = left > 0 && job.message.message.age_from().after(expire) <= now;
             left -= usize::from(old);
             old
         };

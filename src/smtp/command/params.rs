@@ -3,6 +3,7 @@
 //! is refused too. `ORCPT` is parsed here: smtp-proto knows only type `rfc822`.
 
 use std::borrow::Cow;
+use std::time::Duration;
 
 use smtp_proto::request::parser::Rfc5321Parser;
 use smtp_proto::{
@@ -12,7 +13,7 @@ use smtp_proto::{
 
 use super::super::Reply;
 use super::{MAIL_SYNTAX, RCPT_SYNTAX};
-use crate::smtp::parameters::{BodyKind, Notify, Orcpt, Ret};
+use crate::smtp::parameters::{BodyKind, Hold, Notify, Orcpt, Ret};
 
 /// Parameters of MAIL.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
@@ -29,6 +30,8 @@ pub struct MailParams {
     pub envid: Option<String>,
     /// `MT-PRIORITY=` (RFC 6710).
     pub priority: Option<i8>,
+    /// `HOLDFOR=` or `HOLDUNTIL=` (RFC 4865).
+    pub hold: Option<Hold>,
 }
 
 /// Parameters of RCPT.
@@ -90,14 +93,19 @@ pub(super) fn mail_params(text: &str) -> Result<MailParams, Reply> {
     }
     if given.flags & !known != 0
         || given.by != 0
-        || given.hold_for != 0
-        || given.hold_until != 0
         || given.trans_id.is_some()
         || given.solicit.is_some()
         || given.mtrk.is_some()
     {
         return Err(Reply::new(555, "5.5.4", "A parameter of an extension that is not offered"));
     }
+    let hold = match (given.hold_for, given.hold_until) {
+        (0, 0) => None,
+        (seconds, 0) => Some(Hold::For(Duration::from_secs(seconds))),
+        (0, seconds) => Some(Hold::Until(seconds)),
+        // One of them at most (RFC 4865 §4.2).
+        _ => return Err(bad_param("HOLDFOR")),
+    };
     let ret = match (given.flags & MAIL_RET_FULL != 0, given.flags & MAIL_RET_HDRS != 0) {
         (true, true) => return Err(bad_param("RET")),
         (true, false) => Some(Ret::Full),
@@ -120,6 +128,7 @@ pub(super) fn mail_params(text: &str) -> Result<MailParams, Reply> {
             _ => BodyKind::SevenBit,
         },
         smtputf8: given.flags & MAIL_SMTPUTF8 != 0,
+        hold,
         ret,
         envid: given.env_id.map(Cow::into_owned),
         // 0 may have been said, or not: a header field is only asked in the second case.

@@ -1,6 +1,7 @@
 //! Configurations that must be refused: each `tests/bad_config/NAME.toml` has a `NAME.expect` with
 //! the faults it must be told, one a line: the beginning of each, after the name of the file.
 
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 
 use mailweir::config::{Config, Loaded};
@@ -54,6 +55,7 @@ fn secrets_are_read_from_where_the_file_says() {
     let dir = tempfile::tempdir().expect("a directory");
     let secret = dir.path().join("secret");
     std::fs::write(&secret, "pa ss\n").expect("written");
+    std::fs::set_permissions(&secret, std::fs::Permissions::from_mode(0o600)).expect("a mode");
     let text = format!(
         "hostname = 'a.example'\n[provider.s]\nrelay = '[::1]:465'\nauth = {{ user = 'u', password = {{ file = '{}' }} }}\n\
          [[route]]\nvia = 's'\n",

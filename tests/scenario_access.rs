@@ -67,31 +67,15 @@ fn silent(source: [u8; 4], address: SocketAddr) -> TcpStream {
 /// address out; one line tells of them.
 #[test]
 fn connections_of_one_address_that_say_nothing_keep_no_user_out() {
-    let (dir, port, second) = (TestDir::new(), Port::reserve(), Port::reserve());
-    let sink = Sink::start(port.at(2));
-    let authority = Authority::new(&dir, "test-ca");
-    let made = authority.certificate(&dir, "127.0.0.1");
-    let implicit = SocketAddr::from(([127, 0, 0, 1], second.at(1).port()));
-    let limits = "allow = [\"10.0.0.0/8\"]\nmax_connections = 64";
-    let mut daemon = Setup::new(&dir)
-        .listener(limits)
-        .with(&format!(
-            "[[listener]]\naddress = \"{implicit}\"\n{limits}\ntls = {{ mode = \"implicit\", cert = \"{}\", key = \"{}\" }}\n\
-             [[user]]\nname = \"bob\"\npassword = {{ file = \"{}\" }}\n",
-            made.file.display(),
-            made.key.display(),
-            secret(&dir)
-        ))
-        .via("example", "example.test", sink.address, "rate = []")
-        .start();
+    let Pair { dir: _dir, mut daemon, sink, implicit, authority, _ports } =
+        pair("allow = [\"10.0.0.0/8\"]\nmax_connections = 64");
     for (address, encrypted) in [(daemon.smtp, false), (implicit, true)] {
         // Of four places one address has one. What has no place is closed.
         let _held: Vec<TcpStream> = (0..20).map(|_| silent([127, 0, 0, 50], address)).collect();
         for n in 0..3 {
             let subject = format!("bob {encrypted} {n}");
             if encrypted {
-                let (well, said) =
-                    smtps(address.port(), &authority.file, "127.0.0.60", ("bob", "pencil"), "", &subject);
+                let (well, said) = smtps(address.port(), &authority, "127.0.0.60", ("bob", "pencil"), "", &subject);
                 assert!(well, "{said}");
             } else {
                 let mut bob = Client::connect_from([127, 0, 0, 60], address);
@@ -126,7 +110,8 @@ fn heard(stream: &mut TcpStream, until: &str) -> String {
     String::from_utf8_lossy(&said).into_owned()
 }
 
-struct Proxied {
+/// A relay with the user `bob` and two listeners of the same `keys`, one with TLS from the first byte, and a provider.
+struct Pair {
     dir: TestDir,
     daemon: Daemon,
     sink: Sink,
@@ -135,14 +120,12 @@ struct Proxied {
     _ports: [Port; 2],
 }
 
-fn behind_a_proxy() -> Proxied {
+fn pair(keys: &str) -> Pair {
     let (dir, port, second) = (TestDir::new(), Port::reserve(), Port::reserve());
     let sink = Sink::start(port.at(2));
     let authority = Authority::new(&dir, "test-ca");
     let made = authority.certificate(&dir, "127.0.0.1");
     let implicit = SocketAddr::from(([127, 0, 0, 1], second.at(1).port()));
-    // The harness looks for a greeting from 127.0.0.1.
-    let keys = "allow = [\"203.0.113.0/24\"]\nproxy_from = [\"127.0.0.3\"]";
     let daemon = Setup::new(&dir)
         .listener(keys)
         .with(&format!(
@@ -154,7 +137,12 @@ fn behind_a_proxy() -> Proxied {
         ))
         .via("example", "example.test", sink.address, "rate = []")
         .start();
-    Proxied { authority: authority.file.clone(), dir, daemon, sink, implicit, _ports: [port, second] }
+    Pair { authority: authority.file.clone(), dir, daemon, sink, implicit, _ports: [port, second] }
+}
+
+fn behind_a_proxy() -> Pair {
+    // The harness looks for a greeting from 127.0.0.1.
+    pair("allow = [\"203.0.113.0/24\"]\nproxy_from = [\"127.0.0.3\"]")
 }
 
 /// The address that a proxy tells counts: for who may relay, in the log, in `Received:`, for logins that fail.
@@ -395,6 +383,14 @@ fn a_certificate_of_a_user_is_a_login() {
         let (well, said) = send(required.port(), shown, "", "never");
         assert!(!well && !said.contains("530"), "{said}");
     }
+    // Of the one that does not count it is told which that is, and why.
+    let line = daemon.wait_log("why not", |line| line.event() == "the certificate of a client does not count");
+    assert_eq!((line.get("level"), line.get("client")), ("INFO".into(), "127.0.0.1".into()));
+    assert_eq!(
+        (line.get("why"), line.get("fingerprint").len()),
+        ("no authority of `client_ca` has made it".into(), 64)
+    );
+    assert!(line.get("names").contains("printer.test"), "{}", line.get("names"));
     // The one that named root is still the printer by its certificate.
     assert_eq!(sink.count(), 6);
     daemon.stop();
@@ -435,6 +431,14 @@ fn who_sends_too_much_is_locked_or_refused() {
     assert_eq!(send(&mut logged_in(&daemon, 235, "AUTH PLAIN AGFubgBwZW5jaWw="), "<a@sender.test>"), 250);
     let shown = daemon.command_ok(&["user", "locked", "--json"], b"");
     assert!(shown.contains("\"bob\"") && shown.contains("more than 3/h") && shown.lines().count() == 1, "{shown}");
+    // A lock is about logins, and this listener wants none.
+    let table = daemon.command(&["user", "locked"], b"");
+    let note = String::from_utf8_lossy(&table.stderr).into_owned();
+    assert!(
+        note.contains(&format!("relay at {} without a login", daemon.smtp)) && note.contains("auth = \"required\""),
+        "{note}"
+    );
+    assert_eq!(send(&mut daemon.client(), "<a@sender.test>"), 250, "as the note says");
     for how in ["restart", "reload"] {
         match how {
             "restart" => {
@@ -452,6 +456,10 @@ fn who_sends_too_much_is_locked_or_refused() {
     daemon.stop();
     daemon.start();
     let mut bulk = logged_in(&daemon, 235, BOB);
+    // What can never come in is not to be tried again.
+    let three = ["<b@example.test>", "<c@example.test>", "<d@example.test>"];
+    let never = bulk.try_send("<bulk@sender.test>", &three, &message("x")).expect("a reply");
+    assert!(never.code == 554 && never.text().contains("the limit is 2/h recipients"), "{never:?}");
     let codes: Vec<u16> = (0..3).map(|_| send(&mut bulk, "<bulk@sender.test>")).collect();
     assert_eq!(codes, [250, 250, 503], "the third hears it at MAIL");
     daemon.wait_log("a refusal", |line| line.event() == "sender refused" && line.get("reply").starts_with("450 4.7.1"));

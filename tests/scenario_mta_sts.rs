@@ -89,16 +89,14 @@ fn world(policy: &str, mx: &str) -> World {
     let nsd = Nsd::start(&dir, &records);
     let file = dir.write("mta-sts.txt", policy);
     let web = Web::start(site, &authority.certificate(&dir, "mta-sts.example.test"), &file);
-    // Both of them are what the system trusts.
+    // Both of them are trusted by `tls_ca` alone: that of the policy's host, too.
     let roots = [&authority, &of_host].map(|a| std::fs::read_to_string(&a.file).expect("a certificate")).concat();
     let roots = dir.write("roots.pem", roots);
-    let mut daemon = Setup::new(&dir)
+    let daemon = Setup::new(&dir)
         .with(&format!("[dns]\nnameservers = [\"{}\"]\nttl_min = \"0s\"\nttl_max = \"1s\"", nsd.address))
-        .with(&format!("[default]\nport = {}\nallow_private = true", port.number))
+        .with(&format!("[default]\nport = {}\nallow_private = true\ntls_ca = \"{}\"", port.number, roots.display()))
         .with("[retry]\nfirst = \"1s\"\nfactor = 1.0\njitter = 0.0")
-        .prepare();
-    daemon.environment.push(("SSL_CERT_FILE", roots.display().to_string()));
-    daemon.start();
+        .start();
     World { daemon, postfix, nsd, web: Some(web), policy: file, dir, records, _port: port }
 }
 

@@ -581,3 +581,33 @@ fn what_waits_for_a_dead_host_is_due_when_a_new_route_leads_around_it() {
     daemon.stop();
     assert_eq!(daemon.log_lines().iter().filter(|line| waits(line)).count(), 1);
 }
+
+/// A reload is about a file: one that lies elsewhere and names the same queue is not what the relay would read.
+#[test]
+fn a_reload_by_a_file_that_names_the_queue_of_another_relay_is_refused() {
+    let (dir, port) = (TestDir::new(), Port::reserve());
+    let sink = Sink::start(port.at(2));
+    let mut daemon = relay(&dir, &sink);
+    let own = std::fs::read_to_string(&daemon.config).expect("read");
+    let other = dir.write("other.toml", own.replace("messages_per_connection = 10", "messages_per_connection = 12"));
+    let mut command = std::process::Command::new(support::daemon::MAILWEIR);
+    let refused = command.arg("-c").arg(&other).arg("reload").output().expect("it runs");
+    let said = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert_eq!(refused.status.code(), Some(69), "{said}");
+    let its = daemon.config.display().to_string();
+    assert!(said.contains("nothing was reloaded") && said.contains(&format!("runs with {its}")), "{said}");
+    assert!(daemon.command_ok(&["status", "--json"], b"").contains("\"reloads\":0"));
+    // Whoever names the relay means it, and its own file is its own by whatever way it is named.
+    let link = dir.join("link.toml");
+    std::os::unix::fs::symlink(&daemon.config, &link).expect("a link");
+    for (file, socket) in [(&other, true), (&link, false)] {
+        let mut command = std::process::Command::new(support::daemon::MAILWEIR);
+        command.arg("-c").arg(file);
+        if socket {
+            command.arg("--socket").arg(dir.join("queue.db.sock"));
+        }
+        let done = command.arg("reload").output().expect("it runs");
+        assert!(done.status.success(), "{done:?}");
+    }
+    daemon.stop();
+}

@@ -6,6 +6,7 @@ use std::time::Duration;
 use super::connect::{Lead, Target, must_run};
 use super::screen::{self, shown};
 use super::text::age_of;
+use super::whose::file_of_another;
 use super::{Code, Failed, Outcome};
 use crate::admin::Status;
 use crate::admin::requests::{Reply, Request};
@@ -102,6 +103,7 @@ pub(super) async fn reload(lead: &Lead) -> Outcome {
         Ok(())
     };
     let relay = must_run(lead).await?;
+    must_have_this_file(lead, &relay).await?;
     {
         let reload = relay.request(Request::Reload, keep);
         tokio::pin!(reload);
@@ -116,6 +118,22 @@ pub(super) async fn reload(lead: &Lead) -> Outcome {
     }
     writeln!(screen::stdout(), "reloaded\n{told}")?;
     Ok(())
+}
+
+/// A reload is about a file: one that names the queue of a relay with another file is not what that one would read.
+///
+/// # Errors
+/// It runs with another file.
+async fn must_have_this_file(lead: &Lead, relay: &Target) -> Result<(), Failed> {
+    let Some(own) = lead.own.as_deref().filter(|_| !lead.named) else { return Ok(()) };
+    let Some(its) = file_of_another(lead, relay).await else { return Ok(()) };
+    let (own, socket) = (own.display(), lead.socket.display());
+    let its = its.display();
+    let message = format!(
+        "nothing was reloaded: the mailweir of the queue that {own} names, which listens at {socket}, runs with {its} and would \
+         read that again (mailweir -c {its} reload); with another file it has to be started"
+    );
+    Err(Failed::new(Code::Unavailable, message))
 }
 
 /// The configuration in force goes on until its transactions have ended, since what they use of a limit counts: hosts

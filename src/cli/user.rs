@@ -3,6 +3,7 @@
 
 use std::io::{self, Write as _};
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use clap::Subcommand;
 
@@ -13,6 +14,7 @@ use super::{Code, Failed, Outcome};
 use crate::admin::bans::BanStatus;
 use crate::admin::requests::{Reply, Request};
 use crate::clock::{Clock, Timestamp};
+use crate::config::{Config, Listener, ListenerAuth};
 use crate::listener::arrivals::Lock;
 
 #[derive(Subcommand, Debug)]
@@ -65,10 +67,7 @@ async fn bans(lead: &Lead, json: bool) -> Outcome {
     must_run(lead).await?.request(Request::Bans, keep).await?;
     let mut out = screen::stdout();
     if json {
-        for ban in &bans {
-            writeln!(out, "{}", serde_json::to_string(ban).map_err(io::Error::from)?)?;
-        }
-        return Ok(());
+        return json_lines(&mut out, &bans);
     }
     if bans.is_empty() {
         return Ok(writeln!(out, "no address has failed logins that count")?);
@@ -104,10 +103,7 @@ async fn locked(lead: &Lead, json: bool) -> Outcome {
     must_run(lead).await?.request(Request::Locks, keep).await?;
     let mut out = screen::stdout();
     if json {
-        for lock in &locks {
-            writeln!(out, "{}", serde_json::to_string(lock).map_err(io::Error::from)?)?;
-        }
-        return Ok(());
+        return json_lines(&mut out, &locks);
     }
     if locks.is_empty() {
         return Ok(writeln!(out, "no user is locked")?);
@@ -117,7 +113,29 @@ async fn locked(lead: &Lead, json: bool) -> Outcome {
     for lock in locks {
         table.row([screen::shown(&lock.user), age_of(&lock.since, now), screen::shown(&lock.why)]);
     }
-    Ok(table.write(&mut out)?)
+    table.write(&mut out)?;
+    if let Some(open) = relays_without_login(lead.config()) {
+        let note = format!(
+            "note: programs in `allow` relay at {open} without a login, and those of a locked user may be among them: \
+             auth = \"required\" there lets in nobody who has not logged in"
+        );
+        screen::say("mailweir", &note);
+    }
+    Ok(())
+}
+
+/// A listener at which a lock does not help, since nobody has to say who he is.
+fn relays_without_login(config: &Config) -> Option<String> {
+    let open = |listener: &&Arc<Listener>| listener.auth != ListenerAuth::Required;
+    config.listeners.iter().find(open).map(|listener| listener.address.to_string())
+}
+
+/// One object a line.
+fn json_lines<T: serde::Serialize>(out: &mut impl io::Write, all: &[T]) -> Outcome {
+    for one in all {
+        writeln!(out, "{}", serde_json::to_string(one).map_err(io::Error::from)?)?;
+    }
+    Ok(())
 }
 
 async fn unlock(lead: &Lead, user: String) -> Outcome {

@@ -64,7 +64,13 @@ impl Aliases {
     /// Reads the table `[aliases]`.
     pub(super) fn read(value: &Value) -> Result<Aliases, String> {
         let expected = "expected a name and an address, as in root = \"jo@example.com\", or a list of them";
-        let table = value.as_inline_table().ok_or_else(|| format!("{expected}; found {}", describe(value)))?;
+        let file = value.as_str().filter(|text| text.contains('/'));
+        let file = file.map(|path| {
+            let path = path.rsplit_once(':').map_or(path, |(_, path)| path);
+            format!("; for a file, alias_file = \"{path}\"")
+        });
+        let not = || format!("{expected}; found {}{}", describe(value), file.clone().unwrap_or_default());
+        let table = value.as_inline_table().ok_or_else(not)?;
         let mut aliases = Aliases::default();
         for (name, value) in table {
             let texts: Option<Vec<&str>> = match value {

@@ -1,5 +1,6 @@
 //! Tests of what shows when values are compared. What is refused is in `tests/bad_config`.
 
+use super::super::collide;
 use super::*;
 
 #[test]
@@ -429,4 +430,50 @@ fn a_route_of_a_user_leaves_others_to_the_next() {
     assert!(never("sender = '*@a.example'", "sender = 'x@a.example'\nuser = 'dev'"));
     assert!(!never("user = 'dev'", ""));
     assert!(!never("sender = '*@a.example'\nuser = 'dev'", "sender = 'x@a.example'"));
+}
+
+/// What a provider says against what it demands was a rule that nobody saw: `mta_sts = false` had no effect.
+#[test]
+fn policies_that_are_demanded_cannot_be_switched_off_beside_it() {
+    for (text, key) in [
+        ("[default]\ntls = 'mta-sts'\nmta_sts = false", Some("default.mta_sts")),
+        (
+            "[default]\ntls = 'mta-sts'\n[provider.p]\nmatch.domains = ['x.example']\nmta_sts = false",
+            Some("provider.p.mta_sts"),
+        ),
+        ("[provider.p]\nmatch.domains = ['x.example']\ntls = 'mta-sts'\nmta_sts = false", Some("provider.p.mta_sts")),
+        ("[default]\nmta_sts = false\n[provider.p]\nmatch.domains = ['x.example']\ntls = 'mta-sts'", None),
+        (
+            "[default]\ntls = 'mta-sts'\n[provider.p]\nmatch.domains = ['x.example']\ntls = 'verified'\nmta_sts = false",
+            None,
+        ),
+        ("[default]\nmta_sts = false", None),
+    ] {
+        let told = Config::parse(&format!("hostname = 'a.example'\n{text}\n"), "x").err();
+        let told: Vec<String> = told.into_iter().flat_map(|e| e.problems).map(|p| p.key).collect();
+        assert_eq!(told, key.into_iter().collect::<Vec<_>>(), "{text}");
+    }
+}
+
+/// A password that every user of the machine may read works, and is told.
+#[test]
+fn a_file_with_a_password_that_others_may_read_is_warned_of() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("password");
+    std::fs::write(&file, "hunter22\n").unwrap();
+    let text = format!(
+        "hostname = 'a.example'\n[provider.s]\nrelay = 'h.example:587'\nauth = {{ user = 'u', password = {{ file = '{}' }} }}\n\
+         [[route]]\nvia = 's'\n",
+        file.display()
+    );
+    for (mode, warned) in [(0o644, true), (0o604, true), (0o660, true), (0o640, false), (0o600, false)] {
+        std::fs::set_permissions(&file, std::fs::Permissions::from_mode(mode)).unwrap();
+        let warnings = super::super::Loaded::parse(&text, "x").unwrap().warnings;
+        let told: Vec<String> = warnings.iter().map(ToString::to_string).collect();
+        assert_eq!(told.len(), usize::from(warned), "{mode:o}: {told:?}");
+        let says =
+            |t: &String| t.contains("provider.s.auth.password: others may read or change") && t.contains("chmod 600");
+        assert!(told.iter().all(says), "{told:?}");
+    }
 }

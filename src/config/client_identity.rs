@@ -17,9 +17,14 @@ use tokio_rustls::rustls::server::WebPkiClientVerifier;
 use tokio_rustls::rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
 use tokio_rustls::rustls::{DigitallySignedStruct, DistinguishedName, Error, RootCertStore, SignatureScheme};
 use x509_parser::extensions::GeneralName;
-use x509_parser::prelude::{FromDer as _, X509Certificate};
+use x509_parser::objects::{oid_registry, oid2abbrev};
+use x509_parser::prelude::{FromDer as _, X509Certificate, X509Name};
 
 use super::{Authorities, ClientCert};
+
+/// Names of a certificate that are shown, and characters of each.
+const SHOWN: usize = 5;
+const LONGEST: usize = 120;
 
 /// `tls.client_ca` and `tls.client_cert` of a listener.
 #[derive(Clone)]
@@ -62,11 +67,20 @@ impl ClientAuthorities {
         }
     }
 
-    /// Who has shown this chain, its own certificate first; `None`: nobody vouches for it now.
-    pub fn identity(&self, chain: &[CertificateDer<'_>]) -> Option<ClientIdentity> {
-        let (own, others) = chain.split_first()?;
-        self.verifier.verify_client_cert(own, others, UnixTime::now()).ok()?;
-        Some(ClientIdentity::of(own))
+    /// Who has shown this certificate, with those of the authorities between it and one of ours.
+    ///
+    /// # Errors
+    /// Nobody vouches for it now: why. What it says of itself is to be shown to people, and nothing else.
+    pub fn identity(
+        &self,
+        own: &CertificateDer<'_>,
+        others: &[CertificateDer<'_>],
+    ) -> Result<ClientIdentity, Box<(ClientIdentity, Error)>> {
+        let shown = ClientIdentity::of(own);
+        match self.verifier.verify_client_cert(own, others, UnixTime::now()) {
+            Ok(_) => Ok(shown),
+            Err(error) => Err(Box::new((shown, error))),
+        }
     }
 }
 
@@ -137,17 +151,23 @@ impl ClientIdentity {
     fn of(own: &CertificateDer<'_>) -> ClientIdentity {
         let hash = digest(&SHA256, own.as_ref());
         let fingerprint: String = hash.as_ref().iter().map(|byte| format!("{byte:02x}")).collect();
-        let read =
-            X509Certificate::from_der(own).map(|(_, own)| (names(&own), own.subject().to_string().to_lowercase()));
+        let read = X509Certificate::from_der(own).map(|(_, own)| (names(&own), subject(own.subject())));
         let (mut names, subject) = read.unwrap_or_default();
         let mut forms = vec![format!("sha256:{fingerprint}")];
         // Nobody looks for what has the look of another kind.
         forms.extend(names.iter().map(|name| comparable(name)).filter(|form| form.starts_with("name:")));
         if !subject.is_empty() {
             forms.push(format!("subject:{subject}"));
-            names.push(subject);
+            names.push(subject.replace(',', ", ").replace("\\, ", "\\,"));
         }
         ClientIdentity { fingerprint, names, forms }
+    }
+
+    /// A few of its names for the log, each bounded: anybody can put anything into a certificate.
+    pub fn some_names(&self) -> String {
+        let shown: Vec<String> =
+            self.names.iter().take(SHOWN).map(|name| name.chars().take(LONGEST).collect()).collect();
+        shown.join(" | ")
     }
 
     /// What a [`comparable`] `certificate` of a user is compared with: its fingerprint, names and subject.
@@ -169,16 +189,86 @@ fn names(certificate: &X509Certificate<'_>) -> Vec<String> {
     names.map(|name| name.to_lowercase()).filter(|name| !name.is_empty()).collect()
 }
 
+/// A subject in the form in which it is compared: `o=shop,cn=printer`, in lower case, with a `\` before what would
+/// separate attributes. So an authority that lets its clients choose one attribute gives nobody another's subject.
+fn subject(name: &X509Name<'_>) -> String {
+    let mut out = String::new();
+    for attributes in name.iter_rdn() {
+        for (n, attribute) in attributes.iter().enumerate() {
+            let kind = attribute.attr_type();
+            let key = oid2abbrev(kind, oid_registry()).map_or_else(|_| kind.to_id_string(), str::to_owned);
+            let value = attribute.as_str().map_or_else(|_| "?".to_owned(), str::to_lowercase);
+            let between = if out.is_empty() { None } else { Some(if n == 0 { ',' } else { '+' }) };
+            add_attribute(&mut out, between, &key.to_lowercase(), &value);
+        }
+    }
+    out
+}
+
+fn add_attribute(out: &mut String, between: Option<char>, key: &str, value: &str) {
+    out.extend(between);
+    out.push_str(key);
+    out.push('=');
+    for c in value.trim().chars() {
+        if matches!(c, ',' | '+' | '\\') {
+            out.push('\\');
+        }
+        out.push(c);
+    }
+}
+
+/// What people write for a subject, in the same form: with or without blanks around its marks, as OpenSSL prints it
+/// (`O = Shop, CN = printer`); what follows a comma and is no attribute belongs to the value before it. `None`: it does
+/// not look like one.
+fn subject_meant(text: &str) -> Option<String> {
+    let text = text.strip_prefix("subject=").or_else(|| text.strip_prefix("subject:")).unwrap_or(text);
+    let mut attributes: Vec<(Option<char>, String, String)> = Vec::new();
+    let (mut part, mut between, mut literal) = (String::new(), None, false);
+    let mut end = |part: &mut String, between: Option<char>| -> Option<()> {
+        let part = std::mem::take(part);
+        match (part.split_once('=').filter(|(key, _)| is_attribute(key.trim())), attributes.last_mut()) {
+            (Some((key, value)), _) => {
+                attributes.push((between, key.trim().to_owned(), value.to_owned()));
+            }
+            (None, Some((_, _, value))) => {
+                value.extend(between);
+                value.push_str(&part);
+            }
+            (None, None) => return None,
+        }
+        Some(())
+    };
+    for c in text.chars() {
+        match c {
+            '\\' if !literal => literal = true,
+            ',' | '+' if !literal => {
+                end(&mut part, between)?;
+                between = Some(c);
+            }
+            c => {
+                literal = false;
+                part.push(c);
+            }
+        }
+    }
+    end(&mut part, between)?;
+    let mut out = String::new();
+    for (between, key, value) in &attributes {
+        add_attribute(&mut out, *between, key, value);
+    }
+    Some(out)
+}
+
 /// `certificate` of a user in the form in which it is compared: by its look a fingerprint of SHA-256, with colons or
 /// without, a subject (`O=Shop, CN=printer`), or a name.
 pub(super) fn comparable(text: &str) -> String {
     let text = text.trim().to_lowercase();
-    let hex: String = text.strip_prefix("sha256:").unwrap_or(&text).chars().filter(|c| *c != ':').collect();
-    let is_subject = text.split(',').all(|part| part.trim().split_once('=').is_some_and(|(key, _)| is_attribute(key)));
+    // The second is what OpenSSL prints.
+    let hash = text.strip_prefix("sha256:").or_else(|| text.strip_prefix("sha256 fingerprint="));
+    let hex: String = hash.unwrap_or(&text).chars().filter(|c| *c != ':').collect();
     match hex.len() == 64 && hex.bytes().all(|b| b.is_ascii_hexdigit()) {
         true => format!("sha256:{hex}"),
-        false if is_subject => format!("subject:{text}"),
-        false => format!("name:{text}"),
+        false => subject_meant(&text).map_or_else(|| format!("name:{text}"), |subject| format!("subject:{subject}")),
     }
 }
 
@@ -219,11 +309,12 @@ mod tests {
         assert!(ClientAuthorities::new(&file, ClientCert::Off).unwrap().is_none());
         let known = ClientAuthorities::new(&file, ClientCert::Offered).unwrap().unwrap();
         let certificate = client(&ours);
-        let identity = known.identity(std::slice::from_ref(&certificate)).unwrap();
+        let identity = known.identity(&certificate, &[]).unwrap();
         assert_eq!(identity.names, ["printer.shop.example", "scan@shop.example", "printer 7", "o=shop, cn=printer 7"]);
         assert_eq!(identity.fingerprint.len(), 64);
-        assert_eq!(known.identity(&[client(&theirs)]), None);
-        assert_eq!(known.identity(&[]), None);
+        let (shown, error) = *known.identity(&client(&theirs), &[]).unwrap_err();
+        assert!(shown.some_names().starts_with("printer.shop.example | ") && shown.fingerprint.len() == 64);
+        assert!(error.to_string().contains("UnknownIssuer"), "{error}");
     }
 
     /// An authority that gives out any common name gives nobody the certificate of another.
@@ -236,11 +327,44 @@ mod tests {
             params.distinguished_name.push(DnType::CommonName, name);
             ClientIdentity::of(params.signed_by(&KeyPair::generate().unwrap(), &ours).unwrap().der())
         };
-        for other in ["0a".repeat(32), "O=Shop, CN=Printer 7".to_owned(), format!("sha256:{}", "0a".repeat(32))] {
+        for other in [
+            "0a".repeat(32),
+            "O=Shop, CN=Printer 7".to_owned(),
+            "O=Shop,CN=Printer 7".to_owned(),
+            format!("sha256:{}", "0a".repeat(32)),
+        ] {
             let wanted = comparable(&other);
             assert!(named(&other).forms().all(|form| form != wanted), "{other}");
         }
         assert!(named("printer7").forms().any(|form| form == comparable("Printer7")));
+    }
+
+    #[test]
+    fn a_subject_may_have_blanks_or_none_and_commas_in_its_values() {
+        for text in [
+            "O=Shop, CN=Printer 7",
+            " O=Shop,CN=Printer 7 ",
+            "O = Shop, CN = Printer 7",
+            "subject=o=shop,cn=printer 7",
+            "Subject: O=Shop , CN= Printer 7",
+        ] {
+            assert_eq!(comparable(text), "subject:o=shop,cn=printer 7", "{text}");
+        }
+        assert_eq!(comparable("O=Shop, Inc., CN=a+b"), comparable("O=Shop\\, Inc.,CN=a\\+b"));
+        assert_eq!(comparable("O=Shop, Inc., CN=x"), "subject:o=shop\\, inc.,cn=x");
+        assert_ne!(comparable("O=Shop\\, CN=x"), comparable("O=Shop, CN=x"));
+        let ours = authority("ours");
+        let of = |organization: &str| {
+            let mut params = CertificateParams::new(Vec::new()).unwrap();
+            params.distinguished_name = rcgen::DistinguishedName::new();
+            params.distinguished_name.push(DnType::OrganizationName, organization);
+            params.distinguished_name.push(DnType::CommonName, "x");
+            ClientIdentity::of(params.signed_by(&KeyPair::generate().unwrap(), &ours).unwrap().der())
+        };
+        let is = |organization: &str, text: &str| of(organization).forms().any(|form| form == comparable(text));
+        assert!(is("Shop, Inc.", "O=Shop, Inc., CN=x") && is("Shop", "O=Shop,CN=x"));
+        // One who may choose his organization is nobody else by that.
+        assert!(!is("Shop, CN=y", "O=Shop, CN=y, CN=x") && !is("Shop", "CN=x, O=Shop"));
     }
 
     #[test]
@@ -251,7 +375,7 @@ mod tests {
             (comparable(&hex), comparable(&format!("SHA256:{colons}"))),
             (format!("sha256:{}", hex.to_lowercase()), format!("sha256:{}", hex.to_lowercase()))
         );
-        assert_eq!(comparable(" O=Shop, CN=Printer 7 "), "subject:o=shop, cn=printer 7");
+        assert_eq!(comparable(&format!("sha256 Fingerprint={}", colons.to_uppercase())), comparable(&hex));
         assert_eq!(comparable("Printer 7"), "name:printer 7");
         assert_eq!(comparable("sha256:abc"), "name:sha256:abc");
     }

@@ -84,6 +84,11 @@ impl FromStr for CountedRate {
     type Err = String;
 
     fn from_str(s: &str) -> Result<CountedRate, String> {
+        if ["unlimited", "none", "off", "no", "infinite", "infinity", "max"]
+            .contains(&s.trim().to_ascii_lowercase().as_str())
+        {
+            return Err(format!("`{s}` is not a rate: where there is no limit, expected [], or no such line"));
+        }
         if let Some(several) = several(s) {
             return Err(format!("`{s}` has several rates: expected a list of them, {several}"));
         }

@@ -4,7 +4,8 @@
 
 use toml_edit::Value;
 
-use super::value::{Kind, file_name};
+use super::file_path::file_name;
+use super::value::Kind;
 
 /// Which of it is read with the file.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

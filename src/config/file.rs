@@ -21,8 +21,9 @@ use super::profiles;
 use super::rule_keys::{LimitDraft, RuleDraft};
 use super::sandbox::SandboxDraft;
 use super::source_file;
+use super::unknown_key::{dotted_name, unknown};
 use super::users::UserDraft;
-use super::value::{Kind, Val, describe, is_mistyped, nearest};
+use super::value::{Kind, Val, describe, is_mistyped};
 use super::{Dns, Log, Queue, Retry, Sendmail, secret::without_users};
 
 /// Largest file read, in bytes.
@@ -258,8 +259,19 @@ impl<'a> Reader<'a> {
             };
             let fits = |b: u8| b.is_ascii_alphanumeric() || b == b'-' || b == b'_' || b == b'.';
             if name.is_empty() || name.len() > 64 || !name.bytes().all(fits) {
-                let message = "is not a name of a provider: expected at most 64 letters, digits, -, _ and .";
-                self.problem(span, path, message.into());
+                let joined = name.split_whitespace().collect::<Vec<_>>().join("-");
+                let meant = if name.contains(' ') && joined.bytes().all(fits) {
+                    format!(", such as [provider.{joined}]")
+                } else {
+                    String::new()
+                };
+                let message =
+                    format!("is not a name of a provider: expected at most 64 letters, digits, -, _ and .{meant}");
+                self.problem(span, path, message);
+                continue;
+            }
+            if let Some(message) = dotted_name(name, item) {
+                self.problem(span, path, message);
                 continue;
             }
             if name == "default" {
@@ -330,6 +342,13 @@ impl<'a> Reader<'a> {
                     let message =
                         "the secret stands in the file: { env = \"NAME\" } or { file = \"path\" } keeps it out of it";
                     self.warn(&path, message.into());
+                }
+                Ok(()) if matches!(key.kind, Kind::Secret) => {
+                    // Others may read the password, which mail does not have to wait for.
+                    let file = value.as_ref().and_then(|value| value.as_inline_table()?.get("file")?.as_str());
+                    if let Some(Err(message)) = file.map(|file| source_file::closed(Path::new(file))) {
+                        self.warn(&path, message);
+                    }
                 }
                 Ok(()) => {}
                 Err(message) => {
@@ -439,6 +458,11 @@ impl<'a> Reader<'a> {
             self.place(&path, span.clone());
             match entry {
                 Ok(table) => tables.push((path, table)),
+                Err(_) if name == "user" && item.is_str() => {
+                    let message = "as whom it runs is said in what starts it, such as User= of systemd (docs/operations.md); \
+                                   one who may log in is a table [[user]]";
+                    self.problem(span, name.to_owned(), message.into());
+                }
                 Err(found) => {
                     let message = format!("there may be several of these: expected [[{name}]], found {found}");
                     self.problem(span, name.to_owned(), message);
@@ -543,52 +567,4 @@ fn found(item: &Item) -> String {
         Item::ArrayOfTables(_) => "a list of tables".into(),
         _ => "a table".into(),
     }
-}
-
-/// The message about a key that no declaration names, and whether the key may be repeated.
-fn unknown<T: Table>(name: &str, prefix: &str, item: &Item) -> (String, bool) {
-    let root = T::NAME.is_empty();
-    if root && item.is_table_like() && profiles::all().iter().any(|profile| profile.name() == name) {
-        return (format!("unknown table: did you mean [provider.{name}]?"), true);
-    }
-    let mut known: Vec<&str> = T::KEYS.iter().filter_map(|k| k.name.strip_prefix(prefix)).collect();
-    known.iter_mut().for_each(|k| *k = k.split('.').next().unwrap_or(k));
-    known.dedup();
-    if T::blank().retry("retry").is_some() && prefix.is_empty() {
-        known.push("retry");
-    }
-    if T::blank().rules("on_reply").is_some() && prefix.is_empty() {
-        known.push("on_reply");
-    }
-    if root {
-        known.extend([
-            "listener", "user", "queue", "retry", "dns", "default", "provider", "route", "limit", "dkim", "sandbox",
-            "sendmail", "admin", "log",
-        ]);
-    }
-    // `password_file` beside `user`, as others have it.
-    let from = [("_file", "file = \"PATH\""), ("_env", "env = \"NAME\"")];
-    let secret = from.iter().find_map(|(end, from)| {
-        let stem = name.strip_suffix(end)?;
-        let is_secret = |key: &&super::keys::Key<T>| {
-            key.name.strip_prefix(prefix) == Some(stem) && matches!(key.kind, Kind::Secret | Kind::StoredPassword)
-        };
-        T::KEYS.iter().find(is_secret).map(|_| format!("unknown key: expected {stem} = {{ {from} }}"))
-    });
-    if let Some(message) = secret {
-        return (message, true);
-    }
-    // What only resembles a table is none of them.
-    let near = nearest(name, known.iter().copied())
-        .filter(|near| !root || !item.is_table_like() || is_mistyped(name, [*near]));
-    let message = match near {
-        None if root && item.is_table_like() => {
-            format!("unknown table: expected [provider.NAME] for a provider, or one of {}", known.join(", "))
-        }
-        Some(near) => format!("unknown key: did you mean `{near}`?"),
-        None => format!("unknown key: expected one of {}", known.join(", ")),
-    };
-    // What is a key elsewhere is none of anybody's secrets.
-    let elsewhere = ProviderDraft::KEYS.iter().flat_map(|k| k.name.split('.')).any(|part| part == name);
-    (message, elsewhere || is_mistyped(name, known))
 }

@@ -279,7 +279,7 @@ impl Table for ProviderDraft {
         "implicit_tls" implicit_tls: Kind::Flag, example "false";
         /// User name at the smart host.
         "auth.user" user: Kind::User, example r#""AKIAEXAMPLE""#;
-        /// Password at the smart host: `{ env = "NAME" }`, `{ file = "path" }`, or itself (with a warning).
+        /// Password at the smart host: `{ env = "NAME" }`, `{ file = "path" }`, or itself (with a warning, as for a file that others may read).
         "auth.password" password: Kind::Secret, example r#"{ env = "SES_PASSWORD" }"#;
         /// The one mechanism to use, for a server that offers more than it takes. Default: the first of PLAIN, LOGIN,
         /// SCRAM-SHA-256 and CRAM-MD5 that is offered; with `oauth` XOAUTH2, else OAUTHBEARER.

@@ -109,14 +109,39 @@ impl FromStr for ListenAddress {
         if let Some(port) = text.rsplit_once(':').map(|(_, port)| port).filter(|port| is_no_port(port)) {
             return Err(format!("\"{text}\" has no port: expected 1 to 65535, found {port}"));
         }
-        let not = |_| {
-            format!(
-                "\"{text}\" is not an address: expected one such as \"localhost:2525\", \"127.0.0.1:2525\", \
-                 \"[::1]:2525\" or \"unix:/run/mailweir/smtp.sock\""
-            )
-        };
-        text.parse().map(ListenAddress::Socket).map_err(not)
+        text.parse().map(ListenAddress::Socket).map_err(|_| not_an_address(text))
     }
+}
+
+fn not_an_address(text: &str) -> String {
+    let port = text.rsplit_once(':').filter(|(host, port)| is_everything(host) && port.parse::<u16>().is_ok());
+    let expected = match port {
+        Some((_, port)) => format!(
+            "expected \"0.0.0.0:{port}\" for all addresses of this machine, or \"[::]:{port}\" with those of IPv6, and `allow`"
+        ),
+        None if is_name(text) => {
+            "expected the address of this machine itself, such as \"192.0.2.10:2525\": neither a host nor an interface is looked up"
+                .to_owned()
+        }
+        None => "expected one such as \"localhost:2525\", \"127.0.0.1:2525\", \"[::1]:2525\" or \
+                 \"unix:/run/mailweir/smtp.sock\""
+            .to_owned(),
+    };
+    format!("\"{text}\" is not an address: {expected}")
+}
+
+/// A name and a port.
+fn is_name(text: &str) -> bool {
+    let fits = |host: &str| {
+        host.starts_with(|c: char| c.is_ascii_alphabetic())
+            && host.bytes().all(|b| b.is_ascii_alphanumeric() || b"-._".contains(&b))
+    };
+    text.rsplit_once(':').is_some_and(|(host, port)| fits(host) && port.parse::<u16>().is_ok())
+}
+
+/// What others write for all addresses of a machine.
+fn is_everything(host: &str) -> bool {
+    ["", "*", "any", "all", "[*]"].contains(&host.to_ascii_lowercase().as_str())
 }
 
 /// A number, and greater than that of any port.

@@ -47,6 +47,10 @@ fn number(text: &str) -> Option<(f64, &str)> {
 pub(super) fn rate(text: &str) -> Option<String> {
     let text = text.trim().to_ascii_lowercase();
     let (count, rest) = number(&text)?;
+    let (count, rest) = match rest.strip_prefix('k').filter(|rest| rest.starts_with(['/', ' '])) {
+        Some(rest) => (count * 1000.0, rest),
+        None => (count, rest),
+    };
     // What is counted may stand before the span or behind it.
     let mut words: Vec<&str> = rest.split(|c: char| c.is_whitespace() || c == '/').filter(|w| !w.is_empty()).collect();
     let unit = |word: &&str| matches!(*word, "messages" | "recipients" | "connections");
@@ -112,6 +116,8 @@ mod tests {
             ("5 mails per month", Some("5/30d")),
             ("1.5/m", Some("90/h")),
             ("20/sec.", Some("20/s")),
+            ("50k/d", Some("50000/d")),
+            ("1.5K per hour", Some("1500/h")),
             ("0/s", None),
             ("20", None),
             ("10MB/d", None),

@@ -8,16 +8,24 @@ mod aliases;
 mod authorities;
 pub mod certificates;
 mod check;
+mod check_listener;
+mod check_provider;
+mod check_routes;
 mod client_identity;
 mod counted;
 mod dkim;
+mod dns;
 mod elsewhere;
+mod expected;
 mod expiring;
 mod fields;
 mod file;
+mod file_path;
 mod identity;
 mod keys;
+mod limit;
 mod listen_address;
+mod listener;
 mod listener_auth;
 mod listener_keys;
 mod load;
@@ -35,6 +43,8 @@ mod own_relay;
 mod password;
 mod problem;
 pub mod profiles;
+mod provider;
+mod reply_rule;
 pub mod report;
 mod routes;
 mod rule_keys;
@@ -43,6 +53,7 @@ mod rules;
 pub mod sample;
 mod sandbox;
 mod secret;
+mod secret_value;
 mod sendmail;
 mod shaping;
 mod source_file;
@@ -52,31 +63,35 @@ mod store_place;
 mod submission;
 mod trust_anchor;
 pub mod units;
+mod unknown_key;
 mod users;
 mod value;
 mod warmup;
 
 use std::collections::BTreeMap;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 pub use crate::mail::convert::SignedConversion;
-use crate::mail::{Address, Incoming, LaneName, LocalNames, Spellings};
+use crate::mail::{Address, Incoming, LocalNames, Spellings};
 pub use crate::observe::LogFormat;
 pub use aliases::{AliasFault, AliasFile, Aliases};
 pub use authorities::Authorities;
-pub(crate) use check::collide;
+pub(crate) use check_listener::collide;
 pub use client_identity::{ClientAuthorities, ClientIdentity};
 pub use counted::{CountedRate, Unit};
 pub(crate) use dkim::read_selector;
 pub use dkim::{Dkim, DkimKey};
+pub use dns::{Dns, DnsProtocol, Dnssec, Nameserver};
 pub use elsewhere::Elsewhere;
 pub(crate) use expiring::troubles as expiring;
 pub use file::find;
 pub use identity::{IdentityFault, ListenerTls};
+pub use limit::{Count, Limit, Over};
 pub use listen_address::{FileMode, ListenAddress};
+pub use listener::{ClientCert, Engine, Listener, ListenerAuth, ListenerTlsMode};
 pub(crate) use listener_keys::local_networks;
 pub use load::Loaded;
 pub(crate) use load::has_text;
@@ -86,13 +101,14 @@ pub use oauth_files::{ClientCertificate, JwtAlgorithm, RsaKey, ServiceAccount};
 pub use own_certificate::OwnCertificate;
 pub use password::{MAX_PASSWORD, MOST_MEMORY, ScramKeys, StoredPassword};
 pub use problem::{ConfigError, Problem, Warning};
+pub use provider::{BeforeStart, LimitsPer, Overflow, Provider, Relay, Source, TlsMin, TlsMode, Warmup};
+pub use reply_rule::{ReplyRule, RuleAction, RuleScope};
 pub use routes::{PriorityRule, Route, RouteWhen};
 pub use sandbox::Sandbox;
 pub use secret::{AuthMechanism, Credentials, Redactor, Secret};
 pub use sendmail::Sendmail;
 pub use submission::{Search, Submission};
 pub use trust_anchor::TrustAnchor;
-use units::{Pattern, Rate};
 pub use users::{User, Users};
 pub(crate) use value::nearest;
 
@@ -208,107 +224,6 @@ impl Origins {
     }
 }
 
-/// `[[listener]]`.
-#[derive(Clone, Debug)]
-pub struct Listener {
-    /// What `[[route]] listener` calls it; empty without one.
-    pub name: Arc<str>,
-    /// Where it listens.
-    pub address: ListenAddress,
-    /// Who may connect to a Unix socket, by the rights of the file system.
-    pub mode: FileMode,
-    /// The group of a Unix socket; `None`: that of the process.
-    pub group: Option<u32>,
-    /// Clients that may relay, unless `auth` asks more of them.
-    pub allow: Vec<Network>,
-    /// Whether clients may log in, or have to.
-    pub auth: ListenerAuth,
-    /// Who asks for a login gets one, and may do no more than before.
-    pub accept_any: bool,
-    /// AUTH is told in the form of old clients, too: `AUTH=PLAIN LOGIN`.
-    pub auth_old_line: bool,
-    /// Who may log in: the same for all listeners.
-    pub users: Arc<Users>,
-    /// TLS for clients; `None`: clear text only.
-    pub tls: Option<ListenerTls>,
-    /// In bytes.
-    pub max_message_size: u64,
-    /// Recipients a transaction may have.
-    pub max_recipients: usize,
-    /// `Received:` fields over which a message is taken to loop (RFC 5321 §6.3).
-    pub max_hops: u32,
-    /// Bytes that a header section may have.
-    pub max_header: u64,
-    /// Sessions at once.
-    pub max_connections: usize,
-    /// Sessions at once of one address (of IPv6: of a /64) among those of clients outside `allow` that have not logged
-    /// in; `None`: a quarter of these.
-    pub max_strangers_per_network: Option<usize>,
-    /// The protocol engine.
-    pub engine: Engine,
-    /// End a message at a bare LF dot line and take bare LF as line end in commands: for devices
-    /// that speak LF only. Off by default (smuggling).
-    pub lf_only: bool,
-    /// Longest wait for a command.
-    pub command_timeout: Duration,
-    /// Longest wait between reads of message data.
-    pub data_timeout: Duration,
-    /// Longest session.
-    pub session_timeout: Duration,
-    /// How far ahead a client may name the time at which its message leaves (RFC 4865); zero: not at all.
-    pub future_release: Duration,
-    /// Window in which a message sent again gets the first queue id; zero: off.
-    pub dedupe: Duration,
-    /// Proxies and filters in front that may tell whose client they speak for (XCLIENT, XFORWARD).
-    pub xclient_from: Vec<Network>,
-    /// Proxies in front whose connections begin with a header of the PROXY protocol, and must.
-    pub proxy_from: Vec<Network>,
-    /// `[sandbox]`: the same for all listeners.
-    pub sandbox: Option<Arc<Sandbox>>,
-    /// What names without a domain stand for: the same for all listeners.
-    pub names: Arc<LocalNames>,
-}
-
-/// `auth` of a listener.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum ListenerAuth {
-    /// Nobody can log in.
-    Off,
-    /// Clients in `allow` relay as they are, others after they have logged in.
-    Offered,
-    /// Nobody relays who has not logged in.
-    Required,
-}
-
-/// `tls.client_cert` of a listener: whether clients are asked for a certificate.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum ClientCert {
-    /// No.
-    Off,
-    /// Those who have one may show it.
-    Offered,
-    /// Nobody gets through the handshake without one for which an authority vouches.
-    Required,
-}
-
-/// `tls.mode` of a listener: when TLS begins.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum ListenerTlsMode {
-    /// When the client says STARTTLS (RFC 3207).
-    StartTls,
-    /// With the first byte (RFC 8314 §3.3).
-    Implicit,
-}
-
-/// `engine`.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Engine {
-    /// Ours, on tokio and smtp-proto.
-    Native,
-    /// mailin-embedded: one thread a session, fewer features.
-    Mailin,
-}
-
 /// `[queue]`.
 #[derive(Clone, Debug)]
 pub struct Queue {
@@ -344,397 +259,6 @@ pub struct Retry {
     pub expire: Duration,
     /// Age at which a delay DSN is due.
     pub warn: Duration,
-}
-
-/// `[dns]`.
-#[derive(Clone, Debug)]
-pub struct Dns {
-    /// Empty: the system's (`/etc/resolv.conf`).
-    pub nameservers: Vec<Nameserver>,
-    /// One query to one server.
-    pub timeout: Duration,
-    /// Tries a query.
-    pub attempts: usize,
-    /// Who checks signatures.
-    pub dnssec: Dnssec,
-    /// What is trusted instead of the keys of the root.
-    pub trust_anchor: Option<TrustAnchor>,
-    /// Shortest time an answer is cached.
-    pub ttl_min: Duration,
-    /// Longest time an answer is cached.
-    pub ttl_max: Duration,
-    /// Longest time a negative answer is cached.
-    pub negative_ttl_max: Duration,
-    /// Cached routes and hosts at most.
-    pub cache_size: u64,
-}
-
-/// `[dns] dnssec`.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Dnssec {
-    /// Nobody.
-    Off,
-    /// A name server on loopback, whose AD bit is believed.
-    TrustAd,
-    /// We do.
-    Validate,
-}
-
-/// An entry of `[dns] nameservers`.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Nameserver {
-    /// Address and port.
-    pub address: SocketAddr,
-    /// How to talk to it.
-    pub protocol: DnsProtocol,
-    /// Name its certificate must have, for TLS and HTTPS.
-    pub tls_name: String,
-}
-
-/// How to talk to a name server.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum DnsProtocol {
-    /// UDP, TCP when truncated: `192.0.2.53` or `192.0.2.53:5353`.
-    Plain,
-    /// `tls://192.0.2.53:853#dns.example`.
-    Tls,
-    /// `https://192.0.2.53:443#dns.example`.
-    Https,
-}
-
-/// `[provider.NAME]`, and `[default]`.
-#[derive(Clone, Debug)]
-pub struct Provider {
-    /// The table's name; also the name of its lane, or the first part of the names of its lanes.
-    pub name: String,
-    /// `match.mx`: patterns of MX host names.
-    pub match_mx: Vec<Pattern>,
-    /// `match.domains`: patterns of recipient domains.
-    pub match_domains: Vec<Pattern>,
-    /// A smart host; `None`: by MX.
-    pub relay: Option<Relay>,
-    /// Connections at once.
-    pub connections: u32,
-    /// Messages after which a connection is closed.
-    pub messages_per_connection: u32,
-    /// Recipients of one transaction.
-    pub recipients_per_message: u32,
-    /// Bytes that a message may have to be tried at all; 0: what the host announces.
-    pub max_message_size: u64,
-    /// Every one holds; empty: no rate limit. Those of connections belong to
-    /// [`Provider::connection_rates`].
-    pub rate: Vec<CountedRate>,
-    /// Transactions (or recipients, by the unit of each rate) that may leave at once after a pause; 0:
-    /// what 10 ms of the rate bring, at least 1.
-    pub burst: u32,
-    /// What rates and quotas without a unit count, and warm-up plans.
-    pub count: Count,
-    /// How long an idle connection is kept.
-    pub idle_timeout: Duration,
-    /// Port of MX hosts.
-    pub port: u16,
-    /// Deliver to loopback and private addresses found in DNS.
-    pub allow_private: bool,
-    /// TLS to its hosts.
-    pub tls: TlsMode,
-    /// The oldest version of TLS that is spoken to its hosts.
-    pub tls_min: TlsMin,
-    /// Honour the MTA-STS policies of domains, of a provider without a smart host.
-    pub mta_sts: bool,
-    /// Extra trusted roots, for a private CA.
-    pub tls_ca: Option<Authorities>,
-    /// What is shown to hosts that ask for a certificate.
-    pub tls_client: Option<OwnCertificate>,
-    /// TLS session resumption.
-    pub tls_resume: bool,
-    /// Local addresses to connect from; empty: the system chooses.
-    pub source: Vec<Source>,
-    /// For what the limits hold. In the configuration of one source (see [`sources::each`])
-    /// `source` has just that one.
-    pub limits_per: LimitsPer,
-    /// Use PIPELINING where offered.
-    pub pipelining: bool,
-    /// Use CHUNKING (BDAT) where offered.
-    pub chunking: bool,
-    /// What to do with a DKIM- or S/MIME-signed message that a host without 8BITMIME would need
-    /// converted, or whose long lines would need folding.
-    pub signed_conversion: SignedConversion,
-    /// Retry schedule.
-    pub retry: Retry,
-    /// Sliding-window caps: never more than `count` in *any* window of length `per`, across
-    /// restarts. Never of connections. Empty: none.
-    pub quota: Vec<CountedRate>,
-    /// New connections, besides those of `rate`: see [`Provider::connection_rates`].
-    pub connection_rate: Vec<Rate>,
-    /// Slow down on throttle replies and speed up again by itself.
-    pub adaptive: bool,
-    /// What replies mean here: the configuration's rules first, then the built-in ones. The first
-    /// rule that matches decides.
-    pub rules: Vec<ReplyRule>,
-    /// A plan for new source addresses.
-    pub warmup: Option<Warmup>,
-}
-
-/// `[[provider.NAME.on_reply]]`, or a built-in rule: what a reply means and what follows.
-#[derive(Clone, PartialEq, Debug)]
-pub struct ReplyRule {
-    /// Where it was written: `built-in gmail: vendor page` or `config.toml:12`.
-    pub origin: String,
-    /// Only at this stage.
-    pub stage: Option<crate::smtp::upstream::Stage>,
-    /// Only this basic code.
-    pub code: Option<u16>,
-    /// Only an enhanced code that matches, e.g. `4.7.28` or `4.7.*`.
-    pub enhanced: Option<Pattern>,
-    /// Only a text that contains this (case does not matter; `*` stands for any run of characters).
-    pub text: Option<String>,
-    /// How far it reaches.
-    pub scope: RuleScope,
-    /// What is done; at least one.
-    pub actions: Vec<RuleAction>,
-    /// How long the actions last.
-    pub lasting: Duration,
-    /// Only after that many matches in that time (`3/h`); before, the reply is judged as usual.
-    pub after: Option<Rate>,
-}
-
-/// `scope` of a rule.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum RuleScope {
-    /// The recipient that was refused.
-    Recipient,
-    /// The connection on which it was said.
-    Connection,
-    /// The provider (seen from one source address).
-    Provider,
-    /// The account at a smart host.
-    Account,
-}
-
-/// One action of a rule.
-#[derive(Clone, Copy, PartialEq, Debug)]
-pub enum RuleAction {
-    /// `delay`: these recipients wait that long.
-    Delay(Duration),
-    /// `slow_to`: at most this rate.
-    SlowTo(Rate),
-    /// `connections`: at most so many.
-    Connections(u32),
-    /// `messages_per_connection`: at most so many.
-    MessagesPerConnection(u32),
-    /// `pause = true`: nothing leaves.
-    Pause,
-    /// `treat_as = "temporary"`: try again, whatever the code.
-    Temporary,
-    /// `treat_as = "permanent"`: bounce, whatever the code.
-    Permanent,
-    /// `alert = true`: an error line in the log, for somebody to look at.
-    Alert,
-}
-
-/// `warmup`: how much may leave on which day since `start` (UTC days). Counts like the rates.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Warmup {
-    /// Midnight UTC of the first day.
-    pub start: crate::clock::Timestamp,
-    /// Most per day: day 1 first; the last entry holds from then until `end`.
-    pub days: Vec<u32>,
-    /// Number of days after which no warm-up limit holds any more (the plan's length).
-    pub length: u32,
-    /// What becomes of mail over the day's number.
-    pub overflow: Overflow,
-    /// What leaves before `start`.
-    pub before: BeforeStart,
-}
-
-/// `limits_per`.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum LimitsPer {
-    /// The limits hold for all source addresses together.
-    Provider,
-    /// Every source address has all limits for itself, and learns for itself.
-    Source,
-}
-
-/// `before` of a warm-up.
-#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
-pub enum BeforeStart {
-    /// As much on each day as on the first.
-    #[default]
-    DayOne,
-    /// Nothing.
-    Nothing,
-}
-
-/// `overflow` of a warm-up.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Overflow {
-    /// It waits for the next day.
-    Wait,
-    /// It leaves from the next source that has room today.
-    Source,
-}
-
-/// `[[limit]]`: a share of a provider for some senders or clients, so that one application cannot
-/// eat another's.
-#[derive(Clone, PartialEq, Debug)]
-pub struct Limit {
-    /// Reverse-paths it is about.
-    pub sender: Pattern,
-    /// Client addresses it is about; empty: all.
-    pub client: Vec<Network>,
-    /// The user it is about; `None`: whoever, and nobody.
-    pub user: Option<String>,
-    /// Providers (lanes) it is about.
-    pub provider: Pattern,
-    /// Rates; never of connections.
-    pub rate: Vec<CountedRate>,
-    /// Quotas; never of connections.
-    pub quota: Vec<CountedRate>,
-    /// What those without a unit count.
-    pub count: Count,
-    /// Each sender domain has its own (else all that match share one). It is not about the null sender, which has
-    /// none, unless `sender` is `<>`.
-    pub each_domain: bool,
-    /// Each user has its own; it is about nobody who has not logged in.
-    pub each_user: bool,
-    /// What becomes of more than that.
-    pub over: Over,
-}
-
-impl Limit {
-    /// Its conditions in words, by which it is known in reports and in the store.
-    pub fn conditions(&self) -> String {
-        let mut name = format!("limit {}", self.sender);
-        if !self.client.is_empty() {
-            let networks: Vec<String> = self.client.iter().map(ToString::to_string).collect();
-            name.push_str(&format!(" from {}", networks.join(",")));
-        }
-        if let Some(user) = &self.user {
-            name.push_str(&format!(" of {user}"));
-        }
-        if self.provider.as_str() != "*" {
-            name.push_str(&format!(" to {}", self.provider));
-        }
-        name
-    }
-}
-
-/// `over` of a `[[limit]]`.
-#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
-pub enum Over {
-    /// It waits in the queue.
-    #[default]
-    Wait,
-    /// It is refused for now when it comes in.
-    Reject,
-    /// It is taken, and held until an operator releases it.
-    Hold,
-    /// The same, and its user may not send until somebody ends that.
-    Lock,
-}
-
-impl Provider {
-    /// The name of the lane of this provider.
-    pub fn lane(&self) -> LaneName {
-        LaneName::provider(&self.name)
-    }
-
-    /// The limits of new connections, which all hold; empty: none.
-    pub fn connection_rates(&self) -> Vec<Rate> {
-        let of_rate = self.rate.iter().filter(|rate| rate.is_of_connections()).map(|rate| rate.rate);
-        self.connection_rate.iter().copied().chain(of_rate).collect()
-    }
-}
-
-/// A local address to connect from.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Source {
-    /// The address.
-    pub address: IpAddr,
-    /// Said in EHLO; `None`: the relay's host name.
-    pub name: Option<String>,
-    /// Its part of the sender domains is this, of the sum of all weights; at least 1.
-    pub weight: u32,
-    /// Its own warm-up, instead of the provider's. Only with limits for each source.
-    pub warmup: Option<Warmup>,
-}
-
-impl Source {
-    /// An address of weight 1 without a name of its own.
-    pub fn new(address: IpAddr) -> Source {
-        Source { address, name: None, weight: 1, warmup: None }
-    }
-}
-
-/// A smart host.
-#[derive(Clone, Debug)]
-pub struct Relay {
-    /// Host name or IP address.
-    pub host: Arc<str>,
-    /// Port.
-    pub port: u16,
-    /// TLS from the first byte (port 465 by default), else STARTTLS.
-    pub implicit_tls: bool,
-    /// A password for AUTH.
-    pub auth: Option<Credentials>,
-    /// How a token for AUTH is had; with a password there is none.
-    pub oauth: Option<Arc<OAuth>>,
-    /// Knows the secrets that this host may have heard, from this or another provider.
-    redactor: Redactor,
-}
-
-impl Relay {
-    /// A smart host that has heard no other secret than that of `auth`.
-    pub fn new(host: &str, port: u16, implicit_tls: bool, auth: Option<Credentials>) -> Relay {
-        Relay { host: host.into(), port, implicit_tls, redactor: Redactor::new(&auth), auth, oauth: None }
-    }
-
-    /// What the configuration keeps secret of the account.
-    pub fn secrets(&self) -> impl Iterator<Item = &Secret> {
-        let password = self.auth.iter().map(|credentials| &credentials.password);
-        password.chain(self.oauth.iter().flat_map(|oauth| oauth.secrets()))
-    }
-
-    /// For all that this host says.
-    pub fn redactor(&self) -> &Redactor {
-        &self.redactor
-    }
-}
-
-/// `count`.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Count {
-    /// A transaction is one.
-    Messages,
-    /// Each recipient is one.
-    Recipients,
-}
-
-/// `tls`.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum TlsMode {
-    /// Never.
-    Off,
-    /// If offered, whatever the certificate; once more in clear text when it fails.
-    Opportunistic,
-    /// Encrypted or not at all, whatever the certificate.
-    Required,
-    /// Encrypted, with a certificate that is valid for the host's name. Default of smart hosts.
-    Verified,
-    /// Only to hosts with signed TLSA records, one of which their certificate matches.
-    Dane,
-    /// Only to hosts that an enforced MTA-STS policy of the domain names, with such a certificate.
-    MtaSts,
-}
-
-/// `tls_min`.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-pub enum TlsMin {
-    /// TLS 1.2, the oldest one that is spoken at all.
-    V12,
-    /// TLS 1.3.
-    V13,
 }
 
 /// `[log]`.

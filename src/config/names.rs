@@ -2,6 +2,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 
+use super::file_path::plain_path;
 use super::never;
 use super::units::Pattern;
 use super::value::{Kind, Val};
@@ -59,6 +60,7 @@ pub(super) fn read_store(text: &str) -> Result<Store, String> {
         return match path {
             "" => Err(format!("\"{text}\" names no file: expected {}", Kind::Store.expected())),
             ":memory:" => Err("a queue in memory would not survive a restart: expected the path of a file".into()),
+            path if plain_path(path).is_some() => Err(plain_path(path).unwrap_or_default()),
             path if path.contains(['\0', '?']) => {
                 Err(format!("\"{path}\" is not a path: it has a zero byte or a question mark"))
             }
@@ -77,7 +79,11 @@ pub(super) fn host_pattern(text: &str) -> Result<Pattern, String> {
         !label.is_empty() && label.chars().all(|c| c.is_alphanumeric() || c == '-' || c == '_' || c == '*')
     });
     if !fits || text.len() > 255 {
+        let one = text.rsplit_once('@').is_some_and(|(local, _)| !local.is_empty() && !local.contains(['*', '/']));
         let hint = match never::meant_by_host(text, |meant| host_pattern(meant).is_ok()) {
+            Some(meant) if one => {
+                format!("did you mean \"{meant}\"? (one address is a matter of [[route]]: recipient = \"{text}\")")
+            }
             Some(meant) => format!("did you mean \"{meant}\"?"),
             None => "expected a name such as mx.example.com or *.example.com".to_owned(),
         };

@@ -183,7 +183,7 @@ impl FromStr for Network {
     type Err = String;
 
     fn from_str(s: &str) -> Result<Network, String> {
-        let bad = || format!("`{s}` is not a network: expected an address like 192.0.2.7 or a range like 192.0.2.0/24");
+        let bad = || format!("`{s}` is not a network: {}", expected_instead_of(s));
         let (base, prefix) = match s.split_once('/') {
             Some((base, prefix)) => (base, Some(prefix)),
             None => (s, None),
@@ -212,6 +212,39 @@ impl FromStr for Network {
             return Err(format!("`{s}` is an address within a range: did you mean {base}/{one} or {first}/{prefix}?"));
         }
         Ok(Network { base, prefix })
+    }
+}
+
+/// What to write instead of a text that is no network, as others have them: masks with dots, a first and a last address,
+/// exceptions.
+fn expected_instead_of(text: &str) -> String {
+    let is_address = |text: &str| text.trim().parse::<IpAddr>().is_ok();
+    let masked = text.split_once(['/', ' ']).and_then(|(base, mask)| {
+        let mask: Ipv4Addr = mask.trim().parse().ok()?;
+        let bits = mask.to_bits().leading_ones();
+        let whole = mask.to_bits().count_ones() == bits && base.trim().parse::<Ipv4Addr>().is_ok();
+        whole.then(|| format!("did you mean {}/{bits}?", base.trim()))
+    });
+    if let Some(meant) = masked {
+        return meant;
+    }
+    if text.trim_start().starts_with('!') {
+        return "nothing can be taken out of a network: expected only those that are meant, without !".to_owned();
+    }
+    let parts: Vec<&str> = text.split([',', ';', ' ']).filter(|part| !part.is_empty()).collect();
+    if parts.len() > 1 && parts.iter().all(|part| part.parse::<Network>().is_ok()) {
+        return format!("expected each in quotes of its own, \"{}\"", parts.join("\", \""));
+    }
+    if text.contains(|c: char| c.is_ascii_alphabetic()) && !text.contains([':', '/']) {
+        return "no name is looked up here: expected the address of that host, or its network".to_owned();
+    }
+    match text.split_once('-') {
+        Some((first, last)) if is_address(first) && is_address(last) => format!(
+            "expected each address by itself, or networks like 192.0.2.0/24 that together are those from {} to {}",
+            first.trim(),
+            last.trim()
+        ),
+        _ => "expected an address like 192.0.2.7 or a range like 192.0.2.0/24".to_owned(),
     }
 }
 

@@ -64,7 +64,11 @@ fn unicode_mark(c: char) -> bool {
 
 /// What a regular expression seems to mean; `None`: it does not look like one.
 fn without_regex(text: &str) -> Option<String> {
-    let looks = text.starts_with('^') || text.ends_with('$') || text.contains('\\') || text.contains(".*@");
+    // Between slashes, as Postfix and others have them.
+    let inner = text.strip_prefix('/').and_then(|rest| rest.trim_end_matches('i').strip_suffix('/'));
+    let text = inner.unwrap_or(text);
+    let looks =
+        inner.is_some() || text.starts_with('^') || text.ends_with('$') || text.contains('\\') || text.contains(".*@");
     let looks = looks && !text.contains('"');
     looks.then(|| {
         let plain = text.trim_start_matches('^').trim_end_matches('$').replace('\\', "");
@@ -94,6 +98,7 @@ mod tests {
             ("^.*@shop\\.example$", "expected \"*@shop.example\""),
             (".*@shop.example", "expected \"*@shop.example\""),
             (".+@shop\\.example", "expected \"*@shop.example\""),
+            ("/.*@shop\\.example/i", "expected \"*@shop.example\""),
         ] {
             let why = of_mailbox(text).unwrap_or_else(|| panic!("{text}"));
             assert!(why.contains(told), "{text}: {why}");

@@ -11,7 +11,7 @@ use std::fmt;
 
 use toml_edit::Value;
 
-use super::check::{effective_implicit, effective_tls};
+use super::check_provider::{effective_implicit, effective_tls};
 use super::file::{Draft, Reader};
 use super::keys::{ProviderDraft, Table, Top};
 use super::profiles::{self, Profile};

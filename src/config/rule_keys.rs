@@ -203,8 +203,8 @@ impl Table for LimitDraft {
         "each_domain" each_domain: Kind::Flag, default "false";
         /// Each user has such a limit of its own; it is about nobody who has not logged in. For limits with another `over` than `wait`.
         "each_user" each_user: Kind::Flag, default "false";
-        /// What becomes of more: it waits in the queue (`wait`); it is refused with 450 4.7.1 when it comes in (`reject`);
-        /// it is taken, and put aside until `mailweir queue release` (`hold`); or it is
+        /// What becomes of more: it waits in the queue (`wait`); it is refused with 450 4.7.1 when it comes in (`reject`;
+        /// 554 5.7.1 if its recipients alone are more than the number); it is taken, and put aside until `mailweir queue release` (`hold`); or it is
         /// refused and the user may neither send nor log in until `mailweir user unlock` (`lock`). What comes in is counted
         /// as one, whatever its provider, and in windows, also by `rate`.
         "over" over: Kind::Word(Over::WORDS), default r#""wait""#;

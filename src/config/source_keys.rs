@@ -69,7 +69,9 @@ fn one(table: &InlineTable) -> Result<Source, String> {
 }
 
 fn address(text: &str) -> Result<IpAddr, String> {
-    let ip: IpAddr = text.parse().map_err(|_| format!("\"{text}\" is not an IP address"))?;
+    let ip: IpAddr = text.parse().map_err(|_| {
+        format!("\"{text}\" is not an IP address: expected one that this machine has, such as \"192.0.2.10\"")
+    })?;
     if ip.is_unspecified() || ip.is_multicast() {
         return Err(format!("{ip} is not an address to connect from"));
     }

@@ -8,9 +8,9 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use toml_edit::{Array, Value};
-use zeroize::Zeroizing;
 
 use super::dkim::{DkimKey, read_selector};
+use super::file_path::file_name;
 use super::identity::MAX_PEM;
 use super::listen_address::group_id;
 use super::names::{
@@ -19,12 +19,13 @@ use super::names::{
 };
 use super::oauth::{Endpoint, OAuthService};
 use super::oauth_files::{ClientCertificate, KeyFile, ServiceAccount};
-use super::password::{self, StoredPassword};
+use super::password::StoredPassword;
+use super::secret_value::read_secret;
 use super::units::{Pattern, Rate, Size, Span};
 use super::users::{self, UserFile};
 use super::{
     AliasFile, Aliases, Authorities, CountedRate, FileMode, ListenAddress, Nameserver, Network, Secret, Source, Store,
-    TrustAnchor, Warmup, source_file, source_keys, warmup,
+    TrustAnchor, Warmup, never, source_file, source_keys, warmup,
 };
 use crate::clock::Timestamp;
 
@@ -33,9 +34,6 @@ pub(super) const MAX_LIST: usize = 10_000;
 
 /// Longest [`Kind::Line`], in bytes.
 const MAX_LINE: usize = 1024;
-
-/// Longest secret, in bytes: tokens have some thousands.
-const MAX_SECRET: u64 = 4096;
 
 /// What a key accepts.
 #[derive(Clone, Copy, Debug)]
@@ -210,96 +208,6 @@ impl Kind {
         )
     }
 
-    /// What is expected, for messages and documentation: "a span of time from 1s to 1d, …".
-    pub(super) fn expected(self) -> String {
-        let span = |ms: u64| Span(Duration::from_millis(ms));
-        match self {
-            Kind::Flag => "true or false".into(),
-            Kind::Word(words) => {
-                let quoted: Vec<String> = words.iter().map(|w| format!("\"{w}\"")).collect();
-                format!("one of {}", quoted.join(", "))
-            }
-            Kind::Int(min, max) => format!("a whole number from {min} to {max}"),
-            Kind::Signed(min, max) => format!("a whole number from {min} to {max}"),
-            Kind::Number(min, max) => format!("a number from {min} to {max}"),
-            Kind::Span(min, max) => format!("a span of time from {} to {}, such as \"30s\" or \"4h\"", span(min), span(max)),
-            Kind::Size(min, max) => format!("a size from {} to {}, such as \"25MiB\"", Size(min), Size(max)),
-            Kind::HostName => "a fully qualified host name such as \"relay.example.com\"".into(),
-            Kind::Address => "an IP address and port such as \"127.0.0.1:2525\" or \"[::1]:2525\"".into(),
-            Kind::ListenAddress => {
-                "an address and port such as \"localhost:2525\", \"127.0.0.1:2525\" or \"[::1]:2525\", or \"unix:\" and a path".into()
-            }
-            Kind::Label => "at most 64 letters, digits, dots, - and _".into(),
-            Kind::FileMode => "octal digits in quotes, such as \"0660\"".into(),
-            Kind::Group => "the name or number of a group".into(),
-            Kind::HostPort => "a host and port such as \"smtp.example.com:587\"".into(),
-            Kind::ProviderName => "the name of a provider".into(),
-            Kind::User => "a user name".into(),
-            Kind::ReadableFile => "the path of a PEM file that can be read".into(),
-            Kind::Authorities => "the path of a PEM file of certificates".into(),
-            Kind::Store => "\"sqlite:\" and the path of a file, such as \"sqlite:var/mailweir.db\"".into(),
-            Kind::LogFilter => {
-                "a level (\"error\", \"warn\", \"info\", \"debug\", \"trace\", \"off\"), which `,target=level` may refine".into()
-            }
-            Kind::Secret => "{ env = \"NAME\" }, { file = \"path\" } or a text".into(),
-            Kind::Networks => "a list of addresses and networks such as [\"127.0.0.0/8\", \"::1\"]".into(),
-            Kind::HostPatterns => "a list of names in which * stands for anything, such as [\"*.google.com\"]".into(),
-            Kind::MailPattern(true) => "an address pattern such as \"*@shop.example\", or \"<>\" for the null sender".into(),
-            Kind::MailPattern(false) => "an address pattern such as \"*@shop.example\"".into(),
-            Kind::Rates => "a rate or a list of rates, such as \"20/s\" or [\"20/s\", \"500/h\"]".into(),
-            Kind::CountedRates(connections) => {
-                let more = if connections { " or connections" } else { "" };
-                format!("a rate or a list of rates, such as \"20/s\" or [\"20/s\", \"500/h recipients\"], of messages, recipients{more}")
-            }
-            Kind::Nameservers => {
-                "a list of servers such as [\"192.0.2.53\", \"192.0.2.53:5353\", \"tls://192.0.2.53#dns.example\"]".into()
-            }
-            Kind::Rate => "a rate, such as \"10/m\" or \"3/h\"".into(),
-            Kind::Warmup => warmup::EXPECTED.into(),
-            Kind::Enhanced => "an enhanced code, such as \"4.7.28\" or \"4.7.*\"".into(),
-            Kind::ReplyText => "words of the reply, with * for any run of characters, such as \"unusual rate\"".into(),
-            Kind::LanePattern => "a name of a provider, or \"@domain\", with * for anything, such as \"gmail\"".into(),
-            Kind::Sources => source_keys::EXPECTED.into(),
-            Kind::Aliases => "a table of names, such as { root = \"jo@example.com\" }".into(),
-            Kind::AliasFile => "the path of a file in the form of /etc/aliases".into(),
-            Kind::Directory => "the full path of a directory".into(),
-            Kind::OAuthService => {
-                "\"microsoft\", \"google\", or a table such as { token_url = \"https://…\", scope = \"…\", client_id = \"…\" }".into()
-            }
-            Kind::Line => "one line of text".into(),
-            Kind::Endpoint => "an address such as \"https://login.example.com/token\"".into(),
-            Kind::Day => "a day (UTC) such as \"2027-05-31\"".into(),
-            Kind::ClientCertificate => "the path of a PEM file with a certificate, and perhaps its key".into(),
-            Kind::TrustAnchor => "the path of a file with DNSKEY records".into(),
-            Kind::KeyFile => "the path of a PEM file with a private RSA key".into(),
-            Kind::ServiceAccount => "the path of a JSON file of a service account".into(),
-            Kind::UserName => format!("a name of at most {} bytes without spaces and colons", users::MAX_NAME),
-            Kind::StoredPassword => password::EXPECTED.into(),
-            Kind::MailPatterns => "a list of address patterns such as [\"*@shop.example\"], \"<>\" for the null sender".into(),
-            Kind::UserFile => "the path of a file of lines NAME:HASH, with hashes of `mailweir passwd`".into(),
-            Kind::DkimKey => "the path of a PEM file with a private RSA or Ed25519 key, of mode 0600 or 0640".into(),
-            Kind::Selector => "a selector of letters, digits, - and dots".into(),
-        }
-    }
-
-    /// What to do where a value of another type is there; empty: `expected` says it.
-    fn remedy(self, value: &Value) -> String {
-        match (self, value) {
-            (Kind::MailPattern(_), Value::Array(_)) => "; for several, a table for each, with the same header".into(),
-            (Kind::ListenAddress, Value::Array(_)) => "; for several, a [[listener]] for each".into(),
-            (Kind::CountedRates(_), Value::Integer(n)) => {
-                format!("; {0} a day is \"{0}/d\", {0} an hour is \"{0}/h\"", n.value())
-            }
-            (Kind::UserFile, Value::Array(_) | Value::InlineTable(_)) => {
-                "; users that stand in the configuration itself are [[user]], each with `name` and `password`".into()
-            }
-            (Kind::Int(400, 599), Value::String(code)) if enhanced_pattern(code.value()).is_ok() => {
-                format!("; did you mean enhanced = \"{}\"?", code.value())
-            }
-            _ => String::new(),
-        }
-    }
-
     /// Reads a value; the error says what is wrong, without where.
     pub(super) fn read(self, value: &Value) -> Result<Val, String> {
         let wrong_type = || format!("expected {}, found {}{}", self.expected(), describe(value), self.remedy(value));
@@ -346,7 +254,15 @@ impl Kind {
             }
             Kind::HostName => {
                 let name = text()?.trim_end_matches('.');
-                check_host(name)?;
+                let fits = |name: &str| name.contains('.') && check_host(name).is_ok();
+                if name.contains(['$', '`', '%']) {
+                    let message = "nothing is run or put in here: expected the name itself, or no such line for that of the system";
+                    return Err(message.into());
+                }
+                check_host(name).map_err(|why| match never::meant_by_host(name, fits) {
+                    Some(meant) => format!("\"{name}\" is not a host name: did you mean \"{meant}\"?"),
+                    None => why,
+                })?;
                 if !name.contains('.') {
                     return Err(format!("\"{name}\" has no domain: expected {}", self.expected()));
                 }
@@ -568,97 +484,12 @@ fn read_filter(text: &str) -> Result<Val, String> {
     if words_fit && parses {
         return Ok(Val::Text(text.to_owned()));
     }
-    Err(format!("\"{text}\" is not a log filter: expected {}", Kind::LogFilter.expected()))
-}
-
-/// Reads a secret from where the value says. No message repeats what was found there, nor what may be
-/// the secret itself in a wrong place.
-fn read_secret(value: &Value) -> Result<Val, String> {
-    let done = |secret: &str, literal| {
-        if secret.is_empty() {
-            return Err("the secret is empty".to_owned());
-        }
-        if secret.len() as u64 > MAX_SECRET {
-            return Err(format!("the secret has {} bytes: expected at most {MAX_SECRET}", secret.len()));
-        }
-        if secret.starts_with('\u{feff}') {
-            return Err("the secret begins with a byte order mark: expected the file without one (\"UTF-8\", not \"UTF-8 with BOM\")".to_owned());
-        }
-        // Nobody has typed them: they come from an editor, a shell or a copy, and make the password a wrong one.
-        let control = secret.char_indices().find(|(_, c)| c.is_control());
-        if let Some((at, c)) = control {
-            let what = if matches!(c, '\r' | '\n') { "a line end" } else { "a control character" };
-            return Err(format!("the secret has {what} behind its first {at} bytes: expected one line of text"));
-        }
-        Ok(Val::Secret { secret: Secret::new(secret.to_owned()), literal })
+    let meant = match text.trim().to_ascii_lowercase().as_str() {
+        "warning" => "; did you mean \"warn\"?",
+        "verbose" | "all" => "; did you mean \"debug\"?",
+        "notice" | "information" | "normal" => "; did you mean \"info\"?",
+        "err" | "critical" | "crit" | "fatal" => "; did you mean \"error\"?",
+        _ => "",
     };
-    if let Some(literal) = value.as_str() {
-        if names_a_variable(literal) {
-            return Err("the secret has the form of a variable, and none is put in its place here: expected { env = \"NAME\" } \
-                        (a secret that does look like this stands in a file: { file = \"path\" })"
-                .to_owned());
-        }
-        return done(literal, true);
-    }
-    let expected = || format!("expected {}", Kind::Secret.expected());
-    let table = value.as_inline_table().filter(|t| t.len() == 1).ok_or_else(expected)?;
-    let (from, what) = table.iter().next().ok_or_else(expected)?;
-    let what = what.as_str().ok_or_else(expected)?;
-    match from {
-        "env" => match std::env::var(what) {
-            Ok(secret) => done(without_line_end(&secret), false),
-            Err(std::env::VarError::NotPresent) => Err(format!("{} is not set", shown_variable(what))),
-            Err(std::env::VarError::NotUnicode(_)) => Err(format!("{} is not UTF-8", shown_variable(what))),
-        },
-        "file" => {
-            let failed = |e: &dyn std::fmt::Display| format!("cannot read {}: {e}", shown_file(what));
-            let path = Path::new(what);
-            let bytes =
-                Zeroizing::new(source_file::read(path, MAX_SECRET + 2).map_err(|e| match path.is_relative() {
-                    true => failed(&e) + " (without a / at its beginning it is looked for in the working directory)",
-                    false => failed(&e),
-                })?);
-            let secret = std::str::from_utf8(&bytes).map_err(|_| failed(&"it is not UTF-8 text"))?;
-            done(without_line_end(secret), false)
-        }
-        _ => Err(format!("that key is not known here: {}", expected())),
-    }
-}
-
-/// `$NAME`, `${NAME}` or `%(NAME)s`, as shells and other programs have them.
-fn names_a_variable(text: &str) -> bool {
-    let inner = text.strip_prefix("${").and_then(|rest| rest.strip_suffix('}')).or_else(|| text.strip_prefix('$'));
-    let inner = inner.or_else(|| text.strip_prefix("%(")?.strip_suffix(")s"));
-    let fits = |b: u8| b.is_ascii_uppercase() || b == b'_' || b.is_ascii_digit();
-    inner.is_some_and(|name| name.len() > 2 && name.bytes().all(fits) && name.bytes().any(|b| b.is_ascii_uppercase()))
-}
-
-/// One line end at the end is the editor's, or that of `$(cat FILE)`.
-fn without_line_end(secret: &str) -> &str {
-    let secret = secret.strip_suffix('\n').unwrap_or(secret);
-    secret.strip_suffix('\r').unwrap_or(secret)
-}
-
-/// `{ env = "hunter2" }` is a mistake to point at, not to repeat.
-fn shown_variable(name: &str) -> String {
-    if !name.is_empty() && name.bytes().all(|b| b.is_ascii_uppercase() || b == b'_' || b.is_ascii_digit()) {
-        format!("the environment variable {name}")
-    } else {
-        "the environment variable of that name".to_owned()
-    }
-}
-
-/// The name of a file, which may be a key by mistake: it is not repeated then.
-pub(super) fn file_name(text: &str) -> Result<&str, String> {
-    let is_content = text.contains(['\n', '\r', '{']) || text.contains("-----BEGIN") || text.len() > 1024;
-    match is_content {
-        true => Err("expected the path of a file, found what seems to be the content of one: put it into a file that only mailweir may read, and name that".into()),
-        false => Ok(text),
-    }
-}
-
-/// The same for `{ file = "hunter2" }`: what looks like a path is shown.
-fn shown_file(path: &str) -> String {
-    let like_a_path = ["/", "./", "../"].iter().any(|start| path.starts_with(start));
-    if like_a_path { format!("the file {path}") } else { "the file of that name".to_owned() }
+    Err(format!("\"{text}\" is not a log filter: expected {}{meant}", Kind::LogFilter.expected()))
 }

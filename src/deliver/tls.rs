@@ -206,9 +206,7 @@ impl TlsSettings {
             }
         }
     }
-}
 
-impl TlsSettings {
     /// Takes any certificate, and notes in `told` what is wrong with it.
     fn watching(&self, provider: &Provider, told: Arc<OnceLock<String>>) -> Result<Arc<ClientConfig>, String> {
         let verifier = Watching {
@@ -218,9 +216,7 @@ impl TlsSettings {
         };
         self.with_verifier(provider.tls_min, Arc::new(verifier), provider.tls_client.as_ref()).map(Arc::new)
     }
-}
 
-impl TlsSettings {
     /// Takes a certificate that matches a record, and if `certificate` says so is a valid one for `host`, too.
     fn by_records(
         &self,

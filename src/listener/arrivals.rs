@@ -55,6 +55,8 @@ pub(super) struct Reached {
     pub limit: Arc<Limit>,
     /// Which of its numbers, in words.
     pub what: String,
+    /// The message alone is more than that: waiting does not help.
+    pub never: bool,
 }
 
 /// What was counted of a message, to give back if it is not stored.
@@ -222,7 +224,8 @@ impl Arrivals {
                 make_room(&mut windows, &key);
                 let window = windows.entry(key.clone()).or_insert_with(|| Window::new(number.rate.per, now));
                 if window.count(now) + u64::from(n) > u64::from(number.rate.count) {
-                    let reached = Reached { limit: limit.clone(), what: number.to_string() };
+                    let never = n > number.rate.count;
+                    let reached = Reached { limit: limit.clone(), what: number.to_string(), never };
                     if limit.over == Over::Hold {
                         counted.held.get_or_insert(reached);
                         continue;
@@ -249,7 +252,7 @@ impl Arrivals {
                 let window = windows.get_mut(&key(limit, number, &whose));
                 window.is_some_and(|window| window.count(now) >= u64::from(number.rate.count))
             })?;
-            Some(Reached { limit: limit.clone(), what: over.to_string() })
+            Some(Reached { limit: limit.clone(), what: over.to_string(), never: false })
         })
     }
 

@@ -104,6 +104,14 @@ async fn who_is_locked_stays_so_until_somebody_ends_it_and_is_counted_anew() {
     assert_eq!(taken(&next, "shop", 5), 2);
 }
 
+/// Who is told to come back with a message that is more than the whole number would do so for days.
+#[tokio::test(start_paused = true)]
+async fn a_message_that_is_more_than_the_whole_number_is_known_as_one() {
+    let arrivals = Arrivals::new(&[Arc::new(limit(&["5/h recipients"], Over::Reject))]);
+    let never = |recipients| arrivals.take(of(""), recipients).map(|_| ()).map_err(|reached| reached.never);
+    assert_eq!([never(6), never(4), never(2), never(6), never(1)], [Err(true), Ok(()), Err(false), Err(true), Ok(())]);
+}
+
 #[tokio::test(start_paused = true)]
 async fn the_windows_are_bounded() {
     let each = Limit { each_user: true, ..limit(&["1/h"], Over::Reject) };

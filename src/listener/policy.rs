@@ -36,6 +36,15 @@ const AUTH_FIRST: Reply = Reply::new(530, "5.7.0", "Authentication required");
 const NOT_YOUR_SENDER: Reply = Reply::new(550, "5.7.1", "This user may not send with this sender address");
 /// A limit on what comes in was reached; what the client hears may change with time.
 pub(super) const OVER_LIMIT: Reply = Reply::new(450, "4.7.1", "Too many messages, try again later");
+
+/// What one message is more than: its client is not to try for days what can never come in.
+pub(super) fn never_fits(limit: &str) -> Reply {
+    Reply::with(
+        554,
+        "5.7.1",
+        format!("More recipients than can ever come in at once: the limit is {limit}, send to fewer"),
+    )
+}
 /// The same for a user who may not send until somebody has looked (RFC 5248 §3.8).
 pub(super) const LOCKED: Reply = Reply::new(550, "5.7.13", "This user is locked, ask the administrator");
 const NO_HOLD: Reply = Reply::new(555, "5.5.4", "FUTURERELEASE is not offered");

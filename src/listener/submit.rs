@@ -17,7 +17,7 @@ use super::dedupe::{Dedupe, Once};
 use super::draft::Draft;
 use super::login::Logins;
 use super::memory::Charge;
-use super::policy::{LOCKED, NO_ROOM_FOR_RECIPIENTS, OVER_LIMIT, Policy};
+use super::policy::{LOCKED, NO_ROOM_FOR_RECIPIENTS, OVER_LIMIT, Policy, never_fits};
 use crate::clock::Timestamp;
 use crate::config::{self, User};
 use crate::mail::{
@@ -329,7 +329,7 @@ impl Shared {
         let (limit, what) = (reached.limit.conditions(), reached.what);
         let user = client.user_name().unwrap_or_default();
         if reached.limit.over != config::Over::Lock || user.is_empty() {
-            return OVER_LIMIT;
+            return if reached.never { never_fits(&what) } else { OVER_LIMIT };
         }
         let (why, now) = (format!("more than {what} ({limit})"), self.intake.clock().now());
         let stored = self.arrivals.lock(user, &why, now, self.queue()).await;

@@ -8,7 +8,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::super::private::is_private;
-use super::super::sts::{Fetch, Mode, Policy, Record, Standing, Sts, host_of};
+use super::super::sts::{Fetch, Mode, Policy, PolicyHost, Record, Standing, Sts, host_of};
 use super::super::tls_policy::{Dane, TlsPolicy};
 use super::super::tlsa::{Published, name_of};
 use super::super::{Host, NO_TLS, RouteError};
@@ -42,8 +42,8 @@ impl Router {
         let Some(sts) = self.sts() else { return };
         for due in sts.due() {
             let provider = self.inner.config.provider_for_domain(due.domain()).unwrap_or(&self.inner.config.default);
-            let addresses = self.policy_host(due.domain(), provider.allow_private);
-            sts.renew(due, addresses);
+            let host = self.policy_host(due.domain(), provider);
+            sts.renew(due, host);
         }
     }
 
@@ -56,8 +56,8 @@ impl Router {
     ) -> Option<(Standing, Instant)> {
         let sts = self.sts().filter(|_| wants_sts(provider))?;
         let record = self.inner.records.get(domain, self.inner.dns.look_up_sts(domain, whose)).await;
-        let addresses = self.policy_host(domain, provider.allow_private);
-        let standing = sts.standing(domain, &record.value, addresses).await;
+        let host = self.policy_host(domain, provider);
+        let standing = sts.standing(domain, &record.value, host).await;
         let now = Instant::now();
         let until = match &standing {
             Standing::None => record.until,
@@ -67,13 +67,14 @@ impl Router {
         Some((standing, until))
     }
 
-    /// Finds the addresses of the host of a domain's policy, which must not be inside our own network.
+    /// Finds the host of a domain's policy, which must not be inside our own network.
     fn policy_host(
         &self,
         domain: &str,
-        allow_private: bool,
-    ) -> impl Future<Output = Result<Vec<IpAddr>, String>> + Send + 'static {
+        provider: &Provider,
+    ) -> impl Future<Output = Result<PolicyHost, String>> + Send + 'static + use<> {
         let (inner, host) = (self.inner.clone(), host_of(domain));
+        let (allow_private, trusted) = (provider.allow_private, provider.tls_ca.clone());
         async move {
             let name = parse_name(&host).ok_or_else(|| format!("{host} is no name"))?;
             let key: Arc<str> = printed(&name).into();
@@ -85,7 +86,10 @@ impl Router {
             };
             let ips = ips.iter().map(IpAddr::to_canonical);
             let good: Vec<IpAddr> = ips.filter(|ip| allow_private || !is_private(*ip)).collect();
-            if good.is_empty() { Err(format!("{host} has a loopback or private address only")) } else { Ok(good) }
+            match good.is_empty() {
+                true => Err(format!("{host} has a loopback or private address only")),
+                false => Ok(PolicyHost { addresses: good, trusted }),
+            }
         }
     }
 }

@@ -46,6 +46,7 @@ impl Fake {
                 priority: 0,
                 attempts: 1,
                 due: now.after(Duration::from_secs(90)).to_string(),
+                release: String::new(),
                 size: 26,
                 received: received.to_string(),
                 reason: reason.into(),

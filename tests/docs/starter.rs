@@ -1,5 +1,6 @@
 //! config.toml is what people begin with: short, right as it is, and right with every example switched on.
 
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
 
@@ -25,6 +26,7 @@ fn check(text: &str) -> Output {
     let directory = tempfile::tempdir().expect("a directory");
     let password = directory.path().join("password");
     std::fs::write(&password, "hunter2\n").expect("written");
+    std::fs::set_permissions(&password, std::fs::Permissions::from_mode(0o600)).expect("a mode");
     let text = text.replace("/etc/mailweir/password", &password.display().to_string());
     std::fs::write(directory.path().join("config.toml"), text).expect("written");
     let mut check = Command::new(env!("CARGO_BIN_EXE_mailweir"));

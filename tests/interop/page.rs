@@ -33,11 +33,17 @@ copy. *Without* names what a program cannot say, or changes itself, and what was
 - A **relay** is a mail server, or a relay with a queue, that sends all mail to mailweir; while nobody listens it must keep
   the letter, and send it once mailweir is there.
 - A **server** is what mailweir delivers to: first nobody listens there, then the server starts and must get the letter;
-  then it refuses a recipient, and the sender must get a report that gives its words.
+  then the same in binary (`BODY=BINARYMIME`, which most servers do not offer: it is converted); then it refuses a recipient, and the sender must get a report that gives its words.
 
+";
+
+const HEAD: &str = "\
 | program | version | role | without | refused | nobody listens | result |
 | --- | --- | --- | --- | --- | --- | --- |
 ";
+
+/// What the line says that has the day on which all of them were run last.
+const LAST: &str = "All of them were run last on ";
 
 /// Where it is.
 pub fn path() -> PathBuf {
@@ -106,9 +112,19 @@ pub fn row(case: &Case, version: &str, result: &str) -> String {
     format!("| {} |", cells.map(|cell| cell.replace('|', "\\|").replace('\n', " ")).join(" | "))
 }
 
-/// The page with these rows, in this order.
-pub fn page(rows: &[String]) -> String {
-    let mut page = TOP.to_owned();
+/// The line of a page that has the day of the last run of all.
+pub fn last(page: &str) -> Option<&str> {
+    page.lines().find(|line| line.starts_with(LAST))
+}
+
+/// That line for a day.
+pub fn last_on(day: &str) -> String {
+    format!("{LAST}{day}.")
+}
+
+/// The page with these rows, in this order, and the line about the last run.
+pub fn page(rows: &[String], last: &str) -> String {
+    let mut page = format!("{TOP}{last}\n\n{HEAD}");
     for row in rows {
         let _ = writeln!(page, "{row}");
     }

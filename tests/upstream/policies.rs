@@ -5,7 +5,7 @@ use std::sync::Arc;
 use aws_lc_rs::digest;
 use mailweir::config::{Authorities, Provider, TlsMode};
 use mailweir::deliver::{Connector, Proof};
-use mailweir::route::sts::{Fetch, Https};
+use mailweir::route::sts::{Fetch, Https, PolicyHost};
 use mailweir::route::tlsa::{Form, Part, Tlsa, Usage};
 use mailweir::route::{Dane, Host, TlsPolicy};
 use rcgen::{CertificateParams, date_time_ymd};
@@ -178,7 +178,8 @@ async fn a_policy_is_fetched_over_https_with_all_its_checks() {
     let fetch = async |tls: &Arc<ServerConfig>, answer: &str| {
         let endpoint = Endpoint::start(tls, &[answer.to_owned()]).await;
         let https = Https::trusting(roots(&authority), endpoint.port).expect("a client");
-        let fetched = https.fetch(host, vec!["127.0.0.1".parse().expect("an address")]).await;
+        let at = PolicyHost { addresses: vec!["127.0.0.1".parse().expect("an address")], trusted: None };
+        let fetched = https.fetch(host, at).await;
         (fetched, endpoint.heard())
     };
     let good = authority.server(host, false);

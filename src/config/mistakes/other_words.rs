@@ -60,6 +60,63 @@ const WORDS: &[(&str, &[&str], &str)] = &[
     ("dkim", &["private_key", "keyfile", "key_file", "pem"], "key = \"PATH\""),
     ("dkim", &["domains"], "domain = \"example.com\", and a [[dkim]] for each domain"),
     ("admin", &["port", "listen", "bind"], "address = \"127.0.0.1:9090\""),
+    (
+        "provider",
+        &[
+            "tls_verify",
+            "verify",
+            "verify_tls",
+            "verify_peer",
+            "insecure",
+            "insecure_skip_verify",
+            "skip_verify",
+            "ssl_verify",
+            "tls_insecure",
+            "check_certificate",
+        ],
+        "tls = \"required\", which takes whatever certificate the host shows, or tls_ca = \"PATH\" for an authority of your own",
+    ),
+    (
+        "provider",
+        &[
+            "per_second",
+            "per_minute",
+            "per_hour",
+            "max_per_hour",
+            "max_per_minute",
+            "hourly",
+            "hourly_limit",
+            "max_rate",
+        ],
+        "rate = \"500/h\" for a pace, or quota = \"500/h\" for a number at whatever pace",
+    ),
+    ("provider", &["per_day", "max_per_day", "daily", "daily_limit", "daily_quota"], "quota = \"5000/d\""),
+    (
+        "provider",
+        &["host", "hostname", "server", "smarthost", "relayhost", "smart_host", "address"],
+        "relay = \"smtp.example.com:587\", with the port",
+    ),
+    (
+        "provider",
+        &["enabled", "disabled", "active", "enable", "disable"],
+        "the table itself where it is meant, and # before its lines where it is not; `mailweir provider pause NAME` keeps its mail back",
+    ),
+    ("dkim", &["algorithm", "algo", "key_type", "type"], "nothing of the kind: the key says what it signs with"),
+    (
+        "",
+        &["group", "run_as", "setuid", "setgid", "uid", "gid", "chroot", "daemonize", "pidfile", "pid_file", "daemon"],
+        "that in what starts it, such as User= of systemd (docs/operations.md)",
+    ),
+    (
+        "on_reply",
+        &["action", "actions", "do", "then", "effect"],
+        "what is to be done as a key of its own: pause = true with `for`, slow_to, delay, treat_as, or alert = true",
+    ),
+    (
+        "",
+        &["include", "includes", "include_dir", "import", "imports", "conf_d"],
+        "everything in this one file: no other is read into it",
+    ),
     ("", &["on_reply", "rule", "rules"], "[[default.on_reply]] or [[provider.NAME.on_reply]]"),
 ];
 

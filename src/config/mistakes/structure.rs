@@ -118,7 +118,11 @@ pub(super) fn header(fault: &Fault<'_>) -> Told {
     }
     if let Some(c) = name.chars().find(|c| !plain_name(*c)).filter(|_| !name.contains('"')) {
         let dotted = name.replace([' ', ':', '/'], ".").replace("..", ".");
-        let hint = if c == ' ' || c == ':' || c == '/' {
+        let of_two_words = name.strip_prefix("provider.").filter(|rest| rest.contains(' '));
+        let hint = if let Some(rest) = of_two_words {
+            let joined = rest.split_whitespace().collect::<Vec<_>>().join("-");
+            format!("that of a provider is one word: expected {}", header_of(&format!("provider.{joined}")))
+        } else if c == ' ' || c == ':' || c == '/' {
             format!("expected a dot between the parts: {}", expected(&dotted))
         } else {
             "expected letters, digits, - and _, with a dot between the parts, such as [provider.example]".to_owned()

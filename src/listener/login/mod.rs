@@ -3,7 +3,8 @@
 //! Invariants:
 //! - A password is checked on a thread for what blocks, and few at once in the whole process ([`CHECKS`]): a flood
 //!   of logins takes neither all memory nor the threads of sessions.
-//! - Logins of one network are checked one behind the other (`turns`), those of who has logged in well from there apart.
+//! - Logins of one network are checked one behind the other (`turns`), those of a name that has logged in well from
+//!   there apart, in a line of their own: with the first that fails the others stand with the rest.
 //! - A failure is answered after [`FAILURE`] at least, and what is checked for a name that nobody has costs as much
 //!   as for one that somebody has: who listens to the time learns no names.
 //! - A name goes to the log only if it is one of a user: it may be a password that somebody typed a line too early.
@@ -98,10 +99,17 @@ impl Logins {
         &self.key
     }
 
-    /// Waits for its turn among the logins of its network; `None`: it needs none.
-    pub(super) async fn turn(&self, ip: IpAddr, name: &str) -> Option<Turn> {
-        let needs_none = self.throttle.lock().is_known(ip, name);
-        if needs_none { None } else { Some(self.turns.wait(network_or_machine(ip)).await) }
+    /// Waits for its turn among the logins of its network, or of a name that is known there.
+    pub(super) async fn turn(&self, ip: IpAddr, name: &str) -> Turn {
+        let (network, known) = (network_or_machine(ip), || self.throttle.lock().known(ip, name));
+        if let Some(name) = known() {
+            let turn = self.turns.wait(network, Some(name)).await;
+            // One before it may have failed: then it is a guess like others.
+            if known().is_some() {
+                return turn;
+            }
+        }
+        self.turns.wait(network, None).await
     }
 
     /// When a client whose turn it is may have its login checked.

@@ -87,9 +87,10 @@ pub(super) struct Throttle {
 }
 
 impl Throttle {
-    /// Whether this name has logged in well from there, and has not failed since.
-    pub fn is_known(&self, ip: IpAddr, name: &str) -> bool {
-        self.good.contains_key(&(network(ip), self.hash_of_name(name)))
+    /// The code of this name, if it has logged in well from there, and has not failed since.
+    pub fn known(&self, ip: IpAddr, name: &str) -> Option<u64> {
+        let name = self.hash_of_name(name);
+        self.good.contains_key(&(network(ip), name)).then_some(name)
     }
 
     /// When a login may be looked at.

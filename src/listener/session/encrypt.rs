@@ -6,6 +6,7 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::Instant;
 use tokio_rustls::rustls::pki_types::CertificateDer;
+use tokio_rustls::rustls::{CertificateError, Error};
 use tracing::{debug, info};
 
 use super::{End, Session};
@@ -13,7 +14,7 @@ use crate::config::ListenerTls;
 use crate::listener::policy::TOO_MANY_SESSIONS;
 use crate::listener::stream::explain;
 use crate::observe;
-use crate::smtp::Reply;
+use crate::smtp::{Reply, tls};
 
 /// Longest TLS handshake; `command_timeout` if that is shorter.
 const HANDSHAKE: Duration = Duration::from_secs(60);
@@ -72,18 +73,23 @@ where
 
     /// A client whose certificate is that of a user has logged in.
     fn recognize(&mut self, chain: &[CertificateDer<'_>]) -> Result<(), End> {
-        if chain.is_empty() || !self.dialog.has_auth() {
-            return Ok(());
-        }
+        let Some((own, others)) = chain.split_first().filter(|_| self.dialog.has_auth()) else { return Ok(()) };
         let client = self.dialog.client.caller;
-        let clients = self.shared.listener.tls.as_ref().and_then(ListenerTls::clients);
-        let Some(shown) = clients.and_then(|clients| clients.identity(chain)) else {
-            debug!(%client, "nobody vouches for the certificate of a client");
-            return Ok(());
+        let Some(clients) = self.shared.listener.tls.as_ref().and_then(ListenerTls::clients) else { return Ok(()) };
+        let shown = match clients.identity(own, others) {
+            Ok(shown) => shown,
+            Err(stranger) => {
+                let (shown, error) = *stranger;
+                if let Some(times) = observe::seldom("certificate of nobody", &shown.fingerprint) {
+                    let (fingerprint, names, why) = (&*shown.fingerprint, shown.some_names(), why_not(&error));
+                    info!(%client, fingerprint, names, why, times, "the certificate of a client does not count");
+                }
+                return Ok(());
+            }
         };
         let Some(user) = self.shared.listener.users.by_certificate(&shown).cloned() else {
             if let Some(times) = observe::seldom("certificate of no user", &shown.fingerprint) {
-                let (fingerprint, names) = (&*shown.fingerprint, shown.names.join(" | "));
+                let (fingerprint, names) = (&*shown.fingerprint, shown.some_names());
                 info!(%client, fingerprint, names, times, "the certificate of a client is that of no user");
             }
             return Ok(());
@@ -99,5 +105,16 @@ where
         self.dialog.certified(user);
         self.stay();
         Ok(())
+    }
+}
+
+/// Why nobody vouches for the certificate of a client, in words.
+fn why_not(error: &Error) -> String {
+    match error {
+        Error::InvalidCertificate(CertificateError::UnknownIssuer) => {
+            "no authority of `client_ca` has made it".to_owned()
+        }
+        Error::InvalidCertificate(CertificateError::Other(_)) => format!("it is none for clients: {error}"),
+        error => tls::explain("", error),
     }
 }

@@ -146,7 +146,7 @@ where
     }
 
     /// Waits for its turn, but not longer than for its failures; `None`: it would have to.
-    async fn turn(&mut self, logins: &Logins, name: &str) -> Result<Option<Option<Turn>>, End> {
+    async fn turn(&mut self, logins: &Logins, name: &str) -> Result<Option<Turn>, End> {
         let limit = Instant::now() + LONGEST;
         tokio::select! {
             biased;
@@ -305,6 +305,42 @@ mod tests {
         stop.send_replace(true);
         assert!(says(&mut client).await.starts_with("421 4.3.2 "));
         assert!(began.elapsed() < FAILURE);
+    }
+
+    /// One who shares the address of a user and knows his name has one guess, and not as many as there are connections,
+    /// before the name counts as one that fails there.
+    #[tokio::test(start_paused = true)]
+    async fn guesses_for_a_name_that_is_known_at_the_address_are_no_more_at_the_same_time() {
+        let user = User::new("jo", StoredPassword::parse("pencil", true).unwrap());
+        let listener =
+            Listener { auth: ListenerAuth::Required, users: Arc::new(Users::new([user])), tls: None, ..tests_config() };
+        let shared = Arc::new(Shared::new(Arc::new(listener), "relay.example", NoIntake::shared()));
+        let users = shared.listener.users.clone();
+        let ip = [127, 0, 0, 1].into();
+        let attempt = |password: &str| Attempt {
+            user: Zeroizing::new("jo".to_owned()),
+            proof: Proof::Password(Zeroizing::new(password.to_owned())),
+        };
+        // He logs in well there, several times at once.
+        let both = tokio::join!(shared.logins.check(&users, ip, attempt("pencil")), shared.logins.turn(ip, "ann"));
+        assert!(matches!(both.0, Checked::User(_)));
+        drop(both);
+        let mut guesses = tokio::task::JoinSet::new();
+        let began = Instant::now();
+        for n in 0..40u8 {
+            let (logins, users) = (shared.logins.clone(), users.clone());
+            guesses.spawn(async move {
+                let turn = tokio::time::timeout(LONGEST, logins.turn(ip, "jo")).await.ok()?;
+                let Admission::At(at) = logins.admit(ip, "jo") else { return None };
+                sleep_until(at).await;
+                let checked = logins.check(&users, ip, attempt(&format!("guess {n}"))).await;
+                drop(turn);
+                matches!(checked, Checked::Nobody { .. }).then(|| began.elapsed().as_secs())
+            });
+        }
+        let mut looked_at: Vec<u64> = guesses.join_all().await.into_iter().flatten().collect();
+        looked_at.sort_unstable();
+        assert_eq!(looked_at, [0, 1, 3, 7, 15, 31]);
     }
 
     /// Guesses that come at the same time over many connections are looked at one behind the other, each later than

@@ -13,7 +13,6 @@ mod policy;
 mod record;
 
 use std::future::Future;
-use std::net::IpAddr;
 use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -26,7 +25,7 @@ use tokio::time::{Instant, timeout};
 
 use crate::clock::Clock;
 use crate::observe::seldom;
-pub use fetch::{Fetch, Https};
+pub use fetch::{Fetch, Https, PolicyHost};
 use known::{Known, Look};
 pub use policy::{Mode, Policy};
 pub use record::{Record, id_of};
@@ -72,10 +71,10 @@ impl Sts {
         Sts { known: Mutex::default(), fetch, slots, waiting, clock, changed: Notify::new() }
     }
 
-    /// What holds for a domain of which DNS says `record`; `addresses` finds those of its host of policies.
-    pub async fn standing<F>(self: &Arc<Self>, domain: &Arc<str>, record: &Record, addresses: F) -> Standing
+    /// What holds for a domain of which DNS says `record`; `host` finds its host of policies.
+    pub async fn standing<F>(self: &Arc<Self>, domain: &Arc<str>, record: &Record, host: F) -> Standing
     where
-        F: Future<Output = Result<Vec<IpAddr>, String>> + Send + 'static,
+        F: Future<Output = Result<PolicyHost, String>> + Send + 'static,
     {
         let id = match record {
             Record::Id(id) => Some(id.clone()),
@@ -87,11 +86,11 @@ impl Sts {
             Look::Is(policy) => return of(policy),
             Look::Renew(policy, done) => {
                 let id = id.or_else(|| policy.as_ref().map(|policy| Arc::from(&*policy.id)));
-                self.begin(domain.clone(), id.unwrap_or_else(|| "".into()), addresses, done);
+                self.begin(domain.clone(), id.unwrap_or_else(|| "".into()), host, done);
                 return of(policy);
             }
             Look::Fetch(done, fetching) => {
-                self.begin(domain.clone(), id.unwrap_or_else(|| "".into()), addresses, done);
+                self.begin(domain.clone(), id.unwrap_or_else(|| "".into()), host, done);
                 fetching
             }
             Look::Wait(fetching) => fetching,
@@ -116,21 +115,21 @@ impl Sts {
     }
 
     /// Fetches one of those.
-    pub fn renew<F>(self: &Arc<Self>, due: Due, addresses: F)
+    pub fn renew<F>(self: &Arc<Self>, due: Due, host: F)
     where
-        F: Future<Output = Result<Vec<IpAddr>, String>> + Send + 'static,
+        F: Future<Output = Result<PolicyHost, String>> + Send + 'static,
     {
-        self.begin(due.domain, due.id, addresses, due.done);
+        self.begin(due.domain, due.id, host, due.done);
     }
 
     /// Fetches a policy in a task of its own, whose end `done` tells.
-    fn begin<F>(self: &Arc<Self>, domain: Arc<str>, id: Arc<str>, addresses: F, done: watch::Sender<()>)
+    fn begin<F>(self: &Arc<Self>, domain: Arc<str>, id: Arc<str>, host: F, done: watch::Sender<()>)
     where
-        F: Future<Output = Result<Vec<IpAddr>, String>> + Send + 'static,
+        F: Future<Output = Result<PolicyHost, String>> + Send + 'static,
     {
         let sts = self.clone();
         tokio::spawn(async move {
-            let fetched = sts.fetch(&domain, &id, addresses).await;
+            let fetched = sts.fetch(&domain, &id, host).await;
             match &fetched {
                 Ok(policy) => tracing::info!(
                     domain = &*domain,
@@ -161,13 +160,13 @@ impl Sts {
         &self,
         domain: &Arc<str>,
         id: &Arc<str>,
-        addresses: impl Future<Output = Result<Vec<IpAddr>, String>>,
+        host: impl Future<Output = Result<PolicyHost, String>>,
     ) -> Result<Policy, String> {
         self.waiting.fetch_add(1, Ordering::Relaxed);
         let slot = self.slots.acquire().await;
         self.waiting.fetch_sub(1, Ordering::Relaxed);
         let _slot = slot.map_err(|_| "shutting down".to_owned())?;
-        let mut asked = pin!(async { self.fetch.fetch(&host_of(domain), addresses.await?).await });
+        let mut asked = pin!(async { self.fetch.fetch(&host_of(domain), host.await?).await });
         let began = Instant::now();
         let text = loop {
             if let Ok(text) = timeout(LIMIT_BUSY, &mut asked).await {

@@ -19,7 +19,7 @@ struct Hosts {
 
 #[async_trait]
 impl Fetch for Hosts {
-    async fn fetch(&self, host: &str, _: Vec<IpAddr>) -> Result<String, String> {
+    async fn fetch(&self, host: &str, _: PolicyHost) -> Result<String, String> {
         self.asked.fetch_add(1, Ordering::Relaxed);
         let now = self.at_once.fetch_add(1, Ordering::Relaxed) + 1;
         self.most.fetch_max(now, Ordering::Relaxed);
@@ -51,7 +51,7 @@ fn sts(answers: &[(&str, Result<&str, &str>)]) -> (Arc<Sts>, Arc<Hosts>) {
 
 async fn ask(sts: &Arc<Sts>, domain: &str, id: &str) -> String {
     let record = Record::Id(id.into());
-    match sts.standing(&domain.into(), &record, async { Ok(Vec::new()) }).await {
+    match sts.standing(&domain.into(), &record, async { Ok(PolicyHost::default()) }).await {
         Standing::None => "none".into(),
         Standing::Policy(policy) => format!("{} {}", policy.mode, policy.id),
         Standing::Awaited => "awaited".into(),
@@ -78,7 +78,7 @@ async fn a_policy_is_fetched_once_however_many_wait_and_is_stored() {
     let (later, hosts) = self::sts(&[]);
     let stored: Vec<(String, Bytes)> = stored.into_iter().filter_map(|(key, value)| Some((key, value?))).collect();
     later.recall(&stored);
-    let held = later.standing(&"a.example".into(), &Record::None, async { Ok(Vec::new()) }).await;
+    let held = later.standing(&"a.example".into(), &Record::None, async { Ok(PolicyHost::default()) }).await;
     assert!(matches!(held, Standing::Policy(policy) if policy.id.as_ref() == "1"));
     assert_eq!(hosts.asked.load(Ordering::Relaxed), 0);
 }

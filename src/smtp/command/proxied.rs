@@ -64,7 +64,7 @@ impl Proxied {
         match name {
             "ADDR" => self.address = Some(value.read(address)?),
             "NAME" => self.name = Some(value),
-            "HELO" => self.helo = Some(value.read(word)?),
+            "HELO" => self.helo = Some(value),
             "LOGIN" => self.login = Some(value),
             "IDENT" => self.ident = Some(value),
             "PROTO" => {
@@ -117,11 +117,6 @@ fn value(coded: &str) -> Option<Known<String>> {
     (!text.chars().any(char::is_control)).then_some(Known::Is(text))
 }
 
-/// A name as HELO has it: one word.
-fn word(text: &str) -> Option<String> {
-    (!text.contains(' ')).then(|| text.to_owned())
-}
-
 /// `192.0.2.1` or `IPV6:2001:db8::1`.
 fn address(text: &str) -> Option<IpAddr> {
     let v6 = text.get(..5).filter(|tag| tag.eq_ignore_ascii_case("IPV6:")).and_then(|_| text.get(5..));
@@ -147,6 +142,8 @@ mod tests {
         assert_eq!(told.address, Some(Known::Is([192, 0, 2, 7].into())));
         assert_eq!(told.name, Some(Known::Is("spike.example".into())));
         assert_eq!((told.helo, told.esmtp), (Some(Known::Is("spike-x".into())), Some(true)));
+        // Some clients say two words, and a proxy passes on what they said.
+        assert_eq!(parse("HELO=my+20pc").expect("good").helo, Some(Known::Is("my pc".into())));
         assert_eq!(told.login, Some(Known::Is("Jo B".into())));
         let told =
             parse("addr=IPv6:2001:db8::1 NAME=[UNAVAILABLE] HELO=[tempunavail] DESTADDR=[UNAVAILABLE]").expect("good");
@@ -163,7 +160,6 @@ mod tests {
             "PORT=x",
             "PORT=70000",
             "PROTO=HTTP",
-            "HELO=a+20b",
             "NAME=a+0D+0Ab",
             "NAME=a+4",
             "IDENT=x",

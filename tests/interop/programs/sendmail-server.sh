@@ -25,6 +25,8 @@ define(\`confDONT_BLAME_SENDMAIL', \`GroupWritableDirPathSafe')dnl
 define(\`LOCAL_MAILER_PATH', \`$WORK/keep')dnl
 define(\`LOCAL_MAILER_ARGS', \`keep \$u')dnl
 define(\`LOCAL_MAILER_FLAGS', \`lsDFMP9')dnl
+define(\`confQUEUE_LA', \`1000')dnl a busy machine only queues else
+define(\`confREFUSE_LA', \`1000')dnl
 undefine(\`ALIAS_FILE')dnl
 FEATURE(\`no_default_msa')dnl
 FEATURE(\`accept_unresolvable_domains')dnl

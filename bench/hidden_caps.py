@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 """Limits that nobody told: mailweir, Postfix and Exim one after the other against the same receivers.
 
-    bench/hidden_caps.py [--mailweir PROGRAM] [--only NAME,...] [--relays mailweir,postfix,exim] [--jobs N]
-                         [--worlds FILE,...] [--raw FILE] [--write docs/feedback.md]
+    bench/hidden_caps.py [--mailweir PROGRAM] [--page | --only NAME,...] [--relays mailweir,postfix,exim] [--jobs N]
+                         [--worlds FILE,...] [--raw FILE,...] [--minutes N] [--write docs/feedback.md]
 
 For every case `mailweir sink` enforces caps that the relay does not know; a campaign of more mail than
 they let through is handed to the relay, ten times as fast as it may leave, and the sink tells second by
@@ -18,9 +18,14 @@ and what counts is when half, nine tenths and all but a hundredth of what it del
 Only waiting costs time: cases run beside one another (--jobs), each for as long as it takes to see what is asked of
 it (--whole: for as long as its world lasts). A run that could not begin is begun again, one that breaks is named at
 the end and stops nothing; results are printed as they come, and --raw keeps them, so that the same command goes on
-where it was cut off. Postfix is run when it is installed, Exim when
-`bench/peers/fetch` has put it into target/bench/peers, both by root only and in a temporary directory, on
-loopback. Python's own library is all this needs. --only takes patterns: `*-at-rcpt-*`.
+where it was cut off. --minutes begins no run that would last longer than that from the start of the command on; the
+same command again does the rest. --raw takes further files, whose results are used and not changed: so programs may
+be measured apart. What is in them is not run again, so a page can be written from them alone. --page: the cases
+that docs/feedback.md shows.
+
+Postfix is run when it is installed, Exim when `bench/peers/fetch` has put it into target/bench/peers, both by root
+only and in a temporary directory, on loopback. Python's own library is all this needs. --only takes patterns:
+`*-at-rcpt-*`.
 """
 
 import argparse
@@ -42,8 +47,8 @@ sys.dont_write_bytecode = True
 from hidden.chart import chart
 from hidden.judge import WARM, judge, other
 from hidden.load import load
-from hidden.relays import (PLAIN, RELAYS, ROOT, NotStarted, asked, end, free_port, present, remove, start, use_ports,
-                           wait_port)
+from hidden.relays import (PLAIN, RELAYS, ROOT, NotStarted, asked, end, exim_version, free_port, present, remove, start,
+                           use_ports, wait_port)
 from hidden.worlds import Case, enough, read
 
 MARKS = ("<!-- hidden caps: begin -->", "<!-- hidden caps: end -->")
@@ -56,6 +61,24 @@ def rate(name, cap, *more, text=None, seconds=180, changes=(), caps=None, **othe
 
 
 TRIES = 3  # of a run that could not begin
+STARTS = 15  # seconds that a run takes beside its case: to start, to end, to be judged
+
+# What docs/feedback.md shows: a case of each kind, in the order of the page. Patterns, as of --only.
+PAGE = ["5-s-at-mail-german", "12-s-at-mail-chinese-in-gbk", "12-s-at-rcpt-452-4-2-2", "12-s-at-data-bare-451",
+        "12-s-after-the-data-french-in-latin-1", "12-s-at-mail-closes-with-421-russian", "40-s-at-mail-japanese",
+        "200-s-at-mail-italian", "7-s-at-mail-polish", "14-s-at-data-bare-450", "90-min-turkish", "120-min-ukrainian",
+        "75-min-fixed-at-rcpt-hebrew", "12-s-from-200-s-on-30-s-german", "24-s-from-160-s-on-8-s",
+        "3-connections-own-words", "5-connections-words-of-its-own", "17-messages-a-connection-own-words",
+        "25-s-4-connections-17-on-each", "3-s-of-each-sender", "4-s-of-each-sender-after-the-data",
+        "greylisting-of-new-recipients", "greylisting-after-the-data-2", "10-full-mailboxes", "a-filter-defers-30",
+        "a-sender-is-blocked", "in-trouble-for-ten-minutes-at-mail", "421-at-the-greeting-now-and-then"]
+# Of these the ones without another program beside: to one that reads no words it is all the same in which it is
+# refused, and at which command hardly matters.
+ALONE = ["12-s-at-rcpt-452-4-2-2", "12-s-at-data-bare-451", "12-s-after-the-data-french-in-latin-1",
+         "12-s-at-mail-closes-with-421-russian", "7-s-at-mail-polish", "14-s-at-data-bare-450", "120-min-ukrainian",
+         "75-min-fixed-at-rcpt-hebrew", "24-s-from-160-s-on-8-s", "5-connections-words-of-its-own",
+         "4-s-of-each-sender-after-the-data"]
+
 
 SLOW = ("--latency", "50ms")
 SLOWER = ("--latency", "200ms")
@@ -199,8 +222,10 @@ def told_shortly(result):
     return ", ".join([*parts, refused, *found, "as asked" if result["ok"] else "MISSED"])
 
 
-def is_worthwhile(case, relay):
+def is_worthwhile(case, relay, page):
     """A message a second is that whatever the cap is, and fewer connections are about connections."""
+    if page and case.name in ALONE and not relay.startswith("mailweir"):
+        return False
     if relay == "Postfix, rate delay":
         return case.name in ("rate-20", "rate-90m")
     if relay == PLAIN:
@@ -214,8 +239,10 @@ def versions(program, relays):
     def said(*command):
         return subprocess.run(command, capture_output=True, text=True).stdout.strip()
     cpu = next((line.split(":", 1)[1].strip() for line in open("/proc/cpuinfo") if line.startswith("model name")), "?")
-    text = f"{said(program, '--version')}, "
+    mine = any(relay.startswith("mailweir") for relay in relays)
+    text = f"{said(program, '--version')}, " if mine else ""
     text += f"Postfix {said('postconf', '-d', '-h', 'mail_version')}, " if "Postfix" in relays else ""
+    text += f"{exim_version()}, " if "Exim" in relays else ""
     return text + f"Linux {platform.release()}, {os.cpu_count()} cores ({cpu}), {time.strftime('%Y-%m-%d', time.gmtime())}"
 
 
@@ -230,16 +257,112 @@ def write(document, text, picture):
         file.write(picture)
 
 
+class Kept:
+    """What was measured before, so that a run that was cut off goes on where it was. Only the first file is written
+    to; what the others have is used as well."""
+
+    def __init__(self, files):
+        self.file, self.caps, self.results, self.made = files[0] if files else None, {}, {}, []
+        self.own = {"caps": {}, "results": {}, "made": []}
+        for at, file in enumerate(files):
+            if os.path.exists(file):
+                with open(file) as opened:
+                    read = json.load(opened)
+                if at == 0:
+                    self.own.update(read)
+                self.made += read.get("made", [])
+                for name, caps in read["caps"].items():
+                    self.caps.setdefault(name, caps)
+                for name, of in read["results"].items():
+                    for relay, result in of.items():
+                        self.results.setdefault(name, {}).setdefault(relay, result)
+            elif at > 0:
+                raise SystemExit(f"{file}: no such file; only the first file of --raw is made anew")
+
+    def note_caps(self, name, caps):
+        self.caps[name] = self.own["caps"][name] = caps
+        self.write()
+
+    def note(self, name, relay, result, made):
+        for results in (self.results, self.own["results"]):
+            results.setdefault(name, {})[relay] = result
+        for of in (self.made, self.own["made"]):
+            if made not in of:
+                of.append(made)
+        self.write()
+
+    def write(self):
+        if self.file:
+            with open(f"{self.file}.new", "w") as file:
+                json.dump(self.own, file)
+            os.replace(f"{self.file}.new", self.file)
+
+
+def measure(args, cases, relays, kept):
+    """Runs what is not there yet. How many are left because they would last too long, and what broke."""
+    broken, left, began = [], 0, time.monotonic()
+    made = versions(args.mailweir, relays)
+
+    def fits(lasts):
+        """Whether what begins now ends in time."""
+        return not args.minutes or time.monotonic() - began + lasts + STARTS <= 60 * args.minutes
+
+    def run_in_time(case, relay, most):
+        return run(args.mailweir, case, relay, case.seconds, most=most) if fits(case.seconds) else None
+
+    with concurrent.futures.ThreadPoolExecutor(args.jobs) as pool:
+        unknown = [case for case in cases if case.name not in kept.caps]
+        references = {(case.name, part): pool.submit(told, args.mailweir, case, part)
+                      for case in unknown for part in range(len(case.told))}
+        for case in unknown:
+            try:
+                kept.note_caps(case.name, [(begin, cap if cap is not None else references[case.name, part].result())
+                                           for part, (begin, cap) in enumerate(case.caps)])
+            except Exception as error:
+                print(f"{case.name}, when it is told its caps: {error!r}", flush=True)
+                broken.append(f"{case.name} when it is told its caps")
+        # mailweir by itself, as the others take the machine's time while they are loaded; the longest first, so
+        # that none of them is left alone at the end.
+        runs = [(case, relay) for relay in relays for case in cases
+                if case.name in kept.caps and is_worthwhile(case, relay, args.page)]
+        for mine in (True, False):
+            waiting = {}
+            for case, relay in sorted(runs, key=lambda run: -run[0].seconds):
+                if relay.startswith("mailweir") == mine and relay not in kept.results.get(case.name, {}):
+                    most = max((cap for _, cap in kept.caps[case.name]), default=100.0)
+                    most *= case.senders if case.kind == "sender" else 1
+                    waiting[pool.submit(run_in_time, case, relay, most)] = (case, relay)
+            for future in concurrent.futures.as_completed(waiting):
+                case, relay = waiting[future]
+                try:
+                    report = future.result()
+                    if report is None:
+                        left += 1
+                        continue
+                    # What is no matter of pace is judged when all are there.
+                    result = report if case.kind == "other" else judge(case, kept.caps[case.name], report)
+                except Exception as error:
+                    print(f"{case.name} | {relay}: broken: {error!r}", flush=True)
+                    broken.append(f"{case.name} with {relay}")
+                    continue
+                kept.note(case.name, relay, result, made)
+                print(f"{case.name} | {relay}: {told_shortly(result)}", flush=True)
+    return left, broken
+
+
 def main():
     arguments = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
     arguments.add_argument("--mailweir", default=os.path.join(ROOT, "target/release/mailweir"), help="the program")
     arguments.add_argument("--only", help="names of cases or patterns of them, with commas")
+    arguments.add_argument("--page", action="store_true", help="the cases that docs/feedback.md shows")
     arguments.add_argument("--relays", help="mailweir, postfix, exim, with commas; or full names, with semicolons")
     arguments.add_argument("--worlds", help="files of worlds, with commas [default: those of tests/pace_worlds]")
     arguments.add_argument("--jobs", type=int, default=6, help="runs beside one another")
     arguments.add_argument("--ports", metavar="FIRST-LAST", help="ports to use [default: 10240-32767]")
     arguments.add_argument("--whole", action="store_true", help="each case for as long as its world lasts")
-    arguments.add_argument("--raw", help="keep what the sinks saw in this file, as JSON; what is in it is not run again")
+    arguments.add_argument("--raw", help="keep what the sinks saw in this file, as JSON; what is in it, or in further "
+                                         "files behind commas, is not run again")
+    arguments.add_argument("--minutes", type=float, help="begin no run that lasts longer than that from now on")
     arguments.add_argument("--write", help="the document to put the table into")
     arguments.add_argument("--list", action="store_true", help="names of cases and relays")
     args = arguments.parse_args()
@@ -249,8 +372,9 @@ def main():
     cases = CASES + [case for file in files for case in read(file)]
     if not args.whole:
         cases = [dataclasses.replace(case, seconds=enough(case)) for case in cases]
-    if args.only:
-        cases = [case for case in cases if any(fnmatch.fnmatch(case.name, only) for only in args.only.split(","))]
+    only = args.only.split(",") if args.only else PAGE if args.page else ["*"]
+    # In the order of the patterns, each case once.
+    cases = list({case.name: case for one in only for case in cases if fnmatch.fnmatch(case.name, one)}.values())
     if not cases:
         arguments.error("no case has that name: --list prints them")
     if args.list:
@@ -260,73 +384,32 @@ def main():
         relays = asked(args.relays, present())
     except ValueError as error:
         arguments.error(str(error))
-    # What was measured before, so that a run that was cut off goes on where it was.
-    kept = {"caps": {}, "results": {}}
-    if args.raw and os.path.exists(args.raw):
-        with open(args.raw) as file:
-            kept = json.load(file)
-    caps, results, broken = kept["caps"], kept["results"], []
-
-    def keep():
-        if args.raw:
-            with open(f"{args.raw}.new", "w") as file:
-                json.dump(kept, file)
-            os.replace(f"{args.raw}.new", args.raw)
-
-    with concurrent.futures.ThreadPoolExecutor(args.jobs) as pool:
-        unknown = [case for case in cases if case.name not in caps]
-        references = {(case.name, part): pool.submit(told, args.mailweir, case, part)
-                      for case in unknown for part in range(len(case.told))}
-        for case in unknown:
-            try:
-                caps[case.name] = [(begin, cap if cap is not None else references[case.name, part].result())
-                                   for part, (begin, cap) in enumerate(case.caps)]
-            except Exception as error:
-                print(f"{case.name}, when it is told its caps: {error!r}", flush=True)
-                broken.append(f"{case.name} when it is told its caps")
-        keep()
-        # mailweir by itself, as the others take the machine's time while they are loaded; the longest first, so
-        # that none of them is left alone at the end.
-        runs = [(case, relay) for relay in relays for case in cases
-                if case.name in caps and is_worthwhile(case, relay)]
-        for mine in (True, False):
-            waiting = {}
-            for case, relay in sorted(runs, key=lambda run: -run[0].seconds):
-                if relay.startswith("mailweir") == mine and relay not in results.get(case.name, {}):
-                    most = max((cap for _, cap in caps[case.name]), default=100.0)
-                    most *= case.senders if case.kind == "sender" else 1
-                    waiting[pool.submit(run, args.mailweir, case, relay, case.seconds, most=most)] = (case, relay)
-            for future in concurrent.futures.as_completed(waiting):
-                case, relay = waiting[future]
-                try:
-                    report = future.result()
-                    # What is no matter of pace is judged when all are there.
-                    result = report if case.kind == "other" else judge(case, caps[case.name], report)
-                except Exception as error:
-                    print(f"{case.name} | {relay}: broken: {error!r}", flush=True)
-                    broken.append(f"{case.name} with {relay}")
-                    continue
-                results.setdefault(case.name, {})[relay] = result
-                keep()
-                print(f"{case.name} | {relay}: {told_shortly(result)}", flush=True)
+    kept = Kept(args.raw.split(",") if args.raw else [])
+    left, broken = measure(args, cases, relays, kept)
+    results = {case.name: kept.results.get(case.name, {}) for case in cases}
     for case in (case for case in cases if case.kind == "other"):
-        of = results.get(case.name, {})
+        of = results[case.name]
         if PLAIN in of:
             plain = other(case, of[PLAIN], None)
-            judged = {relay: plain if relay == PLAIN else other(case, report, plain) for relay, report in of.items()}
-            results[case.name] = judged
-        else:
+            results[case.name] = {relay: plain if relay == PLAIN else other(case, report, plain)
+                                  for relay, report in of.items()}
+        elif of:
             broken.append(f"{case.name} with nothing to compare it with")
     text = f"{table(cases, results)}\n{other_table(cases, results)}"
     print(text)
+    if args.write and left:
+        sys.exit(f"{left} runs are left: the same command again does them, and then {args.write} is written")
     if args.write:
-        picture = chart([case for case in CASES if case in cases], results)
-        write(args.write, f"{versions(args.mailweir, relays)}. Made by `bench/hidden_caps.py`.\n\n{text}", picture)
+        picture = chart([case for case in cases if case.kind == "cap"], results)
+        made = "; ".join(dict.fromkeys(kept.made)) or versions(args.mailweir, relays)
+        write(args.write, f"{made}. Made by `bench/hidden_caps.py`.\n\n{text}", picture)
     missed = [case.name for case in cases if not results.get(case.name, {}).get("mailweir", {}).get("ok", True)]
     print("missed the target: " + ", ".join(missed) if missed else "every case meets the target")
     if broken:
         print("did not run: " + ", ".join(broken))
-    sys.exit(1 if missed or broken else 0)
+    if left:
+        print(f"{left} runs are left: the same command again does them")
+    sys.exit(1 if missed or broken or left else 0)
 
 
 if __name__ == "__main__":

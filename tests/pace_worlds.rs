@@ -4,7 +4,8 @@
 //!
 //! `MAILWEIR_PACE_WORLD=TEXT` runs the worlds with this in their names, `MAILWEIR_PACE_SEEDS=N` each with so
 //! many seeds, `MAILWEIR_PACE_WIDE=1` those that take long, too; `MAILWEIR_PACE_FILE=FILE` replaces the sets
-//! by another. `--nocapture` prints the tables.
+//! by another. `--nocapture` prints the tables, and with `MAILWEIR_PACE_TRACE=SECONDS` what each receiver accepted
+//! and refused to slow us down in spans of that length.
 
 #[path = "pace_worlds/judge.rs"]
 mod judge;
@@ -94,6 +95,8 @@ const TUNING: &str = include_str!("pace_worlds/tuning.toml");
 const HELD_OUT: &str = include_str!("pace_worlds/held_out.toml");
 /// Written when [`HELD_OUT`] had been looked at too often.
 const FRESH: &str = include_str!("pace_worlds/fresh.toml");
+/// Written when [`FRESH`] had been, before what they ask was mended.
+const LATE: &str = include_str!("pace_worlds/late.toml");
 /// What is counted on one connection, and the same again that the tuning never saw.
 const CONNECTIONS: &str = include_str!("pace_worlds/connections.toml");
 const CONNECTIONS_HELD_OUT: &str = include_str!("pace_worlds/connections_held_out.toml");
@@ -111,6 +114,12 @@ fn worlds_that_the_tuning_never_saw_are_learned() {
 #[test]
 fn worlds_that_were_written_after_the_tuning_are_learned() {
     check(&asked(FRESH), judge::judge);
+}
+
+#[test]
+#[ignore = "nobody has looked at these yet; whoever does takes this away or says what each still misses"]
+fn worlds_that_were_written_before_the_latest_mends_are_learned() {
+    check(&asked(LATE), judge::judge);
 }
 
 #[test]

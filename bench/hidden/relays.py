@@ -199,6 +199,12 @@ class Exim:
         end(self.child)
 
 
+def exim_version():
+    """From the name of the package that it was unpacked from."""
+    names = (name for name in os.listdir(f"{PEERS}/packages") if name.startswith("exim4-base_"))
+    return "Exim " + next(names, "exim4-base_?").split("_")[1].split("-")[0]
+
+
 def start(program, relay, home, sink, keys):
     """The relay of that name, before a sink."""
     if relay.startswith("Postfix"):

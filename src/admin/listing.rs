@@ -2,8 +2,8 @@
 
 use std::io;
 
-use super::Controls;
 use super::requests::{Done, Failure, PAGE, Reply, Sink, check};
+use super::{Controls, Due};
 use crate::clock::{Clock, Timestamp, When};
 use crate::mail::{LaneName, RecipientKey, State, send_at};
 use crate::queue::{Filter, Page, Row};
@@ -61,12 +61,19 @@ fn its_time(release: &str, now: Timestamp) -> String {
 }
 
 /// Those that would leave now if nothing held them, or are on their way.
-fn due(rows: &[(RecipientKey, State, Row)], now: Timestamp) -> Vec<(RecipientKey, LaneName, State)> {
+fn due(rows: &[(RecipientKey, State, Row)], now: Timestamp) -> Vec<Due> {
     let now = now.to_string();
     // As text they have the order of time.
     let waits = |(_, state, row): &&(RecipientKey, State, Row)| match state {
         State::Queued | State::Uncertain => row.due <= now,
         state => *state == State::Leased,
     };
-    rows.iter().filter(waits).map(|(key, state, row)| (*key, LaneName::from(row.lane.as_str()), *state)).collect()
+    let domain = |row: &Row| row.recipient.rsplit_once('@').map_or("", |(_, domain)| domain).to_ascii_lowercase();
+    let due = |(key, state, row): &(RecipientKey, State, Row)| Due {
+        key: *key,
+        lane: LaneName::from(row.lane.as_str()),
+        state: *state,
+        domain: domain(row),
+    };
+    rows.iter().filter(waits).map(due).collect()
 }

@@ -68,8 +68,8 @@ pub trait Controls: Send + Sync + 'static {
         Vec::new()
     }
 
-    /// What recipients wait for that are due, in words: of each, with its lane and state.
-    fn waits(&self, _due: &[(RecipientKey, LaneName, State)]) -> HashMap<RecipientKey, String> {
+    /// What recipients wait for that are due, in words.
+    fn waits(&self, _due: &[Due]) -> HashMap<RecipientKey, String> {
         HashMap::new()
     }
 
@@ -144,6 +144,19 @@ pub struct Refusal {
     pub message: String,
     /// The file has faults, or asks for what cannot be.
     pub config: bool,
+}
+
+/// A recipient that is due, or on its way.
+#[derive(Clone, Debug)]
+pub struct Due {
+    /// Which.
+    pub key: RecipientKey,
+    /// Its lane.
+    pub lane: LaneName,
+    /// Whether it is on its way.
+    pub state: State,
+    /// The domain that the mail is for, in lower case.
+    pub domain: String,
 }
 
 /// Recipients taken away from the scheduler for an operation. The store still counts them as held by

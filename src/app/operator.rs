@@ -1,7 +1,7 @@
 //! What operators can do to the relay that runs: [`Operator`], and [`Front`], which stays while one
 //! configuration takes the place of another.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -17,8 +17,8 @@ use super::gate::{Gate, PATIENCE};
 use crate::admin::bans::BanStatus;
 use crate::admin::explain::{Facts, LaneExplained, OwnPace, explain, is_of_another};
 use crate::admin::{
-    Controls, Explanation, FeedbackStatus, Forgotten, HoldStatus, LaneStatus, QuotaStatus, Refusal, Resumed, Status,
-    Withdrawn,
+    Controls, Due, Explanation, FeedbackStatus, Forgotten, HoldStatus, LaneStatus, QuotaStatus, Refusal, Resumed,
+    Status, Withdrawn,
 };
 use crate::clock::{Timestamp, When};
 use crate::config::report::{OwnValues, Setting};
@@ -189,17 +189,24 @@ impl Controls for Operator {
         lanes.iter().filter_map(|name| told(self.relay.scheduler.known(name)?)).collect()
     }
 
-    fn waits(&self, due: &[(RecipientKey, LaneName, State)]) -> HashMap<RecipientKey, String> {
+    fn waits(&self, due: &[Due]) -> HashMap<RecipientKey, String> {
         let now = self.relay.clock.now();
         let mut by_lane: BTreeMap<&LaneName, HashMap<RecipientKey, State>> = BTreeMap::new();
-        for (key, lane, state) in due {
-            by_lane.entry(lane).or_default().insert(*key, *state);
+        for due in due {
+            by_lane.entry(&due.lane).or_default().insert(due.key, due.state);
         }
-        let mut told = HashMap::new();
-        for (name, due) in by_lane {
+        let (mut told, mut stopped) = (HashMap::new(), HashSet::new());
+        for (name, of_lane) in by_lane {
             let Some(lane) = self.relay.scheduler.known(name) else { continue };
-            let waits = lane.waits(&due, &self.relay.holds(&lane), now);
+            let waits = lane.waits(&of_lane, &self.relay.holds(&lane), now);
+            stopped.extend(waits.iter().filter(|(_, hold)| hold.stops()).map(|(key, _)| *key));
             told.extend(waits.into_iter().map(|(key, hold)| (key, hold.told(now).to_string())));
+        }
+        // Connections that wait for a policy are busy, or being opened: that says less.
+        for due in due.iter().filter(|due| !stopped.contains(&due.key)) {
+            if let Some(policy) = self.relay.router.awaited_policy(&due.domain, now) {
+                told.insert(due.key, policy);
+            }
         }
         told
     }
@@ -503,7 +510,7 @@ impl Controls for Front {
         self.operator.load().stopped(lanes)
     }
 
-    fn waits(&self, due: &[(RecipientKey, LaneName, State)]) -> HashMap<RecipientKey, String> {
+    fn waits(&self, due: &[Due]) -> HashMap<RecipientKey, String> {
         self.operator.load().waits(due)
     }
 

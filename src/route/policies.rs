@@ -13,7 +13,7 @@ use super::super::tls_policy::{Dane, TlsPolicy};
 use super::super::tlsa::{Published, name_of};
 use super::super::{Host, NO_TLS, RouteError};
 use super::{Addresses, Candidate, Inner, Router, Whose, parse_name, printed};
-use crate::clock::Clock;
+use crate::clock::{Clock, Timestamp};
 use crate::config::{Dnssec, Provider, TlsMode};
 
 /// A route to a domain that has a policy is put together anew after this, from what is kept: a policy that was fetched
@@ -35,6 +35,13 @@ impl Router {
     /// The policies of MTA-STS, if they are honoured.
     pub fn sts(&self) -> Option<&Arc<Sts>> {
         self.inner.sts.get()
+    }
+
+    /// Why mail to a domain waits for its policy, in words; `None`: it does not. Nobody is asked.
+    pub fn awaited_policy(&self, domain: &str, now: Timestamp) -> Option<String> {
+        let provider = self.inner.config.provider_for_domain(domain).unwrap_or(&self.inner.config.default);
+        let sts = self.sts().filter(|_| wants_sts(provider))?;
+        sts.awaited(domain).map(|awaited| awaited.told(now))
     }
 
     /// Begins to fetch policies again that are about to end, so that a domain with little mail has one still.
@@ -257,7 +264,6 @@ fn by_dane(hosts: Vec<Host>, candidates: &[Candidate], provider: &Provider, doma
 mod tests {
     use super::super::super::tlsa::{Form, Part, Tlsa, Usage};
     use super::*;
-    use crate::clock::Timestamp;
     use crate::config::sample;
 
     fn hosts(names: &[&str]) -> Vec<Host> {

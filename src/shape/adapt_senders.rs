@@ -61,6 +61,23 @@ fn what_was_taken_for_the_lanes_pace_is_found_to_be_one_senders() {
     assert!(others >= 0.95 * 60.0 * 8.0 / 9.0, "{others}/s, {:?} {:?}", run.findings, run.explained);
 }
 
+/// Whatever round trips are equal: of a bucket the first of those that come together get what it has, and whoever comes
+/// between them always finds something. That is no pace of senders.
+#[test]
+fn a_bucket_that_messages_meet_in_step_is_no_cap_of_each_sender() {
+    for (most, senders) in [(55, 4), (65, 4), (47, 3), (90, 5)] {
+        let mut bucket = Bucket::full(f64::from(most));
+        let no: No = Some((Stage::Mail, 450, Some((4, 7, 1)), "Příliš rychle"));
+        let mut world = |now: f64, _: Mail| if bucket.takes(now, f64::from(most), f64::from(most)) { None } else { no };
+        let setting = Setting { senders, in_step: true, ..Setting::default() };
+        let run = run(setting, &mut world);
+        let goodput = run.goodput(90, 300) / f64::from(most);
+        println!("{most}/s, {senders} senders: {goodput:.3}, {:.2} % refused", 100.0 * run.refused(90, 300));
+        assert!(!run.judged(Verdict::SenderPace) && run.slowed() == 0, "{:?} {:?}", run.findings, run.explained);
+        assert!(goodput >= 0.92 && run.refused(90, 300) <= 0.03, "{goodput}");
+    }
+}
+
 #[test]
 fn a_sender_that_is_blocked_has_no_pace() {
     let mut world = |_: f64, mail: Mail| {

@@ -86,6 +86,8 @@ struct Setting {
     workers: usize,
     /// Seconds of a transaction.
     trip: f64,
+    /// All take exactly as long.
+    in_step: bool,
     messages: u32,
     senders: u32,
     /// Messages a second that arrive; 0: all at once.
@@ -101,6 +103,7 @@ impl Default for Setting {
             rate: None,
             workers: 20,
             trip: 0.05,
+            in_step: false,
             messages: 1_000_000,
             senders: 7,
             fed: 0.0,
@@ -187,7 +190,7 @@ fn ms(seconds: f64) -> u64 {
 }
 
 fn run(setting: Setting, receiver: &mut dyn Receiver) -> Run {
-    let Setting { adaptive, rate, workers, trip, messages, senders, fed, until } = setting;
+    let Setting { adaptive, rate, workers, trip, in_step, messages, senders, fed, until } = setting;
     let mut adapt = Adapt::new(Configured { rate, connections: workers as u32, messages: 1_000_000, adaptive });
     let rule = ReplyRule {
         origin: "built-in".into(),
@@ -328,7 +331,7 @@ fn run(setting: Setting, receiver: &mut dyn Receiver) -> Run {
             *next = rate.map_or(0.0, |rate| next.max(now - 0.02) + 1.0 / rate);
         }
         // Not in step with the others: whoever waited would always be the first.
-        let jitter = 0.8 + 0.4 * random(mail, worker as u32);
+        let jitter = if in_step { 1.0 } else { 0.8 + 0.4 * random(mail, worker as u32) };
         events.push(Reverse((ms(now + trip * jitter), worker, Some(mail), when)));
     }
     out.explained = adapt.explain(at(until));

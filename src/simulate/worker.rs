@@ -122,6 +122,11 @@ impl World {
             let began = Instant::now();
             let (fact, closed) = self.transaction(site, connection, &job).await;
             drop(underway);
+            // As the relay does: until something is answered each free connection looks for mail that is unlike all
+            // that is under way, which in a full window is a long look.
+            if matches!(&fact.event, Event::Reply(reply) if reply.code != 421) {
+                lane.note_answered(&job, began.elapsed());
+            }
             let of = OfSite { world: self, site };
             let mut judgements = [of.judge(&fact)];
             let facts = [fact];

@@ -231,6 +231,21 @@ impl World {
         let mut log = logs.pop().expect("a server");
         let most = usize::try_from(self.seconds).expect("a small number");
         log.seconds.resize(most.max(log.seconds.len()), Default::default());
+        if let Some(span) = std::env::var("MAILWEIR_PACE_TRACE").ok().and_then(|span| span.parse().ok()) {
+            println!("{} #{}, {with:?}: {}", self.name, self.seed, spans(&log, span));
+            report.groups[0].learned.iter().for_each(|line| println!("    {line}"));
+        }
         (report, log)
     }
+}
+
+/// `20: 230+4` for each span of so many seconds: accepted, and refused to slow us down.
+fn spans(log: &Log, seconds: usize) -> String {
+    let seconds = seconds.max(1);
+    let told = log.seconds.chunks(seconds).enumerate().map(|(at, of)| {
+        let accepted: u32 = of.iter().map(|second| second.accepted).sum();
+        let throttled: u32 = of.iter().map(|second| second.throttled).sum();
+        format!("{}: {accepted}+{throttled}", at * seconds)
+    });
+    told.collect::<Vec<_>>().join("  ")
 }

@@ -28,16 +28,36 @@ struct Entry {
     policy: Option<Arc<Policy>>,
     /// When it could not be fetched, the last time; forgotten when it could.
     failed: Option<Timestamp>,
-    /// Ends when the task that fetches it does.
-    fetching: Option<watch::Receiver<()>>,
+    /// The task that fetches it.
+    fetching: Option<Fetching>,
     /// When it was asked about last.
     used: Timestamp,
 }
 
+/// A task that fetches a policy.
+#[derive(Clone)]
+struct Fetching {
+    /// Ends when the task does.
+    done: watch::Receiver<()>,
+    /// When it was begun, and when it was its turn to ask.
+    since: Timestamp,
+    asked: Option<Timestamp>,
+}
+
+/// Since when a policy is being fetched, and since when its host is asked, if it is its turn.
+pub(super) type Begun = (Timestamp, Option<Timestamp>);
+
 impl Entry {
-    fn is_fetching(&self) -> Option<watch::Receiver<()>> {
+    fn is_fetching(&self) -> Option<&Fetching> {
         // A sender that is gone has ended, however it did.
-        self.fetching.clone().filter(|fetching| fetching.has_changed().is_ok())
+        self.fetching.as_ref().filter(|fetching| fetching.done.has_changed().is_ok())
+    }
+
+    /// Somebody begins to fetch it, and ends the channel when that is over.
+    fn begin(&mut self, now: Timestamp) -> (watch::Sender<()>, watch::Receiver<()>) {
+        let (sender, done) = watch::channel(());
+        self.fetching = Some(Fetching { done: done.clone(), since: now, asked: None });
+        (sender, done)
     }
 
     fn holds(&self, now: Timestamp) -> Option<Arc<Policy>> {
@@ -92,12 +112,11 @@ impl Known {
         // Who could not be asked before is not waited for again.
         let patient = changed && entry.failed.is_none();
         match entry.is_fetching() {
-            Some(fetching) if patient => Look::Wait(fetching),
+            Some(fetching) if patient => Look::Wait(fetching.done.clone()),
             Some(_) => Look::Is(held),
             None if !entry.may_fetch(now) => Look::Is(held),
             None => {
-                let (done, fetching) = watch::channel(());
-                entry.fetching = Some(fetching.clone());
+                let (done, fetching) = entry.begin(now);
                 if patient { Look::Fetch(done, fetching) } else { Look::Renew(held, done) }
             }
         }
@@ -109,6 +128,19 @@ impl Known {
             Some(entry) => (entry.holds(now), entry.is_fetching().is_some()),
             None => (None, false),
         }
+    }
+
+    /// The host of its policy is asked from now on.
+    pub(super) fn asked(&mut self, domain: &str, now: Timestamp) {
+        if let Some(fetching) = self.domains.get_mut(domain).and_then(|entry| entry.fetching.as_mut()) {
+            fetching.asked = Some(now);
+        }
+    }
+
+    /// Whether mail waits until the policy of a domain is there: it has none, and nobody has failed to fetch it.
+    pub(super) fn awaited(&self, domain: &str, now: Timestamp) -> Option<Begun> {
+        let entry = self.domains.get(domain).filter(|entry| entry.holds(now).is_none() && entry.failed.is_none())?;
+        entry.is_fetching().map(|fetching| (fetching.since, fetching.asked))
     }
 
     /// What came of fetching it.
@@ -141,8 +173,7 @@ impl Known {
             let wanted = now.since(entry.used) < policy.max_age;
             if due.len() < most && wanted && entry.may_fetch(now) && entry.is_fetching().is_none() {
                 let id = Arc::from(&*policy.id);
-                let (done, fetching) = watch::channel(());
-                entry.fetching = Some(fetching);
+                let (done, _) = entry.begin(now);
                 due.push((domain.clone(), id, done));
             }
         }

@@ -23,7 +23,7 @@ use parking_lot::Mutex;
 use tokio::sync::{Notify, Semaphore, watch};
 use tokio::time::{Instant, timeout};
 
-use crate::clock::Clock;
+use crate::clock::{Clock, Timestamp, When};
 use crate::observe::seldom;
 pub use fetch::{Fetch, Https, PolicyHost};
 use known::{Known, Look};
@@ -51,6 +51,30 @@ pub enum Standing {
     Policy(Arc<Policy>),
     /// It has one, which is being fetched for the first time and takes long.
     Awaited,
+}
+
+/// A policy that mail to its domain waits for.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Awaited {
+    domain: String,
+    since: Timestamp,
+    /// When its host was asked; `None`: it is not its turn yet.
+    asked: Option<Timestamp>,
+    /// How long it has to answer, as it looks just now.
+    limit: Duration,
+}
+
+impl Awaited {
+    /// In words: from whom, since when, and until when at the latest.
+    pub fn told(&self, now: Timestamp) -> String {
+        let (domain, host) = (&self.domain, host_of(&self.domain));
+        let since = When { at: self.since, now };
+        let policy = format!("the MTA-STS policy of {domain} is being fetched from {host} since {since}");
+        match self.asked {
+            Some(asked) => format!("{policy}, until {} at the latest", When { at: asked.after(self.limit), now }),
+            None => format!("{policy}; {AT_ONCE} others are asked before, each for {} s at most", LIMIT_BUSY.as_secs()),
+        }
+    }
 }
 
 /// The policies, and who fetches them.
@@ -106,6 +130,21 @@ impl Sts {
     /// What holds for a domain, nobody is asked.
     pub fn holds(&self, domain: &str) -> Option<Arc<Policy>> {
         self.known.lock().holds(domain, self.clock.now()).0
+    }
+
+    /// The policy of a domain, if mail waits for it.
+    pub fn awaited(&self, domain: &str) -> Option<Awaited> {
+        let now = self.clock.now();
+        let (since, asked) = self.known.lock().awaited(domain, now)?;
+        let limit = match self.waiting.load(Ordering::Relaxed) {
+            0 => LIMIT,
+            // Whether others wait is looked at each time that this is over.
+            _ => {
+                let times = now.since(asked.unwrap_or(now)).as_secs() / LIMIT_BUSY.as_secs() + 1;
+                LIMIT_BUSY.saturating_mul(u32::try_from(times).unwrap_or(u32::MAX)).min(LIMIT)
+            }
+        };
+        Some(Awaited { domain: domain.to_owned(), since, asked, limit })
     }
 
     /// Domains whose policy is to be fetched again without mail that asks for it, see [`Sts::renew`].
@@ -166,6 +205,7 @@ impl Sts {
         let slot = self.slots.acquire().await;
         self.waiting.fetch_sub(1, Ordering::Relaxed);
         let _slot = slot.map_err(|_| "shutting down".to_owned())?;
+        self.known.lock().asked(domain, self.clock.now());
         let mut asked = pin!(async { self.fetch.fetch(&host_of(domain), host.await?).await });
         let began = Instant::now();
         let text = loop {

@@ -152,3 +152,36 @@ async fn another_id_brings_the_new_policy_and_a_policy_of_mode_none_ends_it() {
     assert_eq!(ask(&sts, "a.example", "3").await, "none");
     assert_eq!(sts.holds("a.example").map(|policy| policy.mode), Some(Mode::None));
 }
+
+/// Whoever looks at mail that waits for a policy is told from whom it is fetched, since when and until when.
+#[tokio::test(start_paused = true)]
+async fn who_waits_for_a_policy_is_told_from_where_since_when_and_until_when() {
+    let (sts, _) = sts(&[("good.example", Ok(GOOD))]);
+    let told = |sts: &Arc<Sts>, domain: &str| sts.awaited(domain).map(|awaited| awaited.told(sts.clock.now()));
+    assert_eq!(told(&sts, "slow.example"), None, "nobody has asked");
+    let began = sts.clock.now();
+    assert_eq!(ask(&sts, "slow.example", "1").await, "awaited");
+    let now = sts.clock.now();
+    let (since, until) = (When { at: began, now }, When { at: began.after(LIMIT), now });
+    let wanted = format!(
+        "the MTA-STS policy of slow.example is being fetched from mta-sts.slow.example since {since}, until {until} at \
+         the latest"
+    );
+    assert_eq!(told(&sts, "slow.example"), Some(wanted));
+    assert_eq!(ask(&sts, "good.example", "1").await, "enforce 1");
+    assert_eq!(told(&sts, "good.example"), None, "it is there");
+
+    // More than are asked at once: those asked have less time, and the last one is told that it is not its turn.
+    let last = format!("d{}.example", 2 * AT_ONCE);
+    let domains: Vec<String> = (0..=2 * AT_ONCE).map(|n| format!("d{n}.example")).collect();
+    let mut tasks = tokio::task::JoinSet::new();
+    for domain in domains {
+        let sts = sts.clone();
+        tasks.spawn(async move { ask(&sts, &domain, "1").await });
+    }
+    tasks.join_all().await;
+    let behind = told(&sts, &last).expect("it waits");
+    assert!(behind.ends_with("; 8 others are asked before, each for 10 s at most"), "{behind}");
+    tokio::time::sleep(LIMIT).await;
+    assert_eq!(told(&sts, "slow.example"), None, "it counts as without a policy");
+}

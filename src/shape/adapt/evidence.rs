@@ -51,7 +51,7 @@ const AGAIN_MOST: Duration = Duration::from_secs(4 * 3600);
 const DOUBTED: u32 = 6;
 /// Where all senders are refused one of them is tried before all if its share is not too small to be told soon,
 /// and the others wait for that for so many attempts.
-const SENDER_SHARE: f64 = 0.5;
+pub(super) const SENDER_SHARE: f64 = 0.5;
 const SENDER_FIRST: f64 = 100.0;
 /// Less refused of the others is no control: a sender may have nothing left but retries.
 const CONTROL: f64 = 0.25;

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::evidence::{Suspicion, Verdict};
+use super::evidence::{SENDER_SHARE, SHARE, Suspicion, Verdict};
 use super::learn::{IDLE, Refused, UNDECIDED};
 use super::pace::{Pace, Told};
 use super::trial::{Doubt, Found, Trial, Watch};
@@ -38,23 +38,41 @@ const MEASURED: f64 = 5.0;
 const FAIR: f64 = 0.9;
 /// A trial with a control ends undecided after so many attempts of others, and so many more for each sender.
 const CONTROLS_MOST: (u32, u32) = (50, 60);
-/// Attempts of the sender, none of them refused, for which there may be so many times as many.
+/// Attempts of the sender, few of them refused, for which there may be so many times as many; after so many of them
+/// it is judged by what there is.
 const LEANS: u32 = 4;
 const LONGER: u32 = 2;
+const BESIDE_LEAST: u32 = 6;
 
 /// What was refused of others during a trial.
 #[derive(Clone, Copy, Debug, PartialEq)]
 struct Control {
+    /// The share before; 0: hardly any, and what is refused now is because the lane was let go on.
     before: f64,
     seen: u32,
     refused: u32,
-    /// Attempts at most.
+    /// Attempts at most, or refused ones where there were hardly any before.
     most: u32,
 }
 
 impl Control {
     fn share(&self) -> f64 {
         f64::from(self.refused) / f64::from(self.seen.max(1))
+    }
+
+    /// What the trial has found beside it.
+    fn judges(&self, trial: &Trial) -> Found {
+        // What comes right behind a pause passes, whoever sends it: a few attempts say little.
+        if self.seen < CONTROLS || trial.refused * 2 < trial.seen && trial.seen < BESIDE {
+            return Found::Open;
+        }
+        trial.beside(self.share())
+    }
+
+    /// It has cost so much that the trial is to end, `times` as much being allowed.
+    fn is_over(&self, times: u32) -> bool {
+        let cost = if self.before > 0.0 { self.seen } else { self.refused };
+        cost >= self.most.saturating_mul(times)
     }
 }
 
@@ -65,9 +83,25 @@ struct Alone {
     /// Nothing of it passed when it began.
     closed: bool,
     control: Option<Control>,
-    /// The lane's pace before, and the rate of the lane meanwhile.
+    /// The lane's pace before, and the rate of the lane meanwhile; `over`: it may do more than its pace.
     lane: Pace,
     most: Option<f64>,
+    over: bool,
+}
+
+impl Alone {
+    /// Its control has cost enough: what has been found by then.
+    fn is_over(&self) -> Option<Found> {
+        let control = self.control.filter(|control| control.is_over(1))?;
+        let (seen, few) = (self.trial.seen, 4 * self.trial.refused <= self.trial.seen);
+        let still = control.share() >= (LEFT * control.before).max(SHARE);
+        if few && still && seen >= BESIDE_LEAST && self.trial.beside(control.share()) == Found::Fewer {
+            return Some(Found::Fewer);
+        }
+        // With few of it refused it only takes longer, as its own pace is slow.
+        let longer = few && seen >= LEANS && !control.is_over(LONGER);
+        (!longer).then_some(Found::Same)
+    }
 }
 
 /// A sender with a pace of its own.
@@ -277,15 +311,22 @@ impl Adapt {
         let alone = suspicion.map(|Suspicion { least, closed, control, wall, .. }| {
             // A pace that another kind taught stays.
             let over = wall || !self.pace.is_free() && self.evidence.verdict(kind) == Verdict::Pace;
-            let most = over.then(|| OVER * self.pace.rate(now).unwrap_or(0.0).max(self.pace.passed(now)).max(1.0));
+            let (rate, tried) = (self.pace.rate(now).unwrap_or(0.0), self.pace.tried(now));
+            let most = match over {
+                true => Some(OVER * rate.max(self.pace.passed(now)).max(1.0)),
+                // As fast as before but evenly: of messages that leave in step the first gets what is free, and one
+                // that comes between them always passes, whoever it is of.
+                false => (control.is_some() && self.pace.is_free()).then_some(tried.max(1.0)),
+            };
             if over {
                 self.pace.end_stop(now);
             }
             let trial = Trial::of(kind, if closed { super::learn::WALL } else { least }, now);
             let (most_of_all, each) = CONTROLS_MOST;
+            let control = control.or(over.then_some(0.0));
             let control =
                 control.map(|before| Control { before, seen: 0, refused: 0, most: most_of_all + each * senders });
-            Alone { trial, closed, control, lane: self.pace.clone(), most }
+            Alone { trial, closed, control, lane: self.pace.clone(), most, over }
         });
         let end = (0..=refused.sender.len().min(NAME)).rev().find(|at| refused.sender.is_char_boundary(*at));
         let name = refused.sender.get(..end.unwrap_or(0)).unwrap_or_default().to_owned();
@@ -365,15 +406,16 @@ impl Adapt {
         let alone = trial.note(refused, now);
         let found = match control {
             None => alone,
-            Some(c) if c.seen < CONTROLS => Found::Open,
-            // What comes right behind a pause passes, whoever sends it: a few attempts say little.
-            Some(_) if trial.refused * 2 < trial.seen && trial.seen < BESIDE => Found::Open,
-            Some(c) => trial.beside(c.share()),
+            Some(c) if c.before > 0.0 => c.judges(trial),
+            // As if it were alone, where nothing is refused of the others either.
+            Some(c) if c.share() < SENDER_SHARE => alone,
+            Some(c) => c.judges(trial),
         };
         match found {
             Found::Open => {}
-            // After a time of trouble nothing is refused either, however fast: a limit is met again.
-            Found::Fewer if *closed && trial.refused == 0 => {}
+            // After a time of trouble nothing is refused either, however fast: a limit is met again. Not if others
+            // still are refused.
+            Found::Fewer if *closed && trial.refused == 0 && control.is_none_or(|c| c.share() < SENDER_SHARE) => {}
             Found::Fewer if control.is_some_and(|c| c.share() < LEFT * c.before) => self.end_alone(sender, None, now),
             found => self.end_alone(sender, Some(found), now),
         }
@@ -382,27 +424,27 @@ impl Adapt {
     /// A trial with a sender ends; `None`: without a verdict.
     fn end_alone(&mut self, sender: u64, found: Option<Found>, now: Timestamp) {
         let Some(slowed) = self.senders.of(sender) else { return };
-        let Some(Alone { trial, lane, most, .. }) = slowed.alone.take() else { return };
+        let Some(Alone { trial, lane, over, .. }) = slowed.alone.take() else { return };
         let kind = slowed.kind;
         self.changed = true;
         if found == Some(Found::Fewer) {
             slowed.share = trial.share;
             let evidence = format!("with one sender: {}", trial.evidence());
             // What was taken for a pace of all was one of this sender.
-            if self.evidence.verdict(kind) == Verdict::Pace || most.is_some() {
+            if self.evidence.verdict(kind) == Verdict::Pace || over {
                 self.pace.release();
             }
             self.judge(kind, Verdict::SenderPace, trial.share, evidence, now);
             return;
         }
         let reason = slowed.pace.reason().unwrap_or_default().to_owned();
-        if most.is_some() {
+        if over {
             self.pace.go_back_to(lane);
         }
         self.senders.remove(sender);
         if found.is_none() {
             self.evidence.anew(kind);
-        } else if most.is_some() && self.pace.is_free() && self.trial.is_none() {
+        } else if over && self.pace.is_free() && self.trial.is_none() {
             self.try_lane(kind, &reason, now);
         }
         self.evidence.not_of_senders(kind, false, now);
@@ -415,10 +457,8 @@ impl Adapt {
         else {
             return;
         };
-        // With none of it refused it only takes longer, as its own pace is slow.
-        let longer = if alone.trial.refused == 0 && alone.trial.seen >= LEANS { LONGER } else { 1 };
-        if alone.control.is_some_and(|control| control.seen >= control.most.saturating_mul(longer)) {
-            self.end_alone(key, Some(Found::Same), now);
+        if let Some(found) = alone.is_over() {
+            self.end_alone(key, Some(found), now);
         } else if now.since(alone.trial.last) >= IDLE || alone.closed && alone.trial.refused == 0 && back {
             self.end_alone(key, None, now);
         } else if !alone.closed && now.since(alone.trial.began) >= UNDECIDED {
@@ -426,3 +466,7 @@ impl Adapt {
         }
     }
 }
+
+#[cfg(test)]
+#[path = "senders_tests.rs"]
+mod tests;

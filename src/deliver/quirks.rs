@@ -34,6 +34,10 @@ pub(super) struct Quirks {
     pub once: bool,
     /// A message right behind the 354 (see `stray`).
     pub haste: Haste,
+    /// A message may have had a wrong fate by what it said too much: each is given the moment behind the 354.
+    pub wary: bool,
+    /// It has taken and refused the same message at its end.
+    pub contradicts: bool,
     /// It has said something between a 354 and the end of a message: what it says there the next time counts.
     pub interrupts: bool,
 }

@@ -25,7 +25,7 @@ use lettre::transport::smtp::commands::Ehlo;
 
 use super::Capabilities;
 use super::command::print;
-use super::fact::{Event, Reply, Stage};
+use super::fact::{Event, Fact, Reply, Stage};
 use super::reply::Received;
 use super::session::Connection;
 use super::transaction::Fates;
@@ -126,7 +126,12 @@ impl Connection {
         let proof = if cut_off { Proof::Refused } else { self.prove().await };
         if let Proof::InStep = proof {
             self.dirty = false;
-            return true;
+            if !self.is_about_the_dialog(open, fates) {
+                return true;
+            }
+            if fates.of(open).any(|fact| matches!(&fact.event, Event::Reply(reply) if reply.code == 503)) {
+                self.note(|quirks| quirks.once = true);
+            }
         }
         self.usable = false;
         match proof {
@@ -156,6 +161,16 @@ impl Connection {
         false
     }
 
+    /// Whether a used connection is refused for what was said on it, not for the message: hosts that do not end a
+    /// transaction with its message say 503 to the next one ("nested MAIL"), or no longer know a command.
+    fn is_about_the_dialog(&self, open: &[usize], fates: &Fates) -> bool {
+        let about = |fact: &Fact| {
+            matches!(fact.stage, Stage::Mail | Stage::Rcpt | Stage::Data)
+                && matches!(&fact.event, Event::Reply(reply) if is_word_on_commands(reply))
+        };
+        self.sent > 1 && fates.of(open).any(about) && !fates.of(open).any(|fact| fact.stage == Stage::Final)
+    }
+
     /// What becomes of a refusal that a fresh connection has to repeat.
     pub(super) fn does_not_count(&self, refusal: Event) -> Event {
         let why = match self.sent > 1 {
@@ -172,6 +187,9 @@ impl Connection {
         let refused = |stage| fates.of(open).any(|fact| fact.stage == stage && is_refusal(&fact.event));
         if self.sent <= 1 {
             return refused(Stage::Data);
+        }
+        if self.is_about_the_dialog(open, fates) {
+            return true;
         }
         if [Stage::Mail, Stage::Data, Stage::Body, Stage::Final].into_iter().any(refused) {
             return true;
@@ -227,6 +245,11 @@ fn is_refusal(event: &Event) -> bool {
         Event::Extension { .. } => true,
         _ => false,
     }
+}
+
+/// Unknown or out of order. 501 is for addresses and parameters as well, unless its enhanced code says the same.
+fn is_word_on_commands(reply: &Reply) -> bool {
+    matches!(reply.code, 500 | 502 | 503) || reply.code == 501 && reply.enhanced == Some((5, 5, 1))
 }
 
 fn is_permanent(event: &Event) -> bool {

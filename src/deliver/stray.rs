@@ -8,11 +8,13 @@
 //! - That host is then (`quirks`, for some hours) given [`MOMENT`] between its 354 and the first octet of a message. What it says
 //!   meanwhile cannot be about the message either. A success is passed over, exactly one, and the message follows; after a
 //!   refusal none of it is sent, as the host may read what comes as commands, and it is tried again later.
-//! - Where nothing comes in that moment, later messages do not wait.
+//! - Where nothing comes in that moment, later messages do not wait; but on a host that has contradicted itself behind a
+//!   message, which may have got a wrong fate, each waits.
 //! - A refusal in the middle of a message counts the second time: hosts do refuse what is too large there.
 //!
 //! Whatever comes behind the reply to the dot, nobody can tell which of the two was about the message. Where both are there and
-//! contradict each other, it is tried again, as after a lost reply. Where the second one comes later, the first has been
+//! contradict each other, it is tried again, as after a lost reply; the second time on that host it fails, and its sender hears
+//! both, since each further attempt might be a further copy. Where the second one comes later, the first has been
 //! acted on: a warning names the message.
 
 use std::fmt::Write as _;
@@ -68,7 +70,11 @@ impl Connection {
             };
         }
         if self.wire.stays_quiet(MOMENT).await {
-            self.note(|quirks| quirks.haste = Haste::InVain);
+            self.note(|quirks| {
+                if !quirks.wary {
+                    quirks.haste = Haste::InVain;
+                }
+            });
             return Ok(());
         }
         // The end of the connection shows in the body.
@@ -93,9 +99,21 @@ impl Connection {
     pub(super) fn heard_end(&mut self, reply: &Reply) -> Result<(), End> {
         if let Some(other) = self.wire.stray().filter(|other| contradict(reply, other)) {
             let why = format!("two replies to the end of a message: {reply}; {other}");
-            tracing::warn!(host = self.host(), id = %self.message.0, reply = %reply, then = %other, "the host contradicts itself at the end of a message: it is tried again");
-            self.note(|quirks| quirks.haste = quirks.haste.or_waits());
-            return Err((Stage::Final, Event::Garbled(why)));
+            tracing::warn!(host = self.host(), id = %self.message.0, reply = %reply, then = %other, "the host contradicts itself at the end of a message: the first time it is tried again, then it fails");
+            let before = self.known_quirks().contradicts;
+            self.note(|quirks| (quirks.haste, quirks.contradicts) = (quirks.haste.or_waits(), true));
+            let text = || {
+                format!(
+                    "the host takes and refuses it at once, time and again, so it may have arrived: {reply}; {other}"
+                )
+            };
+            return Err((
+                Stage::Final,
+                match before {
+                    true => Event::Unsendable { enhanced: "5.5.0", text: text() },
+                    false => Event::Garbled(why),
+                },
+            ));
         }
         let word = &mut self.last_word;
         word.of = Some((self.message.0, Instant::now(), reply.is_positive()));
@@ -132,10 +150,13 @@ impl Connection {
                 "the host answers the end of a message twice and contradicts itself: the message has the fate of the first reply, which may be the answer to something else"
             );
         }
+        let contradiction = taken != stray.is_positive();
         let surplus = stray.is_positive() || stray.is_permanent() && !self.wire.is_broken();
         self.note(|quirks| {
             quirks.once |= surplus;
-            if surplus {
+            if contradiction {
+                (quirks.haste, quirks.wary) = (Haste::Waits, true);
+            } else if surplus {
                 quirks.haste = quirks.haste.or_waits();
             }
         });

@@ -41,6 +41,9 @@ pub fn explain(host: &str, error: &Error) -> String {
             C::UnsupportedSignatureAlgorithmContext { .. }
             | C::UnsupportedSignatureAlgorithmForPublicKeyContext { .. },
         ) => "the certificate or its key is too weak, or of a kind that is not known here (RSA needs 2048 bits, and SHA-1 does not count)".to_owned(),
+        Error::AlertReceived(AlertDescription::HandshakeFailure) => format!(
+            "the server and we have no version or cipher suite in common: spoken here are TLS 1.3, and TLS 1.2 with ECDHE and AES-GCM or ChaCha20; or it wants a certificate of ours, and has got none or not the right one: `tls_client_cert` ({error})"
+        ),
         _ if is_incompatible(error) => format!(
             "the server and we have no version or cipher suite in common: spoken here are TLS 1.3, and TLS 1.2 with ECDHE and AES-GCM or ChaCha20 ({error})"
         ),

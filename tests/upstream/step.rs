@@ -103,6 +103,32 @@ async fn a_late_refusal_shows_also_where_the_next_message_is_refused_too() {
     assert_eq!(second(&script).await.0, ["end of data: unintelligible server: more replies than commands"]);
 }
 
+/// Hosts that do not end a transaction with its message, or know a command no more, speak of the dialog: a fresh connection
+/// decides, however well their replies are in step, and after a 503 each message has one.
+#[tokio::test(start_paused = true)]
+async fn a_word_on_the_dialog_of_a_used_connection_is_not_on_the_message() {
+    for refused in [
+        "S: 503 5.5.1 nested MAIL command\nS: 503 5.5.1 no\nS: 503 5.5.1 no\n",
+        "S: 250 ok\nS: 503 5.5.1 need MAIL\nS: 503 5.5.1 no\n",
+        "S: 250 ok\nS: 250 2.1.5 ok\nS: 503 5.5.1 need RCPT command\n",
+        "S: 500 5.5.1 Command unrecognized\nS: 500 no\nS: 500 no\n",
+        "S: 501 5.5.1 already specified sender\nS: 503 no\nS: 503 no\n",
+    ] {
+        let script = format!(
+            "hello PIPELINING\n{first}{MAIL}\nC: RCPT*\nC: DATA\n{refused}{HELLO}{}stall",
+            offers("PIPELINING"),
+            first = taken(true)
+        );
+        let (told, connection) = second(&script).await;
+        assert_eq!(told, [UNKNOWN], "{refused}");
+        assert!(!connection.is_usable());
+    }
+    // On a fresh one it counts.
+    let script = format!("hello 8BITMIME\n{MAIL}\nS: 503 5.5.1 no\neof");
+    let (mut connection, _server) = new_session(&script).await;
+    assert_eq!(fates(&hello().send(&mut connection, &[A]).await), ["MAIL: 503 5.5.1 no"]);
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_refusal_of_a_used_connection_counts_when_ehlo_is_answered_behind_it() {
     for (refused, fate) in [

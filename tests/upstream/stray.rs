@@ -212,6 +212,18 @@ async fn two_replies_to_the_end_that_contradict_each_other_leave_it_open() {
     }
 }
 
+/// Where that is its way, an attempt more would be a copy more: the sender hears both.
+#[tokio::test(start_paused = true)]
+async fn the_second_contradiction_of_a_host_is_the_end_of_the_message() {
+    let (one, other) = ("250 2.0.0 queued", "451 4.7.1 later");
+    let end = |moment: &str| begun() + moment + "data\nraw: 250 2.0.0 queued\\r\\n451 4.7.1 later\\r\\n\nstall";
+    let host = Host::new(&[end(""), end("")]);
+    assert!(matches!(host.one(&hello()).await.1, Fate::Again { uncertain: true, .. }));
+    let (told, fate) = host.one(&hello()).await;
+    assert!(told.contains(one) && told.contains(other) && told.contains("may have arrived"), "{told}");
+    assert!(matches!(fate, Fate::Fail), "{fate:?}");
+}
+
 /// The first was acted on when the second came: it is told with both, the host and the message, wherever it shows.
 #[tokio::test(start_paused = true)]
 async fn a_second_reply_to_the_end_that_comes_later_is_told() {

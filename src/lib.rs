@@ -20,7 +20,8 @@
 //! (`tests/direction.rs` reads this; tests of a module may use any.)
 //!
 //! ```text
-//!  values       clock  observe  smtp  dkim
+//!  time         clock
+//!  values       observe  smtp  dkim
 //!  system       core_dump  crash  socket_file
 //!  mail         mail  https
 //!  settings     config  spool

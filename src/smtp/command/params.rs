@@ -13,6 +13,7 @@ use smtp_proto::{
 
 use super::super::Reply;
 use super::{MAIL_SYNTAX, RCPT_SYNTAX};
+use crate::clock::Timestamp;
 use crate::smtp::parameters::{BodyKind, Hold, Notify, Orcpt, Ret};
 
 /// Parameters of MAIL.
@@ -75,6 +76,18 @@ fn announces_too_much(params: &str) -> bool {
     })
 }
 
+/// Digits that HOLDFOR may have (RFC 4865 §6: `future-release-integer = %x31-39 *8DIGIT`).
+const HOLDFOR_DIGITS: usize = 9;
+
+/// Whether a time of RFC 3339 begins with a day that there is.
+fn is_day(time: &str) -> bool {
+    let mut parts = time.get(..10).unwrap_or_default().split('-').map(str::parse::<u32>);
+    match (parts.next(), parts.next(), parts.next()) {
+        (Some(Ok(year)), Some(Ok(month)), Some(Ok(day))) => Timestamp::from_date(i64::from(year), month, day).is_some(),
+        _ => false,
+    }
+}
+
 pub(super) fn mail_params(text: &str) -> Result<MailParams, Reply> {
     if text.is_empty() {
         return Ok(MailParams::default());
@@ -99,6 +112,19 @@ pub(super) fn mail_params(text: &str) -> Result<MailParams, Reply> {
         || given.mtrk.is_some()
     {
         return Err(Reply::new(555, "5.5.4", "A parameter of an extension that is not offered"));
+    }
+    // The parser takes the digits that fit, and any day of 31 in a month.
+    let named = |name: &'static str| {
+        text.split([' ', '\t'])
+            .filter_map(move |word| word.split_once('=').filter(|(key, _)| key.eq_ignore_ascii_case(name)))
+    };
+    if named("HOLDFOR").count() + named("HOLDUNTIL").count() > 1
+        || named("HOLDFOR").any(|(_, seconds)| seconds.len() > HOLDFOR_DIGITS)
+    {
+        return Err(bad_param("HOLDFOR"));
+    }
+    if !named("HOLDUNTIL").all(|(_, time)| is_day(time)) {
+        return Err(bad_param("HOLDUNTIL"));
     }
     let hold = match (given.hold_for, given.hold_until) {
         (0, 0) => None,

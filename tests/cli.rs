@@ -412,6 +412,7 @@ fn queue_list_gives_a_line_for_each_recipient() {
         "size",
         "received",
         "reason",
+        "release",
         "waits",
         "report_due",
         "user",

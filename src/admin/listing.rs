@@ -37,9 +37,12 @@ pub(super) async fn list(
         };
         let now = clock.now();
         let mut waits = controls.waits(&due(&rows, now));
-        for (key, _, mut row) in rows.into_iter().take(page) {
+        for (key, state, mut row) in rows.into_iter().take(page) {
             done.matched += 1;
             row.waits = waits.remove(&key).unwrap_or_default();
+            if state == State::Held && row.reason.is_empty() {
+                row.waits = controls.kept_in(&row.recipient).unwrap_or_default();
+            }
             if row.waits_for_its_time(now) {
                 row.waits = its_time(&row.release, now);
             }

@@ -63,6 +63,11 @@ pub trait Controls: Send + Sync + 'static {
     /// The lanes of the configuration, and those that have mail or are in trouble.
     async fn lanes(&self) -> Vec<LaneStatus>;
 
+    /// Why mail to this recipient does not leave whatever an operator says, if so.
+    fn kept_in(&self, _recipient: &str) -> Option<String> {
+        None
+    }
+
     /// What lets nothing leave each of these lanes, in words; those that are open are left out.
     fn stopped(&self, _lanes: &[LaneName]) -> Vec<(String, String)> {
         Vec::new()

@@ -340,6 +340,10 @@ async fn answer(
                 for (lane, why) in controls.stopped(&lanes) {
                     sink.put(Reply::Stopped { lane, why }, &[]).await?;
                 }
+                if let Some(sandbox) = Some(controls.status().sandbox).filter(|sandbox| !sandbox.is_empty()) {
+                    let why = format!("{sandbox}; what it does not let out is held again at its turn");
+                    sink.put(Reply::Stopped { lane: "the sandbox".into(), why }, &[]).await?;
+                }
             }
             return Ok(done);
         }

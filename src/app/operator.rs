@@ -165,10 +165,17 @@ impl Controls for Operator {
                 None => self.absent_status(&name),
             };
             status.former = relay.router.is_former(&name);
-            status.stored = relay.queue.waiting(&name, i8::MIN, COUNTED).await.unwrap_or_default() as u64;
+            status.stored =
+                relay.queue.waiting(&name, i8::MIN, Timestamp(i64::MAX), COUNTED).await.unwrap_or_default() as u64;
             all.push(status);
         }
         all
+    }
+
+    fn kept_in(&self, recipient: &str) -> Option<String> {
+        let sandbox = self.relay.config.sandbox.as_ref()?;
+        let address = Address::parse(recipient).ok()?;
+        sandbox.holds(&address).map(|why| why.to_string())
     }
 
     fn stopped(&self, lanes: &[LaneName]) -> Vec<(String, String)> {
@@ -272,7 +279,7 @@ impl Controls for Operator {
             let name = LaneName::from(told.route.lane.as_str());
             let provider = relay.router.provider_of_lane(&name);
             let time = relay.clock.now();
-            let stored = |priority| relay.queue.waiting(&name, priority, COUNTED);
+            let stored = |priority| relay.queue.waiting(&name, priority, time, COUNTED);
             let (priority, failed) = (told.priority, |error: QueueError| error.to_string());
             let mut facts = Facts {
                 now: time,
@@ -504,6 +511,10 @@ impl Controls for Front {
 
     async fn lanes(&self) -> Vec<LaneStatus> {
         self.operator.load_full().lanes().await
+    }
+
+    fn kept_in(&self, recipient: &str) -> Option<String> {
+        self.operator.load().kept_in(recipient)
     }
 
     fn stopped(&self, lanes: &[LaneName]) -> Vec<(String, String)> {

@@ -145,7 +145,7 @@ impl Relay {
     /// # Errors
     /// The queue cannot be read.
     pub async fn waiting_in(&self, name: &LaneName) -> Result<usize, QueueError> {
-        let stored = self.queue.waiting(name, i8::MIN, COUNTED).await?;
+        let stored = self.queue.waiting(name, i8::MIN, Timestamp(i64::MAX), COUNTED).await?;
         Ok(stored + self.scheduler.known(name).map_or(0, |lane| lane.snapshot().ready))
     }
 

@@ -361,8 +361,14 @@ pub trait Queue: Send + Sync + 'static {
     async fn lane_due(&self, lane: &LaneName) -> Result<Option<Timestamp>, QueueError>;
 
     /// Recipients that wait in a lane, due or not (not those that are held), whose priority is at least
-    /// `priority`; counted up to `most`.
-    async fn waiting(&self, lane: &LaneName, priority: i8, most: usize) -> Result<usize, QueueError> {
+    /// `priority`, without those that wait for a time of their own later than `released`; counted up to `most`.
+    async fn waiting(
+        &self,
+        lane: &LaneName,
+        priority: i8,
+        released: Timestamp,
+        most: usize,
+    ) -> Result<usize, QueueError> {
         let filter = Filter { provider: Some(lane.to_string()), ..Filter::default() };
         let (mut after, mut waiting) = (None, 0);
         loop {
@@ -371,6 +377,7 @@ pub trait Queue: Send + Sync + 'static {
                 matches!(state, State::Queued | State::Uncertain)
                     && row.priority >= priority
                     && LaneName::from(row.lane.as_str()) == *lane
+                    && !row.waits_for_its_time(released)
             };
             waiting += page.rows.iter().filter(counts).count();
             after = page.next;

@@ -58,7 +58,7 @@ pub async fn what_waits_is_counted_by_lane_and_priority(rig: Rig) {
     let lane = LaneName::from("p");
     let mut counted = Vec::new();
     for (priority, most) in [(i8::MIN, 100), (0, 100), (1, 100), (9, 100), (i8::MAX, 100), (i8::MIN, 3)] {
-        counted.push(queue.waiting(&lane, priority, most).await.unwrap());
+        counted.push(queue.waiting(&lane, priority, T0, most).await.unwrap());
     }
     assert_eq!(counted, [4, 3, 1, 1, 0, 3], "a leased one does not wait in the queue, nor one of another lane");
 }

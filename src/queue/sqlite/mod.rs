@@ -399,9 +399,15 @@ impl Queue for SqliteQueue {
         self.readers.run(move |conn| claim::lane_due(conn, &lane)).await
     }
 
-    async fn waiting(&self, lane: &LaneName, priority: i8, most: usize) -> Result<usize, QueueError> {
+    async fn waiting(
+        &self,
+        lane: &LaneName,
+        priority: i8,
+        released: Timestamp,
+        most: usize,
+    ) -> Result<usize, QueueError> {
         let lane = lane.clone();
-        self.readers.run(move |conn| read::waiting(conn, &lane, priority, most)).await
+        self.readers.run(move |conn| read::waiting(conn, &lane, priority, released, most)).await
     }
 
     async fn turns(&self, look: Look) -> Result<Vec<Turn>, QueueError> {

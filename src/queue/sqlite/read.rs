@@ -136,11 +136,18 @@ pub(super) fn chunk(conn: &Connection, id: QueueId, index: u32) -> Result<Option
 }
 
 /// Recipients that wait in a lane and are of this priority or a higher one, counted up to `most`.
-pub(super) fn waiting(conn: &Connection, lane: &LaneName, priority: i8, most: usize) -> Result<usize, QueueError> {
+pub(super) fn waiting(
+    conn: &Connection,
+    lane: &LaneName,
+    priority: i8,
+    released: Timestamp,
+    most: usize,
+) -> Result<usize, QueueError> {
     // Buckets are in order of priority, the highest first.
     let beyond = (9 - i64::from(priority) + 1) * rows::SLOTS;
     let mut statement = conn.prepare_cached(sql::WAITING_IN_LANE)?;
-    let mut rows = statement.query(params![lane.as_str(), beyond, i64::try_from(most).unwrap_or(i64::MAX)])?;
+    let mut rows =
+        statement.query(params![lane.as_str(), beyond, i64::try_from(most).unwrap_or(i64::MAX), released.0])?;
     let mut waiting = 0;
     while rows.next()?.is_some() {
         waiting += 1;

@@ -128,7 +128,7 @@ statements! {
         WHERE state IN (0, 4) AND lane = ?1 LIMIT ?2";
     /// One row for each; the caller counts.
     WAITING_IN_LANE = "SELECT 1 FROM recipient INDEXED BY recipient_ready
-        WHERE state IN (0, 4) AND lane = ?1 AND bucket < ?2 LIMIT ?3";
+        WHERE state IN (0, 4) AND lane = ?1 AND bucket < ?2 AND (release IS NULL OR release <= ?4) LIMIT ?3";
     /// The next turn (priority and sender) that has something in lanes of domains: one seek.
     NEXT_TURN = "SELECT bucket FROM recipient INDEXED BY recipient_turn
         WHERE state IN (0, 4) AND lane >= '@' AND lane < 'A' AND (attempts > 0) = ?1 AND bucket > ?2

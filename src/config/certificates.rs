@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use tokio_rustls::rustls::pki_types::CertificateDer;
 use x509_parser::prelude::{FromDer, X509Certificate};
+use x509_parser::public_key::PublicKey;
 
 use super::file::Reader;
 use super::{Authorities, ClientCertificate, Config, Proof};
@@ -14,6 +15,8 @@ use crate::clock::Timestamp;
 const DAY_MS: i64 = 86_400_000;
 /// Days before the end from which on it is told.
 const SOON: i64 = 30;
+/// Bits that an RSA key has at least whose signatures are verified.
+const LEAST_RSA: usize = 2048;
 
 /// A certificate that the configuration names, or one of several in the same file.
 #[derive(Clone, PartialEq, Eq, Debug, serde::Serialize)]
@@ -143,6 +146,12 @@ fn of_authorities(key: &str, authorities: &Authorities, now: Timestamp) -> Vec<C
                            certificate, until that is renewed: expected the certificate of its issuer";
             told.faults.push(message.into());
         }
+        if let Some(bits) = parsed.as_ref().and_then(weak_rsa) {
+            told.faults.push(format!(
+                "its RSA key has {bits} bits, and with fewer than {LEAST_RSA} it can verify no host here: expected a \
+                 certificate with a longer key, or one of another kind"
+            ));
+        }
         told
     };
     authorities.certificates().iter().enumerate().map(one).collect()
@@ -153,6 +162,14 @@ fn of_client(key: &str, client: &ClientCertificate, now: Timestamp) -> Certifica
     let mut told = describe(key, &client.path, 1, parsed.as_ref(), now);
     told.faults.extend(term(&told, parsed.as_ref(), now, "the token endpoint refuses it"));
     told
+}
+
+/// The bits of its key, if it is one of RSA that is too short to verify anything.
+fn weak_rsa(certificate: &X509Certificate<'_>) -> Option<usize> {
+    match certificate.public_key().parsed().ok()? {
+        PublicKey::RSA(key) => Some(key.key_size()).filter(|bits| *bits < LEAST_RSA),
+        _ => None,
+    }
 }
 
 fn parse<'a>(certificate: &'a CertificateDer<'_>) -> Option<X509Certificate<'a>> {

@@ -128,4 +128,25 @@ fn authorities_that_vouch_for_nobody_or_no_more_are_told() {
     let old = old.self_signed(&KeyPair::generate().unwrap()).unwrap();
     let said = with(&format!("{}{}", files.root.pem(), old.pem()));
     assert!(said.len() == 1 && said[0].contains("ca.pem (no. 2 in it, old.example): it expired on "), "{said:?}");
+    let said = with(WEAK);
+    let told =
+        |line: &String| line.contains("ca.pem (weak.example): its RSA key has 1024 bits, and with fewer than 2048");
+    assert!(said.iter().any(told), "{said:?}");
 }
+
+/// An authority with an RSA key of 1024 bits, made by `openssl req -x509 -newkey rsa:1024`.
+const WEAK: &str = "\
+-----BEGIN CERTIFICATE-----
+MIIB+TCCAWKgAwIBAgIBATANBgkqhkiG9w0BAQsFADAXMRUwEwYDVQQDDAx3ZWFr
+LmV4YW1wbGUwIBcNMjYxMTMwMTU0NjMzWhgPMjEyNjExMDYxNTQ2MzNaMBcxFTAT
+BgNVBAMMDHdlYWsuZXhhbXBsZTCBnzANBgkqhkiG9w0BAQEFAAOBjQAwgYkCgYEA
+mQMtRuLMPhTcbTzHs+ka7KJeqoQkcVdhUej3d5hEoUeu9CnaKG95lIzaeXQSS3HA
+lMoWxZNNgW4yjs07K/4Cav5H+A9SzoH7g5iMwP+4b6gqBrTdNByZ5RIdadAj1ow3
+6YL1yrRa7OIAHg7lTzpNu2nwg1FOo7ksv1IJp+6jgI8CAwEAAaNTMFEwHQYDVR0O
+BBYEFELg6oDfcyTvM/zhxh0OAtoEs/gWMB8GA1UdIwQYMBaAFELg6oDfcyTvM/zh
+xh0OAtoEs/gWMA8GA1UdEwEB/wQFMAMBAf8wDQYJKoZIhvcNAQELBQADgYEAQRwN
+zbKTACAwMIu+K1eD2YTRdOinvyNJtx3uxbgoT/KRRJbDkHHEnHz+mLN4xIzJlh4c
+JhGmLnqmoOT5VwmLye7uB/fXXqxI/NTg2CBy2O87fwpl4YyhoNqavHL16FJPAkua
+Xy3oRIPXZ8mW/GbybpXltf5wU9684JI58Jr1Wic=
+-----END CERTIFICATE-----
+";

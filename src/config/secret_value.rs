@@ -14,6 +14,9 @@ use super::{Secret, source_file};
 /// Longest secret, in bytes: tokens have some thousands.
 const MAX_SECRET: u64 = 4096;
 
+/// What stands for a secret where the configuration is printed.
+const SHOWN: &str = "<secret>";
+
 /// Reads a secret from where the value says. No message repeats what was found there, nor what may be
 /// the secret itself in a wrong place.
 pub(super) fn read_secret(value: &Value) -> Result<Val, String> {
@@ -32,6 +35,12 @@ pub(super) fn read_secret(value: &Value) -> Result<Val, String> {
         if let Some((at, c)) = control {
             let what = if matches!(c, '\r' | '\n') { "a line end" } else { "a control character" };
             return Err(format!("the secret has {what} behind its first {at} bytes: expected one line of text"));
+        }
+        if secret == SHOWN {
+            return Err(format!(
+                "`{SHOWN}` is what `check --all` prints in place of a secret: expected the secret itself, or {{ env = \"NAME\" }} or \
+                 {{ file = \"path\" }}"
+            ));
         }
         Ok(Val::Secret { secret: Secret::new(secret.to_owned()), literal })
     };

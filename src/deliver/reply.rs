@@ -2,7 +2,7 @@
 //!
 //! Each line is parsed by smtp-proto; what is ours are the bounds and the lenience that real
 //! servers need: any text encoding, no text at all, bare LF, a line of any length (cut), lines
-//! with different codes (the last one counts, RFC 5321 §4.2.1 asks for equal ones), enhanced codes
+//! with different codes (the last one counts, RFC 5321 §4.2.1 asks for equal ones), empty lines before a reply, enhanced codes
 //! with subjects over 255 and enhanced codes of another class than the basic code.
 //!
 //! What a reply repeats of the secrets that its host may have heard is taken out here, before anybody
@@ -116,6 +116,10 @@ impl ReplyParser {
         let line = line.strip_suffix(b"\n").unwrap_or(line);
         let line = line.strip_suffix(b"\r").unwrap_or(line);
         let line = line.get(..MAX_LINE).unwrap_or(line);
+        // Some hosts send an empty line before a reply; the bytes of these count, so it is not for ever.
+        if line.is_empty() && self.count == 0 {
+            return Ok(());
+        }
         let (code, rest) = match line {
             [a @ b'2'..=b'5', b @ b'0'..=b'9', c @ b'0'..=b'9', rest @ ..] => {
                 (u16::from(a - b'0') * 100 + u16::from(b - b'0') * 10 + u16::from(c - b'0'), rest)
@@ -268,6 +272,15 @@ mod tests {
         assert_eq!(one(b"250 2.0.0 caf\xe9\x07 ok\r\n").text, "caf\u{fffd}  ok");
     }
 
+    /// As some hosts send one before their reply; within a reply it is none.
+    #[test]
+    fn empty_lines_before_a_reply_are_passed_over() {
+        assert_eq!(one(b"\r\n250 2.0.0 queued\r\n").code, 250);
+        assert_eq!(parse(b"250 a\r\n\n\r\n354 b\r\n").expect("intelligible").len(), 2);
+        assert!(parse(b"250-a\r\n\r\n250 b\r\n").is_err());
+        assert!(parse(&b"\r\n".repeat(MAX_BYTES)).is_err(), "not for ever");
+    }
+
     #[test]
     fn enhanced_codes() {
         assert_eq!(one(b"250 2.1.0 Ok\r\n").enhanced, Some((2, 1, 0)));
@@ -298,7 +311,7 @@ mod tests {
         assert_eq!(all[1].reply.text, "next");
         assert!(parse(&b"250-x\r\n".repeat(MAX_LINES + 1)).is_err());
         assert!(parse(&b"250-".repeat(MAX_BYTES)).is_err());
-        for bad in [&b"\r\n"[..], b"25\r\n", b"hello\r\n", b"999 x\r\n", b"250x\r\n", b"150 x\r\n", b"\x16\x03\x01\n"] {
+        for bad in [&b"25\r\n"[..], b"hello\r\n", b"999 x\r\n", b"250x\r\n", b"150 x\r\n", b"\x16\x03\x01\n"] {
             assert!(parse(bad).is_err(), "{bad:?}");
         }
     }

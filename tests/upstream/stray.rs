@@ -96,6 +96,8 @@ impl io::Write for Lines {
 
 impl Lines {
     fn collect() -> (Lines, tracing::subscriber::DefaultGuard) {
+        // Where another test's thread meets a line first, with nobody listening, it would be off for all for a moment.
+        let _ = tracing::subscriber::set_global_default(tracing_subscriber::registry());
         let lines = Lines::default();
         let writer = lines.clone();
         let subscriber = tracing_subscriber::fmt().with_ansi(false).with_writer(move || writer.clone()).finish();

@@ -10,6 +10,8 @@ mod connecting;
 mod encryption;
 #[path = "upstream/endpoint.rs"]
 mod endpoint;
+#[path = "support/lines.rs"]
+mod lines;
 #[path = "upstream/networks.rs"]
 mod networks;
 #[path = "upstream/oauth.rs"]

@@ -5,7 +5,7 @@ use std::io;
 use super::requests::{Done, Failure, PAGE, Reply, Sink, check};
 use super::{Controls, Due};
 use crate::clock::{Clock, Timestamp, When};
-use crate::mail::{LaneName, RecipientKey, State, send_at};
+use crate::mail::{LaneName, RecipientKey, State, domain_of, send_at};
 use crate::queue::{Filter, Page, Row};
 
 /// Rows that match, at most `limit`, each with what it waits for.
@@ -71,12 +71,11 @@ fn due(rows: &[(RecipientKey, State, Row)], now: Timestamp) -> Vec<Due> {
         State::Queued | State::Uncertain => row.due <= now,
         state => *state == State::Leased,
     };
-    let domain = |row: &Row| row.recipient.rsplit_once('@').map_or("", |(_, domain)| domain).to_ascii_lowercase();
     let due = |(key, state, row): &(RecipientKey, State, Row)| Due {
         key: *key,
         lane: LaneName::from(row.lane.as_str()),
         state: *state,
-        domain: domain(row),
+        domain: domain_of(&row.recipient).to_ascii_lowercase(),
     };
     rows.iter().filter(waits).map(due).collect()
 }

@@ -20,7 +20,6 @@ use super::resuming::{only_for_now, resume};
 use super::{Controls, Explanation, Forgotten, LaneStatus, Resumed, Status, Withdrawn};
 use crate::clock::{Clock, Timestamp};
 use crate::listener::arrivals::Lock;
-use crate::mail::lifecycle::Event;
 use crate::mail::{Address, CHUNK, Incoming, LaneName, QueueId, RecipientKey, State};
 use crate::queue::{Counts, Filter, Operation, Page, Queue, QueueError, Row, Storage};
 
@@ -432,7 +431,7 @@ async fn operate_page(
     done: &mut Done,
 ) -> Result<(), QueueError> {
     // Releasing makes no sense for what is not held, so nothing is taken from the scheduler for it.
-    let from_lease = State::Leased.on(event(op)).is_some();
+    let from_lease = State::Leased.on(op.event()).is_some();
     // All of the page is asked for: what was queued a moment ago may be leased by now.
     let all: Vec<RecipientKey> = page.rows.iter().map(|(key, ..)| *key).collect();
     let withdrawn = if from_lease { controls.withdraw(&all) } else { Withdrawn::nothing() };
@@ -480,17 +479,6 @@ async fn operate_page(
             withdrawn.put_back();
             Err(e)
         }
-    }
-}
-
-/// The event of the state table that an operation is.
-fn event(op: Operation) -> Event {
-    match op {
-        Operation::Retry => Event::Retry,
-        Operation::Hold => Event::Hold,
-        Operation::Release => Event::Release,
-        Operation::Cancel => Event::Cancel,
-        Operation::HoldUntil(_) => Event::Postpone,
     }
 }
 

@@ -9,7 +9,7 @@ use x509_parser::prelude::{FromDer, X509Certificate};
 use x509_parser::public_key::PublicKey;
 
 use super::file::Reader;
-use super::{Authorities, ClientCertificate, Config, Proof};
+use super::{Authorities, ClientCertificate, Config, Proof, Provider};
 use crate::clock::Timestamp;
 
 const DAY_MS: i64 = 86_400_000;
@@ -60,24 +60,22 @@ pub fn all(config: &Config, now: Timestamp) -> Vec<Certificate> {
             }
         }
     }
+    let providers = || [&config.default].into_iter().chain(&config.providers);
+    let at = |provider: &Provider, key: &str| {
+        let table = if provider.name == "default" { "" } else { "provider." };
+        format!("{table}{}.{key}", provider.name)
+    };
     let mut seen: HashSet<&Path> = HashSet::new();
-    for provider in [&config.default].into_iter().chain(&config.providers) {
+    for provider in providers() {
         if let Some(authorities) = provider.tls_ca.as_ref().filter(|a| seen.insert(a.path())) {
-            let table = if provider.name == "default" { "" } else { "provider." };
-            all.extend(of_authorities(&format!("{table}{}.tls_ca", provider.name), authorities, now));
+            all.extend(of_authorities(&at(provider, "tls_ca"), authorities, now));
         }
     }
     let mut seen: HashSet<&Path> = HashSet::new();
-    for provider in [&config.default].into_iter().chain(&config.providers) {
+    for provider in providers() {
         if let Some(own) = provider.tls_client.as_ref().filter(|own| seen.insert(own.path())) {
-            let table = if provider.name == "default" { "" } else { "provider." };
-            all.extend(of_chain(
-                &format!("{table}{}.tls_client_cert", provider.name),
-                own.path(),
-                own.chain(),
-                "hosts that ask for it refuse it",
-                now,
-            ));
+            let then = "hosts that ask for it refuse it";
+            all.extend(of_chain(&at(provider, "tls_client_cert"), own.path(), own.chain(), then, now));
         }
     }
     for provider in &config.providers {

@@ -5,6 +5,7 @@
 use toml_edit::Value;
 
 use super::file_path::file_name;
+use super::secret::SHOWN;
 use super::value::Kind;
 
 /// Which of it is read with the file.
@@ -37,7 +38,7 @@ impl Elsewhere {
             return None;
         }
         match (secret, value.as_str()) {
-            (true, text) => (text.is_some() || value.is_inline_table()).then(|| "<secret>".into()),
+            (true, text) => (text.is_some() || value.is_inline_table()).then(|| SHOWN.into()),
             // The content of a key in the place of its name is told of, and never shown.
             (false, text) => text.filter(|text| file_name(text).is_ok()).map(Value::from),
         }

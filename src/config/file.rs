@@ -18,13 +18,13 @@ use super::mistakes::{self, Excerpts};
 use super::oauth::OAuthService;
 use super::problem::{ConfigError, Problem, readable};
 use super::profiles;
-use super::rule_keys::{LimitDraft, RuleDraft};
+use super::rule_keys::RuleDraft;
 use super::sandbox::SandboxDraft;
 use super::source_file;
 use super::unknown_key::{dotted_name, unknown};
 use super::users::UserDraft;
 use super::value::{Kind, Val, describe, is_mistyped};
-use super::{Dns, Log, Queue, Retry, Sendmail, secret::without_users};
+use super::{Dns, Limit, Log, Queue, Retry, Sendmail, secret::without_users};
 
 /// Largest file read, in bytes.
 pub(super) const MAX_FILE: u64 = 16 << 20;
@@ -43,7 +43,7 @@ pub(super) struct Draft {
     pub default: ProviderDraft,
     pub providers: Vec<ProviderDraft>,
     pub routes: Vec<RouteDraft>,
-    pub limits: Vec<LimitDraft>,
+    pub limits: Vec<Limit>,
     pub dkim: Vec<DkimDraft>,
     pub admin: Admin,
     pub sandbox: SandboxDraft,
@@ -202,7 +202,7 @@ impl<'a> Reader<'a> {
                 }
                 "limit" => {
                     for (path, table) in self.tables(name, item) {
-                        let mut limit = LimitDraft::defaults();
+                        let mut limit = Limit::defaults();
                         self.read_table(table, &path, "", &mut limit);
                         draft.limits.push(limit);
                     }

@@ -15,6 +15,7 @@ use base64::engine::general_purpose::STANDARD;
 use zeroize::Zeroizing;
 
 use super::Secret;
+use super::secret::SHOWN;
 use crate::smtp::sasl::{LEAST_ROUNDS, MOST_ROUNDS, SCRAM_KEY, Salted, same, stored_key};
 
 /// Most memory that the check of one password may take, in KiB.
@@ -162,7 +163,7 @@ impl StoredPassword {
 
 impl fmt::Debug for StoredPassword {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("<secret>")
+        f.write_str(SHOWN)
     }
 }
 

@@ -274,10 +274,10 @@ impl fmt::Display for AsToml<'_> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::Limit;
     use super::super::dkim::DkimDraft;
     use super::super::keys::{Admin, RouteDraft};
     use super::super::listener_keys::ListenerDraft;
-    use super::super::rule_keys::LimitDraft;
     use super::super::users::UserDraft;
     use super::super::{Config, Dns, Loaded, Log, Provider, Queue, Retry};
     use super::*;
@@ -323,7 +323,7 @@ mod tests {
         check::<ProviderDraft>();
         check::<RuleDraft>();
         check::<RouteDraft>();
-        check::<LimitDraft>();
+        check::<Limit>();
         check::<DkimDraft>();
         check::<Admin>();
         check::<Log>();

@@ -2,12 +2,11 @@
 
 use std::time::Duration;
 
-use super::Network;
 use super::fields::{Field, STAGE_WORDS};
 use super::keys::{Key, Table, keys};
 use super::units::{Pattern, Rate};
 use super::value::Kind;
-use super::{Count, CountedRate, Over, ReplyRule, RuleAction, RuleScope};
+use super::{Count, Limit, Over, ReplyRule, RuleAction, RuleScope};
 use crate::smtp::upstream::Stage;
 
 const SECOND: u64 = 1000;
@@ -166,23 +165,9 @@ impl RuleDraft {
     }
 }
 
-/// `[[limit]]`.
-pub(super) struct LimitDraft {
-    pub sender: Pattern,
-    pub client: Vec<Network>,
-    pub user: Option<String>,
-    pub provider: Pattern,
-    pub rate: Vec<CountedRate>,
-    pub quota: Vec<CountedRate>,
-    pub count: Count,
-    pub each_domain: bool,
-    pub each_user: bool,
-    pub over: Over,
-}
-
-impl Table for LimitDraft {
+impl Table for Limit {
     const NAME: &'static str = "limit";
-    const KEYS: &'static [Key<LimitDraft>] = keys! {
+    const KEYS: &'static [Key<Limit>] = keys! {
         /// Messages whose sender matches. "<>" is the null sender of bounces.
         "sender" sender: Kind::MailPattern(true), default r#""*""#;
         /// Messages that such clients handed in. Empty: whoever did.
@@ -210,8 +195,8 @@ impl Table for LimitDraft {
         "over" over: Kind::Word(Over::WORDS), default r#""wait""#;
     };
 
-    fn blank() -> LimitDraft {
-        LimitDraft {
+    fn blank() -> Limit {
+        Limit {
             sender: Pattern::any(),
             client: Vec::new(),
             user: None,

@@ -24,6 +24,9 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use zeroize::Zeroizing;
 
+/// What stands for a secret where the configuration is printed.
+pub(super) const SHOWN: &str = "<secret>";
+
 /// Stands where a secret stood.
 pub const MASK: &str = "***";
 /// Characters of base64 that give a secret away: six bytes.
@@ -55,7 +58,7 @@ impl Secret {
 
 impl fmt::Debug for Secret {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("<secret>")
+        f.write_str(SHOWN)
     }
 }
 

@@ -8,14 +8,12 @@ use toml_edit::Value;
 use zeroize::Zeroizing;
 
 use super::file_path::{file_name, shown_file};
+use super::secret::SHOWN;
 use super::value::{Kind, Val};
 use super::{Secret, source_file};
 
 /// Longest secret, in bytes: tokens have some thousands.
 const MAX_SECRET: u64 = 4096;
-
-/// What stands for a secret where the configuration is printed.
-const SHOWN: &str = "<secret>";
 
 /// Reads a secret from where the value says. No message repeats what was found there, nor what may be
 /// the secret itself in a wrong place.

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::file::{Draft, Reader};
 use super::keys::{ProviderDraft, RouteDraft};
-use super::rule_keys::{LimitDraft, RuleDraft, TreatAs};
+use super::rule_keys::{RuleDraft, TreatAs};
 use super::units::Pattern;
 use super::value::nearest;
 use super::{Config, Count, CountedRate, Limit, LimitsPer, Over, Overflow, ReplyRule, RuleScope, Warmup, own_address};
@@ -400,7 +400,7 @@ fn dead_patterns(reader: &mut Reader<'_>, draft: &Draft) {
     }
 }
 
-fn limit(reader: &mut Reader<'_>, path: &str, limit: &LimitDraft, providers: &[ProviderDraft]) {
+fn limit(reader: &mut Reader<'_>, path: &str, limit: &Limit, providers: &[ProviderDraft]) {
     let unread = |reader: &Reader<'_>, key: &str| reader.problems.iter().any(|p| p.key == format!("{path}.{key}"));
     if limit.rate.is_empty() && limit.quota.is_empty() && !unread(reader, "rate") && !unread(reader, "quota") {
         reader.fault(path, "limits nothing: expected `rate` or `quota`".into());
@@ -449,10 +449,6 @@ fn limit(reader: &mut Reader<'_>, path: &str, limit: &LimitDraft, providers: &[P
 }
 
 /// The limits as they are applied: on what goes out, and on what comes in.
-pub(super) fn limits(drafts: Vec<LimitDraft>) -> (Vec<Arc<Limit>>, Vec<Arc<Limit>>) {
-    let made = |d: LimitDraft| {
-        let LimitDraft { sender, client, user, provider, rate, quota, count, each_domain, each_user, over } = d;
-        Arc::new(Limit { sender, client, user, provider, rate, quota, count, each_domain, each_user, over })
-    };
-    drafts.into_iter().map(made).partition(|limit| limit.over == Over::Wait)
+pub(super) fn limits(limits: Vec<Limit>) -> (Vec<Arc<Limit>>, Vec<Arc<Limit>>) {
+    limits.into_iter().map(Arc::new).partition(|limit| limit.over == Over::Wait)
 }

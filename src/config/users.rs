@@ -8,12 +8,12 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use super::Limit;
 use super::client_identity::{ClientIdentity, comparable};
 use super::fields::Field;
 use super::file::Reader;
 use super::keys::{Key, RouteDraft, Table, keys};
 use super::password::{self, StoredPassword};
-use super::rule_keys::LimitDraft;
 use super::source_file;
 use super::units::Pattern;
 use super::value::{Kind, nearest};
@@ -339,7 +339,7 @@ pub(super) fn assemble(reader: &mut Reader<'_>, drafts: &[UserDraft], file: Opti
 }
 
 /// Whether the users that routes and limits name are there. Faults go to `reader`.
-pub(super) fn check_named(reader: &mut Reader<'_>, users: &Users, routes: &[RouteDraft], limits: &[LimitDraft]) {
+pub(super) fn check_named(reader: &mut Reader<'_>, users: &Users, routes: &[RouteDraft], limits: &[Limit]) {
     // One that could not be read may be meant.
     if reader.lacks("user") {
         return;

@@ -20,6 +20,7 @@ use super::names::{
 use super::oauth::{Endpoint, OAuthService};
 use super::oauth_files::{ClientCertificate, KeyFile, ServiceAccount};
 use super::password::StoredPassword;
+use super::secret::SHOWN;
 use super::secret_value::read_secret;
 use super::units::{Pattern, Rate, Size, Span};
 use super::users::{self, UserFile};
@@ -407,7 +408,7 @@ impl Val {
             Val::Path(p) => p.display().to_string().into(),
             Val::Authorities(a) => a.path().display().to_string().into(),
             Val::Store(s) => s.to_string().into(),
-            Val::Secret { .. } | Val::StoredPassword(_) => "<secret>".into(),
+            Val::Secret { .. } | Val::StoredPassword(_) => SHOWN.into(),
             Val::Networks(v) => texts(v),
             Val::Patterns(v) => texts(v),
             Val::Pattern(p) => p.as_str().into(),

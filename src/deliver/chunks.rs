@@ -51,7 +51,7 @@ impl Connection {
     pub async fn make_ready(&mut self, tx: &Transaction<'_>) {
         // Octets have another connection than lines (`gone`), and what the host has said meanwhile is heard by `send`.
         let leaves = self.sent > 0 && self.apart.is_none() && self.sends_octets(tx);
-        if self.usable && !leaves && self.is_quiet() {
+        if self.usable && self.is_untried() && !leaves && self.is_quiet() {
             self.message = (tx.message.id, tx.features().keys());
             self.learn_of_chunks(tx).await;
         }
@@ -61,8 +61,7 @@ impl Connection {
     pub(super) async fn learn_of_chunks(&mut self, tx: &Transaction<'_>) {
         let octets = self.sends_octets(tx);
         let in_one = self.pipelining && tx.body.pieces(tx.message) == 1;
-        let untried = self.chunking && self.chunks == Chunks::Untried && self.unready.is_none();
-        if untried && (octets || in_one && self.apart.is_some()) {
+        if self.is_untried() && (octets || in_one && self.apart.is_some()) {
             self.unready = match self.try_bdat().await {
                 Ok(()) if octets && !self.takes_octets() => {
                     Some((Stage::Idle, Event::LeftOut("the host does not obey BDAT: octets have to be converted")))
@@ -70,6 +69,11 @@ impl Connection {
                 tried => tried.err(),
             };
         }
+    }
+
+    /// Nobody has tried yet whether it obeys BDAT, which it offers.
+    fn is_untried(&self) -> bool {
+        self.chunking && self.chunks == Chunks::Untried && self.unready.is_none()
     }
 
     /// Finds out whether the host obeys BDAT. If not, this connection goes on without.

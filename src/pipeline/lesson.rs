@@ -225,8 +225,6 @@ pub(crate) trait Teach {
             if !accepted.is_empty() {
                 if let Some(load) = on {
                     adapt.took((load.number, fresh), job.features().keys(), working, now);
-                }
-                if let Some(load) = on {
                     adapt.passed_on(load.carried, amount(job, accepted.len()), job.sender, now);
                 }
                 adapt.accepted(&accepted, cells(accepted.len()), began, now);

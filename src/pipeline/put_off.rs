@@ -9,9 +9,9 @@ use super::{Hand, Relay};
 use crate::clock::Timestamp;
 use crate::deliver::{Event, Fact, Stage};
 use crate::mail::RecipientKey;
-use crate::queue::{QueueError, Settlement, Verdict};
+use crate::queue::{QueueError, Settlement};
 use crate::schedule::lane::Beyond;
-use crate::schedule::{Empty, Held, Job, Lane};
+use crate::schedule::{Empty, Job, Lane};
 
 /// Recipients put back in one transaction.
 const AT_ONCE: usize = 200;
@@ -41,13 +41,7 @@ impl Relay {
             return false;
         };
         hand.not_needed(&mut attempt.job);
-        let waits = |held: &Held| {
-            let (counts, uncertain, warned) = (false, false, held.warned);
-            let verdict =
-                Verdict::Deferred { due, reason: String::new(), counts, uncertain, warned, lane: lane.name.clone() };
-            Settlement { key: attempt.job.key(held.index), verdict }
-        };
-        let settlements: Vec<Settlement> = attempt.job.recipients.iter().map(waits).collect();
+        let settlements: Vec<Settlement> = attempt.job.until(&lane.name, due, String::new()).collect();
         // Whatever else becomes of it, it does not leave now: the lease ends with the queue.
         if let Err(error) = self.persist(|| self.queue.settle(settlements.clone(), Vec::new())).await {
             tracing::error!(id = %attempt.job.message.message.id, %error, "what came before its time could not be put back");

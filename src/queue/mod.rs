@@ -21,6 +21,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 
 use crate::clock::Timestamp;
+use crate::mail::lifecycle::Event;
 use crate::mail::{LaneName, Message, NewMessage, Owed, QueueId, Recipient, RecipientKey, State};
 use turns::{Look, Turn};
 
@@ -238,6 +239,19 @@ pub enum Operation {
     /// Not before this time, due then; one that is over: now. Its age counts from there.
     #[serde(rename = "hold_until")]
     HoldUntil(Timestamp),
+}
+
+impl Operation {
+    /// What it is in the table of states.
+    pub fn event(self) -> Event {
+        match self {
+            Operation::Retry => Event::Retry,
+            Operation::Hold => Event::Hold,
+            Operation::Release => Event::Release,
+            Operation::Cancel => Event::Cancel,
+            Operation::HoldUntil(_) => Event::Postpone,
+        }
+    }
 }
 
 /// What a step of [`Queue::retry_all`] did.

@@ -31,11 +31,23 @@ impl Beyond {
 
     /// The ends of its leases: it waits in `lane` until `due`, and that was no attempt.
     pub fn settlements<'a>(&'a self, lane: &'a LaneName, due: Timestamp) -> impl Iterator<Item = Settlement> + 'a {
-        self.job.recipients.iter().map(move |held| Settlement {
-            key: self.job.key(held.index),
+        self.job.until(lane, due, format!("waits for {}", self.by))
+    }
+}
+
+impl Job {
+    /// The ends of its leases: it waits in `lane` until `due`, and that was no attempt.
+    pub fn until<'a>(
+        &'a self,
+        lane: &'a LaneName,
+        due: Timestamp,
+        reason: String,
+    ) -> impl Iterator<Item = Settlement> + 'a {
+        self.recipients.iter().map(move |held| Settlement {
+            key: self.key(held.index),
             verdict: Verdict::Deferred {
                 due,
-                reason: format!("waits for {}", self.by),
+                reason: reason.clone(),
                 counts: false,
                 uncertain: false,
                 warned: held.warned,

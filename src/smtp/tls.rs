@@ -41,12 +41,18 @@ pub fn explain(host: &str, error: &Error) -> String {
             C::UnsupportedSignatureAlgorithmContext { .. }
             | C::UnsupportedSignatureAlgorithmForPublicKeyContext { .. },
         ) => "the certificate or its key is too weak, or of a kind that is not known here (RSA needs 2048 bits, and SHA-1 does not count)".to_owned(),
-        Error::AlertReceived(AlertDescription::HandshakeFailure) => format!(
-            "the server and we have no version or cipher suite in common: spoken here are TLS 1.3, and TLS 1.2 with ECDHE and AES-GCM or ChaCha20; or it wants a certificate of ours, and has got none or not the right one: `tls_client_cert` ({error})"
-        ),
-        _ if is_incompatible(error) => format!(
-            "the server and we have no version or cipher suite in common: spoken here are TLS 1.3, and TLS 1.2 with ECDHE and AES-GCM or ChaCha20 ({error})"
-        ),
+        _ if is_incompatible(error) => {
+            // A host of TLS 1.2 that wants a certificate of ours breaks off with the same alert.
+            let or = match error {
+                Error::AlertReceived(AlertDescription::HandshakeFailure) => {
+                    "; or it wants a certificate of ours, and has got none or not the right one: `tls_client_cert`"
+                }
+                _ => "",
+            };
+            format!(
+                "the server and we have no version or cipher suite in common: spoken here are TLS 1.3, and TLS 1.2 with ECDHE and AES-GCM or ChaCha20{or} ({error})"
+            )
+        }
         Error::General(text) => text.clone(),
         other => other.to_string(),
     }

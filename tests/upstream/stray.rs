@@ -1,6 +1,5 @@
 //! One reply too many within a transaction, behind the 354: it decides nobody's fate, and what cannot be known is told.
 
-use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 
@@ -12,6 +11,7 @@ use parking_lot::Mutex;
 
 use crate::common::*;
 use crate::connecting::{connector, host, route};
+use crate::lines::Lines;
 use crate::server::{Seen, play};
 
 const A: &str = "a@x.example";
@@ -40,7 +40,7 @@ struct Scripts {
 
 #[async_trait]
 impl Dialer for Scripts {
-    async fn dial(&self, _: std::net::SocketAddr) -> io::Result<Box<dyn Io>> {
+    async fn dial(&self, _: std::net::SocketAddr) -> std::io::Result<Box<dyn Io>> {
         let script = self.scripts[self.next.fetch_add(1, SeqCst)].clone();
         let (ours, theirs) = tokio::io::duplex(4096);
         let seen = self.seen.clone();
@@ -80,34 +80,15 @@ impl Host {
     }
 }
 
-/// Log lines of this thread.
-#[derive(Clone, Default)]
-struct Lines(Arc<Mutex<Vec<u8>>>);
-
-impl io::Write for Lines {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.0.lock().extend_from_slice(bytes);
-        Ok(bytes.len())
-    }
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
+/// Collects the log lines of this thread.
+fn collect() -> (Lines, tracing::subscriber::DefaultGuard) {
+    // Where another test's thread meets a line first, with nobody listening, it would be off for all for a moment.
+    let _ = tracing::subscriber::set_global_default(tracing_subscriber::registry());
+    Lines::collect()
 }
 
-impl Lines {
-    fn collect() -> (Lines, tracing::subscriber::DefaultGuard) {
-        // Where another test's thread meets a line first, with nobody listening, it would be off for all for a moment.
-        let _ = tracing::subscriber::set_global_default(tracing_subscriber::registry());
-        let lines = Lines::default();
-        let writer = lines.clone();
-        let subscriber = tracing_subscriber::fmt().with_ansi(false).with_writer(move || writer.clone()).finish();
-        (lines, tracing::subscriber::set_default(subscriber))
-    }
-
-    fn warnings(&self) -> Vec<String> {
-        let text = String::from_utf8(self.0.lock().clone()).expect("text");
-        text.lines().filter(|line| line.contains("WARN")).map(str::to_owned).collect()
-    }
+fn warnings(lines: &Lines) -> Vec<String> {
+    lines.text().lines().filter(|line| line.contains("WARN")).map(str::to_owned).collect()
 }
 
 /// It is there before anything of the message is out: no part of it is sent, and nobody has a fate by it.
@@ -198,7 +179,7 @@ async fn a_moment_in_vain_is_not_waited_for_again() {
 #[tokio::test(start_paused = true)]
 async fn two_replies_to_the_end_that_contradict_each_other_leave_it_open() {
     for (one, other) in [("250 2.1.5 ok", "554 5.7.1 spam"), ("550 5.1.1 late", "250 2.0.0 queued")] {
-        let (lines, _guard) = Lines::collect();
+        let (lines, _guard) = collect();
         let host = Host::new(&[begun() + &format!("data\nraw: {one}\\r\\n{other}\\r\\n\nstall")]);
         let (told, fate) = host.one(&hello()).await;
         assert_eq!(
@@ -206,7 +187,7 @@ async fn two_replies_to_the_end_that_contradict_each_other_leave_it_open() {
             format!("end of data: unintelligible server: two replies to the end of a message: {one}; {other}")
         );
         assert!(matches!(fate, Fate::Again { uncertain: true, .. }), "{fate:?}");
-        let warnings = lines.warnings();
+        let warnings = warnings(&lines);
         assert!(
             warnings.len() == 1 && [one, other, "a.example", "id="].iter().all(|word| warnings[0].contains(word)),
             "{warnings:?}"
@@ -230,14 +211,14 @@ async fn the_second_contradiction_of_a_host_is_the_end_of_the_message() {
 #[tokio::test(start_paused = true)]
 async fn a_second_reply_to_the_end_that_comes_later_is_told() {
     let told = |lines: &Lines, words: &[&str]| {
-        let warnings = lines.warnings();
+        let warnings = warnings(lines);
         assert_eq!(warnings.len(), 1, "{warnings:?}");
         assert!(words.iter().all(|word| warnings[0].contains(word)), "{warnings:?}");
     };
     let words = ["250 2.1.5 ok", "554 5.7.1 spam", "a.example", "id=", "contradicts itself"];
     // While the connection is idle, and in place of the reply to QUIT.
     for end in ["wait 400\nS: 554 5.7.1 spam\nstall", "C: QUIT\nwait 400\nS: 554 5.7.1 spam\nS: 221 bye"] {
-        let (lines, _guard) = Lines::collect();
+        let (lines, _guard) = collect();
         let host = Host::new(&[
             begun() + "data\nS: 250 2.1.5 ok\n" + end,
             begun() + "wait 100\nS: 250 2.1.5 ok\ndata\nS: 554 5.7.1 spam\nstall",
@@ -271,13 +252,13 @@ async fn a_host_that_goes_on_behind_its_421_may_have_the_message() {
 #[tokio::test(start_paused = true)]
 async fn a_host_that_tires_of_waiting_is_not_told_of() {
     for tired in ["421 4.4.2 idle", "451 4.7.0 timeout"] {
-        let (lines, _guard) = Lines::collect();
+        let (lines, _guard) = collect();
         let host = Host::new(&[begun() + &format!("data\nS: 250 2.0.0 queued\nwait 20000\nS: {tired}\nclose")]);
         let mut connection = host.open().await;
         assert_eq!(fates(&hello().send(&mut connection, &[A]).await), ["end of data: 250 2.0.0 queued"]);
         tokio::time::sleep(std::time::Duration::from_secs(30)).await;
         assert!(!connection.is_alive());
-        assert_eq!(lines.warnings(), [""; 0]);
+        assert_eq!(warnings(&lines), [""; 0]);
         assert!(connection.takes_more());
     }
 }

@@ -1,9 +1,10 @@
 //! What keys accept, asked by their names: for messages about a file that cannot be read as a whole.
 
+use super::super::Limit;
 use super::super::dkim::DkimDraft;
 use super::super::keys::{ProviderDraft, RouteDraft, Table, Top};
 use super::super::listener_keys::ListenerDraft;
-use super::super::rule_keys::{LimitDraft, RuleDraft};
+use super::super::rule_keys::RuleDraft;
 use super::super::sandbox::SandboxDraft;
 use super::super::users::UserDraft;
 use super::super::value::Kind;
@@ -23,7 +24,7 @@ fn kind_of(name: &str) -> Option<Kind> {
         .or_else(|| of::<ProviderDraft>(name))
         .or_else(|| of::<RuleDraft>(name))
         .or_else(|| of::<RouteDraft>(name))
-        .or_else(|| of::<LimitDraft>(name))
+        .or_else(|| of::<Limit>(name))
         .or_else(|| of::<DkimDraft>(name))
         .or_else(|| of::<SandboxDraft>(name))
         .or_else(|| of::<Sendmail>(name))

@@ -7,10 +7,11 @@ use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::time::Duration;
 
+use super::super::Limit;
 use super::super::dkim::DkimDraft;
 use super::super::keys::{Admin, Key, ProviderDraft, RouteDraft, Table, Top};
 use super::super::listener_keys::ListenerDraft;
-use super::super::rule_keys::{LimitDraft, RuleDraft};
+use super::super::rule_keys::RuleDraft;
 use super::super::sandbox::SandboxDraft;
 use super::super::units::{Size, Span};
 use super::super::users::UserDraft;
@@ -54,7 +55,7 @@ macro_rules! each_table {
             "`[[provider.NAME.on_reply]]`, `[[default.on_reply]]`",
         );
         $with::<RouteDraft>($out, "route.", "`[[route]]`", ROUTE_INTRO, "`[[route]]`");
-        $with::<LimitDraft>($out, "limit.", "`[[limit]]`", LIMIT_INTRO, "`[[limit]]`");
+        $with::<Limit>($out, "limit.", "`[[limit]]`", LIMIT_INTRO, "`[[limit]]`");
         $with::<DkimDraft>($out, "dkim.", "`[[dkim]]`", DKIM_INTRO, "`[[dkim]]`");
         $with::<Admin>($out, "admin.", "`[admin]`", "For monitoring.", "`[admin]`");
         $with::<SandboxDraft>($out, "sandbox.", "`[sandbox]`", SANDBOX_INTRO, "`[sandbox]`");

@@ -295,13 +295,7 @@ impl<'c> Store<'c> {
         withdrawn: &[RecipientKey],
         now: Timestamp,
     ) -> Result<usize, QueueError> {
-        let event = match op {
-            Operation::Retry => Event::Retry,
-            Operation::Hold => Event::Hold,
-            Operation::Release => Event::Release,
-            Operation::Cancel => Event::Cancel,
-            Operation::HoldUntil(_) => Event::Postpone,
-        };
+        let event = op.event();
         let given_up: HashSet<&RecipientKey> = withdrawn.iter().collect();
         let (mut changed, mut done) = (0, Vec::new());
         for key in keys {

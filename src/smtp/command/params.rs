@@ -65,10 +65,15 @@ fn with_line_end(params: &str) -> Vec<u8> {
     [params.as_bytes(), b"\r\n"].concat()
 }
 
+/// Keywords and values as they stand there.
+fn pairs(params: &str) -> impl Iterator<Item = (&str, &str)> {
+    params.split([' ', '\t']).filter_map(|word| word.split_once('='))
+}
+
 /// A `SIZE=` that no integer holds: RFC 1870 §6 allows 20 digits, and with more it is over any limit as well, not bad
 /// syntax.
 fn announces_too_much(params: &str) -> bool {
-    params.split([' ', '\t']).filter_map(|word| word.split_once('=')).any(|(key, value)| {
+    pairs(params).any(|(key, value)| {
         key.eq_ignore_ascii_case("SIZE")
             && value.len() >= 19
             && value.bytes().all(|b| b.is_ascii_digit())
@@ -86,6 +91,24 @@ fn is_day(time: &str) -> bool {
         (Some(Ok(year)), Some(Ok(month)), Some(Ok(day))) => Timestamp::from_date(i64::from(year), month, day).is_some(),
         _ => false,
     }
+}
+
+/// Refuses what the parser would read as another time: it takes the last of several (RFC 4865 §4.2 allows one), the digits
+/// that fit, and any day of 31 in a month.
+fn check_hold(params: &str) -> Result<(), Reply> {
+    let mut before = false;
+    for (key, value) in pairs(params) {
+        let (name, good) = match () {
+            () if key.eq_ignore_ascii_case("HOLDFOR") => ("HOLDFOR", value.len() <= HOLDFOR_DIGITS),
+            () if key.eq_ignore_ascii_case("HOLDUNTIL") => ("HOLDUNTIL", is_day(value)),
+            () => continue,
+        };
+        if before || !good {
+            return Err(bad_param(if before { "HOLDFOR" } else { name }));
+        }
+        before = true;
+    }
+    Ok(())
 }
 
 pub(super) fn mail_params(text: &str) -> Result<MailParams, Reply> {
@@ -113,25 +136,11 @@ pub(super) fn mail_params(text: &str) -> Result<MailParams, Reply> {
     {
         return Err(Reply::new(555, "5.5.4", "A parameter of an extension that is not offered"));
     }
-    // The parser takes the digits that fit, and any day of 31 in a month.
-    let named = |name: &'static str| {
-        text.split([' ', '\t'])
-            .filter_map(move |word| word.split_once('=').filter(|(key, _)| key.eq_ignore_ascii_case(name)))
-    };
-    if named("HOLDFOR").count() + named("HOLDUNTIL").count() > 1
-        || named("HOLDFOR").any(|(_, seconds)| seconds.len() > HOLDFOR_DIGITS)
-    {
-        return Err(bad_param("HOLDFOR"));
-    }
-    if !named("HOLDUNTIL").all(|(_, time)| is_day(time)) {
-        return Err(bad_param("HOLDUNTIL"));
-    }
+    check_hold(text)?;
     let hold = match (given.hold_for, given.hold_until) {
         (0, 0) => None,
-        (seconds, 0) => Some(Hold::For(Duration::from_secs(seconds))),
         (0, seconds) => Some(Hold::Until(seconds)),
-        // One of them at most (RFC 4865 §4.2).
-        _ => return Err(bad_param("HOLDFOR")),
+        (seconds, _) => Some(Hold::For(Duration::from_secs(seconds))),
     };
     let ret = match (given.flags & MAIL_RET_FULL != 0, given.flags & MAIL_RET_HDRS != 0) {
         (true, true) => return Err(bad_param("RET")),

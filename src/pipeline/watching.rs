@@ -30,6 +30,8 @@ const SHORT: Duration = Duration::from_secs(5);
 const MOST: usize = 1000;
 /// Recipients that are counted; of more it is said that there are more.
 pub const COUNTED: usize = 1_000_000;
+/// How often that is counted again while mail goes from the queue to memory or back.
+const LOOKS: usize = 5;
 
 /// What was said of a lane.
 #[derive(Clone, Debug, PartialEq)]
@@ -145,8 +147,18 @@ impl Relay {
     /// # Errors
     /// The queue cannot be read.
     pub async fn waiting_in(&self, name: &LaneName) -> Result<usize, QueueError> {
-        let stored = self.queue.waiting(name, i8::MIN, Timestamp(i64::MAX), COUNTED).await?;
-        Ok(stored + self.scheduler.known(name).map_or(0, |lane| lane.snapshot().ready))
+        let in_memory = || self.scheduler.known(name).map_or(Some(0), |lane| lane.settled_in_memory());
+        let mut most = 0;
+        for _ in 0..LOOKS {
+            let before = in_memory();
+            let stored = self.queue.waiting(name, i8::MIN, Timestamp(i64::MAX), COUNTED).await?;
+            most = most.max(stored + self.scheduler.known(name).map_or(0, |lane| lane.snapshot().ready));
+            // What went from memory to the queue or back meanwhile may have been seen in neither.
+            if before.is_some() && before == in_memory() {
+                break;
+            }
+        }
+        Ok(most)
     }
 
     /// Watches all lanes until shutdown.

@@ -64,6 +64,12 @@ impl Lane {
         state.ready.recipients() + state.in_flight
     }
 
+    /// Recipients in memory, or `None` while some are on their way there from the queue.
+    pub fn settled_in_memory(&self) -> Option<usize> {
+        let state = self.state.lock();
+        (!state.stored.claiming).then(|| state.ready.recipients() + state.in_flight)
+    }
+
     /// Whether `recipients` of `sender` may wait in memory: within the window, and when the queue
     /// holds more for this lane, only a few of each sender, so that what is stored gets its turn.
     pub fn has_room(&self, sender: u64, recipients: usize, window: usize, share: usize) -> bool {

@@ -6,6 +6,8 @@ mod chunks;
 mod common;
 #[path = "upstream/connecting.rs"]
 mod connecting;
+#[path = "upstream/doubles.rs"]
+mod doubles;
 #[path = "upstream/encryption.rs"]
 mod encryption;
 #[path = "upstream/endpoint.rs"]

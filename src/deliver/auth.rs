@@ -180,6 +180,7 @@ async fn run(
         false => None,
     };
     let name = name(mechanism);
+    wire.pass_over();
     let fits = |response: &str| format!("AUTH {name} ").len() + response.len() + 2 <= MAX_COMMAND;
     let mut reply = match first.take_if(|first| fits(first)) {
         Some(response) => say(wire, timeouts, ["AUTH ", &name, &Zeroizing::new(format!(" {}", *response))]).await?,

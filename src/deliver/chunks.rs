@@ -23,6 +23,7 @@ use super::command::print;
 use super::fact::{Event, Reply, Stage};
 use super::session::Connection;
 use super::step::{Form, Heard, PATIENCE};
+use super::stray::MOMENT;
 use super::transaction::{End, Fates};
 use super::wire::Written;
 use crate::crash;
@@ -203,6 +204,8 @@ impl Connection {
         heard.nobody_for_now = accepted == 0 && reply.is_transient();
         if reply.is_positive() && (accepted == 0 || whole == Written::Early) {
             let why = format!("a positive reply to what cannot have worked: {reply}");
+            // With one more behind it, it is the answer to something before, and the refusals may be, too.
+            heard.out_of_step = accepted == 0 && !self.wire.stays_quiet(MOMENT).await && self.wire.has_stray();
             return Err((stage, Event::Garbled(why)));
         }
         if reply.is_positive() {

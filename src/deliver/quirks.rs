@@ -40,6 +40,11 @@ pub(super) struct Quirks {
     pub contradicts: bool,
     /// It has said something between a 354 and the end of a message: what it says there the next time counts.
     pub interrupts: bool,
+    /// It has refused something before it was asked for the next: that counts the next time, and each recipient has a
+    /// transaction of its own.
+    pub unasked: bool,
+    /// A command right behind a reply: a second reply may come a moment later (see `stray`).
+    pub doubles: bool,
 }
 
 /// Whether a message follows the 354 at once.
@@ -110,6 +115,8 @@ impl Quirks {
             (self.no_parameters, "parameters of MAIL and RCPT"),
             (self.once, "more than one message a connection"),
             (self.haste == Haste::Waits, "a message right behind the go-ahead"),
+            (self.doubles, "a command right behind a reply"),
+            (self.unasked, "more than one recipient a transaction"),
         ];
         all.into_iter().filter_map(|(has, what)| has.then_some(what)).collect::<Vec<_>>().join(", ")
     }

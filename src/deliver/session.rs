@@ -110,6 +110,8 @@ pub struct Connection {
     /// The message of the transaction under way, and what it waits for.
     pub(super) message: (QueueId, FeatureKeys),
     pub(super) awaited: Arc<Awaited>,
+    /// The code of the reply read last.
+    pub(super) last_code: u16,
     /// What it said to the end of the last message.
     pub(super) last_word: LastWord,
 }
@@ -150,6 +152,7 @@ impl Connection {
                 serving: None,
                 message: (QueueId(0), FeatureKeys::default()),
                 awaited: Arc::default(),
+                last_code: 250,
                 last_word: LastWord::default(),
             }),
             Err(((stage, event), handshake)) => {
@@ -165,6 +168,9 @@ impl Connection {
         let quirks = hosts.of(&place);
         self.pipelining &= !quirks.serial;
         self.chunking &= !quirks.serial && !quirks.no_bdat;
+        if quirks.unasked {
+            self.caps.limits.recipients = Some(1);
+        }
         if quirks.no_parameters || quirks.try_without {
             self.do_without_parameters();
         }
@@ -365,7 +371,11 @@ pub(super) async fn dialog(wire: &mut Wire, setup: &Setup<'_>, implicit: bool) -
         };
     }
     command::print(&mut wire.out, Starttls);
-    let reply = ask(wire, t, Stage::StartTls).await?;
+    let mut reply = ask(wire, t, Stage::StartTls).await?;
+    // The reply to EHLO once more: 220 alone lets the handshake begin (RFC 3207 §4).
+    if reply.code == 250 {
+        reply = wire.read(t.ehlo).await.map_err(|event| (Stage::StartTls, event))?.reply;
+    }
     if reply.code == 421 || !reply.is_positive() && demand.required {
         return Err((Stage::StartTls, Event::Reply(reply)));
     }
@@ -380,10 +390,15 @@ pub(super) async fn dialog(wire: &mut Wire, setup: &Setup<'_>, implicit: bool) -
 pub(super) async fn hello(wire: &mut Wire, setup: &Setup<'_>) -> Result<Capabilities, Failed> {
     let t = &setup.timeouts;
     let name = command::client_id(setup.hostname);
+    wire.pass_over();
     wire.keep_lines(true);
     command::print(&mut wire.out, Ehlo::new(name.clone()));
     let written = wire.write(&[], 1, usize::MAX, t.write).await;
-    let received = wire.read(t.ehlo).await;
+    let mut received = wire.read(t.ehlo).await;
+    // The greeting once more, which no EHLO is answered with.
+    if received.as_ref().is_ok_and(|received| received.reply.code == 220) {
+        received = wire.read(t.ehlo).await;
+    }
     wire.keep_lines(false);
     let received = received.map_err(|event| (Stage::Ehlo, event))?;
     if received.reply.is_permanent() && written == Written::All {
@@ -453,6 +468,7 @@ pub(super) async fn part(wire: &mut Wire, timeouts: &Timeouts, failed: &Failed) 
 }
 
 pub(super) async fn ask(wire: &mut Wire, timeouts: &Timeouts, stage: Stage) -> Result<Reply, Failed> {
+    wire.pass_over();
     wire.write(&[], 1, usize::MAX, timeouts.write).await;
     wire.read(timeouts.ehlo).await.map(|received| received.reply).map_err(|event| (stage, event))
 }

@@ -44,6 +44,8 @@ pub(super) struct Heard {
     pub nobody_for_now: bool,
     /// A 354 came to DATA: all replies before it were the ones to our commands.
     pub go_ahead: bool,
+    /// There were more replies than commands, and a message that was out with its recipients.
+    pub out_of_step: bool,
 }
 
 /// What came of MAIL and its parameters.
@@ -134,13 +136,13 @@ impl Connection {
             }
         }
         self.usable = false;
-        match proof {
-            Proof::OutOfStep => self.note_out_of_step(),
+        let slower = match proof {
+            Proof::OutOfStep => self.note_out_of_step(heard.go_ahead),
             // On a fresh connection nothing can be late; and whoever refuses a message may well leave.
             Proof::Refused if !used => return true,
             Proof::Gone if !used || end => return true,
-            _ => {}
-        }
+            _ => false,
+        };
         let refusal = fates.of(open).next().map(|fact| fact.event.clone());
         if let (Proof::OutOfStep, true, false, Some(Event::Reply(reply))) = (&proof, used, end, &refusal) {
             self.tell_stray(reply);
@@ -150,7 +152,7 @@ impl Connection {
         let arrived = matches!(proof, Proof::OutOfStep) && (end || self.all_out);
         let stage = match arrived {
             true => Stage::Final,
-            false if used => Stage::Idle,
+            false if used || slower => Stage::Idle,
             false => Stage::Data,
         };
         let event = match proof {
@@ -229,13 +231,18 @@ impl Connection {
         self.caps.pipelining || self.caps.chunking || self.caps.eight_bit_mime
     }
 
-    /// Remembers that the host says more than it is asked for: behind a message, or within one.
-    pub(super) fn note_out_of_step(&self) {
-        let (used, pipelining) = (self.sent > 1, self.pipelining);
+    /// Remembers that the host says more than it is asked for: behind a message, or within one. Returns whether a first
+    /// message will be sent to it in another way: each command behind the reply to the one before, then, where
+    /// something is wrong before the `go_ahead`, a moment later.
+    pub(super) fn note_out_of_step(&self, go_ahead: bool) -> bool {
+        let (used, pipelining, before) = (self.sent > 1, self.pipelining, self.known_quirks());
         self.note(|quirks| {
             quirks.once |= used;
             quirks.serial |= !used && pipelining;
+            quirks.doubles |= !used && !pipelining && !go_ahead;
         });
+        let known = self.known_quirks();
+        (known.serial, known.doubles) != (before.serial, before.doubles)
     }
 }
 

@@ -1,4 +1,11 @@
-//! A reply within a transaction that answers nothing: a host that says one more than it was asked for, behind its 354.
+//! A reply within a transaction that answers nothing: a host that says one more than it was asked for.
+//!
+//! What is there before a command is written is not the answer to it. A success is passed over, exactly one: hosts that say
+//! everything twice get their mail, one command at a time; where the second comes a moment later, the next command
+//! waits for it ([`MOMENT`], remembered in `quirks`). A refusal is the first time nobody's fate: the message goes again at
+//! once on a fresh connection. The second time it is the host's word on the command before it.
+//!
+//! Behind a 354 more is at stake.
 //!
 //! What is there before the last octets of a message are written is not the answer to them. Behind the dot it would pass
 //! for that: for a message that was refused as delivered, or the other way round. So:
@@ -7,7 +14,7 @@
 //!   again at once on a fresh connection.
 //! - That host is then (`quirks`, for some hours) given [`MOMENT`] between its 354 and the first octet of a message. What it says
 //!   meanwhile cannot be about the message either. A success is passed over, exactly one, and the message follows; after a
-//!   refusal none of it is sent, as the host may read what comes as commands, and it is tried again later.
+//!   refusal none of it is sent, as the host may read what comes as commands: that is the first time nobody's fate, too.
 //! - Where nothing comes in that moment, later messages do not wait; but on a host that has contradicted itself behind a
 //!   message, which may have got a wrong fate, each waits.
 //! - A refusal in the middle of a message counts the second time: hosts do refuse what is too large there.
@@ -31,7 +38,7 @@ use super::wire::Written;
 use crate::mail::QueueId;
 
 /// What a host that says too much is given to say it, before a message follows its 354.
-const MOMENT: Duration = Duration::from_secs(1);
+pub(super) const MOMENT: Duration = Duration::from_secs(1);
 /// A 4yz that comes longer after the end of a message is the word of a host that tires of waiting.
 const TIRED: Duration = Duration::from_secs(5);
 
@@ -83,13 +90,52 @@ impl Connection {
         }
         let stray = self.wire.read(MOMENT).await.map_err(|event| (Stage::Data, event))?.reply;
         if !stray.is_positive() {
-            return garbled(format!("a refusal between the go-ahead and the message: {stray}"));
+            return Err(self.refused_unasked(Stage::Data, stray));
         }
         tracing::debug!(host = self.host(), id = %self.message.0, reply = %stray, "a reply to no command, before the message: passed over");
         match self.wire.has_stray() {
             true => garbled("more replies than commands".to_owned()),
             false => Ok(()),
         }
+    }
+
+    /// Before a command, without PIPELINING: what lies there answers the command of `stage`, the last one, once more.
+    ///
+    /// # Errors
+    /// It says something else than that reply, or there are several.
+    pub(super) async fn before_command(&mut self, stage: Stage) -> Result<(), End> {
+        if self.known_quirks().doubles {
+            self.wire.stays_quiet(MOMENT).await;
+        }
+        let Some(stray) = self.wire.take_stray() else { return Ok(()) };
+        let success = (200..300).contains(&self.last_code);
+        if success && !stray.is_positive() {
+            return Err(self.refused_unasked(stage, stray));
+        }
+        // A success behind a refusal, or the other way round: which of them is about what was asked last, nobody knows.
+        if success != stray.is_positive() || !success && stray.code != self.last_code || self.wire.has_stray() {
+            return Err((stage, Event::Garbled("more replies than commands".to_owned())));
+        }
+        tracing::debug!(host = self.host(), id = %self.message.0, reply = %stray, "a reply to no command: passed over");
+        Ok(())
+    }
+
+    /// Before the first command of a connection, a host may still have said something twice while it was set up.
+    pub(super) fn before_first(&mut self) {
+        if self.wire.has_stray() {
+            self.wire.pass_over();
+            (self.pipelining, self.chunking) = (false, false);
+        }
+    }
+
+    /// A refusal that no command asked for, behind the reply to that of `stage`.
+    fn refused_unasked(&mut self, stage: Stage, refusal: Reply) -> End {
+        if self.known_quirks().unasked {
+            return (stage, Event::Reply(refusal));
+        }
+        tracing::debug!(host = self.host(), id = %self.message.0, reply = %refusal, "a refusal that answers nothing: it counts the next time");
+        self.note(|quirks| quirks.unasked = true);
+        (Stage::Idle, Event::LeftOut("the refusal came before anything was asked"))
     }
 
     /// The reply to the end of a message was read.

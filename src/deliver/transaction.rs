@@ -170,13 +170,14 @@ impl Connection {
         let amid = heard.go_ahead && matches!(stage, Stage::Data | Stage::Body);
         let early = amid && !self.known_quirks().interrupts;
         if garbled {
-            self.note_out_of_step();
-            // The reply too many may be a late one to the message before; and where somebody was taken, the refusal of
-            // another may be the answer to a neighbour.
-            if used && !heard.go_ahead || fates.has_open(open) {
+            let slower = self.note_out_of_step(heard.go_ahead);
+            // The reply too many may be a late one to the message before, or to the neighbour of a recipient.
+            let before = heard.out_of_step || (used || stage < Stage::Body) && !heard.go_ahead;
+            if before || fates.has_open(open) {
                 fates.forget(open, Stage::Mail);
             }
-            if used && stage <= Stage::Data || early {
+            // Where there is another way to talk to this host, it is tried at once.
+            if (used || slower) && stage <= Stage::Data || early {
                 stage = Stage::Idle;
             }
         } else if self.pipelining && lost_the_rest(stage, &event) {
@@ -226,6 +227,9 @@ impl Connection {
         }
         if !self.usable {
             return Some((Stage::Mail, Event::Closed));
+        }
+        if self.sent == 0 {
+            self.before_first();
         }
         if self.wire.is_quiet() {
             return None;
@@ -347,13 +351,16 @@ impl Connection {
                 self.say().await;
             }
             let reply = self.reply(Stage::Idle, t.ehlo).await?;
-            if !reply.is_positive() {
-                return Err((Stage::Idle, Event::Reply(reply)));
+            match (reply.is_positive(), self.all_out) {
+                (true, _) => self.dirty = false,
+                (false, false) => return Err((Stage::Idle, Event::Reply(reply))),
+                // It went out behind RSET, and the refusal may answer something before that: it may have arrived.
+                (false, true) => return Err((Stage::Final, Event::Garbled(format!("a refusal of RSET: {reply}")))),
             }
-            self.dirty = false;
         }
 
         if !pipelined {
+            self.before_command(Stage::Idle).await?;
             has_parameters = command::mail(&mut self.wire.out, tx.message, &caps, smtputf8, self.plain);
             self.say().await;
         }
@@ -375,8 +382,9 @@ impl Connection {
         }
 
         let mut accepted = 0usize;
-        for index in open {
+        for (nth, index) in open.iter().enumerate() {
             if !pipelined && let Some(recipient) = tx.recipients.get(*index) {
+                self.before_command(if nth == 0 { Stage::Mail } else { Stage::Rcpt }).await?;
                 command::rcpt(&mut self.wire.out, recipient, &self.caps, smtputf8);
                 self.say().await;
             }
@@ -447,6 +455,7 @@ impl Connection {
             if accepted == 0 {
                 return Ok(());
             }
+            self.before_command(Stage::Rcpt).await?;
             print(&mut self.wire.out, Data);
             self.say().await;
         }
@@ -544,6 +553,7 @@ impl Connection {
         self.awaited.ends();
         let received = received.map_err(|event| (stage, event))?;
         self.usable &= !received.mixed;
+        self.last_code = received.reply.code;
         match received.reply.code {
             421 => Err((stage, Event::Reply(received.reply))),
             300..=399 => Ok(None),

@@ -117,6 +117,18 @@ impl Wire {
         !self.is_quiet() && self.replies.front().is_some_and(|r| r.reply.code != 421)
     }
 
+    /// Without waiting: takes the reply that lies there and that no command asked for, other than a 421.
+    pub fn take_stray(&mut self) -> Option<Reply> {
+        if self.has_stray() { self.replies.pop_front().map(|received| received.reply) } else { None }
+    }
+
+    /// Before the first command of a session, or between those that set it up: a success that lies there answers nothing.
+    pub fn pass_over(&mut self) {
+        if self.has_stray() && self.stray().is_some_and(Reply::is_positive) {
+            self.replies.pop_front();
+        }
+    }
+
     /// The reply that lies there and that no command asked for, as far as it was taken in.
     pub fn stray(&self) -> Option<&Reply> {
         self.replies.front().map(|received| &received.reply)

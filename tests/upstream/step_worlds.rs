@@ -334,8 +334,12 @@ proptest! {
 /// A 421 in front of the reply to MAIL, or right behind the trial of BDAT, from a host that goes on and takes the message.
 #[test]
 fn worlds_that_failed_once_hold() {
-    for (verdicts, before, early) in [([0, 0, 0], 9, false), ([3, 3, 0], 9, true)] {
-        let extra = Extra { before, text: "421 4.7.0 extra", early };
+    const ENDS: &str = "421 4.7.0 extra";
+    const REFUSES: &str = "554 5.7.1 extra";
+    for (verdicts, before, early, text) in
+        [([0, 0, 0], 9, false, ENDS), ([3, 3, 0], 9, true, ENDS), ([3, 6, 3], 13, false, REFUSES)]
+    {
+        let extra = Extra { before, text, early };
         let world =
             World { verdicts: verdicts.map(|n| VERDICTS[n]), extensions: "PIPELINING|CHUNKING", apart: true, extra };
         if let Err(why) = holds(world.clone()) {

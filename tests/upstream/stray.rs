@@ -138,17 +138,17 @@ async fn a_host_that_answers_a_recipient_twice_each_time_still_gets_its_mail() {
     }
 }
 
-/// A refusal where nothing can be refused: nothing of the message follows it, as it may be read as commands; it is tried
-/// again later and not bounced.
+/// A refusal where nothing can be refused: nothing of the message follows it, as it may be read as commands. It is nobody's
+/// fate until the host says it again.
 #[tokio::test(start_paused = true)]
 async fn after_a_refusal_before_the_message_none_of_it_is_sent() {
     let first = begun() + "take 300000\nS: 550 5.1.1 late\nstall";
     let then = begun() + "wait 100\nS: 550 5.1.1 late\neof";
-    let host = Host::new(&[first, then]);
+    let host = Host::new(&[first, then.clone(), then]);
     assert_eq!(host.one(&big()).await, (UNKNOWN.to_owned(), Fate::AtOnce));
-    let (told, fate) = host.one(&hello()).await;
-    assert_eq!(told, "DATA: unintelligible server: a refusal between the go-ahead and the message: 550 5.1.1 late");
-    assert!(matches!(fate, Fate::Again { uncertain: false, .. }), "{fate:?}");
+    let unasked = "idle: not tried: the refusal came before anything was asked";
+    assert_eq!(host.one(&hello()).await, (unasked.to_owned(), Fate::AtOnce));
+    assert_eq!(host.one(&hello()).await, ("DATA: 550 5.1.1 late".to_owned(), Fate::Fail));
     tokio::task::yield_now().await;
     assert!(host.seen.lock().iter().all(Result::is_ok), "{:?}", host.seen.lock());
 }

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use super::{FeedbackStatus, LaneStatus};
 use crate::clock::{Timestamp, When, grouped};
 use crate::config::report::{Setting, provider_table};
-use crate::config::{Config, CountedRate, Provider, Warmup, sources};
+use crate::config::{Config, CountedRate, Place, Provider, Rewritten, Warmup, sources};
 use crate::mail::{Address, Incoming};
 use crate::pipeline::COUNTED;
 use crate::route::{Explained, Router};
@@ -44,8 +44,14 @@ const LIMITS: [&str; 14] = [
 pub struct Explanation {
     /// Whom it is about.
     pub recipient: String,
-    /// From whom; empty for `<>`.
+    /// From whom, after `[[rewrite]]`; empty for `<>`.
     pub sender: String,
+    /// From whom before a `[[rewrite]]` changed that; empty: none did.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub sender_was: String,
+    /// Who gets a copy by `[[copy]]`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub copies: Vec<String>,
     /// The priority it would have.
     pub priority: i8,
     /// Where the `[[route]]` stands that gives it, whatever the client asks for; empty if none does.
@@ -119,7 +125,13 @@ pub struct LaneExplained {
     pub latest: Option<u64>,
 }
 
-/// What the configuration and DNS say; whoever knows the lane adds it.
+/// What the configuration makes of a sender when it takes a message in; `None`: it stays.
+pub fn rewritten(config: &Config, from: &Incoming<'_>) -> Option<Rewritten> {
+    let user = config.user_of(from).map_or("", |user| &user.name);
+    config.rewrites.of(from.sender?, Place::Envelope, user)
+}
+
+/// What the configuration and DNS say of a message whose sender was `rewritten`; whoever knows the lane adds it.
 pub async fn explain(
     config: &Config,
     settings: &[Setting],
@@ -129,6 +141,8 @@ pub async fn explain(
     priority: i8,
 ) -> Explanation {
     let sender = from.sender;
+    let user = config.user_of(&from).map_or("", |user| &*user.name);
+    let copies = config.copies.iter().filter(|copy| copy.is_for(sender, std::iter::once(recipient), user));
     let route = router.explain(from, recipient).await;
     let provider = config.provider(&route.provider).unwrap_or(&config.default);
     let domain = sender.map_or("", Address::domain);
@@ -142,9 +156,11 @@ pub async fn explain(
     Explanation {
         recipient: recipient.as_str().to_owned(),
         sender: sender.map_or("", Address::as_str).to_owned(),
+        sender_was: String::new(),
+        copies: copies.map(|copy| copy.to.to_string()).collect(),
         priority: given.as_ref().map_or(priority, |(given, _)| *given),
         priority_from: given.map(|(_, by)| by).unwrap_or_default(),
-        user: config.user_of(&from).map(|user| user.name.to_string()).unwrap_or_default(),
+        user: user.to_owned(),
         sandbox: config.sandbox.as_ref().map(|sandbox| sandbox.told_of(recipient)).unwrap_or_default(),
         running: false,
         route_from: route.route.map(|number| line_of_route(settings, "via", number)).unwrap_or_default(),

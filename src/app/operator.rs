@@ -15,7 +15,7 @@ use tokio::sync::{mpsc, oneshot};
 use super::changes;
 use super::gate::{Gate, PATIENCE};
 use crate::admin::bans::BanStatus;
-use crate::admin::explain::{Facts, LaneExplained, OwnPace, explain, is_of_another};
+use crate::admin::explain::{Facts, LaneExplained, OwnPace, explain, is_of_another, rewritten};
 use crate::admin::{
     Controls, Due, Explanation, FeedbackStatus, Forgotten, HoldStatus, LaneStatus, QuotaStatus, Refusal, Resumed,
     Status, Withdrawn,
@@ -273,8 +273,11 @@ impl Controls for Operator {
 
     async fn explain(&self, from: Incoming<'_>, recipient: &Address, priority: i8) -> Result<Explanation, String> {
         let relay = &self.relay;
+        let rewritten = rewritten(&relay.config, &from);
+        let from = Incoming { sender: rewritten.as_ref().map(|it| &it.is).or(from.sender), ..from };
         let told = explain(&relay.config, &self.settings, &relay.router, from, recipient, priority).await;
-        let mut told = Explanation { running: true, ..told };
+        let sender_was = rewritten.as_ref().map(|it| it.was.to_string()).unwrap_or_default();
+        let mut told = Explanation { running: true, sender_was, ..told };
         if !told.route.permanent {
             let name = LaneName::from(told.route.lane.as_str());
             let provider = relay.router.provider_of_lane(&name);

@@ -15,7 +15,7 @@ use super::provider::stored_feedback;
 use super::screen::{self, shown};
 use super::text::Table;
 use super::{Code, Failed, Outcome};
-use crate::admin::explain::{LaneExplained, explain as explain_here};
+use crate::admin::explain::{LaneExplained, explain as explain_here, rewritten};
 use crate::admin::requests::{Reply, Request};
 use crate::admin::{Explanation, FeedbackStatus};
 use crate::clock::{self, grouped};
@@ -105,7 +105,10 @@ pub(super) async fn explain(lead: Lead, asked: Explain) -> Outcome {
                 listener: &asked.listener,
                 user: &asked.user,
             };
+            let rewritten = rewritten(&config, &from);
+            let from = Incoming { sender: rewritten.as_ref().map(|it| &it.is).or(from.sender), ..from };
             let mut told = explain_here(&config, &loaded.settings, &router, from, &recipient, asked.priority).await;
+            told.sender_was = rewritten.map(|it| it.was.to_string()).unwrap_or_default();
             let known = stored_feedback(&config).await;
             told.feedback = known.into_iter().find(|(lane, _)| *lane == told.route.lane).unwrap_or_default().1;
             told
@@ -128,6 +131,12 @@ fn write(out: &mut impl Write, told: &Explanation) -> io::Result<()> {
     };
     let user = if told.user.is_empty() { String::new() } else { format!(" by the user {}", told.user) };
     writeln!(out, "{} from {sender}{user}, priority {}{given}", told.recipient, told.priority)?;
+    if !told.sender_was.is_empty() {
+        writeln!(out, "sender    {} by [[rewrite]], which was {}", told.sender, told.sender_was)?;
+    }
+    if !told.copies.is_empty() {
+        writeln!(out, "copy      to {} by [[copy]]", told.copies.join(", "))?;
+    }
     if !told.sandbox.is_empty() {
         writeln!(out, "SANDBOX   {}; without [sandbox]:", told.sandbox)?;
     }

@@ -18,7 +18,7 @@ use super::report::{self, Setting};
 use super::units::Span;
 use super::{
     Config, Dns, Dnssec, Provider, Retry, Sandbox, TlsMode, check_provider, dkim, own_address, own_relay, profiles,
-    shaping, users,
+    rewrite, shaping, users,
 };
 
 /// Makes the configuration of a draft; faults and warnings go to `reader`. The result is only
@@ -28,7 +28,7 @@ pub(super) fn finish(reader: &mut Reader<'_>, mut draft: Draft) -> (Config, Vec<
         draft.listeners.push(ListenerDraft::defaults());
     }
     let users = Arc::new(users::assemble(reader, &draft.users, draft.top.users.as_ref()));
-    users::check_named(reader, &users, &draft.routes, &draft.limits);
+    users::check_named(reader, &users, &draft);
     draft.listeners.iter_mut().for_each(|listener| {
         listener.settle();
         listener.settle_users(&users);
@@ -93,6 +93,11 @@ pub(super) fn finish(reader: &mut Reader<'_>, mut draft: Draft) -> (Config, Vec<
         listener.l.sandbox = sandbox.clone();
     }
 
+    let rewrites = rewrite::assemble(reader, &draft, &users, sandbox.as_ref());
+    for listener in &mut draft.listeners {
+        listener.l.rewrites_and_copies(&rewrites);
+    }
+
     let settings = report::settings(reader, &draft, &hostname);
     let named: Vec<String> = draft.listeners.iter().filter_map(|listener| listener.name.clone()).collect();
     let mut rules = draft.default.rules.clone();
@@ -123,6 +128,8 @@ pub(super) fn finish(reader: &mut Reader<'_>, mut draft: Draft) -> (Config, Vec<
         origins: report::origins(&settings),
         admin: draft.admin.address,
         sandbox,
+        rewrites: rewrites.0,
+        copies: rewrites.1,
         sendmail: draft.sendmail,
         log: draft.log,
         drain: draft.top.drain,

@@ -13,8 +13,8 @@ use super::users::UserFile;
 use super::value::Val;
 use super::{
     AliasFile, Aliases, AuthMechanism, Authorities, BeforeStart, ClientCert, Count, CountedRate, Dnssec, Engine,
-    FileMode, LimitsPer, ListenAddress, ListenerAuth, ListenerTlsMode, LogFormat, Over, Overflow, RuleScope, Secret,
-    SignedConversion, Store, TlsMin, TlsMode, TrustAnchor, Warmup, units,
+    FileMode, LimitsPer, ListenAddress, ListenerAuth, ListenerTlsMode, LogFormat, Over, Overflow, ReceivedSays,
+    RuleScope, Secret, SignedConversion, Store, TlsMin, TlsMode, TrustAnchor, Warmup, units,
 };
 use crate::clock::Timestamp;
 use crate::smtp::upstream::Stage;
@@ -131,6 +131,7 @@ words! {
     SignedConversion { Convert = "convert", Bounce = "bounce" }
     LogFormat { Text = "text", Json = "json" }
     RuleScope { Recipient = "recipient", Connection = "connection", Provider = "provider", Account = "account" }
+    ReceivedSays { All = "all", Minimal = "minimal" }
     Over { Wait = "wait", Reject = "reject", Hold = "hold", Lock = "lock" }
     LimitsPer { Provider = "provider", Source = "source" }
     Overflow { Wait = "wait", Source = "source" }

@@ -18,6 +18,7 @@ use super::mistakes::{self, Excerpts};
 use super::oauth::OAuthService;
 use super::problem::{ConfigError, Problem, readable};
 use super::profiles;
+use super::rewrite::{CopyDraft, RewriteDraft};
 use super::rule_keys::RuleDraft;
 use super::sandbox::SandboxDraft;
 use super::source_file;
@@ -44,6 +45,8 @@ pub(super) struct Draft {
     pub providers: Vec<ProviderDraft>,
     pub routes: Vec<RouteDraft>,
     pub limits: Vec<Limit>,
+    pub rewrites: Vec<RewriteDraft>,
+    pub copies: Vec<CopyDraft>,
     pub dkim: Vec<DkimDraft>,
     pub admin: Admin,
     pub sandbox: SandboxDraft,
@@ -139,6 +142,8 @@ impl<'a> Reader<'a> {
             providers: Vec::new(),
             routes: Vec::new(),
             limits: Vec::new(),
+            rewrites: Vec::new(),
+            copies: Vec::new(),
             dkim: Vec::new(),
             admin: Admin::defaults(),
             sandbox: SandboxDraft::defaults(),
@@ -205,6 +210,20 @@ impl<'a> Reader<'a> {
                         let mut limit = Limit::defaults();
                         self.read_table(table, &path, "", &mut limit);
                         draft.limits.push(limit);
+                    }
+                }
+                "rewrite" => {
+                    for (path, table) in self.tables(name, item) {
+                        let mut rewrite = RewriteDraft::defaults();
+                        self.read_table(table, &path, "", &mut rewrite);
+                        draft.rewrites.push(rewrite);
+                    }
+                }
+                "copy" => {
+                    for (path, table) in self.tables(name, item) {
+                        let mut copy = CopyDraft::defaults();
+                        self.read_table(table, &path, "", &mut copy);
+                        draft.copies.push(copy);
                     }
                 }
                 "dkim" => {

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{FileMode, ListenAddress, ListenerTls, Network, Sandbox, Users};
+use super::{CopyTo, FileMode, ListenAddress, ListenerTls, Network, Rewrites, Sandbox, Users};
 use crate::mail::LocalNames;
 
 /// `[[listener]]`.
@@ -63,8 +63,23 @@ pub struct Listener {
     pub proxy_from: Vec<Network>,
     /// `[sandbox]`: the same for all listeners.
     pub sandbox: Option<Arc<Sandbox>>,
+    /// `[[rewrite]]`: the same for all listeners.
+    pub rewrites: Arc<Rewrites>,
+    /// `[[copy]]`: the same for all listeners.
+    pub copies: Arc<[CopyTo]>,
+    /// What the `Received:` field says of the client.
+    pub received: ReceivedSays,
     /// What names without a domain stand for: the same for all listeners.
     pub names: Arc<LocalNames>,
+}
+
+/// `received` of a listener.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum ReceivedSays {
+    /// Its name, its address and its user, as RFC 5321 §4.4 wants it.
+    All,
+    /// Nothing: only that this relay took the message, when, and by which id.
+    Minimal,
 }
 
 /// `auth` of a listener.

@@ -12,7 +12,7 @@ use super::listen_address::group_id;
 use super::value::Kind;
 use super::{
     Authorities, ClientCert, Engine, FileMode, ListenAddress, Listener, ListenerAuth, ListenerTls, ListenerTlsMode,
-    Network, Users,
+    Network, ReceivedSays, Users,
 };
 use crate::mail::LocalNames;
 
@@ -119,6 +119,9 @@ impl Table for ListenerDraft {
         /// in a field `X-Send-At`, which does not go on. Until then it waits in the queue. "0s": not at all; then the field
         /// is one like others.
         "future_release" l.future_release: Kind::Span(0, 366 * DAY), default r#""30d""#;
+        /// What the `Received:` field says of a client: `all` is its name, its address, and who it is on this machine;
+        /// `minimal` tells none of that to those who get the mail. The log has it all the same.
+        "received" l.received: Kind::Word(ReceivedSays::WORDS), default r#""all""#;
         /// A message sent again within this time (same sender, recipients, Message-ID and content)
         /// is not queued twice: the client gets the first queue id. "0s": off.
         "dedupe" l.dedupe: Kind::Span(0, DAY), default r#""0s""#;
@@ -153,6 +156,9 @@ impl Table for ListenerDraft {
                 future_release: Duration::ZERO,
                 dedupe: Duration::ZERO,
                 sandbox: None,
+                rewrites: Arc::default(),
+                copies: Vec::new().into(),
+                received: ReceivedSays::All,
                 names: Arc::new(LocalNames::new("localhost", "localhost")),
             },
             tls_mode: None,

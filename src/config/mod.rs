@@ -46,6 +46,7 @@ pub mod profiles;
 mod provider;
 mod reply_rule;
 pub mod report;
+mod rewrite;
 mod routes;
 mod rule_keys;
 mod rules;
@@ -91,7 +92,7 @@ pub use file::find;
 pub use identity::{IdentityFault, ListenerTls};
 pub use limit::{Count, Limit, Over};
 pub use listen_address::{FileMode, ListenAddress};
-pub use listener::{ClientCert, Engine, Listener, ListenerAuth, ListenerTlsMode};
+pub use listener::{ClientCert, Engine, Listener, ListenerAuth, ListenerTlsMode, ReceivedSays};
 pub(crate) use listener_keys::local_networks;
 pub use load::Loaded;
 pub(crate) use load::has_text;
@@ -103,6 +104,7 @@ pub use password::{MAX_PASSWORD, MOST_MEMORY, ScramKeys, StoredPassword};
 pub use problem::{ConfigError, Problem, Warning};
 pub use provider::{BeforeStart, LimitsPer, Overflow, Provider, Relay, Source, TlsMin, TlsMode, Warmup};
 pub use reply_rule::{ReplyRule, RuleAction, RuleScope};
+pub use rewrite::{CopyTo, Place, Rewrites, Rewritten};
 pub use routes::{PriorityRule, Route, RouteWhen};
 pub use sandbox::Sandbox;
 pub use secret::{AuthMechanism, Credentials, Redactor, Secret};
@@ -147,6 +149,10 @@ pub struct Config {
     pub admin: Option<SocketAddr>,
     /// `[sandbox]`, if there is one.
     pub sandbox: Option<Arc<Sandbox>>,
+    /// `[[rewrite]]`.
+    pub rewrites: Arc<Rewrites>,
+    /// `[[copy]]`.
+    pub copies: Arc<[CopyTo]>,
     /// `[sendmail]`.
     pub sendmail: Sendmail,
     /// Log settings.

@@ -94,6 +94,12 @@ pub(super) fn settings(reader: &Reader<'_>, draft: &Draft, hostname: &str) -> Ve
     for (i, limit) in draft.limits.iter().enumerate() {
         list.add("[[limit]]", &format!("limit[{}]", i + 1), "", &[], limit);
     }
+    for (i, rewrite) in draft.rewrites.iter().enumerate() {
+        list.add("[[rewrite]]", &format!("rewrite[{}]", i + 1), "", &[], rewrite);
+    }
+    for (i, copy) in draft.copies.iter().enumerate() {
+        list.add("[[copy]]", &format!("copy[{}]", i + 1), "", &[], copy);
+    }
     for (i, dkim) in draft.dkim.iter().enumerate() {
         list.add("[[dkim]]", &format!("dkim[{}]", i + 1), "", &[], dkim);
     }

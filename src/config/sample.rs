@@ -53,6 +53,8 @@ pub fn config() -> Config {
         origins: Origins::default(),
         admin: None,
         sandbox: None,
+        rewrites: Arc::default(),
+        copies: Vec::new().into(),
         sendmail: Sendmail { wait: Duration::ZERO, spool: None },
         log: Log { format: LogFormat::Text, level: "info".into() },
         drain: Duration::from_secs(10),

@@ -8,11 +8,10 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::Limit;
 use super::client_identity::{ClientIdentity, comparable};
 use super::fields::Field;
-use super::file::Reader;
-use super::keys::{Key, RouteDraft, Table, keys};
+use super::file::{Draft, Reader};
+use super::keys::{Key, Table, keys};
 use super::password::{self, StoredPassword};
 use super::source_file;
 use super::units::Pattern;
@@ -339,14 +338,23 @@ pub(super) fn assemble(reader: &mut Reader<'_>, drafts: &[UserDraft], file: Opti
 }
 
 /// Whether the users that routes and limits name are there. Faults go to `reader`.
-pub(super) fn check_named(reader: &mut Reader<'_>, users: &Users, routes: &[RouteDraft], limits: &[Limit]) {
+pub(super) fn check_named(reader: &mut Reader<'_>, users: &Users, draft: &Draft) {
     // One that could not be read may be meant.
     if reader.lacks("user") {
         return;
     }
-    let of_routes = routes.iter().enumerate().map(|(i, route)| (format!("route[{}].user", i + 1), &route.when.user));
-    let of_limits = limits.iter().enumerate().map(|(i, limit)| (format!("limit[{}].user", i + 1), &limit.user));
-    for (path, name) in of_routes.chain(of_limits) {
+    fn named<'d, T>(
+        table: &'static str,
+        all: &'d [T],
+        user: fn(&T) -> &Option<String>,
+    ) -> impl Iterator<Item = (String, &'d Option<String>)> {
+        all.iter().enumerate().map(move |(i, one)| (format!("{table}[{}].user", i + 1), user(one)))
+    }
+    let of_routes = named("route", &draft.routes, |route| &route.when.user);
+    let of_limits = named("limit", &draft.limits, |limit| &limit.user);
+    let of_rewrites = named("rewrite", &draft.rewrites, |rewrite| &rewrite.user);
+    let of_copies = named("copy", &draft.copies, |copy| &copy.user);
+    for (path, name) in of_routes.chain(of_limits).chain(of_rewrites).chain(of_copies) {
         let Some(name) = name.as_ref().filter(|name| users.find(name).is_none()) else { continue };
         let hint = match nearest(name, users.iter().map(|user| &*user.name)) {
             Some(near) => format!("did you mean \"{near}\"?"),

@@ -403,7 +403,8 @@ impl Dialog {
                 sender = %escape(path.as_bytes()), %reply, "sender refused");
             return Err(reply);
         }
-        self.may_come_in(reverse_path.as_ref())?;
+        let rewritten = self.shared.policy.rewritten(user, reverse_path.as_ref());
+        self.may_come_in(rewritten.as_ref().map(|it| &it.is).or(reverse_path.as_ref()))?;
         self.shared.policy.announced_size(params.size, user)?;
         let release = self.shared.policy.release(params.hold, self.shared.intake.clock().now())?;
         let envelope = Envelope {
@@ -415,7 +416,8 @@ impl Dialog {
             priority: params.priority.unwrap_or(0),
             release,
         };
-        let mut transaction = Transaction::new(envelope, params.size, self.shared.intake.memory().envelope());
+        let mut transaction =
+            Transaction::new(envelope, params.size, self.shared.intake.memory().envelope()).sent_as(rewritten);
         transaction.priority_given = params.priority.is_some();
         transaction.hold_given = params.hold.is_some();
         self.transaction = Some(transaction);

@@ -30,6 +30,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use memchr::{memchr, memchr_iter};
 
+use super::rewriting::{MAX_FIELD, Rewriting};
 use crate::clock::Timestamp;
 use crate::mail::binary::BinaryScan;
 use crate::mail::date::Rfc5322;
@@ -111,6 +112,8 @@ struct Header {
     any: bool,
     /// Start of a first line from a mailbox file; the next line tells what it is.
     mailbox: Option<usize>,
+    /// Start of a field whose addresses may change; the next line tells whether it is whole.
+    rewriting: Option<usize>,
     received: u32,
     from: bool,
     date: bool,
@@ -131,7 +134,7 @@ struct Header {
 impl Header {
     /// Up to here all is complete and may go to the queue.
     fn complete(&self) -> usize {
-        self.mailbox.unwrap_or(self.line)
+        self.mailbox.or(self.rewriting).unwrap_or(self.line)
     }
 
     /// So many bytes in front of what is complete have gone.
@@ -139,6 +142,7 @@ impl Header {
         self.line -= n;
         self.searched -= n;
         self.mailbox = self.mailbox.map(|at| at - n);
+        self.rewriting = self.rewriting.map(|at| at - n);
     }
 }
 
@@ -175,6 +179,7 @@ pub struct Draft {
     header: Option<Header>,
     message_id: bool,
     urgency: Urgency,
+    rewriting: Option<Box<Rewriting>>,
     send_at: Later,
     release: Option<Timestamp>,
     /// Bytes of the current body line so far.
@@ -221,6 +226,7 @@ impl Draft {
             header: Some(header),
             message_id: false,
             urgency: Urgency::default(),
+            rewriting: None,
             send_at: Later::Stays,
             release: None,
             column: 0,
@@ -253,6 +259,11 @@ impl Draft {
             (_, false) => Later::Counts(longest),
         };
         Draft { send_at, ..self }
+    }
+
+    /// With fields whose addresses may change.
+    pub(super) fn with_rewriting(self, rewriting: Option<Box<Rewriting>>) -> Draft {
+        Draft { rewriting, ..self }
     }
 
     /// The queue id it will have.
@@ -346,6 +357,12 @@ impl Draft {
             if header.bare_cr {
                 spaces_for_bare_crs(&mut self.buf[start..end], header.any);
             }
+            // A line that goes on with no field ends it.
+            let continues = header.any && matches!(self.buf.get(start), Some(b' ' | b'\t'));
+            if let Some(at) = header.rewriting.take_if(|_| !continues) {
+                let longer = self.rewrite(at..start);
+                (start, end) = (start.wrapping_add_signed(longer), end.wrapping_add_signed(longer));
+            }
             let line = &self.buf[start..end];
             match line.first() {
                 Some(b'\r') if line.len() == 2 => return self.end_header(header, start, true),
@@ -362,6 +379,9 @@ impl Draft {
                         if header.in_send_at {
                             header.stripping = true;
                             header.send_at.get_or_insert_default().begin(line);
+                        }
+                        if self.rewriting.as_ref().is_some_and(|rewriting| rewriting.wants(name)) {
+                            header.rewriting = Some(start);
                         }
                         header.from |= name.eq_ignore_ascii_case(b"from");
                         header.date |= name.eq_ignore_ascii_case(b"date");
@@ -397,8 +417,12 @@ impl Draft {
             marks_for_nuls(&mut self.buf[start..end]);
             header.line = end;
             header.searched = end;
+            if header.rewriting.is_some_and(|at| end - at > MAX_FIELD) {
+                return self.refuse(Refusal::HeaderTooLarge);
+            }
         }
         header.searched = self.buf.len();
+        // What is cut out is in front of a field that is held back, which is none of it.
         header.gone(cut_out(&mut self.buf, &header.strip));
         header.strip.clear();
         let line = &self.buf[header.line..];
@@ -408,7 +432,7 @@ impl Draft {
             // A long line that is no field is the start of a body without a header.
             let continued = header.any && matches!(line.first(), Some(b' ' | b'\t' | b'\r'));
             if !continued && line.len() > MAX_LINE && field_name(line).is_none() {
-                let at = header.complete();
+                let at = header.mailbox.unwrap_or(header.line);
                 return self.end_header(header, at, false);
             }
             return self.refuse(if long { Refusal::HeaderLineTooLong } else { Refusal::HeaderTooLarge });
@@ -416,8 +440,24 @@ impl Draft {
         self.header = Some(header);
     }
 
+    /// Another text for a whole field, if its addresses have others; returns by how much it is longer.
+    fn rewrite(&mut self, field: Range<usize>) -> isize {
+        let text = self.buf.get(field.clone()).unwrap_or_default();
+        let Some(new) = self.rewriting.as_mut().and_then(|rewriting| rewriting.field(text)) else { return 0 };
+        let longer = new.len() as isize - field.len() as isize;
+        for line in new.split_inclusive(|b| *b == b'\n') {
+            self.traits.long_line |= line.len() > MAX_LINE + 2;
+            self.traits.eight_bit_header |= !line.is_ascii();
+        }
+        self.buf.splice(field, new);
+        longer
+    }
+
     /// Makes the fix-ups: the header lines end before `at`, where an empty line is or has to be put in.
-    fn end_header(&mut self, header: Header, mut at: usize, empty_line: bool) {
+    fn end_header(&mut self, mut header: Header, mut at: usize, empty_line: bool) {
+        if let Some(from) = header.rewriting.take() {
+            at = at.wrapping_add_signed(self.rewrite(from..at));
+        }
         at -= cut_out(&mut self.buf, &header.strip);
         if self.cut + at as u64 > self.max_header {
             return self.refuse(Refusal::HeaderTooLarge);
@@ -440,6 +480,9 @@ impl Draft {
                 Some(sender) => write!(self.buf, "From: <{sender}>\r\n"),
                 None => write!(self.buf, "From: MAILER-DAEMON@{}\r\n", self.hostname),
             };
+        }
+        if let Some(was) = self.rewriting.as_ref().and_then(|rewriting| rewriting.reply_to()) {
+            let _ = write!(self.buf, "Reply-To: <{was}>\r\n");
         }
         if !header.date {
             let _ = write!(self.buf, "Date: {}\r\n", Rfc5322(self.received));

@@ -141,6 +141,7 @@ fn trace(recipient: Option<&Address>) -> Trace<'_> {
         authenticated: false,
         smtputf8: false,
         sender: Some(&SENDER),
+        minimal: false,
         recipient,
     }
 }
@@ -153,10 +154,25 @@ fn build(parts: &[&[u8]], limit: u64) -> Result<(Finished, Vec<u8>), Refusal> {
 
 /// `exact`: it was announced as BINARYMIME.
 pub(super) fn build_with(parts: &[&[u8]], limit: u64, exact: bool) -> Result<(Finished, Vec<u8>), Refusal> {
+    build_draft(Draft::new(QueueId(1), NOW, &trace(None), limit, 0, None), parts, exact)
+}
+
+/// A message to which `[[rewrite]]` of a configuration applies.
+pub(in crate::listener) fn build_rewriting(config: &str, parts: &[&[u8]]) -> Result<(Finished, Vec<u8>), Refusal> {
+    let config = crate::config::Config::parse(config, "x").unwrap();
+    let draft = Draft::new(QueueId(1), NOW, &trace(None), 1 << 30, 0, None);
+    // As sessions do: a cut may be within a line end.
+    let (mut ends, mut runs) = (crate::smtp::LineEnds::new(), Vec::new());
+    parts.iter().for_each(|part| ends.feed(part, |run| runs.push(run.to_vec())));
+    ends.finish(|run| runs.push(run.to_vec()));
+    let runs: Vec<&[u8]> = runs.iter().map(Vec::as_slice).collect();
+    build_draft(draft.with_rewriting(Rewriting::of(&config.listeners[0], None)), &runs, false)
+}
+
+fn build_draft(mut draft: Draft, parts: &[&[u8]], exact: bool) -> Result<(Finished, Vec<u8>), Refusal> {
     let spill = Spill::default();
     let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
     runtime.block_on(async {
-        let mut draft = Draft::new(QueueId(1), NOW, &trace(None), limit, 0, None);
         if exact {
             draft = draft.with_exact_octets();
         }
@@ -189,7 +205,7 @@ pub(super) fn build_with(parts: &[&[u8]], limit: u64, exact: bool) -> Result<(Fi
     })
 }
 
-pub(super) const RECEIVED: &str = "Received: from app.example ([192.0.2.7])\r\n\tby relay.example with ESMTP id 0000000000001;\r\n\tSat, 21 Nov 2026 08:49:00 +0000\r\n";
+pub(in crate::listener) const RECEIVED: &str = "Received: from app.example ([192.0.2.7])\r\n\tby relay.example with ESMTP id 0000000000001;\r\n\tSat, 21 Nov 2026 08:49:00 +0000\r\n";
 const DATE: &str = "Date: Sat, 21 Nov 2026 08:49:00 +0000\r\n";
 const FROM: &str = "From: <me@app.example>\r\n";
 const ID: &str = "Message-ID: <0000000000001@relay.example>\r\n";
@@ -283,6 +299,18 @@ fn the_received_line_of_a_unix_socket_names_its_user() {
     Trace { caller: Caller::User { uid: 1001, gid: 1 }, ..trace(None) }.write(QueueId(1), "DATE", &mut out);
     let told = "Received: from app.example (local, userid 1001)\r\n\tby relay.example with ESMTP id 0000000000001;\r\n\tDATE\r\n";
     assert_eq!(String::from_utf8_lossy(&out), told);
+}
+
+/// Those who get the mail hear nothing of who sent it.
+#[test]
+fn a_minimal_received_line_says_nothing_of_the_client() {
+    let to = Address::parse("secret@b.example").unwrap();
+    let callers = [Caller::Ip([192, 0, 2, 7].into()), Caller::Spool { uid: 1001 }, Caller::User { uid: 1001, gid: 1 }];
+    for caller in callers {
+        let mut out = Vec::new();
+        Trace { caller, minimal: true, ..trace(Some(&to)) }.write(QueueId(1), "DATE", &mut out);
+        assert_eq!(out, b"Received: by relay.example with ESMTP id 0000000000001;\r\n\tDATE\r\n");
+    }
 }
 
 #[test]

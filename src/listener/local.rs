@@ -100,7 +100,8 @@ impl Local {
         let reverse_path = policy.sender(&entry.sender, smtputf8)?;
         let (ret, envid) = (entry.ret, entry.envid.clone());
         let envelope = Envelope { reverse_path, smtputf8, ret, envid, ..Envelope::default() };
-        let mut tx = Transaction::new(envelope, entry.size, self.shared.intake.memory().envelope());
+        let rewritten = policy.rewritten(None, envelope.reverse_path.as_ref());
+        let mut tx = Transaction::new(envelope, entry.size, self.shared.intake.memory().envelope()).sent_as(rewritten);
         for path in &entry.recipients {
             let forward = policy.recipient(policy.may_relay(ip, None), tx.recipients.len(), path, smtputf8);
             // Tried again it would be too many again.

@@ -15,6 +15,7 @@ pub mod memory;
 mod places;
 pub mod policy;
 mod proxy_header;
+mod rewriting;
 mod seat;
 mod server;
 mod session;

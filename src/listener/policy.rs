@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::clock::Timestamp;
-use crate::config::{self, ListenerAuth, User};
+use crate::config::{self, ListenerAuth, Place, Rewritten, User};
 use crate::listener::draft::Refusal;
 use crate::mail::{Address, AddressError, Forward};
 use crate::queue::QueueError;
@@ -132,6 +132,11 @@ impl Policy {
         }
         let address = self.listener.names.qualify(path).map_err(|e| bad("5.1.7", "sender", e))?;
         needs_no_utf8(&address, smtputf8).map(|()| Some(address))
+    }
+
+    /// What becomes of this reverse-path by `[[rewrite]]`, if anything does.
+    pub fn rewritten(&self, user: Option<&User>, sender: Option<&Address>) -> Option<Rewritten> {
+        self.listener.rewrites.of(sender?, Place::Envelope, user.map_or("", |user| &user.name))
     }
 
     /// The size announced by `SIZE=` (RFC 1870 §6.1).

@@ -18,8 +18,9 @@ use super::draft::Draft;
 use super::login::Logins;
 use super::memory::Charge;
 use super::policy::{LOCKED, NO_ROOM_FOR_RECIPIENTS, OVER_LIMIT, Policy, never_fits};
+use super::rewriting::Rewriting;
 use crate::clock::Timestamp;
-use crate::config::{self, User};
+use crate::config::{self, ReceivedSays, Rewritten, User};
 use crate::mail::{
     Address, BodyKind, Caller, Envelope, Forward, Message, Notify, Orcpt, Origin, QueueId, Recipient, Trace,
 };
@@ -81,6 +82,8 @@ impl Client {
 pub(super) struct Transaction {
     pub envelope: Envelope,
     pub recipients: Vec<Recipient>,
+    /// What the reverse-path was before `[[rewrite]]`, for the log.
+    pub sender_was: Option<Address>,
     /// Names of aliases that led to recipients, for the log.
     pub aliases: String,
     /// Where the recipient with this hash is in `recipients`; kept from the second on.
@@ -110,6 +113,7 @@ impl Transaction {
         Transaction {
             envelope,
             recipients: Vec::new(),
+            sender_was: None,
             aliases: String::new(),
             known: HashMap::new(),
             announced,
@@ -120,6 +124,30 @@ impl Transaction {
             envelope_bytes: 0,
             memory,
         }
+    }
+
+    /// With the reverse-path that a `[[rewrite]]` gives it.
+    pub fn sent_as(mut self, rewritten: Option<Rewritten>) -> Transaction {
+        if let Some(Rewritten { was, is, .. }) = rewritten {
+            (self.envelope.reverse_path, self.sender_was) = (Some(is), Some(was));
+        }
+        self
+    }
+
+    /// Adds those who get a copy, whatever limits there are on recipients: nobody hears if it fails.
+    fn add_copies(&mut self, listener: &config::Listener, user: &str) -> usize {
+        let had = self.recipients.len();
+        for copy in &*listener.copies {
+            let recipients = self.recipients.iter().take(had).map(|recipient| &recipient.address);
+            if !copy.is_for(self.envelope.reverse_path.as_ref(), recipients, user) {
+                continue;
+            }
+            let to = listener.sandbox.as_ref().map_or(&copy.to, |sandbox| sandbox.instead_of(&copy.to));
+            if !self.has(to) {
+                self.recipients.push(Recipient { address: to.clone(), notify: Notify::NEVER, orcpt: None });
+            }
+        }
+        self.recipients.len() - had
     }
 
     /// Takes what a RCPT leads to, if there is memory for it. A recipient that the transaction has already
@@ -251,6 +279,7 @@ impl Shared {
             authenticated: client.user.is_some(),
             smtputf8: tx.envelope.smtputf8,
             sender: tx.envelope.reverse_path.as_ref(),
+            minimal: self.listener.received == ReceivedSays::Minimal,
             recipient,
         };
         let hash = self.dedupe.as_ref().map(|d| d.begin(&tx.envelope, &tx.recipients));
@@ -258,7 +287,8 @@ impl Shared {
         let draft = Draft::new(self.queue().next_id(now), now, &trace, most, tx.announced, hash)
             .with_max_hops(self.listener.max_hops)
             .with_max_header(self.listener.max_header)
-            .with_send_at(self.listener.future_release, tx.hold_given);
+            .with_send_at(self.listener.future_release, tx.hold_given)
+            .with_rewriting(Rewriting::of(&self.listener, client.user.as_ref()));
         match tx.envelope.body {
             BodyKind::BinaryMime => draft.with_exact_octets(),
             BodyKind::SevenBit | BodyKind::EightBitMime => draft,
@@ -269,16 +299,19 @@ impl Shared {
     pub async fn submit(
         &self,
         client: &Client,
-        tx: Transaction,
+        mut tx: Transaction,
         mut draft: Draft,
         failed: Option<QueueError>,
     ) -> Result<Accepted, Reply> {
         // What the log needs; all else goes on into the queue without a copy.
         let (sender, recipients) = (tx.envelope.reverse_path.clone(), tx.some_recipients());
+        let sender_was = tx.sender_was.take();
+        let sender_was = sender_was.as_ref().map(Address::as_str);
         let aliases = tx.aliases.clone();
         let alias = (!aliases.is_empty()).then_some(&*aliases);
         let (sender, recipients) = (sender.as_ref().map_or("", Address::as_str), &*recipients);
         let (count, size, began) = (tx.recipients.len(), draft.content(), tx.began);
+        let mut copies = 0;
         let result = match failed {
             Some(error) => {
                 draft.abandon(self.queue()).await;
@@ -286,6 +319,7 @@ impl Shared {
             }
             None => match self.arrivals.take(client.sending(tx.envelope.reverse_path.as_ref()), count) {
                 Ok(counted) => {
+                    copies = tx.add_copies(&self.listener, client.user_name().unwrap_or_default());
                     let stored = self.store(client, tx, &mut draft, held(client, &counted)).await;
                     if !matches!(stored, Ok(Once::First(_))) {
                         self.arrivals.give_back(&counted);
@@ -303,7 +337,8 @@ impl Shared {
         match result {
             Ok(Once::First(id)) => {
                 let forwarded = client.forwarded.as_deref();
-                info!(%id, sender, count, recipients, alias, client = %client.caller, user = client.user_name(), forwarded, helo = &*client.helo, tls = client.tls,
+                let copies = (copies > 0).then_some(copies);
+                info!(%id, sender, sender_was, count, recipients, copies, alias, client = %client.caller, user = client.user_name(), forwarded, helo = &*client.helo, tls = client.tls,
                     size, took_ms, "accepted");
                 Ok(Accepted(id))
             }

@@ -19,6 +19,7 @@ pub mod local;
 pub mod message;
 pub mod owed;
 pub mod refusals;
+pub mod rewriting;
 pub mod send_at;
 pub mod sender;
 pub mod trace;

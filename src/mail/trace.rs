@@ -28,6 +28,8 @@ pub struct Trace<'a> {
     pub smtputf8: bool,
     /// The reverse-path, which is who wrote a message that does not say so; `None` is the null one.
     pub sender: Option<&'a Address>,
+    /// Nothing is said of the client, nor for whom it is.
+    pub minimal: bool,
     /// The only recipient, if there is only one: two must not learn of each other (RFC 5321 §7.2).
     pub recipient: Option<&'a Address>,
 }
@@ -51,6 +53,10 @@ impl Trace<'_> {
             (false, false, _, _) => "SMTP",
         };
         // Writing to a Vec cannot fail.
+        if self.minimal {
+            let _ = write!(out, "Received: by {} with {with} id {id};\r\n\t{date}\r\n", self.hostname);
+            return;
+        }
         if let Caller::Spool { uid } = self.caller {
             let _ = write!(out, "Received: by {} (spool, from userid {uid})\r\n\tid {id}", self.hostname);
         } else {

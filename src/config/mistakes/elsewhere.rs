@@ -18,6 +18,8 @@ fn header(table: &str) -> Option<&'static str> {
         "route" => "[[route]]",
         "limit" => "[[limit]]",
         "user" => "[[user]]",
+        "rewrite" => "[[rewrite]]",
+        "copy" => "[[copy]]",
         "dkim" => "[[dkim]]",
         "admin" => "[admin]",
         "sandbox" => "[sandbox]",

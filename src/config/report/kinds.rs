@@ -4,6 +4,7 @@ use super::super::Limit;
 use super::super::dkim::DkimDraft;
 use super::super::keys::{ProviderDraft, RouteDraft, Table, Top};
 use super::super::listener_keys::ListenerDraft;
+use super::super::rewrite::{CopyDraft, RewriteDraft};
 use super::super::rule_keys::RuleDraft;
 use super::super::sandbox::SandboxDraft;
 use super::super::users::UserDraft;
@@ -25,6 +26,8 @@ fn kind_of(name: &str) -> Option<Kind> {
         .or_else(|| of::<RuleDraft>(name))
         .or_else(|| of::<RouteDraft>(name))
         .or_else(|| of::<Limit>(name))
+        .or_else(|| of::<RewriteDraft>(name))
+        .or_else(|| of::<CopyDraft>(name))
         .or_else(|| of::<DkimDraft>(name))
         .or_else(|| of::<SandboxDraft>(name))
         .or_else(|| of::<Sendmail>(name))

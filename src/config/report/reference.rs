@@ -11,6 +11,7 @@ use super::super::Limit;
 use super::super::dkim::DkimDraft;
 use super::super::keys::{Admin, Key, ProviderDraft, RouteDraft, Table, Top};
 use super::super::listener_keys::ListenerDraft;
+use super::super::rewrite::{CopyDraft, RewriteDraft};
 use super::super::rule_keys::RuleDraft;
 use super::super::sandbox::SandboxDraft;
 use super::super::units::{Size, Span};
@@ -56,6 +57,8 @@ macro_rules! each_table {
         );
         $with::<RouteDraft>($out, "route.", "`[[route]]`", ROUTE_INTRO, "`[[route]]`");
         $with::<Limit>($out, "limit.", "`[[limit]]`", LIMIT_INTRO, "`[[limit]]`");
+        $with::<RewriteDraft>($out, "rewrite.", "`[[rewrite]]`", REWRITE_INTRO, "`[[rewrite]]`");
+        $with::<CopyDraft>($out, "copy.", "`[[copy]]`", COPY_INTRO, "`[[copy]]`");
         $with::<DkimDraft>($out, "dkim.", "`[[dkim]]`", DKIM_INTRO, "`[[dkim]]`");
         $with::<Admin>($out, "admin.", "`[admin]`", "For monitoring.", "`[admin]`");
         $with::<SandboxDraft>($out, "sandbox.", "`[sandbox]`", SANDBOX_INTRO, "`[sandbox]`");
@@ -128,6 +131,25 @@ holds, besides the limits of the provider.
 sender = \"*@shop.example\"
 provider = \"gmail\"
 quota = \"5000/d\"
+```";
+
+const REWRITE_INTRO: &str = "\
+Another address for senders that nobody can configure, see [routing.md](routing.md#another-sender). The first one that matches
+an address decides.
+
+```toml
+[[rewrite]]
+address = \"*@*.lan\"
+to = \"*@shop.example\"
+```";
+
+const COPY_INTRO: &str = "\
+One more recipient for messages that match, as an archive, see [routing.md](routing.md#copies). All that match count.
+
+```toml
+[[copy]]
+to = \"archive@shop.example\"
+sender = \"*@shop.example\"
 ```";
 
 const DKIM_INTRO: &str = "\

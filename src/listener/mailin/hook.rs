@@ -149,7 +149,8 @@ impl Handler for Hook {
             Ok(reverse_path) => {
                 let envelope = Envelope { reverse_path, ..Envelope::default() };
                 let memory = self.registry.shared.intake.memory().envelope();
-                self.transaction = Some(Transaction::new(envelope, 0, memory));
+                let rewritten = policy.rewritten(None, envelope.reverse_path.as_ref());
+                self.transaction = Some(Transaction::new(envelope, 0, memory).sent_as(rewritten));
                 self.phase(Phase::Transaction);
                 response(&Reply::new(250, "2.1.0", "Sender ok"))
             }

@@ -501,6 +501,17 @@ fn operations_change_what_matches_and_leave_alone_what_is_in_flight() {
     assert_eq!(site.run(&["queue", "cancel", "--state", "held"]).ok(), "3 of 3 recipients removed\n");
     assert_eq!(fake.states(), ["queued", "leased", "queued"]);
     assert_eq!(site.run(&["queue", "cancel", "--sender", "nobody@*"]).ok(), "0 of 0 recipients removed\n");
+    // What was named and is not there: a script is to know.
+    for operation in ["cancel", "hold", "release", "retry"] {
+        let done = site.run(&["queue", operation, "1aaaaaaaaaaaa", "1aaaaaaaaaaab"]);
+        let told = "nothing that matches in the queue: 1aaaaaaaaaaaa and 1 more (it may have left: the log has its id)";
+        assert!(
+            done.code == 69 && done.out.starts_with("0 of 0 recipients ") && done.err.contains(told),
+            "{} {}",
+            done.code,
+            done.err
+        );
+    }
     assert!(site.socket().exists());
     drop(serving);
     assert!(!site.socket().exists(), "the socket goes with its server");

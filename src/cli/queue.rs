@@ -209,6 +209,7 @@ pub(super) async fn queue(lead: &Lead, command: QueueCommand) -> Outcome {
     let target = connect(lead).await?;
     let mut total = Done::default();
     let mut result = Ok(());
+    let mut unknown = Vec::new();
     // Lane and reason, each once.
     let mut stopped = BTreeMap::new();
     for filter in filters {
@@ -218,8 +219,10 @@ pub(super) async fn queue(lead: &Lead, command: QueueCommand) -> Outcome {
             }
             Ok(())
         };
+        let id = filter.id.clone();
         match target.request(Request::Operate { op, filter }, keep).await {
             Ok(done) => {
+                unknown.extend(id.filter(|_| done.matched == 0));
                 total.matched += done.matched;
                 total.changed += done.changed;
                 total.in_flight += done.in_flight;
@@ -234,7 +237,18 @@ pub(super) async fn queue(lead: &Lead, command: QueueCommand) -> Outcome {
     let sends = target.sends();
     target.close().await;
     report(op, total, &stopped, sends, operate.json)?;
-    result
+    match unknown.as_slice() {
+        [] => result,
+        ids => result.and(Err(not_there(ids))),
+    }
+}
+
+/// Messages that were named and are not there, or not as the other conditions want them.
+fn not_there(ids: &[String]) -> Failed {
+    let (first, more) = (ids.first().map_or("", String::as_str), ids.len().saturating_sub(1));
+    let more = if more > 0 { format!(" and {more} more") } else { String::new() };
+    let what = if ids.len() > 1 { "nothing that matches" } else { "no such message" };
+    Failed::new(Code::Unavailable, format!("{what} in the queue: {first}{more} (it may have left: the log has its id)"))
 }
 
 /// Never claims what does not happen: what is due in a lane that is held does not leave, nor anything where no

@@ -9,7 +9,7 @@ use super::check::retry;
 use super::file::Reader;
 use super::keys::ProviderDraft;
 use super::rule_keys::RuleDraft;
-use super::{Credentials, OwnCertificate, Provider, Redactor, Relay, TlsMode, oauth_check};
+use super::{Credentials, OwnCertificate, Provider, Redactor, Relay, TlsMode, oauth_check, source_file};
 
 /// A password with fewer characters is in many words that have nothing to do with it.
 const FEW: usize = 4;
@@ -43,8 +43,16 @@ pub(super) fn own_certificate(reader: &mut Reader<'_>, path: &str, draft: &mut P
     }
     // Its own certificate is not that of another's key.
     let own_key = draft.tls_client_key.as_ref().filter(|_| !reader.has(&cert) || reader.has(&key));
-    match OwnCertificate::load(file, own_key.unwrap_or(file)) {
-        Ok(own) => draft.p.tls_client = Some(own),
+    let key_file = own_key.unwrap_or(file);
+    match OwnCertificate::load(file, key_file) {
+        Ok(own) => {
+            if let Err(message) = source_file::closed(key_file)
+                && reader.has(&cert)
+            {
+                reader.warn(if reader.has(&key) { &key } else { &cert }, message);
+            }
+            draft.p.tls_client = Some(own);
+        }
         Err(faults) => {
             faults.into_iter().filter(|_| reader.has(&cert)).collect::<Vec<_>>().into_iter().for_each(|fault| {
                 let at = if fault.key == "key" && reader.has(&key) { &key } else { &cert };

@@ -188,7 +188,7 @@ impl TlsSettings {
                         self.told.insert(host.to_owned(), ());
                         tracing::error!(
                             provider = provider.name, host, %ip, error = %tls,
-                            "the host speaks no TLS that is spoken here: its mail waits; see \"A host with old TLS\" in docs/operations.md"
+                            "no TLS with the host: it speaks none that is spoken here, or wants a certificate (`tls_client_cert`): its mail waits; see \"A host with old TLS\" in docs/operations.md"
                         );
                     }
                     // The names in a certificate are the peer's words, like a reply.

@@ -32,10 +32,10 @@ impl Rewriting {
     fn place(name: &[u8]) -> Option<Place> {
         const HEADER: [&str; 4] = ["from", "sender", "resent-from", "resent-sender"];
         let is = |known: &&str| name.eq_ignore_ascii_case(known.as_bytes());
-        match HEADER.iter().any(|known| is(known)) {
-            true => Some(Place::Header),
-            false => is(&"reply-to").then_some(Place::ReplyTo),
+        if HEADER.iter().any(is) {
+            return Some(Place::Header);
         }
+        is(&"reply-to").then_some(Place::ReplyTo)
     }
 
     /// Whether a field of this name is looked through, when it is whole.

@@ -106,6 +106,7 @@ fn headers(c: &mut Criterion) {
         authenticated: false,
         smtputf8: false,
         sender: None,
+        minimal: false,
         recipient: None,
     };
     let mut group = c.benchmark_group("header scan");

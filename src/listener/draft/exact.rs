@@ -76,7 +76,7 @@ fn belongs(header: &Header, text: &[u8]) -> bool {
     match text.first() {
         None => true,
         Some(b' ' | b'\t' | b'\r') if header.any => true,
-        _ => field_name(text).is_some() || (!header.any && header.mailbox.is_none() && is_mailbox_line(text)),
+        _ => field_name(text).is_some() || (!header.any && header.mailbox().is_none() && is_mailbox_line(text)),
     }
 }
 

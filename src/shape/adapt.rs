@@ -10,6 +10,7 @@
 //! fields that a later version adds are passed over, what has ended is dropped.
 
 mod allowance;
+mod before;
 mod by_sender;
 mod crowd;
 mod effects;

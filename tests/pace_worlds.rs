@@ -95,7 +95,7 @@ const TUNING: &str = include_str!("pace_worlds/tuning.toml");
 const HELD_OUT: &str = include_str!("pace_worlds/held_out.toml");
 /// Written when [`HELD_OUT`] had been looked at too often.
 const FRESH: &str = include_str!("pace_worlds/fresh.toml");
-/// Written when [`FRESH`] had been, before what they ask was mended.
+/// Written when [`FRESH`] had been, before what they ask was mended, and not looked at until it was.
 const LATE: &str = include_str!("pace_worlds/late.toml");
 /// A hidden rate beside full mailboxes, filters and the like, and the same again that the mending never saw.
 const MAILBOXES: &str = include_str!("pace_worlds/mailboxes.toml");
@@ -120,7 +120,6 @@ fn worlds_that_were_written_after_the_tuning_are_learned() {
 }
 
 #[test]
-#[ignore = "nobody has looked at these yet; whoever does takes this away or says what each still misses"]
 fn worlds_that_were_written_before_the_latest_mends_are_learned() {
     check(&asked(LATE), judge::judge);
 }

@@ -285,8 +285,7 @@ impl Evidence {
         // Of attempts of which none has passed since we know, first or later ones, nothing is expected.
         let kind = usize::from(party.again);
         let expected = self.passed[kind].is_some_and(|at| now.since(at) < LATELY[kind]);
-        self.refused_for_something_else(at, &party);
-        self.row_of_all = self.row_of_all.saturating_add(1);
+        self.refused_for_something_else(sign, &party);
         let Some(known) = self.known.get_mut(at) else { return (sign.hash, Meaning::Nothing) };
         if now.since(known.last) >= RUN {
             known.run.restart();
@@ -348,15 +347,25 @@ impl Evidence {
         (hash, meaning)
     }
 
-    /// A refusal of the kind at this place in the table is none of the other kinds.
-    fn refused_for_something_else(&mut self, at: usize, party: &Party) {
-        let others =
-            self.known.iter_mut().enumerate().filter(|(other, k)| *other != at && k.run.counts.refused() > 0.0);
-        for (_, known) in others {
+    /// A refusal of one kind is none of the others.
+    fn refused_for_something_else(&mut self, sign: &Signature, party: &Party) {
+        self.row_of_all = self.row_of_all.saturating_add(1);
+        let is_other = |k: &&mut Known| k.hash != sign.hash && k.hash != sign.family && k.run.counts.refused() > 0.0;
+        for known in self.known.iter_mut().filter(is_other) {
             if known.run.refuse_other(self.before.has(known.hash, party)) {
                 self.by_sender.halve(known.hash);
             }
         }
+    }
+
+    /// A refusal that is not to be evidence of its own kind as yet is none of the others all the same.
+    pub(super) fn withheld(&mut self, sign: &Signature, party: &Party) {
+        self.refused_for_something_else(sign, party);
+    }
+
+    /// So many of these will be evidence now: none has passed since, and they do not count twice.
+    pub(super) fn gives_back(&mut self, many: usize) {
+        self.row_of_all = self.row_of_all.saturating_sub(u32::try_from(many).unwrap_or(u32::MAX));
     }
 
     fn note_lately(&mut self, refused: f64, passed: f64) {

@@ -10,6 +10,7 @@
 //! fields that a later version adds are passed over, what has ended is dropped.
 
 mod allowance;
+mod before;
 mod by_sender;
 mod crowd;
 mod effects;
@@ -452,6 +453,7 @@ impl Adapt {
     /// A refusal that is not to be evidence of anything else while it may be about its connection.
     pub fn withhold(&mut self, refused: &Refused<'_>, began: Timestamp, now: Timestamp) {
         if self.withheld.len() < WITHHELD {
+            self.evidence.withheld(&refused.sign, &refused.party);
             let (sign, party, cells) = (refused.sign.clone(), refused.party, refused.cells);
             let (sender, reply) = (refused.sender.to_owned(), cut(refused.reply).to_owned());
             self.withheld.push(Withheld { sign, party, cells, sender, reply, began, now });
@@ -463,6 +465,7 @@ impl Adapt {
         if !self.allowances.take_refuted() {
             return;
         }
+        self.evidence.gives_back(self.withheld.len());
         for of in std::mem::take(&mut self.withheld) {
             let Withheld { sign, party, cells, sender, reply, began, now } = of;
             self.refused_for(&Refused { sign, party, sender: &sender, cells, reply: &reply }, began, now);

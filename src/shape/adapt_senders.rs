@@ -101,7 +101,7 @@ fn senders_that_are_invented_teach_nothing_of_senders() {
     for n in 0..10_000 {
         let party =
             Party { recipient: n, sender: if n % 50 == 0 { 1 } else { n }, message: n, size: 1000, again: false };
-        table.refused(7, party, 1, now);
+        table.refused(7, party, false, 1, now);
         assert!(table.len() <= 64);
     }
     assert!(table.of(7, 1).is_some_and(|of| of.has_witnesses()), "who is refused again and again keeps its place");

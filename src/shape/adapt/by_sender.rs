@@ -6,6 +6,7 @@
 
 use std::time::Duration;
 
+use super::before::Before;
 use super::evidence::{Party, SHARE};
 use super::meter::Meter;
 use super::run::{Counts, Few, Run};
@@ -71,20 +72,20 @@ impl BySender {
     }
 
     /// A message of this sender was accepted, which counts `cells`.
-    pub(super) fn passed(&mut self, party: Party, cells: u32, now: Timestamp) {
+    pub(super) fn passed(&mut self, party: Party, before: &Before, cells: u32, now: Timestamp) {
         for of in self.places.iter_mut().filter(|of| of.sender == party.sender) {
-            of.counts.pass(party.again);
+            of.counts.pass(party.again, before.has(of.kind, &party));
             of.row = 0;
             of.meter.note(f64::from(cells), true, now);
         }
     }
 
-    /// A refusal of a kind.
-    pub(super) fn refused(&mut self, kind: u64, party: Party, cells: u32, now: Timestamp) {
+    /// A refusal of a kind; `before`: of one who was refused before.
+    pub(super) fn refused(&mut self, kind: u64, party: Party, before: bool, cells: u32, now: Timestamp) {
         let found = self.places.iter().position(|of| of.sender == party.sender && of.kind == kind);
         let at = found.unwrap_or_else(|| self.place(kind, party.sender, now));
         let Some(of) = self.places.get_mut(at) else { return };
-        of.counts.refuse(party.again);
+        of.counts.refuse(party.again, before);
         of.row = of.row.saturating_add(1);
         of.recipients.add(party.recipient);
         of.messages.add(party.message);

@@ -3,7 +3,8 @@
 //! For each [`Signature`] a *run* counts attempts (never seconds) and keeps a few distinct witnesses. A run
 //! is suspected to be about the pace only if nothing simpler explains it: one recipient, one sender, one
 //! message, greylisting, or a server that took nothing from the first contact on. The suspicion is then
-//! put to the test, see `trial`; its verdict is remembered here. Invariants: no single refusal is ever a
+//! put to the test, see `trial`; its verdict is remembered here. Who comes again after such a refusal is counted
+//! apart: what is refused of those rises and falls with the retries, see `before`. Invariants: no single refusal is ever a
 //! suspicion; memory is bounded ([`SIGNATURES`], `run`, `by_sender`). Where several senders have mail it is first
 //! put to the test with one of them: a cap may be on each, and then only that one is to wait.
 
@@ -12,6 +13,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use super::before::Before;
 use super::by_sender::{BySender, OfSender};
 use super::run::Run;
 use super::signature::{Prior, Signature};
@@ -126,6 +128,11 @@ pub(super) struct Known {
 }
 
 impl Known {
+    /// A share beyond which far more is refused than when it was judged.
+    fn many(&self) -> f64 {
+        (2.0 * self.share + 0.1).min(0.9)
+    }
+
     /// Whether to try one sender: of few that are refused, or of all.
     fn suspect_sender(&self, of: &OfSender, few: bool, wall: bool, tried: Tried, now: Timestamp) -> Option<Suspicion> {
         let (share, least) = of.counts.share();
@@ -156,6 +163,8 @@ pub(super) enum Meaning {
     Suspect { share: f64, least: f64, wall: bool },
     /// It is about the pace.
     Pace,
+    /// It was found to be, and that was wrong; the share of refusals then.
+    Refuted(f64),
     /// To be tried with this sender alone.
     SuspectSender(Suspicion),
     /// It is about the pace of each sender.
@@ -201,6 +210,9 @@ pub(super) struct Evidence {
     /// Refusals in a row that may be about the pace; and lately in all, and what passed.
     #[serde(skip)]
     row: u32,
+    /// All refusals in a row.
+    #[serde(skip)]
+    row_of_all: u32,
     /// When the first of them was.
     #[serde(skip)]
     row_began: Timestamp,
@@ -209,6 +221,9 @@ pub(super) struct Evidence {
     /// Who is refused.
     #[serde(skip)]
     by_sender: BySender,
+    /// And who was.
+    #[serde(skip)]
+    before: Before,
 }
 
 impl Evidence {
@@ -233,7 +248,8 @@ impl Evidence {
     /// A transaction was accepted, for these; it counts `cells` for a rate.
     pub(super) fn passed(&mut self, parties: &[Party], cells: u32, now: Timestamp) {
         let Some(first) = parties.first() else { return };
-        self.row = 0;
+        (self.row, self.row_of_all) = (0, 0);
+        self.known.iter_mut().for_each(|k| k.run.end_row());
         self.note_lately(0.0, 1.0);
         for party in parties {
             self.passed[usize::from(party.again)] = Some(now);
@@ -245,11 +261,11 @@ impl Evidence {
             }
             self.senders.push_back(first.sender);
         }
-        self.by_sender.passed(*first, cells, now);
+        self.by_sender.passed(*first, &self.before, cells, now);
         for known in self.known.iter_mut().filter(|k| k.run.counts.refused() > 0.0) {
             let count = if known.of_recipient { parties.len() } else { 1 };
             for party in parties.iter().take(count) {
-                if known.run.pass(if known.of_recipient { *party } else { *first }) {
+                if known.run.pass(*party, self.before.has(known.hash, party)) {
                     self.by_sender.halve(known.hash);
                 }
             }
@@ -269,18 +285,21 @@ impl Evidence {
         // Of attempts of which none has passed since we know, first or later ones, nothing is expected.
         let kind = usize::from(party.again);
         let expected = self.passed[kind].is_some_and(|at| now.since(at) < LATELY[kind]);
+        self.refused_for_something_else(sign, &party);
         let Some(known) = self.known.get_mut(at) else { return (sign.hash, Meaning::Nothing) };
         if now.since(known.last) >= RUN {
-            known.run = Run::default();
+            known.run.restart();
             self.by_sender.end(known.hash);
         }
         known.last = known.last.max(now);
-        self.by_sender.refused(known.hash, party, cells, now);
-        if known.run.refuse(party, now) {
+        let before = self.before.has(known.hash, &party);
+        self.before.note(known.hash, &party, known.of_recipient);
+        self.by_sender.refused(known.hash, party, before, cells, now);
+        if known.run.refuse(party, before, now) {
             self.by_sender.halve(known.hash);
         }
-        let ((share, least), old) = (known.run.counts.share(), known.share);
-        if known.verdict == Verdict::NotPace && now < known.again && least <= (2.0 * old + 0.1).min(0.9) {
+        let (share, least) = known.run.counts.share();
+        if known.verdict == Verdict::NotPace && now < known.again && least <= known.many() {
             return (known.hash, Meaning::Nothing);
         }
         let (senders, hash) = (&known.run.senders, known.hash);
@@ -297,7 +316,9 @@ impl Evidence {
         self.row = self.row.saturating_add(1);
         let row = f64::from(self.row);
         let chance = (self.lately.0 + 2.0 - row).max(1.0) / (self.lately.0 + self.lately.1 + 3.0 - row).max(2.0);
-        let wall = self.row >= ROW && chance.powf(row) < CHANCE;
+        // A few among many of another kind say nothing of why nothing passes.
+        let (closed, most) = (self.row >= ROW && chance.powf(row) < CHANCE, known.run.is_most_of(self.row_of_all));
+        let wall = closed && most;
         let few = known.run.is_of_one_sender() || self.by_sender.are_few(known.hash, &known.run);
         let of_sender = self.by_sender.of(hash, party.sender).filter(|_| has_passed(party.sender));
         let sender = of_sender.and_then(|of| known.suspect_sender(of, few, wall, tried, now));
@@ -306,13 +327,17 @@ impl Evidence {
         let watched = wall || now.since(known.run.began) >= WATCHED && known.run.counts.attempts() >= ATTEMPTS;
         let needed = NEEDED.iter().find(|(prior, _)| *prior == sign.prior).map_or(MOST_NEEDED, |(_, n)| *n);
         let witnesses = known.run.recipients.count() >= needed && known.run.messages.count() >= MESSAGES;
-        let explained = few || known.run.counts.is_greylisting();
+        let explained = few || closed && !most || known.run.counts.is_greylisting() || known.run.is_about_them(false);
         // One experiment at a time: the end of one undoes what it did to the lane.
         let quiet = tried.lane || tried.sender.is_some();
         let meaning = match (known.verdict, sender) {
             (Verdict::SenderPace, _) if of_sender.is_some_and(OfSender::has_witnesses) => Meaning::SenderPace,
             (Verdict::SenderPace, _) => Meaning::Nothing,
             (Verdict::Pace, Some(suspicion)) if few && !quiet && !tried.closed => Meaning::SuspectSender(suspicion),
+            (Verdict::Pace, _) if !quiet && known.run.is_about_them(true) => {
+                known.tries = known.tries.max(DOUBTED);
+                Meaning::Refuted(known.share)
+            }
             (Verdict::Pace, _) => Meaning::Pace,
             (_, Some(suspicion)) if !quiet => Meaning::SuspectSender(suspicion),
             _ if quiet || !witnesses || !watched || explained || first || share < SHARE => Meaning::Nothing,
@@ -320,6 +345,27 @@ impl Evidence {
         };
         self.note_lately(1.0, 0.0);
         (hash, meaning)
+    }
+
+    /// A refusal of one kind is none of the others.
+    fn refused_for_something_else(&mut self, sign: &Signature, party: &Party) {
+        self.row_of_all = self.row_of_all.saturating_add(1);
+        let is_other = |k: &&mut Known| k.hash != sign.hash && k.hash != sign.family && k.run.counts.refused() > 0.0;
+        for known in self.known.iter_mut().filter(is_other) {
+            if known.run.refuse_other(self.before.has(known.hash, party)) {
+                self.by_sender.halve(known.hash);
+            }
+        }
+    }
+
+    /// A refusal that is not to be evidence of its own kind as yet is none of the others all the same.
+    pub(super) fn withheld(&mut self, sign: &Signature, party: &Party) {
+        self.refused_for_something_else(sign, party);
+    }
+
+    /// So many of these will be evidence now: none has passed since, and they do not count twice.
+    pub(super) fn gives_back(&mut self, many: usize) {
+        self.row_of_all = self.row_of_all.saturating_sub(u32::try_from(many).unwrap_or(u32::MAX));
     }
 
     fn note_lately(&mut self, refused: f64, passed: f64) {
@@ -343,6 +389,13 @@ impl Evidence {
     /// What a kind was judged to be.
     pub(super) fn verdict(&self, hash: u64) -> Verdict {
         self.known.iter().find(|k| k.hash == hash).map_or(Verdict::Unknown, |k| k.verdict)
+    }
+
+    /// Whether a kind is known to be about something else than the pace, and is refused no more than then: the pace lets
+    /// such mail through, as far as anybody knows.
+    pub(super) fn is_let_through(&self, hash: u64) -> bool {
+        let found = self.known.iter().find(|k| k.hash == hash && k.verdict == Verdict::NotPace);
+        found.is_some_and(|k| k.run.counts.share().1 <= k.many())
     }
 
     /// The same for a refusal, by its words or, where these never repeat, its codes.
@@ -428,7 +481,7 @@ impl Evidence {
         known.judged = now;
         known.share = share;
         known.evidence = evidence;
-        known.run = Run::default();
+        known.run.restart();
         known.doubt = Doubt::default();
         self.by_sender.end(hash);
         if verdict == Verdict::NotPace {
@@ -473,7 +526,7 @@ impl Evidence {
     /// Another run begins, without a verdict.
     pub(super) fn anew(&mut self, hash: u64) {
         if let Some(known) = self.known.iter_mut().find(|k| k.hash == hash) {
-            known.run = Run::default();
+            known.run.restart();
             self.by_sender.end(hash);
         }
         self.row = 0;
@@ -498,6 +551,9 @@ impl Evidence {
         let before = judged(&self.known);
         self.known.retain(|k| now.since(k.last) < if k.verdict == Verdict::Unknown { RUN } else { FORGOTTEN });
         self.by_sender.drop_older(now.before(RUN));
+        if self.known.is_empty() {
+            self.before = Before::default();
+        }
         before != judged(&self.known)
     }
 }

@@ -127,7 +127,12 @@ impl Adapt {
         let (hash, meaning) = self.evidence.refused(&refused.sign, refused.party, refused.cells, tried, now);
         let reply = cut(refused.reply);
         let tested = self.pace.is_tested(began);
-        self.pace.missed(refused.cells, refused.party.size, now);
+        let is_tried = self.trial.as_ref().is_some_and(|experiment| experiment.is_of(hash));
+        if !is_tried && self.evidence.is_let_through(hash) {
+            self.pace.let_through(refused.cells, now);
+        } else {
+            self.pace.missed(refused.cells, refused.party.size, now);
+        }
         if !self.senders.is_free() && self.refused_of(refused, hash, began, now) {
             return true;
         }
@@ -164,6 +169,10 @@ impl Adapt {
                 }
                 let trial = Trial::of(hash, if wall { WALL } else { least }, now);
                 self.trial = Some(Experiment { trial, former, wall });
+            }
+            Meaning::Refuted(share) => {
+                self.release_from(hash, share, "who was refused was refused again while others passed", now);
+                return false;
             }
             Meaning::Pace if self.pace.is_free() && !self.evidence.has_witnesses(hash) => return false,
             Meaning::Pace => {
@@ -219,11 +228,7 @@ impl Adapt {
                 Found::Same => self.undo(Verdict::NotPace, now),
             }
         } else if let Some((hash, share)) = self.evidence.doubted(refused) {
-            self.judge(hash, Verdict::NotPace, share, "as many refused as before when slower".to_owned(), now);
-            // What other kinds taught is kept: the search finds it again from below, without a burst.
-            if self.evidence.latest_pace().is_none() {
-                self.pace.release();
-            }
+            self.release_from(hash, share, "as many refused as before when slower", now);
         } else if let Some(share) = self.evidence.share(refused)
             && self.watch.note(refused.is_some(), share, self.pace.rate(now).unwrap_or(f64::MAX))
         {
@@ -233,6 +238,15 @@ impl Adapt {
                 let evidence = "as many refused however slow it was".to_owned();
                 self.judge(hash, Verdict::NotPace, share, evidence, now);
             }
+        }
+    }
+
+    /// What was found to be about the pace is not.
+    fn release_from(&mut self, hash: u64, share: f64, evidence: &str, now: Timestamp) {
+        self.judge(hash, Verdict::NotPace, share, evidence.to_owned(), now);
+        // What other kinds taught is kept: the search finds it again from below, without a burst.
+        if self.evidence.latest_pace().is_none() {
+            self.pace.release();
         }
     }
 

@@ -271,6 +271,12 @@ impl Pace {
         self.meter.note_size(bytes as f64, false);
     }
 
+    /// `cells` were refused for a reason that is not the pace: the pace was right for them, and it is a pace of attempts
+    /// that is looked for.
+    pub(super) fn let_through(&mut self, cells: u32, now: Timestamp) {
+        self.meter.note(f64::from(cells), true, now);
+    }
+
     /// What is accepted just now has so many bytes.
     pub(super) fn sized(&mut self, bytes: u64) {
         self.meter.note_size(bytes as f64, true);

@@ -7,7 +7,7 @@
 use super::finding::{Finding, txt_line};
 use super::names::Asker;
 use super::subject::Subject;
-use super::tags::{Tags, is_meant, mail_domain, uri_fault};
+use super::tags::{Tags, mail_domain, uri_fault};
 
 const CHECK: &str = "DMARC";
 /// Names that are asked for one domain.
@@ -92,6 +92,10 @@ pub(super) async fn examine(asker: &Asker<'_>, subject: &Subject) -> Vec<Finding
             .into_iter()
             .map(|why| Finding::failed(CHECK, domain, why).with("receivers may use no part of such a record: mend it")),
     );
+    if policy.tags.names().nth(1) != Some("p") && policy.tags.get("p").is_some() {
+        let found = "p= is not its second tag, as RFC 7489 wants it: some receivers pass over the record";
+        findings.push(Finding::note(CHECK, domain, found).with("put it behind v=DMARC1;"));
+    }
     findings.extend(reports(asker, &policy).await);
     findings.extend(alignment(asker, subject, &policy).await);
     findings
@@ -106,7 +110,7 @@ async fn at(asker: &Asker<'_>, domain: &str) -> Result<Found, String> {
     let texts = asker.texts(&format!("_dmarc.{domain}")).await?;
     let records: Vec<&String> = texts.iter().filter(|text| is_record(text)).collect();
     Ok(match records.as_slice() {
-        [] => match texts.iter().find(|text| is_meant(text, "DMARC1")) {
+        [] => match texts.iter().find(|text| is_meant(text)) {
             Some(text) => Found::Meant(text.chars().take(200).collect()),
             None => Found::Nothing,
         },
@@ -127,6 +131,12 @@ fn is_record(text: &str) -> bool {
         let version = word.split_whitespace().next().unwrap_or_default();
         tag.trim_end() == "v" && version.trim_end_matches('\\') == "DMARC1"
     })
+}
+
+/// Whether somebody meant a text at this name to be a record: it says so somewhere, or has its tags.
+fn is_meant(text: &str) -> bool {
+    let tags = Tags::parse(text);
+    text.to_ascii_lowercase().contains("dmarc") || tags.get("p").is_some() || tags.get("rua").is_some()
 }
 
 /// The names that are asked one after the other, from the domain up (at most [`MOST_STEPS`]).

@@ -133,8 +133,9 @@ pub(super) async fn tlsa(asker: &Asker<'_>, subject: &Subject, hosts: &[MailHost
         let name = format!("_25._tcp.{}", host.name);
         let usable = |said: &Said| matches!(said, Said::Tlsa(true));
         findings.push(match asker.ask(&name, Asked::Tlsa).await {
-            Err(why) => Finding::failed(CHECK, &host.name, format!("{name}: {why}"))
-                .with("who does DANE gives this host no mail until its name servers answer (RFC 7672 §2.2)"),
+            Err(why) => Finding::unknown(CHECK, &host.name, format!("{name}: {why}")).with(
+                "ask again later; while its name servers do not answer, who does DANE gives it no mail (RFC 7672 §2.2)",
+            ),
             Ok(answer) if answer.records.is_empty() => Finding::skipped(CHECK, &host.name, "none are published"),
             Ok(answer) if !answer.secure => Finding::note(CHECK, &host.name, "there are some, and they are not signed")
                 .with("sign the zone (DNSSEC), or nobody uses them"),

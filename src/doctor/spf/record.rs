@@ -220,9 +220,11 @@ fn unknown(name: &str, term: &str) -> String {
         _ => KNOWN.into_iter().find(|known| strsim::osa_distance(known, name) == 1 && known.len() > 2),
     };
     let ends = |end: char| name.ends_with(end) && KNOWN.contains(&name.trim_end_matches(end));
+    if ends(';') || ends(',') {
+        return "terms are separated by spaces, not by `;` or `,`".into();
+    }
     match near {
         Some(near) => format!("there is no mechanism `{}`, did you mean {near}?", cut(name)),
-        None if ends(';') || ends(',') => "terms are separated by spaces, not by `;` or `,`".into(),
         None => format!("there is no mechanism `{}`: expected one of {}", cut(name), KNOWN.join(", ")),
     }
 }

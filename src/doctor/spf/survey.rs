@@ -90,6 +90,11 @@ impl Survey {
         if self.costs.len() > MOST {
             return;
         }
+        if let Mechanism::A(Some(spec), _) | Mechanism::Mx(Some(spec), _) | Mechanism::Exists(spec) = mechanism
+            && let Some(name) = of(&Some(spec.clone()), &domain).filter(|name| !is_host_name(name))
+        {
+            self.faults.push(format!("`{text}` of {domain}: {} is no name, so it lets nobody through", cut(&name)));
+        }
         let found = match mechanism {
             Mechanism::A(spec, _) => match of(spec, &domain) {
                 Some(name) => asker.all_addresses(&name).await.map(|ips| ips.len()),
@@ -159,6 +164,12 @@ impl Survey {
             }
         }
     }
+}
+
+/// Whether DNS can have it: letters, digits, `-`, `_`, and dots between.
+fn is_host_name(name: &str) -> bool {
+    let fits = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_');
+    name.split('.').all(|label| !label.is_empty() && label.len() <= 63 && label.chars().all(fits))
 }
 
 /// The name that is meant; `None`: it depends on who sends.

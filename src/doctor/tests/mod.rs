@@ -1,6 +1,7 @@
 //! Examinations without a network: DNS is a few lines of text.
 
 mod domains;
+mod forms;
 mod spf_standard;
 mod spf_suite;
 
@@ -16,11 +17,11 @@ use crate::route::{Answered, Asked, Said};
 
 /// Records by name and kind; a name with any record exists.
 #[derive(Default)]
-pub(super) struct Zone(HashMap<(String, Asked), Result<Answered, String>>);
+struct Zone(HashMap<(String, Asked), Result<Answered, String>>, HashMap<String, String>);
 
 impl Zone {
     /// Lines `NAME KIND DATA`; data `!` is a name server that fails, and nothing is an empty answer of its own.
-    pub(super) fn of(lines: &str) -> Zone {
+    fn of(lines: &str) -> Zone {
         let mut zone = Zone::default();
         for line in lines.lines().map(str::trim).filter(|line| !line.is_empty()) {
             let mut words = line.splitn(3, ' ');
@@ -30,7 +31,11 @@ impl Zone {
         zone
     }
 
-    pub(super) fn add(&mut self, name: &str, kind: &str, data: &str) {
+    fn add(&mut self, name: &str, kind: &str, data: &str) {
+        if kind == "CNAME" {
+            self.1.insert(name.to_lowercase(), data.trim_end_matches('.').to_lowercase());
+            return;
+        }
         let (asked, said) = match kind {
             "A" => (Asked::A, data.parse().ok().map(Said::Ip)),
             "AAAA" => (Asked::Aaaa, data.parse().ok().map(Said::Ip)),
@@ -59,13 +64,17 @@ impl Zone {
 #[async_trait]
 impl Names for Zone {
     async fn ask(&self, name: &str, asked: Asked) -> Result<Answered, String> {
+        if let Some(alias) = self.1.get(name) {
+            let answer = self.ask(alias, asked).await?;
+            return Ok(Answered { alias: Some(alias.clone()), ..answer });
+        }
         let nothing =
             || Answered { no_such_name: !self.0.keys().any(|(known, _)| known == name), ..Answered::default() };
         self.0.get(&(name.to_owned(), asked)).cloned().unwrap_or_else(|| Ok(nothing()))
     }
 }
 
-pub(super) fn asker(zone: &Zone) -> Asker<'_> {
+fn asker(zone: &Zone) -> Asker<'_> {
     Asker::new(zone, Instant::now() + Duration::from_secs(30))
 }
 

@@ -34,7 +34,10 @@ const REVERSE: (&str, &str) = ("113.0.203.in-addr.arpa", "7 PTR relay.test.");
 
 fn doctor(daemon: &Daemon, arguments: &[&str]) -> (Option<i32>, String) {
     let Output { status, stdout, .. } = daemon.command(&[&["doctor"], arguments].concat(), b"");
-    (status.code(), String::from_utf8(stdout).expect("UTF-8"))
+    let said = String::from_utf8(stdout).expect("UTF-8");
+    // How wide the columns are is of no concern.
+    let squeezed = |line: &str| line.split_whitespace().collect::<Vec<_>>().join(" ");
+    (status.code(), said.lines().map(squeezed).collect::<Vec<_>>().join("\n"))
 }
 
 /// Keys of a domain: the tables of the configuration, and the records as lines of a zone.
@@ -59,7 +62,7 @@ fn a_domain_that_is_well_one_with_every_fault_and_one_that_nobody_answers_for() 
     let (code, said) = doctor(&daemon, &["good.test"]);
     assert_eq!(code, Some(0), "{said}");
     for line in [
-        "ok       SPF        good.test",
+        "ok SPF good.test",
         "203.0.113.7 is judged pass by `ip4:203.0.113.7`",
         "203.0.113.7 is relay.test, and relay.test is 203.0.113.7",
         "k-ed25519._domainkey.good.test",
@@ -73,7 +76,7 @@ fn a_domain_that_is_well_one_with_every_fault_and_one_that_nobody_answers_for() 
     let (code, said) = doctor(&daemon, &["Bad.test", "--blocklist", "list.test"]);
     assert_eq!(code, Some(1), "{said}");
     for line in [
-        "FAILED   SPF",
+        "FAILED SPF",
         "a record that receivers pass over: \"v=spf1 \\x1b[31m",
         "`include:gone.test` of bad.test: gone.test has no record",
         "`+all` lets everybody send",
@@ -103,7 +106,7 @@ fn a_domain_that_is_well_one_with_every_fault_and_one_that_nobody_answers_for() 
     // SERVFAIL is no record that is missing.
     let (code, said) = doctor(&daemon, &["x.broken"]);
     assert_eq!(code, Some(75), "{said}");
-    assert!(said.contains("UNKNOWN  SPF") && said.contains("x.broken: not known; 0 failed"), "{said}");
+    assert!(said.contains("UNKNOWN SPF") && said.contains("x.broken: not known; 0 failed"), "{said}");
 
     let (code, _) = doctor(&daemon, &["not a domain"]);
     assert_eq!(code, Some(64));
@@ -163,9 +166,9 @@ fn mail_hosts_are_connected_to_when_asked_for_and_what_they_show_is_told() {
         .start();
     let of = |domain: &str| doctor(&daemon, &[domain, "--connect", "--ip", "203.0.113.7"]).1;
     let said = of("tls.test");
-    assert!(said.contains("can be reached from here") && said.contains("note     STARTTLS"), "{said}");
+    assert!(said.contains("can be reached from here") && said.contains("note STARTTLS"), "{said}");
     // Nothing listens at that address.
     let said = of("down.test");
-    assert!(said.contains("FAILED   way out") && said.contains("cloud providers close outgoing port 25"), "{said}");
+    assert!(said.contains("FAILED way out") && said.contains("cloud providers close outgoing port 25"), "{said}");
     assert!(!doctor(&daemon, &["tls.test", "--ip", "203.0.113.7"]).1.contains("STARTTLS"), "not asked for");
 }

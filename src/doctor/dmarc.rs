@@ -92,6 +92,7 @@ pub(super) async fn examine(asker: &Asker<'_>, subject: &Subject) -> Vec<Finding
             .into_iter()
             .map(|why| Finding::failed(CHECK, domain, why).with("receivers may use no part of such a record: mend it")),
     );
+    findings.extend(unknown_tags(&policy));
     if policy.tags.names().nth(1) != Some("p") && policy.tags.get("p").is_some() {
         let found = "p= is not its second tag, as RFC 7489 wants it: some receivers pass over the record";
         findings.push(Finding::note(CHECK, domain, found).with("put it behind v=DMARC1;"));
@@ -204,14 +205,28 @@ fn of_policy(domain: &str, policy: &Policy) -> Finding {
         _ if tags.get("pct").is_some_and(|pct| pct.parse::<u8>().is_ok_and(|pct| pct < 100)) => {
             Finding::note(CHECK, domain, found).with("pct= is for a part of the mail only: leave it out in the end")
         }
+        _ if tags.get("t") == Some("y") => {
+            Finding::note(CHECK, domain, found).with("t=y says that it is only a test: leave it out in the end")
+        }
         _ => Finding::ok(CHECK, domain, found),
     }
 }
 
-/// What is wrong with the record.
-fn faults(policy: &Policy) -> Vec<String> {
+/// Tags that receivers pass over, because nobody knows them (RFC 7489 §6.3).
+fn unknown_tags(policy: &Policy) -> Vec<Finding> {
     const KNOWN: [&str; 14] =
         ["v", "p", "sp", "np", "psd", "t", "rua", "ruf", "adkim", "aspf", "fo", "rf", "ri", "pct"];
+    let unknown = policy.tags.names().filter(|name| !KNOWN.contains(name));
+    let told = |name: &str| {
+        let near = KNOWN.into_iter().find(|known| known.len() > 1 && strsim::osa_distance(known, name) == 1);
+        let remedy = near.map_or_else(|| "take it out".to_owned(), |near| format!("did you mean {near}=?"));
+        Finding::note(CHECK, &policy.at, format!("receivers pass over the tag `{name:.40}`")).with(remedy)
+    };
+    unknown.take(5).map(told).collect()
+}
+
+/// What is wrong with the record.
+fn faults(policy: &Policy) -> Vec<String> {
     let tags = &policy.tags;
     let mut faults = tags.faults.clone();
     let policies = ["none", "quarantine", "reject"];
@@ -242,11 +257,6 @@ fn faults(policy: &Policy) -> Vec<String> {
     if let Some(fo) = tags.get("fo").filter(|fo| !fo.split(':').all(|one| matches!(one.trim(), "0" | "1" | "d" | "s")))
     {
         faults.push(format!("fo={fo:.20}: expected 0, 1, d, s, with colons between"));
-    }
-    for name in tags.names().filter(|name| !KNOWN.contains(name)) {
-        let near = KNOWN.into_iter().find(|known| known.len() > 1 && strsim::osa_distance(known, name) == 1);
-        let hint = near.map_or(String::new(), |near| format!(", did you mean {near}=?"));
-        faults.push(format!("there is no tag `{name:.40}`{hint}"));
     }
     let uris = [("rua", tags.get("rua")), ("ruf", tags.get("ruf"))];
     for (tag, list) in uris.into_iter().filter_map(|(tag, list)| Some((tag, list?))) {

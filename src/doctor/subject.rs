@@ -64,7 +64,8 @@ impl Subject {
     /// `public` are addresses that receivers see; without any, and where the configuration names none, those that the
     /// system would send from.
     pub fn new(config: &Config, domain: String, envelope: Option<String>, public: &[IpAddr]) -> Subject {
-        let all = || config.providers.iter().chain([&config.default]);
+        // The default first: others take its sources over.
+        let all = || [&config.default].into_iter().chain(&config.providers);
         let mut smart_hosts: Vec<String> =
             all().filter_map(|p| p.relay.as_ref()).map(|relay| relay.host.to_string()).collect();
         smart_hosts.sort();

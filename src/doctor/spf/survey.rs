@@ -58,6 +58,13 @@ impl Survey {
             self.notes.push(format!("{domain}: nobody reads what stands behind `all`: {}", cut(&behind.join(" "))));
         }
         for modifier in &record.unknown {
+            if let Some((name, value)) = modifier.split_once('=')
+                && ["include", "a", "mx", "ptr", "ip4", "ip6", "exists"].iter().any(|m| m.eq_ignore_ascii_case(name))
+            {
+                let why = format!("receivers pass over `{modifier}`, did you mean {name}:{value}?");
+                self.faults.push(format!("{domain}: {why}"));
+                continue;
+            }
             self.notes.push(format!("{domain}: receivers pass over `{modifier}`, which the standard does not know"));
         }
         match (&record.redirect, record.all()) {

@@ -2,7 +2,7 @@
 //! looked at while the readers of records were written.
 
 use super::super::finding::{Finding, Mark};
-use super::super::{dmarc, spf, worst};
+use super::super::{dmarc, published, spf, worst};
 use super::domains::subject;
 use super::{Zone, asker};
 
@@ -111,5 +111,68 @@ async fn records_of_dmarc_as_people_write_them() {
         }
     }
     println!("{} of {} forms of DMARC", forms.len() - missed.len(), forms.len());
+    assert!(missed.is_empty(), "{}", missed.join("\n"));
+}
+
+/// A second set, looked for after what the first one taught was mended.
+#[tokio::test]
+async fn more_records_as_people_write_them() {
+    let world = "ok.example TXT v=spf1 ip4:198.51.100.1 -all";
+    let note = |words: &'static str| (Mark::Ok, words);
+    let forms = [
+        ("SPF", "v=spf1 include.spf.protection.outlook.com -all", wrong("there is no mechanism")),
+        ("SPF", "v=spf1 include=ok.example -all", wrong("did you mean include:ok.example?")),
+        ("SPF", "v=spf1 exists -all exp", wrong("expected exists:DOMAIN")),
+        ("SPF", "v=spf1 ptr:example -all", wrong("is no domain name")),
+        ("SPF", "v=spf1 ip4:192.0.2.7 -all exp=explain.example.org", OK),
+        ("SPF", "v=spf1 include: -all", wrong("a domain is missing")),
+        ("SPF", "v=spf1 ip4:185.132.182.57", note("without `all`")),
+        ("SPF", "v=spf1 include:%{ir}.%{d}._spf.s.example -all", OK),
+        ("SPF", "v=spf10 ip4:192.0.2.7 -all", wrong("pass over")),
+        ("SPF", "v=spf1\tip4:192.0.2.7 -all", wrong("pass over")),
+        ("SPF", "v=spf1 ip4:192.0.2.7\tip4:192.0.2.8 -all", wrong("is no address")),
+        ("SPF", "v=spf1 a:s.example. -all", note("1 of 2 without a result")),
+        ("SPF", "v=spf1 a//64 mx/24//64 -all", note("2 of 2 without a result")),
+        ("DMARC", "v=DMARC1;p=reject;sp=reject;fo=1;ri=3600;rua=mailto:a@s.example,mailto:b@s.example;", OK),
+        ("DMARC", "V=DMARC1; p=none", wrong("pass over")),
+        ("DMARC", "v=DMARC1; p=reject; rua=mailto:a@s.example; rua=mailto:b@s.example", wrong("twice")),
+        (
+            "DMARC",
+            "v=DMARC1; p=quarantine; sp=reject; pct=100; rua=mailto:a@s.example; ruf=mailto:a@s.example; fo=1",
+            OK,
+        ),
+        // RFC 7489 §6.3: tags that are not known are passed over.
+        ("DMARC", "v=DMARC1; p=reject; rua=mailto:a@s.example; x-foo=1", note("x-foo")),
+        ("DMARC", "v=DMARC1; p=reject; pct=0; rua=mailto:a@s.example", note("part of the mail")),
+        ("DMARC", "v=DMARC1; p=reject; np=reject; psd=n; rua=mailto:a@s.example", OK),
+        ("DMARC", "v=DMARC1; p=reject; ri=1d; rua=mailto:a@s.example", wrong("ri=1d")),
+        ("DMARC", "v=DMARC1;;p=reject;rua=mailto:a@s.example", OK),
+        ("TLS-RPT", "v=TLSRPTv1;rua=https://tlsrpt.example.net/report", OK),
+        ("TLS-RPT", "v=TLSRPTv1\\; rua=mailto:postmaster@s.example.", wrong("backslash")),
+        ("BIMI", "v=BIMI1; l=https://a.example/b/c_inc2.svg; a=https://a.example/b/c_inc2.pem;", OK),
+        ("BIMI", "v=BIMI1; l=; a=;", OK),
+    ];
+    let mut missed = Vec::new();
+    for (kind, text, (mark, words)) in forms {
+        let mut zone = Zone::of(world);
+        let at = match kind {
+            "SPF" => "s.example",
+            "DMARC" => "_dmarc.s.example",
+            "TLS-RPT" => "_smtp._tls.s.example",
+            _ => "default._bimi.s.example",
+        };
+        zone.add(at, "TXT", text);
+        let (asker, subject) = (asker(&zone), subject("s.example", &[]));
+        let findings = match kind {
+            "SPF" => spf::examine(&asker, &subject).await,
+            "DMARC" => dmarc::examine(&asker, &subject).await,
+            "TLS-RPT" => vec![published::tls_reports(&asker, &subject).await],
+            _ => vec![published::bimi(&asker, &subject, true).await],
+        };
+        if worst(&findings) != mark || !all(&findings).contains(words) {
+            missed.push(format!("{text}: {}", all(&findings)));
+        }
+    }
+    println!("{} of {} forms of the second set", forms.len() - missed.len(), forms.len());
     assert!(missed.is_empty(), "{}", missed.join("\n"));
 }

@@ -38,10 +38,10 @@ fn zone(data: &Value) -> Zone {
                 _ => {}
             }
         }
-        if fails {
-            for kind in ["TXT", "A", "AAAA", "MX", "PTR"] {
-                zone.add(name, kind, "!");
-            }
+        // Of the kinds that have no record of their own.
+        let has = |kind: &str| records.iter().any(|record| record.get(kind).is_some());
+        for kind in ["TXT", "A", "AAAA", "MX", "PTR"].into_iter().filter(|kind| fails && !has(kind)) {
+            zone.add(name, kind, "!");
         }
     }
     zone
@@ -56,6 +56,10 @@ async fn the_suite_of_the_spf_project() {
     for scenario in suite.as_array().into_iter().flatten() {
         let zone = zone(&scenario["zonedata"]);
         for (name, case) in scenario["tests"].as_object().into_iter().flatten() {
+            // `p` is not looked up (RFC 7208 §7.3 asks not to use it).
+            if name.starts_with("p-macro") {
+                continue;
+            }
             all += 1;
             let of = |key: &str| case[key].as_str().unwrap_or_default().to_owned();
             let (helo, from) = (of("helo"), of("mailfrom"));
@@ -74,9 +78,7 @@ async fn the_suite_of_the_spf_project() {
                 Value::Array(all) => all.iter().map(text).collect(),
                 one => vec![text(one)],
             };
-            // `p` is not looked up (RFC 7208 §7.3 asks not to use it).
-            let left_out = name.starts_with("p-macro");
-            if !left_out && !expected.iter().any(|one| one == judged.verdict.name()) {
+            if !expected.iter().any(|one| one == judged.verdict.name()) {
                 wrong.push(format!("{name}: expected {expected:?}, found {:?}", judged));
             }
         }

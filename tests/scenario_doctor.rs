@@ -5,12 +5,14 @@
 mod ca;
 mod support;
 
+use std::net::{IpAddr, Ipv4Addr};
 use std::process::{Command, Output};
 
 use ca::Authority;
 use serde_json::Value;
 use support::daemon::{Daemon, MAILWEIR, Setup};
 use support::servers::Nsd;
+use support::sink::Sink;
 use support::{Port, SOON, TestDir, run_ok};
 
 /// The domains, by who they are. relay.test is the name of the relay in EHLO.
@@ -145,13 +147,18 @@ fn another_envelope_an_address_of_a_nat_and_a_message_in_bulk() {
 #[test]
 fn mail_hosts_are_connected_to_when_asked_for_and_what_they_show_is_told() {
     let (dir, port) = (TestDir::new(), Port::reserve());
-    let certificate = Authority::new(&dir, "nobody's").certificate(&dir, "mx.tls.test");
+    let authority = Authority::new(&dir, "unknown");
+    let certificate = authority.certificate(&dir, "mx.tls.test");
+    assert!(authority.file.exists());
     let setup = Setup::new(&dir);
     let (host, closed) = (setup.smtp(), port.at(9).ip());
+    let IpAddr::V4(own) = host.ip() else { panic!("{host}") };
+    let [a, b, c, d] = own.octets();
+    // On the same port, which is that of [default].
+    let clear = Sink::start((Ipv4Addr::new(a, b, c, d + 1), host.port()).into());
     let records = format!(
-        "tls MX 10 mx.tls\nmx.tls A {}\nclear MX 10 mx.clear\nmx.clear A {}\ndown MX 10 mx.down\nmx.down A {closed}",
-        host.ip(),
-        host.ip()
+        "tls MX 10 mx.tls\nmx.tls A {own}\nclear MX 10 mx.clear\nmx.clear A {}\ndown MX 10 mx.down\nmx.down A {closed}",
+        clear.address.ip()
     );
     let nsd = Nsd::start(&dir, &records);
     let tls = format!(
@@ -167,8 +174,36 @@ fn mail_hosts_are_connected_to_when_asked_for_and_what_they_show_is_told() {
     let of = |domain: &str| doctor(&daemon, &[domain, "--connect", "--ip", "203.0.113.7"]).1;
     let said = of("tls.test");
     assert!(said.contains("can be reached from here") && said.contains("note STARTTLS"), "{said}");
+    let said = of("clear.test");
+    assert!(said.contains("FAILED STARTTLS mx.clear.test STARTTLS: TLS: the server does not offer STARTTLS"), "{said}");
     // Nothing listens at that address.
     let said = of("down.test");
     assert!(said.contains("FAILED way out") && said.contains("cloud providers close outgoing port 25"), "{said}");
     assert!(!doctor(&daemon, &["tls.test", "--ip", "203.0.113.7"]).1.contains("STARTTLS"), "not asked for");
+}
+
+#[test]
+fn mail_that_leaves_through_a_smart_host_has_its_addresses_and_perhaps_its_signature() {
+    let dir = TestDir::new();
+    let nsd = Nsd::start(&dir, RECORDS);
+    let everything = "[provider.post]\nrelay = \"smtp.post.example:587\"\n[[route]]\nvia = \"post\"\n";
+    let daemon = Setup::new(&dir).dns(nsd.address).with(everything).prepare();
+    let (code, said) = doctor(&daemon, &["good.test"]);
+    assert_eq!(code, Some(0), "{said}");
+    for line in [
+        "- SPF good.test mail through smtp.post.example leaves from addresses of its own",
+        "- source good.test mail leaves through smtp.post.example: its addresses are not ours",
+        "a smart host may sign with a key of its own",
+    ] {
+        assert!(said.contains(line), "{line}: {said}");
+    }
+    // Some mail only: the rest leaves from here.
+    let some = everything.replace("via =", "recipient = \"*@post.example\"\nvia =");
+    let daemon =
+        Setup::new(&dir).dns(nsd.address).with(&format!("[default]\nsource = [\"203.0.113.7\"]\n{some}")).prepare();
+    let (_, said) = doctor(&daemon, &["good.test"]);
+    assert!(
+        said.contains("203.0.113.7 is judged pass") && said.contains("mail through smtp.post.example leaves"),
+        "{said}"
+    );
 }

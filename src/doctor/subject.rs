@@ -4,8 +4,9 @@ use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::sync::Arc;
 
-use crate::config::{Config, Dkim, Dnssec};
-use crate::mail::domain::{parse_name, printed};
+use crate::config::{Config, Dkim, Dnssec, Provider};
+use crate::mail::Address;
+use crate::mail::domain::{Spellings, parse_name, printed};
 use crate::route::is_private;
 
 /// Sources that are looked at.
@@ -64,20 +65,20 @@ impl Subject {
     /// `public` are addresses that receivers see; without any, and where the configuration names none, those that the
     /// system would send from.
     pub fn new(config: &Config, domain: String, envelope: Option<String>, public: &[IpAddr]) -> Subject {
-        // The default first: others take its sources over.
-        let all = || [&config.default].into_iter().chain(&config.providers);
-        let mut smart_hosts: Vec<String> =
-            all().filter_map(|p| p.relay.as_ref()).map(|relay| relay.host.to_string()).collect();
+        let envelope = envelope.unwrap_or_else(|| domain.clone());
+        let ways = ways(config, &envelope);
+        let relays = ways.iter().filter_map(|provider| provider.relay.as_ref());
+        let mut smart_hosts: Vec<String> = relays.map(|relay| relay.host.to_string()).collect();
         smart_hosts.sort();
         smart_hosts.dedup();
-        let direct = all().any(|p| p.relay.is_none());
+        let direct: Vec<&Provider> = ways.into_iter().filter(|provider| provider.relay.is_none()).collect();
         let mut sources: BTreeMap<IpAddr, Source> = BTreeMap::new();
         let mut add = |address: IpAddr, name: Option<&String>, from: &str| {
             let address = address.to_canonical();
             let name = name.unwrap_or(&config.hostname).clone();
             sources.entry(address).or_insert_with(|| Source { address, name, from: from.to_owned() });
         };
-        for provider in all().filter(|p| p.relay.is_none()) {
+        for provider in &direct {
             for source in &provider.source {
                 add(source.address, source.name.as_ref(), &format!("`source` of {}", provider.name));
             }
@@ -85,14 +86,14 @@ impl Subject {
         for address in public {
             add(*address, None, "--ip");
         }
-        if direct && public.is_empty() && all().any(|p| p.relay.is_none() && p.source.is_empty()) {
+        if public.is_empty() && direct.iter().any(|provider| provider.source.is_empty()) {
             for address in of_the_system() {
                 add(address, None, "the system's own");
             }
         }
         Subject {
             keys: config.dkim_for(&domain),
-            envelope: envelope.unwrap_or_else(|| domain.clone()),
+            envelope,
             domain,
             sources: sources.into_values().take(MOST_SOURCES).collect(),
             smart_hosts,
@@ -101,6 +102,41 @@ impl Subject {
             dnssec: config.dns.dnssec != Dnssec::Off,
         }
     }
+}
+
+/// The providers that mail from a domain may go through, each once; the default before those that take its sources over.
+fn ways<'c>(config: &'c Config, envelope: &str) -> Vec<&'c Provider> {
+    let Ok(sender) = Address::parse(&format!("postmaster@{envelope}")) else { return vec![&*config.default] };
+    let spellings = Spellings::of(Some(&sender));
+    let mut ways: Vec<&Provider> = Vec::new();
+    let mut add = |provider: &'c Provider| {
+        if !ways.iter().any(|known| known.name == provider.name) {
+            ways.push(provider);
+        }
+    };
+    let mut everything = false;
+    let by_users = config.users.iter().filter_map(|user| config.provider(user.via.as_deref()?));
+    by_users.for_each(|provider| add(provider));
+    for route in &config.routes {
+        let when = &route.when;
+        let any_sender = spellings.each().any(|spelling| when.sender.matches(spelling));
+        // Of one sender in the domain.
+        let one_sender = when.sender.as_str().ends_with(&format!("@{envelope}"));
+        if any_sender || one_sender {
+            add(&route.via);
+        }
+        everything = any_sender && when.recipient.as_str() == "*" && when.is_for_all_clients() && when.user.is_none();
+        if everything {
+            break;
+        }
+    }
+    if !everything {
+        add(&config.default);
+        let is_matched =
+            |provider: &&Arc<Provider>| !provider.match_mx.is_empty() || !provider.match_domains.is_empty();
+        config.providers.iter().filter(is_matched).for_each(|provider| add(provider));
+    }
+    ways
 }
 
 /// The addresses that the system would send from to the Internet, of each family that it has a way for.

@@ -62,7 +62,8 @@ pub(super) async fn sts(
         Ok(Ok(text)) => text,
         Ok(Err(why)) => {
             let finding = Finding::failed(CHECK, domain, format!("the policy cannot be fetched: {why}"));
-            return alone(finding.with(format!("expected https://{host}/.well-known/mta-sts.txt")));
+            let advice = "if other sites cannot be reached from here either, this says nothing of it";
+            return alone(finding.with(format!("expected https://{host}/.well-known/mta-sts.txt; {advice}")));
         }
         Err(_) => return alone(Finding::unknown(CHECK, domain, format!("{host} does not answer in time"))),
     };

@@ -107,6 +107,7 @@ fn headers(c: &mut Criterion) {
         smtputf8: false,
         sender: None,
         recipient: None,
+        minimal: false,
     };
     let mut group = c.benchmark_group("header scan");
     for size in [2048, 20_480] {

@@ -32,7 +32,7 @@ impl Rewriting {
     fn place(name: &[u8]) -> Option<Place> {
         const HEADER: [&str; 4] = ["from", "sender", "resent-from", "resent-sender"];
         let is = |known: &&str| name.eq_ignore_ascii_case(known.as_bytes());
-        match HEADER.iter().any(|known| is(known)) {
+        match HEADER.iter().any(&is) {
             true => Some(Place::Header),
             false => is(&"reply-to").then_some(Place::ReplyTo),
         }

@@ -306,9 +306,9 @@ fn connections_are_judged_by_how_far_they_went() {
     let nobody = (host("a"), Reached::Nobody("no answer".into()));
     let good = (host("b"), Reached::Good("TLS 1.3".into()));
     let certificate = (host("c"), Reached::Certificate("expired".into()));
-    assert_eq!(told(&[nobody.clone()], false), [Mark::Failed, Mark::Unknown]);
+    assert_eq!(told(std::slice::from_ref(&nobody), false), [Mark::Failed, Mark::Unknown]);
     assert_eq!(told(&[nobody, good], false), [Mark::Ok, Mark::Failed, Mark::Ok]);
-    assert_eq!(told(&[certificate.clone()], false), [Mark::Ok, Mark::Note]);
+    assert_eq!(told(std::slice::from_ref(&certificate), false), [Mark::Ok, Mark::Note]);
     assert_eq!(told(&[certificate], true), [Mark::Ok, Mark::Failed]);
     assert_eq!(told(&[], true), [Mark::Skipped]);
 }

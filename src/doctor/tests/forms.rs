@@ -176,3 +176,24 @@ async fn more_records_as_people_write_them() {
     println!("{} of {} forms of the second set", forms.len() - missed.len(), forms.len());
     assert!(missed.is_empty(), "{}", missed.join("\n"));
 }
+
+proptest::proptest! {
+    /// What strangers publish is read without a panic, and what is proposed in its place is a record.
+    #[test]
+    fn whatever_is_published_is_read(text in "(v=spf1 |v=DMARC1;|)([ -~]|[%{}:/=;.é\u{202e}\u{1b}]|ip4:|include:|redirect=|%\\{[a-z]){0,30}") {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().expect("a runtime");
+        runtime.block_on(async {
+            let mut zone = Zone::default();
+            for at in ["s.example", "_dmarc.s.example", "_smtp._tls.s.example", "default._bimi.s.example"] {
+                zone.add(at, "TXT", if text == "!" { "" } else { &text });
+            }
+            let (asker, subject) = (asker(&zone), subject("s.example", &["192.0.2.1"]));
+            let told = spf::examine(&asker, &subject).await;
+            assert_ne!(worst(&told), Mark::Unknown, "{told:?}");
+            dmarc::examine(&asker, &subject).await;
+            published::tls_reports(&asker, &subject).await;
+            published::bimi(&asker, &subject, true).await;
+            crate::doctor::unsubscribe::examine(text.as_bytes(), false, "m");
+        });
+    }
+}

@@ -39,7 +39,7 @@ fn zone(data: &Value) -> Zone {
             }
         }
         // Of the kinds that have no record of their own.
-        let has = |kind: &str| records.iter().any(|record| record.get(kind).is_some());
+        let has = |kind: &str| records.iter().any(|record| record.get(kind).is_some_and(|data| data != "NONE"));
         for kind in ["TXT", "A", "AAAA", "MX", "PTR"].into_iter().filter(|kind| fails && !has(kind)) {
             zone.add(name, kind, "!");
         }

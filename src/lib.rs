@@ -32,7 +32,7 @@
 //!  judgement    outcome
 //!  order        schedule
 //!  journey      pipeline
-//!  operation    admin  simulate
+//!  operation    admin  doctor  simulate
 //!  process      app
 //!  commands     cli
 //! ```
@@ -63,6 +63,7 @@ mod crash;
 pub mod deliver;
 pub mod descriptors;
 pub mod dkim;
+pub mod doctor;
 mod https;
 pub mod listener;
 pub mod mail;

@@ -15,7 +15,7 @@ const MADE_BY: [&str; 5] =
     ["mpsc::channel(", "unbounded_channel(", "broadcast::channel(", "sync_channel(", "Cache::builder()"];
 
 /// Not in the running relay, or only read from its configuration.
-const ELSEWHERE: [&str; 5] = ["src/config", "src/simulate", "src/model", "src/sink", "src/cli"];
+const ELSEWHERE: [&str; 6] = ["src/config", "src/simulate", "src/model", "src/sink", "src/cli", "src/doctor"];
 
 type Buffers = BTreeSet<(String, String)>;
 

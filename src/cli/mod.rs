@@ -2,7 +2,7 @@
 //!
 //! Called by the name of a link, it is `sendmail`, `mailq` or `newaliases`: see `sendmail`.
 //!
-//! Exit codes (sysexits.h): 0; 64 wrong usage; 65 a message that cannot be read; 67 a recipient that would
+//! Exit codes (sysexits.h): 0; 1 what was examined is not well (`doctor`); 64 wrong usage; 65 a message that cannot be read; 67 a recipient that would
 //! be refused; 69 unavailable: mailweir is not running, or refuses;
 //! 75 temporary: try again; 78 the configuration is wrong. Results go to standard output, all else
 //! to standard error.
@@ -13,6 +13,7 @@ mod check;
 pub mod connect;
 mod control;
 mod dkim;
+mod doctor;
 mod explain;
 mod passwd;
 mod provider;
@@ -41,6 +42,8 @@ use connect::Lead;
 /// How a command ends, if not well.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Code {
+    /// What was examined is not as it should be; the command itself worked.
+    NotWell = 1,
     /// EX_USAGE.
     Usage = 64,
     /// EX_DATAERR.
@@ -152,6 +155,8 @@ enum Command {
     /// Make DKIM keys, print their DNS records, and compare these with DNS
     #[command(subcommand)]
     Dkim(dkim::DkimCommand),
+    /// Examine a sender domain as receivers will: SPF, DKIM, DMARC, reverse names, MX, TLS, and what to publish
+    Doctor(doctor::Doctor),
     /// Be a fake provider that throttles, greylists and fails on demand
     Sink(Box<sink::Sink>),
     /// See how much mail would go how fast: the scheduler on virtual time against model providers
@@ -227,6 +232,10 @@ fn dispatch(cli: Cli) -> Outcome {
         }
         Command::Passwd(args) => passwd::passwd(&args),
         Command::Dkim(command) => dkim::dkim(|| only(Elsewhere::OnlyDkim).map_err(Failed::from), command),
+        Command::Doctor(asked) => {
+            let loaded = only(Elsewhere::OnlyDkim)?;
+            block_on(doctor::doctor(loaded, asked))
+        }
         Command::Send { arguments } => sendmail::run(sendmail::Name::Send, arguments, cli.config),
         Command::Sink(args) => sink::sink(&args),
         Command::Simulate(args) => simulate::simulate(&only(Elsewhere::Ignored)?.config, &args),

@@ -91,6 +91,27 @@ impl Connector {
         }
         done
     }
+
+    /// Goes to a mail host up to the EHLO behind STARTTLS, as `tls` of the provider asks for, and no further.
+    ///
+    /// # Errors
+    /// A step failed, which was told.
+    pub async fn greet(
+        &self,
+        provider: &Provider,
+        host: &Relay,
+        names: &dyn Names,
+        tell: Tell<'_>,
+    ) -> Result<(), Failed> {
+        let mut steps = Steps { tell, began: Instant::now() };
+        let (stream, address) = connect(host, names, &mut steps).await?;
+        let demand = Demand::new(provider, &TlsPolicy::None);
+        let setup = self.setup_for(provider, host, address.ip(), &demand);
+        let mut peer = Peer { host: host.host.clone(), ip: Some(address.ip()), tls: None };
+        let (mut wire, _) = greet(stream, &setup, host, &mut peer, &mut steps).await?;
+        part(&mut wire, &setup.timeouts, &(Stage::Idle, Event::Missing(String::new()))).await;
+        Ok(())
+    }
 }
 
 async fn connect(relay: &Relay, names: &dyn Names, steps: &mut Steps<'_>) -> Result<(TcpStream, SocketAddr), Failed> {

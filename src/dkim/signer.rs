@@ -61,6 +61,11 @@ const SIGNED: [(&str, bool); NAMES] = [
     ("Resent-Date", false),
 ];
 
+/// Whether a field of this name is signed where it occurs.
+pub fn is_signed(name: &str) -> bool {
+    SIGNED.iter().any(|(signed, _)| signed.eq_ignore_ascii_case(name))
+}
+
 /// How many names that are.
 const NAMES: usize = 28;
 

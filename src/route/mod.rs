@@ -5,11 +5,12 @@
 //!
 //! - [`Router`] decides, and explains; `dns` asks the name servers, whose `certificate` is checked over TLS; `records` reads what they say; `cache`
 //!   keeps it; `select` makes the list of hosts; `sts` knows the policies of MTA-STS, `tlsa` the records of DANE; `wildcard` proves answers of wildcards; `source` chooses the source address where limits hold for each;
-//!   `domain` is the one form of a domain; `private` knows private addresses.
+//!   `domain` is the one form of a domain; `asked` tells commands what a name has; `private` knows private addresses.
 //!
 //! Invariants: mail bounces only for what an authoritative answer says (never for a name server
 //! that fails); a warm answer waits for nobody; everything DNS sends is cut to a bound.
 
+mod asked;
 mod cache;
 mod certificate;
 mod dns;
@@ -30,7 +31,9 @@ use std::sync::Arc;
 
 use crate::config::Provider;
 use crate::mail::LaneName;
+pub use asked::{Answered, Asked, Said};
 pub use dns::NameServer;
+pub use private::is_private;
 pub use router::{Explained, ExplainedHost, Router};
 pub use tls_policy::{Dane, TlsPolicy};
 

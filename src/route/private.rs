@@ -6,7 +6,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 /// Whether `ip` is loopback, private, link-local, unspecified, multicast or otherwise not an
 /// address of the public internet (IANA special-purpose registries, RFC 6890), also when an IPv4
 /// address of that kind is embedded in IPv6.
-pub(super) fn is_private(ip: IpAddr) -> bool {
+pub fn is_private(ip: IpAddr) -> bool {
     match ip.to_canonical() {
         IpAddr::V4(ip) => is_private_v4(ip),
         IpAddr::V6(ip) => is_private_v6(ip),

@@ -120,6 +120,11 @@ fn published(data: &[RData]) -> Published {
     if records.is_empty() { Published::Unusable } else { Published::Records(records.into()) }
 }
 
+/// Whether a host can be asked to match it.
+pub(super) fn is_usable(record: &TLSA) -> bool {
+    Tlsa::usable(record).is_some()
+}
+
 /// Where the records of a host are.
 pub(super) fn name_of(host: &str, port: u16) -> Option<Name> {
     parse_name(&format!("_{port}._tcp.{host}"))

@@ -28,12 +28,17 @@ pub struct Nsd {
 impl Nsd {
     /// `records` are the lines of the zone `test.` below its SOA and NS; names may be relative to it.
     pub fn start(dir: &TestDir, records: &str) -> Nsd {
+        Nsd::start_with(dir, records, &[])
+    }
+
+    /// With further zones: names without the dot at the end, and records.
+    pub fn start_with(dir: &TestDir, records: &str, zones: &[(&str, &str)]) -> Nsd {
         let port = Port::reserve();
         let address = port.at(1);
         let home = dir.subdir("nsd");
-        write_zone(&home, 1, records);
+        write_zone(&home, "test", 1, records);
         let home_text = home.display();
-        let config = format!(
+        let mut config = format!(
             "server:\n  ip-address: {}@{}\n  username: \"\"\n  chroot: \"\"\n  zonesdir: \"{home_text}\"\n  \
              pidfile: \"{home_text}/nsd.pid\"\n  xfrdfile: \"{home_text}/xfrd.state\"\n  xfrdir: \"{home_text}\"\n  \
              zonelistfile: \"{home_text}/zone.list\"\n  database: \"\"\n  server-count: 1\n  rrl-ratelimit: 0\n\
@@ -43,6 +48,10 @@ impl Nsd {
             address.ip(),
             address.port()
         );
+        for (name, records) in zones {
+            write_zone(&home, name, 1, records);
+            config.push_str(&format!("zone:\n  name: \"{name}.\"\n  zonefile: \"{name}.zone\"\n"));
+        }
         let config_path = home.join("nsd.conf");
         std::fs::write(&config_path, config).expect("write nsd.conf");
         let log = std::fs::File::create(home.join("nsd.log")).expect("nsd.log");
@@ -63,15 +72,15 @@ impl Nsd {
 impl Nsd {
     /// Other records from now on.
     pub fn change(&self, dir: &TestDir, records: &str) {
-        write_zone(&dir.subdir("nsd"), 2, records);
+        write_zone(&dir.subdir("nsd"), "test", 2, records);
         let pid = rustix::process::Pid::from_child(&self.child);
         rustix::process::kill_process(pid, rustix::process::Signal::HUP).expect("tell nsd");
     }
 }
 
-fn write_zone(home: &Path, serial: u32, records: &str) {
-    let head = format!("$ORIGIN test.\n$TTL 60\n@ SOA ns.test. root.test. {serial} 60 60 600 60\n@ NS ns.test.");
-    std::fs::write(home.join("test.zone"), format!("{head}\n{records}\n")).expect("write the zone");
+fn write_zone(home: &Path, name: &str, serial: u32, records: &str) {
+    let head = format!("$ORIGIN {name}.\n$TTL 60\n@ SOA ns.test. root.test. {serial} 60 60 600 60\n@ NS ns.test.");
+    std::fs::write(home.join(format!("{name}.zone")), format!("{head}\n{records}\n")).expect("write the zone");
 }
 
 impl Drop for Nsd {

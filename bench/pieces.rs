@@ -108,7 +108,6 @@ fn headers(c: &mut Criterion) {
         sender: None,
         minimal: false,
         recipient: None,
-        minimal: false,
     };
     let mut group = c.benchmark_group("header scan");
     for size in [2048, 20_480] {

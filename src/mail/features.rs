@@ -18,7 +18,8 @@ const FEATURES: usize = FEATURE_KINDS;
 const SENDER: usize = 0;
 const SENDER_DOMAIN: usize = 1;
 const RECIPIENT: usize = 2;
-const RECIPIENT_DOMAIN: usize = 3;
+/// The place of the domain of recipients among them.
+pub const RECIPIENT_DOMAIN: usize = 3;
 const SIZE: usize = 4;
 
 /// The features of a transaction, as text.
@@ -206,6 +207,11 @@ impl FeatureKeys {
     /// That of the domain of its recipients, if all have one.
     pub fn recipient_domain(self) -> Option<u64> {
         Some(self.0[RECIPIENT_DOMAIN]).filter(|key| *key > 0)
+    }
+
+    /// That of its recipient, if it has one.
+    pub fn recipient(self) -> Option<u64> {
+        Some(self.0[RECIPIENT]).filter(|key| *key > 0)
     }
 
     /// Each of them.

@@ -30,7 +30,7 @@ pub use caller::Caller;
 pub use domain::{Spellings, in_ascii};
 pub use envelope::{BodyKind, Envelope, Notify, Orcpt, Recipient, Ret, envid_bytes};
 pub(crate) use features::domain_of;
-pub use features::{FEATURE_KINDS, FeatureKeys, Features};
+pub use features::{FEATURE_KINDS, FeatureKeys, Features, RECIPIENT_DOMAIN};
 pub use id::{IdSource, QueueId, RecipientKey};
 pub use incoming::Incoming;
 pub use ip_text::IpText;

@@ -19,6 +19,7 @@ mod next;
 mod patience;
 mod permit;
 mod place;
+mod proof;
 mod recent;
 mod snapshot;
 mod unanswered;
@@ -369,6 +370,9 @@ impl Held {
     }
 }
 
+#[cfg(test)]
+#[path = "lane/hang_worlds.rs"]
+mod hang_worlds;
 #[cfg(test)]
 #[path = "lane/paced_tests.rs"]
 mod paced_tests;

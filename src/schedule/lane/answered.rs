@@ -14,7 +14,8 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::mail::{FEATURE_KINDS, FeatureKeys};
+use super::proof::Mailboxes;
+use crate::mail::{FEATURE_KINDS, FeatureKeys, RECIPIENT_DOMAIN};
 
 /// Remembered of each kind.
 const KNOWN: usize = 64;
@@ -39,6 +40,13 @@ pub(super) struct Answered {
     usual: Duration,
     /// When one last did not take much longer.
     last: Option<Instant>,
+    /// The longest that one took, and when, in the last minutes.
+    longest: Option<(Duration, Instant)>,
+    /// The recipients of those that did not.
+    mailboxes: Mailboxes,
+    /// When one of those last was new, and when mail of a sender was who was new as well.
+    new_mailbox: Option<Instant>,
+    new_sender: Option<Instant>,
 }
 
 /// Something that mail was answered of.
@@ -55,6 +63,7 @@ struct Known {
 impl Answered {
     /// A transaction was answered after it `took` so long.
     pub(super) fn note(&mut self, mail: FeatureKeys, took: Duration, now: Instant) {
+        let stranger = !self.knows(mail.sender()) && !self.knows(mail.sender_domain());
         let quick = (self.times == 0 || took < self.slow()).then_some(now);
         for (known, key) in self.kinds.iter_mut().zip(mail.by_kind()).filter(|(_, key)| *key > 0) {
             let before = known.iter().rposition(|one| one.key == key).and_then(|at| known.remove(at));
@@ -65,6 +74,13 @@ impl Answered {
                 Some(one) => Known { key, at: now, quick: quick.or(one.quick), took: (one.took + took) / 2 },
                 None => Known { key, at: now, quick, took },
             });
+        }
+        if quick.is_some() && mail.recipient().is_none_or(|mailbox| self.mailboxes.note(mailbox, now)) {
+            self.new_mailbox = Some(now);
+            self.new_sender = if stranger { Some(now) } else { self.new_sender };
+        }
+        if took >= self.longest_lately(now) {
+            self.longest = Some((took, now));
         }
         self.times = self.times.saturating_add(1);
         self.last = quick.or(self.last);
@@ -98,6 +114,12 @@ impl Answered {
         (self.usual * LATE_TIMES).max(LATE_LEAST)
     }
 
+    /// How long one took at most in the last minutes: what waits for less is answered yet, as a rule.
+    pub(super) fn longest_lately(&self, now: Instant) -> Duration {
+        let lately = self.longest.filter(|(_, at)| now.saturating_duration_since(*at) < LATELY);
+        lately.map_or(Duration::ZERO, |(took, _)| took)
+    }
+
     /// Whether mail of this domain, or address, was ever answered.
     pub(super) fn knows(&self, key: u64) -> bool {
         self.known(key).is_some()
@@ -106,6 +128,27 @@ impl Answered {
     /// Whether it was since then, and not late.
     pub(super) fn knows_since(&self, key: u64, since: Instant) -> bool {
         self.known(key).and_then(|known| known.quick).is_some_and(|at| at > since)
+    }
+
+    /// The domain that all recipients have had whose mail was answered: it tells nothing.
+    pub(super) fn only_domain(&self) -> Option<u64> {
+        let domains = &self.kinds[RECIPIENT_DOMAIN];
+        domains.front().filter(|_| domains.len() == 1 && self.times >= EACH).map(|known| known.key)
+    }
+
+    /// Whether mail to this mailbox was, since then or ever, and not late.
+    pub(super) fn knows_mailbox(&self, mailbox: u64, since: Option<Instant>) -> bool {
+        self.mailboxes.knows_since(mailbox, since)
+    }
+
+    /// Whether mail to a mailbox that was new was since then, and not late.
+    pub(super) fn new_mailbox_since(&self, since: Instant) -> bool {
+        self.new_mailbox.is_some_and(|at| at > since)
+    }
+
+    /// The same of a sender who was new as well.
+    pub(super) fn new_sender_since(&self, since: Instant) -> bool {
+        self.new_sender.is_some_and(|at| at > since)
     }
 
     fn known(&self, key: u64) -> Option<&Known> {

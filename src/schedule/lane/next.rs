@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::under_way::{Standing, View};
+use super::under_way::{Given, View};
 use super::{Circuit, Empty, LEAD, Lane, State, Wake};
 use crate::schedule::Job;
 use crate::schedule::backlog::Next;
@@ -116,9 +116,9 @@ impl Lane {
         if wait > LEAD {
             return Err(Hold::Limiter(wait - LEAD));
         }
-        let (next, standing) = self.take_ready(&mut state, destination);
+        let next = self.take_ready(&mut state, destination);
         match next {
-            Next::Job(mut job) => {
+            (Next::Job(mut job), given) => {
                 let cost = Cost::of(job.recipients.len());
                 let wait = self.gate.wait(cost);
                 if wait > LEAD {
@@ -128,7 +128,9 @@ impl Lane {
                     return Err(Hold::Limiter(wait - LEAD));
                 }
                 state.give_place(&mut job);
-                state.note_given(&mut job, standing);
+                if let Some(given) = given {
+                    state.note_given(&mut job, given);
+                }
                 state.given = Some(Instant::now());
                 if state.in_flight == 0 {
                     state.moved = Some(Instant::now());
@@ -141,10 +143,10 @@ impl Lane {
                 self.gate.let_through(cost);
                 Ok(job)
             }
-            Next::Load(gate) => Err(Hold::Load(gate)),
-            Next::Wait(until) => Err(Hold::Limiter(until.saturating_duration_since(Instant::now()))),
+            (Next::Load(gate), _) => Err(Hold::Load(gate)),
+            (Next::Wait(until), _) => Err(Hold::Limiter(until.saturating_duration_since(Instant::now()))),
             // A probe is due then of what is kept.
-            Next::Nothing => {
+            (Next::Nothing, _) => {
                 let probe = state.circuit.as_ref().map(Circuit::left).filter(|left| !left.is_zero());
                 let left = probe.into_iter().chain(state.unanswered.next_try()).min().unwrap_or(KEPT).min(KEPT);
                 state.kept = true;
@@ -153,32 +155,32 @@ impl Lane {
         }
     }
 
-    /// The next job that nothing keeps, and how it stands.
-    fn take_ready(&self, state: &mut State, destination: Option<&str>) -> (Next, Standing) {
+    /// The next job that nothing keeps, and how it is given out.
+    fn take_ready(&self, state: &mut State, destination: Option<&str>) -> (Next, Option<Given>) {
         let (gates, most) = (self.gates(), self.most_recipients());
         let State { ready, circuit, unanswered, narrowed, answers, .. } = state;
-        let view = View::of(unanswered, narrowed.most(self.provider.connections), answers, None);
+        let view = &View::of(unanswered, narrowed.most(self.provider.connections), answers, None);
         let circuit = circuit.as_ref();
         let keeps = |job: &Job| circuit.is_some_and(|circuit| circuit.keeps(job)) || view.keeps(job);
         let given = |next: Next| {
-            let standing = if let Next::Job(job) = &next { view.standing_of(job) } else { Standing::Clear };
-            (next, standing)
+            let given = if let Next::Job(job) = &next { Some(view.given(job)) } else { None };
+            (next, given)
         };
-        // Nothing is known of the host yet: the last connection is for other mail, if there is any.
-        if view.is_first_burst()
-            && let Next::Job(job) = ready.pop(&gates, most, destination, &|job| keeps(job) || view.yields(job))
-        {
-            return given(Next::Job(job));
-        }
-        if circuit.is_none() && !view.suspects_some() {
+        if circuit.is_none() && !view.prefers_some() {
             return given(ready.pop(&gates, most, destination, &keeps));
         }
         // A probe should tell more than the one before, and other mail be answered.
-        let last = |job: &Job| circuit.is_some_and(|circuit| circuit.goes_last(job)) || view.goes_last(job);
-        given(match ready.pop(&gates, most, destination, &|job| keeps(job) || last(job)) {
-            Next::Nothing => ready.pop(&gates, most, destination, &keeps),
-            next => next,
-        })
+        let last = |unlike| {
+            move |job: &Job| circuit.is_some_and(|circuit| circuit.goes_last(job)) || view.goes_last(job, unlike)
+        };
+        for unlike in [false, true].into_iter().take(1 + usize::from(view.some_hangs())) {
+            let last = last(unlike);
+            match ready.pop(&gates, most, destination, &|job| keeps(job) || last(job)) {
+                Next::Nothing => {}
+                next => return given(next),
+            }
+        }
+        given(ready.pop(&gates, most, destination, &keeps))
     }
 }
 

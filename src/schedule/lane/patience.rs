@@ -6,8 +6,11 @@
 //! - before the body is out: what was cut off then has not arrived, and cannot arrive twice;
 //! - while mail waits that no connection is there for and that would leave on this one, and that lacks something of what
 //!   all that is under way has in common: nothing is gained for mail that the host leaves so as well;
-//! - one, and another when the host has answered something since, as fast as usual: a host that hangs for all mail is
-//!   asked no more often than before;
+//! - one, and another when the host has answered something since, as fast as usual. Else, as many as leave the half of
+//!   the connections to what hangs, again after [`PATIENCE`] (twice that in a lane that was never answered anything), and
+//!   then after twice as long each time: a host that hangs for all mail is asked hardly more often than before;
+//! - the sooner the more messages had no answer in the last ten minutes: [`PATIENCE`] by one more than that, not less
+//!   than [`SHORTEST`];
 //! - for a message twice as long with each attempt, so that a host that is slow with it (a tar pit) has the full time
 //!   of the RFC in the end.
 //!
@@ -18,10 +21,11 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use super::unanswered::{Confined, Unanswered};
 use super::under_way::View;
 use super::{LEAD, Lane, State};
 use crate::clock::doubled;
-use crate::deliver::Stage;
+use crate::deliver::{Silence, Stage};
 use crate::mail::QueueId;
 use crate::schedule::Job;
 use crate::shape::Cost;
@@ -29,6 +33,8 @@ use crate::shape::Cost;
 /// How long a message may wait in its first attempt.
 pub(super) const PATIENCE: Duration = Duration::from_secs(30);
 const TIMES: u32 = 10;
+/// The same where a lot of mail hangs: the more of it there was lately, the less.
+const SHORTEST: Duration = Duration::from_secs(5);
 /// Never longer than the times of the RFC.
 const LONGEST: Duration = Duration::from_secs(300);
 /// Of those that wait longest so many are looked at.
@@ -42,6 +48,16 @@ const QUIET: Duration = Duration::from_secs(600);
 pub(super) struct Told {
     at: Instant,
     over: bool,
+}
+
+/// Transactions that were given up for other mail, as many as may be for as long as nothing is answered.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct GaveUp {
+    at: Instant,
+    /// How many.
+    count: usize,
+    /// How often some were before, and nothing was answered since.
+    in_vain: u32,
 }
 
 /// A transaction that was given up.
@@ -114,28 +130,60 @@ impl Lane {
             return None;
         }
         let given_up = state.late_for_others(self.provider.connections)?;
-        state.unanswered.gave_up = Some(Instant::now());
+        let now = Instant::now();
+        let before = state.unanswered.gave_up.filter(|before| !state.unanswered.known_answers().any_since(before.at));
+        state.unanswered.gave_up = Some(match before {
+            Some(before) if before.is_over(&state.unanswered, now) => {
+                GaveUp { at: now, count: 1, in_vain: before.in_vain.saturating_add(1) }
+            }
+            Some(before) => GaveUp { count: before.count + 1, ..before },
+            None => GaveUp { at: now, count: 1, in_vain: 0 },
+        });
         Some(given_up)
+    }
+}
+
+impl GaveUp {
+    /// How long until others are, if nothing is answered.
+    fn again(&self, unanswered: &Unanswered) -> Duration {
+        // Of a host that never answered anything it is not known how slow it is.
+        let first = if unanswered.known_answers().times() == 0 { 2 * PATIENCE } else { PATIENCE };
+        doubled(first, self.in_vain, LONGEST)
+    }
+
+    fn is_over(&self, unanswered: &Unanswered, now: Instant) -> bool {
+        now.saturating_duration_since(self.at) >= self.again(unanswered)
     }
 }
 
 impl State {
     fn late_for_others(&self, connections: u32) -> Option<GivenUp> {
         let answered = self.unanswered.known_answers();
-        let told = self.unanswered.gave_up.is_none_or(|at| answered.any_since(at));
-        if answered.times() == 0 || !told {
+        let now = Instant::now();
+        // Nothing was answered since some were: it may be the host.
+        let most = self.narrowed.most(connections) as usize;
+        let before = self.unanswered.gave_up.filter(|before| !answered.any_since(before.at));
+        let again = before.map_or(Duration::ZERO, |before| before.again(&self.unanswered));
+        let goes_on = before.is_some_and(|before| !before.is_over(&self.unanswered, now));
+        if goes_on && before.is_some_and(|before| before.count >= most / 2) {
             return None;
         }
-        let least = (answered.usual() * TIMES).max(PATIENCE);
-        let mut late: Vec<_> = self.answers.that_may_end(least).collect();
-        late.sort_by_key(|(_, silence, _)| std::cmp::Reverse(silence.lasts));
-        for (host, silence, awaited) in late.into_iter().take(LOOKED_AT) {
+        let hung = u32::try_from(self.unanswered.lately.all(now).count()).unwrap_or(u32::MAX);
+        let least = (answered.usual() * TIMES).max((PATIENCE / hung.saturating_add(1)).max(SHORTEST)).max(again);
+        let attempts = |message| {
             let mut under_way = self.unanswered.under_way.iter().filter_map(Weak::upgrade);
-            let attempts = under_way.find(|one| one.message == silence.message).map_or(0, |one| one.attempts);
-            if silence.lasts >= doubled(least, attempts, LONGEST.max(least))
-                && self.waits_for(silence.message, connections)
-                && awaited.give_up(silence.message)
-            {
+            under_way.find(|one| one.message == message).map_or(0, |one| one.attempts)
+        };
+        let is_over =
+            |silence: &Silence| silence.lasts >= doubled(least, attempts(silence.message), LONGEST.max(least));
+        let mut late: Vec<_> = self.answers.that_may_end(least).filter(|(_, silence, _)| is_over(silence)).collect();
+        late.sort_by_key(|(_, silence, _)| std::cmp::Reverse(silence.lasts));
+        // Those of one time leave the half of the connections to what hangs.
+        if goes_on && late.len() <= Confined::of_all(most) {
+            return None;
+        }
+        for (host, silence, awaited) in late.into_iter().take(LOOKED_AT) {
+            if self.waits_for(silence.message, connections, before.is_some()) && awaited.give_up(silence.message) {
                 let host = host.to_string();
                 return Some(GivenUp { message: silence.message, host, stage: silence.stage, after: silence.lasts });
             }
@@ -144,7 +192,7 @@ impl State {
     }
 
     /// Whether other mail needs the connection of a message.
-    fn waits_for(&self, message: QueueId, connections: u32) -> bool {
+    fn waits_for(&self, message: QueueId, connections: u32, in_vain: bool) -> bool {
         let most = self.narrowed.most(connections);
         let none_free = self.workers >= self.most_workers(connections) && self.waiting == 0;
         let now = View::of(&self.unanswered, most, &self.answers, None);
@@ -157,7 +205,7 @@ impl State {
                     && !keeps(job)
                     && (none_free || now.keeps(job))
                     && !without.keeps(job)
-                    && !now.is_like_all(job.features().keys())
+                    && !now.gains_nothing(job.features().keys(), in_vain)
                     && !self.unanswered.concerns(job);
         });
         waits

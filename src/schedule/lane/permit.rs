@@ -169,9 +169,9 @@ impl Lane {
         let view = View::of(unanswered, narrowed.most(self.provider.connections), answers, but);
         let keeps = |job: &Job| circuit.as_ref().is_some_and(|circuit| circuit.keeps(job)) || view.keeps(job);
         let Some(mut better) = ready.overtaking(&gates, job, most, &keeps) else { return };
-        let standing = view.standing_of(&better);
+        let given = view.given(&better);
         self.gate.let_through(Cost::of(better.recipients.len()));
-        state.note_given(&mut better, standing);
+        state.note_given(&mut better, given);
         // It takes the place, too; the other keeps it for the next time.
         better.place = better.place.into_iter().chain(job.place).min();
         state.in_flight = (state.in_flight + better.recipients.len()).saturating_sub(job.recipients.len());

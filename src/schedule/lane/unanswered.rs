@@ -21,7 +21,8 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::answered::Answered;
-use super::patience::Told;
+use super::patience::{GaveUp, Told};
+use super::proof::{Hung, LatelyHung};
 use super::under_way::UnderWay;
 use super::{Lane, State, Wake};
 use crate::clock::doubled;
@@ -52,8 +53,14 @@ pub(super) struct Unanswered {
     pub(super) under_way: Vec<Weak<UnderWay>>,
     /// When something suspected last left.
     left: Option<Instant>,
-    /// When a transaction was last given up for other mail.
-    pub(super) gave_up: Option<Instant>,
+    /// What had no answer in the last minutes.
+    pub(super) lately: LatelyHung,
+    /// When mail was last answered that nothing but what tells it from mail that hangs had proven.
+    pub(super) proved: Option<Instant>,
+    /// When transactions were last given up for other mail.
+    pub(super) gave_up: Option<GaveUp>,
+    /// With one connection: what was left without an answer has it again after as long as it had it.
+    rests_until: Option<Instant>,
     /// What was told of mail that hangs.
     pub(super) hangs: Option<Told>,
 }
@@ -123,13 +130,27 @@ impl Suspect {
 impl Unanswered {
     /// What the lane before knew; what is under way there is not under way here.
     fn go_on_from(&mut self, before: &Unanswered) {
-        let Unanswered { messages, features, answered, left, gave_up, hangs, under_way: _ } = before;
+        let Unanswered {
+            messages,
+            features,
+            answered,
+            left,
+            lately,
+            proved,
+            gave_up,
+            rests_until,
+            hangs,
+            under_way: _,
+        } = before;
         *self = Unanswered {
             messages: messages.clone(),
             features: features.clone(),
             answered: answered.clone(),
             under_way: std::mem::take(&mut self.under_way),
             left: *left,
+            lately: lately.clone(),
+            proved: *proved,
+            rests_until: *rests_until,
             gave_up: *gave_up,
             hangs: *hangs,
         };
@@ -180,15 +201,21 @@ impl Unanswered {
 
     fn answered(&mut self, message: QueueId, keys: FeatureKeys, took: Duration, now: Instant) {
         self.answered.note(keys, took, now);
+        self.lately.forget(message);
         if !self.is_empty() {
             self.messages.retain(|known| *known != message);
             self.features.retain(|known| !keys.iter().any(|key| key == known.key));
         }
     }
 
-    /// Messages that had no answer, and have none yet.
-    pub(super) fn left_so_far(&self) -> usize {
-        self.messages.len()
+    fn note_hung(&mut self, hung: Hung, now: Instant) {
+        self.rests_until = now.checked_add(now.saturating_duration_since(hung.began));
+        self.lately.note(hung, now);
+    }
+
+    /// With one connection: whether other mail has it for as long as mail that is suspected had it.
+    pub(super) fn rests_all(&self, now: Instant) -> bool {
+        self.rests_until.is_some_and(|until| until > now)
     }
 
     /// Whether a job is of what is suspected.
@@ -237,6 +264,11 @@ impl Unanswered {
         suspects().any(|suspect| suspect.times == most && missing(suspect))
     }
 
+    /// A job that nothing proves is given out while some mail hangs.
+    pub(super) fn note_unproven(&mut self) {
+        self.left = Some(Instant::now());
+    }
+
     /// A job that is suspected is given out.
     pub(super) fn note_tried(&mut self, job: &Job) {
         let now = Instant::now();
@@ -263,7 +295,11 @@ impl Lane {
     pub fn left_unanswered(&self, job: &Job, past_mail: bool, how: Left) -> Option<(Arc<str>, Confined)> {
         let mail = if past_mail { job.features() } else { job.features().at_mail() };
         let mut state = self.state.lock();
-        let about = state.unanswered.left(job.message.message.id, &mail, how, Instant::now())?;
+        let now = Instant::now();
+        if let Some(one) = job.under_way.as_ref().filter(|_| how == Left::Silent) {
+            state.unanswered.note_hung(one.hung(mail.keys()), now);
+        }
+        let about = state.unanswered.left(job.message.message.id, &mail, how, now)?;
         Some((about, Confined::of(state.narrowed.most(self.provider.connections))))
     }
 
@@ -288,7 +324,11 @@ impl Lane {
     /// The host answered a transaction, whatever it said, after it `took` so long.
     pub fn note_answered(&self, job: &Job, took: Duration) {
         let (id, keys) = (job.message.message.id, job.features().keys());
-        self.state.lock().unanswered.answered(id, keys, took, Instant::now());
+        let (mut state, now) = (self.state.lock(), Instant::now());
+        if job.under_way.as_ref().is_some_and(|one| one.shows) {
+            state.unanswered.proved = Some(now);
+        }
+        state.unanswered.answered(id, keys, took, now);
     }
 }
 

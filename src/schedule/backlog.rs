@@ -29,8 +29,8 @@ const ONE_JOB: usize = 512;
 /// Jobs that are looked at before the lane may do something else.
 const ROUNDS: usize = 256;
 
-/// Which gates: their addresses, which stay as long as somebody waits for them.
-type Key = Vec<usize>;
+/// Which gates, by their numbers: so that the order of those that are due at once is the same in each run.
+type Key = Vec<u64>;
 
 /// What a lane has in memory and nobody works on.
 #[derive(Debug, Default)]
@@ -69,7 +69,7 @@ pub enum Next {
 }
 
 fn key(gates: &[Arc<Gate>]) -> Key {
-    gates.iter().map(|gate| Arc::as_ptr(gate).addr()).collect()
+    gates.iter().map(|gate| gate.number()).collect()
 }
 
 impl Backlog {

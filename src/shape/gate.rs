@@ -6,6 +6,7 @@
 //! transaction is one of messages and as many as it has of recipients ([`Cost`]).
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use parking_lot::Mutex;
@@ -57,6 +58,8 @@ pub enum Refused {
 /// Rates and quotas that hold together.
 #[derive(Debug)]
 pub struct Gate {
+    /// The how manyth gate of the process it is: an order that does not depend on where it is in memory.
+    number: u64,
     /// Empty for the provider itself, else which limit it is.
     name: String,
     /// Under which its rates outlive the process.
@@ -70,12 +73,23 @@ pub struct Gate {
     bookings: Option<Bookings>,
 }
 
+fn next_number() -> u64 {
+    static GATES: AtomicU64 = AtomicU64::new(0);
+    GATES.fetch_add(1, Ordering::Relaxed)
+}
+
 impl Gate {
+    /// Which one it is; no other has the same.
+    pub fn number(&self) -> u64 {
+        self.number
+    }
+
     /// The gate of a provider in its lane.
     pub fn of_provider(ledger: &Arc<Ledger>, lane: &str, provider: &Provider) -> Gate {
         let (key, count) = (format!("{lane}/provider"), provider.count);
         let rates: Vec<CountedRate> = provider.rate.iter().filter(|rate| !rate.is_of_connections()).copied().collect();
         Gate {
+            number: next_number(),
             name: String::new(),
             limiter: ledger.limiter_counting(&key, &rates, count, provider.burst),
             rates,
@@ -104,6 +118,7 @@ impl Gate {
         let key = format!("{lane}/{name}");
         let standing = if of_domain { Standing::Passing } else { standing(lane) };
         Gate {
+            number: next_number(),
             rates: limit.rate.clone(),
             limiter: ledger.limiter_counting(&key, &limit.rate, limit.count, 0),
             key,
@@ -117,6 +132,7 @@ impl Gate {
     /// The gate of a sender whose pace was learned.
     pub fn of_sender(sender: &str, count: Count) -> Gate {
         Gate {
+            number: next_number(),
             name: format!("sender <{sender}>"),
             key: String::new(),
             rates: Vec::new(),

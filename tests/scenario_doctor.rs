@@ -82,7 +82,7 @@ fn a_domain_that_is_well_one_with_every_fault_and_one_that_nobody_answers_for() 
         "a record that receivers pass over: \"v=spf1 \\x1b[31m",
         "`include:gone.test` of bad.test: gone.test has no record",
         "`+all` lets everybody send",
-        "bad.test. IN TXT \"v=spf1 include:gone.test mx ip4:198.51.100.0/24 ~all\"",
+        "name all that send (ip4:, ip6:, include:), then end with ~all or -all",
         "has no [[dkim]] that signs for bad.test",
         "a `;` is missing",
         "alias.bad.test is a CNAME for mx.good.test",

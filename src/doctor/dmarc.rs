@@ -71,9 +71,8 @@ pub(super) async fn examine(asker: &Asker<'_>, subject: &Subject) -> Vec<Finding
         }
         Ok(Found::Meant(text)) => {
             let found = format!("a record that receivers pass over: {text}");
-            let line = txt_line(&format!("_dmarc.{domain}"), &proposal(domain));
-            let remedy = "it has to begin with `v=DMARC1;`, in this case and without quotes";
-            return vec![Finding::failed(CHECK, domain, found).with(remedy).publish(line)];
+            let remedy = "it has to begin with `v=DMARC1;`, in this case and without quotes; keep its other tags";
+            return vec![Finding::failed(CHECK, domain, found).with(remedy)];
         }
         Ok(Found::One(policy)) => Some(*policy),
         Ok(Found::Nothing) => match above(asker, domain).await {

@@ -36,6 +36,8 @@ pub(super) async fn examine(asker: &Asker<'_>, subject: &Subject) -> Vec<Finding
     let missing =
         || subject.sources.iter().filter(|source| source.is_judged()).map(|source| source.address).collect::<Vec<_>>();
     match records.as_slice() {
+        // Mended, what is there is the record.
+        [] if !findings.is_empty() => {}
         [] => {
             let mut finding =
                 Finding::failed(CHECK, domain, "there is no record: receivers do not know who sends for it");
@@ -50,9 +52,16 @@ pub(super) async fn examine(asker: &Asker<'_>, subject: &Subject) -> Vec<Finding
         [text] => findings.extend(one(asker, subject, text).await),
         several => {
             let found = format!("there are {} records, so receivers use none", several.len());
-            let merged = txt_line(domain, &merged(several));
-            findings
-                .push(Finding::failed(CHECK, domain, found).with("publish one in the place of all").publish(merged));
+            let finding = Finding::failed(CHECK, domain, found);
+            // What a redirect leads to, and what is broken, only a person can put together.
+            let can_be = several.iter().all(|text| Record::parse(text).is_ok_and(|record| record.redirect.is_none()));
+            findings.push(match can_be {
+                true => {
+                    let merged = with(&merged(several), &missing());
+                    finding.with("publish one in the place of all").publish(txt_line(domain, &merged))
+                }
+                false => finding.with("publish one in the place of all, with what each of them has and one `redirect=` or `all` at its end"),
+            });
         }
     }
     findings
@@ -95,8 +104,11 @@ fn of_all(domain: &str, text: &str, record: &Record) -> Finding {
     let found = long(text);
     match record.all() {
         Some(all) if all.qualifier == Qualifier::Pass => {
-            let remedy = format!("`{}` lets everybody send for this domain: end with ~all or -all", all.text);
-            Finding::failed(CHECK, domain, found).with(remedy).publish(txt_line(domain, &with(text, &[])))
+            let remedy = format!(
+                "`{}` lets everybody send for this domain: name all that send (ip4:, ip6:, include:), then end with ~all or -all",
+                all.text
+            );
+            Finding::failed(CHECK, domain, found).with(remedy)
         }
         Some(all) if all.qualifier == Qualifier::Neutral => {
             let remedy = format!("`{}` says nothing of anybody else: end with ~all or -all", all.text);

@@ -51,6 +51,9 @@ impl Connection {
     /// too soon. [`Connection::send`] does it if nobody has, and has the result if this ends the connection.
     pub async fn make_ready(&mut self, tx: &Transaction<'_>) {
         // Octets have another connection than lines (`gone`), and what the host has said meanwhile is heard by `send`.
+        if self.usable {
+            self.wait_before_mail().await;
+        }
         let leaves = self.sent > 0 && self.apart.is_none() && self.sends_octets(tx);
         if self.usable && self.is_untried() && !leaves && self.is_quiet() {
             self.message = (tx.message.id, tx.features().keys());

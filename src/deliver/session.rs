@@ -112,6 +112,8 @@ pub struct Connection {
     pub(super) awaited: Arc<Awaited>,
     /// The code of the reply read last.
     pub(super) last_code: u16,
+    /// A host that answers twice has had its moment before the next MAIL.
+    pub(super) waited: bool,
     /// What it said to the end of the last message.
     pub(super) last_word: LastWord,
 }
@@ -153,6 +155,7 @@ impl Connection {
                 message: (QueueId(0), FeatureKeys::default()),
                 awaited: Arc::default(),
                 last_code: 250,
+                waited: false,
                 last_word: LastWord::default(),
             }),
             Err(((stage, event), handshake)) => {

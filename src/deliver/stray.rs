@@ -89,7 +89,8 @@ impl Connection {
             return Ok(());
         }
         let stray = self.wire.read(MOMENT).await.map_err(|event| (Stage::Data, event))?.reply;
-        if !stray.is_positive() {
+        // Its 354 once more is a success, too.
+        if stray.code >= 400 {
             return Err(self.refused_unasked(Stage::Data, stray));
         }
         tracing::debug!(host = self.host(), id = %self.message.0, reply = %stray, "a reply to no command, before the message: passed over");
@@ -99,14 +100,32 @@ impl Connection {
         }
     }
 
+    /// What came before the reply to the end of a message was none: from now on the host is given a moment behind its 354,
+    /// which it may say twice.
+    pub(super) fn note_late_go_ahead(&self) {
+        self.note(|quirks| quirks.haste = quirks.haste.or_waits());
+    }
+
+    /// The moment before MAIL of a host that may answer twice. Before the permit where that is possible: behind it the next
+    /// message would follow too soon.
+    pub(super) async fn wait_before_mail(&mut self) {
+        if !self.waited && self.known_quirks().doubles {
+            self.wire.stays_quiet(MOMENT).await;
+            self.waited = true;
+        }
+    }
+
     /// Before a command, without PIPELINING: what lies there answers the command of `stage`, the last one, once more.
     ///
     /// # Errors
     /// It says something else than that reply, or there are several.
     pub(super) async fn before_command(&mut self, stage: Stage) -> Result<(), End> {
-        if self.known_quirks().doubles {
-            self.wire.stays_quiet(MOMENT).await;
+        match stage {
+            Stage::Idle => self.wait_before_mail().await,
+            _ if self.known_quirks().doubles => drop(self.wire.stays_quiet(MOMENT).await),
+            _ => {}
         }
+        self.waited = false;
         let Some(stray) = self.wire.take_stray() else { return Ok(()) };
         let success = (200..300).contains(&self.last_code);
         if success && !stray.is_positive() {

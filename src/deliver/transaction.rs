@@ -482,7 +482,14 @@ impl Connection {
         self.before_body().await?;
         self.body(tx, head).await?;
         crash::point("dot.after");
-        let reply = self.reply(Stage::Final, t.last).await?;
+        let reply = match self.reply_or_go(Stage::Final, t.last).await? {
+            Some(reply) if reply.code != 220 => reply,
+            // Its 354 or its greeting once more, which answer no message: what does comes behind that.
+            _ => {
+                self.note_late_go_ahead();
+                self.reply(Stage::Final, t.last).await?
+            }
+        };
         crash::point("reply.read");
         self.heard_end(&reply)?;
         self.dirty = false;

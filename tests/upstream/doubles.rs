@@ -137,6 +137,20 @@ async fn whatever_a_host_says_twice_it_gets_its_mail_at_once() {
     }
 }
 
+/// In one write it is seen before the message; later it comes before the reply to the first one.
+#[tokio::test(start_paused = true)]
+async fn a_host_that_says_its_go_ahead_twice_gets_its_mail() {
+    for (later, pipelining) in [(0, false), (0, true), (100, false), (100, true)] {
+        let host = Twice::new("DATA", None, later, pipelining);
+        let connector = connector().with_dialer(Arc::new(host));
+        let case = format!("{later} ms, pipelining {pipelining}");
+        for _ in 0..3 {
+            let (_, facts) = to_the_end(&connector, &[A]).await;
+            assert_eq!(facts[0].1, Fate::Delivered, "{case}: {facts:?}");
+        }
+    }
+}
+
 /// It may be about anything; but a host that says it each time means it.
 #[tokio::test(start_paused = true)]
 async fn a_refusal_that_answers_nothing_counts_when_the_host_repeats_it() {

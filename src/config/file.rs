@@ -184,55 +184,13 @@ impl<'a> Reader<'a> {
                 "sendmail" => self.read_whole(root, name, &mut draft.sendmail),
                 "admin" => self.read_whole(root, name, &mut draft.admin),
                 "log" => self.read_whole(root, name, &mut draft.log),
-                "listener" => {
-                    for (path, table) in self.tables(name, item) {
-                        let mut listener = ListenerDraft::defaults();
-                        self.read_table(table, &path, "", &mut listener);
-                        draft.listeners.push(listener);
-                    }
-                }
-                "user" => {
-                    for (path, table) in self.tables(name, item) {
-                        let mut user = UserDraft::defaults();
-                        self.read_table(table, &path, "", &mut user);
-                        draft.users.push(user);
-                    }
-                }
-                "route" => {
-                    for (path, table) in self.tables(name, item) {
-                        let mut route = RouteDraft::defaults();
-                        self.read_table(table, &path, "", &mut route);
-                        draft.routes.push(route);
-                    }
-                }
-                "limit" => {
-                    for (path, table) in self.tables(name, item) {
-                        let mut limit = Limit::defaults();
-                        self.read_table(table, &path, "", &mut limit);
-                        draft.limits.push(limit);
-                    }
-                }
-                "rewrite" => {
-                    for (path, table) in self.tables(name, item) {
-                        let mut rewrite = RewriteDraft::defaults();
-                        self.read_table(table, &path, "", &mut rewrite);
-                        draft.rewrites.push(rewrite);
-                    }
-                }
-                "copy" => {
-                    for (path, table) in self.tables(name, item) {
-                        let mut copy = CopyDraft::defaults();
-                        self.read_table(table, &path, "", &mut copy);
-                        draft.copies.push(copy);
-                    }
-                }
-                "dkim" => {
-                    for (path, table) in self.tables(name, item) {
-                        let mut dkim = DkimDraft::defaults();
-                        self.read_table(table, &path, "", &mut dkim);
-                        draft.dkim.push(dkim);
-                    }
-                }
+                "listener" => self.read_each(name, item, &mut draft.listeners),
+                "user" => self.read_each(name, item, &mut draft.users),
+                "route" => self.read_each(name, item, &mut draft.routes),
+                "limit" => self.read_each(name, item, &mut draft.limits),
+                "rewrite" => self.read_each(name, item, &mut draft.rewrites),
+                "copy" => self.read_each(name, item, &mut draft.copies),
+                "dkim" => self.read_each(name, item, &mut draft.dkim),
                 "provider" => {
                     if let Some(table) = self.table(root, name) {
                         self.read_providers(table, draft);
@@ -255,6 +213,15 @@ impl<'a> Reader<'a> {
     fn read_whole<T: Table>(&mut self, root: &toml_edit::Table, name: &str, into: &mut T) {
         if let Some(table) = self.table(root, name) {
             self.read_table(table, name, "", into);
+        }
+    }
+
+    /// Each `[[NAME]]`, in their order.
+    fn read_each<T: Table>(&mut self, name: &str, item: &Item, into: &mut Vec<T>) {
+        for (path, table) in self.tables(name, item) {
+            let mut one = T::defaults();
+            self.read_table(table, &path, "", &mut one);
+            into.push(one);
         }
     }
 

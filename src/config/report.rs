@@ -68,12 +68,8 @@ pub(super) fn settings(reader: &Reader<'_>, draft: &Draft, hostname: &str) -> Ve
     if let Some(name) = list.out.first_mut().filter(|s| s.from == "default") {
         name.from = "the system's name".into();
     }
-    for (i, listener) in draft.listeners.iter().enumerate() {
-        list.add("[[listener]]", &format!("listener[{}]", i + 1), "", &[], listener);
-    }
-    for (i, user) in draft.users.iter().enumerate() {
-        list.add("[[user]]", &format!("user[{}]", i + 1), "", &[], user);
-    }
+    list.each("listener", &draft.listeners);
+    list.each("user", &draft.users);
     list.add("[queue]", "queue", "", &[], &draft.queue);
     list.add("[retry]", "retry", "", &[], &draft.retry);
     list.add("[dns]", "dns", "", &[], &draft.dns);
@@ -88,21 +84,11 @@ pub(super) fn settings(reader: &Reader<'_>, draft: &Draft, hostname: &str) -> Ve
     }
     list.provider = None;
     list.built_in = false;
-    for (i, route) in draft.routes.iter().enumerate() {
-        list.add("[[route]]", &format!("route[{}]", i + 1), "", &[], route);
-    }
-    for (i, limit) in draft.limits.iter().enumerate() {
-        list.add("[[limit]]", &format!("limit[{}]", i + 1), "", &[], limit);
-    }
-    for (i, rewrite) in draft.rewrites.iter().enumerate() {
-        list.add("[[rewrite]]", &format!("rewrite[{}]", i + 1), "", &[], rewrite);
-    }
-    for (i, copy) in draft.copies.iter().enumerate() {
-        list.add("[[copy]]", &format!("copy[{}]", i + 1), "", &[], copy);
-    }
-    for (i, dkim) in draft.dkim.iter().enumerate() {
-        list.add("[[dkim]]", &format!("dkim[{}]", i + 1), "", &[], dkim);
-    }
+    list.each("route", &draft.routes);
+    list.each("limit", &draft.limits);
+    list.each("rewrite", &draft.rewrites);
+    list.each("copy", &draft.copies);
+    list.each("dkim", &draft.dkim);
     // The table alone would be one.
     if reader.has("sandbox") {
         list.add("[sandbox]", "sandbox", "", &[], &draft.sandbox);
@@ -157,6 +143,13 @@ struct Lister<'a, 'b> {
 }
 
 impl Lister<'_, '_> {
+    /// Each `[[NAME]]`, in their order.
+    fn each<T: Table>(&mut self, name: &str, drafts: &[T]) {
+        for (i, draft) in drafts.iter().enumerate() {
+            self.add(&format!("[[{name}]]"), &format!("{name}[{}]", i + 1), "", &[], draft);
+        }
+    }
+
     /// Lists a table. `heirs` are the tables whose values it takes over where it says nothing.
     fn add<T: Table>(&mut self, table: &str, path: &str, prefix: &str, heirs: &[&str], draft: &T) {
         for key in T::KEYS {

@@ -544,7 +544,7 @@ impl Lane {
             let hold = Hold { by: answers::told(host, silence, 1), until: None };
             told.extend(keys.into_iter().map(|key| (key, hold.clone())));
         }
-        let in_memory = state.ready.recipients() + state.in_flight;
+        let in_memory = state.in_memory();
         let stored = due.iter().filter(|(_, state)| **state != mail::State::Leased);
         told.extend(stored.map(|(key, _)| (*key, hold.cloned().unwrap_or_else(|| behind(in_memory)))));
         told

@@ -60,21 +60,20 @@ impl Lane {
 
     /// Recipients in memory: ready and in flight.
     pub fn in_memory(&self) -> usize {
-        let state = self.state.lock();
-        state.ready.recipients() + state.in_flight
+        self.state.lock().in_memory()
     }
 
     /// Recipients in memory, or `None` while some are on their way there from the queue.
     pub fn settled_in_memory(&self) -> Option<usize> {
         let state = self.state.lock();
-        (!state.stored.claiming).then(|| state.ready.recipients() + state.in_flight)
+        (!state.stored.claiming).then(|| state.in_memory())
     }
 
     /// Whether `recipients` of `sender` may wait in memory: within the window, and when the queue
     /// holds more for this lane, only a few of each sender, so that what is stored gets its turn.
     pub fn has_room(&self, sender: u64, recipients: usize, window: usize, share: usize) -> bool {
         let state = self.state.lock();
-        let held = state.ready.recipients() + state.in_flight;
+        let held = state.in_memory();
         if held + recipients > window {
             return false;
         }
@@ -85,7 +84,7 @@ impl Lane {
     /// higher priority than what fills it, so that they need not wait in the queue behind it.
     pub fn has_room_before(&self, priority: i8, recipients: usize, window: usize) -> bool {
         let state = self.state.lock();
-        let held = state.ready.recipients() + state.in_flight;
+        let held = state.in_memory();
         held + recipients <= window + window / EXTRA_PART
             && state.ready.at_least(priority) + recipients <= window / EXTRA_PART
             && state.ready.lowest_priority().is_some_and(|lowest| priority > lowest)
@@ -95,7 +94,7 @@ impl Lane {
     /// who has little in it, so that it has its turn.
     pub fn has_room_for_a_few(&self, sender: u64, priority: i8, recipients: usize, window: usize) -> bool {
         let state = self.state.lock();
-        let held = state.ready.recipients() + state.in_flight;
+        let held = state.in_memory();
         let has = state.ready.ready_of(sender, priority);
         let few = if has == 0 { FEW_OF_ONE } else { FEW };
         held + recipients <= window + window / EXTRA_PART && has + recipients <= few
@@ -217,7 +216,7 @@ impl Lane {
         if held && !state.ready.is_empty() {
             return None;
         }
-        let held = state.ready.recipients() + state.in_flight;
+        let held = state.in_memory();
         let refused = state.circuit.as_ref().is_some_and(|circuit| circuit.about().is_none());
         if state.paused || refused && !state.ready.is_empty() {
             return None;
@@ -254,6 +253,11 @@ impl Lane {
 }
 
 impl State {
+    /// Recipients in memory: ready and in flight.
+    pub(super) fn in_memory(&self) -> usize {
+        self.ready.recipients() + self.in_flight
+    }
+
     /// Takes out what is kept until a probe of it, or until what is like it has ended, with the reason.
     fn withdraw_kept(
         &mut self,

@@ -274,7 +274,7 @@ impl Controls for Operator {
     async fn explain(&self, from: Incoming<'_>, recipient: &Address, priority: i8) -> Result<Explanation, String> {
         let relay = &self.relay;
         let rewritten = rewritten(&relay.config, &from);
-        let from = Incoming { sender: rewritten.as_ref().map(|it| &it.is).or(from.sender), ..from };
+        let from = from.sent_as(rewritten.as_ref().map(|it| &it.is));
         let told = explain(&relay.config, &self.settings, &relay.router, from, recipient, priority).await;
         let sender_was = rewritten.as_ref().map(|it| it.was.to_string()).unwrap_or_default();
         let mut told = Explanation { running: true, sender_was, ..told };

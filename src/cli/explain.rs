@@ -106,7 +106,7 @@ pub(super) async fn explain(lead: Lead, asked: Explain) -> Outcome {
                 user: &asked.user,
             };
             let rewritten = rewritten(&config, &from);
-            let from = Incoming { sender: rewritten.as_ref().map(|it| &it.is).or(from.sender), ..from };
+            let from = from.sent_as(rewritten.as_ref().map(|it| &it.is));
             let mut told = explain_here(&config, &loaded.settings, &router, from, &recipient, asked.priority).await;
             told.sender_was = rewritten.map(|it| it.was.to_string()).unwrap_or_default();
             let known = stored_feedback(&config).await;

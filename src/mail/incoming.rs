@@ -17,6 +17,13 @@ pub struct Incoming<'a> {
     pub user: &'a str,
 }
 
+impl<'a> Incoming<'a> {
+    /// The same of another sender, if there is one.
+    pub fn sent_as(self, sender: Option<&'a Address>) -> Incoming<'a> {
+        Incoming { sender: sender.or(self.sender), ..self }
+    }
+}
+
 impl<'a> From<Option<&'a Address>> for Incoming<'a> {
     fn from(sender: Option<&'a Address>) -> Incoming<'a> {
         Incoming { sender, ..Incoming::default() }

@@ -182,8 +182,10 @@ fn a_hidden_limit_of_connections_is_found() {
     assert_eq!((subjects(&sink).len(), sink.count(), deferred(&daemon)), (400, 400, 0));
     let refused = sink.connections().iter().filter(|c| c.transactions == 0).count();
     println!("{refused} connections refused of {}", sink.connections().len());
-    // The seven of the first wave at most, and what makes it sure; on a slow machine one more is tried every ten seconds.
-    let most = 8 + usize::try_from(began.elapsed().as_secs() / 10).expect("a short time");
+    // The seven of the first wave and what makes it sure, as the tests of the controller have it exactly: here threads
+    // decide who of a wave comes first, and each that is overtaken makes it take a few more. One more is tried every
+    // ten seconds. Without learning it is a refusal for each message that finds no connection.
+    let most = 20 + usize::try_from(began.elapsed().as_secs() / 10).expect("a short time");
     assert!(refused <= most, "{refused} connections were refused for 400 messages");
 }
 

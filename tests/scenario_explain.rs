@@ -77,3 +77,32 @@ fn tells_route_limits_and_when_it_would_leave() {
     let refused = daemon.command(&["explain", "nobody"], b"");
     assert_eq!(refused.status.code(), Some(64), "an address without a domain");
 }
+
+/// A host that refuses all mail of one sender domain: who asks hears the same as who looks at what waits.
+#[test]
+fn mail_that_the_provider_refuses_is_not_said_to_leave_at_once() {
+    let (dir, port) = (TestDir::new(), Port::reserve());
+    let script = Options::script(|ask| match ask.verb {
+        "MAIL" if ask.argument.contains("@bad.test") => Answer::say("530 5.7.0 log in first"),
+        _ => Answer::Yes,
+    });
+    let sink = Sink::with(port.at(2), script);
+    let daemon = Setup::new(&dir).via("p", "p.test", sink.address, "connections = 2").start();
+    let mut client = daemon.client();
+    let ids: Vec<String> = ["a@bad.test", "b@bad.test", "c@bad.test", "d@bad.test"]
+        .iter()
+        .map(|from| client.send(from, &["<r@p.test>"], &message("refused")))
+        .collect();
+    let told = support::wait_for("a refusal", support::SOON, || {
+        let shown = daemon.command_ok(&["queue", "show", ids.last().expect("one")], b"");
+        shown.contains("refuses us with mail of senders at bad.test").then_some(shown)
+    });
+    let (words, _) = told.split_once("refuses us with mail").map(|(_, rest)| rest.split_at(30)).expect("words");
+    let text = daemon.command_ok(&["explain", "r@p.test", "--sender", "e@bad.test"], b"");
+    assert!(text.contains(&format!("refuses us with mail{words}")), "{told}\n{text}");
+    assert!(!text.contains("would leave  at once"), "{text}");
+    let lane = explained(&daemon, &["r@p.test", "--sender", "e@bad.test"])["lane"].clone();
+    assert!(lane["earliest"].as_u64() > Some(1), "{lane}");
+    let text = daemon.command_ok(&["explain", "r@p.test", "--sender", "e@good.test"], b"");
+    assert!(!text.contains("refuses us with mail"), "{text}");
+}

@@ -5,11 +5,12 @@ mod support;
 
 use std::io::Read;
 use std::net::{TcpListener, TcpStream};
-use std::sync::{Mutex, mpsc};
+use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
+use std::sync::{Arc, Mutex, mpsc};
 
 use support::daemon::{Daemon, Setup};
 use support::mail::message;
-use support::sink::{Answer, Options, Sink};
+use support::sink::{Answer, Gate, Options, Sink};
 use support::{Port, SOON, TestDir, wait_for};
 
 fn state_of(daemon: &Daemon, id: &str) -> Vec<String> {
@@ -56,6 +57,57 @@ fn mail_for_a_host_that_hangs_is_removed_or_put_aside_at_once() {
     daemon.wait_queue_empty(SOON);
     let to: Vec<String> = sink.messages().into_iter().flat_map(|message| message.to).collect();
     assert_eq!(to, ["<two@example.test>"]);
+}
+
+/// The transaction does not end, or its process does: what was ordered is done all the same.
+#[test]
+fn an_order_about_mail_in_a_transaction_holds_over_a_reload_and_a_kill() {
+    for end in ["reload", "kill"] {
+        let (dir, port, open) = (TestDir::new(), Port::reserve(), Gate::default());
+        let asked = Arc::new(AtomicUsize::new(0));
+        let (gate, dots) = (open.clone(), asked.clone());
+        let sink = Sink::with(
+            port.at(2),
+            Options::script(move |ask| match ask.verb {
+                "DOT" => {
+                    dots.fetch_add(1, SeqCst);
+                    Answer::After(gate.clone())
+                }
+                _ => Answer::Yes,
+            }),
+        );
+        let host = port.at(2);
+        let mut daemon =
+            Setup::new(&dir).top("drain = \"1s\"").via("example", "example.test", host, "connections = 8").start();
+        let mut client = daemon.client();
+        let mut send = |to: &str| client.send("a@b.test", &[to], &message(to));
+        let (held, removed, other) = (send("one@example.test"), send("two@example.test"), send("three@example.test"));
+        wait_for("three messages that wait for the verdict", SOON, || (asked.load(SeqCst) == 3).then_some(()));
+        daemon.command_ok(&["queue", "hold", &held], b"");
+        daemon.command_ok(&["queue", "cancel", &removed], b"");
+        daemon.command_ok(&["provider", "pause", "example"], b"");
+        if end == "reload" {
+            daemon.replace_config("connections = 8", "connections = 7");
+            daemon.command_ok(&["reload"], b"");
+        } else {
+            daemon.kill();
+            daemon.start();
+        }
+        assert_eq!(state_of(&daemon, &held), ["held"], "{end}");
+        assert!(state_of(&daemon, &removed).is_empty(), "{end}");
+        assert_ne!(state_of(&daemon, &other), ["held"], "{end}");
+        // Nothing of the order is left behind it.
+        daemon.command_ok(&["queue", "release", &held], b"");
+        if end == "reload" {
+            daemon.command_ok(&["reload"], b"");
+        } else {
+            daemon.kill();
+            daemon.start();
+        }
+        assert_eq!(state_of(&daemon, &held), ["queued"], "{end}");
+        open.open();
+        drop(sink);
+    }
 }
 
 #[test]

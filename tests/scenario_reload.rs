@@ -611,3 +611,31 @@ fn a_reload_by_a_file_that_names_the_queue_of_another_relay_is_refused() {
     }
     daemon.stop();
 }
+
+/// A host that says nothing to MAIL, with `drain` as long as it may be: the new configuration is in force all the same, and what
+/// waited for that host is tried as it says.
+#[test]
+fn a_host_that_hangs_before_a_message_holds_up_no_reload() {
+    let (dir, port) = (TestDir::new(), Port::reserve());
+    let never = Gate::default();
+    let script = {
+        let never = never.clone();
+        Options::script(move |ask| match ask.verb {
+            "MAIL" => Answer::After(never.clone()),
+            _ => Answer::Yes,
+        })
+    };
+    let hangs = Sink::with(port.at(2), script);
+    let good = Sink::start(port.at(3));
+    let mut daemon =
+        Setup::new(&dir).top("drain = \"1h\"").via("p", "p.test", hangs.address, "connections = 2").start();
+    let id = daemon.client().send("a@b.test", &["r@p.test"], &message("hangs"));
+    wait_for("a transaction", SOON, || (hangs.connections().len() == 1).then_some(()));
+    daemon.wait_row("the lease", |row| row.state() == "leased");
+    daemon.replace_config(&port.at(2).to_string(), &port.at(3).to_string());
+    daemon.command_ok(&["reload"], b"");
+    good.wait_subject("hangs", SOON);
+    daemon.wait_log("delivered", |line| line.is("delivered", &id));
+    daemon.wait_queue_empty(SOON);
+    never.open();
+}

@@ -12,6 +12,8 @@ mod doubles;
 mod encryption;
 #[path = "upstream/endpoint.rs"]
 mod endpoint;
+#[path = "upstream/late.rs"]
+mod late;
 #[path = "support/lines.rs"]
 mod lines;
 #[path = "upstream/networks.rs"]

@@ -280,6 +280,7 @@ impl LaneExplained {
         // Parts of the lane are others' matter, but for the limits of this sender.
         let of_all = facts.holds.iter().filter(|hold| hold.is_general());
         let waits = of_all
+            .chain(&facts.kept)
             .filter_map(|hold| Some(hold.until?.since(facts.now)))
             .chain(facts.limits.iter().map(|held| held.wait));
         let first = waits.max().unwrap_or_default().as_secs_f64();

@@ -303,7 +303,7 @@ impl Controls for Operator {
                     facts.ahead.0 = lane.ahead_of(priority);
                     let sender = from.sender.map_or("", Address::as_str);
                     facts.turns = lane.turns_before(priority, sender);
-                    facts.kept = lane.keeps(&Features::of(sender, [recipient.as_str()], 0));
+                    facts.kept = lane.keeps(&Features::of(sender, [recipient.as_str()], 0), time);
                     facts.ahead_at_most += lane.ahead_of(MOST_URGENT);
                     self.lane_status(&lane)
                 }

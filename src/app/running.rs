@@ -39,6 +39,9 @@ const FEEDBACK_LAST: Duration = Duration::from_secs(2);
 /// less, and gets its QUIT.
 const LEAVE: Duration = Duration::from_secs(1);
 
+/// How long a host may say nothing to MAIL or RCPT at the end before it is left: its mail is not out.
+const SILENT: Duration = Duration::from_secs(3);
+
 /// How long the queue may take to close; it empties its log into the database.
 const CLOSE: Duration = Duration::from_secs(15);
 
@@ -228,6 +231,7 @@ impl Running {
             loop {
                 tokio::time::sleep(LEAVE).await;
                 relay.leave_connecting();
+                relay.leave_silent(SILENT);
             }
         };
         let finished = tokio::time::timeout_at(deadline, async {

@@ -278,7 +278,10 @@ fn report(op: Operation, done: Done, stopped: &BTreeMap<String, String>, sends: 
     match done.in_flight {
         0 => writeln!(out)?,
         n if matches!(op, Operation::Hold | Operation::Cancel) => {
-            writeln!(out, "; {n} in flight: after the reply of the host, unless that settles them")?;
+            writeln!(
+                out,
+                "; {n} in flight: after the reply of the host, unless that settles them, or with the next start"
+            )?;
         }
         n => writeln!(out, "; {n} in flight were left alone")?,
     }

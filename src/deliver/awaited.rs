@@ -26,7 +26,16 @@ struct Waits {
     stage: Stage,
     since: Instant,
     may_end: bool,
-    given_up: bool,
+    given_up: Option<GivenUp>,
+}
+
+/// Why something is not waited for any longer.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum GivenUp {
+    /// Other mail needs the connection; it was waited for for so long.
+    After(Duration),
+    /// This process, or this configuration, ends.
+    Leaving,
 }
 
 /// What [`Awaited`] shows.
@@ -48,7 +57,7 @@ impl Awaited {
     /// An answer is waited for from now on; `may_end`: the message is not out.
     pub(crate) fn begins(&self, (message, features): (QueueId, FeatureKeys), stage: Stage, may_end: bool) {
         let since = Instant::now();
-        *self.waits.lock() = Some(Waits { message, features, stage, since, may_end, given_up: false });
+        *self.waits.lock() = Some(Waits { message, features, stage, since, may_end, given_up: None });
     }
 
     /// It came, or is not waited for any more.
@@ -76,22 +85,31 @@ impl Awaited {
 
     /// Nobody waits for it any longer; false: there is nothing of that message to be given up.
     pub fn give_up(&self, message: QueueId) -> bool {
+        self.end(message, |waits| GivenUp::After(waits.since.elapsed()))
+    }
+
+    /// The same, because this end leaves: that says nothing of the host.
+    pub fn leave(&self, message: QueueId) -> bool {
+        self.end(message, |_| GivenUp::Leaving)
+    }
+
+    fn end(&self, message: QueueId, why: impl FnOnce(&Waits) -> GivenUp) -> bool {
         let mut waits = self.waits.lock();
         let Some(waits) = waits.as_mut().filter(|waits| waits.message == message && waits.may_end) else {
             return false;
         };
-        waits.given_up = true;
+        waits.given_up = Some(why(waits));
         self.given_up.notify_one();
         true
     }
 
-    /// Returns when what is waited for was given up, with how long it was waited for.
-    pub(crate) async fn given_up(&self) -> Duration {
+    /// Returns when what is waited for was given up, and why.
+    pub(crate) async fn given_up(&self) -> GivenUp {
         loop {
             let notified = self.given_up.notified();
             // A word that came too late for what was waited for before says nothing of this.
-            if let Some(waits) = self.waits.lock().filter(|waits| waits.given_up) {
-                return waits.since.elapsed();
+            if let Some(why) = self.waits.lock().and_then(|waits| waits.given_up) {
+                return why;
             }
             notified.await;
         }
@@ -116,6 +134,9 @@ mod tests {
         let waits = tokio::time::timeout(Duration::from_secs(7), awaited.given_up());
         assert!(waits.await.is_err());
         assert!(awaited.give_up(QueueId(3)));
-        assert_eq!(awaited.given_up().await, Duration::from_secs(7));
+        assert_eq!(awaited.given_up().await, GivenUp::After(Duration::from_secs(7)));
+        awaited.begins(of(4), Stage::Mail, true);
+        assert!(awaited.leave(QueueId(4)));
+        assert_eq!(awaited.given_up().await, GivenUp::Leaving);
     }
 }

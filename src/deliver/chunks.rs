@@ -159,7 +159,14 @@ impl Connection {
                 self.usable &= self.apart.is_some();
                 return Ok(());
             }
-            let Some(reply) = self.reply_to_bdat(Stage::Body, accepted, fates).await? else { return Ok(()) };
+            let (reply, again) = self.reply_again(Stage::Body, self.timeouts.last).await?;
+            let Some(reply) = self.takes_bdat(reply, Stage::Body, accepted, fates) else { return Ok(()) };
+            // In place of its answer, the last chunk would get this one's. A host says the same to each chunk, as a rule.
+            match index {
+                0 if !again => self.alike = Some(reply.clone()),
+                _ if again && self.alike.as_ref() != Some(&reply) => heard.shifted = heard.mail_form != heard.recipient,
+                _ => {}
+            }
             if !reply.is_positive() {
                 // What was sent so far is thrown away by RSET (RFC 3030 §2).
                 self.usable &= written == Written::All;
@@ -176,15 +183,14 @@ impl Connection {
     }
 
     /// The reply to a BDAT whose chunk is out; `None`: the host does not take BDAT, and everyone has that fate.
-    async fn reply_to_bdat(&mut self, stage: Stage, accepted: usize, fates: &mut Fates) -> Result<Option<Reply>, End> {
-        let reply = self.reply(stage, self.timeouts.last).await?;
+    fn takes_bdat(&mut self, reply: Reply, stage: Stage, accepted: usize, fates: &mut Fates) -> Option<Reply> {
         if accepted > 0 && refuses_command(&reply) {
             self.note(|quirks| quirks.no_bdat = true);
             self.usable = false;
             fates.rest(stage, Event::Extension { what: "CHUNKING", reply });
-            return Ok(None);
+            return None;
         }
-        Ok(Some(reply))
+        Some(reply)
     }
 
     /// The reply to `BDAT n LAST`, whose body is out already.
@@ -196,12 +202,13 @@ impl Connection {
         heard: &mut Heard,
     ) -> Result<(), End> {
         let stage = if whole == Written::All { Stage::Final } else { Stage::Body };
-        let reply = self.reply_to_bdat(stage, accepted, fates).await?;
+        // Who has no recipient is refused, and nobody's fate depends on it.
+        let reply = match whole == Written::All && accepted > 0 {
+            true => self.reply_to_end(heard).await?,
+            false => self.reply(stage, self.timeouts.last).await?,
+        };
         crash::point("reply.read");
-        let Some(reply) = reply else { return Ok(()) };
-        if whole == Written::All {
-            self.heard_end(&reply)?;
-        }
+        let Some(reply) = self.takes_bdat(reply, stage, accepted, fates) else { return Ok(()) };
         // A failed BDAT leaves the transaction in an undefined state until RSET (RFC 3030 §2).
         self.dirty = !reply.is_positive();
         heard.nobody_for_now = accepted == 0 && reply.is_transient();
@@ -214,7 +221,7 @@ impl Connection {
         if reply.is_positive() {
             let of_recipient = matches!(reply.code, 251 | 252);
             match self.apart {
-                Some(recipient) if of_recipient || recipient.is_like(Form::of(&reply)) => {
+                Some(recipient) if !heard.end_is_shown && (of_recipient || recipient.is_like(Form::of(&reply))) => {
                     let why = format!("a reply to RCPT where the one to the end of a message is due: {reply}");
                     return Err((stage, Event::Garbled(why)));
                 }

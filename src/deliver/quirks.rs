@@ -11,9 +11,13 @@ use std::time::Duration;
 
 use moka::sync::Cache;
 
+use crate::mail::QueueId;
+
 /// How long a host is remembered; software gets mended, and middleboxes go away.
 const FOR: Duration = Duration::from_secs(6 * 3600);
-/// Hosts remembered.
+/// How long a message is remembered whose end was left open: a retry comes within a day.
+const OPEN_FOR: Duration = Duration::from_secs(24 * 3600);
+/// Hosts remembered, and messages.
 const MOST: u64 = 10_000;
 
 /// What to do without at a host.
@@ -38,6 +42,8 @@ pub(super) struct Quirks {
     pub wary: bool,
     /// It has taken and refused the same message at its end.
     pub contradicts: bool,
+    /// It repeats what it said, later: a copy may come where the reply to the end of a message is due (see `end`).
+    pub repeats: bool,
     /// It has said something between a 354 and the end of a message: what it says there the next time counts.
     pub interrupts: bool,
     /// It has refused something before it was asked for the next: that counts the next time, and each recipient has a
@@ -71,6 +77,8 @@ pub(super) struct Place {
 #[derive(Clone, Debug)]
 pub(super) struct Hosts {
     all: Cache<Place, Quirks>,
+    /// Messages of whose end a host's word could not be told from another.
+    open: Cache<(Place, QueueId), ()>,
     /// There has been one. Each message asks several times, and few relays ever meet such a host: a look at the cache,
     /// which notes who asked, costs much more than this.
     any: Arc<AtomicBool>,
@@ -79,7 +87,11 @@ pub(super) struct Hosts {
 impl Hosts {
     /// Of none so far.
     pub(super) fn new() -> Hosts {
-        Hosts { all: Cache::builder().max_capacity(MOST).time_to_live(FOR).build(), any: Arc::default() }
+        Hosts {
+            all: Cache::builder().max_capacity(MOST).time_to_live(FOR).build(),
+            open: Cache::builder().max_capacity(MOST).time_to_live(OPEN_FOR).build(),
+            any: Arc::default(),
+        }
     }
 
     /// Those of a host.
@@ -88,6 +100,14 @@ impl Hosts {
             return Quirks::default();
         }
         self.all.get(host).unwrap_or_default()
+    }
+
+    /// The end of this message was left open at this host; true: not for the first time.
+    pub(super) fn was_open(&self, host: &Place, message: QueueId) -> bool {
+        let key = (host.clone(), message);
+        let before = self.open.contains_key(&key);
+        self.open.insert(key, ());
+        before
     }
 
     /// Another one of a host.
@@ -107,6 +127,12 @@ impl Hosts {
 }
 
 impl Quirks {
+    /// The host was seen to say more than it is asked for, or to contradict itself: its first word behind a message proves
+    /// nothing.
+    pub(super) fn is_doubted(self) -> bool {
+        self.repeats || self.doubles || self.wary || self.contradicts
+    }
+
     /// For the log.
     fn without(self) -> String {
         let all = [
@@ -116,6 +142,7 @@ impl Quirks {
             (self.once, "more than one message a connection"),
             (self.haste == Haste::Waits, "a message right behind the go-ahead"),
             (self.doubles, "a command right behind a reply"),
+            (self.repeats, "trust in the first reply behind a message"),
             (self.unasked, "more than one recipient a transaction"),
         ];
         all.into_iter().filter_map(|(has, what)| has.then_some(what)).collect::<Vec<_>>().join(", ")

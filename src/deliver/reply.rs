@@ -38,6 +38,8 @@ pub struct Received {
     pub mixed: bool,
     /// What follows the code in each line; empty unless [`ReplyParser::keep_lines`] is on.
     pub lines: Vec<Vec<u8>>,
+    /// The host has said exactly this before on this connection: a copy, or what it says to everything.
+    pub again: bool,
 }
 
 /// The state between two reads.
@@ -152,6 +154,7 @@ impl ReplyParser {
                 },
                 mixed: self.mixed,
                 lines: std::mem::take(&mut self.lines),
+                again: false,
             });
             self.bytes = 0;
             self.count = 0;

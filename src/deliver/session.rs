@@ -116,6 +116,8 @@ pub struct Connection {
     pub(super) waited: bool,
     /// What it said to the end of the last message.
     pub(super) last_word: LastWord,
+    /// The reply to the end of a message that is worded like one to something else, and was shown to be it (see `end`).
+    pub(super) alike: Option<Reply>,
 }
 
 pub(super) type Failed = (Stage, Event);
@@ -157,6 +159,7 @@ impl Connection {
                 last_code: 250,
                 waited: false,
                 last_word: LastWord::default(),
+                alike: None,
             }),
             Err(((stage, event), handshake)) => {
                 let fact = setup.demand.explain(Fact { stage, event, peer: Some(peer) });
@@ -408,6 +411,9 @@ pub(super) async fn hello(wire: &mut Wire, setup: &Setup<'_>) -> Result<Capabili
         command::print(&mut wire.out, format_args!("HELO {name}\r\n"));
         positive(Stage::Ehlo, ask(wire, t, Stage::Ehlo).await?)?;
         return Ok(Capabilities::default());
+    }
+    if received.lines.len() > 1 {
+        wire.note_hello(&received.reply);
     }
     positive(Stage::Ehlo, received.reply)?;
     Ok(Capabilities::from_lines(&received.lines))

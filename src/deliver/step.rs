@@ -16,8 +16,7 @@
 //!
 //! - What comes between the 354 and the last octets of a message answers none of it: see `stray`.
 //!
-//! What no client can know: a reply too many that comes just where the one to the end of a message is due is the host's word
-//! on that message, unless another one lies right behind it.
+//! A reply too many that comes just where the one to the end of a message is due: see `end`.
 
 use std::time::Duration;
 
@@ -38,14 +37,24 @@ pub(super) const PATIENCE: Duration = Duration::from_secs(30);
 pub(super) struct Heard {
     /// The reply to MAIL, once it came.
     pub mail: Option<MailHeard>,
+    /// The form of the positive reply to MAIL.
+    pub mail_form: Option<Form>,
     /// The form of the last positive reply to RCPT.
     pub recipient: Option<Form>,
     /// What was said to DATA or BDAT without any recipient holds for now only.
     pub nobody_for_now: bool,
+    /// A command at a time, a recipient was refused in the words of something before: maybe a late copy of that.
+    pub refused_alike: bool,
     /// A 354 came to DATA: all replies before it were the ones to our commands.
     pub go_ahead: bool,
     /// There were more replies than commands, and a message that was out with its recipients.
     pub out_of_step: bool,
+    /// Recipients of the transaction.
+    pub recipients: usize,
+    /// A chunk was answered in the words of something before: the answers to the others may be one too late.
+    pub shifted: bool,
+    /// An EHLO behind the end showed that the reply to that is the one taken for it.
+    pub end_is_shown: bool,
 }
 
 /// What came of MAIL and its parameters.
@@ -187,8 +196,11 @@ impl Connection {
     /// a reply to one of them may be taken for it, also on a fresh connection.
     fn doubts(&self, open: &[usize], fates: &Fates, heard: &Heard) -> bool {
         let refused = |stage| fates.of(open).any(|fact| fact.stage == stage && is_refusal(&fact.event));
+        if heard.end_is_shown {
+            return false;
+        }
         if self.sent <= 1 {
-            return refused(Stage::Data);
+            return refused(Stage::Data) || heard.refused_alike && !heard.go_ahead;
         }
         if self.is_about_the_dialog(open, fates) {
             return true;
@@ -227,7 +239,7 @@ impl Connection {
     }
 
     /// The host's reply to EHLO has something that others have not.
-    fn can_prove(&self) -> bool {
+    pub(super) fn can_prove(&self) -> bool {
         self.caps.pipelining || self.caps.chunking || self.caps.eight_bit_mime
     }
 
@@ -255,7 +267,7 @@ fn is_refusal(event: &Event) -> bool {
 }
 
 /// Unknown or out of order. 501 is for addresses and parameters as well, unless its enhanced code says the same.
-fn is_word_on_commands(reply: &Reply) -> bool {
+pub(super) fn is_word_on_commands(reply: &Reply) -> bool {
     matches!(reply.code, 500 | 502 | 503) || reply.code == 501 && reply.enhanced == Some((5, 5, 1))
 }
 

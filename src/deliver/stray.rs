@@ -13,16 +13,14 @@
 //! - Such a reply ends the connection before the dot is out, and is nobody's fate: nothing was accepted, and the message goes
 //!   again at once on a fresh connection.
 //! - That host is then (`quirks`, for some hours) given [`MOMENT`] between its 354 and the first octet of a message. What it says
-//!   meanwhile cannot be about the message either. A success is passed over, exactly one, and the message follows; after a
+//!   meanwhile cannot be about the message either. A success is passed over, exactly one, or several that it has said before, and the message follows; after a
 //!   refusal none of it is sent, as the host may read what comes as commands: that is the first time nobody's fate, too.
 //! - Where nothing comes in that moment, later messages do not wait; but on a host that has contradicted itself behind a
 //!   message, which may have got a wrong fate, each waits.
 //! - A refusal in the middle of a message counts the second time: hosts do refuse what is too large there.
 //!
-//! Whatever comes behind the reply to the dot, nobody can tell which of the two was about the message. Where both are there and
-//! contradict each other, it is tried again, as after a lost reply; the second time on that host it fails, and its sender hears
-//! both, since each further attempt might be a further copy. Where the second one comes later, the first has been
-//! acted on: a warning names the message.
+//! What comes in place of the reply to the dot, or right behind it: see `end`. Where a second one comes later, the first has
+//! been acted on: a warning names the message, and the host's next words are doubted.
 
 use std::fmt::Write as _;
 use std::time::Duration;
@@ -32,6 +30,7 @@ use tokio::time::Instant;
 use super::command;
 use super::fact::{Event, Reply, Stage};
 use super::quirks::Haste;
+use super::reply::Received;
 use super::session::Connection;
 use super::transaction::End;
 use super::wire::Written;
@@ -39,6 +38,8 @@ use crate::mail::QueueId;
 
 /// What a host that says too much is given to say it, before a message follows its 354.
 pub(super) const MOMENT: Duration = Duration::from_secs(1);
+/// Replies beyond those that were asked for that are heard out, of a host that repeats itself.
+pub(super) const COPIES: usize = 8;
 /// A 4yz that comes longer after the end of a message is the word of a host that tires of waiting.
 const TIRED: Duration = Duration::from_secs(5);
 
@@ -76,6 +77,7 @@ impl Connection {
                 false => Ok(()),
             };
         }
+        self.wire.bear(COPIES);
         if self.wire.stays_quiet(MOMENT).await {
             self.note(|quirks| {
                 if !quirks.wary {
@@ -84,16 +86,26 @@ impl Connection {
             });
             return Ok(());
         }
-        // The end of the connection shows in the body.
-        if self.wire.is_broken() || self.wire.stray().is_some_and(|reply| reply.code == 421) {
-            return Ok(());
+        for _ in 0..COPIES {
+            // The end of the connection shows in the body.
+            if self.wire.is_broken() || self.wire.stray().is_some_and(|reply| reply.code == 421) {
+                return Ok(());
+            }
+            let Received { reply: stray, again, .. } =
+                self.wire.read(MOMENT).await.map_err(|event| (Stage::Data, event))?;
+            // Its 354 once more is a success, too.
+            if stray.code >= 400 {
+                return Err(self.refused_unasked(Stage::Data, stray, again));
+            }
+            tracing::debug!(host = self.host(), id = %self.message.0, reply = %stray, "a reply to no command, before the message: passed over");
+            if again {
+                self.note(|quirks| quirks.repeats = true);
+            }
+            // Whoever repeats one reply may repeat others.
+            if !again || self.wire.stays_quiet(MOMENT).await {
+                break;
+            }
         }
-        let stray = self.wire.read(MOMENT).await.map_err(|event| (Stage::Data, event))?.reply;
-        // Its 354 once more is a success, too.
-        if stray.code >= 400 {
-            return Err(self.refused_unasked(Stage::Data, stray));
-        }
-        tracing::debug!(host = self.host(), id = %self.message.0, reply = %stray, "a reply to no command, before the message: passed over");
         match self.wire.has_stray() {
             true => garbled("more replies than commands".to_owned()),
             false => Ok(()),
@@ -129,7 +141,8 @@ impl Connection {
         let Some(stray) = self.wire.take_stray() else { return Ok(()) };
         let success = (200..300).contains(&self.last_code);
         if success && !stray.is_positive() {
-            return Err(self.refused_unasked(stage, stray));
+            let copy = self.wire.has_said(&stray);
+            return Err(self.refused_unasked(stage, stray, copy));
         }
         // A success behind a refusal, or the other way round: which of them is about what was asked last, nobody knows.
         if success != stray.is_positive() || !success && stray.code != self.last_code || self.wire.has_stray() {
@@ -147,45 +160,27 @@ impl Connection {
         }
     }
 
-    /// A refusal that no command asked for, behind the reply to that of `stage`.
-    fn refused_unasked(&mut self, stage: Stage, refusal: Reply) -> End {
-        // On a connection that was opened before, it may be about one of several recipients.
-        if self.known_quirks().unasked && self.caps.limits.recipients == Some(1) {
+    /// A refusal that no command asked for, behind the reply to that of `stage`; `copy`: the host has said that before.
+    fn refused_unasked(&mut self, stage: Stage, refusal: Reply, copy: bool) -> End {
+        // On a connection that was opened before, it may be about one of several recipients; on one that was used, about
+        // another message; and what was said before is a copy.
+        if self.known_quirks().unasked && self.caps.limits.recipients == Some(1) && self.sent <= 1 && !copy {
             return (stage, Event::Reply(refusal));
         }
         tracing::debug!(host = self.host(), id = %self.message.0, reply = %refusal, "a refusal that answers nothing: it counts the next time");
-        self.note(|quirks| quirks.unasked = true);
+        self.note(|quirks| {
+            quirks.unasked = true;
+            quirks.repeats |= copy;
+        });
         (Stage::Idle, Event::LeftOut("the refusal came before anything was asked"))
     }
 
-    /// The reply to the end of a message was read.
-    ///
-    /// # Errors
-    /// Another one lies behind it that says the opposite.
-    pub(super) fn heard_end(&mut self, reply: &Reply) -> Result<(), End> {
-        if let Some(other) = self.wire.stray().filter(|other| contradict(reply, other)) {
-            let why = format!("two replies to the end of a message: {reply}; {other}");
-            tracing::warn!(host = self.host(), id = %self.message.0, reply = %reply, then = %other, "the host contradicts itself at the end of a message: the first time it is tried again, then it fails");
-            let before = self.known_quirks().contradicts;
-            self.note(|quirks| (quirks.haste, quirks.contradicts) = (quirks.haste.or_waits(), true));
-            let text = || {
-                format!(
-                    "the host takes and refuses it at once, time and again, so it may have arrived: {reply}; {other}"
-                )
-            };
-            return Err((
-                Stage::Final,
-                match before {
-                    true => Event::Unsendable { enhanced: "5.5.0", text: text() },
-                    false => Event::Garbled(why),
-                },
-            ));
-        }
+    /// The reply to the end of a message is known, and acted on from now on.
+    pub(super) fn heard_end(&mut self, reply: &Reply) {
         let word = &mut self.last_word;
         word.of = Some((self.message.0, Instant::now(), reply.is_positive()));
         word.reply.clear();
         let _ = write!(word.reply, "{reply}");
-        Ok(())
     }
 
     /// Remembers a host that answers one command twice, which showed while nothing was asked: that could give a message
@@ -200,7 +195,7 @@ impl Connection {
     pub(super) fn tell_stray(&mut self, stray: &Reply) {
         let Some((id, since, taken)) = self.last_word.of.take() else {
             if stray.is_positive() {
-                self.note(|quirks| quirks.once = true);
+                self.note(|quirks| (quirks.once, quirks.repeats) = (true, true));
             }
             return;
         };
@@ -220,6 +215,7 @@ impl Connection {
         let surplus = stray.is_positive() || stray.is_permanent() && !self.wire.is_broken();
         self.note(|quirks| {
             quirks.once |= surplus;
+            quirks.repeats |= surplus;
             if contradiction {
                 (quirks.haste, quirks.wary) = (Haste::Waits, true);
             } else if surplus {
@@ -252,15 +248,10 @@ impl Connection {
 
 impl Haste {
     /// Something came too late to know whether waiting helps: it is found out once.
-    fn or_waits(self) -> Haste {
+    pub(super) fn or_waits(self) -> Haste {
         match self {
             Haste::Fine => Haste::Waits,
             known => known,
         }
     }
-}
-
-/// One takes the message, the other does not. A 421 says that the host leaves.
-fn contradict(reply: &Reply, other: &Reply) -> bool {
-    reply.is_positive() != other.is_positive() && !matches!(other.code, 421 | 300..=399)
 }

@@ -31,9 +31,11 @@ use bytes::Bytes;
 use lettre::transport::smtp::commands::{Data, Rset};
 use tokio::time::Instant;
 
+use super::awaited::GivenUp;
 use super::command::{self, print};
 use super::encode::Encoder;
 use super::fact::{Event, Fact, Reply, Stage};
+use super::reply::Received;
 use super::session::Connection;
 use super::step::{Form, Heard, MailHeard};
 use super::wire::Written;
@@ -162,10 +164,12 @@ impl Connection {
         self.usable = false;
         // It says that it leaves, and goes on all the same, with a message that is out: that may have arrived.
         let leaves = matches!(&event, Event::Reply(reply) if reply.code == 421);
-        let (mut stage, event) = match leaves && self.all_out && self.wire.has_success() {
+        let (stage, event) = match leaves && self.all_out && self.wire.has_success() {
             true => (Stage::Final, Event::Garbled("replies behind a 421".to_owned())),
             false => (stage, event),
         };
+        // Given up by this end before anything was out.
+        let mut stage = if matches!(event, Event::LeftOut(_)) { Stage::Idle } else { stage };
         let (used, garbled) = (self.sent > 1, matches!(event, Event::Garbled(_)));
         let amid = heard.go_ahead && matches!(stage, Stage::Data | Stage::Body);
         let early = amid && !self.known_quirks().interrupts;
@@ -315,6 +319,7 @@ impl Connection {
         let bdat = in_one && !octets && self.sends_chunks();
         let caps = self.capabilities();
         let reset = self.dirty;
+        heard.recipients = open.len();
         let mut whole = Written::All;
 
         if pipelined {
@@ -368,6 +373,7 @@ impl Connection {
         let begun = mail.is_positive();
         self.dirty = begun;
         let about = !begun && speaks_of_parameters(&mail);
+        heard.mail_form = begun.then(|| Form::of(&mail));
         heard.mail = Some(MailHeard { had: has_parameters, begun, about });
         if !begun {
             let event = if has_parameters && about {
@@ -388,7 +394,8 @@ impl Connection {
                 command::rcpt(&mut self.wire.out, recipient, &self.caps, smtputf8);
                 self.say().await;
             }
-            let reply = self.reply(Stage::Rcpt, t.rcpt).await?;
+            let (reply, again) = self.reply_again(Stage::Rcpt, t.rcpt).await?;
+            heard.refused_alike |= again && !pipelined && !reply.is_positive();
             match (begun, reply.is_positive()) {
                 (true, true) => {
                     accepted += 1;
@@ -482,16 +489,8 @@ impl Connection {
         self.before_body().await?;
         self.body(tx, head).await?;
         crash::point("dot.after");
-        let reply = match self.reply_or_go(Stage::Final, t.last).await? {
-            Some(reply) if reply.code != 220 => reply,
-            // Its 354 or its greeting once more, which answer no message: what does comes behind that.
-            _ => {
-                self.note_late_go_ahead();
-                self.reply(Stage::Final, t.last).await?
-            }
-        };
+        let reply = self.reply_to_end(heard).await?;
         crash::point("reply.read");
-        self.heard_end(&reply)?;
         self.dirty = false;
         if reply.is_positive() {
             self.learn_of_forms(&reply, heard);
@@ -541,31 +540,47 @@ impl Connection {
     /// The reply to one command; 421 ends the connection whatever it answers, and an intermediate
     /// reply (3yz) is no answer to anything but DATA.
     pub(super) async fn reply(&mut self, stage: Stage, limit: Duration) -> Result<Reply, End> {
-        match self.reply_or_go(stage, limit).await? {
-            Some(reply) => Ok(reply),
-            None => Err((stage, Event::Garbled("an intermediate reply where none can be".to_owned()))),
+        self.reply_again(stage, limit).await.map(|(reply, _)| reply)
+    }
+
+    /// Like [`Connection::reply`], and whether the host has said that before.
+    pub(super) async fn reply_again(&mut self, stage: Stage, limit: Duration) -> Result<(Reply, bool), End> {
+        let received = self.received(stage, limit).await.map_err(|event| (stage, event))?;
+        match received.reply.code {
+            421 => Err((stage, Event::Reply(received.reply))),
+            300..=399 => Err((stage, Event::Garbled("an intermediate reply where none can be".to_owned()))),
+            _ => Ok((received.reply, received.again)),
         }
     }
 
     /// Like [`Connection::reply`]; `None` is "go on" (354).
     async fn reply_or_go(&mut self, stage: Stage, limit: Duration) -> Result<Option<Reply>, End> {
+        let reply = self.received(stage, limit).await.map_err(|event| (stage, event))?.reply;
+        match reply.code {
+            421 => Err((stage, Event::Reply(reply))),
+            300..=399 => Ok(None),
+            _ => Ok(Some(reply)),
+        }
+    }
+
+    /// Whatever the host says next.
+    pub(super) async fn received(&mut self, stage: Stage, limit: Duration) -> Result<Received, Event> {
         // From the body on it may arrive whatever is done; with BDAT that is out before the first reply.
         let may_end = stage < Stage::Body && !self.all_out;
         self.awaited.begins(self.message, stage, may_end);
         let received = tokio::select! {
             biased;
             received = self.wire.read(limit) => received,
-            after = self.awaited.given_up() => Err(Event::Timeout(after)),
+            why = self.awaited.given_up() => Err(match why {
+                GivenUp::After(after) => Event::Timeout(after),
+                GivenUp::Leaving => Event::LeftOut("the host said nothing when mailweir had to leave"),
+            }),
         };
         self.awaited.ends();
-        let received = received.map_err(|event| (stage, event))?;
+        let received = received?;
         self.usable &= !received.mixed;
         self.last_code = received.reply.code;
-        match received.reply.code {
-            421 => Err((stage, Event::Reply(received.reply))),
-            300..=399 => Ok(None),
-            _ => Ok(Some(received.reply)),
-        }
+        Ok(received)
     }
 
     /// SMTPUTF8 is asked for only where something needs it (RFC 6531 §3.4).

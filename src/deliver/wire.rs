@@ -20,6 +20,7 @@ use tokio::time::{Instant, timeout, timeout_at};
 
 use super::fact::{Event, Reply};
 use super::reply::{Received, ReplyParser};
+use super::said::Said;
 use crate::config::Redactor;
 
 /// What a session can run over.
@@ -57,6 +58,8 @@ pub struct Wire {
     /// Replies that the commands sent so far may still bring.
     expected: usize,
     broken: Option<Event>,
+    /// What the replies that were read so far said.
+    said: Said,
     /// Commands of the flight being put together; reused.
     pub out: Vec<u8>,
 }
@@ -79,6 +82,7 @@ impl Wire {
             replies: VecDeque::new(),
             expected: 1,
             broken: None,
+            said: Said::default(),
             out: Vec::with_capacity(1024),
         }
     }
@@ -132,6 +136,41 @@ impl Wire {
     /// The reply that lies there and that no command asked for, as far as it was taken in.
     pub fn stray(&self) -> Option<&Reply> {
         self.replies.front().map(|received| &received.reply)
+    }
+
+    /// Without waiting: whether the reply that lies there next has another sign than this one.
+    pub fn has_opposite_of(&mut self, reply: &Reply) -> bool {
+        !self.is_quiet() && self.stray().is_some_and(|other| contradict(reply, other))
+    }
+
+    /// Whether the host has said exactly this before on this connection.
+    pub fn has_said(&self, reply: &Reply) -> bool {
+        self.said.has(reply)
+    }
+
+    /// A host that repeats itself may say so many more than it is asked for.
+    pub fn bear(&mut self, replies: usize) {
+        self.expected = self.expected.max(self.replies.len()).saturating_add(replies);
+    }
+
+    /// All that was asked for has come.
+    pub fn bear_no_more(&mut self) {
+        self.expected = 0;
+    }
+
+    /// What was read last may be said again.
+    pub fn may_say_again(&mut self, reply: &Reply) {
+        self.said.forget(reply);
+    }
+
+    /// The reply to EHLO, which has several lines.
+    pub fn note_hello(&mut self, reply: &Reply) {
+        self.said.note_hello(reply);
+    }
+
+    /// Whether that is said again.
+    pub fn is_hello_again(&self, reply: &Reply) -> bool {
+        self.said.is_hello(reply)
     }
 
     /// Without waiting: whether a success lies there that nothing was waited for.
@@ -188,8 +227,9 @@ impl Wire {
     pub async fn read(&mut self, limit: Duration) -> Result<Received, Event> {
         let mut deadline: Option<Instant> = None;
         loop {
-            if let Some(received) = self.replies.pop_front() {
+            if let Some(mut received) = self.replies.pop_front() {
                 self.expected = self.expected.saturating_sub(1);
+                received.again = self.said.again(&received.reply);
                 return Ok(received);
             }
             if let Some(event) = &self.broken {
@@ -316,6 +356,11 @@ fn remaining<'a>(parts: &[&'a [u8]; 4], mut skip: usize) -> [IoSlice<'a>; 4] {
         skip -= n;
         IoSlice::new(&part[n..])
     })
+}
+
+/// One takes the message, the other does not. A 421 says that the host leaves, and a 3yz answers no message.
+pub fn contradict(reply: &Reply, other: &Reply) -> bool {
+    reply.is_positive() != other.is_positive() && !matches!(other.code, 421 | 300..=399)
 }
 
 /// An I/O error as a fact: whatever means that the peer is gone is [`Event::Closed`].

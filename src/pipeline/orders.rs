@@ -10,6 +10,7 @@
 
 use std::collections::HashSet;
 use std::sync::{Arc, Weak};
+use std::time::Duration;
 
 use super::hand::Hand;
 use super::{Attempt, Relay};
@@ -55,6 +56,17 @@ impl Relay {
         let taken = self.recall_lent(&mut |_| true);
         if !taken.is_empty() {
             self.scheduler.put_back(taken);
+        }
+    }
+
+    /// The same of transactions whose host has said nothing for so long: nothing of their mail is out.
+    pub fn leave_silent(&self, least: Duration) {
+        let left: usize = self.scheduler.lanes().iter().map(|lane| lane.leave_silent(least)).sum();
+        if left > 0 {
+            tracing::info!(
+                transactions = left,
+                "hosts that say nothing were left before their messages: they are tried again"
+            );
         }
     }
 

@@ -109,12 +109,14 @@ struct Model {
     now: Timestamp,
     entries: BTreeMap<RecipientKey, Entry>,
     debts: BTreeMap<RecipientKey, Owed>,
+    /// What is wanted of recipients that were leased when it was said.
+    orders: BTreeMap<RecipientKey, Operation>,
 }
 
 pub async fn random_operations_agree_with_a_model(rig: Rig) {
     // The runner only makes the cases: each goes on with the store that the one before left.
     let mut runner = TestRunner::new(Config::default());
-    let mut model = Model { rig, now: T0, entries: BTreeMap::new(), debts: BTreeMap::new() };
+    let mut model = Model { rig, now: T0, entries: BTreeMap::new(), debts: BTreeMap::new(), orders: BTreeMap::new() };
     let mut done = Vec::new();
     for _ in 0..24 {
         let steps = prop::collection::vec(step(), 1..80).new_tree(&mut runner).expect("steps").current();
@@ -247,6 +249,11 @@ impl Model {
                 }
                 for entry in self.entries.values_mut().filter(|e| e.state == State::Leased) {
                     entry.state = entry.unleased();
+                }
+                for (key, op) in std::mem::take(&mut self.orders) {
+                    if self.entries.contains_key(&key) {
+                        self.operate(op, &[key], &[]);
+                    }
                 }
                 self.compare().await?;
             }
@@ -390,11 +397,15 @@ impl Model {
             let entry = self.entries.get_mut(key).expect("picked from the model");
             let given_up = withdrawn.contains(key);
             if entry.state == State::Leased && !given_up {
+                if matches!(op, Operation::Hold | Operation::Cancel) {
+                    self.orders.insert(*key, op);
+                }
                 continue;
             }
             if op == Operation::Retry && entry.release.is_some_and(|release| release > self.now) {
                 continue;
             }
+            self.orders.remove(key);
             match entry.state.on(event) {
                 None if given_up => entry.state = entry.unleased(),
                 None => continue,

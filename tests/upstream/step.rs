@@ -215,11 +215,11 @@ async fn a_reply_to_a_recipient_is_no_delivery() {
     let script =
         begin + &format!("{MAIL}\nC: RCPT*\nbdat\nS: 250 2.0.0 queued\nS: 250 2.1.0 ok\nS: 250 2.1.5 ok\nstall");
     let (told, connection) = second(&script).await;
-    let expected = "end of data: unintelligible server: a reply to RCPT where the one to the end of a message is due";
+    let expected = "end of data: unintelligible server: a reply that may have been about something else: 250 2.1.5 ok";
     assert!(told[0].starts_with(expected), "{told:?}");
     assert!(!connection.is_usable());
     // Where both are the same words, it is DATA for ever.
-    let same = taken(true).replace("2.1.5 ", "").replace("2.0.0 queued", "ok");
+    let same = taken(true).replace("2.1.0 ", "").replace("2.1.5 ", "").replace("2.0.0 queued", "ok");
     let script = format!("hello {extensions}\n{same}{same}{same}eof");
     let (mut connection, server) = new_session(&script).await;
     for _ in 0..3 {

@@ -348,6 +348,17 @@ fn worlds_that_failed_once_hold() {
     }
 }
 
+/// A message is refused in the words in which the one before was, and the extra reply comes behind that.
+#[test]
+fn a_refusal_in_the_same_words_is_no_copy_at_a_host_that_makes_none() {
+    let extra = Extra { before: 31, text: "250 2.0.0 extra", early: false };
+    let verdicts = [2, 7, 8].map(|n| VERDICTS[n]);
+    let world = World { verdicts, extensions: "PIPELINING", apart: false, extra };
+    if let Err(why) = holds(world.clone()) {
+        panic!("{world:?}: {why}");
+    }
+}
+
 /// Where three messages are taken, each place for each reply, however the host talks.
 #[test]
 fn one_reply_too_many_at_every_place_of_a_good_session() {

@@ -195,13 +195,17 @@ async fn two_replies_to_the_end_that_contradict_each_other_leave_it_open() {
     }
 }
 
-/// Where that is its way, an attempt more would be a copy more: the sender hears both.
+/// Where that is its way, an attempt more would be a copy more: the sender hears both. Another message is another matter.
 #[tokio::test(start_paused = true)]
-async fn the_second_contradiction_of_a_host_is_the_end_of_the_message() {
+async fn the_second_contradiction_about_a_message_is_its_end() {
     let (one, other) = ("250 2.0.0 queued", "451 4.7.1 later");
-    let end = |moment: &str| begun() + moment + "data\nraw: 250 2.0.0 queued\\r\\n451 4.7.1 later\\r\\n\nstall";
-    let host = Host::new(&[end(""), end("")]);
-    assert!(matches!(host.one(&hello()).await.1, Fate::Again { uncertain: true, .. }));
+    let end = || begun() + "data\nraw: 250 2.0.0 queued\\r\\n451 4.7.1 later\\r\\n\nstall";
+    let host = Host::new(&[end(), end(), end()]);
+    let mut another = hello();
+    another.message.id = mailweir::mail::QueueId(2);
+    for mail in [&hello(), &another] {
+        assert!(matches!(host.one(mail).await.1, Fate::Again { uncertain: true, .. }));
+    }
     let (told, fate) = host.one(&hello()).await;
     assert!(told.contains(one) && told.contains(other) && told.contains("may have arrived"), "{told}");
     assert!(matches!(fate, Fate::Fail), "{fate:?}");
@@ -215,16 +219,16 @@ async fn a_second_reply_to_the_end_that_comes_later_is_told() {
         assert_eq!(warnings.len(), 1, "{warnings:?}");
         assert!(words.iter().all(|word| warnings[0].contains(word)), "{warnings:?}");
     };
-    let words = ["250 2.1.5 ok", "554 5.7.1 spam", "a.example", "id=", "contradicts itself"];
+    let words = ["250 2.0.0 fine", "554 5.7.1 spam", "a.example", "id=", "contradicts itself"];
     // While the connection is idle, and in place of the reply to QUIT.
     for end in ["wait 400\nS: 554 5.7.1 spam\nstall", "C: QUIT\nwait 400\nS: 554 5.7.1 spam\nS: 221 bye"] {
         let (lines, _guard) = collect();
         let host = Host::new(&[
-            begun() + "data\nS: 250 2.1.5 ok\n" + end,
-            begun() + "wait 100\nS: 250 2.1.5 ok\ndata\nS: 554 5.7.1 spam\nstall",
+            begun() + "data\nS: 250 2.0.0 fine\n" + end,
+            begun() + "wait 100\nS: 250 2.1.5 ok\ndata\nS: 554 5.7.1 spam\nC: QUIT\nS: 221 bye\neof",
         ]);
         let mut connection = host.open().await;
-        assert_eq!(fates(&hello().send(&mut connection, &[A]).await), ["end of data: 250 2.1.5 ok"]);
+        assert_eq!(fates(&hello().send(&mut connection, &[A]).await), ["end of data: 250 2.0.0 fine"]);
         if end.starts_with("wait") {
             tokio::time::sleep(std::time::Duration::from_millis(500)).await;
             assert!(!connection.is_alive());

@@ -418,11 +418,11 @@ async fn two_thousand_recipients_do_not_deadlock_on_small_windows() {
     for _ in &to {
         script.push_str(&format!("C: RCPT*\nS: 250 2.1.5 {}\n", "ok ".repeat(100)));
     }
-    script.push_str("C: DATA\nS: 354 go\ndata\nS: 250 ok\neof");
+    script.push_str("C: DATA\nS: 354 go\ndata\nS: 250 queued\neof");
     let (connection, server) = over_pipe(&provider(), 1024, &script).await;
     let mut connection = connection.expect("a session");
     let report = hello().send(&mut connection, &to).await;
-    assert!(fates(&report).iter().all(|fate| fate == "end of data: 250 ok"));
+    assert!(fates(&report).iter().all(|fate| fate == "end of data: 250 queued"));
     drop(connection);
     server.done().await;
 }

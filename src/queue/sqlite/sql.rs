@@ -166,6 +166,10 @@ statements! {
     DELETE_MEMO = "DELETE FROM memo WHERE name = ?1";
     MEMOS = "SELECT name, value FROM memo WHERE name >= ?1 ORDER BY name";
 
+    /// What operators want done to recipients whose transactions are under way.
+    ORDERS = "SELECT name, value FROM memo WHERE name >= 'order/' AND name < 'order0' ORDER BY name";
+    HAS_ORDERS = "SELECT EXISTS (SELECT 1 FROM memo WHERE name >= 'order/' AND name < 'order0')";
+
     TALLY = "SELECT messages, queued, leased, held, failed, uncertain, owed, last_id FROM tally";
     /// Of a file from before reports were owed.
     OLDER_TALLY = "SELECT messages, queued, leased, held, failed, uncertain, 0, last_id FROM tally";

@@ -267,6 +267,7 @@ impl<'c> Store<'c> {
             let state = if n < doubtful { State::Uncertain } else { State::Queued };
             self.tally.moved(Some(State::Leased), Some(state));
         }
+        self.carry_out_orders()?;
         Ok(leases)
     }
 
@@ -298,16 +299,30 @@ impl<'c> Store<'c> {
         let event = op.event();
         let given_up: HashSet<&RecipientKey> = withdrawn.iter().collect();
         let (mut changed, mut done) = (0, Vec::new());
+        let ordered: bool = self.statement(sql::HAS_ORDERS)?.query_row([], |row| row.get(0))?;
         for key in keys {
             let (id, index) = (key.id.0, key.index);
             let row = self
                 .statement(sql::STATE)?
                 .query_row(params![id, index], |r| Ok((r.get(0)?, r.get::<_, Option<i64>>(1)?)));
-            let Some((number, release)) = row.optional()? else { continue };
+            let Some((number, release)) = row.optional()? else {
+                if ordered {
+                    self.forget_order(key)?;
+                }
+                continue;
+            };
             let (state, release) = (rows::state(number)?, Timestamp(release.unwrap_or(i64::MIN)));
             let waits_for_its_time = op == Operation::Retry && release > now;
-            if state == State::Leased && !given_up.contains(key) || waits_for_its_time {
+            if state == State::Leased && !given_up.contains(key) {
+                self.note_order(op, key)?;
                 continue;
+            }
+            if waits_for_its_time {
+                continue;
+            }
+            // The last word counts.
+            if ordered {
+                self.forget_order(key)?;
             }
             let to = match state.on(event) {
                 None => continue,
@@ -337,6 +352,44 @@ impl<'c> Store<'c> {
         self.drop_finished(&mut done)?;
         self.give_back(withdrawn)?;
         Ok(changed)
+    }
+
+    /// What is wanted of a recipient whose transaction is under way: it outlives whoever has that in hand.
+    fn note_order(&mut self, op: Operation, key: &RecipientKey) -> Result<(), QueueError> {
+        let word = match op {
+            Operation::Hold => HOLD,
+            Operation::Cancel => CANCEL,
+            // Those leave it alone.
+            Operation::Retry | Operation::Release | Operation::HoldUntil(_) => return Ok(()),
+        };
+        self.statement(sql::PUT_MEMO)?.execute(params![order_name(key), word])?;
+        Ok(())
+    }
+
+    fn forget_order(&mut self, key: &RecipientKey) -> Result<(), QueueError> {
+        self.statement(sql::DELETE_MEMO)?.execute([order_name(key)])?;
+        Ok(())
+    }
+
+    /// Does what was ordered about recipients whose transactions are over, as nobody has any.
+    fn carry_out_orders(&mut self) -> Result<(), QueueError> {
+        let noted: Vec<(String, Vec<u8>)> = self
+            .statement(sql::ORDERS)?
+            .query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?
+            .collect::<Result<_, _>>()?;
+        for (name, word) in noted {
+            let op = match &*word {
+                HOLD => Some(Operation::Hold),
+                CANCEL => Some(Operation::Cancel),
+                _ => None,
+            };
+            match order_key(&name).zip(op) {
+                // The time counts for other operations.
+                Some((key, op)) => drop(self.operate(op, &[key], &[], Timestamp(0))?),
+                None => drop(self.statement(sql::DELETE_MEMO)?.execute([&name])?),
+            }
+        }
+        Ok(())
     }
 
     /// Everything is due now: a step of that.
@@ -430,6 +483,20 @@ impl<'c> Store<'c> {
         }
         Ok(())
     }
+}
+
+/// Orders of operators among the named values, see `sql::ORDERS`.
+const ORDER: &str = "order/";
+const HOLD: &[u8] = b"hold";
+const CANCEL: &[u8] = b"cancel";
+
+fn order_name(key: &RecipientKey) -> String {
+    format!("{ORDER}{}/{}", key.id.0, key.index)
+}
+
+fn order_key(name: &str) -> Option<RecipientKey> {
+    let (id, index) = name.strip_prefix(ORDER)?.split_once('/')?;
+    Some(RecipientKey { id: QueueId(id.parse().ok()?), index: index.parse().ok()? })
 }
 
 /// What start-up learns from the store.

@@ -62,6 +62,12 @@ pub(super) fn told(host: &str, silence: Silence, connections: usize) -> By {
 }
 
 impl Lane {
+    /// Transactions of which nothing is out, and whose host has said nothing for so long, are left; returns how many.
+    pub fn leave_silent(&self, least: Duration) -> usize {
+        let state = self.state.lock();
+        state.answers.that_may_end(least).filter(|(_, silence, awaited)| awaited.leave(silence.message)).count()
+    }
+
     /// A connection to `host` is open; `awaited` is what it waits for.
     pub fn listens(&self, host: &str, awaited: &Arc<Awaited>) {
         let connections = &mut self.state.lock().answers.connections;

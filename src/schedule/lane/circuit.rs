@@ -19,7 +19,7 @@ use tokio::time::Instant;
 
 use super::{Lane, State, Wake};
 use crate::clock::doubled;
-use crate::mail::{Features, Refusals};
+use crate::mail::{FeatureKeys, Features, Refusals};
 use crate::schedule::Job;
 
 /// How long one waits for the first that logs in before it tries, too, so that a host that hangs does not hold up its
@@ -68,7 +68,12 @@ impl Circuit {
 
     /// Whether a job is one of those that it keeps until the next probe.
     pub(super) fn keeps(&self, job: &Job) -> bool {
-        !self.left().is_zero() && !self.refusals.spares(job.features().keys())
+        self.keeps_mail(job.features().keys())
+    }
+
+    /// The same of mail that would come now.
+    pub(super) fn keeps_mail(&self, keys: FeatureKeys) -> bool {
+        !self.left().is_zero() && !self.refusals.spares(keys)
     }
 
     /// Whether the next probe should rather be of somebody else.

@@ -552,8 +552,12 @@ impl Lane {
 
     /// What keeps a message with these features that would come now, though other mail leaves: the host has not
     /// answered what is like it.
-    pub fn keeps(&self, mail: &mail::Features<'_>) -> Option<Hold> {
+    pub fn keeps(&self, mail: &mail::Features<'_>, now: Timestamp) -> Option<Hold> {
         let state = self.state.lock();
+        if let Some(circuit) = state.circuit.as_ref().filter(|circuit| circuit.keeps_mail(mail.keys())) {
+            let by = By::Refused { reply: circuit.reason.clone(), about: circuit.about().cloned() };
+            return Some(Hold { by, until: Some(now.after(circuit.left())) });
+        }
         let connections = state.narrowed.most(self.provider.connections);
         let view = View::of(&state.unanswered, connections, &state.answers, None);
         let (nobody, keys) = (mail::QueueId(0), mail.keys());

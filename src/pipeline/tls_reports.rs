@@ -73,13 +73,16 @@ impl TlsReports {
     }
 }
 
+/// A domain on a day.
+type OfDay = (Day, Arc<str>);
+
 /// What the task of reports has under way.
 #[derive(Default)]
 struct UnderWay {
-    asked: JoinSet<((Day, Arc<str>), Option<bool>)>,
+    asked: JoinSet<(OfDay, Option<bool>)>,
     sent: JoinSet<Option<(String, Timestamp)>>,
     /// Those that nobody could tell of; asked again at the next look.
-    unanswered: Vec<(Day, Arc<str>)>,
+    unanswered: Vec<OfDay>,
 }
 
 impl Relay {

@@ -342,7 +342,8 @@ mod tests {
         later.count(&a, none(&a), failure("y"), NOON);
         assert_eq!(changes(&later), [("a.example".to_owned(), (1, 1))]);
         assert_eq!(tally.end(tomorrow), [(Day::of(NOON), a)]);
-        assert_eq!((tally.state.lock().bytes, tally.state.lock().domains.len()), (0, 0));
+        let state = tally.state.lock();
+        assert_eq!((state.bytes, state.domains.len()), (0, 0));
     }
 
     /// What names and hosts others choose takes a bounded part of memory.

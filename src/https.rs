@@ -28,6 +28,23 @@ const MOST_ADDRESSES: usize = 4;
 /// Bytes of a reply's header.
 const MAX_HEADER: usize = 32 * 1024;
 
+/// Why there was no answer, for people, beginning with the host.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum Fault {
+    /// The host did not show a certificate that is taken, or there was no TLS with it.
+    #[error("{0}")]
+    Tls(String),
+    /// Anything else.
+    #[error("{0}")]
+    Other(String),
+}
+
+impl From<String> for Fault {
+    fn from(text: String) -> Fault {
+        Fault::Other(text)
+    }
+}
+
 /// What a client calls itself.
 pub const AGENT: &str = concat!("mailweir/", env!("CARGO_PKG_VERSION"));
 
@@ -35,19 +52,19 @@ pub const AGENT: &str = concat!("mailweir/", env!("CARGO_PKG_VERSION"));
 /// takes, and returns the response with a body of at most `most` bytes.
 ///
 /// # Errors
-/// There was no answer: why, for people, beginning with `host`.
+/// There was no answer: why.
 pub async fn exchange(
     tls: &Arc<ClientConfig>,
     host: &str,
     to: &[SocketAddr],
     request: Request<Full<Bytes>>,
     most: usize,
-) -> Result<Response<Bytes>, String> {
+) -> Result<Response<Bytes>, Fault> {
     let stream = connect(host, to).await?;
     let name = ServerName::try_from(host.to_owned()).map_err(|_| format!("{host} is no name of a host"))?;
     let stream = TlsConnector::from(tls.clone()).connect(name, stream).await.map_err(|e| {
         let tls = e.get_ref().and_then(|inner| inner.downcast_ref::<Error>());
-        format!("{host}: TLS: {}", tls.map_or_else(|| e.to_string(), |tls| explain(host, tls)))
+        Fault::Tls(format!("{host}: TLS: {}", tls.map_or_else(|| e.to_string(), |tls| explain(host, tls))))
     })?;
     let failed = |e: &dyn std::fmt::Display| format!("{host} answers no HTTP: {e}");
     let (mut sender, connection) = hyper::client::conn::http1::Builder::new()

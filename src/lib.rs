@@ -25,7 +25,7 @@
 //!  system       core_dump  crash  socket_file
 //!  mail         mail  https
 //!  settings     config  spool
-//!  resources    descriptors  queue  model
+//!  resources    descriptors  queue  model  tls_report
 //!  peers        sink  listener  route
 //!  dialog       deliver
 //!  pace         shape
@@ -80,3 +80,4 @@ pub mod sink;
 pub mod smtp;
 mod socket_file;
 pub mod spool;
+pub mod tls_report;

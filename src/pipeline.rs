@@ -24,6 +24,7 @@ mod report;
 mod rerouted;
 mod sandboxed;
 mod signing;
+mod tls_reports;
 mod watching;
 mod worker;
 
@@ -53,6 +54,7 @@ pub(crate) use outage::put_off_by;
 pub use pauses::{Forgotten, Resumed};
 use record::Attempt;
 use report::Reports;
+use tls_reports::TlsReports;
 pub use watching::COUNTED;
 use worker::{Worker, WorkerGuard};
 
@@ -80,6 +82,7 @@ pub struct Relay {
     feedback: Feedback,
     outages: Outages,
     reports: Reports,
+    tls_reports: TlsReports,
     /// What workers have, for operators.
     hands: Mutex<Vec<Weak<Hand>>>,
     stopping: watch::Receiver<bool>,
@@ -186,6 +189,7 @@ impl Relay {
             feedback: Feedback::default(),
             outages: Outages::default(),
             reports: Reports::default(),
+            tls_reports: TlsReports::default(),
             hands: Mutex::default(),
             stopping,
             cut: watch::Sender::new(false),
@@ -239,6 +243,7 @@ impl Relay {
     /// The queue could not be read or written.
     pub async fn recall(&self) -> Result<(), QueueError> {
         self.recall_policies().await?;
+        self.recall_tls_reports().await?;
         self.recall_feedback().await?;
         self.arrivals.recall(&*self.queue).await?;
         self.recall_pauses().await

@@ -19,7 +19,7 @@ use mailweir::config::{
     Config, DnsProtocol, Dnssec, Listener, Provider, Relay, Route as RouteRule, RouteWhen, TrustAnchor, sample,
 };
 use mailweir::mail::{Address, LaneName};
-use mailweir::route::sts::{Fetch, PolicyHost};
+use mailweir::route::sts::{Fetch, PolicyHost, Unfetched};
 use mailweir::route::{Route, RouteError, Router, TlsPolicy};
 
 fn base(server: SocketAddr) -> Config {
@@ -707,7 +707,7 @@ struct Policies(parking_lot::Mutex<Vec<String>>);
 
 #[async_trait::async_trait]
 impl Fetch for Policies {
-    async fn fetch(&self, host: &str, at: PolicyHost) -> Result<String, String> {
+    async fn fetch(&self, host: &str, at: PolicyHost) -> Result<String, Unfetched> {
         let shown: Vec<String> = at.addresses.iter().map(IpAddr::to_string).collect();
         self.0.lock().push(format!("{host} {}", shown.join(",")));
         Ok("version: STSv1\nmode: enforce\nmx: mx1.example\nmax_age: 604800\n".into())

@@ -154,6 +154,14 @@ fn a_certificate_for_another_name_keeps_protected_mail_and_no_other() {
     assert!(row.reason().contains("the MTA-STS policy of example.test"), "{}", row.reason());
     assert_eq!(world.postfix.wait(1).len(), 1, "nothing of the other one has arrived");
 
+    // A sender who wants it to arrive in any case says so; the one before waits still.
+    let optional = [b"TLS-Required: No\r\n".to_vec(), message("in any case")].concat();
+    let any_case = world.daemon.client().send("<sender@sender.test>", &["<a@example.test>"], &optional);
+    let line = world.daemon.wait_log("delivered", |line| line.is("delivered", &any_case));
+    assert_eq!((line.get("host"), line.get("tls")), ("mx.test".into(), "encrypted".into()), "{}", line.0);
+    let arrived = world.postfix.wait(2);
+    assert!(arrived.iter().any(|mail| String::from_utf8_lossy(mail).contains("\nTLS-Required: No\n")));
+
     // The policy is in testing from now on.
     std::fs::write(&world.policy, ENFORCE.replace("enforce", "testing")).expect("a policy");
     world.nsd.change(&world.dir, &world.records.replace("id=1;", "id=2;"));

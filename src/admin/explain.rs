@@ -63,6 +63,9 @@ pub struct Explanation {
     /// What the sandbox does with it, if it does not let it out; else empty.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub sandbox: String,
+    /// What is counted today for a report on TLS with its hosts; empty: its domain wants none, as far as is known.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub tls_report: String,
     /// A running relay said this; else it is what would hold if one ran.
     pub running: bool,
     /// Where it goes and why.
@@ -162,6 +165,7 @@ pub async fn explain(
         priority_from: given.map(|(_, by)| by).unwrap_or_default(),
         user: user.to_owned(),
         sandbox: config.sandbox.as_ref().map(|sandbox| sandbox.told_of(recipient)).unwrap_or_default(),
+        tls_report: String::new(),
         running: false,
         route_from: route.route.map(|number| line_of_route(settings, "via", number)).unwrap_or_default(),
         sources: sources::order(&provider.source, domain).into_iter().map(|source| source.address).collect(),

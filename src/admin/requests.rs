@@ -322,7 +322,8 @@ async fn answer(
                 (Ok(sender), Ok(recipient)) => (sender, recipient),
                 (Err(failure), _) | (_, Err(failure)) => return Ok(Err(failure)),
             };
-            let from = Incoming { sender: sender.as_ref(), client, listener: &listener, user: &user };
+            let from =
+                Incoming { sender: sender.as_ref(), client, listener: &listener, user: &user, tls_optional: false };
             match controls.explain(from, &recipient, priority).await {
                 Ok(explanation) => sink.put(Reply::Explanation(Box::new(explanation)), &[]).await?,
                 Err(message) => return Ok(Err(Failure { temporary: true, ..Failure::refused(message) })),

@@ -246,6 +246,7 @@ impl Controls for Operator {
             reloads: self.reloads,
             refused: String::new(),
             sandbox: relay.config.sandbox.as_ref().map(ToString::to_string).unwrap_or_default(),
+            tls_reports: relay.tls_reports_told(),
             stopping: false,
             uptime: relay.clock.now().since(self.started).as_secs(),
             listeners: self.listening.iter().map(ToString::to_string).collect(),
@@ -277,7 +278,11 @@ impl Controls for Operator {
         let from = from.sent_as(rewritten.as_ref().map(|it| &it.is));
         let told = explain(&relay.config, &self.settings, &relay.router, from, recipient, priority).await;
         let sender_was = rewritten.as_ref().map(|it| it.was.to_string()).unwrap_or_default();
-        let mut told = Explanation { running: true, sender_was, ..told };
+        let tls_report = match told.route.smart_host {
+            true => String::new(),
+            false => relay.tls_report_of(&told.route.destination),
+        };
+        let mut told = Explanation { running: true, sender_was, tls_report, ..told };
         if !told.route.permanent {
             let name = LaneName::from(told.route.lane.as_str());
             let provider = relay.router.provider_of_lane(&name);

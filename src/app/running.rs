@@ -73,6 +73,10 @@ impl Parts {
         let connector = Connector::new(&config.hostname).map_err(|e| StartError::Unavailable(e.to_string()))?;
         let connector = connector.with_descriptors(Descriptors::new(shares));
         let connector = connector.with_tokens(&config, router.clone(), Clock::System);
+        let connector = match config.tls_report {
+            Some(_) => connector.with_tally(Arc::default(), Clock::System),
+            None => connector,
+        };
         Ok(Parts { config, router, connector })
     }
 }
@@ -204,6 +208,7 @@ impl Running {
             tokio::spawn(relay.clone().keep_reporting(stopping.clone())),
             tokio::spawn(relay.clone().keep_watch(stopping.clone())),
             tokio::spawn(relay.clone().keep_policies(stopping.clone())),
+            tokio::spawn(relay.clone().keep_tls_reports(stopping.clone())),
             tokio::spawn(keep_spool(relay.clone(), stopping.clone())),
         ];
         let feedback = tokio::spawn(relay.clone().keep_feedback(stopping.clone()));

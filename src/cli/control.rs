@@ -59,6 +59,9 @@ pub(super) async fn status(lead: &Lead, json: bool) -> Outcome {
         "queue      {} messages; recipients: {} queued, {} leased, {} held, {} failed, {} uncertain",
         q.messages, q.queued, q.leased, q.held, q.failed, q.uncertain
     )?;
+    if !status.tls_reports.is_empty() {
+        writeln!(out, "TLS-RPT    {}", shown(&status.tls_reports))?;
+    }
     let s = &status.storage;
     writeln!(
         out,

@@ -67,7 +67,7 @@ pub(super) async fn doctor(loaded: Loaded, asked: Doctor) -> Outcome {
     }
     if let Some((path, message)) = message {
         let of = path.display().to_string();
-        findings.extend(unsubscribe::examine(&message, !subject.keys.is_empty(), &of));
+        findings.extend(unsubscribe::examine(&message, |domain| !config.dkim_for(domain).is_empty(), &of));
     }
     let mut out = screen::stdout();
     match asked.json {

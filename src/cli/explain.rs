@@ -104,6 +104,7 @@ pub(super) async fn explain(lead: Lead, asked: Explain) -> Outcome {
                 client: asked.client,
                 listener: &asked.listener,
                 user: &asked.user,
+                tls_optional: false,
             };
             let rewritten = rewritten(&config, &from);
             let from = from.sent_as(rewritten.as_ref().map(|it| &it.is));
@@ -141,6 +142,9 @@ fn write(out: &mut impl Write, told: &Explanation) -> io::Result<()> {
         writeln!(out, "SANDBOX   {}; without [sandbox]:", told.sandbox)?;
     }
     write_route(out, &told.route, &told.route_from)?;
+    if !told.tls_report.is_empty() {
+        writeln!(out, "TLS-RPT   {}", shown(&told.tls_report))?;
+    }
     if told.sources.len() > 1 {
         let list: Vec<String> = told.sources.iter().map(ToString::to_string).collect();
         writeln!(out, "from      {}  (in this order for this sender's domain)", list.join(", then "))?;

@@ -17,8 +17,8 @@ use super::names::check_host;
 use super::report::{self, Setting};
 use super::units::Span;
 use super::{
-    Config, Dns, Dnssec, Provider, Retry, Sandbox, TlsMode, check_provider, dkim, own_address, own_relay, profiles,
-    rewrite, shaping, users,
+    Config, Dns, Dnssec, Provider, Retry, Sandbox, TlsMode, TlsReport, check_provider, dkim, own_address, own_relay,
+    profiles, rewrite, shaping, users,
 };
 
 /// Makes the configuration of a draft; faults and warnings go to `reader`. The result is only
@@ -111,7 +111,8 @@ pub(super) fn finish(reader: &mut Reader<'_>, mut draft: Draft) -> (Config, Vec<
     via_of_users(reader, &draft.users, &providers, draft.top.builtin_profiles);
     let (routes, priorities) = routes(reader, draft.routes, &providers, &named, draft.top.builtin_profiles);
     let (limits, arrivals) = shaping::limits(draft.limits);
-    let config = Config {
+    let tls_report = draft.tls_report;
+    let mut config = Config {
         hostname,
         names,
         users,
@@ -128,12 +129,14 @@ pub(super) fn finish(reader: &mut Reader<'_>, mut draft: Draft) -> (Config, Vec<
         origins: report::origins(&settings),
         admin: draft.admin.address,
         sandbox,
+        tls_report: None,
         rewrites: rewrites.0,
         copies: rewrites.1,
         sendmail: draft.sendmail,
         log: draft.log,
         drain: draft.top.drain,
     };
+    config.tls_report = TlsReport::assemble(reader, &tls_report, &config);
     (config, settings)
 }
 

@@ -45,6 +45,7 @@ impl Kind {
             Kind::Networks => "a list of addresses and networks such as [\"127.0.0.0/8\", \"::1\"]".into(),
             Kind::HostPatterns => "a list of names in which * stands for anything, such as [\"*.google.com\"]".into(),
             Kind::MailPattern(true) => "an address pattern such as \"*@shop.example\", or \"<>\" for the null sender".into(),
+            Kind::MailAddress => "one address, such as \"postmaster@shop.example\"".into(),
             Kind::MailPattern(false) => "an address pattern such as \"*@shop.example\"".into(),
             Kind::Rates => "a rate or a list of rates, such as \"20/s\" or [\"20/s\", \"500/h\"]".into(),
             Kind::CountedRates(connections) => {
@@ -85,7 +86,9 @@ impl Kind {
     /// What to do where a value of another type is there; empty: `expected` says it.
     pub(super) fn remedy(self, value: &Value) -> String {
         match (self, value) {
-            (Kind::MailPattern(_), Value::Array(_)) => "; for several, a table for each, with the same header".into(),
+            (Kind::MailPattern(_) | Kind::MailAddress, Value::Array(_)) => {
+                "; for several, a table for each, with the same header".into()
+            }
             (Kind::ListenAddress, Value::Array(_)) => "; for several, a [[listener]] for each".into(),
             (Kind::HostPort, Value::Array(_)) => {
                 "; there is one: all addresses that its name has in DNS are tried, and another host is another provider"

@@ -62,6 +62,7 @@ mod source_keys;
 pub mod sources;
 mod store_place;
 mod submission;
+mod tls_report;
 mod trust_anchor;
 pub mod units;
 mod unknown_key;
@@ -110,6 +111,7 @@ pub use sandbox::Sandbox;
 pub use secret::{AuthMechanism, Credentials, Redactor, Secret};
 pub use sendmail::Sendmail;
 pub use submission::{Search, Submission};
+pub use tls_report::TlsReport;
 pub use trust_anchor::TrustAnchor;
 pub use users::{User, Users};
 pub(crate) use value::nearest;
@@ -149,6 +151,8 @@ pub struct Config {
     pub admin: Option<SocketAddr>,
     /// `[sandbox]`, if there is one.
     pub sandbox: Option<Arc<Sandbox>>,
+    /// `[tls_report]`, if reports are made.
+    pub tls_report: Option<Arc<TlsReport>>,
     /// `[[rewrite]]`.
     pub rewrites: Arc<Rewrites>,
     /// `[[copy]]`.

@@ -70,7 +70,7 @@ impl Table for CopyDraft {
     const KEYS: &'static [Key<CopyDraft>] = keys! {
         /// Who gets a copy of each message that matches, as it goes to the others. A copy that fails is nobody's bounce:
         /// the log and `mailweir queue list --state failed` tell.
-        "to" to: Kind::MailPattern(false), example r#""archive@shop.example""#;
+        "to" to: Kind::MailAddress, example r#""archive@shop.example""#;
         /// Messages with such a reverse-path, after `[[rewrite]]`. "<>" is the null sender of bounces.
         "sender" sender: Kind::MailPattern(true), default r#""*""#;
         /// Messages with such a recipient among theirs.
@@ -162,6 +162,25 @@ impl Rewrite {
         Address::parse(&format!("{local}@{}", self.domain)).ok()
     }
 
+    /// Whether it decides on every reverse-path of a pattern, whoever sends.
+    fn decides_on(&self, senders: &Pattern) -> bool {
+        let all = ["*", "*@*"].contains(&self.address.as_str());
+        self.envelope && self.user.is_none() && (all || self.address == *senders)
+    }
+
+    /// Of those of a pattern, on which it decides, none is of that pattern any more.
+    fn leaves_none_of(&self, senders: &Pattern) -> bool {
+        let text = senders.as_str();
+        // The null sender is not changed.
+        if ["*", "*@*", "<>"].contains(&text) {
+            return false;
+        }
+        let kept = text.rsplit_once('@').map_or("x", |(local, _)| local).replace('*', "x");
+        let local = self.local.clone().unwrap_or(kept);
+        let is = Address::parse(&format!("{local}@{}", self.domain)).ok();
+        is.is_some_and(|is| !senders.matches_mailbox(&Spellings::of(Some(&is))))
+    }
+
     /// Whoever this one would change, `other` changes before.
     fn is_behind(&self, other: &Rewrite) -> bool {
         let covers = other.address.as_str() == "*" || other.address.as_str() == "*@*" || other.address == self.address;
@@ -222,6 +241,15 @@ pub(super) fn assemble(
             reader.warn(&format!("{path}.to"), format!("[sandbox]: {}", sandbox.told_of(&address)));
         }
         let CopyDraft { sender, recipient, user, .. } = draft.clone();
+        let decides = all.iter().enumerate().find(|(_, rule)| rule.decides_on(&sender));
+        if let Some((place, _)) = decides.filter(|(_, rule)| rule.leaves_none_of(&sender)) {
+            let rule = place + 1;
+            let message = format!(
+                "no message has such a sender any more: [[rewrite]] no. {rule} changes all of them before; expected those \
+                 that it makes"
+            );
+            reader.warn(&format!("{path}.sender"), message);
+        }
         to.push(CopyTo { to: address, sender, recipient, user: user.map(|name| own_name(users, name)) });
     }
     (Arc::new(Rewrites(all)), to.into())
@@ -355,6 +383,35 @@ mod tests {
             (None, [&x, &x], "Shop", false),
         ] {
             assert_eq!(copy.is_for(sender, to.into_iter(), user), copied, "{sender:?} {to:?} {user}");
+        }
+    }
+
+    /// A copy looks at the sender that `[[rewrite]]` leaves.
+    #[test]
+    fn a_copy_of_senders_that_are_all_rewritten_is_told() {
+        for (rules, sender, warned) in [
+            ("address = '*@a.lan'\nto = '*@shop.example'", "*@a.lan", true),
+            ("address = '*'\nto = 'web@shop.example'", "jo@a.lan", true),
+            ("address = '*'\nto = 'web@shop.example'", "*@shop.example", false),
+            ("address = '*'\nto = 'web@shop.example'", "<>", false),
+            ("address = '*'\nto = 'web@shop.example'", "*", false),
+            ("address = '*@a.lan'\nto = '*@shop.example'", "*@b.lan", false),
+            ("address = '*@a.lan'\nto = '*@shop.example'\nenvelope = false", "*@a.lan", false),
+            ("address = '*@a.lan'\nto = '*@shop.example'\nuser = 'shop'", "*@a.lan", false),
+            // The first that matches leaves them as they are.
+            (
+                "address = '*@a.lan'\nto = '*@a.lan'\n[[rewrite]]\naddress = '*'\nto = 'web@shop.example'",
+                "*@a.lan",
+                false,
+            ),
+        ] {
+            let text = format!(
+                "hostname = 'relay.example'\n{USERS}[[rewrite]]\n{rules}\n[[copy]]\nto = 'k@k.example'\nsender = '{sender}'\n"
+            );
+            let loaded = crate::config::Loaded::parse(&text, "x").unwrap();
+            let told =
+                loaded.warnings.iter().any(|warning| warning.to_string().contains("no message has such a sender"));
+            assert_eq!(told, warned, "{rules} {sender}");
         }
     }
 

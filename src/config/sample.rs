@@ -53,6 +53,7 @@ pub fn config() -> Config {
         origins: Origins::default(),
         admin: None,
         sandbox: None,
+        tls_report: None,
         rewrites: Arc::default(),
         copies: Vec::new().into(),
         sendmail: Sendmail { wait: Duration::ZERO, spool: None },

@@ -26,7 +26,7 @@ impl Table for SandboxDraft {
     const KEYS: &'static [Key<SandboxDraft>] = keys! {
         /// Where everything goes that is not for one of `allow`, whoever it is for. Default: that is held, see
         /// `mailweir queue list --state held`.
-        "to" to: Kind::MailPattern(false), example r#""staging@shop.example""#;
+        "to" to: Kind::MailAddress, example r#""staging@shop.example""#;
         /// Recipients whose mail leaves as it is.
         "allow" allow: Kind::MailPatterns, default "[]";
     };

@@ -46,8 +46,23 @@ pub(super) fn unknown<T: Table>(name: &str, prefix: &str, item: &Item) -> (Strin
     }
     if root {
         known.extend([
-            "listener", "user", "queue", "retry", "dns", "default", "provider", "route", "limit", "rewrite", "copy",
-            "dkim", "sandbox", "sendmail", "admin", "log",
+            "listener",
+            "user",
+            "queue",
+            "retry",
+            "dns",
+            "default",
+            "provider",
+            "route",
+            "limit",
+            "rewrite",
+            "copy",
+            "dkim",
+            "sandbox",
+            "tls_report",
+            "sendmail",
+            "admin",
+            "log",
         ]);
     }
     // `password_file` beside `user`, as others have it.

@@ -87,6 +87,8 @@ pub(super) enum Kind {
     HostPatterns,
     /// A pattern of mailbox addresses; the flag allows `<>`.
     MailPattern(bool),
+    /// One address, read as a pattern: whoever takes it refuses one with `*`, and says for what it is.
+    MailAddress,
     /// One rate or several, of connections.
     Rates,
     /// One rate or several that say what they count; the flag allows connections.
@@ -316,6 +318,11 @@ impl Kind {
             Kind::Networks => list(value, wrong_type, |s| s.parse()).map(Val::Networks),
             Kind::HostPatterns => list(value, wrong_type, host_pattern).map(Val::Patterns),
             Kind::MailPattern(null) => mail_pattern(text()?, null).map(Val::Pattern),
+            Kind::MailAddress => {
+                let text = text()?;
+                let no_address = |_| format!("\"{text}\" is no address: expected {}", self.expected());
+                mail_pattern(text, false).map(Val::Pattern).map_err(no_address)
+            }
             Kind::Rates => match value.as_str() {
                 Some(one) => Ok(Val::Rates(vec![one.parse()?])),
                 None => list(value, wrong_type, |s| s.parse()).map(Val::Rates),

@@ -25,6 +25,7 @@ use socket2::{SockRef, TcpKeepalive};
 use tokio::net::TcpSocket;
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
+use tokio_rustls::rustls::ClientConfig;
 
 use super::dead::{BackOff, DeadAddresses, Door, EarlyEnd};
 use super::demand::Demand;
@@ -32,6 +33,7 @@ use super::fact::{Event, Fact, Peer, Stage};
 use super::oauth::{Names, Tokens};
 use super::quirks::Hosts;
 use super::session::{Connection, Setup, SetupFailure};
+use super::shown::{Attempted, Counter, Shown};
 use super::source::Sources;
 use super::tls::TlsSettings;
 use super::{Io, Timeouts, probe, watch, wire};
@@ -41,6 +43,7 @@ use crate::descriptors::{Counted, Descriptors, Slot};
 use crate::mail::{FeatureKeys, Features, LaneName};
 use crate::observe::seldom;
 use crate::route::{Host, Route};
+use crate::tls_report::Tally;
 
 /// Addresses tried for one connection.
 pub const MAX_ADDRESSES: usize = 12;
@@ -116,6 +119,8 @@ pub struct Connector {
     /// Makes streams instead of the system.
     dialer: Option<Arc<dyn Dialer>>,
     descriptors: Arc<Descriptors>,
+    /// Counts sessions for reports on TLS.
+    counter: Option<Counter>,
 }
 
 impl Connector {
@@ -135,6 +140,7 @@ impl Connector {
             quirks: Hosts::new(),
             dialer: None,
             descriptors: Descriptors::without_end(),
+            counter: None,
         })
     }
 
@@ -161,7 +167,7 @@ impl Connector {
         provider: &'a Provider,
         relay: &'a Relay,
         ip: IpAddr,
-        demand: &'a Demand,
+        (demand, shown): (&'a Demand, &'a Shown),
     ) -> Setup<'a> {
         Setup {
             hostname: &self.hostname,
@@ -173,7 +179,27 @@ impl Connector {
             tokens: &self.tokens,
             timeouts: probe::timeouts(),
             clear_text: false,
+            shown,
         }
+    }
+
+    /// Counts the sessions with mail hosts for reports on TLS.
+    pub fn with_tally(mut self, tally: Arc<Tally>, clock: Clock) -> Connector {
+        self.counter = Some(Counter { tally, clock });
+        self
+    }
+
+    /// Where sessions are counted, if they are.
+    pub fn tally(&self) -> Option<&Arc<Tally>> {
+        self.counter.as_ref().map(|counter| &counter.tally)
+    }
+
+    /// Who trusts what is trusted of every host, for requests over HTTPS.
+    ///
+    /// # Errors
+    /// For people.
+    pub fn https(&self, provider: &Provider) -> Result<Arc<ClientConfig>, String> {
+        self.tls.verified(provider)
     }
 
     /// Within this budget of descriptors.
@@ -301,12 +327,13 @@ impl Connector {
                 let most = most_attempts - attempts;
                 let connected = self.race(provider, sources, host, &mut addresses, most, &mut facts, admit).await;
                 attempts += before - addresses.len();
-                let Some((stream, address, source)) = connected else { break };
+                let Some(reached) = connected else { break };
+                let (address, source) = (reached.address, reached.source.map(|source| source.address));
                 sessions += 1;
                 let door = Door::new(provider, host, (sources::only(provider), address));
-                match self.session(provider, host, stream, address, source, admit).await {
+                match self.session(provider, route, host, reached, admit).await {
                     Ok(mut connection) => {
-                        connection.source = source.map(|source| source.address);
+                        connection.source = source;
                         connection.heed(self.quirks.clone(), address);
                         connection.early =
                             Some(EarlyEnd { known: self.dead.clone(), door, longest: provider.retry.max });
@@ -460,7 +487,7 @@ impl Connector {
         mut most: usize,
         facts: &mut Vec<Fact>,
         admit: &dyn Admit,
-    ) -> Option<(Box<dyn Io>, SocketAddr, Option<&'s Source>)> {
+    ) -> Option<Reached<'s>> {
         let mut racing = JoinSet::new();
         let mut running = Vec::new();
         let mut from: HashMap<SocketAddr, Option<&'s Source>> = HashMap::new();
@@ -509,14 +536,14 @@ impl Connector {
             let Ok((address, result)) = finished else { continue };
             running.retain(|other| *other != address);
             match result {
-                Ok(stream) => {
+                Ok((stream, local)) => {
                     self.dead.answered((only, address));
                     // Those that did not make it in spite of a head start come last from now on.
                     for slow in running {
                         self.dead.failed((only, slow), &Event::Timeout(HEAD_START), provider);
                         addresses.push_back(slow);
                     }
-                    return Some((stream, address, from.remove(&address).flatten()));
+                    return Some(Reached { stream, address, source: from.remove(&address).flatten(), local });
                 }
                 Err((event, dead)) => {
                     if dead && !self.dead.take_alive((only, address)) {
@@ -534,16 +561,17 @@ impl Connector {
     async fn session(
         &self,
         provider: &Provider,
+        route: &Route,
         host: &Host,
-        stream: Box<dyn Io>,
-        address: SocketAddr,
-        source: Option<&Source>,
+        reached: Reached<'_>,
         admit: &dyn Admit,
     ) -> Result<Connection, Fact> {
+        let Reached { stream, address, source, local } = reached;
         let demand = Demand::new(provider, &host.policy);
         if let Some(domain) = demand.unnamed() {
             watch::tell(domain, &host.name, Some(&"the policy does not name it".to_owned()));
         }
+        let shown = Shown::default();
         let mut setup = Setup {
             hostname: source.and_then(|source| source.name.as_deref()).unwrap_or(&self.hostname),
             provider,
@@ -554,8 +582,17 @@ impl Connector {
             tokens: &self.tokens,
             timeouts: self.timeouts,
             clear_text: false,
+            shown: &shown,
         };
-        let failure = match Connection::establish_over(stream, setup).await {
+        let established = Connection::establish_over(stream, setup).await;
+        if let Some(counter) = &self.counter {
+            let failed = established.as_ref().err().map(|failure| &failure.fact);
+            let peer = established.as_ref().map_or_else(|failure| failure.fact.peer.as_ref(), |open| Some(open.peer()));
+            let encrypted = peer.is_some_and(|peer| peer.tls.is_some());
+            let (ip, demand, shown) = (address.ip(), &demand, &shown);
+            counter.count(&Attempted { route, host, demand, shown, ip, local, encrypted, failed });
+        }
+        let failure = match established {
             Ok(connection) => {
                 if connection.peer().tls.is_none() {
                     tell_clear_text(&demand, host);
@@ -583,7 +620,7 @@ impl Connector {
             Some(dialer) => dial(&**dialer, slot, address, self.timeouts.connect).await,
         };
         match again {
-            Ok(stream) => Connection::establish_over(stream, setup).await.map_err(|failure| failure.fact),
+            Ok((stream, _)) => Connection::establish_over(stream, setup).await.map_err(|failure| failure.fact),
             Err((event, _)) => Err(Fact { stage: Stage::Connect, event, peer: fact.peer }),
         }
     }
@@ -645,12 +682,25 @@ fn of_family<'a, 's>(sources: &'a [&'s Source], to: IpAddr) -> impl Iterator<Ite
     sources.iter().copied().filter(move |source| source.address.is_ipv4() == to.is_ipv4())
 }
 
+/// A connected stream, and the local address.
+type Connected = (Box<dyn Io>, Option<IpAddr>);
+
+/// The address that answered first, and from where it was reached.
+struct Reached<'s> {
+    stream: Box<dyn Io>,
+    address: SocketAddr,
+    /// The source of the configuration.
+    source: Option<&'s Source>,
+    /// The local address.
+    local: Option<IpAddr>,
+}
+
 /// [`connect`] by a dialer.
-async fn dial(dialer: &dyn Dialer, slot: Slot, to: SocketAddr, limit: Duration) -> Result<Box<dyn Io>, (Event, bool)> {
+async fn dial(dialer: &dyn Dialer, slot: Slot, to: SocketAddr, limit: Duration) -> Result<Connected, (Event, bool)> {
     match timeout(limit, dialer.dial(to)).await {
         Err(_) => Err((Event::Timeout(limit), true)),
         Ok(Err(e)) => Err((not_connected(&e), true)),
-        Ok(Ok(stream)) => Ok(Box::new(Counted::new(stream, slot))),
+        Ok(Ok(stream)) => Ok((Box::new(Counted::new(stream, slot)), None)),
     }
 }
 
@@ -672,7 +722,7 @@ async fn connect(
     slot: Slot,
     to: SocketAddr,
     limit: Duration,
-) -> Result<Box<dyn Io>, (Event, bool)> {
+) -> Result<Connected, (Event, bool)> {
     let socket = socket.map_err(|e| (Event::Io(e.to_string()), false))?;
     match timeout(limit, socket.connect(to)).await {
         Err(_) => Err((Event::Timeout(limit), true)),
@@ -682,7 +732,8 @@ async fn connect(
             let _ = stream.set_nodelay(true);
             let keepalive = TcpKeepalive::new().with_time(Duration::from_secs(60));
             let _ = SockRef::from(&stream).set_tcp_keepalive(&keepalive);
-            Ok(Box::new(Counted::new(stream, slot)))
+            let local = stream.local_addr().ok().map(|address| address.ip());
+            Ok((Box::new(Counted::new(stream, slot)), local))
         }
     }
 }

@@ -37,6 +37,7 @@ mod said;
 mod sasl;
 pub mod session;
 pub mod session_limits;
+mod shown;
 mod source;
 mod step;
 mod stray;
@@ -55,6 +56,7 @@ pub use connect::{Admit, Connector, ConnectorError, Dialer, Freely};
 pub use fact::{Event, Fact, NOT_TRIED, Peer, Proof, Reply, Stage, Tls};
 pub use session::Connection;
 pub use session_limits::SessionLimits;
+pub use shown::Shown;
 pub use tls::TlsSettings;
 pub use wire::Io;
 

@@ -13,6 +13,7 @@ use super::demand::Demand;
 use super::fact::{Event, Peer, Stage};
 use super::oauth::{Names, known, told};
 use super::session::{Setup, ask, authenticate, dialog, hello, part, start_tls};
+use super::shown::Shown;
 use super::wire::{Io, Wire};
 use super::{Capabilities, Timeouts, command};
 use crate::config::{Provider, Redactor, Relay};
@@ -82,7 +83,8 @@ impl Connector {
         };
         let (stream, address) = connect(relay, names, &mut steps).await?;
         let demand = Demand::new(provider, &TlsPolicy::None);
-        let setup = self.setup_for(provider, relay, address.ip(), &demand);
+        let shown = Shown::default();
+        let setup = self.setup_for(provider, relay, address.ip(), (&demand, &shown));
         let mut peer = Peer { host: relay.host.clone(), ip: Some(address.ip()), tls: None };
         let (mut wire, caps) = greet(stream, &setup, relay, &mut peer, &mut steps).await?;
         let done = talk(&mut wire, &caps, &setup, &peer, sender, &mut steps).await;
@@ -106,7 +108,8 @@ impl Connector {
         let mut steps = Steps { tell, began: Instant::now() };
         let (stream, address) = connect(host, names, &mut steps).await?;
         let demand = Demand::new(provider, &TlsPolicy::None);
-        let setup = self.setup_for(provider, host, address.ip(), &demand);
+        let shown = Shown::default();
+        let setup = self.setup_for(provider, host, address.ip(), (&demand, &shown));
         let mut peer = Peer { host: host.host.clone(), ip: Some(address.ip()), tls: None };
         let (mut wire, _) = greet(stream, &setup, host, &mut peer, &mut steps).await?;
         part(&mut wire, &setup.timeouts, &(Stage::Idle, Event::Missing(String::new()))).await;

@@ -20,6 +20,7 @@ use super::fact::{Event, Fact, Peer, Reply, Stage, Tls};
 use super::oauth::{Fault, Tokens};
 use super::quirks::{Hosts, Place, Quirks};
 use super::session_limits::Domains;
+use super::shown::Shown;
 use super::step::Form;
 use super::stray::LastWord;
 use super::tls::TlsSettings;
@@ -29,6 +30,7 @@ use super::{Capabilities, Timeouts, auth, command};
 use crate::config::{Provider, Redactor};
 use crate::mail::{Address, FeatureKeys, QueueId};
 use crate::route::TlsPolicy;
+use crate::tls_report::ResultType;
 
 /// What a session is set up with.
 #[derive(Clone, Copy)]
@@ -51,6 +53,8 @@ pub struct Setup<'a> {
     pub timeouts: Timeouts,
     /// STARTTLS has just failed with this address: go on without.
     pub clear_text: bool,
+    /// Where to note what it shows of TLS.
+    pub shown: &'a Shown,
 }
 
 impl Setup<'_> {
@@ -364,6 +368,7 @@ pub(super) async fn start_tls(io: Box<dyn Io>, setup: &Setup<'_>, peer: &mut Pee
 pub(super) async fn dialog(wire: &mut Wire, setup: &Setup<'_>, implicit: bool) -> Result<(Capabilities, bool), Failed> {
     let t = &setup.timeouts;
     let greeting = wire.read(t.greeting).await.map_err(|event| (Stage::Greeting, event))?.reply;
+    setup.shown.greeted(&greeting.text);
     positive(Stage::Greeting, greeting)?;
     let caps = hello(wire, setup).await?;
     let demand = setup.demand;
@@ -371,6 +376,7 @@ pub(super) async fn dialog(wire: &mut Wire, setup: &Setup<'_>, implicit: bool) -
         return Ok((caps, false));
     }
     if !caps.starttls {
+        setup.shown.note(ResultType::StarttlsNotSupported, "STARTTLS is not offered");
         return match demand.required {
             false => Ok((caps, false)),
             true => Err((Stage::StartTls, Event::Tls("the server does not offer STARTTLS".to_owned()))),
@@ -381,6 +387,9 @@ pub(super) async fn dialog(wire: &mut Wire, setup: &Setup<'_>, implicit: bool) -
     // The reply to EHLO once more: 220 alone lets the handshake begin (RFC 3207 §4).
     if reply.code == 250 {
         reply = wire.read(t.ehlo).await.map_err(|event| (Stage::StartTls, event))?.reply;
+    }
+    if reply.code != 421 && !reply.is_positive() {
+        setup.shown.note(ResultType::StarttlsNotSupported, &format!("STARTTLS is refused: {reply}"));
     }
     if reply.code == 421 || !reply.is_positive() && demand.required {
         return Err((Stage::StartTls, Event::Reply(reply)));

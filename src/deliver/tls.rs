@@ -23,12 +23,14 @@ use super::dane::Dane;
 use super::demand::Demand;
 use super::fact::Event;
 use super::session::Setup;
+use super::shown::result_of;
 use super::tickets::Tickets;
 use super::watch::{self, Watching};
 use super::wire::{Io, event_of};
 use crate::config::{Authorities, OwnCertificate, Provider, TlsMin};
 use crate::route;
 use crate::smtp::tls::{explain, is_incompatible, version_name};
+use crate::tls_report::ResultType;
 
 /// Client configurations kept (one or two for each provider), and verifiers.
 const CONFIGS: u64 = 1024;
@@ -161,7 +163,7 @@ impl TlsSettings {
         setup: &Setup<'_>,
         io: Box<dyn Io>,
     ) -> Result<(Box<dyn Io>, &'static str), Event> {
-        let Setup { provider, host, ip, demand, .. } = *setup;
+        let Setup { provider, host, ip, demand, shown, .. } = *setup;
         let limit = setup.timeouts.tls;
         let watched = demand.watches().map(|domain| (domain, Arc::new(OnceLock::new())));
         let config = match &watched {
@@ -193,13 +195,17 @@ impl TlsSettings {
                     }
                     // The names in a certificate are the peer's words, like a reply.
                     let text = explain(host, tls);
+                    shown.note(result_of(tls), &text);
                     Event::Tls(provider.relay.iter().fold(text, |text, relay| relay.redactor().redact(text)))
                 }
                 None => event_of(&e),
             }),
             Ok(Ok(stream)) => {
                 if let Some((domain, told)) = &watched {
-                    watch::tell(domain, host, told.get());
+                    watch::tell(domain, host, told.get().map(|(_, why)| why));
+                    if let Some((result, why)) = told.get() {
+                        shown.note(*result, why);
+                    }
                 }
                 let version = version_name(stream.get_ref().1.protocol_version());
                 Ok((Box::new(stream), version))
@@ -208,7 +214,11 @@ impl TlsSettings {
     }
 
     /// Takes any certificate, and notes in `told` what is wrong with it.
-    fn watching(&self, provider: &Provider, told: Arc<OnceLock<String>>) -> Result<Arc<ClientConfig>, String> {
+    fn watching(
+        &self,
+        provider: &Provider,
+        told: Arc<OnceLock<(ResultType, String)>>,
+    ) -> Result<Arc<ClientConfig>, String> {
         let verifier = Watching {
             inner: self.verifier(provider.tls_ca.as_ref())?,
             any: AnyCertificate(self.crypto.clone()),

@@ -6,9 +6,11 @@ use tokio_rustls::rustls::client::danger::{HandshakeSignatureValid, ServerCertVe
 use tokio_rustls::rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use tokio_rustls::rustls::{DigitallySignedStruct, Error, SignatureScheme};
 
+use super::shown::result_of;
 use super::tls::{AnyCertificate, OrPinned};
 use crate::observe::seldom;
 use crate::smtp::tls::explain;
+use crate::tls_report::ResultType;
 
 /// See the module.
 #[derive(Debug)]
@@ -16,13 +18,13 @@ pub(super) struct Watching {
     pub inner: Arc<OrPinned>,
     pub any: AnyCertificate,
     /// What is wrong with it, or with the signature of the handshake.
-    pub told: Arc<OnceLock<String>>,
+    pub told: Arc<OnceLock<(ResultType, String)>>,
 }
 
 impl Watching {
     fn note<T>(&self, host: &str, checked: Result<T, Error>) {
         if let Err(error) = checked {
-            let _ = self.told.set(explain(host, &error));
+            let _ = self.told.set((result_of(&error), explain(host, &error)));
         }
     }
 }

@@ -4,10 +4,10 @@
 //! There is no list of public suffixes here: the organizational domain is found by asking upwards, as the successor of
 //! RFC 7489 does (DMARCbis, "DNS tree walk"), with [`MOST_STEPS`] questions at most.
 
-use super::finding::{Finding, txt_line};
+use super::finding::{Finding, Mark, txt_line};
 use super::names::Asker;
 use super::subject::Subject;
-use super::tags::{Tags, mail_domain, uri_fault};
+use super::tags::{Tags, is_meant, mail_domain, uri_fault};
 
 const CHECK: &str = "DMARC";
 /// Names that are asked for one domain.
@@ -85,9 +85,14 @@ pub(super) async fn examine(asker: &Asker<'_>, subject: &Subject) -> Vec<Finding
         let finding = Finding::failed(CHECK, domain, "there is no policy: big receivers want one of who sends in bulk");
         return vec![finding.with("publish one, and read its reports").publish(line)];
     };
-    findings.push(of_policy(domain, &policy));
+    let faults = faults(&policy);
+    let told = of_policy(domain, &policy);
+    // A record that receivers may use no part of is not as it should be, whatever it asks for.
+    if faults.is_empty() || told.verdict != Mark::Ok {
+        findings.push(told);
+    }
     findings.extend(
-        faults(&policy)
+        faults
             .into_iter()
             .map(|why| Finding::failed(CHECK, domain, why).with("receivers may use no part of such a record: mend it")),
     );
@@ -110,7 +115,7 @@ async fn at(asker: &Asker<'_>, domain: &str) -> Result<Found, String> {
     let texts = asker.texts(&format!("_dmarc.{domain}")).await?;
     let records: Vec<&String> = texts.iter().filter(|text| is_record(text)).collect();
     Ok(match records.as_slice() {
-        [] => match texts.iter().find(|text| is_meant(text)) {
+        [] => match texts.iter().find(|text| is_meant(text, "dmarc", &["p", "rua"])) {
             Some(text) => Found::Meant(text.chars().take(200).collect()),
             None => Found::Nothing,
         },
@@ -131,12 +136,6 @@ fn is_record(text: &str) -> bool {
         let version = word.split_whitespace().next().unwrap_or_default();
         tag.trim_end() == "v" && version.trim_end_matches('\\') == "DMARC1"
     })
-}
-
-/// Whether somebody meant a text at this name to be a record: it says so somewhere, or has its tags.
-fn is_meant(text: &str) -> bool {
-    let tags = Tags::parse(text);
-    text.to_ascii_lowercase().contains("dmarc") || tags.get("p").is_some() || tags.get("rua").is_some()
 }
 
 /// The names that are asked one after the other, from the domain up (at most [`MOST_STEPS`]).
@@ -321,7 +320,7 @@ async fn alignment(asker: &Asker<'_>, subject: &Subject, policy: &Policy) -> Vec
     let mut signers: Vec<&str> = subject.keys.iter().map(|dkim| &*dkim.domain).collect();
     signers.dedup();
     ways.extend(signers.into_iter().map(|signer| ("DKIM", signer, "adkim")));
-    let mut findings = Vec::new();
+    let mut judged = Vec::with_capacity(ways.len());
     for (what, domain, tag) in ways {
         let strict = policy.tags.get(tag).is_some_and(|mode| mode.eq_ignore_ascii_case("s"));
         let aligned = match (domain == subject.domain, strict) {
@@ -332,6 +331,12 @@ async fn alignment(asker: &Asker<'_>, subject: &Subject, policy: &Policy) -> Vec
                 ours.and_then(|ours| its.map(|its| ours == its))
             }
         };
+        judged.push((what, domain, tag, strict, aligned));
+    }
+    // One of both is enough (RFC 7489 §6.6.2).
+    let other = judged.iter().find(|(.., aligned)| *aligned == Ok(true)).map(|(what, ..)| *what);
+    let mut findings = Vec::new();
+    for (what, domain, tag, strict, aligned) in judged {
         let mode = if strict { "strict" } else { "relaxed" };
         findings.push(match aligned {
             Ok(true) => Finding::ok(
@@ -347,15 +352,18 @@ async fn alignment(asker: &Asker<'_>, subject: &Subject, policy: &Policy) -> Vec
                 );
                 Finding::note(CHECK, &subject.domain, found).with("publish a DMARC record at the domain above both")
             }
-            Ok(false) => Finding::failed(
-                CHECK,
-                &subject.domain,
-                format!("{what} of {domain} does not count for {} ({mode})", subject.domain),
-            )
-            .with(match strict {
-                true => format!("{tag}=s wants the same domain: use it, or take {tag}=s out of the record"),
-                false => "use a domain of the same organization".to_owned(),
-            }),
+            Ok(false) => {
+                let found = format!("{what} of {domain} does not count for {} ({mode})", subject.domain);
+                let remedy = match strict {
+                    true => format!("{tag}=s wants the same domain: use it, or take {tag}=s out of the record"),
+                    false => "use a domain of the same organization".to_owned(),
+                };
+                match other {
+                    Some(other) => Finding::note(CHECK, &subject.domain, found)
+                        .with(format!("mail passes by {other} alone, as long as that holds; for both, {remedy}")),
+                    None => Finding::failed(CHECK, &subject.domain, found).with(remedy),
+                }
+            }
             Err(why) => Finding::unknown(CHECK, &subject.domain, why),
         });
     }

@@ -26,6 +26,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use crate::route::Asked;
 use crate::route::sts::{Mode, Policy};
 pub use finding::{Finding, Mark};
 pub use mx::MailHost;
@@ -51,6 +52,23 @@ pub struct Examined {
 pub async fn examine(subject: &Subject, names: &dyn Names, web: &Web<'_>) -> Examined {
     let asker = Asker::new(names, Instant::now() + LIMIT);
     let asker = &asker;
+    // Of a domain that is not there all else would be missing, too.
+    let mut missing = Vec::new();
+    for domain in [&subject.domain, &subject.envelope] {
+        if asker.ask(domain, Asked::Mx).await.is_ok_and(|answer| answer.no_such_name) && missing.last() != Some(domain)
+        {
+            missing.push(domain.clone());
+        }
+    }
+    let gone = |domain: &String| {
+        let found = "the domain does not exist: receivers refuse mail from it";
+        Finding::failed("domain", domain, found)
+            .with("register it, or mend its delegation; see whether the name is right")
+    };
+    let not_there: Vec<Finding> = missing.iter().map(gone).collect();
+    if missing.contains(&subject.domain) {
+        return Examined { findings: not_there, hosts: Vec::new(), enforced: false };
+    }
     let of_hosts = async {
         let (mut findings, hosts) = mx::examine(asker, subject).await;
         let (policy, tlsa) =
@@ -72,7 +90,7 @@ pub async fn examine(subject: &Subject, names: &dyn Names, web: &Web<'_>) -> Exa
         published::tls_reports(asker, subject),
         of_logo,
     );
-    let findings = [spf, dkim, dmarc, sources, hosts_told, vec![reports, bimi]].concat();
+    let findings = [not_there, spf, dkim, dmarc, sources, hosts_told, vec![reports, bimi]].concat();
     let is_enforced = |policy: &Policy| policy.mode == Mode::Enforce;
     Examined { findings, hosts, enforced: policy.as_ref().is_some_and(is_enforced) }
 }

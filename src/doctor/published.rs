@@ -35,7 +35,7 @@ pub(super) async fn sts(
         Err(why) => return alone(Finding::unknown(CHECK, domain, why)),
     };
     let Some(id) = id_of(texts.iter().map(String::as_bytes)) else {
-        let meant: Vec<&String> = texts.iter().filter(|text| is_meant(text, "STSv1")).collect();
+        let meant: Vec<&String> = texts.iter().filter(|text| is_meant(text, "stsv", &["id"])).collect();
         return alone(match meant.as_slice() {
             [] => Finding::note(CHECK, domain, "there is none: mail to it may be read and diverted on its way")
                 .with("publish a policy (RFC 8461), first in mode testing"),
@@ -115,7 +115,7 @@ pub(super) async fn tls_reports(asker: &Asker<'_>, subject: &Subject) -> Finding
         Err(why) => return Finding::unknown(CHECK, domain, why),
     };
     let example = || txt_line(&name, &format!("v=TLSRPTv1; rua=mailto:tls@{domain}"));
-    let meant: Vec<&String> = texts.iter().filter(|text| is_meant(text, "TLSRPTv1")).collect();
+    let meant: Vec<&String> = texts.iter().filter(|text| is_meant(text, "tlsrpt", &["rua"])).collect();
     let text = match meant.as_slice() {
         [] => return Finding::skipped(CHECK, domain, "none are asked for"),
         [one] => one,
@@ -152,7 +152,7 @@ pub(super) async fn bimi(asker: &Asker<'_>, subject: &Subject, enforced: bool) -
         Ok(texts) => texts,
         Err(why) => return Finding::unknown(CHECK, domain, why),
     };
-    let meant: Vec<&String> = texts.iter().filter(|text| is_meant(text, "BIMI1")).collect();
+    let meant: Vec<&String> = texts.iter().filter(|text| is_meant(text, "bimi", &["l"])).collect();
     let text = match meant.as_slice() {
         [] => return Finding::skipped(CHECK, domain, "there is no logo, and none is needed"),
         [one] => one,

@@ -86,9 +86,9 @@ pub fn mail_domain(uri: &str) -> Option<String> {
     address.rsplit_once('@').map(|(_, domain)| domain.trim_end_matches('.').to_ascii_lowercase())
 }
 
-/// Whether somebody meant a text to be a record of this version, such as `DMARC1`, although it does not begin with it as
-/// it has to.
-pub fn is_meant(text: &str, version: &str) -> bool {
-    let bare: String = text.chars().filter(|c| c.is_ascii_alphanumeric()).take(version.len() + 1).collect();
-    bare.eq_ignore_ascii_case(&format!("v{version}"))
+/// Whether somebody meant a text at the name of a record to be one, although it need not begin as it has to: it has the
+/// `word` of its version somewhere, in whatever case, or one of its `tags`.
+pub fn is_meant(text: &str, word: &str, tags: &[&str]) -> bool {
+    let read = Tags::parse(text);
+    text.to_ascii_lowercase().contains(word) || tags.iter().any(|tag| read.get(tag).is_some())
 }

@@ -2,7 +2,9 @@
 
 use super::finding::Finding;
 use crate::dkim::signer::is_signed;
-use crate::mail::header::field_name;
+use crate::mail::address_list;
+use crate::mail::convert::header_fields;
+use crate::mail::domain::{parse_name, printed};
 
 const CHECK: &str = "List-Unsubscribe";
 const UNSUBSCRIBE: &str = "List-Unsubscribe";
@@ -10,9 +12,10 @@ const POST: &str = "List-Unsubscribe-Post";
 /// What it has to say.
 const ONE_CLICK: &str = "List-Unsubscribe=One-Click";
 
-/// Of a message; `signs`: this relay signs it. `of` is its file.
-pub fn examine(message: &[u8], signs: bool, of: &str) -> Vec<Finding> {
-    let fields = fields(message);
+/// Of a message; `signs`: whether this relay signs mail of a domain. `of` is its file.
+pub fn examine(message: &[u8], signs: impl Fn(&str) -> bool, of: &str) -> Vec<Finding> {
+    let fields: Vec<(String, String)> = header_fields(message).collect();
+    let signs = domain_of_from(&fields).is_some_and(|domain| signs(&domain));
     let all = |name: &str| -> Vec<&str> {
         fields.iter().filter(|(field, _)| field.eq_ignore_ascii_case(name)).map(|(_, value)| value.as_str()).collect()
     };
@@ -84,26 +87,14 @@ fn signed(signatures: &[&str], signs: bool, of: &str) -> Finding {
     }
 }
 
-/// The fields of the header section, unfolded.
-fn fields(message: &[u8]) -> Vec<(String, String)> {
-    let mut fields: Vec<(String, String)> = Vec::new();
-    for line in message.split(|b| *b == b'\n') {
-        let line = line.strip_suffix(b"\r").unwrap_or(line);
-        if line.is_empty() {
-            break;
-        }
-        if line.starts_with(b" ") || line.starts_with(b"\t") {
-            if let Some((_, value)) = fields.last_mut() {
-                value.push(' ');
-                value.push_str(String::from_utf8_lossy(line).trim());
-            }
-            continue;
-        }
-        let Some(name) = field_name(line) else { continue };
-        let value = line.iter().position(|b| *b == b':').and_then(|at| line.get(at + 1..)).unwrap_or_default();
-        fields.push((String::from_utf8_lossy(name).into_owned(), String::from_utf8_lossy(value).trim().to_owned()));
-    }
-    fields
+/// The domain of its one `From`, of the first address where there are several, as [`crate::config::Config::dkim_for`]
+/// takes it; `None`: nobody signs for it.
+fn domain_of_from(fields: &[(String, String)]) -> Option<String> {
+    let mut all = fields.iter().filter(|(name, _)| name.eq_ignore_ascii_case("From"));
+    let (_, value) = all.next().filter(|_| all.next().is_none())?;
+    let listed = address_list::parse(value.as_bytes()).ok()?;
+    let (_, domain) = listed.first()?.text.rsplit_once('@')?;
+    parse_name(domain).map(|name| printed(&name))
 }
 
 fn bounded(text: &str) -> String {

@@ -14,7 +14,7 @@ use super::policy::{LOCKED, OVER_LIMIT, TOO_MANY_COMMANDS, TOO_MANY_ERRORS};
 use super::submit::{Client, Shared, Transaction};
 pub(super) use auth::{Login, NoLogin};
 
-use crate::mail::{Address, BodyKind, Caller, Envelope};
+use crate::mail::{Address, BodyKind, Caller, Envelope, TlsWish};
 use crate::smtp::command::proxied::{XCLIENT, XFORWARD};
 use crate::smtp::command::{Bad, MailParams, RcptParams};
 use crate::smtp::{Command, Reply, reply};
@@ -415,6 +415,7 @@ impl Dialog {
             envid: params.envid,
             priority: params.priority.unwrap_or(0),
             release,
+            tls: TlsWish::Usual,
         };
         let mut transaction =
             Transaction::new(envelope, params.size, self.shared.intake.memory().envelope()).sent_as(rewritten);

@@ -36,6 +36,7 @@ use crate::mail::binary::BinaryScan;
 use crate::mail::date::Rfc5322;
 use crate::mail::header::{MAILBOX_FIELD, cut_out, field_name, is_mailbox_line};
 use crate::mail::send_at::{self, SendAt, Unreadable};
+use crate::mail::tls_required::TlsRequired;
 use crate::mail::urgency::Urgency;
 use crate::mail::{Address, BodyTraits, CHUNK, QueueId, Trace};
 use crate::queue::{Queue, QueueError};
@@ -97,6 +98,8 @@ pub struct Finished {
     pub priority: Option<i8>,
     /// When it leaves, if a field says so and that is not over.
     pub release: Option<Timestamp>,
+    /// Its header says `TLS-Required: No`.
+    pub tls_optional: bool,
     /// Hash of the content as received, if one was asked for and the content had a `Message-ID:`
     /// (two messages without one cannot be told from one message sent twice).
     pub fingerprint: Option<u64>,
@@ -118,6 +121,7 @@ struct Header {
     date: bool,
     message_id: bool,
     urgency: Urgency,
+    tls_required: TlsRequired,
     /// In a box, since it is rare.
     send_at: Option<Box<SendAt>>,
     /// The current field is that one.
@@ -182,6 +186,7 @@ pub struct Draft {
     header: Option<Header>,
     message_id: bool,
     urgency: Urgency,
+    tls_required: TlsRequired,
     rewriting: Option<Box<Rewriting>>,
     send_at: Later,
     release: Option<Timestamp>,
@@ -233,6 +238,7 @@ impl Draft {
             rewriting: None,
             send_at: Later::Stays,
             release: None,
+            tls_required: TlsRequired::default(),
             column: 0,
             traits,
             exact: None,
@@ -391,6 +397,7 @@ impl Draft {
                         header.date |= name.eq_ignore_ascii_case(b"date");
                         header.message_id |= name.eq_ignore_ascii_case(b"message-id");
                         header.urgency.field(name, line);
+                        header.tls_required.field(name, line);
                         header.received += u32::from(name.eq_ignore_ascii_case(b"received"));
                         if header.received > self.max_hops {
                             return self.refuse(Refusal::Loop);
@@ -501,7 +508,7 @@ impl Draft {
         self.buf[at..].rotate_right(extra);
         self.traits.eight_bit_header |= !self.buf[at..at + extra].is_ascii();
         self.message_id = header.message_id;
-        self.urgency = header.urgency;
+        (self.urgency, self.tls_required) = (header.urgency, header.tls_required);
         self.scan_body(at + extra + if empty_line { 2 } else { 0 });
     }
 
@@ -595,6 +602,7 @@ impl Draft {
             traits: BodyTraits { binary: self.exact.as_ref().is_some_and(BinaryScan::finish), ..self.traits },
             priority: self.urgency.priority(),
             release: self.release,
+            tls_optional: self.tls_required.is_no(),
             fingerprint: self.hash.take().filter(|_| self.message_id).map(|h| h.finish()),
         }))
     }

@@ -22,7 +22,7 @@ use super::rewriting::Rewriting;
 use crate::clock::Timestamp;
 use crate::config::{self, ReceivedSays, Rewritten, User};
 use crate::mail::{
-    Address, BodyKind, Caller, Envelope, Forward, Message, Notify, Orcpt, Origin, QueueId, Recipient, Trace,
+    Address, BodyKind, Caller, Envelope, Forward, Message, Notify, Orcpt, Origin, QueueId, Recipient, TlsWish, Trace,
 };
 use crate::observe;
 use crate::queue::{Queue, QueueError};
@@ -399,6 +399,9 @@ impl Shared {
         }
         if !tx.hold_given {
             envelope.release = finished.release;
+        }
+        if finished.tls_optional {
+            envelope.tls = TlsWish::Optional;
         }
         let message = Message {
             id: finished.id,

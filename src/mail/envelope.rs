@@ -11,6 +11,34 @@ pub fn envid_bytes(envid: &str) -> impl Iterator<Item = u8> {
     envid.chars().map(|c| u8::try_from(u32::from(c)).unwrap_or(b'?'))
 }
 
+/// What the sender says of TLS on the way (RFC 8689).
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum TlsWish {
+    /// Nothing.
+    #[default]
+    Usual,
+    /// `TLS-Required: No`: what domains publish on TLS does not hold it up.
+    Optional,
+}
+
+/// Where it stands in the store.
+const TLS_OPTIONAL: u8 = 1 << 5;
+
+impl TlsWish {
+    /// A bit for the store, beside those of [`super::BodyTraits`].
+    pub fn to_bits(self) -> u8 {
+        match self {
+            TlsWish::Usual => 0,
+            TlsWish::Optional => TLS_OPTIONAL,
+        }
+    }
+
+    /// The inverse of [`TlsWish::to_bits`].
+    pub fn from_bits(bits: u8) -> TlsWish {
+        if bits & TLS_OPTIONAL == 0 { TlsWish::Usual } else { TlsWish::Optional }
+    }
+}
+
 /// What MAIL said.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Envelope {
@@ -29,6 +57,8 @@ pub struct Envelope {
     pub priority: i8,
     /// It does not leave before (RFC 4865); `None`: as soon as it can.
     pub release: Option<Timestamp>,
+    /// Of TLS.
+    pub tls: TlsWish,
 }
 
 impl Envelope {

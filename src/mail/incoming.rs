@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use super::{Address, Message, Origin};
+use super::{Address, Message, Origin, TlsWish};
 
 /// See the module. The default is a message of mailweir itself: of the null sender, from no client.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -15,6 +15,8 @@ pub struct Incoming<'a> {
     pub listener: &'a str,
     /// As whom the client had logged in; empty without a login.
     pub user: &'a str,
+    /// What domains publish on TLS does not count ([`TlsWish::Optional`]).
+    pub tls_optional: bool,
 }
 
 impl<'a> Incoming<'a> {
@@ -33,9 +35,12 @@ impl<'a> From<Option<&'a Address>> for Incoming<'a> {
 impl<'a> From<&'a Message> for Incoming<'a> {
     fn from(message: &'a Message) -> Incoming<'a> {
         let sender = message.envelope.reverse_path.as_ref();
+        let tls_optional = message.envelope.tls == TlsWish::Optional;
         match &message.origin {
-            Origin::Client { ip, listener, user, .. } => Incoming { sender, client: Some(*ip), listener, user },
-            Origin::Dsn | Origin::Local => sender.into(),
+            Origin::Client { ip, listener, user, .. } => {
+                Incoming { sender, client: Some(*ip), listener, user, tls_optional }
+            }
+            Origin::Dsn | Origin::Local => Incoming { tls_optional, ..sender.into() },
         }
     }
 }

@@ -153,7 +153,7 @@ pub enum Origin {
         /// As whom it had logged in; empty without a login.
         user: Arc<str>,
     },
-    /// Written by mailweir itself: a DSN.
+    /// Written by mailweir itself: a DSN, or a report on TLS.
     Dsn,
     /// Injected by `mailweir send` straight into the queue.
     Local,

@@ -22,13 +22,14 @@ pub mod refusals;
 pub mod rewriting;
 pub mod send_at;
 pub mod sender;
+pub mod tls_required;
 pub mod trace;
 pub mod urgency;
 
 pub use address::{Address, AddressError, lowercase};
 pub use caller::Caller;
 pub use domain::{Spellings, in_ascii};
-pub use envelope::{BodyKind, Envelope, Notify, Orcpt, Recipient, Ret, envid_bytes};
+pub use envelope::{BodyKind, Envelope, Notify, Orcpt, Recipient, Ret, TlsWish, envid_bytes};
 pub(crate) use features::domain_of;
 pub use features::{FEATURE_KINDS, FeatureKeys, Features, RECIPIENT_DOMAIN};
 pub use id::{IdSource, QueueId, RecipientKey};

@@ -27,7 +27,9 @@ use crate::config::SignedConversion;
 use crate::deliver::Reply;
 pub use crate::mail::Action;
 use crate::mail::convert::{self, Conversion, Hop, MAX_LINE, Octets, header_field, header_section, scan};
-use crate::mail::{Address, BodyKind, BodyTraits, CHUNK, Envelope, Message, Notify, Origin, QueueId, Recipient, Ret};
+use crate::mail::{
+    Address, BodyKind, BodyTraits, CHUNK, Envelope, Message, Notify, Origin, QueueId, Recipient, Ret, TlsWish,
+};
 
 /// Messages up to this size in bytes are returned whole when RET=FULL asks for it; of larger ones
 /// the header section is, and the text says so. Less than [`CHUNK`], so the first chunk of the
@@ -161,6 +163,7 @@ pub fn dsn(
         envid: None,
         priority: 0,
         release: None,
+        tls: TlsWish::Usual,
     };
     let size = body.len() as u64;
     Some(Dsn {

@@ -147,6 +147,7 @@ impl<'r> Worker<'r> {
                 }
             }
             Err(error) => {
+                relay.count_refusal(&error);
                 relay.scheduler.prove(lane, false);
                 // Others may look up theirs.
                 lane.found();
@@ -428,6 +429,9 @@ impl Drop for WorkerGuard {
 fn no_route(error: RouteError) -> Fact {
     let event = match error {
         RouteError::Permanent { code, enhanced, text } => Event::NoRoute { permanent: true, code, enhanced, text },
+        RouteError::Insecure { text, .. } => {
+            Event::NoRoute { permanent: false, code: 450, enhanced: crate::route::NO_TLS, text }
+        }
         RouteError::Temporary { enhanced, text } => Event::NoRoute { permanent: false, code: 450, enhanced, text },
     };
     Fact { stage: Stage::Route, event, peer: None }

@@ -35,10 +35,10 @@ pub use asked::{Answered, Asked, Said};
 pub use dns::NameServer;
 pub use private::is_private;
 pub use router::{Explained, ExplainedHost, Router};
-pub use tls_policy::{Dane, TlsPolicy};
+pub use tls_policy::{Dane, PolicyFault, TlsFacts, TlsPolicy};
 
 /// What RFC 3463 has for security that is not there for now: X.7.5.
-const NO_TLS: &str = "4.7.5";
+pub(crate) const NO_TLS: &str = "4.7.5";
 
 /// Why the router cannot be made. Fatal at start; at a reload the old one stays.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
@@ -86,6 +86,8 @@ pub struct Route {
     pub hosts: Arc<[Host]>,
     /// Port to connect to.
     pub port: u16,
+    /// What the domain publishes on TLS, for reports; `None`: none is made of sessions on this way.
+    pub facts: Option<Arc<TlsFacts>>,
 }
 
 impl Route {
@@ -113,6 +115,14 @@ pub enum RouteError {
         enhanced: &'static str,
         /// For people.
         text: String,
+    },
+    /// May be later: what the domain publishes on TLS leaves no host now.
+    #[error("{NO_TLS} {text}")]
+    Insecure {
+        /// For people.
+        text: String,
+        /// What is wrong, for reports.
+        facts: Arc<TlsFacts>,
     },
     /// May be later: SERVFAIL, time-out, MX without address.
     #[error("{enhanced} {text}")]

@@ -9,12 +9,13 @@ use tokio::time::Instant;
 
 use super::super::private::is_private;
 use super::super::sts::{Fetch, Mode, Policy, PolicyHost, Record, Standing, Sts, host_of};
-use super::super::tls_policy::{Dane, TlsPolicy};
+use super::super::tls_policy::{Dane, PolicyFault, TlsPolicy};
 use super::super::tlsa::{Published, name_of};
 use super::super::{Host, NO_TLS, RouteError};
 use super::{Addresses, Candidate, Inner, Router, Whose, parse_name, printed};
 use crate::clock::{Clock, Timestamp};
 use crate::config::{Dnssec, Provider, TlsMode};
+use crate::tls_report::ResultType;
 
 /// A route to a domain that has a policy is put together anew after this, from what is kept: a policy that was fetched
 /// meanwhile then holds.
@@ -68,7 +69,7 @@ impl Router {
         let now = Instant::now();
         let until = match &standing {
             Standing::None => record.until,
-            Standing::Policy(_) => record.until.min(now + LOOK_AGAIN),
+            Standing::Unfetched(_) | Standing::Policy(_) => record.until.min(now + LOOK_AGAIN),
             Standing::Awaited => now + AWAITED,
         };
         Some((standing, until))
@@ -82,26 +83,40 @@ impl Router {
     ) -> impl Future<Output = Result<PolicyHost, String>> + Send + 'static + use<> {
         let (inner, host) = (self.inner.clone(), host_of(domain));
         let (allow_private, trusted) = (provider.allow_private, provider.tls_ca.clone());
-        async move {
-            let name = parse_name(&host).ok_or_else(|| format!("{host} is no name"))?;
-            let key: Arc<str> = printed(&name).into();
-            let kept = inner.hosts.get(&key, inner.dns.look_up_addresses(&name, Whose::Unknown)).await;
-            let ips = match kept.value.addresses {
-                Addresses::Found(ips) => ips,
-                Addresses::None | Addresses::NoDomain => return Err(format!("{host} has no address")),
-                Addresses::Failed(text) | Addresses::Bogus(text) => return Err(format!("{host}: {text}")),
-            };
-            let ips = ips.iter().map(IpAddr::to_canonical);
-            let good: Vec<IpAddr> = ips.filter(|ip| allow_private || !is_private(*ip)).collect();
-            match good.is_empty() {
-                true => Err(format!("{host} has a loopback or private address only")),
-                false => Ok(PolicyHost { addresses: good, trusted }),
-            }
-        }
+        async move { Ok(PolicyHost { addresses: inner.web_host(&host, allow_private).await?, trusted }) }
+    }
+
+    /// The addresses of a host that a domain has named for reports, which must not be inside our own network either; and
+    /// the provider of that domain, whose `tls_ca` vouches for it.
+    ///
+    /// # Errors
+    /// It has none, or nobody knows now: why, for people.
+    pub async fn report_host(&self, domain: &str, host: &str) -> Result<(Vec<IpAddr>, Arc<Provider>), String> {
+        let config = &self.inner.config;
+        let provider = config.provider_for_domain(domain).unwrap_or(&config.default).clone();
+        Ok((self.inner.web_host(host, provider.allow_private).await?, provider))
     }
 }
 
 impl Inner {
+    /// The addresses of a host of HTTPS that somebody else has named.
+    async fn web_host(&self, host: &str, allow_private: bool) -> Result<Vec<IpAddr>, String> {
+        let name = parse_name(host).ok_or_else(|| format!("{host} is no name"))?;
+        let key: Arc<str> = printed(&name).into();
+        let kept = self.hosts.get(&key, self.dns.look_up_addresses(&name, Whose::Unknown)).await;
+        let ips = match kept.value.addresses {
+            Addresses::Found(ips) => ips,
+            Addresses::None | Addresses::NoDomain => return Err(format!("{host} has no address")),
+            Addresses::Failed(text) | Addresses::Bogus(text) => return Err(format!("{host}: {text}")),
+        };
+        let ips = ips.iter().map(IpAddr::to_canonical);
+        let good: Vec<IpAddr> = ips.filter(|ip| allow_private || !is_private(*ip)).collect();
+        match good.is_empty() {
+            true => Err(format!("{host} has a loopback or private address only")),
+            false => Ok(good),
+        }
+    }
+
     /// The policy that is known of a domain and honoured by this provider; nobody is asked.
     pub(super) fn policy_of(&self, domain: &str, provider: &Provider) -> Option<Arc<Policy>> {
         self.sts.get().filter(|_| wants_sts(provider))?.holds(domain).filter(|policy| policy.mode != Mode::None)
@@ -166,9 +181,13 @@ pub(super) fn apply(
     standing: Option<Standing>,
     provider: &Provider,
     domain: &str,
+    faults: &mut Vec<PolicyFault>,
 ) -> Result<Vec<Host>, RouteError> {
     let refused = |text| RouteError::Temporary { enhanced: NO_TLS, text };
-    let hosts = by_dane(hosts, candidates, provider, domain).map_err(refused)?;
+    let hosts = by_dane(hosts, candidates, provider, domain, faults).map_err(refused)?;
+    if let Some(Standing::Unfetched(why)) = &standing {
+        faults.push(PolicyFault::of_sts(why.result, &why.text));
+    }
     let demands = provider.tls == TlsMode::MtaSts;
     let policy = match standing {
         Some(Standing::Awaited) => {
@@ -204,6 +223,7 @@ pub(super) fn apply(
             policy.hosts(),
             others.join(", ")
         );
+        faults.push(PolicyFault::of_sts(ResultType::ValidationFailure, "the policy names none of the mail hosts"));
         return Err(refused(text));
     }
     let of: Arc<str> = Arc::from(&*policy.domain);
@@ -225,7 +245,13 @@ fn without_dane(host: Host, of: impl Fn(&str) -> TlsPolicy) -> Host {
 ///
 /// # Errors
 /// There is none left: why, for people.
-fn by_dane(hosts: Vec<Host>, candidates: &[Candidate], provider: &Provider, domain: &str) -> Result<Vec<Host>, String> {
+fn by_dane(
+    hosts: Vec<Host>,
+    candidates: &[Candidate],
+    provider: &Provider,
+    domain: &str,
+    faults: &mut Vec<PolicyFault>,
+) -> Result<Vec<Host>, String> {
     let demands = provider.tls == TlsMode::Dane;
     let mut why = None;
     let mut good = Vec::with_capacity(hosts.len());
@@ -240,11 +266,17 @@ fn by_dane(hosts: Vec<Host>, candidates: &[Candidate], provider: &Provider, doma
                 host.policy = TlsPolicy::Dane(Arc::new(Dane { names, records: records.clone() }));
             }
             Some((base, Published::Failed(text))) => {
+                faults.push(PolicyFault::of_dane(ResultType::DnssecInvalid, &host.name, text));
                 why.get_or_insert_with(|| format!("the TLSA records of {base} cannot be had: {text}"));
                 continue;
             }
             Some((base, Published::Unusable)) if !demands => host.policy = TlsPolicy::DaneUnusable(base.clone()),
             _ if demands => {
+                let (result, reason) = match published {
+                    Some((_, Published::Unusable)) => (ResultType::TlsaInvalid, "none of the records can be used"),
+                    _ => (ResultType::DaneRequired, "there are no signed records"),
+                };
+                faults.push(PolicyFault::of_dane(result, &host.name, reason));
                 why.get_or_insert_with(|| {
                     format!(
                         "tls = \"dane\" of provider {} demands signed TLSA records that can be used, and {} has none",
@@ -284,7 +316,8 @@ mod tests {
 
     fn told(names: &[&str], standing: Option<Standing>, tls: TlsMode) -> Result<Vec<String>, String> {
         let provider = Provider { tls, ..sample::provider("p") };
-        let applied = apply(hosts(names), &[], standing, &provider, "a.example").map_err(|e| e.to_string())?;
+        let applied =
+            apply(hosts(names), &[], standing, &provider, "a.example", &mut Vec::new()).map_err(|e| e.to_string())?;
         Ok(applied.into_iter().map(|host| format!("{} {:?}", host.name, host.policy)).collect())
     }
 
@@ -344,7 +377,8 @@ mod tests {
         let [a, b] = of;
         let candidates = [candidate("mx.a.example", a), candidate("mx.b.example", b)];
         let both = hosts(&["mx.a.example", "mx.b.example"]);
-        let applied = apply(both, &candidates, standing, &provider, "a.example").map_err(|e| e.to_string())?;
+        let applied =
+            apply(both, &candidates, standing, &provider, "a.example", &mut Vec::new()).map_err(|e| e.to_string())?;
         let shown = |policy: &TlsPolicy| match policy {
             TlsPolicy::None => "none",
             TlsPolicy::MtaSts(_) => "mta-sts",
@@ -377,5 +411,41 @@ mod tests {
         assert_eq!(why, "4.7.5 the TLSA records of mx.a.example cannot be had: forged");
         let why = by_both([bad(), none()], None, TlsMode::Dane).unwrap_err();
         assert!(why.starts_with("4.7.5 tls = \"dane\" of provider p demands signed TLSA records"), "{why}");
+    }
+
+    /// What reports have of it, by the words of RFC 8460.
+    #[test]
+    fn what_is_wrong_with_what_is_published_is_told_for_reports() {
+        use ResultType as R;
+        let (unusable, none) = (|| Published::Unusable, || Published::Nothing);
+        let failed = || Published::Failed("forged".into());
+        let unfetched = || Standing::Unfetched(Arc::new("no answer".to_owned().into()));
+        for (of, standing, tls, told) in [
+            ([records(), records()], policy("enforce"), TlsMode::Opportunistic, vec![]),
+            ([failed(), none()], None, TlsMode::Opportunistic, vec![("mx.a.example", R::DnssecInvalid)]),
+            (
+                [unusable(), none()],
+                None,
+                TlsMode::Dane,
+                vec![("mx.a.example", R::TlsaInvalid), ("mx.b.example", R::DaneRequired)],
+            ),
+            // It is told of each session with it.
+            ([unusable(), none()], None, TlsMode::Opportunistic, vec![]),
+            ([none(), none()], Some(unfetched()), TlsMode::Opportunistic, vec![("", R::StsPolicyFetchError)]),
+            ([none(), none()], Some(unfetched()), TlsMode::MtaSts, vec![("", R::StsPolicyFetchError)]),
+            ([none(), none()], Some(Standing::Awaited), TlsMode::Opportunistic, vec![]),
+        ] {
+            let (provider, mut faults) = (Provider { tls, ..sample::provider("p") }, Vec::new());
+            let [a, b] = of;
+            let candidates = [candidate("mx.a.example", a), candidate("mx.b.example", b)];
+            let both = hosts(&["mx.a.example", "mx.b.example"]);
+            let _ = apply(both, &candidates, standing, &provider, "a.example", &mut faults);
+            let found: Vec<_> = faults.iter().map(|it| (it.host.as_str(), it.fault.result)).collect();
+            assert_eq!(found, told);
+        }
+        let (provider, mut faults) = (sample::provider("p"), Vec::new());
+        let other = hosts(&["mx.c.example"]);
+        assert!(apply(other, &[], policy("enforce"), &provider, "a.example", &mut faults).is_err());
+        assert_eq!(faults.iter().map(|it| it.fault.result).collect::<Vec<_>>(), [R::ValidationFailure]);
     }
 }

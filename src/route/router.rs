@@ -24,12 +24,13 @@ use super::domain::{Form, Target, parse_name, printed};
 use super::records::{Exchange, HostAddresses, MAX_ADDRESSES, Mx, Place};
 use super::select::{Addresses, Candidate, Ourselves, interleave, no_such_domain, select};
 use super::source::Sources;
-use super::sts::{Record, Sts};
+use super::sts::{Record, Standing, Sts};
 use super::tlsa::Published;
-use super::{Host, NO_TLS, Route, RouteError, RouterError, TlsPolicy};
+use super::{Host, NO_TLS, PolicyFault, Route, RouteError, RouterError, TlsFacts, TlsPolicy};
 use crate::config::{Config, Provider, Relay, RouteWhen};
 use crate::descriptors::MAX_QUERIES;
 use crate::mail::{Address, Incoming, LaneName};
+use crate::tls_report::ResultType;
 
 /// How long an entry of `/etc/hosts` holds, and the address of an address literal.
 const LOCAL_TTL: Duration = Duration::from_secs(3600);
@@ -267,7 +268,13 @@ impl Router {
         let inner = &self.inner;
         let form = Form::of(recipient);
         let way = inner.way(from, recipient, &form);
+        // What others ask for of TLS is kept apart; a smart host is asked for nothing that is published.
+        let optional = from.tls_optional;
         let key: Cow<'_, str> = match &way {
+            Way::Mx(provider) if optional => {
+                let via = provider.map_or("", |provider| &provider.name);
+                format!("{} via {via} tls optional", form.text).into()
+            }
             Way::Mx(None) => Cow::Borrowed(&form.text),
             Way::Mx(Some(provider)) => format!("{} via {}", form.text, provider.name).into(),
             Way::Relay(provider, _) => match inner.names.get(&provider.name) {
@@ -283,7 +290,7 @@ impl Router {
         }
         let (outcome, until) = match way {
             Way::Relay(provider, relay) => inner.by_relay(provider, relay).await,
-            Way::Mx(provider) => self.by_mx(&Target::of(recipient), provider, whose).await,
+            Way::Mx(provider) => self.by_mx(&Target::of(recipient), provider, whose, optional).await,
         };
         let kept = match &outcome {
             Ok(_) => Kept::new(outcome.clone(), until),
@@ -330,7 +337,14 @@ impl Router {
         ways
     }
 
-    async fn by_mx(&self, target: &Target, chosen: Option<&Arc<Provider>>, whose: Whose) -> (Outcome, Instant) {
+    /// `optional`: what is published on TLS is not asked for.
+    async fn by_mx(
+        &self,
+        target: &Target,
+        chosen: Option<&Arc<Provider>>,
+        whose: Whose,
+        optional: bool,
+    ) -> (Outcome, Instant) {
         let inner = &self.inner;
         let destination = target.text();
         let fallback = match (chosen, &inner.config.default.relay) {
@@ -365,7 +379,9 @@ impl Router {
                     }),
                     Mx::NoDomain => Err(no_such_domain(ascii, true)),
                     Mx::Failed(text) => Err(RouteError::Temporary { enhanced: "4.4.3", text: text.to_string() }),
-                    Mx::Bogus(text) => Err(RouteError::Temporary { enhanced: NO_TLS, text: text.to_string() }),
+                    Mx::Bogus(text) => {
+                        Err(forged(ascii, optional, RouteError::Temporary { enhanced: NO_TLS, text: text.to_string() }))
+                    }
                 };
                 match (error, fallback) {
                     (Ok((list, implicit, signed)), _) => (list, implicit, signed, kept.until),
@@ -389,11 +405,11 @@ impl Router {
         }
 
         let likely = provider.unwrap_or(&inner.config.default);
-        let dane = (signed && inner.wants_dane(likely)).then_some(likely.port);
+        let dane = (signed && !optional && inner.wants_dane(likely)).then_some(likely.port);
         let standing = async {
             match target {
-                Target::Domain { ascii, .. } => self.standing(ascii, likely, whose).await,
-                Target::Literal { .. } | Target::Invalid { .. } => None,
+                Target::Domain { ascii, .. } if !optional => self.standing(ascii, likely, whose).await,
+                Target::Domain { .. } | Target::Literal { .. } | Target::Invalid { .. } => None,
             }
         };
         let ((candidates, mut until), standing) =
@@ -414,15 +430,30 @@ impl Router {
             return inner.by_relay(provider, relay).await;
         }
         let hosts = select(destination, &candidates, implicit, provider, &inner.ourselves);
-        let outcome = hosts.and_then(|hosts| apply(hosts, &candidates, standing, provider, destination)).map(|hosts| {
-            Arc::new(Route {
+        let hosts = hosts.map_err(|error| forged(destination, optional, error));
+        let sts = match &standing {
+            Some(Standing::Policy(policy)) => Some(policy.clone()),
+            _ => None,
+        };
+        let of_domain = matches!(target, Target::Domain { .. }) && !optional;
+        let facts = |faults| of_domain.then(|| TlsFacts { domain: destination.clone(), sts, faults });
+        let mut faults = Vec::new();
+        let hosts = hosts.and_then(|hosts| apply(hosts, &candidates, standing, provider, destination, &mut faults));
+        let facts = facts(faults);
+        let outcome = match hosts {
+            Ok(hosts) => Ok(Arc::new(Route {
                 lane,
                 provider: provider.clone(),
                 destination: destination.clone(),
                 hosts: hosts.into(),
                 port: provider.port,
-            })
-        });
+                facts: facts.map(Arc::new),
+            })),
+            Err(error) => Err(match facts {
+                Some(facts) => facts.refuses(error),
+                None => error,
+            }),
+        };
         (outcome, until)
     }
 
@@ -471,6 +502,17 @@ impl Router {
             }
         }
         (candidates, until)
+    }
+}
+
+/// An answer of DNS that is not believed, as reports have it.
+fn forged(domain: &Arc<str>, optional: bool, error: RouteError) -> RouteError {
+    match &error {
+        RouteError::Temporary { enhanced: NO_TLS, text } if !optional => {
+            let faults = vec![PolicyFault::of_dane(ResultType::DnssecInvalid, "", text)];
+            TlsFacts { domain: domain.clone(), sts: None, faults }.refuses(error)
+        }
+        _ => error,
     }
 }
 
@@ -524,6 +566,7 @@ impl Inner {
             destination: name.as_str().into(),
             hosts: Arc::from([Host { name, preference: 0, addresses, policy: TlsPolicy::None }]),
             port: relay.port,
+            facts: None,
         };
         (Ok(Arc::new(route)), until)
     }

@@ -188,7 +188,7 @@ mod tests {
             policy: super::super::TlsPolicy::None,
         }]);
         let (lane, provider) = (lane.clone(), Arc::new(provider.clone()));
-        Arc::new(Route { lane, provider, destination: "x.example".into(), hosts, port: 25 })
+        Arc::new(Route { lane, provider, destination: "x.example".into(), hosts, port: 25, facts: None })
     }
 
     #[test]

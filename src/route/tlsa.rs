@@ -3,6 +3,7 @@
 //!
 //! Bounded: [`MOST`] records of a host, each of at most [`MAX_DATA`] bytes.
 
+use std::fmt;
 use std::sync::Arc;
 
 use hickory_resolver::proto::rr::rdata::TLSA;
@@ -72,6 +73,27 @@ pub enum Published {
     Unusable,
     /// Nobody knows, or the answer is forged: mail is not given to this host (RFC 7672 §2.2).
     Failed(Arc<str>),
+}
+
+/// As in a zone, but for its name.
+impl fmt::Display for Tlsa {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let usage = match self.usage {
+            Usage::Authority => 2,
+            Usage::Host => 3,
+        };
+        let part = match self.part {
+            Part::Certificate => 0,
+            Part::Key => 1,
+        };
+        let form = match self.form {
+            Form::Full => 0,
+            Form::Sha256 => 1,
+            Form::Sha512 => 2,
+        };
+        write!(f, "{usage} {part} {form} ")?;
+        self.data.iter().try_for_each(|byte| write!(f, "{byte:02X}"))
+    }
 }
 
 impl Tlsa {
@@ -165,6 +187,7 @@ mod tests {
             (records.len(), records[0].usage, records[0].part, records[0].form),
             (1, Usage::Host, Part::Key, Form::Sha256)
         );
+        assert_eq!(records[0].to_string(), format!("3 1 1 {}", "07".repeat(32)));
     }
 
     #[test]

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use mailweir::clock::{Clock, Timestamp};
 use mailweir::mail::{
     Address, BodyKind, BodyTraits, CHUNK, Envelope, Message, NewMessage, NewRecipient, Notify, Orcpt, Origin,
-    Recipient, Ret,
+    Recipient, Ret, TlsWish,
 };
 use mailweir::queue::{Counts, Filter, Operation, QueueError, Settlement, Verdict};
 
@@ -53,8 +53,15 @@ pub async fn stores_and_gives_back_every_field(mut rig: Rig) {
             envid: Some("env id\u{7f}+".into()),
             priority: -9,
             release: Some(T0.after(Duration::from_millis(900))),
+            tls: TlsWish::Optional,
         },
-        Envelope { body: BodyKind::BinaryMime, ret: Some(Ret::Headers), priority: 9, ..Envelope::default() },
+        Envelope {
+            body: BodyKind::BinaryMime,
+            ret: Some(Ret::Headers),
+            priority: 9,
+            tls: TlsWish::Optional,
+            ..Envelope::default()
+        },
         Envelope::default(),
         Envelope::default(),
     ];

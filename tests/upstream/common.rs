@@ -123,6 +123,7 @@ pub fn setup<'a>(provider: &'a Provider, ip: &str) -> Setup<'a> {
         tokens: &TOKENS,
         timeouts: Timeouts::default(),
         clear_text: false,
+        shown: Box::leak(Box::default()),
     }
 }
 

@@ -36,6 +36,7 @@ pub fn route(port: u16, hosts: Vec<Host>) -> Route {
         destination: "x.example".into(),
         hosts: hosts.into(),
         port,
+        facts: None,
     }
 }
 

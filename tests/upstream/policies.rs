@@ -203,7 +203,7 @@ async fn a_policy_is_fetched_over_https_with_all_its_checks() {
     ] {
         let (fetched, heard) = fetch(&good, &says).await;
         let told = fetched.expect_err(why);
-        assert!(told.starts_with(host) && told.contains(why), "{told}");
+        assert!(told.text.starts_with(host) && told.text.contains(why), "{told}");
         assert_eq!(heard.len(), 1, "{why}");
     }
     for (tls, why) in [
@@ -213,7 +213,7 @@ async fn a_policy_is_fetched_over_https_with_all_its_checks() {
     ] {
         let (fetched, heard) = fetch(&tls, &answer("200 OK", "text/plain", "version: STSv1\n")).await;
         let told = fetched.expect_err(why);
-        assert!(told.contains(why), "{told}");
+        assert!(told.text.contains(why), "{told}");
         assert!(heard.is_empty(), "nothing is asked of a stranger");
     }
 }

@@ -23,6 +23,7 @@ fn header(table: &str) -> Option<&'static str> {
         "dkim" => "[[dkim]]",
         "admin" => "[admin]",
         "sandbox" => "[sandbox]",
+        "tls_report" => "[tls_report]",
         "sendmail" => "[sendmail]",
         "log" => "[log]",
         _ => return None,

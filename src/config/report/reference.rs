@@ -14,6 +14,7 @@ use super::super::listener_keys::ListenerDraft;
 use super::super::rewrite::{CopyDraft, RewriteDraft};
 use super::super::rule_keys::RuleDraft;
 use super::super::sandbox::SandboxDraft;
+use super::super::tls_report::TlsReportDraft;
 use super::super::units::{Size, Span};
 use super::super::users::UserDraft;
 use super::super::value::Kind;
@@ -62,6 +63,7 @@ macro_rules! each_table {
         $with::<DkimDraft>($out, "dkim.", "`[[dkim]]`", DKIM_INTRO, "`[[dkim]]`");
         $with::<Admin>($out, "admin.", "`[admin]`", "For monitoring.", "`[admin]`");
         $with::<SandboxDraft>($out, "sandbox.", "`[sandbox]`", SANDBOX_INTRO, "`[sandbox]`");
+        $with::<TlsReportDraft>($out, "tls_report.", "`[tls_report]`", TLS_REPORT_INTRO, "`[tls_report]`");
         $with::<Sendmail>($out, "sendmail.", "`[sendmail]`", SENDMAIL_INTRO, "`[sendmail]`");
         $with::<Log>($out, "log.", "`[log]`", LOG_INTRO, "`[log]`");
     };
@@ -170,6 +172,17 @@ For a relay of which nothing may reach real people, as one for staging: everythi
 [sandbox]
 to = \"staging@shop.example\"
 allow = [\"*@test.shop.example\"]
+```";
+
+const TLS_REPORT_INTRO: &str = "\
+Daily reports to other domains on TLS with their mail hosts, for those that ask for them in DNS (TLS-RPT, RFC 8460). Without this
+table none are made. See [tls.md](tls.md#reports).
+
+```toml
+[tls_report]
+from = \"tls-reports@shop.example\"
+organization = \"Shop Ltd\"
+contact = \"postmaster@shop.example\"
 ```";
 
 const SENDMAIL_INTRO: &str = "\

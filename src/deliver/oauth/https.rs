@@ -90,7 +90,8 @@ impl Https {
         let host = to.host();
         let addresses = self.names.addresses(host).await?;
         let addresses: Vec<SocketAddr> = addresses.into_iter().map(|ip| SocketAddr::new(ip, to.port())).collect();
-        exchange(&self.tls, host, &addresses, request(to, form)?, MAX_BODY).await.map(|response| answer(&response))
+        let response = exchange(&self.tls, host, &addresses, request(to, form)?, MAX_BODY).await;
+        response.map(|response| answer(&response)).map_err(|fault| fault.to_string())
     }
 }
 

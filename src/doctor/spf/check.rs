@@ -70,6 +70,15 @@ pub struct Judged {
     pub by: String,
 }
 
+/// The same, and whether another sender of the same domain may be judged otherwise.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct OfSender {
+    /// What this one is judged.
+    pub judged: Judged,
+    /// A term that asks who it is, as written, came before the verdict, or made it.
+    pub asks_who: Option<String>,
+}
+
 /// A record that was asked for.
 pub enum Published {
     /// None, or not one.
@@ -103,8 +112,14 @@ fn is_domain(domain: &str) -> bool {
 
 /// Judges a client by the record of a domain.
 pub async fn check(asker: &Asker<'_>, client: &Client<'_>, domain: &str) -> Judged {
-    let mut walk = Walk { asker, client, lookups: 0, voids: 0 };
-    walk.domain(domain).await
+    check_sender(asker, client, domain).await.judged
+}
+
+/// [`check`] for one of several senders.
+pub async fn check_sender(asker: &Asker<'_>, client: &Client<'_>, domain: &str) -> OfSender {
+    let mut walk = Walk { asker, client, lookups: 0, voids: 0, asks_who: None };
+    let judged = walk.domain(domain).await;
+    OfSender { judged, asks_who: walk.asks_who }
 }
 
 struct Walk<'a> {
@@ -112,6 +127,7 @@ struct Walk<'a> {
     client: &'a Client<'a>,
     lookups: usize,
     voids: usize,
+    asks_who: Option<String>,
 }
 
 /// Why the walk ends with an error.
@@ -182,7 +198,10 @@ impl Walk<'_> {
         }
     }
 
-    fn name(&self, spec: &str, domain: &str) -> Ends<String> {
+    fn name(&mut self, spec: &str, domain: &str) -> Ends<String> {
+        if macros::depends_on_sender(spec) {
+            self.asks_who.get_or_insert_with(|| spec.to_owned());
+        }
         let Client { ip, sender, helo } = *self.client;
         macros::expand(spec, &Values { ip, sender, domain, helo }).map_err(Verdict::PermError)
     }
@@ -191,7 +210,7 @@ impl Walk<'_> {
         if directive.mechanism.costs() {
             self.count()?;
         }
-        let named = |spec: &Option<String>| match spec {
+        let mut named = |spec: &Option<String>| match spec {
             Some(spec) => self.name(spec, domain),
             None => Ok(domain.to_owned()),
         };

@@ -71,6 +71,16 @@ pub fn depends_on_client(text: &str) -> bool {
     depends
 }
 
+/// Whether it depends on who of a domain sends: `%{l}`, and `%{s}`, which has it in it.
+pub fn depends_on_sender(text: &str) -> bool {
+    let mut depends = false;
+    let _ = each(text, |piece| {
+        depends |= matches!(piece, Piece::Macro(made) if matches!(made.letter, 'l' | 's'));
+        Ok(())
+    });
+    depends
+}
+
 /// The name that a macro-string stands for.
 ///
 /// # Errors

@@ -13,7 +13,7 @@ use std::net::IpAddr;
 use super::finding::{Finding, txt_line};
 use super::names::Asker;
 use super::subject::{Source, Subject};
-use check::{Client, MOST_LOOKUPS, MOST_VOID, Verdict};
+use check::{Client, MOST_LOOKUPS, MOST_VOID, OfSender, Verdict};
 use record::{Qualifier, Record, VERSION, cut, is_meant_as_record, is_record};
 use survey::Survey;
 
@@ -155,9 +155,16 @@ fn of_survey(domain: &str, survey: &Survey) -> Vec<Finding> {
 async fn of_source(asker: &Asker<'_>, domain: &str, text: &str, source: &Source) -> Finding {
     let sender = format!("postmaster@{domain}");
     let client = Client { ip: source.address, sender: &sender, helo: &source.name };
-    let judged = check::check(asker, &client, domain).await;
+    let OfSender { judged, asks_who } = check::check_sender(asker, &client, domain).await;
     let by = if judged.by.is_empty() { String::new() } else { format!(" by `{}`", cut(&judged.by)) };
     let found = format!("{} is judged {}{by}", source.address, judged.verdict.name());
+    if let (Some(term), Verdict::Pass | Verdict::Fail | Verdict::SoftFail | Verdict::Neutral) =
+        (asks_who, &judged.verdict)
+    {
+        let found =
+            format!("{found}, for {sender}: `{}` asks who sends, so others may be judged otherwise", cut(&term));
+        return Finding::note(CHECK, domain, found).with("see that it lets those through who send");
+    }
     match judged.verdict {
         Verdict::Pass => Finding::ok(CHECK, domain, found),
         Verdict::TempError(why) => Finding::unknown(CHECK, domain, format!("{found}: {why}")),

@@ -121,6 +121,13 @@ impl Survey {
                 return;
             }
         };
+        if let Mechanism::A(_, prefixes) | Mechanism::Mx(_, prefixes) = mechanism
+            && passes
+            && found.as_ref().is_ok_and(|found| *found > 0)
+            && (prefixes.v4 < WIDE_V4 || prefixes.v6 < WIDE_V6)
+        {
+            self.open.push(format!("`{text}` of {domain}"));
+        }
         match found {
             Ok(0) => self.voids.push(format!("`{text}` of {domain}")),
             Ok(n) if n > MOST_HOSTS && matches!(mechanism, Mechanism::Mx(..)) => {

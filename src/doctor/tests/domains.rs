@@ -10,12 +10,12 @@ use super::super::finding::{Finding, Mark, txt_line};
 use super::super::names::Names;
 use super::super::reach::{Reached, judge};
 use super::super::subject::{Source, Subject};
-use super::super::{Examined, LIMIT, MailHost, Web, dmarc, examine, sources, spf, unsubscribe, worst};
+use super::super::{Examined, LIMIT, MailHost, Web, dmarc, examine, published, sources, spf, unsubscribe, worst};
 use super::{Zone, asker, ip};
 use crate::clock::Timestamp;
 use crate::config::{Dkim, DkimKey};
 use crate::dkim::{Algorithm, SigningKey};
-use crate::route::sts::{Fetch, PolicyHost};
+use crate::route::sts::{Fetch, PolicyHost, Unfetched};
 use crate::route::{Answered, Asked};
 
 pub(super) fn subject(domain: &str, sources: &[&str]) -> Subject {
@@ -42,8 +42,8 @@ struct Policy(&'static str);
 
 #[async_trait]
 impl Fetch for Policy {
-    async fn fetch(&self, host: &str, _at: PolicyHost) -> Result<String, String> {
-        if self.0.is_empty() { Err(format!("{host} answers 404, expected 200")) } else { Ok(self.0.to_owned()) }
+    async fn fetch(&self, host: &str, _at: PolicyHost) -> Result<String, Unfetched> {
+        if self.0.is_empty() { Err(format!("{host} answers 404, expected 200").into()) } else { Ok(self.0.to_owned()) }
     }
 }
 
@@ -148,7 +148,8 @@ async fn every_fault_is_told_with_what_to_publish() {
 
 #[tokio::test]
 async fn nothing_at_all_is_missing_and_told_as_such() {
-    let findings = examined(&Zone::default(), &subject("s.example", &["192.0.2.1"]), "").await.findings;
+    let zone = Zone::of("s.example TXT anything");
+    let findings = examined(&zone, &subject("s.example", &["192.0.2.1"]), "").await.findings;
     let told = bad(&findings).join("\n");
     for missing in
         ["SPF there is no record", "DKIM the configuration has no", "DMARC there is no policy", "MX there is no MX"]
@@ -298,8 +299,8 @@ async fn no_record_is_proposed_that_loses_some_of_what_is_there() {
 #[test]
 fn one_click_needs_both_fields_and_a_signature_over_them() {
     let told = |header: &str, signs: bool| {
-        let findings =
-            unsubscribe::examine(format!("{header}\r\n\r\nList-Unsubscribe-Post: x\r\n").as_bytes(), signs, "m");
+        let text = format!("From: News <n@news.s.example>\r\n{header}\r\n\r\nList-Unsubscribe-Post: x\r\n");
+        let findings = unsubscribe::examine(text.as_bytes(), |domain| signs && domain == "news.s.example", "m");
         findings.iter().map(|finding| finding.verdict == Mark::Ok).collect::<Vec<_>>()
     };
     let good = "List-Unsubscribe: <mailto:u@s.example>,\r\n <https://s.example/u?a=1>\r\n\
@@ -315,6 +316,12 @@ fn one_click_needs_both_fields_and_a_signature_over_them() {
         [false, false, true]
     );
     assert_eq!(told("List-Unsubscribe: https://s.example/u", true), [false, false]);
+    // Of another domain, and of nobody knows which.
+    for from in ["From: a@other.example", "From: a@news.s.example\r\nFrom: b@news.s.example", "X: y"] {
+        let text = format!("{from}\r\n{good}\r\n\r\n");
+        let findings = unsubscribe::examine(text.as_bytes(), |domain| domain == "news.s.example", "m");
+        assert_eq!(findings.last().map(|finding| finding.verdict), Some(Mark::Failed), "{from}");
+    }
     assert_eq!(told(&format!("{good}\r\n{good}"), true), [false, false, true]);
 }
 
@@ -341,4 +348,100 @@ fn a_long_record_is_published_in_strings_that_fit() {
     let strings: Vec<&str> = line.split("\" \"").collect();
     assert!(strings.len() == 3 && line.ends_with("\\\"\\\\\" )"), "{line}");
     assert_eq!(txt_line("s.example", "v=spf1 -all"), "s.example. IN TXT \"v=spf1 -all\"");
+}
+
+/// What receivers may use no part of is not ok beside its fault.
+#[tokio::test]
+async fn a_record_with_a_fault_is_not_ok_beside_it() {
+    for record in ["v=DMARC1; p=nome", "v=DMARC1; p=reject; adkim=x", "v=DMARC1; p=reject; rua=d@s.example"] {
+        let zone = Zone::of(&format!("_dmarc.s.example TXT {record}"));
+        let findings = dmarc::examine(&asker(&zone), &subject("s.example", &[])).await;
+        let of: Vec<Mark> = findings.iter().filter(|f| f.check == "DMARC").map(|f| f.verdict).collect();
+        assert!(of.contains(&Mark::Failed) && !of.contains(&Mark::Ok), "{record}: {findings:#?}");
+    }
+}
+
+/// DMARC passes by SPF or DKIM.
+#[tokio::test]
+async fn what_is_not_aligned_is_a_note_where_the_other_is() {
+    let zone = Zone::of("_dmarc.s.example TXT v=DMARC1; p=reject; rua=mailto:d@s.example");
+    let mut subject = subject("s.example", &[]);
+    subject.envelope = "bounces.elsewhere.test".into();
+    let alignment = async |subject: &Subject| {
+        let findings = dmarc::examine(&asker(&zone), subject).await;
+        findings.into_iter().filter(|f| f.check == "alignment").map(|f| f.verdict).collect::<Vec<_>>()
+    };
+    subject.keys.clear();
+    assert_eq!(alignment(&subject).await, [Mark::Failed]);
+    subject.keys = vec![key("s.example")];
+    assert_eq!(alignment(&subject).await, [Mark::Note, Mark::Ok]);
+}
+
+/// Of whom a record asks who it is, nobody knows what becomes.
+#[tokio::test]
+async fn a_record_that_asks_who_sends_is_no_verdict_on_all() {
+    for (record, verdict) in [
+        ("v=spf1 exists:%{l}._spf.s.example -all", Mark::Note),
+        ("v=spf1 include:%{s}.x.s.example ip4:192.0.2.7 -all", Mark::Failed),
+        ("v=spf1 ip4:192.0.2.7 exists:%{l}._spf.s.example -all", Mark::Ok),
+        ("v=spf1 exists:%{d}.x.s.example -all", Mark::Failed),
+    ] {
+        let zone = Zone::of(&format!("s.example TXT {record}\npostmaster._spf.s.example A 127.0.0.2"));
+        let findings = spf::examine(&asker(&zone), &subject("s.example", &["192.0.2.7"])).await;
+        let judged = findings.iter().find(|f| f.found.contains("is judged")).expect("a verdict");
+        assert_eq!(judged.verdict, verdict, "{record}: {judged:?}");
+        assert_eq!(judged.found.contains("asks who sends"), verdict == Mark::Note, "{judged:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_wide_prefix_of_a_host_lets_everybody_through() {
+    for (term, open) in [
+        ("a:h.s.example/0", true),
+        ("mx/3", true),
+        ("a:h.s.example//0", true),
+        ("a:h.s.example/24", false),
+        ("~a:h.s.example/0", false),
+        ("a:none.s.example/0", false),
+    ] {
+        let zone = Zone::of(&format!(
+            "s.example TXT v=spf1 {term} -all\ns.example MX 10 h.s.example\nh.s.example A 192.0.2.9"
+        ));
+        let findings = spf::examine(&asker(&zone), &subject("s.example", &[])).await;
+        assert_eq!(findings.iter().any(|f| f.found.contains("almost everybody")), open, "{term}: {findings:#?}");
+    }
+}
+
+/// What somebody meant to be a record is told of, and what stands there for other reasons is not.
+#[tokio::test]
+async fn records_that_only_resemble_one_are_told() {
+    for (record, verdict) in [
+        ("_smtp._tls.s.example TXT v=TLSRPT1; rua=mailto:t@s.example", Mark::Failed),
+        ("_smtp._tls.s.example TXT v=tlsrptv1; rua=mailto:t@s.example", Mark::Failed),
+        ("_smtp._tls.s.example TXT rua=mailto:t@s.example", Mark::Failed),
+        ("_smtp._tls.s.example TXT v=TLSRPTv1; rua=mailto:t@s.example", Mark::Ok),
+        ("_smtp._tls.s.example TXT v=spf1 include:hosts.example -all", Mark::Skipped),
+        ("default._bimi.s.example TXT v=BIMI; l=https://s.example/l.svg", Mark::Failed),
+        ("default._bimi.s.example TXT something else", Mark::Skipped),
+    ] {
+        let zone = Zone::of(record);
+        let (asker, subject) = (asker(&zone), subject("s.example", &[]));
+        let finding = match record.starts_with("_smtp") {
+            true => published::tls_reports(&asker, &subject).await,
+            false => published::bimi(&asker, &subject, true).await,
+        };
+        assert_eq!(finding.verdict, verdict, "{record}: {finding:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_domain_that_is_not_there_is_said_to_be_so_and_nothing_else() {
+    let zone = Zone::of("s.example TXT v=spf1 -all");
+    let findings = examined(&zone, &subject("gone.example", &["192.0.2.7"]), "").await.findings;
+    let told: Vec<(&str, Mark)> = findings.iter().map(|f| (f.check, f.verdict)).collect();
+    assert_eq!(told, [("domain", Mark::Failed)], "{findings:#?}");
+    let mut other = subject("s.example", &[]);
+    other.envelope = "gone.example".into();
+    let findings = examined(&zone, &other, "").await.findings;
+    assert!(findings[0].check == "domain" && findings[0].of == "gone.example" && findings.len() > 3, "{findings:#?}");
 }

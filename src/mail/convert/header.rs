@@ -68,7 +68,7 @@ pub fn to_ascii(field: &[u8]) -> Vec<u8> {
 }
 
 /// Removes folding; any other CR or LF becomes a space.
-fn unfold(value: &[u8]) -> Vec<u8> {
+pub(super) fn unfold(value: &[u8]) -> Vec<u8> {
     let mut out = Vec::with_capacity(value.len());
     let mut i = 0;
     while i < value.len() {

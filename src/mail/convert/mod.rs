@@ -144,6 +144,17 @@ pub fn header_section(body: &[u8]) -> &[u8] {
     &body[..Head::of(body, 0..body.len()).end]
 }
 
+/// The fields of a header section in their order: name, and value without folding and the blanks around it; `body` may be
+/// cut after it. What is not UTF-8 is shown as such.
+pub fn header_fields(body: &[u8]) -> impl Iterator<Item = (String, String)> {
+    let shown = |bytes: &[u8]| String::from_utf8_lossy(bytes).trim().to_owned();
+    Head::of(body, 0..body.len()).fields.into_iter().map(move |field| {
+        let behind = &body[field.name.end..field.all.end];
+        let value = behind.iter().position(|b| *b == b':').map_or(&[][..], |colon| &behind[colon + 1..]);
+        (shown(&body[field.name]), shown(&header::unfold(value)))
+    })
+}
+
 /// The value of the first field of that name, as it stands (folded, with the blanks around it).
 pub fn header_field<'a>(body: &'a [u8], name: &str) -> Option<&'a [u8]> {
     let head = Head::of(body, 0..body.len());

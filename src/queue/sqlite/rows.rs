@@ -9,7 +9,7 @@ use rusqlite::{Row, Statement, params};
 use crate::clock::Timestamp;
 use crate::mail::{
     Address, BodyKind, BodyTraits, Envelope, IpText, LaneName, Message, NewMessage, NewRecipient, Notify, Orcpt,
-    Origin, QueueId, Recipient, RecipientKey, Ret, State,
+    Origin, QueueId, Recipient, RecipientKey, Ret, State, TlsWish,
 };
 use crate::queue::{Counts, QueueError};
 
@@ -82,7 +82,7 @@ pub(super) fn insert_message(statement: &mut Statement<'_>, new: &NewMessage) ->
         origin,
         ip.as_ref().map(IpText::as_str),
         helo.as_deref(),
-        m.traits.to_bits(),
+        m.traits.to_bits() | m.envelope.tls.to_bits(),
         &new.head[..],
     ])
 }
@@ -161,6 +161,7 @@ pub(super) fn message(row: &Row<'_>) -> Result<Message, QueueError> {
         envid: row.get(8)?,
         // It is kept with each recipient.
         release: None,
+        tls: TlsWish::from_bits(row.get(12)?),
     };
     let origin = match row.get(9)? {
         0 => {

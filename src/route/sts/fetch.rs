@@ -17,7 +17,8 @@ use tokio_rustls::rustls::crypto::aws_lc_rs;
 use tokio_rustls::rustls::{ClientConfig, RootCertStore};
 
 use crate::config::Authorities;
-use crate::https::{AGENT, exchange};
+use crate::https::{AGENT, Fault, exchange};
+use crate::tls_report::ResultType;
 
 /// Bytes of a policy (RFC 8461 §3.3 proposes this bound).
 const MAX_BODY: usize = 64 * 1024;
@@ -35,14 +36,40 @@ pub struct PolicyHost {
     pub trusted: Option<Authorities>,
 }
 
+/// Why there is no policy to be had: in the words of reports, and for people.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+#[error("{text}")]
+pub struct Unfetched {
+    /// What it is in a report.
+    pub result: ResultType,
+    /// For people.
+    pub text: String,
+}
+
+impl From<String> for Unfetched {
+    fn from(text: String) -> Unfetched {
+        Unfetched { result: ResultType::StsPolicyFetchError, text }
+    }
+}
+
+impl From<Fault> for Unfetched {
+    fn from(fault: Fault) -> Unfetched {
+        let result = match fault {
+            Fault::Tls(_) => ResultType::StsWebpkiInvalid,
+            Fault::Other(_) => ResultType::StsPolicyFetchError,
+        };
+        Unfetched { result, text: fault.to_string() }
+    }
+}
+
 /// Who fetches policies; in tests not over HTTPS.
 #[async_trait]
 pub trait Fetch: Send + Sync + 'static {
     /// The text of the policy at `host`, which is there.
     ///
     /// # Errors
-    /// There is none to be had: why, for people.
-    async fn fetch(&self, host: &str, at: PolicyHost) -> Result<String, String>;
+    /// There is none to be had: why.
+    async fn fetch(&self, host: &str, at: PolicyHost) -> Result<String, Unfetched>;
 }
 
 /// Over HTTPS. The authorities of the system are read when the first policy is fetched.
@@ -103,7 +130,7 @@ impl Https {
 
 #[async_trait]
 impl Fetch for Https {
-    async fn fetch(&self, host: &str, at: PolicyHost) -> Result<String, String> {
+    async fn fetch(&self, host: &str, at: PolicyHost) -> Result<String, Unfetched> {
         let tls = self.tls(at.trusted.as_ref()).await?;
         let to: Vec<SocketAddr> = at.addresses.into_iter().map(|ip| SocketAddr::new(ip, self.port)).collect();
         let request = Request::get(PATH)
@@ -113,7 +140,7 @@ impl Fetch for Https {
             .body(Full::new(Bytes::new()))
             .map_err(|e| format!("the request cannot be made: {e}"))?;
         let response = exchange(&tls, host, &to, request, MAX_BODY).await?;
-        text(&response).map_err(|why| format!("{host} {why}"))
+        text(&response).map_err(|why| format!("{host} {why}").into())
     }
 }
 
@@ -234,14 +261,15 @@ mod tests {
         let ask = |host: &'static str, trusted| {
             https.fetch(host, PolicyHost { addresses: vec![[127, 0, 0, 1].into()], trusted })
         };
-        assert_eq!(ask("mta-sts.a.example", trusted(&ours)).await.as_deref(), Ok("abc"));
+        assert_eq!(ask("mta-sts.a.example", trusted(&ours)).await, Ok("abc".to_owned()));
         for (host, by) in [
             ("mta-sts.a.example", None),
             ("mta-sts.a.example", trusted(&theirs)),
             ("mta-sts.b.example", trusted(&ours)),
         ] {
             let why = ask(host, by).await.expect_err("refused");
-            assert!(why.contains("TLS: the certificate is not"), "{why}");
+            assert!(why.text.contains("TLS: the certificate is not"), "{why}");
+            assert_eq!(why.result, ResultType::StsWebpkiInvalid);
         }
     }
 }

@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use tokio::sync::watch;
 
+use super::fetch::Unfetched;
 use super::policy::Policy;
 use super::record::Record;
 use crate::clock::Timestamp;
@@ -28,6 +29,8 @@ struct Entry {
     policy: Option<Arc<Policy>>,
     /// When it could not be fetched, the last time; forgotten when it could.
     failed: Option<Timestamp>,
+    /// Why it could not, then.
+    why: Option<Arc<Unfetched>>,
     /// The task that fetches it.
     fetching: Option<Fetching>,
     /// When it was asked about last.
@@ -144,17 +147,22 @@ impl Known {
     }
 
     /// What came of fetching it.
-    pub(super) fn fetched(&mut self, domain: &Arc<str>, result: Option<Policy>, now: Timestamp) {
+    pub(super) fn fetched(&mut self, domain: &Arc<str>, result: Result<Policy, Arc<Unfetched>>, now: Timestamp) {
         let Some(entry) = self.domains.get_mut(domain) else { return };
         entry.fetching = None;
         match result {
-            Some(policy) => {
+            Ok(policy) => {
                 entry.policy = Some(Arc::new(policy));
-                entry.failed = None;
+                (entry.failed, entry.why) = (None, None);
                 self.changed.insert(domain.clone());
             }
-            None => entry.failed = Some(now),
+            Err(why) => (entry.failed, entry.why) = (Some(now), Some(why)),
         }
+    }
+
+    /// Why the policy of a domain could not be fetched the last time.
+    pub(super) fn why_not(&self, domain: &str) -> Option<Arc<Unfetched>> {
+        self.domains.get(domain)?.why.clone()
     }
 
     /// Domains whose policy is to be fetched again although no mail asks for it, at most `most`: those to which mail
@@ -243,6 +251,10 @@ mod tests {
         Policy::parse(&text, domain, id, now).expect("a policy")
     }
 
+    fn failed() -> Arc<Unfetched> {
+        Arc::new("it does not answer".to_owned().into())
+    }
+
     fn id(id: &str) -> Record {
         Record::Id(id.into())
     }
@@ -265,7 +277,7 @@ mod tests {
         assert!(known.domains.is_empty(), "nothing is kept of who has none");
         let Look::Fetch(done, _) = known.look(&domain, &id("1"), at(0)) else { panic!("not fetched") };
         assert_eq!(told(known.look(&domain, &id("1"), at(1))), "wait");
-        known.fetched(&domain, Some(policy("a.example", "1", 10, at(2))), at(2));
+        known.fetched(&domain, Ok(policy("a.example", "1", 10, at(2))), at(2));
         drop(done);
         for record in [id("1"), Record::None, Record::Failed] {
             assert_eq!(told(known.look(&domain, &record, at(DAY))), "is 1", "{record:?}");
@@ -273,7 +285,7 @@ mod tests {
         // A day later it is fetched again, by the way; when that fails it still holds.
         let Look::Renew(Some(_), done) = known.look(&domain, &Record::Failed, at(DAY + 2)) else { panic!() };
         assert_eq!(told(known.look(&domain, &Record::None, at(DAY + 3))), "is 1");
-        known.fetched(&domain, None, at(DAY + 4));
+        known.fetched(&domain, Err(failed()), at(DAY + 4));
         drop(done);
         assert_eq!(told(known.look(&domain, &id("1"), at(DAY + 300))), "is 1");
         assert_eq!(told(known.look(&domain, &id("1"), at(DAY + 304))), "renew 1");
@@ -287,7 +299,7 @@ mod tests {
         known.recall(policy("a.example", "1", 10, at(0)), at(0));
         let Look::Fetch(done, _) = known.look(&domain, &id("2"), at(9)) else { panic!("not fetched") };
         assert_eq!(known.holds("a.example", at(9)).0.map(|policy| policy.id.to_string()).as_deref(), Some("1"));
-        known.fetched(&domain, None, at(10));
+        known.fetched(&domain, Err(failed()), at(10));
         drop(done);
         // The host of the new one does not answer: nobody waits for it a second time.
         assert_eq!(told(known.look(&domain, &id("2"), at(11))), "is 1");
@@ -298,7 +310,7 @@ mod tests {
     fn who_cannot_be_asked_is_waited_for_once() {
         let (mut known, domain) = (Known::default(), Arc::from("a.example"));
         let Look::Fetch(done, _) = known.look(&domain, &id("1"), at(0)) else { panic!("not fetched") };
-        known.fetched(&domain, None, at(60));
+        known.fetched(&domain, Err(failed()), at(60));
         drop(done);
         assert_eq!(told(known.look(&domain, &id("1"), at(61))), "is none");
         assert_eq!(told(known.look(&domain, &id("1"), at(400))), "renew none");
@@ -317,7 +329,7 @@ mod tests {
         let due = known.due(at(9 * DAY), 9);
         assert_eq!(due.iter().map(|(domain, ..)| &**domain).collect::<Vec<_>>(), ["a.example"]);
         assert!(known.due(at(9 * DAY), 9).is_empty(), "it is being fetched");
-        known.fetched(&"a.example".into(), Some(policy("a.example", "2", 10, at(9 * DAY))), at(9 * DAY));
+        known.fetched(&"a.example".into(), Ok(policy("a.example", "2", 10, at(9 * DAY))), at(9 * DAY));
         let changes = known.take_changes();
         assert_eq!(changes.iter().map(|(_, policy)| policy.is_some()).collect::<Vec<_>>(), [true]);
         drop(due);

@@ -25,7 +25,8 @@ use tokio::time::{Instant, timeout};
 
 use crate::clock::{Clock, Timestamp, When};
 use crate::observe::seldom;
-pub use fetch::{Fetch, Https, PolicyHost};
+use crate::tls_report::ResultType;
+pub use fetch::{Fetch, Https, PolicyHost, Unfetched};
 use known::{Known, Look};
 pub use policy::{Mode, Policy};
 pub use record::{Record, id_of};
@@ -47,6 +48,8 @@ const PATIENCE: Duration = Duration::from_secs(5);
 pub enum Standing {
     /// No policy.
     None,
+    /// DNS says that there is one, which could not be had: as without.
+    Unfetched(Arc<Unfetched>),
     /// This one, of whatever mode.
     Policy(Arc<Policy>),
     /// It has one, which is being fetched for the first time and takes long.
@@ -106,12 +109,14 @@ impl Sts {
         };
         let now = self.clock.now();
         let look = self.known.lock().look(domain, record, now);
+        let has_record = id.is_some();
         let mut fetching = match look {
-            Look::Is(policy) => return of(policy),
+            Look::Is(policy) => return self.told(policy, domain, has_record),
             Look::Renew(policy, done) => {
                 let id = id.or_else(|| policy.as_ref().map(|policy| Arc::from(&*policy.id)));
+                let told = self.told(policy, domain, has_record);
                 self.begin(domain.clone(), id.unwrap_or_else(|| "".into()), host, done);
-                return of(policy);
+                return told;
             }
             Look::Fetch(done, fetching) => {
                 self.begin(domain.clone(), id.unwrap_or_else(|| "".into()), host, done);
@@ -121,9 +126,19 @@ impl Sts {
         };
         // Ends when its sender is gone.
         let _ = timeout(PATIENCE, fetching.changed()).await;
-        match self.known.lock().holds(domain, self.clock.now()) {
+        let holds = self.known.lock().holds(domain, self.clock.now());
+        match holds {
             (None, true) => Standing::Awaited,
-            (policy, _) => of(policy),
+            (policy, _) => self.told(policy, domain, has_record),
+        }
+    }
+
+    /// What holds; of one that DNS has and that could not be had, why.
+    fn told(&self, policy: Option<Arc<Policy>>, domain: &str, has_record: bool) -> Standing {
+        let why = || self.known.lock().why_not(domain);
+        match policy {
+            None if has_record => why().map_or(Standing::None, Standing::Unfetched),
+            policy => of(policy),
         }
     }
 
@@ -182,14 +197,14 @@ impl Sts {
                     if let Some(times) = seldom("MTA-STS", &domain) {
                         tracing::warn!(
                             domain = &*domain,
-                            why,
+                            why = why.text,
                             times,
                             "the MTA-STS policy of a domain cannot be fetched"
                         );
                     }
                 }
             }
-            sts.known.lock().fetched(&domain, fetched.ok(), sts.clock.now());
+            sts.known.lock().fetched(&domain, fetched.map_err(Arc::new), sts.clock.now());
             drop(done);
             sts.changed.notify_one();
         });
@@ -200,7 +215,7 @@ impl Sts {
         domain: &Arc<str>,
         id: &Arc<str>,
         host: impl Future<Output = Result<PolicyHost, String>>,
-    ) -> Result<Policy, String> {
+    ) -> Result<Policy, Unfetched> {
         self.waiting.fetch_add(1, Ordering::Relaxed);
         let slot = self.slots.acquire().await;
         self.waiting.fetch_sub(1, Ordering::Relaxed);
@@ -214,11 +229,14 @@ impl Sts {
             }
             let lasts = began.elapsed();
             if lasts >= LIMIT || self.waiting.load(Ordering::Relaxed) > 0 {
-                return Err(format!("no policy within {} s", lasts.as_secs()));
+                return Err(format!("no policy within {} s", lasts.as_secs()).into());
             }
         };
         let policy = Policy::parse(&text, domain, id, self.clock.now());
-        policy.map_err(|why| format!("what {} has is no policy: {why}", host_of(domain)))
+        policy.map_err(|why| Unfetched {
+            result: ResultType::StsPolicyInvalid,
+            text: format!("what {} has is no policy: {why}", host_of(domain)),
+        })
     }
 
     /// Who could not be asked is asked again.

@@ -104,6 +104,14 @@ impl Policy {
         Ok(Policy { domain: domain.into(), id: id.into(), mode, mx, max_age, fetched: now })
     }
 
+    /// What it says, line by line, as far as it counts.
+    pub fn lines(&self) -> Vec<String> {
+        let first = ["version: STSv1".to_owned(), format!("mode: {}", self.mode)];
+        let hosts = self.mx.iter().map(|name| format!("mx: {name}"));
+        let last = [format!("max_age: {}", self.max_age.as_secs())];
+        first.into_iter().chain(hosts).chain(last).collect()
+    }
+
     /// Until when it holds.
     pub fn expires(&self) -> Timestamp {
         self.fetched.after(self.max_age)

@@ -19,14 +19,14 @@ struct Hosts {
 
 #[async_trait]
 impl Fetch for Hosts {
-    async fn fetch(&self, host: &str, _: PolicyHost) -> Result<String, String> {
+    async fn fetch(&self, host: &str, _: PolicyHost) -> Result<String, Unfetched> {
         self.asked.fetch_add(1, Ordering::Relaxed);
         let now = self.at_once.fetch_add(1, Ordering::Relaxed) + 1;
         self.most.fetch_max(now, Ordering::Relaxed);
         let _gone = Gone(&self.at_once);
         let known = self.texts.lock().get(host).cloned();
         match known {
-            Some(text) => text,
+            Some(text) => text.map_err(Unfetched::from),
             None => std::future::pending().await,
         }
     }
@@ -53,6 +53,7 @@ async fn ask(sts: &Arc<Sts>, domain: &str, id: &str) -> String {
     let record = Record::Id(id.into());
     match sts.standing(&domain.into(), &record, async { Ok(PolicyHost::default()) }).await {
         Standing::None => "none".into(),
+        Standing::Unfetched(why) => format!("none: {:?}", why.result),
         Standing::Policy(policy) => format!("{} {}", policy.mode, policy.id),
         Standing::Awaited => "awaited".into(),
     }
@@ -67,7 +68,10 @@ async fn a_policy_is_fetched_once_however_many_wait_and_is_stored() {
     assert!(all.iter().all(|told| told == "enforce 1"), "{all:?}");
     assert_eq!(hosts.asked.load(Ordering::Relaxed), 1);
     // Whose policy cannot be fetched is as who has none.
-    assert_eq!([ask(&sts, "b.example", "1").await, ask(&sts, "c.example", "1").await], ["none", "none"]);
+    assert_eq!(
+        [ask(&sts, "b.example", "1").await, ask(&sts, "c.example", "1").await],
+        ["none: StsPolicyFetchError", "none: StsPolicyInvalid"]
+    );
     let stored = sts.take_changes();
     assert_eq!(stored.iter().map(|(key, _)| key.as_str()).collect::<Vec<_>>(), ["mta-sts/a.example"]);
     assert!(sts.take_changes().is_empty());
@@ -104,12 +108,12 @@ async fn a_host_that_does_not_answer_holds_mail_for_a_moment_puts_it_off_and_is_
     assert_eq!(before.elapsed(), Duration::ZERO);
     tokio::time::advance(LIMIT).await;
     let before = Instant::now();
-    assert_eq!(ask(&sts, "slow.example", "1").await, "none");
+    assert_eq!(ask(&sts, "slow.example", "1").await, "none: StsPolicyFetchError");
     assert_eq!(before.elapsed(), Duration::ZERO);
     // It is tried again later, without anybody waiting.
     tokio::time::advance(Duration::from_secs(400)).await;
     let (asked, before) = (hosts.asked.load(Ordering::Relaxed), Instant::now());
-    assert_eq!(ask(&sts, "slow.example", "1").await, "none");
+    assert_eq!(ask(&sts, "slow.example", "1").await, "none: StsPolicyFetchError");
     tokio::task::yield_now().await;
     assert_eq!((hosts.asked.load(Ordering::Relaxed), before.elapsed()), (asked + 1, Duration::ZERO));
 }
@@ -137,7 +141,7 @@ async fn hosts_that_do_not_answer_are_asked_a_few_at_once_and_all_have_an_end() 
     assert!(began.elapsed() <= LIMIT_BUSY * 13, "{:?}", began.elapsed());
     tokio::time::sleep(LIMIT).await;
     for domain in domains {
-        assert_eq!(ask(&sts, &domain, "1").await, "none");
+        assert_eq!(ask(&sts, &domain, "1").await, "none: StsPolicyFetchError");
     }
 }
 

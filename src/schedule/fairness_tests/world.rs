@@ -167,6 +167,7 @@ impl World {
             destination: DOMAIN.into(),
             hosts: Vec::new().into(),
             port: 25,
+            facts: None,
         });
         let (_, counted) = lane.opened(DOMAIN);
         let mut left = 0;

@@ -215,6 +215,7 @@ async fn a_host_that_takes_connections_and_says_nothing_is_told() {
         destination: "d.example".into(),
         hosts: Vec::new().into(),
         port: 25,
+        facts: None,
     });
     let connections = || (lane.snapshot().connections, lane.snapshot().opening);
     assert_eq!(connections(), (0, 0));
@@ -342,6 +343,7 @@ async fn a_rate_of_connections_holds_who_waits_for_one_and_says_when_the_next_co
         destination: "d.example".into(),
         hosts: Arc::from([]),
         port: 25,
+        facts: None,
     });
     let number = lane.lend(first, route);
     {

@@ -145,6 +145,7 @@ mod tests {
             destination: "x.example".into(),
             hosts: Vec::new().into(),
             port: 25,
+            facts: None,
         });
         let number = lane.lend(first, route);
         assert!(lane.next(None, idle).await.is_err(), "two are on their way, and there is room for two");

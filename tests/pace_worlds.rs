@@ -100,6 +100,11 @@ const LATE: &str = include_str!("pace_worlds/late.toml");
 /// A hidden rate beside full mailboxes, filters and the like, and the same again that the mending never saw.
 const MAILBOXES: &str = include_str!("pace_worlds/mailboxes.toml");
 const MAILBOXES_HELD_OUT: &str = include_str!("pace_worlds/mailboxes_held_out.toml");
+/// A hidden rate below our own, and the same again that the mending never saw.
+const BELOW_RATE: &str = include_str!("pace_worlds/below_rate.toml");
+const BELOW_RATE_HELD_OUT: &str = include_str!("pace_worlds/below_rate_held_out.toml");
+/// Full mailboxes in the very words of a hidden rate.
+const SAME_WORDS: &str = include_str!("pace_worlds/same_words.toml");
 /// What is counted on one connection, and the same again that the tuning never saw.
 const CONNECTIONS: &str = include_str!("pace_worlds/connections.toml");
 const CONNECTIONS_HELD_OUT: &str = include_str!("pace_worlds/connections_held_out.toml");
@@ -132,6 +137,21 @@ fn a_rate_is_learned_beside_what_is_no_matter_of_pace() {
 #[test]
 fn a_rate_is_learned_beside_what_is_no_matter_of_pace_where_the_mending_never_looked() {
     check(&asked(MAILBOXES_HELD_OUT), judge::judge);
+}
+
+#[test]
+fn a_rate_below_ours_is_learned() {
+    check(&asked(BELOW_RATE), judge::judge);
+}
+
+#[test]
+fn a_rate_below_ours_is_learned_where_the_mending_never_looked() {
+    check(&asked(BELOW_RATE_HELD_OUT), judge::judge);
+}
+
+#[test]
+fn a_rate_is_learned_beside_mailboxes_in_its_words() {
+    check(&asked(SAME_WORDS), judge::judge);
 }
 
 #[test]

@@ -210,6 +210,10 @@ impl Relay {
             if effects.is_empty() {
                 effect = lane.explain(self.clock.now());
             }
+            if effect.is_empty() {
+                // A rule that only delays, or a trial that has just ended.
+                effect.push("its recipients wait, the lane goes on as before".into());
+            }
             tracing::info!(
                 provider = lane.name.base(),
                 source = source(&lane.name),

@@ -506,7 +506,8 @@ impl Adapt {
         let configured = self.configured;
         self.end_trial(now);
         self.end_alone_trials(now);
-        self.changed |= self.pace.advance(now, configured.rate);
+        let held = self.trial.as_ref().is_some_and(Experiment::holds_its_pace);
+        self.changed |= self.pace.advance(held, now, configured.rate);
         self.changed |= self.crowd.advance(open, configured.connections, now);
         self.newcomers.advance(now);
         self.changed |= self.spent.advance(now);

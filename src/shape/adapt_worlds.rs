@@ -636,6 +636,8 @@ fn a_rule_that_a_burst_meets_teaches_no_long_window() {
     assert!(rate > 1.0, "{rate}/s");
 }
 
+#[path = "adapt_below.rs"]
+mod below;
 #[path = "adapt_bytes.rs"]
 mod bytes;
 #[path = "adapt_senders.rs"]

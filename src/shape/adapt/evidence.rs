@@ -128,6 +128,13 @@ pub(super) struct Known {
 }
 
 impl Known {
+    /// How much is refused now, in words: of the last attempts, since the verdict; nothing if none was refused.
+    pub(super) fn refused_now(&self) -> Option<String> {
+        let (refused, attempts) = (self.run.counts.refused(), self.run.counts.attempts());
+        (refused > 0.0)
+            .then(|| format!("{:.0} % of the last {attempts:.0} attempts refused", 100.0 * refused / attempts))
+    }
+
     /// A share beyond which far more is refused than when it was judged.
     fn many(&self) -> f64 {
         (2.0 * self.share + 0.1).min(0.9)

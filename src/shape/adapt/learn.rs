@@ -28,6 +28,8 @@ const LEAST: [f64; 2] = [0.1, 2.0];
 pub(super) const UNDECIDED: Duration = Duration::from_secs(300);
 /// The share that is taken for the former one when everything was refused.
 pub(super) const WALL: f64 = 0.9;
+/// What is answered within so long of the beginning of a trial may meet a window that the pace before has filled.
+const SETTLE: Duration = Duration::from_millis(1250);
 /// Verdicts that wait to be told.
 const FINDINGS: usize = 8;
 
@@ -70,6 +72,22 @@ impl Experiment {
     /// Whether it tries this kind.
     pub(super) fn is_of(&self, hash: u64) -> bool {
         self.trial.hash == hash
+    }
+
+    /// The evidence in words. Behind a wall no share was measured before, and no one pace was tried.
+    fn evidence(&self) -> String {
+        let (seen, refused) = (self.trial.seen, self.trial.refused);
+        match self.wall {
+            true => {
+                format!("nothing passed any more; {refused} of {seen} attempts refused while the pace was looked for")
+            }
+            false => self.trial.evidence(),
+        }
+    }
+
+    /// Whether one pace is compared with the one before. Behind a wall the right one is still looked for.
+    pub(super) fn holds_its_pace(&self) -> bool {
+        !self.wall
     }
 
     pub(super) fn go_back(&mut self, back: Duration) {
@@ -216,12 +234,16 @@ impl Adapt {
         if let Some(experiment) = &mut self.trial {
             let trial = &mut experiment.trial;
             let hash = trial.hash;
+            if !experiment.wall && now.since(trial.began) < SETTLE {
+                trial.last = now;
+                return;
+            }
             match trial.note(refused == Some(hash), now) {
                 Found::Open => {}
                 // After an outage nothing is refused either, however fast: a limit is met again.
                 Found::Fewer if experiment.wall && trial.refused == 0 => {}
                 Found::Fewer => {
-                    let (share, evidence) = (trial.share, trial.evidence());
+                    let (share, evidence) = (trial.share, experiment.evidence());
                     self.trial = None;
                     self.judge(hash, Verdict::Pace, share, evidence, now);
                 }
@@ -252,11 +274,13 @@ impl Adapt {
 
     /// The trial has found nothing.
     fn undo(&mut self, verdict: Verdict, now: Timestamp) {
-        let Some(Experiment { trial, former, .. }) = self.trial.take() else { return };
+        let Some(experiment) = self.trial.take() else { return };
+        let evidence = experiment.evidence();
+        let Experiment { trial, former, .. } = experiment;
         self.pace.go_back_to(former);
         match verdict {
             Verdict::Unknown => self.evidence.anew(trial.hash),
-            verdict => self.judge(trial.hash, verdict, trial.share, trial.evidence(), now),
+            verdict => self.judge(trial.hash, verdict, trial.share, evidence, now),
         }
         self.changed = true;
     }
@@ -297,7 +321,8 @@ impl Adapt {
                 Verdict::SenderPace => "about the pace of each sender",
                 Verdict::NotPace | Verdict::Unknown => "not about the pace",
             };
-            format!("{what}: `{}` ({}; since {})", known.sample, known.evidence, known.judged)
+            let now = known.refused_now().map(|told| format!("; now {told}")).unwrap_or_default();
+            format!("{what}: `{}` ({}; since {}{now})", known.sample, known.evidence, known.judged)
         };
         let trial = self.trial.as_ref().and_then(|e| self.evidence.sample(e.trial.hash));
         let tried = trial.map(|sample| format!("tried now whether it is about the pace: `{sample}`"));

@@ -26,6 +26,8 @@ use crate::clock::Timestamp;
 const PROBE_DECREASE: f64 = 0.93;
 /// The most that is kept when the same level is throttled again before it was held to the end.
 const REPEATED_DECREASE: f64 = 0.85;
+/// The least part of what is tried that a cap is taken to let through, where a part passes.
+const PASSES_LEAST: f64 = 0.1;
 /// The least that is kept, unless the episode was long.
 const DEEPEST: f64 = 0.3;
 /// Accepted cells a throttle reply costs before the next probe.
@@ -303,7 +305,12 @@ impl Pace {
         let age = self.meter.age(now);
         let tried = tried * age.max(1.0) / age.max(0.1);
         let rate = limit.map_or(tried, |limit| tried.min(limit)).max(SLOWEST);
-        let least = if age < 5.0 { 0.02 } else { 0.5 * smaller };
+        // Where a part passes that is known, a cap may be as small as that.
+        let least = match passes {
+            _ if age < 5.0 => 0.02,
+            Some(passes) if passes >= PASSES_LEAST => PASSES_LEAST,
+            _ => 0.5 * smaller,
+        };
         let target = (accepted * 0.97).clamp(rate * least, rate * PROBE_DECREASE);
         let before = (self.meter.accepted(), age);
         let mut learned = Learned { before, ..Learned::at(target, rate, now, reason) };
@@ -488,14 +495,18 @@ impl Pace {
         self.meter.restart(now);
     }
 
-    /// Brings the state up to date. True if what was learned is no longer needed.
-    pub(super) fn advance(&mut self, now: Timestamp, limit: Option<f64>) -> bool {
+    /// Brings the state up to date; `held`: a trial compares it with the pace before, so it does not grow. True if what
+    /// was learned is no longer needed.
+    pub(super) fn advance(&mut self, held: bool, now: Timestamp, limit: Option<f64>) -> bool {
         let (tried, _) = self.meter.rates(now);
         let used = self.learned.as_ref().is_some_and(|l| self.meter.keeps_up(l.rate(now), now));
         let Some(l) = &mut self.learned else { return false };
         let (rate, scale, probe_scale) = (l.rate(now), l.scale(), l.probe_scale());
         let since = now.since(l.seen).as_secs_f64();
         l.seen = l.seen.max(now);
+        if held {
+            return false;
+        }
         match &mut l.probing {
             // Only a rate that is used is tested: a lane with little to do learns nothing.
             Some(probe) if tried >= rate * 0.4 || used => probe.grow(l.ceiling, since.min(2.0) / probe_scale),

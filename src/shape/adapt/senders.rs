@@ -239,7 +239,8 @@ impl Senders {
     pub(super) fn advance(&mut self, now: Timestamp, limit: Option<f64>) -> bool {
         let before = self.slowed.len();
         self.slowed.retain_mut(|s| {
-            s.pace.advance(now, limit);
+            let held = s.alone.as_ref().is_some_and(|alone| !alone.closed && !alone.over);
+            s.pace.advance(held, now, limit);
             s.alone.is_some() || !s.pace.is_free()
         });
         before != self.slowed.len()

@@ -49,7 +49,7 @@ impl From<String> for Fault {
 pub const AGENT: &str = concat!("mailweir/", env!("CARGO_PKG_VERSION"));
 
 /// Sends `request` to the first of the addresses that answers, whose certificate has to be one of `host` that `tls`
-/// takes, and returns the response with a body of at most `most` bytes.
+/// takes, and returns the response with a body of at most `most` bytes; 0: nothing of it is read.
 ///
 /// # Errors
 /// There was no answer: why.
@@ -75,6 +75,9 @@ pub async fn exchange(
     let exchange = async {
         let response = sender.send_request(request).await.map_err(|e| failed(&e))?;
         let (head, body) = response.into_parts();
+        if most == 0 {
+            return Ok(Response::from_parts(head, Bytes::new()));
+        }
         let body =
             Limited::new(body, most).collect().await.map_err(|e| match e.downcast_ref::<LengthLimitError>() {
                 Some(_) => format!("{host} answers with more than {most} bytes"),

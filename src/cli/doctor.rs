@@ -17,6 +17,7 @@ use crate::deliver::Connector;
 use crate::doctor::subject::domain_of;
 use crate::doctor::{Examined, Finding, Mark, Subject, Web, examine, reach, unsubscribe, worst};
 use crate::route::{Router, sts};
+use crate::smtp::LineEnds;
 
 /// Bytes of a message that are read: its header section is in them.
 const MAX_MESSAGE: u64 = 1 << 20;
@@ -102,7 +103,13 @@ fn read(path: &Path) -> Result<Vec<u8>, Failed> {
         false => File::open(path).and_then(|file| file.take(MAX_MESSAGE).read_to_end(&mut message)),
     };
     match done {
-        Ok(_) => Ok(message),
+        // Files have the line ends of their system; what leaves has CRLF.
+        Ok(_) => {
+            let (mut ends, mut whole) = (LineEnds::new(), Vec::with_capacity(message.len()));
+            ends.feed(&message, |run| whole.extend_from_slice(run));
+            ends.finish(|run| whole.extend_from_slice(run));
+            Ok(whole)
+        }
         Err(e) => Err(Failed::new(Code::Data, format_args!("cannot read {}: {e}", path.display()))),
     }
 }

@@ -276,6 +276,10 @@ fn report(op: Operation, done: Done, stopped: &BTreeMap<String, String>, sends: 
     };
     write!(out, "{} of {} recipients {word}", done.changed, done.matched)?;
     match done.in_flight {
+        _ if matches!(op, Operation::Release) => match done.matched.saturating_sub(done.changed) {
+            0 => writeln!(out)?,
+            n => writeln!(out, "; {n} were not put aside")?,
+        },
         0 => writeln!(out)?,
         n if matches!(op, Operation::Hold | Operation::Cancel) => {
             writeln!(

@@ -1,7 +1,7 @@
 //! A report by HTTPS (RFC 8460 §5.4): a POST of the compressed report.
 //!
-//! Invariants: certificates are checked, no redirect is followed; bounded in time ([`LIMIT`]) and in what is read of
-//! the answer; nothing is sent to an address that the caller does not allow.
+//! Invariants: certificates are checked, no redirect is followed; bounded in time ([`LIMIT`]); of the answer nothing but
+//! the head is read; nothing is sent to an address that the caller does not allow.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -20,9 +20,6 @@ use crate::https::{AGENT, exchange};
 
 /// How long a request may take in all.
 pub const LIMIT: Duration = Duration::from_secs(60);
-/// Bytes of an answer.
-const MAX_BODY: usize = 64 * 1024;
-
 /// Who sends reports by HTTPS; in tests not over the network.
 #[async_trait]
 pub trait Post: Send + Sync + 'static {
@@ -48,7 +45,7 @@ impl Post for Https {
             .header(CONTENT_TYPE, "application/tlsrpt+gzip")
             .body(Full::new(gzip))
             .map_err(|e| format!("the request cannot be made: {e}"))?;
-        let answer = timeout(LIMIT, exchange(&self.0, to.host(), at, request, MAX_BODY)).await;
+        let answer = timeout(LIMIT, exchange(&self.0, to.host(), at, request, 0)).await;
         match answer {
             Err(_) => Err(format!("{} has not answered within {} s", to.host(), LIMIT.as_secs())),
             Ok(Err(fault)) => Err(fault.to_string()),

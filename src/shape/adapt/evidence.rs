@@ -131,7 +131,7 @@ impl Known {
     /// How much is refused now, in words: of the last attempts, since the verdict; nothing if none was refused.
     pub(super) fn refused_now(&self) -> Option<String> {
         let (refused, attempts) = (self.run.counts.refused(), self.run.counts.attempts());
-        (refused > 0.0)
+        (refused > 0.0 && attempts >= 1.0)
             .then(|| format!("{:.0} % of the last {attempts:.0} attempts refused", 100.0 * refused / attempts))
     }
 

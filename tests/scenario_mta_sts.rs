@@ -4,59 +4,18 @@
 #[path = "support/ca.rs"]
 mod ca;
 mod support;
+#[path = "support/web.rs"]
+mod web;
 
 use std::net::Ipv4Addr;
-use std::path::Path;
-use std::process::{Child, Stdio};
 
-use ca::{Authority, Certificate};
+use ca::Authority;
 use support::daemon::{Daemon, Setup};
 use support::mail::message;
 use support::postfix::{self, Postfix};
 use support::servers::Nsd;
-use support::{Port, SOON, TestDir, as_root, wait_for};
-
-/// Serves one file as text/plain by HTTPS on port 443, until its standard input ends.
-const WEB: &str = "import http.server, ssl, sys, threading\n\
-    host, cert, key, text = sys.argv[1], sys.argv[2], sys.argv[3], sys.argv[4]\n\
-    class Handler(http.server.BaseHTTPRequestHandler):\n    \
-    def do_GET(self):\n        \
-    body = open(text, 'rb').read()\n        \
-    self.send_response(200 if self.path == '/.well-known/mta-sts.txt' else 404)\n        \
-    self.send_header('Content-Type', 'text/plain')\n        \
-    self.send_header('Content-Length', str(len(body)))\n        \
-    self.end_headers()\n        \
-    self.wfile.write(body)\n    \
-    def log_message(self, *_): pass\n\
-    server = http.server.ThreadingHTTPServer((host, 443), Handler)\n\
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)\n\
-    context.load_cert_chain(cert, key)\n\
-    server.socket = context.wrap_socket(server.socket, server_side=True)\n\
-    threading.Thread(target=server.serve_forever, daemon=True).start()\n\
-    print('ready', flush=True)\n\
-    sys.stdin.read()\n";
-
-struct Web(Child);
-
-impl Web {
-    fn start(address: Ipv4Addr, certificate: &Certificate, text: &Path) -> Web {
-        let mut command = as_root("python3");
-        command.args(["-c", WEB, &address.to_string()]).arg(&certificate.file).arg(&certificate.key).arg(text);
-        let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("python3 as a web server");
-        let mut ready = String::new();
-        let output = child.stdout.take().expect("a pipe");
-        std::io::BufRead::read_line(&mut std::io::BufReader::new(output), &mut ready).expect("a line");
-        assert_eq!(ready, "ready\n", "the web server cannot have port 443 of {address}");
-        Web(child)
-    }
-}
-
-impl Drop for Web {
-    fn drop(&mut self) {
-        drop(self.0.stdin.take());
-        let _ = self.0.wait();
-    }
-}
+use support::{Port, SOON, TestDir, wait_for};
+use web::Web;
 
 struct World {
     daemon: Daemon,
@@ -88,7 +47,7 @@ fn world(policy: &str, mx: &str) -> World {
     );
     let nsd = Nsd::start(&dir, &records);
     let file = dir.write("mta-sts.txt", policy);
-    let web = Web::start(site, &authority.certificate(&dir, "mta-sts.example.test"), &file);
+    let web = Web::start(site, &authority.certificate(&dir, "mta-sts.example.test"), &file, &dir.join("posted"));
     // Both of them are trusted by `tls_ca` alone: that of the policy's host, too.
     let roots = [&authority, &of_host].map(|a| std::fs::read_to_string(&a.file).expect("a certificate")).concat();
     let roots = dir.write("roots.pem", roots);

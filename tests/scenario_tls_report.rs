@@ -4,14 +4,15 @@
 #[path = "support/ca.rs"]
 mod ca;
 mod support;
+#[path = "support/web.rs"]
+mod web;
 
 use std::collections::BTreeMap;
 use std::io::Read as _;
 use std::net::Ipv4Addr;
-use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::process::Command;
 
-use ca::{Authority, Certificate};
+use ca::Authority;
 use mail_parser::{MessageParser, MimeHeaders as _};
 use serde_json::{Value, json};
 use support::daemon::{Daemon, MAILWEIR, Setup};
@@ -20,56 +21,8 @@ use support::mail::message;
 use support::postfix::{self, Postfix};
 use support::servers::Nsd;
 use support::sink::{Options, Received, Sink};
-use support::{Port, SOON, TestDir, as_root, run_ok, wait_for};
-
-/// Serves a policy and keeps what is posted, by HTTPS on port 443, until its standard input ends.
-const WEB: &str = "import http.server, ssl, sys, threading\n\
-    host, cert, key, text, kept = sys.argv[1:6]\n\
-    class Handler(http.server.BaseHTTPRequestHandler):\n    \
-    def answer(self, code, body):\n        \
-    self.send_response(code)\n        \
-    self.send_header('Content-Type', 'text/plain')\n        \
-    self.send_header('Content-Length', str(len(body)))\n        \
-    self.end_headers()\n        \
-    self.wfile.write(body)\n    \
-    def do_GET(self):\n        \
-    self.answer(200 if self.path == '/.well-known/mta-sts.txt' else 404, text.encode())\n    \
-    def do_POST(self):\n        \
-    body = self.rfile.read(int(self.headers['Content-Length']))\n        \
-    good = self.path == '/tlsrpt?to=us' and self.headers['Content-Type'] == 'application/tlsrpt+gzip'\n        \
-    open(kept, 'ab').write(body if good else b'bad')\n        \
-    self.answer(200 if good else 400, b'')\n    \
-    def log_message(self, *_): pass\n\
-    server = http.server.ThreadingHTTPServer((host, 443), Handler)\n\
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)\n\
-    context.load_cert_chain(cert, key)\n\
-    server.socket = context.wrap_socket(server.socket, server_side=True)\n\
-    threading.Thread(target=server.serve_forever, daemon=True).start()\n\
-    print('ready', flush=True)\n\
-    sys.stdin.read()\n";
-
-struct Web(Child);
-
-impl Web {
-    fn start(address: Ipv4Addr, certificate: &Certificate, policy: &str, kept: &Path) -> Web {
-        let mut command = as_root("python3");
-        command.args(["-c", WEB, &address.to_string()]).arg(&certificate.file).arg(&certificate.key);
-        command.arg(policy).arg(kept).stdin(Stdio::piped()).stdout(Stdio::piped());
-        let mut child = command.spawn().expect("python3 as a web server");
-        let mut ready = String::new();
-        let output = child.stdout.take().expect("a pipe");
-        std::io::BufRead::read_line(&mut std::io::BufReader::new(output), &mut ready).expect("a line");
-        assert_eq!(ready, "ready\n", "the web server cannot have port 443 of {address}");
-        Web(child)
-    }
-}
-
-impl Drop for Web {
-    fn drop(&mut self) {
-        drop(self.0.stdin.take());
-        let _ = self.0.wait();
-    }
-}
+use support::{Port, SOON, TestDir, run_ok, wait_for};
+use web::Web;
 
 /// The keys of the domain that reports, for the configuration and for DNS.
 fn keys(dir: &TestDir) -> (String, Published) {
@@ -121,7 +74,8 @@ fn world() -> World {
         [("mta-sts.wrong", enforce("mxw.test")), ("mta-sts.reports", enforce("clear.test")), ("rua", String::new())]
     {
         let site = Ipv4Addr::new(127, fastrand::u8(1..250), fastrand::u8(1..250), fastrand::u8(2..250));
-        webs.push(Web::start(site, &authority.certificate(&dir, &format!("{name}.test")), &policy, &posted));
+        let (file, certificate) = (dir.write(name, policy), authority.certificate(&dir, &format!("{name}.test")));
+        webs.push(Web::start(site, &certificate, &file, &posted));
         records.push_str(&format!("{name} A {site}\n"));
         if let Some(domain) = name.strip_prefix("mta-sts.") {
             records.push_str(&format!("_mta-sts.{domain} TXT \"v=STSv1; id=1;\"\n"));

@@ -300,7 +300,7 @@ pub struct Status {
     /// What the sandbox does, if there is one; else empty.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub sandbox: String,
-    /// What is counted for reports on TLS, and which wait; empty where none are made.
+    /// What is counted for reports on TLS, and how many wait; empty where none are made.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub tls_reports: String,
     /// It is ending: nothing new is taken, and what is in a transaction ends within `drain`.

@@ -77,13 +77,15 @@ impl Demand {
         }
     }
 
-    /// Whether a session that was opened for `self` is good for mail with another demand.
+    /// Whether a session that was opened for `self` is good for mail with another demand. One in which nobody looked at
+    /// the certificate is not for mail whose policy is in testing: that is published to hear what it would refuse.
     pub fn covers(&self, other: &Demand, peer: &Peer) -> bool {
+        let looked_at = other.watches().is_none() || self.certificate || self.watches().is_some();
         let same_records = match (other.dane(), self.dane()) {
             (Some(other), Some(own)) => own.records == other.records,
             (other, _) => other.is_none(),
         };
-        (!other.required || peer.tls.is_some()) && (!other.certificate || self.certificate) && same_records
+        (!other.required || peer.tls.is_some()) && (!other.certificate || self.certificate) && looked_at && same_records
     }
 
     /// Why a host was not good enough, with whose demand that was, where a policy makes it.

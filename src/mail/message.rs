@@ -186,6 +186,14 @@ impl Message {
     pub fn chunks(&self) -> u32 {
         u32::try_from(self.size.div_ceil(CHUNK as u64)).unwrap_or(u32::MAX).max(1)
     }
+
+    /// Its whole body as the queue stores it: chunk 0 (the head) first; at least one.
+    pub fn split(&self, body: &Bytes) -> impl Iterator<Item = Bytes> {
+        (0..self.chunks()).map(|n| {
+            let start = (n as usize).saturating_mul(CHUNK).min(body.len());
+            body.slice(start..start.saturating_add(CHUNK).min(body.len()))
+        })
+    }
 }
 
 /// One recipient of a message about to be queued.

@@ -27,12 +27,10 @@ use crate::config::SignedConversion;
 use crate::deliver::Reply;
 pub use crate::mail::Action;
 use crate::mail::convert::{self, Conversion, Hop, MAX_LINE, Octets, header_field, header_section, scan};
-use crate::mail::{
-    Address, BodyKind, BodyTraits, CHUNK, Envelope, Message, Notify, Origin, QueueId, Recipient, Ret, TlsWish,
-};
+use crate::mail::{Address, BodyKind, BodyTraits, Envelope, Message, Notify, Origin, QueueId, Recipient, Ret, TlsWish};
 
 /// Messages up to this size in bytes are returned whole when RET=FULL asks for it; of larger ones
-/// the header section is, and the text says so. Less than [`CHUNK`], so the first chunk of the
+/// the header section is, and the text says so. Less than [`CHUNK`](crate::mail::CHUNK), so the first chunk of the
 /// stored body is all that a DSN ever needs.
 pub const FULL_MAX: u64 = 192 * 1024;
 
@@ -86,18 +84,8 @@ pub struct Dsn {
     pub message: Message,
     /// The sender of the message reported on.
     pub recipient: Recipient,
-    /// The whole body. With very many recipients it may be larger than one [`CHUNK`].
+    /// The whole body. With very many recipients it may be larger than one [`CHUNK`](crate::mail::CHUNK).
     pub body: Bytes,
-}
-
-impl Dsn {
-    /// The body as the queue stores it: chunk 0 (the head) first; at least one.
-    pub fn chunks(&self) -> impl Iterator<Item = Bytes> + '_ {
-        (0..self.message.chunks()).map(|n| {
-            let start = (n as usize * CHUNK).min(self.body.len());
-            self.body.slice(start..(start + CHUNK).min(self.body.len()))
-        })
-    }
 }
 
 /// Writes the one DSN about all `items` of a message, or `None` if there is nobody to tell or nobody

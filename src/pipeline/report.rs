@@ -15,6 +15,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use parking_lot::Mutex;
 use tokio::sync::{Notify, watch};
 use tokio::task::JoinSet;
@@ -24,7 +25,7 @@ use super::record::Attempt;
 use crate::clock::Timestamp;
 use crate::crash;
 use crate::deliver::{Event, Reply};
-use crate::mail::{Action, CHUNK, NewMessage, NewRecipient, Owed, QueueId, RecipientKey};
+use crate::mail::{Action, Message, NewMessage, NewRecipient, Owed, QueueId, RecipientKey};
 use crate::outcome::bounce::{self, Diagnostic, Dsn, Item};
 use crate::outcome::settle::{Notice, Planned, status};
 use crate::queue::{Debt, Owing, QueueError};
@@ -286,6 +287,20 @@ impl Relay {
         Ok(())
     }
 
+    /// What does not fit one chunk of a message that mailweir has written goes into the queue before, as from a client;
+    /// returns the head.
+    pub(super) async fn spill_rest(&self, message: &Message, body: &Bytes) -> Result<Bytes, QueueError> {
+        let mut chunks = message.split(body);
+        let head = chunks.next().unwrap_or_default();
+        for (index, chunk) in (1u32..).zip(chunks) {
+            if let Err(error) = self.queue.spill(message.id, index, chunk).await {
+                self.queue.unspill(message.id).await;
+                return Err(error);
+            }
+        }
+        Ok(head)
+    }
+
     /// The report on a debt; `None` if nobody wants it. Sessions do not wait for it: it may name many
     /// recipients, or return a message that has to be converted first.
     async fn written(&self, debt: Debt, now: Timestamp) -> Result<Option<Dsn>, QueueError> {
@@ -303,20 +318,12 @@ impl Relay {
         let recipients = told.len();
         let sender = debt.message.envelope.sender().to_owned();
         let now = self.clock.now();
-        let Some(mut dsn) = self.written(debt, now).await? else {
+        let Some(Dsn { message, mut recipient, body }) = self.written(debt, now).await? else {
             return self.queue.report(told, None).await;
         };
         crash::point("dsn.made");
-        let id = dsn.message.id;
-        // What does not fit one chunk (very many recipients) goes before, as from a client.
-        for (index, chunk) in (0u32..).zip(dsn.chunks()).skip(1) {
-            if let Err(error) = self.queue.spill(id, index, chunk).await {
-                self.queue.unspill(id).await;
-                return Err(error);
-            }
-        }
-        dsn.body.truncate(CHUNK);
-        let Dsn { message, mut recipient, body } = dsn;
+        let id = message.id;
+        let head = self.spill_rest(&message, &body).await?;
         if let Some(sandbox) = &self.config.sandbox {
             recipient.address = sandbox.instead_of(&recipient.address).clone();
         }
@@ -324,9 +331,9 @@ impl Relay {
         let message = Arc::new(message);
         let held = self.config.sandbox.as_ref().and_then(|sandbox| sandbox.holds(&recipient.address));
         let laned = vec![NewRecipient { recipient, lane, leased: false, held }];
-        let admission = self.scheduler.admit(&message, laned, &body);
+        let admission = self.scheduler.admit(&message, laned, &head);
         let size = message.size;
-        let new = NewMessage { message, recipients: admission.recipients, head: body };
+        let new = NewMessage { message, recipients: admission.recipients, head };
         if let Err(error) = self.queue.report(told, Some(new)).await {
             self.queue.unspill(id).await;
             return Err(error);

@@ -22,7 +22,7 @@ use super::Relay;
 use crate::clock::{Timestamp, When};
 use crate::config::{Endpoint, TlsReport};
 use crate::listener::Intake as _;
-use crate::mail::{Address, CHUNK};
+use crate::mail::Address;
 use crate::queue::QueueError;
 use crate::route::RouteError;
 use crate::tls_report::day::{Day, Stored};
@@ -269,17 +269,7 @@ impl Relay {
         let now = self.clock.now();
         let id = self.queue.next_id(now);
         let mail = mail(about, gzip, &config.from, to, id, now)?;
-        let mut chunks = (0..mail.message.chunks()).map(|n| {
-            let start = (n as usize).saturating_mul(CHUNK).min(mail.body.len());
-            (n, mail.body.slice(start..start.saturating_add(CHUNK).min(mail.body.len())))
-        });
-        let (_, head) = chunks.next().unwrap_or_default();
-        for (index, chunk) in chunks {
-            if let Err(error) = self.queue.spill(id, index, chunk).await {
-                self.queue.unspill(id).await;
-                return Err(error.to_string());
-            }
-        }
+        let head = self.spill_rest(&mail.message, &mail.body).await.map_err(|error| error.to_string())?;
         let accepted = self.accept(mail.message, vec![mail.recipient], head, None).await;
         accepted.map(|id| id.to_string()).map_err(|error| error.to_string())
     }

@@ -253,12 +253,9 @@ impl<'r> Worker<'r> {
         facts: &[Fact],
     ) -> Fate {
         let (relay, lane) = (self.relay, self.lane);
-        // A later one, unlike it: what was not tried about that one is nothing about it, unless it would not be tried
-        // either. Given back then, it would come again at once, for as long as the host is left alone.
+        // A later one, unlike it: what was not tried about that one is nothing about it.
         let untried = facts.iter().all(|fact| matches!(fact.event, Event::BackOff { .. }));
-        let own = attempt.job.features().keys();
-        let rests = || relay.connector.next_try(&lane.provider, route, own).is_some_and(|next| !next.left.is_zero());
-        let other = untried && own != mail.keys() && !rests();
+        let other = untried && attempt.job.features().keys() != mail.keys();
         if other || relay.fails_over(lane, facts) {
             // It was no attempt: the next round finds the other source, for all that waits.
             return Fate::Requeue;

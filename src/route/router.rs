@@ -436,10 +436,9 @@ impl Router {
             _ => None,
         };
         let of_domain = matches!(target, Target::Domain { .. }) && !optional;
-        let facts = |faults| of_domain.then(|| TlsFacts { domain: destination.clone(), sts, faults });
         let mut faults = Vec::new();
         let hosts = hosts.and_then(|hosts| apply(hosts, &candidates, standing, provider, destination, &mut faults));
-        let facts = facts(faults);
+        let facts = of_domain.then(|| TlsFacts { domain: destination.clone(), sts, faults });
         let outcome = match hosts {
             Ok(hosts) => Ok(Arc::new(Route {
                 lane,

@@ -3,8 +3,6 @@
 //! Invariants: it goes out from `<>` with NOTIFY=NEVER, and as mail that published policies do not hold up (RFC 8460
 //! §5.3.1, RFC 8689 §5), so that no report causes another message; nothing that others wrote adds a line to it.
 
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use lettre::message::header::{
     ContentTransferEncoding, ContentType, Date, Header, HeaderName, HeaderValue, Headers, MIME_VERSION_1_0,
@@ -16,9 +14,6 @@ use super::report::{self, Reporter};
 use crate::clock::Timestamp;
 use crate::mail::convert::scan;
 use crate::mail::{Address, Envelope, Message, Notify, Origin, QueueId, Recipient, TlsWish};
-
-/// Letters of a line of base64 (RFC 2045 §6.8).
-const LINE: usize = 76;
 
 /// A message to be queued.
 #[derive(Debug)]
@@ -79,7 +74,8 @@ pub fn mail(
     top(builder.headers_mut(), about, from, to, id, now);
     let text = Body::dangerous_pre_encoded(words(about).into_bytes(), ContentTransferEncoding::SevenBit);
     let file = report::file_name(about.day, about.domain, about.reporter);
-    let attached = Body::dangerous_pre_encoded(base64(gzip), ContentTransferEncoding::Base64);
+    let attached = Body::new_with_encoding(gzip.to_vec(), ContentTransferEncoding::Base64);
+    let attached = attached.map_err(|_| "base64 takes any octets".to_owned())?;
     let builder =
         builder.singlepart(SinglePart::builder().header(kind("text/plain; charset=us-ascii")?).body(text)).singlepart(
             SinglePart::builder()
@@ -124,16 +120,6 @@ fn words(about: About<'_>) -> String {
         "This is a report on TLS (RFC 8460) from {submitter}\r\non its sessions with the mail hosts of\r\n{domain}\r\n\
          on {day} (UTC): {good} were good, {failed} failed.\r\n"
     )
-}
-
-fn base64(bytes: &[u8]) -> Vec<u8> {
-    let text = STANDARD.encode(bytes);
-    let mut lines = Vec::with_capacity(text.len() + text.len() / LINE * 2 + 2);
-    for line in text.as_bytes().chunks(LINE) {
-        lines.extend_from_slice(line);
-        lines.extend_from_slice(b"\r\n");
-    }
-    lines
 }
 
 #[cfg(test)]

@@ -100,12 +100,15 @@ async fn a_session_carries_what_it_was_good_enough_for() {
     let authority = Authority::new();
     let provider = trusting(&authority);
     let tls = authority.server("mx.example", false);
-    for (opened, good_for_policy) in [(TlsPolicy::None, false), (enforced(), true)] {
+    let testing = TlsPolicy::MtaStsTesting("a.example".into());
+    let looked_at = [(TlsPolicy::None, false, false), (testing.clone(), false, true), (enforced(), true, true)];
+    for (opened, good_for_policy, good_for_testing) in looked_at {
         let (port, _server) = serve(&[&(HELLO.to_owned() + AGAIN)], &tls).await;
         let opened = connector().open(&provider, &route(port, with_policy(opened))).await;
         let connection = opened.unwrap_or_else(|facts| panic!("{facts:?}"));
         assert!(connection.meets(&provider, &TlsPolicy::None));
         assert_eq!(connection.meets(&provider, &enforced()), good_for_policy);
+        assert_eq!(connection.meets(&provider, &testing), good_for_testing);
         connection.quit().await;
     }
     let (clear, _server) = new_session("hello PIPELINING\nC: QUIT\nS: 221 bye").await;

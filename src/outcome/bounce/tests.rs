@@ -7,6 +7,7 @@ use mail_parser::{MessageParser, MimeHeaders, PartType};
 use proptest::prelude::*;
 
 use super::*;
+use crate::mail::CHUNK;
 use crate::mail::Orcpt;
 
 const NOW: Timestamp = Timestamp(1_795_250_940_123);
@@ -53,8 +54,8 @@ fn parts(dsn: &Dsn) -> Vec<(String, String)> {
     assert_eq!(dsn.message.origin, Origin::Dsn);
     assert_eq!(dsn.message.size, dsn.body.len() as u64);
     assert_eq!(dsn.message.traits, scan(&dsn.body));
-    assert_eq!(dsn.chunks().collect::<Vec<_>>().concat(), dsn.body);
-    assert_eq!(dsn.chunks().count(), dsn.message.chunks() as usize);
+    assert_eq!(dsn.message.split(&dsn.body).collect::<Vec<_>>().concat(), dsn.body);
+    assert_eq!(dsn.message.split(&dsn.body).count(), dsn.message.chunks() as usize);
     assert!(!dsn.message.traits.long_line);
     assert_eq!(dsn.message.traits.eight_bit_header, dsn.message.envelope.smtputf8);
     let text = String::from_utf8_lossy(&dsn.body);

@@ -34,7 +34,8 @@ pub mod probe;
 mod quirks;
 pub mod reply;
 mod said;
-mod sasl;
+#[doc(hidden)]
+pub mod sasl;
 pub mod session;
 pub mod session_limits;
 mod shown;

@@ -24,7 +24,7 @@ const MAX_ERROR: usize = 500;
 
 /// What is known of the account.
 #[derive(Clone, Copy)]
-pub(super) struct Account<'a> {
+pub struct Account<'a> {
     /// The user, whose mailbox it is.
     pub user: &'a str,
     /// The password or the token.
@@ -37,7 +37,7 @@ pub(super) struct Account<'a> {
 
 /// Why there is no response.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub(super) enum Broken {
+pub enum Broken {
     /// The mechanism has no more: the server should have said how it ends.
     Over,
     /// For people: the challenge is none of this mechanism, or the server is not who it should be.
@@ -45,7 +45,7 @@ pub(super) enum Broken {
 }
 
 /// One run of a mechanism.
-pub(super) struct Exchange<'a> {
+pub struct Exchange<'a> {
     mechanism: AuthMechanism,
     account: Account<'a>,
     /// Responses given so far, and whether the first was given again.
@@ -67,6 +67,7 @@ struct Scram {
 }
 
 impl<'a> Exchange<'a> {
+    /// Nothing was said yet.
     pub fn new(mechanism: AuthMechanism, account: Account<'a>) -> Exchange<'a> {
         Exchange { mechanism, account, given: 0, repeated: false, scram: Scram::default(), error: None }
     }

@@ -14,8 +14,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
 
 use proxy_header::{Error, ParseConfig, Protocol, ProxyHeader};
-use tokio::io::AsyncReadExt;
-use tokio::net::TcpStream;
+use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio::time::timeout;
 
 use crate::config::canonical;
@@ -36,7 +35,7 @@ const LOCAL: u8 = 0x20;
 
 /// Why there is no header.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum NoHeader {
+pub enum NoHeader {
     /// The client of a proxy, or the proxy, went away.
     #[error("the connection ended within the header")]
     Ended(#[from] io::Error),
@@ -55,11 +54,11 @@ pub(super) enum NoHeader {
 ///
 /// # Errors
 /// It has not said that in time or in form.
-pub(super) async fn client_behind(proxy: IpAddr, stream: &mut TcpStream) -> Result<IpAddr, NoHeader> {
+pub async fn client_behind(proxy: IpAddr, stream: &mut (impl AsyncRead + Unpin)) -> Result<IpAddr, NoHeader> {
     timeout(PATIENCE, read(proxy, stream)).await.unwrap_or(Err(NoHeader::Late))
 }
 
-async fn read(proxy: IpAddr, stream: &mut TcpStream) -> Result<IpAddr, NoHeader> {
+async fn read(proxy: IpAddr, stream: &mut (impl AsyncRead + Unpin)) -> Result<IpAddr, NoHeader> {
     let mut header = Vec::with_capacity(128);
     loop {
         match parse(proxy, &header)? {
@@ -137,6 +136,7 @@ fn client(proxy: IpAddr, header: &[u8], told: &ProxyHeader<'_>) -> Result<IpAddr
 mod tests {
     use proptest::prelude::*;
     use tokio::io::AsyncWriteExt;
+    use tokio::net::TcpStream;
 
     use super::*;
 

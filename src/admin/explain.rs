@@ -12,7 +12,7 @@ use super::{FeedbackStatus, LaneStatus};
 use crate::clock::{Timestamp, When, grouped};
 use crate::config::report::{Setting, provider_table};
 use crate::config::{Config, CountedRate, Place, Provider, Rewritten, Warmup, sources};
-use crate::mail::{Address, Incoming};
+use crate::mail::{Address, Incoming, TlsWish};
 use crate::pipeline::COUNTED;
 use crate::route::{Explained, Router};
 use crate::schedule::lane::{Hold, Holds};
@@ -126,6 +126,11 @@ pub struct LaneExplained {
     pub earliest: Option<u64>,
     /// Seconds until it leaves if all that is ahead goes first; `None` if nobody can tell.
     pub latest: Option<u64>,
+}
+
+/// Of a message with REQUIRETLS, or without.
+pub(crate) fn tls_wish(requiretls: bool) -> TlsWish {
+    if requiretls { TlsWish::Required } else { TlsWish::Usual }
 }
 
 /// What the configuration makes of a sender when it takes a message in; `None`: it stays.

@@ -197,6 +197,9 @@ pub struct Row {
     /// The time before which it does not leave, RFC 3339, also when that is over; empty without one.
     #[serde(default)]
     pub release: String,
+    /// Its MAIL said REQUIRETLS: it leaves by TLS alone, to hosts that keep it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub requiretls: bool,
     /// Last reply or error; empty before the first attempt.
     pub reason: String,
     /// What it waits for now, if it is due and a running relay knows; else empty.

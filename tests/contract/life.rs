@@ -63,7 +63,7 @@ pub async fn stores_and_gives_back_every_field(mut rig: Rig) {
             ..Envelope::default()
         },
         Envelope::default(),
-        Envelope::default(),
+        Envelope { tls: TlsWish::Required, ..Envelope::default() },
     ];
     let mut stored = Vec::new();
     for (n, (origin, envelope)) in origins.into_iter().zip(envelopes).enumerate() {
@@ -95,6 +95,10 @@ pub async fn stores_and_gives_back_every_field(mut rig: Rig) {
     for (got, (message, recipient)) in leased.iter().zip(&stored) {
         assert_eq!((&got.message, &got.recipient), (message, recipient));
     }
+    // A list tells of it.
+    let page = rig.queue.inspect(&Filter::default(), None, 10).await.unwrap();
+    let told: Vec<_> = page.rows.iter().map(|(.., row)| row.requiretls).collect();
+    assert_eq!(told, [false, false, false, true]);
 }
 
 pub async fn refuses_what_makes_no_sense(rig: Rig) {

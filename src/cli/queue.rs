@@ -349,7 +349,10 @@ fn cells(row: &Row, now: Timestamp) -> [String; 9] {
             "" => sender(row),
             user => format!("{} ({user})", sender(row)),
         },
-        row.recipient.clone(),
+        match row.copy {
+            true => format!("{} (copy)", row.recipient),
+            false => row.recipient.clone(),
+        },
         reason(row),
     ]
 }

@@ -144,7 +144,7 @@ impl Transaction {
             }
             let to = listener.sandbox.as_ref().map_or(&copy.to, |sandbox| sandbox.instead_of(&copy.to));
             if !self.has(to) {
-                self.recipients.push(Recipient { address: to.clone(), notify: Notify::NEVER, orcpt: None });
+                self.recipients.push(Recipient { notify: Notify::NEVER, copy: true, ..Recipient::new(to.clone()) });
             }
         }
         u32::try_from(self.recipients.len() - had).unwrap_or(u32::MAX)
@@ -159,7 +159,7 @@ impl Transaction {
         let had = self.recipients.len();
         for address in forward.addresses() {
             if !self.has(address) {
-                let recipient = Recipient { address: address.clone(), notify, orcpt: orcpt.cloned() };
+                let recipient = Recipient { notify, orcpt: orcpt.cloned(), ..Recipient::new(address.clone()) };
                 if let Err(reply) = self.charge(&recipient) {
                     // None of what one RCPT leads to, rather than a part of it.
                     self.recipients.truncate(had);

@@ -85,11 +85,13 @@ pub struct Recipient {
     pub notify: Notify,
     /// `ORCPT=`.
     pub orcpt: Option<Orcpt>,
+    /// No client named it: a `[[copy]]` did.
+    pub copy: bool,
 }
 
 impl Recipient {
     /// A recipient without parameters.
     pub fn new(address: Address) -> Recipient {
-        Recipient { address, notify: Notify::default(), orcpt: None }
+        Recipient { address, notify: Notify::default(), orcpt: None, copy: false }
     }
 }

@@ -157,7 +157,7 @@ pub fn dsn(
     let size = body.len() as u64;
     Some(Dsn {
         message: Message { id, received: now, envelope, origin: Origin::Dsn, size, traits },
-        recipient: Recipient { address: sender.clone(), notify: Notify::NEVER, orcpt: None },
+        recipient: Recipient { notify: Notify::NEVER, ..Recipient::new(sender.clone()) },
         body,
     })
 }

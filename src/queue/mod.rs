@@ -177,6 +177,9 @@ pub struct Row {
     pub user: String,
     /// Forward-path.
     pub recipient: String,
+    /// It gets a copy, by a `[[copy]]`: no client named it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub copy: bool,
     /// A provider's name, or `@domain`.
     pub provider: String,
     /// The lane it waits in: the provider, with the source address where limits hold for each.

@@ -328,6 +328,7 @@ pub(super) fn inspect(
             sender: message.sender.clone(),
             user: message.user.clone(),
             recipient: address.to_owned(),
+            copy: rows::is_copy(row.get(9)?),
             provider: LaneName::base_of(lane).to_owned(),
             lane: lane.to_owned(),
             state: state.to_string(),

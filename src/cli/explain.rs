@@ -136,6 +136,9 @@ fn write(out: &mut impl Write, told: &Explanation) -> io::Result<()> {
     };
     let user = if told.user.is_empty() { String::new() } else { format!(" by the user {}", told.user) };
     writeln!(out, "{} from {sender}{user}, priority {}{given}", told.recipient, told.priority)?;
+    if !told.recipient_was.is_empty() {
+        writeln!(out, "recipient {} by [srs], which was {}", told.recipient, told.recipient_was)?;
+    }
     if !told.sender_was.is_empty() {
         writeln!(out, "sender    {} by [[rewrite]], which was {}", told.sender, told.sender_was)?;
     }

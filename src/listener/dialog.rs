@@ -421,10 +421,11 @@ impl Dialog {
                 sender = %escape(path.as_bytes()), %reply, "sender refused");
             return Err(reply);
         }
-        let rewritten = self.shared.policy.rewritten(user, reverse_path.as_ref());
+        let now = self.shared.intake.clock().now();
+        let rewritten = self.shared.policy.rewritten(user, reverse_path.as_ref(), now);
         self.may_come_in(rewritten.as_ref().map(|it| &it.is).or(reverse_path.as_ref()))?;
         self.shared.policy.announced_size(params.size, user)?;
-        let release = self.shared.policy.release(params.hold, self.shared.intake.clock().now())?;
+        let release = self.shared.policy.release(params.hold, now)?;
         let envelope = Envelope {
             reverse_path,
             body: params.body,
@@ -461,7 +462,8 @@ impl Dialog {
         }
         let may_relay = self.may_relay();
         let Some(tx) = &mut self.transaction else { return Err(MAIL_FIRST) };
-        let forward = self.shared.policy.recipient(may_relay, tx.recipients.len(), path, tx.envelope.smtputf8);
+        let (have, utf8, now) = (tx.recipients.len(), tx.envelope.smtputf8, self.shared.intake.clock().now());
+        let forward = self.shared.policy.recipient(may_relay, have, path, utf8, now);
         match forward.and_then(|forward| tx.add(&forward, params.notify, params.orcpt.as_ref())) {
             Ok(()) => Ok(()),
             Err(reply) => {

@@ -156,6 +156,11 @@ impl Rewrites {
         self.rules.iter().any(|rule| rule.header || rule.reply_to)
     }
 
+    /// Some keep what From was.
+    pub fn keep_as_reply_to(&self) -> bool {
+        self.rules.iter().any(|rule| rule.keep_as_reply_to)
+    }
+
     /// What becomes of an address in mail of `user` (empty: nobody has logged in) that comes `now`; `None`: it stays.
     pub fn of(&self, was: &Address, place: Place, user: &str, now: Timestamp) -> Option<Rewritten> {
         let spellings = Spellings::of(Some(was));

@@ -31,7 +31,9 @@ fn a_bounce_comes_back_to_who_it_was() {
         _ => Answer::Yes,
     };
     let sink = Sink::with(port.at(2), Options::script(script));
-    let daemon = setup(&dir, &sink).start();
+    let mut daemon = setup(&dir, &sink).prepare();
+    daemon.replace_config("level = \"info\"", "level = \"trace\"");
+    daemon.start();
     let mut client = daemon.client();
     client.send("<jo@stranger.test>", &["<a@there.test>"], &message("forwarded"));
     let forwarded = sink.wait_subject("forwarded", SOON);

@@ -41,7 +41,7 @@ const MESSAGE: &[u8] = b"MAIL FROM:<a@b.example>\r\nRCPT TO:<c@d.example>\r\nDAT
 async fn replies_of_an_encrypted_batch_leave_in_one_write() {
     let mut rig = encrypted(rig(implicit()), client()).await.expect("a handshake");
     rig.talk(b"", 1).await;
-    rig.talk(b"EHLO app.example\r\n", 11).await;
+    rig.talk(b"EHLO app.example\r\n", 15).await;
     let before = rig.writes.load(Ordering::Relaxed);
     let rcpts = b"RCPT TO:<a@b.example>\r\n".repeat(20);
     let batch = [b"MAIL FROM:<x@y.example>\r\n".as_slice(), &rcpts, b"DATA\r\n"].concat();
@@ -62,7 +62,7 @@ async fn replies_of_an_encrypted_batch_leave_in_one_write() {
 async fn a_message_is_the_same_over_a_thin_line() {
     let mut rig = encrypted(rig_with(implicit(), 7), client()).await.expect("a handshake");
     rig.talk(b"", 1).await;
-    rig.talk(b"EHLO app.example\r\n", 11).await;
+    rig.talk(b"EHLO app.example\r\n", 15).await;
     rig.talk(MESSAGE, 3).await;
     let content = b"0123456789 abcdefghijklmnopqrstuvwxyz\r\n".repeat(2_000);
     let got = rig.talk(&[b"Subject: x\r\n\r\n".as_slice(), &content, b".\r\n"].concat(), 1).await;
@@ -97,7 +97,7 @@ async fn a_connection_that_is_cut_inside_a_message_queues_nothing() {
         let (lines, _guard) = Lines::collect();
         let mut rig = encrypted(rig(implicit()), client()).await.expect("a handshake");
         rig.talk(b"", 1).await;
-        rig.talk(b"EHLO app.example\r\n", 11).await;
+        rig.talk(b"EHLO app.example\r\n", 15).await;
         rig.talk(MESSAGE, 3).await;
         rig.client.write_all(b"Subject: x\r\n\r\nhalf of it").await.expect("a session");
         rig.client.flush().await.expect("a session");
@@ -122,7 +122,7 @@ async fn the_log_tells_the_version_of_a_message_and_why_there_is_no_tls() {
     let (lines, _guard) = Lines::collect_from(tracing::Level::DEBUG);
     let mut rig1 = encrypted(rig(implicit()), client()).await.expect("a handshake");
     rig1.talk(b"", 1).await;
-    rig1.talk(b"EHLO app.example\r\n", 11).await;
+    rig1.talk(b"EHLO app.example\r\n", 15).await;
     rig1.talk(MESSAGE, 3).await;
     rig1.talk(b"Subject: x\r\n\r\n.\r\n", 1).await;
     rig1.talk(b"QUIT\r\n", 1).await;

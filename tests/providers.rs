@@ -29,7 +29,8 @@ fn a_route_may_ask_for_the_client_and_the_listener() {
     let to = mailweir::mail::Address::parse("x@y.example").expect("an address");
     let via = |client: Option<&str>, listener: &str| {
         let client = client.map(|ip| ip.parse().expect("an address"));
-        let from = mailweir::mail::Incoming { sender: None, client, listener, user: "", tls_optional: false };
+        let from =
+            mailweir::mail::Incoming { sender: None, client, listener, user: "", tls: mailweir::mail::TlsWish::Usual };
         (config.route_for(from, &to).map(|route| route.via.name.as_str()), config.priority_for(from, &to))
     };
     assert_eq!(via(Some("10.1.1.1"), "inside"), (Some("a"), Some(4)));

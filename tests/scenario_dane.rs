@@ -78,4 +78,16 @@ fn mail_leaves_by_signed_tlsa_records_and_waits_where_anything_is_forged() {
     assert_eq!(postfix.wait(3).len(), 3, "nothing else has arrived");
     let explained = daemon.command_ok(&["explain", "a@signed"], b"");
     assert!(explained.contains("TLS: a certificate that matches one of 1 TLSA records, by DANE"), "{explained}");
+    // Who demands REQUIRETLS goes where the names are signed, and hears at once where nobody vouches for them.
+    for (to, told) in [
+        ("a@signed", "TLS: REQUIRETLS, and a certificate that matches one of 1 TLSA records, by DANE"),
+        (
+            "a@plain",
+            "a message would bounce: 550 5.7.30 the sender demands REQUIRETLS (RFC 8689), and nothing vouches for",
+        ),
+        ("a@forged", "a message would wait and be tried again: 4.7.5 "),
+    ] {
+        let explained = daemon.command_ok(&["explain", to, "--requiretls"], b"");
+        assert!(explained.contains(told), "{explained}");
+    }
 }

@@ -55,6 +55,11 @@ fn a_device_gets_a_sender_that_providers_take_and_the_archive_a_copy() {
     assert_eq!(told, ["mfp@shop.test", "mfp@copy.lan", "2", "2"]);
     let failed = daemon.queue_list(&["--state", "failed"]);
     assert!(failed.len() == 1 && failed[0].recipient() == "bosses@keep.test", "{failed:?}");
+    assert_eq!(failed[0].0["copy"], true, "{failed:?}");
+    let listed = daemon.command_ok(&["queue", "list", "--state", "failed"], b"");
+    assert!(listed.contains(" bosses@keep.test (copy) "), "{listed}");
+    let shown = daemon.command_ok(&["queue", "show", &failed[0].id()], b"");
+    assert!(shown.contains("bosses@keep.test (copy) "), "{shown}");
 
     let told = daemon.command_ok(&["explain", "boss@there.test", "--sender", "mfp@copy.lan"], b"");
     for line in [

@@ -77,6 +77,13 @@ fn mail_leaves_by_the_policy_which_outlives_the_process_and_its_host() {
     let plain = world.send("<a@plain.test>");
     let line = world.daemon.wait_log("delivered", |line| line.is("delivered", &plain));
     assert_eq!((line.get("host"), line.get("tls")), ("mx.test".into(), "encrypted".into()), "{}", line.0);
+    for (to, told) in [
+        ("a@example.test", "TLS: REQUIRETLS, and a valid certificate for its name, by MTA-STS"),
+        ("a@plain.test", "a message would bounce: 550 5.7.30 "),
+    ] {
+        let explained = world.daemon.command_ok(&["explain", to, "--requiretls"], b"");
+        assert!(explained.contains(told), "{explained}");
+    }
     let explained = world.daemon.command_ok(&["explain", "a@example.test"], b"");
     assert!(explained.contains("policy    MTA-STS, mode enforce, id 1, for "), "{explained}");
     assert!(explained.contains("mx.test  127.0.0.4") && explained.contains("TLS: a valid certificate"), "{explained}");

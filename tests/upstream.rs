@@ -32,6 +32,8 @@ mod pipelining;
 mod policies;
 #[path = "upstream/refusals.rs"]
 mod refusals;
+#[path = "upstream/requiretls.rs"]
+mod requiretls;
 #[path = "upstream/server.rs"]
 mod server;
 #[path = "upstream/sessions.rs"]

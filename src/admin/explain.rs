@@ -9,10 +9,10 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::{FeedbackStatus, LaneStatus};
-use crate::clock::{Timestamp, When, grouped};
+use crate::clock::{Clock, Timestamp, When, grouped};
 use crate::config::report::{Setting, provider_table};
 use crate::config::{Config, CountedRate, Place, Provider, Rewritten, Warmup, sources};
-use crate::mail::{Address, Incoming};
+use crate::mail::{Address, Incoming, TlsWish};
 use crate::pipeline::COUNTED;
 use crate::route::{Explained, Router};
 use crate::schedule::lane::{Hold, Holds};
@@ -44,6 +44,9 @@ const LIMITS: [&str; 14] = [
 pub struct Explanation {
     /// Whom it is about.
     pub recipient: String,
+    /// Who was asked for, where that is an address of `[srs]` that leads back; else empty.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub recipient_was: String,
     /// From whom, after `[[rewrite]]`; empty for `<>`.
     pub sender: String,
     /// From whom before a `[[rewrite]]` changed that; empty: none did.
@@ -128,10 +131,15 @@ pub struct LaneExplained {
     pub latest: Option<u64>,
 }
 
+/// Of a message with REQUIRETLS, or without.
+pub(crate) fn tls_wish(requiretls: bool) -> TlsWish {
+    if requiretls { TlsWish::Required } else { TlsWish::Usual }
+}
+
 /// What the configuration makes of a sender when it takes a message in; `None`: it stays.
 pub fn rewritten(config: &Config, from: &Incoming<'_>) -> Option<Rewritten> {
     let user = config.user_of(from).map_or("", |user| &user.name);
-    config.rewrites.of(from.sender?, Place::Envelope, user)
+    config.rewrites.of(from.sender?, Place::Envelope, user, Clock::System.now())
 }
 
 /// What the configuration and DNS say of a message whose sender was `rewritten`; whoever knows the lane adds it.
@@ -143,10 +151,16 @@ pub async fn explain(
     recipient: &Address,
     priority: i8,
 ) -> Explanation {
+    // Where a recipient of `[srs]` leads.
+    let (asked, back) = (recipient, config.rewrites.led_back(recipient, Clock::System.now()));
+    let recipient = back.as_ref().and_then(|back| back.as_ref().ok()).unwrap_or(recipient);
     let sender = from.sender;
     let user = config.user_of(&from).map_or("", |user| &*user.name);
     let copies = config.copies.iter().filter(|copy| copy.is_for(sender, std::iter::once(recipient), user));
-    let route = router.explain(from, recipient).await;
+    let mut route = router.explain(from, recipient).await;
+    if let Some(Err(error)) = back {
+        (route.problem, route.permanent) = (format!("550 5.1.1 {error}"), true);
+    }
     let provider = config.provider(&route.provider).unwrap_or(&config.default);
     let domain = sender.map_or("", Address::domain);
     let of_user = config.user_of(&from).and_then(|user| Some((user, user.priority?)));
@@ -158,6 +172,7 @@ pub async fn explain(
     };
     Explanation {
         recipient: recipient.as_str().to_owned(),
+        recipient_was: if recipient == asked { String::new() } else { asked.to_string() },
         sender: sender.map_or("", Address::as_str).to_owned(),
         sender_was: String::new(),
         copies: copies.map(|copy| copy.to.to_string()).collect(),

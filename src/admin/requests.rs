@@ -15,6 +15,7 @@ use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 
 use super::bans::BanStatus;
+use super::explain::tls_wish;
 use super::listing::list;
 use super::resuming::{only_for_now, resume};
 use super::{Controls, Explanation, Forgotten, LaneStatus, Resumed, Status, Withdrawn};
@@ -119,6 +120,9 @@ pub enum Request {
         /// As whom the client has logged in; empty: as nobody.
         #[serde(default)]
         user: String,
+        /// Its MAIL says REQUIRETLS.
+        #[serde(default)]
+        requiretls: bool,
     },
 }
 
@@ -312,7 +316,7 @@ async fn answer(
                 sink.put(Reply::Note(told), &[]).await?;
             }
         }
-        Request::Explain { sender, recipient, priority, client, listener, user } => {
+        Request::Explain { sender, recipient, priority, client, listener, user, requiretls } => {
             let parse = |text: &str| Address::parse(text).map_err(|e| Failure::refused(format!("`{text}`: {e}")));
             let sender = match sender.as_str() {
                 "" => Ok(None),
@@ -322,8 +326,8 @@ async fn answer(
                 (Ok(sender), Ok(recipient)) => (sender, recipient),
                 (Err(failure), _) | (_, Err(failure)) => return Ok(Err(failure)),
             };
-            let from =
-                Incoming { sender: sender.as_ref(), client, listener: &listener, user: &user, tls_optional: false };
+            let tls = tls_wish(requiretls);
+            let from = Incoming { sender: sender.as_ref(), client, listener: &listener, user: &user, tls };
             match controls.explain(from, &recipient, priority).await {
                 Ok(explanation) => sink.put(Reply::Explanation(Box::new(explanation)), &[]).await?,
                 Err(message) => return Ok(Err(Failure { temporary: true, ..Failure::refused(message) })),

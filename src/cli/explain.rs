@@ -15,7 +15,7 @@ use super::provider::stored_feedback;
 use super::screen::{self, shown};
 use super::text::Table;
 use super::{Code, Failed, Outcome};
-use crate::admin::explain::{LaneExplained, explain as explain_here, rewritten};
+use crate::admin::explain::{LaneExplained, explain as explain_here, rewritten, tls_wish};
 use crate::admin::requests::{Reply, Request};
 use crate::admin::{Explanation, FeedbackStatus};
 use crate::clock::{self, grouped};
@@ -42,6 +42,9 @@ pub(super) struct Explain {
     /// The user as whom that client would have logged in, for [[route]] and [[limit]] user
     #[arg(long, value_name = "NAME", default_value = "")]
     user: String,
+    /// As if MAIL said REQUIRETLS: only by TLS, to hosts that keep it (RFC 8689)
+    #[arg(long)]
+    requiretls: bool,
     /// One JSON object
     #[arg(long)]
     json: bool,
@@ -84,6 +87,7 @@ pub(super) async fn explain(lead: Lead, asked: Explain) -> Outcome {
                 client: asked.client,
                 listener: asked.listener,
                 user: asked.user,
+                requiretls: asked.requiretls,
             };
             let keep = |reply, _: &[u8]| {
                 if let Reply::Explanation(explanation) = reply {
@@ -104,7 +108,7 @@ pub(super) async fn explain(lead: Lead, asked: Explain) -> Outcome {
                 client: asked.client,
                 listener: &asked.listener,
                 user: &asked.user,
-                tls_optional: false,
+                tls: tls_wish(asked.requiretls),
             };
             let rewritten = rewritten(&config, &from);
             let from = from.sent_as(rewritten.as_ref().map(|it| &it.is));
@@ -132,6 +136,9 @@ fn write(out: &mut impl Write, told: &Explanation) -> io::Result<()> {
     };
     let user = if told.user.is_empty() { String::new() } else { format!(" by the user {}", told.user) };
     writeln!(out, "{} from {sender}{user}, priority {}{given}", told.recipient, told.priority)?;
+    if !told.recipient_was.is_empty() {
+        writeln!(out, "recipient {} by [srs], which was {}", told.recipient, told.recipient_was)?;
+    }
     if !told.sender_was.is_empty() {
         writeln!(out, "sender    {} by [[rewrite]], which was {}", told.sender, told.sender_was)?;
     }

@@ -349,7 +349,10 @@ fn cells(row: &Row, now: Timestamp) -> [String; 9] {
             "" => sender(row),
             user => format!("{} ({user})", sender(row)),
         },
-        row.recipient.clone(),
+        match row.copy {
+            true => format!("{} (copy)", row.recipient),
+            false => row.recipient.clone(),
+        },
         reason(row),
     ]
 }
@@ -408,6 +411,12 @@ async fn show(target: &Target, id: String, headers: bool, body: bool, json: bool
         writeln!(out, "received    {}", age_of(&first.received, now))?;
         writeln!(out, "size        {} bytes", first.size)?;
         writeln!(out, "priority    {}", first.priority)?;
+        if first.requiretls {
+            writeln!(
+                out,
+                "tls         REQUIRETLS: by TLS alone, to hosts that offer REQUIRETLS and show who they are"
+            )?;
+        }
         writeln!(out, "recipients  {}", rows.len())?;
         write_report(&mut out, &rows, now)?;
         writeln!(out)?;

@@ -22,6 +22,7 @@ use super::rewrite::{CopyDraft, RewriteDraft};
 use super::rule_keys::RuleDraft;
 use super::sandbox::SandboxDraft;
 use super::source_file;
+use super::srs::SrsDraft;
 use super::tls_report::TlsReportDraft;
 use super::unknown_key::{dotted_name, unknown};
 use super::users::UserDraft;
@@ -51,6 +52,7 @@ pub(super) struct Draft {
     pub dkim: Vec<DkimDraft>,
     pub admin: Admin,
     pub sandbox: SandboxDraft,
+    pub srs: SrsDraft,
     pub tls_report: TlsReportDraft,
     pub sendmail: Sendmail,
     pub log: Log,
@@ -149,6 +151,7 @@ impl<'a> Reader<'a> {
             dkim: Vec::new(),
             admin: Admin::defaults(),
             sandbox: SandboxDraft::defaults(),
+            srs: SrsDraft::defaults(),
             tls_report: TlsReportDraft::defaults(),
             sendmail: Sendmail::defaults(),
             log: Log::defaults(),
@@ -184,6 +187,7 @@ impl<'a> Reader<'a> {
                 "queue" => self.read_whole(root, name, &mut draft.queue),
                 "dns" => self.read_whole(root, name, &mut draft.dns),
                 "sandbox" => self.read_whole(root, name, &mut draft.sandbox),
+                "srs" => self.read_whole(root, name, &mut draft.srs),
                 "tls_report" => self.read_whole(root, name, &mut draft.tls_report),
                 "sendmail" => self.read_whole(root, name, &mut draft.sendmail),
                 "admin" => self.read_whole(root, name, &mut draft.admin),

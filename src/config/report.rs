@@ -93,6 +93,9 @@ pub(super) fn settings(reader: &Reader<'_>, draft: &Draft, hostname: &str) -> Ve
     if reader.has("sandbox") {
         list.add("[sandbox]", "sandbox", "", &[], &draft.sandbox);
     }
+    if reader.has("srs") {
+        list.add("[srs]", "srs", "", &[], &draft.srs);
+    }
     if reader.has("tls_report") {
         list.add("[tls_report]", "tls_report", "", &[], &draft.tls_report);
     }
@@ -280,6 +283,7 @@ mod tests {
     use super::super::dkim::DkimDraft;
     use super::super::keys::{Admin, RouteDraft};
     use super::super::listener_keys::ListenerDraft;
+    use super::super::srs::SrsDraft;
     use super::super::tls_report::TlsReportDraft;
     use super::super::users::UserDraft;
     use super::super::{Config, Dns, Loaded, Log, Provider, Queue, Retry};
@@ -328,6 +332,7 @@ mod tests {
         check::<RouteDraft>();
         check::<Limit>();
         check::<DkimDraft>();
+        check::<SrsDraft>();
         check::<TlsReportDraft>();
         check::<Admin>();
         check::<Log>();

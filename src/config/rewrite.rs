@@ -9,7 +9,9 @@ use super::keys::{Key, Table, keys};
 use super::units::Pattern;
 use super::users::Users;
 use super::value::Kind;
-use super::{Listener, Sandbox};
+use super::{Listener, Sandbox, Srs};
+use crate::clock::Timestamp;
+use crate::mail::srs::SrsError;
 use crate::mail::{Address, LocalNames, Spellings};
 
 /// A `[[rewrite]]` as it was written.
@@ -22,6 +24,7 @@ pub(super) struct RewriteDraft {
     pub header: bool,
     pub reply_to: bool,
     pub keep_as_reply_to: bool,
+    pub srs: bool,
 }
 
 impl Table for RewriteDraft {
@@ -41,6 +44,9 @@ impl Table for RewriteDraft {
         "reply_to" reply_to: Kind::Flag, default "false";
         /// A message whose From is changed gets a Reply-To with what it was, where it has none.
         "keep_as_reply_to" keep_as_reply_to: Kind::Flag, default "false";
+        /// Instead of `to`: the reverse-path becomes an address of [srs] that leads bounces back to who it was. The header
+        /// stays as it is.
+        "srs" srs: Kind::Flag, default "false";
     };
 
     fn blank() -> RewriteDraft {
@@ -52,6 +58,7 @@ impl Table for RewriteDraft {
             header: false,
             reply_to: false,
             keep_as_reply_to: false,
+            srs: false,
         }
     }
 }
@@ -95,23 +102,37 @@ pub enum Place {
     ReplyTo,
 }
 
+/// What comes in the place of an address.
+#[derive(Clone, PartialEq, Debug)]
+enum Instead {
+    /// This address.
+    Mailbox {
+        /// `None`: what was there.
+        local: Option<String>,
+        domain: String,
+    },
+    /// One that leads back.
+    Srs(Arc<Srs>),
+}
+
 /// `[[rewrite]]`, checked.
 #[derive(Clone, PartialEq, Debug)]
 pub struct Rewrite {
     address: Pattern,
     user: Option<String>,
-    /// `None`: what was there.
-    local: Option<String>,
-    domain: String,
+    to: Instead,
     envelope: bool,
     header: bool,
     reply_to: bool,
     keep_as_reply_to: bool,
 }
 
-/// All of them, in the order of the file: the first that matches an address decides.
+/// All of them, in the order of the file: the first that matches an address decides. With `[srs]`, which leads back.
 #[derive(Clone, PartialEq, Default, Debug)]
-pub struct Rewrites(Vec<Rewrite>);
+pub struct Rewrites {
+    rules: Vec<Rewrite>,
+    srs: Option<Arc<Srs>>,
+}
 
 /// What becomes of an address.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -127,18 +148,23 @@ pub struct Rewritten {
 impl Rewrites {
     /// There are none.
     pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.rules.is_empty()
     }
 
     /// There are some for fields of the header.
     pub fn touch_header(&self) -> bool {
-        self.0.iter().any(|rule| rule.header || rule.reply_to)
+        self.rules.iter().any(|rule| rule.header || rule.reply_to)
     }
 
-    /// What becomes of an address in mail of `user` (empty: nobody has logged in); `None`: it stays.
-    pub fn of(&self, was: &Address, place: Place, user: &str) -> Option<Rewritten> {
+    /// Some keep what From was.
+    pub fn keep_as_reply_to(&self) -> bool {
+        self.rules.iter().any(|rule| rule.keep_as_reply_to)
+    }
+
+    /// What becomes of an address in mail of `user` (empty: nobody has logged in) that comes `now`; `None`: it stays.
+    pub fn of(&self, was: &Address, place: Place, user: &str, now: Timestamp) -> Option<Rewritten> {
         let spellings = Spellings::of(Some(was));
-        let rule = self.0.iter().find(|rule| {
+        let rule = self.rules.iter().find(|rule| {
             let in_place = match place {
                 Place::Envelope => rule.envelope,
                 Place::Header => rule.header,
@@ -146,22 +172,35 @@ impl Rewrites {
             };
             in_place && rule.user.as_ref().is_none_or(|of| of == user) && rule.address.matches_mailbox(&spellings)
         })?;
-        let is = rule.instead_of(was).filter(|is| is != was)?;
+        let is = rule.to.of(was, now).filter(|is| is != was)?;
         Some(Rewritten { was: was.clone(), is, keep_as_reply_to: rule.keep_as_reply_to })
     }
 
     /// The same of an address as it stands in a field.
     pub fn in_field(&self, text: &str, place: Place, user: &str, names: &LocalNames) -> Option<Rewritten> {
-        self.of(&names.qualify(text).ok()?, place, user)
+        // No address in a field depends on the time.
+        self.of(&names.qualify(text).ok()?, place, user, Timestamp(0))
+    }
+
+    /// Who a recipient, or the sender of what fails, stands for by `[srs]`; `None`: for himself.
+    pub fn led_back(&self, address: &Address, now: Timestamp) -> Option<Result<Address, SrsError>> {
+        self.srs.as_ref()?.reverse(address, now)
+    }
+}
+
+impl Instead {
+    fn of(&self, was: &Address, now: Timestamp) -> Option<Address> {
+        match self {
+            Instead::Mailbox { local, domain } => {
+                let local = local.as_deref().unwrap_or(was.local());
+                Address::parse(&format!("{local}@{domain}")).ok()
+            }
+            Instead::Srs(srs) => srs.forward(was, now),
+        }
     }
 }
 
 impl Rewrite {
-    fn instead_of(&self, was: &Address) -> Option<Address> {
-        let local = self.local.as_deref().unwrap_or(was.local());
-        Address::parse(&format!("{local}@{}", self.domain)).ok()
-    }
-
     /// Whether it decides on every reverse-path of a pattern, whoever sends.
     fn decides_on(&self, senders: &Pattern) -> bool {
         let all = ["*", "*@*"].contains(&self.address.as_str());
@@ -176,8 +215,8 @@ impl Rewrite {
             return false;
         }
         let kept = text.rsplit_once('@').map_or("x", |(local, _)| local).replace('*', "x");
-        let local = self.local.clone().unwrap_or(kept);
-        let is = Address::parse(&format!("{local}@{}", self.domain)).ok();
+        let kept = Address::parse(&format!("{kept}@x.invalid")).ok();
+        let is = kept.and_then(|kept| self.to.of(&kept, Timestamp(0)));
         is.is_some_and(|is| !senders.matches_mailbox(&Spellings::of(Some(&is))))
     }
 
@@ -223,10 +262,11 @@ pub(super) fn assemble(
     users: &Users,
     sandbox: Option<&Arc<Sandbox>>,
 ) -> (Arc<Rewrites>, Arc<[CopyTo]>) {
+    let srs = Srs::assemble(reader, &draft.srs);
     let mut all: Vec<Rewrite> = Vec::new();
     for (i, draft) in draft.rewrites.iter().enumerate() {
         let path = format!("rewrite[{}]", i + 1);
-        let Some(mut rule) = rewrite(reader, &path, draft.clone()) else { continue };
+        let Some(mut rule) = rewrite(reader, &path, draft.clone(), srs.as_ref()) else { continue };
         rule.user = rule.user.map(|name| own_name(users, name));
         if all.iter().any(|before| rule.is_behind(before)) {
             reader.warn(&path, "is never used: an earlier [[rewrite]] has the same addresses".into());
@@ -252,7 +292,7 @@ pub(super) fn assemble(
         }
         to.push(CopyTo { to: address, sender, recipient, user: user.map(|name| own_name(users, name)) });
     }
-    (Arc::new(Rewrites(all)), to.into())
+    (Arc::new(Rewrites { rules: all, srs }), to.into())
 }
 
 impl Listener {
@@ -262,14 +302,17 @@ impl Listener {
     }
 }
 
-fn rewrite(reader: &mut Reader<'_>, path: &str, draft: RewriteDraft) -> Option<Rewrite> {
-    let address = match draft.address {
+fn rewrite(reader: &mut Reader<'_>, path: &str, draft: RewriteDraft, srs: Option<&Arc<Srs>>) -> Option<Rewrite> {
+    let address = match draft.address.clone() {
         Some(address) => address,
         None => {
             reader.fault(path, "`address` is missing: expected the addresses to change, such as \"*@*.lan\"".into());
             return None;
         }
     };
+    if draft.srs {
+        return with_srs(reader, path, draft, address, srs);
+    }
     let Some(to) = draft.to else {
         reader.fault(path, "`to` is missing: expected the address instead, such as \"*@shop.example\"".into());
         return None;
@@ -296,13 +339,40 @@ fn rewrite(reader: &mut Reader<'_>, path: &str, draft: RewriteDraft) -> Option<R
     Some(Rewrite {
         address,
         user: draft.user,
-        local: (local != "*").then(|| local.to_owned()),
-        domain: domain.to_owned(),
+        to: Instead::Mailbox { local: (local != "*").then(|| local.to_owned()), domain: domain.to_owned() },
         envelope: draft.envelope,
         header: draft.header,
         reply_to: draft.reply_to,
         keep_as_reply_to: draft.keep_as_reply_to,
     })
+}
+
+/// One with `srs`.
+fn with_srs(
+    reader: &mut Reader<'_>,
+    path: &str,
+    draft: RewriteDraft,
+    address: Pattern,
+    srs: Option<&Arc<Srs>>,
+) -> Option<Rewrite> {
+    let fault = match () {
+        () if draft.to.is_some() => "makes the new address itself: expected `srs` or `to`, not both",
+        () if !draft.envelope || draft.reply_to || draft.keep_as_reply_to => {
+            "is about the reverse-path alone: expected it without `envelope`, `reply_to` and `keep_as_reply_to`"
+        }
+        () if !reader.has("srs") => {
+            "needs the table [srs]: expected its `domain` and `secret`, such as [srs] domain = \"forward.shop.example\""
+        }
+        () => "",
+    };
+    if !fault.is_empty() {
+        reader.fault(&format!("{path}.srs"), fault.into());
+        return None;
+    }
+    // Its own faults are told already.
+    let to = Instead::Srs(srs?.clone());
+    let RewriteDraft { user, .. } = draft;
+    Some(Rewrite { address, user, to, envelope: true, header: false, reply_to: false, keep_as_reply_to: false })
 }
 
 fn address(reader: &mut Reader<'_>, path: &str, to: Option<&Pattern>) -> Option<Address> {
@@ -360,12 +430,37 @@ mod tests {
             // It is that already.
             ("copier@shop.example", Place::Envelope, "", None),
         ] {
-            let found = config.rewrites.of(&address(was), place, user).map(|found| found.is.to_string());
+            let found = config.rewrites.of(&address(was), place, user, Timestamp(0)).map(|found| found.is.to_string());
             assert_eq!(found.as_deref(), is, "{was} {place:?} {user}");
         }
         let qualified = config.rewrites.in_field("root", Place::Header, "Shop", &config.names).unwrap();
         assert_eq!((qualified.was.as_str(), qualified.is.as_str()), ("root@relay.example", "web@shop.example"));
         assert_eq!(config.rewrites.in_field("no address", Place::Header, "Shop", &config.names), None);
+    }
+
+    #[test]
+    fn a_sender_that_leads_back_is_made_and_led_back_by_srs() {
+        let srs = |domain: &str, keys: &str| format!("[srs]\ndomain = '{domain}'\n{keys}\n");
+        let rules =
+            "[[rewrite]]\naddress = '*@shop.example'\nto = '*@shop.example'\n[[rewrite]]\naddress = '*'\nsrs = true\n";
+        let keys = "secret = 'tops3cr3ttops3cr3t'";
+        let config = config(&format!("{rules}{}", srs("Forward.shop.example", keys)));
+        let now = Timestamp(1_577_836_860_000);
+        let of = |was: &str, place| config.rewrites.of(&address(was), place, "", now).map(|it| it.is.to_string());
+        let made = of("jo@x.example", Place::Envelope).unwrap();
+        assert!(made.starts_with("SRS0=") && made.ends_with("=2W=x.example=jo@forward.shop.example"), "{made}");
+        assert_eq!(config.rewrites.led_back(&address(&made), now), Some(Ok(address("jo@x.example"))));
+        assert_eq!(of("a@shop.example", Place::Envelope), None);
+        assert_eq!(of("jo@x.example", Place::Header), None);
+        assert!(!format!("{config:?}").contains("tops3cr3t"));
+        // Another secret: what the old one made still comes back, if it is named.
+        for (keys, back) in [
+            ("secret = 'another-secret-of-it'\nprevious = 'tops3cr3ttops3cr3t'", Ok(address("jo@x.example"))),
+            ("secret = 'another-secret-of-it'", Err(SrsError::Forged)),
+        ] {
+            let config = self::config(&srs("forward.shop.example", keys));
+            assert_eq!(config.rewrites.led_back(&address(&made), now), Some(back));
+        }
     }
 
     #[test]

@@ -59,6 +59,7 @@ pub(super) fn unknown<T: Table>(name: &str, prefix: &str, item: &Item) -> (Strin
             "copy",
             "dkim",
             "sandbox",
+            "srs",
             "tls_report",
             "sendmail",
             "admin",

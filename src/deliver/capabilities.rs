@@ -4,8 +4,8 @@
 //! not the whole reply.
 
 use smtp_proto::{
-    EXT_8BIT_MIME, EXT_BINARY_MIME, EXT_CHUNKING, EXT_DSN, EXT_PIPELINING, EXT_SIZE, EXT_SMTP_UTF8, EXT_START_TLS,
-    EhloResponse,
+    EXT_8BIT_MIME, EXT_BINARY_MIME, EXT_CHUNKING, EXT_DSN, EXT_PIPELINING, EXT_REQUIRE_TLS, EXT_SIZE, EXT_SMTP_UTF8,
+    EXT_START_TLS, EhloResponse,
 };
 
 use super::session_limits::SessionLimits;
@@ -29,6 +29,8 @@ pub struct Capabilities {
     pub dsn: bool,
     /// STARTTLS (RFC 3207).
     pub starttls: bool,
+    /// REQUIRETLS (RFC 8689).
+    pub require_tls: bool,
     /// Mechanisms of AUTH (RFC 4954), as bits of smtp-proto; those that it does not know are missing.
     pub auth: u64,
     /// LIMITS (RFC 9422).
@@ -72,6 +74,7 @@ impl Capabilities {
         self.binary_mime |= has(EXT_BINARY_MIME);
         self.dsn |= has(EXT_DSN);
         self.starttls |= has(EXT_START_TLS);
+        self.require_tls |= has(EXT_REQUIRE_TLS);
         if has(EXT_SIZE) {
             self.size = Some(parsed.size as u64);
         }
@@ -102,6 +105,7 @@ mod tests {
             "BINARYMIME",
             "DSN",
             "SMTPUTF8",
+            "REQUIRETLS",
             "AUTH XOAUTH2 PLAIN LOGIN",
             "limits MAILMAX=10 X-OTHER=1 RCPTMAX=100",
         ]);
@@ -116,6 +120,7 @@ mod tests {
                 binary_mime: true,
                 dsn: true,
                 starttls: true,
+                require_tls: true,
                 auth: AUTH_XOAUTH2 | AUTH_PLAIN | AUTH_LOGIN,
                 limits: SessionLimits { recipients: Some(100), messages: Some(10), domains: None },
             }

@@ -9,7 +9,7 @@ use lettre::transport::smtp::commands::{Mail, Rcpt};
 use lettre::transport::smtp::extension::{ClientId, MailBodyParameter, MailParameter, RcptParameter};
 
 use super::Capabilities;
-use crate::mail::{Address, BodyKind, Message, Orcpt, Recipient, Ret, envid_bytes, in_ascii};
+use crate::mail::{Address, BodyKind, Message, Orcpt, Recipient, Ret, TlsWish, envid_bytes, in_ascii};
 
 /// Prints a command. Writing into memory does not fail.
 pub fn print(out: &mut Vec<u8>, command: impl std::fmt::Display) {
@@ -25,7 +25,8 @@ pub fn client_id(hostname: &str) -> ClientId {
     }
 }
 
-/// MAIL with the parameters that the host takes, of the capabilities as they hold for this transaction; `plain`: none but SMTPUTF8. Returns whether it has any besides.
+/// MAIL with the parameters that the host takes, of the capabilities as they hold for this transaction; `plain`: none but SMTPUTF8
+/// and REQUIRETLS. Returns whether it has any besides.
 pub fn mail(out: &mut Vec<u8>, message: &Message, caps: &Capabilities, smtputf8: bool, plain: bool) -> bool {
     let envelope = &message.envelope;
     let mut parameters = Vec::new();
@@ -54,8 +55,12 @@ pub fn mail(out: &mut Vec<u8>, message: &Message, caps: &Capabilities, smtputf8:
             parameters.push(MailParameter::Other { keyword: word, value: None });
         }
     }
-    let sender = envelope.reverse_path.as_ref();
     let has_more = parameters.len() > usize::from(smtputf8);
+    // Never left out: a host that refuses it does not get the message.
+    if envelope.tls == TlsWish::Required {
+        parameters.push(MailParameter::Other { keyword: "REQUIRETLS".to_owned(), value: None });
+    }
+    let sender = envelope.reverse_path.as_ref();
     print(out, Mail::new(sender.map(|a| for_host(a, caps)), parameters));
     has_more
 }

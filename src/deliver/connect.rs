@@ -340,7 +340,8 @@ impl Connector {
                         return Ok(connection);
                     }
                     Err(fact) => {
-                        if !refuses_account(&fact) {
+                        // What a message demands of it says nothing of other mail.
+                        if !refuses_account(&fact) && !matches!(fact.event, Event::Unsendable { .. }) {
                             self.dead.turned_away(&door, None, (fact.stage, &fact.event), provider.retry.max);
                         }
                         let stop = fact.stage == Stage::Auth && matches!(fact.event, Event::Reply(_));

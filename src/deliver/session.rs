@@ -242,6 +242,11 @@ impl Connection {
         Some(recipients.map(fits).collect::<Vec<bool>>()).filter(|fits| fits.contains(&false))
     }
 
+    /// Whether it was opened for mail that demands REQUIRETLS.
+    pub(super) fn keeps_tls(&self) -> bool {
+        self.demand.onward && self.peer.tls.is_some() && self.caps.require_tls
+    }
+
     /// It may carry another transaction: not closed, not garbled, no 421.
     pub fn is_usable(&self) -> bool {
         self.usable && !self.wire.is_broken() && !self.wire.is_pending()
@@ -379,7 +384,7 @@ pub(super) async fn dialog(wire: &mut Wire, setup: &Setup<'_>, implicit: bool) -
         setup.shown.note(ResultType::StarttlsNotSupported, "STARTTLS is not offered");
         return match demand.required {
             false => Ok((caps, false)),
-            true => Err((Stage::StartTls, Event::Tls("the server does not offer STARTTLS".to_owned()))),
+            true => Err((Stage::StartTls, demand.refusal("the server does not offer STARTTLS".to_owned()))),
         };
     }
     command::print(&mut wire.out, Starttls);
@@ -434,8 +439,12 @@ async fn log_in(
     setup: &Setup<'_>,
     peer: &Peer,
 ) -> Result<(Wire, Capabilities), Failed> {
-    if let Err(event) = authenticate(&mut wire, &caps, setup, peer).await {
-        let failed = (Stage::Auth, event);
+    let refused = setup.demand.refuses(&caps, setup.host).map(|event| (Stage::Ehlo, event));
+    let failed = match refused {
+        Some(failed) => Some(failed),
+        None => authenticate(&mut wire, &caps, setup, peer).await.err().map(|event| (Stage::Auth, event)),
+    };
+    if let Some(failed) = failed {
         part(&mut wire, &setup.timeouts, &failed).await;
         return Err(failed);
     }
@@ -477,8 +486,10 @@ pub(super) async fn authenticate(
 
 /// Takes leave of a peer that did not want us, as far as it still listens.
 pub(super) async fn part(wire: &mut Wire, timeouts: &Timeouts, failed: &Failed) {
-    if matches!(failed.1, Event::Reply(_) | Event::Tls(_) | Event::Missing(_) | Event::NoToken { .. })
-        && !wire.is_broken()
+    if matches!(
+        failed.1,
+        Event::Reply(_) | Event::Tls(_) | Event::Missing(_) | Event::NoToken { .. } | Event::Unsendable { .. }
+    ) && !wire.is_broken()
     {
         let brief = Timeouts { quit: timeouts.quit.min(Duration::from_secs(1)), ..*timeouts };
         quit(wire, &brief).await;

@@ -180,7 +180,7 @@ impl TlsSettings {
             Ok(name) => name,
             // Names that DNS has but certificates cannot have (`_`).
             Err(_) if !demand.certificate => ServerName::IpAddress(ip.into()),
-            Err(_) => return Err(Event::Tls(format!("{host} is not a name that a certificate can have"))),
+            Err(_) => return Err(demand.refusal(format!("{host} is not a name that a certificate can have"))),
         };
         match timeout(limit, TlsConnector::from(config).connect(name, io)).await {
             Err(_) => Err(Event::Timeout(limit)),
@@ -196,7 +196,12 @@ impl TlsSettings {
                     // The names in a certificate are the peer's words, like a reply.
                     let text = explain(host, tls);
                     shown.note(result_of(tls), &text);
-                    Event::Tls(provider.relay.iter().fold(text, |text, relay| relay.redactor().redact(text)))
+                    let text = provider.relay.iter().fold(text, |text, relay| relay.redactor().redact(text));
+                    // What the host is; another failure may be over the next time.
+                    match is_incompatible(tls) || matches!(tls, Error::InvalidCertificate(_)) {
+                        true => demand.refusal(text),
+                        false => Event::Tls(text),
+                    }
                 }
                 None => event_of(&e),
             }),

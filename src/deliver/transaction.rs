@@ -41,7 +41,7 @@ use super::step::{Form, Heard, MailHeard};
 use super::wire::Written;
 use super::{Report, Transaction};
 use crate::crash;
-use crate::mail::{BodyKind, Features, Recipient, in_ascii};
+use crate::mail::{BodyKind, Features, Recipient, TlsWish, in_ascii};
 
 /// What ends a transaction and its connection.
 pub(super) type End = (Stage, Event);
@@ -231,6 +231,11 @@ impl Connection {
         }
         if !self.usable {
             return Some((Stage::Mail, Event::Closed));
+        }
+        // It was opened for other mail, whose place this has taken.
+        if tx.message.envelope.tls == TlsWish::Required && !self.keeps_tls() {
+            self.usable = false;
+            return Some((Stage::Idle, Event::LeftOut("REQUIRETLS has another connection")));
         }
         if self.sent == 0 {
             self.before_first();

@@ -18,7 +18,7 @@ use moka::future::Cache;
 use moka::ops::compute::{CompResult, Op};
 
 use crate::clock::{Clock, Timestamp};
-use crate::mail::{Envelope, QueueId, Recipient};
+use crate::mail::{Envelope, QueueId, Recipient, TlsWish};
 use crate::queue::QueueError;
 
 const MAX_ENTRIES: u64 = 100_000;
@@ -53,6 +53,8 @@ impl Dedupe {
     pub fn begin(&self, envelope: &Envelope, recipients: &[Recipient]) -> DefaultHasher {
         let mut hasher = self.keys.build_hasher();
         envelope.sender().hash(&mut hasher);
+        // One that left unprotected is no copy of one that must not.
+        (envelope.tls == TlsWish::Required).hash(&mut hasher);
         recipients.len().hash(&mut hasher);
         for recipient in recipients {
             recipient.address.hash(&mut hasher);

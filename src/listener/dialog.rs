@@ -96,6 +96,9 @@ const EXTENSIONS: [&str; 7] =
 /// Announced last.
 const COMMANDS: [&str; 2] = ["VRFY", "HELP"];
 
+/// Announced inside TLS alone (RFC 8689 §2).
+const REQUIRETLS: &str = "REQUIRETLS";
+
 /// Announced where octets are octets.
 const BINARYMIME: &str = "BINARYMIME";
 
@@ -116,6 +119,10 @@ const MAIL_FIRST: Reply = Reply::new(503, "5.5.1", "MAIL first");
 const RCPT_FIRST: Reply = Reply::new(503, "5.5.1", "RCPT first");
 const NO_RECIPIENTS: Reply = Reply::new(554, "5.5.1", "No valid recipients");
 const BDAT_BEGUN: Reply = Reply::new(503, "5.5.1", "Only BDAT may follow BDAT in a transaction");
+/// Of a listener without TLS it is an unknown parameter; else TLS comes first, as RFC 3207 §4 says it.
+const NO_REQUIRETLS: Reply = Reply::new(555, "5.5.4", "REQUIRETLS is not offered");
+const REQUIRETLS_NEEDS_TLS: Reply =
+    Reply::new(530, "5.7.10", "REQUIRETLS in clear text (RFC 8689): must issue a STARTTLS command first");
 const NO_BINARY: Reply = Reply::new(555, "5.5.4", "BODY=BINARYMIME is not offered");
 const BINARY_BY_BDAT: Reply = Reply::new(503, "5.5.1", "A message with BODY=BINARYMIME is sent by BDAT, not by DATA");
 const TOO_LONG: Reply = Reply::new(500, "5.5.2", "Line too long");
@@ -231,6 +238,11 @@ impl Dialog {
     /// Nothing but STARTTLS is served before it.
     fn waits_for_tls(&self) -> bool {
         self.offers_tls() && self.shared.listener.tls.as_ref().is_some_and(|tls| tls.required)
+    }
+
+    /// Nobody but the client and this end has read what it says.
+    fn offers_require_tls(&self) -> bool {
+        !self.client.tls.is_empty()
     }
 
     /// A listener for devices that know LF only does not let octets be what they are.
@@ -362,6 +374,9 @@ impl Dialog {
             lines.extend(self.shared.listener.auth_old_line.then_some(&**old));
         }
         lines.extend(EXTENSIONS.into_iter().filter(|keyword| *keyword != BINARYMIME || self.offers_binary()));
+        if self.offers_require_tls() {
+            lines.push(REQUIRETLS);
+        }
         let limits = format!("LIMITS RCPTMAX={}", self.shared.listener.max_recipients);
         lines.push(&limits);
         let later = self.future_release();
@@ -397,16 +412,20 @@ impl Dialog {
         if params.body == BodyKind::BinaryMime && !self.offers_binary() {
             return Err(NO_BINARY);
         }
+        if params.require_tls && !self.offers_require_tls() {
+            return Err(if self.offers_tls() { REQUIRETLS_NEEDS_TLS } else { NO_REQUIRETLS });
+        }
         let reverse_path = self.shared.policy.sender(path, params.smtputf8)?;
         if let Err(reply) = self.shared.policy.sender_of(user, reverse_path.as_ref()) {
             tracing::info!(client = %self.client.caller, helo = &*self.client.helo, user = user.map(|user| &*user.name),
                 sender = %escape(path.as_bytes()), %reply, "sender refused");
             return Err(reply);
         }
-        let rewritten = self.shared.policy.rewritten(user, reverse_path.as_ref());
+        let now = self.shared.intake.clock().now();
+        let rewritten = self.shared.policy.rewritten(user, reverse_path.as_ref(), now);
         self.may_come_in(rewritten.as_ref().map(|it| &it.is).or(reverse_path.as_ref()))?;
         self.shared.policy.announced_size(params.size, user)?;
-        let release = self.shared.policy.release(params.hold, self.shared.intake.clock().now())?;
+        let release = self.shared.policy.release(params.hold, now)?;
         let envelope = Envelope {
             reverse_path,
             body: params.body,
@@ -415,7 +434,7 @@ impl Dialog {
             envid: params.envid,
             priority: params.priority.unwrap_or(0),
             release,
-            tls: TlsWish::Usual,
+            tls: if params.require_tls { TlsWish::Required } else { TlsWish::Usual },
         };
         let mut transaction =
             Transaction::new(envelope, params.size, self.shared.intake.memory().envelope()).sent_as(rewritten);
@@ -443,7 +462,8 @@ impl Dialog {
         }
         let may_relay = self.may_relay();
         let Some(tx) = &mut self.transaction else { return Err(MAIL_FIRST) };
-        let forward = self.shared.policy.recipient(may_relay, tx.recipients.len(), path, tx.envelope.smtputf8);
+        let (have, utf8, now) = (tx.recipients.len(), tx.envelope.smtputf8, self.shared.intake.clock().now());
+        let forward = self.shared.policy.recipient(may_relay, have, path, utf8, now);
         match forward.and_then(|forward| tx.add(&forward, params.notify, params.orcpt.as_ref())) {
             Ok(()) => Ok(()),
             Err(reply) => {

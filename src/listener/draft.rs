@@ -493,7 +493,7 @@ impl Draft {
             };
         }
         if let Some(was) = self.rewriting.as_ref().and_then(|rewriting| rewriting.reply_to()) {
-            let _ = write!(self.buf, "Reply-To: <{was}>\r\n");
+            let _ = write!(self.buf, "Reply-To: {was}\r\n");
         }
         if !header.date {
             let _ = write!(self.buf, "Date: {}\r\n", Rfc5322(self.received));

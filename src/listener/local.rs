@@ -100,10 +100,11 @@ impl Local {
         let reverse_path = policy.sender(&entry.sender, smtputf8)?;
         let (ret, envid) = (entry.ret, entry.envid.clone());
         let envelope = Envelope { reverse_path, smtputf8, ret, envid, ..Envelope::default() };
-        let rewritten = policy.rewritten(None, envelope.reverse_path.as_ref());
+        let now = self.shared.intake.clock().now();
+        let rewritten = policy.rewritten(None, envelope.reverse_path.as_ref(), now);
         let mut tx = Transaction::new(envelope, entry.size, self.shared.intake.memory().envelope()).sent_as(rewritten);
         for path in &entry.recipients {
-            let forward = policy.recipient(policy.may_relay(ip, None), tx.recipients.len(), path, smtputf8);
+            let forward = policy.recipient(policy.may_relay(ip, None), tx.recipients.len(), path, smtputf8, now);
             // Tried again it would be too many again.
             let forward = forward.map_err(|reply| match reply.is_transient() {
                 true => Reply::new(554, "5.5.3", "Too many recipients"),

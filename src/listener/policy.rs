@@ -135,8 +135,8 @@ impl Policy {
     }
 
     /// What becomes of this reverse-path by `[[rewrite]]`, if anything does.
-    pub fn rewritten(&self, user: Option<&User>, sender: Option<&Address>) -> Option<Rewritten> {
-        self.listener.rewrites.of(sender?, Place::Envelope, user.map_or("", |user| &user.name))
+    pub fn rewritten(&self, user: Option<&User>, sender: Option<&Address>, now: Timestamp) -> Option<Rewritten> {
+        self.listener.rewrites.of(sender?, Place::Envelope, user.map_or("", |user| &user.name), now)
     }
 
     /// The size announced by `SIZE=` (RFC 1870 §6.1).
@@ -165,13 +165,21 @@ impl Policy {
         Ok(Some(release).filter(|release| *release > now))
     }
 
-    /// A forward-path with what it leads to; `may_relay`: see [`Policy::may_relay`], `have`: recipients that the transaction has already.
-    pub fn recipient(&self, may_relay: bool, have: usize, path: &str, smtputf8: bool) -> Result<Forward, Reply> {
+    /// A forward-path with what it leads to `now`; `may_relay`: see [`Policy::may_relay`], `have`: recipients that the transaction has already.
+    pub fn recipient(
+        &self,
+        may_relay: bool,
+        have: usize,
+        path: &str,
+        smtputf8: bool,
+        now: Timestamp,
+    ) -> Result<Forward, Reply> {
         let forward = self.listener.names.forward(path).map_err(|e| bad("5.1.3", "recipient", e))?;
         forward.addresses().iter().try_for_each(|address| needs_no_utf8(address, smtputf8))?;
         if !may_relay {
             return Err(RELAY_DENIED);
         }
+        let forward = self.led_back(forward, now)?;
         let forward = match &self.listener.sandbox {
             Some(sandbox) => sandbox.lead(forward),
             None => forward,
@@ -180,6 +188,16 @@ impl Policy {
             return Err(TOO_MANY_RECIPIENTS);
         }
         Ok(forward)
+    }
+
+    /// Who a recipient of `[srs]` stands for; it is told as an alias.
+    fn led_back(&self, forward: Forward, now: Timestamp) -> Result<Forward, Reply> {
+        let Forward::To(address) = &forward else { return Ok(forward) };
+        match self.listener.rewrites.led_back(address, now) {
+            None => Ok(forward),
+            Some(Ok(original)) => Ok(Forward::Alias(address.to_string(), Arc::from([original]))),
+            Some(Err(error)) => Err(Reply::with(550, "5.1.1", error.to_string())),
+        }
     }
 
     /// What a client hears when the body of its message is not acceptable.
@@ -231,13 +249,16 @@ mod tests {
         let friend: IpAddr = "192.0.2.9".parse().unwrap();
         let stranger: IpAddr = "127.0.0.1".parse().unwrap();
         let code = |r: Result<Forward, Reply>| r.map(|f| f.addresses()[0].to_string()).map_err(|e| e.code);
-        assert_eq!(code(policy.recipient(policy.may_relay(friend, None), 0, "a@b", false)), Ok("a@b".into()));
-        assert_eq!(code(policy.recipient(policy.may_relay(stranger, None), 0, "a@b", false)), Err(554));
-        assert_eq!(code(policy.recipient(policy.may_relay(friend, None), 2, "a@b", false)), Err(452));
-        assert_eq!(code(policy.recipient(policy.may_relay(friend, None), 0, "", false)), Err(501));
-        assert_eq!(code(policy.recipient(policy.may_relay(friend, None), 0, "no body", false)), Err(501));
         assert_eq!(
-            code(policy.recipient(policy.may_relay(friend, None), 0, "root", false)),
+            code(policy.recipient(policy.may_relay(friend, None), 0, "a@b", false, Timestamp(0))),
+            Ok("a@b".into())
+        );
+        assert_eq!(code(policy.recipient(policy.may_relay(stranger, None), 0, "a@b", false, Timestamp(0))), Err(554));
+        assert_eq!(code(policy.recipient(policy.may_relay(friend, None), 2, "a@b", false, Timestamp(0))), Err(452));
+        assert_eq!(code(policy.recipient(policy.may_relay(friend, None), 0, "", false, Timestamp(0))), Err(501));
+        assert_eq!(code(policy.recipient(policy.may_relay(friend, None), 0, "no body", false, Timestamp(0))), Err(501));
+        assert_eq!(
+            code(policy.recipient(policy.may_relay(friend, None), 0, "root", false, Timestamp(0))),
             Ok("root@relay.example".into())
         );
         assert_eq!(
@@ -245,11 +266,14 @@ mod tests {
             Ok(Some("root@relay.example".into()))
         );
         assert_eq!(
-            code(policy.recipient(policy.may_relay(friend, None), 0, "PostMaster", false)),
+            code(policy.recipient(policy.may_relay(friend, None), 0, "PostMaster", false, Timestamp(0))),
             Ok("PostMaster@relay.example".into())
         );
-        assert_eq!(code(policy.recipient(policy.may_relay(friend, None), 0, "ü@b", false)), Err(553));
-        assert_eq!(code(policy.recipient(policy.may_relay(friend, None), 0, "ü@b", true)), Ok("ü@b".into()));
+        assert_eq!(code(policy.recipient(policy.may_relay(friend, None), 0, "ü@b", false, Timestamp(0))), Err(553));
+        assert_eq!(
+            code(policy.recipient(policy.may_relay(friend, None), 0, "ü@b", true, Timestamp(0))),
+            Ok("ü@b".into())
+        );
         assert_eq!(policy.sender("", false), Ok(None));
         assert_eq!(policy.sender("x y@z", false).map_err(|r| r.code), Err(501));
         assert!(policy.announced_size(1000, None).is_ok() && policy.announced_size(1001, None).is_err());

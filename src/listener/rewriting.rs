@@ -14,9 +14,9 @@ pub(super) const MAX_FIELD: usize = 64 * 1024;
 pub(super) struct Rewriting {
     listener: Arc<Listener>,
     user: Option<Arc<User>>,
-    /// What the first From was that has another one now, and is to be kept.
+    /// The authors of the first From that has others now, as they are to be kept: a list for a Reply-To, folded.
     kept: Option<String>,
-    /// There is a Reply-To.
+    /// There is a Reply-To that says something.
     reply_to: bool,
 }
 
@@ -47,23 +47,44 @@ impl Rewriting {
     pub fn field(&mut self, field: &[u8]) -> Option<Vec<u8>> {
         let name = field_name(field)?;
         let place = Rewriting::place(name)?;
+        if place == Place::ReplyTo && is_empty(field) && self.listener.rewrites.keep_as_reply_to() {
+            // It is no Reply-To (RFC 5322 §3.6.2), and would be one too many beside that which is added.
+            return Some(Vec::new());
+        }
         self.reply_to |= place == Place::ReplyTo;
         let is_from = name.eq_ignore_ascii_case(b"from");
         let Rewriting { listener, user, kept, .. } = self;
         let user = user.as_ref().map_or("", |user| &*user.name);
-        rewriting::rewrite(field, |text| {
-            let rewritten = listener.rewrites.in_field(text, place, user, &listener.names)?;
-            if is_from && rewritten.keep_as_reply_to && kept.is_none() {
-                *kept = Some(rewritten.was.to_string());
+        let (mut authors, mut keeps) = (Vec::new(), false);
+        let new = rewriting::rewrite(field, |text| {
+            let rewritten = listener.rewrites.in_field(text, place, user, &listener.names);
+            if is_from && kept.is_none() {
+                // Those who stay are among those that answers went to.
+                authors.extend(match &rewritten {
+                    Some(it) if it.keep_as_reply_to => Some(format!("<{}>", it.was)),
+                    Some(it) => Some(format!("<{}>", it.is)),
+                    None => listener.names.qualify(text).ok().map(|author| format!("<{author}>")),
+                });
+                keeps |= rewritten.as_ref().is_some_and(|it| it.keep_as_reply_to);
             }
-            Some(rewritten.is.to_string())
-        })
+            Some(rewritten?.is.to_string())
+        });
+        if keeps {
+            *kept = Some(authors.join(",\r\n "));
+        }
+        new
     }
 
-    /// The address for a Reply-To that is to be added.
+    /// What a Reply-To that is to be added says.
     pub fn reply_to(&self) -> Option<&str> {
         self.kept.as_deref().filter(|_| !self.reply_to)
     }
+}
+
+/// Nothing but white space behind the name.
+fn is_empty(field: &[u8]) -> bool {
+    let behind = memchr::memchr(b':', field).and_then(|colon| field.get(colon + 1..)).unwrap_or_default();
+    behind.trim_ascii().is_empty()
 }
 
 #[cfg(test)]

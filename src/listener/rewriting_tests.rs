@@ -62,9 +62,21 @@ fn what_from_was_can_be_kept_for_answers() {
         ("From: jo@v.example\r\nReply-To: x@y\r\n", "From: web@shop.example\r\nReply-To: x@y\r\n"),
         ("reply-to: x@y\r\nFrom: jo@v.example\r\n", "reply-to: x@y\r\nFrom: web@shop.example\r\n"),
         ("From: web@shop.example\r\n", "From: web@shop.example\r\n"),
+        // A group says that nobody is to answer.
+        ("From: jo@v.example\r\nReply-To: none:;\r\n", "From: web@shop.example\r\nReply-To: none:;\r\n"),
     ] {
         assert_eq!(of(header), format!("{now}{REST}\r\nhi\r\n"));
     }
+    // An empty one is none, before From and behind it.
+    assert_eq!(of("From: jo@visitor.example\r\nReply-To: \r\n"), kept);
+    assert_eq!(of("reply-to:\r\n \r\nFrom: jo@visitor.example\r\n"), kept);
+    // All authors, those too that stay.
+    let of_staff = "hostname = 'relay.example'\n[[rewrite]]\naddress = '*@v.example'\nto = 'web@shop.example'\nkeep_as_reply_to = true\n\
+                    [[rewrite]]\naddress = '*@*.lan'\nto = '*@shop.example'\n";
+    let from = "From: Jo <jo@v.example>, root, \"B\" <b@x.lan>, ann@v.example, c@y.example\r\n";
+    let now = "From: Jo <web@shop.example>, root, \"B\" <b@shop.example>, web@shop.example, c@y.example\r\n";
+    let answers = "Reply-To: <jo@v.example>,\r\n <root@relay.example>,\r\n <b@shop.example>,\r\n <ann@v.example>,\r\n <c@y.example>\r\n";
+    assert_eq!(stored(of_staff, &format!("{from}{REST}\r\n")), format!("{now}{REST}{answers}\r\n"));
     assert_eq!(
         stored(REPLIES, &format!("From: a@b.lan\r\nReply-To: c@d.lan\r\n{REST}\r\n")),
         format!("From: a@b.lan\r\nReply-To: web@shop.example\r\n{REST}\r\n")

@@ -144,7 +144,7 @@ impl Transaction {
             }
             let to = listener.sandbox.as_ref().map_or(&copy.to, |sandbox| sandbox.instead_of(&copy.to));
             if !self.has(to) {
-                self.recipients.push(Recipient { address: to.clone(), notify: Notify::NEVER, orcpt: None });
+                self.recipients.push(Recipient { notify: Notify::NEVER, copy: true, ..Recipient::new(to.clone()) });
             }
         }
         u32::try_from(self.recipients.len() - had).unwrap_or(u32::MAX)
@@ -159,7 +159,7 @@ impl Transaction {
         let had = self.recipients.len();
         for address in forward.addresses() {
             if !self.has(address) {
-                let recipient = Recipient { address: address.clone(), notify, orcpt: orcpt.cloned() };
+                let recipient = Recipient { notify, orcpt: orcpt.cloned(), ..Recipient::new(address.clone()) };
                 if let Err(reply) = self.charge(&recipient) {
                     // None of what one RCPT leads to, rather than a part of it.
                     self.recipients.truncate(had);
@@ -310,6 +310,7 @@ impl Shared {
         let alias = (!aliases.is_empty()).then_some(&*aliases);
         let (sender, recipients) = (sender.as_ref().map_or("", Address::as_str), &*recipients);
         let (count, size, began) = (tx.recipients.len(), draft.content(), tx.began);
+        let requiretls = (tx.envelope.tls == TlsWish::Required).then_some(true);
         let mut copies = 0_u32;
         let result = match failed {
             Some(error) => {
@@ -339,7 +340,7 @@ impl Shared {
                 let (sender_was, copies) =
                     (sender_was.as_ref().map(|was| was.as_str()), (copies > 0).then_some(copies));
                 info!(%id, sender, sender_was, count, recipients, copies, alias, client = %client.caller, user = client.user_name(), forwarded, helo = &*client.helo, tls = client.tls,
-                    size, took_ms, "accepted");
+                    requiretls, size, took_ms, "accepted");
                 Ok(Accepted(id))
             }
             Ok(Once::Again(id)) => {
@@ -400,7 +401,8 @@ impl Shared {
         if !tx.hold_given {
             envelope.release = finished.release;
         }
-        if finished.tls_optional {
+        // The parameter counts, whatever the header says (RFC 8689 §4.1).
+        if finished.tls_optional && envelope.tls == TlsWish::Usual {
             envelope.tls = TlsWish::Optional;
         }
         let message = Message {

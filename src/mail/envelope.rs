@@ -19,10 +19,13 @@ pub enum TlsWish {
     Usual,
     /// `TLS-Required: No`: what domains publish on TLS does not hold it up.
     Optional,
+    /// `REQUIRETLS` of MAIL: only by TLS, to hosts that show who they are and promise the same.
+    Required,
 }
 
 /// Where it stands in the store.
 const TLS_OPTIONAL: u8 = 1 << 5;
+const TLS_REQUIRED: u8 = 1 << 6;
 
 impl TlsWish {
     /// A bit for the store, beside those of [`super::BodyTraits`].
@@ -30,12 +33,17 @@ impl TlsWish {
         match self {
             TlsWish::Usual => 0,
             TlsWish::Optional => TLS_OPTIONAL,
+            TlsWish::Required => TLS_REQUIRED,
         }
     }
 
     /// The inverse of [`TlsWish::to_bits`].
     pub fn from_bits(bits: u8) -> TlsWish {
-        if bits & TLS_OPTIONAL == 0 { TlsWish::Usual } else { TlsWish::Optional }
+        match (bits & TLS_REQUIRED != 0, bits & TLS_OPTIONAL != 0) {
+            (true, _) => TlsWish::Required,
+            (false, true) => TlsWish::Optional,
+            (false, false) => TlsWish::Usual,
+        }
     }
 }
 
@@ -77,11 +85,13 @@ pub struct Recipient {
     pub notify: Notify,
     /// `ORCPT=`.
     pub orcpt: Option<Orcpt>,
+    /// No client named it: a `[[copy]]` did.
+    pub copy: bool,
 }
 
 impl Recipient {
     /// A recipient without parameters.
     pub fn new(address: Address) -> Recipient {
-        Recipient { address, notify: Notify::default(), orcpt: None }
+        Recipient { address, notify: Notify::default(), orcpt: None, copy: false }
     }
 }

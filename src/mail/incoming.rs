@@ -15,8 +15,8 @@ pub struct Incoming<'a> {
     pub listener: &'a str,
     /// As whom the client had logged in; empty without a login.
     pub user: &'a str,
-    /// What domains publish on TLS does not count ([`TlsWish::Optional`]).
-    pub tls_optional: bool,
+    /// What its sender says of TLS.
+    pub tls: TlsWish,
 }
 
 impl<'a> Incoming<'a> {
@@ -35,12 +35,10 @@ impl<'a> From<Option<&'a Address>> for Incoming<'a> {
 impl<'a> From<&'a Message> for Incoming<'a> {
     fn from(message: &'a Message) -> Incoming<'a> {
         let sender = message.envelope.reverse_path.as_ref();
-        let tls_optional = message.envelope.tls == TlsWish::Optional;
+        let tls = message.envelope.tls;
         match &message.origin {
-            Origin::Client { ip, listener, user, .. } => {
-                Incoming { sender, client: Some(*ip), listener, user, tls_optional }
-            }
-            Origin::Dsn | Origin::Local => Incoming { tls_optional, ..sender.into() },
+            Origin::Client { ip, listener, user, .. } => Incoming { sender, client: Some(*ip), listener, user, tls },
+            Origin::Dsn | Origin::Local => Incoming { tls, ..sender.into() },
         }
     }
 }

@@ -22,6 +22,7 @@ pub mod refusals;
 pub mod rewriting;
 pub mod send_at;
 pub mod sender;
+pub mod srs;
 pub mod tls_required;
 pub mod trace;
 pub mod urgency;

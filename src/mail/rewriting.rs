@@ -2,7 +2,8 @@
 //! them stay as they are, byte for byte. Pure.
 //!
 //! An address is what `address_list` takes for one. Where a field is no list of addresses (`From: Scanner scan@mfp.lan`)
-//! each run of characters with an `@` in it counts, so that what a device writes is not passed over for its form.
+//! each run of characters with an `@` in it counts, so that what a device writes is not passed over for its form: also one
+//! in brackets, behind `mailto:`, or with bytes that are no UTF-8, which are read as Latin-1 then.
 
 use std::ops::Range;
 
@@ -15,7 +16,7 @@ pub fn rewrite(field: &[u8], mut other: impl FnMut(&str) -> Option<String>) -> O
     let list = field.get(from..)?;
     let found = address_list::parse(list).unwrap_or_else(|_| runs_with_at(list));
     let (mut new, mut done) = (Vec::new(), 0);
-    for Listed { text, span } in found {
+    for Listed { text, span } in found.into_iter().map(|listed| bare(list, listed)) {
         let Some(address) = other(&text) else { continue };
         new.extend_from_slice(list.get(done..span.start)?);
         new.extend_from_slice(address.as_bytes());
@@ -26,6 +27,22 @@ pub fn rewrite(field: &[u8], mut other: impl FnMut(&str) -> Option<String>) -> O
     }
     new.extend_from_slice(list.get(done..)?);
     Some([field.get(..from)?, &new].concat())
+}
+
+/// The address in `[jo@x.example]` and `mailto:jo@x.example?subject=hi`: what stands around it stays.
+fn bare(list: &[u8], listed: Listed) -> Listed {
+    let Listed { text, span } = &listed;
+    // Without folds or comments in it, so that text and place are the same.
+    if list.get(span.clone()) != Some(text.as_bytes()) || !text.contains('@') {
+        return listed;
+    }
+    let inner = text.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(text).trim();
+    let inner = match inner.split_at_checked(7) {
+        Some((scheme, rest)) if scheme.eq_ignore_ascii_case("mailto:") => rest.split('?').next().unwrap_or_default(),
+        _ => inner,
+    };
+    let from = span.start + text.find(inner).unwrap_or_default();
+    Listed { text: inner.to_owned(), span: from..from + inner.len() }
 }
 
 /// What looks like an address in a text that is no list of them.
@@ -39,8 +56,10 @@ fn runs_with_at(list: &[u8]) -> Vec<Listed> {
         at = end;
     }
     let listed = |span: Range<usize>| {
-        let text = std::str::from_utf8(&list[span.clone()]).ok()?;
-        text.contains('@').then(|| Listed { text: text.to_owned(), span })
+        let bytes = list.get(span.clone())?;
+        let latin1 = || bytes.iter().map(|byte| char::from(*byte)).collect();
+        let text = std::str::from_utf8(bytes).map_or_else(|_| latin1(), str::to_owned);
+        text.contains('@').then_some(Listed { text, span })
     };
     runs.into_iter().filter_map(listed).collect()
 }
@@ -90,6 +109,14 @@ mod tests {
             ("From: Big Scanner mfp@copy.lan\r\n", "From: Big Scanner desk@shop.example\r\n"),
             ("From: \"Scanner <mfp@copy.lan>\r\n", "From: \"Scanner <desk@shop.example>\r\n"),
             ("From: mailto:mfp@copy.lan\r\n", "From: mailto:desk@shop.example\r\n"),
+            ("From: <mailto:mfp@copy.lan>\r\n", "From: <mailto:desk@shop.example>\r\n"),
+            ("From: Jo <MailTo:mfp@copy.lan?subject=a@b>\r\n", "From: Jo <MailTo:desk@shop.example?subject=a@b>\r\n"),
+            ("From: [mfp@copy.lan]\r\n", "From: [desk@shop.example]\r\n"),
+            (
+                "From: Jo <[ mfp@copy.lan ]>, [mailto:a@b.lan]\r\n",
+                "From: Jo <[ desk@shop.example ]>, [mailto:desk@shop.example]\r\n",
+            ),
+            ("From: jo@[192.0.2.1], [x]\r\n", "From: jo@[192.0.2.1], [x]\r\n"),
             // Nothing to do.
             ("From: jo@x.example\r\n", "From: jo@x.example\r\n"),
             ("From: \"mfp@copy.lan\" <jo@x.example>\r\n", "From: \"mfp@copy.lan\" <jo@x.example>\r\n"),
@@ -100,6 +127,17 @@ mod tests {
         ] {
             assert_eq!(rewritten(field), new);
         }
+    }
+
+    #[test]
+    fn bytes_that_are_no_utf8_are_read_as_latin1() {
+        let mut asked = Vec::new();
+        let new = rewrite(b"From: \"J\xf6rg, 2\" <j\xf6rg@copy.lan> (\xfc)\r\n", |text| {
+            asked.push(text.to_owned());
+            Some("desk@shop.example".to_owned())
+        });
+        assert_eq!(new.as_deref(), Some(&b"From: \"J\xf6rg, 2\" <desk@shop.example> (\xfc)\r\n"[..]));
+        assert_eq!(asked, ["j\u{f6}rg@copy.lan"]);
     }
 
     proptest! {

@@ -151,14 +151,19 @@ pub fn dsn(
         envid: None,
         priority: 0,
         release: None,
-        tls: TlsWish::Usual,
+        // It has the header section of what only hosts that keep REQUIRETLS may see (RFC 8689 §5).
+        tls: if must_stay_private(original) { TlsWish::Required } else { TlsWish::Usual },
     };
     let size = body.len() as u64;
     Some(Dsn {
         message: Message { id, received: now, envelope, origin: Origin::Dsn, size, traits },
-        recipient: Recipient { address: sender.clone(), notify: Notify::NEVER, orcpt: None },
+        recipient: Recipient { notify: Notify::NEVER, ..Recipient::new(sender.clone()) },
         body,
     })
+}
+
+fn must_stay_private(original: &Message) -> bool {
+    original.envelope.tls == TlsWish::Required
 }
 
 /// How parts are written.
@@ -223,7 +228,9 @@ struct ReturnedPart {
 
 fn returned(original: &Message, stored: &[u8], items: &[Item<'_>], style: Style) -> ReturnedPart {
     // RFC 3461 §4.3: RET holds for failures; of other DSNs only the header section is returned.
-    let full = original.envelope.ret == Some(Ret::Full) && items.iter().any(|i| i.action == Action::Failed);
+    // RFC 8689 §5: what requires TLS is returned as if with RET=HDRS.
+    let whole = original.envelope.ret == Some(Ret::Full) && !must_stay_private(original);
+    let full = whole && items.iter().any(|i| i.action == Action::Failed);
     if full
         && original.size <= FULL_MAX
         && stored.len() as u64 == original.size

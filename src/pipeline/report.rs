@@ -311,13 +311,22 @@ impl Relay {
         written.map_err(|error| QueueError::Invalid(format!("a fault of mailweir itself in a report: {error}")))
     }
 
+    /// To whom it is told where the sender is one that `[srs]` made here: no need to go by the mail hosts of its domain.
+    fn lead_back(&self, debt: &mut Debt, now: Timestamp) {
+        let sender = debt.message.envelope.reverse_path.as_ref();
+        if let Some(Ok(original)) = sender.and_then(|sender| self.config.rewrites.led_back(sender, now)) {
+            debt.message.envelope.reverse_path = Some(original);
+        }
+    }
+
     /// Stores one report, in the transaction that ends what it tells of, and sends it on its way.
-    async fn report(&self, debt: Debt) -> Result<(), QueueError> {
+    async fn report(&self, mut debt: Debt) -> Result<(), QueueError> {
         let about = debt.message.id;
         let told: Vec<(RecipientKey, Timestamp)> = debt.items.iter().map(|owed| (owed.key, owed.due)).collect();
         let recipients = told.len();
         let sender = debt.message.envelope.sender().to_owned();
         let now = self.clock.now();
+        self.lead_back(&mut debt, now);
         let Some(Dsn { message, mut recipient, body }) = self.written(debt, now).await? else {
             return self.queue.report(told, None).await;
         };

@@ -21,8 +21,8 @@ use super::lesson::Teach;
 use super::link::{Link, Sockets};
 use super::record::Attempt;
 use crate::deliver::{Event, Fact, Stage, Transaction};
-use crate::mail::{Address, Features, Incoming, Recipient};
-use crate::outcome::Judgement;
+use crate::mail::{Address, Features, Incoming, Recipient, TlsWish};
+use crate::outcome::{Judgement, judge};
 use crate::route::{Route, RouteError};
 use crate::schedule::lane::{Lent, addresses};
 use crate::schedule::{Job, Lane};
@@ -148,7 +148,10 @@ impl<'r> Worker<'r> {
             }
             Err(error) => {
                 relay.count_refusal(&error);
-                relay.scheduler.prove(lane, false);
+                // What a message demands beyond others says nothing of the lane.
+                if attempt.job.message.message.envelope.tls != TlsWish::Required {
+                    relay.scheduler.prove(lane, false);
+                }
                 // Others may look up theirs.
                 lane.found();
                 attempt.everyone(relay.note_nameless(lane, &attempt.job, no_route(error)));
@@ -260,7 +263,12 @@ impl<'r> Worker<'r> {
             // It was no attempt: the next round finds the other source, for all that waits.
             return Fate::Requeue;
         }
+        if let Some((judgement, fact)) = not_good_enough(route, facts) {
+            attempt.everyone(fact);
+            return Fate::Known(Some(judgement));
+        }
         relay.scheduler.prove(lane, false);
+        let facts = &*facts.iter().filter(|fact| !is_unfit(fact)).cloned().collect::<Vec<_>>();
         if facts.iter().any(|fact| fact.stage == Stage::Auth) {
             lane.login_failed();
         }
@@ -435,6 +443,23 @@ fn no_route(error: RouteError) -> Fact {
         RouteError::Temporary { enhanced, text } => Event::NoRoute { permanent: false, code: 450, enhanced, text },
     };
     Fact { stage: Stage::Route, event, peer: None }
+}
+
+/// A host has not what the message demands of it (REQUIRETLS).
+fn is_unfit(fact: &Fact) -> bool {
+    matches!(fact.event, Event::Unsendable { .. })
+}
+
+/// Where every host came as far as TLS, and had not what the message demands beyond what other mail asks for: what becomes of
+/// the message. Nothing follows for the lane. For good only if that holds for all of them.
+fn not_good_enough(route: &Route, facts: &[Fact]) -> Option<(Judgement, Fact)> {
+    let demands = route.hosts.iter().any(|host| host.policy.parts().1);
+    let of_tls = |fact: &Fact| is_unfit(fact) || fact.stage == Stage::StartTls;
+    if !demands || !facts.iter().all(of_tls) {
+        return None;
+    }
+    let fact = facts.iter().find(|fact| !is_unfit(fact)).or(facts.first())?.clone();
+    Some((judge(&fact), fact))
 }
 
 /// The provider takes no message of this size, by the configuration.

@@ -177,6 +177,9 @@ pub struct Row {
     pub user: String,
     /// Forward-path.
     pub recipient: String,
+    /// It gets a copy, by a `[[copy]]`: no client named it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub copy: bool,
     /// A provider's name, or `@domain`.
     pub provider: String,
     /// The lane it waits in: the provider, with the source address where limits hold for each.
@@ -197,6 +200,9 @@ pub struct Row {
     /// The time before which it does not leave, RFC 3339, also when that is over; empty without one.
     #[serde(default)]
     pub release: String,
+    /// Its MAIL said REQUIRETLS: it leaves by TLS alone, to hosts that keep it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub requiretls: bool,
     /// Last reply or error; empty before the first attempt.
     pub reason: String,
     /// What it waits for now, if it is due and a running relay knows; else empty.

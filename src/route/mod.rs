@@ -39,6 +39,10 @@ pub use tls_policy::{Dane, PolicyFault, TlsFacts, TlsPolicy};
 
 /// What RFC 3463 has for security that is not there for now: X.7.5.
 pub(crate) const NO_TLS: &str = "4.7.5";
+/// What RFC 8689 §4.2.1 has for a session that cannot be encrypted as the sender demands, and for a host that does not keep
+/// REQUIRETLS.
+pub(crate) const NO_ENCRYPTION: &str = "5.7.10";
+pub(crate) const NO_REQUIRETLS: &str = "5.7.30";
 
 /// Why the router cannot be made. Fatal at start; at a reload the old one stays.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]

@@ -11,7 +11,7 @@ use super::super::private::is_private;
 use super::super::sts::{Fetch, Mode, Policy, PolicyHost, Record, Standing, Sts, host_of};
 use super::super::tls_policy::{Dane, PolicyFault, TlsPolicy};
 use super::super::tlsa::{Published, name_of};
-use super::super::{Host, NO_TLS, RouteError};
+use super::super::{Host, NO_ENCRYPTION, NO_REQUIRETLS, NO_TLS, Route, RouteError};
 use super::{Addresses, Candidate, Inner, Router, Whose, parse_name, printed};
 use crate::clock::{Clock, Timestamp};
 use crate::config::{Dnssec, Provider, TlsMode};
@@ -234,6 +234,55 @@ pub(super) fn apply(
     Ok(named.into_iter().map(strict).collect())
 }
 
+/// Mail whose sender demands REQUIRETLS goes to no host whose name somebody on the way can have put there: it needs signed
+/// MX records, or none at all, or a policy in mode enforce that names the host (RFC 8689 §4.2.1). `unfetched`: why there is no policy, of
+/// which DNS says that it is there.
+///
+/// # Errors
+/// There is none left; for now only, where a policy may be had later.
+pub(super) fn by_name_alone(
+    hosts: Vec<Host>,
+    named: bool,
+    unfetched: Option<String>,
+    domain: &str,
+) -> Result<Vec<Host>, RouteError> {
+    let by_policy = |host: &Host| matches!(host.policy, TlsPolicy::MtaSts(_) | TlsPolicy::Dane(_));
+    if named || hosts.iter().all(by_policy) {
+        return Ok(hosts);
+    }
+    Err(match unfetched {
+        Some(why) => RouteError::Temporary {
+            enhanced: NO_TLS,
+            text: format!(
+                "the sender demands REQUIRETLS (RFC 8689), and the MTA-STS policy of {domain} cannot be had: {why}"
+            ),
+        },
+        None => RouteError::Permanent {
+            code: 550,
+            enhanced: NO_REQUIRETLS,
+            text: format!(
+                "the sender demands REQUIRETLS (RFC 8689), and nothing vouches for the mail hosts of {domain}: neither \
+                 signed MX records (DNSSEC) that are checked here nor an MTA-STS policy in mode enforce"
+            ),
+        },
+    })
+}
+
+/// A way whose hosts have to keep REQUIRETLS.
+///
+/// # Errors
+/// The provider forbids TLS.
+pub(super) fn with_tls(route: Arc<Route>) -> Result<Arc<Route>, RouteError> {
+    if route.provider.tls == TlsMode::Off {
+        let text =
+            format!("the sender demands REQUIRETLS (RFC 8689), and tls = \"off\" of provider {}", route.provider.name);
+        return Err(RouteError::Permanent { code: 550, enhanced: NO_ENCRYPTION, text });
+    }
+    let required = |host: &Host| Host { policy: TlsPolicy::Required(Box::new(host.policy.clone())), ..host.clone() };
+    let hosts = route.hosts.iter().map(required).collect();
+    Ok(Arc::new(Route { hosts, facts: None, ..Route::clone(&route) }))
+}
+
 fn without_dane(host: Host, of: impl Fn(&str) -> TlsPolicy) -> Host {
     match host.policy {
         TlsPolicy::None => Host { policy: of(&host.name), ..host },
@@ -385,6 +434,7 @@ mod tests {
             TlsPolicy::MtaStsTesting(_) | TlsPolicy::Unnamed(_) => "testing",
             TlsPolicy::Dane(_) => "dane",
             TlsPolicy::DaneUnusable(_) => "unusable",
+            TlsPolicy::Required(_) => "required",
         };
         Ok(applied.into_iter().map(|host| format!("{} {}", host.name, shown(&host.policy))).collect())
     }
@@ -447,5 +497,30 @@ mod tests {
         let other = hosts(&["mx.c.example"]);
         assert!(apply(other, &[], policy("enforce"), &provider, "a.example", &mut faults).is_err());
         assert_eq!(faults.iter().map(|it| it.fault.result).collect::<Vec<_>>(), [R::ValidationFailure]);
+    }
+
+    /// RFC 8689 §4.2.1: names that nobody vouches for are not good enough, and what may be had later is waited for.
+    #[test]
+    fn who_requires_tls_goes_to_hosts_that_somebody_vouches_for() {
+        let standing = |mode: &str| match mode {
+            "" => None,
+            mode => policy(mode),
+        };
+        let told = |mode: &str, named: bool, unfetched: Option<&str>| {
+            let provider = sample::provider("p");
+            let applied = apply(hosts(&["mx.a.example"]), &[], standing(mode), &provider, "a.example", &mut Vec::new());
+            by_name_alone(applied?, named, unfetched.map(str::to_owned), "a.example").map(|hosts| hosts.len())
+        };
+        assert_eq!(told("", true, None), Ok(1));
+        assert_eq!(told("enforce", false, None), Ok(1));
+        for mode in ["", "testing"] {
+            let Err(RouteError::Permanent { code, enhanced, text }) = told(mode, false, None) else {
+                panic!("{mode}: a way")
+            };
+            assert_eq!((code, enhanced), (550, NO_REQUIRETLS));
+            assert!(text.contains("nothing vouches for the mail hosts of a.example"), "{text}");
+        }
+        let Err(RouteError::Temporary { text, .. }) = told("", false, Some("no answer")) else { panic!("not for now") };
+        assert!(text.ends_with("the MTA-STS policy of a.example cannot be had: no answer"), "{text}");
     }
 }

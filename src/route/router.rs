@@ -29,7 +29,7 @@ use super::tlsa::Published;
 use super::{Host, NO_TLS, PolicyFault, Route, RouteError, RouterError, TlsFacts, TlsPolicy};
 use crate::config::{Config, Provider, Relay, RouteWhen};
 use crate::descriptors::MAX_QUERIES;
-use crate::mail::{Address, Incoming, LaneName};
+use crate::mail::{Address, Incoming, LaneName, TlsWish};
 use crate::tls_report::ResultType;
 
 /// How long an entry of `/etc/hosts` holds, and the address of an address literal.
@@ -40,7 +40,7 @@ const KEPT_COST: u64 = 8 << 10;
 const KEPT_LEAST: u64 = 1024;
 
 pub use explain::{Explained, ExplainedHost};
-use policies::apply;
+use policies::{apply, by_name_alone, with_tls};
 
 type Outcome = Result<Arc<Route>, RouteError>;
 
@@ -269,11 +269,14 @@ impl Router {
         let form = Form::of(recipient);
         let way = inner.way(from, recipient, &form);
         // What others ask for of TLS is kept apart; a smart host is asked for nothing that is published.
-        let optional = from.tls_optional;
+        let wish = from.tls;
         let key: Cow<'_, str> = match &way {
-            Way::Mx(provider) if optional => {
+            Way::Mx(provider) if wish != TlsWish::Usual => {
                 let via = provider.map_or("", |provider| &provider.name);
-                format!("{} via {via} tls optional", form.text).into()
+                format!("{} via {via} tls {wish:?}", form.text).into()
+            }
+            Way::Relay(provider, _) if wish == TlsWish::Required => {
+                format!("via {} tls {wish:?}", provider.name).into()
             }
             Way::Mx(None) => Cow::Borrowed(&form.text),
             Way::Mx(Some(provider)) => format!("{} via {}", form.text, provider.name).into(),
@@ -290,8 +293,12 @@ impl Router {
         }
         let (outcome, until) = match way {
             Way::Relay(provider, relay) => inner.by_relay(provider, relay).await,
-            Way::Mx(provider) => self.by_mx(&Target::of(recipient), provider, whose, optional).await,
+            Way::Mx(provider) => self.by_mx(&Target::of(recipient), provider, whose, wish).await,
         };
+        let outcome = outcome.and_then(|route| match wish {
+            TlsWish::Required => with_tls(route),
+            TlsWish::Usual | TlsWish::Optional => Ok(route),
+        });
         let kept = match &outcome {
             Ok(_) => Kept::new(outcome.clone(), until),
             Err(_) => Kept::failure(outcome.clone(), until),
@@ -337,15 +344,16 @@ impl Router {
         ways
     }
 
-    /// `optional`: what is published on TLS is not asked for.
+    /// `wish`: whether what is published on TLS is asked for, and what else mail has to have of it.
     async fn by_mx(
         &self,
         target: &Target,
         chosen: Option<&Arc<Provider>>,
         whose: Whose,
-        optional: bool,
+        wish: TlsWish,
     ) -> (Outcome, Instant) {
         let inner = &self.inner;
+        let optional = wish == TlsWish::Optional;
         let destination = target.text();
         let fallback = match (chosen, &inner.config.default.relay) {
             (None, Some(relay)) => Some(relay),
@@ -435,9 +443,19 @@ impl Router {
             Some(Standing::Policy(policy)) => Some(policy.clone()),
             _ => None,
         };
-        let of_domain = matches!(target, Target::Domain { .. }) && !optional;
+        let of_domain = matches!(target, Target::Domain { .. }) && wish == TlsWish::Usual;
+        // A literal has no name that somebody could forge.
+        let named = signed || matches!(target, Target::Literal { .. });
+        let unfetched = match &standing {
+            Some(Standing::Unfetched(why)) => Some(why.text.clone()),
+            _ => None,
+        };
         let mut faults = Vec::new();
         let hosts = hosts.and_then(|hosts| apply(hosts, &candidates, standing, provider, destination, &mut faults));
+        let hosts = hosts.and_then(|hosts| match wish {
+            TlsWish::Required => by_name_alone(hosts, named, unfetched, destination),
+            TlsWish::Usual | TlsWish::Optional => Ok(hosts),
+        });
         let facts = of_domain.then(|| TlsFacts { domain: destination.clone(), sts, faults });
         let outcome = match hosts {
             Ok(hosts) => Ok(Arc::new(Route {

@@ -27,6 +27,19 @@ pub enum TlsPolicy {
     Dane(Arc<Dane>),
     /// Signed TLSA records of this name, none of which can be used: TLS, with any certificate.
     DaneUnusable(Arc<str>),
+    /// Not published: the sender of a message demands TLS of every host on the way (REQUIRETLS, RFC 8689). A certificate
+    /// for the host's name, or one that its records match; on top of the rest, which is never of this kind itself.
+    Required(Box<TlsPolicy>),
+}
+
+impl TlsPolicy {
+    /// What is published, and whether the sender of the message demands TLS on top of it.
+    pub fn parts(&self) -> (&TlsPolicy, bool) {
+        match self {
+            TlsPolicy::Required(published) => (published, true),
+            published => (published, false),
+        }
+    }
 }
 
 /// The records of a host.
@@ -75,7 +88,7 @@ impl PolicyFault {
 impl TlsFacts {
     /// By what a session with this host is, and what is wrong with that before anything is said.
     pub fn policy_of(&self, host: &Host) -> (tls_report::Policy, Option<Fault>) {
-        match &host.policy {
+        match host.policy.parts().0 {
             TlsPolicy::MtaSts(_) | TlsPolicy::MtaStsTesting(_) => (self.policy(PolicyType::Sts), None),
             TlsPolicy::Unnamed(_) => {
                 let fault = Fault::new(ResultType::ValidationFailure, "the policy does not name this host");
@@ -90,7 +103,7 @@ impl TlsFacts {
                 let fault = Fault::new(ResultType::TlsaInvalid, "none of the records can be used");
                 (self.policy(PolicyType::Tlsa), Some(fault))
             }
-            TlsPolicy::None => (self.policy(PolicyType::NoPolicyFound), None),
+            TlsPolicy::None | TlsPolicy::Required(_) => (self.policy(PolicyType::NoPolicyFound), None),
         }
     }
 
@@ -135,6 +148,10 @@ impl fmt::Display for TlsPolicy {
                 write!(f, "a certificate that matches one of {} TLSA records, by DANE", dane.records.len())
             }
             TlsPolicy::DaneUnusable(_) => f.write_str("any certificate: its TLSA records cannot be used, by DANE"),
+            TlsPolicy::Required(published) => match &**published {
+                by @ (TlsPolicy::Dane(_) | TlsPolicy::MtaSts(_)) => write!(f, "REQUIRETLS, and {by}"),
+                _ => f.write_str("REQUIRETLS, and a valid certificate for its name"),
+            },
         }
     }
 }

@@ -236,9 +236,9 @@ mod tests {
 
     #[test]
     fn takes_the_parameters_of_what_is_announced() {
-        let Ok(Command::Mail(_, params)) =
-            parse("MAIL FROM:<a@b>  SIZE=12 BODY=8bitmime smtputf8 RET=HDRS ENVID=a+2Bb MT-PRIORITY=-3 AUTH=<>")
-        else {
+        let Ok(Command::Mail(_, params)) = parse(
+            "MAIL FROM:<a@b>  SIZE=12 BODY=8bitmime smtputf8 RET=HDRS ENVID=a+2Bb MT-PRIORITY=-3 RequireTLS AUTH=<>",
+        ) else {
             panic!("refused")
         };
         assert_eq!(
@@ -251,6 +251,7 @@ mod tests {
                 envid: Some("a+b".into()),
                 priority: Some(-3),
                 hold: None,
+                require_tls: true,
             }
         );
         // Bytes, not characters: whatever they mean to the client, the next host gets the same.
@@ -294,7 +295,9 @@ mod tests {
             ("MAIL FROM:<a@b> FOO", 555),
             ("MAIL FROM:<a@b> BODY=BINARYMIME BODY=8BITMIME", 501),
             ("MAIL FROM:<a@b> BODY=BINARY", 501),
-            ("MAIL FROM:<a@b> REQUIRETLS", 555),
+            ("MAIL FROM:<a@b> REQUIRETLS=1", 501),
+            ("MAIL FROM:<a@b> REQUIRETLS= SIZE=1", 501),
+            ("MAIL FROM:<a@b> REQUIRETLSX", 555),
             ("MAIL FROM:<a@b> HOLDFOR=0", 501),
             ("MAIL FROM:<a@b> HOLDFOR=99999999999999999999999", 501),
             ("MAIL FROM:<a@b> HOLDFOR=1000000000", 501),

@@ -49,6 +49,8 @@ impl Fake {
                 release: String::new(),
                 size: 26,
                 received: received.to_string(),
+                copy: false,
+                requiretls: false,
                 reason: reason.into(),
                 waits: String::new(),
                 report_due: if state == State::Failed {

@@ -63,7 +63,7 @@ pub async fn stores_and_gives_back_every_field(mut rig: Rig) {
             ..Envelope::default()
         },
         Envelope::default(),
-        Envelope::default(),
+        Envelope { tls: TlsWish::Required, ..Envelope::default() },
     ];
     let mut stored = Vec::new();
     for (n, (origin, envelope)) in origins.into_iter().zip(envelopes).enumerate() {
@@ -81,6 +81,7 @@ pub async fn stores_and_gives_back_every_field(mut rig: Rig) {
             address: Address::parse("x@[IPv6:2001:db8::2]").unwrap(),
             notify: if n == 0 { Notify::NEVER } else { Notify::from_bits(n as u8) },
             orcpt: (n > 1).then(|| Orcpt { kind: "rfc822".into(), address: "a;b@c".into() }),
+            copy: n % 2 == 0,
         };
         let head = Bytes::from(vec![b'x'; n]);
         let recipients =
@@ -95,6 +96,10 @@ pub async fn stores_and_gives_back_every_field(mut rig: Rig) {
     for (got, (message, recipient)) in leased.iter().zip(&stored) {
         assert_eq!((&got.message, &got.recipient), (message, recipient));
     }
+    // A list tells of both.
+    let page = rig.queue.inspect(&Filter::default(), None, 10).await.unwrap();
+    let told: Vec<_> = page.rows.iter().map(|(.., row)| (row.copy, row.requiretls)).collect();
+    assert_eq!(told, [(true, false), (false, false), (true, false), (false, true)]);
 }
 
 pub async fn refuses_what_makes_no_sense(rig: Rig) {

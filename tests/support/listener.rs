@@ -582,6 +582,7 @@ fn check(memory: &Memory, what: &str) -> Result<(), String> {
     let got = match key {
         "sender" => format!("<{}>", envelope.sender()),
         "recipients" => last.recipients.iter().map(|r| r.address.to_string()).collect::<Vec<_>>().join(" "),
+        "tls" => format!("{:?}", envelope.tls),
         "envelope" => format!(
             "{:?} utf8={} ret={:?} envid={} priority={}",
             envelope.body,

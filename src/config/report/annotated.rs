@@ -65,7 +65,7 @@ mod tests {
         let text = "[provider.a]\nrelay = 'h.example:587'\nretry.first = '3s'\n[[provider.a.on_reply]]\ncode = 421\nslow_to = '1/m'\n\
                     for = '1h'\n[[route]]\nvia = 'a'\n[[limit]]\nprovider = 'a'\nrate = '1/s'\n[[user]]\nname = 'jo'\n\
                     password = 'HASH'\n[[rewrite]]\naddress = '*@*.lan'\nto = '*@test.example'\n[[copy]]\nto = 'kept@test.example'\n\
-                    [sandbox]\nto = 'all@test.example'\n[tls_report]\nfrom = 'tls@test.example'\n";
+                    [sandbox]\nto = 'all@test.example'\n[srs]\ndomain = 'srs.test.example'\nsecret = '0123456789abcdef'\n[tls_report]\nfrom = 'tls@test.example'\n";
         let keys = "SCRAM-SHA-256$4096:W22ZaJ0SNY7soEsUEjb6gQ==$WG5d8oPm3OtcPnkdi4Uo7BkeZkBFzpcXkuLmtbsT4qY=:wfPLwcE6nTWhTAmQ7tl2KeoiWGPlZqQxSrmfPwDl2dU=";
         let text = text.replace("HASH", keys);
         let loaded = Loaded::parse(&format!("{text}{dkim}"), "my.toml").unwrap();

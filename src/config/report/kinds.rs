@@ -7,6 +7,7 @@ use super::super::listener_keys::ListenerDraft;
 use super::super::rewrite::{CopyDraft, RewriteDraft};
 use super::super::rule_keys::RuleDraft;
 use super::super::sandbox::SandboxDraft;
+use super::super::srs::SrsDraft;
 use super::super::tls_report::TlsReportDraft;
 use super::super::users::UserDraft;
 use super::super::value::Kind;
@@ -31,6 +32,7 @@ fn kind_of(name: &str) -> Option<Kind> {
         .or_else(|| of::<CopyDraft>(name))
         .or_else(|| of::<DkimDraft>(name))
         .or_else(|| of::<SandboxDraft>(name))
+        .or_else(|| of::<SrsDraft>(name))
         .or_else(|| of::<TlsReportDraft>(name))
         .or_else(|| of::<Sendmail>(name))
         .or_else(|| of::<Log>(name))

@@ -14,6 +14,7 @@ use super::super::listener_keys::ListenerDraft;
 use super::super::rewrite::{CopyDraft, RewriteDraft};
 use super::super::rule_keys::RuleDraft;
 use super::super::sandbox::SandboxDraft;
+use super::super::srs::SrsDraft;
 use super::super::tls_report::TlsReportDraft;
 use super::super::units::{Size, Span};
 use super::super::users::UserDraft;
@@ -59,6 +60,7 @@ macro_rules! each_table {
         $with::<RouteDraft>($out, "route.", "`[[route]]`", ROUTE_INTRO, "`[[route]]`");
         $with::<Limit>($out, "limit.", "`[[limit]]`", LIMIT_INTRO, "`[[limit]]`");
         $with::<RewriteDraft>($out, "rewrite.", "`[[rewrite]]`", REWRITE_INTRO, "`[[rewrite]]`");
+        $with::<SrsDraft>($out, "srs.", "`[srs]`", SRS_INTRO, "`[srs]`");
         $with::<CopyDraft>($out, "copy.", "`[[copy]]`", COPY_INTRO, "`[[copy]]`");
         $with::<DkimDraft>($out, "dkim.", "`[[dkim]]`", DKIM_INTRO, "`[[dkim]]`");
         $with::<Admin>($out, "admin.", "`[admin]`", "For monitoring.", "`[admin]`");
@@ -152,6 +154,16 @@ One more recipient for messages that match, as an archive, see [routing.md](rout
 [[copy]]
 to = \"archive@shop.example\"
 sender = \"*@shop.example\"
+```";
+
+const SRS_INTRO: &str = "\
+For a `[[rewrite]]` with `srs`: senders of others become addresses of this domain, and bounces to these are led back to who it was. See
+[routing.md](routing.md#senders-that-lead-back).
+
+```toml
+[srs]
+domain = \"forward.shop.example\"
+secret = { file = \"/etc/mailweir/srs.secret\" }
 ```";
 
 const DKIM_INTRO: &str = "\

@@ -149,7 +149,8 @@ impl Handler for Hook {
             Ok(reverse_path) => {
                 let envelope = Envelope { reverse_path, ..Envelope::default() };
                 let memory = self.registry.shared.intake.memory().envelope();
-                let rewritten = policy.rewritten(None, envelope.reverse_path.as_ref());
+                let now = self.registry.shared.intake.clock().now();
+                let rewritten = policy.rewritten(None, envelope.reverse_path.as_ref(), now);
                 self.transaction = Some(Transaction::new(envelope, 0, memory).sent_as(rewritten));
                 self.phase(Phase::Transaction);
                 response(&Reply::new(250, "2.1.0", "Sender ok"))
@@ -161,7 +162,9 @@ impl Handler for Hook {
     fn rcpt(&mut self, to: &str) -> Response {
         let Some(tx) = &mut self.transaction else { return response(&NO_TRANSACTION) };
         let policy = &self.registry.shared.policy;
-        let forward = policy.recipient(policy.may_relay(self.client.caller.ip(), None), tx.recipients.len(), to, false);
+        let (may_relay, now) =
+            (policy.may_relay(self.client.caller.ip(), None), self.registry.shared.intake.clock().now());
+        let forward = policy.recipient(may_relay, tx.recipients.len(), to, false, now);
         match forward.and_then(|forward| tx.add(&forward, Notify::default(), None)) {
             Ok(()) => response(&Reply::new(250, "2.1.5", "Recipient ok")),
             Err(reply) => {

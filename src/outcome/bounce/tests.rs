@@ -232,6 +232,26 @@ fn ret_full_returns_the_message_if_it_is_a_failure_and_not_too_large() {
     assert!(parts(&dsn)[2].1.ends_with("X-Pad: 0123456789\r\n"));
 }
 
+/// RFC 8689 §5.
+#[test]
+fn what_requires_tls_is_returned_without_its_body_and_requires_tls() {
+    let stored = b"Subject: x\r\n\r\nsecret\r\n";
+    let bob = recipient("bob@example.com");
+    for (tls, whole) in [(TlsWish::Required, false), (TlsWish::Optional, true), (TlsWish::Usual, true)] {
+        let mut original = message(Some("ann@shop.example"), stored);
+        (original.envelope.ret, original.envelope.tls) = (Some(Ret::Full), tls);
+        for action in [Action::Failed, Action::Delayed, Action::Relayed] {
+            let all = Notify { given: true, success: true, failure: true, delay: true };
+            let bob = Recipient { notify: all, ..bob.clone() };
+            let dsn = write(&original, stored, &[item(&bob, action)]).unwrap();
+            let secret = memmem::find(&dsn.body, b"secret").is_some();
+            assert_eq!(secret, whole && action == Action::Failed, "{tls:?} {action:?}");
+            assert_eq!(dsn.message.envelope.tls == TlsWish::Required, !whole, "{tls:?}");
+            assert!(!parts(&dsn)[0].1.contains("too large"), "{}", parts(&dsn)[0].1);
+        }
+    }
+}
+
 #[test]
 fn internationalized_addresses_follow_rfc_6533() {
     let stored = "Subject: Grüße\r\n\r\nx\r\n".as_bytes();

@@ -14,7 +14,7 @@ use super::names::Names;
 use super::{rows, schema, sql};
 use crate::clock::Timestamp;
 use crate::config::units::Pattern;
-use crate::mail::{LaneName, QueueId, RecipientKey, State, domain_of};
+use crate::mail::{LaneName, QueueId, RecipientKey, State, TlsWish, domain_of};
 use crate::queue::{Filter, Page, QueueError, Row};
 
 /// Connections, and so reads at once.
@@ -230,6 +230,7 @@ struct Summary {
     user: String,
     size: u64,
     priority: i8,
+    requiretls: bool,
     /// A report on one of its recipients is owed.
     owes: bool,
 }
@@ -240,12 +241,21 @@ impl Summary {
             let (received, size) = (Timestamp(row.get(1)?), rows::unsigned(row.get(3)?));
             let names = row.get_ref(11)?.as_str_or_null().unwrap_or_default().unwrap_or_default();
             let (sender, user) = (row.get(2)?, rows::user_in(names).to_owned());
-            Ok(Summary { id, received, sender, user, size, priority: row.get(4)?, owes: false })
+            let requiretls = TlsWish::from_bits(row.get(12)?) == TlsWish::Required;
+            Ok(Summary { id, received, sender, user, size, priority: row.get(4)?, requiretls, owes: false })
         });
         // Without its message (a damaged store) a recipient can still be cancelled.
         let none = String::new;
-        let nothing =
-            || Summary { id, received: Timestamp(0), sender: none(), user: none(), size: 0, priority: 0, owes: false };
+        let nothing = || Summary {
+            id,
+            received: Timestamp(0),
+            sender: none(),
+            user: none(),
+            size: 0,
+            priority: 0,
+            requiretls: false,
+            owes: false,
+        };
         let owes = conn.prepare_cached(sql::OWES)?.exists([id.0])?;
         Ok(Summary { owes, ..found.optional()?.unwrap_or_else(nothing) })
     }
@@ -318,6 +328,7 @@ pub(super) fn inspect(
             sender: message.sender.clone(),
             user: message.user.clone(),
             recipient: address.to_owned(),
+            copy: rows::is_copy(row.get(9)?),
             provider: LaneName::base_of(lane).to_owned(),
             lane: lane.to_owned(),
             state: state.to_string(),
@@ -327,6 +338,7 @@ pub(super) fn inspect(
             size: message.size,
             received: message.received.to_string(),
             release: row.get::<_, Option<i64>>(8)?.map(|at| Timestamp(at).to_string()).unwrap_or_default(),
+            requiretls: message.requiretls,
             reason: reason.to_owned(),
             waits: String::new(),
             report_due: message.report_due(conn, key.index)?,

@@ -121,12 +121,20 @@ pub(super) fn insert_recipient(
         new.lane.as_str(),
         bucket,
         due.0,
-        recipient.notify.to_bits(),
+        recipient.notify.to_bits() | if recipient.copy { COPY } else { 0 },
         recipient.address.as_str(),
         recipient.orcpt.as_ref().map(orcpt),
         new.held.as_deref().unwrap_or_default(),
         message.envelope.release.map(|release| release.0),
     ])
+}
+
+/// Beside the bits of NOTIFY in their column: the recipient got the message by a `[[copy]]`.
+const COPY: u8 = 1 << 4;
+
+/// Whether a column of NOTIFY says that.
+pub(super) fn is_copy(bits: u8) -> bool {
+    bits & COPY != 0
 }
 
 /// The state in which a new recipient is stored.
@@ -219,6 +227,7 @@ pub(super) fn recipient(row: &Row<'_>, key: RecipientKey) -> Result<Recipient, Q
     Ok(Recipient {
         address: Address::parse(text(row, 6)?).map_err(unreadable)?,
         notify: Notify::from_bits(row.get(5)?),
+        copy: is_copy(row.get(5)?),
         orcpt: orcpt.map(|o| match o.split_once(';') {
             Some((kind, address)) => Orcpt { kind: kind.to_owned(), address: address.to_owned() },
             None => Orcpt { kind: String::new(), address: o },

@@ -15,7 +15,7 @@ macro_rules! statements {
 
 macro_rules! row_columns {
     () => {
-        "SELECT message, idx, state, lane, attempts, due, address, reason, release FROM recipient "
+        "SELECT message, idx, state, lane, attempts, due, address, reason, release, notify FROM recipient "
     };
 }
 

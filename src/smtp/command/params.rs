@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use smtp_proto::request::parser::Rfc5321Parser;
 use smtp_proto::{
-    Error, MAIL_BODY_7BIT, MAIL_BODY_8BITMIME, MAIL_BODY_BINARYMIME, MAIL_RET_FULL, MAIL_RET_HDRS, MAIL_SMTPUTF8,
-    RCPT_NOTIFY_DELAY, RCPT_NOTIFY_FAILURE, RCPT_NOTIFY_NEVER, RCPT_NOTIFY_SUCCESS,
+    Error, MAIL_BODY_7BIT, MAIL_BODY_8BITMIME, MAIL_BODY_BINARYMIME, MAIL_REQUIRETLS, MAIL_RET_FULL, MAIL_RET_HDRS,
+    MAIL_SMTPUTF8, RCPT_NOTIFY_DELAY, RCPT_NOTIFY_FAILURE, RCPT_NOTIFY_NEVER, RCPT_NOTIFY_SUCCESS,
 };
 
 use super::super::Reply;
@@ -33,6 +33,8 @@ pub struct MailParams {
     pub priority: Option<i8>,
     /// `HOLDFOR=` or `HOLDUNTIL=` (RFC 4865).
     pub hold: Option<Hold>,
+    /// `REQUIRETLS` (RFC 8689).
+    pub require_tls: bool,
 }
 
 /// Parameters of RCPT.
@@ -118,13 +120,16 @@ pub(super) fn mail_params(text: &str) -> Result<MailParams, Reply> {
     if announces_too_much(text) {
         return Ok(MailParams { size: u64::MAX, ..MailParams::default() });
     }
+    if pairs(text).any(|(key, _)| key.eq_ignore_ascii_case("REQUIRETLS")) {
+        return Err(bad_param("REQUIRETLS"));
+    }
     let line = with_line_end(text);
     let mut bytes = line.iter();
     let given = Rfc5321Parser::new(&mut bytes)
         .mail_from_parameters(Cow::Borrowed(""))
         .map_err(|e| param_error(e, MAIL_SYNTAX))?;
     let bodies = MAIL_BODY_8BITMIME | MAIL_BODY_BINARYMIME | MAIL_BODY_7BIT;
-    let known = bodies | MAIL_RET_FULL | MAIL_RET_HDRS | MAIL_SMTPUTF8;
+    let known = bodies | MAIL_RET_FULL | MAIL_RET_HDRS | MAIL_SMTPUTF8 | MAIL_REQUIRETLS;
     if (given.flags & bodies).count_ones() > 1 {
         return Err(bad_param("BODY"));
     }
@@ -137,6 +142,7 @@ pub(super) fn mail_params(text: &str) -> Result<MailParams, Reply> {
         return Err(Reply::new(555, "5.5.4", "A parameter of an extension that is not offered"));
     }
     check_hold(text)?;
+    let require_tls = given.flags & MAIL_REQUIRETLS != 0;
     let hold = match (given.hold_for, given.hold_until) {
         (0, 0) => None,
         (0, seconds) => Some(Hold::Until(seconds)),
@@ -165,6 +171,7 @@ pub(super) fn mail_params(text: &str) -> Result<MailParams, Reply> {
         },
         smtputf8: given.flags & MAIL_SMTPUTF8 != 0,
         hold,
+        require_tls,
         ret,
         envid: given.env_id.map(Cow::into_owned),
         // 0 may have been said, or not: a header field is only asked in the second case.

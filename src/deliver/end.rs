@@ -12,7 +12,8 @@
 //!   know: the message is kept and tried again, since it had better arrive twice than not at all. The second time the same message has such
 //!   an end at the same host it fails, and its sender hears both: each further attempt might be a further copy.
 //!   In between each of several recipients has a transaction of its own, where no neighbour's refusal is repeated.
-//!   A refusal is taken for a copy only of a host that was seen to make such, by what it says here or before.
+//!   A refusal is taken for a copy only of a host that was seen to make such. Where nothing but
+//!   such refusals is left beside copies, it may be the other way round.
 //! - A refusal in the words of another one that is not shown to be about the message is nobody's fate.
 //!
 //! Honest hosts lose nothing: who answers MAIL and RCPT in the same words is not asked, and where those differ, the reply to a
@@ -224,8 +225,7 @@ impl Words {
     /// The one about the message; `None`: nobody can know.
     fn reply(&self, doubted: bool) -> Option<Reply> {
         // Hosts do refuse one message after the other in the same words: those are a copy at a host that makes such.
-        let makes_such = doubted || self.copies || self.all.len() > 1;
-        let copy = |word: &Received| word.again && if word.reply.is_positive() { self.telling } else { makes_such };
+        let copy = |word: &Received| word.again && if word.reply.is_positive() { self.telling } else { doubted };
         let own = || self.all.iter().filter(|word| !copy(word));
         if !self.shown {
             // Good for what is no copy, and for a success of a host that leaves and never gave cause for doubt.
@@ -233,9 +233,10 @@ impl Words {
             let holds = self.all.iter().find(|word| !word.again).or(success);
             return holds.filter(|_| !self.contradict()).map(|word| word.reply.clone());
         }
-        let candidates: Vec<&Received> = match own().next() {
-            Some(_) => own().collect(),
-            None => self.all.iter().collect(),
+        // A refusal in the words of another one is no better known than the copy beside it.
+        let candidates: Vec<&Received> = match own().any(|word| !word.again) {
+            true => own().collect(),
+            false => self.all.iter().collect(),
         };
         let last = candidates.last()?;
         let differs = |word: &&&Received| contradict(&last.reply, &word.reply);

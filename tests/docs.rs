@@ -167,3 +167,21 @@ fn every_test_that_architecture_names_for_an_invariant_exists() {
     }
     assert!(missing.is_empty(), "there are no such tests: {missing:?}");
 }
+
+/// What programs read is listed, all of it.
+#[test]
+fn the_fields_of_a_line_of_the_list_are_those_that_operations_names() {
+    let text = |name: &str| (name.to_owned(), serde_json::Value::from(""));
+    let number = |name: &str| (name.to_owned(), serde_json::Value::from(0));
+    let texts = ["id", "sender", "recipient", "provider", "state", "due", "received", "reason"].map(text);
+    let numbers = ["index", "priority", "attempts", "size"].map(number);
+    let least = serde_json::Value::Object(texts.into_iter().chain(numbers).collect());
+    let row: mailweir::queue::Row = serde_json::from_value(least).expect("what no row lacks");
+    let row = serde_json::to_value(row).expect("as JSON");
+    let made: BTreeSet<&str> = row.as_object().expect("an object").keys().map(String::as_str).collect();
+    let page = read(&Path::new(ROOT).join("docs/operations.md"));
+    let (_, rest) = page.split_once("`queue list --json` has the fields `").expect("the list");
+    let (list, _) = rest.split_once('`').expect("its end");
+    let told: BTreeSet<&str> = list.split(',').map(str::trim).collect();
+    assert_eq!(told, made);
+}

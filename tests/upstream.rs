@@ -26,6 +26,8 @@ mod octets;
 mod odd_tls;
 #[path = "upstream/old_tls.rs"]
 mod old_tls;
+#[path = "upstream/order.rs"]
+mod order;
 #[path = "upstream/pipelining.rs"]
 mod pipelining;
 #[path = "upstream/policies.rs"]

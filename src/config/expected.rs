@@ -102,8 +102,12 @@ impl Kind {
             }
             (kind, Value::Array(_)) if !kind.is_a_list() => "; there can be one only, without brackets".into(),
             (Kind::Signed(..), Value::String(_)) => "; the greater number goes first".into(),
-            (Kind::CountedRates(_), Value::Integer(n)) => {
-                format!("; {0} a day is \"{0}/d\", {0} an hour is \"{0}/h\"", n.value())
+            // A provider's pace, which people think of by the second.
+            (Kind::CountedRates(true), Value::Integer(n)) => {
+                format!("; {0} a second is \"{0}/s\", {0} a minute is \"{0}/m\"", n.value())
+            }
+            (Kind::CountedRates(false), Value::Integer(n)) => {
+                format!("; {0} a day is \"{0}/d\", {0} an hour is \"{0}/h\", {0} a second is \"{0}/s\"", n.value())
             }
             (Kind::UserFile, Value::Array(_) | Value::InlineTable(_)) => {
                 "; users that stand in the configuration itself are [[user]], each with `name` and `password`".into()

@@ -161,6 +161,7 @@ impl Connection {
             }
             let (reply, again) = self.reply_again(Stage::Body, self.timeouts.last).await?;
             let Some(reply) = self.takes_bdat(reply, Stage::Body, accepted, fates) else { return Ok(()) };
+            heard.in_chunks = true;
             // In place of its answer, the last chunk would get this one's. A host says the same to each chunk, as a rule.
             match index {
                 0 if !again => self.alike = Some(reply.clone()),

@@ -11,12 +11,14 @@
 //! - Of several the reply is the last one that is no copy. Where all are, or some take the message and some do not, nobody can
 //!   know: the message is kept and tried again, since it had better arrive twice than not at all. The second time the same message has such
 //!   an end at the same host it fails, and its sender hears both: each further attempt might be a further copy.
-//!   A refusal is taken for a copy only of a host that was seen to make such.
+//!   In between each of several recipients has a transaction of its own, where no neighbour's refusal is repeated.
+//!   A refusal is taken for a copy only of a host that was seen to make such. Where nothing but
+//!   such refusals is left beside copies, it may be the other way round.
 //! - A refusal in the words of another one that is not shown to be about the message is nobody's fate.
 //!
 //! Honest hosts lose nothing: who answers MAIL and RCPT in the same words is not asked, and where those differ, the reply to a
-//! message is worded like neither, as a rule; else it costs a round trip a connection ([`Connection::alike`]). A host
-//! that was seen to say something twice (`quirks`) has to show each of its replies.
+//! message is worded like neither, as a rule; else it costs a round trip a message. A host that was seen to say something
+//! twice (`quirks`) has to show each of its replies.
 //!
 //! What no client can know: the first copy of all of a host that is not known to repeat itself, in words that it has for every
 //! command, or every message.
@@ -59,7 +61,9 @@ impl Connection {
         let doubted = copies || self.known_quirks().is_doubted() || heard.shifted;
         // Who answers MAIL and RCPT in the same words answers everything so.
         let telling = heard.mail_form != heard.recipient;
-        let alike = first.again && (telling || !first.reply.is_positive()) && self.alike.as_ref() != Some(&first.reply);
+        // That it was the reply to one message proves nothing of the next: a copy of that to MAIL may come with any.
+        let of_chunks = heard.in_chunks && self.alike.as_ref() == Some(&first.reply);
+        let alike = first.again && (telling || !first.reply.is_positive()) && !of_chunks;
         if !doubted && !alike && !self.wire.has_opposite_of(&first.reply) {
             if !first.again && !names_message(&first.reply) {
                 self.wire.may_say_again(&first.reply);
@@ -74,11 +78,8 @@ impl Connection {
         let mixed = self.all_out && heard.recipients > 1 && words.all.len() > 1;
         let reply = match words.reply(doubted).filter(|_| !mixed) {
             Some(reply) => reply,
-            None => return Err(self.left_open(&words)),
+            None => return Err(self.left_open(&words, heard.recipients > 1)),
         };
-        if words.shown && words.all.len() == 1 && reply.is_positive() {
-            self.alike = Some(reply.clone());
-        }
         self.heard_end(&reply);
         Ok(reply)
     }
@@ -183,8 +184,8 @@ impl Connection {
         }
     }
 
-    /// Nobody can tell which of these is about the message.
-    fn left_open(&mut self, words: &Words) -> End {
+    /// Nobody can tell which of these is about the message, which went to `several`.
+    fn left_open(&mut self, words: &Words, several: bool) -> End {
         self.usable = false;
         let said = words.all.iter().map(|word| word.reply.to_string()).collect::<Vec<_>>().join("; ");
         let (contradiction, refused) = (words.contradict(), !words.all.iter().any(|word| word.reply.is_positive()));
@@ -197,6 +198,8 @@ impl Connection {
             quirks.repeats = true;
             quirks.haste = quirks.haste.or_waits();
             quirks.contradicts |= contradiction;
+            // The refusal of a neighbour comes behind no message that goes to one alone.
+            quirks.unasked |= contradiction && several;
         });
         let why = match contradiction {
             true => "two replies to the end of a message",
@@ -230,9 +233,10 @@ impl Words {
             let holds = self.all.iter().find(|word| !word.again).or(success);
             return holds.filter(|_| !self.contradict()).map(|word| word.reply.clone());
         }
-        let candidates: Vec<&Received> = match own().next() {
-            Some(_) => own().collect(),
-            None => self.all.iter().collect(),
+        // A refusal in the words of another one is no better known than the copy beside it.
+        let candidates: Vec<&Received> = match own().any(|word| !word.again) {
+            true => own().collect(),
+            false => self.all.iter().collect(),
         };
         let last = candidates.last()?;
         let differs = |word: &&&Received| contradict(&last.reply, &word.reply);

@@ -30,6 +30,7 @@ pub mod encode;
 mod end;
 pub mod fact;
 pub mod oauth;
+mod order;
 pub mod probe;
 mod quirks;
 pub mod reply;

@@ -79,6 +79,8 @@ pub(super) struct Hosts {
     all: Cache<Place, Quirks>,
     /// Messages of whose end a host's word could not be told from another.
     open: Cache<(Place, QueueId), ()>,
+    /// How often a message was refused to a recipient as if its commands had been out of order (see `order`).
+    disordered: Cache<(QueueId, u64), u8>,
     /// There has been one. Each message asks several times, and few relays ever meet such a host: a look at the cache,
     /// which notes who asked, costs much more than this.
     any: Arc<AtomicBool>,
@@ -90,6 +92,7 @@ impl Hosts {
         Hosts {
             all: Cache::builder().max_capacity(MOST).time_to_live(FOR).build(),
             open: Cache::builder().max_capacity(MOST).time_to_live(OPEN_FOR).build(),
+            disordered: Cache::builder().max_capacity(MOST).time_to_live(OPEN_FOR).build(),
             any: Arc::default(),
         }
     }
@@ -108,6 +111,14 @@ impl Hosts {
         let before = self.open.contains_key(&key);
         self.open.insert(key, ());
         before
+    }
+
+    /// A message was refused to a recipient in words on the order of commands, once more: for the how manieth time.
+    pub(super) fn disordered(&self, message: QueueId, recipient: u64) -> u8 {
+        let key = (message, recipient);
+        let times = self.disordered.get(&key).unwrap_or_default().saturating_add(1);
+        self.disordered.insert(key, times);
+        times
     }
 
     /// Another one of a host.

@@ -120,7 +120,7 @@ pub struct Connection {
     pub(super) waited: bool,
     /// What it said to the end of the last message.
     pub(super) last_word: LastWord,
-    /// The reply to the end of a message that is worded like one to something else, and was shown to be it (see `end`).
+    /// What it says to each chunk of a message but the last (see `chunks`).
     pub(super) alike: Option<Reply>,
 }
 

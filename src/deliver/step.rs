@@ -53,6 +53,8 @@ pub(super) struct Heard {
     pub recipients: usize,
     /// A chunk was answered in the words of something before: the answers to the others may be one too late.
     pub shifted: bool,
+    /// Chunks before the last one had answers of their own.
+    pub in_chunks: bool,
     /// An EHLO behind the end showed that the reply to that is the one taken for it.
     pub end_is_shown: bool,
 }

@@ -20,6 +20,8 @@
 //! without parameters, once, in another transaction (with a permit of its own), and a host that refuses BDAT gets the message again by DATA, on another
 //! connection, since on this one what followed may have been taken for commands.
 //!
+//! What is refused in words on the order of commands is not about the message either: see `order`.
+//!
 //! A connection that breaks has its fact at the first command without a reply. With BDAT the whole
 //! message is out by then, so that fact is [`Stage::Final`]: it may have arrived. The exception is
 //! a reused connection that breaks before the first reply: a server that closed an idle connection
@@ -50,7 +52,7 @@ pub(super) type End = (Stage, Event);
 pub(super) struct Fates(Vec<Option<Fact>>);
 
 impl Fates {
-    fn set(&mut self, index: usize, stage: Stage, event: Event) {
+    pub(super) fn set(&mut self, index: usize, stage: Stage, event: Event) {
         if let Some(slot) = self.0.get_mut(index) {
             slot.get_or_insert(Fact { stage, event, peer: None });
         }
@@ -138,6 +140,7 @@ impl Connection {
                     if let Some(mail) = heard.mail.filter(|_| in_step) {
                         self.learn_of_parameters(mail);
                     }
+                    self.spare_the_disordered(tx.recipients, &open, &mut fates);
                     self.last_word.is_of(tx.message.id);
                     if in_step && self.usable && self.wire.is_pending() {
                         self.note_stray();

@@ -32,6 +32,12 @@ enum Words {
     Apart,
     /// The same to everything.
     Alike,
+    /// The same to MAIL and to a message that is taken.
+    Mail,
+    /// The same to RCPT and to a message that is taken.
+    Rcpt,
+    /// The same to RSET and to a message that is taken.
+    Reset,
 }
 
 #[derive(Clone, Debug)]
@@ -65,10 +71,14 @@ struct Voice {
 
 impl Voice {
     fn say(&self, stage: &str, reply: &str) {
-        let reply = match self.world.words {
-            Words::Alike if reply.starts_with("250 ") => "250 ok",
-            _ => reply,
+        let same = match self.world.words {
+            Words::Apart => false,
+            Words::Alike => true,
+            Words::Mail => matches!(stage, "MAIL" | "."),
+            Words::Rcpt => matches!(stage, "RCPT" | "."),
+            Words::Reset => matches!(stage, "RSET" | "."),
         };
+        let reply = if same && reply.starts_with("250 ") { "250 ok" } else { reply };
         let line = format!("{reply}\r\n");
         let _ = self.out.send(line.clone());
         if self.world.stages.contains(&stage) {
@@ -296,13 +306,14 @@ fn worlds(
     later: &[u64],
     thinks: &[u64],
     verdicts: [&'static str; MESSAGES],
+    all_words: &[Words],
 ) -> Vec<World> {
     let mut worlds = Vec::new();
     let millis = Duration::from_millis;
     for stages in stages {
         for (later, thinks) in later.iter().flat_map(|later| thinks.iter().map(move |thinks| (*later, *thinks))) {
             for extensions in ["SIZE", "PIPELINING", "PIPELINING|CHUNKING"] {
-                for words in [Words::Apart, Words::Alike] {
+                for words in all_words.iter().copied() {
                     for refuses in [false, true] {
                         let (later, thinks) = (millis(later), millis(thinks));
                         worlds.push(World { stages, later, thinks, extensions, words, refuses, verdicts });
@@ -319,6 +330,9 @@ fn worlds(
 fn holds(mut worlds: Vec<World>) {
     let apart: Vec<World> = worlds.extract_if(.., |world| world.words == Words::Apart).collect();
     let (apart, alike) = (look(apart), look(worlds));
+    if std::env::var_os("SHOW_LOST").is_some() {
+        alike.lost.iter().for_each(|lost| eprintln!("{lost}"));
+    }
     none(&apart);
     assert!(alike.stuck.is_empty(), "{} stuck: {:#?}", alike.stuck.len(), &alike.stuck[..alike.stuck.len().min(3)]);
     assert!(
@@ -343,7 +357,27 @@ fn none(found: &Found) {
 /// Those that this was made with.
 #[test]
 fn a_late_copy_of_any_reply_is_no_messages_verdict() {
-    holds(worlds(&[&["EHLO"], &["MAIL"], &["RCPT"], &["refusal"]], &[1000, 1500], &[2000], MIXED));
+    let words = [Words::Apart, Words::Alike];
+    holds(worlds(&[&["EHLO"], &["MAIL"], &["RCPT"], &["refusal"]], &[1000, 1500], &[2000], MIXED, &words));
+}
+
+/// One that has the words of its reply to a message for one other command, too: to MAIL, to RCPT, to RSET. Those that this was made
+/// with: the message that is refused is not the first.
+#[test]
+fn nor_is_the_copy_of_a_reply_that_has_the_words_of_a_success() {
+    let verdicts = [TAKES, TAKES, SPAM, TAKES, SPAM];
+    let words = [Words::Mail, Words::Rcpt];
+    none(&look(worlds(&[&["MAIL"], &["RCPT"]], &[1000, 1500], &[2000], verdicts, &words)));
+}
+
+/// And others.
+#[test]
+fn nor_in_other_places_at_other_times() {
+    let stages: &[&[&str]] = &[&["MAIL"], &["RCPT"], &["RSET"], &["MAIL", "RCPT", "refusal"], &["MAIL", "RSET", "."]];
+    let words = [Words::Mail, Words::Rcpt, Words::Reset];
+    for verdicts in [MIXED, [TAKES, SPAM, SPAM, TAKES, SPAM]] {
+        none(&look(worlds(stages, &[300, 1200, 2700, 4400], &[0, 700, 1900, 5100], verdicts, &words)));
+    }
 }
 
 /// And others: other times, and other and several replies that come again.
@@ -357,13 +391,15 @@ fn nor_is_it_where_other_replies_come_again_at_other_times() {
         &["greeting", "EHLO", "MAIL", "RCPT", "refusal", "DATA", "."],
     ];
     let verdicts = [TAKES, SPAM, TAKES, "451 4.7.1 later", SPAM];
-    holds(worlds(stages, &[300, 1200, 2700, 4400], &[0, 700, 1900, 5100], verdicts));
+    let words = [Words::Apart, Words::Alike];
+    holds(worlds(stages, &[300, 1200, 2700, 4400], &[0, 700, 1900, 5100], verdicts, &words));
 }
 
 /// One that says nothing twice.
 #[test]
 fn an_honest_host_gets_each_message_once() {
-    let found = look(worlds(&[&[]], &[1000], &[0, 2000], MIXED));
+    let words = [Words::Apart, Words::Alike, Words::Mail, Words::Rcpt, Words::Reset];
+    let found = look(worlds(&[&[]], &[1000], &[0, 2000], MIXED, &words));
     none(&found);
     assert_eq!(found.copies, 0);
 }

@@ -2,44 +2,14 @@
 //! whatever stands at their ends and however packets cut them.
 #![no_main]
 
-#[path = "../../tests/support/listener.rs"]
-mod listener;
-
-use std::sync::Arc;
-use std::time::Duration;
+#[path = "played.rs"]
+mod played;
 
 use libfuzzer_sys::fuzz_target;
-use listener::{HOSTNAME, Inbox, Mood, Stored};
-use mailweir::clock::Clock;
-use mailweir::listener::Server;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::sync::watch;
+use played::listener::{Mood, listener};
+use played::play;
 
 const HEADER: &[u8] = b"Subject: x\r\n\r\n";
-
-fn session(pieces: &[&[u8]]) -> (String, Vec<Stored>, usize) {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build();
-    runtime.expect("a runtime").block_on(async {
-        let inbox = Inbox::new(Mood::Works, Clock::for_tests());
-        let options = Arc::new(listener::listener());
-        let server = Server::new(Vec::new(), options, HOSTNAME, inbox.clone()).expect("a listener");
-        let (_stop, stopped) = watch::channel(false);
-        let (mut client, theirs) = tokio::io::duplex(1 << 20);
-        let talk = async {
-            for piece in pieces {
-                client.write_all(piece).await.expect("a server that reads to the end");
-                tokio::time::sleep(Duration::from_millis(1)).await;
-            }
-            let mut said = Vec::new();
-            client.read_to_end(&mut said).await.expect("replies");
-            String::from_utf8(said).expect("text")
-        };
-        let serve = server.serve(theirs, [127, 0, 0, 1].into(), stopped, Duration::from_secs(5));
-        let (said, ()) = tokio::join!(talk, serve);
-        let stored = std::mem::take(&mut *inbox.memory.stored.lock());
-        (said, stored, inbox.memory.chunks())
-    })
-}
 
 fuzz_target!(|input: (bool, u16, Vec<&[u8]>)| {
     let (binary, at, mut chunks) = input;
@@ -57,9 +27,11 @@ fuzz_target!(|input: (bool, u16, Vec<&[u8]>)| {
     sent.extend(b"QUIT\r\n");
     let cut = usize::from(at).min(sent.len());
     for pieces in [vec![&sent[..]], vec![&sent[..cut], &sent[cut..]]] {
-        let (said, stored, left) = session(&pieces);
-        let [one] = &stored[..] else { panic!("{} messages stored: {said}", stored.len()) };
-        assert_eq!(left, 0, "chunks are left over");
+        let played = play(listener(), Mood::Works, &pieces);
+        assert!(played.read, "not all is read");
+        let said = String::from_utf8(played.said).expect("text");
+        let [one] = &played.stored[..] else { panic!("{} messages stored: {said}", played.stored.len()) };
+        assert_eq!(played.left, 0, "chunks are left over");
         // Greeting, EHLO, MAIL, RCPT, each chunk, QUIT.
         let replies = said.lines().filter(|line| line.as_bytes().get(3) == Some(&b' ')).count();
         assert_eq!(replies, 6 + chunks.len().max(1), "{said}");

@@ -2,20 +2,17 @@
 //! knows no password is never believed by our client, whatever it asks.
 #![no_main]
 
-#[path = "../../tests/support/listener.rs"]
-mod listener;
+#[path = "played.rs"]
+mod played;
 
 use std::sync::{Arc, LazyLock};
-use std::time::Duration;
 
 use libfuzzer_sys::fuzz_target;
-use listener::{HOSTNAME, Inbox, Mood};
-use mailweir::clock::Clock;
-use mailweir::config::{AuthMechanism, Listener, ListenerAuth, StoredPassword, User, Users};
+use mailweir::config::{AuthMechanism, Listener, ListenerAuth, Users};
 use mailweir::deliver::sasl::{Account, Exchange};
-use mailweir::listener::Server;
-use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
-use tokio::sync::watch;
+use played::listener::{Mood, listener};
+use played::{users, with_client};
+use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader, DuplexStream};
 
 const MECHANISMS: [(AuthMechanism, &str); 6] = [
     (AuthMechanism::Plain, "PLAIN"),
@@ -29,9 +26,7 @@ const MECHANISMS: [(AuthMechanism, &str); 6] = [
 /// Passwords that no input has: new in each process.
 static USERS: LazyLock<Arc<Users>> = LazyLock::new(|| {
     let secret = || (0..24).map(|_| fastrand::alphanumeric()).collect::<String>();
-    let user = |name: &str, stored: &str| User::new(name, StoredPassword::parse(stored, true).expect("a password"));
-    let scram = StoredPassword::scram(&secret()).expect("a hash");
-    Arc::new(Users::new([user("app", &secret()), user("user", &scram)]))
+    users(&secret(), &secret())
 });
 
 /// How a response is spoiled.
@@ -50,48 +45,39 @@ fn spoiled(response: &str, with: &[u8]) -> Vec<u8> {
 
 /// A client without a password logs in, and then sends mail all the same.
 fn client(mechanism: (AuthMechanism, &str), name: &str, password: &str, spoils: &[&[u8]]) {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build();
-    runtime.expect("a runtime").block_on(async {
-        let inbox = Inbox::new(Mood::Works, Clock::for_tests());
-        let options =
-            Listener { auth: ListenerAuth::Required, accept_any: false, users: USERS.clone(), ..listener::listener() };
-        let server = Server::new(Vec::new(), Arc::new(options), HOSTNAME, inbox.clone()).expect("a listener");
-        let (_stop, stopped) = watch::channel(false);
-        let (client, theirs) = tokio::io::duplex(1 << 16);
-        let talk = async {
-            let (read, mut write) = tokio::io::split(client);
-            let (mut lines, mut said) = (BufReader::new(read).lines(), String::new());
-            let account = Account { user: name, secret: password, host: "x.example", port: 25 };
-            let mut exchange = Exchange::new(mechanism.0, account);
-            let _ = write.write_all(format!("EHLO x\r\nAUTH {}\r\n", mechanism.1).as_bytes()).await;
-            let mut spoils = spoils.iter().copied();
-            while let Ok(Some(line)) = lines.next_line().await {
-                said.push_str(&format!("{line}\n"));
-                let Some(challenge) = line.strip_prefix("334") else {
-                    if line.starts_with('5') || line.starts_with("235") || line.starts_with('4') {
-                        break;
-                    }
-                    continue;
-                };
-                let response = exchange.respond(challenge.trim()).map(|text| text.to_string()).unwrap_or("*".into());
-                let line = [&spoiled(&response, spoils.next().unwrap_or_default())[..], b"\r\n"].concat();
-                if write.write_all(&line).await.is_err() {
+    let options = Listener { auth: ListenerAuth::Required, accept_any: false, users: USERS.clone(), ..listener() };
+    let talk = async |client: DuplexStream| {
+        let (read, mut write) = tokio::io::split(client);
+        let (mut lines, mut said) = (BufReader::new(read).lines(), String::new());
+        let account = Account { user: name, secret: password, host: "x.example", port: 25 };
+        let mut exchange = Exchange::new(mechanism.0, account);
+        let _ = write.write_all(format!("EHLO x\r\nAUTH {}\r\n", mechanism.1).as_bytes()).await;
+        let mut spoils = spoils.iter().copied();
+        while let Ok(Some(line)) = lines.next_line().await {
+            said.push_str(&format!("{line}\n"));
+            let Some(challenge) = line.strip_prefix("334") else {
+                if line.starts_with('5') || line.starts_with("235") || line.starts_with('4') {
                     break;
                 }
+                continue;
+            };
+            let response = exchange.respond(challenge.trim()).map(|text| text.to_string()).unwrap_or("*".into());
+            let line = [&spoiled(&response, spoils.next().unwrap_or_default())[..], b"\r\n"].concat();
+            if write.write_all(&line).await.is_err() {
+                break;
             }
-            let mail = "MAIL FROM:<a@x.example>\r\nRCPT TO:<b@y.example>\r\nDATA\r\nx\r\n.\r\nQUIT\r\n";
-            let _ = write.write_all(mail.as_bytes()).await;
-            while let Ok(Some(line)) = lines.next_line().await {
-                said.push_str(&format!("{line}\n"));
-            }
-            said
-        };
-        let serve = server.serve(theirs, [127, 0, 0, 1].into(), stopped, Duration::from_secs(5));
-        let (said, ()) = tokio::join!(talk, serve);
-        assert!(!said.lines().any(|line| line.starts_with("235")), "let in without a password: {said}");
-        assert!(inbox.memory.stored.lock().is_empty(), "mail of nobody is taken: {said}");
-        assert!(password.len() < 8 || !said.contains(password), "a password is said back: {said}");
-    });
+        }
+        let mail = "MAIL FROM:<a@x.example>\r\nRCPT TO:<b@y.example>\r\nDATA\r\nx\r\n.\r\nQUIT\r\n";
+        let _ = write.write_all(mail.as_bytes()).await;
+        while let Ok(Some(line)) = lines.next_line().await {
+            said.push_str(&format!("{line}\n"));
+        }
+        said
+    };
+    let (said, inbox) = with_client(options, Mood::Works, 1 << 16, talk);
+    assert!(!said.lines().any(|line| line.starts_with("235")), "let in without a password: {said}");
+    assert!(inbox.memory.stored.lock().is_empty(), "mail of nobody is taken: {said}");
+    assert!(password.len() < 8 || !said.contains(password), "a password is said back: {said}");
 }
 
 /// A server asks what it likes.

@@ -21,7 +21,7 @@ use crate::clock::{Clock, grouped};
 use crate::config::report::{Setting, profile_settings};
 use crate::config::{Config, Loaded, Provider, Store, profiles, sources};
 use crate::mail::LaneName;
-use crate::queue::Queue;
+use crate::queue::Upkeep;
 use crate::queue::sqlite::SqliteQueue;
 use table::{connections, is_of_interest, state, state_at_rest, write_list};
 

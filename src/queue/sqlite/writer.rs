@@ -12,7 +12,7 @@
 //! - Once another process holds the lock, no transaction begins and the thread ends: it takes our leases
 //!   for its own.
 //! - An operation that panics is an operation that failed. Should the thread end all the same,
-//!   `Queue::failed` resolves, and the process ends: nothing would be stored any more.
+//!   `Upkeep::failed` resolves, and the process ends: nothing would be stored any more.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;

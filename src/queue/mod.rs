@@ -13,6 +13,7 @@
 //! - An error changes nothing: the caller may try again.
 //! - No call takes time that grows with the whole backlog.
 
+pub mod opening;
 mod parts;
 pub mod sqlite;
 pub mod turns;

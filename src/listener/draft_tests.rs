@@ -42,6 +42,9 @@ impl queue::Memory for Spill {
     async fn remember(&self, _: Vec<(String, Option<Bytes>)>) -> Result<(), QueueError> {
         Err(QueueError::Closed)
     }
+    async fn swap(&self, _: Vec<queue::Swap>) -> Result<bool, QueueError> {
+        Err(QueueError::Closed)
+    }
     async fn recall(&self, _: &str) -> Result<Vec<(String, Bytes)>, QueueError> {
         Err(QueueError::Closed)
     }

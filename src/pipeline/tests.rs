@@ -14,7 +14,7 @@ use crate::queue::sqlite::SqliteQueue;
 use crate::queue::turns::{Look, Turn};
 use crate::queue::{
     Counts, Debt, Debts, Desk, Filter, LaneDue, Lanes, Leased, Leases, Memory, Operation, Owing, Page, Settlement,
-    Spool, Upkeep,
+    Spool, Swap, Upkeep,
 };
 
 /// A report that was to be stored: about which message, and on how many recipients.
@@ -198,6 +198,9 @@ impl Desk for Faulty {
 impl Memory for Faulty {
     async fn remember(&self, entries: Vec<(String, Option<Bytes>)>) -> Result<(), QueueError> {
         self.queue.remember(entries).await
+    }
+    async fn swap(&self, changes: Vec<Swap>) -> Result<bool, QueueError> {
+        self.queue.swap(changes).await
     }
     async fn recall(&self, prefix: &str) -> Result<Vec<(String, Bytes)>, QueueError> {
         self.queue.recall(prefix).await

@@ -291,6 +291,17 @@ pub struct Counts {
     pub owed: u64,
 }
 
+/// A change of a named value that somebody else may change, too.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Swap {
+    /// Its name.
+    pub name: String,
+    /// What it is now, as far as the caller knows; `None`: there is none of that name.
+    pub expected: Option<Bytes>,
+    /// What it is to be; `None`: it goes.
+    pub value: Option<Bytes>,
+}
+
 /// What a store takes of its disk.
 #[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[serde(default)]

@@ -13,7 +13,7 @@ use bytes::Bytes;
 use super::turns::{Look, Turn};
 use super::{
     Counts, Debt, Filter, LaneDue, Leased, Operation, Owing, Page, QueueError, Retried, Row, SaveError, Settlement,
-    Storage,
+    Storage, Swap,
 };
 use crate::clock::Timestamp;
 use crate::mail::{LaneName, NewMessage, Owed, QueueId, RecipientKey, State};
@@ -184,9 +184,14 @@ pub trait Desk: Send + Sync + 'static {
 /// Small named values of other parts (quota reservations, what replies taught, pauses), as durable as mail.
 #[async_trait]
 pub trait Memory: Send + Sync + 'static {
-    /// Stores small named values (quota reservations, feedback state); `None` removes one. Durable
-    /// (fsync) before `Ok`.
+    /// Stores small named values (quota reservations, feedback state), whatever they were: for those that only the
+    /// caller changes. `None` removes one. Durable (fsync) before `Ok`.
     async fn remember(&self, entries: Vec<(String, Option<Bytes>)>) -> Result<(), QueueError>;
+
+    /// Changes values that others may change, too: all of them if each is what the caller expects, else none. False:
+    /// one was something else, so read again. Durable before `Ok(true)`. [`QueueError::Invalid`] for a name that is
+    /// there twice.
+    async fn swap(&self, changes: Vec<Swap>) -> Result<bool, QueueError>;
 
     /// The stored values whose name starts with `prefix`, in order of name.
     async fn recall(&self, prefix: &str) -> Result<Vec<(String, Bytes)>, QueueError>;

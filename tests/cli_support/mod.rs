@@ -330,6 +330,9 @@ impl Memory for Fake {
         Err(QueueError::Closed)
     }
 
+    async fn swap(&self, _: Vec<mailweir::queue::Swap>) -> Result<bool, QueueError> {
+        Err(QueueError::Closed)
+    }
     async fn recall(&self, _: &str) -> Result<Vec<(String, Bytes)>, QueueError> {
         Err(QueueError::Closed)
     }

@@ -9,6 +9,7 @@ pub mod later;
 pub mod life;
 pub mod look;
 pub mod model;
+pub mod values;
 
 use std::any::Any;
 use std::sync::Arc;
@@ -273,7 +274,9 @@ macro_rules! suite {
                 look: counts_follow,
             );
             $crate::suite!(@part memory, $open;
-                life: named_values_are_kept_replaced_and_removed,
+                values: named_values_are_kept_replaced_and_removed,
+                values: a_value_that_others_change_is_not_written_over_blindly,
+                values: what_several_reserve_is_never_more_than_there_is,
             );
             $crate::suite!(@part upkeep, $open;
                 life: a_restart_queues_what_was_leased,

@@ -13,7 +13,7 @@ use mailweir::queue::sqlite::InlineQueue;
 use mailweir::queue::turns::{Look, Turn};
 use mailweir::queue::{
     Counts, Debt, Debts, Desk, Filter, LaneDue, Lanes, Leased, Leases, Memory, Operation, Owing, Page, QueueError, Row,
-    Settlement, Spool, Upkeep, Verdict,
+    Settlement, Spool, Swap, Upkeep, Verdict,
 };
 use tokio::sync::Mutex;
 
@@ -252,6 +252,10 @@ impl Desk for Store {
 impl Memory for Store {
     async fn remember(&self, entries: Vec<(String, Option<Bytes>)>) -> Result<(), QueueError> {
         self.write("remember", self.queue.remember(entries), |()| ()).await
+    }
+
+    async fn swap(&self, changes: Vec<Swap>) -> Result<bool, QueueError> {
+        self.write("swap", self.queue.swap(changes), |_| ()).await
     }
 
     async fn recall(&self, prefix: &str) -> Result<Vec<(String, Bytes)>, QueueError> {

@@ -33,7 +33,7 @@ use crate::mail::{IdSource, LaneName, NewMessage, Owed, QueueId, RecipientKey};
 use crate::queue::turns::{Look, Turn};
 use crate::queue::{
     Counts, Debt, Debts, Desk, Filter, LaneDue, Lanes, Leased, Leases, Memory, Operation, Owing, Page, QueueError,
-    Retried, Settlement, Spool, Upkeep,
+    Retried, Settlement, Spool, Swap, Upkeep,
 };
 
 /// See the module.
@@ -262,6 +262,10 @@ impl Desk for InlineQueue {
 impl Memory for InlineQueue {
     async fn remember(&self, entries: Vec<(String, Option<Bytes>)>) -> Result<(), QueueError> {
         self.write(Op::Remember(entries)).map(drop)
+    }
+
+    async fn swap(&self, changes: Vec<Swap>) -> Result<bool, QueueError> {
+        self.count(Op::Swap(changes)).map(|done| done > 0)
     }
 
     async fn recall(&self, prefix: &str) -> Result<Vec<(String, Bytes)>, QueueError> {

@@ -79,7 +79,7 @@ use self::writer::Writer;
 use super::turns::{Look, Turn};
 use super::{
     Counts, Debt, Debts, Desk, Filter, LaneDue, Lanes, Leased, Leases, Memory, Operation, Owing, Page, QueueError,
-    Retried, SaveError, Settlement, Spool, Storage, Upkeep,
+    Retried, SaveError, Settlement, Spool, Storage, Swap, Upkeep,
 };
 use crate::clock::{Clock, Timestamp};
 use crate::crash;
@@ -481,6 +481,10 @@ impl Desk for SqliteQueue {
 impl Memory for SqliteQueue {
     async fn remember(&self, entries: Vec<(String, Option<Bytes>)>) -> Result<(), QueueError> {
         self.write(Op::Remember(entries)).await.map(drop)
+    }
+
+    async fn swap(&self, changes: Vec<Swap>) -> Result<bool, QueueError> {
+        self.count(Op::Swap(changes)).await.map(|done| done > 0)
     }
 
     async fn recall(&self, prefix: &str) -> Result<Vec<(String, Bytes)>, QueueError> {

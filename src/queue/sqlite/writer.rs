@@ -375,6 +375,7 @@ fn perform(store: &mut Store<'_>, op: &Op, now: Timestamp) -> Result<Answer, Que
             store.remember(entries)?;
             Answer::Done
         }
+        Op::Swap(changes) => Answer::Count(store.swap(changes)?),
         Op::Probe => {
             store.remember(&[(PROBED.to_owned(), Some(now.to_string().into()))])?;
             Answer::Done

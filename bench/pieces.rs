@@ -29,7 +29,7 @@ use mailweir::mail::{
     RecipientKey, Trace,
 };
 use mailweir::queue::sqlite::SqliteQueue;
-use mailweir::queue::{Queue, Settlement, Verdict};
+use mailweir::queue::{Leases, Settlement, Spool, Upkeep, Verdict};
 use mailweir::schedule::ready::Ready;
 use mailweir::schedule::{Held, Job, Shared};
 use mailweir::shape::Limiter;

@@ -14,7 +14,7 @@ use mailweir::mail::{
     RecipientKey,
 };
 use mailweir::queue::sqlite::SqliteQueue;
-use mailweir::queue::{Filter, Queue, Settlement, Verdict};
+use mailweir::queue::{Desk, Filter, Lanes, Leases, Settlement, Spool, Upkeep, Verdict};
 
 const BATCH: usize = 64;
 

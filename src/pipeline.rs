@@ -44,7 +44,7 @@ use crate::descriptors::Descriptors;
 use crate::listener::{Arrivals, Intake, Logins, Memory, memory};
 use crate::mail::{Incoming, Message, NewMessage, NewRecipient, QueueId, Recipient};
 use crate::observe::{Active, Stats};
-use crate::queue::{Queue, QueueError};
+use crate::queue::{self, Queue, QueueError, Spool};
 use crate::route::Router;
 use crate::schedule::{Admission, Lane, Scheduler};
 use feedback::Feedback;
@@ -95,8 +95,12 @@ pub struct Relay {
 
 #[async_trait]
 impl Intake for Relay {
-    fn queue(&self) -> &Arc<dyn Queue> {
-        &self.queue
+    fn spool(&self) -> &dyn Spool {
+        &*self.queue
+    }
+
+    fn values(&self) -> &dyn queue::Memory {
+        &*self.queue
     }
 
     fn clock(&self) -> Clock {

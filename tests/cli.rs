@@ -10,7 +10,7 @@ use mailweir::admin::Controls;
 use mailweir::admin::control::{ControlServer, socket_path};
 use mailweir::clock::Clock;
 use mailweir::config::{Config, Store};
-use mailweir::queue::Queue;
+use mailweir::queue::Upkeep;
 use serde_json::Value as Json;
 
 mod cli_support;

@@ -9,7 +9,8 @@ use std::sync::Arc;
 use contract::Rig;
 use mailweir::clock::Clock;
 use mailweir::queue::Queue;
-use mailweir::queue::sqlite::SqliteQueue;
+use mailweir::queue::sqlite::{InlineQueue, SqliteQueue};
+use parking_lot::Mutex;
 
 fn open_sqlite() -> Rig {
     let dir = tempfile::tempdir().expect("a directory");
@@ -18,4 +19,27 @@ fn open_sqlite() -> Rig {
     Rig { queue: open().expect("an empty store"), open, keep: Box::new(dir) }
 }
 
-suite!(sqlite, super::open_sqlite);
+/// The store that simulations use is in memory: the one before is what it is opened from again.
+fn open_inline() -> Rig {
+    let last: Mutex<Option<Arc<InlineQueue>>> = Mutex::new(None);
+    let open = Box::new(move || {
+        let mut last = last.lock();
+        let queue = match last.take() {
+            Some(before) => before.reopen(Clock::System)?,
+            None => InlineQueue::open(Clock::System)?,
+        };
+        *last = Some(queue.clone());
+        Ok(queue as Arc<dyn Queue>)
+    });
+    Rig { queue: open().expect("an empty store"), open, keep: Box::new(()) }
+}
+
+suite!(sqlite, open_sqlite);
+suite!(inline, open_inline);
+
+/// What only a store that answers later can be asked: the inline one has answered before anybody can go away.
+mod in_flight {
+    crate::suite!(@part sqlite, open_sqlite;
+        life: a_lease_nobody_waited_for_goes_back,
+    );
+}

@@ -16,7 +16,7 @@ use contract::{T0, body, deferred, delivered, key, letter, list};
 use mailweir::clock::Clock;
 use mailweir::mail::CHUNK;
 use mailweir::queue::sqlite::{Options, SqliteQueue};
-use mailweir::queue::{Counts, Filter, Operation, Queue, QueueError};
+use mailweir::queue::{Counts, Desk, Filter, Lanes, Leases, Operation, QueueError, Spool, Upkeep};
 use rusqlite::Connection;
 
 /// Tells the child what to do, and with which file.

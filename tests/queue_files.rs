@@ -13,7 +13,7 @@ use contract::{T0, body, delivered, letter};
 use mailweir::clock::Clock;
 use mailweir::mail::{CHUNK, QueueId, RecipientKey};
 use mailweir::queue::sqlite::{Options, SqliteQueue};
-use mailweir::queue::{Counts, Operation, Queue, QueueError};
+use mailweir::queue::{Counts, Desk, Leases, Operation, QueueError, Spool, Upkeep};
 use rusqlite::Connection;
 
 struct Store {

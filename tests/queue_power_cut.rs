@@ -35,7 +35,7 @@ use contract::{T0, deferred, delivered, failed, key, letter, list};
 use mailweir::clock::Clock;
 use mailweir::mail::{CHUNK, QueueId};
 use mailweir::queue::sqlite::{Options, SqliteQueue};
-use mailweir::queue::{Filter, Operation, Queue, QueueError, Settlement, Verdict};
+use mailweir::queue::{Debts, Desk, Filter, Leases, Memory, Operation, QueueError, Settlement, Spool, Upkeep, Verdict};
 use rusqlite::Connection;
 use support::power::{Disk, Image, Unsynced, write_image};
 use support::shim::{EIO, Shim, Step, journal};

@@ -48,13 +48,7 @@ const DRAIN_TIME: Duration = Duration::from_secs(5);
 
 /// Where the control socket of a queue is.
 pub fn socket_path(store: &Store) -> PathBuf {
-    match store {
-        Store::Sqlite(path) => {
-            let mut name = path.clone().into_os_string();
-            name.push(".sock");
-            PathBuf::from(name)
-        }
-    }
+    store.beside(".sock")
 }
 
 /// The path under which others find the socket in the system's list, wherever they are; as it is, if it would be

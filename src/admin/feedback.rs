@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::clock::{Timestamp, When};
 use crate::config::Provider;
-use crate::queue::{Queue, QueueError};
+use crate::queue::{Memory, QueueError};
 use crate::shape::adapt::{Adapt, Configured, MEMOS, readable};
 
 /// What holds in a lane because of replies; empty when nothing does.
@@ -58,7 +58,7 @@ impl FeedbackStatus {
     /// # Errors
     /// The queue cannot be read.
     pub async fn stored(
-        queue: &dyn Queue,
+        queue: &dyn Memory,
         name: &str,
         provider: &Provider,
         now: Timestamp,
@@ -75,7 +75,7 @@ impl FeedbackStatus {
     /// # Errors
     /// The queue cannot be read.
     pub async fn all_stored<'p>(
-        queue: &dyn Queue,
+        queue: &dyn Memory,
         provider_of: impl Fn(&str) -> &'p Arc<Provider>,
         now: Timestamp,
     ) -> Result<Vec<(String, FeedbackStatus)>, QueueError> {

@@ -17,7 +17,7 @@ use tokio::sync::{Mutex, watch};
 use tokio::time::Instant;
 
 use super::bounded::Bounded;
-use crate::queue::Queue;
+use crate::queue::Spool;
 
 /// Time of a client to begin a request, and again to send it and to take the answer.
 const TIME: Duration = Duration::from_secs(10);
@@ -35,11 +35,11 @@ pub async fn bind(address: SocketAddr) -> std::io::Result<TcpListener> {
 }
 
 /// Serves until `stopping` turns true, at most `connections` at once.
-pub async fn serve(listener: TcpListener, connections: usize, queue: Arc<dyn Queue>, stopping: watch::Receiver<bool>) {
+pub async fn serve(listener: TcpListener, connections: usize, queue: Arc<dyn Spool>, stopping: watch::Receiver<bool>) {
     serve_in(Bounded::new(listener, connections, TIME), queue, stopping).await;
 }
 
-async fn serve_in(listener: Bounded, queue: Arc<dyn Queue>, mut stopping: watch::Receiver<bool>) {
+async fn serve_in(listener: Bounded, queue: Arc<dyn Spool>, mut stopping: watch::Receiver<bool>) {
     let health = Arc::new(Health { queue, last: Mutex::default() });
     let app = Router::new().route("/healthz", get(answer)).with_state(health);
     let stop = async move {
@@ -59,7 +59,7 @@ async fn answer(State(health): State<Arc<Health>>) -> (StatusCode, String) {
 
 /// Whether the queue takes mail, asked at most once in [`FRESH`].
 struct Health {
-    queue: Arc<dyn Queue>,
+    queue: Arc<dyn Spool>,
     /// When it was asked, and what it said. Held while it is asked: the others wait for that answer.
     last: Mutex<Option<(Instant, Result<(), String>)>>,
 }

@@ -22,7 +22,7 @@ use super::{Controls, Explanation, Forgotten, LaneStatus, Resumed, Status, Withd
 use crate::clock::{Clock, Timestamp};
 use crate::listener::arrivals::Lock;
 use crate::mail::{Address, CHUNK, Incoming, LaneName, QueueId, RecipientKey, State};
-use crate::queue::{Counts, Filter, Operation, Page, Queue, QueueError, Row, Storage};
+use crate::queue::{Counts, Desk, Filter, Operation, Page, Queue, QueueError, Row, Spool, Storage};
 
 /// Recipients looked at or changed in one step.
 pub(super) const PAGE: usize = 500;
@@ -407,7 +407,7 @@ pub(super) async fn operate(
 }
 
 /// Without a look at each of them: there may be millions. What waits in memory is due already.
-async fn retry_all(controls: &dyn Controls, queue: &dyn Queue, now: Timestamp) -> Result<Done, Failure> {
+async fn retry_all(controls: &dyn Controls, queue: &dyn Desk, now: Timestamp) -> Result<Done, Failure> {
     let (mut done, mut after, mut leased) = (Done::default(), None, 0);
     loop {
         let step = queue.retry_all(after, now, RETRIED_AT_ONCE).await.map_err(|e| Failure::of_queue(e, done))?;
@@ -488,7 +488,7 @@ async fn operate_page(
 }
 
 async fn body(
-    queue: &dyn Queue,
+    queue: &dyn Spool,
     id: &str,
     headers_only: bool,
     sink: &mut dyn Sink,

@@ -21,8 +21,8 @@ use crate::admin::{
     Status, Withdrawn,
 };
 use crate::clock::{Timestamp, When};
+use crate::config::Provider;
 use crate::config::report::{OwnValues, Setting};
-use crate::config::{Provider, Store};
 use crate::listener::arrivals::Lock;
 use crate::listener::{Intake, Place};
 use crate::mail::{
@@ -30,8 +30,7 @@ use crate::mail::{
     sender_key,
 };
 use crate::pipeline::{COUNTED, Relay};
-use crate::queue::sqlite::Aside;
-use crate::queue::{Counts, Filter, Operation, Queue, QueueError, Row, Storage};
+use crate::queue::{Counts, Filter, Operation, Queue, QueueError, Row, Storage, opening};
 use crate::schedule::lane::By;
 use crate::schedule::{Job, Lane};
 
@@ -234,8 +233,7 @@ impl Controls for Operator {
 
     fn status(&self) -> Status {
         let (relay, stats) = (&self.relay, &self.relay.stats);
-        let Store::Sqlite(store) = &relay.config.queue.store;
-        let aside = Aside::of(store, relay.config.queue.min_free);
+        let aside = opening::aside(&relay.config.queue);
         Status {
             version: env!("CARGO_PKG_VERSION").into(),
             pid: std::process::id(),

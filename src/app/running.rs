@@ -7,7 +7,6 @@
 //! The sockets outlive it (`sockets`): while one configuration takes the place of another, clients
 //! that connect wait in the kernel instead of being refused.
 
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -21,14 +20,13 @@ use super::spool::keep_spool;
 use super::{StartError, files, keep_expiring, keep_house};
 use crate::admin::http;
 use crate::clock::Clock;
-use crate::config::{Config, Store};
+use crate::config::{self, Config};
 use crate::crash;
 use crate::deliver::Connector;
 use crate::descriptors::Descriptors;
 use crate::listener::{self, Place, Server};
 use crate::pipeline::{Relay, conversion};
-use crate::queue::sqlite::{Aside, Options, SqliteQueue};
-use crate::queue::{Queue, QueueError};
+use crate::queue::{Queue, QueueError, opening};
 use crate::route::{Router, sts};
 use crate::schedule::Scheduler;
 
@@ -105,13 +103,10 @@ impl Opened {
     /// # Errors
     /// It cannot be had; another mailweir runs on it.
     pub(super) async fn open(parts: Parts, clock: Clock) -> Result<Opened, StartError> {
-        let Store::Sqlite(store) = &parts.config.queue.store;
-        let (min_free, memory) = (parts.config.queue.min_free, parts.config.queue.memory);
-        if let Some(warning) = Aside::of(store, min_free).warning() {
+        if let Some(warning) = opening::aside(&parts.config.queue).warning() {
             tracing::warn!("{warning}");
         }
-        let options = Options { min_free: Some(min_free), ..Options::default() }.within(memory);
-        let queue = open_queue(store.clone(), clock, options).await?;
+        let queue = open_queue(parts.config.queue.clone(), clock).await?;
         crash::point("start.opened");
         Ok(Opened { parts, queue })
     }
@@ -154,10 +149,9 @@ impl Running {
         before: Option<&Relay>,
     ) -> Result<Running, StartError> {
         let Opened { parts: Parts { config, router, connector }, queue } = opened;
-        let Store::Sqlite(store) = &config.queue.store;
         let counts = queue.counts().await.map_err(|e| StartError::Temporary(e.to_string()))?;
         tracing::info!(
-            store = %store.display(),
+            store = %config.queue.store.place().display(),
             messages = counts.messages,
             queued = counts.queued + counts.uncertain,
             held = counts.held,
@@ -330,11 +324,10 @@ impl Drained {
 
     async fn within(&self, end: impl Future<Output = ()>) -> Result<(), StartError> {
         tokio::time::timeout(CLOSE, end).await.map_err(|_| {
-            let Store::Sqlite(store) = &self.relay.config.queue.store;
             let why = format!(
                 "the queue {} does not close within {} s: its disk neither takes writes nor refuses them; what was \
                  acknowledged is in it, as after a kill",
-                store.display(),
+                self.relay.config.queue.store.place().display(),
                 CLOSE.as_secs()
             );
             tracing::error!("{why}");
@@ -353,15 +346,15 @@ async fn end_by(deadline: Instant, mut task: JoinHandle<()>) {
     }
 }
 
-async fn open_queue(path: PathBuf, clock: Clock, options: Options) -> Result<Arc<dyn Queue>, StartError> {
-    let shown = path.display().to_string();
-    let opened = tokio::task::spawn_blocking(move || SqliteQueue::open_with(&path, clock, options)).await;
+async fn open_queue(of: config::Queue, clock: Clock) -> Result<Arc<dyn Queue>, StartError> {
+    let shown = of.store.to_string();
+    let opened = tokio::task::spawn_blocking(move || opening::open(&of, clock)).await;
     match opened {
         Ok(Ok(queue)) => Ok(queue),
         Ok(Err(error @ (QueueError::InUse(_) | QueueError::Unavailable(_) | QueueError::Full(_)))) => {
-            Err(StartError::Temporary(format!("{error} ([queue] store = \"sqlite:{shown}\")")))
+            Err(StartError::Temporary(format!("{error} ([queue] store = \"{shown}\")")))
         }
-        Ok(Err(error)) => Err(StartError::Unavailable(format!("{error} ([queue] store = \"sqlite:{shown}\")"))),
+        Ok(Err(error)) => Err(StartError::Unavailable(format!("{error} ([queue] store = \"{shown}\")"))),
         Err(error) => Err(StartError::Unavailable(error.to_string())),
     }
 }

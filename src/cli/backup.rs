@@ -7,8 +7,6 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
-use rustix::fs::{Access, access};
-use rustix::io::Errno;
 
 use super::connect::{Lead, Target, running};
 use super::screen;
@@ -18,7 +16,7 @@ use crate::admin::requests::{Reply, Request};
 use crate::config::Store;
 use crate::config::units::Size;
 use crate::queue::Counts;
-use crate::queue::sqlite::backup;
+use crate::queue::opening::{self, OutOfReach};
 
 /// Arguments.
 #[derive(Args, Debug)]
@@ -31,17 +29,16 @@ pub(super) struct BackupArgs {
 }
 
 pub(super) async fn backup(lead: &Lead, args: &BackupArgs) -> Outcome {
-    let Store::Sqlite(store) = &lead.config().queue.store;
+    let store = &lead.config().queue.store;
     must_be_its_queue(lead).await?;
     let (bytes, counts) = match displaced(lead).await? {
         Some(running) => save(&running, &args.file).await?,
         None => {
             readable(store)?;
-            let copied = backup::backup(store, &args.file).map_err(|e| {
-                let code = if e.is_temporary() { Code::Temporary } else { Code::Unavailable };
-                Failed::new(code, format!("no backup: {e}"))
-            })?;
-            (copied.bytes, copied.counts)
+            opening::copy(store, &args.file).map_err(|e| {
+                let code = if e.temporary { Code::Temporary } else { Code::Unavailable };
+                Failed::new(code, e)
+            })?
         }
     };
     say(&args.file, bytes, counts, args.json)
@@ -84,16 +81,16 @@ async fn save(running: &Target, file: &Path) -> Result<(u64, Counts), Failed> {
 }
 
 /// Says so if this user may not read the queue, before SQLite says only that it cannot open it.
-fn readable(store: &Path) -> Result<(), Failed> {
+fn readable(store: &Store) -> Result<(), Failed> {
     let user = rustix::process::geteuid().as_raw();
-    let why = match access(store, Access::READ_OK) {
+    let why = match opening::within_reach(store, false) {
         Ok(()) => return Ok(()),
-        Err(Errno::NOENT) => format!("there is no queue at {}", store.display()),
-        Err(Errno::ACCESS) => format!(
+        Err(OutOfReach::Missing(path)) => format!("there is no queue at {}", path.display()),
+        Err(OutOfReach::Forbidden(path)) => format!(
             "no backup: user {user} may not read {}: run this as the user that mailweir runs as, or as root",
-            store.display()
+            path.display()
         ),
-        Err(e) => format!("no backup: {} cannot be looked at: {e}", store.display()),
+        Err(OutOfReach::Unknown(path, e)) => format!("no backup: {} cannot be looked at: {e}", path.display()),
     };
     Err(Failed::new(Code::Unavailable, why))
 }

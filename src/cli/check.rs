@@ -12,8 +12,8 @@ use super::{Code, Failed, Outcome};
 use crate::clock::{Clock, Timestamp};
 use crate::config::certificates::{self, Certificate};
 use crate::config::report::{Annotated, OwnValues};
-use crate::config::{ConfigError, Loaded, Store};
-use crate::queue::sqlite::Aside;
+use crate::config::{ConfigError, Loaded};
+use crate::queue::opening;
 
 pub(super) fn check(loaded: Result<Loaded, ConfigError>, all: bool, json: bool) -> Outcome {
     let mut out = screen::stdout();
@@ -90,8 +90,7 @@ fn verdict(loaded: &Loaded, warnings: usize) -> String {
 
 /// What this machine does not let be as it is configured.
 fn of_disk(loaded: &Loaded) -> Option<String> {
-    let Store::Sqlite(store) = &loaded.config.queue.store;
-    Aside::of(store, loaded.config.queue.min_free).warning()
+    opening::aside(&loaded.config.queue).warning()
 }
 
 fn as_json(loaded: &Result<Loaded, ConfigError>, now: Timestamp) -> Json {

@@ -8,8 +8,6 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use rustix::fs::{Access, access};
-use rustix::io::Errno;
 use tokio::net::UnixStream;
 
 use super::screen;
@@ -21,7 +19,7 @@ use crate::admin::{Controls, LaneStatus, Status, Withdrawn};
 use crate::clock::{Clock, Timestamp};
 use crate::config::{Config, ConfigError, Elsewhere, Loaded, Store};
 use crate::mail::{LaneName, RecipientKey};
-use crate::queue::sqlite::SqliteQueue;
+use crate::queue::opening::{self, OutOfReach};
 use crate::queue::{Queue, QueueError};
 
 /// What leads a command to the relay: the configuration as far as it can be read, and the control socket.
@@ -103,13 +101,14 @@ pub async fn connect(lead: &Lead) -> Result<Target, Failed> {
         return Ok(target);
     }
     lead.must_be_good()?;
-    let Store::Sqlite(path) = &lead.config().queue.store;
-    if !path.exists() {
+    let store = &lead.config().queue.store;
+    let reach = opening::within_reach(store, true);
+    if let Err(OutOfReach::Missing(path)) = &reach {
         let message = nobody(lead, &format!("there is no queue at {}", path.display())).await;
         return Err(Failed::new(Code::Unavailable, message));
     }
     must_have_no_other_queue(lead, "nothing was done").await?;
-    if access(path, Access::READ_OK | Access::WRITE_OK) == Err(Errno::ACCESS) {
+    if let Err(OutOfReach::Forbidden(path)) = &reach {
         let (user, path) = (rustix::process::geteuid().as_raw(), path.display());
         let message = format!(
             "mailweir is not running, and user {user} may not open its queue, {path}: run this as the user that mailweir runs \
@@ -117,7 +116,7 @@ pub async fn connect(lead: &Lead) -> Result<Target, Failed> {
         );
         return Err(Failed::new(Code::Unavailable, message));
     }
-    let queue: Arc<dyn Queue> = SqliteQueue::open(path, Clock::System).map_err(|e| match e {
+    let queue = opening::open_for_command(store).map_err(|e| match e {
         QueueError::InUse(_) => Failed::new(
             Code::Temporary,
             format!("mailweir is running but does not answer at {}: {e}", lead.socket.display()),

@@ -19,10 +19,9 @@ use crate::admin::requests::{Reply, Request};
 use crate::admin::{FeedbackStatus, Forgotten, LaneStatus, Resumed};
 use crate::clock::{Clock, grouped};
 use crate::config::report::{Setting, profile_settings};
-use crate::config::{Config, Loaded, Provider, Store, profiles, sources};
+use crate::config::{Config, Loaded, Provider, profiles, sources};
 use crate::mail::LaneName;
-use crate::queue::Queue;
-use crate::queue::sqlite::SqliteQueue;
+use crate::queue::opening::{self, OutOfReach};
 use table::{connections, is_of_interest, state, state_at_rest, write_list};
 
 #[derive(Subcommand, Debug)]
@@ -217,11 +216,11 @@ fn texts<T: ToString>(values: &[T]) -> Vec<String> {
 /// What replies taught, lane by lane, while no relay runs: from the queue's file, if there is one.
 /// Who cannot read it is told on standard error and shown the rest.
 pub(super) async fn stored_feedback(config: &Config) -> Vec<(String, FeedbackStatus)> {
-    let Store::Sqlite(path) = &config.queue.store;
-    if !path.exists() {
+    let store = &config.queue.store;
+    if matches!(opening::within_reach(store, false), Err(OutOfReach::Missing(_))) {
         return Vec::new();
     }
-    let known = match SqliteQueue::open_for_inspection(path) {
+    let known = match opening::open_for_command(store) {
         Ok(queue) => {
             let of = |lane: &str| config.provider(LaneName::base_of(lane)).unwrap_or(&config.default);
             let known = FeedbackStatus::all_stored(&*queue, of, Clock::System.now()).await;

@@ -12,12 +12,11 @@ use tokio::net::UnixStream;
 use super::connect::{Lead, Target};
 use super::{Code, Failed};
 use crate::admin::requests::{Reply, Request};
-use crate::config::Store;
 
 /// A store without a full path is another one in each directory: what is found there may be the relay of another file,
 /// whose mail nobody wants to list or cancel by this one.
 pub(super) async fn must_be_ours(lead: &Lead, target: &Target) -> Result<(), Failed> {
-    let Store::Sqlite(store) = &lead.config().queue.store;
+    let store = lead.config().queue.store.place();
     let Some(own) = lead.own.as_deref().filter(|_| !lead.named && store.is_relative()) else { return Ok(()) };
     // One of an earlier version does not know the question; one without a file has no other.
     let Some(file) = file_told(target).await?.filter(|file| !file.is_empty()) else { return Ok(()) };

@@ -73,7 +73,7 @@ mod warmup;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -254,6 +254,22 @@ pub struct Queue {
 pub enum Store {
     /// `sqlite:PATH`.
     Sqlite(PathBuf),
+}
+
+impl Store {
+    /// The file beside it whose name goes on with `what`: where the socket and tokens are.
+    pub fn beside(&self, what: &str) -> PathBuf {
+        let mut name = self.place().to_owned().into_os_string();
+        name.push(what);
+        PathBuf::from(name)
+    }
+
+    /// Where it is on this machine.
+    pub fn place(&self) -> &Path {
+        match self {
+            Store::Sqlite(path) => path,
+        }
+    }
 }
 
 /// `[retry]`, also inside a provider.

@@ -20,7 +20,7 @@ use tokio::time::Instant;
 use crate::clock::Timestamp;
 use crate::config::{Count, CountedRate, Limit, Over};
 use crate::mail::{Address, Spellings};
-use crate::queue::{Queue, QueueError};
+use crate::queue::{Memory, QueueError};
 
 /// Windows that are counted at once.
 const MOST: usize = 10_000;
@@ -144,7 +144,7 @@ impl Arrivals {
     ///
     /// # Errors
     /// The queue cannot be read.
-    pub async fn recall(&self, queue: &dyn Queue) -> Result<(), QueueError> {
+    pub async fn recall(&self, queue: &dyn Memory) -> Result<(), QueueError> {
         for (name, value) in queue.recall(PREFIX).await? {
             match serde_json::from_slice::<Lock>(&value) {
                 Ok(lock) => _ = self.locks.lock().insert(lock.user.to_ascii_lowercase(), lock),
@@ -181,7 +181,7 @@ impl Arrivals {
         user: &str,
         why: &str,
         now: Timestamp,
-        queue: &dyn Queue,
+        queue: &dyn Memory,
     ) -> Result<(), QueueError> {
         let key = user.to_ascii_lowercase();
         let lock = Lock { user: user.to_owned(), since: now.to_string(), why: why.to_owned() };
@@ -194,7 +194,7 @@ impl Arrivals {
     ///
     /// # Errors
     /// The queue could not store it: it may send until the process ends.
-    pub async fn unlock(&self, user: &str, queue: &dyn Queue) -> Result<bool, QueueError> {
+    pub async fn unlock(&self, user: &str, queue: &dyn Memory) -> Result<bool, QueueError> {
         let key = user.to_ascii_lowercase();
         let was = self.locks.lock().remove(&key).is_some();
         if was {

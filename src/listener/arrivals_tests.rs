@@ -93,13 +93,13 @@ async fn who_is_locked_stays_so_until_somebody_ends_it_and_is_counted_anew() {
     assert_eq!((taken(&arrivals, "Shop", 5), taken(&arrivals, "ann", 5)), (2, 5));
     assert!(!arrivals.is_locked("shop"));
     // A queue that takes nothing: it holds all the same.
-    let _ = arrivals.lock("Shop", "more than 2/h", Timestamp(0), &**intake.queue()).await;
+    let _ = arrivals.lock("Shop", "more than 2/h", Timestamp(0), intake.values()).await;
     assert!(arrivals.is_locked("shop") && arrivals.is_locked("SHOP") && !arrivals.is_locked("ann"));
     let next = Arrivals::new(&arrivals.limits);
     next.go_on_from(&arrivals);
     assert_eq!(next.locks().iter().map(|lock| &*lock.user).collect::<Vec<_>>(), ["Shop"]);
     assert_eq!(taken(&next, "shop", 1), 0);
-    let _ = next.unlock("sHop", &**intake.queue()).await;
+    let _ = next.unlock("sHop", intake.values()).await;
     assert!(!next.is_locked("shop"));
     assert_eq!(taken(&next, "shop", 5), 2);
 }

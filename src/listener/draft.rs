@@ -39,7 +39,7 @@ use crate::mail::send_at::{self, SendAt, Unreadable};
 use crate::mail::tls_required::TlsRequired;
 use crate::mail::urgency::Urgency;
 use crate::mail::{Address, BodyTraits, CHUNK, QueueId, Trace};
-use crate::queue::{Queue, QueueError};
+use crate::queue::{QueueError, Spool};
 use crate::smtp::is_bare_cr;
 
 /// Longest line in bytes without its CRLF (RFC 5321 §4.5.3.1.6).
@@ -540,7 +540,7 @@ impl Draft {
 
     /// Hands whole chunks to the queue; to be called after each read. On `Err` the body is lost and
     /// the caller goes on reading to the end of the message, without further pushes.
-    pub async fn spill(&mut self, queue: &dyn Queue) -> Result<(), QueueError> {
+    pub async fn spill(&mut self, queue: &dyn Spool) -> Result<(), QueueError> {
         while self.has_chunk() {
             let rest = self.buf.get(CHUNK..).unwrap_or_default();
             let mut next = Vec::with_capacity(CHUNK + CHUNK / 4);
@@ -555,7 +555,7 @@ impl Draft {
         Ok(())
     }
 
-    async fn hand_over(&mut self, queue: &dyn Queue, mut chunk: Vec<u8>) -> Result<(), QueueError> {
+    async fn hand_over(&mut self, queue: &dyn Spool, mut chunk: Vec<u8>) -> Result<(), QueueError> {
         // Everybody behind counts its length as what it costs. A little slack is cheaper than a copy.
         if chunk.capacity() - chunk.len() > chunk.len() / 4 + 1024 {
             chunk.shrink_to_fit();
@@ -570,8 +570,8 @@ impl Draft {
         queue.spill(self.id, self.spilled, chunk).await
     }
 
-    /// The content is complete. On `Err` the spilled chunks are still to be dropped by [`Queue::unspill`].
-    pub async fn finish(&mut self, queue: &dyn Queue) -> Result<Result<Finished, Refusal>, QueueError> {
+    /// The content is complete. On `Err` the spilled chunks are still to be dropped by [`Spool::unspill`].
+    pub async fn finish(&mut self, queue: &dyn Spool) -> Result<Result<Finished, Refusal>, QueueError> {
         if self.exact.is_some() {
             self.end_exact();
         } else if self.refusal.is_none() && self.content > 0 && self.buf.last().or(Some(&b'\n')) != Some(&b'\n') {
@@ -608,7 +608,7 @@ impl Draft {
     }
 
     /// The message will not be queued: what was spilled is dropped.
-    pub async fn abandon(&mut self, queue: &dyn Queue) {
+    pub async fn abandon(&mut self, queue: &dyn Spool) {
         self.buf = Vec::new();
         self.head = None;
         if std::mem::take(&mut self.spilled) > 0 {

@@ -1,22 +1,21 @@
 //! Tests of [`Draft`] against a queue that keeps spilled chunks in memory.
 
 use std::sync::LazyLock;
-use std::time::Duration;
 
 use proptest::prelude::*;
 
 use super::*;
 use crate::clock::Clock;
 use crate::listener::{Intake, Memory};
-use crate::mail::{Address, Caller, IdSource, LaneName, Message, NewMessage, Owed, Recipient, RecipientKey};
-use crate::queue::{Counts, Debt, Filter, LaneDue, Leased, Operation, Owing, Page, Settlement};
+use crate::mail::{Address, Caller, IdSource, Message, NewMessage, Recipient};
+use crate::queue;
 
 /// Keeps what is spilled.
 #[derive(Default)]
 struct Spill(parking_lot::Mutex<std::collections::BTreeMap<u32, Bytes>>);
 
 #[async_trait::async_trait]
-impl Queue for Spill {
+impl Spool for Spill {
     fn next_id(&self, now: Timestamp) -> QueueId {
         IdSource::new(None).next(now)
     }
@@ -30,71 +29,29 @@ impl Queue for Spill {
     async fn accept(&self, _: NewMessage) -> Result<(), QueueError> {
         Err(QueueError::Closed)
     }
-    async fn claim_older(&self, _: &LaneName, _: Timestamp, _: usize) -> Result<Vec<Leased>, QueueError> {
-        Err(QueueError::Closed)
-    }
-    async fn claim(&self, _: &LaneName, _: Timestamp, _: usize) -> Result<Vec<Leased>, QueueError> {
-        Err(QueueError::Closed)
-    }
-    async fn owing(&self, _: Option<Owing>, _: usize) -> Result<Vec<Owing>, QueueError> {
-        Err(QueueError::Closed)
-    }
-    async fn owed(&self, _: QueueId, _: usize) -> Result<Option<Debt>, QueueError> {
-        Err(QueueError::Closed)
-    }
-    async fn is_under_way(&self, _: QueueId, _: Timestamp) -> Result<bool, QueueError> {
-        Err(QueueError::Closed)
-    }
-    async fn report(&self, _: Vec<(RecipientKey, Timestamp)>, _: Option<NewMessage>) -> Result<(), QueueError> {
-        Err(QueueError::Closed)
-    }
-    async fn settle(&self, _: Vec<Settlement>, _: Vec<Owed>) -> Result<(), QueueError> {
-        Err(QueueError::Closed)
-    }
     async fn chunk(&self, _: QueueId, _: u32) -> Result<Option<Bytes>, QueueError> {
         Err(QueueError::Closed)
     }
-    async fn lanes(&self, _: Option<LaneName>, _: usize) -> Result<Vec<LaneDue>, QueueError> {
+    async fn probe(&self) -> Result<(), QueueError> {
         Err(QueueError::Closed)
     }
-    async fn lane_due(&self, _: &LaneName) -> Result<Option<Timestamp>, QueueError> {
-        Err(QueueError::Closed)
-    }
-    async fn turns(&self, _: crate::queue::turns::Look) -> Result<Vec<crate::queue::turns::Turn>, QueueError> {
-        Err(QueueError::Closed)
-    }
-    async fn move_lane(&self, _: &LaneName, _: &LaneName, _: usize) -> Result<usize, QueueError> {
-        Err(QueueError::Closed)
-    }
-    async fn inspect(&self, _: &Filter, _: Option<RecipientKey>, _: usize) -> Result<Page, QueueError> {
-        Err(QueueError::Closed)
-    }
-    async fn operate(
-        &self,
-        _: Operation,
-        _: &[RecipientKey],
-        _: &[RecipientKey],
-        _: Timestamp,
-    ) -> Result<usize, QueueError> {
-        Err(QueueError::Closed)
-    }
-    async fn counts(&self) -> Result<Counts, QueueError> {
-        Err(QueueError::Closed)
-    }
-    async fn forget(&self, _: Timestamp, _: Duration, _: usize) -> Result<usize, QueueError> {
-        Err(QueueError::Closed)
-    }
+}
+
+#[async_trait::async_trait]
+impl queue::Memory for Spill {
     async fn remember(&self, _: Vec<(String, Option<Bytes>)>) -> Result<(), QueueError> {
+        Err(QueueError::Closed)
+    }
+    async fn swap(&self, _: Vec<queue::Swap>) -> Result<bool, QueueError> {
         Err(QueueError::Closed)
     }
     async fn recall(&self, _: &str) -> Result<Vec<(String, Bytes)>, QueueError> {
         Err(QueueError::Closed)
     }
-    async fn close(&self) {}
 }
 
 /// Something to hand messages to, for tests that never get that far.
-pub(crate) struct NoIntake(Arc<dyn Queue>, Arc<Memory>);
+pub(crate) struct NoIntake(Spill, Arc<Memory>);
 
 impl NoIntake {
     pub(crate) fn shared() -> Arc<dyn Intake> {
@@ -102,13 +59,16 @@ impl NoIntake {
     }
 
     pub(crate) fn with_memory(bytes: u64) -> Arc<dyn Intake> {
-        Arc::new(NoIntake(Arc::new(Spill::default()), Memory::new(bytes)))
+        Arc::new(NoIntake(Spill::default(), Memory::new(bytes)))
     }
 }
 
 #[async_trait::async_trait]
 impl Intake for NoIntake {
-    fn queue(&self) -> &Arc<dyn Queue> {
+    fn spool(&self) -> &dyn Spool {
+        &self.0
+    }
+    fn values(&self) -> &dyn queue::Memory {
         &self.0
     }
     fn clock(&self) -> Clock {

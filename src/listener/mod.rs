@@ -34,7 +34,7 @@ use bytes::Bytes;
 use crate::clock::Clock;
 use crate::descriptors::Descriptors;
 use crate::mail::{Message, QueueId, Recipient};
-use crate::queue::{Queue, QueueError};
+use crate::queue::{self, QueueError, Spool};
 pub use arrivals::Arrivals;
 pub use local::{Local, NotQueued};
 pub use login::{Logins, Slowed};
@@ -46,7 +46,10 @@ pub use socket::{Place, Socket, bind, is_lacking};
 #[async_trait]
 pub trait Intake: Send + Sync + 'static {
     /// For queue ids, and to spill large bodies.
-    fn queue(&self) -> &Arc<dyn Queue>;
+    fn spool(&self) -> &dyn Spool;
+
+    /// Where it is kept who is locked.
+    fn values(&self) -> &dyn queue::Memory;
 
     /// The clock.
     fn clock(&self) -> Clock;

@@ -25,7 +25,7 @@ use crate::mail::{
     Address, BodyKind, Caller, Envelope, Forward, Message, Notify, Orcpt, Origin, QueueId, Recipient, TlsWish, Trace,
 };
 use crate::observe;
-use crate::queue::{Queue, QueueError};
+use crate::queue::{QueueError, Spool};
 use crate::smtp::Reply;
 
 /// Recipients named in a log line; the others are counted.
@@ -259,8 +259,8 @@ impl Shared {
         }
     }
 
-    pub fn queue(&self) -> &dyn Queue {
-        self.intake.queue().as_ref()
+    pub fn queue(&self) -> &dyn Spool {
+        self.intake.spool()
     }
 
     /// Starts the body of a transaction.
@@ -368,7 +368,7 @@ impl Shared {
             return if reached.never { never_fits(&what) } else { OVER_LIMIT };
         }
         let (why, now) = (format!("more than {what} ({limit})"), self.intake.clock().now());
-        let stored = self.arrivals.lock(user, &why, now, self.queue()).await;
+        let stored = self.arrivals.lock(user, &why, now, self.intake.values()).await;
         error!(user, client = %client.caller, limit, what, "user locked: too many messages; `mailweir user unlock` ends it");
         if let Err(error) = stored {
             error!(user, %error, "the lock of a user could not be stored: it ends with this process");

@@ -216,7 +216,7 @@ pub struct NewMessage {
     pub message: Arc<Message>,
     /// At least one.
     pub recipients: Vec<NewRecipient>,
-    /// Chunk 0 of the body; the chunks 1.. were given to the queue before (`Queue::spill`).
+    /// Chunk 0 of the body; the chunks 1.. were given to the queue before (`Spool::spill`).
     pub head: Bytes,
 }
 

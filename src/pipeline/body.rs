@@ -16,14 +16,14 @@ use crate::deliver::{Capabilities, Event};
 use crate::mail::convert::limits::PIECE;
 use crate::mail::convert::{Conversion, Emitter, Hop, Octets, Pass, Recipe, Work};
 use crate::mail::{Body, BodyKind, BodyTraits, Envelope, Message};
-use crate::queue::Queue;
+use crate::queue::Spool;
 use crate::schedule::{Lane, Shared};
 
 /// The stored body of a message.
 #[derive(Clone)]
 pub(super) struct QueuedBody {
     pub(super) shared: Arc<Shared>,
-    pub(super) queue: Arc<dyn Queue>,
+    pub(super) queue: Arc<dyn Spool>,
 }
 
 #[async_trait]

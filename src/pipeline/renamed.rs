@@ -17,7 +17,7 @@ use serde::{Deserialize, Serialize};
 use super::Relay;
 use crate::clock::Mark;
 use crate::config::{Config, Provider};
-use crate::queue::{Queue, QueueError};
+use crate::queue::{Memory, QueueError};
 use crate::shape::Succession;
 use crate::shape::succession::{Holding, Receiver, moved_on};
 
@@ -103,7 +103,7 @@ impl Relay {
     }
 }
 
-async fn recognise(queue: &dyn Queue, config: &Config, now: &Mark) -> Result<Succession, QueueError> {
+async fn recognise(queue: &dyn Memory, config: &Config, now: &Mark) -> Result<Succession, QueueError> {
     let found = queue.recall(PREFIX).await?;
     let read = |(key, json): &(String, Bytes)| {
         let stored = serde_json::from_slice::<Stored>(json).ok()?;
@@ -147,7 +147,7 @@ async fn recognise(queue: &dyn Queue, config: &Config, now: &Mark) -> Result<Suc
 
 /// What replies taught, and pauses, of providers that are gone, under the names of those that are the same.
 async fn hand_over(
-    queue: &dyn Queue,
+    queue: &dyn Memory,
     providers: &[&Arc<Provider>],
     before: &[(String, Vec<Holding>)],
 ) -> Result<Vec<(String, Option<Bytes>)>, QueueError> {
@@ -185,7 +185,7 @@ async fn hand_over(
 /// What is stored of a provider, under another name of it. Where something is stored under that name already, that
 /// stays.
 async fn kept_of(
-    queue: &dyn Queue,
+    queue: &dyn Memory,
     prefix: &str,
     former: &str,
     name: &str,

@@ -4,6 +4,7 @@ use super::*;
 use crate::clock::Clock;
 use crate::config::sample;
 use crate::config::units::Pattern;
+use crate::queue::Queue;
 use crate::queue::sqlite::SqliteQueue;
 
 fn provider(name: &str, domain: &str) -> Arc<Provider> {

@@ -12,7 +12,10 @@ use crate::clock::Timestamp;
 use crate::mail::{Address, BodyTraits, Envelope, LaneName, Notify, Origin, Owed, RecipientKey};
 use crate::queue::sqlite::SqliteQueue;
 use crate::queue::turns::{Look, Turn};
-use crate::queue::{Counts, Debt, Filter, LaneDue, Leased, Operation, Owing, Page, Settlement};
+use crate::queue::{
+    Counts, Debt, Debts, Desk, Filter, LaneDue, Lanes, Leased, Leases, Memory, Operation, Owing, Page, Settlement,
+    Spool, Swap, Upkeep,
+};
 
 /// A report that was to be stored: about which message, and on how many recipients.
 pub(crate) type Asked = (Option<QueueId>, usize);
@@ -82,7 +85,7 @@ fn counts_down(times: &AtomicUsize) -> bool {
 }
 
 #[async_trait]
-impl Queue for Faulty {
+impl Spool for Faulty {
     fn next_id(&self, now: Timestamp) -> QueueId {
         self.queue.next_id(now)
     }
@@ -95,6 +98,17 @@ impl Queue for Faulty {
     async fn accept(&self, message: NewMessage) -> Result<(), QueueError> {
         self.queue.accept(message).await
     }
+    async fn chunk(&self, id: QueueId, index: u32) -> Result<Option<Bytes>, QueueError> {
+        assert!(!counts_down(&self.faults), "a fault on purpose");
+        self.queue.chunk(id, index).await
+    }
+    async fn probe(&self) -> Result<(), QueueError> {
+        self.queue.probe().await
+    }
+}
+
+#[async_trait]
+impl Leases for Faulty {
     async fn claim_older(&self, lane: &LaneName, now: Timestamp, limit: usize) -> Result<Vec<Leased>, QueueError> {
         self.queue.claim_older(lane, now, limit).await
     }
@@ -116,6 +130,26 @@ impl Queue for Faulty {
         }
         self.queue.settle(settlements, owed).await
     }
+}
+
+#[async_trait]
+impl Lanes for Faulty {
+    async fn lanes(&self, after: Option<LaneName>, limit: usize) -> Result<Vec<LaneDue>, QueueError> {
+        self.queue.lanes(after, limit).await
+    }
+    async fn lane_due(&self, lane: &LaneName) -> Result<Option<Timestamp>, QueueError> {
+        self.queue.lane_due(lane).await
+    }
+    async fn turns(&self, look: Look) -> Result<Vec<Turn>, QueueError> {
+        self.queue.turns(look).await
+    }
+    async fn move_lane(&self, from: &LaneName, to: &LaneName, limit: usize) -> Result<usize, QueueError> {
+        self.queue.move_lane(from, to, limit).await
+    }
+}
+
+#[async_trait]
+impl Debts for Faulty {
     async fn owing(&self, after: Option<Owing>, limit: usize) -> Result<Vec<Owing>, QueueError> {
         self.queue.owing(after, limit).await
     }
@@ -133,22 +167,10 @@ impl Queue for Faulty {
         }
         self.queue.report(told, report).await
     }
-    async fn chunk(&self, id: QueueId, index: u32) -> Result<Option<Bytes>, QueueError> {
-        assert!(!counts_down(&self.faults), "a fault on purpose");
-        self.queue.chunk(id, index).await
-    }
-    async fn lanes(&self, after: Option<LaneName>, limit: usize) -> Result<Vec<LaneDue>, QueueError> {
-        self.queue.lanes(after, limit).await
-    }
-    async fn lane_due(&self, lane: &LaneName) -> Result<Option<Timestamp>, QueueError> {
-        self.queue.lane_due(lane).await
-    }
-    async fn turns(&self, look: Look) -> Result<Vec<Turn>, QueueError> {
-        self.queue.turns(look).await
-    }
-    async fn move_lane(&self, from: &LaneName, to: &LaneName, limit: usize) -> Result<usize, QueueError> {
-        self.queue.move_lane(from, to, limit).await
-    }
+}
+
+#[async_trait]
+impl Desk for Faulty {
     async fn inspect(&self, filter: &Filter, after: Option<RecipientKey>, limit: usize) -> Result<Page, QueueError> {
         self.queue.inspect(filter, after, limit).await
     }
@@ -170,12 +192,23 @@ impl Queue for Faulty {
     async fn forget(&self, now: Timestamp, keep: Duration, limit: usize) -> Result<usize, QueueError> {
         self.queue.forget(now, keep, limit).await
     }
+}
+
+#[async_trait]
+impl Memory for Faulty {
     async fn remember(&self, entries: Vec<(String, Option<Bytes>)>) -> Result<(), QueueError> {
         self.queue.remember(entries).await
+    }
+    async fn swap(&self, changes: Vec<Swap>) -> Result<bool, QueueError> {
+        self.queue.swap(changes).await
     }
     async fn recall(&self, prefix: &str) -> Result<Vec<(String, Bytes)>, QueueError> {
         self.queue.recall(prefix).await
     }
+}
+
+#[async_trait]
+impl Upkeep for Faulty {
     async fn close(&self) {
         if self.hangs {
             std::future::pending::<()>().await;

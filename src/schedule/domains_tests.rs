@@ -5,7 +5,7 @@
 use super::*;
 use crate::mail::{Address, BodyTraits, Envelope, Message, NewMessage, NewRecipient, Origin, Recipient};
 use crate::queue::sqlite::InlineQueue;
-use crate::queue::{Queue, Settlement, Verdict};
+use crate::queue::{Desk, Leases, Settlement, Spool, Verdict};
 use crate::schedule::lane::Reached;
 use crate::schedule::testing::provider;
 use bytes::Bytes;

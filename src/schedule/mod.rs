@@ -41,7 +41,7 @@ use crate::clock::{Clock, Timestamp};
 use crate::config::{Limit, LimitsPer, Provider, sources};
 use crate::mail::{Address, LaneName, Message, RecipientKey, lowercase};
 use crate::observe::Active;
-use crate::queue::{Leased, Queue, Settlement, Verdict};
+use crate::queue::{Leased, Memory, Queue, Settlement, Verdict};
 use crate::shape::{self, Ledger, Limits, Memos};
 pub use admission::{Admission, Admitted};
 use budget::{Budget, Ticket};
@@ -496,7 +496,7 @@ pub fn stored_in(key: RecipientKey, warned: bool, to: &LaneName, now: Timestamp)
 }
 
 /// Quotas are kept in the queue's store, next to the mail they are about.
-struct QueueMemos(Arc<dyn Queue>);
+struct QueueMemos(Arc<dyn Memory>);
 
 #[async_trait]
 impl Memos for QueueMemos {

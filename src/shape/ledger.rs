@@ -18,7 +18,7 @@ use crate::mail::LaneName;
 /// First part of the names of the records of quotas.
 pub(super) const PREFIX: &str = "quota/";
 
-/// A store for small named values; see [`crate::queue::Queue::remember`].
+/// A store for small named values; see [`crate::queue::Memory::remember`].
 #[async_trait]
 pub trait Memos: Send + Sync + 'static {
     /// Stores or removes; durable before `Ok`. The error is text for a log line.

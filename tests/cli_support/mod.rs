@@ -11,7 +11,10 @@ use mailweir::clock::{Clock, Timestamp};
 use mailweir::config::units::Pattern;
 use mailweir::mail::lifecycle::{Event, Next};
 use mailweir::mail::{IdSource, LaneName, NewMessage, Owed, QueueId, RecipientKey, State};
-use mailweir::queue::{Counts, Filter, LaneDue, Leased, Operation, Page, Queue, QueueError, Row, Settlement};
+use mailweir::queue::{
+    Counts, Debts, Desk, Filter, LaneDue, Lanes, Leased, Leases, Memory, Operation, Page, Queue, QueueError, Row,
+    Settlement, Spool, Upkeep,
+};
 use parking_lot::Mutex;
 
 type Entry = (RecipientKey, State, Row);
@@ -185,7 +188,92 @@ impl Controls for Fake {
 }
 
 #[async_trait]
-impl Queue for Fake {
+impl Spool for Fake {
+    async fn chunk(&self, id: QueueId, index: u32) -> Result<Option<Bytes>, QueueError> {
+        let known = index == 0 && self.ids.contains(&id.to_string());
+        Ok(known.then(|| Bytes::from_static(b"Subject: hello\r\n\r\nthe body\r\n")))
+    }
+
+    // The command line uses nothing of what follows.
+
+    fn next_id(&self, now: Timestamp) -> QueueId {
+        IdSource::new(None).next(now)
+    }
+
+    async fn spill(&self, _: QueueId, _: u32, _: Bytes) -> Result<(), QueueError> {
+        Err(QueueError::Closed)
+    }
+
+    async fn unspill(&self, _: QueueId) {}
+
+    async fn accept(&self, _: NewMessage) -> Result<(), QueueError> {
+        Err(QueueError::Closed)
+    }
+
+    async fn probe(&self) -> Result<(), QueueError> {
+        Err(QueueError::Closed)
+    }
+}
+
+#[async_trait]
+impl Leases for Fake {
+    async fn claim_older(&self, _: &LaneName, _: Timestamp, _: usize) -> Result<Vec<Leased>, QueueError> {
+        Err(QueueError::Closed)
+    }
+
+    async fn settle(&self, _: Vec<Settlement>, _: Vec<Owed>) -> Result<(), QueueError> {
+        Err(QueueError::Closed)
+    }
+
+    async fn claim(&self, _: &LaneName, _: Timestamp, _: usize) -> Result<Vec<Leased>, QueueError> {
+        Err(QueueError::Closed)
+    }
+}
+
+#[async_trait]
+impl Lanes for Fake {
+    async fn lanes(&self, _: Option<LaneName>, _: usize) -> Result<Vec<LaneDue>, QueueError> {
+        Err(QueueError::Closed)
+    }
+
+    async fn lane_due(&self, _: &LaneName) -> Result<Option<Timestamp>, QueueError> {
+        Err(QueueError::Closed)
+    }
+
+    async fn turns(&self, _: mailweir::queue::turns::Look) -> Result<Vec<mailweir::queue::turns::Turn>, QueueError> {
+        Err(QueueError::Closed)
+    }
+
+    async fn move_lane(&self, _: &LaneName, _: &LaneName, _: usize) -> Result<usize, QueueError> {
+        Err(QueueError::Closed)
+    }
+}
+
+#[async_trait]
+impl Debts for Fake {
+    async fn owing(
+        &self,
+        _: Option<mailweir::queue::Owing>,
+        _: usize,
+    ) -> Result<Vec<mailweir::queue::Owing>, QueueError> {
+        Err(QueueError::Closed)
+    }
+
+    async fn owed(&self, _: QueueId, _: usize) -> Result<Option<mailweir::queue::Debt>, QueueError> {
+        Err(QueueError::Closed)
+    }
+
+    async fn is_under_way(&self, _: QueueId, _: Timestamp) -> Result<bool, QueueError> {
+        Err(QueueError::Closed)
+    }
+
+    async fn report(&self, _: Vec<(RecipientKey, Timestamp)>, _: Option<NewMessage>) -> Result<(), QueueError> {
+        Err(QueueError::Closed)
+    }
+}
+
+#[async_trait]
+impl Desk for Fake {
     async fn inspect(&self, filter: &Filter, after: Option<RecipientKey>, limit: usize) -> Result<Page, QueueError> {
         let entries = self.entries.lock();
         let later = |entry: &&Entry| after.is_none_or(|a| entry.0 > a) && Fake::matches(entry, filter);
@@ -229,88 +317,30 @@ impl Queue for Fake {
         Ok(changed)
     }
 
-    async fn chunk(&self, id: QueueId, index: u32) -> Result<Option<Bytes>, QueueError> {
-        let known = index == 0 && self.ids.contains(&id.to_string());
-        Ok(known.then(|| Bytes::from_static(b"Subject: hello\r\n\r\nthe body\r\n")))
-    }
-
     async fn counts(&self) -> Result<Counts, QueueError> {
         Ok(Counts { messages: 2, queued: 3, leased: 2, failed: 1, ..Counts::default() })
-    }
-
-    // The command line uses nothing of what follows.
-
-    fn next_id(&self, now: Timestamp) -> QueueId {
-        IdSource::new(None).next(now)
-    }
-
-    async fn spill(&self, _: QueueId, _: u32, _: Bytes) -> Result<(), QueueError> {
-        Err(QueueError::Closed)
-    }
-
-    async fn unspill(&self, _: QueueId) {}
-
-    async fn accept(&self, _: NewMessage) -> Result<(), QueueError> {
-        Err(QueueError::Closed)
-    }
-
-    async fn claim_older(&self, _: &LaneName, _: Timestamp, _: usize) -> Result<Vec<Leased>, QueueError> {
-        Err(QueueError::Closed)
-    }
-
-    async fn owing(
-        &self,
-        _: Option<mailweir::queue::Owing>,
-        _: usize,
-    ) -> Result<Vec<mailweir::queue::Owing>, QueueError> {
-        Err(QueueError::Closed)
-    }
-
-    async fn owed(&self, _: QueueId, _: usize) -> Result<Option<mailweir::queue::Debt>, QueueError> {
-        Err(QueueError::Closed)
-    }
-
-    async fn is_under_way(&self, _: QueueId, _: Timestamp) -> Result<bool, QueueError> {
-        Err(QueueError::Closed)
-    }
-
-    async fn report(&self, _: Vec<(RecipientKey, Timestamp)>, _: Option<NewMessage>) -> Result<(), QueueError> {
-        Err(QueueError::Closed)
-    }
-
-    async fn settle(&self, _: Vec<Settlement>, _: Vec<Owed>) -> Result<(), QueueError> {
-        Err(QueueError::Closed)
-    }
-
-    async fn claim(&self, _: &LaneName, _: Timestamp, _: usize) -> Result<Vec<Leased>, QueueError> {
-        Err(QueueError::Closed)
-    }
-
-    async fn lanes(&self, _: Option<LaneName>, _: usize) -> Result<Vec<LaneDue>, QueueError> {
-        Err(QueueError::Closed)
-    }
-
-    async fn lane_due(&self, _: &LaneName) -> Result<Option<Timestamp>, QueueError> {
-        Err(QueueError::Closed)
-    }
-
-    async fn turns(&self, _: mailweir::queue::turns::Look) -> Result<Vec<mailweir::queue::turns::Turn>, QueueError> {
-        Err(QueueError::Closed)
-    }
-
-    async fn move_lane(&self, _: &LaneName, _: &LaneName, _: usize) -> Result<usize, QueueError> {
-        Err(QueueError::Closed)
     }
 
     async fn forget(&self, _: Timestamp, _: Duration, _: usize) -> Result<usize, QueueError> {
         Err(QueueError::Closed)
     }
+}
 
+#[async_trait]
+impl Memory for Fake {
     async fn remember(&self, _: Vec<(String, Option<Bytes>)>) -> Result<(), QueueError> {
+        Err(QueueError::Closed)
+    }
+
+    async fn swap(&self, _: Vec<mailweir::queue::Swap>) -> Result<bool, QueueError> {
         Err(QueueError::Closed)
     }
     async fn recall(&self, _: &str) -> Result<Vec<(String, Bytes)>, QueueError> {
         Err(QueueError::Closed)
     }
+}
+
+#[async_trait]
+impl Upkeep for Fake {
     async fn close(&self) {}
 }

@@ -268,20 +268,6 @@ pub async fn dead_letters_are_kept_then_forgotten(mut rig: Rig) {
     assert_eq!(queue.chunk(ids[0], 0).await.unwrap(), None);
 }
 
-pub async fn named_values_are_kept_replaced_and_removed(mut rig: Rig) {
-    let value = |text: &'static str| Some(bytes::Bytes::from_static(text.as_bytes()));
-    let entries = [("quota/a", "1"), ("quota/b", "2"), ("state/a", "3"), ("quota", "4")];
-    rig.queue.remember(entries.map(|(name, text)| (name.to_owned(), value(text))).to_vec()).await.unwrap();
-    rig.queue.remember(vec![("quota/b".into(), value("5")), ("quota/a".into(), None)]).await.unwrap();
-    rig.drop_and_reopen().await;
-    let names = |found: Vec<(String, bytes::Bytes)>| -> Vec<String> {
-        found.into_iter().map(|(name, text)| format!("{name}={}", String::from_utf8_lossy(&text))).collect()
-    };
-    assert_eq!(names(rig.queue.recall("quota/").await.unwrap()), ["quota/b=5"]);
-    assert_eq!(names(rig.queue.recall("").await.unwrap()), ["quota=4", "quota/b=5", "state/a=3"]);
-    assert_eq!(names(rig.queue.recall("none").await.unwrap()), [""; 0]);
-}
-
 pub async fn settling_what_is_not_held_is_passed_over(rig: Rig) {
     let queue = &*rig.queue;
     let queued = letter("a@here.example", "gmail").post(queue).await;

@@ -1,5 +1,5 @@
-//! What every queue backend promises, as one suite: `suite!(NAME, OPEN)` makes a module with a test
-//! for each promise. `OPEN` gives a [`Rig`] over an empty store.
+//! What every queue backend promises, as one suite: `suite!(NAME, OPEN)` makes a module with one for each part of the
+//! queue, and in it a test for each promise. `OPEN` gives a [`Rig`] over an empty store.
 
 #![allow(dead_code, reason = "shared between test programs that use parts of it")]
 
@@ -9,17 +9,19 @@ pub mod later;
 pub mod life;
 pub mod look;
 pub mod model;
+pub mod values;
 
 use std::any::Any;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use mailweir::clock::Timestamp;
+use mailweir::clock::{Clock, Timestamp};
 use mailweir::mail::{
-    Address, BodyTraits, CHUNK, Envelope, LaneName, Message, NewMessage, NewRecipient, Origin, Owed, QueueId,
-    Recipient, RecipientKey,
+    Address, BodyTraits, CHUNK, Envelope, LaneName, Message, NewMessage, NewRecipient, Origin, QueueId, Recipient,
+    RecipientKey,
 };
-use mailweir::queue::{Filter, Leased, Page, Queue, QueueError, Row, Settlement, Verdict};
+use mailweir::queue::sqlite::InlineQueue;
+use mailweir::queue::{Filter, Queue, QueueError, Row, Settlement, Verdict};
 
 /// Some time in 2026.
 pub const T0: Timestamp = Timestamp(1_790_000_000_000);
@@ -41,7 +43,7 @@ impl Rig {
 
     /// Drops the queue without closing it and opens it as soon as it lets go of the store.
     pub async fn drop_and_reopen(&mut self) {
-        self.queue = Arc::new(Gone);
+        self.queue = InlineQueue::open(Clock::System).expect("a queue that stands in while there is none");
         for _ in 0..1_000_000 {
             match (self.open)() {
                 Err(QueueError::InUse(_)) => tokio::task::yield_now().await,
@@ -53,88 +55,6 @@ impl Rig {
         }
         panic!("the dropped queue never let go of the store");
     }
-}
-
-/// Stands in for a queue while there is none.
-struct Gone;
-
-#[async_trait::async_trait]
-impl Queue for Gone {
-    fn next_id(&self, _: Timestamp) -> QueueId {
-        QueueId(0)
-    }
-    async fn spill(&self, _: QueueId, _: u32, _: Bytes) -> Result<(), QueueError> {
-        Err(QueueError::Closed)
-    }
-    async fn unspill(&self, _: QueueId) {}
-    async fn accept(&self, _: NewMessage) -> Result<(), QueueError> {
-        Err(QueueError::Closed)
-    }
-    async fn claim_older(&self, _: &LaneName, _: Timestamp, _: usize) -> Result<Vec<Leased>, QueueError> {
-        Err(QueueError::Closed)
-    }
-    async fn claim(&self, _: &LaneName, _: Timestamp, _: usize) -> Result<Vec<Leased>, QueueError> {
-        Err(QueueError::Closed)
-    }
-    async fn owing(
-        &self,
-        _: Option<mailweir::queue::Owing>,
-        _: usize,
-    ) -> Result<Vec<mailweir::queue::Owing>, QueueError> {
-        Err(QueueError::Closed)
-    }
-    async fn owed(&self, _: QueueId, _: usize) -> Result<Option<mailweir::queue::Debt>, QueueError> {
-        Err(QueueError::Closed)
-    }
-    async fn is_under_way(&self, _: QueueId, _: Timestamp) -> Result<bool, QueueError> {
-        Err(QueueError::Closed)
-    }
-    async fn report(&self, _: Vec<(RecipientKey, Timestamp)>, _: Option<NewMessage>) -> Result<(), QueueError> {
-        Err(QueueError::Closed)
-    }
-    async fn settle(&self, _: Vec<Settlement>, _: Vec<Owed>) -> Result<(), QueueError> {
-        Err(QueueError::Closed)
-    }
-    async fn chunk(&self, _: QueueId, _: u32) -> Result<Option<Bytes>, QueueError> {
-        Err(QueueError::Closed)
-    }
-    async fn lanes(&self, _: Option<LaneName>, _: usize) -> Result<Vec<mailweir::queue::LaneDue>, QueueError> {
-        Err(QueueError::Closed)
-    }
-    async fn lane_due(&self, _: &LaneName) -> Result<Option<Timestamp>, QueueError> {
-        Err(QueueError::Closed)
-    }
-    async fn turns(&self, _: mailweir::queue::turns::Look) -> Result<Vec<mailweir::queue::turns::Turn>, QueueError> {
-        Err(QueueError::Closed)
-    }
-    async fn move_lane(&self, _: &LaneName, _: &LaneName, _: usize) -> Result<usize, QueueError> {
-        Err(QueueError::Closed)
-    }
-    async fn inspect(&self, _: &Filter, _: Option<RecipientKey>, _: usize) -> Result<Page, QueueError> {
-        Err(QueueError::Closed)
-    }
-    async fn operate(
-        &self,
-        _: mailweir::queue::Operation,
-        _: &[RecipientKey],
-        _: &[RecipientKey],
-        _: Timestamp,
-    ) -> Result<usize, QueueError> {
-        Err(QueueError::Closed)
-    }
-    async fn counts(&self) -> Result<mailweir::queue::Counts, QueueError> {
-        Err(QueueError::Closed)
-    }
-    async fn forget(&self, _: Timestamp, _: std::time::Duration, _: usize) -> Result<usize, QueueError> {
-        Err(QueueError::Closed)
-    }
-    async fn remember(&self, _: Vec<(String, Option<Bytes>)>) -> Result<(), QueueError> {
-        Err(QueueError::Closed)
-    }
-    async fn recall(&self, _: &str) -> Result<Vec<(String, Bytes)>, QueueError> {
-        Err(QueueError::Closed)
-    }
-    async fn close(&self) {}
 }
 
 /// A message to be, with what a test cares about.
@@ -294,45 +214,44 @@ pub async fn body(queue: &dyn Queue, message: &Message) -> Vec<u8> {
     body
 }
 
-/// One test per promise.
+/// One test per promise, by the part of the queue that makes it.
 #[macro_export]
 macro_rules! suite {
-    ($backend:ident, $open:expr) => {
+    ($backend:ident, $open:ident) => {
         mod $backend {
-            $crate::suite!(@tests $open;
-                life: accepted_claimed_and_delivered_leaves_nothing,
+            $crate::suite!(@part spool, $open;
                 life: stores_and_gives_back_every_field,
                 life: refuses_what_makes_no_sense,
+                life: what_is_held_from_the_start_waits_for_an_operator,
+                life: big_bodies_are_spilled_and_read_in_chunks,
+                life: unspilled_and_unaccepted_chunks_are_gone,
+                life: ids_grow_over_restarts_and_clock_steps,
+            );
+            $crate::suite!(@part leases, $open;
+                life: accepted_claimed_and_delivered_leaves_nothing,
                 life: deferred_comes_back_when_due,
                 life: a_deferral_without_a_reason_leaves_that_which_is_there,
                 life: what_may_have_arrived_stays_uncertain_until_an_operator_decides,
-                life: what_is_held_from_the_start_waits_for_an_operator,
                 life: a_message_stays_as_long_as_a_recipient,
-                life: dead_letters_are_kept_then_forgotten,
-                life: named_values_are_kept_replaced_and_removed,
                 life: settling_what_is_not_held_is_passed_over,
-                life: operations_follow_the_state_table,
-                life: a_held_lease_is_left_alone_unless_withdrawn,
-                life: big_bodies_are_spilled_and_read_in_chunks,
-                life: unspilled_and_unaccepted_chunks_are_gone,
-                life: a_restart_queues_what_was_leased,
                 life: all_leases_are_ended_at_once,
-                life: a_drop_without_close_loses_nothing,
-                life: a_closed_queue_says_so,
-                life: ids_grow_over_restarts_and_clock_steps,
-                life: a_lease_nobody_waited_for_goes_back,
                 claims: higher_priority_first,
                 claims: a_stream_of_urgent_mail_leaves_the_others_a_share,
                 claims: senders_take_turns,
                 claims: what_is_not_due_stays,
                 claims: lanes_are_apart,
-                claims: lanes_are_listed_in_order_with_their_due_time,
-                claims: a_lane_is_moved_in_steps,
-                claims: domains_are_found_turn_by_turn_when_they_are_due,
-                claims: all_are_retried_in_steps,
                 claims: the_oldest_of_a_lane_are_found_whatever_else_is_there,
                 claims: short_bodies_come_along,
                 claims: every_recipient_has_one_holder,
+                later: what_waits_for_its_time_leaves_then,
+                later: the_age_of_what_waited_counts_from_its_time,
+            );
+            $crate::suite!(@part lanes, $open;
+                claims: lanes_are_listed_in_order_with_their_due_time,
+                claims: a_lane_is_moved_in_steps,
+                claims: domains_are_found_turn_by_turn_when_they_are_due,
+            );
+            $crate::suite!(@part debts, $open;
                 debts: a_debt_is_there_with_the_fate_that_it_tells_of,
                 debts: what_is_not_held_owes_nothing,
                 debts: one_report_ends_many_debts,
@@ -341,25 +260,43 @@ macro_rules! suite {
                 debts: debts_are_found_in_order_of_their_due_time,
                 debts: a_later_fate_is_owed_in_the_place_of_an_earlier_one,
                 debts: what_may_have_its_fate_soon_is_under_way,
-                later: what_waits_for_its_time_leaves_then,
+            );
+            $crate::suite!(@part desk, $open;
+                life: dead_letters_are_kept_then_forgotten,
+                life: operations_follow_the_state_table,
+                life: a_held_lease_is_left_alone_unless_withdrawn,
+                claims: all_are_retried_in_steps,
                 later: an_operator_changes_the_time_of_what_waits,
                 later: a_retry_is_no_reason_to_leave_before,
-                later: the_age_of_what_waited_counts_from_its_time,
                 look: pages_cover_everything_once,
                 look: every_filter_picks_its_own,
                 look: what_waits_is_counted_by_lane_and_priority,
                 look: counts_follow,
+            );
+            $crate::suite!(@part memory, $open;
+                values: named_values_are_kept_replaced_and_removed,
+                values: a_value_that_others_change_is_not_written_over_blindly,
+                values: what_several_reserve_is_never_more_than_there_is,
+            );
+            $crate::suite!(@part upkeep, $open;
+                life: a_restart_queues_what_was_leased,
+                life: a_drop_without_close_loses_nothing,
+                life: a_closed_queue_says_so,
+            );
+            $crate::suite!(@part whole, $open;
                 model: random_operations_agree_with_a_model,
             );
         }
     };
-    (@tests $open:expr; $($module:ident: $name:ident,)*) => {
-        $(
-            #[test]
-            fn $name() {
-                $crate::contract::run($crate::contract::$module::$name, $open);
-            }
-        )*
+    (@part $part:ident, $open:ident; $($module:ident: $name:ident,)*) => {
+        mod $part {
+            $(
+                #[test]
+                fn $name() {
+                    $crate::contract::run($crate::contract::$module::$name, $crate::$open);
+                }
+            )*
+        }
     };
 }
 

@@ -27,7 +27,7 @@ use mailweir::clock::{Clock, Timestamp};
 use mailweir::deliver::Connector;
 use mailweir::listener::Server;
 use mailweir::pipeline::Relay;
-use mailweir::queue::Queue;
+use mailweir::queue::Desk;
 use mailweir::queue::sqlite::InlineQueue;
 use mailweir::route::Router;
 use mailweir::schedule::Scheduler;

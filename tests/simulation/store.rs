@@ -12,7 +12,8 @@ use mailweir::mail::{LaneName, NewMessage, Owed, QueueId, RecipientKey, State};
 use mailweir::queue::sqlite::InlineQueue;
 use mailweir::queue::turns::{Look, Turn};
 use mailweir::queue::{
-    Counts, Debt, Filter, LaneDue, Leased, Operation, Owing, Page, Queue, QueueError, Row, Settlement, Verdict,
+    Counts, Debt, Debts, Desk, Filter, LaneDue, Lanes, Leased, Leases, Memory, Operation, Owing, Page, QueueError, Row,
+    Settlement, Spool, Swap, Upkeep, Verdict,
 };
 use tokio::sync::Mutex;
 
@@ -105,7 +106,7 @@ impl Store {
 }
 
 #[async_trait]
-impl Queue for Store {
+impl Spool for Store {
     fn next_id(&self, now: Timestamp) -> QueueId {
         self.queue.next_id(now)
     }
@@ -125,6 +126,18 @@ impl Queue for Store {
         self.write(&what, self.queue.accept(message.clone()), then).await
     }
 
+    async fn chunk(&self, id: QueueId, index: u32) -> Result<Option<Bytes>, QueueError> {
+        self.read()?;
+        self.queue.chunk(id, index).await
+    }
+
+    async fn probe(&self) -> Result<(), QueueError> {
+        self.write("probe", self.queue.probe(), |()| ()).await
+    }
+}
+
+#[async_trait]
+impl Leases for Store {
     async fn claim(&self, lane: &LaneName, now: Timestamp, limit: usize) -> Result<Vec<Leased>, QueueError> {
         self.write(&format!("claim {lane}"), self.queue.claim(lane, now, limit), |_| ()).await
     }
@@ -146,7 +159,32 @@ impl Queue for Store {
         };
         self.write(&what, self.queue.settle(settlements.clone(), owed.clone()), then).await
     }
+}
 
+#[async_trait]
+impl Lanes for Store {
+    async fn lanes(&self, after: Option<LaneName>, limit: usize) -> Result<Vec<LaneDue>, QueueError> {
+        self.read()?;
+        self.queue.lanes(after, limit).await
+    }
+
+    async fn lane_due(&self, lane: &LaneName) -> Result<Option<Timestamp>, QueueError> {
+        self.read()?;
+        self.queue.lane_due(lane).await
+    }
+
+    async fn turns(&self, look: Look) -> Result<Vec<Turn>, QueueError> {
+        self.read()?;
+        self.queue.turns(look).await
+    }
+
+    async fn move_lane(&self, from: &LaneName, to: &LaneName, limit: usize) -> Result<usize, QueueError> {
+        self.write("move", self.queue.move_lane(from, to, limit), |_| ()).await
+    }
+}
+
+#[async_trait]
+impl Debts for Store {
     async fn owing(&self, after: Option<Owing>, limit: usize) -> Result<Vec<Owing>, QueueError> {
         self.read()?;
         self.queue.owing(after, limit).await
@@ -169,31 +207,10 @@ impl Queue for Store {
         };
         self.write(&format!("report {}", told.len()), self.queue.report(told.clone(), report.clone()), then).await
     }
+}
 
-    async fn chunk(&self, id: QueueId, index: u32) -> Result<Option<Bytes>, QueueError> {
-        self.read()?;
-        self.queue.chunk(id, index).await
-    }
-
-    async fn lanes(&self, after: Option<LaneName>, limit: usize) -> Result<Vec<LaneDue>, QueueError> {
-        self.read()?;
-        self.queue.lanes(after, limit).await
-    }
-
-    async fn lane_due(&self, lane: &LaneName) -> Result<Option<Timestamp>, QueueError> {
-        self.read()?;
-        self.queue.lane_due(lane).await
-    }
-
-    async fn turns(&self, look: Look) -> Result<Vec<Turn>, QueueError> {
-        self.read()?;
-        self.queue.turns(look).await
-    }
-
-    async fn move_lane(&self, from: &LaneName, to: &LaneName, limit: usize) -> Result<usize, QueueError> {
-        self.write("move", self.queue.move_lane(from, to, limit), |_| ()).await
-    }
-
+#[async_trait]
+impl Desk for Store {
     async fn inspect(&self, filter: &Filter, after: Option<RecipientKey>, limit: usize) -> Result<Page, QueueError> {
         self.read()?;
         self.queue.inspect(filter, after, limit).await
@@ -229,15 +246,25 @@ impl Queue for Store {
         }
         self.queue.forget(now, keep, limit).await
     }
+}
 
+#[async_trait]
+impl Memory for Store {
     async fn remember(&self, entries: Vec<(String, Option<Bytes>)>) -> Result<(), QueueError> {
         self.write("remember", self.queue.remember(entries), |()| ()).await
+    }
+
+    async fn swap(&self, changes: Vec<Swap>) -> Result<bool, QueueError> {
+        self.write("swap", self.queue.swap(changes), |_| ()).await
     }
 
     async fn recall(&self, prefix: &str) -> Result<Vec<(String, Bytes)>, QueueError> {
         self.read()?;
         self.queue.recall(prefix).await
     }
+}
 
+#[async_trait]
+impl Upkeep for Store {
     async fn close(&self) {}
 }

@@ -36,8 +36,8 @@ use mailweir::clock::{Clock, Timestamp};
 use mailweir::config::units::Pattern;
 use mailweir::config::{Engine, Listener, ListenerAuth, ListenerTlsMode, StoredPassword, User, Users};
 use mailweir::listener::{Intake, Memory as Incoming, Server};
-use mailweir::mail::{IdSource, LaneName, LocalNames, Message, NewMessage, Owed, QueueId, Recipient, RecipientKey};
-use mailweir::queue::{Counts, Filter, LaneDue, Leased, Operation, Page, Queue, QueueError, Settlement};
+use mailweir::mail::{IdSource, LocalNames, Message, NewMessage, QueueId, Recipient};
+use mailweir::queue::{self, QueueError, Spool};
 use parking_lot::Mutex;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::sync::watch;
@@ -84,7 +84,7 @@ impl Memory {
 }
 
 #[async_trait]
-impl Queue for Memory {
+impl Spool for Memory {
     fn next_id(&self, now: Timestamp) -> QueueId {
         self.ids.as_ref().map_or(QueueId(now.0 << 20), |ids| ids.next(now))
     }
@@ -99,77 +99,30 @@ impl Queue for Memory {
     async fn accept(&self, _: NewMessage) -> Result<(), QueueError> {
         Err(QueueError::Closed)
     }
-    async fn claim_older(&self, _: &LaneName, _: Timestamp, _: usize) -> Result<Vec<Leased>, QueueError> {
-        Err(QueueError::Closed)
-    }
-    async fn claim(&self, _: &LaneName, _: Timestamp, _: usize) -> Result<Vec<Leased>, QueueError> {
-        Err(QueueError::Closed)
-    }
-    async fn owing(
-        &self,
-        _: Option<mailweir::queue::Owing>,
-        _: usize,
-    ) -> Result<Vec<mailweir::queue::Owing>, QueueError> {
-        Err(QueueError::Closed)
-    }
-    async fn owed(&self, _: QueueId, _: usize) -> Result<Option<mailweir::queue::Debt>, QueueError> {
-        Err(QueueError::Closed)
-    }
-    async fn is_under_way(&self, _: QueueId, _: Timestamp) -> Result<bool, QueueError> {
-        Err(QueueError::Closed)
-    }
-    async fn report(&self, _: Vec<(RecipientKey, Timestamp)>, _: Option<NewMessage>) -> Result<(), QueueError> {
-        Err(QueueError::Closed)
-    }
-    async fn settle(&self, _: Vec<Settlement>, _: Vec<Owed>) -> Result<(), QueueError> {
-        Err(QueueError::Closed)
-    }
     async fn chunk(&self, _: QueueId, _: u32) -> Result<Option<Bytes>, QueueError> {
         Err(QueueError::Closed)
     }
-    async fn lanes(&self, _: Option<LaneName>, _: usize) -> Result<Vec<LaneDue>, QueueError> {
+    async fn probe(&self) -> Result<(), QueueError> {
         Err(QueueError::Closed)
     }
-    async fn lane_due(&self, _: &LaneName) -> Result<Option<Timestamp>, QueueError> {
-        Err(QueueError::Closed)
-    }
-    async fn turns(&self, _: mailweir::queue::turns::Look) -> Result<Vec<mailweir::queue::turns::Turn>, QueueError> {
-        Err(QueueError::Closed)
-    }
-    async fn move_lane(&self, _: &LaneName, _: &LaneName, _: usize) -> Result<usize, QueueError> {
-        Err(QueueError::Closed)
-    }
-    async fn inspect(&self, _: &Filter, _: Option<RecipientKey>, _: usize) -> Result<Page, QueueError> {
-        Err(QueueError::Closed)
-    }
-    async fn operate(
-        &self,
-        _: Operation,
-        _: &[RecipientKey],
-        _: &[RecipientKey],
-        _: Timestamp,
-    ) -> Result<usize, QueueError> {
-        Err(QueueError::Closed)
-    }
-    async fn counts(&self) -> Result<Counts, QueueError> {
-        Err(QueueError::Closed)
-    }
-    async fn forget(&self, _: Timestamp, _: Duration, _: usize) -> Result<usize, QueueError> {
-        Err(QueueError::Closed)
-    }
+}
+
+#[async_trait]
+impl queue::Memory for Memory {
     async fn remember(&self, _: Vec<(String, Option<Bytes>)>) -> Result<(), QueueError> {
+        Err(QueueError::Closed)
+    }
+    async fn swap(&self, _: Vec<queue::Swap>) -> Result<bool, QueueError> {
         Err(QueueError::Closed)
     }
     async fn recall(&self, _: &str) -> Result<Vec<(String, Bytes)>, QueueError> {
         Err(QueueError::Closed)
     }
-    async fn close(&self) {}
 }
 
 /// Hands messages to a [`Memory`].
 pub struct Inbox {
     pub memory: Arc<Memory>,
-    queue: Arc<dyn Queue>,
     clock: Clock,
     incoming: Arc<Incoming>,
 }
@@ -182,14 +135,17 @@ impl Inbox {
     /// With so many bytes for what comes in.
     pub fn with_memory(mood: Mood, clock: Clock, bytes: u64) -> Arc<Inbox> {
         let memory = Arc::new(Memory { ids: Some(IdSource::new(None)), mood, ..Memory::default() });
-        Arc::new(Inbox { queue: memory.clone(), memory, clock, incoming: Incoming::new(bytes) })
+        Arc::new(Inbox { memory, clock, incoming: Incoming::new(bytes) })
     }
 }
 
 #[async_trait]
 impl Intake for Inbox {
-    fn queue(&self) -> &Arc<dyn Queue> {
-        &self.queue
+    fn spool(&self) -> &dyn Spool {
+        &*self.memory
+    }
+    fn values(&self) -> &dyn queue::Memory {
+        &*self.memory
     }
     fn clock(&self) -> Clock {
         self.clock

@@ -14,7 +14,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde::{Deserialize, Serialize};
 use zeroize::{Zeroize as _, Zeroizing};
 
-use crate::config::{Config, OAuth, OAuthGrant, Secret, Store};
+use crate::config::{Config, OAuth, OAuthGrant, Secret};
 
 /// Bytes that the file may have.
 const MAX_FILE: u64 = 64 * 1024;
@@ -49,8 +49,7 @@ pub(super) struct Files {
 impl Files {
     /// Of a provider; `mark`: [`mark_of`] its configuration, which `several` have.
     pub fn of(config: &Config, provider: &str, mark: Option<&str>, several: bool) -> Files {
-        let Store::Sqlite(store) = &config.queue.store;
-        Files::beside(store, provider, mark, several)
+        Files::beside(config.queue.store.place(), provider, mark, several)
     }
 
     /// Beside this file.

@@ -7,6 +7,7 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -31,12 +32,15 @@ use crate::clock::{Clock, Timestamp};
 use crate::mail::{IdSource, LaneName, NewMessage, Owed, QueueId, RecipientKey};
 use crate::queue::turns::{Look, Turn};
 use crate::queue::{
-    Counts, Debt, Filter, LaneDue, Leased, Operation, Owing, Page, Queue, QueueError, Retried, Settlement,
+    Counts, Debt, Debts, Desk, Filter, LaneDue, Lanes, Leased, Leases, Memory, Operation, Owing, Page, QueueError,
+    Retried, Settlement, Spool, Swap, Upkeep,
 };
 
 /// See the module.
 pub struct InlineQueue {
     writer: Mutex<Writer>,
+    /// [`Upkeep::close`] was called; the connection stays for [`InlineQueue::reopen`].
+    closed: AtomicBool,
     shared: Arc<Shared>,
     ids: IdSource,
 }
@@ -90,12 +94,12 @@ impl InlineQueue {
             ailing: false,
         };
         let ids = IdSource::new(Some(QueueId(recovered.last_id)));
-        Ok(Arc::new(InlineQueue { writer: Mutex::new(writer), shared, ids }))
+        Ok(Arc::new(InlineQueue { writer: Mutex::new(writer), closed: AtomicBool::new(false), shared, ids }))
     }
 
     fn write(&self, op: Op) -> Result<Answer, QueueError> {
         let mut writer = self.writer.lock();
-        if writer.conn.is_none() {
+        if self.is_closed() || writer.conn.is_none() {
             return Err(QueueError::Closed);
         }
         let (reply, mut answer) = oneshot::channel();
@@ -104,6 +108,10 @@ impl InlineQueue {
             writer.drop_few();
         }
         Ok(answer.try_recv().map_err(|_| QueueError::Closed)??.take())
+    }
+
+    fn is_closed(&self) -> bool {
+        self.closed.load(Ordering::SeqCst)
     }
 
     fn count(&self, op: Op) -> Result<usize, QueueError> {
@@ -115,12 +123,13 @@ impl InlineQueue {
     }
 
     fn read<T>(&self, read: impl FnOnce(&Connection) -> Result<T, QueueError>) -> Result<T, QueueError> {
-        read(self.writer.lock().conn.as_ref().ok_or(QueueError::Closed)?)
+        let writer = self.writer.lock();
+        read(writer.conn.as_ref().filter(|_| !self.is_closed()).ok_or(QueueError::Closed)?)
     }
 }
 
 #[async_trait]
-impl Queue for InlineQueue {
+impl Spool for InlineQueue {
     fn next_id(&self, now: Timestamp) -> QueueId {
         self.ids.next(now)
     }
@@ -138,6 +147,17 @@ impl Queue for InlineQueue {
         self.write(Op::Accept(message)).map(drop)
     }
 
+    async fn chunk(&self, id: QueueId, index: u32) -> Result<Option<Bytes>, QueueError> {
+        self.read(|conn| read::chunk(conn, id, index))
+    }
+
+    async fn probe(&self) -> Result<(), QueueError> {
+        self.write(Op::Probe).map(drop)
+    }
+}
+
+#[async_trait]
+impl Leases for InlineQueue {
     async fn claim(&self, lane: &LaneName, now: Timestamp, limit: usize) -> Result<Vec<Leased>, QueueError> {
         match self.write(Op::Claim(lane.clone(), now, limit.min(MOST)))? {
             Answer::Leased(leased) => Ok(leased),
@@ -156,26 +176,13 @@ impl Queue for InlineQueue {
         self.write(Op::Settle(settlements, owed)).map(drop)
     }
 
-    async fn owing(&self, after: Option<Owing>, limit: usize) -> Result<Vec<Owing>, QueueError> {
-        self.read(|conn| owed::owing(conn, after, limit.min(MOST_LISTED)))
+    async fn end_leases(&self) -> Result<usize, QueueError> {
+        self.count(Op::EndLeases)
     }
+}
 
-    async fn owed(&self, id: QueueId, limit: usize) -> Result<Option<Debt>, QueueError> {
-        self.read(|conn| owed::owed(conn, id, limit.min(MOST_LISTED)))
-    }
-
-    async fn is_under_way(&self, id: QueueId, until: Timestamp) -> Result<bool, QueueError> {
-        self.read(|conn| owed::is_under_way(conn, id, until))
-    }
-
-    async fn report(&self, told: Vec<(RecipientKey, Timestamp)>, report: Option<NewMessage>) -> Result<(), QueueError> {
-        self.write(Op::Report(told, report)).map(drop)
-    }
-
-    async fn chunk(&self, id: QueueId, index: u32) -> Result<Option<Bytes>, QueueError> {
-        self.read(|conn| read::chunk(conn, id, index))
-    }
-
+#[async_trait]
+impl Lanes for InlineQueue {
     async fn lanes(&self, after: Option<LaneName>, limit: usize) -> Result<Vec<LaneDue>, QueueError> {
         self.read(|conn| claim::lanes(conn, after, limit.min(MOST_LISTED)))
     }
@@ -191,7 +198,29 @@ impl Queue for InlineQueue {
     async fn move_lane(&self, from: &LaneName, to: &LaneName, limit: usize) -> Result<usize, QueueError> {
         self.count(Op::MoveLane(from.clone(), to.clone(), limit.min(MOST) as i64))
     }
+}
 
+#[async_trait]
+impl Debts for InlineQueue {
+    async fn owing(&self, after: Option<Owing>, limit: usize) -> Result<Vec<Owing>, QueueError> {
+        self.read(|conn| owed::owing(conn, after, limit.min(MOST_LISTED)))
+    }
+
+    async fn owed(&self, id: QueueId, limit: usize) -> Result<Option<Debt>, QueueError> {
+        self.read(|conn| owed::owed(conn, id, limit.min(MOST_LISTED)))
+    }
+
+    async fn is_under_way(&self, id: QueueId, until: Timestamp) -> Result<bool, QueueError> {
+        self.read(|conn| owed::is_under_way(conn, id, until))
+    }
+
+    async fn report(&self, told: Vec<(RecipientKey, Timestamp)>, report: Option<NewMessage>) -> Result<(), QueueError> {
+        self.write(Op::Report(told, report)).map(drop)
+    }
+}
+
+#[async_trait]
+impl Desk for InlineQueue {
     async fn inspect(&self, filter: &Filter, after: Option<RecipientKey>, limit: usize) -> Result<Page, QueueError> {
         self.read(|conn| read::inspect(conn, filter, after, limit.min(MOST_LISTED)))
     }
@@ -219,24 +248,34 @@ impl Queue for InlineQueue {
     }
 
     async fn counts(&self) -> Result<Counts, QueueError> {
-        Ok(*self.shared.counts.lock())
+        let writer = self.writer.lock();
+        let open = writer.conn.is_some() && !self.is_closed();
+        open.then(|| *self.shared.counts.lock()).ok_or(QueueError::Closed)
     }
 
     async fn forget(&self, now: Timestamp, keep: Duration, limit: usize) -> Result<usize, QueueError> {
         self.count(Op::Forget(now.before(keep), limit.min(MOST) as i64))
     }
+}
 
+#[async_trait]
+impl Memory for InlineQueue {
     async fn remember(&self, entries: Vec<(String, Option<Bytes>)>) -> Result<(), QueueError> {
         self.write(Op::Remember(entries)).map(drop)
+    }
+
+    async fn swap(&self, changes: Vec<Swap>) -> Result<bool, QueueError> {
+        self.count(Op::Swap(changes)).map(|done| done > 0)
     }
 
     async fn recall(&self, prefix: &str) -> Result<Vec<(String, Bytes)>, QueueError> {
         self.read(|conn| read::recall(conn, prefix))
     }
+}
 
-    async fn end_leases(&self) -> Result<usize, QueueError> {
-        self.count(Op::EndLeases)
+#[async_trait]
+impl Upkeep for InlineQueue {
+    async fn close(&self) {
+        self.closed.store(true, Ordering::SeqCst);
     }
-
-    async fn close(&self) {}
 }

@@ -78,8 +78,8 @@ use self::upkeep::Tidy;
 use self::writer::Writer;
 use super::turns::{Look, Turn};
 use super::{
-    Counts, Debt, Filter, LaneDue, Leased, Operation, Owing, Page, Queue, QueueError, Retried, SaveError, Settlement,
-    Storage,
+    Counts, Debt, Debts, Desk, Filter, LaneDue, Lanes, Leased, Leases, Memory, Operation, Owing, Page, QueueError,
+    Retried, SaveError, Settlement, Spool, Storage, Swap, Upkeep,
 };
 use crate::clock::{Clock, Timestamp};
 use crate::crash;
@@ -150,7 +150,7 @@ impl Options {
 }
 
 /// A queue in a SQLite file. Dropping it does what was asked for before, without waiting;
-/// [`Queue::close`] waits.
+/// [`Upkeep::close`] waits.
 pub struct SqliteQueue {
     jobs: mpsc::Sender<Job>,
     /// KiB of operations that may still be sent.
@@ -164,7 +164,7 @@ pub struct SqliteQueue {
     lock: Mutex<Option<Arc<Lock>>>,
     /// Its sender is the writer's thread: closed when that has ended.
     writer_gone: watch::Receiver<()>,
-    /// [`Queue::close`] was called: then the thread ends as it should.
+    /// [`Upkeep::close`] was called: then the thread ends as it should.
     closing: AtomicBool,
 }
 
@@ -333,7 +333,7 @@ fn create(path: &Path) -> Result<PathBuf, QueueError> {
 }
 
 #[async_trait]
-impl Queue for SqliteQueue {
+impl Spool for SqliteQueue {
     fn next_id(&self, now: Timestamp) -> QueueId {
         self.ids.next(now)
     }
@@ -352,6 +352,17 @@ impl Queue for SqliteQueue {
         self.write(Op::Accept(message)).await.map(drop)
     }
 
+    async fn chunk(&self, id: QueueId, index: u32) -> Result<Option<Bytes>, QueueError> {
+        self.readers.run(move |conn| read::chunk(conn, id, index)).await
+    }
+
+    async fn probe(&self) -> Result<(), QueueError> {
+        self.write(Op::Probe).await.map(drop)
+    }
+}
+
+#[async_trait]
+impl Leases for SqliteQueue {
     async fn claim(&self, lane: &LaneName, now: Timestamp, limit: usize) -> Result<Vec<Leased>, QueueError> {
         match self.write(Op::Claim(lane.clone(), now, limit.min(MOST))).await? {
             Answer::Leased(leased) => Ok(leased),
@@ -370,6 +381,33 @@ impl Queue for SqliteQueue {
         self.write(Op::Settle(settlements, owed)).await.map(drop)
     }
 
+    async fn end_leases(&self) -> Result<usize, QueueError> {
+        self.count(Op::EndLeases).await
+    }
+}
+
+#[async_trait]
+impl Lanes for SqliteQueue {
+    async fn lanes(&self, after: Option<LaneName>, limit: usize) -> Result<Vec<LaneDue>, QueueError> {
+        self.readers.run(move |conn| claim::lanes(conn, after, limit.min(MOST_LISTED))).await
+    }
+
+    async fn lane_due(&self, lane: &LaneName) -> Result<Option<Timestamp>, QueueError> {
+        let lane = lane.clone();
+        self.readers.run(move |conn| claim::lane_due(conn, &lane)).await
+    }
+
+    async fn turns(&self, look: Look) -> Result<Vec<Turn>, QueueError> {
+        self.readers.run(move |conn| turns::turns(conn, &look)).await
+    }
+
+    async fn move_lane(&self, from: &LaneName, to: &LaneName, limit: usize) -> Result<usize, QueueError> {
+        self.count(Op::MoveLane(from.clone(), to.clone(), limit.min(MOST) as i64)).await
+    }
+}
+
+#[async_trait]
+impl Debts for SqliteQueue {
     async fn owing(&self, after: Option<Owing>, limit: usize) -> Result<Vec<Owing>, QueueError> {
         self.readers.run(move |conn| owed::owing(conn, after, limit.min(MOST_LISTED))).await
     }
@@ -385,20 +423,10 @@ impl Queue for SqliteQueue {
     async fn report(&self, told: Vec<(RecipientKey, Timestamp)>, report: Option<NewMessage>) -> Result<(), QueueError> {
         self.write(Op::Report(told, report)).await.map(drop)
     }
+}
 
-    async fn chunk(&self, id: QueueId, index: u32) -> Result<Option<Bytes>, QueueError> {
-        self.readers.run(move |conn| read::chunk(conn, id, index)).await
-    }
-
-    async fn lanes(&self, after: Option<LaneName>, limit: usize) -> Result<Vec<LaneDue>, QueueError> {
-        self.readers.run(move |conn| claim::lanes(conn, after, limit.min(MOST_LISTED))).await
-    }
-
-    async fn lane_due(&self, lane: &LaneName) -> Result<Option<Timestamp>, QueueError> {
-        let lane = lane.clone();
-        self.readers.run(move |conn| claim::lane_due(conn, &lane)).await
-    }
-
+#[async_trait]
+impl Desk for SqliteQueue {
     async fn waiting(
         &self,
         lane: &LaneName,
@@ -408,14 +436,6 @@ impl Queue for SqliteQueue {
     ) -> Result<usize, QueueError> {
         let lane = lane.clone();
         self.readers.run(move |conn| read::waiting(conn, &lane, priority, released, most)).await
-    }
-
-    async fn turns(&self, look: Look) -> Result<Vec<Turn>, QueueError> {
-        self.readers.run(move |conn| turns::turns(conn, &look)).await
-    }
-
-    async fn move_lane(&self, from: &LaneName, to: &LaneName, limit: usize) -> Result<usize, QueueError> {
-        self.count(Op::MoveLane(from.clone(), to.clone(), limit.min(MOST) as i64)).await
     }
 
     async fn inspect(&self, filter: &Filter, after: Option<RecipientKey>, limit: usize) -> Result<Page, QueueError> {
@@ -455,20 +475,26 @@ impl Queue for SqliteQueue {
     async fn forget(&self, now: Timestamp, keep: Duration, limit: usize) -> Result<usize, QueueError> {
         self.count(Op::Forget(now.before(keep), limit.min(MOST) as i64)).await
     }
+}
 
+#[async_trait]
+impl Memory for SqliteQueue {
     async fn remember(&self, entries: Vec<(String, Option<Bytes>)>) -> Result<(), QueueError> {
         self.write(Op::Remember(entries)).await.map(drop)
+    }
+
+    async fn swap(&self, changes: Vec<Swap>) -> Result<bool, QueueError> {
+        self.count(Op::Swap(changes)).await.map(|done| done > 0)
     }
 
     async fn recall(&self, prefix: &str) -> Result<Vec<(String, Bytes)>, QueueError> {
         let prefix = prefix.to_owned();
         self.readers.run(move |conn| read::recall(conn, &prefix)).await
     }
+}
 
-    async fn probe(&self) -> Result<(), QueueError> {
-        self.write(Op::Probe).await.map(drop)
-    }
-
+#[async_trait]
+impl Upkeep for SqliteQueue {
     async fn may_reopen(&self) -> Result<(), QueueError> {
         match self.probe().await {
             Ok(()) | Err(QueueError::Full(_)) => {}
@@ -478,10 +504,6 @@ impl Queue for SqliteQueue {
         let checked =
             tokio::task::spawn_blocking(move || trust::check(&path).and_then(|()| trust::may_write(&path))).await;
         checked.map_err(|e| QueueError::Unavailable(e.to_string()))?
-    }
-
-    async fn end_leases(&self) -> Result<usize, QueueError> {
-        self.count(Op::EndLeases).await
     }
 
     async fn storage(&self) -> Result<Storage, QueueError> {

@@ -96,8 +96,8 @@ mod tests {
     use super::*;
     use crate::clock::Clock;
     use crate::mail::{Address, BodyTraits, Envelope, NewMessage, NewRecipient, Origin, QueueId, Recipient};
-    use crate::queue::Queue;
     use crate::queue::sqlite::InlineQueue;
+    use crate::queue::{Leases, Spool};
 
     /// So many senders of one slot.
     fn of_one_slot(count: usize) -> Vec<String> {

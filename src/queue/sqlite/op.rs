@@ -9,7 +9,7 @@ use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
 use super::large_writes::Turns;
 use crate::clock::Timestamp;
 use crate::mail::{LaneName, NewMessage, Owed, QueueId, RecipientKey};
-use crate::queue::{Counts, HEADS_EACH, Leased, Operation, QueueError, Retried, Settlement};
+use crate::queue::{Counts, HEADS_EACH, Leased, Operation, QueueError, Retried, Settlement, Swap};
 
 /// A probe asks whether a message of that size (bytes) could be stored: nearly all mail is smaller.
 const PROBED: usize = 128 * 1024;
@@ -33,6 +33,8 @@ pub(super) enum Op {
     /// Gives back all that is leased.
     EndLeases,
     Remember(Vec<(String, Option<Bytes>)>),
+    /// Counts what was changed: all, or 0.
+    Swap(Vec<Swap>),
     /// Writes what does not matter, to see whether a message could be stored.
     Probe,
     /// Ends the thread once everything before it is done.
@@ -55,6 +57,10 @@ impl Op {
             Op::ClaimOlder(_, _, limit) => 512 * limit,
             Op::Remember(entries) => {
                 entries.iter().map(|(name, value)| 64 + name.len() + value.as_ref().map_or(0, Bytes::len)).sum()
+            }
+            Op::Swap(changes) => {
+                let length = |value: &Option<Bytes>| value.as_ref().map_or(0, Bytes::len);
+                changes.iter().map(|c| 64 + c.name.len() + length(&c.expected) + length(&c.value)).sum()
             }
             Op::Probe => PROBED,
             Op::Operate(_, keys, withdrawn, _) => 16 * (keys.len() + withdrawn.len()),

@@ -164,6 +164,7 @@ statements! {
     LAST_MESSAGE = "SELECT coalesce(max(id), 0) FROM message";
     PUT_MEMO = "INSERT INTO memo (name, value) VALUES (?1, ?2) ON CONFLICT (name) DO UPDATE SET value = excluded.value";
     DELETE_MEMO = "DELETE FROM memo WHERE name = ?1";
+    MEMO = "SELECT value FROM memo WHERE name = ?1";
     MEMOS = "SELECT name, value FROM memo WHERE name >= ?1 ORDER BY name";
 
     /// What operators want done to recipients whose transactions are under way.

@@ -14,7 +14,7 @@ use crate::clock::Timestamp;
 use crate::crash;
 use crate::mail::lifecycle::{Event, Next};
 use crate::mail::{CHUNK, LaneName, NewMessage, Owed, QueueId, RecipientKey, State};
-use crate::queue::{Counts, Operation, QueueError, Retried, Settlement, Verdict};
+use crate::queue::{Counts, Operation, QueueError, Retried, Settlement, Swap, Verdict};
 
 /// How far ahead the mark below which no new id may be is set, in ids: 10 s worth of them, so that
 /// it is written once in 10 s and not with every message.
@@ -459,11 +459,34 @@ impl<'c> Store<'c> {
     /// Stores, replaces or removes named values.
     pub(super) fn remember(&mut self, entries: &[(String, Option<bytes::Bytes>)]) -> Result<(), QueueError> {
         for (name, value) in entries {
-            match value {
-                Some(value) => self.statement(sql::PUT_MEMO)?.execute(params![name, &value[..]])?,
-                None => self.statement(sql::DELETE_MEMO)?.execute([name])?,
-            };
+            self.put(name, value.as_ref())?;
         }
+        Ok(())
+    }
+
+    /// Changes named values if all of them are what is expected; returns how many, or 0.
+    pub(super) fn swap(&mut self, changes: &[Swap]) -> Result<usize, QueueError> {
+        let names: HashSet<&str> = changes.iter().map(|change| change.name.as_str()).collect();
+        if names.len() < changes.len() {
+            return Err(QueueError::Invalid("a name twice among values to change".into()));
+        }
+        for Swap { name, expected, .. } in changes {
+            let found: Option<Vec<u8>> = self.statement(sql::MEMO)?.query_row([name], |row| row.get(0)).optional()?;
+            if found.as_deref() != expected.as_deref() {
+                return Ok(0);
+            }
+        }
+        for Swap { name, value, .. } in changes {
+            self.put(name, value.as_ref())?;
+        }
+        Ok(changes.len())
+    }
+
+    fn put(&mut self, name: &str, value: Option<&bytes::Bytes>) -> Result<(), QueueError> {
+        match value {
+            Some(value) => self.statement(sql::PUT_MEMO)?.execute(params![name, &value[..]])?,
+            None => self.statement(sql::DELETE_MEMO)?.execute([name])?,
+        };
         Ok(())
     }
 

@@ -273,8 +273,8 @@ mod tests {
         let path = dir.path().join("q.db");
         for _ in 0..3 {
             let queue = super::super::SqliteQueue::open(&path, crate::clock::Clock::System).unwrap();
-            crate::queue::Queue::probe(&*queue).await.unwrap();
-            crate::queue::Queue::close(&*queue).await;
+            crate::queue::Spool::probe(&*queue).await.unwrap();
+            crate::queue::Upkeep::close(&*queue).await;
             assert!(beside(&path, "-journal").exists());
         }
     }

@@ -12,7 +12,7 @@
 //! - Once another process holds the lock, no transaction begins and the thread ends: it takes our leases
 //!   for its own.
 //! - An operation that panics is an operation that failed. Should the thread end all the same,
-//!   `Queue::failed` resolves, and the process ends: nothing would be stored any more.
+//!   `Upkeep::failed` resolves, and the process ends: nothing would be stored any more.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
@@ -375,6 +375,7 @@ fn perform(store: &mut Store<'_>, op: &Op, now: Timestamp) -> Result<Answer, Que
             store.remember(entries)?;
             Answer::Done
         }
+        Op::Swap(changes) => Answer::Count(store.swap(changes)?),
         Op::Probe => {
             store.remember(&[(PROBED.to_owned(), Some(now.to_string().into()))])?;
             Answer::Done

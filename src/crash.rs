@@ -5,8 +5,8 @@
 //! reaches `NAME`; `NAME:COUNT:panic` panics there instead, once, `NAME:COUNT:panics` that time and
 //! every later one, and `NAME:COUNT:stop` stops the process (SIGSTOP) until it is told to go on. Without the variable a point costs one load.
 //!
-//! The names are listed where they are used: `tests/crash/plan.rs`, `tests/scenario_migration.rs`,
-//! `tests/scenario_sendmail.rs`.
+//! The names are listed where they are used: `tests/crash/plan.rs`, `tests/scenarios/migration.rs`,
+//! `tests/scenarios/sendmail.rs`.
 
 /// A point that a test may end the process at.
 #[inline(always)]

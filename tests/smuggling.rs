@@ -2,7 +2,7 @@
 //! cut, by DATA and BDAT, and not to any server that reads more leniently when it goes out.
 //!
 //! Everyday: each sequence of up to six once, those of up to three in every way. `MAILWEIR_SMUGGLING=full`: each in
-//! every way. The same through the real program: `scenario_smuggling`.
+//! every way. The same through the real program: `scenarios/smuggling.rs`.
 
 #[path = "upstream/common.rs"]
 #[allow(dead_code)]

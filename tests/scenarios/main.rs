@@ -4,13 +4,12 @@
 //! They share nothing but this process: no environment, no working directory, no limit of the process is changed
 //! here; who needs that starts a child. `cargo test --test scenarios dsn::` runs those of one file.
 
-
 #[path = "../support/ca.rs"]
 mod ca;
-#[path = "../support/web.rs"]
-mod web;
 #[path = "../support/mod.rs"]
 mod support;
+#[path = "../support/web.rs"]
+mod web;
 
 mod access;
 mod backup;

@@ -2,8 +2,8 @@
 //! that is good or not. What the policy demands is kept, also by the next process while DNS and web server are gone.
 
 use crate::ca;
-use crate::web;
 use crate::support;
+use crate::web;
 
 use std::net::Ipv4Addr;
 

@@ -2,8 +2,8 @@
 //! have policies and take reports. What a day showed is in the reports on it, which arrive by mail and by HTTPS.
 
 use crate::ca;
-use crate::web;
 use crate::support;
+use crate::web;
 
 use std::collections::BTreeMap;
 use std::io::Read as _;

@@ -121,10 +121,16 @@ impl Connection {
     /// The moment before MAIL of a host that may answer twice. Before the permit where that is possible: behind it the next
     /// message would follow too soon.
     pub(super) async fn wait_before_mail(&mut self) {
-        if !self.waited && self.known_quirks().doubles {
+        if self.owes_wait() {
             self.wire.stays_quiet(MOMENT).await;
             self.waited = true;
         }
+    }
+
+    /// Whether the host was heard to answer twice only after this connection was made ready: it is to be made ready again, before
+    /// any permit. To wait behind one would let what it permits leave a moment late, right before the next.
+    pub fn owes_wait(&self) -> bool {
+        !self.waited && self.known_quirks().doubles
     }
 
     /// Before a command, without PIPELINING: what lies there answers the command of `stage`, the last one, once more.

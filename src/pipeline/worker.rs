@@ -314,10 +314,12 @@ impl<'r> Worker<'r> {
             hand.permitted();
             // A quota was used up meanwhile: the job waits in the lane, and it was no attempt.
             let Ok(permit) = permit else { return Err(Fate::Requeue) };
-            if Arc::ptr_eq(&source.shared, &attempt.job.message) {
+            let is_ready = self.link.as_ref().is_none_or(|open| !open.connection.owes_wait());
+            if is_ready && Arc::ptr_eq(&source.shared, &attempt.job.message) {
                 return Ok(Permitted { permit, source, outgoing });
             }
-            // A more urgent message took the place: its body first, then a permit for it.
+            // A more urgent message took the place, or the host was heard to answer twice: its body and the moment for that
+            // first, then a permit.
             drop(permit);
             lane.let_through_again(&mut attempt.job);
             hand.hold(&attempt.job);

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use mailweir::deliver::connect::{Connector, Dialer};
-use mailweir::deliver::{Fact, Io};
+use mailweir::deliver::{Fact, Io, Transaction};
 use mailweir::outcome::{Fate, judge};
 use parking_lot::Mutex;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
@@ -135,6 +135,25 @@ async fn whatever_a_host_says_twice_it_gets_its_mail_at_once() {
             }
         }
     }
+}
+
+/// The moment for a second answer comes before the permit. A connection that was made ready before the host was heard to answer
+/// twice is made ready again: behind a permit the moment would bring its MAIL right before the next one.
+#[tokio::test(start_paused = true)]
+async fn a_connection_that_waited_while_its_host_was_heard_to_answer_twice_owes_a_moment() {
+    let connector = connector().with_dialer(Arc::new(Twice::new("RCPT", None, 100, false)));
+    let route = route(25, vec![host("a.example", 10, &["192.0.2.1"])]);
+    let mut waiting = connector.open(&provider(), &route).await.expect("a session");
+    let mail = hello();
+    let tx = Transaction { message: &mail.message, recipients: &[], body: &mail };
+    waiting.make_ready(&tx).await;
+    assert!(!waiting.owes_wait(), "nothing is known of the host");
+    to_the_end(&connector, &[A, B]).await;
+    assert!(waiting.owes_wait(), "another connection has heard it");
+    waiting.make_ready(&tx).await;
+    assert!(!waiting.owes_wait());
+    assert_eq!(fates(&mail.send(&mut waiting, &[A]).await), ["end of data: 250 2.0.0 queued"]);
+    assert!(waiting.owes_wait(), "for the next one");
 }
 
 /// In one write it is seen before the message; later it comes before the reply to the first one.

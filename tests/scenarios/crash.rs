@@ -14,7 +14,7 @@
 //! Kills while the file itself is made or brought to a newer version: `scenarios/migration.rs`.
 
 #[path = "../crash/mod.rs"]
-mod crash;
+mod course;
 use crate::support;
 
 use std::collections::BTreeMap;
@@ -24,10 +24,10 @@ use std::sync::atomic::Ordering;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crash::account::Account;
-use crash::ledger::{Ledger, sender};
-use crash::life::Lives;
-use crash::plan::{Death, plan, shortest};
+use course::account::Account;
+use course::ledger::{Ledger, sender};
+use course::life::Lives;
+use course::plan::{Death, plan, shortest};
 use support::daemon::Setup;
 use support::sink::{Answer, Options, Sink};
 use support::{Port, SOON, TestDir, program, run_ok, wait_for};

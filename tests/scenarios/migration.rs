@@ -6,7 +6,7 @@
 //! A change of the schema comes with a file in `schemas`: the version that it leaves behind.
 
 #[path = "../migration/mod.rs"]
-mod migration;
+mod stores;
 use crate::support;
 
 use std::collections::BTreeMap;
@@ -17,7 +17,7 @@ use std::process::{Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use migration::{OLDER, Store, TABLES, columns, recovered};
+use stores::{OLDER, Store, TABLES, columns, recovered};
 use support::client::Client;
 use support::daemon::{Daemon, MAILWEIR, Setup};
 use support::mail::message;
